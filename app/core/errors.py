@@ -1,0 +1,151 @@
+"""The tree of our exceptions.
+
+    RegenError
+    ├── RequestError                what a client did; carries the HTTP status
+    │   ├── InvalidRequest          400, one message per fault
+    │   ├── Unauthorized            401
+    │   ├── NotFound                404
+    │   ├── Conflict                409
+    │   ├── LimitExceeded           413
+    │   ├── NotAVideo               415
+    │   ├── TooManyRequests         429, with Retry-After
+    │   └── Unavailable             503, with Retry-After
+    ├── WorkError                   what befell a render at work
+    │   ├── PermanentError          trying again cannot help; the message is for the user
+    │   └── TransientError          worth another attempt
+    │       ├── PipelineStalled     frames stopped coming
+    │       └── LeaseLost           the work now belongs to somebody else
+    ├── FfmpegError                 ffmpeg or ffprobe ended badly; its last words are in `detail`
+    │   ├── FfmpegMissing           there is no such program
+    │   ├── FfmpegTimeout           it ran past its wall-clock limit
+    │   ├── FfmpegKilled            a signal ended it (its memory limit, most often)
+    │   └── FfmpegCancelled         the caller wanted it no longer
+    ├── StorageError                the storage did not do as asked
+    │   └── KeyNotFound             there is nothing under that key
+    └── ConfigurationError          the operator's settings or machine do not add up
+
+`str(error)` is a sentence that may be shown to a user; what only the log may see is in `detail`.
+"""
+
+
+class RegenError(Exception):
+    """Base of all. `detail` (for the log only) tells what the message leaves out."""
+
+    def __init__(self, message: str, *, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+
+class RequestError(RegenError):
+    """A fault of the request. `status_code` is the HTTP status; `messages` is one sentence per fault."""
+
+    status_code = 400
+
+    def __init__(self, *messages: str, detail: str | None = None) -> None:
+        super().__init__(" ".join(messages), detail=detail)
+        self.messages = messages
+
+
+class InvalidRequest(RequestError):
+    status_code = 400
+
+
+class Unauthorized(RequestError):
+    status_code = 401
+
+    def __init__(self, message: str = "A valid API key is required.") -> None:
+        super().__init__(message)
+
+
+class NotFound(RequestError):
+    status_code = 404
+
+
+class Conflict(RequestError):
+    status_code = 409
+
+
+class LimitExceeded(RequestError):
+    status_code = 413
+
+
+class NotAVideo(RequestError):
+    status_code = 415
+
+
+class RetryLater(RequestError):
+    """Base of the answers that name a pause. `retry_after_seconds` goes out as the Retry-After header."""
+
+    def __init__(self, *messages: str, retry_after_seconds: int, detail: str | None = None) -> None:
+        super().__init__(*messages, detail=detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyRequests(RetryLater):
+    status_code = 429
+
+
+class Unavailable(RetryLater):
+    status_code = 503
+
+    def __init__(
+        self,
+        message: str = "The server cannot take work just now. Try again soon.",
+        *,
+        retry_after_seconds: int = 5,
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds, detail=detail)
+
+
+class WorkError(RegenError):
+    """A render's work went wrong."""
+
+
+class PermanentError(WorkError):
+    """Another attempt would end the same way. The message is what the render's `error` will say."""
+
+
+class TransientError(WorkError):
+    """Another attempt may succeed: a full disk, a storage outage, memory, a stalled device."""
+
+
+class PipelineStalled(TransientError):
+    """No frame came for longer than the watchdog allows."""
+
+
+class LeaseLost(TransientError):
+    """The lease ran out and the work was given to somebody else, or its render has ended: stop, report nothing."""
+
+
+class FfmpegError(RegenError):
+    """ffmpeg or ffprobe failed. `detail` holds the end of its stderr."""
+
+
+class FfmpegMissing(FfmpegError):
+    """The program cannot be found or started."""
+
+
+class FfmpegTimeout(FfmpegError):
+    """The program ran past its wall-clock limit and was killed."""
+
+
+class FfmpegKilled(FfmpegError):
+    """A signal ended the program: its memory limit, or the system's."""
+
+
+class FfmpegCancelled(FfmpegError):
+    """The caller's `cancelled` said so, and the program was killed."""
+
+
+class StorageError(RegenError):
+    """The storage could not do what was asked; worth another attempt."""
+
+
+class KeyNotFound(StorageError):
+    """There is no object under that key."""
+
+
+class ConfigurationError(RegenError):
+    """Settings or machine do not add up; the sentence says what to change."""

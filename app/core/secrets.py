@@ -1,0 +1,67 @@
+"""The server's secret, and the keys derived from it for each purpose."""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.core.settings import Settings
+
+API_KEY_PREFIX = "regen_"
+ID_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ID_LENGTH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """Keys for separate purposes, so that what signs a URL can never match an API key's hash."""
+
+    api_key_key: bytes = field(repr=False)
+    url_key: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, settings: Settings) -> "Secrets":
+        """From `REGEN_SECRET_KEY`, else from the data directory's `secret` file, which is made when missing."""
+        if settings.secret_key is not None:
+            secret = settings.secret_key.get_secret_value().encode()
+        else:
+            secret = _read_or_make(settings.root / "secret")
+        return cls(api_key_key=_derive(secret, b"api keys"), url_key=_derive(secret, b"signed urls"))
+
+
+def _derive(secret: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(secret, b"regen:" + purpose, "sha256")
+
+
+def _read_or_make(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".secret-{os.getpid()}-{secrets.token_hex(4)}")
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    fresh.touch(mode=0o600)
+    try:
+        fresh.write_bytes(secrets.token_hex(32).encode())
+        # A link, unlike a rename, fails when another process was first: then its secret is the one.
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+        return path.read_bytes()
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def new_id() -> str:
+    """An opaque identifier: 16 letters and digits, 95 random bits."""
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+def new_api_key() -> str:
+    """A fresh API key: the prefix and 256 random bits."""
+    return API_KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def api_key_digest(key: str, *, keys: Secrets) -> str:
+    """The keyed hash under which a key is stored: HMAC-SHA256, in hex."""
+    return hmac.new(keys.api_key_key, key.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,104 @@
+"""Renders as clients make and see them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+
+from sqlalchemy.orm import Session
+
+from app.core.errors import InvalidRequest, NotFound
+from app.core.media.limits import MediaLimits, check_output, output_frame_count
+from app.core.repositories import renders
+from app.core.secrets import new_id
+from app.core.statuses import RenderStatus
+from app.core.tables import File, Render
+from models.catalog import ENGINES, Engine
+
+PIXELS_PER_GIGAPIXEL = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderView:
+    """A render and what has to be counted to show it."""
+
+    render: Render
+    queue_position: int | None
+    progress: float
+
+
+def find_engine(engine_id: str) -> Engine:
+    """Raises InvalidRequest for an engine that does not exist."""
+    engine = ENGINES.get(engine_id)
+    if engine is None:
+        known = " or ".join(f'"{name}"' for name in ENGINES)
+        raise InvalidRequest(f"`engine` must be {known}.")
+    return engine
+
+
+def cost_in_gigapixels(*, width: int, height: int, frames: int, engine: Engine) -> float:
+    """The output's frames times its pixels, in units of 1e9, times the engine's multiplier. Unrounded."""
+    return width * height * frames * engine.cost_multiplier / PIXELS_PER_GIGAPIXEL
+
+
+def create_render(
+    session: Session, *, file: File, engine: Engine, target_fps: Fraction | None, limits: MediaLimits
+) -> Render:
+    """A queued render of the file. Raises LimitExceeded when its output would be over a limit."""
+    check_output(
+        width=file.width,
+        height=file.height,
+        frames=file.frames,
+        duration_seconds=file.duration_seconds,
+        scale=engine.scale,
+        target_fps=target_fps,
+        limits=limits,
+    )
+    width, height = file.width * engine.scale, file.height * engine.scale
+    frames = output_frame_count(
+        frames=file.frames, duration_seconds=file.duration_seconds, target_fps=target_fps
+    )
+    render = Render(
+        id=new_id(),
+        user_id=file.user_id,
+        file=file,
+        engine=engine.id,
+        target_fps=target_fps,
+        status=RenderStatus.QUEUED,
+        created_at=datetime.now(UTC),
+        warnings=[],
+        cost=cost_in_gigapixels(width=width, height=height, frames=frames, engine=engine),
+        input_width=file.width,
+        input_height=file.height,
+        input_frame_rate=file.frame_rate,
+        input_duration_seconds=file.duration_seconds,
+        input_frames=file.frames,
+        output_width=width,
+        output_height=height,
+        output_frame_rate=target_fps or file.frame_rate,
+        output_duration_seconds=file.duration_seconds,
+        output_frames=frames,
+    )
+    session.add(render)
+    session.flush()
+    return render
+
+
+def view_render(session: Session, render: Render) -> RenderView:
+    """The render with its place in the queue (while queued) and its progress from 0 to 1."""
+    if render.status is RenderStatus.QUEUED:
+        return RenderView(
+            render=render, queue_position=renders.queue_position(session, render=render), progress=0.0
+        )
+    if render.status is RenderStatus.COMPLETED:
+        return RenderView(render=render, queue_position=None, progress=1.0)
+    frames = renders.frames_done(session, render_id=render.id)
+    progress = frames.done / frames.total if frames.total else 0.0
+    return RenderView(render=render, queue_position=None, progress=progress)
+
+
+def find_render(session: Session, *, render_id: str, user_id: str) -> RenderView:
+    """Raises NotFound for an unknown render and for another user's."""
+    render = renders.find_render(session, render_id=render_id, user_id=user_id)
+    if render is None:
+        raise NotFound("Render not found")
+    return view_render(session, render)

@@ -1,0 +1,113 @@
+"""A spooled upload becomes a file: looked at under limits, stored, and written down."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from app.core.database import Database
+from app.core.errors import InvalidRequest, NotFound
+from app.core.media.ffmpeg import MediaGate
+from app.core.media.limits import MediaLimits
+from app.core.media.probe import MediaInfo, probe_video
+from app.core.repositories import files
+from app.core.secrets import new_id
+from app.core.storage.contract import Storage
+from app.core.storage.keys import input_key
+from app.core.tables import File
+
+T = TypeVar("T")
+
+# By ffmpeg's name of the container; the first that fits.
+CONTENT_TYPES = {
+    "mov": "video/mp4",
+    "matroska": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "mpegts": "video/mp2t",
+    "mpeg": "video/mpeg",
+    "flv": "video/x-flv",
+    "asf": "video/x-ms-asf",
+    "ogg": "video/ogg",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpooledUpload:
+    """An upload that lies complete on this machine's disk, counted and hashed on its way in."""
+
+    path: Path
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+def inspect_upload(upload: SpooledUpload, *, gate: MediaGate, limits: MediaLimits) -> MediaInfo:
+    """Raises InvalidRequest (empty), NotAVideo or LimitExceeded. Touches neither storage nor database."""
+    if upload.size_bytes == 0:
+        raise InvalidRequest("The uploaded file is empty.")
+    return probe_video(gate, upload.path, limits=limits)
+
+
+def store_upload(
+    upload: SpooledUpload,
+    *,
+    info: MediaInfo,
+    user_id: str,
+    storage: Storage,
+    database: Database,
+    then: Callable[[Session, File], T],
+) -> T:
+    """Put the upload into storage, then write its row and whatever `then` adds, in one transaction.
+
+    Returns what `then` returns. When the rows cannot be written the stored object is removed again.
+    """
+    file_id = new_id()
+    key = input_key(file_id)
+    content_type = _content_type(info, upload.name)
+    storage.put_file(key, upload.path, content_type=content_type)
+    try:
+        with database.write() as session:
+            file = File(
+                id=file_id,
+                user_id=user_id,
+                name=upload.name,
+                content_type=content_type,
+                size_bytes=upload.size_bytes,
+                sha256=upload.sha256,
+                storage_key=key,
+                width=info.video.width,
+                height=info.video.height,
+                frame_rate=info.video.frame_rate,
+                duration_seconds=info.video.duration_seconds,
+                frames=info.video.frames,
+                created_at=datetime.now(UTC),
+            )
+            session.add(file)
+            session.flush()
+            return then(session, file)
+    except BaseException:
+        storage.delete(key)
+        raise
+
+
+def find_file(session: Session, *, file_id: str, user_id: str) -> File:
+    """Raises NotFound for an unknown file and for another user's."""
+    file = files.find_file(session, file_id=file_id, user_id=user_id)
+    if file is None:
+        raise NotFound("File not found")
+    return file
+
+
+def _content_type(info: MediaInfo, name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if "matroska" in info.format_name and suffix == ".webm":
+        return "video/webm"
+    if "mov" in info.format_name and suffix == ".mov":
+        return "video/quicktime"
+    for part in info.format_name.split(","):
+        if part in CONTENT_TYPES:
+            return CONTENT_TYPES[part]
+    return "application/octet-stream"

@@ -1,0 +1,160 @@
+"""Every setting of the server, read from the environment (prefix `REGEN_`). Nobody else reads the environment."""
+
+import hashlib
+import os
+import tempfile
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GIB = 1024**3
+MIB = 1024**2
+
+PositiveFraction = Annotated[Fraction, BeforeValidator(lambda value: Fraction(str(value))), Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """All settings. Each field's description is what `docs/settings.md` says of it."""
+
+    model_config = SettingsConfigDict(env_prefix="REGEN_", extra="ignore", frozen=True)
+
+    # Places
+    data_dir: Path = Field(
+        Path("~/.regen"), description="Where the database, local storage, weights and spool files lie."
+    )
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL of the database. Unset: SQLite in the data directory."
+    )
+    broker_url: str | None = Field(
+        None,
+        description="Celery broker URL. Unset: the embedded Valkey that `regen serve` starts on a unix socket.",
+    )
+    storage: Literal["local"] = Field("local", description="Where videos lie: `local` is the data directory.")
+    public_url: str | None = Field(
+        None,
+        description="Address under which clients reach the API, for signed URLs. "
+        "Unset: the one each request was made to.",
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="Secret that keys the hashes of API keys and the signatures of URLs; the same on every machine. "
+        "Unset: one is made on first start and kept in the data directory.",
+    )
+    ffmpeg: str | None = Field(None, description="Path of ffmpeg. Unset: the one on PATH, else a wheel's.")
+    ffprobe: str | None = Field(None, description="Path of ffprobe. Unset: the one on PATH, else a wheel's.")
+
+    # Limits on what comes in and goes out; past one of them the answer is 413
+    max_upload_bytes: int = Field(2 * GIB, gt=0, description="Largest upload.")
+    max_input_pixels: int = Field(4096 * 2304, gt=0, description="Most pixels in one input frame.")
+    max_output_pixels: int = Field(8192 * 4320, gt=0, description="Most pixels in one output frame.")
+    max_duration_seconds: int = Field(4 * 3600, gt=0, description="Longest input.")
+    max_output_frames: int = Field(400_000, gt=0, description="Most frames in one output.")
+    max_streams: int = Field(
+        32, gt=0, description="Most streams (video, sound, subtitles, data) in one file."
+    )
+    probe_timeout_seconds: float = Field(
+        60.0, gt=0, description="Longest that looking at an upload may take."
+    )
+    ffmpeg_timeout_seconds: float = Field(
+        6 * 3600.0, gt=0, description="Longest that any one run of ffmpeg may take."
+    )
+    probe_memory_bytes: int = Field(
+        2 * GIB, gt=0, description="Address space that ffprobe may use while it looks at an upload."
+    )
+    ffmpeg_memory_bytes: int = Field(
+        16 * GIB, gt=0, description="Address space that one ffmpeg may use while it decodes or encodes."
+    )
+
+    # Work
+    segment_seconds: PositiveFraction = Field(
+        Fraction(4),
+        description="Length of a segment in seconds of video; fractions such as 0.5 or 1/3 are allowed.",
+    )
+    segment_max_output_pixels: int = Field(
+        500_000_000,
+        gt=0,
+        description="Most output pixels in one segment (at least one frame): keeps segments of large videos short.",
+    )
+    lease_seconds: float = Field(
+        30.0, ge=2, description="How long work stays with a worker that is not heard of."
+    )
+    stall_seconds: float = Field(
+        900.0, gt=0, description="How long a worker waits for the next frame before it gives the work back."
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="How often a piece of work may fail before its render fails."
+    )
+    device: str = Field(
+        "auto", description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..."
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16", "mixed"] = Field(
+        "auto",
+        description="Arithmetic of the networks. `auto`: the fastest that stays 50 dB or more from fp32.",
+    )
+    quality: Literal["lossless", "high", "medium", "small"] = Field(
+        "high", description="Encoder quality of outputs; `high` is visually lossless."
+    )
+    stand_in_network: bool = Field(
+        False,
+        description="Enlarge by nearest neighbour instead of a network: for tests and load measurements.",
+    )
+    input_cache_bytes: int = Field(
+        20 * GIB, ge=0, description="Room for fetched inputs that a worker keeps for further segments."
+    )
+
+    # The API
+    url_lifetime_seconds: int = Field(24 * 3600, gt=0, description="How long signed URLs are valid.")
+    rate_limit: str | None = Field(
+        None, description="Requests a key may make, as `100/minute`. Unset: no limit."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
+
+    @property
+    def root(self) -> Path:
+        """The data directory, absolute."""
+        return self.data_dir.expanduser().resolve()
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.root / 'regen.db'}"
+
+    @property
+    def broker_socket(self) -> Path:
+        """The embedded broker's unix socket. Its path is short, as sockets' paths must be (104 to 108 bytes), and
+        follows from the data directory, so that any worker with the same data directory finds it."""
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"regen-{os.getuid()}-{digest}" / "broker.sock"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        return self.broker_url or f"redis+socket://{self.broker_socket}"
+
+    @property
+    def storage_dir(self) -> Path:
+        return self.root / "storage"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Uploads on their way in. On the same file system as local storage, so that keeping one is a rename."""
+        return self.root / "spool"
+
+    @property
+    def work_dir(self) -> Path:
+        """Private directories of jobs, and fetched inputs."""
+        return self.root / "work"
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.root / "weights"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

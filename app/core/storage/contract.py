@@ -1,0 +1,54 @@
+"""What a storage must do. Local files and S3-compatible servers stand behind the same contract tests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """What is known of a stored object without reading it."""
+
+    key: str
+    size_bytes: int
+    content_type: str
+    modified_at: datetime
+
+
+class Storage(Protocol):
+    """Keys are relative slash-separated paths of `[A-Za-z0-9._-]` parts, none of them starting with a dot.
+
+    Every method raises StorageError when the storage cannot do as asked, and ValueError for a malformed key.
+    """
+
+    def put_file(self, key: str, path: Path, *, content_type: str) -> None:
+        """Store the file at `path` under `key`: whole or not at all, durable on return, replacing what was there.
+
+        The file at `path` is consumed: it may have been moved away on return.
+        """
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Bring the object to the new file `path`, which must be read only. Raises KeyNotFound."""
+
+    def read(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Stream the object's bytes in chunks of at most 1 MiB. Raises KeyNotFound at the call, not later."""
+
+    def stat(self, key: str) -> StoredObject:
+        """Raises KeyNotFound."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object whose key starts with `prefix`, in no promised order."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens when there is none."""
+
+    def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
+        """A URL that reads the object for `lifetime_seconds` from now, offering `file_name` as download name.
+
+        `base_url` is where clients reach the API (no trailing slash); a storage that serves its own URLs ignores it.
+        """
+
+    def check(self) -> None:
+        """Raise StorageError with a sentence that helps when the storage cannot be written, read or reached."""

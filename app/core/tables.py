@@ -1,0 +1,183 @@
+"""The tables. Rows are the truth; whatever a broker or a worker remembers is not."""
+
+from datetime import datetime
+from fractions import Fraction
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+from app.core.database import UtcDateTime
+from app.core.statuses import RenderStatus, SegmentStatus
+
+
+class ExactFraction(TypeDecorator[Fraction]):
+    """A Fraction kept as text, `30000/1001`: no rate or duration is ever rounded."""
+
+    impl = String(64)
+    cache_ok = True
+
+    def process_bind_param(self, value: Fraction | None, dialect: Dialect) -> str | None:
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Fraction | None:
+        return None if value is None else Fraction(value)
+
+
+class StatusText(TypeDecorator[Any]):
+    """A status enum kept as its text, readable in the database and free of migrations for new members."""
+
+    impl = String(16)
+    cache_ok = True
+
+    def __init__(self, enum: type[RenderStatus] | type[SegmentStatus]) -> None:
+        super().__init__()
+        self.enum = enum
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else self.enum(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else self.enum(value)
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime(),
+        Fraction: ExactFraction(),
+        int: BigInteger(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+        RenderStatus: StatusText(RenderStatus),
+        SegmentStatus: StatusText(SegmentStatus),
+    }
+
+
+class User(Table):
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    created_at: Mapped[datetime]
+
+
+class ApiKey(Table):
+    """An API key: only its keyed hash is kept. `hint` is its first characters, for telling keys apart."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    hint: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+    user: Mapped[User] = relationship()
+
+
+class File(Table):
+    """An uploaded video. Sizes are as displayed, after rotation."""
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    name: Mapped[str] = mapped_column(String(255))
+    content_type: Mapped[str] = mapped_column(String(100))
+    size_bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    storage_key: Mapped[str] = mapped_column(String(200))
+    width: Mapped[int]
+    height: Mapped[int]
+    frame_rate: Mapped[Fraction]
+    duration_seconds: Mapped[Fraction]
+    frames: Mapped[int]
+    created_at: Mapped[datetime]
+
+
+class Render(Table):
+    """A user's job. `attempt` grows with every claim of the render itself (to prepare it, to finish it).
+
+    `work_lease_expires_at` is set while a worker holds such a claim. `failures` counts failed attempts at the
+    present step and starts again with the next. `input_*` and `output_*` are the facts that the API shows:
+    expected ones at first, measured ones once the render is prepared and completed.
+    """
+
+    __tablename__ = "renders"
+    __table_args__ = (Index("ix_renders_status_created_at", "status", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    file_id: Mapped[str] = mapped_column(ForeignKey("files.id"), index=True)
+    engine: Mapped[str] = mapped_column(String(40))
+    target_fps: Mapped[Fraction | None]
+    status: Mapped[RenderStatus]
+    created_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    warnings: Mapped[list[str]]
+    cost: Mapped[float]
+
+    input_width: Mapped[int]
+    input_height: Mapped[int]
+    input_frame_rate: Mapped[Fraction]
+    input_duration_seconds: Mapped[Fraction]
+    input_frames: Mapped[int]
+    output_width: Mapped[int]
+    output_height: Mapped[int]
+    output_frame_rate: Mapped[Fraction]
+    output_duration_seconds: Mapped[Fraction]
+    output_frames: Mapped[int]
+
+    plan: Mapped[dict[str, Any] | None]
+    output_key: Mapped[str | None] = mapped_column(String(200))
+    thumbnail_key: Mapped[str | None] = mapped_column(String(200))
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(100))
+    work_lease_expires_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+
+    file: Mapped[File] = relationship()
+    segments: Mapped[list["Segment"]] = relationship(order_by="Segment.position", back_populates="render")
+
+
+class Segment(Table):
+    """A run of frames of one render, the unit of work. `attempt` grows with every claim."""
+
+    __tablename__ = "segments"
+    __table_args__ = (
+        UniqueConstraint("render_id", "position"),
+        Index("ix_segments_status_created_at", "status", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    render_id: Mapped[str] = mapped_column(ForeignKey("renders.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    status: Mapped[SegmentStatus]
+    created_at: Mapped[datetime]
+    plan: Mapped[dict[str, Any]]
+    frames: Mapped[int]
+    frames_done: Mapped[int] = mapped_column(default=0)
+    storage_key: Mapped[str | None] = mapped_column(String(200))
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(100))
+    lease_expires_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+
+    render: Mapped[Render] = relationship(back_populates="segments")
