@@ -1,0 +1,131 @@
+"""A real server with its broker and worker, as processes, spoken to over HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+START_SECONDS = 60
+MEDIA = Path(__file__).parents[1] / "media"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A running `regen serve` and a client that holds its key."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    data_dir: Path
+
+    def submit(self, video: Path, **fields: str) -> dict[str, Any]:
+        with video.open("rb") as body:
+            answer = self.client.post("/v1/upscale", files={"file": (video.name, body)}, data=fields)
+        assert answer.status_code == 200, answer.text
+        render: dict[str, Any] = answer.json()["render"]
+        return render
+
+    def get(self, render_id: str) -> dict[str, Any]:
+        answer = self.client.get(f"/v1/renders/{render_id}")
+        assert answer.status_code == 200, answer.text
+        render: dict[str, Any] = answer.json()["render"]
+        return render
+
+    def wait(
+        self, render_id: str, *, seconds: float = 240, seen: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """The render once it has ended."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            render = self.get(render_id)
+            if seen:
+                seen(render)
+            if render["status"] in ("completed", "failed"):
+                return render
+            time.sleep(0.1)
+        raise AssertionError(f"not finished within {seconds} s: {render}")
+
+    def download(self, url: str, path: Path) -> Path:
+        """Fetched as anybody with the URL would: without a key."""
+        with httpx.stream("GET", url) as answer:
+            assert answer.status_code == 200, answer.read()
+            with path.open("wb") as out:
+                for chunk in answer.iter_bytes():
+                    out.write(chunk)
+        return path
+
+    def worker_pid(self) -> int:
+        """The process id of the embedded worker, as the system tells it."""
+        children = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.splitlines()
+        (worker,) = [line for line in children if " worker" in line]
+        return int(worker.split()[0])
+
+
+@contextmanager
+def running_server(data_dir: Path, **settings: str) -> Iterator[Server]:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    ready_file = data_dir / "ready.json"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("REGEN_")}
+    environment |= {f"REGEN_{key.upper()}": value for key, value in settings.items()}
+    with (data_dir / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "app.cli", "serve", "--port", "0"),
+                *("--data-dir", str(data_dir), "--ready-file", str(ready_file)),
+            ],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready_file.exists():
+            assert process.poll() is None, (data_dir / "server.log").read_text()
+            assert time.monotonic() < deadline, (data_dir / "server.log").read_text()
+            time.sleep(0.05)
+        ready = json.loads(ready_file.read_text())
+        with httpx.Client(
+            base_url=ready["url"], headers={"Authorization": f"Bearer {ready['key']}"}, timeout=60
+        ) as client:
+            yield Server(process=process, client=client, data_dir=data_dir)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+@pytest.fixture(scope="session")
+def stand_in_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Enlarges by nearest neighbour, in segments of half a second: everything but the networks at work."""
+    with running_server(
+        tmp_path_factory.mktemp("stand-in"), stand_in_network="true", segment_seconds="0.5", quality="high"
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Callable[..., Any]:
+    """Start a server of one's own with the given settings: `with start_server(lease_seconds="2") as server`."""
+
+    def start(**settings: str) -> Any:
+        return running_server(tmp_path / "data", **settings)
+
+    return start

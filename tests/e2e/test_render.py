@@ -1,0 +1,211 @@
+"""A real video in over HTTP, four times larger out: size, every frame and timestamp, duration, sound and colour."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+MEDIA = Path(__file__).parents[1] / "media"
+CLIPS = sorted(MEDIA.glob("*.mp4"))
+ORDER = ["queued", "pending", "processing", "completed"]
+
+
+def probe(path: Path) -> dict[str, Any]:
+    answer = subprocess.run(
+        [
+            *("ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams"),
+            *("-show_entries", "packet=pts,duration,stream_index", "-show_packets", str(path)),
+        ],
+        capture_output=True,
+        check=True,
+    )
+    facts: dict[str, Any] = json.loads(answer.stdout)
+    return facts
+
+
+def stream(facts: dict[str, Any], kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(item for item in facts["streams"] if item["codec_type"] == kind)
+    return found
+
+
+def timestamps(facts: dict[str, Any], kind: str) -> list[Fraction]:
+    """Seconds since the file's start, exact, in the order of display."""
+    wanted = stream(facts, kind)
+    time_base = Fraction(wanted["time_base"])
+    return sorted(
+        packet["pts"] * time_base
+        for packet in facts["packets"]
+        if packet["stream_index"] == wanted["index"]
+    )
+
+
+def duration(facts: dict[str, Any], kind: str) -> Fraction:
+    wanted = stream(facts, kind)
+    return wanted["duration_ts"] * Fraction(wanted["time_base"])
+
+
+def decode(path: Path, *, width: int, height: int) -> NDArray[np.uint8]:
+    """Frames as RGB by the file's own colour tags, resampled to the given size."""
+    raw = subprocess.run(
+        [
+            *("ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough"),
+            *("-vf", f"scale={width}:{height}:flags=area+accurate_rnd+full_chroma_int"),
+            *("-f", "rawvideo", "-pix_fmt", "rgb24", "-"),
+        ],
+        capture_output=True,
+        check=True,
+    ).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def sound(path: Path) -> NDArray[np.float32]:
+    raw = subprocess.run(
+        [
+            *("ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a:0"),
+            *("-ac", "1", "-ar", "48000", "-f", "f32le", "-"),
+        ],
+        capture_output=True,
+        check=True,
+    ).stdout
+    return np.frombuffer(raw, np.float32)
+
+
+def decibels(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
+    return 99.0 if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+@pytest.mark.parametrize("clip", CLIPS, ids=lambda path: path.stem)
+def test_every_frame_sound_and_colour_arrive(stand_in_server: Any, clip: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+    progress: list[float] = []
+
+    def note(render: dict[str, Any]) -> None:
+        seen.append(render["status"])
+        progress.append(render["progress"])
+
+    submitted = stand_in_server.submit(clip)
+    assert submitted["status"] == "queued"
+    assert submitted["queuePosition"] >= 1
+    render = stand_in_server.wait(submitted["id"], seen=note)
+    assert render["status"] == "completed", render
+    assert [ORDER.index(status) for status in seen] == sorted(ORDER.index(status) for status in seen)
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+
+    output = stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4")
+    before, after = probe(clip), probe(output)
+    size = (stream(before, "video")["width"], stream(before, "video")["height"])
+    assert (stream(after, "video")["width"], stream(after, "video")["height"]) == (4 * size[0], 4 * size[1])
+    assert timestamps(after, "video") == timestamps(before, "video")
+    assert duration(after, "video") == duration(before, "video")
+    assert stream(after, "video")["avg_frame_rate"] == stream(before, "video")["avg_frame_rate"]
+    for tag in ("color_space", "color_transfer", "color_primaries", "color_range"):
+        assert stream(after, "video").get(tag) not in (None, "unknown"), tag
+
+    reference, result = (decode(path, width=size[0], height=size[1]) for path in (clip, output))
+    assert len(reference) == len(result)
+    worst = min(decibels(*pair) for pair in zip(reference, result, strict=True))
+    assert worst > 36, f"the worst frame is {worst:.1f} dB from the input"
+
+    sound_before, sound_after = sound(clip), sound(output)
+    assert np.array_equal(sound_before, sound_after)
+    assert timestamps(after, "audio")[0] == timestamps(before, "audio")[0]
+
+    frames = len(result)
+    assert render["output"] == {
+        "width": 4 * size[0],
+        "height": 4 * size[1],
+        "frameRate": pytest.approx(float(Fraction(stream(before, "video")["avg_frame_rate"]))),
+        "durationSeconds": pytest.approx(float(duration(before, "video"))),
+        "frames": frames,
+    }
+    assert render["cost"] == pytest.approx(16 * size[0] * size[1] * frames / 1e9, rel=1e-12)
+
+    thumbnail = stand_in_server.download(render["thumbnailURL"], tmp_path / "thumbnail.jpg")
+    assert thumbnail.read_bytes()[:3] == b"\xff\xd8\xff"
+    assert httpx.head(render["thumbnailURL"]).headers["content-type"] == "image/jpeg"
+    original = stand_in_server.download(render["inputFileURL"], tmp_path / "original.mp4")
+    assert original.read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("target_fps", "rate"),
+    [("23.976", Fraction(24000, 1001)), ("60", Fraction(60)), ("12.5", Fraction(25, 2)), ("1", Fraction(1))],
+)
+def test_a_target_rate_keeps_the_duration(
+    stand_in_server: Any, target_fps: str, rate: Fraction, tmp_path: Path
+) -> None:
+    clip = MEDIA / "bunny-240x136-25fps.mp4"
+    render = stand_in_server.wait(stand_in_server.submit(clip, target_fps=target_fps)["id"])
+    assert render["status"] == "completed", render
+    output = stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4")
+    after = probe(output)
+    frames = round(2 * rate)
+    assert timestamps(after, "video") == [number / rate for number in range(frames)]
+    assert abs(duration(after, "video") - 2) <= 1 / rate / 2
+    assert np.array_equal(sound(clip), sound(output))
+    assert render["targetFps"] == pytest.approx(float(rate))
+    assert render["output"]["frames"] == frames
+
+
+def test_an_uploaded_file_is_rendered_again_and_again(stand_in_server: Any) -> None:
+    clip = MEDIA / "bunny-240x136-25fps.mp4"
+    with clip.open("rb") as body:
+        answer = stand_in_server.client.post("/v1/files", files={"file": ("clip.mp4", body)})
+    file = answer.json()["file"]
+    assert (file["width"], file["height"], file["frameRate"]) == (240, 136, 25)
+    for engine in ("regen-4x-lite", "regen-4x"):
+        answer = stand_in_server.client.post("/v1/upscale", json={"file_id": file["id"], "engine": engine})
+        render = stand_in_server.wait(answer.json()["render"]["id"])
+        assert (render["status"], render["engine"], render["fileId"]) == ("completed", engine, file["id"])
+
+
+def test_a_file_cut_off_in_the_middle_is_rendered_as_far_as_it_goes(
+    stand_in_server: Any, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole.mp4"
+    subprocess.run(
+        [
+            *("ffmpeg", "-v", "error", "-i", str(MEDIA / "bunny-480x270-25fps.mp4")),
+            *("-c", "copy", "-movflags", "+faststart", str(whole)),
+        ],
+        check=True,
+    )
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    render = stand_in_server.wait(stand_in_server.submit(cut)["id"])
+    assert render["status"] == "completed", render
+    assert render["warnings"]
+    output = stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4")
+    frames = len(timestamps(probe(output), "video"))
+    assert 40 <= frames < 100
+    assert render["output"]["frames"] == frames
+
+
+def test_a_killed_worker_costs_one_segment(start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """The worker is killed in mid-render; another is started and the render completes, whole."""
+    clip = MEDIA / "bunny-240x136-25fps.mp4"
+    with start_server(lease_seconds="2", segment_seconds="0.4") as server:
+        render_id = server.submit(clip)["id"]
+        deadline = time.monotonic() + 120
+        while not 0.1 < server.get(render_id)["progress"] < 0.9:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        killed = server.worker_pid()
+        os.kill(killed, signal.SIGKILL)
+        render = server.wait(render_id)
+        assert render["status"] == "completed", render
+        assert server.worker_pid() != killed
+        output = server.download(render["outputFileURL"], tmp_path / "output.mp4")
+    assert timestamps(probe(output), "video") == timestamps(probe(clip), "video")

@@ -1,0 +1,97 @@
+"""A migrated database with one user and one file."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from app.core import migrations
+from app.core.database import Database
+from app.core.media.limits import MediaLimits
+from app.core.repositories import accounts
+from app.core.secrets import new_id
+from app.core.services.renders import create_render
+from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
+from app.core.settings import Settings
+from app.core.tables import File, Render
+from models.catalog import DEFAULT_ENGINE, get_engine
+
+FACTS = VideoFacts(
+    width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50
+)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'regen.db'}")
+    migrations.upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def make_ledger(database: Database) -> Callable[..., WorkLedger]:
+    def make(worker: str = "worker-1", *, lease_seconds: float = 30.0, max_attempts: int = 3) -> WorkLedger:
+        return WorkLedger(
+            database=database, worker=worker, lease_seconds=lease_seconds, max_attempts=max_attempts
+        )
+
+    return make
+
+
+@pytest.fixture
+def file(database: Database) -> File:
+    with database.write() as session:
+        user = accounts.add_user(session, user_id=new_id(), name="somebody")
+        file = File(
+            id=new_id(),
+            user_id=user.id,
+            name="clip.mp4",
+            content_type="video/mp4",
+            size_bytes=1,
+            sha256="0" * 64,
+            storage_key="files/clip/input",
+            width=64,
+            height=48,
+            frame_rate=Fraction(25),
+            duration_seconds=Fraction(2),
+            frames=50,
+            created_at=datetime.now(UTC),
+        )
+        session.add(file)
+    return file
+
+
+@pytest.fixture
+def add_render(database: Database, file: File) -> Callable[[], Render]:
+    def add() -> Render:
+        with database.write() as session:
+            return create_render(
+                session,
+                file=session.merge(file),
+                engine=get_engine(DEFAULT_ENGINE),
+                target_fps=None,
+                limits=MediaLimits.from_settings(Settings()),
+            )
+
+    return add
+
+
+@pytest.fixture
+def prepare() -> Callable[..., int]:
+    """Prepare the claimed render into that many segments of ten frames."""
+
+    def run(ledger: WorkLedger, claim: object, *, segments: int) -> int:
+        return ledger.prepared(
+            claim,  # type: ignore[arg-type]
+            plan={"frames": 10 * segments},
+            source=FACTS,
+            output=FACTS,
+            cost=1.0,
+            warnings=[],
+            segments=[PlannedSegment(frames=10, plan={"number": number}) for number in range(segments)],
+        )
+
+    return run

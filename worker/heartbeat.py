@@ -1,0 +1,58 @@
+"""The heartbeat of one unit of work: it renews the lease and reports progress while the work goes on."""
+
+import threading
+from types import TracebackType
+
+import structlog
+
+from app.core.errors import RegenError
+from app.core.repositories.work import Claim
+from app.core.services.work import WorkLedger
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """A thread that renews a claim's lease three times in its length, from entry to exit.
+
+    `frames_done` is what it reports. `lost` becomes true once the database says that the work belongs to
+    somebody else, or its render has ended. A database that is away is asked again; it decides, not the clock.
+    """
+
+    def __init__(self, ledger: WorkLedger, claim: Claim) -> None:
+        self.frames_done = 0
+        self._ledger = ledger
+        self._claim = claim
+        self._lost = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    @property
+    def lost(self) -> bool:
+        return self._lost.is_set()
+
+    def __enter__(self) -> "Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._ledger.lease_seconds / 3):
+            try:
+                if not self._ledger.renew(self._claim, frames_done=self.frames_done):
+                    log.warning(
+                        "lease_lost",
+                        kind=self._claim.kind.value,
+                        render_id=self._claim.render_id,
+                        segment_id=self._claim.segment_id,
+                        attempt=self._claim.attempt,
+                    )
+                    self._lost.set()
+                    return
+            except RegenError as error:
+                log.warning("heartbeat_failed", render_id=self._claim.render_id, error=error.detail)

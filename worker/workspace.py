@@ -1,0 +1,71 @@
+"""A worker's own directory on this machine: private directories of jobs, and the inputs it has fetched."""
+
+import contextlib
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.core.storage.contract import Storage
+
+LOCK_NAME = "in-use"
+
+
+class Workspace:
+    """Created for one process and locked while it lives; the leftovers of workers that died are removed first."""
+
+    def __init__(self, parent: Path, *, storage: Storage, cache_bytes: int) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        self._storage = storage
+        self._cache_bytes = cache_bytes
+        with (parent / "lock").open("w") as everyone:
+            # Held so that no other worker takes a directory for abandoned before its own lock is on it.
+            fcntl.flock(everyone, fcntl.LOCK_EX)
+            _remove_abandoned(parent)
+            self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=parent))
+            self._lock = (self.path / LOCK_NAME).open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._inputs = self.path / "inputs"
+        self._inputs.mkdir()
+        self._fetched: dict[str, Path] = {}
+
+    @contextmanager
+    def job_directory(self) -> Iterator[Path]:
+        """A fresh private directory, removed afterwards with all that is in it."""
+        with tempfile.TemporaryDirectory(prefix="job-", dir=self.path) as directory:
+            yield Path(directory)
+
+    def fetch_input(self, *, file_id: str, storage_key: str) -> Path:
+        """The input on this machine's disk, fetched once and kept for further segments while there is room.
+
+        The file must be read only. Raises StorageError.
+        """
+        path = self._fetched.pop(file_id, None)
+        if path is None:
+            path = self._inputs / file_id
+            self._storage.fetch(storage_key, path)
+        self._fetched[file_id] = path  # the newest comes last
+        self._make_room(keep=file_id)
+        return path
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+    def _make_room(self, *, keep: str) -> None:
+        held_bytes = sum(path.stat().st_size for path in self._fetched.values())
+        for file_id in [name for name in self._fetched if name != keep]:
+            if held_bytes <= self._cache_bytes:
+                return
+            path = self._fetched.pop(file_id)
+            held_bytes -= path.stat().st_size
+            path.unlink()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for directory in parent.glob("worker-*"):
+        with contextlib.suppress(OSError), (directory / LOCK_NAME).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
