@@ -22,6 +22,11 @@ class RenderStatus(StrEnum):
     def may_become(self, other: "RenderStatus") -> bool:
         return other in RENDER_MOVES[self]
 
+    @property
+    def predecessors(self) -> tuple["RenderStatus", ...]:
+        """The statuses from which this one may be reached."""
+        return tuple(status for status in RenderStatus if status.may_become(self))
+
 
 class SegmentStatus(StrEnum):
     """A segment's status. `running` goes back to `waiting` when its lease runs out or its attempt fails."""

@@ -155,7 +155,7 @@ def fail_render(session: Session, *, render_id: str, error: str) -> bool:
     changed = _changed(
         session,
         update(Render)
-        .where(Render.id == render_id, Render.status.not_in((RenderStatus.COMPLETED, RenderStatus.FAILED)))
+        .where(Render.id == render_id, Render.status.in_(RenderStatus.FAILED.predecessors))
         .values(status=RenderStatus.FAILED, error=error, **_released_render()),
     )
     if changed:
