@@ -1,0 +1,1 @@
+"""The networks: what engines there are, their weights and their architectures."""

@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from models.catalog import get_engine
+from worker.inference import memory
+from worker.inference.frames import FrameFormat
+from worker.inference.memory import available_bytes, is_out_of_memory, plan_workload
+
+GIB = 1024**3
+
+
+def plan(*, width, height, engine="regen-4x-lite", device_type="cuda", gib=80.0, precision="fp16"):
+    return plan_workload(
+        engine=get_engine(engine),
+        precision=precision,
+        device_type=device_type,
+        source=FrameFormat(width=width, height=height),
+        available_bytes=int(gib * GIB),
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        ),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_a_lack_of_memory_is_recognised(error):
+    assert is_out_of_memory(error)
+
+
+def test_a_real_refusal_of_memory_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**58, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("out of memory"), KeyError("x")])
+def test_other_errors_are_not(error):
+    assert not is_out_of_memory(error)
+
+
+def test_a_large_frame_on_a_cpu_is_tiled_well_below_16_gib():
+    for engine in ("regen-4x-lite", "regen-4x"):
+        workload = plan(width=4096, height=2304, engine=engine, device_type="cpu", gib=16, precision="fp32")
+        assert workload.batch_size == 1
+        assert workload.tile_pixels * get_engine(engine).activation_bytes_per_input_pixel <= 4 * GIB
+
+
+def test_a_cpu_short_of_memory_gets_smaller_tiles():
+    small, large = (plan(width=1920, height=1080, device_type="cpu", gib=g, precision="fp32") for g in (1, 8))
+    assert small.tile_pixels < large.tile_pixels
+
+
+def test_a_gpu_takes_many_small_frames_or_one_large():
+    assert plan(width=240, height=136).batch_size == 16
+    assert plan(width=640, height=360).batch_size == 4
+    assert plan(width=1920, height=1080).batch_size == 1
+
+
+def test_a_small_gpu_takes_fewer_frames_then_smaller_tiles():
+    assert plan(width=240, height=136, engine="regen-4x", gib=2).batch_size < 16
+    tight = plan(width=1920, height=1080, engine="regen-4x", gib=8)
+    assert tight.batch_size == 1
+    assert 0 < tight.tile_pixels < 1920 * 1080
+
+
+@pytest.mark.parametrize("engine", ["regen-4x", "regen-4x-lite"])
+@pytest.mark.parametrize("size", [(240, 136), (1280, 720), (4096, 2304)])
+def test_no_tensor_outgrows_32_bit_counting(engine, size):
+    workload = plan(width=size[0], height=size[1], engine=engine, gib=1000)
+    pixels = min(size[0] * size[1], workload.tile_pixels)
+    assert workload.batch_size * pixels * get_engine(engine).widest_tensor_values_per_input_pixel < 2**31
+
+
+def test_the_limit_of_a_container_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    without = available_bytes(torch.device("cpu"))
+    assert without > 0
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert available_bytes(torch.device("cpu")) == 2_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_bytes(torch.device("cpu")) > 2_000_000

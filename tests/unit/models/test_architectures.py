@@ -1,0 +1,119 @@
+"""The networks against ncnn, which runs the original files, and against what is published of them."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import ncnn
+import numpy as np
+import pytest
+import torch
+
+from models.architectures import NearestNeighbour, build_network
+from models.catalog import ENGINES, get_engine
+from models.loader import load_network
+
+
+def psnr(a, b):
+    error = torch.mean((a.double() - b.double()) ** 2).item()
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def run_ncnn(engine, image):
+    spec = importlib.util.find_spec(engine.weights.wheel_package)
+    folder = Path(spec.submodule_search_locations[0]) / "models"
+    net = ncnn.Net()
+    for option in (
+        "use_vulkan_compute",
+        "use_fp16_packed",
+        "use_fp16_storage",
+        "use_fp16_arithmetic",
+        "use_bf16_storage",
+        "use_winograd_convolution",
+    ):
+        setattr(net.opt, option, False)
+    assert net.load_param(str(folder / engine.weights.param_file)) == 0
+    assert net.load_model(str(folder / engine.weights.bin_file)) == 0
+    extractor = net.create_extractor()
+    pixels = np.ascontiguousarray(image[0].numpy())
+    mat = ncnn.Mat(pixels).clone()
+    extractor.input("data", mat)
+    status, output = extractor.extract("output")
+    assert status == 0
+    return torch.from_numpy(np.array(output, copy=True))[None]
+
+
+@pytest.mark.parametrize("engine_id", ENGINES)
+def test_fp32_agrees_with_ncnn_on_the_original_files(engine_id, crop, weights_directory):
+    network = load_network(engine_id, weights_directory=weights_directory)
+    with torch.inference_mode():
+        ours = network(crop)
+    theirs = run_ncnn(get_engine(engine_id), crop)
+    assert ours.shape == theirs.shape == (1, 3, 4 * crop.shape[2], 4 * crop.shape[3])
+    assert psnr(ours, theirs) >= 100
+
+
+@pytest.mark.parametrize("engine_id", ENGINES)
+def test_parameters_are_as_many_as_published(engine_id, weights_directory):
+    network = load_network(engine_id, weights_directory=weights_directory)
+    assert sum(parameter.numel() for parameter in network.parameters()) == get_engine(engine_id).parameters
+
+
+@pytest.mark.parametrize("engine_id", ENGINES)
+def test_work_per_pixel_is_what_the_catalog_says(engine_id):
+    """A convolution's weights are used once a pixel of the resolution that it works at."""
+    with torch.device("meta"):
+        network = build_network(get_engine(engine_id))
+    enlargement = {"conv_up1": 4, "conv_up2": 16, "conv_hr": 16, "conv_last": 16}
+    mflop = sum(
+        2e-6 * module.weight.numel() * enlargement.get(name, 1)
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+    )
+    assert mflop == pytest.approx(get_engine(engine_id).mflop_per_input_pixel, rel=1e-3)
+
+
+def test_parameter_names_are_those_of_the_official_checkpoints():
+    with torch.device("meta"):
+        lite = list(build_network(get_engine("regen-4x-lite")).state_dict())
+        full = list(build_network(get_engine("regen-4x")).state_dict())
+    assert lite[:4] == ["body.0.weight", "body.0.bias", "body.1.weight", "body.2.weight"]
+    assert lite[-1] == "body.34.bias"
+    assert full[:2] == ["conv_first.weight", "conv_first.bias"]
+    assert "body.22.rdb3.conv5.weight" in full
+    assert [name for name in full if name.startswith("conv_") and name.endswith("weight")] == [
+        f"conv_{part}.weight" for part in ("first", "body", "up1", "up2", "hr", "last")
+    ]
+
+
+@pytest.mark.parametrize("engine_id", ENGINES)
+def test_a_loaded_network_is_ready_for_inference(engine_id, weights_directory):
+    network = load_network(engine_id, weights_directory=weights_directory)
+    assert not network.training
+    assert all(
+        p.dtype == torch.float32 and not p.requires_grad and p.device.type == "cpu"
+        for p in network.parameters()
+    )
+
+
+def test_the_stand_in_repeats_every_pixel_and_needs_no_weights(tmp_path):
+    network = load_network("regen-4x", weights_directory=tmp_path / "absent", stand_in=True)
+    image = torch.rand(2, 3, 5, 7)
+    enlarged = network(image)
+    assert isinstance(network, NearestNeighbour)
+    assert torch.equal(enlarged, image.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lite_reaches_exactly_as_far_as_the_catalog_says(weights_directory):
+    """A pixel changed at the radius changes the result, one beyond it does not."""
+    network = load_network("regen-4x-lite", weights_directory=weights_directory)
+    radius = get_engine("regen-4x-lite").receptive_radius
+    image = torch.rand(1, 3, 5, 50, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        reference = network(image)[:, :, :, 0:4]
+        for distance, changes in ((radius, True), (radius + 1, False)):
+            other = image.clone()
+            other[:, :, :, distance] = 1 - other[:, :, :, distance]
+            other[:, :, :, distance] += 100  # far out of range, so that a faint influence shows
+            assert (not torch.equal(network(other)[:, :, :, 0:4], reference)) == changes

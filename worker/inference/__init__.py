@@ -1,0 +1,1 @@
+"""Frames in, frames four times as large out."""

@@ -1,0 +1,194 @@
+"""Raw planes to RGB and back, on whatever device the tensors are, in float32.
+
+Sources: R'G'B' <-> Y'CbCr from Kr and Kb, ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance),
+SMPTE 240M, FCC Title 47 73.682 (as ITU-T H.273, MatrixCoefficients 4); limited and full range at any bit
+depth, ITU-T H.273 (07/2021) equations 20 to 28; the places of chroma samples, H.273 figure 1.
+
+Chroma is interpolated linearly at its true phase. On the way back it is the average of the two luma-sited
+values beside it where it sits between them, and the filter (1, 2, 1)/4 where it sits on one; both leave a
+linear ramp as it is. Edges are replicated.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from worker.inference.frames import FrameFormat
+
+# Kr and Kb.
+_LUMA_WEIGHTS = {
+    "bt601": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "bt2020nc": (0.2627, 0.0593),
+    "smpte240m": (0.212, 0.087),
+    "fcc": (0.30, 0.11),
+}
+
+# Where a chroma sample of a subsampled axis sits, from its first luma sample, in luma samples: (across,
+# down).
+_CHROMA_OFFSETS = {
+    "left": (0.0, 0.5),
+    "center": (0.5, 0.5),
+    "topleft": (0.0, 0.0),
+    "top": (0.5, 0.0),
+    "bottomleft": (0.0, 1.0),
+    "bottom": (0.5, 1.0),
+}
+
+_ACROSS, _DOWN = 3, 2
+
+
+def planes_to_rgb(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
+    """N x frame_bytes uint8 -> N x 3 x H x W float32 in [0, 1], on the device of `frames`.
+
+    Codes beyond the nominal range (head- and footroom) and colours outside RGB are clipped to [0, 1].
+    """
+    planes = _read_planes(frames, source)
+    if source.layout == "gray":
+        return _from_codes(planes[0], source).clamp_(0, 1).expand(-1, 3, -1, -1)
+    if source.layout == "gbr":
+        green, blue, red = (_from_codes(plane, source) for plane in planes)
+        return torch.cat((red, green, blue), dim=1).clamp_(0, 1)
+    kr, kb = _LUMA_WEIGHTS[source.matrix]
+    kg = 1 - kr - kb
+    luma = _from_codes(planes[0], source)
+    blue_difference, red_difference = (
+        _enlarge_chroma(_from_codes(plane, source, chroma=True), source) for plane in planes[1:]
+    )
+    red = luma + red_difference * (2 * (1 - kr))
+    blue = luma + blue_difference * (2 * (1 - kb))
+    green = (luma - red * kr - blue * kb) / kg
+    return torch.cat((red, green, blue), dim=1).clamp_(0, 1)
+
+
+def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
+    """N x 3 x H x W floats (clipped to [0, 1]) -> N x frame_bytes uint8, on the device of `rgb`.
+
+    Codes are rounded to nearest and clipped to what the bit depth holds. Raises `ValueError` for another
+    size.
+    """
+    if rgb.shape[1:] != (3, target.height, target.width):
+        raise ValueError(f"RGB of shape {tuple(rgb.shape)} is not {target.width}x{target.height}.")
+
+    # One channel and one plane at a time: at 16384x9216 each is 600 MB.
+    def channel(index: int) -> torch.Tensor:
+        return rgb[:, index : index + 1].to(torch.float32).clamp(0, 1)
+
+    red, green, blue = 0, 1, 2
+    result = torch.empty((rgb.shape[0], target.frame_bytes), dtype=torch.uint8, device=rgb.device)
+    if target.layout == "gbr":
+        for index, colour in enumerate((green, blue, red)):
+            _write_plane(result, _to_codes(channel(colour), target), target, index)
+        return result
+    kr, kb = _LUMA_WEIGHTS[target.matrix]
+    luma = channel(red).mul_(kr)
+    luma += channel(green).mul_(1 - kr - kb)
+    luma += channel(blue).mul_(kb)
+    _write_plane(result, _to_codes(luma, target), target, 0)
+    if target.layout != "gray":
+        for index, colour, weight in ((1, blue, kb), (2, red, kr)):
+            difference = _reduce_chroma(channel(colour).sub_(luma).div_(2 * (1 - weight)), target)
+            _write_plane(result, _to_codes(difference, target, chroma=True), target, index)
+    return result
+
+
+def _scale_and_offset(frame_format: FrameFormat, *, chroma: bool) -> tuple[float, float]:
+    """Codes are value * scale + offset."""
+    if frame_format.full_range:
+        return float(frame_format.max_code), float(2 ** (frame_format.bit_depth - 1) if chroma else 0)
+    step = 2 ** (frame_format.bit_depth - 8)
+    return (224.0 * step, 128.0 * step) if chroma else (219.0 * step, 16.0 * step)
+
+
+def _from_codes(codes: torch.Tensor, source: FrameFormat, *, chroma: bool = False) -> torch.Tensor:
+    scale, offset = _scale_and_offset(source, chroma=chroma)
+    return (codes - offset) / scale
+
+
+def _to_codes(values: torch.Tensor, target: FrameFormat, *, chroma: bool = False) -> torch.Tensor:
+    scale, offset = _scale_and_offset(target, chroma=chroma)
+    return (values * scale).add_(offset).round_().clamp_(0, target.max_code)
+
+
+def _read_planes(frames: torch.Tensor, source: FrameFormat) -> list[torch.Tensor]:
+    """N x 1 x rows x columns float32 codes, one tensor a plane."""
+    if frames.dtype != torch.uint8 or frames.dim() != 2 or frames.shape[1] != source.frame_bytes:
+        raise ValueError(f"Frames of {source.pix_fmt} are N x {source.frame_bytes} uint8.")
+    if source.bit_depth > 8:
+        # int16 and a mask, since torch's uint16 lacks most operations.
+        samples = frames.contiguous().view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
+    else:
+        samples = frames
+    counts = [rows * columns for rows, columns in source.plane_shapes]
+    return [
+        plane.to(torch.float32).reshape(-1, 1, rows, columns)
+        for plane, (rows, columns) in zip(
+            torch.split(samples, counts, dim=1), source.plane_shapes, strict=True
+        )
+    ]
+
+
+def _write_plane(result: torch.Tensor, codes: torch.Tensor, target: FrameFormat, index: int) -> None:
+    begin = sum(target.plane_bytes[:index])
+    flat = codes.reshape(codes.shape[0], -1)
+    if target.bit_depth > 8:
+        # Through int32, whose low 16 bits int16 keeps: 65535 fits no int16 directly.
+        flat = flat.to(torch.int32).to(torch.int16).view(torch.uint8)
+    result[:, begin : begin + target.plane_bytes[index]] = flat
+
+
+def _subsampled_axes(frame_format: FrameFormat) -> list[tuple[int, float]]:
+    across, down = _CHROMA_OFFSETS[frame_format.chroma_location]
+    if frame_format.layout == "yuv420":
+        return [(_ACROSS, across), (_DOWN, down)]
+    return [(_ACROSS, across)] if frame_format.layout == "yuv422" else []
+
+
+def _enlarge_chroma(plane: torch.Tensor, source: FrameFormat) -> torch.Tensor:
+    for axis, offset in _subsampled_axes(source):
+        plane = _double(plane, axis=axis, offset=offset)
+        size = source.width if axis == _ACROSS else source.height
+        plane = plane.narrow(axis, 0, size)
+    return plane
+
+
+def _reduce_chroma(plane: torch.Tensor, target: FrameFormat) -> torch.Tensor:
+    for axis, offset in _subsampled_axes(target):
+        plane = _halve(plane, axis=axis, offset=offset)
+    return plane
+
+
+def _pad(plane: torch.Tensor, *, axis: int, before: int, after: int) -> torch.Tensor:
+    amounts = (before, after, 0, 0) if axis == _ACROSS else (0, 0, before, after)
+    return F.pad(plane, amounts, mode="replicate")
+
+
+def _double(plane: torch.Tensor, *, axis: int, offset: float) -> torch.Tensor:
+    """Linear interpolation: sample i of `plane` sits at 2i + `offset`, those of the result at 0, 1, 2, ..."""
+    count = plane.shape[axis]
+    padded = _pad(plane, axis=axis, before=1, after=1)
+    previous, this, following = (padded.narrow(axis, start, count) for start in range(3))
+    # Position 2k lies offset/2 sample spacings before sample k, position 2k + 1 lies (1 - offset)/2 behind
+    # it.
+    back, ahead = offset / 2, (1 - offset) / 2
+    even = this * (1 - back) + previous * back if back else this
+    odd = this * (1 - ahead) + following * ahead if ahead else this
+    return torch.stack((even, odd), dim=axis + 1).flatten(axis, axis + 1)
+
+
+def _halve(plane: torch.Tensor, *, axis: int, offset: float) -> torch.Tensor:
+    """The inverse way: samples at 2i + `offset` of a plane with samples at 0, 1, 2, ...; an odd count rounds
+    up.
+    """
+    count = (plane.shape[axis] + 1) // 2
+    padded = _pad(plane, axis=axis, before=1, after=2)
+
+    def every_second(first: int) -> torch.Tensor:
+        # `first` is a position of `plane`; the pad shifts it by one.
+        index = [slice(None)] * 4
+        index[axis] = slice(first + 1, first + 2 * count, 2)
+        return padded[tuple(index)]
+
+    if offset == 0.5:
+        return (every_second(0) + every_second(1)) / 2
+    centre = int(offset)
+    return (every_second(centre - 1) + every_second(centre) * 2 + every_second(centre + 1)) / 4

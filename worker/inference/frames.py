@@ -1,0 +1,123 @@
+"""How one raw frame lies in memory: ffmpeg's planar `rawvideo`. Standard library and numpy only.
+
+Planes follow each other without padding: Y, Cb, Cr; or G, B, R for `gbr`; or Y alone. Samples of 8 bits take
+one byte, of more two, little-endian, in the low bits. Subsampled chroma planes of odd-sized frames are
+rounded up. Source: ffmpeg, libavutil/pixdesc.c and libavutil/imgutils.c.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Layout = Literal["gray", "yuv420", "yuv422", "yuv444", "gbr"]
+Matrix = Literal["bt709", "bt601", "bt2020nc", "smpte240m", "fcc"]
+ChromaLocation = Literal["left", "center", "topleft", "top", "bottomleft", "bottom"]
+
+# Those for which ffmpeg has a name in every layout.
+BIT_DEPTHS = (8, 9, 10, 12, 14, 16)
+
+_FFMPEG_LAYOUTS = {
+    "gray": "gray",
+    "yuv420": "yuv420p",
+    "yuv422": "yuv422p",
+    "yuv444": "yuv444p",
+    "gbr": "gbrp",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameFormat:
+    """The layout and the meaning of a raw frame's bytes.
+
+    `width` and `height` are in luma samples. `matrix` turns Y'CbCr into R'G'B' (for `gray` it only weighs the
+    way back, for `gbr` it is not used). `full_range` tells codes from 0 to 2**bit_depth - 1 from the limited
+    ("tv") range. `chroma_location` is where a chroma sample sits among the luma samples it belongs to, by
+    ffmpeg's names; only its horizontal part counts in `yuv422`, and nothing of it where chroma is not
+    subsampled.
+
+    Raises `ValueError` for sizes below 1, a bit depth outside `BIT_DEPTHS` and unknown names.
+    """
+
+    width: int
+    height: int
+    layout: Layout = "yuv420"
+    bit_depth: int = 8
+    matrix: Matrix = "bt709"
+    full_range: bool = False
+    chroma_location: ChromaLocation = "left"
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"A frame of {self.width}x{self.height} has no pixels.")
+        if self.bit_depth not in BIT_DEPTHS:
+            raise ValueError(f"Bit depth {self.bit_depth} is none of {BIT_DEPTHS}.")
+        for value, names in (
+            (self.layout, get_args(Layout)),
+            (self.matrix, get_args(Matrix)),
+            (self.chroma_location, get_args(ChromaLocation)),
+        ):
+            if value not in names:
+                raise ValueError(f"{value!r} is none of {names}.")
+
+    @property
+    def pix_fmt(self) -> str:
+        """ffmpeg's name, such as yuv420p, yuv422p10le, gray12le, gbrp16le."""
+        return _FFMPEG_LAYOUTS[self.layout] + ("" if self.bit_depth == 8 else f"{self.bit_depth}le")
+
+    @property
+    def dtype(self) -> "np.dtype[np.uint8] | np.dtype[np.uint16]":
+        """Of one sample."""
+        return np.dtype(np.uint8) if self.bit_depth == 8 else np.dtype("<u2")
+
+    @property
+    def plane_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of each plane, in file order."""
+        luma = (self.height, self.width)
+        if self.layout == "gray":
+            return (luma,)
+        rows = (self.height + 1) // 2 if self.layout == "yuv420" else self.height
+        columns = (self.width + 1) // 2 if self.layout in ("yuv420", "yuv422") else self.width
+        return (luma, (rows, columns), (rows, columns))
+
+    @property
+    def plane_bytes(self) -> tuple[int, ...]:
+        """Bytes of each plane."""
+        return tuple(rows * columns * self.dtype.itemsize for rows, columns in self.plane_shapes)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame."""
+        return sum(self.plane_bytes)
+
+    @property
+    def max_code(self) -> int:
+        """The largest value a sample can have."""
+        return int(2**self.bit_depth - 1)
+
+    def enlarged(self, factor: int) -> "FrameFormat":
+        """The same format, `factor` times as wide and high."""
+        return replace(self, width=self.width * factor, height=self.height * factor)
+
+    def split(self, frame: NDArray[np.uint8]) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
+        """The planes of one frame (1-D uint8 of `frame_bytes`), as views. Raises `ValueError`."""
+        if frame.dtype != np.uint8 or frame.shape != (self.frame_bytes,):
+            raise ValueError(
+                f"A frame is {self.frame_bytes} bytes, not {frame.dtype} of shape {frame.shape}."
+            )
+        planes: list[NDArray[np.uint8] | NDArray[np.uint16]] = []
+        offset = 0
+        for shape, size in zip(self.plane_shapes, self.plane_bytes, strict=True):
+            planes.append(frame[offset : offset + size].view(self.dtype).reshape(shape))
+            offset += size
+        return planes
+
+    def join(self, planes: Sequence[NDArray[np.generic]]) -> NDArray[np.uint8]:
+        """One frame (1-D uint8 of `frame_bytes`) out of its planes of codes. Raises `ValueError` for other
+        shapes.
+        """
+        if tuple(plane.shape for plane in planes) != self.plane_shapes:
+            raise ValueError(f"The planes of {self.pix_fmt} have shapes {self.plane_shapes}.")
+        return np.concatenate([plane.astype(self.dtype).reshape(-1).view(np.uint8) for plane in planes])

@@ -1,0 +1,220 @@
+"""Upscales raw frames: planes to RGB, through the network, and back to planes, all on one device."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models.catalog import Engine, get_engine
+from models.loader import load_network
+from worker.inference.colour import planes_to_rgb, rgb_to_planes
+from worker.inference.errors import InsufficientMemory
+from worker.inference.frames import FrameFormat
+from worker.inference.memory import available_bytes, is_out_of_memory, plan_workload, release_cached
+from worker.inference.precision import Precision, choose_device, choose_precision, place_network
+from worker.inference.tiles import Tile, plan_tiles, smallest_tile_pixels
+
+Frame = NDArray[np.uint8]
+
+_WARM_UP_PIXELS = 32
+
+
+class Upscaler:
+    """One network on one device, for frames of one format. Not for use from several threads at once.
+
+    When memory runs out it first takes fewer frames at once, then smaller tiles, and tries the same frames
+    again; it remembers what fitted. Tiles are padded by the engine's `tile_overlap` (see
+    `Engine.tiling_note`).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        engine: Engine,
+        source: FrameFormat,
+        target: FrameFormat,
+        device: torch.device,
+        precision: Precision,
+        tile_pixels: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """`network` is copied. `target` must be `engine.scale` times `source` in width and height
+        (`ValueError`).
+
+        `tile_pixels` bounds the input pixels of a tile, padding included; `batch_size` the frames taken at
+        once. What is not given is chosen by the memory that is free now.
+        """
+        if (target.width, target.height) != (source.width * engine.scale, source.height * engine.scale):
+            raise ValueError(
+                f"{source.width}x{source.height} becomes {source.width * engine.scale}x"
+                f"{source.height * engine.scale}, not {target.width}x{target.height}."
+            )
+        if (tile_pixels is not None and tile_pixels < 1) or (batch_size is not None and batch_size < 1):
+            raise ValueError("tile_pixels and batch_size are at least 1.")
+        self.engine = engine
+        self.source = source
+        self.target = target
+        self.device = device
+        self.precision = precision
+        self._network = place_network(network, device=device, precision=precision)
+        workload = plan_workload(
+            engine=engine,
+            precision=precision,
+            device_type=device.type,
+            source=source,
+            available_bytes=available_bytes(device),
+        )
+        self._batch_size = batch_size or workload.batch_size
+        self._tiles = self._plan(tile_pixels or workload.tile_pixels)
+
+    @property
+    def batch_size(self) -> int:
+        """How many frames are taken at once: the number to hand to `upscale`. 1 on a CPU. It may shrink."""
+        return self._batch_size
+
+    @property
+    def tile_count(self) -> int:
+        """In how many tiles a frame goes through the network; 1 is untiled."""
+        return len(self._tiles)
+
+    def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Upscales any number of frames.
+
+        frames: each 1-D uint8 of `source.frame_bytes` (`ValueError` otherwise). Returns as many, in the same
+        order, each 1-D uint8 of `target.frame_bytes`. Raises `InsufficientMemory` when one frame fails in the
+        smallest tiles; other errors of torch pass through.
+        """
+        for frame in frames:
+            if frame.dtype != np.uint8 or frame.shape != (self.source.frame_bytes,):
+                raise ValueError(
+                    f"A frame is {self.source.frame_bytes} bytes, not {frame.dtype} of shape {frame.shape}."
+                )
+        results: list[Frame] = []
+        while len(results) < len(frames):
+            group = frames[len(results) : len(results) + self._batch_size]
+            # A group counts only once it is whole and on the host.
+            done = self._try_group(group)
+            if done is None:
+                # Here, not in the handler: there the error's traceback still holds the tensors.
+                release_cached(self.device)
+                self._take_less(len(group))
+            else:
+                results.extend(done)
+        return results
+
+    def warm_up(self) -> None:
+        """Does what the first frames would otherwise wait for: loads kernels; on a GPU, finds what fits."""
+        if self.device.type == "cpu":
+            with torch.inference_mode():
+                self._network(torch.zeros(1, 3, _WARM_UP_PIXELS, _WARM_UP_PIXELS))
+        else:
+            self.upscale([np.zeros(self.source.frame_bytes, np.uint8)] * self._batch_size)
+
+    def _try_group(self, group: Sequence[Frame]) -> list[Frame] | None:
+        """The group upscaled, or None where memory ran out."""
+        try:
+            with torch.inference_mode():
+                return self._upscale_group(group)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _upscale_group(self, group: Sequence[Frame]) -> list[Frame]:
+        # Pinned memory lets the copies run at the bus's full speed.
+        pinned = self.device.type == "cuda"
+        raw = torch.empty((len(group), self.source.frame_bytes), dtype=torch.uint8, pin_memory=pinned)
+        for row, frame in zip(raw.numpy(), group, strict=True):
+            row[:] = frame
+        rgb = planes_to_rgb(raw.to(self.device, non_blocking=pinned), self.source)
+        if self.device.type != "mps":
+            rgb = rgb.contiguous(memory_format=torch.channels_last)
+        with self._arithmetic():
+            enlarged = self._run_network(rgb)
+        planes = rgb_to_planes(enlarged, self.target)
+        result = torch.empty(planes.shape, dtype=torch.uint8, pin_memory=pinned)
+        result.copy_(planes)
+        return list(result.numpy())
+
+    def _run_network(self, rgb: torch.Tensor) -> torch.Tensor:
+        if len(self._tiles) == 1:
+            whole: torch.Tensor = self._network(rgb)
+            return whole
+        scale = self.engine.scale
+        enlarged = rgb.new_empty((rgb.shape[0], 3, self.target.height, self.target.width))
+        for tile in self._tiles:
+            part = self._network(
+                rgb[:, :, tile.padded_top : tile.padded_bottom, tile.padded_left : tile.padded_right]
+            )
+            top, left = (tile.top - tile.padded_top) * scale, (tile.left - tile.padded_left) * scale
+            rows, columns = (tile.bottom - tile.top) * scale, (tile.right - tile.left) * scale
+            enlarged[:, :, tile.top * scale : tile.bottom * scale, tile.left * scale : tile.right * scale] = (
+                part[:, :, top : top + rows, left : left + columns]
+            )
+        return enlarged
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        if self.device.type != "cuda":
+            return nullcontext()
+        # By default cuDNN computes fp32 convolutions in TF32, with 10 bits of mantissa.
+        return torch.backends.cudnn.flags(
+            enabled=True, benchmark=True, deterministic=False, allow_tf32=self.precision != "fp32"
+        )
+
+    def _plan(self, tile_pixels: int) -> list[Tile]:
+        return plan_tiles(
+            width=self.source.width,
+            height=self.source.height,
+            tile_pixels=max(tile_pixels, self._smallest_tile_pixels()),
+            overlap=self.engine.tile_overlap,
+        )
+
+    def _smallest_tile_pixels(self) -> int:
+        return smallest_tile_pixels(
+            width=self.source.width, height=self.source.height, overlap=self.engine.tile_overlap
+        )
+
+    def _take_less(self, frames: int) -> None:
+        """After `frames` at once did not fit."""
+        if frames > 1:
+            self._batch_size = frames // 2
+            return
+        largest = max(tile.padded_pixels for tile in self._tiles)
+        if largest <= self._smallest_tile_pixels():
+            raise InsufficientMemory(
+                f"{self.device} lacks the memory for a frame of {self.source.width}x{self.source.height} "
+                f"with {self.engine.id}, even in {len(self._tiles)} tiles."
+            )
+        self._tiles = self._plan(largest // 2)
+
+
+def make_upscaler(
+    *,
+    engine_id: str,
+    source: FrameFormat,
+    target: FrameFormat,
+    weights_directory: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    stand_in: bool = False,
+) -> Upscaler:
+    """An upscaler ready to run.
+
+    `device` is as for `choose_device`, `precision` as for `choose_precision`, `weights_directory` and
+    `stand_in` as for `models.loader.load_network`; each raises what is said there.
+    """
+    engine = get_engine(engine_id)
+    chosen = choose_device(device)
+    return Upscaler(
+        load_network(engine_id, weights_directory=weights_directory, stand_in=stand_in),
+        engine=engine,
+        source=source,
+        target=target,
+        device=chosen,
+        precision=choose_precision(precision, device=chosen, engine=engine),
+    )
