@@ -9,11 +9,14 @@ from app.core.errors import RegenError
 from app.core.repositories.work import Claim
 from app.core.services.work import WorkLedger
 
+# Often enough that a progress bar moves.
+LONGEST_INTERVAL_SECONDS = 2.0
+
 log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """A thread that renews a claim's lease three times in its length, from entry to exit.
+    """A thread that renews a claim's lease at least three times in its length, from entry to exit.
 
     `frames_done` is what it reports. `lost` becomes true once the database says that the work belongs to
     somebody else, or its render has ended. A database that is away is asked again; it decides, not the clock.
@@ -23,6 +26,7 @@ class Heartbeat:
         self.frames_done = 0
         self._ledger = ledger
         self._claim = claim
+        self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._lost = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -42,7 +46,7 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        while not self._ended.wait(self._ledger.lease_seconds / 3):
+        while not self._ended.wait(self._interval_seconds):
             try:
                 if not self._ledger.renew(self._claim, frames_done=self.frames_done):
                     log.warning(

@@ -30,8 +30,10 @@ class Sweeper:
         self._thread.start()
 
     def stop(self) -> None:
+        """Also when it was never started."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def sweep(self) -> None:
         """One round. Raises RegenError or kombu's OperationalError when database or broker is away."""

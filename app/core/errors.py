@@ -4,6 +4,7 @@
     ├── RequestError                what a client did; carries the HTTP status
     │   ├── InvalidRequest          400, one message per fault
     │   ├── Unauthorized            401
+    │   ├── Forbidden               403
     │   ├── NotFound                404
     │   ├── Conflict                409
     │   ├── LimitExceeded           413
@@ -56,6 +57,10 @@ class Unauthorized(RequestError):
 
     def __init__(self, message: str = "A valid API key is required.") -> None:
         super().__init__(message)
+
+
+class Forbidden(RequestError):
+    status_code = 403
 
 
 class NotFound(RequestError):

@@ -2,19 +2,29 @@
 
 import hashlib
 import os
+import sys
 import tempfile
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 GIB = 1024**3
 MIB = 1024**2
 
 PositiveFraction = Annotated[Fraction, BeforeValidator(lambda value: Fraction(str(value))), Field(gt=0)]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+
+
+def _default_weights_dir(settings: dict[str, Any]) -> Path:
+    """The data directory's own weights, where there are some; else those that `scripts/setup` converted once beside
+    the installed packages, for every data directory."""
+    own: Path = settings["data_dir"] / "weights"
+    installed = Path(sys.prefix) / "share" / "regen-server" / "weights"
+    return installed if installed.is_dir() and not own.expanduser().is_dir() else own
 
 
 class Settings(BaseSettings):
@@ -25,6 +35,12 @@ class Settings(BaseSettings):
     # Places
     data_dir: Path = Field(
         Path("~/.regen"), description="Where the database, local storage, weights and spool files lie."
+    )
+    weights_dir: AbsolutePath = Field(
+        default_factory=_default_weights_dir,
+        validate_default=True,
+        description="Where the engines' weights lie. Unset: `weights` in the data directory, or, while there is no "
+        "such folder, what `scripts/setup` converted. Weights that are missing are converted on first use.",
     )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database. Unset: SQLite in the data directory."
@@ -148,10 +164,6 @@ class Settings(BaseSettings):
     def work_dir(self) -> Path:
         """Private directories of jobs, and fetched inputs."""
         return self.root / "work"
-
-    @property
-    def weights_dir(self) -> Path:
-        return self.root / "weights"
 
 
 @lru_cache(maxsize=1)

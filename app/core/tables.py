@@ -56,7 +56,6 @@ class Table(DeclarativeBase):
         datetime: UtcDateTime(),
         Fraction: ExactFraction(),
         int: BigInteger(),
-        dict[str, Any]: JSON(),
         list[str]: JSON(),
         RenderStatus: StatusText(RenderStatus),
         SegmentStatus: StatusText(SegmentStatus),
@@ -112,7 +111,7 @@ class Render(Table):
 
     `work_lease_expires_at` is set while a worker holds such a claim. `failures` counts failed attempts at the
     present step and starts again with the next. `input_*` and `output_*` are the facts that the API shows:
-    expected ones at first, measured ones once the render is prepared and completed.
+    expected ones at first, measured ones once the render is prepared and completed. `plan` is the worker's own.
     """
 
     __tablename__ = "renders"
@@ -141,7 +140,7 @@ class Render(Table):
     output_duration_seconds: Mapped[Fraction]
     output_frames: Mapped[int]
 
-    plan: Mapped[dict[str, Any] | None]
+    plan: Mapped[str | None] = mapped_column(Text)
     output_key: Mapped[str | None] = mapped_column(String(200))
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))
 
@@ -169,7 +168,7 @@ class Segment(Table):
     position: Mapped[int]
     status: Mapped[SegmentStatus]
     created_at: Mapped[datetime]
-    plan: Mapped[dict[str, Any]]
+    plan: Mapped[str] = mapped_column(Text)
     frames: Mapped[int]
     frames_done: Mapped[int] = mapped_column(default=0)
     storage_key: Mapped[str | None] = mapped_column(String(200))

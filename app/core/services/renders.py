@@ -44,19 +44,9 @@ def create_render(
     session: Session, *, file: File, engine: Engine, target_fps: Fraction | None, limits: MediaLimits
 ) -> Render:
     """A queued render of the file. Raises LimitExceeded when its output would be over a limit."""
-    check_output(
-        width=file.width,
-        height=file.height,
-        frames=file.frames,
-        duration_seconds=file.duration_seconds,
-        scale=engine.scale,
-        target_fps=target_fps,
-        limits=limits,
-    )
+    check_output(file, scale=engine.scale, target_fps=target_fps, limits=limits)
     width, height = file.width * engine.scale, file.height * engine.scale
-    frames = output_frame_count(
-        frames=file.frames, duration_seconds=file.duration_seconds, target_fps=target_fps
-    )
+    frames = output_frame_count(file, target_fps)
     render = Render(
         id=new_id(),
         user_id=file.user_id,

@@ -34,7 +34,7 @@ class RenderJob:
     input_key: str
     engine: str
     target_fps: Fraction | None
-    plan: dict[str, Any] | None
+    plan: str | None
     warnings: tuple[str, ...]
 
 
@@ -43,7 +43,7 @@ class SegmentJob:
     """One segment: its place in the render, its plan, and once it is done where its file lies."""
 
     position: int
-    plan: dict[str, Any]
+    plan: str
     storage_key: str | None
 
 
@@ -52,7 +52,7 @@ class PlannedSegment:
     """A segment as prepared: the frames it upscales and its plan."""
 
     frames: int
-    plan: dict[str, Any]
+    plan: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class WorkLedger:
         self,
         claim: Claim,
         *,
-        plan: dict[str, Any],
+        plan: str,
         source: VideoFacts,
         output: VideoFacts,
         cost: float,

@@ -86,12 +86,12 @@ def prepare() -> Callable[..., int]:
     def run(ledger: WorkLedger, claim: object, *, segments: int) -> int:
         return ledger.prepared(
             claim,  # type: ignore[arg-type]
-            plan={"frames": 10 * segments},
+            plan="all of it",
             source=FACTS,
             output=FACTS,
             cost=1.0,
             warnings=[],
-            segments=[PlannedSegment(frames=10, plan={"number": number}) for number in range(segments)],
+            segments=[PlannedSegment(frames=10, plan=f"number {number}") for number in range(segments)],
         )
 
     return run

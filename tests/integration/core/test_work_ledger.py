@@ -68,7 +68,7 @@ def test_a_render_passes_through_its_statuses_to_completion(
     first, second = claimed(ledger), claimed(ledger)
     assert [first.kind, second.kind] == [WorkKind.UPSCALE] * 2
     assert ledger.claim() is None
-    assert ledger.segment_job(first).plan == {"number": 0}
+    assert ledger.segment_job(first).plan == "number 0"
     assert ledger.segment_done(second, storage_key="second") == 0
     assert ledger.segment_done(first, storage_key="first") == 1
 

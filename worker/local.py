@@ -1,0 +1,104 @@
+"""A whole render on this machine, without server, database or queue: plan, every segment, finish."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from app.core.errors import LeaseLost
+from app.core.media.ffmpeg import MediaGate
+from app.core.media.probe import MediaInfo
+from worker.pipeline import FrameUpscaler, run_segment
+from worker.video.encoder import Quality
+from worker.video.muxer import FinishedVideo, finish_render
+from worker.video.plan import RenderPlan
+from worker.video.segmenter import plan_render
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """What is asked for. `target_fps` None: the input's own frames. For the rest see `plan_render`."""
+
+    scale: int
+    target_fps: Fraction | None
+    quality: Quality
+    segment_seconds: Fraction
+    segment_max_output_pixels: int
+    stall_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalProgress:
+    """Source frames upscaled so far, of how many."""
+
+    done: int
+    total: int
+
+
+def upscale_file(
+    *,
+    gate: MediaGate,
+    source: Path,
+    info: MediaInfo,
+    destination: Path,
+    options: RenderOptions,
+    make_upscaler: Callable[[RenderPlan], FrameUpscaler],
+    work_directory: Path,
+    on_progress: Callable[[LocalProgress], None],
+    thumbnail: Path | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> FinishedVideo:
+    """Upscale `source` to the MP4 file `destination`, which appears complete or not at all.
+
+    Segments lie in a private directory under `work_directory` meanwhile. `make_upscaler` is called once the frame
+    formats are known. Raises what `plan_render`, `run_segment` and `finish_render` raise.
+    """
+    with TemporaryDirectory(prefix="upscale-", dir=work_directory) as name:
+        directory = Path(name)
+        render, segments = plan_render(
+            gate,
+            source,
+            info,
+            scale=options.scale,
+            target_fps=options.target_fps,
+            segment_seconds=options.segment_seconds,
+            segment_max_output_pixels=options.segment_max_output_pixels,
+            cancelled=cancelled,
+        )
+        total = sum(segment.used_frames for segment in segments)
+        on_progress(LocalProgress(done=0, total=total))
+        upscaler = make_upscaler(render)
+        done = 0
+        files = []
+        for segment in segments:
+            if cancelled():
+                raise LeaseLost("The work was called off.")
+            before = done
+            path = directory / f"segment-{segment.index}.mp4"
+            run_segment(
+                gate=gate,
+                source=source,
+                destination=path,
+                render=render,
+                segment=segment,
+                upscaler=upscaler,
+                quality=options.quality,
+                on_frame=lambda frames, before=before: on_progress(  # type: ignore[misc]
+                    LocalProgress(done=before + frames, total=total)
+                ),
+                cancelled=cancelled,
+                stall_seconds=options.stall_seconds,
+            )
+            done += segment.used_frames
+            files.append(path)
+        return finish_render(
+            gate=gate,
+            source=source,
+            segment_files=files,
+            render=render,
+            segments=segments,
+            destination=destination,
+            thumbnail=thumbnail or directory / "thumbnail.jpg",
+            cancelled=cancelled,
+        )

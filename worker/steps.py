@@ -1,0 +1,205 @@
+"""The three units of work: prepare a render, upscale a segment, finish a render.
+
+Each step brings what it needs from storage, runs the part that knows neither database nor storage, stores what came
+out under a key that carries the attempt, and moves the row. Each returns how many units of work it made ready.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from app.core.errors import LeaseLost, PermanentError, RequestError, StorageError
+from app.core.media.ffmpeg import MediaGate
+from app.core.media.limits import MediaLimits
+from app.core.media.probe import VideoStream, probe_video
+from app.core.repositories.work import Claim
+from app.core.services.renders import cost_in_gigapixels
+from app.core.services.work import PlannedSegment, RenderJob, VideoFacts, WorkLedger
+from app.core.settings import Settings
+from app.core.storage.contract import Storage
+from app.core.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
+from models.catalog import ENGINES, Engine
+from worker.heartbeat import Heartbeat
+from worker.networks import Networks
+from worker.pipeline import run_segment
+from worker.video.muxer import finish_render
+from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.segmenter import plan_render
+from worker.workspace import Workspace
+
+Cancelled = Callable[[], bool]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The units of work of one worker process, and what they share."""
+
+    settings: Settings
+    ledger: WorkLedger
+    storage: Storage
+    workspace: Workspace
+    gate: MediaGate
+    limits: MediaLimits
+    networks: Networks
+    give_up: Callable[[], None]
+    """Ends the process: the last resort when the device no longer answers."""
+
+    def prepare(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> int:
+        """Plan the render's segments from the timestamps of every frame. Units: the segments."""
+        job = self.ledger.render_job(claim)
+        engine = ENGINES[job.engine]
+        source = self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key)
+        try:
+            info = probe_video(self.gate, source, limits=self.limits)
+        except RequestError as error:
+            raise PermanentError(error.message, detail=error.detail) from error
+        plan, segments = plan_render(
+            self.gate,
+            source,
+            info,
+            scale=engine.scale,
+            target_fps=job.target_fps,
+            segment_seconds=self.settings.segment_seconds,
+            segment_max_output_pixels=self.settings.segment_max_output_pixels,
+            cancelled=cancelled,
+        )
+        if plan.frame_count > self.limits.max_output_frames:
+            raise PermanentError(
+                f"The output would have {plan.frame_count:,} frames; "
+                f"at most {self.limits.max_output_frames:,} are possible."
+            )
+        return self.ledger.prepared(
+            claim,
+            plan=plan.to_json(),
+            source=_source_facts(plan, info.video),
+            output=_output_facts(plan),
+            cost=_cost(plan, engine),
+            warnings=plan.warnings,
+            segments=[
+                PlannedSegment(frames=segment.used_frames, plan=segment.to_json()) for segment in segments
+            ],
+        )
+
+    def upscale(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> int:
+        """Decode, upscale and encode one segment. Units: the finish, after the last segment."""
+        job = self.ledger.render_job(claim)
+        segment_job = self.ledger.segment_job(claim)
+        render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
+        source = self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key)
+        upscaler = self.networks.upscaler(
+            engine_id=job.engine, source=render.source, target=render.target
+        )
+
+        def report(frames_done: int) -> None:
+            heartbeat.frames_done = frames_done
+
+        with self.workspace.job_directory() as directory:
+            result = directory / "segment.mp4"
+            run_segment(
+                gate=self.gate,
+                source=source,
+                destination=result,
+                render=render,
+                segment=segment,
+                upscaler=upscaler,
+                quality=self.settings.quality,
+                on_frame=report,
+                cancelled=cancelled,
+                stall_seconds=self.settings.stall_seconds,
+                on_stall=self.give_up,
+            )
+            key = segment_key(claim.render_id, position=segment_job.position, attempt=claim.attempt)
+            self.storage.put_file(key, result, content_type="video/mp4")
+        with self._removed_when_late(key):
+            return self.ledger.segment_done(claim, storage_key=key)
+
+    def finish(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> int:
+        """Join the segments, add the sound, make the thumbnail. Units: none."""
+        job = self.ledger.render_job(claim)
+        segment_jobs = self.ledger.segment_jobs(claim)
+        render = _plan_of(job)
+        source = self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key)
+        video_key = output_key(claim.render_id, attempt=claim.attempt)
+        picture_key = thumbnail_key(claim.render_id, attempt=claim.attempt)
+        with self.workspace.job_directory() as directory:
+            files = []
+            for segment_job in segment_jobs:
+                assert segment_job.storage_key is not None
+                files.append(directory / f"segment-{segment_job.position:06d}.mp4")
+                self.storage.fetch(segment_job.storage_key, files[-1])
+            video, picture = directory / "output.mp4", directory / "thumbnail.jpg"
+            finished = finish_render(
+                gate=self.gate,
+                source=source,
+                segment_files=files,
+                render=render,
+                segments=[SegmentPlan.from_json(segment_job.plan) for segment_job in segment_jobs],
+                destination=video,
+                thumbnail=picture,
+                cancelled=cancelled,
+            )
+            self.storage.put_file(video_key, video, content_type="video/mp4")
+            self.storage.put_file(picture_key, picture, content_type="image/jpeg")
+        with self._removed_when_late(video_key, picture_key):
+            self.ledger.finished(
+                claim,
+                output_key=video_key,
+                thumbnail_key=picture_key,
+                output=_output_facts(render),
+                cost=_cost(render, ENGINES[job.engine]),
+                warnings=(*job.warnings, *finished.warnings),
+            )
+        self._remove_segments(claim.render_id)
+        return 0
+
+    @contextlib.contextmanager
+    def _removed_when_late(self, *keys: str) -> Iterator[None]:
+        try:
+            yield
+        except LeaseLost:
+            for key in keys:
+                self.storage.delete(key)
+            raise
+
+    def _remove_segments(self, render_id: str) -> None:
+        try:
+            for stored in list(self.storage.list(segments_prefix(render_id))):
+                self.storage.delete(stored.key)
+        except StorageError as error:
+            # The render is complete; its segments only take up room.
+            log.warning("segments_not_removed", render_id=render_id, error=error.message)
+
+
+def _plan_of(job: RenderJob) -> RenderPlan:
+    assert job.plan is not None
+    return RenderPlan.from_json(job.plan)
+
+
+def _source_facts(plan: RenderPlan, video: VideoStream) -> VideoFacts:
+    return VideoFacts(
+        width=plan.source.width,
+        height=plan.source.height,
+        frame_rate=video.frame_rate,
+        duration_seconds=video.duration_seconds,
+        frames=plan.source_frame_count,
+    )
+
+
+def _output_facts(plan: RenderPlan) -> VideoFacts:
+    return VideoFacts(
+        width=plan.target.width,
+        height=plan.target.height,
+        frame_rate=plan.frame_rate,
+        duration_seconds=plan.duration_seconds,
+        frames=plan.frame_count,
+    )
+
+
+def _cost(plan: RenderPlan, engine: Engine) -> float:
+    return cost_in_gigapixels(
+        width=plan.target.width, height=plan.target.height, frames=plan.frame_count, engine=engine
+    )
