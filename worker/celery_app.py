@@ -54,9 +54,18 @@ def run_worker(settings: Settings) -> int:
         lease_seconds=settings.lease_seconds,
         max_attempts=settings.max_attempts,
     )
+    networks = Networks(settings)
+    networks.check()
     celery = make_celery(settings)
     draining = threading.Event()
     sweeper = Sweeper(ledger=ledger, celery=celery)
+
+    def stop(exit_status: int) -> None:
+        # Under the solo pool Celery's own warm shutdown waits for the task, which may take long. The task looks
+        # at `draining` and gives its work back.
+        draining.set()
+        state.should_stop = exit_status
+
     workspace = Workspace(settings.work_dir, storage=storage, cache_bytes=settings.input_cache_bytes)
     task = WorkTask(
         ledger=ledger,
@@ -67,19 +76,17 @@ def run_worker(settings: Settings) -> int:
             workspace=workspace,
             gate=gate,
             limits=MediaLimits.from_settings(settings),
-            networks=Networks(settings),
+            networks=networks,
             give_up=_give_up,
         ),
         wake=lambda units: wake_workers(celery, units=units),
         draining=draining,
+        stop=lambda: stop(os.EX_CONFIG),
     )
     celery.task(name=WORK_TASK)(task.__call__)
 
     def drain(_signal: int, _frame: FrameType | None) -> None:
-        # Under the solo pool Celery's own warm shutdown waits for the task, which may take long. The task looks
-        # at `draining` and gives its work back.
-        draining.set()
-        state.should_stop = os.EX_OK
+        stop(os.EX_OK)
 
     def take_over_signals(**_: object) -> None:
         signal.signal(signal.SIGTERM, drain)

@@ -1,8 +1,17 @@
 """The upscaler in a worker's memory: made for one engine and one shape of video, kept while the next segment fits."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from app.core.errors import ConfigurationError, TransientError
 from app.core.settings import Settings
+from models.catalog import ENGINES
+from models.errors import WeightsError
+from models.weights import ensure_weights
+from worker.inference.errors import InferenceError, InsufficientMemory
 from worker.inference.frames import FrameFormat
-from worker.inference.upscaler import Upscaler, make_upscaler
+from worker.inference.precision import choose_device, choose_precision
+from worker.inference.upscaler import Frame, Upscaler, make_upscaler
 
 
 class Networks:
@@ -13,19 +22,59 @@ class Networks:
         self._made_for: tuple[str, FrameFormat, FrameFormat] | None = None
         self._upscaler: Upscaler | None = None
 
-    def upscaler(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> Upscaler:
-        """Raises the errors of `models.weights` and `worker.inference` when weights or device are missing."""
+    def check(self) -> None:
+        """Raise ConfigurationError when this machine cannot run every engine as the settings ask.
+
+        A worker finds out before it claims work: attempts must not be spent on a machine that is set up wrong.
+        """
+        with _typed_errors():
+            device = choose_device(self._settings.device)
+            for engine in ENGINES.values():
+                choose_precision(self._settings.precision, device=device, engine=engine)
+                if not self._settings.stand_in_network:
+                    ensure_weights(engine.id, self._settings.weights_dir)
+
+    def upscaler(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> "TypedUpscaler":
+        """Raises ConfigurationError when weights or device are missing."""
         wanted = (engine_id, source, target)
         if self._upscaler is None or self._made_for != wanted:
             self._upscaler = None  # freed before the next is made
-            self._upscaler = make_upscaler(
-                engine_id=engine_id,
-                source=source,
-                target=target,
-                weights_directory=self._settings.weights_dir,
-                device=self._settings.device,
-                precision=self._settings.precision,
-                stand_in=self._settings.stand_in_network,
-            )
+            with _typed_errors():
+                self._upscaler = make_upscaler(
+                    engine_id=engine_id,
+                    source=source,
+                    target=target,
+                    weights_directory=self._settings.weights_dir,
+                    device=self._settings.device,
+                    precision=self._settings.precision,
+                    stand_in=self._settings.stand_in_network,
+                )
             self._made_for = wanted
-        return self._upscaler
+        return TypedUpscaler(self._upscaler)
+
+
+class TypedUpscaler:
+    """An upscaler whose errors are of our tree."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+
+    @property
+    def batch_size(self) -> int:
+        return self._upscaler.batch_size
+
+    def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
+        """As Upscaler.upscale. Raises TransientError when memory ran out for good."""
+        with _typed_errors():
+            return self._upscaler.upscale(frames)
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    """`models` and `worker.inference` know no errors of ours: they run where there is nothing but torch."""
+    try:
+        yield
+    except InsufficientMemory as error:
+        raise TransientError("The device's memory did not suffice.", detail=str(error)) from error
+    except (WeightsError, InferenceError) as error:
+        raise ConfigurationError(str(error)) from error

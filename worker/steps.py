@@ -90,9 +90,7 @@ class Steps:
         segment_job = self.ledger.segment_job(claim)
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
         source = self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key)
-        upscaler = self.networks.upscaler(
-            engine_id=job.engine, source=render.source, target=render.target
-        )
+        upscaler = self.networks.upscaler(engine_id=job.engine, source=render.source, target=render.target)
 
         def report(frames_done: int) -> None:
             heartbeat.frames_done = frames_done

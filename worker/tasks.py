@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
-from app.core.errors import LeaseLost, RegenError
+from app.core.errors import ConfigurationError, LeaseLost, RegenError
 from app.core.repositories.work import Claim
 from app.core.services.work import WorkLedger
 from app.core.statuses import WorkKind
@@ -16,15 +17,26 @@ log = structlog.get_logger(__name__)
 
 
 class WorkTask:
-    """The body of the one Celery task. `draining`, once set, stops the work in hand and gives it back."""
+    """The body of the one Celery task.
+
+    `draining`, once set, stops the work in hand and gives it back. `stop` ends the worker: this machine is set up so
+    that it can do no work.
+    """
 
     def __init__(
-        self, *, ledger: WorkLedger, steps: Steps, wake: Callable[[int], bool], draining: threading.Event
+        self,
+        *,
+        ledger: WorkLedger,
+        steps: Steps,
+        wake: Callable[[int], bool],
+        draining: threading.Event,
+        stop: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._steps = steps
         self._wake = wake
         self._draining = draining
+        self._stop = stop
 
     def __call__(self) -> None:
         if self._draining.is_set():
@@ -44,22 +56,28 @@ class WorkTask:
         log.info("work_started", **facts)
         try:
             units = self._run(claim)
-        except LeaseLost:
-            log.warning("work_abandoned", **facts)
-            return
-        except Exception as error:
-            if self._draining.is_set():
-                log.info("work_given_back", **facts)
-                units = self._ledger.hand_back(claim)
-            else:
-                detail = error.detail if isinstance(error, RegenError) else None
-                log.exception("work_failed", detail=detail, **facts)
-                self._ledger.failed(claim, error)
-                return
-        else:
             log.info("work_done", **facts)
+        except Exception as error:
+            units = self._report(claim, error, facts)
         if units:
             self._wake(units)
+
+    def _report(self, claim: Claim, error: Exception, facts: dict[str, Any]) -> int:
+        """What becomes of work whose step raised. Returns the units made ready by it."""
+        if self._draining.is_set():
+            log.info("work_given_back", **facts)
+            return self._ledger.hand_back(claim)
+        if isinstance(error, LeaseLost):
+            log.warning("work_abandoned", **facts)
+            return 0
+        if isinstance(error, ConfigurationError):
+            log.critical("worker_cannot_work", error=error.message, detail=error.detail, **facts)
+            self._stop()
+            return self._ledger.hand_back(claim)
+        detail = error.detail if isinstance(error, RegenError) else None
+        log.error("work_failed", exc_info=error, detail=detail, **facts)
+        self._ledger.failed(claim, error)
+        return 0
 
     def _run(self, claim: Claim) -> int:
         step = {
