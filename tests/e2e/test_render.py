@@ -43,9 +43,7 @@ def timestamps(facts: dict[str, Any], kind: str) -> list[Fraction]:
     wanted = stream(facts, kind)
     time_base = Fraction(wanted["time_base"])
     return sorted(
-        packet["pts"] * time_base
-        for packet in facts["packets"]
-        if packet["stream_index"] == wanted["index"]
+        packet["pts"] * time_base for packet in facts["packets"] if packet["stream_index"] == wanted["index"]
     )
 
 

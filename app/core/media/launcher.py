@@ -1,0 +1,61 @@
+"""Starts one program under limits: `python -I -S launcher.py MEMORY_BYTES PARENT_PID PROGRAM ARGUMENT...`
+
+Run as a script of its own, never imported by the server: setting limits between fork and exec in the server itself is
+unsafe in a process with threads. Standard library only, so that it starts in some ten milliseconds.
+
+The program takes over this process (exec), so its process id and exit status are the ones the server waits for.
+Exit status 127 with a line that starts with LAUNCHER_PREFIX says that the program could not be started.
+"""
+
+import os
+import resource
+import signal
+import sys
+
+LAUNCHER_PREFIX = "launcher: "
+EXIT_NOT_STARTED = 127
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends (Linux).
+
+    The setting survives exec. A parent that died before it was made left us to another process: then end at once.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def set_limit(kind: int, value: int) -> None:
+    """Lower a resource limit to `value`, or to the hard limit already set where that is lower still."""
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def main(arguments: list[str]) -> None:
+    memory_bytes, parent_pid, command = int(arguments[0]), int(arguments[1]), arguments[2:]
+    try:
+        # Python ignores these two; a program that inherited that would not end on a closed pipe.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        if sys.platform == "linux":
+            die_with_parent(parent_pid)
+        set_limit(resource.RLIMIT_CORE, 0)
+        if sys.platform == "linux":
+            # macOS refuses or ignores RLIMIT_AS.
+            set_limit(resource.RLIMIT_AS, memory_bytes)
+        os.execv(command[0], command)  # noqa: S606 - an argument list, no shell
+    except OSError as error:
+        sys.stderr.write(f"{LAUNCHER_PREFIX}{command[0]}: {error}\n")
+        sys.exit(EXIT_NOT_STARTED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

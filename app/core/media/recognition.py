@@ -1,0 +1,63 @@
+"""Saying what a file is that ffmpeg could not, or may not, read as a video: for the sentence, it decides nothing."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+NOT_READABLE = "The file is not a video in a format this server reads."
+PICTURE = "This file is a picture, not a video."
+SOUND = "This file has sound but no video."
+PLAYLIST = "This file is a playlist that names other files. Send the video itself."
+NO_INDEX = "The file ends before its index: it was cut off or is still being written."
+
+HEAD_BYTES = 64
+
+# First bytes of common formats (each format's own specification).
+PICTURE_SIGNATURES = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"GIF87a",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"8BPS",
+)
+SOUND_SIGNATURES = (b"ID3", b"fLaC", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9", b"FORM")
+MP4_BOXES = (b"ftyp", b"mdat", b"free", b"skip", b"wide", b"moov", b"moof", b"styp", b"pnot", b"uuid")
+PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<smil", b"v=0\n", b"v=0\r")
+
+# Brands of HEIF and AVIF, which are pictures in MP4's clothes (ISO/IEC 23008-12, AV1 Image File Format).
+PICTURE_BRANDS = frozenset({"mif1", "mif2", "msf1", "miaf", "heic", "heix", "heim", "heis", "avif"})
+
+# From libavutil's check of frame sizes: "[h264 @ 0x5604d37d0d40] [IMGUTILS @ 0x7ffd] [error] Picture size 8x8 is ..."
+_REFUSED_SIZE = re.compile(
+    r"^\[([\w-]+) @ [^\]]*\].*Picture size ([0-9]{1,10})x([0-9]{1,10}) (?:is|exceeds)", re.M
+)
+
+
+def refused_frame_sizes(said: str, decoders: Collection[str] | None = None) -> list[tuple[int, int]]:
+    """Widths and heights that ffmpeg refused to make room for, in one of `decoders` or in any."""
+    return [
+        (int(width), int(height))
+        for decoder, width, height in _REFUSED_SIZE.findall(said)
+        if decoders is None or decoder in decoders
+    ]
+
+
+def reason_unreadable(path: Path, said: str) -> str:
+    """A sentence on why the file at `path` is no video, after ffprobe has given up on it and said `said`."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(PLAYLIST_SIGNATURES):
+        return PLAYLIST
+    if head.startswith(PICTURE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return PICTURE
+    if head[4:8] == b"ftyp" and head[8:12].decode("latin-1") in PICTURE_BRANDS:
+        return PICTURE
+    if head.startswith(SOUND_SIGNATURES) or (head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"):
+        return SOUND
+    if head[4:8] in MP4_BOXES and "moov atom not found" in said:
+        return NO_INDEX
+    return NOT_READABLE
