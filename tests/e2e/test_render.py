@@ -13,7 +13,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+
+from app.core.settings import Settings
+from models.loader import load_network
 
 MEDIA = Path(__file__).parents[1] / "media"
 CLIPS = sorted(MEDIA.glob("*.mp4"))
@@ -192,7 +196,7 @@ def test_a_file_cut_off_in_the_middle_is_rendered_as_far_as_it_goes(
 
 
 def test_a_killed_worker_costs_one_segment(start_server: Callable[..., Any], tmp_path: Path) -> None:
-    """The worker is killed in mid-render; another is started and the render completes, whole."""
+    """The worker is killed in mid-render; another is started, and the render completes: whole, and right."""
     clip = MEDIA / "bunny-240x136-25fps.mp4"
     with start_server(lease_seconds="2", segment_seconds="0.4") as server:
         render_id = server.submit(clip)["id"]
@@ -206,4 +210,34 @@ def test_a_killed_worker_costs_one_segment(start_server: Callable[..., Any], tmp
         assert render["status"] == "completed", render
         assert server.worker_pid() != killed
         output = server.download(render["outputFileURL"], tmp_path / "output.mp4")
+        weights_dir = Settings(data_dir=server.data_dir).weights_dir
     assert timestamps(probe(output), "video") == timestamps(probe(clip), "video")
+
+    # What came out is the network's own work on the frames that went in.
+    rgb = torch.from_numpy(decode(clip, width=240, height=136)[[0, 30]].copy())
+    network = load_network("regen-4x-lite", weights_directory=weights_dir)
+    with torch.inference_mode():
+        expected = network(rgb.permute(0, 3, 1, 2) / 255).clamp(0, 1).mul(255).round().to(torch.uint8)
+    results = decode(output, width=960, height=544)[[0, 30]]
+    for reference, result in zip(expected.permute(0, 2, 3, 1).numpy(), results, strict=True):
+        assert decibels(reference, result) > 36
+
+
+def test_a_stopped_server_goes_on_where_it_was(start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """SIGTERM gives the segment in hand back uncharged, without waiting for its lease; the next start goes on."""
+    clip = MEDIA / "bunny-240x136-25fps.mp4"
+    settings = {"lease_seconds": "300", "segment_seconds": "0.4", "max_attempts": "1"}
+    with start_server(**settings) as server:
+        render_id = server.submit(clip)["id"]
+        deadline = time.monotonic() + 120
+        while not 0.2 <= server.get(render_id)["progress"] < 0.9:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        key = server.client.headers["Authorization"]
+    assert server.process.returncode == 0
+    with start_server(**settings) as server:
+        server.client.headers["Authorization"] = key
+        assert server.get(render_id)["status"] == "processing"
+        assert server.get(render_id)["progress"] >= 0.2  # one segment of five is done
+        render = server.wait(render_id)
+    assert render["status"] == "completed", render
