@@ -4,7 +4,6 @@ import threading
 
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from app.core.errors import RegenError
 from app.core.queue import waiting_messages, wake_workers
@@ -36,7 +35,7 @@ class Sweeper:
             self._thread.join()
 
     def sweep(self) -> None:
-        """One round. Raises RegenError or kombu's OperationalError when database or broker is away."""
+        """One round. Raises Unavailable when database or broker is away."""
         self._ledger.give_back_expired()
         unannounced = self._ledger.ready_units()
         if unannounced:
@@ -48,7 +47,10 @@ class Sweeper:
         while True:
             try:
                 self.sweep()
-            except (RegenError, OperationalError, OSError) as error:
-                log.warning("sweep_failed", error=str(error))
+            except RegenError as error:
+                log.warning("sweep_failed", error=error.message, detail=error.detail)
+            except Exception:
+                # A defect in one round must not end all further ones.
+                log.exception("sweep_failed")
             if self._ended.wait(self._interval_seconds):
                 return

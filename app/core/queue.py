@@ -5,10 +5,15 @@ unit of work (to prepare a render, to upscale a segment, to finish a render) is 
 becomes ready. A lost message costs a pause until the sweeper announces the work again; a doubled one, a query.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
 from celery import Celery
+from kombu import Connection
 from kombu.exceptions import OperationalError
 
+from app.core.errors import Unavailable
 from app.core.settings import Settings
 
 WORK_TASK = "regen.work"
@@ -40,6 +45,8 @@ def make_celery(settings: Settings) -> Celery:
             "socket_timeout": SOCKET_TIMEOUT_SECONDS,
             "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
             "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0.2,
         },
         # Workers neither gossip nor watch each other: leases in the database tell who is alive.
         worker_send_task_events=False,
@@ -59,16 +66,25 @@ def wake_workers(celery: Celery, *, units: int = 1) -> bool:
     found by the sweeper. Takes a few seconds at most.
     """
     try:
-        with celery.connection_for_write() as connection:
+        with _connection(celery) as connection:
             for _number in range(units):
                 celery.send_task(WORK_TASK, queue=WORK_QUEUE, connection=connection, retry=False)
-    except (OperationalError, OSError) as error:
-        log.warning("wake_up_failed", units=units, error=str(error))
+    except Unavailable as error:
+        log.warning("wake_up_failed", units=units, error=error.detail)
         return False
     return True
 
 
 def waiting_messages(celery: Celery) -> int:
-    """How many wake-ups lie in the queue. Raises kombu's OperationalError or OSError when the broker is away."""
-    with celery.connection_for_read() as connection, connection.channel() as channel:
+    """How many wake-ups lie in the queue. Raises Unavailable when the broker is away."""
+    with _connection(celery) as connection, connection.channel() as channel:
         return int(channel.queue_declare(queue=WORK_QUEUE, passive=False).message_count)
+
+
+@contextmanager
+def _connection(celery: Celery) -> Iterator[Connection]:
+    with celery.connection_for_write() as connection:
+        try:
+            yield connection
+        except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
+            raise Unavailable("The broker cannot be reached just now.", detail=str(error)) from error

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.core.queue import make_celery, wake_workers
+from app.core.errors import Unavailable
+from app.core.queue import make_celery, waiting_messages, wake_workers
 from app.core.settings import Settings
 
 PROMISED_SECONDS = 5
@@ -38,3 +39,10 @@ def test_a_broker_that_refuses_costs_a_few_seconds_at_most() -> None:
 
 def test_an_embedded_broker_that_was_not_started_is_no_error(tmp_path: object) -> None:
     assert seconds_to_wake(f"redis+socket://{tmp_path}/none.sock") < PROMISED_SECONDS
+
+
+def test_a_broker_that_is_away_is_named_as_such() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(Unavailable):
+        waiting_messages(make_celery(Settings(broker_url=f"redis://127.0.0.1:{port}/0")))

@@ -1,0 +1,148 @@
+"""Every error, of every kind, in one shape: {"errors": [{"message": "..."}]}, and nothing beside it."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from app.api.schemas import ErrorsBody
+from app.core.errors import FfmpegMissing, RequestError, RetryLater, StorageError, Unauthorized, Unavailable
+
+UNEXPECTED = "An unexpected error occurred while processing the request."
+
+log = structlog.get_logger(__name__)
+
+# What OpenAPI says of every route's errors.
+DOCUMENTED_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorsBody, "description": "A field is missing or faulty; one message per fault."},
+    401: {"model": ErrorsBody, "description": "There is no valid API key."},
+    404: {"model": ErrorsBody, "description": "There is no such thing among this user's own."},
+    413: {
+        "model": ErrorsBody,
+        "description": "Over a limit: bytes, pixels, duration, output size or frames.",
+    },
+    415: {"model": ErrorsBody, "description": "The file is not a video."},
+    429: {
+        "model": ErrorsBody,
+        "description": "Too many requests; Retry-After says how many seconds to wait.",
+    },
+    503: {"model": ErrorsBody, "description": "The server cannot take work now; Retry-After as above."},
+    "default": {"model": ErrorsBody, "description": "Any other error."},
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documentation of these error statuses, and that all others look the same."""
+    keys: tuple[int | str, ...] = (*statuses, "default")
+    return {key: DOCUMENTED_ERRORS[key] for key in keys}
+
+
+def error_response(
+    status_code: int, messages: Sequence[str], *, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error answer: one message per fault, each a sentence."""
+    content = {"errors": [{"message": message} for message in messages]}
+    return JSONResponse(content, status_code=status_code, headers=headers)
+
+
+def unexpected_error_response() -> JSONResponse:
+    return error_response(500, [UNEXPECTED])
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(StorageError, _storage_error)
+    app.add_exception_handler(FfmpegMissing, _ffmpeg_missing)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_disconnect)
+    # The last resort, for what breaks outside of our own error boundary.
+    app.add_exception_handler(Exception, _crash)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    if error.detail is not None or error.status_code >= 500:
+        log.warning(
+            "request_refused",
+            path=request.scope["path"],
+            status=error.status_code,
+            reason=error.message,
+            detail=error.detail,
+        )
+    headers: dict[str, str] = {}
+    if isinstance(error, RetryLater):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return error_response(error.status_code, error.messages, headers=headers)
+
+
+async def _storage_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StorageError)
+    return await _request_error(
+        request,
+        Unavailable("The storage cannot be used just now. Try again soon.", detail=f"{error} {error.detail}"),
+    )
+
+
+async def _ffmpeg_missing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FfmpegMissing)
+    return await _request_error(
+        request,
+        Unavailable("The server cannot look at videos just now.", detail=f"{error} {error.detail}"),
+    )
+
+
+async def _validation_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(400, [_fault_sentence(fault) for fault in error.errors()])
+
+
+def _fault_sentence(fault: Mapping[str, Any]) -> str:
+    if fault.get("type") == "json_invalid":
+        return "The body is not valid JSON."
+    # The first part only says where the field lies: in the body, the query, the path or a header.
+    location = fault.get("loc", ())
+    field = ".".join(str(part) for part in location[1:])
+    if not field:
+        return "The body is missing." if fault.get("type") == "missing" else "The body is not as expected."
+    if fault.get("type") == "missing":
+        return f"`{field}` is required."
+    return f"`{field}` is not valid: {fault.get('msg', 'not as expected')}."
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            message = "There is nothing at this address."
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            message = f"The method {request.method} is not allowed at this address."
+        case HTTPStatus.BAD_REQUEST:
+            message = "The request's body cannot be read."
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            message = "The request's body is too large."
+        case status if status >= 500:
+            message = UNEXPECTED
+        case status:
+            message = f"{HTTPStatus(status).phrase}."
+    return error_response(error.status_code, [message], headers=error.headers)
+
+
+async def _client_disconnect(request: Request, _error: Exception) -> Response:
+    # Nobody is left to read this answer; it only ends the request in good order.
+    log.info("client_disconnected", path=request.scope["path"])
+    return error_response(400, ["The request ended before its body did."])
+
+
+async def _crash(_request: Request, _error: Exception) -> Response:
+    return unexpected_error_response()

@@ -1,0 +1,68 @@
+"""From a received form to rows: look at the upload, store it, write it down, wake a worker."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import TypeVar
+
+import anyio
+import structlog
+from anyio import to_thread
+from sqlalchemy.orm import Session
+
+from app.api.dependencies import CurrentUser
+from app.api.resources import Resources
+from app.core.media.limits import check_output
+from app.core.media.probe import MediaInfo
+from app.core.queue import wake_workers
+from app.core.services.uploads import SpooledUpload, inspect_upload, store_upload
+from app.core.tables import File
+
+T = TypeVar("T")
+
+# The publish is bounded by itself; this bounds what it is not, so that the answer leaves within 5 s of the commit.
+WAKE_SECONDS = 4.0
+
+log = structlog.get_logger(__name__)
+
+
+async def accept_upload(
+    upload: SpooledUpload,
+    *,
+    user: CurrentUser,
+    resources: Resources,
+    scale: int,
+    target_fps: Fraction | None,
+    then: Callable[[Session, File], T],
+) -> T:
+    """Look at the upload under the limits of input and output, store it, and commit its row with what `then` adds.
+
+    Raises InvalidRequest for an empty file, NotAVideo, LimitExceeded, StorageError and Unavailable.
+    """
+
+    def inspect() -> MediaInfo:
+        info = inspect_upload(upload, gate=resources.gate, limits=resources.limits)
+        # Before the storage is touched: a file that cannot become an output is not worth keeping.
+        check_output(info.video, scale=scale, target_fps=target_fps, limits=resources.limits)
+        return info
+
+    info = await to_thread.run_sync(inspect, limiter=resources.probe_slots)
+    return await to_thread.run_sync(
+        partial(
+            store_upload,
+            upload,
+            info=info,
+            user_id=user.id,
+            storage=resources.storage,
+            database=resources.database,
+            then=then,
+        )
+    )
+
+
+async def announce_work(resources: Resources) -> None:
+    """Wake a worker, after the commit. A wake-up that fails or takes long is left to the workers' own sweeper."""
+    with anyio.move_on_after(WAKE_SECONDS) as scope:
+        await to_thread.run_sync(wake_workers, resources.celery, abandon_on_cancel=True)
+    if scope.cancelled_caught:
+        log.warning("wake_up_abandoned", after_seconds=WAKE_SECONDS)

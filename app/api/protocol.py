@@ -1,0 +1,30 @@
+"""HTTP/1.1 by uvicorn and h11, with the errors that it answers itself in the one error shape.
+
+A request that is not HTTP, or whose headers are over-long, never reaches the application.
+"""
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.api.errors import error_response
+
+BAD_REQUEST = "This is not a valid HTTP/1.1 request, or its headers are too long."
+
+
+class ErrorShapeProtocol(H11Protocol):
+    """Give it to uvicorn as `http`."""
+
+    def send_400_response(self, msg: str) -> None:
+        content = bytes(error_response(400, [BAD_REQUEST]).body)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            (b"connection", b"close"),
+        ]
+        events = (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=content),
+            h11.EndOfMessage(),
+        )
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+        self.transport.close()

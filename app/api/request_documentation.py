@@ -1,0 +1,49 @@
+"""What OpenAPI says of the bodies that routes read themselves, as they stream in."""
+
+from typing import Any
+
+from app.api.multipart import FILE_FIELD
+from models.catalog import DEFAULT_ENGINE, ENGINES
+
+_FILE = {"type": "string", "format": "binary", "description": "The video."}
+_OPTIONS: dict[str, Any] = {
+    "target_fps": {
+        "type": "number",
+        "minimum": 1,
+        "maximum": 120,
+        "description": "The output's frame rate; 29.97 and its like mean n*1000/1001. Left out: the input's.",
+    },
+    "engine": {"type": "string", "enum": list(ENGINES), "default": DEFAULT_ENGINE},
+}
+_FILE_ID = {"type": "string", "description": "The id of a file that was uploaded before."}
+_WITHOUT_FILE = {
+    "schema": {"type": "object", "properties": {"file_id": _FILE_ID, **_OPTIONS}, "required": ["file_id"]}
+}
+
+UPSCALE_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {FILE_FIELD: _FILE, "file_id": _FILE_ID, **_OPTIONS},
+                    "oneOf": [{"required": [FILE_FIELD]}, {"required": ["file_id"]}],
+                }
+            },
+            "application/json": _WITHOUT_FILE,
+            "application/x-www-form-urlencoded": _WITHOUT_FILE,
+        },
+    }
+}
+
+FILE_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {FILE_FIELD: _FILE}, "required": [FILE_FIELD]}
+            }
+        },
+    }
+}

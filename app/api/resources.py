@@ -1,0 +1,85 @@
+"""What the process opens once and every request uses."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from anyio import CapacityLimiter
+from celery import Celery
+
+from app.api.multipart import SPOOL_PREFIX
+from app.api.rate_limit import RateLimit
+from app.core.database import Database
+from app.core.media.ffmpeg import MediaGate, RunLimits, find_programs
+from app.core.media.limits import MediaLimits
+from app.core.queue import make_celery
+from app.core.secrets import Secrets
+from app.core.settings import Settings
+from app.core.storage import open_storage
+from app.core.storage.contract import Storage
+
+STALE_SPOOL_SECONDS = 24 * 3600
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """`probe_slots` bounds how many uploads are looked at at the same time, each by a process of its own."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    secrets: Secrets
+    gate: MediaGate
+    limits: MediaLimits
+    celery: Celery
+    rate_limit: RateLimit | None
+    probe_slots: CapacityLimiter
+
+
+@contextmanager
+def open_resources(settings: Settings) -> Iterator[Resources]:
+    """Raises ConfigurationError, FfmpegMissing or StorageError when the server cannot work as it is set up."""
+    rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
+    settings.spool_dir.mkdir(parents=True, exist_ok=True)
+    remove_stale_spool_files(settings.spool_dir)
+    secrets = Secrets.load(settings)
+    celery = make_celery(settings)
+    database = Database(settings.resolved_database_url)
+    try:
+        yield Resources(
+            settings=settings,
+            database=database,
+            storage=open_storage(settings, secrets),
+            secrets=secrets,
+            gate=MediaGate(
+                programs=find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe),
+                limits=RunLimits(
+                    wall_seconds=settings.probe_timeout_seconds,
+                    memory_bytes=settings.probe_memory_bytes,
+                    max_pixels=settings.max_input_pixels,
+                ),
+            ),
+            limits=MediaLimits.from_settings(settings),
+            celery=celery,
+            rate_limit=rate_limit,
+            probe_slots=CapacityLimiter(os.cpu_count() or 1),
+        )
+    finally:
+        celery.close()
+        database.close()
+
+
+def remove_stale_spool_files(spool_dir: Path) -> None:
+    """Remove uploads that a crash left half-way, once nobody can be writing them any more."""
+    newest = time.time() - STALE_SPOOL_SECONDS
+    for path in spool_dir.glob(f"{SPOOL_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < newest:
+                path.unlink()
+                log.info("stale_upload_removed", name=path.name)

@@ -1,0 +1,109 @@
+"""POST /v1/upscale: a video, or a file uploaded before, becomes a queued render."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
+
+from app.api.dependencies import CurrentUser, PublicUrlDependency, ResourcesDependency, UserDependency
+from app.api.errors import documented
+from app.api.intake import accept_upload, announce_work
+from app.api.multipart import FILE_FIELD, ReceivedForm
+from app.api.request_documentation import UPSCALE_REQUEST
+from app.api.resources import Resources
+from app.api.schemas import RenderBody
+from app.api.uploads import received_form
+from app.api.views import render_body
+from app.core.errors import InvalidRequest
+from app.core.media.rates import parse_target_fps
+from app.core.services.renders import RenderView, create_render, find_engine, view_render
+from app.core.services.uploads import find_file
+from app.core.tables import File
+from models.catalog import DEFAULT_ENGINE, Engine
+
+router = APIRouter()
+
+TEXT_FIELDS = frozenset({"file_id", "target_fps", "engine"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleRequest:
+    """What was asked for. Exactly one of the form's upload and `file_id` is given."""
+
+    file_id: str | None
+    engine: Engine
+    target_fps: Fraction | None
+
+
+@router.post(
+    "/v1/upscale",
+    response_model_exclude_none=True,
+    responses=documented(400, 401, 404, 413, 415, 429, 503),
+    openapi_extra=UPSCALE_REQUEST,
+)
+async def upscale(
+    request: Request,
+    response: Response,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+) -> RenderBody:
+    """Upscale a video four times. Send `file`, or `file_id` of a file that was uploaded before."""
+    async with received_form(request, resources=resources, text_fields=TEXT_FIELDS) as form:
+        view = await _create(form, user=user, resources=resources)
+    await announce_work(resources)
+    response.headers["Location"] = f"{base_url}/v1/renders/{view.render.id}"
+    return await to_thread.run_sync(lambda: render_body(view, resources=resources, base_url=base_url))
+
+
+async def _create(form: ReceivedForm, *, user: CurrentUser, resources: Resources) -> RenderView:
+    asked = understand(form)
+
+    def add_render(session: Session, file: File) -> RenderView:
+        render = create_render(
+            session, file=file, engine=asked.engine, target_fps=asked.target_fps, limits=resources.limits
+        )
+        return view_render(session, render)
+
+    def add_render_of_file(file_id: str) -> RenderView:
+        with resources.database.write() as session:
+            return add_render(session, find_file(session, file_id=file_id, user_id=user.id))
+
+    if asked.file_id is not None:
+        return await to_thread.run_sync(add_render_of_file, asked.file_id)
+    assert form.upload is not None
+    return await accept_upload(
+        form.upload,
+        user=user,
+        resources=resources,
+        scale=asked.engine.scale,
+        target_fps=asked.target_fps,
+        then=add_render,
+    )
+
+
+def understand(form: ReceivedForm) -> UpscaleRequest:
+    """Check every field, cheaply. Raises InvalidRequest with one message per fault."""
+    faults = list(form.faults.values())
+    file_id = form.fields.get("file_id")
+    if "file_id" not in form.faults:
+        if (file_id is None) == (form.upload is None):
+            given = "neither is" if file_id is None else "both are"
+            faults.append(f"Exactly one of `{FILE_FIELD}` and `file_id` is needed; {given} given.")
+        elif file_id == "":
+            faults.append("`file_id` is empty.")
+    engine = target_fps = None
+    try:
+        engine = find_engine(form.fields.get("engine", DEFAULT_ENGINE))
+    except InvalidRequest as error:
+        faults += error.messages
+    if "target_fps" in form.fields:
+        try:
+            target_fps = parse_target_fps(form.fields["target_fps"])
+        except InvalidRequest as error:
+            faults += error.messages
+    if faults or engine is None:
+        raise InvalidRequest(*faults)
+    return UpscaleRequest(file_id=file_id, engine=engine, target_fps=target_fps)

@@ -1,0 +1,89 @@
+"""What goes over the wire. Field names, letter case and order are part of the contract with clients."""
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+# Whole rates go out as 25, others as 29.97002997002997.
+Number = int | float
+
+
+class Body(BaseModel):
+    """Properties are camelCase on the wire; those that are None are left out by the routes."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class ErrorMessage(BaseModel):
+    message: str = Field(description="A sentence that says what is wrong.")
+
+
+class ErrorsBody(BaseModel):
+    """Every error has this shape, and nothing else beside it."""
+
+    errors: list[ErrorMessage]
+
+
+class VideoFactsBody(Body):
+    """A video's size in pixels as displayed, its frames per second, and its length."""
+
+    width: int
+    height: int
+    frame_rate: Number
+    duration_seconds: Number
+    frames: int
+
+
+class Render(Body):
+    id: str
+    user_id: str
+    status: str = Field(description="`queued`, `pending`, `processing`, `completed` or `failed`.")
+    created_at: str = Field(description="ISO 8601, UTC, milliseconds.")
+    queue_position: int | None = Field(None, description="While queued; 1 is next.")
+    input_file_url: str | None = Field(None, alias="inputFileURL")
+    output_file_url: str | None = Field(None, alias="outputFileURL", description="When completed.")
+    thumbnail_url: str | None = Field(None, alias="thumbnailURL", description="When completed.")
+    completed_at: str | None = Field(None, description="When completed.")
+    engine: str
+    target_fps: Number | None = Field(None, description="When it was given.")
+    file_id: str
+    cost: Number = Field(description="Gigapixels of the output times the engine's multiplier.")
+    progress: Number = Field(description="From 0 to 1.")
+    error: str | None = Field(None, description="A sentence; when failed.")
+    warnings: list[str] | None = Field(None, description="When there are any.")
+    input: VideoFactsBody
+    output: VideoFactsBody
+
+
+class RenderBody(Body):
+    render: Render
+
+
+class File(Body):
+    id: str
+    name: str
+    size_bytes: int
+    width: int
+    height: int
+    frame_rate: Number
+    duration_seconds: Number
+    created_at: str
+
+
+class FileBody(Body):
+    file: File
+
+
+class Engine(Body):
+    id: str
+    scale: int
+    cost_multiplier: Number
+    description: str
+    default: bool
+
+
+class EnginesBody(Body):
+    engines: list[Engine]
+
+
+class HealthBody(Body):
+    status: str

@@ -1,0 +1,102 @@
+"""Rows as clients see them."""
+
+from datetime import UTC, datetime
+from fractions import Fraction
+
+from app.api import schemas
+from app.api.file_names import output_name
+from app.api.resources import Resources
+from app.core.services.renders import RenderView, find_engine
+from app.core.statuses import RenderStatus
+from app.core.tables import File, Render
+
+
+def render_body(view: RenderView, *, resources: Resources, base_url: str) -> schemas.RenderBody:
+    """The render with URLs signed now."""
+    render = view.render
+    completed = render.status is RenderStatus.COMPLETED
+    scale = find_engine(render.engine).scale
+
+    def signed(key: str | None, file_name: str) -> str | None:
+        if key is None:
+            return None
+        return resources.storage.signed_url(
+            key,
+            base_url=base_url,
+            file_name=file_name,
+            lifetime_seconds=resources.settings.url_lifetime_seconds,
+        )
+
+    return schemas.RenderBody(
+        render=schemas.Render(
+            id=render.id,
+            user_id=render.user_id,
+            status=render.status.value,
+            created_at=timestamp(render.created_at),
+            queue_position=view.queue_position,
+            input_file_url=signed(render.file.storage_key, render.file.name),
+            output_file_url=signed(
+                render.output_key if completed else None,
+                output_name(render.file.name, scale=scale, suffix=".mp4"),
+            ),
+            thumbnail_url=signed(
+                render.thumbnail_key if completed else None,
+                output_name(render.file.name, scale=scale, suffix=".jpg"),
+            ),
+            completed_at=timestamp(render.completed_at) if completed and render.completed_at else None,
+            engine=render.engine,
+            target_fps=None if render.target_fps is None else number(render.target_fps),
+            file_id=render.file_id,
+            cost=render.cost,
+            progress=view.progress,
+            error=render.error if render.status is RenderStatus.FAILED else None,
+            warnings=render.warnings or None,
+            input=_input_facts(render),
+            output=_output_facts(render),
+        )
+    )
+
+
+def file_body(file: File) -> schemas.FileBody:
+    return schemas.FileBody(
+        file=schemas.File(
+            id=file.id,
+            name=file.name,
+            size_bytes=file.size_bytes,
+            width=file.width,
+            height=file.height,
+            frame_rate=number(file.frame_rate),
+            duration_seconds=number(file.duration_seconds),
+            created_at=timestamp(file.created_at),
+        )
+    )
+
+
+def timestamp(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and a Z: 2023-04-01T12:34:56.789Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def number(value: Fraction) -> int | float:
+    """25 as 25, 30000/1001 as 29.97002997002997."""
+    return value.numerator if value.denominator == 1 else float(value)
+
+
+def _input_facts(render: Render) -> schemas.VideoFactsBody:
+    return schemas.VideoFactsBody(
+        width=render.input_width,
+        height=render.input_height,
+        frame_rate=number(render.input_frame_rate),
+        duration_seconds=number(render.input_duration_seconds),
+        frames=render.input_frames,
+    )
+
+
+def _output_facts(render: Render) -> schemas.VideoFactsBody:
+    return schemas.VideoFactsBody(
+        width=render.output_width,
+        height=render.output_height,
+        frame_rate=number(render.output_frame_rate),
+        duration_seconds=number(render.output_duration_seconds),
+        frames=render.output_frames,
+    )

@@ -1,0 +1,41 @@
+"""The API process."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api.errors import add_error_handlers
+from app.api.middleware import ErrorBoundary, LingeringClose
+from app.api.resources import open_resources
+from app.api.routes import engines, files, health, renders, stored, upscale
+from app.core.settings import Settings, get_settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application. `settings` are the process's own unless given.
+
+    What it works with is opened when the server starts and closed when it stops; starting raises ConfigurationError,
+    FfmpegMissing or StorageError when the settings or the machine do not add up.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with open_resources(settings or get_settings()) as resources:
+            app.state.resources = resources
+            yield
+
+    app = FastAPI(
+        title="Regen",
+        description="Upscales videos four times. Authenticate with `Authorization: Bearer <API key>`.",
+        lifespan=lifespan,
+        # A redirect makes clients send a whole upload twice, or to the wrong address behind a proxy.
+        redirect_slashes=False,
+    )
+    add_error_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(ErrorBoundary)
+    app.add_middleware(LingeringClose)
+    for routes in (upscale, renders, files, engines, health, stored):
+        app.include_router(routes.router)
+    return app

@@ -1,0 +1,169 @@
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from app.api.protocol import ErrorShapeProtocol
+from app.core.database import Database
+from app.core.secrets import Secrets
+from app.core.services import accounts
+from app.core.settings import Settings
+from app.core.tables import Table
+from app.main import create_app
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", broker_url="memory://")
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings.resolved_database_url)
+    Table.metadata.create_all(database.engine)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def make_key(database: Database, settings: Settings) -> Callable[[str], str]:
+    """Makes a user of that name, and a key of theirs."""
+
+    def make(user_name: str) -> str:
+        with database.write() as session:
+            accounts.create_user(session, name=user_name)
+            return accounts.create_key(
+                session, user_name=user_name, key_name="test", keys=Secrets.load(settings)
+            ).key
+
+    return make
+
+
+@pytest.fixture
+def key(make_key: Callable[[str], str]) -> str:
+    return make_key("ann")
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def server(app: FastAPI) -> Iterator[str]:
+    """The address of a real HTTP server in this process."""
+    with serving(app) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", access_log=False, http=ErrorShapeProtocol
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+@pytest.fixture
+def stranger(server: str) -> Iterator[httpx.Client]:
+    """A client without a key."""
+    with httpx.Client(base_url=server, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def client(stranger: httpx.Client, key: str) -> httpx.Client:
+    """A client with ann's key."""
+    stranger.headers["Authorization"] = f"Bearer {key}"
+    return stranger
+
+
+@pytest.fixture
+def serve(database: Database) -> Iterator[Callable[..., httpx.Client]]:
+    """Starts a server of its own with the given settings; gives a client of it."""
+    with contextlib.ExitStack() as stack:
+
+        def start(settings: Settings, *, key: str) -> httpx.Client:
+            url = stack.enter_context(serving(create_app(settings)))
+            headers = {"Authorization": f"Bearer {key}"}
+            return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
+
+        yield start
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, Any]]]:
+    """What the API logs, from `info` up, whatever logging was set up before."""
+    configured = structlog.get_config()
+    structlog.reset_defaults()
+    # Loggers that were used already may have kept their set-up.
+    for module in ("errors", "middleware", "intake"):
+        monkeypatch.setattr(f"app.api.{module}.log", structlog.get_logger())
+    try:
+        with structlog.testing.capture_logs() as entries:
+            yield entries
+    finally:
+        structlog.configure(**configured)
+
+
+@pytest.fixture(scope="session")
+def media() -> Path:
+    """The directory of real clips."""
+    return Path(__file__).parents[2] / "media"
+
+
+@pytest.fixture(scope="session")
+def clip(media: Path) -> Path:
+    """240 x 136, 25 frames a second, 50 frames, with sound."""
+    return media / "bunny-240x136-25fps.mp4"
+
+
+@pytest.fixture
+def ffmpeg(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a file with ffmpeg; the last argument is its name."""
+
+    def make(*arguments: str) -> Path:
+        path = tmp_path / arguments[-1]
+        subprocess.run(
+            ["ffmpeg", "-v", "error", "-y", *arguments[:-1], str(path)], check=True, capture_output=True
+        )
+        return path
+
+    return make
+
+
+@pytest.fixture
+def spool_files(settings: Settings) -> Callable[[], list[str]]:
+    """The names of what lies in the spool directory."""
+    return lambda: sorted(path.name for path in settings.spool_dir.iterdir())
+
+
+@pytest.fixture
+def stored_files(settings: Settings) -> Callable[[], list[str]]:
+    """Where the stored objects lie below the storage directory."""
+    return lambda: sorted(
+        str(path.relative_to(settings.storage_dir))
+        for path in settings.storage_dir.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    )

@@ -1,0 +1,120 @@
+import re
+import shutil
+import socket
+
+import httpx
+import pytest
+
+
+class TestFiles:
+    def test_upload_and_look_up(self, client: httpx.Client, clip):
+        with clip.open("rb") as content:
+            response = client.post("/v1/files", files={"file": ("ünïcode/../a b.mp4", content)})
+
+        assert response.status_code == 200
+        file = response.json()["file"]
+        assert list(response.json()) == ["file"]
+        assert file | {"id": "", "createdAt": ""} == {
+            "id": "", "name": "a b.mp4", "sizeBytes": clip.stat().st_size, "width": 240, "height": 136,
+            "frameRate": 25, "durationSeconds": 2, "createdAt": "",
+        }  # fmt: skip
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", file["createdAt"])
+        assert client.get(f"/v1/files/{file['id']}").json() == response.json()
+
+    def test_other_rates(self, client, media):
+        with (media / "webb-480x270-2997fps-hevc.mp4").open("rb") as content:
+            file = client.post("/v1/files", files={"file": content}).json()["file"]
+
+        assert file["frameRate"] == 30000 / 1001
+
+    @pytest.mark.parametrize(
+        "arguments", [{}, {"files": {"other": b"x"}}, {"json": {"file": "x"}}, {"data": {"file": "x"}}]
+    )
+    def test_without_a_file(self, client, arguments):
+        response = client.post("/v1/files", **arguments)
+
+        assert response.status_code == 400
+        message = "`file` is required, as a part of a multipart/form-data body."
+        assert response.json() == {"errors": [{"message": message}]}
+
+    def test_unknown(self, client):
+        response = client.get("/v1/files/nope")
+
+        assert (response.status_code, response.json()) == (404, {"errors": [{"message": "File not found"}]})
+
+
+def test_engines(client):
+    engines = client.get("/v1/engines").json()["engines"]
+
+    assert {engine.pop("description") != "" for engine in engines} == {True}
+    assert engines == [
+        {"id": "regen-4x-lite", "scale": 4, "costMultiplier": 1, "default": True},
+        {"id": "regen-4x", "scale": 4, "costMultiplier": 2, "default": False},
+    ]
+
+
+class TestHealth:
+    @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+    def test_well(self, stranger, path):
+        response = stranger.get(path)
+
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+    def test_not_ready_without_a_broker(self, serve, settings, key, tmp_path, clip):
+        nowhere = f"redis+socket://{tmp_path}/none.sock"
+        client = serve(settings.model_copy(update={"broker_url": nowhere}), key=key)
+
+        response = client.get("/readyz")
+
+        assert response.status_code == 503
+        assert response.json() == {"errors": [{"message": "The broker cannot be reached."}]}
+        assert int(response.headers["Retry-After"]) > 0
+        assert client.get("/healthz").status_code == 200
+
+    @pytest.mark.parametrize("broker", ["away", "silent"])
+    def test_a_render_is_accepted_soon_whatever_the_broker_does(
+        self, serve, settings, key, tmp_path, clip, broker
+    ):
+        with socket.socket() as silent:
+            # Accepts connections, and never answers.
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            url = {
+                "away": f"redis+socket://{tmp_path}/none.sock",
+                "silent": f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
+            }[broker]
+            client = serve(settings.model_copy(update={"broker_url": url}), key=key)
+            with clip.open("rb") as content:
+                file_id = client.post("/v1/files", files={"file": content}).json()["file"]["id"]
+
+            response = client.post("/v1/upscale", json={"file_id": file_id}, timeout=15)
+            not_ready = client.get("/readyz", timeout=15)
+
+        assert response.status_code == 200
+        assert client.get(f"/v1/renders/{response.json()['render']['id']}").status_code == 200
+        assert not_ready.status_code == 503
+
+    def test_not_ready_without_storage(self, stranger, settings):
+        shutil.rmtree(settings.storage_dir)
+
+        response = stranger.get("/readyz")
+
+        assert response.status_code == 503
+        assert response.json() == {"errors": [{"message": "The storage cannot be used."}]}
+
+
+def test_openapi_documents_what_the_routes_take_and_answer(stranger):
+    document = stranger.get("/openapi.json").json()
+
+    assert document["info"]["title"] == "Regen"
+    assert set(document["paths"]) == {
+        "/v1/upscale", "/v1/renders/{render_id}", "/v1/files", "/v1/files/{file_id}", "/v1/engines", "/healthz",
+        "/readyz",
+    }  # fmt: skip
+    upscale = document["paths"]["/v1/upscale"]["post"]
+    assert {"401", "413", "415", "429", "default"} < set(upscale["responses"])
+    assert "422" not in upscale["responses"]
+    form = upscale["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert set(form) == {"file", "file_id", "target_fps", "engine"}
+    assert "outputFileURL" in document["components"]["schemas"]["Render"]["properties"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
