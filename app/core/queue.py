@@ -81,6 +81,14 @@ def waiting_messages(celery: Celery) -> int:
         return int(channel.queue_declare(queue=WORK_QUEUE, passive=False).message_count)
 
 
+def check_broker(celery: Celery) -> None:
+    """Raises Unavailable when the broker does not answer. Tries once: whoever asks will ask again."""
+    with _connection(celery) as connection:
+        connection.ensure_connection(
+            max_retries=1, interval_start=0, interval_step=0, timeout=SOCKET_TIMEOUT_SECONDS
+        )
+
+
 @contextmanager
 def _connection(celery: Celery) -> Iterator[Connection]:
     with celery.connection_for_write() as connection:

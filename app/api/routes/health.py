@@ -4,18 +4,16 @@ from collections.abc import Callable
 
 import structlog
 from fastapi import APIRouter, Response
-from kombu.exceptions import OperationalError
 
 from app.api.dependencies import ResourcesDependency
 from app.api.errors import documented, error_response
-from app.api.resources import Resources
 from app.api.schemas import HealthBody
 from app.core.errors import RegenError
+from app.core.queue import check_broker
 
 router = APIRouter()
 
 RETRY_AFTER_SECONDS = 5
-BROKER_TIMEOUT_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +32,7 @@ def readyz(resources: ResourcesDependency) -> HealthBody | Response:
         for part, check, sentence in (
             ("database", resources.database.check, "The database cannot be reached."),
             ("storage", resources.storage.check, "The storage cannot be used."),
-            ("broker", lambda: _check_broker(resources), "The broker cannot be reached."),
+            ("broker", lambda: check_broker(resources.celery), "The broker cannot be reached."),
         )
         if not _passes(part, check)
     ]
@@ -43,18 +41,10 @@ def readyz(resources: ResourcesDependency) -> HealthBody | Response:
     return HealthBody(status="ok")
 
 
-def _check_broker(resources: Resources) -> None:
-    with resources.celery.connection_for_read() as connection:
-        # Once, without the pauses between attempts: whoever asks will ask again.
-        connection.ensure_connection(
-            max_retries=1, interval_start=0, interval_step=0, timeout=BROKER_TIMEOUT_SECONDS
-        )
-
-
 def _passes(part: str, check: Callable[[], None]) -> bool:
     try:
         check()
-    except (RegenError, OperationalError, OSError) as error:
-        log.warning("not_ready", part=part, error=str(error), detail=getattr(error, "detail", None))
+    except RegenError as error:
+        log.warning("not_ready", part=part, error=error.message, detail=error.detail)
         return False
     return True

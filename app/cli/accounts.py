@@ -1,0 +1,102 @@
+"""`regen users` and `regen keys`."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from app.cli.database import open_database
+from app.cli.reporting import DataDirectory, load_settings, stderr, stdout
+
+LONGEST_NAME = 200  # the column's length
+
+users = typer.Typer(no_args_is_help=True, help="The users.")
+keys = typer.Typer(no_args_is_help=True, help="The users' API keys.")
+
+
+def _name(value: str) -> str:
+    value = value.strip()
+    if not value or len(value) > LONGEST_NAME or not value.isprintable():
+        raise typer.BadParameter(f"a name has 1 to {LONGEST_NAME} printable characters.")
+    return value
+
+
+@users.callback()
+def _users() -> None:
+    # A Typer with one command would otherwise be that command.
+    return
+
+
+@users.command("add")
+def add_user(
+    name: Annotated[str, typer.Argument(parser=_name, metavar="NAME")], data_dir: DataDirectory = None
+) -> None:
+    """Add a user. Make a key for them with `regen keys create --user NAME`."""
+    settings = load_settings(data_dir)
+    from app.core.services import accounts
+
+    with open_database(settings) as database, database.write() as session:
+        user_id = accounts.create_user(session, name=name).id
+    typer.echo(user_id)
+    stderr().print(
+        f"Added the user {escape(repr(name))}. A key comes from: regen keys create --user {escape(name)}"
+    )
+
+
+@keys.command("create")
+def create_key(
+    user: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
+    name: Annotated[
+        str, typer.Option(parser=_name, metavar="TEXT", help="What to call it in the list.")
+    ] = "key",
+    data_dir: DataDirectory = None,
+) -> None:
+    """Make a key and print it, this once."""
+    settings = load_settings(data_dir)
+    from app.core.secrets import Secrets
+    from app.core.services import accounts
+
+    with open_database(settings) as database, database.write() as session:
+        made = accounts.create_key(session, user_name=user, key_name=name, keys=Secrets.load(settings))
+    typer.echo(made.key)
+    stderr().print("Keep it now: only its hash is stored.")
+
+
+@keys.command("list")
+def list_keys(
+    user: Annotated[str | None, typer.Option(help="This user's keys alone.", show_default=False)] = None,
+    data_dir: DataDirectory = None,
+) -> None:
+    """List keys: what they begin with, never the whole."""
+    settings = load_settings(data_dir)
+    from app.core.services import accounts
+
+    table = Table("id", "user", "name", "key", "made", "revoked")
+    with open_database(settings) as database, database.read() as session:
+        for key, owner in accounts.list_keys(session, user_name=user):
+            revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "no"
+            table.add_row(
+                key.id,
+                escape(owner.name),
+                escape(key.name),
+                f"{key.hint}...",
+                f"{key.created_at:%Y-%m-%d %H:%M}",
+                revoked,
+            )
+    stdout().print(table)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="Its id in `regen keys list`.", metavar="ID")],
+    data_dir: DataDirectory = None,
+) -> None:
+    """Refuse a key from now on."""
+    settings = load_settings(data_dir)
+    from app.core.services import accounts
+
+    with open_database(settings) as database, database.write() as session:
+        key = accounts.revoke_key(session, key_id=key_id)
+        name = key.name
+    typer.echo(f"The key {name!r} is refused from now on.")

@@ -1,0 +1,35 @@
+"""The command line as a whole: its groups, and how errors are told."""
+
+from typing import Annotated
+
+import typer
+
+from app.cli import accounts, database, doctor, engines, serving, upscale
+from app.cli.reporting import ReportingGroup
+
+application = typer.Typer(
+    cls=ReportingGroup,
+    no_args_is_help=True,
+    add_completion=True,
+    # Its tracebacks show the values of variables, and keys among them.
+    pretty_exceptions_enable=False,
+    help="A self-hosted server that speaks the Regen video upscale API.",
+)
+
+
+@application.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    # Read by ReportingGroup.
+    del debug
+
+
+application.command("serve")(serving.serve)
+application.command("worker")(serving.worker)
+application.command("upscale")(upscale.upscale)
+application.add_typer(accounts.users, name="users")
+application.add_typer(accounts.keys, name="keys")
+application.add_typer(database.db, name="db")
+application.command("engines")(engines.engines)
+application.command("doctor")(doctor.doctor)

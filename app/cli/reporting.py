@@ -1,0 +1,98 @@
+"""What every command shares: settings, consoles, and errors told in a sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from app.core.errors import ConfigurationError, RegenError, RequestError
+
+if TYPE_CHECKING:
+    from app.core.settings import Settings
+
+EXIT_FAILURE = 1
+EXIT_INTERRUPTED = 130
+UNFOLDED_WIDTH = 240
+# The two that everything under worker/ needs; the others of the extra come with them.
+WORKER_PACKAGES = ("torch", "numpy")
+
+DataDirectory = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="The data directory, in place of REGEN_DATA_DIR.", show_default=False),
+]
+
+
+class ReportingGroup(TyperGroup):
+    """Tells errors of ours as a sentence on stderr, with exit status 1, unless a traceback was asked for."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (RegenError, OSError) as error:
+            if ctx.params.get("debug") or os.environ.get("REGEN_LOG_LEVEL", "").lower() == "debug":
+                raise
+            if isinstance(error, BrokenPipeError):  # the reader of our output has left
+                raise
+            tell_error(error)
+            raise typer.Exit(EXIT_FAILURE) from error
+
+
+def tell_error(error: BaseException) -> None:
+    """One red sentence on stderr; one line per fault when there are several."""
+    messages = error.messages if isinstance(error, RequestError) else (_sentence(error),)
+    for message in messages:
+        stderr().print(f"[red]{escape(message)}[/red]", soft_wrap=True, highlight=False)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    return str(error)
+
+
+def stdout() -> Console:
+    """Made anew each time, for the stdout of now. Wide where it is no terminal, so that no line is folded."""
+    return Console() if Console().is_terminal else Console(width=UNFOLDED_WIDTH)
+
+
+def stderr() -> Console:
+    return Console(stderr=True)
+
+
+def load_settings(data_dir: Path | None) -> Settings:
+    """The settings of the environment, with `--data-dir` in place of REGEN_DATA_DIR. Raises ConfigurationError."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.core.settings import Settings
+
+    try:
+        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+    except ValidationError as error:
+        faults = [f"REGEN_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}." for one in error.errors()]
+        raise ConfigurationError(" ".join(faults)) from error
+    except SettingsError as error:
+        raise ConfigurationError(f"The settings cannot be read: {error}.") from error
+
+
+def start_logging(settings: Settings) -> None:
+    from app.core.logs import configure_logging
+
+    configure_logging(settings)
+
+
+def require_worker_packages() -> None:
+    """Raises ConfigurationError when this is an installation of the API alone."""
+    missing = [name for name in WORKER_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"What upscales is not installed here ({' and '.join(missing)} missing). "
+            "Install the worker: pip install 'regen-server[worker]'"
+        )

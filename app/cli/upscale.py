@@ -1,0 +1,173 @@
+"""`regen upscale`: one local file, without a server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from app.cli.reporting import (
+    EXIT_INTERRUPTED,
+    DataDirectory,
+    load_settings,
+    require_worker_packages,
+    start_logging,
+    stderr,
+    stdout,
+)
+from app.core.errors import ConfigurationError, InvalidRequest, RegenError
+from app.serving.signals import StopSignals
+from models.catalog import DEFAULT_ENGINE, ENGINES
+
+if TYPE_CHECKING:
+    from app.core.media.info import VideoStream
+    from worker.video.muxer import FinishedVideo
+
+
+def _engine(value: str) -> str:
+    if value not in ENGINES:
+        raise typer.BadParameter(f"there are {' and '.join(ENGINES)}.")
+    return value
+
+
+def _frame_rate(value: str) -> Fraction:
+    from app.core.media.rates import parse_target_fps
+
+    try:
+        return parse_target_fps(value)
+    except InvalidRequest as error:
+        raise typer.BadParameter(
+            "it must be a number from 1 to 120, such as 24, 29.97 or 30000/1001."
+        ) from error
+
+
+def upscale(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The video to enlarge.")],
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: an .mp4.")],
+    engine: Annotated[
+        str, typer.Option(parser=_engine, metavar="ENGINE", help="One of `regen engines`.")
+    ] = DEFAULT_ENGINE,
+    target_fps: Annotated[
+        Fraction | None,
+        typer.Option(
+            parser=_frame_rate, metavar="RATE", help="The output's frame rate, 1 to 120.", show_default=False
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16", "mixed"] | None,
+        typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
+    ] = None,
+    quality: Annotated[
+        Literal["lossless", "high", "medium", "small"] | None,
+        typer.Option(help="In place of REGEN_QUALITY.", show_default=False),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, mps, cuda, cuda:1, ...; in place of REGEN_DEVICE.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace OUT if it exists.")] = False,
+    data_dir: DataDirectory = None,
+) -> None:
+    """Enlarge a local file four times, without a server."""
+    settings = load_settings(data_dir)
+    choices = {"precision": precision, "quality": quality, "device": device}
+    settings = settings.model_copy(
+        update={name: value for name, value in choices.items() if value is not None}
+    )
+    start_logging(settings.model_copy(update={"log_level": _quiet(settings.log_level)}))
+    _check_places(source, destination, overwrite=overwrite)
+    require_worker_packages()
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from app.cli.local_render import render_locally
+
+    started = time.monotonic()
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        StopSignals() as signals,
+        # Beside OUT, so that it appears there whole by a rename; gone whatever happens.
+        tempfile.TemporaryDirectory(prefix=".regen-", dir=destination.parent) as scratch,
+    ):
+        unfinished = Path(scratch) / destination.name
+        try:
+            with Progress(
+                *columns, console=console, transient=True, disable=not console.is_terminal
+            ) as progress:
+                task = progress.add_task("Upscaling", total=None)
+                info, finished = render_locally(
+                    settings,
+                    source=source.absolute(),
+                    destination=unfinished.absolute(),
+                    engine_id=engine,
+                    target_fps=target_fps,
+                    work_directory=Path(scratch).absolute(),
+                    on_progress=lambda at: progress.update(task, completed=at.done, total=at.total),
+                    cancelled=lambda: signals.requested,
+                )
+        except RegenError:
+            if not signals.requested:
+                raise
+        if signals.requested:
+            stderr().print("[yellow]Stopped; nothing was written.[/yellow]")
+            raise typer.Exit(EXIT_INTERRUPTED)
+        if destination.exists() and not overwrite:
+            raise ConfigurationError(f"{destination} has appeared meanwhile and was left alone.")
+        unfinished.replace(destination)
+    _show(info.video, finished, source, destination, seconds=time.monotonic() - started)
+
+
+def _quiet(log_level: str) -> str:
+    """The progress bar tells what info lines would."""
+    return "warning" if log_level == "info" else log_level
+
+
+def _check_places(source: Path, destination: Path, *, overwrite: bool) -> None:
+    if destination.suffix.lower() != ".mp4":
+        raise typer.BadParameter("OUT must end in .mp4: that is what is written.", param_hint="OUT")
+    if not source.is_file():
+        raise ConfigurationError(f"There is no file {source}.")
+    if not destination.absolute().parent.is_dir():
+        raise ConfigurationError(f"There is no directory {destination.absolute().parent} to write to.")
+    if not os.access(destination.absolute().parent, os.W_OK):
+        raise ConfigurationError(f"The directory {destination.absolute().parent} cannot be written.")
+    if destination.exists():
+        if destination.samefile(source):
+            raise ConfigurationError("IN and OUT are the same file.")
+        if not overwrite:
+            raise ConfigurationError(f"{destination} exists. Give --overwrite to replace it.")
+        if not destination.is_file():
+            raise ConfigurationError(f"{destination} is not a file.")
+
+
+def _show(
+    before: VideoStream, after: FinishedVideo, source: Path, destination: Path, *, seconds: float
+) -> None:
+    table = Table("", "input", "output")
+    table.add_row("file", escape(str(source)), escape(str(destination)))
+    table.add_row("size", f"{before.width}x{before.height}", f"{after.width}x{after.height}")
+    table.add_row("frame rate", _rate(before.frame_rate), _rate(after.frame_rate))
+    table.add_row("frames", str(before.frames), str(after.frames))
+    table.add_row(
+        "duration", f"{float(before.duration_seconds):.3f} s", f"{float(after.duration_seconds):.3f} s"
+    )
+    table.add_row("file size", _bytes(source), _bytes(destination))
+    stdout().print(table)
+    for warning in after.warnings:
+        stderr().print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+    typer.echo(f"Took {seconds:.1f} s.")
+
+
+def _rate(rate: Fraction) -> str:
+    return str(rate) if rate.denominator == 1 else f"{float(rate):.3f} ({rate})"
+
+
+def _bytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.2f} MB"

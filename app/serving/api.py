@@ -1,0 +1,81 @@
+"""The API in this process: uvicorn on our socket, under our signals."""
+
+import contextlib
+import socket
+from collections.abc import Generator
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.protocol import ErrorShapeProtocol
+from app.core.errors import ConfigurationError, RegenError
+
+REQUEST_GRACE_SECONDS = 10
+
+
+class ApiServer(uvicorn.Server):
+    """One application, served until `stop` is called."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._startup = _StartupWatch(app)
+        super().__init__(
+            uvicorn.Config(
+                self._startup,
+                log_config=None,
+                lifespan="on",
+                ws="none",
+                http=ErrorShapeProtocol,
+                server_header=False,
+                timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Our own handlers stay in place of uvicorn's."""
+        yield
+
+    def stop(self, again: bool) -> None:
+        """Accept no more; a second call does not wait for the open requests either. For signal handlers too."""
+        self.should_exit = True
+        self.force_exit = self.force_exit or again
+
+    def serve_socket(self, listener: socket.socket) -> None:
+        """Serve until stopped. Raises what the application raised when it could not start, if that is an error of
+        ours, else ConfigurationError."""
+        try:
+            self.run(sockets=[listener])
+        except SystemExit as error:
+            if self._startup.failure is not None:
+                raise self._startup.failure from None
+            raise ConfigurationError("The API could not start. The log says why.") from error
+
+
+class _StartupWatch:
+    """Passes everything on; keeps an error of ours that the application's start raises, which would otherwise end
+    as a traceback in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.failure: RegenError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        failed: list[Message] = []
+
+        async def hold_failure(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                failed.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, hold_failure)
+        except RegenError as error:
+            self.failure = error
+            failed = [{"type": "lifespan.startup.failed", "message": ""}]
+        finally:
+            for message in failed:
+                await send(message)

@@ -1,0 +1,182 @@
+"""Runs the server: everything in its order, from the lock on the data directory to the last process ended."""
+
+import http.client
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from app.core import migrations
+from app.core.database import Database
+from app.core.errors import ConfigurationError
+from app.core.secrets import Secrets
+from app.core.services import accounts
+from app.core.settings import Settings
+from app.main import create_app
+from app.serving.api import ApiServer
+from app.serving.broker import remove_socket, start_broker
+from app.serving.child import ChildProcess
+from app.serving.places import (
+    listen,
+    local_url,
+    locked_data_directory,
+    remove_ready_file,
+    write_ready_file,
+)
+from app.serving.signals import StopSignals
+from app.serving.supervisor import BROKER_GRACE_SECONDS, WORKER_GRACE_SECONDS, KeptAlive, Supervisor
+
+log = structlog.get_logger(__name__)
+
+READY_POLL_SECONDS = 0.05
+READY_REQUEST_SECONDS = 5.0
+
+OnReady = Callable[[str], None]
+OnFirstKey = Callable[[str], None]
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    ready_file: Path | None,
+    with_worker: bool,
+    on_first_key: OnFirstKey,
+    on_ready: OnReady,
+) -> None:
+    """Serve until a signal asks for a stop, in the main thread.
+
+    `on_first_key` gets the new key on the first start; `on_ready` the URL once requests are answered, in another
+    thread. Raises ConfigurationError, and what the database raises.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(locked_data_directory(settings.root))
+        signals = stack.enter_context(StopSignals())
+        listener = stack.enter_context(listen(host, port))
+        if ready_file is not None:
+            ready_file = ready_file.expanduser().absolute()
+            _prepare_ready_file(ready_file)
+            stack.callback(remove_ready_file, ready_file)
+        database = Database(settings.resolved_database_url)
+        stack.callback(database.close)
+        migrations.upgrade(database)
+        broker = _first_broker(settings, stack) if settings.broker_url is None else None
+        key = _first_key(database, settings)
+        if key is not None:
+            on_first_key(key)
+        api = ApiServer(create_app(settings))
+        signals.on_stop = api.stop
+        if signals.requested:
+            return
+        supervisor = Supervisor(
+            broker=broker,
+            worker=_worker(settings) if with_worker else None,
+            stopping=lambda: signals.requested,
+            give_up=signals.request,
+        )
+        url = local_url(listener)
+        ready = threading.Thread(
+            target=_announce,
+            name="ready",
+            kwargs={
+                "url": url,
+                "key": key,
+                "ready_file": ready_file,
+                "api": api,
+                "on_ready": on_ready,
+                "signals": signals,
+            },
+        )
+        supervisor.start()
+        ready.start()
+        try:
+            api.serve_socket(listener)
+        finally:
+            stopped_by_request, signals.requested = signals.requested, True
+            supervisor.api_has_stopped()
+            ready.join()
+            supervisor.join()
+        if not stopped_by_request:
+            raise ConfigurationError("The API has stopped by itself. The log says why.")
+
+
+def _first_broker(settings: Settings, stack: ExitStack) -> KeptAlive:
+    socket_path = settings.broker_socket
+    child = start_broker(socket_path)
+    stack.callback(remove_socket, socket_path)
+    # Should anything fail before the supervisor has taken over.
+    stack.callback(child.stop, grace_seconds=BROKER_GRACE_SECONDS)
+    kept = KeptAlive("broker", lambda: start_broker(socket_path), grace_seconds=BROKER_GRACE_SECONDS)
+    kept.adopt(child)
+    return kept
+
+
+def _worker(settings: Settings) -> KeptAlive:
+    # -P: no `app` of the present directory shall stand in for ours.
+    command = [
+        *(sys.executable, "-P", "-m", "app.cli", "worker"),
+        *("--data-dir", str(settings.root), "--parent-pid", str(os.getpid())),
+    ]
+    return KeptAlive(
+        "worker",
+        lambda: ChildProcess(command, environment=os.environ),
+        grace_seconds=WORKER_GRACE_SECONDS,
+    )
+
+
+def _first_key(database: Database, settings: Settings) -> str | None:
+    keys = Secrets.load(settings)
+    with database.write() as session:
+        made = accounts.create_first_key(session, keys=keys)
+    return None if made is None else made.key
+
+
+def _prepare_ready_file(path: Path) -> None:
+    """Remove an old one, which whoever waits would take for ours."""
+    try:
+        path.unlink(missing_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(0, "its directory cannot be written")
+    except OSError as error:
+        raise ConfigurationError(f"The ready file {path} cannot be made: {error.strerror}.") from error
+
+
+def _announce(
+    *,
+    url: str,
+    key: str | None,
+    ready_file: Path | None,
+    api: ApiServer,
+    on_ready: OnReady,
+    signals: StopSignals,
+) -> None:
+    while not signals.requested:
+        if api.started and _is_healthy(url):
+            try:
+                if ready_file is not None:
+                    write_ready_file(ready_file, url=url, key=key)
+            except OSError as error:
+                log.error("ready_file_failed", path=str(ready_file), error=str(error))
+                signals.request()
+                return
+            on_ready(url)
+            return
+        time.sleep(READY_POLL_SECONDS)
+
+
+def _is_healthy(url: str) -> bool:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=READY_REQUEST_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

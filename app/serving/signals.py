@@ -1,0 +1,40 @@
+"""The signals that stop the server."""
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopSignals:
+    """Within its block, SIGINT, SIGTERM and SIGHUP ask for a stop instead of ending the process.
+
+    A handler may interrupt the main thread anywhere, so it takes no lock: it sets `requested` and calls `on_stop`
+    with whether this is a repeated request.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.on_stop: Callable[[bool], None] = lambda _again: None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def request(self) -> None:
+        """Ask for a stop from within; may be called from any thread."""
+        again, self.requested = self.requested, True
+        self.on_stop(again)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # nohup has SIGHUP ignored: leave that.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.request()

@@ -1,0 +1,78 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+START_SECONDS = 30
+
+
+class Server:
+    """A `regen serve` as a process of its own."""
+
+    def __init__(self, data_directory, ready_file, *arguments, environment=()):
+        self.data_directory = data_directory
+        self.ready_file = ready_file
+        self.output_path = ready_file.with_suffix(".log")
+        with self.output_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "app.cli", "serve", "--port", "0"),
+                    *("--data-dir", str(data_directory), "--ready-file", str(ready_file), *arguments),
+                ],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **dict(environment)},
+            )
+
+    def wait_until_ready(self):
+        deadline = time.monotonic() + START_SECONDS
+        while not self.ready_file.exists():
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.02)
+        return json.loads(self.ready_file.read_text())
+
+    @property
+    def output(self):
+        return self.output_path.read_text()
+
+    def descendants(self):
+        """The processes below the server: process ids and command lines."""
+        listed = subprocess.run(
+            ["ps", "-axo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+        )
+        rows = [line.split(None, 3) for line in listed.stdout.splitlines()]
+        found, parents = {}, {str(self.process.pid)}
+        while parents:
+            children = {row[0]: row[3] for row in rows if row[1] in parents and not row[2].startswith("Z")}
+            found |= children
+            parents = set(children)
+        return {int(pid): command for pid, command in found.items()}
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """Starts servers on one data directory, and kills what is left of them.
+
+    The sockets of killed ones go with a temporary directory of this test's own, which is short, as their paths must be.
+    """
+    servers = []
+    sockets = tempfile.mkdtemp(prefix="regen-test-")
+    monkeypatch.setenv("TMPDIR", sockets)
+    monkeypatch.setattr(tempfile, "tempdir", sockets)
+
+    def start(*arguments, environment=()):
+        ready_file = tmp_path / f"ready-{len(servers)}.json"
+        servers.append(Server(tmp_path / "data", ready_file, *arguments, environment=environment))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+    shutil.rmtree(sockets)

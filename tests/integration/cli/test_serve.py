@@ -1,0 +1,139 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from app.core.settings import Settings
+from app.serving.broker import answers
+
+CLIP = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
+
+
+def is_alive(pid):
+    answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return bool(answer.stdout.strip()) and not answer.stdout.startswith("Z")
+
+
+def wait_until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def broker_socket(server):
+    return Settings(data_dir=server.data_directory).broker_socket
+
+
+def test_a_server_answers_once_it_says_so_and_leaves_nothing_when_stopped(serve):
+    first = serve("--no-worker")
+    ready = first.wait_until_ready()
+    key = {"Authorization": f"Bearer {ready['key']}"}
+    assert ready["pid"] == first.process.pid
+    assert httpx.get(f"{ready['url']}/v1/engines", headers=key).status_code == 200
+    wait_until(lambda: ready["url"] in first.output, 5)
+    assert first.output.count(ready["key"]) == 1
+    stop_and_look(first, signal.SIGTERM)
+
+    # The key was shown that once; it goes on working.
+    second = serve("--no-worker")
+    again = second.wait_until_ready()
+    assert "key" not in again
+    assert ready["key"] not in second.output
+    assert httpx.get(f"{again['url']}/v1/engines", headers=key).status_code == 200
+    stop_and_look(second, signal.SIGINT)
+
+
+def stop_and_look(server, number):
+    [broker] = server.descendants()
+    assert answers(broker_socket(server))
+    server.process.send_signal(number)
+    assert server.process.wait(timeout=20) == 0
+    assert not is_alive(broker)
+    assert not server.ready_file.exists()
+    assert not broker_socket(server).parent.exists()
+
+
+def test_a_second_server_on_the_same_data_is_refused_and_harms_nothing(serve):
+    first = serve("--no-worker")
+    ready = first.wait_until_ready()
+    second = serve("--no-worker")
+    assert second.process.wait(timeout=20) == 1
+    assert f"process {first.process.pid}" in second.output
+    assert "Traceback" not in second.output
+    assert httpx.get(f"{ready['url']}/healthz").status_code == 200
+    assert answers(broker_socket(first))
+
+
+def test_a_port_in_use_is_refused_before_anything_is_started(serve):
+    first = serve("--no-worker")
+    port = first.wait_until_ready()["url"].rpartition(":")[2]
+    second = serve("--no-worker", "--port", port, "--data-dir", str(first.data_directory.with_name("other")))
+    assert second.process.wait(timeout=20) == 1
+    assert "--port" in second.output
+    assert "API key" not in second.output
+
+
+def test_a_broker_that_dies_is_started_again(serve):
+    server = serve("--no-worker")
+    server.wait_until_ready()
+    [broker] = server.descendants()
+    os.kill(broker, signal.SIGKILL)
+    wait_until(lambda: not answers(broker_socket(server)), 5)
+    wait_until(lambda: answers(broker_socket(server)), 10)
+    assert "child_ended" in server.output
+
+
+def test_a_server_killed_at_work_takes_everything_along_and_can_be_started_again(serve):
+    server = serve()
+    ready = server.wait_until_ready()
+    with CLIP.open("rb") as file:
+        answer = httpx.post(
+            f"{ready['url']}/v1/upscale",
+            files={"file": ("clip.mp4", file, "video/mp4")},
+            headers={"Authorization": f"Bearer {ready['key']}"},
+        )
+    assert answer.status_code == 200, answer.text
+
+    # The broker, the worker, and an ffmpeg that decodes and one that encodes.
+    wait_until(lambda: sum("ffmpeg" in command for command in server.descendants().values()) >= 2, 60)
+    children = server.descendants()
+    assert len(children) >= 4
+    if sys.platform != "linux":  # there the broker is shut down by the next start
+        children = {pid for pid, command in children.items() if "valkey" not in command}
+    server.process.kill()
+    server.process.wait()
+    wait_until(lambda: not any(map(is_alive, children)), 5)
+
+    again = serve("--no-worker")
+    again.wait_until_ready()
+    assert answers(broker_socket(again))
+
+
+def test_a_broker_of_ones_own_is_used_instead_of_the_embedded_one(serve):
+    server = serve("--no-worker", environment={"REGEN_BROKER_URL": "redis://127.0.0.1:1/0"})
+    server.wait_until_ready()
+    assert server.descendants() == {}
+
+
+def test_a_worker_that_dies_is_started_again(serve):
+    server = serve(environment={"REGEN_STAND_IN_NETWORK": "1"})
+    server.wait_until_ready()
+    wait_until(lambda: "worker_ready" in server.output, 60)
+    [worker] = [pid for pid, command in server.descendants().items() if "app.cli worker" in command]
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: server.output.count("worker_ready") == 2, 60)
+    server.process.terminate()
+    assert server.process.wait(timeout=30) == 0
+
+
+def test_a_program_that_is_missing_is_told_in_a_sentence(serve):
+    server = serve("--no-worker", environment={"REGEN_FFMPEG": "/no/such/ffmpeg"})
+    assert server.process.wait(timeout=20) == 1
+    assert "REGEN_FFMPEG" in server.output
+    assert "Traceback" not in server.output
+    assert not server.ready_file.exists()

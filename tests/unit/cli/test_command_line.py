@@ -1,0 +1,75 @@
+import subprocess
+import sys
+
+import pytest
+
+from models.catalog import ENGINES
+
+
+def test_every_engine_is_listed(regen):
+    answer = regen("engines")
+    assert answer.exit_code == 0
+    for engine in ENGINES.values():
+        assert engine.id in answer.stdout
+        assert engine.description in answer.stdout
+
+
+def test_what_is_heavy_is_left_alone_until_a_command_needs_it():
+    heavy = "torch numpy celery sqlalchemy fastapi uvicorn ffmpeg worker"
+    script = (
+        "import sys; from app.cli.application import application\n"
+        "try: application(['engines'])\n"
+        "except SystemExit: pass\n"
+        f"print(sorted(set({heavy.split()}) & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", ["serve", "worker", "upscale", "users add", "keys create", "db upgrade", "engines", "doctor"]
+)
+def test_every_command_explains_itself(regen, command):
+    answer = regen(*command.split(), "--help")
+    assert answer.exit_code == 0
+    assert "Usage" in answer.stdout
+
+
+def test_a_faulty_setting_is_named_with_its_variable(regen, monkeypatch):
+    monkeypatch.setenv("REGEN_LEASE_SECONDS", "1")
+    answer = regen("keys", "list")
+    assert answer.exit_code == 1
+    assert "REGEN_LEASE_SECONDS" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_the_value_of_a_secret_is_never_told(regen, monkeypatch):
+    monkeypatch.setenv("REGEN_SECRET_KEY", "too-short-secret")
+    answer = regen("keys", "list")
+    assert answer.exit_code == 1
+    assert "REGEN_SECRET_KEY" in answer.stderr
+    assert "too-short-secret" not in answer.output
+
+
+def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(regen, tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = regen("keys", "list", "--data-dir", tmp_path / "file" / "below")
+    assert answer.exit_code == 1
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert str(tmp_path / "file") in answer.stderr
+
+
+def test_debug_shows_where_an_error_came_from(regen):
+    answer = regen("--debug", "keys", "create", "--user", "nobody")
+    assert answer.exit_code == 1
+    assert type(answer.exception).__name__ == "NotFound"
+
+
+@pytest.mark.parametrize("missing", ["torch", "numpy"])
+@pytest.mark.parametrize("command", ["worker", "serve", "upscale"])
+def test_without_the_workers_packages_the_way_to_them_is_told(regen, monkeypatch, tmp_path, command, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    arguments = {"worker": [], "serve": ["--port", "0"], "upscale": [__file__, tmp_path / "out.mp4"]}[command]
+    answer = regen(command, *arguments)
+    assert answer.exit_code == 1
+    assert "regen-server[worker]" in answer.stderr

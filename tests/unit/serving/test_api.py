@@ -1,0 +1,28 @@
+import pytest
+
+from app.core.errors import ConfigurationError, FfmpegMissing
+from app.serving.api import ApiServer
+from app.serving.places import listen
+
+
+def failing_app(error):
+    async def app(scope, receive, send):
+        await receive()
+        try:
+            raise error
+        except Exception as raised:
+            await send({"type": "lifespan.startup.failed", "message": str(raised)})
+            raise
+
+    return app
+
+
+def test_an_application_that_cannot_start_says_why():
+    with listen("127.0.0.1", 0) as listener, pytest.raises(FfmpegMissing, match="no ffmpeg"):
+        ApiServer(failing_app(FfmpegMissing("There is no ffmpeg."))).serve_socket(listener)
+
+
+def test_a_fault_in_the_application_is_left_to_the_log(caplog):
+    with listen("127.0.0.1", 0) as listener, pytest.raises(ConfigurationError, match="log"):
+        ApiServer(failing_app(ZeroDivisionError("a fault"))).serve_socket(listener)
+    assert "a fault" in caplog.text

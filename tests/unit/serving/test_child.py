@@ -1,0 +1,149 @@
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from app.core.errors import ConfigurationError
+from app.serving.child import ChildProcess
+from app.serving.supervisor import KeptAlive
+
+
+def child(script, **options):
+    return ChildProcess([sys.executable, "-c", script], environment=os.environ, **options)
+
+
+def wait_until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie that nobody has waited for is dead all the same.
+    stat = pathlib.Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_child_that_heeds_sigterm_ends_in_its_own_way():
+    script = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print(flush=True); time.sleep(60)"
+    process = child(script)
+    time.sleep(0.5)
+    process.stop(grace_seconds=10)
+    assert process.status == 7
+
+
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path):
+    ready = tmp_path / "ready"
+    process = child(
+        "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN);"
+        f"pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    )
+    wait_until(ready.exists)
+    process.stop(grace_seconds=0.2)
+    assert process.status == -9
+
+
+def test_a_program_that_is_not_there_ends_at_once():
+    process = ChildProcess(["/no/such/program"], environment={})
+    wait_until(lambda: process.status is not None)
+    assert process.status == 127
+
+
+def test_a_directory_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ConfigurationError):
+        child("pass", directory=tmp_path / "absent")
+
+
+if sys.platform == "linux":  # elsewhere a child watches its parent itself: see below
+
+    def test_a_child_ends_when_its_parent_is_killed(tmp_path):
+        pid_file = tmp_path / "pid"
+        parent = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                textwrap.dedent(
+                    f"""
+                    import os, pathlib, sys, time
+                    from app.serving.child import ChildProcess
+                    child = ChildProcess([sys.executable, "-c", "import time; time.sleep(60)"], environment=os.environ)
+                    time.sleep(0.5)
+                    pathlib.Path({str(pid_file)!r}).write_text(str(child.pid))
+                    time.sleep(60)
+                    """
+                ),
+            ]
+        )
+        wait_until(lambda: pid_file.exists() and pid_file.read_text())
+        pid = int(pid_file.read_text())
+        assert is_alive(pid)
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not is_alive(pid), seconds=5)
+
+
+def test_where_the_kernel_does_not_help_a_process_watches_its_parent(tmp_path):
+    pid_file = tmp_path / "pid"
+    orphan = textwrap.dedent(
+        f"""
+        import os, pathlib, time
+        from app.serving.child import end_with_parent
+        end_with_parent(os.getppid(), poll_seconds=0.05)
+        pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))
+        time.sleep(60)
+        """
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {orphan!r}])"]
+    )
+    wait_until(lambda: pid_file.exists() and pid_file.read_text())
+    pid = int(pid_file.read_text())
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not is_alive(pid), seconds=5)
+
+
+def test_a_child_that_dies_is_started_again_after_a_pause(tmp_path):
+    starts = []
+
+    def start():
+        starts.append(time.monotonic())
+        return child("pass")
+
+    kept = KeptAlive("short-lived", start, grace_seconds=1)
+
+    def tended_twice():
+        kept.tend()
+        return len(starts) == 2
+
+    wait_until(tended_twice)
+    assert starts[1] - starts[0] >= 1
+    kept.stop()
+
+
+def test_a_child_that_cannot_be_started_is_tried_again():
+    attempts = []
+
+    def start():
+        attempts.append(True)
+        if len(attempts) == 1:
+            raise ConfigurationError("not now")
+        return child("import time; time.sleep(60)")
+
+    kept = KeptAlive("reluctant", start, grace_seconds=1)
+
+    def running():
+        kept.tend()
+        return len(attempts) == 2
+
+    wait_until(running)
+    kept.stop()
