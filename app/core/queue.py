@@ -7,10 +7,10 @@ becomes ready. A lost message costs a pause until the sweeper announces the work
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
 from celery import Celery
-from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from app.core.errors import Unavailable
@@ -90,7 +90,7 @@ def check_broker(celery: Celery) -> None:
 
 
 @contextmanager
-def _connection(celery: Celery) -> Iterator[Connection]:
+def _connection(celery: Celery) -> Iterator[Any]:
     with celery.connection_for_write() as connection:
         try:
             yield connection

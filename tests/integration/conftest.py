@@ -18,9 +18,7 @@ from app.core.settings import Settings
 from app.core.tables import File, Render
 from models.catalog import DEFAULT_ENGINE, get_engine
 
-FACTS = VideoFacts(
-    width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50
-)
+FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 
 @pytest.fixture
