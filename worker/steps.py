@@ -149,7 +149,7 @@ class Steps:
                 thumbnail_key=picture_key,
                 output=_output_facts(render),
                 cost=_cost(render, ENGINES[job.engine]),
-                warnings=(*job.warnings, *finished.warnings),
+                warnings=finished.warnings,
             )
         self._remove_segments(claim.render_id)
         return 0

@@ -35,7 +35,6 @@ class RenderJob:
     engine: str
     target_fps: Fraction | None
     plan: str | None
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,6 @@ class WorkLedger:
                 engine=render.engine,
                 target_fps=render.target_fps,
                 plan=render.plan,
-                warnings=tuple(render.warnings),
             )
 
     def segment_job(self, claim: Claim) -> SegmentJob:
