@@ -48,6 +48,8 @@ def make_celery(settings: Settings) -> Celery:
             "interval_start": 0,
             "interval_step": 0.2,
         },
+        # Concerns tasks that are acknowledged late, which ours are not; unset, Celery warns at every reconnection.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         # Workers neither gossip nor watch each other: leases in the database tell who is alive.
         worker_send_task_events=False,
         worker_enable_remote_control=False,
