@@ -228,7 +228,7 @@ class _SegmentRun:
             while (item := self._upscaled.get()) is not None:
                 frame, repeats = item
                 for _ in range(repeats):
-                    encoder.write_all(memoryview(frame))
+                    encoder.write_all(frame.data)
                     self._watch.progress()
             encoder.close_stdin()
             encoder.wait()

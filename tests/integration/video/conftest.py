@@ -1,0 +1,297 @@
+"""Fixtures: tiny numbered clips made by the real ffmpeg, an exact stand-in network, and whole renders with them."""
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.core.media.ffmpeg import MediaGate, RunLimits, find_programs
+from app.core.media.limits import MediaLimits
+from app.core.media.probe import MediaInfo, probe_video
+from app.core.settings import Settings
+from worker.inference.frames import FrameFormat
+from worker.pipeline import run_segment
+from worker.video.muxer import FinishedVideo, finish_render
+from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.segmenter import plan_render
+
+Plane = NDArray[Any]
+
+
+class NearestNeighbour:
+    """Enlarges by repeating samples, exactly, in the source's own samples wherever the target has them too."""
+
+    def __init__(self, source: FrameFormat, target: FrameFormat, *, batch_size: int = 3) -> None:
+        self.source, self.target, self.batch_size = source, target, batch_size
+        self.frames_seen = 0
+
+    def upscale(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        self.frames_seen += len(frames)
+        return [self.target.join(self._planes(frame)) for frame in frames]
+
+    def _planes(self, frame: NDArray[np.uint8]) -> list[Plane]:
+        source, target = self.source, self.target
+        if (source.layout, source.bit_depth) == (target.layout, target.bit_depth):
+            return [
+                _enlarge(plane, shape)
+                for plane, shape in zip(source.split(frame), target.plane_shapes, strict=True)
+            ]
+        planes: list[Plane] = [plane.astype(np.float64) for plane in source.split(frame)]
+        if source.layout == "gbr":
+            planes = self._from_rgb(planes)
+        elif source.layout == "gray":
+            middle = np.full(planes[0].shape, 2.0 ** (source.bit_depth - 1))
+            planes = [planes[0], middle, middle]
+        depth_factor = 2.0 ** (target.bit_depth - source.bit_depth)
+        codes = [np.floor(plane * depth_factor + 0.5) for plane in planes]
+        return [
+            _enlarge(plane, shape).clip(0, target.max_code)
+            for plane, shape in zip(codes, target.plane_shapes, strict=True)
+        ]
+
+    def _from_rgb(self, planes: list[Plane]) -> list[Plane]:
+        """BT.709, limited range (ITU-R BT.709)."""
+        top = self.source.max_code
+        green, blue, red = (plane / top for plane in planes)
+        luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        unit = 2.0 ** (self.source.bit_depth - 8)
+        chroma = [(blue - luma) / 1.8556, (red - luma) / 1.5748]
+        return [unit * (16 + 219 * luma), *(unit * (128 + 224 * plane) for plane in chroma)]
+
+
+def _enlarge(plane: Plane, shape: tuple[int, int]) -> Plane:
+    rows = np.arange(shape[0]) * plane.shape[0] // shape[0]
+    columns = np.arange(shape[1]) * plane.shape[1] // shape[1]
+    return plane.take(columns, axis=1).take(rows, axis=0)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Decoded frames: planes, timestamps in seconds, and the numbers that `clip` drew on them."""
+
+    planes: list[list[Plane]]
+    seconds: list[Fraction]
+    numbers: list[int]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    source: Path
+    info: MediaInfo
+    plan: RenderPlan
+    segments: list[SegmentPlan]
+    finished: FinishedVideo
+    output: Path
+    thumbnail: Path
+    upscaled: int
+    stream: dict[str, Any] = field(repr=False)
+    all_streams: list[dict[str, Any]] = field(repr=False)
+    probed: dict[str, Any] = field(repr=False)
+
+
+def _run(*command: str | Path) -> bytes:
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def gate() -> MediaGate:
+    return MediaGate(programs=find_programs(), limits=RunLimits(wall_seconds=60, memory_bytes=8 * 2**30))
+
+
+@pytest.fixture(scope="session")
+def ffmpeg(gate: MediaGate) -> Callable[..., bytes]:
+    """Run ffmpeg itself, apart from the gate."""
+
+    def run(*arguments: str | Path) -> bytes:
+        return _run(gate.programs.ffmpeg, "-v", "error", "-y", *arguments)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def probed(gate: MediaGate) -> Callable[..., dict[str, Any]]:
+    """Ask ffprobe itself."""
+
+    def ask(path: Path, *arguments: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(
+            _run(gate.programs.ffprobe, "-v", "error", "-of", "json", *arguments, path)
+        )
+        return answer
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def numbered() -> Callable[..., str]:
+    """A lavfi graph of moving pictures with each frame's number as eight bars, the lowest bit leftmost."""
+
+    def graph(*, frames: int = 30, rate: str = "25", size: str = "64x48", after: str = "") -> str:
+        bars = ",".join(
+            f"drawbox=x=iw*{bit}/8:y=ih/2:w=iw/8:h=ih/2:t=fill:color={colour}:enable='{condition}'"
+            for bit in range(8)
+            for colour, condition in (
+                ("black", f"not(bitand(n,{2**bit}))"),
+                ("white", f"bitand(n,{2**bit})"),
+            )
+        )
+        duration = Fraction(frames) / Fraction(rate)
+        return f"testsrc2=s={size}:r={rate}:d={float(duration) - 0.001:.6f},{bars}{after}"
+
+    return graph
+
+
+@pytest.fixture
+def clip(tmp_path: Path, ffmpeg: Callable[..., bytes], numbered: Callable[..., str]) -> Callable[..., Path]:
+    """Make a numbered clip: `arguments` are ffmpeg's for the output; `before` come before the output's."""
+
+    def make(name: str, *arguments: str, before: Sequence[str] = (), **graph: Any) -> Path:
+        path = tmp_path / name
+        codec = (
+            () if "-c:v" in arguments else ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
+        )
+        ffmpeg("-f", "lavfi", "-i", numbered(**graph), *before, *codec, *arguments, path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def decoded(ffmpeg: Callable[..., bytes], probed: Callable[..., dict[str, Any]]) -> Callable[..., Frames]:
+    """Decode all of a file's first video stream with the plain command line."""
+
+    def decode(path: Path, *, pix_fmt: str = "yuv420p", filters: str = "null") -> Frames:
+        listing = probed(
+            path,
+            "-select_streams",
+            "v:0",
+            "-show_entries",
+            "frame=best_effort_timestamp:stream=time_base,r_frame_rate",
+        )
+        time_base = Fraction(listing["streams"][0]["time_base"])
+        frame_seconds = 1 / Fraction(listing["streams"][0]["r_frame_rate"])
+        seconds: list[Fraction] = []
+        for frame in listing["frames"]:
+            # AVI and MPEG-PS leave some out, each of them a frame after the one before.
+            at = frame.get("best_effort_timestamp")
+            seconds.append(seconds[-1] + frame_seconds if at is None else int(at) * time_base)
+        raw = ffmpeg(
+            *("-i", path, "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", f"{filters},format={pix_fmt}"),
+            *("-f", "yuv4mpegpipe", "-strict", "-1", "pipe:1"),
+        )
+        header, _, body = raw.partition(b"\n")
+        fields = {word[:1]: word[1:] for word in header.split()[1:]}
+        width, height = int(fields[b"W"]), int(fields[b"H"])
+        depth = 10 if "10" in pix_fmt else 8
+        shape = FrameFormat(width=width, height=height, bit_depth=depth)
+        step = shape.frame_bytes + len(b"FRAME\n")
+        planes = [
+            list(shape.split(np.frombuffer(body, np.uint8, shape.frame_bytes, at + len(b"FRAME\n"))))
+            for at in range(0, len(body), step)
+        ]
+        return Frames(planes=planes, seconds=seconds, numbers=[_number(frame[0], depth) for frame in planes])
+
+    return decode
+
+
+def _number(luma: Plane, depth: int) -> int:
+    height, width = luma.shape
+    row = luma[height * 3 // 4].astype(int) >> (depth - 8)
+    return sum(2**bit for bit in range(8) if row[width * (2 * bit + 1) // 16] > 128)
+
+
+@pytest.fixture
+def planned(gate: MediaGate) -> Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]]:
+    def plan(
+        path: Path,
+        *,
+        target_fps: Fraction | None = None,
+        segment_seconds: Fraction = Fraction(1, 2),
+        segment_max_output_pixels: int = 500_000_000,
+    ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
+        info = probe_video(gate, path, limits=MediaLimits.from_settings(Settings()))
+        render, segments = plan_render(
+            gate,
+            path,
+            info,
+            scale=4,
+            target_fps=target_fps,
+            segment_seconds=segment_seconds,
+            segment_max_output_pixels=segment_max_output_pixels,
+        )
+        # As the database hands it to another worker.
+        render = RenderPlan.from_json(render.to_json())
+        return info, render, [SegmentPlan.from_json(segment.to_json()) for segment in segments]
+
+    return plan
+
+
+@pytest.fixture
+def rendered(
+    gate: MediaGate,
+    tmp_path: Path,
+    planned: Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]],
+    probed: Callable[..., dict[str, Any]],
+) -> Callable[..., Rendered]:
+    """Render a file from start to end with the stand-in network."""
+
+    def render_file(
+        path: Path, *, quality: str = "lossless", name: str = "output", **options: Any
+    ) -> Rendered:
+        info, render, segments = planned(path, **options)
+        directory = tmp_path / name
+        directory.mkdir()
+        files = [directory / f"segment-{segment.index}.mp4" for segment in segments]
+        network = NearestNeighbour(render.source, render.target)
+        for segment, file in zip(segments, files, strict=True):
+            done: list[int] = []
+            run_segment(
+                gate=gate,
+                source=path,
+                destination=file,
+                render=render,
+                segment=segment,
+                upscaler=network,
+                quality=quality,  # type: ignore[arg-type]
+                on_frame=done.append,
+                cancelled=lambda: False,
+                stall_seconds=30,
+            )
+            assert done == list(range(1, segment.used_frames + 1))
+        output, thumbnail = directory / "output.mp4", directory / "thumbnail.jpg"
+        finished = finish_render(
+            gate=gate,
+            source=path,
+            segment_files=files,
+            render=render,
+            segments=segments,
+            destination=output,
+            thumbnail=thumbnail,
+            cancelled=lambda: False,
+        )
+        answer = probed(output, "-show_streams", "-show_format", "-show_chapters")
+        return Rendered(
+            source=path,
+            info=info,
+            plan=render,
+            segments=segments,
+            finished=finished,
+            output=output,
+            thumbnail=thumbnail,
+            upscaled=network.frames_seen,
+            stream=answer["streams"][0],
+            all_streams=answer["streams"],
+            probed=answer,
+        )
+
+    return render_file

@@ -1,0 +1,122 @@
+"""Sound goes along, and stays where it was beside the pictures, to the sample."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+RATE = 48_000
+# A click of 2 ms at 0.8 s, where the picture shows frame 20.
+CLICK = f"aevalsrc='if(between(t,0.8,0.802),sin(2*PI*1500*t),0)':s={RATE}:d=1.6"
+CLICK_FRAME = 20
+AS_IS = ("-fps_mode", "passthrough")
+X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10")
+B_FRAMES = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "10")
+
+# name of the file; options before the picture's and before the sound's input; output options; the output's codec; and
+# how far the click may move, in samples: a copy moves it by the rounding of timestamps alone (to whole milliseconds, in
+# Matroska, of the samples that Opus starts with); conversion by next to nothing.
+SOUNDS: dict[str, tuple[str, Sequence[str], Sequence[str], Sequence[str], str, int]] = {
+    "aac": ("a.mp4", (), (), (*X264, "-c:a", "aac"), "aac", 1),
+    "aac-b-frames": ("a.mp4", (), (), (*B_FRAMES, "-c:a", "aac"), "aac", 1),
+    "aac-ts": ("a.ts", (), (), (*B_FRAMES, "-c:a", "aac"), "aac", 1),
+    "mp3-avi": ("a.avi", (), (), ("-c:v", "mpeg4", "-bf", "0", "-q:v", "2", "-c:a", "libmp3lame"), "mp3", 1),
+    "opus-webm": (
+        "a.webm",
+        (),
+        (),
+        ("-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus"),
+        "opus",
+        RATE // 2000,
+    ),
+    "flac": ("a.mkv", (), (), (*X264, "-c:a", "flac"), "flac", 1),
+    "pcm-mov": ("a.mov", (), (), (*X264, "-c:a", "pcm_s16le"), "aac", 2),
+    "vorbis-webm": (
+        "a.webm",
+        (),
+        (),
+        ("-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libvorbis"),
+        "aac",
+        24,
+    ),
+    "picture-late": ("a.mp4", ("-itsoffset", "0.37"), (), (*B_FRAMES, *AS_IS, "-c:a", "aac"), "aac", 1),
+    "sound-late": ("a.mp4", (), ("-itsoffset", "0.51"), (*B_FRAMES, "-c:a", "aac"), "aac", 1),
+    "sound-late-pcm": ("a.mkv", (), ("-itsoffset", "0.51"), (*X264, "-c:a", "pcm_s16le"), "aac", 2),
+    "picture-late-ts": ("a.ts", ("-itsoffset", "0.37"), (), (*B_FRAMES, "-c:a", "aac"), "aac", 1),
+    "starts-late": (
+        "a.mkv",
+        ("-itsoffset", "7.25"),
+        ("-itsoffset", "7.25"),
+        (*X264, "-c:a", "flac"),
+        "flac",
+        1,
+    ),
+}
+
+
+@pytest.fixture
+def sounding(
+    tmp_path: Path, ffmpeg: Callable[..., bytes], numbered: Callable[..., str]
+) -> Callable[..., Path]:
+    def make(
+        name: str, before_picture: Sequence[str], before_sound: Sequence[str], options: Sequence[str]
+    ) -> Path:
+        path = tmp_path / name
+        ffmpeg(
+            *(*before_picture, "-f", "lavfi", "-i", numbered(frames=40)),
+            *(*before_sound, "-f", "lavfi", "-i", CLICK),
+            *("-map", "0:v", "-map", "1:a", *options, path),
+        )
+        return path
+
+    return make
+
+
+@pytest.fixture
+def sound_after_frame(
+    ffmpeg: Callable[..., bytes], decoded: Callable[..., Any]
+) -> Callable[[Path], NDArray[np.float64]]:
+    """The sound from 0.6 s before frame 20 is shown to 0.6 s after."""
+
+    def cut(path: Path) -> NDArray[np.float64]:
+        frames = decoded(path)
+        shown = frames.seconds[frames.numbers.index(CLICK_FRAME)]
+        # A second later than it is, so that what lies before 0 is heard too.
+        filters = f"asetpts=PTS+1/TB,aresample={RATE}:async=1:first_pts=0"
+        raw = ffmpeg(
+            "-copyts", "-i", path, "-map", "0:a:0", "-af", filters, "-ac", "1", "-f", "f32le", "pipe:1"
+        )
+        start = round((shown + 1 - Fraction(3, 5)) * RATE)
+        sound = np.frombuffer(raw, np.float32)[start : start + RATE * 6 // 5].astype(np.float64)
+        assert np.abs(sound).max() > 0.1, "the click is not near its frame"
+        return sound
+
+    return cut
+
+
+@pytest.mark.parametrize("kind", SOUNDS)
+def test_click_stays_on_its_frame(
+    kind: str,
+    sounding: Callable[..., Path],
+    rendered: Callable[..., Any],
+    sound_after_frame: Callable[[Path], NDArray[np.float64]],
+) -> None:
+    name, before_picture, before_sound, options, codec, tolerance = SOUNDS[kind]
+    source = sounding(name, before_picture, before_sound, options)
+    result = rendered(source, segment_seconds=Fraction(4, 5), quality="high")
+    assert [stream["codec_name"] for stream in result.all_streams] == ["h264", codec]
+    before, after = sound_after_frame(source), sound_after_frame(result.output)
+    assert abs(_lag(after, before)) <= tolerance
+    assert result.finished.duration_seconds == result.info.video.duration_seconds
+
+
+def _lag(sound: NDArray[np.float64], reference: NDArray[np.float64]) -> int:
+    """By how many samples `sound` comes after `reference`: where the two are most alike."""
+    size = len(sound) + len(reference)
+    likeness = np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(reference, size).conj(), size)
+    peak = int(likeness.argmax())
+    return peak if peak < size // 2 else peak - size

@@ -1,0 +1,107 @@
+"""Colour decisions: what untagged samples mean, which layout holds them, and what the output says."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from app.core.errors import PermanentError
+from app.core.media.probe import ColourTags, VideoStream
+from worker.video.colour import plan_colour, read_pix_fmt
+
+
+def make_video(**changes: Any) -> VideoStream:
+    tags = {
+        name: changes.pop(name, None)
+        for name in ("primaries", "transfer", "matrix", "range", "chroma_location")
+    }
+    values: dict[str, Any] = {
+        "index": 0,
+        "codec": "h264",
+        "width": 640,
+        "height": 360,
+        "coded_width": 640,
+        "coded_height": 360,
+        "rotation": 0,
+        "pix_fmt": "yuv420p",
+        "sample_aspect_ratio": Fraction(1),
+        "time_base": Fraction(1, 25),
+        "frame_rate": Fraction(25),
+        "start_pts": 0,
+        "duration_seconds": Fraction(1),
+        "frames": 25,
+        "declared_frames": None,
+        "colour": ColourTags(**tags),
+        "field_order": None,
+    }
+    return VideoStream(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("smpte170m", "smpte170m", "smpte170m", "tv")),
+        ({"height": 576, "width": 720}, ("bt470bg", "smpte170m", "smpte170m", "tv")),
+        ({"width": 1280}, ("bt709", "bt709", "bt709", "tv")),
+        ({"height": 720}, ("bt709", "bt709", "bt709", "tv")),
+        ({"matrix": "bt709"}, ("bt709", "bt709", "bt709", "tv")),
+        ({"matrix": "bt470bg", "range": "pc"}, ("bt470bg", "smpte170m", "bt470bg", "pc")),
+        ({"primaries": "bt2020"}, ("bt2020", "bt2020-10", "bt2020nc", "tv")),
+        ({"transfer": "smpte2084"}, ("bt2020", "smpte2084", "bt2020nc", "tv")),
+        ({"transfer": "arib-std-b67", "matrix": "bt2020nc"}, ("bt2020", "arib-std-b67", "bt2020nc", "tv")),
+        ({"pix_fmt": "yuvj420p"}, ("smpte170m", "smpte170m", "smpte170m", "pc")),
+        ({"pix_fmt": "gbrp", "range": "pc", "matrix": "gbr"}, ("bt709", "bt709", "bt709", "tv")),
+        ({"pix_fmt": "rgb24", "transfer": "iec61966-2-1"}, ("bt709", "iec61966-2-1", "bt709", "tv")),
+        ({"matrix": "gbr"}, ("smpte170m", "smpte170m", "smpte170m", "tv")),
+    ],
+)
+def test_tags(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
+    tags = plan_colour(make_video(**changes), scale=4).tags
+    assert (tags.primaries, tags.transfer, tags.matrix, tags.range) == expected
+
+
+def test_eight_bits_stay_eight_and_more_become_ten() -> None:
+    assert plan_colour(make_video(), scale=4).target.pix_fmt == "yuv420p"
+    assert plan_colour(make_video(pix_fmt="yuv422p10le"), scale=4).target.pix_fmt == "yuv420p10le"
+    assert plan_colour(make_video(pix_fmt="gbrp12le"), scale=4).target.pix_fmt == "yuv420p10le"
+
+
+def test_frames_keep_their_meaning() -> None:
+    colour = plan_colour(make_video(pix_fmt="yuvj422p", matrix="bt470bg", codec="mjpeg"), scale=4)
+    assert (colour.source.layout, colour.source.matrix, colour.source.full_range) == ("yuv422", "bt601", True)
+    assert colour.source.chroma_location == "center"
+    assert colour.decoded_pix_fmts == ("yuvj422p", "yuv422p")
+    assert (colour.target.width, colour.target.height) == (2560, 1440)
+    assert (colour.target.matrix, colour.target.full_range, colour.target.chroma_location) == (
+        "bt601",
+        True,
+        "left",
+    )
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "layout", "depth", "alpha"),
+    [
+        ("nv12", "yuv420", 8, False),
+        ("p010le", "yuv420", 10, False),
+        ("yuva444p12le", "yuv444", 12, True),
+        ("yuv411p", "yuv444", 8, False),
+        ("bgra", "gbr", 8, True),
+        ("pal8", "gbr", 8, False),
+        ("gbrap16le", "gbr", 16, True),
+        ("rgb48be", "gbr", 16, False),
+        ("gray10le", "gray", 10, False),
+        ("ya8", "gray", 8, True),
+        ("yuv420p9le", "yuv420", 9, False),
+    ],
+)
+def test_layouts_hold_all_of_a_format(pix_fmt: str, layout: str, depth: int, alpha: bool) -> None:
+    assert read_pix_fmt(pix_fmt)[:3] == (layout, depth, alpha)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"pix_fmt": "bayer_bggr8"}, {"pix_fmt": "gbrpf32le"}, {"matrix": "ycgco"}]
+)
+def test_what_cannot_be_read_is_refused_in_a_sentence(changes: dict[str, Any]) -> None:
+    with pytest.raises(PermanentError, match=r"cannot read\."):
+        plan_colour(make_video(**changes), scale=4)

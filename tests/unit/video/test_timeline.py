@@ -1,0 +1,109 @@
+"""Integer time: which source frame each output frame shows, and when."""
+
+from fractions import Fraction
+from itertools import accumulate, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.video.timeline import (
+    MAX_TIMESCALE,
+    OutputTimeline,
+    SourceTimeline,
+    increasing_timestamps,
+    place_at_offset,
+    plan_output_timeline,
+)
+
+durations = st.lists(st.integers(1, 60), min_size=1, max_size=40)
+rates = st.fractions(min_value=1, max_value=120, max_denominator=1001)
+time_bases = st.sampled_from(
+    [Fraction(1, 1000), Fraction(1, 90_000), Fraction(1, 25), Fraction(1001, 30_000), Fraction(1, 12_800)]
+)
+
+
+def make_source(durations: list[int], time_base: Fraction, first: int = 0) -> SourceTimeline:
+    *pts, end = accumulate(durations, initial=first)
+    return SourceTimeline(time_base=time_base, pts=pts, end_pts=end)
+
+
+@given(durations, time_bases, st.integers(-10_000, 10_000))
+def test_own_rate_keeps_every_timestamp(durations: list[int], time_base: Fraction, first: int) -> None:
+    source = make_source(durations, time_base, first)
+    output = plan_output_timeline(source, target_fps=None)
+    assert list(output.repeats) == [1] * len(durations)
+    assert [Fraction(tick, output.timescale) for tick in output.ticks] == [
+        (pts - first) * time_base for pts in source.pts
+    ]
+    assert Fraction(output.end_tick, output.timescale) == source.duration_seconds
+
+
+@given(durations, time_bases, rates)
+def test_constant_rate_shows_the_nearest_frame(
+    durations: list[int], time_base: Fraction, rate: Fraction
+) -> None:
+    source = make_source(durations, time_base)
+    if source.duration_seconds * rate > 2000:
+        return
+    output = plan_output_timeline(source, target_fps=rate)
+    count = len(output.ticks)
+    assert sum(output.repeats) == count >= 1
+    assert abs(Fraction(count) / rate - source.duration_seconds) <= 1 / rate / 2 or count == 1
+    assert [Fraction(tick, output.timescale) for tick in output.ticks] == [i / rate for i in range(count)]
+    shown = [frame for frame, repeats in enumerate(output.repeats) for _ in range(repeats)]
+    times = [pts * time_base for pts in source.pts]
+    for number, frame in enumerate(shown):
+        assert frame == min(range(len(times)), key=lambda k: (abs(times[k] - number / rate), k))
+
+
+def test_ticks_too_fine_for_the_join_are_made_coarser_exactly() -> None:
+    source = SourceTimeline(
+        time_base=Fraction(1, 10**9), pts=[0, 40_000_000, 90_000_000], end_pts=130_000_000
+    )
+    output = plan_output_timeline(source, target_fps=None)
+    assert (output.timescale, list(output.ticks), output.end_tick) == (100, [0, 4, 9], 13)
+
+
+def test_ticks_too_fine_for_mp4_go_to_the_nearest_microsecond() -> None:
+    source = SourceTimeline(
+        time_base=Fraction(1, 10**9), pts=[7, 33_333_340, 66_666_674], end_pts=100_000_007
+    )
+    output = plan_output_timeline(source, target_fps=None)
+    assert (output.timescale, list(output.ticks), output.end_tick) == (10**6, [0, 33_333, 66_667], 100_000)
+    assert output.timescale <= MAX_TIMESCALE
+
+
+@pytest.mark.parametrize(
+    ("timescale", "offset", "expected_timescale", "expected_offset"),
+    [
+        (12_800, Fraction(0), 12_800, 0),
+        (12_800, Fraction(3, 128), 12_800, 300),
+        (25, Fraction(37, 100), 100, 37),
+        (30_000, Fraction(1, 3), 30_000, 10_000),
+        (24_000, Fraction(1, 7), 168_000, 24_000),
+        (25, Fraction(1, 999_983), 90_000, 0),
+    ],
+)
+def test_offset(timescale: int, offset: Fraction, expected_timescale: int, expected_offset: int) -> None:
+    timeline = OutputTimeline(timescale=timescale, repeats=[1, 1], ticks=[0, 3], end_tick=5)
+    placed, ticks = place_at_offset(timeline, offset)
+    assert (placed.timescale, ticks) == (expected_timescale, expected_offset)
+    factor = expected_timescale // timescale
+    assert (list(placed.ticks), placed.end_tick) == ([0, 3 * factor], 5 * factor)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 4))
+def test_repaired_timestamps_increase(steps: list[int], nominal: int) -> None:
+    pts = list(accumulate(steps))
+    repaired, changed = increasing_timestamps(pts, nominal=nominal)
+    assert all(before < after for before, after in pairwise(repaired))
+    assert changed == any(before >= after for before, after in pairwise(pts))
+    if not changed:
+        assert repaired == pts
+
+
+def test_doubled_timestamps_are_spread_without_moving_the_others() -> None:
+    assert increasing_timestamps([0, 40, 40, 120, 160], nominal=40) == ([0, 40, 80, 120, 160], True)
+    assert increasing_timestamps([0, 40, 40, 40], nominal=40) == ([0, 40, 80, 120], True)
+    assert increasing_timestamps([0, 40, 40, 60], nominal=40) == ([0, 40, 50, 60], True)

@@ -1,0 +1,209 @@
+"""Decoding: one ffmpeg that delivers raw frames of the source, exactly those that a plan lists.
+
+The same filter chain serves the scan that makes the plan and every segment after it, so that a frame's checksum is the
+same in both.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from worker.inference.frames import FrameFormat
+from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.watch import Watch
+
+MICROSECONDS = 1_000_000
+# Exact where nothing has to be converted; careful where a format or size has.
+SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodePoint:
+    """Where decoding of a segment starts. `seek_ticks` None: at the file's start.
+
+    `by_number` picks frames by their number from the file's start instead of by timestamp.
+    """
+
+    seek_ticks: int | None
+    by_number: bool
+
+    def __post_init__(self) -> None:
+        if self.by_number and self.seek_ticks is not None:
+            raise ValueError("frames are numbered from the file's start")
+
+
+class WrongFrame(Exception):
+    """A decoded frame is not the one the plan lists at `position` in the segment; `checksum` None: there is none."""
+
+    def __init__(self, position: int, checksum: int | None) -> None:
+        super().__init__(f"frame {position} of the segment: checksum {checksum}")
+        self.position = position
+        self.checksum = checksum
+
+
+def decode_points(render: RenderPlan, segment: SegmentPlan) -> list[DecodePoint]:
+    """The ways to decode a segment, the cheapest first, the surest last."""
+    if not render.seekable:
+        return [DecodePoint(seek_ticks=None, by_number=True)]
+    points = [DecodePoint(seek_ticks=ticks, by_number=False) for ticks in segment.seek_ticks]
+    return [
+        *points,
+        DecodePoint(seek_ticks=None, by_number=False),
+        DecodePoint(seek_ticks=None, by_number=True),
+    ]
+
+
+def filter_chain(
+    *,
+    time_base: Fraction,
+    source: FrameFormat,
+    decoded_pix_fmts: Sequence[str],
+    trim: str | None = None,
+) -> str:
+    """Filters from the decoder (after ffmpeg's own rotation) to raw frames as `source` says.
+
+    The scale filter passes frames of the right size on untouched: it is there for streams whose size changes.
+    """
+    chain = [f"settb={time_base.numerator}/{time_base.denominator}"]
+    if trim is not None:
+        chain.append(f"trim={trim}")
+    chain.append(f"scale={source.width}:{source.height}:flags={SCALE_FLAGS}")
+    chain.append("format=" + "|".join(decoded_pix_fmts))
+    return ",".join(chain)
+
+
+def decoding_stream(
+    gate: MediaGate, path: Path, *, render: RenderPlan, segment: SegmentPlan, point: DecodePoint
+) -> Stream:
+    """The command that writes the segment's source frames to stdout, one after the other."""
+    if point.by_number:
+        last = segment.first_frame + segment.source_frames
+        trim = f"start_frame={segment.first_frame}:end_frame={last}"
+    else:
+        trim = f"start_pts={segment.first_pts}:end_pts={segment.last_pts + 1}"
+    options: dict[str, object] = {"copyts": None}
+    if point.seek_ticks is not None:
+        # Frames are picked by the trim filter; ffmpeg's own way of dropping frames before the seek point rounds.
+        options |= {
+            "noaccurate_seek": None,
+            "seek_timestamp": 1,
+            "ss": seconds_up(point.seek_ticks * render.source_time_base),
+        }
+    source = gate.input(path, **options)
+    chain = filter_chain(
+        time_base=render.source_time_base,
+        source=render.source,
+        decoded_pix_fmts=render.decoded_pix_fmts,
+        trim=trim,
+    )
+    return ffmpeg.output(
+        source[str(render.stream_index)],
+        "pipe:1",
+        f="rawvideo",
+        vcodec="rawvideo",
+        vf=chain,
+        fps_mode="passthrough",
+    )
+
+
+class FrameReader:
+    """Reads a segment's source frames from a decoder and checks each against the plan.
+
+    `verify` False: only their number is checked.
+    """
+
+    def __init__(self, process: FfmpegProcess, segment: SegmentPlan, *, verify: bool) -> None:
+        self._process = process
+        self._segment = segment
+        self._verify = verify
+        self._position = 0
+
+    def read_into(self, buffer: NDArray[np.uint8]) -> int:
+        """Fill `buffer` (1-D uint8 of one source frame) with the next frame; returns its repeat count, 0: not used.
+
+        Raises WrongFrame, and what FfmpegProcess.wait raises.
+        """
+        position = self._position
+        if not self._process.read_exactly_into(buffer.data):
+            self._process.wait()
+            raise WrongFrame(position, None)
+        if self._verify:
+            checksum = zlib.adler32(buffer.data, 0)
+            if checksum != self._segment.checksums[position]:
+                raise WrongFrame(position, checksum)
+        self._position += 1
+        return self._segment.repeats[position]
+
+    def finish(self) -> None:
+        """After the last frame: see that none is left over, and that the decoder ended well."""
+        if self._process.stdout.read(1):
+            raise WrongFrame(self._position, None)
+        self._process.wait()
+
+
+def find_decode_point(
+    gate: MediaGate, path: Path, *, render: RenderPlan, segment: SegmentPlan, watch: Watch
+) -> tuple[DecodePoint, bool]:
+    """The first way of decoding that delivers the frames the plan lists, found by trying; and whether their checksums
+    hold.
+
+    They may not hold although the frames are the right ones: decoders differ between processors, and conceal damage
+    differently from run to run. So when two ways agree with each other, or only their number is right from the start of
+    the file, the checksums are let go. Raises WrongFrame when not even the number is right.
+    """
+    seen: dict[tuple[int, int | None], DecodePoint] = {}
+    points = decode_points(render, segment)
+    for point in points:
+        try:
+            _read_through(gate, path, render, segment, watch, point=point, verify=True)
+        except WrongFrame as wrong:
+            found = (wrong.position, wrong.checksum)
+            if wrong.checksum is not None and found in seen:
+                return seen[found], False
+            seen[found] = point
+        else:
+            return point, True
+    for point in reversed(points):
+        try:
+            _read_through(gate, path, render, segment, watch, point=point, verify=False)
+        except WrongFrame:
+            if point is points[0]:
+                raise
+        else:
+            return point, False
+    raise AssertionError("there is always a way from the start")
+
+
+def _read_through(
+    gate: MediaGate,
+    path: Path,
+    render: RenderPlan,
+    segment: SegmentPlan,
+    watch: Watch,
+    *,
+    point: DecodePoint,
+    verify: bool,
+) -> None:
+    stream = decoding_stream(gate, path, render=render, segment=segment, point=point)
+    buffer = np.empty(render.source.frame_bytes, np.uint8)
+    with gate.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
+        reader = FrameReader(watch.own(process), segment, verify=verify)
+        for _ in range(segment.source_frames):
+            reader.read_into(buffer)
+            watch.progress()
+        reader.finish()
+
+
+def seconds_up(seconds: Fraction) -> str:
+    """Seconds as ffmpeg's options take them, rounded up: a seek to just before a keyframe lands on the one before."""
+    microseconds = -(-seconds.numerator * MICROSECONDS // seconds.denominator)
+    sign = "-" if microseconds < 0 else ""
+    whole, rest = divmod(abs(microseconds), MICROSECONDS)
+    return f"{sign}{whole}.{rest:06d}"

@@ -1,0 +1,158 @@
+"""Encoding one segment: raw frames on stdin to an MP4 file with exact timestamps, made to be joined with others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from app.core.errors import ConfigurationError, FfmpegError
+from app.core.media.ffmpeg import MediaGate, Stream
+from worker.inference.frames import FrameFormat
+from worker.video.plan import RenderPlan, SegmentPlan, VideoCodec
+
+Quality: TypeAlias = Literal["lossless", "high", "medium", "small"]
+
+# Largest frame of H.264 level 5.2: 36,864 macroblocks, no side longer than the square root of 8 times that
+# (ITU-T H.264, A.3.1 and table A-1).
+H264_MAX_MACROBLOCKS = 36_864
+MACROBLOCK = 16
+# With B-frames the first packets of a segment have decoding times before its start; they fit between the last ones of
+# the segment before only if each segment has more frames than the encoder holds back. Shorter ones do without B-frames.
+MIN_REORDERED_FRAMES = 4
+# A keyframe at least this often, for players that jump.
+KEYFRAME_SECONDS = 10
+MAX_RATE_DENOMINATOR = 100_000
+# Sixteen bits hold each side of the ratio in the stream (ITU-T H.264, sar_width).
+MAX_ASPECT_TERM = 65_535
+
+ENCODERS: dict[VideoCodec, str] = {"h264": "libx264", "hevc": "libx265"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityStep:
+    """`crf` None: lossless."""
+
+    crf: int | None
+    preset: str
+
+
+# CRF 16 of x264 is visually lossless (its own scale calls 17 or 18 so); x265 reaches the like about 2 higher.
+QUALITIES: dict[VideoCodec, dict[Quality, QualityStep]] = {
+    "h264": {
+        "lossless": QualityStep(crf=None, preset="veryfast"),
+        "high": QualityStep(crf=16, preset="medium"),
+        "medium": QualityStep(crf=20, preset="medium"),
+        "small": QualityStep(crf=25, preset="slow"),
+    },
+    "hevc": {
+        "lossless": QualityStep(crf=None, preset="veryfast"),
+        "high": QualityStep(crf=18, preset="medium"),
+        "medium": QualityStep(crf=22, preset="medium"),
+        "small": QualityStep(crf=27, preset="medium"),
+    },
+}
+
+
+def choose_codec(target: FrameFormat) -> VideoCodec:
+    """H.264 for 8 bits up to the frame size of level 5.2, which players decode everywhere; HEVC for all else."""
+    columns = -(-target.width // MACROBLOCK)
+    rows = -(-target.height // MACROBLOCK)
+    fits = columns * rows <= H264_MAX_MACROBLOCKS and max(columns, rows) ** 2 <= 8 * H264_MAX_MACROBLOCKS
+    return "h264" if fits and target.bit_depth == 8 else "hevc"
+
+
+def timestamp_expression(runs: Sequence[tuple[int, int]]) -> str:
+    """The timestamp of frame N as an expression for the setpts filter, for (frames, duration) runs.
+
+    A balanced tree, so that hundreds of runs cost a handful of comparisons per frame and no depth of recursion.
+    """
+    leaves: list[tuple[int, str]] = []
+    frame = tick = 0
+    for count, duration in runs:
+        offset = tick - frame * duration
+        leaves.append((frame, f"{offset}+{duration}*N" if offset else f"{duration}*N"))
+        frame += count
+        tick += count * duration
+    return expression_tree(leaves)
+
+
+def expression_tree(leaves: Sequence[tuple[int, str]]) -> str:
+    if len(leaves) == 1:
+        return leaves[0][1]
+    middle = len(leaves) // 2
+    return f"if(lt(N\\,{leaves[middle][0]})\\,{expression_tree(leaves[:middle])}\\,{expression_tree(leaves[middle:])})"
+
+
+def encoding_stream(
+    gate: MediaGate, destination: Path, *, render: RenderPlan, segment: SegmentPlan, quality: Quality
+) -> Stream:
+    """The command that encodes the segment's output frames from stdin to `destination`."""
+    target, tags, ratio = render.target, render.tags, render.sample_aspect_ratio
+    rate = render.frame_rate.limit_denominator(MAX_RATE_DENOMINATOR)
+    filters = [
+        f"settb=1/{render.timescale}",
+        f"setpts={timestamp_expression(segment.runs)}",
+        f"setsar={ratio.numerator}/{ratio.denominator}:max={MAX_ASPECT_TERM}",
+        # Newer versions take an encoder's tags from the frames alone, older ones from the options.
+        f"setparams=range={tags.range}:color_primaries={tags.primaries}:color_trc={tags.transfer}"
+        f":colorspace={tags.matrix}",
+    ]
+    source = gate.raw_input(width=target.width, height=target.height, pix_fmt=target.pix_fmt, frame_rate=rate)
+    options: dict[str, Any] = {
+        "vf": ",".join(filters),
+        "fps_mode": "passthrough",
+        "enc_time_base": f"1/{render.timescale}",
+        "video_track_timescale": render.timescale,
+        "movie_timescale": render.timescale,
+        "pix_fmt": target.pix_fmt,
+        "color_range": tags.range,
+        "color_primaries": tags.primaries,
+        "color_trc": tags.transfer,
+        "colorspace": tags.matrix,
+        "g": max(1, round(KEYFRAME_SECONDS * render.frame_rate)),
+        "f": "mp4",
+        **_encoder_options(render, quality),
+    }
+    return gate.output(source["v:0"], destination, **options)
+
+
+def _encoder_options(render: RenderPlan, quality: Quality) -> dict[str, Any]:
+    if quality not in get_args(Quality):
+        raise ConfigurationError(
+            f"There is no quality {quality!r}; choose one of {', '.join(get_args(Quality))}."
+        )
+    step = QUALITIES[render.codec][quality]
+    rate = render.frame_rate.limit_denominator(MAX_RATE_DENOMINATOR)
+    # The rate is given outright: with exact timestamps the encoders would take the time base for it, and with that
+    # choose the highest level there is.
+    parameters = [f"fps={rate.numerator}/{rate.denominator}"]
+    options: dict[str, Any] = {"vcodec": ENCODERS[render.codec], "preset": step.preset}
+    if not render.reorder:
+        options["bf"] = 0
+    if render.codec == "h264":
+        # Headers that do not depend on the pictures, so that segments encoded apart share them.
+        parameters += ["stitchable=1", "open-gop=0"]
+        options |= {"qp": 0} if step.crf is None else {"crf": step.crf, "profile:v": "high"}
+        options["x264-params"] = ":".join(parameters)
+    else:
+        parameters += ["open-gop=0", "log-level=error", "repeat-headers=0", "info=0"]
+        if step.crf is None:
+            parameters.append("lossless=1")
+        else:
+            options["crf"] = step.crf
+        options["x265-params"] = ":".join(parameters)
+        options["tag:v"] = "hvc1"
+    return options
+
+
+def explain_encoder_failure(error: FfmpegError, render: RenderPlan) -> Exception:
+    """A sentence for the operator when the encoder is missing; the error itself otherwise."""
+    encoder = ENCODERS[render.codec]
+    detail = error.detail or ""
+    if "Unknown encoder" in detail or f"Encoder '{encoder}' not found" in detail:
+        return ConfigurationError(
+            f"This ffmpeg has no {encoder} encoder, which this video's output needs. "
+            "Install an ffmpeg that has it (Debian's and Ubuntu's do), or set REGEN_FFMPEG to one.",
+            detail=detail,
+        )
+    return error

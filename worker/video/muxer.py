@@ -1,0 +1,296 @@
+"""The finish: segments joined by stream copy, and the input's sound, subtitles, chapters and metadata beside them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from math import lcm
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import structlog
+
+from app.core.errors import (
+    FfmpegCancelled,
+    FfmpegError,
+    FfmpegKilled,
+    FfmpegMissing,
+    FfmpegTimeout,
+    LeaseLost,
+    PermanentError,
+    TransientError,
+)
+from app.core.media.ffmpeg import MediaGate, Stream, file_name
+from worker.video.join import concat_list, timestamp_filter
+from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.recheck import WrittenVideo, compare, gate_for_output, read_back
+from worker.video.thumbnail import make_thumbnail
+from worker.video.timeline import MICROSECONDS
+from worker.video.tracks import KeptTrack, choose_tracks
+
+log = structlog.get_logger(__name__)
+
+# Times in MP4's movie header are 32-bit where it can be; beyond that some players stumble.
+MAX_MOVIE_TICKS = 2**31 - 1
+# Finer than a sample of sound, for a video whose own ticks are coarser.
+MOVIE_TIMESCALE = 90_000
+# Sound that starts late leaves the video waiting in the muxer's queue.
+MUXING_QUEUE_PACKETS = 16_384
+# Written by us when they are there; the rest of the video stream's tags tell of the input's coding.
+STREAM_TAGS = ("language", "title")
+
+DAMAGED_SOUND = "Sound that could not be copied was converted."
+SUBTITLES_UNREADABLE = "The subtitles could not be read and were left out."
+SOUND_UNREADABLE = "The sound could not be read and was left out."
+STREAM_FIELDS = "index,codec_type,codec_name,channels,sample_rate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedVideo:
+    """Facts of the output. `duration_seconds` is the video's; `warnings` are sentences for the user."""
+
+    width: int
+    height: int
+    frame_rate: Fraction
+    duration_seconds: Fraction
+    frames: int
+    size_bytes: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """One way to put the input's other streams beside the video."""
+
+    tracks: tuple[KeptTrack, ...]
+    warnings: tuple[str, ...]
+
+
+def finish_render(
+    *,
+    gate: MediaGate,
+    source: Path,
+    segment_files: Sequence[Path],
+    render: RenderPlan,
+    segments: Sequence[SegmentPlan],
+    destination: Path,
+    thumbnail: Path,
+    cancelled: Callable[[], bool],
+) -> FinishedVideo:
+    """Make the output and its thumbnail out of the input and all segments' files, in order.
+
+    Every frame's timestamp and the duration are read back and compared with the plan; `destination` appears only when
+    they are right. Raises PermanentError when the segments do not belong together, TransientError when the output is
+    not as planned, LeaseLost when `cancelled` says so, FfmpegError when ffmpeg fails.
+    """
+    _check_plan(render, segments, segment_files)
+    own_gate = gate_for_output(gate, render.target)
+    first, last = _outer_files(own_gate, segment_files)
+    answer = gate.probe(
+        source,
+        "-show_entries",
+        f"stream={STREAM_FIELDS}:stream_disposition=attached_pic:stream_tags=language,title",
+    )
+    streams: list[dict[str, Any]] = answer.get("streams", [])
+    choice = choose_tracks(streams, video_index=render.stream_index)
+    part = destination.with_name(f"{destination.name}.part")
+    try:
+        with TemporaryDirectory(prefix="join-", dir=destination.parent) as name:
+            directory = Path(name)
+            for number, path in enumerate(segment_files):
+                (directory / f"{number}.mp4").symlink_to(path.resolve())
+            names = [f"{number}.mp4" for number in range(len(segment_files))]
+            list_path = directory / "segments.ffconcat"
+            list_path.write_text(concat_list(names, segments, timescale=render.timescale), encoding="ascii")
+            mux = _Mux(
+                gate=own_gate,
+                list_path=list_path,
+                source=source,
+                part=part,
+                render=render,
+                streams=streams,
+                timestamps=timestamp_filter(render, segments, first=first, last=last),
+            )
+            warnings = mux.run(_attempts(choice.tracks), cancelled)
+        _check_output(own_gate, part, render=render, segments=segments)
+        make_thumbnail(own_gate, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
+        part.replace(destination)
+    except FfmpegCancelled as error:
+        raise LeaseLost("The work was called off.") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return FinishedVideo(
+        width=render.target.width,
+        height=render.target.height,
+        frame_rate=render.frame_rate,
+        duration_seconds=render.duration_seconds,
+        frames=render.frame_count,
+        size_bytes=destination.stat().st_size,
+        warnings=(*render.warnings, *choice.warnings, *warnings),
+    )
+
+
+class _Mux:
+    """The mux command of one render, for whichever tracks."""
+
+    def __init__(
+        self,
+        *,
+        gate: MediaGate,
+        list_path: Path,
+        source: Path,
+        part: Path,
+        render: RenderPlan,
+        streams: Sequence[dict[str, Any]],
+        timestamps: str,
+    ) -> None:
+        self._gate = gate
+        self._list_path = list_path
+        self._source = source
+        self._part = part
+        self._render = render
+        self._streams = streams
+        self._video = next(stream for stream in streams if stream["index"] == render.stream_index)
+        self._timestamps = timestamps
+
+    def run(self, attempts: Sequence[_Attempt], cancelled: Callable[[], bool]) -> tuple[str, ...]:
+        """Try one after the other; the warnings of the one that worked."""
+        for attempt in attempts[:-1]:
+            try:
+                self._run(attempt, cancelled)
+            except (FfmpegCancelled, FfmpegKilled, FfmpegMissing, FfmpegTimeout):
+                raise
+            except FfmpegError as error:
+                log.warning("mux_failed", tracks=len(attempt.tracks), detail=error.detail)
+            else:
+                return attempt.warnings
+        self._run(attempts[-1], cancelled)
+        return attempts[-1].warnings
+
+    def _run(self, attempt: _Attempt, cancelled: Callable[[], bool]) -> None:
+        self._gate.run(self._arguments(attempt.tracks), purpose="joining the segments", cancelled=cancelled)
+
+    def _arguments(self, tracks: Sequence[KeptTrack]) -> list[str]:
+        arguments: list[str] = self._compose(tracks).get_args()
+        # The position of an input on ffmpeg's command line is ffmpeg-python's choice: look, then say.
+        inputs = [arguments[at + 1] for at, word in enumerate(arguments) if word == "-i"]
+        position = str(inputs.index(file_name(self._source)))
+        extra = ["-map_metadata", position, "-map_chapters", position]
+        tags = self._video.get("tags", {})
+        for tag in STREAM_TAGS:
+            if tags.get(tag):
+                extra += ["-metadata:s:v:0", f"{tag}={tags[tag]}"]
+        return [*arguments[:-1], *extra, arguments[-1]]
+
+    def _compose(self, tracks: Sequence[KeptTrack]) -> Stream:
+        render = self._render
+        joined = self._gate.concat_input(self._list_path, auto_convert=0, copyts=None)
+        # All of the input is moved so that its start comes to lie at 0; the video's own offset is in its timestamps.
+        # Without copyts, ffmpeg would move it by the start of the streams that are used, whatever those are.
+        original = self._gate.input(self._source, itsoffset=_seconds(-render.input_start_seconds))
+        # The file itself must be an input, for its chapters and metadata, even when none of its streams is used.
+        maps = [original[str(track.index)] for track in tracks] or [original["a:999?"]]
+        options: dict[str, Any] = {
+            "c:v": "copy",
+            "bsf:v": self._timestamps,
+            "video_track_timescale": render.timescale,
+            "movie_timescale": self._movie_timescale(),
+            "movflags": "+faststart",
+            # FLAC in MP4 is standard by now, but ffmpeg 5 calls it experimental.
+            "strict": "experimental",
+            "write_tmcd": 0,
+            "max_muxing_queue_size": MUXING_QUEUE_PACKETS,
+            "f": "mp4",
+        }
+        if render.codec == "hevc":
+            options["tag:v"] = "hvc1"
+        numbers = {"audio": 0, "subtitle": 0}
+        for track in tracks:
+            options |= track.options(numbers[track.kind])
+            numbers[track.kind] += 1
+        return self._gate.output(joined["v:0"], *maps, self._part, **options)
+
+    def _movie_timescale(self) -> int:
+        """Ticks of the movie header, in which edit lists say when a track starts: the video's and the sound's alike, so
+        that neither is rounded; where that would be too fine for 32 bits, the video's.
+        """
+        timescale = self._render.timescale
+        rates = [
+            int(stream["sample_rate"]) for stream in self._streams if int(stream.get("sample_rate", 0)) > 0
+        ]
+        fits = MAX_MOVIE_TICKS * timescale // (2 * max(1, self._render.total_ticks))
+        exact = lcm(timescale, *rates)
+        if exact <= fits:
+            return exact
+        return timescale * max(1, min(fits, MOVIE_TIMESCALE) // timescale)
+
+
+def _attempts(tracks: tuple[KeptTrack, ...]) -> list[_Attempt]:
+    """All tracks as chosen; then sound converted, which survives damage that a copy does not; then less and less."""
+    sound = tuple(track for track in tracks if track.kind == "audio")
+    subtitles = tuple(track for track in tracks if track.kind == "subtitle")
+    converted = tuple(replace(track, is_copied=False) for track in sound)
+    attempts = [_Attempt(tracks=tracks, warnings=())]
+    if any(track.is_copied for track in sound):
+        attempts.append(_Attempt(tracks=(*converted, *subtitles), warnings=(DAMAGED_SOUND,)))
+    if subtitles:
+        attempts.append(_Attempt(tracks=sound, warnings=(SUBTITLES_UNREADABLE,)))
+        if converted != sound:
+            attempts.append(_Attempt(tracks=converted, warnings=(DAMAGED_SOUND, SUBTITLES_UNREADABLE)))
+    if sound:
+        lost = (SOUND_UNREADABLE, SUBTITLES_UNREADABLE) if subtitles else (SOUND_UNREADABLE,)
+        attempts.append(_Attempt(tracks=(), warnings=lost))
+    return attempts
+
+
+def _check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_files: Sequence[Path]) -> None:
+    ends = [segment.start_tick + segment.duration_ticks for segment in segments]
+    starts = [segment.start_tick for segment in segments]
+    whole = (
+        len(segments) == len(segment_files) == render.segment_count
+        and [segment.index for segment in segments] == list(range(len(segments)))
+        and [0, *ends] == [*starts, render.total_ticks]
+        and sum(segment.output_frames for segment in segments) == render.frame_count
+    )
+    if not whole:
+        raise PermanentError(
+            "The parts of this video do not add up to the whole.",
+            detail=f"{len(segments)} segments, {len(segment_files)} files, {render.segment_count} planned",
+        )
+
+
+def _outer_files(gate: MediaGate, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
+    """The first and the last file, once it is clear that all were encoded alike. Raises PermanentError."""
+    written = [read_back(gate, path) for path in segment_files]
+    for before, after in pairwise(written):
+        if before.parameter_hash != after.parameter_hash or before.time_base != after.time_base:
+            raise PermanentError(
+                "The parts of this video were encoded by different versions of ffmpeg and cannot be joined. "
+                "Have all workers use the same version, and try again.",
+                detail=f"{before.parameter_hash} {after.parameter_hash}",
+            )
+    return written[0], written[-1]
+
+
+def _check_output(
+    gate: MediaGate, part: Path, *, render: RenderPlan, segments: Sequence[SegmentPlan]
+) -> None:
+    written = read_back(gate, part)
+    ticks = [
+        render.offset_ticks + segment.start_tick + tick
+        for segment in segments
+        for tick in segment.output_ticks()
+    ]
+    fault = compare(written, target=render.target, timescale=render.timescale, ticks=ticks)
+    if fault is None and written.duration != render.total_ticks:
+        fault = f"it lasts {written.duration} ticks, planned {render.total_ticks}"
+    if fault is not None:
+        raise TransientError("The joined video is not what was planned.", detail=fault)
+
+
+def _seconds(seconds: Fraction) -> str:
+    """As ffmpeg's options take them, to the nearest microsecond."""
+    microseconds = round(seconds * MICROSECONDS)
+    whole, rest = divmod(abs(microseconds), MICROSECONDS)
+    return f"{'-' if microseconds < 0 else ''}{whole}.{rest:06d}"

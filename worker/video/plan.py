@@ -1,0 +1,138 @@
+"""What preparing a render decides: facts of the whole video, and one plan for each segment.
+
+Both are plain data: stored as JSON in the database by one worker, and read back by another.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, TypeAlias
+
+from pydantic import TypeAdapter
+
+from worker.inference.frames import FrameFormat
+from worker.video.colour import OutputTags
+
+VideoCodec: TypeAlias = Literal["h264", "hevc"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderPlan:
+    """All that one segment, or the finish, must know of the whole video.
+
+    Attributes:
+        stream_index: the video stream in the input file.
+        source: a decoded frame, after rotation, as the network takes it.
+        target: a frame as the network gives it and the encoder takes it.
+        decoded_pix_fmts: pixel formats that the decoder's filters may end in; all lie in memory as `source` says.
+        source_time_base: seconds per tick of the source's timestamps.
+        seekable: whether the source's timestamps can be trusted to find frames by.
+        tags: colour tags of the output.
+        codec: of the output.
+        reorder: whether the encoder may use B-frames.
+        sample_aspect_ratio: of the output; a tag, never resampled.
+        timescale: ticks per second of all output times.
+        total_ticks: how long the output lasts.
+        offset_ticks: how long after the input's start its first frame is shown.
+        input_start_seconds: timestamp of the input's start, which becomes 0 in the output.
+        frame_count: output frames.
+        source_frame_count: frames that the decoder delivers.
+        frame_rate: of the output, on average where it varies.
+        segment_count: into how many segments it is cut.
+        warnings: sentences for the user.
+    """
+
+    stream_index: int
+    source: FrameFormat
+    target: FrameFormat
+    decoded_pix_fmts: tuple[str, ...]
+    source_time_base: Fraction
+    seekable: bool
+    tags: OutputTags
+    codec: VideoCodec
+    reorder: bool
+    sample_aspect_ratio: Fraction
+    timescale: int
+    total_ticks: int
+    offset_ticks: int
+    input_start_seconds: Fraction
+    frame_count: int
+    source_frame_count: int
+    frame_rate: Fraction
+    segment_count: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_seconds(self) -> Fraction:
+        return Fraction(self.total_ticks, self.timescale)
+
+    def to_json(self) -> str:
+        return _RENDER_PLAN.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "RenderPlan":
+        return _RENDER_PLAN.validate_json(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentPlan:
+    """One run of source frames, and the output frames that show them.
+
+    Attributes:
+        index: from 0.
+        first_frame: number of the first source frame in decoding order of display, from 0.
+        first_pts, last_pts: timestamps of the first and the last source frame, in ticks of the source.
+        seek_ticks: where to start decoding, in ticks of the source, the best first; decoding from the start of the file
+            is always right, and what is left when none of these is.
+        repeats: for each source frame in turn how many output frames show it; 0: decoded, but not used.
+        checksums: for each source frame the Adler-32 (from 0, as ffmpeg's framecrc) of its bytes.
+        start_tick: when the first output frame is shown, in the whole video.
+        runs: output timestamps by runs of equal frame duration: (frames, ticks each lasts).
+    """
+
+    index: int
+    first_frame: int
+    first_pts: int
+    last_pts: int
+    seek_ticks: tuple[int, ...]
+    repeats: tuple[int, ...]
+    checksums: tuple[int, ...]
+    start_tick: int
+    runs: tuple[tuple[int, int], ...]
+
+    @property
+    def source_frames(self) -> int:
+        """How many source frames are decoded for it."""
+        return len(self.repeats)
+
+    @property
+    def used_frames(self) -> int:
+        """How many source frames are upscaled: the work in it."""
+        return sum(1 for count in self.repeats if count)
+
+    @property
+    def output_frames(self) -> int:
+        return sum(self.repeats)
+
+    @property
+    def duration_ticks(self) -> int:
+        return sum(count * ticks for count, ticks in self.runs)
+
+    def output_ticks(self) -> Iterator[int]:
+        """The timestamp of each output frame; the segment's first is 0."""
+        tick = 0
+        for count, duration in self.runs:
+            for _ in range(count):
+                yield tick
+                tick += duration
+
+    def to_json(self) -> str:
+        return _SEGMENT_PLAN.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "SegmentPlan":
+        return _SEGMENT_PLAN.validate_json(text)
+
+
+_RENDER_PLAN = TypeAdapter(RenderPlan)
+_SEGMENT_PLAN = TypeAdapter(SegmentPlan)

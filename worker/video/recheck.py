@@ -1,0 +1,90 @@
+"""Reading back what was written: the timestamps of our own MP4 files, compared with the plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from app.core.errors import FfmpegError
+from app.core.media.ffmpeg import MediaGate
+from worker.inference.frames import FrameFormat
+
+STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts,extradata_hash"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenVideo:
+    """The video stream of an MP4 file of ours. Times in ticks of `time_base`; packets in decoding order.
+
+    `parameter_hash`: of the codec's parameter sets. `duration`: the stream's, as a player sees it.
+    """
+
+    time_base: Fraction
+    width: int
+    height: int
+    start: int
+    duration: int
+    parameter_hash: str
+    pts: Sequence[int]
+    dts: Sequence[int]
+
+
+def gate_for_output(gate: MediaGate, target: FrameFormat) -> MediaGate:
+    """The gate for files of our own, whose frames may be larger than those of users."""
+    pixels = max(gate.limits.max_pixels, target.width * target.height)
+    return MediaGate(programs=gate.programs, limits=replace(gate.limits, max_pixels=pixels))
+
+
+def read_back(gate: MediaGate, path: Path) -> WrittenVideo:
+    """Demux the file's video. Raises FfmpegError, also when there is no video stream."""
+    pts: list[int] = []
+    dts: list[int] = []
+    stream: dict[str, str] = {}
+    arguments = ["-select_streams", "v:0", "-show_data_hash", "MD5", "-of", "compact"]
+    for line in gate.scan_lines(path, *arguments, "-show_entries", f"packet=pts,dts:stream={STREAM_FIELDS}"):
+        section, *words = line.split("|")
+        fields = dict(word.partition("=")[::2] for word in words)
+        if section == "packet":
+            pts.append(int(fields["pts"]))
+            dts.append(int(fields["dts"]))
+        elif section == "stream":
+            stream = fields
+    if not stream:
+        raise FfmpegError("The file that was written has no video in it.", detail=str(path))
+    numerator, denominator = stream["time_base"].split("/")
+    return WrittenVideo(
+        time_base=Fraction(int(numerator), int(denominator)),
+        width=int(stream["width"]),
+        height=int(stream["height"]),
+        start=int(stream["start_pts"]),
+        duration=int(stream["duration_ts"]),
+        parameter_hash=stream["extradata_hash"],
+        pts=pts,
+        dts=dts,
+    )
+
+
+def compare(
+    written: WrittenVideo, *, target: FrameFormat, timescale: int, ticks: Sequence[int]
+) -> str | None:
+    """What differs between a written video and its plan, in words for the log; None when nothing does."""
+    if (written.width, written.height) != (target.width, target.height):
+        return f"size {written.width}x{written.height}, planned {target.width}x{target.height}"
+    if written.time_base != Fraction(1, timescale):
+        return f"time base {written.time_base}, planned 1/{timescale}"
+    if len(written.pts) != len(ticks):
+        return f"{len(written.pts)} frames, planned {len(ticks)}"
+    for number, (got, planned) in enumerate(zip(sorted(written.pts), ticks, strict=True)):
+        if got != planned:
+            return f"frame {number} at tick {got}, planned {planned}"
+    late = next(
+        (
+            at
+            for at, (shown, decoded) in enumerate(zip(written.pts, written.dts, strict=True))
+            if decoded > shown
+        ),
+        None,
+    )
+    if late is not None:
+        return f"packet {late} is decoded at {written.dts[late]}, after it is shown at {written.pts[late]}"
+    return None

@@ -1,0 +1,204 @@
+"""What the decoder will deliver: every frame's timestamp and checksum, and where decoding can start.
+
+Two passes over the file. The demuxer's packets (ffprobe) tell keyframes and durations. Then the video is decoded once
+by the very program and filters that decode the segments later, with ffmpeg's `framecrc` output in place of the frames
+themselves: a line per frame with its timestamp and its checksum, so that memory stays flat and a segment can prove that
+it got the frames it asked for.
+"""
+
+import re
+from array import array
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+import structlog
+
+from app.core.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout, LeaseLost, PermanentError
+from app.core.media.ffmpeg import MediaGate
+from app.core.media.probe import VideoStream
+from worker.inference.frames import FrameFormat
+from worker.video.decoder import filter_chain
+from worker.video.timeline import SourceTimeline, increasing_timestamps
+
+log = structlog.get_logger(__name__)
+
+# Lines between two questions whether to go on.
+LINES_PER_CHECK = 64
+# No codec decodes a frame more than 16 frames before it is shown (ITU-T H.264, max_num_reorder_frames).
+MAX_REORDERED_FRAMES = 16
+
+# What ffmpeg's demuxers say of a file that ends too early, and its decoders of pictures that are damaged.
+_CUT_OFF_SIGNS = re.compile(r"partial file|ended prematurely|truncat", re.IGNORECASE)
+_DAMAGE_SIGNS = re.compile(
+    r"concealing|error while decoding|Invalid NAL|corrupt|Invalid data found|Error submitting", re.IGNORECASE
+)
+
+CUT_OFF_WARNING = "The file ends before the video does; it was upscaled as far as it goes."
+DAMAGE_WARNING = "Parts of the video are damaged; what could be read of them was upscaled."
+TIMES_WARNING = "Some frames had no valid timestamp; they were spaced evenly."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packets:
+    """Of the video stream, in file order, in its time base. `keyframes`: (pts, dts) of each, by pts."""
+
+    pts: Sequence[int]
+    durations: Sequence[int]
+    keyframes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameScan:
+    """Every frame that the decoder delivers, in the order in which they are shown.
+
+    `is_trusted`: timestamps are the file's own, so frames can be found by them.
+    """
+
+    timeline: SourceTimeline
+    checksums: Sequence[int]
+    keyframes: Sequence[tuple[int, int]]
+    is_trusted: bool
+    warnings: tuple[str, ...]
+
+
+def scan_frames(
+    gate: MediaGate,
+    path: Path,
+    *,
+    video: VideoStream,
+    source: FrameFormat,
+    decoded_pix_fmts: Sequence[str],
+    cancelled: Callable[[], bool],
+) -> FrameScan:
+    """Demux and decode the whole video stream once.
+
+    Raises PermanentError when not one frame can be decoded, LeaseLost when `cancelled` says so, FfmpegError otherwise.
+    """
+    packets = _scan_packets(gate, path, video, cancelled)
+    pts, checksums, complaints = _decode(gate, path, video, source, decoded_pix_fmts, cancelled)
+    if not pts:
+        raise PermanentError("None of the video's frames can be decoded.", detail=complaints[-4000:])
+    nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
+    times, changed = increasing_timestamps(pts, nominal=nominal)
+    last = _last_duration(packets, pts[-1])
+    if last <= 0:
+        last = max(1, round((times[-1] - times[0]) / (len(times) - 1))) if len(times) > 1 else nominal
+    timeline = SourceTimeline(time_base=video.time_base, pts=times, end_pts=times[-1] + last)
+    warnings = []
+    promised = video.declared_frames
+    if (promised is not None and promised > video.frames) or _CUT_OFF_SIGNS.search(complaints):
+        warnings.append(CUT_OFF_WARNING)
+    elif _DAMAGE_SIGNS.search(complaints):
+        warnings.append(DAMAGE_WARNING)
+    if changed:
+        warnings.append(TIMES_WARNING)
+    log.info(
+        "frames_scanned", packets=len(packets.pts), frames=len(times), repaired=changed, warnings=warnings
+    )
+    return FrameScan(
+        timeline=timeline,
+        checksums=checksums,
+        keyframes=packets.keyframes,
+        is_trusted=not changed,
+        warnings=tuple(warnings),
+    )
+
+
+def _scan_packets(gate: MediaGate, path: Path, video: VideoStream, cancelled: Callable[[], bool]) -> Packets:
+    reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
+    pts, durations = array("q"), array("q")
+    keyframes: list[tuple[int, int]] = []
+    arguments = ["-select_streams", str(video.index), "-show_entries", "packet=pts,dts,duration,flags"]
+    lines = gate.scan_lines(path, *arguments, "-of", "csv=p=0")
+    with closing(lines):
+        try:
+            for number, line in enumerate(lines):
+                if number % LINES_PER_CHECK == 0:
+                    _check(cancelled)
+                fields = line.split(",")
+                if len(fields) < 4:
+                    continue
+                at, decoded_at = _ticks(fields[0]), _ticks(fields[1])
+                if at is None:
+                    if decoded_at is None:
+                        continue
+                    # AVI and MPEG-PS do not say when a frame is shown that is decoded out of turn: by then, at last.
+                    at = decoded_at + reorder_ticks
+                pts.append(at)
+                durations.append(_ticks(fields[2]) or 0)
+                if "K" in fields[3]:
+                    keyframes.append((at, at if decoded_at is None else min(at, decoded_at)))
+        except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
+            raise
+        except FfmpegError as error:
+            # Of a damaged file, what came before the damage counts; whether any frame decodes is seen next.
+            log.warning("packet_scan_incomplete", packets=len(pts), detail=error.detail)
+    return Packets(pts=pts, durations=durations, keyframes=sorted(keyframes))
+
+
+def _decode(
+    gate: MediaGate,
+    path: Path,
+    video: VideoStream,
+    source: FrameFormat,
+    decoded_pix_fmts: Sequence[str],
+    cancelled: Callable[[], bool],
+) -> tuple[Sequence[int], Sequence[int], str]:
+    """Timestamp and checksum of each frame, and what ffmpeg had to complain of."""
+    time_base = f"{video.time_base.numerator}/{video.time_base.denominator}"
+    options: dict[str, Any] = {
+        "vf": filter_chain(time_base=video.time_base, source=source, decoded_pix_fmts=decoded_pix_fmts),
+        "vcodec": "rawvideo",
+        "fps_mode": "passthrough",
+        "enc_time_base": time_base,
+        "avoid_negative_ts": "disabled",
+        "f": "framecrc",
+    }
+    stream = ffmpeg.output(gate.input(path, copyts=None)[str(video.index)], "pipe:1", **options)
+    pts, checksums = array("q"), array("L")
+    with gate.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
+        for line in process.lines():
+            if len(pts) % LINES_PER_CHECK == 0:
+                _check(cancelled)
+            if line.startswith("#"):
+                if line.startswith("#tb 0:") and line.split(":", 1)[1].strip() != time_base:
+                    raise FfmpegError("The video program keeps time differently than asked.", detail=line)
+                continue
+            # stream, dts, pts, duration, size, checksum, side data
+            fields = line.split(",")
+            if int(fields[4]) != source.frame_bytes:
+                raise FfmpegError("The video program delivers frames of a different size.", detail=line)
+            pts.append(int(fields[2]))
+            checksums.append(int(fields[5], 16))
+        try:
+            process.wait()
+        except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
+            raise
+        except FfmpegError as error:
+            if not pts:
+                raise PermanentError(
+                    "None of the video's frames can be decoded.", detail=error.detail
+                ) from error
+            log.warning("decoding_incomplete", frames=len(pts), detail=error.detail)
+        return pts, checksums, process.stderr_tail
+
+
+def _last_duration(packets: Packets, pts: int) -> int:
+    """Of the packet shown at `pts`, which is one of the last; 0 where unknown."""
+    for index in range(len(packets.pts) - 1, -1, -1):
+        if packets.pts[index] == pts:
+            return packets.durations[index]
+    return 0
+
+
+def _ticks(text: str) -> int | None:
+    return None if text == "N/A" else int(text)
+
+
+def _check(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise LeaseLost("The work was called off.")

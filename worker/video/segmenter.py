@@ -1,0 +1,265 @@
+"""Planning: one video into a RenderPlan and segments that together show every output frame exactly once."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from math import floor
+from pathlib import Path
+
+from app.core.errors import PermanentError
+from app.core.media.ffmpeg import MediaGate
+from app.core.media.probe import MediaInfo
+from worker.video.colour import plan_colour
+from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
+from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.scan import FrameScan, scan_frames
+from worker.video.timeline import OutputTimeline, SourceTimeline, place_at_offset, plan_output_timeline
+
+MICROSECOND = Fraction(1, 1_000_000)
+# Segments bound the length of the encoder's timestamp expression, which is one argument of at most 128 KiB on Linux.
+MAX_SEGMENT_FRAMES = 2000
+# A keyframe this far into a segment's allowed length is worth ending it early for.
+KEYFRAME_WINDOW = Fraction(1, 2)
+# What is left over after a full segment, up to this much more, is shared out evenly between the last two.
+TAIL_SHARE = Fraction(3, 2)
+# An earlier keyframe to fall back to lies at least this far before the nearest one.
+EARLIER_SEEK_SECONDS = 2
+# ffmpeg seeks in these by presentation time; in others (MPEG-TS, AVI, ...) by decoding time.
+SEEKS_BY_PTS = ("mov", "matroska")
+
+ALPHA_WARNING = "The video is partly transparent; the output is opaque."
+INTERLACED_WARNING = (
+    "The video is interlaced; its frames were upscaled as they are, without separating the fields."
+)
+INTERLACED_ORDERS = ("tt", "bb", "tb", "bt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedFrames:
+    """The source frames that are shown, in turn: each one's number, first tick and output frames; and the end."""
+
+    numbers: Sequence[int]
+    starts: Sequence[int]
+    repeats: Sequence[int]
+    end_tick: int
+
+
+def plan_render(
+    gate: MediaGate,
+    path: Path,
+    info: MediaInfo,
+    *,
+    scale: int,
+    target_fps: Fraction | None,
+    segment_seconds: Fraction,
+    segment_max_output_pixels: int,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[RenderPlan, list[SegmentPlan]]:
+    """Read the whole video once and plan its render.
+
+    segment_seconds bounds a segment's length, segment_max_output_pixels its output pixels; one source frame, with all
+    its repeats, is the least a segment has. Raises PermanentError when the video cannot be rendered, LeaseLost when
+    `cancelled` says so, FfmpegError when ffmpeg fails.
+    """
+    video = info.video
+    colour = plan_colour(video, scale=scale)
+    scan = scan_frames(
+        gate,
+        path,
+        video=video,
+        source=colour.source,
+        decoded_pix_fmts=colour.decoded_pix_fmts,
+        cancelled=cancelled,
+    )
+    timeline = plan_output_timeline(scan.timeline, target_fps=target_fps)
+    start_seconds = scan.timeline.pts[0] * video.time_base
+    input_start_seconds = input_start(info.format_name, info.start_seconds, start_seconds)
+    timeline, offset_ticks = place_at_offset(timeline, start_seconds - input_start_seconds)
+    output_pixels = colour.target.width * colour.target.height
+    used = used_frames(timeline)
+    cuts = cut_segments(
+        used,
+        keyframes=_keyframe_cuts(used, scan),
+        max_ticks=max(1, floor(segment_seconds * timeline.timescale)),
+        max_frames=min(MAX_SEGMENT_FRAMES, max(1, segment_max_output_pixels // output_pixels)),
+    )
+    by_pts = any(name in SEEKS_BY_PTS for name in info.format_name.split(","))
+    segments = _make_segments(cuts, used=used, scan=scan, timeline=timeline, seeks_by_pts=by_pts)
+    warnings = list(scan.warnings)
+    if colour.drops_alpha:
+        warnings.append(ALPHA_WARNING)
+    if video.field_order in INTERLACED_ORDERS:
+        warnings.append(INTERLACED_WARNING)
+    render = RenderPlan(
+        stream_index=video.index,
+        source=colour.source,
+        target=colour.target,
+        decoded_pix_fmts=colour.decoded_pix_fmts,
+        source_time_base=video.time_base,
+        seekable=scan.is_trusted,
+        tags=colour.tags,
+        codec=choose_codec(colour.target),
+        reorder=len(segments) == 1 or min(one.output_frames for one in segments) >= MIN_REORDERED_FRAMES,
+        sample_aspect_ratio=video.sample_aspect_ratio,
+        timescale=timeline.timescale,
+        total_ticks=timeline.end_tick,
+        offset_ticks=offset_ticks,
+        input_start_seconds=input_start_seconds,
+        frame_count=len(timeline.ticks),
+        source_frame_count=len(scan.timeline.pts),
+        frame_rate=target_fps or _average_rate(scan.timeline, video.frame_rate),
+        segment_count=len(segments),
+        warnings=tuple(warnings),
+    )
+    return render, segments
+
+
+def input_start(format_name: str, file_start: Fraction, video_start: Fraction) -> Fraction:
+    """The moment of the input, in seconds of its timestamps, that becomes 0 in the output.
+
+    `file_start`: the earliest timestamp of all streams, to the microsecond; `video_start`: the video's first, exactly.
+    """
+    if file_start < 0 and "matroska" in format_name.split(","):
+        # Matroska's own timestamps start at 0 at the earliest. What ffmpeg puts before that are samples with which a
+        # sound decoder warms up, and which nobody hears.
+        file_start = Fraction(0)
+    return video_start if video_start - file_start < MICROSECOND else file_start
+
+
+def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:
+    """The rate found when the file was examined, if the decoded frames bear it out but for rounded timestamps; else
+    their own: fewer may have been decoded, or some timestamps been missing.
+    """
+    count = len(timeline.pts)
+    if abs(count / examined - timeline.duration_seconds) <= 2 * timeline.time_base:
+        return examined
+    return count / timeline.duration_seconds
+
+
+def used_frames(timeline: OutputTimeline) -> UsedFrames:
+    """The source frames of which there is at least one output frame."""
+    numbers, starts, repeats = [], [], []
+    shown = 0
+    for number, count in enumerate(timeline.repeats):
+        if count:
+            numbers.append(number)
+            starts.append(timeline.ticks[shown])
+            repeats.append(count)
+            shown += count
+    if shown != len(timeline.ticks):
+        raise PermanentError(
+            "The video's frames could not be planned.", detail=f"{shown} != {len(timeline.ticks)}"
+        )
+    return UsedFrames(numbers=numbers, starts=starts, repeats=repeats, end_tick=timeline.end_tick)
+
+
+def cut_segments(used: UsedFrames, *, keyframes: Sequence[int], max_ticks: int, max_frames: int) -> list[int]:
+    """Where to cut: positions in `used`, from 0 to its length; each neighbouring pair is one segment.
+
+    A segment is as long as `max_ticks` and `max_frames` (output frames) allow; a position out of `keyframes` in its
+    second half ends it there, which saves decoding. What remains at the end is shared out so that no segment is
+    absurdly short. One source frame alone may be over the bounds.
+    """
+    count = len(used.numbers)
+    starts = [*used.starts, used.end_tick]
+    shown = [0]
+    for repeats in used.repeats:
+        shown.append(shown[-1] + repeats)
+
+    def load(start: int, stop: int) -> Fraction:
+        """How full a segment would be; up to 1 is allowed."""
+        return max(
+            Fraction(starts[stop] - starts[start], max_ticks),
+            Fraction(shown[stop] - shown[start], max_frames),
+        )
+
+    def furthest(start: int, limit: Fraction) -> int:
+        """The last cut that loads the segment with no more than `limit`, at least one frame on."""
+        by_time = bisect_right(starts, starts[start] + limit * max_ticks) - 1
+        by_frames = bisect_right(shown, shown[start] + limit * max_frames) - 1
+        return min(count, max(start + 1, min(by_time, by_frames)))
+
+    cuts = [0]
+    while cuts[-1] < count:
+        start = cuts[-1]
+        rest = load(start, count)
+        if rest <= 1:
+            stop = count
+        else:
+            stop = furthest(start, rest / 2 if rest < TAIL_SHARE else Fraction(1))
+            nearest = bisect_right(keyframes, stop) - 1
+            if (
+                nearest >= 0
+                and keyframes[nearest] > start
+                and load(start, keyframes[nearest]) >= KEYFRAME_WINDOW
+            ):
+                stop = keyframes[nearest]
+        cuts.append(stop)
+    return cuts
+
+
+def _keyframe_cuts(used: UsedFrames, scan: FrameScan) -> list[int]:
+    """Positions in `used` before which there is a keyframe that no earlier used frame needs to be decoded past."""
+    positions = []
+    pts = scan.timeline.pts
+    at = 0
+    times = [keyframe[0] for keyframe in scan.keyframes]
+    for position in range(1, len(used.numbers)):
+        before, here = pts[used.numbers[position - 1]], pts[used.numbers[position]]
+        at = bisect_right(times, before, lo=at)
+        if at < len(times) and times[at] <= here:
+            positions.append(position)
+    return positions
+
+
+def _make_segments(
+    cuts: Sequence[int], *, used: UsedFrames, scan: FrameScan, timeline: OutputTimeline, seeks_by_pts: bool
+) -> list[SegmentPlan]:
+    pts = scan.timeline.pts
+    key_times = [keyframe[0] for keyframe in scan.keyframes]
+    segments = []
+    shown = 0
+    for index, (start, stop) in enumerate(pairwise(cuts)):
+        first, last = used.numbers[start], used.numbers[stop - 1]
+        frames = sum(used.repeats[start:stop])
+        end_tick = used.starts[stop] if stop < len(used.starts) else used.end_tick
+        seeks = _seek_points(key_times, pts[first], time_base=scan.timeline.time_base)
+        segments.append(
+            SegmentPlan(
+                index=index,
+                first_frame=first,
+                first_pts=pts[first],
+                last_pts=pts[last],
+                seek_ticks=tuple(scan.keyframes[seek][0 if seeks_by_pts else 1] for seek in seeks),
+                repeats=tuple(timeline.repeats[first : last + 1]),
+                checksums=tuple(scan.checksums[first : last + 1]),
+                start_tick=used.starts[start],
+                runs=run_lengths([*timeline.ticks[shown : shown + frames], end_tick]),
+            )
+        )
+        shown += frames
+    return segments
+
+
+def run_lengths(ticks: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """(frames, duration of each) of runs of equal duration; the last tick is the end of the last frame."""
+    runs: list[tuple[int, int]] = []
+    for before, after in pairwise(ticks):
+        if runs and runs[-1][1] == after - before:
+            runs[-1] = (runs[-1][0] + 1, after - before)
+        else:
+            runs.append((1, after - before))
+    return tuple(runs)
+
+
+def _seek_points(key_times: Sequence[int], first_pts: int, *, time_base: Fraction) -> list[int]:
+    """Which keyframes to start decoding at: the last at or before the frame, and one well before that; none where that
+    is the file's first.
+    """
+    nearest = bisect_right(key_times, first_pts) - 1
+    if nearest <= 0:
+        return []
+    earlier = bisect_right(key_times, floor(key_times[nearest] - EARLIER_SEEK_SECONDS / time_base)) - 1
+    return [nearest, earlier] if earlier > 0 else [nearest]

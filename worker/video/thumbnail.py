@@ -1,0 +1,74 @@
+"""A small picture of the output, as JPEG."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from app.core.errors import FfmpegError
+from app.core.media.ffmpeg import MediaGate
+from worker.video.decoder import seconds_up
+from worker.video.plan import RenderPlan, SegmentPlan
+
+MAX_SIDE = 640
+# Most videos have left their opening black or title by then.
+POSITION = Fraction(1, 10)
+JPEG_QUALITY = 3  # ffmpeg's qscale: 2 is the best, 31 the worst
+
+
+def thumbnail_size(width: int, height: int, sample_aspect_ratio: Fraction) -> tuple[int, int]:
+    """Pixels of the thumbnail: square ones, as the video is shown, no side over MAX_SIDE and never enlarged."""
+    # The wider of the two is shrunk, so that neither direction is blown up.
+    shown_width = width * sample_aspect_ratio if sample_aspect_ratio < 1 else Fraction(width)
+    shown_height = height / sample_aspect_ratio if sample_aspect_ratio > 1 else Fraction(height)
+    factor = min(Fraction(1), MAX_SIDE / max(shown_width, shown_height))
+    return max(1, round(shown_width * factor)), max(1, round(shown_height * factor))
+
+
+def make_thumbnail(
+    gate: MediaGate,
+    video: Path,
+    destination: Path,
+    *,
+    render: RenderPlan,
+    segments: Sequence[SegmentPlan],
+    cancelled: Callable[[], bool],
+) -> None:
+    """Write the frame that is shown a tenth into the output to `destination`. Raises FfmpegError.
+
+    JPEG has BT.601 in the full range by definition: colours are converted to that.
+    """
+    tick = render.offset_ticks + _frame_at(segments, render.total_ticks * POSITION)
+    width, height = thumbnail_size(render.target.width, render.target.height, render.sample_aspect_ratio)
+    seek = seconds_up(Fraction(tick, render.timescale))
+    chain = (
+        f"settb=1/{render.timescale},trim=start_pts={tick}:end_pts={tick + 1},"
+        f"scale={width}:{height}:flags=area+accurate_rnd+full_chroma_int+full_chroma_inp"
+        ":out_color_matrix=bt601:out_range=pc,format=yuvj420p,setsar=1"
+    )
+    source = gate.input(video, copyts=None, noaccurate_seek=None, seek_timestamp=1, ss=seek)
+    stream = gate.output(
+        source["v:0"],
+        destination,
+        vf=chain,
+        fps_mode="passthrough",
+        vcodec="mjpeg",
+        color_range="pc",
+        f="mjpeg",
+        **{"q:v": JPEG_QUALITY, "frames:v": 1},
+    )
+    gate.run(stream, purpose="making the thumbnail", cancelled=cancelled)
+    if destination.stat().st_size == 0:
+        raise FfmpegError("The video program failed while making the thumbnail: there is no picture.")
+
+
+def _frame_at(segments: Sequence[SegmentPlan], tick: Fraction) -> int:
+    """The timestamp of the frame that is shown at `tick`."""
+    shown = 0
+    for segment in segments:
+        if segment.start_tick > tick:
+            break
+        for at in segment.output_ticks():
+            if segment.start_tick + at > tick:
+                break
+            shown = segment.start_tick + at
+    return shown

@@ -1,0 +1,161 @@
+"""Time, in integers: when each output frame is shown, which source frame it shows, and in what time base.
+
+Pure arithmetic on ticks. A source frame's timestamp is `pts`, in ticks of the source's time base; the output counts
+from 0 at the first frame, in ticks of `1/timescale` seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from math import floor, gcd
+
+# The concat demuxer counts the starts of files in microseconds: finer ticks would be rounded by it.
+MICROSECONDS = 1_000_000
+# Finer ticks than this do not fit MP4's 32-bit durations for long frames.
+MAX_TIMESCALE = 10_000_000
+# To shift a video by an offset that its own ticks do not hold, ticks at least as fine as this are taken.
+OFFSET_TIMESCALE = 90_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceTimeline:
+    """The frames of the source as decoded. `pts` strictly increases; `end_pts` is where the last frame ends."""
+
+    time_base: Fraction
+    pts: Sequence[int]
+    end_pts: int
+
+    @property
+    def duration_seconds(self) -> Fraction:
+        return (self.end_pts - self.pts[0]) * self.time_base
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputTimeline:
+    """`repeats[i]` output frames show source frame i, one after the other; 0 where it is not shown.
+
+    `ticks` are the timestamps of the output frames, `end_tick` is where the last one ends.
+    """
+
+    timescale: int
+    repeats: Sequence[int]
+    ticks: Sequence[int]
+    end_tick: int
+
+
+def plan_output_timeline(source: SourceTimeline, *, target_fps: Fraction | None) -> OutputTimeline:
+    """Each source frame once at its own time, or, with `target_fps`, the nearest source frame at each of its times."""
+    if target_fps is not None:
+        return _constant_rate(source, target_fps)
+    first = source.pts[0]
+    numerator = source.time_base.numerator
+    ticks = [(pts - first) * numerator for pts in source.pts]
+    end_tick = (source.end_pts - first) * numerator
+    timescale = source.time_base.denominator
+    if timescale > MICROSECONDS:
+        timescale, ticks, end_tick = _coarsen(timescale, ticks, end_tick)
+    return OutputTimeline(timescale=timescale, repeats=[1] * len(ticks), ticks=ticks, end_tick=end_tick)
+
+
+def frames_at_rate(duration_seconds: Fraction, target_fps: Fraction) -> int:
+    """How many frames at `target_fps` last as long as the input: to the nearest (halves up), at least one."""
+    return max(1, floor(duration_seconds * target_fps + Fraction(1, 2)))
+
+
+def nearest_frames(source: SourceTimeline, *, count: int, frame_rate: Fraction) -> list[int]:
+    """How often each source frame is shown when `count` frames at `frame_rate` each show the source frame whose
+    timestamp is nearest; of two as near, the earlier.
+    """
+    repeats = [0] * len(source.pts)
+    first = source.pts[0]
+    # Output frame i lies at i * step / unit ticks of the source, exactly.
+    step_ticks = 1 / (frame_rate * source.time_base)
+    step, unit = step_ticks.numerator, step_ticks.denominator
+    # Twice the time at which source frame k takes over from k - 1, in ticks.
+    turns = [(before - first) + (after - first) for before, after in pairwise(source.pts)]
+    current = 0
+    for index in range(count):
+        twice = 2 * index * step
+        while current < len(turns) and twice > turns[current] * unit:
+            current += 1
+        repeats[current] += 1
+    return repeats
+
+
+def _constant_rate(source: SourceTimeline, frame_rate: Fraction) -> OutputTimeline:
+    count = frames_at_rate(source.duration_seconds, frame_rate)
+    return OutputTimeline(
+        timescale=frame_rate.numerator,
+        repeats=nearest_frames(source, count=count, frame_rate=frame_rate),
+        ticks=range(0, count * frame_rate.denominator, frame_rate.denominator),
+        end_tick=count * frame_rate.denominator,
+    )
+
+
+def _coarsen(timescale: int, ticks: list[int], end_tick: int) -> tuple[int, list[int], int]:
+    """A coarser timescale that holds the ticks as exactly. Where even that is finer than MP4 can take (only ever seen
+    with Matroska in nanoseconds), to the nearest microsecond.
+    """
+    common = gcd(timescale, end_tick, *ticks)
+    timescale, end_tick = timescale // common, end_tick // common
+    ticks = [tick // common for tick in ticks]
+    if timescale <= MAX_TIMESCALE:
+        return timescale, ticks, end_tick
+    rounded = [_rescale(tick, timescale, MICROSECONDS) for tick in ticks]
+    # Frames closer than a microsecond would fall together.
+    for index in range(1, len(rounded)):
+        rounded[index] = max(rounded[index], rounded[index - 1] + 1)
+    return MICROSECONDS, rounded, max(_rescale(end_tick, timescale, MICROSECONDS), rounded[-1] + 1)
+
+
+def _rescale(tick: int, from_scale: int, to_scale: int) -> int:
+    return (2 * tick * to_scale + from_scale) // (2 * from_scale)
+
+
+def place_at_offset(timeline: OutputTimeline, offset_seconds: Fraction) -> tuple[OutputTimeline, int]:
+    """The timeline in ticks that hold `offset_seconds` (0 or more) too, and the offset in those ticks.
+
+    The ticks stay as they are where they hold it already; else they are divided, exactly where that stays coarse enough
+    for the join, else to 1/90000 s or finer, and the offset is rounded to them.
+    """
+    wanted = (offset_seconds * timeline.timescale).denominator
+    if timeline.timescale * wanted <= MICROSECONDS:
+        factor = wanted
+    else:
+        factor = max(1, -(-OFFSET_TIMESCALE // timeline.timescale))
+    finer = OutputTimeline(
+        timescale=timeline.timescale * factor,
+        repeats=timeline.repeats,
+        ticks=[tick * factor for tick in timeline.ticks] if factor > 1 else timeline.ticks,
+        end_tick=timeline.end_tick * factor,
+    )
+    return finer, round(offset_seconds * finer.timescale)
+
+
+def increasing_timestamps(pts: Sequence[int], *, nominal: int) -> tuple[list[int], bool]:
+    """Timestamps that strictly increase, and whether any had to be changed.
+
+    `pts` never decreases, as ffmpeg hands it over; `nominal` is the usual distance. Frames that share a timestamp (it
+    was missing, doubled, or went backwards) are spread evenly up to the next one that differs, `nominal` apart at most.
+    What precedes and follows keeps its time.
+    """
+    repaired = list(pts)
+    changed = False
+    start = 0
+    while start < len(repaired):
+        stop = start + 1
+        while stop < len(repaired) and pts[stop] <= repaired[start]:
+            stop += 1
+        count = stop - start
+        if count > 1:
+            changed = True
+            room = pts[stop] - repaired[start] if stop < len(repaired) else count * nominal
+            for index in range(1, count):
+                offset = min(index * nominal, index * room // count)
+                repaired[start + index] = max(repaired[start] + offset, repaired[start + index - 1] + 1)
+        # Too little room pushes the followers on, a tick at a time.
+        if stop < len(repaired) and repaired[stop] <= repaired[stop - 1]:
+            repaired[stop] = repaired[stop - 1] + 1
+        start = stop
+    return repaired, changed

@@ -1,0 +1,94 @@
+"""What becomes of the input's other streams: sound and subtitles that go along, and how; and what is left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.core.media.whitelists import is_decodable
+
+# Codecs that players of MP4 take. DTS, MP2 and the like MP4 could hold on paper.
+COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+COPIED_SUBTITLES = frozenset({"mov_text"})
+TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "text"})
+
+AAC_BITS_PER_SECOND_AND_CHANNEL = 96_000
+AAC_MAX_CHANNELS = 8
+
+SOUND_LEFT_OUT = "A sound track was left out: MP4 cannot hold it, and it cannot be converted."
+SUBTITLES_LEFT_OUT = (
+    "Subtitles stored as pictures, or in an unknown form, were left out: MP4 holds subtitles of text only."
+)
+VIDEO_LEFT_OUT = "The file has more than one video track; the others were left out."
+COVER_LEFT_OUT = "The cover picture was left out."
+ATTACHMENTS_LEFT_OUT = "Files attached to the video, such as fonts, were left out."
+SOUND_CONVERTED = "Sound was converted to AAC, because MP4 players do not take the input's."
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptTrack:
+    """A stream of the input that goes into the output. `channels`: of sound that is converted."""
+
+    index: int
+    kind: Literal["audio", "subtitle"]
+    is_copied: bool
+    channels: int = 0
+
+    def options(self, number: int) -> dict[str, Any]:
+        """ffmpeg's options for it as the output's `number`-th stream of its kind."""
+        if self.kind == "subtitle":
+            return {f"c:s:{number}": "copy" if self.is_copied else "mov_text"}
+        if self.is_copied:
+            return {f"c:a:{number}": "copy"}
+        channels = min(max(self.channels, 1), AAC_MAX_CHANNELS)
+        return {
+            f"c:a:{number}": "aac",
+            f"b:a:{number}": channels * AAC_BITS_PER_SECOND_AND_CHANNEL,
+            f"ac:a:{number}": channels,
+            # Gaps in the timestamps become silence: an encoder would close them, and the rest would come too early.
+            f"filter:a:{number}": "aresample=async=1",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackChoice:
+    tracks: tuple[KeptTrack, ...]
+    warnings: tuple[str, ...]
+
+
+def choose_tracks(streams: Sequence[dict[str, Any]], *, video_index: int) -> TrackChoice:
+    """Decide on the streams that ffprobe lists (`index`, `codec_type`, `codec_name`, `channels`, `disposition`)."""
+    tracks: list[KeptTrack] = []
+    warnings: dict[str, None] = {}
+    for stream in streams:
+        index, kind, codec = int(stream["index"]), stream.get("codec_type"), stream.get("codec_name")
+        if index == video_index:
+            continue
+        if kind == "audio":
+            if codec in COPIED_SOUND:
+                tracks.append(
+                    KeptTrack(index=index, kind="audio", is_copied=True, channels=_channels(stream))
+                )
+            elif is_decodable(codec):
+                tracks.append(
+                    KeptTrack(index=index, kind="audio", is_copied=False, channels=_channels(stream))
+                )
+                warnings[SOUND_CONVERTED] = None
+            else:
+                warnings[SOUND_LEFT_OUT] = None
+        elif kind == "subtitle":
+            if codec in COPIED_SUBTITLES or (codec in TEXT_SUBTITLES and is_decodable(codec)):
+                is_copied = codec in COPIED_SUBTITLES
+                tracks.append(KeptTrack(index=index, kind="subtitle", is_copied=is_copied))
+            else:
+                warnings[SUBTITLES_LEFT_OUT] = None
+        elif kind == "video":
+            is_cover = stream.get("disposition", {}).get("attached_pic") == 1
+            warnings[COVER_LEFT_OUT if is_cover else VIDEO_LEFT_OUT] = None
+        elif kind == "attachment":
+            warnings[ATTACHMENTS_LEFT_OUT] = None
+    return TrackChoice(tracks=tuple(tracks), warnings=tuple(warnings))
+
+
+def _channels(stream: dict[str, Any]) -> int:
+    channels = stream.get("channels", 2)
+    return channels if isinstance(channels, int) else 2
