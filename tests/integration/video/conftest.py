@@ -216,7 +216,7 @@ def planned(gate: MediaGate) -> Callable[..., tuple[MediaInfo, RenderPlan, list[
         path: Path,
         *,
         target_fps: Fraction | None = None,
-        segment_seconds: Fraction = Fraction(1, 2),
+        segment_seconds: Fraction = Fraction(10),
         segment_max_output_pixels: int = 500_000_000,
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
         info = probe_video(gate, path, limits=MediaLimits.from_settings(Settings()))

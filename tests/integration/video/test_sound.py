@@ -107,7 +107,7 @@ def test_click_stays_on_its_frame(
 ) -> None:
     name, before_picture, before_sound, options, codec, tolerance = SOUNDS[kind]
     source = sounding(name, before_picture, before_sound, options)
-    result = rendered(source, segment_seconds=Fraction(4, 5), quality="high")
+    result = rendered(source, quality="high")
     assert [stream["codec_name"] for stream in result.all_streams] == ["h264", codec]
     before, after = sound_after_frame(source), sound_after_frame(result.output)
     assert abs(_lag(after, before)) <= tolerance
