@@ -245,9 +245,9 @@ def test_warming_up_needs_no_frames_and_changes_no_result():
 
 
 @pytest.mark.parametrize("engine_id", ["regen-4x-lite", "regen-4x"])
-def test_the_constructor_makes_what_a_worker_needs(engine_id, weights_directory, crop):
+def test_the_constructor_makes_what_a_worker_needs(engine_id, weights_directory, crop_pixels):
     """A film's frame is enlarged faithfully: averaged back over 4 x 4 it is nearly the picture it was."""
-    rows, columns = crop.shape[:2]
+    rows, columns = crop_pixels.shape[:2]
     source = FrameFormat(width=columns, height=rows, layout="yuv444")
     upscaler = make_upscaler(
         engine_id=engine_id,
@@ -258,11 +258,11 @@ def test_the_constructor_makes_what_a_worker_needs(engine_id, weights_directory,
         precision="fp32",
     )
     assert (upscaler.engine.id, upscaler.device, upscaler.precision) == (engine_id, CPU, "fp32")
-    frame = source.join([crop[:, :, 1], np.full((rows, columns), 128), np.full((rows, columns), 128)])
+    frame = source.join([crop_pixels[:, :, 1], np.full((rows, columns), 128), np.full((rows, columns), 128)])
     (result,) = upscaler.upscale([frame])
     luma = source.enlarged(4).split(result)[0].astype(float)
     small = luma.reshape(rows, 4, columns, 4).mean(axis=(1, 3))
-    assert np.corrcoef(small.ravel(), crop[:, :, 1].clip(16, 235).ravel())[0, 1] > 0.97
+    assert np.corrcoef(small.ravel(), crop_pixels[:, :, 1].clip(16, 235).ravel())[0, 1] > 0.97
     assert np.abs(np.diff(luma, axis=1)).mean() > 0.1
 
 

@@ -1,3 +1,5 @@
+"""The engines' weights, converted once, and crops of real films."""
+
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from models.catalog import ENGINES
 from models.weights import ensure_weights
 
-CROPS = Path(__file__).parents[1] / "models" / "crops"
+CROPS = Path(__file__).parent / "models" / "crops"
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +20,6 @@ def weights_directory(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", params=["bunny-64x48", "webb-47x35"])
-def crop(request):
+def crop_pixels(request):
     """rows x columns x 3 uint8, RGB, from a real film."""
     return np.load(CROPS / f"{request.param}.npy")
