@@ -13,7 +13,7 @@ from celery.exceptions import SecurityWarning
 from celery.worker import state
 
 from app.core.database import Database
-from app.core.media.ffmpeg import MediaGate, RunLimits, find_programs
+from app.core.media.gates import work_gate
 from app.core.media.limits import MediaLimits
 from app.core.queue import WORK_QUEUE, WORK_TASK, make_celery, wake_workers
 from app.core.secrets import Secrets
@@ -40,14 +40,6 @@ def run_worker(settings: Settings) -> int:
     """
     database = Database(settings.resolved_database_url)
     storage = open_storage(settings, Secrets.load(settings))
-    gate = MediaGate(
-        programs=find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe),
-        limits=RunLimits(
-            wall_seconds=settings.ffmpeg_timeout_seconds,
-            memory_bytes=settings.ffmpeg_memory_bytes,
-            max_pixels=settings.max_input_pixels,
-        ),
-    )
     ledger = WorkLedger(
         database=database,
         worker=f"{socket.gethostname()}-{os.getpid()}",
@@ -74,7 +66,7 @@ def run_worker(settings: Settings) -> int:
             ledger=ledger,
             storage=storage,
             workspace=workspace,
-            gate=gate,
+            gate=work_gate(settings),
             limits=MediaLimits.from_settings(settings),
             networks=networks,
             give_up=_give_up,

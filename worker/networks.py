@@ -13,6 +13,10 @@ from worker.inference.frames import FrameFormat
 from worker.inference.precision import choose_device, choose_precision
 from worker.inference.upscaler import Frame, Upscaler, make_upscaler
 
+# Half a percent of a data-centre GPU; a twentieth of two cores of a server's CPU.
+SLOWEST_GPU_MFLOP_PER_SECOND = 1e6
+SLOWEST_CPU_MFLOP_PER_SECOND = 1e4
+
 
 class Networks:
     """Holds one upscaler: a device's memory is for one network at a time."""
@@ -62,6 +66,15 @@ class TypedUpscaler:
     @property
     def batch_size(self) -> int:
         return self._upscaler.batch_size
+
+    @property
+    def longest_batch_seconds(self) -> float:
+        """What one batch takes on a machine slower than any that is worth waiting for."""
+        upscaler = self._upscaler
+        pixels = upscaler.source.width * upscaler.source.height * upscaler.batch_size
+        on_cpu = upscaler.device.type == "cpu"
+        slowest = SLOWEST_CPU_MFLOP_PER_SECOND if on_cpu else SLOWEST_GPU_MFLOP_PER_SECOND
+        return pixels * upscaler.engine.mflop_per_input_pixel / slowest
 
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
         """As Upscaler.upscale. Raises TransientError when memory ran out for good."""

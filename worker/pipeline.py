@@ -48,6 +48,10 @@ class FrameUpscaler(Protocol):
     @property
     def batch_size(self) -> int: ...
 
+    @property
+    def longest_batch_seconds(self) -> float:
+        """More than one call can take when all is well: the watchdog is that much more patient."""
+
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]: ...
 
 
@@ -71,8 +75,8 @@ def run_segment(
     far, in this thread. `cancelled` is asked several times a second, in another thread; `on_stall`: see Watch.
 
     Raises PermanentError when the input's frames cannot be read as planned, PipelineStalled when no frame moved for
-    `stall_seconds`, LeaseLost when `cancelled` said so, ConfigurationError when ffmpeg lacks the encoder, FfmpegError
-    when ffmpeg fails otherwise, and whatever the upscaler raises.
+    `stall_seconds` and the longest batch, LeaseLost when `cancelled` said so, ConfigurationError when ffmpeg lacks the
+    encoder, FfmpegError when ffmpeg fails otherwise, and whatever the upscaler raises.
     """
     part = destination.with_name(f"{destination.name}.part")
     most_done = 0
@@ -84,7 +88,8 @@ def run_segment(
             on_frame(done)
 
     def attempt(point: DecodePoint, *, verify: bool) -> None:
-        with Watch(cancelled=cancelled, stall_seconds=stall_seconds, on_stall=on_stall) as watch:
+        patience_seconds = stall_seconds + upscaler.longest_batch_seconds
+        with Watch(cancelled=cancelled, stall_seconds=patience_seconds, on_stall=on_stall) as watch:
             stream = _SegmentRun(
                 gate=gate, render=render, segment=segment, upscaler=upscaler, watch=watch, on_frame=report
             )

@@ -14,7 +14,8 @@ from celery import Celery
 from app.api.multipart import SPOOL_PREFIX
 from app.api.rate_limit import RateLimit
 from app.core.database import Database
-from app.core.media.ffmpeg import MediaGate, RunLimits, find_programs
+from app.core.media.ffmpeg import MediaGate
+from app.core.media.gates import upload_gate
 from app.core.media.limits import MediaLimits
 from app.core.queue import make_celery
 from app.core.secrets import Secrets
@@ -57,14 +58,7 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
             database=database,
             storage=open_storage(settings, secrets),
             secrets=secrets,
-            gate=MediaGate(
-                programs=find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe),
-                limits=RunLimits(
-                    wall_seconds=settings.probe_timeout_seconds,
-                    memory_bytes=settings.probe_memory_bytes,
-                    max_pixels=settings.max_input_pixels,
-                ),
-            ),
+            gate=upload_gate(settings),
             limits=MediaLimits.from_settings(settings),
             celery=celery,
             rate_limit=rate_limit,

@@ -4,15 +4,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from app.core.errors import ConfigurationError
-from app.core.media.ffmpeg import MediaGate, RunLimits, find_programs
+from app.core.media.gates import work_gate
 from app.core.media.info import MediaInfo
 from app.core.media.limits import MediaLimits, check_output
 from app.core.media.probe import probe_video
 from app.core.settings import Settings
 from models.catalog import ENGINES
-from models.errors import WeightsError
-from worker.inference.errors import InferenceError
 from worker.local import LocalProgress, RenderOptions, upscale_file
 from worker.networks import Networks
 from worker.video.muxer import FinishedVideo
@@ -34,39 +31,29 @@ def render_locally(
     Raises errors of our tree alone, with sentences for the user.
     """
     limits = MediaLimits.from_settings(settings)
-    gate = MediaGate(
-        programs=find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe),
-        limits=RunLimits(
-            wall_seconds=settings.ffmpeg_timeout_seconds,
-            memory_bytes=settings.ffmpeg_memory_bytes,
-            max_pixels=settings.max_input_pixels,
-        ),
-    )
+    gate = work_gate(settings)
     scale = ENGINES[engine_id].scale
     info = probe_video(gate, source, limits=limits)
     check_output(info.video, scale=scale, target_fps=target_fps, limits=limits)
     networks = Networks(settings)
-    try:
-        finished = upscale_file(
-            gate=gate,
-            source=source,
-            info=info,
-            destination=destination,
-            options=RenderOptions(
-                scale=scale,
-                target_fps=target_fps,
-                quality=settings.quality,
-                segment_seconds=settings.segment_seconds,
-                segment_max_output_pixels=settings.segment_max_output_pixels,
-                stall_seconds=settings.stall_seconds,
-            ),
-            make_upscaler=lambda plan: networks.upscaler(
-                engine_id=engine_id, source=plan.source, target=plan.target
-            ),
-            work_directory=work_directory,
-            on_progress=on_progress,
-            cancelled=cancelled,
-        )
-    except (WeightsError, InferenceError) as error:
-        raise ConfigurationError(str(error)) from error
+    finished = upscale_file(
+        gate=gate,
+        source=source,
+        info=info,
+        destination=destination,
+        options=RenderOptions(
+            scale=scale,
+            target_fps=target_fps,
+            quality=settings.quality,
+            segment_seconds=settings.segment_seconds,
+            segment_max_output_pixels=settings.segment_max_output_pixels,
+            stall_seconds=settings.stall_seconds,
+        ),
+        make_upscaler=lambda plan: networks.upscaler(
+            engine_id=engine_id, source=plan.source, target=plan.target
+        ),
+        work_directory=work_directory,
+        on_progress=on_progress,
+        cancelled=cancelled,
+    )
     return info, finished

@@ -100,7 +100,10 @@ class Settings(BaseSettings):
         30.0, ge=2, description="How long work stays with a worker that is not heard of."
     )
     stall_seconds: float = Field(
-        900.0, gt=0, description="How long a worker waits for the next frame before it gives the work back."
+        300.0,
+        gt=0,
+        description="How long a worker waits for the next frame before it gives the work back, beyond what the network "
+        "may take for it on a slow device.",
     )
     max_attempts: int = Field(
         3, ge=1, description="How often a piece of work may fail before its render fails."
@@ -126,7 +129,7 @@ class Settings(BaseSettings):
     # The API
     url_lifetime_seconds: int = Field(24 * 3600, gt=0, description="How long signed URLs are valid.")
     rate_limit: str | None = Field(
-        None, description="Requests a key may make, as `100/minute`. Unset: no limit."
+        None, description="Requests a user may make, as `100/minute`. Unset: no limit."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")

@@ -28,6 +28,8 @@ Plane = NDArray[Any]
 class NearestNeighbour:
     """Enlarges by repeating samples, exactly, in the source's own samples wherever the target has them too."""
 
+    longest_batch_seconds = 0.0
+
     def __init__(self, source: FrameFormat, target: FrameFormat, *, batch_size: int = 3) -> None:
         self.source, self.target, self.batch_size = source, target, batch_size
         self.frames_seen = 0

@@ -20,6 +20,7 @@ from worker.video.plan import RenderPlan
 
 class GrayNetwork:
     batch_size = 1
+    longest_batch_seconds = 0.0
 
     def __init__(self, render: RenderPlan) -> None:
         self._frame = np.full(render.target.frame_bytes, 128, np.uint8)

@@ -30,6 +30,7 @@ class Network:
     """Gray frames of the right size; `before` is called before each batch with the number of frames so far."""
 
     batch_size = 2
+    longest_batch_seconds = 0.0
 
     def __init__(self, target_bytes: int, before: Callable[[int], None] = lambda done: None) -> None:
         self.done = 0

@@ -143,7 +143,9 @@ def test_convolutions_are_laid_out_channels_last(engine_id, weights_directory):
 
 
 @pytest.mark.parametrize(("engine_id", "reduced"), [("regen-4x-lite", "bf16"), ("regen-4x", "mixed")])
-def test_reduced_precision_stays_within_50_db_of_fp32_on_film(engine_id, reduced, crop_pixels, weights_directory):
+def test_reduced_precision_stays_within_50_db_of_fp32_on_film(
+    engine_id, reduced, crop_pixels, weights_directory
+):
     network = load_network(engine_id, weights_directory=weights_directory)
     image = torch.from_numpy(crop_pixels).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():

@@ -1,0 +1,66 @@
+"""The upscaler that a worker holds: made once for what follows each other, its errors of our tree."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.core.errors import ConfigurationError, TransientError
+from app.core.settings import Settings
+from worker.inference.errors import InsufficientMemory
+from worker.inference.frames import FrameFormat
+from worker.inference.upscaler import Upscaler
+from worker.networks import Networks
+
+SMALL = FrameFormat(width=16, height=12)
+LARGE = FrameFormat(width=4096, height=2304)
+
+
+def networks(tmp_path: Path, **settings: object) -> Networks:
+    return Networks(Settings(data_dir=tmp_path, device="cpu", stand_in_network=True, **settings))
+
+
+def test_frames_are_enlarged(tmp_path: Path) -> None:
+    upscaler = networks(tmp_path).upscaler(engine_id="regen-4x", source=SMALL, target=SMALL.enlarged(4))
+    frame = np.full(SMALL.frame_bytes, 128, np.uint8)
+    (result,) = upscaler.upscale([frame])
+    assert result.shape == (SMALL.enlarged(4).frame_bytes,)
+    assert set(result) == {128}
+
+
+@pytest.mark.parametrize("wrong", [{"device": "cuda:99"}, {"precision": "fp16"}])
+def test_a_machine_that_cannot_do_as_set_is_found_out_before_any_work(
+    tmp_path: Path, wrong: dict[str, str]
+) -> None:
+    settings = {"data_dir": tmp_path, "device": "cpu", "stand_in_network": True, **wrong}
+    with pytest.raises(ConfigurationError):
+        Networks(Settings(**settings)).check()
+
+
+def test_weights_that_cannot_be_used_are_found_out_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("not a folder")
+    settings = Settings(data_dir=tmp_path, weights_dir=tmp_path / "weights", device="cpu")
+    with pytest.raises(ConfigurationError):
+        Networks(settings).check()
+
+
+def test_memory_that_does_not_suffice_is_worth_another_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(self: Upscaler, frames: object) -> list[object]:
+        raise InsufficientMemory("no room")
+
+    monkeypatch.setattr(Upscaler, "upscale", exhausted)
+    upscaler = networks(tmp_path).upscaler(engine_id="regen-4x", source=SMALL, target=SMALL.enlarged(4))
+    with pytest.raises(TransientError):
+        upscaler.upscale([np.zeros(SMALL.frame_bytes, np.uint8)])
+
+
+def test_the_watchdog_waits_longer_for_more_work(tmp_path: Path) -> None:
+    def patience(engine_id: str, source: FrameFormat) -> float:
+        own = networks(tmp_path).upscaler(engine_id=engine_id, source=source, target=source.enlarged(4))
+        return own.longest_batch_seconds
+
+    assert patience("regen-4x-lite", SMALL) < 1
+    # At 165 GFLOP/s such a frame is half an hour's work.
+    assert patience("regen-4x", LARGE) > 1800
