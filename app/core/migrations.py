@@ -66,7 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
             upgrade(database)
             if options.command == "revision":
                 with database.engine.begin() as connection:
-                    command.revision(_config(connection), message=options.message, autogenerate=True)
+                    config = _config(connection)
+                    number = sum(1 for _script in ScriptDirectory.from_config(config).walk_revisions()) + 1
+                    command.revision(
+                        config, message=options.message, autogenerate=True, rev_id=f"{number:04d}"
+                    )
                 return 0
             differences = drift(database)
         finally:

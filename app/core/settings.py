@@ -8,14 +8,25 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import SecretsSettingsSource
+
+from app.core.statuses import WorkQueue
 
 GIB = 1024**3
 MIB = 1024**2
+DEFAULT_SECRETS_DIR = "/run/secrets"
 
 PositiveFraction = Annotated[Fraction, BeforeValidator(lambda value: Fraction(str(value))), Field(gt=0)]
+QueueList = Annotated[
+    tuple[WorkQueue, ...],
+    NoDecode,
+    BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value),
+    Field(min_length=1),
+]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 
 
@@ -28,7 +39,11 @@ def _default_weights_dir(settings: dict[str, Any]) -> Path:
 
 
 class Settings(BaseSettings):
-    """All settings. Each field's description is what `docs/settings.md` says of it."""
+    """All settings. Each field's description is what `docs/settings.md` says of it.
+
+    A setting may also be a file named as its variable in lower case (`regen_secret_key`) in the directory that
+    REGEN_SECRETS_DIR names, else in `/run/secrets`, where containers find their secrets. The variable wins.
+    """
 
     model_config = SettingsConfigDict(env_prefix="REGEN_", extra="ignore", frozen=True)
 
@@ -43,13 +58,62 @@ class Settings(BaseSettings):
         "such folder, what `scripts/setup` converted. Weights that are missing are converted on first use.",
     )
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the database. Unset: SQLite in the data directory."
+        None,
+        description="Where the database is: `postgresql://user@host:5432/name`. Unset: SQLite in the data directory.",
+    )
+    database_password: SecretStr | None = Field(
+        None, description="The password for `REGEN_DATABASE_URL`, when it does not stand there."
+    )
+    database_pool_size: int = Field(
+        5, ge=1, description="Connections to PostgreSQL that one process keeps open."
+    )
+    database_pool_overflow: int = Field(
+        15, ge=0, description="Connections beyond these that it opens while it is busy."
+    )
+    database_pool_timeout_seconds: float = Field(
+        10.0, gt=0, description="Longest that a request waits for a free connection; then it is answered 503."
     )
     broker_url: str | None = Field(
         None,
-        description="Celery broker URL. Unset: the embedded Valkey that `regen serve` starts on a unix socket.",
+        description="Where Redis or Valkey is: `redis://host:6379/0`, with TLS `rediss://`. Unset: the embedded Valkey "
+        "that `regen serve` starts on a unix socket.",
     )
-    storage: Literal["local"] = Field("local", description="Where videos lie: `local` is the data directory.")
+    broker_password: SecretStr | None = Field(
+        None, description="The password for `REGEN_BROKER_URL`, when it does not stand there."
+    )
+    storage: Literal["local", "s3"] = Field(
+        "local",
+        description="Where videos lie: `local` is the data directory, `s3` a bucket of any S3-compatible server.",
+    )
+    s3_bucket: str | None = Field(None, description="The bucket, which must exist.")
+    s3_prefix: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*$",
+        description="What all keys in the bucket start with, such as `regen/`.",
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="Where the S3 server is, as servers and workers reach it. Unset: AWS."
+    )
+    s3_public_endpoint_url: str | None = Field(
+        None, description="Where clients reach it: signed URLs point there. Unset: the same address."
+    )
+    s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Whether the bucket stands in the path or in the host name. `auto`: in the path for an endpoint of "
+        "your own, in the host name for AWS.",
+    )
+    s3_access_key: SecretStr | None = Field(
+        None,
+        description="Access key. Unset: what boto3 finds (its environment variables, profiles, the machine's role).",
+    )
+    s3_secret_key: SecretStr | None = Field(None, description="Secret key of that access key.")
+    s3_session_token: SecretStr | None = Field(
+        None, description="Session token of temporary credentials; signed URLs end with it."
+    )
+    s3_ca_file: Path | None = Field(
+        None, description="Certificates (PEM) that vouch for the S3 server. Unset: the usual authorities."
+    )
     public_url: str | None = Field(
         None,
         description="Address under which clients reach the API, for signed URLs. "
@@ -111,6 +175,11 @@ class Settings(BaseSettings):
     device: str = Field(
         "auto", description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..."
     )
+    queues: QueueList = Field(
+        (WorkQueue.CPU, WorkQueue.GPU),
+        description="What a worker does: `gpu` upscales segments, `cpu` reads videos and puts results together; "
+        "`cpu,gpu` both.",
+    )
     precision: Literal["auto", "fp32", "fp16", "bf16", "mixed"] = Field(
         "auto",
         description="Arithmetic of the networks. `auto`: the fastest that stays 50 dB or more from fp32.",
@@ -134,6 +203,37 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
 
+    # What to watch
+    metrics_token: SecretStr | None = Field(
+        None,
+        description="What Prometheus must send to read the API's `/metrics`, as `Authorization: Bearer <token>`. "
+        "Unset: anyone who reaches it may.",
+    )
+    worker_metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of a worker's own `/metrics`; of several workers started at once, the first one's. "
+        "Unset: none.",
+    )
+    worker_metrics_host: str = Field(
+        "127.0.0.1", description="Address that a worker's `/metrics` listens on."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        directory = Path(os.environ.get("REGEN_SECRETS_DIR", DEFAULT_SECRETS_DIR))
+        if not directory.is_dir():
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=directory)
+
     @property
     def root(self) -> Path:
         """The data directory, absolute."""
@@ -141,7 +241,11 @@ class Settings(BaseSettings):
 
     @property
     def resolved_database_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.root / 'regen.db'}"
+        if self.database_url is None:
+            return f"sqlite:///{self.root / 'regen.db'}"
+        url = _with_password(self.database_url, self.database_password)
+        scheme, separator, rest = url.partition("://")
+        return ("postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme) + separator + rest
 
     @property
     def broker_socket(self) -> Path:
@@ -152,7 +256,9 @@ class Settings(BaseSettings):
 
     @property
     def resolved_broker_url(self) -> str:
-        return self.broker_url or f"redis+socket://{self.broker_socket}"
+        if self.broker_url is None:
+            return f"redis+socket://{self.broker_socket}"
+        return _with_password(self.broker_url, self.broker_password)
 
     @property
     def storage_dir(self) -> Path:
@@ -167,6 +273,16 @@ class Settings(BaseSettings):
     def work_dir(self) -> Path:
         """Private directories of jobs, and fetched inputs."""
         return self.root / "work"
+
+
+def _with_password(url: str, password: SecretStr | None) -> str:
+    """The URL with that password, unless it has one already."""
+    parts = urlsplit(url)
+    if password is None or parts.password is not None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    user = f"{parts.username or ''}:{quote(password.get_secret_value(), safe='')}"
+    return parts._replace(netloc=f"{user}@{host}").geturl()
 
 
 @lru_cache(maxsize=1)

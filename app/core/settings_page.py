@@ -48,6 +48,8 @@ def _default(name: str, field: FieldInfo) -> str:
         return "unset"
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, tuple):
+        value = ",".join(str(part) for part in value)
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, int) and name.endswith("_bytes"):

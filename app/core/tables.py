@@ -112,6 +112,7 @@ class Render(Table):
     `work_lease_expires_at` is set while a worker holds such a claim. `failures` counts failed attempts at the
     present step and starts again with the next. `input_*` and `output_*` are the facts that the API shows:
     expected ones at first, measured ones once the render is prepared and completed. `plan` is the worker's own.
+    `request_id` is that of the request that asked for the render, so that its lines in all logs can be found.
     """
 
     __tablename__ = "renders"
@@ -143,6 +144,7 @@ class Render(Table):
     plan: Mapped[str | None] = mapped_column(Text)
     output_key: Mapped[str | None] = mapped_column(String(200))
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))
+    request_id: Mapped[str | None] = mapped_column(String(64))
 
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)

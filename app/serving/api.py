@@ -23,6 +23,7 @@ class ApiServer(uvicorn.Server):
                 self._startup,
                 log_config=None,
                 lifespan="on",
+                loop="asyncio",
                 ws="none",
                 http=ErrorShapeProtocol,
                 server_header=False,
