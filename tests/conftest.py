@@ -1,0 +1,3 @@
+"""Servers that tests of several folders start."""
+
+pytest_plugins: list[str] = []
