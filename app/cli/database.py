@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli.reporting import DataDirectory, load_settings
-from app.core.errors import ConfigurationError
+from app.cli.reporting import EXIT_FAILURE, DataDirectory, load_settings
 
 if TYPE_CHECKING:
     from app.core.database import Database
     from app.core.settings import Settings
 
 db = typer.Typer(no_args_is_help=True, help="The database.")
-
-
-@db.callback()
-def _group() -> None:
-    # A Typer with one command would otherwise be that command.
-    return
 
 
 @db.command("upgrade")
@@ -31,12 +24,44 @@ def upgrade(data_dir: DataDirectory = None) -> None:
     from app.core import migrations
     from app.core.database import Database
 
-    database = Database(settings.resolved_database_url)
+    database = Database.from_settings(settings)
     try:
         migrations.upgrade(database)
+        typer.echo(_sentence(database))
     finally:
         database.close()
-    typer.echo("The database is at the newest migration.")
+
+
+@db.command("status")
+def status(data_dir: DataDirectory = None) -> None:
+    """Say which migration the database is at. The exit status is 1 when it lacks some."""
+    settings = load_settings(data_dir)
+    from app.core import migrations
+    from app.core.database import Database
+
+    database = Database.from_settings(settings)
+    try:
+        typer.echo(_sentence(database))
+        is_usable = migrations.position(database).is_usable
+    finally:
+        database.close()
+    if not is_usable:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _sentence(database: Database) -> str:
+    from app.core import migrations
+    from app.core.migrations import Position
+
+    revision = migrations.revision(database)
+    return {
+        Position.EMPTY: "The database is empty. Apply the migrations with: regen db upgrade",
+        Position.BEHIND: f"The database is at migration {revision} and lacks later ones. "
+        "Apply them with: regen db upgrade",
+        Position.HEAD: f"The database is at the newest migration, {revision}.",
+        Position.AHEAD: f"The database is at migration {revision}, of a later version than this one. "
+        "This one can use it.",
+    }[migrations.position(database)]
 
 
 @contextmanager
@@ -48,12 +73,11 @@ def open_database(settings: Settings) -> Iterator[Database]:
     from app.core import migrations
     from app.core.database import Database
 
-    database = Database(settings.resolved_database_url)
+    database = Database.from_settings(settings)
     try:
-        if not migrations.is_at_head(database):
-            if settings.database_url is not None:
-                raise ConfigurationError("The database lacks migrations. Apply them with: regen db upgrade")
+        if settings.database_url is None:
             migrations.upgrade(database)
+        migrations.require_usable(database)
         yield database
     finally:
         database.close()

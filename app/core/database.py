@@ -1,27 +1,26 @@
-"""The database: its engine, its sessions, and its clock.
+"""The database: its sessions, and its clock.
 
 SQLite and PostgreSQL behind one interface. On SQLite every writing session begins with BEGIN IMMEDIATE, so that it
-waits for its turn at the start and can never fail half-way through for want of the write lock.
+waits for its turn at the start and can never fail half-way through for want of the write lock. On PostgreSQL
+sessions are READ COMMITTED: what must not change between two statements is locked by its row.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DateTime, Engine, create_engine, event, make_url, text
+from sqlalchemy import DateTime, text
 from sqlalchemy.engine import Connection, Dialect
-from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-from app.core.errors import Unavailable
-
-BUSY_TIMEOUT_SECONDS = 30
+from app.core.database_engine import PoolLimits, make_engine
+from app.core.database_errors import told_to_clients, told_to_operators
+from app.core.settings import Settings
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -63,76 +62,61 @@ def _sqlite_now(element: database_now, compiler: SQLCompiler, **_: Any) -> str:
 
 @compiles(database_now, "postgresql")
 def _postgresql_now(element: database_now, compiler: SQLCompiler, **_: Any) -> str:
-    return f"(clock_timestamp() + interval '{element.plus_seconds:.3f} seconds')"
+    # Not now(), which is the transaction's start: it may have waited for a lock since.
+    return f"(statement_timestamp() + interval '{element.plus_seconds:.3f} seconds')"
 
 
 class Database:
-    """Sessions on one database. `read()` and `write()` are its only doors."""
+    """Sessions on one database. `read()` and `write()` are its doors; migrations have `connect()`."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.engine = _make_engine(url)
+    def __init__(self, url: str, *, pool: PoolLimits | None = None) -> None:
+        """Connects to nothing yet. Raises ConfigurationError for a URL that cannot be one of a database."""
+        self.engine = make_engine(url, pool or PoolLimits())
+        self._reader = self.engine.execution_options(postgresql_readonly=True)
         self._writer = self.engine.execution_options(regen_begin="BEGIN IMMEDIATE")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Database":
+        """The configured database."""
+        return cls(settings.resolved_database_url, pool=PoolLimits.from_settings(settings))
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for queries alone. Raises Unavailable when the database cannot be reached."""
-        with _unavailable_when_down(), Session(self.engine, expire_on_commit=False) as session:
+        with told_to_clients(), Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session in one transaction: committed on a clean exit, rolled back on an exception.
 
-        Raises Unavailable when the database cannot be reached or stays locked.
+        Raises Unavailable when the database cannot be reached, stays locked, or gave the transaction up.
         """
         with (
-            _unavailable_when_down(),
+            told_to_clients(),
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
 
+    @contextmanager
+    def connect(self, *, to_write: bool = False) -> Iterator[Connection]:
+        """A connection outside of any session, for who sets the database up.
+
+        Raises Unavailable or ConfigurationError with a sentence that says what the database answered.
+        """
+        engine = self._writer if to_write else self._reader
+        with told_to_operators(self.engine.url), engine.connect() as connection:
+            yield connection
+
     def check(self) -> None:
-        """Raise Unavailable when the database does not answer."""
-        with self.read() as session:
-            session.execute(text("SELECT 1"))
+        """Raise Unavailable when the database does not answer, ConfigurationError when it will not have us."""
+        with self.connect() as connection:
+            connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-@contextmanager
-def _unavailable_when_down() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        if error.connection_invalidated or isinstance(error, OperationalError):
-            raise Unavailable("The database cannot be reached just now.", detail=str(error)) from error
-        raise
-
-
-def _make_engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    path = make_url(url).database
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        # The driver must not open transactions of its own: the "begin" event below says how each one starts.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("regen_begin", "BEGIN"))
-
-    return engine

@@ -8,11 +8,16 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
 API_KEY_PREFIX = "regen_"
 ID_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_LENGTH = 16
+MUST_BE_SET = (
+    "REGEN_SECRET_KEY must be set when the database is a server, to the same on every machine. "
+    'Make one with: python3 -c "import secrets; print(secrets.token_hex(32))"'
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +29,15 @@ class Secrets:
 
     @classmethod
     def load(cls, settings: Settings) -> "Secrets":
-        """From `REGEN_SECRET_KEY`, else from the data directory's `secret` file, which is made when missing."""
+        """From `REGEN_SECRET_KEY`, else from the data directory's `secret` file, which is made when missing.
+
+        Raises ConfigurationError when there is no key and the database is a server: each machine would make a secret
+        of its own, and the keys made on one would be worth nothing on another.
+        """
         if settings.secret_key is not None:
             secret = settings.secret_key.get_secret_value().encode()
+        elif not settings.resolved_database_url.startswith("sqlite"):
+            raise ConfigurationError(MUST_BE_SET)
         else:
             secret = _read_or_make(settings.root / "secret")
         return cls(api_key_key=_derive(secret, b"api keys"), url_key=_derive(secret, b"signed urls"))
@@ -55,6 +66,11 @@ def _read_or_make(path: Path) -> bytes:
 def new_id() -> str:
     """An opaque identifier: 16 letters and digits, 95 random bits."""
     return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+def is_id(text: str) -> bool:
+    """Whether it can be one of `new_id`. Of what else clients send, a database may not even take the characters."""
+    return text.isascii() and text.isalnum()
 
 
 def new_api_key() -> str:

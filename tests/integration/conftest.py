@@ -1,9 +1,10 @@
-"""A migrated database with one user and one file."""
+"""A migrated database, SQLite and PostgreSQL in turn, with one user and one file."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from app.core import migrations
 from app.core.database import Database
 from app.core.media.limits import MediaLimits
 from app.core.repositories import accounts
+from app.core.repositories.work import ReadyUnits
 from app.core.secrets import new_id
 from app.core.services.renders import create_render
 from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
@@ -21,9 +23,19 @@ from models.catalog import DEFAULT_ENGINE, get_engine
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where `database` is: what a test finds out holds on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'regen.db'}"
+    url: str = request.getfixturevalue("migrated_postgres_url")
+    return url
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'regen.db'}")
+def database(database_url: str) -> Iterator[Database]:
+    """At the newest migration."""
+    database = Database(database_url)
     migrations.upgrade(database)
     yield database
     database.close()
@@ -31,9 +43,15 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def make_ledger(database: Database) -> Callable[..., WorkLedger]:
-    def make(worker: str = "worker-1", *, lease_seconds: float = 30.0, max_attempts: int = 3) -> WorkLedger:
+    def make(
+        worker: str = "worker-1", *, lease_seconds: float = 30.0, max_attempts: int = 3, **options: Any
+    ) -> WorkLedger:
         return WorkLedger(
-            database=database, worker=worker, lease_seconds=lease_seconds, max_attempts=max_attempts
+            database=database,
+            worker=worker,
+            lease_seconds=lease_seconds,
+            max_attempts=max_attempts,
+            **options,
         )
 
     return make
@@ -78,10 +96,10 @@ def add_render(database: Database, file: File) -> Callable[[], Render]:
 
 
 @pytest.fixture
-def prepare() -> Callable[..., int]:
+def prepare() -> Callable[..., ReadyUnits]:
     """Prepare the claimed render into that many segments of ten frames."""
 
-    def run(ledger: WorkLedger, claim: object, *, segments: int) -> int:
+    def run(ledger: WorkLedger, claim: object, *, segments: int) -> ReadyUnits:
         return ledger.prepared(
             claim,  # type: ignore[arg-type]
             plan="all of it",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.core.secrets import is_id
 from app.core.tables import ApiKey, User
 
 
@@ -46,7 +47,7 @@ def find_user_by_digest(session: Session, *, digest: str) -> User | None:
 
 
 def find_key(session: Session, *, key_id: str) -> ApiKey | None:
-    return session.get(ApiKey, key_id)
+    return session.get(ApiKey, key_id) if is_id(key_id) else None
 
 
 def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tuple[ApiKey, User]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
+from app.core.secrets import is_id
 from app.core.statuses import RenderStatus
 from app.core.tables import Render, Segment
 
@@ -19,6 +20,8 @@ class FramesDone:
 
 def find_render(session: Session, *, render_id: str, user_id: str) -> Render | None:
     """The user's own render of that id, with its file; another user's is not found."""
+    if not is_id(render_id):
+        return None
     query = (
         select(Render)
         .options(joinedload(Render.file))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import secrets
@@ -35,10 +36,12 @@ def authenticate(session: Session, *, key: str | None, keys: Secrets) -> User:
 
 
 def create_user(session: Session, *, name: str) -> User:
-    """Raises Conflict when there is a user of that name."""
-    if accounts.find_user(session, name=name) is not None:
-        raise Conflict(f"There is already a user named {name!r}.")
-    return accounts.add_user(session, user_id=secrets.new_id(), name=name)
+    """Raises Conflict when there is a user of that name, also when another transaction makes them just now."""
+    try:
+        with session.begin_nested():
+            return accounts.add_user(session, user_id=secrets.new_id(), name=name)
+    except IntegrityError as error:
+        raise Conflict(f"There is already a user named {name!r}.") from error
 
 
 def create_key(session: Session, *, user_name: str, key_name: str, keys: Secrets) -> NewKey:
@@ -59,10 +62,16 @@ def create_key(session: Session, *, user_name: str, key_name: str, keys: Secrets
 
 
 def create_first_key(session: Session, *, keys: Secrets) -> NewKey | None:
-    """A user named `default` with one key, when there is no user at all yet."""
+    """A user named `default` with one key, when there is no user at all yet.
+
+    Of several processes that start at once, one makes it; the others wait for that one's commit and get None.
+    """
     if accounts.has_users(session):
         return None
-    create_user(session, name="default")
+    try:
+        create_user(session, name="default")
+    except Conflict:
+        return None
     return create_key(session, user_name="default", key_name="first key", keys=keys)
 
 

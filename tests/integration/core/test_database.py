@@ -1,4 +1,4 @@
-"""Transactions, the clock and the migrations."""
+"""Transactions and the clock, on both databases."""
 
 import threading
 import time
@@ -6,32 +6,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, select, text
+from sqlalchemy import select, text
 
-from app.core import migrations
 from app.core.database import Database, database_now
-from app.core.errors import Unavailable
-from app.core.repositories import accounts
-from app.core.tables import Table, User
+from app.core.errors import ConfigurationError, Conflict, Unavailable
+from app.core.repositories import accounts, files, renders
+from app.core.services.accounts import create_user
+from app.core.tables import User
 
-
-def test_migrations_make_the_tables_and_take_them_away_again(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'regen.db'}")
-    assert not migrations.is_at_head(database)
-    migrations.upgrade(database)
-    migrations.upgrade(database)
-    assert migrations.is_at_head(database)
-    assert migrations.drift(database) == []
-    assert set(Table.metadata.tables) <= set(inspect(database.engine).get_table_names())
-    migrations.downgrade(database)
-    assert set(inspect(database.engine).get_table_names()) == {"alembic_version"}
-    database.close()
-
-
-def test_a_table_that_no_migration_made_counts_as_drift(database: Database) -> None:
-    with database.write() as session:
-        session.execute(text("CREATE TABLE stray (id INTEGER)"))
-    assert any("stray" in line for line in migrations.drift(database))
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def test_what_raises_is_rolled_back(database: Database) -> None:
@@ -42,6 +25,17 @@ def test_what_raises_is_rolled_back(database: Database) -> None:
         assert session.scalars(select(User)).all() == []
 
 
+def test_a_name_that_is_taken_leaves_the_rest_of_the_transaction_alone(database: Database) -> None:
+    with database.write() as session:
+        create_user(session, name="one")
+        with pytest.raises(Conflict, match="already a user named 'one'"):
+            create_user(session, name="one")
+        create_user(session, name="two")
+    with database.read() as session:
+        assert {user.name for user in session.scalars(select(User))} == {"one", "two"}
+
+
+@on_sqlite
 def test_writers_wait_for_each_other_and_lose_nothing(database: Database) -> None:
     """Each reads the count and writes the next: without BEGIN IMMEDIATE some of them would read the same."""
 
@@ -60,6 +54,7 @@ def test_writers_wait_for_each_other_and_lose_nothing(database: Database) -> Non
         assert {user.id for user in session.scalars(select(User))} == {str(number) for number in range(12)}
 
 
+@on_sqlite
 def test_commits_survive_a_power_cut(database: Database) -> None:
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -69,13 +64,44 @@ def test_commits_survive_a_power_cut(database: Database) -> None:
 
 def test_the_databases_clock_is_utc_and_takes_an_offset(database: Database) -> None:
     with database.read() as session:
-        now, later = session.execute(select(database_now(), database_now(plus_seconds=90.5))).one()
+        now, later, sooner = session.execute(
+            select(database_now(), database_now(plus_seconds=90.5), database_now(plus_seconds=-3600))
+        ).one()
     assert later - now == timedelta(seconds=90.5)
+    assert now - sooner == timedelta(hours=1)
     assert abs(now - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("strange", ["", "no-such-id", "\0", "a\0b", "\udcff", "١٢٣", "x" * 100_000])
+def test_an_id_that_cannot_be_one_is_not_found(database: Database, strange: str) -> None:
+    """What PostgreSQL's text cannot hold is asked for like anything else."""
+    with database.read() as session:
+        assert renders.find_render(session, render_id=strange, user_id="1") is None
+        assert files.find_file(session, file_id=strange, user_id="1") is None
+        assert accounts.find_key(session, key_id=strange) is None
 
 
 def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "regen.db").mkdir()
     database = Database(f"sqlite:///{tmp_path / 'regen.db'}")
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="unable to open database file"):
         database.check()
+    with pytest.raises(Unavailable), database.read() as session:
+        session.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://regen:hunter2@secret@127.0.0.1/regen",
+        "postgresql://regen:hunter2@127.0.0.1:port/regen",
+        "mysql://regen:hunter2@127.0.0.1/regen",
+        "hunter2",
+        "",
+    ],
+)
+def test_what_is_no_database_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="must look like postgresql://") as refusal:
+        Database(url)
+    assert "hunter2" not in f"{refusal.value} {refusal.value.detail}"
+    assert refusal.value.__cause__ is None

@@ -4,8 +4,10 @@ import stat
 import threading
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
+from app.core.errors import ConfigurationError
 from app.core.secrets import Secrets, api_key_digest, new_api_key, new_id
 from app.core.settings import Settings
 
@@ -29,6 +31,17 @@ def test_processes_that_start_at_once_agree_on_the_secret(tmp_path: Path) -> Non
         thread.join()
     assert all(keys == found[0] for keys in found)
     assert len(found) == 8
+
+
+def test_a_database_that_others_use_too_needs_a_secret_that_they_know(tmp_path: Path) -> None:
+    url = "postgresql://regen@database/regen"
+    with pytest.raises(
+        ConfigurationError, match=r"REGEN_SECRET_KEY must be set .* Make one with: python3 -c"
+    ):
+        Secrets.load(Settings(data_dir=tmp_path, database_url=url))
+    assert not (tmp_path / "secret").exists()
+    Secrets.load(Settings(data_dir=tmp_path, database_url=url, secret_key=SecretStr("x" * 32)))
+    Secrets.load(Settings(data_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/own.db"))
 
 
 def test_purposes_have_keys_of_their_own_and_none_is_shown() -> None:
