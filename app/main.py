@@ -1,14 +1,19 @@
 """The API process."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from app.api.errors import add_error_handlers
+from app.api.metrics import HttpMetrics
 from app.api.middleware import ErrorBoundary, LingeringClose
+from app.api.observation import Observation
 from app.api.resources import open_resources
-from app.api.routes import engines, files, health, renders, stored, upscale
+from app.api.routes import engines, files, health, metrics, renders, stored, upscale
+from app.api.watch import Watch
+from app.core.logs import drop_query
 from app.core.settings import Settings, get_settings
 
 
@@ -21,8 +26,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Our own server writes no access lines beside ours; whoever runs the application otherwise may.
+        logging.getLogger("uvicorn.access").addFilter(drop_query)
         with open_resources(settings or get_settings()) as resources:
             app.state.resources = resources
+            app.state.watch = Watch(resources)
             yield
 
     app = FastAPI(
@@ -32,10 +40,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # A redirect makes clients send a whole upload twice, or to the wrong address behind a proxy.
         redirect_slashes=False,
     )
+    app.state.metrics = HttpMetrics()
     add_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(ErrorBoundary)
     app.add_middleware(LingeringClose)
-    for routes in (upscale, renders, files, engines, health, stored):
+    app.add_middleware(Observation, metrics=app.state.metrics)
+    for routes in (upscale, renders, files, engines, health, metrics, stored):
         app.include_router(routes.router)
     return app

@@ -39,6 +39,7 @@ def current_user(
     with resources.database.read() as session:
         user = authenticate(session, key=given_key(request), keys=resources.secrets)
         found = CurrentUser(id=user.id)
+    request.state.user_id = found.id  # for the request's line in the log
     if resources.rate_limit is not None:
         resources.rate_limit.spend(found.id)
     return found

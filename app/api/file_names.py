@@ -4,7 +4,6 @@ import email.utils
 import re
 import unicodedata
 from email.message import Message
-from urllib.parse import quote
 
 UNNAMED = "video"
 MAX_NAME_CHARACTERS = 255
@@ -66,16 +65,6 @@ def output_name(uploaded_name: str, *, scale: int, suffix: str) -> str:
     stem, _suffix = _split(uploaded_name)
     ending = f"-{scale}x{suffix}"
     return stem[: MAX_NAME_CHARACTERS - len(ending)] + ending
-
-
-def attachment(name: str) -> str:
-    """A Content-Disposition that offers `name` for download: plain ASCII, and exact after RFC 6266."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^A-Za-z0-9 ._()\[\]+,=@~-]", "_", ascii_name) or UNNAMED
-    header = f'attachment; filename="{plain}"'
-    if plain != name:
-        header += f"; filename*=UTF-8''{quote(name, safe='')}"
-    return header
 
 
 def _split(name: str) -> tuple[str, str]:

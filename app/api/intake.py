@@ -16,6 +16,7 @@ from app.core.media.limits import check_output
 from app.core.media.probe import MediaInfo
 from app.core.queue import wake_workers
 from app.core.services.uploads import SpooledUpload, inspect_upload, store_upload
+from app.core.statuses import WorkKind
 from app.core.tables import File
 
 T = TypeVar("T")
@@ -63,6 +64,8 @@ async def accept_upload(
 async def announce_work(resources: Resources) -> None:
     """Wake a worker, after the commit. A wake-up that fails or takes long is left to the workers' own sweeper."""
     with anyio.move_on_after(WAKE_SECONDS) as scope:
-        await to_thread.run_sync(wake_workers, resources.celery, abandon_on_cancel=True)
+        await to_thread.run_sync(
+            wake_workers, resources.celery, WorkKind.PREPARE.queue, abandon_on_cancel=True
+        )
     if scope.cancelled_caught:
         log.warning("wake_up_abandoned", after_seconds=WAKE_SECONDS)

@@ -4,22 +4,30 @@ A request that is not HTTP, or whose headers are over-long, never reaches the ap
 """
 
 import h11
+import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.errors import error_response
+from app.api.observation import REQUEST_ID_HEADER
+from app.core.secrets import new_id
 
 BAD_REQUEST = "This is not a valid HTTP/1.1 request, or its headers are too long."
+
+log = structlog.get_logger(__name__)
 
 
 class ErrorShapeProtocol(H11Protocol):
     """Give it to uvicorn as `http`."""
 
     def send_400_response(self, msg: str) -> None:
+        request_id = new_id()
+        log.info("request_unreadable", request_id=request_id, client=self.client[0] if self.client else None)
         content = bytes(error_response(400, [BAD_REQUEST]).body)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(content)).encode()),
             (b"connection", b"close"),
+            (REQUEST_ID_HEADER, request_id.encode()),
         ]
         events = (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),

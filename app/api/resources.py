@@ -51,7 +51,7 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
     remove_stale_spool_files(settings.spool_dir)
     secrets = Secrets.load(settings)
     celery = make_celery(settings)
-    database = Database(settings.resolved_database_url)
+    database = Database.from_settings(settings)
     try:
         yield Resources(
             settings=settings,

@@ -18,7 +18,7 @@ class ErrorMessage(BaseModel):
 
 
 class ErrorsBody(BaseModel):
-    """Every error has this shape, and nothing else beside it."""
+    """Every error has this shape, and nothing else beside it (but for `/readyz`, which names the parts)."""
 
     errors: list[ErrorMessage]
 
@@ -87,3 +87,7 @@ class EnginesBody(Body):
 
 class HealthBody(Body):
     status: str
+
+
+class ReadyBody(HealthBody):
+    parts: dict[str, str] = Field(description="`ok` for each part that the server stands on.")

@@ -22,6 +22,8 @@ class ApiServer(uvicorn.Server):
             uvicorn.Config(
                 self._startup,
                 log_config=None,
+                # The application writes its own line for each request.
+                access_log=False,
                 lifespan="on",
                 loop="asyncio",
                 ws="none",

@@ -1,50 +1,40 @@
-"""For those who watch the process: does it live, can it take work."""
+"""For those who watch the process: does it live, can it take work.
 
-from collections.abc import Callable
+Nothing here waits for a thread of the requests' pool: a server that is busy to its last thread still answers.
+"""
 
-import structlog
-from fastapi import APIRouter, Response
+from typing import Annotated
 
-from app.api.dependencies import ResourcesDependency
+from fastapi import APIRouter, Depends, Request, Response
+
 from app.api.errors import documented, error_response
-from app.api.schemas import HealthBody
-from app.core.errors import RegenError
-from app.core.queue import check_broker
+from app.api.schemas import HealthBody, ReadyBody
+from app.api.watch import FAULTS, PartState, Watch
 
 router = APIRouter()
 
 RETRY_AFTER_SECONDS = 5
 
-log = structlog.get_logger(__name__)
+
+async def watch_of(request: Request) -> Watch:
+    watch: Watch = request.app.state.watch
+    return watch
+
+
+WatchDependency = Annotated[Watch, Depends(watch_of)]
 
 
 @router.get("/healthz")
-def healthz() -> HealthBody:
+async def healthz() -> HealthBody:
     """The process lives."""
     return HealthBody(status="ok")
 
 
-@router.get("/readyz", response_model=HealthBody, responses=documented(503))
-def readyz(resources: ResourcesDependency) -> HealthBody | Response:
-    """Database, storage and broker can be used. Otherwise 503, with one message for each that cannot."""
-    faults = [
-        sentence
-        for part, check, sentence in (
-            ("database", resources.database.check, "The database cannot be reached."),
-            ("storage", resources.storage.check, "The storage cannot be used."),
-            ("broker", lambda: check_broker(resources.celery), "The broker cannot be reached."),
-        )
-        if not _passes(part, check)
-    ]
+@router.get("/readyz", response_model=ReadyBody, responses=documented(503))
+async def readyz(watch: WatchDependency) -> ReadyBody | Response:
+    """Database, migrations, storage and broker can be used. Otherwise 503, with one message for each that cannot."""
+    states = await watch.parts()
+    faults = [FAULTS[part] for part, state in states.items() if state is PartState.FAILED]
     if faults:
         return error_response(503, faults, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-    return HealthBody(status="ok")
-
-
-def _passes(part: str, check: Callable[[], None]) -> bool:
-    try:
-        check()
-    except RegenError as error:
-        log.warning("not_ready", part=part, error=error.message, detail=error.detail)
-        return False
-    return True
+    return ReadyBody(status="ok", parts={part.value: state.value for part, state in states.items()})

@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 from app.api.byte_ranges import ByteRange, RangeNotSatisfiable, parse_range
 from app.api.dependencies import ResourcesDependency
 from app.api.errors import error_response
-from app.api.file_names import attachment
+from app.core.attachment import attachment
 from app.core.errors import KeyNotFound, NotFound
 from app.core.storage.contract import StoredObject
 from app.core.storage.local import URL_PREFIX, LocalStorage

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
+import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
@@ -26,6 +27,8 @@ from models.catalog import DEFAULT_ENGINE, Engine
 router = APIRouter()
 
 TEXT_FIELDS = frozenset({"file_id", "target_fps", "engine"})
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +55,27 @@ async def upscale(
 ) -> RenderBody:
     """Upscale a video four times. Send `file`, or `file_id` of a file that was uploaded before."""
     async with received_form(request, resources=resources, text_fields=TEXT_FIELDS) as form:
-        view = await _create(form, user=user, resources=resources)
+        view = await _create(form, user=user, resources=resources, request_id=request.state.request_id)
+    render = view.render
+    log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
     await announce_work(resources)
-    response.headers["Location"] = f"{base_url}/v1/renders/{view.render.id}"
+    response.headers["Location"] = f"{base_url}/v1/renders/{render.id}"
     return await to_thread.run_sync(lambda: render_body(view, resources=resources, base_url=base_url))
 
 
-async def _create(form: ReceivedForm, *, user: CurrentUser, resources: Resources) -> RenderView:
+async def _create(
+    form: ReceivedForm, *, user: CurrentUser, resources: Resources, request_id: str
+) -> RenderView:
     asked = understand(form)
 
     def add_render(session: Session, file: File) -> RenderView:
         render = create_render(
-            session, file=file, engine=asked.engine, target_fps=asked.target_fps, limits=resources.limits
+            session,
+            file=file,
+            engine=asked.engine,
+            target_fps=asked.target_fps,
+            limits=resources.limits,
+            request_id=request_id,
         )
         return view_render(session, render)
 

@@ -244,6 +244,7 @@ class MediaGate:
                 if stdout_limit_bytes > 0:
                     reader.join()
             if len(captured) > stdout_limit_bytes:
+                process.count_failure("failed")
                 raise FfmpegError(
                     f"The video program failed while {purpose}: it answered too much.",
                     detail=f"more than {stdout_limit_bytes} bytes",

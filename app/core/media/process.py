@@ -30,6 +30,7 @@ from typing import IO, Self
 import structlog
 
 from app.core.errors import FfmpegCancelled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
+from app.core.metrics import ffmpeg_failures
 
 from . import launcher
 
@@ -105,6 +106,8 @@ class FfmpegProcess:
         self._limits = limits
         self._owner = threading.current_thread()
         self._stop: _Stop | None = None
+        self._program = "ffprobe" if "ffprobe" in Path(command[0]).name else "ffmpeg"
+        self._counted = False
         # Guards reaping and killing: a process id is never signalled once it has been reaped.
         self._lock = threading.Lock()
         launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
@@ -120,6 +123,7 @@ class FfmpegProcess:
                 start_new_session=True,
             )
         except OSError as error:
+            self.count_failure("missing")
             raise FfmpegMissing(
                 "The server could not start its video program.", detail=f"{command[0]}: {error}"
             ) from error
@@ -179,6 +183,7 @@ class FfmpegProcess:
         if filled == 0:
             return False
         self.wait()
+        self.count_failure("failed")
         raise FfmpegError(
             f"The video program failed while {self.purpose}: its last frame was cut short.",
             detail=f"{filled} of {len(view)} bytes\n{self.stderr_tail}",
@@ -193,6 +198,7 @@ class FfmpegProcess:
                 written += self.stdin.write(view[written:])
         except BrokenPipeError:
             self.wait()
+            self.count_failure("failed")
             raise FfmpegError(
                 f"The video program failed while {self.purpose}: it stopped reading before the end.",
                 detail=self.stderr_tail,
@@ -220,6 +226,12 @@ class FfmpegProcess:
                 self._kill(_Stop.CANCELLED)
         self._timer.cancel()
         self._raise_for_status()
+
+    def count_failure(self, reason: str) -> None:
+        """Count this run among the failures: once, however often it is asked for."""
+        if not self._counted:
+            self._counted = True
+            ffmpeg_failures.labels(program=self._program, reason=reason).inc()
 
     def kill(self) -> None:
         """Kill the process and its group. Nothing happens when it has ended."""
@@ -275,6 +287,7 @@ class FfmpegProcess:
         detail = f"status {status} while {self.purpose}\n{tail}"
         if self._stop is _Stop.TIMEOUT:
             seconds = self._limits.wall_seconds
+            self.count_failure("timeout")
             raise FfmpegTimeout(
                 f"The video program took longer than {seconds:g} s while {self.purpose}.", detail=detail
             )
@@ -283,9 +296,13 @@ class FfmpegProcess:
         if status < 0:
             if self._stop is None and not self._owner.is_alive():
                 detail = f"the thread that started it has ended, and took it along\n{detail}"
+            if self._stop is None:
+                self.count_failure("killed")
             raise FfmpegKilled(f"The video program was killed while {self.purpose}.", detail=detail)
         if status == launcher.EXIT_NOT_STARTED and launcher.LAUNCHER_PREFIX in tail:
+            self.count_failure("missing")
             raise FfmpegMissing("The server could not start its video program.", detail=detail)
+        self.count_failure("failed")
         raise FfmpegError(f"The video program failed while {self.purpose}.", detail=detail)
 
 

@@ -41,9 +41,18 @@ def cost_in_gigapixels(*, width: int, height: int, frames: int, engine: Engine) 
 
 
 def create_render(
-    session: Session, *, file: File, engine: Engine, target_fps: Fraction | None, limits: MediaLimits
+    session: Session,
+    *,
+    file: File,
+    engine: Engine,
+    target_fps: Fraction | None,
+    limits: MediaLimits,
+    request_id: str | None = None,
 ) -> Render:
-    """A queued render of the file. Raises LimitExceeded when its output would be over a limit."""
+    """A queued render of the file. Raises LimitExceeded when its output would be over a limit.
+
+    `request_id` is that of the request that asks for it.
+    """
     check_output(file, scale=engine.scale, target_fps=target_fps, limits=limits)
     width, height = file.width * engine.scale, file.height * engine.scale
     frames = output_frame_count(file, target_fps)
@@ -67,6 +76,7 @@ def create_render(
         output_frame_rate=target_fps or file.frame_rate,
         output_duration_seconds=file.duration_seconds,
         output_frames=frames,
+        request_id=request_id,
     )
     session.add(render)
     session.flush()

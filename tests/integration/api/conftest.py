@@ -1,4 +1,6 @@
 import contextlib
+import logging
+import shutil
 import subprocess
 import threading
 import time
@@ -13,23 +15,37 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api.protocol import ErrorShapeProtocol
+from app.core import migrations
 from app.core.database import Database
 from app.core.secrets import Secrets
 from app.core.services import accounts
 from app.core.settings import Settings
-from app.core.tables import Table
 from app.main import create_app
+from tests.servers.broker import BrokerServer
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", broker_url="memory://")
+def settings(tmp_path: Path, broker_server: BrokerServer) -> Settings:
+    return Settings(
+        data_dir=tmp_path / "data", broker_url=broker_server.url, broker_password=broker_server.password
+    )
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every migration and no rows, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "regen.db"
+    database = Database(f"sqlite:///{path}")
+    migrations.upgrade(database)
+    database.close()
+    return path
 
 
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
+def database(settings: Settings, migrated_database: Path) -> Iterator[Database]:
+    settings.root.mkdir(parents=True, exist_ok=True)
+    shutil.copy(migrated_database, settings.root / "regen.db")
     database = Database(settings.resolved_database_url)
-    Table.metadata.create_all(database.engine)
     yield database
     database.close()
 
@@ -114,12 +130,16 @@ def serve(database: Database) -> Iterator[Callable[..., httpx.Client]]:
 
 @pytest.fixture
 def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, Any]]]:
-    """What the API logs, from `info` up, whatever logging was set up before."""
+    """What the API logs, whatever logging was set up before; the lines that every request has are left out."""
     configured = structlog.get_config()
     structlog.reset_defaults()
     # Loggers that were used already may have kept their set-up.
-    for module in ("errors", "middleware", "intake"):
+    for module in ("errors", "middleware", "intake", "watch", "protocol", "routes.upscale"):
         monkeypatch.setattr(f"app.api.{module}.log", structlog.get_logger())
+    silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    monkeypatch.setattr(
+        "app.api.observation.log", structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=silent)
+    )
     try:
         with structlog.testing.capture_logs() as entries:
             yield entries

@@ -1,6 +1,4 @@
 import re
-import shutil
-import socket
 
 import httpx
 import pytest
@@ -53,54 +51,22 @@ def test_engines(client):
     ]
 
 
-class TestHealth:
-    @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-    def test_well(self, stranger, path):
-        response = stranger.get(path)
+@pytest.mark.parametrize("broker", ["away", "silent"])
+def test_a_render_is_accepted_soon_whatever_the_broker_does(
+    serve, settings, key, tmp_path, clip, broker, black_hole
+):
+    url = {
+        "away": f"redis+socket://{tmp_path}/none.sock",
+        "silent": f"redis://127.0.0.1:{black_hole}/0",
+    }[broker]
+    client = serve(settings.model_copy(update={"broker_url": url}), key=key)
+    with clip.open("rb") as content:
+        file_id = client.post("/v1/files", files={"file": content}).json()["file"]["id"]
 
-        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    response = client.post("/v1/upscale", json={"file_id": file_id}, timeout=15)
 
-    def test_not_ready_without_a_broker(self, serve, settings, key, tmp_path, clip):
-        nowhere = f"redis+socket://{tmp_path}/none.sock"
-        client = serve(settings.model_copy(update={"broker_url": nowhere}), key=key)
-
-        response = client.get("/readyz")
-
-        assert response.status_code == 503
-        assert response.json() == {"errors": [{"message": "The broker cannot be reached."}]}
-        assert int(response.headers["Retry-After"]) > 0
-        assert client.get("/healthz").status_code == 200
-
-    @pytest.mark.parametrize("broker", ["away", "silent"])
-    def test_a_render_is_accepted_soon_whatever_the_broker_does(
-        self, serve, settings, key, tmp_path, clip, broker
-    ):
-        with socket.socket() as silent:
-            # Accepts connections, and never answers.
-            silent.bind(("127.0.0.1", 0))
-            silent.listen()
-            url = {
-                "away": f"redis+socket://{tmp_path}/none.sock",
-                "silent": f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
-            }[broker]
-            client = serve(settings.model_copy(update={"broker_url": url}), key=key)
-            with clip.open("rb") as content:
-                file_id = client.post("/v1/files", files={"file": content}).json()["file"]["id"]
-
-            response = client.post("/v1/upscale", json={"file_id": file_id}, timeout=15)
-            not_ready = client.get("/readyz", timeout=15)
-
-        assert response.status_code == 200
-        assert client.get(f"/v1/renders/{response.json()['render']['id']}").status_code == 200
-        assert not_ready.status_code == 503
-
-    def test_not_ready_without_storage(self, stranger, settings):
-        shutil.rmtree(settings.storage_dir)
-
-        response = stranger.get("/readyz")
-
-        assert response.status_code == 503
-        assert response.json() == {"errors": [{"message": "The storage cannot be used."}]}
+    assert response.status_code == 200
+    assert client.get(f"/v1/renders/{response.json()['render']['id']}").status_code == 200
 
 
 def test_openapi_documents_what_the_routes_take_and_answer(stranger):

@@ -54,8 +54,8 @@ def test_head(sign):
     assert whole.content == part.content == b""
     assert (whole.status_code, whole.headers["Content-Length"]) == (200, str(SIZE))
     assert (part.status_code, part.headers["Content-Length"]) == (206, "5")
-    date = {"date": ""}
-    assert dict(whole.headers) | date == dict(httpx.get(url).headers) | date
+    changing = {"date": "", "x-request-id": ""}
+    assert dict(whole.headers) | changing == dict(httpx.get(url).headers) | changing
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def server_process(database, settings, tmp_path: Path) -> Iterator[tuple[str, in
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[3]),
         "REGEN_DATA_DIR": str(settings.data_dir),
-        "REGEN_BROKER_URL": "memory://",
+        "REGEN_BROKER_URL": settings.resolved_broker_url,
     }
     command = [
         *(sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app"),

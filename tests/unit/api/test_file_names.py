@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.file_names import attachment, disposition_parameters, output_name, safe_name
+from app.api.file_names import disposition_parameters, output_name, safe_name
+from app.core.attachment import attachment
 
 
 @pytest.mark.parametrize(

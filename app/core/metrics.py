@@ -1,0 +1,28 @@
+"""Metrics of what API and workers share, in prometheus_client's default registry: both show them."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import Counter, disable_created_metrics
+
+DISTRIBUTION = "regen-server"
+
+# When each counter was made is of no use here, and would be half of all samples.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+ffmpeg_failures = Counter(
+    "regen_ffmpeg_failures",
+    "Runs of ffmpeg and ffprobe that failed. Uploads that are no videos make ffprobe fail.",
+    ("program", "reason"),
+)
+# Each starts at zero: Prometheus does not see the growth of what was not there before.
+for _program in ("ffmpeg", "ffprobe"):
+    for _reason in ("failed", "timeout", "killed", "missing"):
+        ffmpeg_failures.labels(program=_program, reason=_reason)
+
+
+def server_version() -> str:
+    """The version of the installed server; `unknown` in a source tree that was never installed."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,44 @@
+"""The log of a whole server as a log collector reads it: one object a line, and a request can be followed."""
+
+import json
+import subprocess
+
+import httpx
+
+from app.core.secrets import Secrets
+from app.core.settings import Settings
+
+# What `regen serve` says to its user on stdout, which goes to the same file.
+FOR_THE_USER = ("Regen is serving at ", "API key of the user ")
+
+
+def test_every_line_is_json_and_a_render_can_be_followed(start_server, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    picture = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=0.4")
+    subprocess.run(["ffmpeg", "-v", "error", *picture, "-pix_fmt", "yuv420p", clip], check=True)
+    with start_server(
+        log_format="json", stand_in_network="true", metrics_token="token-of-prometheus"
+    ) as server:
+        server.client.headers["X-Request-ID"] = "followed-1"
+        render = server.submit(clip)
+        del server.client.headers["X-Request-ID"]
+        finished = server.wait(render["id"])
+        httpx.get(finished["outputFileURL"])
+        httpx.get(
+            f"{server.client.base_url}/metrics", headers={"Authorization": "Bearer token-of-prometheus"}
+        )
+        key = server.client.headers["Authorization"].removeprefix("Bearer ")
+
+    text = (server.data_dir / "server.log").read_text()
+    lines = [json.loads(line) for line in text.splitlines() if not line.startswith(FOR_THE_USER)]
+    assert all(list(line)[:4] == ["timestamp", "level", "event", "logger"] for line in lines)
+    followed = [line["event"] for line in lines if line.get("request_id") == "followed-1"]
+    assert {"request_done", "render_created", "work_started", "work_done"} <= set(followed)
+    of_render = [
+        line for line in lines if line.get("render_id") == render["id"] and line["event"] == "work_done"
+    ]
+    assert {"prepare", "upscale", "finish"} == {line["kind"] for line in of_render}
+    url_key = Secrets.load(Settings(data_dir=server.data_dir)).url_key.hex()
+    logged = json.dumps(lines)
+    for secret in (key, "token-of-prometheus", "signature=", url_key):
+        assert secret not in logged
