@@ -1,0 +1,102 @@
+# The API (--target api: small, without torch) and the CPU worker (--target worker: with torch and the weights).
+#
+#   docker build --target api -t regen-server:api .
+#   docker build --target worker -t regen-server:worker .
+ARG PYTHON_IMAGE=python:3.13.16-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS base
+ENV PATH=/opt/regen/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    REGEN_DATA_DIR=/data \
+    REGEN_LOG_FORMAT=json
+# Not pinned: Debian keeps only the newest version of a package, and it differs from its forerunner by security fixes.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ffmpeg tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 regen \
+    && useradd --uid 10001 --gid regen --home-dir /data --no-create-home --shell /usr/sbin/nologin regen \
+    && install --directory --owner regen --group regen --mode 0700 /data
+
+# Dependencies come before the source, so that a change of the source leaves these layers as they are.
+FROM ${PYTHON_IMAGE} AS api-dependencies
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+WORKDIR /build
+COPY pyproject.toml constraints.txt ./
+COPY scripts/requirements.py scripts/requirements.py
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv /opt/regen \
+    && python scripts/requirements.py >requirements.txt \
+    && /opt/regen/bin/pip install --constraint constraints.txt --requirement requirements.txt
+
+FROM api-dependencies AS worker-dependencies
+# For Linux, PyPI's torch brings CUDA, gigabytes of it. What it needs itself is taken from PyPI, as pinned.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python scripts/requirements.py worker >requirements.txt \
+    && grep '^torch==' constraints.txt >torch.txt \
+    && /opt/regen/bin/pip install --no-deps --index-url "$TORCH_INDEX" --requirement torch.txt \
+    && /opt/regen/bin/pip install --constraint constraints.txt --requirement requirements.txt
+
+FROM worker-dependencies AS weights
+COPY models models
+RUN /opt/regen/bin/python -m models.weights convert --directory /weights
+
+FROM api-dependencies AS package
+RUN --mount=type=cache,target=/root/.cache/pip \
+    grep '^setuptools==' constraints.txt >build.txt \
+    && /opt/regen/bin/pip install --requirement build.txt
+COPY README.md LICENSE ./
+COPY app app
+COPY migrations migrations
+COPY models models
+COPY worker worker
+RUN /opt/regen/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
+
+FROM base AS worker
+COPY --from=worker-dependencies /opt/regen /opt/regen
+COPY --from=weights /weights /opt/regen/share/regen-server/weights
+RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Regen Server: CPU worker" \
+      org.opencontainers.image.description="Reads, upscales on the CPU and joins videos for a Regen server" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="MIT"
+ENV REGEN_WORKER_METRICS_HOST=0.0.0.0 \
+    REGEN_WORKER_METRICS_PORT=9100
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 9100
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=6s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 9100, timeout=5); c.request('GET', '/metrics'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["/usr/bin/tini", "--"]
+CMD ["regen", "worker"]
+
+FROM base AS api
+COPY --from=api-dependencies /opt/regen /opt/regen
+RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Regen Server: API" \
+      org.opencontainers.image.description="The HTTP API of a Regen server" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="MIT"
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# Whether this process lives. Whether it is ready is /readyz, which also fails while the database is away: no reason to
+# have the API replaced.
+HEALTHCHECK --interval=15s --timeout=6s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=5); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["/usr/bin/tini", "--"]
+CMD ["regen", "serve", "--host", "0.0.0.0", "--port", "8000", "--no-worker"]
