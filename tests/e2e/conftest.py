@@ -15,53 +15,18 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.client import RegenClient
+
 START_SECONDS = 60
 MEDIA = Path(__file__).parents[1] / "media"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class Server(RegenClient):
     """A running `regen serve` and a client that holds its key."""
 
     process: subprocess.Popen[bytes]
-    client: httpx.Client
     data_dir: Path
-
-    def submit(self, video: Path, **fields: str) -> dict[str, Any]:
-        with video.open("rb") as body:
-            answer = self.client.post("/v1/upscale", files={"file": (video.name, body)}, data=fields)
-        assert answer.status_code == 200, answer.text
-        render: dict[str, Any] = answer.json()["render"]
-        return render
-
-    def get(self, render_id: str) -> dict[str, Any]:
-        answer = self.client.get(f"/v1/renders/{render_id}")
-        assert answer.status_code == 200, answer.text
-        render: dict[str, Any] = answer.json()["render"]
-        return render
-
-    def wait(
-        self, render_id: str, *, seconds: float = 240, seen: Callable[[dict[str, Any]], None] | None = None
-    ) -> dict[str, Any]:
-        """The render once it has ended."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            render = self.get(render_id)
-            if seen:
-                seen(render)
-            if render["status"] in ("completed", "failed"):
-                return render
-            time.sleep(0.1)
-        raise AssertionError(f"not finished within {seconds} s: {render}")
-
-    def download(self, url: str, path: Path) -> Path:
-        """Fetched as anybody with the URL would: without a key."""
-        with httpx.stream("GET", url) as answer:
-            assert answer.status_code == 200, answer.read()
-            with path.open("wb") as out:
-                for chunk in answer.iter_bytes():
-                    out.write(chunk)
-        return path
 
     def worker_pid(self) -> int:
         """The process id of the embedded worker, as the system tells it."""
