@@ -121,29 +121,28 @@ def check_weights(settings: Settings) -> Iterator[Finding]:
 
 def check_database(settings: Settings) -> Finding:
     """Reachable, with every migration. A file of our own that is not there yet is not made."""
-    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.core import migrations
     from app.core.database import Database
+    from app.core.database_engine import parse_url
 
     subject = "database"
     try:
-        url = make_url(settings.resolved_database_url)
-        shown = url.render_as_string(hide_password=True)
+        url = parse_url(settings.resolved_database_url)
+        shown = url.set(query={}).render_as_string(hide_password=True)
         if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
             return Finding(subject=subject, state=State.OK, found=f"{shown}: made by the first `regen serve`")
-        database = Database(settings.resolved_database_url)
+        database = Database.from_settings(settings)
         try:
-            database.check()
-            at_head = migrations.is_at_head(database)
+            is_usable = migrations.position(database).is_usable
         finally:
             database.close()
     except (RegenError, SQLAlchemyError, ImportError, OSError) as error:
         return Finding(
             subject=subject, state=State.MISSING, found=_first_line(error), mend="check REGEN_DATABASE_URL"
         )
-    if not at_head:
+    if not is_usable:
         return Finding(
             subject=subject,
             state=State.MISSING,
@@ -170,18 +169,15 @@ def check_broker(settings: Settings) -> Finding:
         return Finding(
             subject=subject, state=State.OK, found=f"embedded, starts with `regen serve` ({program})"
         )
-    from kombu.exceptions import KombuError
-
-    from app.core.queue import make_celery
+    from app.core import queue
 
     try:
-        with make_celery(settings).connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0)
-    except (KombuError, OSError, ImportError, ValueError, KeyError) as error:
+        queue.check_broker(queue.make_celery(settings))
+    except RegenError as error:
         return Finding(
             subject=subject,
             state=State.MISSING,
-            found=f"REGEN_BROKER_URL does not answer: {_first_line(error)}",
+            found=_first_line(error),
             mend="start it, or mend REGEN_BROKER_URL",
         )
     return Finding(subject=subject, state=State.OK, found="REGEN_BROKER_URL answers")
@@ -190,6 +186,8 @@ def check_broker(settings: Settings) -> Finding:
 def check_storage(settings: Settings) -> Finding:
     """The storage can be written; a data directory that is not there yet is not made."""
     subject = "storage"
+    if settings.storage == "s3":
+        return _check_bucket(settings, subject)
     mend = "let this user write there, or choose another with --data-dir or REGEN_DATA_DIR"
     root = settings.root
     if not root.exists():
@@ -207,6 +205,20 @@ def check_storage(settings: Settings) -> Finding:
     except (RegenError, OSError) as error:
         return Finding(subject=subject, state=State.MISSING, found=_first_line(error), mend=mend)
     return Finding(subject=subject, state=State.OK, found=f"{settings.storage}, {root}: writable")
+
+
+def _check_bucket(settings: Settings, subject: str) -> Finding:
+    from app.core.storage.s3 import S3Storage
+    from app.core.storage.s3_connection import connect
+
+    try:
+        connection = connect(settings)
+        S3Storage(connection).check()
+    except RegenError as error:
+        mend = "mend the REGEN_S3_... settings, then: regen storage check"
+        return Finding(subject=subject, state=State.MISSING, found=_first_line(error), mend=mend)
+    found = f"bucket {connection.bucket} at {connection.place}: writable"
+    return Finding(subject=subject, state=State.OK, found=found)
 
 
 def check_disk(settings: Settings) -> Finding:

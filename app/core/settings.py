@@ -21,6 +21,7 @@ MIB = 1024**2
 DEFAULT_SECRETS_DIR = "/run/secrets"
 
 PositiveFraction = Annotated[Fraction, BeforeValidator(lambda value: Fraction(str(value))), Field(gt=0)]
+Url = Annotated[str, AfterValidator(lambda url: urlsplit(url) and url)]
 QueueList = Annotated[
     tuple[WorkQueue, ...],
     NoDecode,
@@ -57,7 +58,7 @@ class Settings(BaseSettings):
         description="Where the engines' weights lie. Unset: `weights` in the data directory, or, while there is no "
         "such folder, what `scripts/setup` converted. Weights that are missing are converted on first use.",
     )
-    database_url: str | None = Field(
+    database_url: Url | None = Field(
         None,
         description="Where the database is: `postgresql://user@host:5432/name`. Unset: SQLite in the data directory.",
     )
@@ -73,7 +74,7 @@ class Settings(BaseSettings):
     database_pool_timeout_seconds: float = Field(
         10.0, gt=0, description="Longest that a request waits for a free connection; then it is answered 503."
     )
-    broker_url: str | None = Field(
+    broker_url: Url | None = Field(
         None,
         description="Where Redis or Valkey is: `redis://host:6379/0`, with TLS `rediss://`. Unset: the embedded Valkey "
         "that `regen serve` starts on a unix socket.",
@@ -123,7 +124,7 @@ class Settings(BaseSettings):
         None,
         min_length=32,
         description="Secret that keys the hashes of API keys and the signatures of URLs; the same on every machine. "
-        "Unset: one is made on first start and kept in the data directory.",
+        "Unset: one is made on first start and kept in the data directory; with PostgreSQL it must be set.",
     )
     ffmpeg: str | None = Field(None, description="Path of ffmpeg. Unset: the one on PATH, else a wheel's.")
     ffprobe: str | None = Field(None, description="Path of ffprobe. Unset: the one on PATH, else a wheel's.")

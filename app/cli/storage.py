@@ -1,0 +1,96 @@
+"""`regen storage`."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import typer
+
+from app.cli.reporting import DataDirectory, load_settings
+from app.core.errors import ConfigurationError, StorageError
+
+if TYPE_CHECKING:
+    from app.core.settings import Settings
+    from app.core.storage.s3 import S3Storage
+
+URL_SECONDS = 60
+
+storage = typer.Typer(no_args_is_help=True, help="Where videos lie.")
+
+
+@storage.command("check")
+def check(data_dir: DataDirectory = None) -> None:
+    """Write, read and remove a small file; of a bucket, read it by a signed URL too, as clients do."""
+    settings = load_settings(data_dir)
+    if settings.storage == "local":
+        from app.core.secrets import Secrets
+        from app.core.storage import open_storage
+
+        open_storage(settings, Secrets.load(settings)).check()
+        typer.echo(f"{settings.storage_dir}: files can be written, read and removed.")
+        return
+    from app.core.storage.s3 import S3Storage
+    from app.core.storage.s3_connection import connect
+
+    connection = connect(settings)
+    bucket = S3Storage(connection)
+    bucket.check()
+    typer.echo(
+        f"Bucket '{connection.bucket}' at {connection.place}: files can be written, read, listed and removed."
+    )
+    typer.echo(f"{_read_by_signed_url(bucket, settings)}: signed URLs can be read from this machine.")
+
+
+@storage.command("create-bucket")
+def create_bucket() -> None:
+    """Make the bucket of REGEN_S3_BUCKET unless it is there, and have broken uploads cleared away after two days."""
+    settings = load_settings(None)
+    if settings.storage == "local":
+        raise ConfigurationError("The storage is a directory: to use a bucket, set REGEN_STORAGE=s3.")
+    from app.core.storage import s3_setup
+    from app.core.storage.s3_connection import connect
+
+    connection = connect(settings)
+    is_new = s3_setup.create_bucket(connection)
+    typer.echo(f"The bucket '{connection.bucket}' {'was made' if is_new else 'is there'}.")
+    try:
+        s3_setup.clear_incomplete_uploads(connection)
+    except StorageError as error:
+        typer.echo(f"Broken uploads stay in it until you remove them. {error}")
+    else:
+        typer.echo(f"Uploads that break off are cleared away after {s3_setup.CLEAR_AFTER_DAYS} days.")
+
+
+def _read_by_signed_url(bucket: S3Storage, settings: Settings) -> str:
+    """The address under which a stored file could be read. Raises StorageError when it could not."""
+    import httpx
+
+    key, content = f"checks/{secrets.token_hex(8)}", secrets.token_bytes(16)
+    with tempfile.TemporaryDirectory(prefix="regen-storage-") as scratch:
+        file = Path(scratch) / "file"
+        file.write_bytes(content)
+        bucket.put_file(key, file, content_type="application/octet-stream")
+    try:
+        url = bucket.signed_url(key, base_url="", file_name="check", lifetime_seconds=URL_SECONDS)
+        parts = urlsplit(url)
+        address = f"{parts.scheme}://{parts.netloc}"
+        try:
+            response = httpx.get(url, verify=ssl.create_default_context(cafile=settings.s3_ca_file))
+        except httpx.HTTPError as error:
+            raise StorageError(
+                f"Signed URLs point to {address}, which this machine cannot reach: {error}. "
+                "Check REGEN_S3_PUBLIC_ENDPOINT_URL."
+            ) from error
+    finally:
+        bucket.delete(key)
+    if response.status_code != 200 or response.content != content:
+        raise StorageError(
+            f"Signed URLs point to {address}, which answers {response.status_code} instead of the file. "
+            "Check REGEN_S3_PUBLIC_ENDPOINT_URL and REGEN_S3_ADDRESSING, and that a proxy there keeps the Host header."
+        )
+    return address
