@@ -6,20 +6,26 @@ import socket
 import threading
 import warnings
 from types import FrameType
+from typing import Any
 
 import structlog
 from celery import signals
 from celery.exceptions import SecurityWarning
 from celery.worker import state
+from celery.worker.consumer import Consumer
 
+from app.core import migrations
 from app.core.database import Database
+from app.core.errors import Unavailable
 from app.core.media.gates import work_gate
 from app.core.media.limits import MediaLimits
-from app.core.queue import WORK_QUEUE, WORK_TASK, make_celery, wake_workers
+from app.core.queue import OLD_QUEUE, WORK_TASK, check_broker, make_celery, queue_name
 from app.core.secrets import Secrets
 from app.core.services.work import WorkLedger
 from app.core.settings import Settings
+from app.core.statuses import WorkQueue
 from app.core.storage import open_storage
+from worker.metrics import metrics_endpoint
 from worker.networks import Networks
 from worker.steps import Steps
 from worker.sweeper import Sweeper
@@ -27,6 +33,8 @@ from worker.tasks import WorkTask
 from worker.workspace import Workspace
 
 EXIT_DEVICE_HANGS = 70
+NO_DEVICE = "none"
+LONGEST_NAME = 100
 
 log = structlog.get_logger(__name__)
 
@@ -35,20 +43,37 @@ def run_worker(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT, in this process and thread. Returns the exit status.
 
     CUDA does not survive a fork and one process drives one device, hence the solo pool: a task runs in the main
-    thread, and the heartbeat, the sweeper and the watchdog in threads beside it. Raises ConfigurationError or
-    FfmpegMissing when the machine lacks something.
+    thread, and the heartbeat, the sweeper and the watchdog in threads beside it. A broker that is away is waited
+    for. Raises ConfigurationError or FfmpegMissing when the machine lacks something.
     """
-    database = Database(settings.resolved_database_url)
-    storage = open_storage(settings, Secrets.load(settings))
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    networks = Networks(settings)
+    device = NO_DEVICE
+    if WorkQueue.GPU in settings.queues:
+        networks.check()
+        device = networks.device
+    # For the lines of every thread that is started with this one's context.
+    with structlog.contextvars.bound_contextvars(worker=name, device=device):
+        return _consume(settings, name=name, device=device, networks=networks)
+
+
+def _consume(settings: Settings, *, name: str, device: str, networks: Networks) -> int:
+    database = Database.from_settings(settings)
+    migrations.require_usable(database)
+    # A worker signs no URLs: on S3 it may know no secret at all.
+    storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
     ledger = WorkLedger(
         database=database,
-        worker=f"{socket.gethostname()}-{os.getpid()}",
+        worker=name,
         lease_seconds=settings.lease_seconds,
         max_attempts=settings.max_attempts,
+        queues=settings.queues,
     )
-    networks = Networks(settings)
-    networks.check()
     celery = make_celery(settings)
+    try:
+        check_broker(celery)
+    except Unavailable as error:
+        log.warning("broker_awaited", error=error.message, detail=error.detail)
     draining = threading.Event()
     sweeper = Sweeper(ledger=ledger, celery=celery)
 
@@ -71,7 +96,7 @@ def run_worker(settings: Settings) -> int:
             networks=networks,
             give_up=_give_up,
         ),
-        wake=lambda units: wake_workers(celery, units=units),
+        wake=sweeper.announce,
         draining=draining,
         stop=lambda: stop(os.EX_CONFIG),
     )
@@ -80,39 +105,69 @@ def run_worker(settings: Settings) -> int:
     def drain(_signal: int, _frame: FrameType | None) -> None:
         stop(os.EX_OK)
 
-    def take_over_signals(**_: object) -> None:
-        signal.signal(signal.SIGTERM, drain)
-        signal.signal(signal.SIGINT, drain)
+    def take_over_signals(_worker: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # nohup has SIGHUP ignored: leave that.
+            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
+                signal.signal(number, drain)
+
+    def begin(**_: object) -> None:
         sweeper.start()
-        log.info("worker_ready", worker=ledger.worker)
+        log.info("worker_ready", queues=[queue.value for queue in settings.queues])
 
     def keep_logging(**_: object) -> None:
         """Celery sets up logging itself unless somebody listens."""
 
     signals.setup_logging.connect(keep_logging, weak=False)
-    signals.worker_ready.connect(take_over_signals, weak=False)
+    signals.worker_ready.connect(begin, weak=False)
     # Celery warns of root because of pickled messages; ours carry nothing, and only JSON is read.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     try:
         worker = celery.Worker(
-            hostname=f"regen@{ledger.worker}",
+            hostname=f"regen@{name}",
             pool="solo",
             concurrency=1,
-            queues=[WORK_QUEUE],
+            queues=[*map(queue_name, settings.queues), OLD_QUEUE],
+            consumer_cls=ForgivingConsumer,
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,
             quiet=True,
         )
-        worker.start()
+        # Its own handlers would wait for the task in hand, and start a new worker on SIGHUP.
+        worker.install_platform_tweaks = take_over_signals
+        # Only now: whoever asks it whether the worker is well shall not be answered by one that cannot work.
+        with metrics_endpoint(settings, worker=name, device=device):
+            worker.start()
         return int(worker.exitcode or os.EX_OK)
     finally:
-        signals.worker_ready.disconnect(take_over_signals)
+        signals.worker_ready.disconnect(begin)
         signals.setup_logging.disconnect(keep_logging)
         draining.set()
         sweeper.stop()
         workspace.close()
         database.close()
+
+
+class ForgivingConsumer(Consumer):  # type: ignore[misc]
+    """Drops messages that it cannot understand, such as those of another version, with one line each."""
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._drop(message, reason="unknown task")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._drop(message, reason="no task")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._drop(message, reason="no valid task")
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._drop(message, reason="unreadable")
+
+    def _drop(self, message: Any, *, reason: str) -> None:
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        log.warning("message_dropped", reason=reason, task=str(headers.get("task"))[:LONGEST_NAME])
+        message.ack_log_error(log, self.connection_errors)
 
 
 def _give_up() -> None:

@@ -1,6 +1,7 @@
 """The heartbeat of one unit of work: it renews the lease and reports progress while the work goes on."""
 
 import threading
+from contextvars import copy_context
 from types import TracebackType
 
 import structlog
@@ -8,6 +9,7 @@ import structlog
 from app.core.errors import RegenError
 from app.core.repositories.work import Claim
 from app.core.services.work import WorkLedger
+from worker.metrics import HEARTBEAT_FAILURES
 
 # Often enough that a progress bar moves.
 LONGEST_INTERVAL_SECONDS = 2.0
@@ -20,6 +22,7 @@ class Heartbeat:
 
     `frames_done` is what it reports. `lost` becomes true once the database says that the work belongs to
     somebody else, or its render has ended. A database that is away is asked again; it decides, not the clock.
+    Its log lines carry what is bound where it is made.
     """
 
     def __init__(self, ledger: WorkLedger, claim: Claim) -> None:
@@ -29,7 +32,9 @@ class Heartbeat:
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._lost = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._beat,), name="heartbeat", daemon=True
+        )
 
     @property
     def lost(self) -> bool:
@@ -49,14 +54,13 @@ class Heartbeat:
         while not self._ended.wait(self._interval_seconds):
             try:
                 if not self._ledger.renew(self._claim, frames_done=self.frames_done):
-                    log.warning(
-                        "lease_lost",
-                        kind=self._claim.kind.value,
-                        render_id=self._claim.render_id,
-                        segment_id=self._claim.segment_id,
-                        attempt=self._claim.attempt,
-                    )
+                    log.warning("lease_lost")
                     self._lost.set()
                     return
             except RegenError as error:
-                log.warning("heartbeat_failed", render_id=self._claim.render_id, error=error.detail)
+                HEARTBEAT_FAILURES.inc()
+                log.warning("heartbeat_failed", error=error.message, detail=error.detail)
+            except Exception:
+                # A defect must not end the heartbeat: the lease would run out under work that goes well.
+                HEARTBEAT_FAILURES.inc()
+                log.exception("heartbeat_failed")

@@ -23,8 +23,17 @@ class Networks:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._device: str | None = None
         self._made_for: tuple[str, FrameFormat, FrameFormat] | None = None
         self._upscaler: Upscaler | None = None
+
+    @property
+    def device(self) -> str:
+        """The device that computes, by torch's name for it. Raises ConfigurationError when it is missing."""
+        if self._device is None:
+            with _typed_errors():
+                self._device = str(choose_device(self._settings.device))
+        return self._device
 
     def check(self) -> None:
         """Raise ConfigurationError when this machine cannot run every engine as the settings ask.

@@ -1,10 +1,11 @@
 """The three units of work: prepare a render, upscale a segment, finish a render.
 
 Each step brings what it needs from storage, runs the part that knows neither database nor storage, stores what came
-out under a key that carries the attempt, and moves the row. Each returns how many units of work it made ready.
+out under a key that carries the attempt, and moves the row. Each returns the units of work that it made ready.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from app.core.errors import LeaseLost, PermanentError, RequestError, StorageErro
 from app.core.media.ffmpeg import MediaGate
 from app.core.media.limits import MediaLimits
 from app.core.media.probe import VideoStream, probe_video
-from app.core.repositories.work import Claim
+from app.core.repositories.work import Claim, ReadyUnits
 from app.core.services.renders import cost_in_gigapixels
 from app.core.services.work import PlannedSegment, RenderJob, VideoFacts, WorkLedger
 from app.core.settings import Settings
@@ -22,6 +23,7 @@ from app.core.storage.contract import Storage
 from app.core.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
 from models.catalog import ENGINES, Engine
 from worker.heartbeat import Heartbeat
+from worker.metrics import SegmentMeter
 from worker.networks import Networks
 from worker.pipeline import run_segment
 from worker.video.muxer import finish_render
@@ -48,7 +50,7 @@ class Steps:
     give_up: Callable[[], None]
     """Ends the process: the last resort when the device no longer answers."""
 
-    def prepare(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> int:
+    def prepare(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Plan the render's segments from the timestamps of every frame. Units: the segments."""
         job = self.ledger.render_job(claim)
         engine = ENGINES[job.engine]
@@ -84,18 +86,25 @@ class Steps:
             ],
         )
 
-    def upscale(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> int:
+    def upscale(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Decode, upscale and encode one segment. Units: the finish, after the last segment."""
         job = self.ledger.render_job(claim)
         segment_job = self.ledger.segment_job(claim)
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
         source = self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key)
         upscaler = self.networks.upscaler(engine_id=job.engine, source=render.source, target=render.target)
+        meter = SegmentMeter(
+            engine=job.engine,
+            device=self.networks.device,
+            input_pixels=render.source.width * render.source.height,
+            output_pixels=render.target.width * render.target.height,
+        )
 
         def report(frames_done: int) -> None:
             heartbeat.frames_done = frames_done
+            meter.progress(frames_done)
 
-        with self.workspace.job_directory() as directory:
+        with meter, self.workspace.job_directory() as directory:
             result = directory / "segment.mp4"
             run_segment(
                 gate=self.gate,
@@ -115,7 +124,7 @@ class Steps:
         with self._removed_when_late(key):
             return self.ledger.segment_done(claim, storage_key=key)
 
-    def finish(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> int:
+    def finish(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Join the segments, add the sound, make the thumbnail. Units: none."""
         job = self.ledger.render_job(claim)
         segment_jobs = self.ledger.segment_jobs(claim)
@@ -152,7 +161,7 @@ class Steps:
                 warnings=finished.warnings,
             )
         self._remove_segments(claim.render_id)
-        return 0
+        return Counter()
 
     @contextlib.contextmanager
     def _removed_when_late(self, *keys: str) -> Iterator[None]:

@@ -1,56 +1,92 @@
-"""The sweeper: gives back the work of workers that are gone, and wakes workers for work that nobody announced."""
+"""The sweeper: gives back the work of workers that are gone, and wakes workers for work that is ready."""
 
 import threading
+import time
+from collections import Counter
+from contextvars import copy_context
 
 import structlog
 from celery import Celery
 
 from app.core.errors import RegenError
-from app.core.queue import waiting_messages, wake_workers
+from app.core.queue import MOST_WAKE_UPS, waiting_messages, wake_workers
+from app.core.repositories.work import ReadyUnits
 from app.core.services.work import WorkLedger
+from worker.metrics import LEASES_EXPIRED, SWEEP_FAILURES
 
 LONGEST_INTERVAL_SECONDS = 5.0
-MOST_WAKE_UPS = 100
 
 log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """A thread of every worker. Any number of them may sweep at once: each move is a compare-and-set."""
+    """A thread of every worker. Any number of them may sweep at once: each move is a compare-and-set.
+
+    It also sends the wake-ups for what its own worker made ready, so that a broker that is away holds up no work.
+    """
 
     def __init__(self, *, ledger: WorkLedger, celery: Celery) -> None:
         self._ledger = ledger
         self._celery = celery
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
+        self._lock = threading.Lock()
+        self._announced: ReadyUnits = Counter()
+        self._poked = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="sweeper", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Also when it was never started."""
+        """Returns once the last wake-ups are sent, or given up. Also when it was never started."""
         self._ended.set()
+        self._poked.set()
         if self._thread.is_alive():
             self._thread.join()
 
+    def announce(self, ready: ReadyUnits) -> None:
+        """Have workers woken for these units soon. Returns at once."""
+        with self._lock:
+            self._announced += ready
+        self._poked.set()
+
     def sweep(self) -> None:
-        """One round. Raises Unavailable when database or broker is away."""
-        self._ledger.give_back_expired()
-        unannounced = self._ledger.ready_units()
-        if unannounced:
-            unannounced -= waiting_messages(self._celery)
-        if unannounced > 0:
-            wake_workers(self._celery, units=min(unannounced, MOST_WAKE_UPS))
+        """One round, for the work of every queue. Raises Unavailable when database or broker is away."""
+        for claim in self._ledger.give_back_expired():
+            LEASES_EXPIRED.labels(claim.kind.value).inc()
+        for queue, units in self._ledger.ready_units().items():
+            if units:
+                missing = min(units, MOST_WAKE_UPS) - waiting_messages(self._celery, queue)
+                if missing > 0:
+                    wake_workers(self._celery, queue, units=missing)
 
     def _run(self) -> None:
-        while True:
-            try:
-                self.sweep()
-            except RegenError as error:
-                log.warning("sweep_failed", error=error.message, detail=error.detail)
-            except Exception:
-                # A defect in one round must not end all further ones.
-                log.exception("sweep_failed")
-            if self._ended.wait(self._interval_seconds):
-                return
+        sweep_at = time.monotonic()
+        while not self._ended.is_set():
+            if time.monotonic() >= sweep_at:
+                self._sweep_safely()
+                sweep_at = time.monotonic() + self._interval_seconds
+            self._poked.wait(max(0.0, sweep_at - time.monotonic()))
+            self._poked.clear()
+            self._send_announced()
+
+    def _sweep_safely(self) -> None:
+        try:
+            self.sweep()
+        except RegenError as error:
+            SWEEP_FAILURES.inc()
+            log.warning("sweep_failed", error=error.message, detail=error.detail)
+        except Exception:
+            # A defect in one round must not end all further ones.
+            SWEEP_FAILURES.inc()
+            log.exception("sweep_failed")
+
+    def _send_announced(self) -> None:
+        with self._lock:
+            ready, self._announced = self._announced, Counter()
+        for queue, units in ready.items():
+            if units:
+                wake_workers(self._celery, queue, units=units)

@@ -1,16 +1,17 @@
-"""What a wake-up makes a worker do: claim one unit of work, run it, report how it ended."""
+"""What a wake-up makes a worker do: claim units of work and run them, one after the other, until there are none."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 
 from app.core.errors import ConfigurationError, LeaseLost, RegenError
-from app.core.repositories.work import Claim
+from app.core.repositories.work import Claim, ReadyUnits
 from app.core.services.work import WorkLedger
 from app.core.statuses import WorkKind
 from worker.heartbeat import Heartbeat
+from worker.metrics import LEASE_LOSSES, UNITS, unit_in_hand
 from worker.steps import Steps
 
 log = structlog.get_logger(__name__)
@@ -20,7 +21,7 @@ class WorkTask:
     """The body of the one Celery task.
 
     `draining`, once set, stops the work in hand and gives it back. `stop` ends the worker: this machine is set up so
-    that it can do no work.
+    that it can do no work. `wake` announces what became ready, and does not wait for the broker.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class WorkTask:
         *,
         ledger: WorkLedger,
         steps: Steps,
-        wake: Callable[[int], bool],
+        wake: Callable[[ReadyUnits], None],
         draining: threading.Event,
         stop: Callable[[], None],
     ) -> None:
@@ -39,47 +40,74 @@ class WorkTask:
         self._stop = stop
 
     def __call__(self) -> None:
+        """Never raises. It ends at an error, until the sweeper's next message brings it back: it cannot spin."""
+        try:
+            while not self._draining.is_set():
+                claim = self._ledger.claim()
+                if claim is None:
+                    log.debug("nothing_to_do")
+                    return
+                if not self._work_on(claim):
+                    break
+        except RegenError as error:
+            log.warning("claim_failed", error=error.message, detail=error.detail)
+        except Exception:
+            log.exception("claim_failed")
         if self._draining.is_set():
-            # The message was for whoever is free: hand it on.
-            self._wake(1)
-            return
-        claim = self._ledger.claim()
-        if claim is None:
-            log.debug("nothing_to_do")
-            return
+            # The message was for whoever is free: hand it on, and with it the work that was given back.
+            self._wake(Counter(self._ledger.queues))
+
+    def _work_on(self, claim: Claim) -> bool:
+        """Returns whether to go on: not when the database could not be told how the work ended."""
         facts = {
             "kind": claim.kind.value,
             "render_id": claim.render_id,
             "segment_id": claim.segment_id,
             "attempt": claim.attempt,
+            "request_id": claim.request_id,
         }
-        log.info("work_started", **facts)
-        try:
-            units = self._run(claim)
-            log.info("work_done", **facts)
-        except Exception as error:
-            units = self._report(claim, error, facts)
-        if units:
-            self._wake(units)
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        with structlog.contextvars.bound_contextvars(**known), unit_in_hand(claim.kind):
+            log.info("work_started")
+            self._wake(claim.opened)
+            try:
+                ready = self._run(claim)
+            except Exception as error:
+                return self._report(claim, error)
+            UNITS.labels(claim.kind.value, "done").inc()
+            log.info("work_done")
+            self._wake(ready)
+            return True
 
-    def _report(self, claim: Claim, error: Exception, facts: dict[str, Any]) -> int:
-        """What becomes of work whose step raised. Returns the units made ready by it."""
+    def _report(self, claim: Claim, error: Exception) -> bool:
+        """What becomes of work whose step raised. Returns whether the database took it."""
         if self._draining.is_set():
-            log.info("work_given_back", **facts)
-            return self._ledger.hand_back(claim)
-        if isinstance(error, LeaseLost):
-            log.warning("work_abandoned", **facts)
-            return 0
-        if isinstance(error, ConfigurationError):
-            log.critical("worker_cannot_work", error=error.message, detail=error.detail, **facts)
+            outcome = "given_back"
+            log.info("work_given_back")
+        elif isinstance(error, LeaseLost):
+            outcome = "lease_lost"
+            LEASE_LOSSES.labels(claim.kind.value).inc()
+            log.warning("work_abandoned")
+        elif isinstance(error, ConfigurationError):
+            outcome = "given_back"
+            log.critical("worker_cannot_work", error=error.message, detail=error.detail)
             self._stop()
-            return self._ledger.hand_back(claim)
-        detail = error.detail if isinstance(error, RegenError) else None
-        log.error("work_failed", exc_info=error, detail=detail, **facts)
-        self._ledger.failed(claim, error)
-        return 0
+        else:
+            outcome = "failed"
+            log.error("work_failed", exc_info=error, detail=getattr(error, "detail", None))
+        UNITS.labels(claim.kind.value, outcome).inc()
+        try:
+            if outcome == "given_back":
+                self._ledger.hand_back(claim)
+            elif outcome == "failed":
+                self._ledger.failed(claim, error)
+        except RegenError as failure:
+            # The lease runs out, and the sweeper gives the work back.
+            log.warning("report_failed", error=failure.message, detail=failure.detail)
+            return False
+        return True
 
-    def _run(self, claim: Claim) -> int:
+    def _run(self, claim: Claim) -> ReadyUnits:
         step = {
             WorkKind.PREPARE: self._steps.prepare,
             WorkKind.UPSCALE: self._steps.upscale,

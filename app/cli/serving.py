@@ -1,11 +1,22 @@
 """`regen serve` and `regen worker`."""
 
+from __future__ import annotations
+
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.reporting import DataDirectory, load_settings, require_worker_packages, start_logging
+from app.cli.reporting import (
+    DataDirectory,
+    load_settings,
+    require_worker_packages,
+    start_logging,
+    tell_error,
+)
+from app.core.errors import ConfigurationError, FfmpegMissing
+from app.core.statuses import WorkQueue
 
 
 def serve(
@@ -44,21 +55,97 @@ def serve(
 
 def worker(
     data_dir: DataDirectory = None,
+    queues: Annotated[
+        str | None,
+        typer.Option(
+            help="What to do: `gpu` upscales segments, `cpu` reads videos and puts results together, `cpu,gpu` both. "
+            "In place of REGEN_QUEUES.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="`cpu`, `mps`, `cuda`, or the number of a CUDA device, in place of REGEN_DEVICE; given several times, "
+            "one process for each.",
+            show_default=False,
+        ),
+    ] = None,
+    all_gpus: Annotated[
+        bool, typer.Option("--all-gpus", help="One process for every CUDA device there is.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve metrics on this port, of several processes each on one more; 0 takes free ones. In place of "
+            "REGEN_WORKER_METRICS_PORT.",
+            show_default=False,
+        ),
+    ] = None,
     parent_pid: Annotated[
         int | None, typer.Option(hidden=True, help="End when this process, our parent, has ended.")
     ] = None,
 ) -> None:
-    """Work on renders until stopped: one process per device."""
-    settings = load_settings(data_dir)
+    """Work on renders until stopped. Exit status 78: this machine is set up wrong."""
+    try:
+        status = _work(
+            data_dir,
+            queues=queues,
+            devices=[f"cuda:{name}" if name.isdecimal() else name for name in device or ()],
+            all_gpus=all_gpus,
+            metrics_port=metrics_port,
+            parent_pid=parent_pid,
+        )
+    except (ConfigurationError, FfmpegMissing) as error:
+        tell_error(error)
+        raise typer.Exit(os.EX_CONFIG) from error
+    raise typer.Exit(status)
+
+
+def _work(
+    data_dir: Path | None,
+    *,
+    queues: str | None,
+    devices: list[str],
+    all_gpus: bool,
+    metrics_port: int | None,
+    parent_pid: int | None,
+) -> int:
+    if all_gpus and devices:
+        raise typer.BadParameter("give either --all-gpus or --device.")
+    changes: dict[str, object] = {}
+    if queues is not None:
+        changes["queues"] = _parse_queues(queues)
+    if metrics_port is not None:
+        changes["worker_metrics_port"] = metrics_port
+    if len(devices) == 1:
+        changes["device"] = devices[0]
+    settings = load_settings(data_dir).model_copy(update=changes)
     start_logging(settings)
     if parent_pid is not None:
         from app.serving.child import end_with_parent
 
         end_with_parent(parent_pid)
     require_worker_packages()
+    if all_gpus or len(devices) > 1:
+        from app.serving.workers import cuda_devices, run_workers
+
+        return run_workers(settings, cuda_devices() if all_gpus else devices)
     from worker.celery_app import run_worker
 
-    raise typer.Exit(run_worker(settings))
+    return run_worker(settings)
+
+
+def _parse_queues(text: str) -> tuple[WorkQueue, ...]:
+    try:
+        return tuple(dict.fromkeys(WorkQueue(name.strip()) for name in text.split(",")))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is none of {', '.join(WorkQueue)} or several of them with commas.",
+            param_hint="--queues",
+        ) from None
 
 
 def _show_first_key(key: str) -> None:

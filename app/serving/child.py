@@ -52,6 +52,7 @@ class ChildProcess:
                 f"{command[0]} could not be started: {error.strerror}.", detail=str(error)
             ) from error
         self.started_at = time.monotonic()
+        self._terminated = False
 
     @property
     def pid(self) -> int:
@@ -62,13 +63,17 @@ class ChildProcess:
         """The exit status (negative: the signal), or None while it runs."""
         return self._process.poll()
 
+    def terminate(self) -> None:
+        """SIGTERM, once; returns at once."""
+        if self.status is None and not self._terminated:
+            self._terminated = True
+            self._process.terminate()
+
     def stop(self, *, grace_seconds: float) -> None:
         """SIGTERM, then SIGKILL for the whole group after `grace_seconds`; returns when it has ended."""
-        if self.status is not None:
-            return
-        self._process.terminate()
+        self.terminate()
         try:
-            self._process.wait(timeout=grace_seconds)
+            self._process.wait(timeout=max(0.0, grace_seconds))
         except subprocess.TimeoutExpired:
             self.kill()
 

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from app.serving.places import (
 )
 from app.serving.signals import StopSignals
 from app.serving.supervisor import BROKER_GRACE_SECONDS, WORKER_GRACE_SECONDS, KeptAlive, Supervisor
+from app.serving.workers import worker_command
 
 log = structlog.get_logger(__name__)
 
@@ -64,11 +64,12 @@ def serve(
             ready_file = ready_file.expanduser().absolute()
             _prepare_ready_file(ready_file)
             stack.callback(remove_ready_file, ready_file)
-        database = Database(settings.resolved_database_url)
+        keys = Secrets.load(settings)
+        database = Database.from_settings(settings)
         stack.callback(database.close)
         migrations.upgrade(database)
         broker = _first_broker(settings, stack) if settings.broker_url is None else None
-        key = _first_key(database, settings)
+        key = _first_key(database, keys)
         if key is not None:
             on_first_key(key)
         api = ApiServer(create_app(settings))
@@ -76,8 +77,8 @@ def serve(
         if signals.requested:
             return
         supervisor = Supervisor(
-            broker=broker,
-            worker=_worker(settings) if with_worker else None,
+            brokers=[] if broker is None else [broker],
+            workers=[_worker(settings)] if with_worker else [],
             stopping=lambda: signals.requested,
             give_up=signals.request,
         )
@@ -119,11 +120,7 @@ def _first_broker(settings: Settings, stack: ExitStack) -> KeptAlive:
 
 
 def _worker(settings: Settings) -> KeptAlive:
-    # -P: no `app` of the present directory shall stand in for ours.
-    command = [
-        *(sys.executable, "-P", "-m", "app.cli", "worker"),
-        *("--data-dir", str(settings.root), "--parent-pid", str(os.getpid())),
-    ]
+    command = worker_command(settings)
     return KeptAlive(
         "worker",
         lambda: ChildProcess(command, environment=os.environ),
@@ -131,8 +128,7 @@ def _worker(settings: Settings) -> KeptAlive:
     )
 
 
-def _first_key(database: Database, settings: Settings) -> str | None:
-    keys = Secrets.load(settings)
+def _first_key(database: Database, keys: Secrets) -> str | None:
     with database.write() as session:
         made = accounts.create_first_key(session, keys=keys)
     return None if made is None else made.key

@@ -1,8 +1,10 @@
-"""Keeps the children of `regen serve` alive, and ends them in order."""
+"""Keeps the children of `regen serve` and `regen worker` alive, and ends them in order."""
 
+import math
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -35,21 +37,33 @@ class RestartPauses:
 
 
 class KeptAlive:
-    """One child, started by `start`, and again when it dies. For one thread only, which outlives the child."""
+    """One child, started by `start`, and again when it dies. For one thread only, which outlives the child.
+
+    One that ends with EX_CONFIG says that its machine is set up wrong: it is tried again only now and then, for
+    somebody may have mended it.
+    """
 
     def __init__(self, name: str, start: Callable[[], ChildProcess], *, grace_seconds: float) -> None:
         self.name = name
         self._start = start
         self._grace_seconds = grace_seconds
+        self._ended_with_config_error = False
         self._pauses = RestartPauses()
         self._child: ChildProcess | None = None
         self._start_at = time.monotonic()
+
+    @property
+    def misconfigured(self) -> bool:
+        """Whether the child ended with EX_CONFIG, and no later one has gone on for a minute since."""
+        started_at = math.inf if self._child is None else self._child.started_at
+        return self._ended_with_config_error and time.monotonic() - started_at < HEALTHY_SECONDS
 
     def tend(self) -> None:
         """Start the child when it is due; notice its end. Call it often."""
         if self._child is not None and self._child.status is not None:
             lived_seconds = time.monotonic() - self._child.started_at
             status, self._child = self._child.status, None
+            self._ended_with_config_error = status == os.EX_CONFIG
             self._plan_start(lived_seconds, status=status)
         if self._child is None and time.monotonic() >= self._start_at:
             try:
@@ -57,9 +71,16 @@ class KeptAlive:
             except (RegenError, OSError) as error:
                 self._plan_start(0.0, error=str(error), detail=getattr(error, "detail", None))
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
+        """Ask the child to end; returns at once."""
         if self._child is not None:
-            self._child.stop(grace_seconds=self._grace_seconds)
+            self._child.terminate()
+
+    def stop(self, *, asked_at: float | None = None) -> None:
+        """End the child, in `grace_seconds` from now or from when it was asked to; returns when it has ended."""
+        if self._child is not None:
+            waited_seconds = 0.0 if asked_at is None else time.monotonic() - asked_at
+            self._child.stop(grace_seconds=self._grace_seconds - waited_seconds)
             self._child = None
 
     def adopt(self, child: ChildProcess) -> None:
@@ -68,12 +89,32 @@ class KeptAlive:
 
     def _plan_start(self, lived_seconds: float, **facts: object) -> None:
         pause_seconds = self._pauses.after(lived_seconds=lived_seconds)
+        if self._ended_with_config_error:
+            pause_seconds = LONGEST_PAUSE_SECONDS
         log.warning("child_ended", child=self.name, restart_in_seconds=pause_seconds, **facts)
         self._start_at = time.monotonic() + pause_seconds
 
 
+def tend_until(stopping: Callable[[], bool], children: Sequence[KeptAlive]) -> None:
+    """Tend the children until `stopping` says so; it is polled."""
+    while not stopping():
+        for child in children:
+            child.tend()
+        time.sleep(POLL_SECONDS)
+
+
+def stop_all(children: Iterable[KeptAlive]) -> None:
+    """End them side by side."""
+    children = list(children)
+    asked_at = time.monotonic()
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.stop(asked_at=asked_at)
+
+
 class Supervisor(threading.Thread):
-    """The thread that starts and tends the children.
+    """The thread that starts and tends the children of `regen serve`.
 
     It ends after they have, because on Linux a child is killed when the thread that started it ends. `stopping` is
     polled, not waited for: what sets it is a signal handler, where no lock may be taken.
@@ -82,16 +123,16 @@ class Supervisor(threading.Thread):
     def __init__(
         self,
         *,
-        broker: KeptAlive | None,
-        worker: KeptAlive | None,
+        brokers: Sequence[KeptAlive],
+        workers: Sequence[KeptAlive],
         stopping: Callable[[], bool],
         give_up: Callable[[], None],
     ) -> None:
         """`give_up` stops the server, when this thread cannot go on."""
         super().__init__(name="supervisor")
         self._give_up = give_up
-        self._broker = broker
-        self._worker = worker
+        self._brokers = brokers
+        self._workers = workers
         self._stopping = stopping
         self._api_has_stopped = threading.Event()
 
@@ -100,18 +141,12 @@ class Supervisor(threading.Thread):
         self._api_has_stopped.set()
 
     def run(self) -> None:
-        children = [child for child in (self._broker, self._worker) if child is not None]
         try:
-            while not self._stopping():
-                for child in children:
-                    child.tend()
-                time.sleep(POLL_SECONDS)
+            tend_until(self._stopping, [*self._brokers, *self._workers])
         except Exception:
             log.exception("supervisor_failed")
             self._give_up()
         finally:
-            if self._worker is not None:
-                self._worker.stop()
+            stop_all(self._workers)
             self._api_has_stopped.wait()
-            if self._broker is not None:
-                self._broker.stop()
+            stop_all(self._brokers)

@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -50,7 +51,10 @@ class Watch:
         self._processes: list[FfmpegProcess] = []
         self._finished = threading.Event()
         self._last_progress = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        # Its log lines say what is bound in the thread that made it.
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="watch", daemon=True
+        )
 
     @property
     def is_stopped(self) -> bool:
@@ -155,16 +159,17 @@ class Handover(Generic[Item]):
 
 
 class Worker(threading.Thread):
-    """A thread of one piece of work: its error stops all of it."""
+    """A thread of one piece of work: its error stops all of it, its log lines say what is bound where it was made."""
 
     def __init__(self, watch: Watch, work: Callable[[], None], *, name: str) -> None:
         super().__init__(name=name, daemon=True)
+        self._context = copy_context()
         self._watch = watch
         self._work = work
 
     def run(self) -> None:
         try:
-            self._work()
+            self._context.run(self._work)
         except Abandoned:
             return
         except BaseException as error:  # handed to the thread that waits for this one

@@ -4,26 +4,36 @@ A claim names the row and the attempt that the claim started. Whatever is report
 touches nothing when the row has moved on.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Update, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.core.database import database_now
-from app.core.statuses import RenderStatus, SegmentStatus, WorkKind
+from app.core.statuses import RenderStatus, SegmentStatus, WorkKind, WorkQueue
 from app.core.tables import Render, Segment
+
+# How many units of work are ready to be claimed, by queue.
+ReadyUnits: TypeAlias = Counter[WorkQueue]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One unit of work in one worker's hands."""
+    """One unit of work in one worker's hands.
+
+    `request_id` is that of the request that asked for the render. `opened` is what became ready by this claim: once
+    few segments wait, a render to prepare.
+    """
 
     kind: WorkKind
     render_id: str
     segment_id: str | None
     attempt: int
+    request_id: str | None = None
+    opened: ReadyUnits = field(default_factory=Counter, compare=False)
 
 
 def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
@@ -34,13 +44,13 @@ def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Clai
 
 
 def claim_prepare(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
-    """The oldest queued render, or one whose preparing was given back; none while segments wait for a worker.
+    """The oldest queued render, or one whose preparing was given back; none while too many segments wait.
 
-    A free worker that prepares only when no segment waits takes no render off the queue before it can be served.
+    See `_few_segments_wait`: `queued` means waiting, yet no worker has to wait for a render to be prepared.
     """
     return _claim_render(
         session,
-        and_(_ready_to_prepare(), ~exists().where(_ready_to_upscale())),
+        and_(_ready_to_prepare(), _few_segments_wait()),
         kind=WorkKind.PREPARE,
         worker=worker,
         lease_seconds=lease_seconds,
@@ -75,7 +85,15 @@ def claim_segment(session: Session, *, worker: str, lease_seconds: float) -> Cla
     ).one_or_none()
     if row is None:
         return None
-    return Claim(kind=WorkKind.UPSCALE, segment_id=row[0], render_id=row[1], attempt=row[2])
+    segment_id, render_id, attempt = row
+    return Claim(
+        kind=WorkKind.UPSCALE,
+        segment_id=segment_id,
+        render_id=render_id,
+        attempt=attempt,
+        request_id=session.scalar(select(Render.request_id).where(Render.id == render_id)),
+        opened=Counter({WorkKind.PREPARE.queue: 1} if _may_prepare(session) else {}),
+    )
 
 
 def renew(session: Session, claim: Claim, *, lease_seconds: float, frames_done: int) -> bool:
@@ -103,6 +121,7 @@ def store_plan(
 
 
 def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> bool:
+    _lock_render(session, claim.render_id)
     return _changed(
         session,
         _own_segment(claim).values(
@@ -124,6 +143,7 @@ def give_back(session: Session, claim: Claim, *, charged: bool) -> int | None:
     """Put the work back for another attempt. Returns its count of failures, None when it is not this claim's."""
     charge = 1 if charged else 0
     if claim.kind is WorkKind.UPSCALE:
+        _lock_render(session, claim.render_id)
         statement = _own_segment(claim).values(
             status=SegmentStatus.WAITING,
             failures=Segment.failures + charge,
@@ -169,17 +189,25 @@ def fail_render(session: Session, *, render_id: str, error: str) -> bool:
 
 
 def expired_claims(session: Session) -> Sequence[Claim]:
-    """Claims whose lease ran out."""
+    """Claims whose lease ran out. Until the session ends no late heartbeat can renew them, nor another sweeper find
+    them.
+    """
+    late_segment = and_(Segment.status == SegmentStatus.RUNNING, Segment.lease_expires_at < database_now())
+    late_render = and_(
+        Render.status.in_((RenderStatus.PENDING, RenderStatus.PROCESSING)),
+        Render.work_lease_expires_at < database_now(),
+    )
+    suspects = select(Segment.render_id).where(late_segment).union(select(Render.id).where(late_render))
+    locked = session.scalars(
+        select(Render.id).where(Render.id.in_(suspects)).order_by(Render.id).with_for_update(skip_locked=True)
+    ).all()
     segments = session.execute(
-        select(Segment.id, Segment.render_id, Segment.attempt).where(
-            Segment.status == SegmentStatus.RUNNING, Segment.lease_expires_at < database_now()
-        )
+        select(Segment.id, Segment.render_id, Segment.attempt)
+        .where(late_segment, Segment.render_id.in_(locked))
+        .with_for_update(skip_locked=True)
     )
     renders = session.execute(
-        select(Render.id, Render.status, Render.attempt).where(
-            Render.status.in_((RenderStatus.PENDING, RenderStatus.PROCESSING)),
-            Render.work_lease_expires_at < database_now(),
-        )
+        select(Render.id, Render.status, Render.attempt).where(late_render, Render.id.in_(locked))
     )
     return [
         *(
@@ -198,12 +226,13 @@ def expired_claims(session: Session) -> Sequence[Claim]:
     ]
 
 
-def ready_units(session: Session) -> int:
-    """How many units of work a free worker could claim now."""
-    finishes = _count(session, Render, _ready_to_finish())
-    segments = _count(session, Segment, _ready_to_upscale())
-    prepares = 0 if segments else _count(session, Render, _ready_to_prepare())
-    return finishes + segments + prepares
+def ready_units(session: Session) -> ReadyUnits:
+    """How many units of work free workers could claim now."""
+    ready: ReadyUnits = Counter()
+    ready[WorkKind.FINISH.queue] += _count(session, Render, _ready_to_finish())
+    ready[WorkKind.UPSCALE.queue] += _count(session, Segment, _ready_to_upscale())
+    ready[WorkKind.PREPARE.queue] += _count(session, Render, and_(_ready_to_prepare(), _few_segments_wait()))
+    return +ready
 
 
 def all_segments_done(session: Session, *, render_id: str) -> bool:
@@ -247,6 +276,23 @@ def _ready_to_upscale(segment: type[Segment] = Segment) -> ColumnElement[bool]:
     return and_(segment.status == SegmentStatus.WAITING, _pause_over(segment))
 
 
+def _may_prepare(session: Session) -> bool:
+    return bool(session.scalar(select(exists().where(_ready_to_prepare(), _few_segments_wait()))))
+
+
+def _few_segments_wait() -> ColumnElement[bool]:
+    """No segment waits, or fewer wait than run.
+
+    With one worker that is: none waits. With many, the next render is prepared while the last segments of the one
+    before are at work. Of the waiting segments it looks at no more than run, however many there are.
+    """
+    excess = select(case((func.count() > 1, func.count() - 1), else_=0)).where(
+        Segment.status == SegmentStatus.RUNNING
+    )
+    first_too_many = select(Segment.id).where(_ready_to_upscale()).offset(excess.scalar_subquery()).limit(1)
+    return ~first_too_many.correlate(None).exists()
+
+
 def _pause_over(row: type[Render] | type[Segment]) -> ColumnElement[bool]:
     return or_(row.retry_at.is_(None), row.retry_at <= database_now())
 
@@ -274,10 +320,22 @@ def _claim_render(
             work_lease_expires_at=database_now(plus_seconds=lease_seconds),
             retry_at=None,
         )
-        .returning(Render.id, Render.attempt)
+        .returning(Render.id, Render.attempt, Render.request_id)
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    return None if row is None else Claim(kind=kind, render_id=row[0], segment_id=None, attempt=row[1])
+    if row is None:
+        return None
+    render_id, attempt, request_id = row
+    return Claim(kind=kind, render_id=render_id, segment_id=None, attempt=attempt, request_id=request_id)
+
+
+def _lock_render(session: Session, render_id: str) -> None:
+    """Hold the render's row until the session ends.
+
+    Who changes a segment and then looks at the others, or at the render, takes this lock first, always before the
+    segment's own: so nobody misses what another transaction is just about to commit, and no two wait for each other.
+    """
+    session.execute(select(Render.id).where(Render.id == render_id).with_for_update())
 
 
 def _own_segment(claim: Claim) -> Update:

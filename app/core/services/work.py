@@ -1,9 +1,10 @@
 """Work as workers see it: claim a unit, keep its lease, report how it ended.
 
-Each method is one short transaction. What a method returns as "units" is how many pieces of work became ready by
-it, so that the caller can wake as many workers after the commit.
+Each method is one short transaction. What a method returns as ReadyUnits is how many pieces of work became ready by
+it, by queue, so that the caller can wake workers after the commit.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,9 +16,9 @@ import structlog
 from app.core.database import Database
 from app.core.errors import LeaseLost, PermanentError
 from app.core.repositories import work
-from app.core.repositories.work import Claim
+from app.core.repositories.work import Claim, ReadyUnits
 from app.core.secrets import new_id
-from app.core.statuses import SegmentStatus, WorkKind
+from app.core.statuses import SegmentStatus, WorkKind, WorkQueue
 from app.core.tables import Segment
 
 LONGEST_PAUSE_SECONDS = 300.0
@@ -66,19 +67,35 @@ class VideoFacts:
 
 
 class WorkLedger:
-    """One worker's view of the rows. `worker` names it in the rows it holds."""
+    """One worker's view of the rows. `worker` names it in the rows it holds; it claims the work of `queues`."""
 
-    def __init__(self, *, database: Database, worker: str, lease_seconds: float, max_attempts: int) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        worker: str,
+        lease_seconds: float,
+        max_attempts: int,
+        queues: Iterable[WorkQueue] = tuple(WorkQueue),
+    ) -> None:
         self.database = database
         self.worker = worker
+        self.queues = frozenset(queues)
         self.lease_seconds = lease_seconds
         self.max_attempts = max_attempts
 
     def claim(self) -> Claim | None:
-        """The most urgent unit of work: a render to finish, else a segment, else a render to prepare."""
+        """The most urgent unit of its queues: a render to finish, else a segment, else a render to prepare."""
+        claims = {
+            WorkKind.FINISH: work.claim_finish,
+            WorkKind.UPSCALE: work.claim_segment,
+            WorkKind.PREPARE: work.claim_prepare,
+        }
         with self.database.write() as session:
-            for attempt_claim in (work.claim_finish, work.claim_segment, work.claim_prepare):
-                claim = attempt_claim(session, worker=self.worker, lease_seconds=self.lease_seconds)
+            for kind in WorkKind:
+                if kind.queue not in self.queues:
+                    continue
+                claim = claims[kind](session, worker=self.worker, lease_seconds=self.lease_seconds)
                 if claim is not None:
                     return claim
         return None
@@ -120,8 +137,8 @@ class WorkLedger:
         cost: float,
         warnings: Iterable[str],
         segments: Sequence[PlannedSegment],
-    ) -> int:
-        """The render is `processing` and its segments wait. Returns the units made. Raises LeaseLost."""
+    ) -> ReadyUnits:
+        """The render is `processing` and its segments wait: the units made ready. Raises LeaseLost."""
         now = datetime.now(UTC)
         rows = [
             Segment(
@@ -145,14 +162,15 @@ class WorkLedger:
         with self.database.write() as session:
             if not work.store_plan(session, claim, values=values, segments=rows):
                 raise LeaseLost("The render was given to another worker.")
-        return len(rows)
+        return Counter({WorkKind.UPSCALE.queue: len(rows)})
 
-    def segment_done(self, claim: Claim, *, storage_key: str) -> int:
-        """Returns 1 when it was the render's last segment: the finish is ready. Raises LeaseLost."""
+    def segment_done(self, claim: Claim, *, storage_key: str) -> ReadyUnits:
+        """When it was the render's last segment, the finish is ready. Raises LeaseLost."""
         with self.database.write() as session:
             if not work.complete_segment(session, claim, storage_key=storage_key):
                 raise LeaseLost("The segment was given to another worker.")
-            return 1 if work.all_segments_done(session, render_id=claim.render_id) else 0
+            all_done = work.all_segments_done(session, render_id=claim.render_id)
+        return Counter({WorkKind.FINISH.queue: 1} if all_done else {})
 
     def finished(
         self,
@@ -194,19 +212,20 @@ class WorkLedger:
             else:
                 work.postpone(session, claim, seconds=min(2.0**failures, LONGEST_PAUSE_SECONDS))
 
-    def hand_back(self, claim: Claim) -> int:
-        """The worker stops before the work is done: it goes back uncharged. Returns the units made ready."""
+    def hand_back(self, claim: Claim) -> None:
+        """The worker stops before the work is done: it goes back uncharged."""
         with self.database.write() as session:
-            return 0 if work.give_back(session, claim, charged=False) is None else 1
+            work.give_back(session, claim, charged=False)
 
-    def give_back_expired(self) -> int:
-        """Give back the work of workers that were not heard of for a lease. Returns the units made ready."""
-        ready = 0
+    def give_back_expired(self) -> Sequence[Claim]:
+        """Give back the work of workers that were not heard of for a lease. Returns the claims that ended so."""
+        given_back = []
         with self.database.write() as session:
             for claim in work.expired_claims(session):
                 failures = work.give_back(session, claim, charged=True)
                 if failures is None:
                     continue
+                given_back.append(claim)
                 log.warning(
                     "lease_expired",
                     kind=claim.kind.value,
@@ -221,11 +240,9 @@ class WorkLedger:
                         f"while {_step(claim.kind)} ran."
                     )
                     work.fail_render(session, render_id=claim.render_id, error=message)
-                else:
-                    ready += 1
-        return ready
+        return given_back
 
-    def ready_units(self) -> int:
+    def ready_units(self) -> ReadyUnits:
         with self.database.read() as session:
             return work.ready_units(session)
 

@@ -12,7 +12,7 @@ from app.core.repositories import renders
 from app.core.repositories.work import Claim
 from app.core.services.renders import view_render
 from app.core.services.work import VideoFacts, WorkLedger
-from app.core.statuses import RenderStatus, SegmentStatus, WorkKind
+from app.core.statuses import RenderStatus, SegmentStatus, WorkKind, WorkQueue
 from app.core.tables import Render, Segment
 
 MakeLedger = Callable[..., WorkLedger]
@@ -62,15 +62,15 @@ def test_a_render_passes_through_its_statuses_to_completion(
     claim = claimed(ledger)
     assert (claim.kind, claim.attempt) == (WorkKind.PREPARE, 1)
     assert status_of(database, render) is RenderStatus.PENDING
-    assert prepare(ledger, claim, segments=2) == 2
+    assert prepare(ledger, claim, segments=2) == {WorkQueue.GPU: 2}
     assert status_of(database, render) is RenderStatus.PROCESSING
 
     first, second = claimed(ledger), claimed(ledger)
     assert [first.kind, second.kind] == [WorkKind.UPSCALE] * 2
     assert ledger.claim() is None
     assert ledger.segment_job(first).plan == "number 0"
-    assert ledger.segment_done(second, storage_key="second") == 0
-    assert ledger.segment_done(first, storage_key="first") == 1
+    assert ledger.segment_done(second, storage_key="second") == {}
+    assert ledger.segment_done(first, storage_key="first") == {WorkQueue.CPU: 1}
 
     last = claimed(ledger)
     assert last.kind is WorkKind.FINISH
@@ -142,17 +142,18 @@ def test_a_lease_that_runs_out_gives_the_work_back_and_refuses_the_late_result(
     prepare(zombie, claimed(zombie), segments=1)
     late = claimed(zombie)
     other = make_ledger("other")
-    assert other.give_back_expired() == 0
+    assert not other.give_back_expired()
     time.sleep(0.3)
-    assert other.give_back_expired() == 1
-    assert other.give_back_expired() == 0
+    (expired,) = other.give_back_expired()
+    assert (expired.kind, expired.segment_id, expired.attempt) == (WorkKind.UPSCALE, late.segment_id, 1)
+    assert not other.give_back_expired()
 
     again = claimed(other)
     assert (again.segment_id, again.attempt) == (late.segment_id, 2)
     assert zombie.renew(late, frames_done=9) is False
     with pytest.raises(LeaseLost):
         zombie.segment_done(late, storage_key="zombie's")
-    assert other.segment_done(again, storage_key="other's") == 1
+    assert other.segment_done(again, storage_key="other's") == {WorkQueue.CPU: 1}
     assert [job.storage_key for job in other.segment_jobs(again)] == ["other's"]
     assert status_of(database, render) is RenderStatus.PROCESSING
 
@@ -167,7 +168,7 @@ def test_a_heartbeat_keeps_the_lease_and_shows_progress(
     for _ in range(5):
         time.sleep(0.2)
         assert ledger.renew(claim, frames_done=5)
-    assert ledger.give_back_expired() == 0
+    assert not ledger.give_back_expired()
     with database.read() as session:
         assert view_render(session, session.get_one(Render, render.id)).progress == 0.25
 
@@ -190,7 +191,7 @@ def test_a_failed_attempt_rests_and_the_last_one_fails_the_render(
     ledger.failed(again, TransientError("storage away"))
     assert status_of(database, render) is RenderStatus.FAILED
     assert "failed 2 times" in (error_of(database, render) or "")
-    assert ledger.ready_units() == 0
+    assert ledger.ready_units().total() == 0
 
 
 def test_a_permanent_error_fails_the_render_at_once_and_frees_the_workers(
@@ -219,7 +220,8 @@ def test_work_handed_back_by_a_stopping_worker_is_not_counted_against_it(
     for attempt in range(1, 6):
         claim = claimed(ledger)
         assert claim.attempt == attempt
-        assert ledger.hand_back(claim) == 1
+        ledger.hand_back(claim)
+        assert ledger.ready_units() == {WorkQueue.GPU: 1}
     with database.read() as session:
         row = session.get_one(Segment, claim.segment_id)
         assert (row.failures, row.status) == (0, SegmentStatus.WAITING)
@@ -243,7 +245,7 @@ def test_a_worker_lost_while_preparing_or_finishing_leaves_the_status_as_it_is(
     assert late.kind is step
     before = status_of(database, render)
     time.sleep(0.2)
-    assert ledger.give_back_expired() == 1
+    assert len(ledger.give_back_expired()) == 1
     assert status_of(database, render) is before
     again = claimed(ledger)
     assert (again.kind, again.attempt) == (step, late.attempt + 1)
@@ -253,22 +255,78 @@ def test_a_worker_lost_while_preparing_or_finishing_leaves_the_status_as_it_is(
         else:
             finish(zombie, late, facts)
     if step is WorkKind.PREPARE:
-        assert prepare(ledger, again, segments=2) == 2
+        assert prepare(ledger, again, segments=2) == {WorkQueue.GPU: 2}
     else:
         finish(ledger, again, facts)
     assert status_of(database, render) is not before
 
 
-def test_ready_units_counts_what_a_free_worker_could_claim(
+def test_ready_units_counts_what_free_workers_could_claim(
     make_ledger: MakeLedger, add_render: AddRender, prepare: Prepare
 ) -> None:
     ledger = make_ledger()
-    assert ledger.ready_units() == 0
+    assert ledger.ready_units().total() == 0
     add_render()
     add_render()
-    assert ledger.ready_units() == 2
+    assert ledger.ready_units() == {WorkQueue.CPU: 2}
     prepare(ledger, claimed(ledger), segments=3)
-    assert ledger.ready_units() == 3  # the queued render is not for taking while segments wait
-    for expected in (2, 1, 1):
-        claimed(ledger)
-        assert ledger.ready_units() == expected
+    assert ledger.ready_units() == {
+        WorkQueue.GPU: 3
+    }  # the queued render is not for taking while segments wait
+    claimed(ledger)
+    assert ledger.ready_units() == {WorkQueue.GPU: 2}
+    claimed(ledger)
+    assert ledger.ready_units() == {WorkQueue.GPU: 1, WorkQueue.CPU: 1}
+    claimed(ledger)
+    assert ledger.ready_units() == {WorkQueue.CPU: 1}
+
+
+def test_the_next_render_is_prepared_once_fewer_segments_wait_than_run(
+    database: Database, make_ledger: MakeLedger, add_render: AddRender, prepare: Prepare
+) -> None:
+    """So that many workers do not have to wait for it; while as many wait as run, it stays queued."""
+    cpu, gpu = (make_ledger(queue.value, queues=[queue]) for queue in WorkQueue)
+    _, following = add_render(), add_render()
+    prepare(cpu, claimed(cpu), segments=5)
+    claims = []
+    for _ in range(2):
+        claims.append(claimed(gpu))
+        assert not claims[-1].opened
+        assert cpu.claim() is None
+    claims.append(claimed(gpu))  # now three run and two wait
+    assert claims[-1].opened == {WorkQueue.CPU: 1}
+    gpu.failed(claims[0], TransientError("rests, and neither waits nor runs"))
+    assert cpu.claim() is None
+    claims.append(claimed(gpu))  # three run and one waits
+    claim = claimed(cpu)
+    assert (claim.kind, claim.render_id) == (WorkKind.PREPARE, following.id)
+    assert not claimed(gpu).opened  # there is no further render
+
+
+def test_workers_claim_the_work_of_their_queues_alone(
+    make_ledger: MakeLedger, add_render: AddRender, prepare: Prepare
+) -> None:
+    cpu, gpu = (make_ledger(queue.value, queues=[queue]) for queue in WorkQueue)
+    add_render()
+    assert gpu.claim() is None
+    prepare(cpu, claimed(cpu), segments=1)
+    assert cpu.claim() is None
+    gpu.segment_done(claimed(gpu), storage_key="only")
+    assert gpu.claim() is None
+    assert claimed(cpu).kind is WorkKind.FINISH
+
+
+def test_a_claim_knows_the_request_that_asked_for_its_render(
+    database: Database, make_ledger: MakeLedger, add_render: AddRender, prepare: Prepare
+) -> None:
+    render = add_render()
+    with database.write() as session:
+        session.get_one(Render, render.id).request_id = "a request"
+    ledger = make_ledger()
+    for kind in (WorkKind.PREPARE, WorkKind.UPSCALE, WorkKind.FINISH):
+        claim = claimed(ledger)
+        assert (claim.kind, claim.request_id) == (kind, "a request")
+        if kind is WorkKind.PREPARE:
+            prepare(ledger, claim, segments=1)
+        elif kind is WorkKind.UPSCALE:
+            ledger.segment_done(claim, storage_key="only")

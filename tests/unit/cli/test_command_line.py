@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -27,7 +28,11 @@ def test_what_is_heavy_is_left_alone_until_a_command_needs_it():
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "worker", "upscale", "users add", "keys create", "db upgrade", "engines", "doctor"]
+    "command",
+    [
+        *("serve", "worker", "upscale", "users add", "keys create", "db upgrade", "db status"),
+        *("storage check", "storage create-bucket", "engines", "doctor"),
+    ],
 )
 def test_every_command_explains_itself(regen, command):
     answer = regen(*command.split(), "--help")
@@ -71,5 +76,5 @@ def test_without_the_workers_packages_the_way_to_them_is_told(regen, monkeypatch
     monkeypatch.setitem(sys.modules, missing, None)
     arguments = {"worker": [], "serve": ["--port", "0"], "upscale": [__file__, tmp_path / "out.mp4"]}[command]
     answer = regen(command, *arguments)
-    assert answer.exit_code == 1
+    assert answer.exit_code == (os.EX_CONFIG if command == "worker" else 1)
     assert "regen-server[worker]" in answer.stderr

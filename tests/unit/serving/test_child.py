@@ -9,7 +9,7 @@ import pytest
 
 from app.core.errors import ConfigurationError
 from app.serving.child import ChildProcess
-from app.serving.supervisor import KeptAlive
+from app.serving.supervisor import KeptAlive, stop_all
 
 
 def child(script, **options):
@@ -147,3 +147,50 @@ def test_a_child_that_cannot_be_started_is_tried_again():
 
     wait_until(running)
     kept.stop()
+
+
+def test_a_child_whose_machine_is_set_up_wrong_is_not_soon_started_again():
+    starts = []
+
+    def start():
+        starts.append(True)
+        return child(f"raise SystemExit({os.EX_CONFIG})")
+
+    kept = KeptAlive("misconfigured", start, grace_seconds=1)
+    assert not kept.misconfigured
+
+    def given_up():
+        kept.tend()
+        return kept.misconfigured
+
+    wait_until(given_up)
+    until = time.monotonic() + 1.5  # longer than the first pause after any other end
+    while time.monotonic() < until:
+        kept.tend()
+        time.sleep(0.05)
+    assert starts == [True]
+    assert kept.misconfigured
+    kept.stop()
+
+
+def test_children_are_stopped_side_by_side(tmp_path):
+    """The second ends although the first takes all of its time and has to be killed."""
+    processes = []
+
+    def start(number, script):
+        def started():
+            processes.append(child(f"import pathlib, signal, time; {script}; time.sleep(60)"))
+            return processes[-1]
+
+        return KeptAlive(f"child {number}", started, grace_seconds=1)
+
+    ready = [tmp_path / "first", tmp_path / "second"]
+    kept = [
+        start(0, f"signal.signal(15, signal.SIG_IGN); pathlib.Path({str(ready[0])!r}).touch()"),
+        start(1, f"signal.signal(15, lambda *_: exit(7)); pathlib.Path({str(ready[1])!r}).touch()"),
+    ]
+    for one in kept:
+        one.tend()
+    wait_until(lambda: all(path.exists() for path in ready))
+    stop_all(kept)
+    assert [process.status for process in processes] == [-9, 7]

@@ -1,0 +1,115 @@
+"""Several workers on one machine: one process per device, each kept alive."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import structlog
+
+from app.core.errors import ConfigurationError
+from app.core.settings import Settings
+from app.serving.child import ChildProcess
+from app.serving.signals import StopSignals
+from app.serving.supervisor import WORKER_GRACE_SECONDS, KeptAlive, stop_all, tend_until
+
+HIGHEST_PORT = 65535
+COUNT_SECONDS = 120.0
+COUNT_PROGRAM = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+log = structlog.get_logger(__name__)
+
+
+def run_workers(settings: Settings, devices: Sequence[str]) -> int:
+    """Keep one worker per device until SIGTERM or SIGINT, in the main thread. Returns the exit status.
+
+    It is EX_CONFIG once all of them say that the machine is set up wrong. Raises ConfigurationError.
+    """
+    commands = [
+        worker_command(settings, device=device, metrics_port=port)
+        for device, port in zip(devices, metrics_ports(settings, len(devices)), strict=True)
+    ]
+    environment = child_environment(devices)
+    # Two of one device have names that tell them apart.
+    workers = [
+        KeptAlive(
+            f"worker {number} ({device})",
+            lambda command=command: ChildProcess(command, environment=environment),  # type: ignore[misc]
+            grace_seconds=WORKER_GRACE_SECONDS,
+        )
+        for number, (device, command) in enumerate(zip(devices, commands, strict=True))
+    ]
+    with StopSignals() as signals:
+        log.info("workers_started", devices=list(devices))
+        try:
+            tend_until(lambda: signals.requested or all(one.misconfigured for one in workers), workers)
+        finally:
+            stop_all(workers)
+    return os.EX_OK if signals.requested else os.EX_CONFIG
+
+
+def worker_command(
+    settings: Settings, *, device: str | None = None, metrics_port: int | None = None
+) -> list[str]:
+    """The command of one worker process, a child of ours. Without a device: that of the settings."""
+    # -P: no `app` of the present directory shall stand in for ours.
+    command = [
+        *(sys.executable, "-P", "-m", "app.cli", "worker"),
+        *("--data-dir", str(settings.root), "--parent-pid", str(os.getpid())),
+        *("--queues", ",".join(queue.value for queue in settings.queues)),
+    ]
+    if device is not None:
+        command += ["--device", device]
+    if metrics_port is not None:
+        command += ["--metrics-port", str(metrics_port)]
+    return command
+
+
+def metrics_ports(settings: Settings, count: int) -> list[int | None]:
+    """One port per worker, from the settings' own upwards; 0 stays "any free one". Raises ConfigurationError."""
+    first = settings.worker_metrics_port
+    if not first:
+        return [first] * count
+    if first + count - 1 > HIGHEST_PORT:
+        raise ConfigurationError(
+            f"{count} workers need as many ports for their metrics, and there are not as many from {first} on."
+        )
+    return list(range(first, first + count))
+
+
+def child_environment(devices: Sequence[str]) -> dict[str, str]:
+    """Workers on the CPU share its cores, unless the environment says already how many threads each has."""
+    environment = dict(os.environ)
+    on_cpu = devices.count("cpu")
+    if on_cpu > 1:
+        environment.setdefault(THREADS_VARIABLE, str(max(1, (os.cpu_count() or 1) // on_cpu)))
+    return environment
+
+
+def cuda_devices() -> list[str]:
+    """Every CUDA device that this process may see. Raises ConfigurationError when there is none.
+
+    Asked in a process of its own: torch takes seconds and hundreds of megabytes, and its workers load it themselves.
+    """
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-P", "-c", COUNT_PROGRAM],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COUNT_SECONDS,
+            check=True,
+        )
+        count = int(asked.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise ConfigurationError(
+            "torch could not be asked for CUDA devices: `regen doctor` may say more.",
+            detail=getattr(error, "stderr", None) or str(error),
+        ) from error
+    if count == 0:
+        raise ConfigurationError(
+            "There is no CUDA device that torch can use here. `regen doctor` shows what there is; --device cpu works "
+            "without one."
+        )
+    return [f"cuda:{index}" for index in range(count)]

@@ -1,0 +1,157 @@
+"""Worker processes on a database, a storage and a broker of a test's own."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core import migrations
+from app.core.database import Database
+from app.core.media.limits import MediaLimits
+from app.core.media.programs import find_programs
+from app.core.repositories import accounts
+from app.core.secrets import Secrets, new_id
+from app.core.services.renders import create_render
+from app.core.settings import Settings
+from app.core.statuses import RenderStatus
+from app.core.storage import open_storage
+from app.core.tables import File, Render
+from models.catalog import DEFAULT_ENGINE, get_engine
+from tests.servers.process import ServerProcess, wait_until
+
+CLIP_WIDTH, CLIP_HEIGHT, CLIP_FRAMES, CLIP_RATE = 64, 48, 20, 10
+START_SECONDS = 60
+RENDER_SECONDS = 60
+
+
+@dataclass
+class Workplace:
+    """What workers share. Renders are submitted as the API does it, but for the wake-up."""
+
+    root: Path
+    clip: Path
+    environment: dict[str, str]
+    database: Database
+    settings: Settings
+    workers: list[ServerProcess] = field(default_factory=list)
+
+    def start_worker(self, *arguments: str, **settings: str) -> ServerProcess:
+        """`regen worker ARGUMENTS`, with further settings; returns at once."""
+        more = {f"REGEN_{name.upper()}": value for name, value in settings.items()}
+        worker = ServerProcess(
+            [sys.executable, "-m", "app.cli", "worker", "--data-dir", self.root / "data", *arguments],
+            log=self.root / f"worker-{len(self.workers)}.log",
+            environment=self.environment | more,
+        )
+        self.workers.append(worker)
+        return worker
+
+    def submit(self, *, request_id: str | None = None) -> str:
+        """A queued render of the clip. Returns its id."""
+        with self.database.write() as session:
+            user = accounts.add_user(session, user_id=new_id(), name=new_id())
+            file = File(
+                id=new_id(),
+                user_id=user.id,
+                name=self.clip.name,
+                content_type="video/mp4",
+                size_bytes=self.clip.stat().st_size,
+                sha256=hashlib.sha256(self.clip.read_bytes()).hexdigest(),
+                storage_key=f"files/{new_id()}/input",
+                width=CLIP_WIDTH,
+                height=CLIP_HEIGHT,
+                frame_rate=Fraction(CLIP_RATE),
+                duration_seconds=Fraction(CLIP_FRAMES, CLIP_RATE),
+                frames=CLIP_FRAMES,
+                created_at=datetime.now(UTC),
+            )
+            upload = self.root / file.id
+            shutil.copy(self.clip, upload)
+            storage = open_storage(self.settings, Secrets.load(self.settings))
+            storage.put_file(file.storage_key, upload, content_type="video/mp4")
+            render = create_render(
+                session,
+                file=file,
+                engine=get_engine(DEFAULT_ENGINE),
+                target_fps=None,
+                limits=MediaLimits.from_settings(self.settings),
+                request_id=request_id,
+            )
+            return render.id
+
+    def status(self, render_id: str) -> RenderStatus:
+        with self.database.read() as session:
+            return session.get_one(Render, render_id).status
+
+    def wait_completed(self, render_id: str) -> None:
+        def ended() -> bool:
+            return self.status(render_id).is_final
+
+        wait_until(ended, seconds=RENDER_SECONDS, what=f"{render_id} ends")
+        assert self.status(render_id) is RenderStatus.COMPLETED, [worker.tail() for worker in self.workers]
+
+
+def lines(worker: ServerProcess, event: str | None = None) -> list[dict[str, Any]]:
+    """The lines of a worker's log, or those of one event."""
+    # The last line may be half written; a command's own sentences are no JSON.
+    texts = worker.log.read_text().splitlines(keepends=True)
+    found = [json.loads(text) for text in texts if text.startswith("{") and text.endswith("\n")]
+    return [line for line in found if event in (None, line["event"])]
+
+
+def wait_ready(worker: ServerProcess, *, times: int = 1) -> None:
+    worker.wait_until(
+        lambda: len(lines(worker, "worker_ready")) >= times, seconds=START_SECONDS, what="the worker is ready"
+    )
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So small that a render of it is done in a moment."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    picture = f"testsrc2=size={CLIP_WIDTH}x{CLIP_HEIGHT}:rate={CLIP_RATE}"
+    arguments = ["-f", "lavfi", "-i", picture, "-frames:v", str(CLIP_FRAMES), "-pix_fmt", "yuv420p"]
+    subprocess.run([find_programs().ffmpeg, "-v", "error", *arguments, path], check=True)
+    return path
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, clip: Path) -> Iterator[Callable[..., Workplace]]:
+    """Make one: `workplace(broker_url=..., lease_seconds="2")`. Its workers are ended afterwards."""
+    made: list[Workplace] = []
+
+    def make(**settings: str) -> Workplace:
+        values = {
+            "stand_in_network": "true",
+            "device": "cpu",
+            "segment_seconds": "1",
+            "log_format": "json",
+            "secret_key": "a key for these tests and no others",
+            **settings,
+        }
+        root = tmp_path / f"workplace-{len(made)}"
+        (root / "data").mkdir(parents=True)
+        own = Settings(data_dir=root / "data", **values)  # type: ignore[arg-type]
+        database = Database.from_settings(own)
+        migrations.upgrade(database)
+        others = {name: value for name, value in os.environ.items() if not name.startswith("REGEN_")}
+        environment = others | {f"REGEN_{name.upper()}": value for name, value in values.items()}
+        made.append(Workplace(root=root, clip=clip, environment=environment, database=database, settings=own))
+        return made[-1]
+
+    yield make
+    for place in made:
+        for worker in place.workers:
+            if worker.status is None:
+                worker.stop()
+        place.database.close()

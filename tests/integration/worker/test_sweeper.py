@@ -1,0 +1,107 @@
+"""What the sweeper heals: work that nobody announced, and work whose worker is gone."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from celery import Celery
+from prometheus_client import REGISTRY
+
+from app.core.errors import Unavailable
+from app.core.queue import MOST_WAKE_UPS, make_celery, waiting_messages, wake_workers
+from app.core.services.work import WorkLedger
+from app.core.settings import Settings
+from app.core.statuses import WorkQueue
+from app.core.tables import Render
+from tests.servers.broker import BrokerServer, StartBroker
+from tests.servers.process import wait_until
+from worker.sweeper import Sweeper
+
+MakeLedger = Callable[..., WorkLedger]
+
+
+@pytest.fixture
+def celery(broker_server: BrokerServer) -> Iterator[Celery]:
+    celery = make_celery(Settings(broker_url=broker_server.url, broker_password=broker_server.password))
+    yield celery
+    celery.close()
+
+
+def depths(celery: Celery) -> dict[str, int]:
+    return {queue.value: waiting_messages(celery, queue) for queue in WorkQueue}
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_work_that_nobody_announced_is_announced_to_the_workers_of_its_queue_and_only_once(
+    celery: Celery, make_ledger: MakeLedger, add_render: Callable[[], Render], prepare: Callable[..., object]
+) -> None:
+    ledger = make_ledger()
+    sweeper = Sweeper(ledger=ledger, celery=celery)
+    sweeper.sweep()
+    assert depths(celery) == {"cpu": 0, "gpu": 0}
+    add_render()
+    sweeper.sweep()
+    assert depths(celery) == {"cpu": 1, "gpu": 0}
+    prepare(ledger, ledger.claim(), segments=MOST_WAKE_UPS + 20)
+    wake_workers(celery, WorkQueue.GPU, units=3)
+    for _ in range(3):
+        sweeper.sweep()
+    assert depths(celery) == {"cpu": 1, "gpu": MOST_WAKE_UPS}
+
+
+def test_the_work_of_a_worker_that_is_gone_is_given_back_counted_and_announced(
+    celery: Celery, make_ledger: MakeLedger, add_render: Callable[[], Render]
+) -> None:
+    add_render()
+    assert make_ledger("gone", lease_seconds=0.1).claim() is not None
+    before = counted("regen_leases_expired_total", kind="prepare")
+    time.sleep(0.2)
+    Sweeper(ledger=make_ledger(), celery=celery).sweep()
+    assert counted("regen_leases_expired_total", kind="prepare") == before + 1
+    assert depths(celery) == {"cpu": 1, "gpu": 0}
+
+
+def test_a_round_that_fails_is_counted_and_followed_by_others(
+    celery: Celery, make_ledger: MakeLedger, add_render: Callable[[], Render], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [Unavailable("away"), RuntimeError("a defect")]
+    ready_units = WorkLedger.ready_units
+
+    def fails_twice(ledger: WorkLedger) -> object:
+        if faults:
+            raise faults.pop()
+        return ready_units(ledger)
+
+    monkeypatch.setattr(WorkLedger, "ready_units", fails_twice)
+    add_render()
+    before = counted("regen_sweep_failures_total")
+    sweeper = Sweeper(ledger=make_ledger(lease_seconds=0.6), celery=celery)
+    sweeper.start()
+    wait_until(lambda: depths(celery)["cpu"] == 1, seconds=10, what="the render is announced")
+    sweeper.stop()
+    assert counted("regen_sweep_failures_total") == before + 2
+
+
+def test_a_silent_broker_does_not_hold_up_who_announces(
+    start_broker: StartBroker, make_ledger: MakeLedger
+) -> None:
+    broker = start_broker()
+    celery = make_celery(Settings(broker_url=broker.url))
+    sweeper = Sweeper(ledger=make_ledger(lease_seconds=600), celery=celery)
+    sweeper.start()
+    sweeper.announce(Counter({WorkQueue.CPU: 1}))
+    wait_until(lambda: depths(celery)["cpu"] == 1, seconds=5, what="the wake-up is sent at once")
+    broker.pause()
+    started = time.monotonic()
+    for _ in range(100):
+        sweeper.announce(Counter({WorkQueue.GPU: 1}))
+    assert time.monotonic() - started < 1
+    broker.resume()
+    sweeper.announce(Counter({WorkQueue.CPU: 1}))
+    sweeper.stop()
+    assert depths(celery)["cpu"] == 2
+    celery.close()

@@ -1,0 +1,42 @@
+import os
+
+import pytest
+
+from app.core.errors import ConfigurationError
+from app.core.settings import Settings
+from app.serving import workers
+
+
+def ports(first, count):
+    return workers.metrics_ports(Settings(worker_metrics_port=first), count)
+
+
+def test_each_worker_has_a_port_of_its_own():
+    assert ports(9100, 3) == [9100, 9101, 9102]
+    assert ports(0, 2) == [0, 0]
+    assert ports(None, 2) == [None, None]
+    with pytest.raises(ConfigurationError):
+        ports(65535, 2)
+
+
+def test_workers_on_the_cpu_share_its_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert workers.child_environment(["cpu", "cpu"])["OMP_NUM_THREADS"] == "3"
+    assert workers.child_environment(["cpu"] * 7)["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in workers.child_environment(["cpu", "cuda:0"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert workers.child_environment(["cpu", "cpu"])["OMP_NUM_THREADS"] == "5"
+
+
+@pytest.mark.parametrize(("printed", "found"), [("3", ["cuda:0", "cuda:1", "cuda:2"]), ("1", ["cuda:0"])])
+def test_every_cuda_device_is_one_worker(monkeypatch, printed, found):
+    monkeypatch.setattr(workers, "COUNT_PROGRAM", f"print({printed})")
+    assert workers.cuda_devices() == found
+
+
+@pytest.mark.parametrize("program", ["print(0)", "raise SystemExit('broken')", "print('what')"])
+def test_without_a_cuda_device_a_sentence_says_so(monkeypatch, program):
+    monkeypatch.setattr(workers, "COUNT_PROGRAM", program)
+    with pytest.raises(ConfigurationError, match="regen doctor"):
+        workers.cuda_devices()

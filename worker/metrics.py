@@ -1,0 +1,112 @@
+"""What a worker counts, and where it shows it: `/metrics` in the format of Prometheus.
+
+Labels have few values: kinds, outcomes, engines and devices, never the id of anything.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from app.core.errors import ConfigurationError
+from app.core.settings import Settings
+from app.core.statuses import WorkKind
+
+SECONDS_BUCKETS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+
+UNITS = Counter("regen_work_units_total", "Units of work, by how they ended here.", ["kind", "outcome"])
+UNIT_SECONDS = Histogram(
+    "regen_work_seconds", "How long units of work were in hand.", ["kind"], buckets=SECONDS_BUCKETS
+)
+FRAMES = Counter("regen_frames_upscaled_total", "Source frames that were upscaled.", ["engine", "device"])
+INPUT_PIXELS = Counter("regen_input_pixels_total", "Pixels of these frames.", ["engine", "device"])
+OUTPUT_PIXELS = Counter("regen_output_pixels_total", "Pixels of their results.", ["engine", "device"])
+UPSCALING_SECONDS = Counter(
+    "regen_upscaling_seconds_total", "Time that was spent on segments.", ["engine", "device"]
+)
+LEASE_LOSSES = Counter(
+    "regen_lease_losses_total", "Units of work that were taken from this worker while in hand.", ["kind"]
+)
+LEASES_EXPIRED = Counter(
+    "regen_leases_expired_total", "Units of work that this worker took from others not heard of.", ["kind"]
+)
+HEARTBEAT_FAILURES = Counter("regen_heartbeat_failures_total", "Heartbeats that the database did not take.")
+SWEEP_FAILURES = Counter("regen_sweep_failures_total", "Rounds of the sweeper that failed.")
+BUSY = Gauge("regen_worker_busy", "1 while this worker has a unit of work in hand, else 0.")
+WORKER = Gauge(
+    "regen_worker_info", "1, labelled with what this worker is.", ["worker", "device", "queues", "version"]
+)
+
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def unit_in_hand(kind: WorkKind) -> Iterator[None]:
+    """Around one unit of work: this worker is busy, and its time is measured."""
+    BUSY.set(1)
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        UNIT_SECONDS.labels(kind.value).observe(time.monotonic() - started)
+        BUSY.set(0)
+
+
+class SegmentMeter:
+    """Around the work on one segment: counts frames, pixels and seconds as they come, not only at its end."""
+
+    def __init__(self, *, engine: str, device: str, input_pixels: int, output_pixels: int) -> None:
+        """Pixels are those of one frame."""
+        self._labels = (engine, device)
+        self._input_pixels = input_pixels
+        self._output_pixels = output_pixels
+        self._frames_done = 0
+        self._counted_until = 0.0
+
+    def __enter__(self) -> "SegmentMeter":
+        self._counted_until = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._count_seconds()
+
+    def progress(self, frames_done: int) -> None:
+        """So many frames of the segment are upscaled."""
+        frames, self._frames_done = frames_done - self._frames_done, frames_done
+        FRAMES.labels(*self._labels).inc(frames)
+        INPUT_PIXELS.labels(*self._labels).inc(frames * self._input_pixels)
+        OUTPUT_PIXELS.labels(*self._labels).inc(frames * self._output_pixels)
+        self._count_seconds()
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        UPSCALING_SECONDS.labels(*self._labels).inc(now - self._counted_until)
+        self._counted_until = now
+
+
+@contextmanager
+def metrics_endpoint(settings: Settings, *, worker: str, device: str) -> Iterator[None]:
+    """Serve `/metrics` meanwhile, when the settings name a port. Raises ConfigurationError when it is taken."""
+    queues = ",".join(queue.value for queue in settings.queues)
+    WORKER.labels(worker, device, queues, version("regen-server")).set(1)
+    if settings.worker_metrics_port is None:
+        yield
+        return
+    host = settings.worker_metrics_host
+    try:
+        server, thread = start_http_server(settings.worker_metrics_port, addr=host)
+    except OSError as error:
+        raise ConfigurationError(
+            f"A worker's metrics cannot be served on port {settings.worker_metrics_port} of {host}: {error.strerror}. "
+            "Choose another with --metrics-port or REGEN_WORKER_METRICS_PORT."
+        ) from error
+    log.info("metrics_served", host=host, port=server.server_port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
