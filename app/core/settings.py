@@ -173,6 +173,23 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         3, ge=1, description="How often a piece of work may fail before its render fails."
     )
+    outage_patience_seconds: float = Field(
+        120.0,
+        ge=0,
+        description="How long a worker keeps what it has made while storage or database are away, before it gives the "
+        "work back.",
+    )
+    drain_seconds: float = Field(
+        25.0,
+        ge=0,
+        description="How long a worker that is asked to stop may go on with the work in hand, before it gives it back.",
+    )
+    max_running_segments_per_user: int | None = Field(
+        None,
+        ge=1,
+        description="Most segments of one user that run at the same time; a user may have a cap of their own. "
+        "Unset: no cap.",
+    )
     device: str = Field(
         "auto", description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..."
     )
@@ -192,11 +209,32 @@ class Settings(BaseSettings):
         False,
         description="Enlarge by nearest neighbour instead of a network: for tests and load measurements.",
     )
+    stand_in_seconds_per_frame: float = Field(
+        0.0, ge=0, description="What a frame costs the stand-in: it sleeps that long."
+    )
     input_cache_bytes: int = Field(
         20 * GIB, ge=0, description="Room for fetched inputs that a worker keeps for further segments."
     )
 
+    # Clean-up
+    keep_files_days: float | None = Field(
+        None,
+        gt=0,
+        description="Days after which an upload is removed, counted from its last use. Unset: never.",
+    )
+    keep_outputs_days: float | None = Field(
+        None, gt=0, description="Days after which a render's results are removed. Unset: never."
+    )
+    cleanup_interval_seconds: float = Field(
+        600.0, gt=0, description="How often one of the workers removes what nobody needs any more."
+    )
+
     # The API
+    read_patience_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="How long a GET waits for a database that is away before it answers 503.",
+    )
     url_lifetime_seconds: int = Field(24 * 3600, gt=0, description="How long signed URLs are valid.")
     rate_limit: str | None = Field(
         None, description="Requests a user may make, as `100/minute`. Unset: no limit."

@@ -4,7 +4,17 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
@@ -63,11 +73,18 @@ class Table(DeclarativeBase):
 
 
 class User(Table):
+    """`served_at` is when work of the user was last claimed: whose turn is longest ago is next.
+
+    `max_running_segments` is the user's own cap, above or below the setting's.
+    """
+
     __tablename__ = "users"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     created_at: Mapped[datetime]
+    served_at: Mapped[datetime | None]
+    max_running_segments: Mapped[int | None]
 
 
 class ApiKey(Table):
@@ -82,12 +99,13 @@ class ApiKey(Table):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    is_admin: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     user: Mapped[User] = relationship()
 
 
 class File(Table):
-    """An uploaded video. Sizes are as displayed, after rotation."""
+    """An uploaded video. Sizes are as displayed, after rotation. `removed_at`: when its bytes were given up."""
 
     __tablename__ = "files"
 
@@ -104,6 +122,7 @@ class File(Table):
     duration_seconds: Mapped[Fraction]
     frames: Mapped[int]
     created_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
 
 
 class Render(Table):
@@ -112,11 +131,16 @@ class Render(Table):
     `work_lease_expires_at` is set while a worker holds such a claim. `failures` counts failed attempts at the
     present step and starts again with the next. `input_*` and `output_*` are the facts that the API shows:
     expected ones at first, measured ones once the render is prepared and completed. `plan` is the worker's own.
+    `outages` counts what went wrong around the work in a row, without being its fault. `ended_at` is when the render
+    was completed or failed; from `files_removed_at` on, its results are not given out any more.
     `request_id` is that of the request that asked for the render, so that its lines in all logs can be found.
     """
 
     __tablename__ = "renders"
-    __table_args__ = (Index("ix_renders_status_created_at", "status", "created_at"),)
+    __table_args__ = (
+        Index("ix_renders_status_created_at", "status", "created_at"),
+        Index("ix_renders_user_id_status", "user_id", "status", "priority", "created_at"),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
@@ -145,9 +169,13 @@ class Render(Table):
     output_key: Mapped[str | None] = mapped_column(String(200))
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))
     request_id: Mapped[str | None] = mapped_column(String(64))
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    ended_at: Mapped[datetime | None]
+    files_removed_at: Mapped[datetime | None]
 
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
+    outages: Mapped[int] = mapped_column(default=0, server_default="0")
     worker: Mapped[str | None] = mapped_column(String(100))
     work_lease_expires_at: Mapped[datetime | None]
     retry_at: Mapped[datetime | None]
@@ -163,6 +191,7 @@ class Segment(Table):
     __table_args__ = (
         UniqueConstraint("render_id", "position"),
         Index("ix_segments_status_created_at", "status", "created_at"),
+        Index("ix_segments_render_id_status", "render_id", "status", "position"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -177,8 +206,39 @@ class Segment(Table):
 
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
+    outages: Mapped[int] = mapped_column(default=0, server_default="0")
     worker: Mapped[str | None] = mapped_column(String(100))
     lease_expires_at: Mapped[datetime | None]
     retry_at: Mapped[datetime | None]
 
     render: Mapped[Render] = relationship(back_populates="segments")
+
+
+class Worker(Table):
+    """A worker process that lives, or did. `kind`, `render_id` and `segment_id` are the unit in its hands."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    device: Mapped[str] = mapped_column(String(100))
+    queues: Mapped[str] = mapped_column(String(20))
+    engines: Mapped[list[str]]
+    version: Mapped[str] = mapped_column(String(40))
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    kind: Mapped[str | None] = mapped_column(String(16))
+    render_id: Mapped[str | None] = mapped_column(String(32))
+    segment_id: Mapped[str | None] = mapped_column(String(32))
+    units_done: Mapped[int] = mapped_column(default=0)
+
+
+class Chore(Table):
+    """Something that one of all workers does from time to time. `due_at` is moved on by whoever takes it."""
+
+    __tablename__ = "chores"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    due_at: Mapped[datetime]
+    worker: Mapped[str | None] = mapped_column(String(100))

@@ -135,7 +135,10 @@ def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> boo
 
 def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -> bool:
     return _changed(
-        session, _own_render(claim).values(status=RenderStatus.COMPLETED, **_released_render(), **values)
+        session,
+        _own_render(claim).values(
+            status=RenderStatus.COMPLETED, ended_at=database_now(), **_released_render(), **values
+        ),
     )
 
 
@@ -176,7 +179,7 @@ def fail_render(session: Session, *, render_id: str, error: str) -> bool:
         session,
         update(Render)
         .where(Render.id == render_id, Render.status.in_(RenderStatus.FAILED.predecessors))
-        .values(status=RenderStatus.FAILED, error=error, **_released_render()),
+        .values(status=RenderStatus.FAILED, error=error, ended_at=database_now(), **_released_render()),
     )
     if changed:
         session.execute(
