@@ -2,8 +2,7 @@
 
 import os
 import signal
-import socket
-import threading
+import sys
 import warnings
 from types import FrameType
 from typing import Any
@@ -25,8 +24,12 @@ from app.core.services.work import WorkLedger
 from app.core.settings import Settings
 from app.core.statuses import WorkQueue
 from app.core.storage import open_storage
+from worker.caretaker import Caretaker
+from worker.drain import Drain
 from worker.metrics import metrics_endpoint
 from worker.networks import Networks
+from worker.outages import Patience
+from worker.registration import Registration, worker_name
 from worker.steps import Steps
 from worker.sweeper import Sweeper
 from worker.tasks import WorkTask
@@ -42,11 +45,13 @@ log = structlog.get_logger(__name__)
 def run_worker(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT, in this process and thread. Returns the exit status.
 
+    The first signal lets the work in hand be finished within REGEN_DRAIN_SECONDS; at a second it is given back at once.
+
     CUDA does not survive a fork and one process drives one device, hence the solo pool: a task runs in the main
     thread, and the heartbeat, the sweeper and the watchdog in threads beside it. A broker that is away is waited
     for. Raises ConfigurationError or FfmpegMissing when the machine lacks something.
     """
-    name = f"{socket.gethostname()}-{os.getpid()}"
+    name = worker_name()
     networks = Networks(settings)
     device = NO_DEVICE
     if WorkQueue.GPU in settings.queues:
@@ -67,6 +72,7 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         worker=name,
         lease_seconds=settings.lease_seconds,
         max_attempts=settings.max_attempts,
+        max_running_segments=settings.max_running_segments_per_user,
         queues=settings.queues,
     )
     celery = make_celery(settings)
@@ -74,16 +80,19 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         check_broker(celery)
     except Unavailable as error:
         log.warning("broker_awaited", error=error.message, detail=error.detail)
-    draining = threading.Event()
+    drain = Drain(grace_seconds=settings.drain_seconds)
+    patience = Patience(seconds=settings.outage_patience_seconds)
     sweeper = Sweeper(ledger=ledger, celery=celery)
+    registration = Registration(ledger, device=device)
+    caretaker = Caretaker(settings=settings, database=database, storage=storage, worker=name)
 
-    def stop(exit_status: int) -> None:
+    def stop(exit_status: int, *, at_once: bool = False) -> None:
         # Under the solo pool Celery's own warm shutdown waits for the task, which may take long. The task looks
-        # at `draining` and gives its work back.
-        draining.set()
+        # at `drain`, and gives back what it cannot finish in time.
+        drain.request(at_once=at_once)
         state.should_stop = exit_status
 
-    workspace = Workspace(settings.work_dir, storage=storage, cache_bytes=settings.input_cache_bytes)
+    workspace = Workspace(settings.work_dir, cache_bytes=settings.input_cache_bytes)
     task = WorkTask(
         ledger=ledger,
         steps=Steps(
@@ -94,25 +103,31 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
             gate=work_gate(settings),
             limits=MediaLimits.from_settings(settings),
             networks=networks,
+            patience=patience,
+            drain=drain,
             give_up=_give_up,
         ),
         wake=sweeper.announce,
-        draining=draining,
-        stop=lambda: stop(os.EX_CONFIG),
+        drain=drain,
+        patience=patience,
+        stop=lambda: stop(os.EX_CONFIG, at_once=True),
     )
     celery.task(name=WORK_TASK)(task.__call__)
 
-    def drain(_signal: int, _frame: FrameType | None) -> None:
+    def end(_signal: int, _frame: FrameType | None) -> None:
         stop(os.EX_OK)
 
     def take_over_signals(_worker: object) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # nohup has SIGHUP ignored: leave that.
             if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
-                signal.signal(number, drain)
+                signal.signal(number, end)
 
     def begin(**_: object) -> None:
+        registration.start()
         sweeper.start()
+        if WorkQueue.CPU in settings.queues:
+            caretaker.start()
         log.info("worker_ready", queues=[queue.value for queue in settings.queues])
 
     def keep_logging(**_: object) -> None:
@@ -139,14 +154,22 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         # Only now: whoever asks it whether the worker is well shall not be answered by one that cannot work.
         with metrics_endpoint(settings, worker=name, device=device):
             worker.start()
-        return int(worker.exitcode or os.EX_OK)
+        exit_status = int(worker.exitcode or os.EX_OK)
     finally:
         signals.worker_ready.disconnect(begin)
         signals.setup_logging.disconnect(keep_logging)
-        draining.set()
+        drain.request(at_once=True)
+        caretaker.stop()
         sweeper.stop()
+        registration.stop()
         workspace.close()
         database.close()
+    if patience.is_left_waiting:
+        # Python would wait for the threads of a transfer that hangs.
+        log.warning("transfer_left_hanging")
+        sys.stderr.flush()
+        os._exit(exit_status)
+    return exit_status
 
 
 class ForgivingConsumer(Consumer):  # type: ignore[misc]

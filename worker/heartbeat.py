@@ -40,6 +40,10 @@ class Heartbeat:
     def lost(self) -> bool:
         return self._lost.is_set()
 
+    def end(self) -> None:
+        """The work is reported: there is nothing to renew any more."""
+        self._ended.set()
+
     def __enter__(self) -> "Heartbeat":
         self._thread.start()
         return self

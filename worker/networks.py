@@ -1,5 +1,6 @@
 """The upscaler in a worker's memory: made for one engine and one shape of video, kept while the next segment fits."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -63,14 +64,17 @@ class Networks:
                     stand_in=self._settings.stand_in_network,
                 )
             self._made_for = wanted
-        return TypedUpscaler(self._upscaler)
+        stand_in = self._settings.stand_in_network
+        pause_seconds = self._settings.stand_in_seconds_per_frame if stand_in else 0.0
+        return TypedUpscaler(self._upscaler, pause_seconds=pause_seconds)
 
 
 class TypedUpscaler:
-    """An upscaler whose errors are of our tree."""
+    """An upscaler whose errors are of our tree. For measurements it may sleep `pause_seconds` for every frame."""
 
-    def __init__(self, upscaler: Upscaler) -> None:
+    def __init__(self, upscaler: Upscaler, *, pause_seconds: float = 0.0) -> None:
         self._upscaler = upscaler
+        self._pause_seconds = pause_seconds
 
     @property
     def batch_size(self) -> int:
@@ -87,6 +91,7 @@ class TypedUpscaler:
 
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
         """As Upscaler.upscale. Raises TransientError when memory ran out for good."""
+        time.sleep(self._pause_seconds * len(frames))
         with _typed_errors():
             return self._upscaler.upscale(frames)
 

@@ -2,16 +2,21 @@
 
 Each step brings what it needs from storage, runs the part that knows neither database nor storage, stores what came
 out under a key that carries the attempt, and moves the row. Each returns the units of work that it made ready.
+
+Storage and database may be away for a while: what is at hand is kept and brought or told later. A report that was asked
+to be repeated may have arrived the first time; the ledger knows.
 """
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
-from app.core.errors import LeaseLost, PermanentError, RequestError, StorageError
+from app.core.errors import PermanentError, RegenError, RequestError, StorageError, Unavailable
 from app.core.media.ffmpeg import MediaGate
 from app.core.media.limits import MediaLimits
 from app.core.media.probe import VideoStream, probe_video
@@ -22,9 +27,11 @@ from app.core.settings import Settings
 from app.core.storage.contract import Storage
 from app.core.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
 from models.catalog import ENGINES, Engine
+from worker.drain import Drain, Pace
 from worker.heartbeat import Heartbeat
 from worker.metrics import SegmentMeter
 from worker.networks import Networks
+from worker.outages import Patience, is_disk_full
 from worker.pipeline import run_segment
 from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -32,6 +39,10 @@ from worker.video.segmenter import plan_render
 from worker.workspace import Workspace
 
 Cancelled = Callable[[], bool]
+Result = TypeVar("Result")
+
+# A worker that ends has no more to spare for what an attempt left behind; the clean-up finds it too.
+REMOVE_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -47,14 +58,17 @@ class Steps:
     gate: MediaGate
     limits: MediaLimits
     networks: Networks
+    patience: Patience
+    drain: Drain
+    """What its end leaves time for."""
     give_up: Callable[[], None]
     """Ends the process: the last resort when the device no longer answers."""
 
     def prepare(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Plan the render's segments from the timestamps of every frame. Units: the segments."""
-        job = self.ledger.render_job(claim)
+        job = self._tell(lambda: self.ledger.render_job(claim))
         engine = ENGINES[job.engine]
-        source = self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key)
+        source = self._input(job, cancelled)
         try:
             info = probe_video(self.gate, source, limits=self.limits)
         except RequestError as error:
@@ -74,24 +88,25 @@ class Steps:
                 f"The output would have {plan.frame_count:,} frames; "
                 f"at most {self.limits.max_output_frames:,} are possible."
             )
-        return self.ledger.prepared(
-            claim,
-            plan=plan.to_json(),
-            source=_source_facts(plan, info.video),
-            output=_output_facts(plan),
-            cost=_cost(plan, engine),
-            warnings=plan.warnings,
-            segments=[
-                PlannedSegment(frames=segment.used_frames, plan=segment.to_json()) for segment in segments
-            ],
+        planned = [PlannedSegment(frames=segment.used_frames, plan=segment.to_json()) for segment in segments]
+        return self._tell(
+            lambda: self.ledger.prepared(
+                claim,
+                plan=plan.to_json(),
+                source=_source_facts(plan, info.video),
+                output=_output_facts(plan),
+                cost=_cost(plan, engine),
+                warnings=plan.warnings,
+                segments=planned,
+            )
         )
 
     def upscale(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Decode, upscale and encode one segment. Units: the finish, after the last segment."""
-        job = self.ledger.render_job(claim)
-        segment_job = self.ledger.segment_job(claim)
+        job = self._tell(lambda: self.ledger.render_job(claim))
+        segment_job = self._tell(lambda: self.ledger.segment_job(claim))
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
-        source = self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key)
+        source = self._input(job, cancelled)
         upscaler = self.networks.upscaler(engine_id=job.engine, source=render.source, target=render.target)
         meter = SegmentMeter(
             engine=job.engine,
@@ -100,36 +115,44 @@ class Steps:
             output_pixels=render.target.width * render.target.height,
         )
 
+        pace = Pace(frames=segment.used_frames)
+
         def report(frames_done: int) -> None:
             heartbeat.frames_done = frames_done
             meter.progress(frames_done)
+            pace.progress(frames_done)
 
-        with meter, self.workspace.job_directory() as directory:
+        def stopped() -> bool:
+            # Nobody is kept waiting for a segment that will not be done in time.
+            return cancelled() or pace.seconds_left > self.drain.seconds_left
+
+        key = segment_key(claim.render_id, position=segment_job.position, attempt=claim.attempt)
+        with self.workspace.job_directory() as directory:
             result = directory / "segment.mp4"
-            run_segment(
-                gate=self.gate,
-                source=source,
-                destination=result,
-                render=render,
-                segment=segment,
-                upscaler=upscaler,
-                quality=self.settings.quality,
-                on_frame=report,
-                cancelled=cancelled,
-                stall_seconds=self.settings.stall_seconds,
-                on_stall=self.give_up,
-            )
-            key = segment_key(claim.render_id, position=segment_job.position, attempt=claim.attempt)
-            self.storage.put_file(key, result, content_type="video/mp4")
-        with self._removed_when_late(key):
-            return self.ledger.segment_done(claim, storage_key=key)
+            with meter:
+                run_segment(
+                    gate=self.gate,
+                    source=source,
+                    destination=result,
+                    render=render,
+                    segment=segment,
+                    upscaler=upscaler,
+                    quality=self.settings.quality,
+                    on_frame=report,
+                    cancelled=stopped,
+                    stall_seconds=self.settings.stall_seconds,
+                    on_stall=self.give_up,
+                )
+            with self._removed_unless_told(key):
+                self._put(key, result, content_type="video/mp4", cancelled=cancelled)
+                return self._tell(lambda: self.ledger.segment_done(claim, storage_key=key))
 
     def finish(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Join the segments, add the sound, make the thumbnail. Units: none."""
-        job = self.ledger.render_job(claim)
-        segment_jobs = self.ledger.segment_jobs(claim)
+        job = self._tell(lambda: self.ledger.render_job(claim))
+        segment_jobs = self._tell(lambda: self.ledger.segment_jobs(claim))
         render = _plan_of(job)
-        source = self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key)
+        source = self._input(job, cancelled)
         video_key = output_key(claim.render_id, attempt=claim.attempt)
         picture_key = thumbnail_key(claim.render_id, attempt=claim.attempt)
         with self.workspace.job_directory() as directory:
@@ -137,7 +160,7 @@ class Steps:
             for segment_job in segment_jobs:
                 assert segment_job.storage_key is not None
                 files.append(directory / f"segment-{segment_job.position:06d}.mp4")
-                self.storage.fetch(segment_job.storage_key, files[-1])
+                self._fetch(segment_job.storage_key, files[-1], cancelled=cancelled)
             video, picture = directory / "output.mp4", directory / "thumbnail.jpg"
             finished = finish_render(
                 gate=self.gate,
@@ -149,28 +172,74 @@ class Steps:
                 thumbnail=picture,
                 cancelled=cancelled,
             )
-            self.storage.put_file(video_key, video, content_type="video/mp4")
-            self.storage.put_file(picture_key, picture, content_type="image/jpeg")
-        with self._removed_when_late(video_key, picture_key):
-            self.ledger.finished(
-                claim,
-                output_key=video_key,
-                thumbnail_key=picture_key,
-                output=_output_facts(render),
-                cost=_cost(render, ENGINES[job.engine]),
-                warnings=finished.warnings,
-            )
+            with self._removed_unless_told(video_key, picture_key):
+                self._put(video_key, video, content_type="video/mp4", cancelled=cancelled)
+                self._put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
+                self._tell(
+                    lambda: self.ledger.finished(
+                        claim,
+                        output_key=video_key,
+                        thumbnail_key=picture_key,
+                        output=_output_facts(render),
+                        cost=_cost(render, ENGINES[job.engine]),
+                        warnings=finished.warnings,
+                    )
+                )
+        heartbeat.end()
         self._remove_segments(claim.render_id)
         return Counter()
 
+    def _tell(self, ask: Callable[[], Result]) -> Result:
+        """Ask the ledger, or tell it. A lost lease is no reason to stop asking: the row decides, not the heartbeat."""
+        return self.patience.ride_out(ask, called_off=lambda: self.drain.is_over)
+
+    def _input(self, job: RenderJob, cancelled: Cancelled) -> Path:
+        def fetch(storage_key: str, path: Path) -> None:
+            self._fetch(storage_key, path, cancelled=cancelled)
+
+        return self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key, fetch=fetch)
+
+    def _fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
+        def fetch() -> None:
+            try:
+                self.storage.fetch(key, path)
+            except StorageError as error:
+                if is_disk_full(error):
+                    self.workspace.drop_inputs()
+                raise
+
+        self.patience.transfer(fetch, called_off=cancelled, undo=lambda: path.unlink(missing_ok=True))
+
+    def _put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
+        self.patience.transfer(
+            lambda: self.storage.put_file(key, path, content_type=content_type),
+            called_off=cancelled,
+            undo=lambda: self.storage.delete(key),
+        )
+
     @contextlib.contextmanager
-    def _removed_when_late(self, *keys: str) -> Iterator[None]:
+    def _removed_unless_told(self, *keys: str) -> Iterator[None]:
+        """Remove from storage what was put there, when the row is sure not to name it."""
         try:
             yield
-        except LeaseLost:
+        except Unavailable:
+            # The commit may have gone through all the same.
+            raise
+        except Exception:
+            self._remove(keys)
+            raise
+
+    def _remove(self, keys: Iterable[str]) -> None:
+        def remove() -> None:
             for key in keys:
                 self.storage.delete(key)
-            raise
+
+        try:
+            is_done, reason = self.patience.try_briefly(remove, seconds=REMOVE_SECONDS), "no answer in time"
+        except RegenError as error:
+            is_done, reason = False, error.message
+        if not is_done:
+            log.warning("late_files_not_removed", keys=list(keys), error=reason)
 
     def _remove_segments(self, render_id: str) -> None:
         try:

@@ -7,7 +7,9 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from app.api.resources import Resources
-from app.core.services.accounts import authenticate
+from app.api.watch import Watch
+from app.core.errors import Forbidden
+from app.core.services.accounts import authenticate_key
 
 BEARER = "bearer"
 
@@ -18,31 +20,53 @@ _header_scheme = APIKeyHeader(name="X-API-Key", auto_error=False, description="A
 
 @dataclass(frozen=True, kw_only=True)
 class CurrentUser:
+    """`is_admin` is a property of the key that was given: it may look after the server."""
+
     id: str
+    is_admin: bool = False
 
 
-def resources_of(request: Request) -> Resources:
+async def resources_of(request: Request) -> Resources:
     resources: Resources = request.app.state.resources
     return resources
 
 
-def current_user(
+async def watch_of(request: Request) -> Watch:
+    watch: Watch = request.app.state.watch
+    return watch
+
+
+async def current_user(
     request: Request,
     resources: Annotated[Resources, Depends(resources_of)],
+    watch: Annotated[Watch, Depends(watch_of)],
     _bearer: Annotated[object, Depends(_bearer_scheme)],
     _header: Annotated[object, Depends(_header_scheme)],
 ) -> CurrentUser:
     """The user of the request's key, with one request of theirs counted.
 
-    Runs before a byte of the body is read. Raises Unauthorized without a valid key, TooManyRequests over the limit.
+    Runs before a byte of the body is read. Raises Unauthorized without a valid key, TooManyRequests over the limit,
+    and within 5 s DatabaseUnavailable, also when the database takes the question and never answers.
     """
-    with resources.database.read() as session:
-        user = authenticate(session, key=given_key(request), keys=resources.secrets)
-        found = CurrentUser(id=user.id)
+    given = given_key(request)
+
+    def authenticate() -> CurrentUser:
+        with resources.database.read() as session:
+            key = authenticate_key(session, key=given, keys=resources.secrets)
+            return CurrentUser(id=key.user_id, is_admin=key.is_admin)
+
+    found = await watch.ask_database(authenticate)
     request.state.user_id = found.id  # for the request's line in the log
     if resources.rate_limit is not None:
         resources.rate_limit.spend(found.id)
     return found
+
+
+async def administrator(user: Annotated[CurrentUser, Depends(current_user)]) -> CurrentUser:
+    """The user of an administrator's key. Raises Forbidden for any other key."""
+    if not user.is_admin:
+        raise Forbidden("This needs the key of an administrator: regen keys create --admin.")
+    return user
 
 
 def given_key(request: Request) -> str | None:
@@ -53,11 +77,13 @@ def given_key(request: Request) -> str | None:
     return request.headers.get("X-API-Key", "").strip() or None
 
 
-def public_url(request: Request, resources: Annotated[Resources, Depends(resources_of)]) -> str:
+async def public_url(request: Request, resources: Annotated[Resources, Depends(resources_of)]) -> str:
     """Where clients reach the API, without a slash at the end."""
     return (resources.settings.public_url or str(request.base_url)).rstrip("/")
 
 
 ResourcesDependency = Annotated[Resources, Depends(resources_of)]
 UserDependency = Annotated[CurrentUser, Depends(current_user)]
+WatchDependency = Annotated[Watch, Depends(watch_of)]
+AdministratorDependency = Annotated[CurrentUser, Depends(administrator)]
 PublicUrlDependency = Annotated[str, Depends(public_url)]

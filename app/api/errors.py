@@ -10,11 +10,23 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
+from app.api.patience import DATABASE_AWAY
 from app.api.schemas import ErrorsBody
-from app.core.errors import FfmpegMissing, RequestError, RetryLater, StorageError, Unauthorized, Unavailable
+from app.core.errors import (
+    DatabaseUnavailable,
+    FfmpegMissing,
+    RequestError,
+    RetryLater,
+    StorageError,
+    Unauthorized,
+    Unavailable,
+)
 
 UNEXPECTED = "An unexpected error occurred while processing the request."
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +34,9 @@ log = structlog.get_logger(__name__)
 DOCUMENTED_ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorsBody, "description": "A field is missing or faulty; one message per fault."},
     401: {"model": ErrorsBody, "description": "There is no valid API key."},
+    403: {"model": ErrorsBody, "description": "The key is not an administrator's."},
     404: {"model": ErrorsBody, "description": "There is no such thing among this user's own."},
+    409: {"model": ErrorsBody, "description": "The render's status does not allow it."},
     413: {
         "model": ErrorsBody,
         "description": "Over a limit: bytes, pixels, duration, output size or frames.",
@@ -68,6 +82,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
+    if isinstance(error, DatabaseUnavailable):
+        setattr(request.state, DATABASE_AWAY, True)
     if error.detail is not None or error.status_code >= 500:
         log.warning(
             "request_refused",
@@ -135,7 +151,19 @@ async def _http_error(request: Request, error: Exception) -> Response:
             message = UNEXPECTED
         case status:
             message = f"{HTTPStatus(status).phrase}."
-    return error_response(error.status_code, [message], headers=error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The router names those of the first route at this address alone.
+        headers = {"Allow": ", ".join(_allowed_methods(request))}
+    return error_response(error.status_code, [message], headers=headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    def is_allowed(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in METHODS if is_allowed(method)]
 
 
 async def _client_disconnect(request: Request, _error: Exception) -> Response:

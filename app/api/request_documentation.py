@@ -3,6 +3,7 @@
 from typing import Any
 
 from app.api.multipart import FILE_FIELD
+from app.core.services.renders import LEAST_PRIORITY, MOST_PRIORITY
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
 _FILE = {"type": "string", "format": "binary", "description": "The video."}
@@ -14,6 +15,13 @@ _OPTIONS: dict[str, Any] = {
         "description": "The output's frame rate; 29.97 and its like mean n*1000/1001. Left out: the input's.",
     },
     "engine": {"type": "string", "enum": list(ENGINES), "default": DEFAULT_ENGINE},
+    "priority": {
+        "type": "integer",
+        "minimum": LEAST_PRIORITY,
+        "maximum": MOST_PRIORITY,
+        "default": 0,
+        "description": "Of your own renders those with a higher one come first.",
+    },
 }
 _FILE_ID = {"type": "string", "description": "The id of a file that was uploaded before."}
 _WITHOUT_FILE = {

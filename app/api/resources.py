@@ -1,5 +1,6 @@
 """What the process opens once and every request uses."""
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from celery import Celery
 
 from app.api.multipart import SPOOL_PREFIX
@@ -24,6 +25,7 @@ from app.core.storage import open_storage
 from app.core.storage.contract import Storage
 
 STALE_SPOOL_SECONDS = 24 * 3600
+TIDY_SECONDS = 3600.0
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +69,14 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
     finally:
         celery.close()
         database.close()
+
+
+async def tidy_spool_directory(resources: Resources) -> None:
+    """Goes on for ever: what a crash leaves behind is gone a day later, also while the next process runs."""
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        with suppress(OSError):  # told by the uploads that meet it
+            await to_thread.run_sync(remove_stale_spool_files, resources.settings.spool_dir)
 
 
 def remove_stale_spool_files(spool_dir: Path) -> None:

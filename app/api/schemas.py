@@ -50,6 +50,10 @@ class Render(Body):
     progress: Number = Field(description="From 0 to 1.")
     error: str | None = Field(None, description="A sentence; when failed.")
     warnings: list[str] | None = Field(None, description="When there are any.")
+    priority: int | None = Field(None, description="When it is not 0.")
+    files_removed_at: str | None = Field(
+        None, description="Since when files are gone by age: those whose URL is left out."
+    )
     input: VideoFactsBody
     output: VideoFactsBody
 
@@ -83,6 +87,31 @@ class Engine(Body):
 
 class EnginesBody(Body):
     engines: list[Engine]
+
+
+class WorkInHand(Body):
+    kind: str = Field(description="`prepare`, `upscale` or `finish`.")
+    render_id: str | None = None
+    segment_id: str | None = None
+
+
+class Worker(Body):
+    name: str
+    host: str
+    pid: int
+    device: str
+    queues: list[str]
+    engines: list[str]
+    version: str
+    started_at: str
+    heartbeat_at: str = Field(description="When it was last heard of.")
+    alive: bool = Field(description="Whether it was heard of within three leases.")
+    work: WorkInHand | None = Field(None, description="While it has a unit of work in hand.")
+    units_done: int
+
+
+class WorkersBody(Body):
+    workers: list[Worker]
 
 
 class HealthBody(Body):

@@ -30,7 +30,7 @@ IDLE_SECONDS = 60.0
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
 # Those that may be numbers in JSON.
-NUMBER_FIELDS = frozenset({"target_fps"})
+NUMBER_FIELDS = frozenset({"target_fps", "priority"})
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from app.api import schemas
 from app.api.file_names import output_name
 from app.api.resources import Resources
 from app.core.services.renders import RenderView, find_engine
+from app.core.services.workers import WorkerView
 from app.core.statuses import RenderStatus
 from app.core.tables import File, Render
 
@@ -15,6 +16,8 @@ def render_body(view: RenderView, *, resources: Resources, base_url: str) -> sch
     """The render with URLs signed now."""
     render = view.render
     completed = render.status is RenderStatus.COMPLETED
+    has_results = completed and render.files_removed_at is None
+    removed_at = [moment for moment in (render.files_removed_at, render.file.removed_at) if moment]
     scale = find_engine(render.engine).scale
 
     def signed(key: str | None, file_name: str) -> str | None:
@@ -34,13 +37,15 @@ def render_body(view: RenderView, *, resources: Resources, base_url: str) -> sch
             status=render.status.value,
             created_at=timestamp(render.created_at),
             queue_position=view.queue_position,
-            input_file_url=signed(render.file.storage_key, render.file.name),
+            input_file_url=signed(
+                render.file.storage_key if render.file.removed_at is None else None, render.file.name
+            ),
             output_file_url=signed(
-                render.output_key if completed else None,
+                render.output_key if has_results else None,
                 output_name(render.file.name, scale=scale, suffix=".mp4"),
             ),
             thumbnail_url=signed(
-                render.thumbnail_key if completed else None,
+                render.thumbnail_key if has_results else None,
                 output_name(render.file.name, scale=scale, suffix=".jpg"),
             ),
             completed_at=timestamp(render.completed_at) if completed and render.completed_at else None,
@@ -51,6 +56,8 @@ def render_body(view: RenderView, *, resources: Resources, base_url: str) -> sch
             progress=view.progress,
             error=render.error if render.status is RenderStatus.FAILED else None,
             warnings=render.warnings or None,
+            priority=render.priority or None,
+            files_removed_at=timestamp(min(removed_at)) if removed_at else None,
             input=_input_facts(render),
             output=_output_facts(render),
         )
@@ -69,6 +76,25 @@ def file_body(file: File) -> schemas.FileBody:
             duration_seconds=number(file.duration_seconds),
             created_at=timestamp(file.created_at),
         )
+    )
+
+
+def worker_body(view: WorkerView, *, lease_seconds: float) -> schemas.Worker:
+    return schemas.Worker(
+        name=view.name,
+        host=view.host,
+        pid=view.pid,
+        device=view.device,
+        queues=[queue.value for queue in view.queues],
+        engines=list(view.engines),
+        version=view.version,
+        started_at=timestamp(view.started_at),
+        heartbeat_at=timestamp(view.heartbeat_at),
+        alive=view.is_alive(lease_seconds=lease_seconds),
+        work=None
+        if view.kind is None
+        else schemas.WorkInHand(kind=view.kind.value, render_id=view.render_id, segment_id=view.segment_id),
+        units_done=view.units_done,
     )
 
 

@@ -7,12 +7,14 @@ from enum import StrEnum
 from typing import TypeVar
 
 import structlog
+from anyio import to_thread
 
 from app.api.resources import Resources
 from app.api.shared_call import SharedCall
 from app.core import migrations
 from app.core.database import Database
-from app.core.errors import RegenError, Unavailable
+from app.core.database_errors import UNREACHABLE
+from app.core.errors import DatabaseUnavailable, RegenError, Unavailable
 from app.core.queue import check_broker, waiting_messages
 from app.core.repositories.figures import WorkFigures, work_figures
 from app.core.statuses import WorkQueue
@@ -77,6 +79,7 @@ class Watch:
             Part.STORAGE: call(resources.storage.check, Part.STORAGE),
             Part.BROKER: call(lambda: check_broker(celery), Part.BROKER),
         }
+        self._database_hangs = False
         self._work = SharedCall(
             lambda: _read_figures(database),
             name="count-work",
@@ -104,6 +107,27 @@ class Watch:
                 states[part] = PartState.FAILED
                 log.warning("part_failed", part=part.value, error=fault.message, detail=fault.detail)
         return states
+
+    async def database_answers(self) -> bool:
+        """Whether the database can be reached, within 5 s. All who wait for it ask together."""
+        _nothing, fault = await _ask(self._checks[Part.DATABASE])
+        return fault is None
+
+    async def ask_database(self, question: Callable[[], T]) -> T:
+        """What the question, which changes nothing, returns in a thread, within 4 s.
+
+        Raises DatabaseUnavailable when it takes longer. From then on nobody else asks, and no more threads hang,
+        until the database answers again.
+        """
+        if self._database_hangs and not await self.database_answers():
+            raise DatabaseUnavailable(UNREACHABLE, detail="it did not answer others either")
+        self._database_hangs = False
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                return await to_thread.run_sync(question, abandon_on_cancel=True)
+        except TimeoutError as error:
+            self._database_hangs = True
+            raise DatabaseUnavailable(UNREACHABLE, detail=f"no answer within {CHECK_SECONDS:g} s") from error
 
     async def figures(self) -> Figures:
         """What database and broker can tell within 5 s."""

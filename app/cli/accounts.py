@@ -50,6 +50,9 @@ def create_key(
     name: Annotated[
         str, typer.Option(parser=_name, metavar="TEXT", help="What to call it in the list.")
     ] = "key",
+    admin: Annotated[
+        bool, typer.Option("--admin", help="It may look after the server too: see its workers.")
+    ] = False,
     data_dir: DataDirectory = None,
 ) -> None:
     """Make a key and print it, this once."""
@@ -58,7 +61,9 @@ def create_key(
     from app.core.services import accounts
 
     with open_database(settings) as database, database.write() as session:
-        made = accounts.create_key(session, user_name=user, key_name=name, keys=Secrets.load(settings))
+        made = accounts.create_key(
+            session, user_name=user, key_name=name, keys=Secrets.load(settings), is_admin=admin
+        )
     typer.echo(made.key)
     stderr().print("Keep it now: only its hash is stored.")
 
@@ -72,7 +77,7 @@ def list_keys(
     settings = load_settings(data_dir)
     from app.core.services import accounts
 
-    table = Table("id", "user", "name", "key", "made", "revoked")
+    table = Table("id", "user", "name", "key", "made", "revoked", "administrator")
     with open_database(settings) as database, database.read() as session:
         for key, owner in accounts.list_keys(session, user_name=user):
             revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "no"
@@ -83,6 +88,7 @@ def list_keys(
                 f"{key.hint}...",
                 f"{key.created_at:%Y-%m-%d %H:%M}",
                 revoked,
+                "yes" if key.is_admin else "no",
             )
     stdout().print(table)
 

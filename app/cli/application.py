@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import accounts, database, doctor, engines, serving, storage, upscale
+from app.cli import accounts, cleanup, database, doctor, engines, serving, storage, upscale, workers
 from app.cli.reporting import ReportingGroup
 
 application = typer.Typer(
@@ -32,5 +32,7 @@ application.add_typer(accounts.users, name="users")
 application.add_typer(accounts.keys, name="keys")
 application.add_typer(database.db, name="db")
 application.add_typer(storage.storage, name="storage")
+application.command("cleanup")(cleanup.cleanup)
+application.command("workers")(workers.workers)
 application.command("engines")(engines.engines)
 application.command("doctor")(doctor.doctor)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, text
+from sqlalchemy import DateTime, Float, literal, text
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -46,24 +46,30 @@ class database_now(FunctionElement[datetime]):  # noqa: N801  (SQL functions are
     """The database's own clock, plus an offset in seconds: workers' clocks may differ, leases must not."""
 
     type = UtcDateTime()
-    inherit_cache = False
+    # The offset is a parameter, so that a statement is compiled once and not for each offset.
+    inherit_cache = True
     name = "database_now"
 
     def __init__(self, *, plus_seconds: float = 0.0) -> None:
-        super().__init__()
-        self.plus_seconds = float(plus_seconds)
+        super().__init__(*([literal(float(plus_seconds), Float)] if plus_seconds else []))
 
 
 @compiles(database_now, "sqlite")
-def _sqlite_now(element: database_now, compiler: SQLCompiler, **_: Any) -> str:
+def _sqlite_now(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+    offset = "".join(
+        f", printf('%+.3f seconds', {compiler.process(seconds, **options)})" for seconds in element.clauses
+    )
     # Padded to the six decimals that SQLAlchemy stores, so that text compares as time does.
-    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.plus_seconds:+.3f} seconds') || '000')"
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now'{offset}) || '000')"
 
 
 @compiles(database_now, "postgresql")
-def _postgresql_now(element: database_now, compiler: SQLCompiler, **_: Any) -> str:
+def _postgresql_now(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+    offset = "".join(
+        f" + make_interval(secs => {compiler.process(seconds, **options)})" for seconds in element.clauses
+    )
     # Not now(), which is the transaction's start: it may have waited for a lock since.
-    return f"(statement_timestamp() + interval '{element.plus_seconds:.3f} seconds')"
+    return f"(statement_timestamp(){offset})"
 
 
 class Database:

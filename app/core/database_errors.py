@@ -7,7 +7,9 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
-from app.core.errors import ConfigurationError, Unavailable
+from app.core.errors import ConfigurationError, DatabaseUnavailable
+
+UNREACHABLE = "The database cannot be reached just now."
 
 # A server that answered, and will go on answering so until somebody changes the settings or the server. libpq hands
 # down no code for what befalls a connection that is being made, only English words, as long as the server speaks it.
@@ -26,7 +28,7 @@ REFUSALS = (
 
 @contextmanager
 def told_to_clients() -> Iterator[None]:
-    """Turns what will pass into Unavailable; the rest is left as it is.
+    """Turns what will pass into DatabaseUnavailable; the rest is left as it is.
 
     That is a server that is away, restarts, is full or cut a connection off, and a transaction that was the victim
     of a deadlock, a time limit or an administrator.
@@ -36,7 +38,7 @@ def told_to_clients() -> Iterator[None]:
     except (DBAPIError, NoFreeConnection) as error:
         if not _will_pass(error):
             raise
-        raise Unavailable("The database cannot be reached just now.", detail=str(error)) from error
+        raise DatabaseUnavailable(UNREACHABLE, detail=str(error)) from error
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def told_to_operators(url: URL) -> Iterator[None]:
                 "Check REGEN_DATABASE_URL and REGEN_DATABASE_PASSWORD.",
                 detail=str(error),
             ) from error
-        raise Unavailable(
+        raise DatabaseUnavailable(
             f"The database {_place(url)} cannot be used just now: {answer}.", detail=str(error)
         ) from error
 

@@ -11,6 +11,7 @@
     │   ├── NotAVideo               415
     │   ├── TooManyRequests         429, with Retry-After
     │   └── Unavailable             503, with Retry-After
+    │       └── DatabaseUnavailable because the database is away
     ├── WorkError                   what befell a render at work
     │   ├── PermanentError          trying again cannot help; the message is for the user
     │   └── TransientError          worth another attempt
@@ -20,6 +21,7 @@
     │   ├── FfmpegMissing           there is no such program
     │   ├── FfmpegTimeout           it ran past its wall-clock limit
     │   ├── FfmpegKilled            a signal ended it (its memory limit, most often)
+    │   ├── FfmpegDiskFull          there was no room for what it wrote
     │   └── FfmpegCancelled         the caller wanted it no longer
     ├── StorageError                the storage did not do as asked
     │   └── KeyNotFound             there is nothing under that key
@@ -104,6 +106,10 @@ class Unavailable(RetryLater):
         super().__init__(message, retry_after_seconds=retry_after_seconds, detail=detail)
 
 
+class DatabaseUnavailable(Unavailable):
+    """The database is away, or gave a transaction up: asking again may help."""
+
+
 class WorkError(RegenError):
     """A render's work went wrong."""
 
@@ -138,6 +144,10 @@ class FfmpegTimeout(FfmpegError):
 
 class FfmpegKilled(FfmpegError):
     """A signal ended the program: its memory limit, or the system's."""
+
+
+class FfmpegDiskFull(FfmpegError):
+    """The disk, or a quota on it, had no room for what the program wrote."""
 
 
 class FfmpegCancelled(FfmpegError):

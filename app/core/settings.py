@@ -182,7 +182,8 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         25.0,
         ge=0,
-        description="How long a worker that is asked to stop may go on with the work in hand, before it gives it back.",
+        description="How long a worker that is asked to stop may go on with the work in hand, before it gives it back. "
+        "The worker of `regen serve` gives it back at once.",
     )
     max_running_segments_per_user: int | None = Field(
         None,
@@ -231,9 +232,9 @@ class Settings(BaseSettings):
 
     # The API
     read_patience_seconds: float = Field(
-        60.0,
+        75.0,
         ge=0,
-        description="How long a GET waits for a database that is away before it answers 503.",
+        description="How long a GET waits for a database that is away before it answers 503. A proxy must wait longer.",
     )
     url_lifetime_seconds: int = Field(24 * 3600, gt=0, description="How long signed URLs are valid.")
     rate_limit: str | None = Field(

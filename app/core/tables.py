@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -73,7 +74,8 @@ class Table(DeclarativeBase):
 
 
 class User(Table):
-    """`served_at` is when work of the user was last claimed: whose turn is longest ago is next.
+    """`served_at` is when a segment of the user was last claimed, `prepared_at` when a render of theirs was claimed to
+    be prepared: whose turn is longest ago is next.
 
     `max_running_segments` is the user's own cap, above or below the setting's.
     """
@@ -84,6 +86,7 @@ class User(Table):
     name: Mapped[str] = mapped_column(String(200), unique=True)
     created_at: Mapped[datetime]
     served_at: Mapped[datetime | None]
+    prepared_at: Mapped[datetime | None]
     max_running_segments: Mapped[int | None]
 
 
@@ -105,9 +108,21 @@ class ApiKey(Table):
 
 
 class File(Table):
-    """An uploaded video. Sizes are as displayed, after rotation. `removed_at`: when its bytes were given up."""
+    """An uploaded video. Sizes are as displayed, after rotation.
+
+    From `removed_at` on nobody is given the file any more; at `erased_at` its bytes were removed from storage.
+    """
 
     __tablename__ = "files"
+    __table_args__ = (
+        Index(
+            "ix_files_kept",
+            "removed_at",
+            "created_at",
+            sqlite_where=text("erased_at IS NULL"),
+            postgresql_where=text("erased_at IS NULL"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
@@ -123,6 +138,7 @@ class File(Table):
     frames: Mapped[int]
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
 
 
 class Render(Table):
@@ -131,8 +147,10 @@ class Render(Table):
     `work_lease_expires_at` is set while a worker holds such a claim. `failures` counts failed attempts at the
     present step and starts again with the next. `input_*` and `output_*` are the facts that the API shows:
     expected ones at first, measured ones once the render is prepared and completed. `plan` is the worker's own.
-    `outages` counts what went wrong around the work in a row, without being its fault. `ended_at` is when the render
-    was completed or failed; from `files_removed_at` on, its results are not given out any more.
+    `outages` counts what went wrong around the work in a row, without being its fault; `expiries` how often its worker
+    was not heard of for a lease. `ended_at` is when the render was completed or failed; from `files_removed_at` on,
+    its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
+    is when what its work left behind was removed.
     `request_id` is that of the request that asked for the render, so that its lines in all logs can be found.
     """
 
@@ -140,6 +158,19 @@ class Render(Table):
     __table_args__ = (
         Index("ix_renders_status_created_at", "status", "created_at"),
         Index("ix_renders_user_id_status", "user_id", "status", "priority", "created_at"),
+        Index(
+            "ix_renders_not_cleaned",
+            "ended_at",
+            sqlite_where=text("cleaned_at IS NULL"),
+            postgresql_where=text("cleaned_at IS NULL"),
+        ),
+        Index(
+            "ix_renders_with_results",
+            "files_removed_at",
+            "ended_at",
+            sqlite_where=text("output_key IS NOT NULL"),
+            postgresql_where=text("output_key IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -172,10 +203,12 @@ class Render(Table):
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     ended_at: Mapped[datetime | None]
     files_removed_at: Mapped[datetime | None]
+    cleaned_at: Mapped[datetime | None]
 
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
     outages: Mapped[int] = mapped_column(default=0, server_default="0")
+    expiries: Mapped[int] = mapped_column(default=0, server_default="0")
     worker: Mapped[str | None] = mapped_column(String(100))
     work_lease_expires_at: Mapped[datetime | None]
     retry_at: Mapped[datetime | None]
@@ -192,6 +225,20 @@ class Segment(Table):
         UniqueConstraint("render_id", "position"),
         Index("ix_segments_status_created_at", "status", "created_at"),
         Index("ix_segments_render_id_status", "render_id", "status", "position"),
+        # Small ones, which PostgreSQL prefers however old its statistics are: these statuses come and go.
+        Index(
+            "ix_segments_waiting",
+            "render_id",
+            "position",
+            sqlite_where=text("status = 'waiting'"),
+            postgresql_where=text("status = 'waiting'"),
+        ),
+        Index(
+            "ix_segments_running",
+            "render_id",
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -207,6 +254,7 @@ class Segment(Table):
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
     outages: Mapped[int] = mapped_column(default=0, server_default="0")
+    expiries: Mapped[int] = mapped_column(default=0, server_default="0")
     worker: Mapped[str | None] = mapped_column(String(100))
     lease_expires_at: Mapped[datetime | None]
     retry_at: Mapped[datetime | None]

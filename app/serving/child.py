@@ -63,9 +63,9 @@ class ChildProcess:
         """The exit status (negative: the signal), or None while it runs."""
         return self._process.poll()
 
-    def terminate(self) -> None:
-        """SIGTERM, once; returns at once."""
-        if self.status is None and not self._terminated:
+    def terminate(self, *, again: bool = False) -> None:
+        """SIGTERM, once unless it shall be sent `again`; returns at once."""
+        if self.status is None and (again or not self._terminated):
             self._terminated = True
             self._process.terminate()
 

@@ -123,7 +123,8 @@ def _worker(settings: Settings) -> KeptAlive:
     command = worker_command(settings)
     return KeptAlive(
         "worker",
-        lambda: ChildProcess(command, environment=os.environ),
+        # Whoever stops `regen serve`, with Ctrl-C on a laptop perhaps, is not kept waiting for a segment.
+        lambda: ChildProcess(command, environment={**os.environ, "REGEN_DRAIN_SECONDS": "0"}),
         grace_seconds=WORKER_GRACE_SECONDS,
     )
 

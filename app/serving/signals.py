@@ -9,18 +9,20 @@ from typing import Any, Self
 class StopSignals:
     """Within its block, SIGINT, SIGTERM and SIGHUP ask for a stop instead of ending the process.
 
-    A handler may interrupt the main thread anywhere, so it takes no lock: it sets `requested` and calls `on_stop`
-    with whether this is a repeated request.
+    A handler may interrupt the main thread anywhere, so it takes no lock: it sets `requested`, the second time
+    `repeated`, and calls `on_stop` with whether this is a repeated request.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.repeated = False
         self.on_stop: Callable[[bool], None] = lambda _again: None
         self._before: dict[signal.Signals, Any] = {}
 
     def request(self) -> None:
         """Ask for a stop from within; may be called from any thread."""
         again, self.requested = self.requested, True
+        self.repeated = again
         self.on_stop(again)
 
     def __enter__(self) -> Self:

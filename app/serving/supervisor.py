@@ -17,6 +17,7 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0
 POLL_SECONDS = 0.2
+# Beyond what a worker may take to finish the work in hand.
 WORKER_GRACE_SECONDS = 10.0
 BROKER_GRACE_SECONDS = 5.0
 
@@ -71,10 +72,14 @@ class KeptAlive:
             except (RegenError, OSError) as error:
                 self._plan_start(0.0, error=str(error), detail=getattr(error, "detail", None))
 
-    def terminate(self) -> None:
-        """Ask the child to end; returns at once."""
+    @property
+    def is_running(self) -> bool:
+        return self._child is not None and self._child.status is None
+
+    def terminate(self, *, again: bool = False) -> None:
+        """Ask the child to end; returns at once. Asked `again`, a worker gives back what it has in hand."""
         if self._child is not None:
-            self._child.terminate()
+            self._child.terminate(again=again)
 
     def stop(self, *, asked_at: float | None = None) -> None:
         """End the child, in `grace_seconds` from now or from when it was asked to; returns when it has ended."""
@@ -82,6 +87,10 @@ class KeptAlive:
             waited_seconds = 0.0 if asked_at is None else time.monotonic() - asked_at
             self._child.stop(grace_seconds=self._grace_seconds - waited_seconds)
             self._child = None
+
+    def is_within_grace(self, asked_at: float) -> bool:
+        """Whether it was asked to end, and may still take its time."""
+        return self.is_running and time.monotonic() - asked_at < self._grace_seconds
 
     def adopt(self, child: ChildProcess) -> None:
         """Take over a child that was started already."""
@@ -103,12 +112,18 @@ def tend_until(stopping: Callable[[], bool], children: Sequence[KeptAlive]) -> N
         time.sleep(POLL_SECONDS)
 
 
-def stop_all(children: Iterable[KeptAlive]) -> None:
-    """End them side by side."""
+def stop_all(children: Iterable[KeptAlive], *, hurry: Callable[[], bool] = lambda: False) -> None:
+    """End them side by side. Once `hurry`, which is polled, says so, they are asked again."""
     children = list(children)
     asked_at = time.monotonic()
     for child in children:
         child.terminate()
+    while any(child.is_within_grace(asked_at) for child in children):
+        if hurry():
+            for child in children:
+                child.terminate(again=True)
+            break
+        time.sleep(POLL_SECONDS)
     for child in children:
         child.stop(asked_at=asked_at)
 

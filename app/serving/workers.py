@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 def run_workers(settings: Settings, devices: Sequence[str]) -> int:
     """Keep one worker per device until SIGTERM or SIGINT, in the main thread. Returns the exit status.
 
+    They finish what they have in hand, as long as the settings allow; at a second signal they give it back at once.
+
     It is EX_CONFIG once all of them say that the machine is set up wrong. Raises ConfigurationError.
     """
     commands = [
@@ -36,7 +38,7 @@ def run_workers(settings: Settings, devices: Sequence[str]) -> int:
         KeptAlive(
             f"worker {number} ({device})",
             lambda command=command: ChildProcess(command, environment=environment),  # type: ignore[misc]
-            grace_seconds=WORKER_GRACE_SECONDS,
+            grace_seconds=settings.drain_seconds + WORKER_GRACE_SECONDS,
         )
         for number, (device, command) in enumerate(zip(devices, commands, strict=True))
     ]
@@ -45,7 +47,7 @@ def run_workers(settings: Settings, devices: Sequence[str]) -> int:
         try:
             tend_until(lambda: signals.requested or all(one.misconfigured for one in workers), workers)
         finally:
-            stop_all(workers)
+            stop_all(workers, hurry=lambda: signals.repeated)
     return os.EX_OK if signals.requested else os.EX_CONFIG
 
 

@@ -23,6 +23,10 @@ class Relay:
         """What becomes of bytes on their way to the server. Raising OSError breaks the connection."""
         self.down: Spoil = _unspoilt
         self.passed_down = 0
+        self._flows = threading.Event()
+        self._flows.set()
+        self._is_cut = False
+        self._open: set[socket.socket] = set()
         self._target_port = target_port
         self._context: ssl.SSLContext | None = None
         if certificate is not None:
@@ -32,7 +36,26 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def pause(self) -> None:
+        """Hold everything back, on old connections and new ones, until `resume`."""
+        self._flows.clear()
+
+    def resume(self) -> None:
+        self._flows.set()
+
+    def cut(self) -> None:
+        """Break every connection, and each new one, until `restore`."""
+        self._is_cut = True
+        for end in list(self._open):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def restore(self) -> None:
+        self._is_cut = False
+
     def close(self) -> None:
+        self.cut()
+        self.resume()
         # Wakes the thread that accepts, which closing alone does not.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -49,6 +72,8 @@ class Relay:
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.callback(client.close)
+            if self._is_cut:
+                return
             if self._context is not None:
                 client = stack.enter_context(self._context.wrap_socket(client, server_side=True))
             if self.answers:
@@ -57,6 +82,9 @@ class Relay:
                 client.sendall(answer)
                 return
             server = stack.enter_context(socket.create_connection(("127.0.0.1", self._target_port)))
+            for end in (client, server):
+                self._open.add(end)
+                stack.callback(self._open.discard, end)
             back = threading.Thread(target=self._pass_on, args=(server, client, False), daemon=True)
             back.start()
             self._pass_on(client, server, True)
@@ -65,6 +93,7 @@ class Relay:
     def _pass_on(self, source: socket.socket, destination: socket.socket, is_up: bool) -> None:
         try:
             while piece := source.recv(PIECE_BYTES):
+                self._flows.wait()
                 piece = self.up(piece) if is_up else self.down(piece)
                 destination.sendall(piece)
                 if not is_up:

@@ -13,6 +13,7 @@ import structlog
 
 from app.core.errors import (
     FfmpegCancelled,
+    FfmpegDiskFull,
     FfmpegError,
     FfmpegKilled,
     FfmpegMissing,
@@ -159,7 +160,7 @@ class _Mux:
         for attempt in attempts[:-1]:
             try:
                 self._run(attempt, cancelled)
-            except (FfmpegCancelled, FfmpegKilled, FfmpegMissing, FfmpegTimeout):
+            except (FfmpegCancelled, FfmpegDiskFull, FfmpegKilled, FfmpegMissing, FfmpegTimeout):
                 raise
             except FfmpegError as error:
                 log.warning("mux_failed", tracks=len(attempt.tracks), detail=error.detail)

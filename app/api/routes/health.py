@@ -3,25 +3,16 @@
 Nothing here waits for a thread of the requests' pool: a server that is busy to its last thread still answers.
 """
 
-from typing import Annotated
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Depends, Request, Response
-
+from app.api.dependencies import WatchDependency
 from app.api.errors import documented, error_response
 from app.api.schemas import HealthBody, ReadyBody
-from app.api.watch import FAULTS, PartState, Watch
+from app.api.watch import FAULTS, PartState
 
 router = APIRouter()
 
 RETRY_AFTER_SECONDS = 5
-
-
-async def watch_of(request: Request) -> Watch:
-    watch: Watch = request.app.state.watch
-    return watch
-
-
-WatchDependency = Annotated[Watch, Depends(watch_of)]
 
 
 @router.get("/healthz")

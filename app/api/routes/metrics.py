@@ -9,9 +9,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import Response
 
+from app.api.dependencies import WatchDependency
 from app.api.metrics import HttpMetrics, Snapshot, exposition
 from app.api.resources import Resources
-from app.api.routes.health import WatchDependency
 from app.core.errors import Unauthorized
 
 router = APIRouter()

@@ -19,14 +19,20 @@ from app.api.uploads import received_form
 from app.api.views import render_body
 from app.core.errors import InvalidRequest
 from app.core.media.rates import parse_target_fps
-from app.core.services.renders import RenderView, create_render, find_engine, view_render
-from app.core.services.uploads import find_file
+from app.core.services.renders import (
+    RenderView,
+    create_render,
+    find_engine,
+    parse_priority,
+    view_render,
+)
+from app.core.services.uploads import find_file_to_use
 from app.core.tables import File
 from models.catalog import DEFAULT_ENGINE, Engine
 
 router = APIRouter()
 
-TEXT_FIELDS = frozenset({"file_id", "target_fps", "engine"})
+TEXT_FIELDS = frozenset({"file_id", "target_fps", "engine", "priority"})
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +44,7 @@ class UpscaleRequest:
     file_id: str | None
     engine: Engine
     target_fps: Fraction | None
+    priority: int
 
 
 @router.post(
@@ -76,12 +83,13 @@ async def _create(
             target_fps=asked.target_fps,
             limits=resources.limits,
             request_id=request_id,
+            priority=asked.priority,
         )
         return view_render(session, render)
 
     def add_render_of_file(file_id: str) -> RenderView:
         with resources.database.write() as session:
-            return add_render(session, find_file(session, file_id=file_id, user_id=user.id))
+            return add_render(session, find_file_to_use(session, file_id=file_id, user_id=user.id))
 
     if asked.file_id is not None:
         return await to_thread.run_sync(add_render_of_file, asked.file_id)
@@ -116,6 +124,12 @@ def understand(form: ReceivedForm) -> UpscaleRequest:
             target_fps = parse_target_fps(form.fields["target_fps"])
         except InvalidRequest as error:
             faults += error.messages
+    priority = 0
+    if "priority" in form.fields:
+        try:
+            priority = parse_priority(form.fields["priority"])
+        except InvalidRequest as error:
+            faults += error.messages
     if faults or engine is None:
         raise InvalidRequest(*faults)
-    return UpscaleRequest(file_id=file_id, engine=engine, target_fps=target_fps)
+    return UpscaleRequest(file_id=file_id, engine=engine, target_fps=target_fps, priority=priority)

@@ -15,6 +15,7 @@ read, write and wait meanwhile.
 import fcntl
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,14 @@ from typing import IO, Self
 
 import structlog
 
-from app.core.errors import FfmpegCancelled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
+from app.core.errors import (
+    FfmpegCancelled,
+    FfmpegDiskFull,
+    FfmpegError,
+    FfmpegKilled,
+    FfmpegMissing,
+    FfmpegTimeout,
+)
 from app.core.metrics import ffmpeg_failures
 
 from . import launcher
@@ -41,6 +49,11 @@ PIPE_BYTES = 1024 * 1024
 LONGEST_LINE_BYTES = 64 * 1024
 POLL_SECONDS = 0.1
 EXIT_POLL_SECONDS = 0.002
+
+# As the C library says it in the programs' own environment.
+DISK_FULL = re.compile(
+    r"\[(?:error|fatal)\] .*: (?:No space left on device|Disk quota exceeded)$", re.MULTILINE
+)
 
 ENVIRONMENT = {
     "PATH": os.defpath,
@@ -218,8 +231,9 @@ class FfmpegProcess:
         """Wait for the end, asking `cancelled` every tenth of a second; a stdout that nobody reads blocks the process.
 
         Raises FfmpegTimeout past the wall-clock limit, FfmpegKilled when a signal ended the process, FfmpegCancelled
-        when `cancelled` said so, FfmpegMissing when it could not be started, and FfmpegError for any other status
-        than 0; each with the end of stderr in `detail`. May be called again, with the same result.
+        when `cancelled` said so, FfmpegMissing when it could not be started, FfmpegDiskFull when it found no room for
+        its output, and FfmpegError for any other status than 0; each with the end of stderr in `detail`. May be called
+        again, with the same result.
         """
         while not self._has_ended():
             if cancelled is not None and cancelled():
@@ -281,9 +295,11 @@ class FfmpegProcess:
 
     def _raise_for_status(self) -> None:
         status = self._process.returncode
-        if status == 0:
-            return
         tail = self.stderr_tail
+        # ffmpeg 5 calls it a success when there was no room for the end of a file.
+        is_disk_full = DISK_FULL.search(tail) is not None
+        if status == 0 and not is_disk_full:
+            return
         detail = f"status {status} while {self.purpose}\n{tail}"
         if self._stop is _Stop.TIMEOUT:
             seconds = self._limits.wall_seconds
@@ -303,6 +319,10 @@ class FfmpegProcess:
             self.count_failure("missing")
             raise FfmpegMissing("The server could not start its video program.", detail=detail)
         self.count_failure("failed")
+        if is_disk_full:
+            raise FfmpegDiskFull(
+                f"The video program found no room on the disk while {self.purpose}.", detail=detail
+            )
         raise FfmpegError(f"The video program failed while {self.purpose}.", detail=detail)
 
 

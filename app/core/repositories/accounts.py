@@ -25,7 +25,16 @@ def has_users(session: Session) -> bool:
     return session.scalar(select(User.id).limit(1)) is not None
 
 
-def add_key(session: Session, *, key_id: str, user: User, name: str, hint: str, digest: str) -> ApiKey:
+def add_key(
+    session: Session,
+    *,
+    key_id: str,
+    user: User,
+    name: str,
+    hint: str,
+    digest: str,
+    is_admin: bool = False,
+) -> ApiKey:
     key = ApiKey(
         id=key_id,
         user=user,
@@ -34,16 +43,16 @@ def add_key(session: Session, *, key_id: str, user: User, name: str, hint: str, 
         digest=digest,
         created_at=datetime.now(UTC),
         revoked_at=None,
+        is_admin=is_admin,
     )
     session.add(key)
     session.flush()
     return key
 
 
-def find_user_by_digest(session: Session, *, digest: str) -> User | None:
-    """The user whose valid key has this keyed hash."""
-    query = select(User).join(ApiKey).where(ApiKey.digest == digest, ApiKey.revoked_at.is_(None))
-    return session.scalar(query)
+def find_key_by_digest(session: Session, *, digest: str) -> ApiKey | None:
+    """The valid key with this keyed hash."""
+    return session.scalar(select(ApiKey).where(ApiKey.digest == digest, ApiKey.revoked_at.is_(None)))
 
 
 def find_key(session: Session, *, key_id: str) -> ApiKey | None:

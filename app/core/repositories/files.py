@@ -1,6 +1,6 @@
 """Uploaded files."""
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.core.secrets import is_id
@@ -8,7 +8,14 @@ from app.core.tables import File
 
 
 def find_file(session: Session, *, file_id: str, user_id: str) -> File | None:
-    """The user's own file of that id; another user's is not found."""
-    if not is_id(file_id):
-        return None
-    return session.scalar(select(File).where(File.id == file_id, File.user_id == user_id))
+    """The user's own file of that id; another user's is not found, nor one that was removed."""
+    return session.scalar(_own(file_id, user_id)) if is_id(file_id) else None
+
+
+def find_file_to_use(session: Session, *, file_id: str, user_id: str) -> File | None:
+    """As `find_file`, and until the session ends the clean-up does not remove it."""
+    return session.scalar(_own(file_id, user_id).with_for_update(read=True)) if is_id(file_id) else None
+
+
+def _own(file_id: str, user_id: str) -> Select[File]:
+    return select(File).where(File.id == file_id, File.user_id == user_id, File.removed_at.is_(None))

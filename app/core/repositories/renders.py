@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, case, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.core.secrets import is_id
 from app.core.statuses import RenderStatus
-from app.core.tables import Render, Segment
+from app.core.tables import Render, Segment, User
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +31,41 @@ def find_render(session: Session, *, render_id: str, user_id: str) -> Render | N
 
 
 def queue_position(session: Session, *, render: Render) -> int:
-    """The place of a queued render among all queued ones; 1 is next."""
-    ahead = select(func.count()).where(
-        Render.status == RenderStatus.QUEUED,
-        or_(
-            Render.created_at < render.created_at,
-            and_(Render.created_at == render.created_at, Render.id < render.id),
+    """The place of a queued render in the order in which queued ones are prepared; 1 is next.
+
+    Users take turns: before a user's third render come up to two of everybody, and one of those whose turn is earlier.
+    It grows only when somebody else's turn comes first, or a render of the same user has a higher priority.
+    """
+    before = or_(
+        Render.priority > render.priority,
+        and_(
+            Render.priority == render.priority,
+            or_(
+                Render.created_at < render.created_at,
+                and_(Render.created_at == render.created_at, Render.id < render.id),
+            ),
         ),
     )
-    return 1 + (session.scalar(ahead) or 0)
+    is_queued = Render.status == RenderStatus.QUEUED
+    own = select(func.count()).where(Render.user_id == render.user_id, is_queued, before)
+    rounds = session.scalar(own) or 0
+    turn = select(User.prepared_at).where(User.id == render.user_id).scalar_subquery()
+    is_earlier = or_(
+        and_(User.prepared_at.is_(None), or_(turn.is_not(None), User.id < render.user_id)),
+        User.prepared_at < turn,
+        and_(User.prepared_at == turn, User.id < render.user_id),
+    )
+    queued = (
+        select(Render.user_id, func.count().label("count"))
+        .where(is_queued)
+        .group_by(Render.user_id)
+        .subquery()
+    )
+    ahead = case((queued.c.count < rounds, queued.c.count), else_=rounds) + case(
+        (and_(queued.c.count > rounds, User.id != render.user_id, is_earlier), 1), else_=0
+    )
+    query = select(func.sum(ahead)).select_from(queued).join(User, User.id == queued.c.user_id)
+    return 1 + int(session.scalar(query) or 0)
 
 
 def frames_done(session: Session, *, render_id: str) -> FramesDone:

@@ -1,4 +1,4 @@
-"""Claims, heartbeats and results: every move of a render or segment is one compare-and-set.
+"""Heartbeats and results: every move of a render or segment is one compare-and-set.
 
 A claim names the row and the attempt that the claim started. Whatever is reported later carries that attempt and
 touches nothing when the row has moved on.
@@ -7,10 +7,11 @@ touches nothing when the row has moved on.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Update, and_, case, exists, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import CursorResult, Update, and_, exists, select, update
+from sqlalchemy.orm import Session
 
 from app.core.database import database_now
 from app.core.statuses import RenderStatus, SegmentStatus, WorkKind, WorkQueue
@@ -18,6 +19,9 @@ from app.core.tables import Render, Segment
 
 # How many units of work are ready to be claimed, by queue.
 ReadyUnits: TypeAlias = Counter[WorkQueue]
+
+# Everything but done, named so that an index finds them: done segments are many.
+UNFINISHED_SEGMENT = tuple(status for status in SegmentStatus if status is not SegmentStatus.DONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,64 +40,15 @@ class Claim:
     opened: ReadyUnits = field(default_factory=Counter, compare=False)
 
 
-def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
-    """The oldest render whose segments are all done and that nobody is finishing."""
-    return _claim_render(
-        session, _ready_to_finish(), kind=WorkKind.FINISH, worker=worker, lease_seconds=lease_seconds
-    )
+class Setback(StrEnum):
+    """What ended an attempt, by the column that counts it."""
 
-
-def claim_prepare(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
-    """The oldest queued render, or one whose preparing was given back; none while too many segments wait.
-
-    See `_few_segments_wait`: `queued` means waiting, yet no worker has to wait for a render to be prepared.
-    """
-    return _claim_render(
-        session,
-        and_(_ready_to_prepare(), _few_segments_wait()),
-        kind=WorkKind.PREPARE,
-        worker=worker,
-        lease_seconds=lease_seconds,
-    )
-
-
-def claim_segment(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
-    """The first waiting segment of the oldest render that has any."""
-    candidate, owner = aliased(Segment), aliased(Render)
-    chosen = (
-        select(candidate.id)
-        .join(owner, owner.id == candidate.render_id)
-        .where(_ready_to_upscale(candidate), owner.status == RenderStatus.PROCESSING)
-        .order_by(owner.created_at, owner.id, candidate.position)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=candidate)
-        .scalar_subquery()
-    )
-    row = session.execute(
-        update(Segment)
-        .where(Segment.id == chosen)
-        .values(
-            status=SegmentStatus.RUNNING,
-            attempt=Segment.attempt + 1,
-            worker=worker,
-            frames_done=0,
-            lease_expires_at=database_now(plus_seconds=lease_seconds),
-            retry_at=None,
-        )
-        .returning(Segment.id, Segment.render_id, Segment.attempt)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if row is None:
-        return None
-    segment_id, render_id, attempt = row
-    return Claim(
-        kind=WorkKind.UPSCALE,
-        segment_id=segment_id,
-        render_id=render_id,
-        attempt=attempt,
-        request_id=session.scalar(select(Render.request_id).where(Render.id == render_id)),
-        opened=Counter({WorkKind.PREPARE.queue: 1} if _may_prepare(session) else {}),
-    )
+    FAILURE = "failures"
+    """The work itself failed."""
+    EXPIRY = "expiries"
+    """Its worker was not heard of for a lease: killed, cut off, or killed by the work."""
+    OUTAGE = "outages"
+    """What the work needs was away."""
 
 
 def renew(session: Session, claim: Claim, *, lease_seconds: float, frames_done: int) -> bool:
@@ -109,20 +64,25 @@ def renew(session: Session, claim: Claim, *, lease_seconds: float, frames_done: 
 def store_plan(
     session: Session, claim: Claim, *, values: dict[str, Any], segments: Iterable[Segment]
 ) -> bool:
-    """`pending` becomes `processing`, with its segments waiting."""
+    """`pending` becomes `processing`, with its segments waiting.
+
+    This and the next two may be asked again by the same claim, whose commit went through without an answer.
+    """
     changed = _changed(
         session,
-        _own_render(claim).values(status=RenderStatus.PROCESSING, failures=0, **_released_render(), **values),
+        _own_render(claim).values(
+            status=RenderStatus.PROCESSING, failures=0, expiries=0, outages=0, **_released_render(), **values
+        ),
     )
     if changed:
         session.add_all(segments)
         session.flush()
-    return changed
+    return changed or _render_is(session, claim, RenderStatus.PROCESSING)
 
 
 def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> bool:
     _lock_render(session, claim.render_id)
-    return _changed(
+    changed = _changed(
         session,
         _own_segment(claim).values(
             status=SegmentStatus.DONE,
@@ -131,34 +91,45 @@ def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> boo
             lease_expires_at=None,
         ),
     )
+    done_before = exists().where(
+        Segment.id == claim.segment_id,
+        Segment.attempt == claim.attempt,
+        Segment.status == SegmentStatus.DONE,
+    )
+    return changed or bool(session.scalar(select(done_before)))
 
 
 def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -> bool:
-    return _changed(
+    changed = _changed(
         session,
         _own_render(claim).values(
             status=RenderStatus.COMPLETED, ended_at=database_now(), **_released_render(), **values
         ),
     )
+    return changed or _render_is(session, claim, RenderStatus.COMPLETED)
 
 
-def give_back(session: Session, claim: Claim, *, charged: bool) -> int | None:
-    """Put the work back for another attempt. Returns its count of failures, None when it is not this claim's."""
-    charge = 1 if charged else 0
+def give_back(session: Session, claim: Claim, *, setback: Setback | None = None) -> int | None:
+    """Put the work back for another attempt. Returns its count of such setbacks, None when it is not this claim's."""
+    row: type[Render] | type[Segment] = Segment if claim.kind is WorkKind.UPSCALE else Render
+    row_id = claim.segment_id if claim.kind is WorkKind.UPSCALE else claim.render_id
+    counted = {} if setback is None else {setback.value: getattr(row, setback.value) + 1}
     if claim.kind is WorkKind.UPSCALE:
         _lock_render(session, claim.render_id)
         statement = _own_segment(claim).values(
             status=SegmentStatus.WAITING,
-            failures=Segment.failures + charge,
             frames_done=0,
             worker=None,
             lease_expires_at=None,
+            **counted,
         )
-        count = select(Segment.failures).where(Segment.id == claim.segment_id)
     else:
-        statement = _own_render(claim).values(failures=Render.failures + charge, **_released_render())
-        count = select(Render.failures).where(Render.id == claim.render_id)
-    return session.scalar(count) if _changed(session, statement) else None
+        statement = _own_render(claim).values(**_released_render(), **counted)
+    if not _changed(session, statement):
+        return None
+    if setback is None:
+        return 0
+    return session.scalar(select(getattr(row, setback.value)).where(row.id == row_id))
 
 
 def postpone(session: Session, claim: Claim, *, seconds: float) -> None:
@@ -229,17 +200,8 @@ def expired_claims(session: Session) -> Sequence[Claim]:
     ]
 
 
-def ready_units(session: Session) -> ReadyUnits:
-    """How many units of work free workers could claim now."""
-    ready: ReadyUnits = Counter()
-    ready[WorkKind.FINISH.queue] += _count(session, Render, _ready_to_finish())
-    ready[WorkKind.UPSCALE.queue] += _count(session, Segment, _ready_to_upscale())
-    ready[WorkKind.PREPARE.queue] += _count(session, Render, and_(_ready_to_prepare(), _few_segments_wait()))
-    return +ready
-
-
 def all_segments_done(session: Session, *, render_id: str) -> bool:
-    unfinished = exists().where(Segment.render_id == render_id, Segment.status != SegmentStatus.DONE)
+    unfinished = exists().where(Segment.render_id == render_id, Segment.status.in_(UNFINISHED_SEGMENT))
     return not session.scalar(select(unfinished))
 
 
@@ -255,81 +217,6 @@ def segments_of(session: Session, *, render_id: str) -> Sequence[Segment]:
     """All of a render's segments, in the order of the video."""
     query = select(Segment).where(Segment.render_id == render_id).order_by(Segment.position)
     return session.scalars(query).all()
-
-
-def _ready_to_prepare() -> ColumnElement[bool]:
-    return and_(
-        Render.status.in_((RenderStatus.QUEUED, RenderStatus.PENDING)),
-        Render.work_lease_expires_at.is_(None),
-        _pause_over(Render),
-    )
-
-
-def _ready_to_finish() -> ColumnElement[bool]:
-    unfinished = exists().where(Segment.render_id == Render.id, Segment.status != SegmentStatus.DONE)
-    return and_(
-        Render.status == RenderStatus.PROCESSING,
-        Render.work_lease_expires_at.is_(None),
-        _pause_over(Render),
-        ~unfinished,
-    )
-
-
-def _ready_to_upscale(segment: type[Segment] = Segment) -> ColumnElement[bool]:
-    return and_(segment.status == SegmentStatus.WAITING, _pause_over(segment))
-
-
-def _may_prepare(session: Session) -> bool:
-    return bool(session.scalar(select(exists().where(_ready_to_prepare(), _few_segments_wait()))))
-
-
-def _few_segments_wait() -> ColumnElement[bool]:
-    """No segment waits, or fewer wait than run.
-
-    With one worker that is: none waits. With many, the next render is prepared while the last segments of the one
-    before are at work. Of the waiting segments it looks at no more than run, however many there are.
-    """
-    excess = select(case((func.count() > 1, func.count() - 1), else_=0)).where(
-        Segment.status == SegmentStatus.RUNNING
-    )
-    first_too_many = select(Segment.id).where(_ready_to_upscale()).offset(excess.scalar_subquery()).limit(1)
-    return ~first_too_many.correlate(None).exists()
-
-
-def _pause_over(row: type[Render] | type[Segment]) -> ColumnElement[bool]:
-    return or_(row.retry_at.is_(None), row.retry_at <= database_now())
-
-
-def _claim_render(
-    session: Session, ready: ColumnElement[bool], *, kind: WorkKind, worker: str, lease_seconds: float
-) -> Claim | None:
-    chosen = (
-        select(Render.id)
-        .where(ready)
-        .order_by(Render.created_at, Render.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=Render)
-        .correlate(None)
-        .scalar_subquery()
-    )
-    status = RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING
-    row = session.execute(
-        update(Render)
-        .where(Render.id == chosen)
-        .values(
-            status=status,
-            attempt=Render.attempt + 1,
-            worker=worker,
-            work_lease_expires_at=database_now(plus_seconds=lease_seconds),
-            retry_at=None,
-        )
-        .returning(Render.id, Render.attempt, Render.request_id)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if row is None:
-        return None
-    render_id, attempt, request_id = row
-    return Claim(kind=kind, render_id=render_id, segment_id=None, attempt=attempt, request_id=request_id)
 
 
 def _lock_render(session: Session, render_id: str) -> None:
@@ -359,6 +246,14 @@ def _own_render(claim: Claim) -> Update:
     )
 
 
+def _render_is(session: Session, claim: Claim, status: RenderStatus) -> bool:
+    """Whether this claim, and none after it, has brought the render so far."""
+    brought = exists().where(
+        Render.id == claim.render_id, Render.attempt == claim.attempt, Render.status == status
+    )
+    return bool(session.scalar(select(brought)))
+
+
 def _released_render() -> dict[str, Any]:
     return {"work_lease_expires_at": None, "worker": None, "retry_at": None}
 
@@ -366,7 +261,3 @@ def _released_render() -> dict[str, Any]:
 def _changed(session: Session, statement: Update) -> bool:
     result = session.execute(statement.execution_options(synchronize_session=False))
     return cast(CursorResult[Any], result).rowcount == 1
-
-
-def _count(session: Session, table: type[Render] | type[Segment], condition: ColumnElement[bool]) -> int:
-    return session.scalar(select(func.count()).select_from(table).where(condition)) or 0

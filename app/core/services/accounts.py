@@ -26,13 +26,15 @@ class NewKey:
 
 def authenticate(session: Session, *, key: str | None, keys: Secrets) -> User:
     """The user of a valid key. Raises Unauthorized for a missing, unknown or revoked one."""
-    user = None
-    if key:
-        digest = _digest(key, keys)
-        user = accounts.find_user_by_digest(session, digest=digest)
-    if user is None:
+    return authenticate_key(session, key=key, keys=keys).user
+
+
+def authenticate_key(session: Session, *, key: str | None, keys: Secrets) -> ApiKey:
+    """As `authenticate`: the row of the key itself, which says what it may do."""
+    row = accounts.find_key_by_digest(session, digest=_digest(key, keys)) if key else None
+    if row is None:
         raise Unauthorized
-    return user
+    return row
 
 
 def create_user(session: Session, *, name: str) -> User:
@@ -44,8 +46,10 @@ def create_user(session: Session, *, name: str) -> User:
         raise Conflict(f"There is already a user named {name!r}.") from error
 
 
-def create_key(session: Session, *, user_name: str, key_name: str, keys: Secrets) -> NewKey:
-    """Raises NotFound when there is no such user."""
+def create_key(
+    session: Session, *, user_name: str, key_name: str, keys: Secrets, is_admin: bool = False
+) -> NewKey:
+    """With `is_admin` it may also look after the server. Raises NotFound when there is no such user."""
     user = accounts.find_user(session, name=user_name)
     if user is None:
         raise NotFound(f"There is no user named {user_name!r}.")
@@ -57,6 +61,7 @@ def create_key(session: Session, *, user_name: str, key_name: str, keys: Secrets
         name=key_name,
         hint=key[:HINT_LENGTH],
         digest=_digest(key, keys),
+        is_admin=is_admin,
     )
     return NewKey(row=row, key=key)
 

@@ -1,5 +1,6 @@
 """Renders as clients make and see them."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -15,6 +16,7 @@ from app.core.tables import File, Render
 from models.catalog import ENGINES, Engine
 
 PIXELS_PER_GIGAPIXEL = 1e9
+LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,13 @@ def find_engine(engine_id: str) -> Engine:
     return engine
 
 
+def parse_priority(text: str) -> int:
+    """A render's place among its user's own. Raises InvalidRequest for what is no whole number of the range."""
+    if re.fullmatch(r"[+-]?[0-9]{1,3}", text) and LEAST_PRIORITY <= int(text) <= MOST_PRIORITY:
+        return int(text)
+    raise InvalidRequest(f"`priority` must be a whole number from {LEAST_PRIORITY} to {MOST_PRIORITY}.")
+
+
 def cost_in_gigapixels(*, width: int, height: int, frames: int, engine: Engine) -> float:
     """The output's frames times its pixels, in units of 1e9, times the engine's multiplier. Unrounded."""
     return width * height * frames * engine.cost_multiplier / PIXELS_PER_GIGAPIXEL
@@ -48,6 +57,7 @@ def create_render(
     target_fps: Fraction | None,
     limits: MediaLimits,
     request_id: str | None = None,
+    priority: int = 0,
 ) -> Render:
     """A queued render of the file. Raises LimitExceeded when its output would be over a limit.
 
@@ -77,6 +87,7 @@ def create_render(
         output_duration_seconds=file.duration_seconds,
         output_frames=frames,
         request_id=request_id,
+        priority=priority,
     )
     session.add(render)
     session.flush()

@@ -94,8 +94,16 @@ def store_upload(
 
 
 def find_file(session: Session, *, file_id: str, user_id: str) -> File:
-    """Raises NotFound for an unknown file and for another user's."""
-    file = files.find_file(session, file_id=file_id, user_id=user_id)
+    """Raises NotFound for an unknown file, another user's, and one that was removed."""
+    return _found(files.find_file(session, file_id=file_id, user_id=user_id))
+
+
+def find_file_to_use(session: Session, *, file_id: str, user_id: str) -> File:
+    """As `find_file`, for who makes a render of it: it is not removed before the session ends."""
+    return _found(files.find_file_to_use(session, file_id=file_id, user_id=user_id))
+
+
+def _found(file: File | None) -> File:
     if file is None:
         raise NotFound("File not found")
     return file

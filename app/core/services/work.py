@@ -4,26 +4,35 @@ Each method is one short transaction. What a method returns as ReadyUnits is how
 it, by queue, so that the caller can wake workers after the commit.
 """
 
+import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import structlog
 
 from app.core.database import Database
 from app.core.errors import LeaseLost, PermanentError
-from app.core.repositories import work
-from app.core.repositories.work import Claim, ReadyUnits
+from app.core.repositories import chores, claiming, readiness, work, workers
+from app.core.repositories.work import Claim, ReadyUnits, Setback
 from app.core.secrets import new_id
+from app.core.services.workers import FORGOTTEN_AFTER_SECONDS
 from app.core.statuses import SegmentStatus, WorkKind, WorkQueue
 from app.core.tables import Segment
 
 LONGEST_PAUSE_SECONDS = 300.0
+LONGEST_OUTAGE_PAUSE_SECONDS = 60.0
+# A worker falls silent for many reasons, most of which have nothing to do with what it had in hand.
+EXPIRIES_PER_ATTEMPT = 3
+SWEEP = "sweep"
 
 log = structlog.get_logger(__name__)
+
+_jitter = random.SystemRandom()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,28 +85,39 @@ class WorkLedger:
         worker: str,
         lease_seconds: float,
         max_attempts: int,
+        max_running_segments: int | None = None,
         queues: Iterable[WorkQueue] = tuple(WorkQueue),
     ) -> None:
+        """`max_running_segments` is the cap of users who have none of their own."""
         self.database = database
         self.worker = worker
         self.queues = frozenset(queues)
         self.lease_seconds = lease_seconds
         self.max_attempts = max_attempts
+        self.max_running_segments = max_running_segments
 
     def claim(self) -> Claim | None:
-        """The most urgent unit of its queues: a render to finish, else a segment, else a render to prepare."""
-        claims = {
-            WorkKind.FINISH: work.claim_finish,
-            WorkKind.UPSCALE: work.claim_segment,
-            WorkKind.PREPARE: work.claim_prepare,
+        """The most urgent unit of its queues: a render to finish, else a segment, else a render to prepare.
+
+        Users take turns. A worker of both queues also prepares a render before it takes a segment, where its user would
+        otherwise have to wait for all segments of others.
+        """
+        claims: dict[WorkKind, list[Callable[..., Claim | None]]] = {
+            WorkKind.FINISH: [claiming.claim_finish],
+            WorkKind.UPSCALE: [partial(claiming.claim_segment, cap=self.max_running_segments)],
+            WorkKind.PREPARE: [claiming.claim_prepare],
         }
+        if self.queues == frozenset(WorkQueue):
+            urgent = partial(claiming.claim_urgent_prepare, cap=self.max_running_segments)
+            claims[WorkKind.UPSCALE].insert(0, urgent)
         with self.database.write() as session:
             for kind in WorkKind:
-                if kind.queue not in self.queues:
-                    continue
-                claim = claims[kind](session, worker=self.worker, lease_seconds=self.lease_seconds)
-                if claim is not None:
-                    return claim
+                for claim_one in claims[kind] if kind.queue in self.queues else ():
+                    claim = claim_one(session, worker=self.worker, lease_seconds=self.lease_seconds)
+                    if claim is not None:
+                        workers.take_unit(session, name=self.worker, claim=claim)
+                        return claim
+            workers.put_down_unit(session, name=self.worker, is_done=False)
         return None
 
     def render_job(self, claim: Claim) -> RenderJob:
@@ -162,6 +182,7 @@ class WorkLedger:
         with self.database.write() as session:
             if not work.store_plan(session, claim, values=values, segments=rows):
                 raise LeaseLost("The render was given to another worker.")
+            workers.put_down_unit(session, name=self.worker, is_done=True)
         return Counter({WorkKind.UPSCALE.queue: len(rows)})
 
     def segment_done(self, claim: Claim, *, storage_key: str) -> ReadyUnits:
@@ -169,6 +190,7 @@ class WorkLedger:
         with self.database.write() as session:
             if not work.complete_segment(session, claim, storage_key=storage_key):
                 raise LeaseLost("The segment was given to another worker.")
+            workers.put_down_unit(session, name=self.worker, is_done=True)
             all_done = work.all_segments_done(session, render_id=claim.render_id)
         return Counter({WorkKind.FINISH.queue: 1} if all_done else {})
 
@@ -194,6 +216,7 @@ class WorkLedger:
         with self.database.write() as session:
             if not work.complete_render(session, claim, values=values):
                 raise LeaseLost("The render was given to another worker.")
+            workers.put_down_unit(session, name=self.worker, is_done=True)
 
     def failed(self, claim: Claim, error: Exception) -> None:
         """The attempt failed: the work goes back for another one after a pause that grows, or its render ends.
@@ -201,7 +224,8 @@ class WorkLedger:
         A PermanentError ends the render at once, with its message; so does the last of `max_attempts`.
         """
         with self.database.write() as session:
-            failures = work.give_back(session, claim, charged=True)
+            workers.put_down_unit(session, name=self.worker, is_done=False)
+            failures = work.give_back(session, claim, setback=Setback.FAILURE)
             if failures is None:
                 return
             if isinstance(error, PermanentError):
@@ -210,20 +234,39 @@ class WorkLedger:
                 message = f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
                 work.fail_render(session, render_id=claim.render_id, error=message)
             else:
-                work.postpone(session, claim, seconds=min(2.0**failures, LONGEST_PAUSE_SECONDS))
+                work.postpone(session, claim, seconds=_pause(failures, longest=LONGEST_PAUSE_SECONDS))
+
+    def postponed(self, claim: Claim) -> float:
+        """What the work needs was away: it goes back uncharged, and rests. Returns for how many seconds.
+
+        The pause grows with each time in a row. This alone never fails a render.
+        """
+        with self.database.write() as session:
+            workers.put_down_unit(session, name=self.worker, is_done=False)
+            outages = work.give_back(session, claim, setback=Setback.OUTAGE)
+            if outages is None:
+                return 0.0
+            seconds = _pause(outages, longest=LONGEST_OUTAGE_PAUSE_SECONDS) * _jitter.uniform(0.75, 1.0)
+            work.postpone(session, claim, seconds=seconds)
+            return seconds
 
     def hand_back(self, claim: Claim) -> None:
         """The worker stops before the work is done: it goes back uncharged."""
         with self.database.write() as session:
-            work.give_back(session, claim, charged=False)
+            workers.put_down_unit(session, name=self.worker, is_done=False)
+            work.give_back(session, claim)
 
     def give_back_expired(self) -> Sequence[Claim]:
-        """Give back the work of workers that were not heard of for a lease. Returns the claims that ended so."""
+        """Give back the work of workers that were not heard of for a lease. Returns the claims that ended so.
+
+        That weighs a third of a failure: most workers that die take innocent work along. From the second time on the
+        work rests for a while, so that what kills its workers leaves them time for other work.
+        """
         given_back = []
         with self.database.write() as session:
             for claim in work.expired_claims(session):
-                failures = work.give_back(session, claim, charged=True)
-                if failures is None:
+                expiries = work.give_back(session, claim, setback=Setback.EXPIRY)
+                if expiries is None:
                     continue
                 given_back.append(claim)
                 log.warning(
@@ -232,19 +275,41 @@ class WorkLedger:
                     render_id=claim.render_id,
                     segment_id=claim.segment_id,
                     attempt=claim.attempt,
-                    failures=failures,
+                    expiries=expiries,
                 )
-                if failures >= self.max_attempts:
+                if expiries >= EXPIRIES_PER_ATTEMPT * self.max_attempts:
                     message = (
-                        f"The video could not be processed: the worker stopped unexpectedly {failures} times "
+                        f"The video could not be processed: the worker stopped unexpectedly {expiries} times "
                         f"while {_step(claim.kind)} ran."
                     )
                     work.fail_render(session, render_id=claim.render_id, error=message)
+                elif expiries > 1:
+                    work.postpone(
+                        session, claim, seconds=_pause(expiries - 1, longest=LONGEST_OUTAGE_PAUSE_SECONDS)
+                    )
         return given_back
+
+    def take_sweep(self, *, every_seconds: float) -> bool:
+        """Whether it is this worker's turn to sweep, as it is one worker's in so many seconds."""
+        with self.database.write() as session:
+            is_taken = chores.take_chore(session, SWEEP, worker=self.worker, every_seconds=every_seconds)
+            if is_taken:
+                workers.forget_silent(session, silent_for=FORGOTTEN_AFTER_SECONDS)
+        return is_taken
+
+    def leave_sweep(self) -> None:
+        """The sweep failed: let any worker try again at once."""
+        with self.database.write() as session:
+            chores.leave_chore(session, SWEEP, worker=self.worker)
 
     def ready_units(self) -> ReadyUnits:
         with self.database.read() as session:
-            return work.ready_units(session)
+            return readiness.ready_units(session, cap=self.max_running_segments)
+
+
+def _pause(times: int, *, longest: float) -> float:
+    """2, 4, 8 seconds .. `longest`."""
+    return min(2.0 ** min(times, 30), longest)
 
 
 def _segment_job(row: Segment) -> SegmentJob:

@@ -3,6 +3,9 @@ result can never overwrite a good one."""
 
 import re
 
+FILES_PREFIX = "files/"
+RENDERS_PREFIX = "renders/"
+
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -23,11 +26,16 @@ def is_key(name: str) -> bool:
 
 
 def input_key(file_id: str) -> str:
-    return f"files/{file_id}/input"
+    return f"{FILES_PREFIX}{file_id}/input"
+
+
+def render_prefix(render_id: str) -> str:
+    """What everything of a render starts with."""
+    return f"{RENDERS_PREFIX}{render_id}/"
 
 
 def segments_prefix(render_id: str) -> str:
-    return f"renders/{render_id}/segments/"
+    return f"{render_prefix(render_id)}segments/"
 
 
 def segment_key(render_id: str, *, position: int, attempt: int) -> str:
@@ -35,8 +43,8 @@ def segment_key(render_id: str, *, position: int, attempt: int) -> str:
 
 
 def output_key(render_id: str, *, attempt: int) -> str:
-    return f"renders/{render_id}/output-{attempt}.mp4"
+    return f"{render_prefix(render_id)}output-{attempt}.mp4"
 
 
 def thumbnail_key(render_id: str, *, attempt: int) -> str:
-    return f"renders/{render_id}/thumbnail-{attempt}.jpg"
+    return f"{render_prefix(render_id)}thumbnail-{attempt}.jpg"

@@ -65,7 +65,9 @@ def test_wrong_methods(stranger):
     for method, path, allowed in (
         ("GET", "/v1/upscale", {"POST"}),
         ("PUT", "/v1/upscale", {"POST"}),
-        ("DELETE", "/v1/renders/abc", {"GET"}),
+        ("PUT", "/v1/renders/abc", {"GET", "DELETE"}),
+        ("DELETE", "/renders/abc", {"GET"}),
+        ("GET", "/v1/renders/abc/cancel", {"POST"}),
         ("PATCH", "/healthz", {"GET"}),
         ("POST", "/storage/a", {"GET", "HEAD"}),
     ):
@@ -109,7 +111,8 @@ def test_the_database_is_away(client, database, logs):
     with database.write() as session:
         session.execute(text("DROP TABLE api_keys"))
 
-    response = client.get("/v1/engines")
+    # Not a read: those wait for it to come back.
+    response = client.post("/v1/upscale", json={"file_id": "x"})
 
     assert response.status_code == 503
     assert response.json() == {"errors": [{"message": "The database cannot be reached just now."}]}

@@ -74,13 +74,14 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
 
     assert document["info"]["title"] == "Regen"
     assert set(document["paths"]) == {
-        "/v1/upscale", "/v1/renders/{render_id}", "/v1/files", "/v1/files/{file_id}", "/v1/engines", "/healthz",
-        "/readyz",
+        "/v1/upscale", "/v1/renders/{render_id}", "/v1/renders/{render_id}/cancel", "/v1/files",
+        "/v1/files/{file_id}", "/v1/engines", "/v1/workers", "/healthz", "/readyz",
     }  # fmt: skip
     upscale = document["paths"]["/v1/upscale"]["post"]
     assert {"401", "413", "415", "429", "default"} < set(upscale["responses"])
     assert "422" not in upscale["responses"]
     form = upscale["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert set(form) == {"file", "file_id", "target_fps", "engine"}
+    assert set(form) == {"file", "file_id", "target_fps", "engine", "priority"}
+    assert set(document["paths"]["/v1/renders/{render_id}"]) == {"get", "delete"}
     assert "outputFileURL" in document["components"]["schemas"]["Render"]["properties"]
     assert "HTTPValidationError" not in document["components"]["schemas"]

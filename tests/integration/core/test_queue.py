@@ -90,7 +90,7 @@ def test_a_wrong_password_is_told_and_not_repeated(
         check_broker(celery)
     assert wake_workers(celery, WorkQueue.CPU) is False
     said = f"{caught.value} {caught.value.detail} {capfd.readouterr()}"
-    assert str(password) not in said
+    assert password is None or password not in said
 
 
 def test_a_broker_behind_tls_is_verified(start_broker: StartBroker) -> None:

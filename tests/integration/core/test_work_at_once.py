@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from app.core.database import Database, database_now
 from app.core.errors import LeaseLost, PermanentError
-from app.core.repositories import work
+from app.core.repositories import claiming, work
 from app.core.repositories.work import Claim
 from app.core.secrets import Secrets
 from app.core.services import accounts
@@ -117,7 +117,7 @@ def test_a_claim_that_is_not_committed_yet_holds_nobody_up(
     add_render()
     prepare(ledger, claimed(ledger), segments=2)
     with database.write() as session:
-        first = work.claim_segment(session, **LEASE)
+        first = claiming.claim_segment(session, **LEASE)
         second = ledger.claim()
         assert first is not None and second is not None
         assert first.segment_id != second.segment_id
@@ -125,7 +125,7 @@ def test_a_claim_that_is_not_committed_yet_holds_nobody_up(
 
     renders = [add_render(), add_render()]
     with database.write() as session:
-        first = work.claim_prepare(session, **LEASE)
+        first = claiming.claim_prepare(session, **LEASE)
         second = ledger.claim()
         assert first is not None and second is not None
         assert [first.render_id, second.render_id] == [render.id for render in renders]
@@ -135,7 +135,7 @@ def test_a_claim_that_is_not_committed_yet_holds_nobody_up(
 @on_postgresql
 def test_a_claim_looks_for_its_row_once(database: Database) -> None:
     """A subselect that PostgreSQL ran for each row, or again after a wait, could claim two units in one go."""
-    for claim in (work.claim_finish, work.claim_segment, work.claim_prepare):
+    for claim in (claiming.claim_finish, claiming.claim_segment, claiming.claim_prepare):
         plan = explained(database, claim)
         assert plan.count("LockRows") == 1, plan
         assert "SubPlan" not in plan.partition("InitPlan")[0], plan
@@ -203,7 +203,7 @@ def test_a_heartbeat_comes_before_the_sweeper_or_after_it_never_between(
     with database.write() as session:
         assert [late.segment_id for late in work.expired_claims(session)] == [claim.segment_id]
         assert ledger.give_back_expired() == []  # a second sweeper
-        assert work.give_back(session, claim, charged=True) == 1
+        assert work.give_back(session, claim, setback=work.Setback.EXPIRY) == 1
         renewed = while_it_waits(database, lambda: ledger.renew(claim, frames_done=3), session.commit)
     assert renewed is False
     assert claimed(ledger).attempt == claim.attempt + 1

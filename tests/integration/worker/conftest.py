@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,14 @@ from app.core.services.renders import create_render
 from app.core.settings import Settings
 from app.core.statuses import RenderStatus
 from app.core.storage import open_storage
+from app.core.storage.contract import Storage
 from app.core.tables import File, Render
 from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.servers.process import ServerProcess, wait_until
 
 CLIP_WIDTH, CLIP_HEIGHT, CLIP_FRAMES, CLIP_RATE = 64, 48, 20, 10
 START_SECONDS = 60
-RENDER_SECONDS = 60
+RENDER_SECONDS = 120
 
 
 @dataclass
@@ -56,6 +59,20 @@ class Workplace:
         self.workers.append(worker)
         return worker
 
+    def close(self) -> None:
+        """End the workers that still run."""
+        for worker in self.workers:
+            if worker.status is None:
+                worker.send_signal(signal.SIGCONT)
+                # Twice is at once; it may have work in hand.
+                worker.send_signal(signal.SIGTERM)
+                worker.stop(seconds=60)
+        self.database.close()
+
+    @cached_property
+    def storage(self) -> Storage:
+        return open_storage(self.settings, Secrets.load(self.settings))
+
     def submit(self, *, request_id: str | None = None) -> str:
         """A queued render of the clip. Returns its id."""
         with self.database.write() as session:
@@ -77,8 +94,7 @@ class Workplace:
             )
             upload = self.root / file.id
             shutil.copy(self.clip, upload)
-            storage = open_storage(self.settings, Secrets.load(self.settings))
-            storage.put_file(file.storage_key, upload, content_type="video/mp4")
+            self.storage.put_file(file.storage_key, upload, content_type="video/mp4")
             render = create_render(
                 session,
                 file=file,
@@ -131,27 +147,28 @@ def workplace(tmp_path: Path, clip: Path) -> Iterator[Callable[..., Workplace]]:
     made: list[Workplace] = []
 
     def make(**settings: str) -> Workplace:
-        values = {
-            "stand_in_network": "true",
-            "device": "cpu",
-            "segment_seconds": "1",
-            "log_format": "json",
-            "secret_key": "a key for these tests and no others",
-            **settings,
-        }
-        root = tmp_path / f"workplace-{len(made)}"
-        (root / "data").mkdir(parents=True)
-        own = Settings(data_dir=root / "data", **values)  # type: ignore[arg-type]
-        database = Database.from_settings(own)
-        migrations.upgrade(database)
-        others = {name: value for name, value in os.environ.items() if not name.startswith("REGEN_")}
-        environment = others | {f"REGEN_{name.upper()}": value for name, value in values.items()}
-        made.append(Workplace(root=root, clip=clip, environment=environment, database=database, settings=own))
+        made.append(make_workplace(tmp_path / f"workplace-{len(made)}", clip, **settings))
         return made[-1]
 
     yield make
     for place in made:
-        for worker in place.workers:
-            if worker.status is None:
-                worker.stop()
-        place.database.close()
+        place.close()
+
+
+def make_workplace(root: Path, clip: Path, **settings: str) -> Workplace:
+    """One in the new directory `root`, with further settings. Close it."""
+    values = {
+        "stand_in_network": "true",
+        "device": "cpu",
+        "segment_seconds": "1",
+        "log_format": "json",
+        "secret_key": "a key for these tests and no others",
+        **settings,
+    }
+    (root / "data").mkdir(parents=True)
+    own = Settings(data_dir=root / "data", **values)  # type: ignore[arg-type]
+    database = Database.from_settings(own)
+    migrations.upgrade(database)
+    others = {name: value for name, value in os.environ.items() if not name.startswith("REGEN_")}
+    environment = others | {f"REGEN_{name.upper()}": value for name, value in values.items()}
+    return Workplace(root=root, clip=clip, environment=environment, database=database, settings=own)

@@ -86,6 +86,35 @@ def test_a_round_that_fails_is_counted_and_followed_by_others(
     assert counted("regen_sweep_failures_total") == before + 2
 
 
+def test_after_an_outage_of_the_database_every_worker_has_a_lease_to_say_that_it_lives(
+    celery: Celery, make_ledger: MakeLedger, add_render: Callable[[], Render], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_render()
+    late = make_ledger("cut off", lease_seconds=0.1)
+    claim = late.claim()
+    assert claim is not None
+    time.sleep(0.2)
+    other = make_ledger(lease_seconds=1)
+    sweeper = Sweeper(ledger=other, celery=celery)
+    with monkeypatch.context() as patch, pytest.raises(Unavailable):
+        patch.setattr(WorkLedger, "give_back_expired", _raise_unavailable)
+        sweeper.sweep()
+    for _ in range(2):
+        sweeper.sweep()
+        assert late.renew(claim, frames_done=0), "it is still its own"
+    time.sleep(0.2)
+
+    def given_back() -> bool:
+        sweeper.sweep()
+        return not late.renew(claim, frames_done=0) or time.sleep(0.15) is not None
+
+    wait_until(given_back, seconds=20, what="silent again, it loses its work")
+
+
+def _raise_unavailable(_ledger: WorkLedger) -> None:
+    raise Unavailable("away")
+
+
 def test_a_silent_broker_does_not_hold_up_who_announces(
     start_broker: StartBroker, make_ledger: MakeLedger
 ) -> None:

@@ -1,6 +1,6 @@
 """What becomes of a unit of work, however its step ends."""
 
-import threading
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,13 +12,25 @@ import structlog
 from prometheus_client import REGISTRY
 
 from app.core.database import Database
-from app.core.errors import ConfigurationError, LeaseLost, PermanentError, TransientError, Unavailable
+from app.core.errors import (
+    ConfigurationError,
+    FfmpegDiskFull,
+    FfmpegKilled,
+    KeyNotFound,
+    LeaseLost,
+    PermanentError,
+    StorageError,
+    TransientError,
+    Unavailable,
+)
 from app.core.repositories.work import Claim, ReadyUnits
 from app.core.services.work import VideoFacts, WorkLedger
 from app.core.statuses import RenderStatus, SegmentStatus, WorkKind, WorkQueue
 from app.core.tables import Render, Segment
 from tests.servers.process import wait_until
+from worker.drain import Drain
 from worker.heartbeat import Heartbeat
+from worker.outages import Patience
 from worker.tasks import WorkTask
 
 Step = Callable[[Claim, Heartbeat, Callable[[], bool]], ReadyUnits]
@@ -34,12 +46,12 @@ class FakeSteps:
 
 
 @pytest.fixture
-def draining() -> threading.Event:
-    return threading.Event()
+def drain() -> Drain:
+    return Drain(grace_seconds=60)
 
 
 @pytest.fixture
-def run(make_ledger: Callable[..., WorkLedger], draining: threading.Event) -> Callable[..., list[Any]]:
+def run(make_ledger: Callable[..., WorkLedger], drain: Drain) -> Callable[..., list[Any]]:
     """Run one task whose step is given; returns what was called in its course."""
 
     def run(step: Step, **ledger: Any) -> list[Any]:
@@ -50,13 +62,14 @@ def run(make_ledger: Callable[..., WorkLedger], draining: threading.Event) -> Ca
 
         def stop() -> None:
             calls.append("stop")
-            draining.set()
+            drain.request(at_once=True)
 
         task = WorkTask(
             ledger=make_ledger(**ledger),
             steps=FakeSteps(step),  # type: ignore[arg-type]
             wake=wake,
-            draining=draining,
+            drain=drain,
+            patience=Patience(seconds=0),
             stop=stop,
         )
         task()
@@ -144,7 +157,7 @@ def test_one_wake_up_is_followed_by_all_the_work_there_is(
 def test_a_database_that_goes_away_ends_the_task_and_nothing_more(
     run: Callable[..., list[Any]],
     segment: Callable[[], Segment],
-    draining: threading.Event,
+    drain: Drain,
     monkeypatch: pytest.MonkeyPatch,
     broken: str,
 ) -> None:
@@ -156,7 +169,7 @@ def test_a_database_that_goes_away_ends_the_task_and_nothing_more(
 
     def step(claim: Claim, heartbeat: Heartbeat, cancelled: Callable[[], bool]) -> ReadyUnits:
         if broken == "hand_back":
-            draining.set()
+            drain.request()
         raise TransientError("away")
 
     monkeypatch.setattr(WorkLedger, broken, unavailable)
@@ -169,13 +182,44 @@ def test_without_work_nothing_happens(run: Callable[..., list[Any]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [TransientError("away"), RuntimeError("a defect"), MemoryError(), OSError("disk full")]
+    "error",
+    [
+        TransientError("slow"),
+        RuntimeError("a defect"),
+        MemoryError(),
+        FfmpegKilled("out of memory"),
+        KeyNotFound("?"),
+    ],
 )
 def test_a_failed_attempt_is_counted_and_tried_again(
     run: Callable[..., list[Any]], segment: Callable[[], Segment], error: Exception
 ) -> None:
     assert run(fail_with(error)) == []
     assert (segment().status, segment().failures) == (SegmentStatus.WAITING, 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageError("away"),
+        Unavailable("away"),
+        FfmpegDiskFull("no room"),
+        OSError(errno.ENOSPC, "no room"),
+    ],
+)
+def test_an_outage_is_not_held_against_the_work(
+    run: Callable[..., list[Any]],
+    segment: Callable[[], Segment],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(WorkTask, "_rest", lambda _task, seconds: rests.append(seconds))
+    assert run(fail_with(error)) == []
+    row = segment()
+    assert (row.status, row.failures, row.outages) == (SegmentStatus.WAITING, 0, 1)
+    assert row.retry_at is not None
+    assert rests == [2.0]
 
 
 def test_a_permanent_error_is_the_renders_error(
@@ -194,11 +238,12 @@ def test_a_worker_that_is_set_up_wrong_spends_no_attempt_and_stops(
 
 
 def test_a_draining_worker_gives_its_work_back_uncharged(
-    run: Callable[..., list[Any]], segment: Callable[[], Segment], draining: threading.Event
+    run: Callable[..., list[Any]], segment: Callable[[], Segment], drain: Drain
 ) -> None:
     def step(claim: Claim, heartbeat: Heartbeat, cancelled: Callable[[], bool]) -> ReadyUnits:
+        drain.request()
         assert not cancelled()
-        draining.set()
+        drain.request()
         assert cancelled()
         raise LeaseLost("called off")
 

@@ -194,3 +194,25 @@ def test_children_are_stopped_side_by_side(tmp_path):
     wait_until(lambda: all(path.exists() for path in ready))
     stop_all(kept)
     assert [process.status for process in processes] == [-9, 7]
+
+
+def test_children_that_take_their_time_are_asked_again_when_somebody_is_in_a_hurry(tmp_path):
+    ready = tmp_path / "ready"
+    program = f"""
+        import pathlib, signal, sys, time
+        asked = []
+        def end(*_):
+            asked.append(True)
+            if len(asked) == 2:
+                sys.exit(7)
+        signal.signal(signal.SIGTERM, end)
+        pathlib.Path({str(ready)!r}).touch()
+        while True:
+            time.sleep(0.05)
+    """
+    kept = KeptAlive("thorough", lambda: child(textwrap.dedent(program)), grace_seconds=60)
+    kept.tend()
+    wait_until(ready.exists)
+    hurried = iter([False, True])
+    stop_all([kept], hurry=lambda: next(hurried))
+    assert not kept.is_running

@@ -1,0 +1,129 @@
+"""Reads outlast a short absence of the database: the client waits a little longer and sees no error."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+READS = ("/v1/", "/renders/")
+# What the error handler leaves in a request's state when the database is why it answers 503.
+DATABASE_AWAY = "database_away"
+
+# Each costs a connection and some kilobytes while it waits. Beyond it the answer is 503 at once.
+MOST_WAITING = 500
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Patience:
+    """Asks again on behalf of a GET that was answered 503 because of the database, for up to `seconds`.
+
+    It waits until `answers` says that the database is back, which all who wait ask together, so that waiting takes no
+    thread away from others. Other methods, health, readiness and metrics are passed on as they are: a write is for the
+    client to repeat, who alone knows whether it was done. Belongs inside of whatever changes answers.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, seconds: Callable[[], float], answers: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self.app = app
+        self._seconds = seconds
+        self._answers = answers
+        self._waiting = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not _is_read(scope):
+            await self.app(scope, receive, send)
+            return
+        deadline = time.monotonic() + self._seconds()
+        client = _Client(receive)
+        answer = await self._ask(scope, client, send)
+        if answer is None:
+            return
+        if self._waiting >= MOST_WAITING or time.monotonic() >= deadline:
+            await _send_all(answer, send)
+            return
+        self._waiting += 1
+        try:
+            outcome = await self._outlast(scope, client, send, answer=answer, deadline=deadline)
+        finally:
+            self._waiting -= 1
+        log.info("read_waited", outcome=outcome)
+
+    async def _outlast(
+        self, scope: Scope, client: "_Client", send: Send, *, answer: list[Message], deadline: float
+    ) -> str:
+        pause_seconds = FIRST_PAUSE_SECONDS
+        while True:
+            left_seconds = deadline - time.monotonic()
+            if left_seconds <= 0:
+                await _send_all(answer, send)
+                return "refused"
+            if await client.leaves_within(min(left_seconds, pause_seconds * random.uniform(0.5, 1.5))):  # noqa: S311
+                return "client_left"
+            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+            if await self._answers():
+                again = await self._ask(scope, client, send)
+                if again is None:
+                    return "answered"
+                answer = again
+
+    async def _ask(self, scope: Scope, client: "_Client", send: Send) -> list[Message] | None:
+        """None when the answer went out, else the answer that says that the database is away."""
+        held: list[Message] = []
+        # Routing leaves its marks in the scope, and those who observe the request read them there.
+        asked = {**scope, "state": {**scope.get("state", {})}}
+
+        async def hold_or_send(message: Message) -> None:
+            if asked["state"].get(DATABASE_AWAY):
+                held.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self.app(asked, client.receive, hold_or_send)
+        finally:
+            scope.update(asked)
+            scope["state"].pop(DATABASE_AWAY, None)
+        return held or None
+
+
+class _Client:
+    """What comes from the client of a request without a body: once that, and then at most that it has left."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._has_left = False
+
+    async def receive(self) -> Message:
+        """What the application gets, each time that it is asked."""
+        if self._has_left:
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        self._has_left = message["type"] == "http.disconnect"
+        return message
+
+    async def leaves_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            while not self._has_left:
+                await self.receive()
+        return self._has_left
+
+
+def _is_read(scope: Scope) -> bool:
+    return (
+        scope["type"] == "http"
+        and scope["method"] == "GET"
+        and scope["path"].startswith(READS)
+        and not any(name in (b"content-length", b"transfer-encoding") for name, _value in scope["headers"])
+    )
+
+
+async def _send_all(messages: list[Message], send: Send) -> None:
+    for message in messages:
+        await send(message)

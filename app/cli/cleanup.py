@@ -1,0 +1,61 @@
+"""`regen cleanup`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from app.cli.database import open_database
+from app.cli.reporting import DataDirectory, load_settings, stdout
+
+LABELS = {
+    "renders_cleaned": "ended renders cleaned of segments and failed attempts",
+    "results_withdrawn": "results too old: given out no more, removed once their URLs have expired",
+    "results_erased": "results removed",
+    "files_withdrawn": "uploads too long unused: given out no more, removed once their URLs have expired",
+    "files_erased": "uploads removed",
+    "orphans": "objects in the storage that belong to nothing",
+}
+
+
+def cleanup(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway", help="Also remove objects that belong to nothing when they are most of all."
+        ),
+    ] = False,
+    data_dir: DataDirectory = None,
+) -> None:
+    """Remove what nobody needs any more, as the workers do from time to time by themselves."""
+    settings = load_settings(data_dir)
+    from app.core.secrets import Secrets
+    from app.core.services.orphans import find_orphans, remove_orphans
+    from app.core.services.retention import CleanUp, Rules
+    from app.core.storage import open_storage
+
+    storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
+    with open_database(settings) as database:
+        clean_up = CleanUp(database=database, storage=storage, rules=Rules.from_settings(settings))
+        removed = clean_up.preview() if dry_run else clean_up.run()
+        orphans = find_orphans(database, storage)
+        is_refused = orphans.are_suspect and not anyway
+        count = (
+            len(orphans.keys) if dry_run or is_refused else remove_orphans(storage, orphans, anyway=anyway)
+        )
+    table = Table("how many", "what")
+    for name, number in {**asdict(removed), "orphans": count}.items():
+        table.add_row(str(number), LABELS[name])
+    stdout().print(table)
+    if is_refused:
+        typer.echo(
+            f"The {count} objects that belong to nothing stay: they are most of the storage, so this may be the "
+            "wrong database, or an old copy of it. If it is not, add --anyway.",
+            err=True,
+        )
+    if dry_run:
+        typer.echo("Nothing was changed.")

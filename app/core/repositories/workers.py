@@ -1,0 +1,80 @@
+"""The rows of worker processes: who is there, and what each has in hand."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Delete, Update, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.core.database import database_now
+from app.core.repositories.work import Claim
+from app.core.tables import Worker
+
+
+def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
+    """The worker lives, from now on. `facts` are the columns that do not change while it does."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    row = {
+        "name": name,
+        "started_at": database_now(),
+        "heartbeat_at": database_now(),
+        "units_done": 0,
+        **facts,
+    }
+    session.execute(insert(Worker).values(row).on_conflict_do_nothing(index_elements=["name"]))
+
+
+def beat(session: Session, *, name: str) -> bool:
+    """The worker is heard of. False when it has no row."""
+    return (
+        _changed(session, update(Worker).where(Worker.name == name).values(heartbeat_at=database_now())) == 1
+    )
+
+
+def take_unit(session: Session, *, name: str, claim: Claim) -> None:
+    """The worker has this in hand."""
+    values = {"kind": claim.kind.value, "render_id": claim.render_id, "segment_id": claim.segment_id}
+    _changed(
+        session,
+        update(Worker).where(Worker.name == name).values(heartbeat_at=database_now(), **values),
+    )
+
+
+def put_down_unit(session: Session, *, name: str, is_done: bool) -> None:
+    """The worker has nothing in hand any more. Nothing is written when it had nothing."""
+    _changed(
+        session,
+        update(Worker)
+        .where(Worker.name == name, Worker.kind.is_not(None))
+        .values(
+            heartbeat_at=database_now(),
+            kind=None,
+            render_id=None,
+            segment_id=None,
+            units_done=Worker.units_done + int(is_done),
+        ),
+    )
+
+
+def remove(session: Session, *, name: str) -> None:
+    _changed(session, delete(Worker).where(Worker.name == name))
+
+
+def forget_silent(session: Session, *, silent_for: float) -> int:
+    """Remove those that were not heard of for so many seconds. Returns how many."""
+    return _changed(
+        session, delete(Worker).where(Worker.heartbeat_at < database_now(plus_seconds=-silent_for))
+    )
+
+
+def list_workers(session: Session) -> Sequence[tuple[Worker, datetime]]:
+    """Every worker with the database's present time, those that started first coming first."""
+    query = select(Worker, database_now()).order_by(Worker.started_at, Worker.name)
+    return [(worker, now) for worker, now in session.execute(query)]
+
+
+def _changed(session: Session, statement: Update | Delete) -> int:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast(CursorResult[Any], result).rowcount

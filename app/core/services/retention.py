@@ -1,0 +1,202 @@
+"""The clean-up: removes what nobody needs any more, the rows being told at each step.
+
+Results and uploads go in two steps. First a row says that nobody is given the file any more; once every URL that was
+signed before has expired, the file goes, and the row is told so. A crash in between leaves the next step to be done.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.core.database import Database
+from app.core.errors import StorageError
+from app.core.repositories import retention
+from app.core.repositories.retention import Due
+from app.core.settings import Settings
+from app.core.storage.contract import Storage
+from app.core.storage.keys import render_prefix
+
+DAY_SECONDS = 24 * 3600.0
+# A worker whose lease ran out may still be writing: it learns of it at its next heartbeat.
+SETTLING_SECONDS = 300.0
+# Between the moment a row is read and the one its URLs are signed.
+SIGNING_SECONDS = 300.0
+
+BATCH = 100
+# The rest is left to the next run.
+MOST_A_RUN = 2000
+# One file may be beyond help; when several are, the storage is.
+MOST_FAILURES = 3
+
+FindDue = Callable[..., Sequence[Due]]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When things may go, in seconds; None keeps them for ever.
+
+    `settled` is how long after a render's end nobody writes files for it any more, `url_lifetime` how long after the
+    last signed URL nobody reads one.
+    """
+
+    keep_files: float | None
+    keep_results: float | None
+    settled: float
+    url_lifetime: float
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Rules":
+        def seconds(days: float | None) -> float | None:
+            return None if days is None else days * DAY_SECONDS
+
+        return cls(
+            keep_files=seconds(settings.keep_files_days),
+            keep_results=seconds(settings.keep_outputs_days),
+            settled=settings.lease_seconds + SETTLING_SECONDS,
+            url_lifetime=settings.url_lifetime_seconds + SIGNING_SECONDS,
+        )
+
+
+@dataclass(kw_only=True)
+class Removed:
+    """What one run did, or would do, to how many."""
+
+    renders_cleaned: int = 0
+    results_withdrawn: int = 0
+    results_erased: int = 0
+    files_withdrawn: int = 0
+    files_erased: int = 0
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+
+class CleanUp:
+    """Any number of them may run at once; one is enough. `stopped` is asked before each step."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        rules: Rules,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._rules = rules
+        self._stopped = stopped
+
+    def run(self) -> Removed:
+        """Raises StorageError or Unavailable when storage or database are away; then the rest is left for later."""
+        rules, removed = self._rules, Removed()
+        with self._database.write() as session:
+            retention.note_ends(session)
+        if rules.keep_results is not None:
+            removed.results_withdrawn = self._withdraw_results(rules.keep_results)
+        if rules.keep_files is not None:
+            removed.files_withdrawn = self._withdraw_files(rules.keep_files)
+        removed.renders_cleaned = self._erase(
+            lambda session, **options: retention.due_to_clean(session, ended_for=rules.settled, **options),
+            self._clean_render,
+            retention.note_cleaned,
+        )
+        removed.results_erased = self._erase(
+            lambda session, **options: retention.due_results(
+                session, given_up_for=rules.url_lifetime, **options
+            ),
+            self._delete_keys,
+            retention.note_results_erased,
+        )
+        removed.files_erased = self._erase(
+            lambda session, **options: retention.due_files(
+                session, given_up_for=rules.url_lifetime, **options
+            ),
+            self._delete_keys,
+            retention.note_file_erased,
+        )
+        return removed
+
+    def preview(self) -> Removed:
+        """What `run` would do now, if nothing of it fails. Changes nothing."""
+        rules, removed = self._rules, Removed()
+        with self._database.read() as session:
+            removed.renders_cleaned = retention.count_renders_to_clean(session, ended_for=rules.settled)
+            if rules.keep_results is not None:
+                removed.results_withdrawn = retention.count_results_to_give_up(
+                    session, ended_for=rules.keep_results
+                )
+            if rules.keep_files is not None:
+                removed.files_withdrawn = retention.count_unused_files(session, unused_for=rules.keep_files)
+            removed.results_erased = retention.count_results_to_erase(
+                session, given_up_for=rules.url_lifetime
+            )
+            removed.files_erased = retention.count_files_to_erase(session, given_up_for=rules.url_lifetime)
+        return removed
+
+    def _withdraw_results(self, kept_for: float) -> int:
+        count = 0
+        while count < MOST_A_RUN and not self._stopped():
+            with self._database.write() as session:
+                changed = retention.give_up_results(session, ended_for=kept_for, limit=BATCH)
+            count += changed
+            if changed < BATCH:
+                break
+        return count
+
+    def _withdraw_files(self, kept_for: float) -> int:
+        count, used = 0, set[str]()
+        while count < MOST_A_RUN:
+            with self._database.read() as session:
+                found = retention.unused_files(session, unused_for=kept_for, limit=BATCH, but=used)
+            for file_id in found:
+                if self._stopped():
+                    return count
+                with self._database.write() as session:
+                    if retention.give_up_file(session, file_id, unused_for=kept_for):
+                        count += 1
+                    else:
+                        used.add(file_id)
+            if len(found) < BATCH:
+                break
+        return count
+
+    def _erase(
+        self, find: FindDue, erase: Callable[[Due], None], note: Callable[[Session, str], None]
+    ) -> int:
+        count, failed = 0, set[str]()
+        while count < MOST_A_RUN:
+            with self._database.read() as session:
+                found = find(session, limit=BATCH, but=failed)
+            for due in found:
+                if self._stopped():
+                    return count
+                try:
+                    erase(due)
+                except StorageError as error:
+                    failed.add(due.id)
+                    if len(failed) == MOST_FAILURES:
+                        raise
+                    log.warning("not_removed", id=due.id, error=error.message, detail=error.detail)
+                    continue
+                with self._database.write() as session:
+                    note(session, due.id)
+                count += 1
+            if len(found) < BATCH:
+                break
+        return count
+
+    def _clean_render(self, due: Due) -> None:
+        """Segments, and what attempts stored whose success came too late: all but the results."""
+        keep: Collection[str] = due.keys
+        for stored in list(self._storage.list(render_prefix(due.id))):
+            if stored.key not in keep:
+                self._storage.delete(stored.key)
+
+    def _delete_keys(self, due: Due) -> None:
+        for key in due.keys:
+            self._storage.delete(key)

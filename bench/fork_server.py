@@ -1,0 +1,111 @@
+"""Starts workers at a tenth of the price: a process that has loaded torch and all of ours, and forks.
+
+What is forked is a whole `regen worker`, but for what loading took. Not for GPUs: CUDA does not survive a fork.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.servers.process import ServerProcess
+
+POLL_SECONDS = 0.02
+
+
+class ForkServer:
+    """`environment` is that of all its children. For one thread only."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.fork_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=dict(environment),
+            text=True,
+            start_new_session=True,
+        )
+
+    def ask(self, **order: object) -> int | None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer: int | None = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """Its children are not ended by that."""
+        self._process.kill()
+        self._process.wait()
+
+
+class ForkedProcess(ServerProcess):
+    """A command of `regen` in a process of its own."""
+
+    def __init__(self, server: ForkServer, arguments: Sequence[str | Path], *, log: Path) -> None:
+        self.log = log
+        log.touch()
+        self._process = _Child(server, [str(part) for part in arguments], log)  # type: ignore[assignment]
+
+
+class _Child:
+    """As much of Popen as ServerProcess needs."""
+
+    def __init__(self, server: ForkServer, arguments: list[str], log: Path) -> None:
+        self._server = server
+        pid = server.ask(arguments=arguments, log=str(log))
+        assert pid is not None
+        self.pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            self._status = self._server.ask(status_of=self.pid)
+        return self._status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float = float("inf")) -> int:
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("a forked worker", timeout)
+            time.sleep(POLL_SECONDS)
+        return status
+
+
+def main() -> None:
+    """Orders come as lines of JSON, and so do the answers."""
+    import worker.celery_app  # noqa: F401  (with it, torch)
+    from app.cli.application import application
+
+    statuses: dict[int, int] = {}
+    while line := sys.stdin.readline():
+        order = json.loads(line)
+        if "status_of" in order:
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(order["status_of"], os.WNOHANG)
+                if pid:
+                    statuses[pid] = os.waitstatus_to_exitcode(status)
+            print(json.dumps(statuses.get(order["status_of"])), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            log = os.open(order["log"], os.O_WRONLY | os.O_APPEND)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            for here, there in ((nothing, 0), (log, 1), (log, 2)):
+                os.dup2(here, there)
+            application(args=order["arguments"], prog_name="regen")
+            return
+        print(json.dumps(pid), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+"""Users take turns: nobody waits for another's many renders, nobody runs more than their cap."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, select, update
+
+from app.core import migrations
+from app.core.database import Database, database_now
+from app.core.media.limits import MediaLimits
+from app.core.repositories import accounts, claiming, renders
+from app.core.repositories.work import Claim
+from app.core.secrets import new_id
+from app.core.services.renders import create_render
+from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
+from app.core.settings import Settings
+from app.core.statuses import RenderStatus, SegmentStatus, WorkKind, WorkQueue
+from app.core.tables import File, Render, Segment, User
+from models.catalog import DEFAULT_ENGINE, get_engine
+
+FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
+LIMITS = MediaLimits.from_settings(Settings())
+
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+def add_user(database: Database, *, cap: int | None = None) -> str:
+    with database.write() as session:
+        user = accounts.add_user(session, user_id=new_id(), name=new_id())
+        user.max_running_segments = cap
+        session.add(
+            File(
+                id=new_id(),
+                user_id=user.id,
+                name="clip.mp4",
+                content_type="video/mp4",
+                size_bytes=1,
+                sha256="0" * 64,
+                storage_key="files/clip/input",
+                width=64,
+                height=48,
+                frame_rate=Fraction(25),
+                duration_seconds=Fraction(2),
+                frames=50,
+                created_at=datetime.now(UTC),
+            )
+        )
+        return user.id
+
+
+def add_render(database: Database, user_id: str, *, segments: int = 0, priority: int = 0) -> str:
+    """A queued render of the user, or with segments one that is prepared."""
+    with database.write() as session:
+        file = session.scalars(select(File).where(File.user_id == user_id)).one()
+        engine = get_engine(DEFAULT_ENGINE)
+        render = create_render(session, file=file, engine=engine, target_fps=None, limits=LIMITS)
+        render.priority = priority
+        if segments:
+            render.status = RenderStatus.PROCESSING
+        for position in range(segments):
+            session.add(
+                Segment(
+                    id=new_id(),
+                    render_id=render.id,
+                    position=position,
+                    status=SegmentStatus.WAITING,
+                    created_at=datetime.now(UTC),
+                    plan="",
+                    frames=10,
+                )
+            )
+        return render.id
+
+
+def make(database: Database, *queues: WorkQueue, cap: int | None = None) -> WorkLedger:
+    return WorkLedger(
+        database=database,
+        worker="worker",
+        lease_seconds=600,
+        max_attempts=3,
+        max_running_segments=cap,
+        queues=queues or tuple(WorkQueue),
+    )
+
+
+def owner(database: Database, claim: Claim | None) -> str:
+    assert claim is not None
+    with database.read() as session:
+        return session.get_one(Render, claim.render_id).user_id
+
+
+def prepare(ledger: WorkLedger, claim: Claim, *, segments: int = 1) -> None:
+    ledger.prepared(
+        claim,
+        plan="",
+        source=FACTS,
+        output=FACTS,
+        cost=1.0,
+        warnings=[],
+        segments=[PlannedSegment(frames=10, plan="") for _ in range(segments)],
+    )
+
+
+def test_segments_are_claimed_in_turns_of_their_users(database: Database) -> None:
+    many, few = add_user(database), add_user(database)
+    add_render(database, many, segments=6)
+    add_render(database, few, segments=2)
+    gpu = make(database, WorkQueue.GPU)
+    order = [owner(database, gpu.claim()) for _ in range(8)]
+    assert sorted(order[:2]) == sorted([many, few])
+    assert sorted(order[2:4]) == sorted([many, few])
+    assert order[4:] == [many] * 4
+    assert gpu.claim() is None
+
+    newcomer = add_user(database)
+    add_render(database, many, segments=3)
+    add_render(database, newcomer, segments=1)
+    assert owner(database, gpu.claim()) == newcomer
+
+
+def test_within_a_user_priority_comes_before_age_and_then_the_order_of_the_video(database: Database) -> None:
+    user = add_user(database)
+    old, urgent, new = (add_render(database, user, segments=2, priority=priority) for priority in (0, 5, 0))
+    gpu = make(database, WorkQueue.GPU)
+    claims = [gpu.claim() for _ in range(6)]
+    assert [claim.render_id for claim in claims if claim] == [urgent] * 2 + [old] * 2 + [new] * 2
+    with database.read() as session:
+        positions = [session.get_one(Segment, claim.segment_id).position for claim in claims if claim]
+    assert positions == [0, 1] * 3
+
+
+@pytest.mark.parametrize("queues", [(WorkQueue.CPU,), tuple(WorkQueue)])
+def test_one_users_many_renders_do_not_keep_anothers_single_one_from_being_prepared(
+    database: Database, queues: tuple[WorkQueue, ...]
+) -> None:
+    """Neither hundred queued ones, nor a long one whose segments wait, also for a worker that does everything."""
+    greedy, modest = add_user(database), add_user(database)
+    add_render(database, greedy, segments=50)
+    assert make(database, WorkQueue.GPU).claim() is not None
+    for _ in range(20):
+        add_render(database, greedy)
+    single = add_render(database, modest)
+    ledger = make(database, *queues)
+    claims = [ledger.claim() for _ in range(2)]
+    prepared = next(claim for claim in claims if claim and claim.kind is WorkKind.PREPARE)
+    assert prepared.render_id == single
+    prepare(ledger, prepared)
+    claim = make(database).claim()
+    assert claim is not None and (claim.kind, claim.render_id) == (WorkKind.UPSCALE, single)
+
+
+def test_renders_that_fail_while_being_prepared_use_up_turns(database: Database) -> None:
+    """On a worker that does everything segments come between them."""
+    faulty, other = add_user(database), add_user(database)
+    add_render(database, other, segments=10)
+    for _ in range(10):
+        add_render(database, faulty)
+    ledger = make(database)
+    kinds = []
+    for _ in range(8):
+        claim = ledger.claim()
+        assert claim is not None
+        kinds.append(claim.kind)
+        if claim.kind is WorkKind.PREPARE:
+            with database.write() as session:
+                session.execute(update(Render).where(Render.id == claim.render_id).values(status="failed"))
+    assert kinds.count(WorkKind.UPSCALE) >= 4
+
+
+def test_nobody_runs_more_segments_than_their_cap_and_finishes_are_not_held_back(database: Database) -> None:
+    capped, generous, usual = add_user(database, cap=1), add_user(database, cap=4), add_user(database)
+    for user in (capped, generous, usual):
+        add_render(database, user, segments=6)
+    gpu, cpu = make(database, WorkQueue.GPU, cap=2), make(database, WorkQueue.CPU, cap=2)
+    assert gpu.ready_units() == {WorkQueue.GPU: 1 + 4 + 2}
+    claims = []
+    while (claim := gpu.claim()) is not None:
+        claims.append(claim)
+    assert Counter(owner(database, claim) for claim in claims) == {capped: 1, generous: 4, usual: 2}
+    assert gpu.ready_units().total() == 0
+
+    own = next(claim for claim in claims if owner(database, claim) == capped)
+    gpu.segment_done(own, storage_key="done")
+    assert gpu.ready_units() == {WorkQueue.GPU: 1}
+    assert owner(database, gpu.claim()) == capped
+    ended = add_render(database, capped, segments=1)
+    with database.write() as session:
+        session.execute(update(Segment).where(Segment.render_id == ended).values(status="done"))
+    finish = cpu.claim()
+    assert finish is not None and (finish.kind, finish.render_id) == (WorkKind.FINISH, ended)
+
+
+def test_positions_are_the_order_in_which_renders_are_prepared(database: Database) -> None:
+    first, second, third = users = [add_user(database) for _ in range(3)]
+    cpu = make(database, WorkQueue.CPU)
+    for user in (second, first):  # whose turns are over; the third user never had one
+        add_render(database, user)
+        cpu.claim()
+    queued = [
+        add_render(database, user, priority=priority)
+        for user, priority in [(first, 0), (first, 1), (first, 0), (second, 0), (third, 0), (third, 2)]
+    ]
+
+    def positions() -> dict[str, int]:
+        with database.read() as session:
+            rows = session.scalars(select(Render).where(Render.id.in_(queued), Render.status == "queued"))
+            return {row.id: renders.queue_position(session, render=row) for row in rows}
+
+    assert len(users) == 3
+    expected = positions()
+    assert expected == positions()
+    assert sorted(expected.values()) == [1, 2, 3, 4, 5, 6]
+    order = []
+    while (claim := cpu.claim()) is not None:
+        order.append(claim.render_id)
+        later = positions()
+        assert all(later[render] <= expected[render] for render in later)
+    assert order == sorted(expected, key=lambda render: expected[render])
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Database]:
+    path: Path = tmp_path_factory.mktemp("fairness") / "regen.db"
+    database = Database(f"sqlite:///{path}")
+    migrations.upgrade(database)
+
+    def emptied() -> Database:
+        with database.write() as session:
+            for table in (Segment, Render, File, User):
+                session.execute(delete(table))
+        return database
+
+    return emptied
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    users=st.lists(
+        st.tuples(
+            st.none() | st.integers(1, 3),
+            st.lists(st.tuples(st.integers(1, 4), st.integers(-2, 2)), min_size=1, max_size=3),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    ends=st.randoms(use_true_random=False),
+)
+def test_every_segment_is_claimed_within_its_bound(
+    empty: Callable[[], Database],
+    users: list[tuple[int | None, list[tuple[int, int]]]],
+    ends: object,
+) -> None:
+    """A segment with k of its own user's before it is claimed within (k + 1) turns, and in a turn everybody who may be
+    served is served once: no later than after (k + 1) times as many claims as there are users."""
+    database = empty()
+    gpu = make(database, WorkQueue.GPU)
+    caps, waiting, running = {}, Counter[str](), []
+    for cap, works in users:
+        user = add_user(database, cap=cap)
+        caps[user] = cap
+        for segments, priority in works:
+            add_render(database, user, segments=segments, priority=priority)
+            waiting[user] += segments
+    passed_over: Counter[str] = Counter()  # turns of others since a user was able to be served
+    while waiting.total():
+        at_work = Counter(user for user, _claim in running)
+        able = {
+            user
+            for user in caps
+            if waiting[user] and (caps[user] is None or at_work[user] < (caps[user] or 0))
+        }
+        claim = gpu.claim()
+        if claim is None:
+            assert not able
+        else:
+            user = owner(database, claim)
+            assert user in able
+            waiting[user] -= 1
+            running.append((user, claim))
+            for other in able - {user}:
+                passed_over[other] += 1
+                assert passed_over[other] < len(caps)
+            passed_over[user] = 0
+        if running and (claim is None or ends.random() < 0.4):  # type: ignore[attr-defined]
+            _user, ended = running.pop(ends.randrange(len(running)))  # type: ignore[attr-defined]
+            gpu.segment_done(ended, storage_key="done")
+
+
+@on_postgresql
+def test_workers_at_once_share_the_turns_and_keep_the_caps(database: Database) -> None:
+    capped, *free = [add_user(database, cap=2), *(add_user(database) for _ in range(2))]
+    for user in (capped, *free):
+        add_render(database, user, segments=16)
+    order: list[str] = []
+    lock, start = threading.Lock(), threading.Barrier(4)
+    most = 0
+
+    def work() -> None:
+        nonlocal most
+        ledger = make(database, WorkQueue.GPU)
+        start.wait(20)
+        for _ in range(8):
+            claim = ledger.claim()
+            assert claim is not None
+            user = owner(database, claim)
+            with lock:
+                order.append(user)
+            with database.read() as session:
+                running = (
+                    select(Segment.id)
+                    .join(Render)
+                    .where(Render.user_id == capped, Segment.status == "running")
+                )
+                most = max(most, len(session.scalars(running).all()))
+            if user == capped:
+                ledger.segment_done(claim, storage_key="done")
+
+    with ThreadPoolExecutor(4) as threads:
+        for future in [threads.submit(work) for _ in range(4)]:
+            future.result(timeout=60)
+    shares = Counter(order)
+    assert most <= 2
+    assert abs(shares[free[0]] - shares[free[1]]) <= 1
+    assert shares[capped] <= min(shares[user] for user in free) + 1
+    with database.read() as session:
+        assert max(session.scalars(select(Segment.attempt))) == 1
+
+
+@on_postgresql
+def test_a_capped_user_who_is_being_served_is_waited_for(database: Database) -> None:
+    """Else the only user's work would look like nothing to do; without the lock the cap would be exceeded."""
+    user = add_user(database, cap=2)
+    add_render(database, user, segments=4)
+    ledger = make(database, WorkQueue.GPU)
+    with ThreadPoolExecutor(2) as threads, database.write() as session:
+        assert claiming.claim_segment(session, worker="by hand", lease_seconds=30) is not None
+        others = [threads.submit(ledger.claim) for _ in range(2)]
+        session.execute(select(database_now()))
+        session.commit()
+        claims = [other.result(timeout=20) for other in others]
+    assert sorted(claim is None for claim in claims) == [False, True]
