@@ -1,7 +1,6 @@
 """A migrated database, SQLite and PostgreSQL in turn, with one user and one file."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
 from app.core.settings import Settings
 from app.core.tables import File, Render
 from models.catalog import DEFAULT_ENGINE, get_engine
+from tests.integration.rows import a_file
 
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
@@ -61,21 +61,7 @@ def make_ledger(database: Database) -> Callable[..., WorkLedger]:
 def file(database: Database) -> File:
     with database.write() as session:
         user = accounts.add_user(session, user_id=new_id(), name="somebody")
-        file = File(
-            id=new_id(),
-            user_id=user.id,
-            name="clip.mp4",
-            content_type="video/mp4",
-            size_bytes=1,
-            sha256="0" * 64,
-            storage_key="files/clip/input",
-            width=64,
-            height=48,
-            frame_rate=Fraction(25),
-            duration_seconds=Fraction(2),
-            frames=50,
-            created_at=datetime.now(UTC),
-        )
+        file = a_file(user.id)
         session.add(file)
     return file
 

@@ -25,6 +25,7 @@ from app.core.settings import Settings
 from app.core.statuses import RenderStatus, SegmentStatus, WorkKind, WorkQueue
 from app.core.tables import File, Render, Segment, User
 from models.catalog import DEFAULT_ENGINE, get_engine
+from tests.integration.rows import a_file
 
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 LIMITS = MediaLimits.from_settings(Settings())
@@ -36,23 +37,7 @@ def add_user(database: Database, *, cap: int | None = None) -> str:
     with database.write() as session:
         user = accounts.add_user(session, user_id=new_id(), name=new_id())
         user.max_running_segments = cap
-        session.add(
-            File(
-                id=new_id(),
-                user_id=user.id,
-                name="clip.mp4",
-                content_type="video/mp4",
-                size_bytes=1,
-                sha256="0" * 64,
-                storage_key="files/clip/input",
-                width=64,
-                height=48,
-                frame_rate=Fraction(25),
-                duration_seconds=Fraction(2),
-                frames=50,
-                created_at=datetime.now(UTC),
-            )
-        )
+        session.add(a_file(user.id))
         return user.id
 
 

@@ -24,11 +24,12 @@ from app.core.media.programs import find_programs
 from app.core.repositories import accounts
 from app.core.secrets import Secrets, new_id
 from app.core.services.renders import create_render
+from app.core.services.work import WorkLedger
 from app.core.settings import Settings
 from app.core.statuses import RenderStatus
 from app.core.storage import open_storage
 from app.core.storage.contract import Storage
-from app.core.tables import File, Render
+from app.core.tables import File, Render, Segment
 from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.servers.process import ServerProcess, wait_until
 
@@ -172,3 +173,24 @@ def make_workplace(root: Path, clip: Path, **settings: str) -> Workplace:
     others = {name: value for name, value in os.environ.items() if not name.startswith("REGEN_")}
     environment = others | {f"REGEN_{name.upper()}": value for name, value in values.items()}
     return Workplace(root=root, clip=clip, environment=environment, database=database, settings=own)
+
+
+@pytest.fixture
+def segment(
+    make_ledger: Callable[..., WorkLedger],
+    add_render: Callable[[], Render],
+    prepare: Callable[..., Any],
+    database: Database,
+) -> Callable[[], Segment]:
+    """The row, read afresh, of the one segment of a render in the works."""
+    render = add_render()
+    ledger = make_ledger()
+    prepare(ledger, ledger.claim(), segments=1)
+
+    def read() -> Segment:
+        with database.read() as session:
+            (row,) = session.get_one(Render, render.id).segments
+            assert row.render is not None
+            return row
+
+    return read

@@ -40,27 +40,6 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "FIRST_PAUSE_SECONDS", 0.02)
 
 
-@pytest.fixture
-def segment(
-    make_ledger: MakeLedger,
-    add_render: Callable[[], Render],
-    prepare: Callable[..., Any],
-    database: Database,
-) -> Callable[[], Segment]:
-    """The row, read afresh, of the one segment of a render in the works."""
-    render = add_render()
-    ledger = make_ledger()
-    prepare(ledger, ledger.claim(), segments=1)
-
-    def read() -> Segment:
-        with database.read() as session:
-            (row,) = session.get_one(Render, render.id).segments
-            assert row.render is not None
-            return row
-
-    return read
-
-
 def forget_pause(database: Database, row: Segment) -> None:
     with database.write() as session:
         session.merge(row).retry_at = None

@@ -78,27 +78,6 @@ def run(make_ledger: Callable[..., WorkLedger], drain: Drain) -> Callable[..., l
     return run
 
 
-@pytest.fixture
-def segment(
-    make_ledger: Callable[..., WorkLedger],
-    add_render: Callable[[], Render],
-    prepare: Callable[..., int],
-    database: Database,
-) -> Callable[[], Segment]:
-    """The row, read afresh, of the one segment of a render in the works."""
-    render = add_render()
-    ledger = make_ledger()
-    prepare(ledger, ledger.claim(), segments=1)
-
-    def read() -> Segment:
-        with database.read() as session:
-            (row,) = session.get_one(Render, render.id).segments
-            assert row.render is not None
-            return row
-
-    return read
-
-
 def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 

@@ -24,7 +24,7 @@ log = structlog.get_logger("app.test")
 structlog.contextvars.bind_contextvars(request_id="r1")
 log.info("something_happened", render_id="abc", count=3)
 log.debug("not_shown")
-library = logging.getLogger("some.library")
+library = logging.getLogger("some.package")
 library.info("Two lines\\nof %s with 'a password': %s\\n", "text", "s3cret-of-the-broker")
 structlog.contextvars.clear_contextvars()
 try:
@@ -107,7 +107,7 @@ def test_a_line_of_ours(lines):
 
 
 def test_a_line_of_a_library(lines):
-    line = one(lines, "library_line", logger="some.library", level="info")
+    line = one(lines, "library_line", logger="some.package", level="info")
 
     assert line["message"] == "Two lines\nof text with 'a password': [removed]"
     assert line["request_id"] == "r1"
@@ -132,7 +132,7 @@ def test_what_python_would_print(lines):
     unraisable = one(lines, "unraisable_exception")
     assert "Broken.__del__" in unraisable["where"] and "KeyError" in unraisable["exception"]
     assert "OSError: in a task" in one(lines, "library_line", logger="asyncio")["exception"]
-    assert one(lines, "log_line_failed", logger="some.library")["error"] == "TypeError"
+    assert one(lines, "log_line_failed", logger="some.package")["error"] == "TypeError"
     assert lines[-1]["event"] == "uncaught_exception"
     assert lines[-1]["exception"].endswith("SystemError: the end, [removed]")
 
