@@ -16,14 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import event, insert, text
+from sqlalchemy import delete, event, insert, text, update
 
 from app.core import migrations
-from app.core.database import Database
+from app.core.database import Database, database_now
 from app.core.database_engine import PoolLimits
 from app.core.secrets import new_id
 from app.core.services.work import WorkLedger
@@ -169,11 +170,17 @@ class Timed:
         )
 
 
-def timed(database: Database, call: Callable[[WorkLedger], object], *, times: int, threads: int = 1) -> Timed:
-    """Each thread is a worker of its own."""
+def timed(
+    database: Database,
+    call: Callable[[WorkLedger], object],
+    *queues: WorkQueue,
+    times: int,
+    threads: int = 1,
+) -> Timed:
+    """Each thread is a worker of its own, of these queues."""
 
     def call_often(number: int) -> list[float]:
-        ledger = make_ledger(database, number)
+        ledger = make_ledger(database, number, *queues)
         seconds = []
         for _ in range(times // threads):
             started_at = time.perf_counter()
@@ -204,10 +211,26 @@ def claim(ledger: WorkLedger) -> None:
     assert ledger.claim() is not None
 
 
+def find_nothing(ledger: WorkLedger) -> None:
+    assert ledger.claim() is None
+
+
 def sweep(ledger: WorkLedger) -> None:
     """What a sweeper asks of the database in one round."""
     ledger.give_back_expired()
     ledger.ready_units()
+
+
+def let_none_wait(database: Database) -> None:
+    """Every user may have a render prepared: of each render one segment is left, which rests for an hour."""
+    waiting = Segment.status == SegmentStatus.WAITING
+    rest = update(Segment).where(waiting).values(retry_at=database_now(plus_seconds=3600))
+    with database.write() as session:
+        session.execute(delete(Segment).where(waiting, Segment.position < SEGMENTS_OF_A_RENDER - 1))
+        session.execute(rest.execution_options(synchronize_session=False))
+    if not database.is_sqlite:
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
 
 
 @contextmanager
@@ -273,6 +296,10 @@ def _ways(node: dict[str, Any]) -> Iterator[str]:
         yield from _ways(child)
 
 
+def print_timed(name: str, database: Database, what: str, *how: Any, **options: Any) -> None:
+    print(f"| {name} | {what} | {timed(database, *how, **options)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What one claim costs when much is waiting.")
     parser.parse_args()
@@ -281,15 +308,22 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, filled in (("PostgreSQL", filled_postgresql), ("SQLite", filled_sqlite)):
         with filled() as database:
-            timed(database, claim, times=WARM_UP)
-            print(f"| {name} | claim | {timed(database, claim, times=CLAIMS)} |", flush=True)
-            many = timed(database, claim, times=CLAIMS, threads=THREADS)
-            print(f"| {name} | claim, {THREADS} threads at once | {many} |", flush=True)
-            print(f"| {name} | sweep | {timed(database, sweep, times=SWEEPS)} |", flush=True)
+            measure: Callable[..., None] = partial(print_timed, name, database)
+            timed(database, claim, WorkQueue.GPU, times=WARM_UP)
+            measure("claim a segment", claim, WorkQueue.GPU, times=CLAIMS)
+            many = f"claim a segment, {THREADS} threads at once"
+            measure(many, claim, WorkQueue.GPU, times=CLAIMS, threads=THREADS)
+            measure("claim by a worker of both queues", claim, *WorkQueue, times=CLAIMS)
+            measure(
+                "look for a render to prepare where none may be", find_nothing, WorkQueue.CPU, times=CLAIMS
+            )
+            measure("sweep", sweep, times=SWEEPS)
             with noted(database) as asked:
                 claim(make_ledger(database))
             ways[name] = scans(database, asked)
             statements[name] = statements_by_call(database)
+            let_none_wait(database)
+            measure("claim a render to prepare", claim, WorkQueue.CPU, times=CLAIMS)
     for name, found in ways.items():
         counts = ", ".join(f"{call} {number}" for call, number in statements[name].items())
         print(f"\n{name}, statements: {counts}.\n\n{name}, a claim reads: " + "; ".join(sorted(found)))

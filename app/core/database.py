@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Float, literal, text
+from sqlalchemy import BindParameter, DateTime, Float, literal, text
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -50,8 +50,11 @@ class database_now(FunctionElement[datetime]):  # noqa: N801  (SQL functions are
     inherit_cache = True
     name = "database_now"
 
-    def __init__(self, *, plus_seconds: float = 0.0) -> None:
-        super().__init__(*([literal(float(plus_seconds), Float)] if plus_seconds else []))
+    def __init__(self, *, plus_seconds: float | BindParameter[float] = 0.0) -> None:
+        if isinstance(plus_seconds, BindParameter):
+            super().__init__(plus_seconds)
+        else:
+            super().__init__(*([literal(float(plus_seconds), Float)] if plus_seconds else []))
 
 
 @compiles(database_now, "sqlite")

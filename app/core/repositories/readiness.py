@@ -5,20 +5,23 @@ Those of every claim are made once: they are large.
 
 from collections import Counter
 from functools import cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Integer, Select, and_, exists, func, literal, or_, select
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from app.core.database import database_now
 from app.core.repositories.work import UNFINISHED_SEGMENT, ReadyUnits
 from app.core.statuses import RenderStatus, SegmentStatus, WorkKind
 from app.core.tables import Render, Segment, User
 
-# However many segments of a user run, no further render of theirs is prepared while so many of one wait.
+# On SQLite, however many segments of a user run, none of their renders is prepared while so many of one wait.
 MOST_WAITING = 256
 
-UserId: TypeAlias = str | InstrumentedAttribute[str]
+UserId: TypeAlias = BindParameter[str] | InstrumentedAttribute[str]
 
 
 def ready_units(session: Session, *, cap: int | None) -> ReadyUnits:
@@ -103,9 +106,28 @@ def few_segments_wait(user_id: UserId) -> ColumnElement[bool]:
     With one worker that is: none waits. With many, a user's next render is prepared while the last segments of the one
     before are at work. Of the segments it looks at few, however many there are.
     """
-    waiting = _sum(user_id, _segments(ready_to_upscale()).limit(MOST_WAITING))
     running = _running(user_id)
+    waiting = _sum(user_id, _segments(ready_to_upscale()).limit(_enough(running)))
     return or_(~segments_wait(user_id), and_(running > 1, waiting < running))
+
+
+class _enough(FunctionElement[int]):  # noqa: N801  (SQL functions are written in lower case)
+    """How many waiting segments of a render to look at, to know whether they are fewer than those that run."""
+
+    type = Integer()
+    inherit_cache = True
+    name = "enough"
+
+
+@compiles(_enough, "postgresql")
+def _as_many_as_run(element: _enough, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_enough, "sqlite")
+def _as_many_as_wait(element: _enough, compiler: SQLCompiler, **options: Any) -> str:
+    # Its limits cannot depend on the row.
+    return str(MOST_WAITING)
 
 
 def _running(user_id: UserId) -> ColumnElement[int]:

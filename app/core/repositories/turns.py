@@ -5,21 +5,25 @@ of a user is when their work of that kind was last claimed; the longest ago is n
 """
 
 import random
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, String, and_, bindparam, false, literal_column, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.core.database import UtcDateTime
 from app.core.tables import User
 
-# Among so many users who all have their work claimed just now, one is picked to wait for.
-MOST_RIVALS = 16
+# So many of those next in line are looked at. When they all have their work claimed just now, one is waited for.
+MOST_RIVALS = 64
+AMONG = bindparam("among", type_=String, expanding=True)
 
 
 class Turn(StrEnum):
@@ -68,49 +72,70 @@ def _sqlite_end(element: end_of_line, compiler: SQLCompiler, **options: Any) -> 
     )
 
 
-def take_turn(
-    session: Session,
-    turn: Turn,
-    *,
-    has_work: ColumnElement[bool],
-    is_capped: ColumnElement[bool] = false(),  # noqa: B008  (an expression, which is never changed)
-) -> str | None:
-    """The user whose turn it is among those that have work; their turn is over then. None when nobody has any.
+class Line:
+    """Users who wait for a turn of one kind: those for whom `has_work` holds.
+
+    `is_capped` says for whom claiming one unit may leave no other to claim. Both are conditions on the rows of users,
+    and may hold parameters. The statements are made once: they are large, and every claim asks them.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        *,
+        has_work: ColumnElement[bool],
+        is_capped: ColumnElement[bool] = false(),  # noqa: B008  (an expression, which is never changed)
+    ) -> None:
+        waiting = select(User.id, turn.column, is_capped).where(has_work).order_by(*turn.order)
+        self._first = waiting.limit(MOST_RIVALS)
+        self._take = _take(turn)
+
+    def first(self, session: Session, parameters: Mapping[str, Any]) -> Sequence[Row[str, Any, bool]]:
+        """Those who are next, in turn: each one's id, when their last turn was, and whether they are capped."""
+        return session.execute(self._first, parameters).all()
+
+    def take(self, session: Session, users: Iterable[str]) -> str | None:
+        """Of these users the next one whose row nobody has locked. Their turn is over then."""
+        return session.scalar(self._take, {AMONG.key: list(users)})
+
+
+def take_turn(session: Session, line: Line, **parameters: object) -> str | None:
+    """The user whose turn it is; it is over then. None when nobody has any work. `parameters` are those of the line.
 
     On PostgreSQL the user's row is locked until the session ends, so that no two workers serve one user on the same
     grounds: the next statement sees all that was claimed for them. A user whose row another worker has locked is
     passed over. When all are locked, one is waited for. Only a user who has neither rivals nor a cap is served by
     several workers at once: there is nothing that a lock would keep in order.
     """
-    user_id = _take(session, turn, has_work)
-    if user_id is not None or session.get_bind().dialect.name == "sqlite":
-        return user_id
-    while rivals := session.execute(select(User.id, is_capped).where(has_work).limit(MOST_RIVALS)).all():
-        rival, capped = random.choice(rivals)  # noqa: S311
-        if len(rivals) == 1 and not capped:
+    held = None
+    while users := line.first(session, parameters):
+        user_id = line.take(session, (row[0] for row in users))
+        if user_id is not None:
+            if held is not None:
+                held.commit()
+            return user_id
+        if held is not None:
+            held.rollback()
+        rival, _turn, capped = random.choice(users)  # noqa: S311
+        if len(users) == 1 and not capped:
             return str(rival)
         # Whoever waits for one user holds no other: the savepoint's end gives up what was waited for.
-        savepoint = session.begin_nested()
+        held = session.begin_nested()
         session.execute(select(User.id).where(User.id == rival).with_for_update(key_share=True))
-        user_id = _take(session, turn, has_work)
-        if user_id is not None:
-            savepoint.commit()
-            return user_id
-        savepoint.rollback()
+    if held is not None:
+        held.rollback()
     return None
 
 
-def first_in_line(
-    session: Session, turn: Turn, *, has_work: ColumnElement[bool]
-) -> tuple[str, datetime | None] | None:
+def first_in_line(session: Session, line: Line) -> tuple[str, datetime | None] | None:
     """Whose turn it would be, and when their last one was. Takes nothing."""
-    query = select(User.id, turn.column).where(has_work).order_by(*turn.order).limit(1)
-    row = session.execute(query).one_or_none()
-    return None if row is None else (row[0], row[1])
+    users = line.first(session, {})
+    return (users[0][0], users[0][1]) if users else None
 
 
-def _take(session: Session, turn: Turn, has_work: ColumnElement[bool]) -> str | None:
-    line = select(User.id, turn.column.label("turn")).where(has_work).cte("line")
+@cache
+def _take(turn: Turn) -> ReturningUpdate[str]:
+    line = select(User.id, turn.column.label("turn")).where(User.id.in_(AMONG)).cte("line")
     # A user who was served since this statement began is not locked either: they are at the end of the line.
     unserved = and_(User.id == line.c.id, turn.column.is_not_distinct_from(line.c.turn))
     first = (
@@ -122,7 +147,7 @@ def _take(session: Session, turn: Turn, has_work: ColumnElement[bool]) -> str | 
         .correlate(None)
         .scalar_subquery()
     )
-    return session.scalar(
+    return (
         update(User)
         .where(User.id == first)
         .values({turn.column: end_of_line(turn)})

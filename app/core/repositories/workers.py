@@ -4,13 +4,38 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Delete, Update, delete, select, update
+from sqlalchemy import CursorResult, Delete, Integer, Update, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.core.database import database_now
 from app.core.repositories.work import Claim
 from app.core.tables import Worker
+
+# Made once, for they go with every claim.
+_TAKE_UNIT = (
+    update(Worker)
+    .where(Worker.name == bindparam("named"))
+    .values(
+        heartbeat_at=database_now(),
+        kind=bindparam("of_kind"),
+        render_id=bindparam("of_render"),
+        segment_id=bindparam("of_segment"),
+    )
+    .execution_options(synchronize_session=False)
+)
+_PUT_DOWN_UNIT = (
+    update(Worker)
+    .where(Worker.name == bindparam("named"), Worker.kind.is_not(None))
+    .values(
+        heartbeat_at=database_now(),
+        kind=None,
+        render_id=None,
+        segment_id=None,
+        units_done=Worker.units_done + bindparam("more_done", type_=Integer),
+    )
+    .execution_options(synchronize_session=False)
+)
 
 
 def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
@@ -35,27 +60,13 @@ def beat(session: Session, *, name: str) -> bool:
 
 def take_unit(session: Session, *, name: str, claim: Claim) -> None:
     """The worker has this in hand."""
-    values = {"kind": claim.kind.value, "render_id": claim.render_id, "segment_id": claim.segment_id}
-    _changed(
-        session,
-        update(Worker).where(Worker.name == name).values(heartbeat_at=database_now(), **values),
-    )
+    unit = {"of_kind": claim.kind.value, "of_render": claim.render_id, "of_segment": claim.segment_id}
+    session.execute(_TAKE_UNIT, {"named": name, **unit})
 
 
 def put_down_unit(session: Session, *, name: str, is_done: bool) -> None:
     """The worker has nothing in hand any more. Nothing is written when it had nothing."""
-    _changed(
-        session,
-        update(Worker)
-        .where(Worker.name == name, Worker.kind.is_not(None))
-        .values(
-            heartbeat_at=database_now(),
-            kind=None,
-            render_id=None,
-            segment_id=None,
-            units_done=Worker.units_done + int(is_done),
-        ),
-    )
+    session.execute(_PUT_DOWN_UNIT, {"named": name, "more_done": int(is_done)})
 
 
 def remove(session: Session, *, name: str) -> None:

@@ -2,14 +2,15 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
-from pathlib import Path
+from typing import TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
@@ -26,9 +27,12 @@ from app.core.statuses import RenderStatus, SegmentStatus, WorkKind, WorkQueue
 from app.core.tables import File, Render, Segment, User
 from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.integration.rows import a_file
+from tests.servers.postgres import PostgresServer
 
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 LIMITS = MediaLimits.from_settings(Settings())
+
+Emptied: TypeAlias = Callable[[], Database]
 
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -211,10 +215,16 @@ def test_positions_are_the_order_in_which_renders_are_prepared(database: Databas
     assert order == sorted(expected, key=lambda render: expected[render])
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Database]:
-    path: Path = tmp_path_factory.mktemp("fairness") / "regen.db"
-    database = Database(f"sqlite:///{path}")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emptied]:
+    """A database that is emptied for each example."""
+    server: PostgresServer | None = None
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('fairness') / 'regen.db'}"
+    else:
+        server = request.getfixturevalue("postgres_server")
+        url = server.create_database(template=request.getfixturevalue("postgres_template"))
+    database = Database(url)
     migrations.upgrade(database)
 
     def emptied() -> Database:
@@ -223,10 +233,76 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Database]:
                 session.execute(delete(table))
         return database
 
-    return emptied
+    yield emptied
+    database.close()
+    if server is not None:
+        server.drop_database(url)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@dataclass
+class Queue:
+    """How renders to prepare are to be taken, in plain words: by turns of their users, within a user by priority, then
+    age. A user's turn is the number of the last claim for them, 0 when there was none."""
+
+    turns: dict[str, int] = field(default_factory=dict)
+    queued: list[tuple[str, int, str]] = field(
+        default_factory=list
+    )  # user, priority, render: the oldest first
+    claims: int = 0
+
+    def claim(self) -> str:
+        user = min({user for user, _priority, _render in self.queued}, key=lambda one: (self.turns[one], one))
+        own = [entry for entry in self.queued if entry[0] == user]
+        chosen = max(own, key=lambda entry: entry[1])  # the first of the highest
+        self.queued.remove(chosen)
+        self.claims += 1
+        self.turns[user] = self.claims
+        return chosen[2]
+
+    def order(self) -> list[str]:
+        copy = Queue(dict(self.turns), list(self.queued), self.claims)
+        return [copy.claim() for _ in self.queued]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    users=st.integers(1, 4),
+    steps=st.lists(st.none() | st.tuples(st.integers(0, 3), st.integers(-1, 1)), min_size=8, max_size=24),
+)
+def test_positions_foretell_the_order_of_claims_whoever_submits_what(
+    empty: Emptied, users: int, steps: list[tuple[int, int] | None]
+) -> None:
+    """Each step is a claim or the submission of a render by some user with some priority. A claim brings everybody one
+    forward; what is submitted moves back only what it goes ahead of."""
+    database = empty()
+    ids = sorted(add_user(database) for _ in range(users))
+    model, cpu = Queue(dict.fromkeys(ids, 0)), make(database, WorkQueue.CPU)
+
+    def positions() -> dict[str, int]:
+        with database.read() as session:
+            rows = session.scalars(select(Render).where(Render.status == "queued"))
+            return {row.id: renders.queue_position(session, render=row) for row in rows}
+
+    before: dict[str, int] = {}
+    for step in steps:
+        if step is None:
+            claim = cpu.claim()
+            assert (claim and claim.render_id) == (model.claim() if model.queued else None)
+        else:
+            user, priority = ids[step[0] % users], step[1]
+            new = add_render(database, user, priority=priority)
+            model.queued.append((user, priority, new))
+        after = positions()
+        assert after == {render: place for place, render in enumerate(model.order(), start=1)}
+        for render, place in before.items():
+            if step is None:
+                assert render not in after or after[render] == place - 1
+            else:
+                assert after[render] == place or after[new] < after[render] > place
+        before = after
+
+
+@settings(max_examples=8, deadline=None)
 @given(
     users=st.lists(
         st.tuples(
@@ -239,7 +315,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Database]:
     ends=st.randoms(use_true_random=False),
 )
 def test_every_segment_is_claimed_within_its_bound(
-    empty: Callable[[], Database],
+    empty: Emptied,
     users: list[tuple[int | None, list[tuple[int, int]]]],
     ends: object,
 ) -> None:

@@ -1,6 +1,7 @@
 """Workers whose transactions overlap: on PostgreSQL they neither wait for each other, nor miss what the other did."""
 
 import contextlib
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select, text, update
-from sqlalchemy.dialects import postgresql
 
 from app.core.database import Database, database_now
 from app.core.errors import LeaseLost, PermanentError
@@ -133,31 +133,65 @@ def test_a_claim_that_is_not_committed_yet_holds_nobody_up(
 
 
 @on_postgresql
-def test_a_claim_looks_for_its_row_once(database: Database) -> None:
-    """A subselect that PostgreSQL ran for each row, or again after a wait, could claim two units in one go."""
-    for claim in (claiming.claim_finish, claiming.claim_segment, claiming.claim_prepare):
-        plan = explained(database, claim)
-        assert plan.count("LockRows") == 1, plan
-        assert "SubPlan" not in plan.partition("InitPlan")[0], plan
-        assert plan.index("InitPlan") < plan.index("LockRows"), plan
+def test_a_claim_finds_its_row_once_and_by_index(
+    database: Database, make_ledger: MakeLedger, add_render: AddRender, prepare: Prepare
+) -> None:
+    """However many there are, with statistics or without: the planner of a small table would rather read it whole, so
+    it is told what that costs in a large one."""
+    urgent = partial(claiming.claim_urgent_prepare, cap=None)
+    capped = partial(claiming.claim_segment, cap=2)
+    calls = (claiming.claim_finish, claiming.claim_segment, claiming.claim_prepare, urgent, capped)
+    locking = set()
+
+    def check() -> None:
+        for claim in calls:
+            for plan in explained(database, claim):
+                assert not re.search("Seq Scan on (segments|renders)", plan), plan
+                # A subselect that ran for each row, or again after a wait, could claim two units in one go.
+                if "LockRows" in plan:
+                    assert plan.count("LockRows") == 1, plan
+                    assert "SubPlan" not in plan.partition("InitPlan")[0], plan
+                    assert plan.index("InitPlan") < plan.index("LockRows"), plan
+                    locking.add(claim)
+
+    ledger = make_ledger()
+    add_render()
+    check()
+    prepare(ledger, claimed(ledger), segments=6)
+    ledger.claim()
+    add_render()
+    check()
+    with database.connect(to_write=True) as connection:
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    check()
+    assert locking >= set(calls) - {urgent}
 
 
-def explained(database: Database, claim: Callable[..., object]) -> str:
-    """The plan of the UPDATE that the claim executes."""
-    plans: list[str] = []
-    with database.write() as session:
+def explained(database: Database, claim: Callable[..., object]) -> list[str]:
+    """The plan of each statement that the claim executes, where reading a table whole is dear."""
+    asked: list[tuple[str, Any]] = []
 
-        def explain(state: Any) -> None:
-            if state.is_update and not plans:
-                compiled = state.statement.compile(
-                    dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}
-                )
-                rows = state.session.connection().exec_driver_sql(f"EXPLAIN {compiled}".replace("%", "%%"))
-                plans.extend(row[0] for row in rows)
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        asked.append((statement, values))
 
-        event.listen(session, "do_orm_execute", explain)
-        claim(session, **LEASE)
-    return "\n".join(plans)
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        with database.write() as session:
+            claim(session, **LEASE)
+            session.rollback()
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
+    plans = []
+    with database.connect(to_write=True) as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        for statement, values in asked:
+            if statement.startswith(("SELECT", "UPDATE", "WITH")):
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+                plans.append("\n".join(row[0] for row in rows))
+        connection.rollback()
+    assert plans
+    return plans
 
 
 @on_postgresql
