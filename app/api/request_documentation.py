@@ -3,6 +3,7 @@
 from typing import Any
 
 from app.api.multipart import FILE_FIELD
+from app.core.media.rates import Retime
 from app.core.services.renders import LEAST_PRIORITY, MOST_PRIORITY
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
@@ -15,6 +16,18 @@ _OPTIONS: dict[str, Any] = {
         "description": "The output's frame rate; 29.97 and its like mean n*1000/1001. Left out: the input's.",
     },
     "engine": {"type": "string", "enum": list(ENGINES), "default": DEFAULT_ENGINE},
+    "retime": {
+        "type": "string",
+        "enum": list(Retime),
+        "default": Retime.NEAREST,
+        "description": "With `target_fps`: what is shown between two frames of the input. `nearest`: one of them; "
+        "`blend`: both, mixed; `motion`: both, moved along their motion.",
+    },
+    "quality": {
+        "type": "boolean",
+        "default": False,
+        "description": "Whether to measure how near the output is to the input, and how steady.",
+    },
     "priority": {
         "type": "integer",
         "minimum": LEAST_PRIORITY,

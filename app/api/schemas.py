@@ -45,12 +45,14 @@ class Render(Body):
     completed_at: str | None = Field(None, description="When completed.")
     engine: str
     target_fps: Number | None = Field(None, description="When it was given.")
+    retime: str | None = Field(None, description="When it is not `nearest`.")
     file_id: str
     cost: Number = Field(description="Gigapixels of the output times the engine's multiplier.")
     progress: Number = Field(description="From 0 to 1.")
     error: str | None = Field(None, description="A sentence; when failed.")
     warnings: list[str] | None = Field(None, description="When there are any.")
     priority: int | None = Field(None, description="When it is not 0.")
+    quality: dict[str, Number] | None = Field(None, description="When it was measured.")
     files_removed_at: str | None = Field(
         None, description="Since when files are gone by age: those whose URL is left out."
     )

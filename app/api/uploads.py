@@ -31,6 +31,7 @@ MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
 # Those that may be numbers in JSON.
 NUMBER_FIELDS = frozenset({"target_fps", "priority"})
+BOOLEAN_FIELDS = frozenset({"quality"})
 
 
 @asynccontextmanager
@@ -166,12 +167,14 @@ class _Number(str):
 
 
 def _add_json_field(name: str, value: Any, *, fields: dict[str, str], faults: dict[str, str]) -> None:
-    takes_number = name in NUMBER_FIELDS
+    wanted = "number" if name in NUMBER_FIELDS else "truth value" if name in BOOLEAN_FIELDS else "text"
     if value is None:
         return
-    if isinstance(value, _Number) and not takes_number:
-        faults[name] = f"`{name}` must be a text."
+    if isinstance(value, _Number) and wanted != "number":
+        faults[name] = f"`{name}` must be a {wanted}."
+    elif isinstance(value, bool) and wanted == "truth value":
+        fields[name] = str(value).lower()
     elif isinstance(value, str):
         fields[name] = str(value)
     else:
-        faults[name] = f"`{name}` must be a {'number' if takes_number else 'text'}."
+        faults[name] = f"`{name}` must be a {wanted}."

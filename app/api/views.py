@@ -6,6 +6,7 @@ from fractions import Fraction
 from app.api import schemas
 from app.api.file_names import output_name
 from app.api.resources import Resources
+from app.core.media.rates import Retime
 from app.core.services.renders import RenderView, find_engine
 from app.core.services.workers import WorkerView
 from app.core.statuses import RenderStatus
@@ -51,12 +52,14 @@ def render_body(view: RenderView, *, resources: Resources, base_url: str) -> sch
             completed_at=timestamp(render.completed_at) if completed and render.completed_at else None,
             engine=render.engine,
             target_fps=None if render.target_fps is None else number(render.target_fps),
+            retime=None if render.retime == Retime.NEAREST else render.retime,
             file_id=render.file_id,
             cost=render.cost,
             progress=view.progress,
             error=render.error if render.status is RenderStatus.FAILED else None,
             warnings=render.warnings or None,
             priority=render.priority or None,
+            quality=render.quality,
             files_removed_at=timestamp(min(removed_at)) if removed_at else None,
             input=_input_facts(render),
             output=_output_facts(render),

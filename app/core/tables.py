@@ -21,6 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 from app.core.database import UtcDateTime
+from app.core.media.rates import Retime
 from app.core.statuses import RenderStatus, SegmentStatus
 
 
@@ -68,6 +69,7 @@ class Table(DeclarativeBase):
         Fraction: ExactFraction(),
         int: BigInteger(),
         list[str]: JSON(),
+        dict[str, Any]: JSON(none_as_null=True),
         RenderStatus: StatusText(RenderStatus),
         SegmentStatus: StatusText(SegmentStatus),
     }
@@ -152,6 +154,8 @@ class Render(Table):
     its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
     is when what its work left behind was removed.
     `request_id` is that of the request that asked for the render, so that its lines in all logs can be found.
+    `measures_quality` is whether the finish is to compare the output with the input; `quality` is what it found, as the
+    API shows it.
     """
 
     __tablename__ = "renders"
@@ -178,11 +182,14 @@ class Render(Table):
     file_id: Mapped[str] = mapped_column(ForeignKey("files.id"), index=True)
     engine: Mapped[str] = mapped_column(String(40))
     target_fps: Mapped[Fraction | None]
+    retime: Mapped[str] = mapped_column(String(16), default=Retime.NEAREST, server_default=Retime.NEAREST)
+    measures_quality: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[RenderStatus]
     created_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
     error: Mapped[str | None] = mapped_column(Text)
     warnings: Mapped[list[str]]
+    quality: Mapped[dict[str, Any] | None]
     cost: Mapped[float]
 
     input_width: Mapped[int]

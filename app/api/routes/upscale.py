@@ -1,7 +1,9 @@
 """POST /v1/upscale: a video, or a file uploaded before, becomes a queued render."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import structlog
 from anyio import to_thread
@@ -18,21 +20,30 @@ from app.api.schemas import RenderBody
 from app.api.uploads import received_form
 from app.api.views import render_body
 from app.core.errors import InvalidRequest
-from app.core.media.rates import parse_target_fps
+from app.core.media.rates import Retime, parse_retime, parse_target_fps
 from app.core.services.renders import (
     RenderView,
     create_render,
     find_engine,
+    parse_measures_quality,
     parse_priority,
     view_render,
 )
 from app.core.services.uploads import find_file_to_use
 from app.core.tables import File
-from models.catalog import DEFAULT_ENGINE, Engine
+from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
 router = APIRouter()
 
-TEXT_FIELDS = frozenset({"file_id", "target_fps", "engine", "priority"})
+# The value of each option that is not given, and how one that is given is read.
+OPTIONS: dict[str, tuple[Any, Callable[[str], Any]]] = {
+    "engine": (ENGINES[DEFAULT_ENGINE], find_engine),
+    "target_fps": (None, parse_target_fps),
+    "retime": (Retime.NEAREST, parse_retime),
+    "quality": (False, parse_measures_quality),
+    "priority": (0, parse_priority),
+}
+TEXT_FIELDS = frozenset({"file_id", *OPTIONS})
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +56,8 @@ class UpscaleRequest:
     engine: Engine
     target_fps: Fraction | None
     priority: int
+    retime: Retime
+    measures_quality: bool
 
 
 @router.post(
@@ -84,6 +97,8 @@ async def _create(
             limits=resources.limits,
             request_id=request_id,
             priority=asked.priority,
+            retime=asked.retime,
+            measures_quality=asked.measures_quality,
         )
         return view_render(session, render)
 
@@ -114,22 +129,19 @@ def understand(form: ReceivedForm) -> UpscaleRequest:
             faults.append(f"Exactly one of `{FILE_FIELD}` and `file_id` is needed; {given} given.")
         elif file_id == "":
             faults.append("`file_id` is empty.")
-    engine = target_fps = None
-    try:
-        engine = find_engine(form.fields.get("engine", DEFAULT_ENGINE))
-    except InvalidRequest as error:
-        faults += error.messages
-    if "target_fps" in form.fields:
+    asked: dict[str, Any] = {}
+    for name, (default, parse) in OPTIONS.items():
         try:
-            target_fps = parse_target_fps(form.fields["target_fps"])
+            asked[name] = parse(form.fields[name]) if name in form.fields else default
         except InvalidRequest as error:
             faults += error.messages
-    priority = 0
-    if "priority" in form.fields:
-        try:
-            priority = parse_priority(form.fields["priority"])
-        except InvalidRequest as error:
-            faults += error.messages
-    if faults or engine is None:
+    if faults:
         raise InvalidRequest(*faults)
-    return UpscaleRequest(file_id=file_id, engine=engine, target_fps=target_fps, priority=priority)
+    return UpscaleRequest(
+        file_id=file_id,
+        engine=asked["engine"],
+        target_fps=asked["target_fps"],
+        priority=asked["priority"],
+        retime=asked["retime"],
+        measures_quality=asked["quality"],
+    )

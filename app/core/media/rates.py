@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from enum import StrEnum
 from fractions import Fraction
 
 from app.core.errors import InvalidRequest
@@ -16,6 +17,18 @@ FINEST_STEP = Fraction(1, 100_000)
 
 _DECIMAL = re.compile(r"\+?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _FRACTION = re.compile(r"([0-9]{1,20})/([0-9]{1,20})")
+
+
+class Retime(StrEnum):
+    """Where the frames of a `target_fps` come from that lie between two of the input's."""
+
+    NEAREST = "nearest"
+    """The input's frame that is nearest in time."""
+    BLEND = "blend"
+    """The two around it, mixed by how near each is."""
+    MOTION = "motion"
+    """The two around it, each moved along the motion between them, then mixed; across a cut, the nearest."""
+
 
 _NOT_A_RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001."
 
@@ -51,6 +64,15 @@ def parse_target_fps(value: str | float | int | Decimal) -> Fraction:
     exponent = number.normalize().as_tuple().exponent
     places = -exponent if isinstance(exponent, int) else 0
     return _in_range(snap_ntsc(exact, step=Fraction(1, 10**places)) if places >= 2 else exact)
+
+
+def parse_retime(text: str) -> Retime:
+    """Raises InvalidRequest for a name that is none."""
+    try:
+        return Retime(text)
+    except ValueError:
+        known = ", ".join(f'"{way}"' for way in Retime)
+        raise InvalidRequest(f"`retime` must be one of {known}.") from None
 
 
 def snap_ntsc(rate: Fraction, *, step: Fraction) -> Fraction:

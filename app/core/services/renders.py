@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import InvalidRequest, NotFound
 from app.core.media.limits import MediaLimits, check_output, output_frame_count
+from app.core.media.rates import Retime
 from app.core.repositories import renders
 from app.core.secrets import new_id
 from app.core.statuses import RenderStatus
@@ -44,6 +45,13 @@ def parse_priority(text: str) -> int:
     raise InvalidRequest(f"`priority` must be a whole number from {LEAST_PRIORITY} to {MOST_PRIORITY}.")
 
 
+def parse_measures_quality(text: str) -> bool:
+    """Whether the output's quality is to be measured. Raises InvalidRequest for what is neither true nor false."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    raise InvalidRequest("`quality` must be true or false.")
+
+
 def cost_in_gigapixels(*, width: int, height: int, frames: int, engine: Engine) -> float:
     """The output's frames times its pixels, in units of 1e9, times the engine's multiplier. Unrounded."""
     return width * height * frames * engine.cost_multiplier / PIXELS_PER_GIGAPIXEL
@@ -58,6 +66,8 @@ def create_render(
     limits: MediaLimits,
     request_id: str | None = None,
     priority: int = 0,
+    retime: Retime = Retime.NEAREST,
+    measures_quality: bool = False,
 ) -> Render:
     """A queued render of the file. Raises LimitExceeded when its output would be over a limit.
 
@@ -88,6 +98,8 @@ def create_render(
         output_frames=frames,
         request_id=request_id,
         priority=priority,
+        retime=retime,
+        measures_quality=measures_quality,
     )
     session.add(render)
     session.flush()

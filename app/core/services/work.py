@@ -6,7 +6,7 @@ it, by queue, so that the caller can wake workers after the commit.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -17,6 +17,7 @@ import structlog
 
 from app.core.database import Database
 from app.core.errors import LeaseLost, PermanentError
+from app.core.media.rates import Retime
 from app.core.repositories import chores, claiming, readiness, work, workers
 from app.core.repositories.work import Claim, ReadyUnits, Setback
 from app.core.secrets import new_id
@@ -44,6 +45,8 @@ class RenderJob:
     input_key: str
     engine: str
     target_fps: Fraction | None
+    retime: Retime
+    measures_quality: bool
     plan: str | None
 
 
@@ -129,6 +132,8 @@ class WorkLedger:
                 input_key=render.file.storage_key,
                 engine=render.engine,
                 target_fps=render.target_fps,
+                retime=Retime(render.retime),
+                measures_quality=render.measures_quality,
                 plan=render.plan,
             )
 
@@ -203,6 +208,7 @@ class WorkLedger:
         output: VideoFacts,
         cost: float,
         warnings: Iterable[str],
+        quality: Mapping[str, Any] | None = None,
     ) -> None:
         """The render is `completed`. Raises LeaseLost."""
         values = {
@@ -211,6 +217,7 @@ class WorkLedger:
             "thumbnail_key": thumbnail_key,
             "cost": cost,
             "warnings": list(warnings),
+            "quality": None if quality is None else dict(quality),
             **_fact_columns("output", output),
         }
         with self.database.write() as session:
