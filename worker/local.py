@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from app.core.errors import LeaseLost
 from app.core.media.ffmpeg import MediaGate
 from app.core.media.probe import MediaInfo
+from app.core.media.rates import Retime
 from worker.pipeline import FrameUpscaler, run_segment
 from worker.video.encoder import Quality
 from worker.video.muxer import FinishedVideo, finish_render
@@ -22,6 +23,7 @@ class RenderOptions:
 
     scale: int
     target_fps: Fraction | None
+    retime: Retime = Retime.NEAREST
     quality: Quality
     segment_seconds: Fraction
     segment_max_output_pixels: int
@@ -62,6 +64,7 @@ def upscale_file(
             info,
             scale=options.scale,
             target_fps=options.target_fps,
+            retime=options.retime,
             segment_seconds=options.segment_seconds,
             segment_max_output_pixels=options.segment_max_output_pixels,
             cancelled=cancelled,

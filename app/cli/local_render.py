@@ -8,6 +8,7 @@ from app.core.media.gates import work_gate
 from app.core.media.info import MediaInfo
 from app.core.media.limits import MediaLimits, check_output
 from app.core.media.probe import probe_video
+from app.core.media.rates import Retime
 from app.core.settings import Settings
 from models.catalog import ENGINES
 from worker.local import LocalProgress, RenderOptions, upscale_file
@@ -22,6 +23,7 @@ def render_locally(
     destination: Path,
     engine_id: str,
     target_fps: Fraction | None,
+    retime: Retime,
     work_directory: Path,
     on_progress: Callable[[LocalProgress], None],
     cancelled: Callable[[], bool],
@@ -44,6 +46,7 @@ def render_locally(
         options=RenderOptions(
             scale=scale,
             target_fps=target_fps,
+            retime=retime,
             quality=settings.quality,
             segment_seconds=settings.segment_seconds,
             segment_max_output_pixels=settings.segment_max_output_pixels,

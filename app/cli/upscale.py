@@ -23,6 +23,7 @@ from app.cli.reporting import (
     stdout,
 )
 from app.core.errors import ConfigurationError, InvalidRequest, RegenError
+from app.core.media.rates import Retime
 from app.serving.signals import StopSignals
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
@@ -60,6 +61,9 @@ def upscale(
             parser=_frame_rate, metavar="RATE", help="The output's frame rate, 1 to 120.", show_default=False
         ),
     ] = None,
+    retime: Annotated[
+        Retime, typer.Option(help="What is shown between two frames of IN, with --target-fps.")
+    ] = Retime.NEAREST,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16", "mixed"] | None,
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
@@ -108,6 +112,7 @@ def upscale(
                     destination=unfinished.absolute(),
                     engine_id=engine,
                     target_fps=target_fps,
+                    retime=retime,
                     work_directory=Path(scratch).absolute(),
                     on_progress=lambda at: progress.update(task, completed=at.done, total=at.total),
                     cancelled=lambda: signals.requested,

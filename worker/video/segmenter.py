@@ -11,6 +11,7 @@ from pathlib import Path
 from app.core.errors import PermanentError
 from app.core.media.ffmpeg import MediaGate
 from app.core.media.probe import MediaInfo
+from app.core.media.rates import Retime
 from worker.video.colour import plan_colour
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -55,6 +56,7 @@ def plan_render(
     target_fps: Fraction | None,
     segment_seconds: Fraction,
     segment_max_output_pixels: int,
+    retime: Retime = Retime.NEAREST,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[RenderPlan, list[SegmentPlan]]:
     """Read the whole video once and plan its render.
