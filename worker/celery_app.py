@@ -45,7 +45,8 @@ log = structlog.get_logger(__name__)
 def run_worker(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT, in this process and thread. Returns the exit status.
 
-    The first signal lets the work in hand be finished within REGEN_DRAIN_SECONDS; at a second it is given back at once.
+    Until there is something to tidy up, signals are the caller's. From then on the first lets the work in hand be
+    finished within REGEN_DRAIN_SECONDS; at a second it is given back at once.
 
     CUDA does not survive a fork and one process drives one device, hence the solo pool: a task runs in the main
     thread, and the heartbeat, the sweeper and the watchdog in threads beside it. A broker that is away is waited
@@ -92,6 +93,17 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         drain.request(at_once=at_once)
         state.should_stop = exit_status
 
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop(os.EX_OK)
+
+    def take_over_signals(_worker: object = None) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # nohup has SIGHUP ignored: leave that.
+            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
+                signal.signal(number, end)
+
+    # From here on there is something to tidy up. Celery looks at `should_stop` before it begins.
+    take_over_signals()
     workspace = Workspace(settings.work_dir, cache_bytes=settings.input_cache_bytes)
     task = WorkTask(
         ledger=ledger,
@@ -113,15 +125,6 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         stop=lambda: stop(os.EX_CONFIG, at_once=True),
     )
     celery.task(name=WORK_TASK)(task.__call__)
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop(os.EX_OK)
-
-    def take_over_signals(_worker: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # nohup has SIGHUP ignored: leave that.
-            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
-                signal.signal(number, end)
 
     def begin(**_: object) -> None:
         registration.start()

@@ -13,8 +13,10 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
-from app.core.statuses import WorkKind
+from app.core.statuses import WorkKind, WorkQueue
+from models.catalog import ENGINES
 
+OUTCOMES = ("done", "failed", "postponed", "given_back", "lease_lost")
 SECONDS_BUCKETS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 UNITS = Counter("regen_work_units_total", "Units of work, by how they ended here.", ["kind", "outcome"])
@@ -55,6 +57,22 @@ def unit_in_hand(kind: WorkKind) -> Iterator[None]:
         BUSY.set(0)
 
 
+def start_at_zero(settings: Settings, *, device: str) -> None:
+    """Show every series that this worker may come to count. Prometheus does not see what was absent grow."""
+    for kind in WorkKind:
+        # Its sweeper takes work of every kind from others.
+        LEASES_EXPIRED.labels(kind.value)
+        if kind.queue in settings.queues:
+            UNIT_SECONDS.labels(kind.value)
+            LEASE_LOSSES.labels(kind.value)
+            for outcome in OUTCOMES:
+                UNITS.labels(kind.value, outcome)
+    if WorkQueue.GPU in settings.queues:
+        for engine in ENGINES:
+            for counter in (FRAMES, INPUT_PIXELS, OUTPUT_PIXELS, UPSCALING_SECONDS):
+                counter.labels(engine, device)
+
+
 class SegmentMeter:
     """Around the work on one segment: counts frames, pixels and seconds as they come, not only at its end."""
 
@@ -92,6 +110,7 @@ def metrics_endpoint(settings: Settings, *, worker: str, device: str) -> Iterato
     """Serve `/metrics` meanwhile, when the settings name a port. Raises ConfigurationError when it is taken."""
     queues = ",".join(queue.value for queue in settings.queues)
     WORKER.labels(worker, device, queues, version("regen-server")).set(1)
+    start_at_zero(settings, device=device)
     if settings.worker_metrics_port is None:
         yield
         return

@@ -16,7 +16,15 @@ from typing import TypeVar
 
 import structlog
 
-from app.core.errors import PermanentError, RegenError, RequestError, StorageError, Unavailable
+from app.core.errors import (
+    AccessRefused,
+    PermanentError,
+    RegenError,
+    RequestError,
+    StorageError,
+    TransientError,
+    Unavailable,
+)
 from app.core.media.ffmpeg import MediaGate
 from app.core.media.limits import MediaLimits
 from app.core.media.probe import VideoStream, probe_video
@@ -79,6 +87,7 @@ class Steps:
             info,
             scale=engine.scale,
             target_fps=job.target_fps,
+            retime=job.retime,
             segment_seconds=self.settings.segment_seconds,
             segment_max_output_pixels=self.settings.segment_max_output_pixels,
             cancelled=cancelled,
@@ -208,7 +217,14 @@ class Steps:
                     self.workspace.drop_inputs()
                 raise
 
-        self.patience.transfer(fetch, called_off=cancelled, undo=lambda: path.unlink(missing_ok=True))
+        try:
+            self.patience.transfer(fetch, called_off=cancelled, undo=lambda: path.unlink(missing_ok=True))
+        except AccessRefused as error:
+            self.storage.check(beside=key)
+            # Nothing else is refused. For this file alone nobody would ever stop waiting.
+            raise TransientError(
+                "The storage refuses this one file.", detail=f"{key}: {error.detail}"
+            ) from error
 
     def _put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
         self.patience.transfer(

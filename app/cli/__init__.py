@@ -1,8 +1,15 @@
 """The `regen` command. One file a group of commands; what is heavy is imported inside the command that needs it."""
 
-from app.cli.application import application
+import sys
 
 
 def main() -> None:
     """Entry point of the installed `regen` command."""
+    # Before the other imports: a worker may be asked to end while they take their seconds.
+    if next((word for word in sys.argv[1:] if not word.startswith("-")), None) == "worker":
+        from app.serving.signals import leave_on_signals
+
+        leave_on_signals()
+    from app.cli.application import application
+
     application(prog_name="regen")

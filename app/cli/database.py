@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -34,11 +35,16 @@ def upgrade(data_dir: DataDirectory = None) -> None:
 
 @db.command("status")
 def status(data_dir: DataDirectory = None) -> None:
-    """Say which migration the database is at. The exit status is 1 when it lacks some."""
+    """Say which migration the database is at. The exit status is 1 when it lacks some. Changes nothing."""
     settings = load_settings(data_dir)
     from app.core import migrations
     from app.core.database import Database
 
+    file = _sqlite_file(settings)
+    if file is not None and not file.exists():
+        # To connect would make it.
+        typer.echo(f"There is no database at {file} yet. Make it with: regen db upgrade")
+        raise typer.Exit(EXIT_FAILURE)
     database = Database.from_settings(settings)
     try:
         typer.echo(_sentence(database))
@@ -47,6 +53,16 @@ def status(data_dir: DataDirectory = None) -> None:
         database.close()
     if not is_usable:
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _sqlite_file(settings: Settings) -> Path | None:
+    """Where the database lies, when it is a file."""
+    from app.core.database_engine import parse_url
+
+    url = parse_url(settings.resolved_database_url)
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
+        return None
+    return Path(url.database)
 
 
 def _sentence(database: Database) -> str:

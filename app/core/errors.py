@@ -24,7 +24,8 @@
     │   ├── FfmpegDiskFull          there was no room for what it wrote
     │   └── FfmpegCancelled         the caller wanted it no longer
     ├── StorageError                the storage did not do as asked
-    │   └── KeyNotFound             there is nothing under that key
+    │   ├── KeyNotFound             there is nothing under that key
+    │   └── AccessRefused           it denies us what is under that key, or everything
     └── ConfigurationError          the operator's settings or machine do not add up
 
 `str(error)` is a sentence that may be shown to a user; what only the log may see is in `detail`.
@@ -160,6 +161,10 @@ class StorageError(RegenError):
 
 class KeyNotFound(StorageError):
     """There is no object under that key."""
+
+
+class AccessRefused(StorageError):
+    """The storage denied access: to this object alone, or to everything. Its `check` tells which."""
 
 
 class ConfigurationError(RegenError):

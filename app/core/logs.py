@@ -107,12 +107,33 @@ class _JsonHandler(logging.StreamHandler[Any]):
 def _console_renderers() -> list[Any]:
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        _on_one_line,
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
             # The rich default shows the values of variables, and keys among them.
             exception_formatter=structlog.dev.plain_traceback,
         ),
     ]
+
+
+class _Quoted:
+    """A text that the console shows as Python writes it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def _on_one_line(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """What strangers sent may hold line ends that feign lines of ours, or control the terminal. Tracebacks stay."""
+    event = str(fields["event"]).strip()
+    fields["event"] = event if event.isprintable() else repr(event)[1:-1]
+    for name, value in fields.items():
+        if isinstance(value, str) and not value.isprintable() and name not in ("exception", "stack"):
+            fields[name] = _Quoted(value)
+    return fields
 
 
 def _json_renderers() -> list[Any]:

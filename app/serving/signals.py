@@ -1,9 +1,24 @@
 """The signals that stop the server."""
 
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def leave_on_signals() -> None:
+    """Until others are set, SIGINT, SIGTERM and SIGHUP end this process at once, with exit status 0.
+
+    For a start, with nothing in hand yet.
+    """
+    for number in STOP_SIGNALS:
+        # nohup has SIGHUP ignored, a shell SIGINT of what it runs beside itself: leave that.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            # Not by an exception: what is being imported might swallow it.
+            signal.signal(number, lambda _number, _frame: os._exit(os.EX_OK))
 
 
 class StopSignals:
@@ -26,7 +41,7 @@ class StopSignals:
         self.on_stop(again)
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             # nohup has SIGHUP ignored: leave that.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session
 
+from app.core.repositories.work import UNFINISHED_SEGMENT
 from app.core.statuses import RenderStatus, SegmentStatus, WorkQueue
 from app.core.tables import Render, Segment
 
@@ -80,7 +81,9 @@ def _count_renders(session: Session, renders: dict[RenderStatus, int]) -> _Tally
         elif status is not RenderStatus.PROCESSING:
             tally.waiting += count
             tally.first.append(first)
-    unfinished_segment = exists().where(Segment.render_id == Render.id, Segment.status != SegmentStatus.DONE)
+    unfinished_segment = exists().where(
+        Segment.render_id == Render.id, Segment.status.in_(UNFINISHED_SEGMENT)
+    )
     to_finish = select(func.count()).where(
         and_(Render.status == RenderStatus.PROCESSING, is_free, ~unfinished_segment)
     )

@@ -68,6 +68,18 @@ def due_to_clean(session: Session, *, ended_for: float, limit: int, but: Ids = (
     return _due(session, query)
 
 
+def shed_segments(session: Session, *, render_id: str, limit: int) -> int:
+    """Remove up to so many rows of an ended render's segments. Returns of how many; fewer than `limit` are the last.
+
+    Those of a failed render stay, without their plans: its progress, which is still shown, is theirs.
+    """
+    own = select(Segment.id).join(Segment.render).where(Render.id == render_id).limit(limit)
+    completed = own.where(Render.status == RenderStatus.COMPLETED)
+    failed = own.where(Render.status == RenderStatus.FAILED, Segment.plan != "")
+    removed = _update(session, delete(Segment).where(Segment.id.in_(completed)))
+    return removed + _update(session, update(Segment).where(Segment.id.in_(failed)).values(plan=""))
+
+
 def note_cleaned(session: Session, render_id: str) -> None:
     _update(session, update(Render).where(Render.id == render_id).values(cleaned_at=database_now()))
 

@@ -25,6 +25,8 @@ SETTLING_SECONDS = 300.0
 SIGNING_SECONDS = 300.0
 
 BATCH = 100
+# One transaction's worth, of the tens of thousands that a long video has.
+SEGMENT_ROWS = 1000
 # The rest is left to the next run.
 MOST_A_RUN = 2000
 # One file may be beyond help; when several are, the storage is.
@@ -191,11 +193,15 @@ class CleanUp:
         return count
 
     def _clean_render(self, due: Due) -> None:
-        """Segments, and what attempts stored whose success came too late: all but the results."""
+        """Segments, and what attempts stored whose success came too late: all but the results. Then the rows."""
         keep: Collection[str] = due.keys
         for stored in list(self._storage.list(render_prefix(due.id))):
             if stored.key not in keep:
                 self._storage.delete(stored.key)
+        count = SEGMENT_ROWS
+        while count == SEGMENT_ROWS:
+            with self._database.write() as session:
+                count = retention.shed_segments(session, render_id=due.id, limit=SEGMENT_ROWS)
 
     def _delete_keys(self, due: Due) -> None:
         for key in due.keys:

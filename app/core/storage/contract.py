@@ -56,5 +56,8 @@ class Storage(Protocol):
         `base_url` is where clients reach the API (no trailing slash); a storage that serves its own URLs ignores it.
         """
 
-    def check(self) -> None:
-        """Raise StorageError with a sentence that helps when the storage cannot be written, read or reached."""
+    def check(self, *, beside: str | None = None) -> None:
+        """Raise StorageError with a sentence that helps when the storage cannot be written, read or reached.
+
+        With `beside` it looks where that key lies: rights may differ from folder to folder.
+        """

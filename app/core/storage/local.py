@@ -141,7 +141,8 @@ class LocalStorage:
             raise Forbidden("This link has expired.")
         return name
 
-    def check(self) -> None:
+    def check(self, *, beside: str | None = None) -> None:
+        del beside  # one directory, one owner
         probe = self._incoming / f"check-{secrets.token_hex(8)}"
         content = secrets.token_bytes(16)
         with _storage_errors("The storage directory cannot be written."):

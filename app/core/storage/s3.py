@@ -100,8 +100,9 @@ class S3Storage:
             )
         return url
 
-    def check(self) -> None:
-        name = f"{self.connection.prefix}{PROBE_PREFIX}{secrets.token_hex(8)}"
+    def check(self, *, beside: str | None = None) -> None:
+        folder = self.connection.prefix if beside is None else _folder(self._name(beside))
+        name = f"{folder}{PROBE_PREFIX}{secrets.token_hex(8)}"
         content = secrets.token_bytes(16)
         try:
             self._brief.put_object(Bucket=self._bucket, Key=name, Body=content)
@@ -147,6 +148,11 @@ class S3Storage:
                 # Others may keep things of theirs in the bucket.
                 if is_key(key):
                     yield ListedObject(key=key, size_bytes=found["Size"], modified_at=found["LastModified"])
+
+
+def _folder(name: str) -> str:
+    """With its slash; empty where there is none."""
+    return name[: name.rfind("/") + 1]
 
 
 def _chunks(body: Any) -> Iterator[bytes]:

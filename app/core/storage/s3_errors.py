@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -16,7 +17,7 @@ from botocore.exceptions import (
 from s3transfer.exceptions import CancelledError, RetriesExceededError
 from urllib3.exceptions import HTTPError
 
-from app.core.errors import KeyNotFound, StorageError
+from app.core.errors import AccessRefused, KeyNotFound, StorageError
 from app.core.storage.s3_connection import S3Connection
 
 # Botocore's own, what a transfer ends with, what urllib3 says in the middle of a body, and our own disk.
@@ -49,17 +50,28 @@ _DONE_TO = {
 
 @contextmanager
 def storage_errors(sentence: str) -> Iterator[None]:
-    """Raise StorageError with that sentence, or KeyNotFound."""
+    """Raise StorageError with that sentence, AccessRefused too, or KeyNotFound."""
     try:
         yield
     except S3_ERRORS as error:
         if is_missing(error):
             raise KeyNotFound("The file is not in the storage.", detail=_told(error)) from error
+        if _is_refused(error):
+            raise AccessRefused(sentence, detail=_told(error)) from error
         raise StorageError(sentence, detail=_told(error)) from error
 
 
 def is_missing(error: BaseException) -> bool:
     return isinstance(error, ClientError) and code_of(error) in _MISSING
+
+
+def _is_refused(error: BaseException) -> bool:
+    return isinstance(error, ClientError) and _status_of(error) == HTTPStatus.FORBIDDEN
+
+
+def _status_of(error: ClientError) -> int | None:
+    status: int | None = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
 
 
 def code_of(error: ClientError) -> str:
@@ -77,7 +89,7 @@ def explain(error: BaseException, connection: S3Connection) -> StorageError:
 
 def _explain_answer(error: ClientError, connection: S3Connection) -> str:
     code, place = code_of(error), connection.place
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    status = _status_of(error)
     match code:
         case "NoSuchBucket":
             return (
@@ -96,7 +108,7 @@ def _explain_answer(error: ClientError, connection: S3Connection) -> str:
         return (
             f"The bucket '{connection.bucket}' is not in the region {connection.region}{_told_region(error)}."
         )
-    if status == 403:
+    if _is_refused(error):
         what = _DONE_TO.get(error.operation_name, "use")
         return f"The access key may not {what} the bucket '{connection.bucket}' at {place}."
     return f"The S3 server at {place} does not do as asked ({code or status})."

@@ -12,13 +12,15 @@ from app.core.errors import NotFound, StorageError
 from app.core.media.limits import MediaLimits
 from app.core.repositories import retention
 from app.core.secrets import new_id
-from app.core.services.renders import create_render
+from app.core.services import retention as service
+from app.core.services.renders import create_render, find_render
 from app.core.services.retention import CleanUp, Removed, Rules
 from app.core.services.uploads import find_file_to_use
 from app.core.settings import Settings
+from app.core.statuses import SegmentStatus
 from app.core.storage.contract import Storage
 from app.core.storage.keys import input_key, output_key, thumbnail_key
-from app.core.tables import File, Render
+from app.core.tables import File, Render, Segment
 from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.integration.core.conftest import DAY, Place, ago, leavings
 from tests.integration.core.test_work_at_once import on_postgresql, while_it_waits
@@ -66,6 +68,53 @@ def test_what_ended_renders_left_behind_is_removed_once_nobody_writes_any_more(
     left = {key for render_id, is_due in cases.items() if not is_due for key in leavings(render_id)}
     assert place.keys() == results | left
     assert not clean_up()
+
+
+def test_so_are_the_rows_of_their_segments_and_nobody_sees_it(
+    place: Place, clean_up: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SEGMENT_ROWS", 2)
+    file_id = place.add_file(age=DAY)
+    ended = RULES.settled + JUST_NOW
+    completed = place.add_render(file_id, "completed", ended=ended)
+    failed = place.add_render(file_id, "failed", ended=ended)
+    others = [
+        place.add_render(file_id, "completed", ended=JUST_NOW),
+        place.add_render(file_id, "processing"),
+    ]
+    statuses = [SegmentStatus.DONE] * 3 + [SegmentStatus.FAILED] * 2
+    with place.database.write() as session:
+        session.add_all(
+            Segment(
+                id=new_id(),
+                render_id=render_id,
+                position=position,
+                status=status,
+                created_at=ago(DAY),
+                plan="a plan",
+                frames=10,
+                frames_done=10 if status is SegmentStatus.DONE else position,
+            )
+            for render_id in (completed, failed, *others)
+            for position, status in enumerate(statuses)
+        )
+
+    def plans(render_id: str) -> list[str]:
+        with place.database.read() as session:
+            return list(session.scalars(select(Segment.plan).where(Segment.render_id == render_id)))
+
+    def progress(render_id: str) -> float:
+        with place.database.read() as session:
+            user_id = place.render(render_id).user_id
+            return find_render(session, render_id=render_id, user_id=user_id).progress
+
+    before = [progress(render_id) for render_id in (completed, failed)]
+    assert before == [1.0, 37 / 50]
+    assert clean_up() == Removed(renders_cleaned=2)
+    assert plans(completed) == []
+    assert plans(failed) == [""] * 5
+    assert [progress(render_id) for render_id in (completed, failed)] == before
+    assert all(plans(render_id) == ["a plan"] * 5 for render_id in others)
 
 
 def test_results_are_given_out_no_more_long_before_they_are_erased(place: Place, clean_up: Run) -> None:

@@ -1,5 +1,6 @@
 """What is particular to a bucket of an S3 server: addresses, large files, and other people's things."""
 
+import json
 import socket
 import ssl
 import time
@@ -9,13 +10,13 @@ import httpx
 import pytest
 
 from app.core.attachment import attachment
-from app.core.errors import KeyNotFound
+from app.core.errors import AccessRefused, KeyNotFound, StorageError
 from app.core.settings import MIB, Settings
 from app.core.storage.s3 import S3Storage
 from app.core.storage.s3_connection import Tuning, connect
 from tests.servers.broker import make_certificates
 from tests.servers.process import free_port
-from tests.servers.relay import relay_to
+from tests.servers.relay import http_answer, relay_to
 
 OUTPUT = "renders/a/output-1.mp4"
 
@@ -132,6 +133,42 @@ class TestAddressing:
         parts = urlsplit(sign(storage, key="a"))
 
         assert (parts.hostname, parts.path) == (host, path)
+
+
+def test_whether_one_object_is_refused_or_its_whole_folder(
+    open_bucket, s3_bucket, s3_server, make_file, tmp_path
+):
+    open_bucket().put_file(OUTPUT, make_file(b"x"), content_type="video/mp4")
+
+    with relay_to(s3_server.port) as relay:
+
+        def refused(pattern: str) -> S3Storage:
+            """The bucket of one who may read everything else."""
+            keys = {}
+            if s3_server.is_complete:
+                everything = f"arn:aws:s3:::{s3_bucket.name}"
+                allow = {"Action": "s3:*", "Resource": [everything, f"{everything}/*"]}
+                deny = {"Action": "s3:GetObject", "Resource": f"{everything}/{pattern}"}
+                policy = {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {"Effect": "Allow", "Principal": "*", **allow},
+                        {"Effect": "Deny", "Principal": "*", **deny},
+                    ],
+                }
+                s3_server.client.put_bucket_policy(Bucket=s3_bucket.name, Policy=json.dumps(policy))
+                keys = dict(zip(("s3_access_key", "s3_secret_key"), s3_server.stranger, strict=True))
+            else:
+                relay.answers = [http_answer("403 Forbidden", code="AccessDenied")]
+            return open_bucket(s3_endpoint_url=f"http://127.0.0.1:{relay.port}", **keys)
+
+        storage = refused(OUTPUT)
+        with pytest.raises(AccessRefused):
+            storage.fetch(OUTPUT, tmp_path / "fetched")
+        storage.check(beside=OUTPUT)
+        with pytest.raises(StorageError, match="may not"):
+            refused("renders/a/*").check(beside=OUTPUT)
+    assert s3_bucket.keys() == [OUTPUT]
 
 
 def test_tls_with_an_authority_of_ones_own(open_bucket, s3_server, make_file, tmp_path):

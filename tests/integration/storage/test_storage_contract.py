@@ -301,5 +301,6 @@ class TestSignedUrls:
 
 def test_a_check_passes(storage):
     storage.check()
+    storage.check(beside="files/a/input")
 
     assert list(storage.list("")) == []

@@ -9,11 +9,13 @@ import pytest
 
 from app.core.database import Database
 from app.core.errors import (
+    AccessRefused,
     FfmpegDiskFull,
     KeyNotFound,
     LeaseLost,
     PermanentError,
     StorageError,
+    TransientError,
     Unavailable,
 )
 from app.core.media.gates import work_gate
@@ -109,13 +111,40 @@ def test_a_report_may_be_repeated_when_its_answer_was_lost(
 
 
 class BrokenStorage:
-    """Knows what was removed."""
+    """Knows what was removed. Refuses to give anything away, and where `is_shut` lets nobody in at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_shut: bool = False) -> None:
         self.removed: list[str] = []
+        self.tries = 0
+        self._is_shut = is_shut
 
     def delete(self, key: str) -> None:
         self.removed.append(key)
+
+    def fetch(self, key: str, path: Path) -> None:
+        self.tries += 1
+        raise AccessRefused("Not for you.", detail="403")
+
+    def check(self, *, beside: str) -> None:
+        assert beside == "files/a/input"
+        if self._is_shut:
+            raise StorageError("Not for anybody.")
+
+
+def steps_with(storage: BrokenStorage, *, patience_seconds: float = 0.0) -> Steps:
+    nothing: Any = None
+    return Steps(
+        settings=nothing,
+        ledger=nothing,
+        storage=storage,  # type: ignore[arg-type]
+        workspace=nothing,
+        gate=nothing,
+        limits=nothing,
+        networks=nothing,
+        patience=Patience(seconds=patience_seconds),
+        drain=Drain(grace_seconds=0),
+        give_up=lambda: None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,22 +155,21 @@ def test_what_was_stored_is_removed_only_when_no_row_can_name_it(
     error: Exception, removed: list[str]
 ) -> None:
     storage = BrokenStorage()
-    nothing: Any = None
-    steps = Steps(
-        settings=nothing,
-        ledger=nothing,
-        storage=storage,  # type: ignore[arg-type]
-        workspace=nothing,
-        gate=nothing,
-        limits=nothing,
-        networks=nothing,
-        patience=Patience(seconds=0),
-        drain=Drain(grace_seconds=0),
-        give_up=lambda: None,
-    )
-    with pytest.raises(type(error)), steps._removed_unless_told("key"):
+    with pytest.raises(type(error)), steps_with(storage)._removed_unless_told("key"):
         raise error
     assert storage.removed == removed
+
+
+@pytest.mark.parametrize("is_shut", [False, True])
+def test_a_file_that_alone_is_refused_is_held_against_the_work_but_not_before_patience_ends(
+    tmp_path: Path, is_shut: bool
+) -> None:
+    storage = BrokenStorage(is_shut=is_shut)
+    steps = steps_with(storage, patience_seconds=0.05)
+    with pytest.raises(StorageError if is_shut else TransientError) as caught:
+        steps._fetch("files/a/input", tmp_path / "input", cancelled=never)
+    assert is_outage(caught.value) == is_shut
+    assert storage.tries > 1
 
 
 def test_an_outage_is_ridden_out_for_as_long_as_patience_lasts() -> None:

@@ -1,10 +1,13 @@
 """Worker processes: which work they take, and that they outlive their broker's troubles and others' messages."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.core.queue import OLD_QUEUE, make_celery, queue_name, waiting_messages, wake_workers
@@ -35,6 +38,23 @@ def metrics(port: int) -> dict[tuple[str, ...], float]:
         }
 
 
+def check_zeros(port: int, *, kinds: list[str], engines: list[str]) -> None:
+    """Prometheus sees the growth of what is there, at zero, before anything happens."""
+    seen = metrics(port)
+
+    def labels(name: str) -> list[tuple[str, ...]]:
+        assert all(value == 0 for sample, value in seen.items() if sample[0] == name)
+        return sorted(sample[1:] for sample in seen if sample[0] == name)
+
+    outcomes = ("done", "failed", "given_back", "lease_lost", "postponed")
+    assert labels("regen_work_units_total") == [(kind, outcome) for kind in kinds for outcome in outcomes]
+    for name in ("regen_work_seconds_count", "regen_lease_losses_total"):
+        assert labels(name) == [(kind,) for kind in kinds]
+    assert labels("regen_leases_expired_total") == [("finish",), ("prepare",), ("upscale",)]
+    for name in ("frames_upscaled", "input_pixels", "output_pixels", "upscaling_seconds"):
+        assert labels(f"regen_{name}_total") == [("cpu", engine) for engine in engines]
+
+
 def kinds_of(worker: ServerProcess) -> set[str]:
     return {line["kind"] for line in lines(worker, "work_done")}
 
@@ -52,6 +72,8 @@ def test_workers_of_different_queues_share_a_render_and_count_what_they_do(
     cpu = place.start_worker("--queues", "cpu", "--metrics-port", str(cpu_port), device="cuda:99")
     wait_ready(gpu)
     wait_ready(cpu)
+    check_zeros(gpu_port, kinds=["upscale"], engines=["regen-4x", "regen-4x-lite"])
+    check_zeros(cpu_port, kinds=["finish", "prepare"], engines=[])
     render_id = place.submit(request_id="asked-for")
     assert wake_workers(make_celery(place.settings), WorkKind.PREPARE.queue)
     place.wait_completed(render_id)
@@ -151,6 +173,35 @@ def test_a_worker_that_waits_for_its_broker_can_be_stopped(workplace: MakeWorkpl
     worker.wait_until(lambda: lines(worker, "broker_awaited"), seconds=30, what="the broker is missed")
     worker.wait_until(lambda: "Trying again" in worker.tail(), seconds=30, what="it tries again")
     assert worker.stop(with_signal=signal.SIGINT) == os.EX_OK
+
+
+def catches_sigterm(worker: ServerProcess) -> bool:
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    (caught,) = re.findall(r"^SigCgt:\s+(\w+)", status, re.MULTILINE)
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def has_torch(worker: ServerProcess) -> bool:
+    return "libtorch" in Path(f"/proc/{worker.pid}/maps").read_text()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda worker: catches_sigterm(worker) and not has_torch(worker),
+        has_torch,
+        lambda worker: lines(worker, "broker_awaited"),
+    ],
+    ids=["before torch is loaded", "torch is being loaded", "the broker is away"],
+)
+def test_a_worker_can_be_stopped_while_it_starts(
+    workplace: MakeWorkplace, moment: Callable[[ServerProcess], object]
+) -> None:
+    worker = workplace(broker_url=f"redis://127.0.0.1:{free_port()}/0").start_worker()
+    worker.wait_until(lambda: moment(worker), seconds=30, what="the moment comes")
+    assert not lines(worker, "worker_ready")
+    assert worker.stop() == os.EX_OK
+    assert "Traceback" not in worker.tail()
 
 
 def test_a_worker_with_a_wrong_password_says_so_and_ends(

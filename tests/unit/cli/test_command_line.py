@@ -64,6 +64,17 @@ def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(regen, tmp_path):
     assert str(tmp_path / "file") in answer.stderr
 
 
+def test_the_status_of_a_database_that_is_not_there_makes_none(regen, tmp_path):
+    file = tmp_path / "data" / "regen.db"
+    answer = regen("db", "status")
+    assert answer.exit_code == 1
+    assert str(file) in answer.stdout
+    assert not file.parent.exists()
+    assert regen("db", "upgrade").exit_code == 0
+    assert file.exists()
+    assert regen("db", "status").exit_code == 0
+
+
 def test_debug_shows_where_an_error_came_from(regen):
     answer = regen("--debug", "keys", "create", "--user", "nobody")
     assert answer.exit_code == 1

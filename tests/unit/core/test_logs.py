@@ -24,6 +24,7 @@ log = structlog.get_logger("app.test")
 structlog.contextvars.bind_contextvars(request_id="r1")
 log.info("something_happened", render_id="abc", count=3)
 log.debug("not_shown")
+log.warning("strange", path="/a\\n2026 [info] feigned\\x1b[2J", code="\\x1b[2J", word="ü", items=["\\n"])
 library = logging.getLogger("some.package")
 library.info("Two lines\\nof %s with 'a password': %s\\n", "text", "s3cret-of-the-broker")
 structlog.contextvars.clear_contextvars()
@@ -135,6 +136,18 @@ def test_what_python_would_print(lines):
     assert one(lines, "log_line_failed", logger="some.package")["error"] == "TypeError"
     assert lines[-1]["event"] == "uncaught_exception"
     assert lines[-1]["exception"].endswith("SystemError: the end, [removed]")
+
+
+def test_one_event_is_one_line_on_a_console_too():
+    lines = run("console").splitlines()
+
+    (strange,) = [line for line in lines if "strange" in line]
+    assert r"'/a\n2026 [info] feigned\x1b[2J'" in strange
+    assert r"code='\x1b[2J'" in strange and "word=ü" in strange and r"items=['\n']" in strange
+    (library,) = [line for line in lines if "Two lines" in line]
+    assert r"Two lines\nof text with" in library
+    assert not any("feigned" in line for line in lines if line is not strange)
+    assert "ValueError: first" in lines, "tracebacks are as they were"
 
 
 def test_secrets_do_not_show_on_a_console_either():
