@@ -82,8 +82,9 @@ class _Child:
 
 def main() -> None:
     """Orders come as lines of JSON, and so do the answers."""
+    import app.cli.application  # noqa: F401
     import worker.celery_app  # noqa: F401  (with it, torch)
-    from app.cli.application import application
+    from app.cli import main as regen
 
     statuses: dict[int, int] = {}
     while line := sys.stdin.readline():
@@ -102,7 +103,8 @@ def main() -> None:
             nothing = os.open(os.devnull, os.O_RDONLY)
             for here, there in ((nothing, 0), (log, 1), (log, 2)):
                 os.dup2(here, there)
-            application(args=order["arguments"], prog_name="regen")
+            sys.argv = ["regen", *order["arguments"]]
+            regen()
             return
         print(json.dumps(pid), flush=True)
 
