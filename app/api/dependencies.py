@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from app.api.resources import Resources
@@ -12,6 +12,7 @@ from app.core.errors import Forbidden
 from app.core.services.accounts import authenticate_key
 
 BEARER = "bearer"
+MOST_A_PAGE = 100
 
 # They tell OpenAPI how to authenticate; the headers themselves are read below, which errs in our own words.
 _bearer_scheme = HTTPBearer(auto_error=False, description="An API key.")
@@ -82,8 +83,27 @@ async def public_url(request: Request, resources: Annotated[Resources, Depends(r
     return (resources.settings.public_url or str(request.base_url)).rstrip("/")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageRequest:
+    """Which page of a list is asked for."""
+
+    limit: int
+    cursor: str | None
+
+
+async def page_of(
+    limit: Annotated[int, Query(ge=1, le=MOST_A_PAGE, description="How many, at most.")] = 20,
+    cursor: Annotated[
+        str | None,
+        Query(max_length=64, description="`nextCursor` of the page before; left out for the first."),
+    ] = None,
+) -> PageRequest:
+    return PageRequest(limit=limit, cursor=cursor)
+
+
 ResourcesDependency = Annotated[Resources, Depends(resources_of)]
 UserDependency = Annotated[CurrentUser, Depends(current_user)]
 WatchDependency = Annotated[Watch, Depends(watch_of)]
 AdministratorDependency = Annotated[CurrentUser, Depends(administrator)]
+PageDependency = Annotated[PageRequest, Depends(page_of)]
 PublicUrlDependency = Annotated[str, Depends(public_url)]

@@ -33,6 +33,20 @@ class VideoFactsBody(Body):
     frames: int
 
 
+class QualityBody(Body):
+    """How near the output, brought back to the input's size, is to the input: in luma, on a sample of frames."""
+
+    psnr: Number = Field(description="Peak signal to noise ratio in dB; 100 at most, which is equal.")
+    ssim: Number = Field(description="Structural similarity, up to 1.")
+    vmaf: Number | None = Field(None, description="0 to 100; where the server's ffmpeg can measure it.")
+    temporal_stability: Number | None = Field(
+        None,
+        description="How little the difference from the input changes from frame to frame, in dB; "
+        "100 at most. Left out for a single frame.",
+    )
+    frames: int = Field(description="How many frames were compared.")
+
+
 class Render(Body):
     id: str
     user_id: str
@@ -52,7 +66,8 @@ class Render(Body):
     error: str | None = Field(None, description="A sentence; when failed.")
     warnings: list[str] | None = Field(None, description="When there are any.")
     priority: int | None = Field(None, description="When it is not 0.")
-    quality: dict[str, Number] | None = Field(None, description="When it was measured.")
+    retry_of: str | None = Field(None, description="The failed render that it was made to stand in for.")
+    quality: QualityBody | None = Field(None, description="When it was measured.")
     files_removed_at: str | None = Field(
         None, description="Since when files are gone by age: those whose URL is left out."
     )
@@ -62,6 +77,13 @@ class Render(Body):
 
 class RenderBody(Body):
     render: Render
+
+
+class RendersBody(Body):
+    """A page, the newest first."""
+
+    renders: list[Render]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
 
 
 class File(Body):
@@ -77,6 +99,13 @@ class File(Body):
 
 class FileBody(Body):
     file: File
+
+
+class FilesBody(Body):
+    """A page, the newest first."""
+
+    files: list[File]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
 
 
 class Engine(Body):

@@ -14,6 +14,10 @@ from app.core.tables import File, Render
 
 
 def render_body(view: RenderView, *, resources: Resources, base_url: str) -> schemas.RenderBody:
+    return schemas.RenderBody(render=view_of(view, resources=resources, base_url=base_url))
+
+
+def view_of(view: RenderView, *, resources: Resources, base_url: str) -> schemas.Render:
     """The render with URLs signed now."""
     render = view.render
     completed = render.status is RenderStatus.COMPLETED
@@ -31,54 +35,55 @@ def render_body(view: RenderView, *, resources: Resources, base_url: str) -> sch
             lifetime_seconds=resources.settings.url_lifetime_seconds,
         )
 
-    return schemas.RenderBody(
-        render=schemas.Render(
-            id=render.id,
-            user_id=render.user_id,
-            status=render.status.value,
-            created_at=timestamp(render.created_at),
-            queue_position=view.queue_position,
-            input_file_url=signed(
-                render.file.storage_key if render.file.removed_at is None else None, render.file.name
-            ),
-            output_file_url=signed(
-                render.output_key if has_results else None,
-                output_name(render.file.name, scale=scale, suffix=".mp4"),
-            ),
-            thumbnail_url=signed(
-                render.thumbnail_key if has_results else None,
-                output_name(render.file.name, scale=scale, suffix=".jpg"),
-            ),
-            completed_at=timestamp(render.completed_at) if completed and render.completed_at else None,
-            engine=render.engine,
-            target_fps=None if render.target_fps is None else number(render.target_fps),
-            retime=None if render.retime == Retime.NEAREST else render.retime,
-            file_id=render.file_id,
-            cost=render.cost,
-            progress=view.progress,
-            error=render.error if render.status is RenderStatus.FAILED else None,
-            warnings=render.warnings or None,
-            priority=render.priority or None,
-            quality=render.quality,
-            files_removed_at=timestamp(min(removed_at)) if removed_at else None,
-            input=_input_facts(render),
-            output=_output_facts(render),
-        )
+    return schemas.Render(
+        id=render.id,
+        user_id=render.user_id,
+        status=render.status.value,
+        created_at=timestamp(render.created_at),
+        queue_position=view.queue_position,
+        input_file_url=signed(
+            render.file.storage_key if render.file.removed_at is None else None, render.file.name
+        ),
+        output_file_url=signed(
+            render.output_key if has_results else None,
+            output_name(render.file.name, scale=scale, suffix=".mp4"),
+        ),
+        thumbnail_url=signed(
+            render.thumbnail_key if has_results else None,
+            output_name(render.file.name, scale=scale, suffix=".jpg"),
+        ),
+        completed_at=timestamp(render.completed_at) if completed and render.completed_at else None,
+        engine=render.engine,
+        target_fps=None if render.target_fps is None else number(render.target_fps),
+        retime=None if render.retime == Retime.NEAREST else render.retime,
+        file_id=render.file_id,
+        cost=render.cost,
+        progress=view.progress,
+        error=render.error if render.status is RenderStatus.FAILED else None,
+        warnings=render.warnings or None,
+        priority=render.priority or None,
+        retry_of=render.retry_of,
+        quality=None if render.quality is None else schemas.QualityBody.model_validate(render.quality),
+        files_removed_at=timestamp(min(removed_at)) if removed_at else None,
+        input=_input_facts(render),
+        output=_output_facts(render),
     )
 
 
 def file_body(file: File) -> schemas.FileBody:
-    return schemas.FileBody(
-        file=schemas.File(
-            id=file.id,
-            name=file.name,
-            size_bytes=file.size_bytes,
-            width=file.width,
-            height=file.height,
-            frame_rate=number(file.frame_rate),
-            duration_seconds=number(file.duration_seconds),
-            created_at=timestamp(file.created_at),
-        )
+    return schemas.FileBody(file=file_of(file))
+
+
+def file_of(file: File) -> schemas.File:
+    return schemas.File(
+        id=file.id,
+        name=file.name,
+        size_bytes=file.size_bytes,
+        width=file.width,
+        height=file.height,
+        frame_rate=number(file.frame_rate),
+        duration_seconds=number(file.duration_seconds),
+        created_at=timestamp(file.created_at),
     )
 
 

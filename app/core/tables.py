@@ -117,6 +117,7 @@ class File(Table):
 
     __tablename__ = "files"
     __table_args__ = (
+        Index("ix_files_user_id_created_at", "user_id", "created_at", "id"),
         Index(
             "ix_files_kept",
             "removed_at",
@@ -154,6 +155,7 @@ class Render(Table):
     its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
     is when what its work left behind was removed.
     `request_id` is that of the request that asked for the render, so that its lines in all logs can be found.
+    `retry_of` is the failed render that this one was made to stand in for; it may have been deleted since.
     `measures_quality` is whether the finish is to compare the output with the input; `quality` is what it found, as the
     API shows it.
     """
@@ -161,6 +163,7 @@ class Render(Table):
     __tablename__ = "renders"
     __table_args__ = (
         Index("ix_renders_status_created_at", "status", "created_at"),
+        Index("ix_renders_user_id_created_at", "user_id", "created_at", "id"),
         Index("ix_renders_user_id_status", "user_id", "status", "priority", "created_at"),
         Index(
             "ix_renders_not_cleaned",
@@ -208,6 +211,7 @@ class Render(Table):
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))
     request_id: Mapped[str | None] = mapped_column(String(64))
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    retry_of: Mapped[str | None] = mapped_column(String(32))
     ended_at: Mapped[datetime | None]
     files_removed_at: Mapped[datetime | None]
     cleaned_at: Mapped[datetime | None]

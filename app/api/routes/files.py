@@ -2,19 +2,19 @@
 
 from fractions import Fraction
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response, status
 
-from app.api.dependencies import ResourcesDependency, UserDependency
+from app.api.dependencies import PageDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
 from app.api.intake import accept_upload
 from app.api.multipart import FILE_FIELD
 from app.api.request_documentation import FILE_REQUEST
-from app.api.schemas import FileBody
+from app.api.schemas import FileBody, FilesBody
 from app.api.uploads import received_form
-from app.api.views import file_body
+from app.api.views import file_body, file_of
 from app.core.errors import InvalidRequest
 from app.core.media.rates import MIN_FPS
-from app.core.services.uploads import find_file
+from app.core.services import uploads
 from models.catalog import ENGINES
 
 router = APIRouter()
@@ -37,8 +37,27 @@ async def upload_file(request: Request, user: UserDependency, resources: Resourc
         )
 
 
+@router.get("/v1/files", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+def list_files(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> FilesBody:
+    """Your files, the newest first."""
+    with resources.database.read() as session:
+        rows, cursor = uploads.list_files(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
+        return FilesBody(files=[file_of(file) for file in rows], next_cursor=cursor)
+
+
 @router.get("/v1/files/{file_id}", responses=documented(401, 404, 429, 503))
 def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> FileBody:
     """A file of yours."""
     with resources.database.read() as session:
-        return file_body(find_file(session, file_id=file_id, user_id=user.id))
+        return file_body(uploads.find_file(session, file_id=file_id, user_id=user.id))
+
+
+@router.delete(
+    "/v1/files/{file_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=documented(401, 404, 409, 429, 503),
+)
+def delete_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
+    """Remove a file of yours that no unfinished render needs. The results of its renders stay."""
+    uploads.delete_file(resources.database, resources.storage, file_id=file_id, user_id=user.id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)

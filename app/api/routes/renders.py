@@ -1,15 +1,46 @@
 """Renders: how far they are, where their results lie, and how to be rid of them."""
 
-from fastapi import APIRouter, Response, status
+from http import HTTPStatus
+from typing import Annotated
 
-from app.api.dependencies import PublicUrlDependency, ResourcesDependency, UserDependency
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+
+from app.api.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
-from app.api.schemas import RenderBody
-from app.api.views import render_body
-from app.core.services import cancellation
-from app.core.services.renders import find_render
+from app.api.intake import announce_work
+from app.api.schemas import RenderBody, RendersBody
+from app.api.views import render_body, view_of
+from app.core.services import cancellation, renders
+from app.core.statuses import RenderStatus
 
 router = APIRouter()
+
+log = structlog.get_logger(__name__)
+
+
+@router.get("/v1/renders", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+def list_renders(
+    user: UserDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+    page: PageDependency,
+    status: Annotated[RenderStatus | None, Query(description="Only those of this status.")] = None,
+    engine: Annotated[str | None, Query(description="Only those of this engine.")] = None,
+) -> RendersBody:
+    """Your renders, the newest first."""
+    with resources.database.read() as session:
+        views, cursor = renders.list_renders(
+            session,
+            user_id=user.id,
+            limit=page.limit,
+            cursor=page.cursor,
+            status=status,
+            engine=None if engine is None else renders.find_engine(engine),
+        )
+        shown = [view_of(view, resources=resources, base_url=base_url) for view in views]
+        return RendersBody(renders=shown, next_cursor=cursor)
 
 
 @router.get(
@@ -22,7 +53,7 @@ def get_render(
 ) -> RenderBody:
     """A render of yours. Its URLs are signed afresh with every answer."""
     with resources.database.read() as session:
-        view = find_render(session, render_id=render_id, user_id=user.id)
+        view = renders.find_render(session, render_id=render_id, user_id=user.id)
         return render_body(view, resources=resources, base_url=base_url)
 
 
@@ -40,12 +71,47 @@ def cancel_render(
     return render_body(view, resources=resources, base_url=base_url)
 
 
+@router.post(
+    "/v1/renders/{render_id}/retry",
+    response_model_exclude_none=True,
+    responses=documented(401, 404, 409, 413, 429, 503),
+)
+async def retry_render(
+    request: Request,
+    response: Response,
+    render_id: str,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+) -> RenderBody:
+    """Ask again for what a failed render of yours was asked for: a new render, which names it in `retryOf`."""
+
+    def retry() -> RenderBody:
+        with resources.database.write() as session:
+            view = renders.retry_render(
+                session,
+                render_id=render_id,
+                user_id=user.id,
+                limits=resources.limits,
+                request_id=request.state.request_id,
+            )
+        return render_body(view, resources=resources, base_url=base_url)
+
+    body = await to_thread.run_sync(retry)
+    log.info(
+        "render_created", render_id=body.render.id, file_id=body.render.file_id, engine=body.render.engine
+    )
+    await announce_work(resources)
+    response.headers["Location"] = f"{base_url}/v1/renders/{body.render.id}"
+    return body
+
+
 @router.delete(
     "/v1/renders/{render_id}",
-    status_code=status.HTTP_204_NO_CONTENT,
+    status_code=HTTPStatus.NO_CONTENT,
     responses=documented(401, 404, 409, 429, 503),
 )
 def delete_render(render_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
     """Remove a render of yours that has ended, with its results. The uploaded file stays."""
     cancellation.delete_render(resources.database, resources.storage, render_id=render_id, user_id=user.id)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)
+    return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -3,6 +3,7 @@
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from app.core.repositories.pages import Page, read_page
 from app.core.secrets import is_id
 from app.core.tables import File
 
@@ -10,6 +11,12 @@ from app.core.tables import File
 def find_file(session: Session, *, file_id: str, user_id: str) -> File | None:
     """The user's own file of that id; another user's is not found, nor one that was removed."""
     return session.scalar(_own(file_id, user_id)) if is_id(file_id) else None
+
+
+def list_files(session: Session, *, user_id: str, limit: int, cursor: str | None) -> Page[File]:
+    """The user's own files that were not removed."""
+    query = select(File).where(File.user_id == user_id, File.removed_at.is_(None))
+    return read_page(session, query, File, limit=limit, cursor=cursor)
 
 
 def find_file_to_use(session: Session, *, file_id: str, user_id: str) -> File | None:

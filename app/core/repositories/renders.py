@@ -1,10 +1,12 @@
 """Renders as users see them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy import and_, case, func, or_, select, true
 from sqlalchemy.orm import Session, joinedload
 
+from app.core.repositories.pages import Page, read_page
 from app.core.secrets import is_id
 from app.core.statuses import RenderStatus
 from app.core.tables import Render, Segment, User
@@ -30,30 +32,36 @@ def find_render(session: Session, *, render_id: str, user_id: str) -> Render | N
     return session.scalar(query)
 
 
-def queue_position(session: Session, *, render: Render) -> int:
-    """The place of a queued render in the order in which queued ones are prepared; 1 is next.
+def list_renders(
+    session: Session,
+    *,
+    user_id: str,
+    limit: int,
+    cursor: str | None = None,
+    status: RenderStatus | None = None,
+    engine: str | None = None,
+) -> Page[Render]:
+    """The user's own renders, with their files."""
+    query = select(Render).options(joinedload(Render.file)).where(Render.user_id == user_id)
+    if status is not None:
+        query = query.where(Render.status == status)
+    if engine is not None:
+        query = query.where(Render.engine == engine)
+    return read_page(session, query, Render, limit=limit, cursor=cursor)
+
+
+def queue_positions(session: Session, *, user_id: str, render_ids: Collection[str]) -> dict[str, int]:
+    """The place of each of the user's queued renders in the order in which queued ones are prepared; 1 is next.
 
     Users take turns: before a user's third render come up to two of everybody, and one of those whose turn is earlier.
-    It grows only when somebody else's turn comes first, or a render of the same user has a higher priority.
+    A place grows only when somebody else's turn comes first, or a render of the same user has a higher priority.
     """
-    before = or_(
-        Render.priority > render.priority,
-        and_(
-            Render.priority == render.priority,
-            or_(
-                Render.created_at < render.created_at,
-                and_(Render.created_at == render.created_at, Render.id < render.id),
-            ),
-        ),
-    )
     is_queued = Render.status == RenderStatus.QUEUED
-    own = select(func.count()).where(Render.user_id == render.user_id, is_queued, before)
-    rounds = session.scalar(own) or 0
-    turn = select(User.prepared_at).where(User.id == render.user_id).scalar_subquery()
-    is_earlier = or_(
-        and_(User.prepared_at.is_(None), or_(turn.is_not(None), User.id < render.user_id)),
-        User.prepared_at < turn,
-        and_(User.prepared_at == turn, User.id < render.user_id),
+    in_turn = func.row_number().over(order_by=(Render.priority.desc(), Render.created_at, Render.id))
+    own = (
+        select(Render.id, (in_turn - 1).label("before"))
+        .where(Render.user_id == user_id, is_queued)
+        .subquery()
     )
     queued = (
         select(Render.user_id, func.count().label("count"))
@@ -61,16 +69,34 @@ def queue_position(session: Session, *, render: Render) -> int:
         .group_by(Render.user_id)
         .subquery()
     )
-    ahead = case((queued.c.count < rounds, queued.c.count), else_=rounds) + case(
-        (and_(queued.c.count > rounds, User.id != render.user_id, is_earlier), 1), else_=0
+    turn = select(User.prepared_at).where(User.id == user_id).scalar_subquery()
+    is_earlier = or_(
+        and_(User.prepared_at.is_(None), or_(turn.is_not(None), User.id < user_id)),
+        User.prepared_at < turn,
+        and_(User.prepared_at == turn, User.id < user_id),
     )
-    query = select(func.sum(ahead)).select_from(queued).join(User, User.id == queued.c.user_id)
-    return 1 + int(session.scalar(query) or 0)
+    ahead = case((queued.c.count < own.c.before, queued.c.count), else_=own.c.before) + case(
+        (and_(queued.c.count > own.c.before, User.id != user_id, is_earlier), 1), else_=0
+    )
+    query = (
+        select(own.c.id, 1 + func.sum(ahead))
+        .select_from(own)
+        .join(queued, true())
+        .join(User, User.id == queued.c.user_id)
+        .where(own.c.id.in_(render_ids))
+        .group_by(own.c.id)
+    )
+    return {render_id: int(place) for render_id, place in session.execute(query)}
 
 
-def frames_done(session: Session, *, render_id: str) -> FramesDone:
-    query = select(
-        func.coalesce(func.sum(Segment.frames_done), 0), func.coalesce(func.sum(Segment.frames), 0)
-    ).where(Segment.render_id == render_id)
-    done, total = session.execute(query).one()
-    return FramesDone(done=int(done), total=int(total))
+def frames_done(session: Session, *, render_ids: Collection[str]) -> dict[str, FramesDone]:
+    """Of those of the renders that have segments."""
+    query = (
+        select(Segment.render_id, func.sum(Segment.frames_done), func.sum(Segment.frames))
+        .where(Segment.render_id.in_(render_ids))
+        .group_by(Segment.render_id)
+    )
+    return {
+        render_id: FramesDone(done=int(done), total=int(total))
+        for render_id, done, total in session.execute(query)
+    }

@@ -119,20 +119,23 @@ def unused_files(session: Session, *, unused_for: float, limit: int, but: Ids = 
 
 
 def give_up_file(session: Session, file_id: str, *, unused_for: float) -> bool:
-    """Give the file to nobody any more. False when it was used meanwhile, also by a render that is just submitted.
+    """Give the file to nobody any more. False when it was used meanwhile, also by a render that is just submitted."""
+    return _give_up_file(session, file_id, _unused(unused_for))
 
-    Whoever submits a render holds the file's row (`files.find_file_to_use`). So the row is locked here first, and only
-    the next statement, which sees everything that was committed until then, looks at the renders.
+
+def withdraw_file(session: Session, file_id: str) -> bool:
+    """As `give_up_file`, of a file however new. False when a render that has not ended needs it."""
+    needed = exists().where(Render.file_id == File.id, Render.status.not_in(FINAL))
+    return _give_up_file(session, file_id, ~needed)
+
+
+def _give_up_file(session: Session, file_id: str, condition: ColumnElement[bool]) -> bool:
+    """Whoever submits a render holds the file's row (`files.find_file_to_use`). So the row is locked here first, and
+    only the next statement, which sees everything that was committed until then, looks at the renders.
     """
     session.execute(select(File.id).where(File.id == file_id).with_for_update())
-    return bool(
-        _update(
-            session,
-            update(File)
-            .where(File.id == file_id, File.removed_at.is_(None), _unused(unused_for))
-            .values(removed_at=database_now()),
-        )
-    )
+    given_up = update(File).where(File.id == file_id, File.removed_at.is_(None), condition)
+    return bool(_update(session, given_up.values(removed_at=database_now())))
 
 
 def due_files(session: Session, *, given_up_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:

@@ -1,16 +1,17 @@
 """Renders as clients make and see them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 
 from sqlalchemy.orm import Session
 
-from app.core.errors import InvalidRequest, NotFound
+from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.media.limits import MediaLimits, check_output, output_frame_count
 from app.core.media.rates import Retime
-from app.core.repositories import renders
+from app.core.repositories import files, renders
 from app.core.secrets import new_id
 from app.core.statuses import RenderStatus
 from app.core.tables import File, Render
@@ -68,10 +69,11 @@ def create_render(
     priority: int = 0,
     retime: Retime = Retime.NEAREST,
     measures_quality: bool = False,
+    retry_of: str | None = None,
 ) -> Render:
     """A queued render of the file. Raises LimitExceeded when its output would be over a limit.
 
-    `request_id` is that of the request that asks for it.
+    `request_id` is that of the request that asks for it, `retry_of` the failed render that it is to stand in for.
     """
     check_output(file, scale=engine.scale, target_fps=target_fps, limits=limits)
     width, height = file.width * engine.scale, file.height * engine.scale
@@ -100,6 +102,7 @@ def create_render(
         priority=priority,
         retime=retime,
         measures_quality=measures_quality,
+        retry_of=retry_of,
     )
     session.add(render)
     session.flush()
@@ -108,15 +111,81 @@ def create_render(
 
 def view_render(session: Session, render: Render) -> RenderView:
     """The render with its place in the queue (while queued) and its progress from 0 to 1."""
-    if render.status is RenderStatus.QUEUED:
-        return RenderView(
-            render=render, queue_position=renders.queue_position(session, render=render), progress=0.0
+    return view_renders(session, [render])[0]
+
+
+def view_renders(session: Session, rows: Sequence[Render]) -> list[RenderView]:
+    """As `view_render`, of one user's renders, for the price of one."""
+    queued = [row.id for row in rows if row.status is RenderStatus.QUEUED]
+    places = renders.queue_positions(session, user_id=rows[0].user_id, render_ids=queued) if queued else {}
+    counted = [row.id for row in rows if row.status not in (RenderStatus.QUEUED, RenderStatus.COMPLETED)]
+    frames = renders.frames_done(session, render_ids=counted) if counted else {}
+
+    def progress(row: Render) -> float:
+        if row.status is RenderStatus.COMPLETED:
+            return 1.0
+        done = frames.get(row.id)
+        return done.done / done.total if done and done.total else 0.0
+
+    return [
+        RenderView(
+            render=row,
+            # It may have been claimed between the two statements.
+            queue_position=places.get(row.id, 1) if row.status is RenderStatus.QUEUED else None,
+            progress=progress(row),
         )
-    if render.status is RenderStatus.COMPLETED:
-        return RenderView(render=render, queue_position=None, progress=1.0)
-    frames = renders.frames_done(session, render_id=render.id)
-    progress = frames.done / frames.total if frames.total else 0.0
-    return RenderView(render=render, queue_position=None, progress=progress)
+        for row in rows
+    ]
+
+
+def list_renders(
+    session: Session,
+    *,
+    user_id: str,
+    limit: int,
+    cursor: str | None,
+    status: RenderStatus | None,
+    engine: Engine | None,
+) -> tuple[list[RenderView], str | None]:
+    """A page of the user's renders, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    page = renders.list_renders(
+        session,
+        user_id=user_id,
+        limit=limit,
+        cursor=cursor,
+        status=status,
+        engine=None if engine is None else engine.id,
+    )
+    return view_renders(session, page.rows) if page.rows else [], page.cursor
+
+
+def retry_render(
+    session: Session, *, render_id: str, user_id: str, limits: MediaLimits, request_id: str | None
+) -> RenderView:
+    """A new render that asks for what a failed one did.
+
+    Raises NotFound for an unknown render and another user's, Conflict for one that has not failed or whose file is
+    gone, LimitExceeded when limits have become tighter.
+    """
+    failed = find_render(session, render_id=render_id, user_id=user_id).render
+    if failed.status is not RenderStatus.FAILED:
+        raise Conflict("Only a render that failed can be tried again.")
+    file = files.find_file_to_use(session, file_id=failed.file_id, user_id=user_id)
+    if file is None:
+        raise Conflict("The uploaded file is gone: upload it again.")
+    render = create_render(
+        session,
+        file=file,
+        engine=find_engine(failed.engine),
+        target_fps=failed.target_fps,
+        limits=limits,
+        request_id=request_id,
+        priority=failed.priority,
+        retime=Retime(failed.retime),
+        measures_quality=failed.measures_quality,
+        retry_of=failed.id,
+    )
+    return view_render(session, render)
 
 
 def find_render(session: Session, *, render_id: str, user_id: str) -> RenderView:

@@ -1,6 +1,6 @@
 """A spooled upload becomes a file: looked at under limits, stored, and written down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +9,11 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from app.core.database import Database
-from app.core.errors import InvalidRequest, NotFound
+from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.media.ffmpeg import MediaGate
 from app.core.media.limits import MediaLimits
 from app.core.media.probe import MediaInfo, probe_video
-from app.core.repositories import files
+from app.core.repositories import files, retention
 from app.core.secrets import new_id
 from app.core.storage.contract import Storage
 from app.core.storage.keys import input_key
@@ -96,6 +96,29 @@ def store_upload(
 def find_file(session: Session, *, file_id: str, user_id: str) -> File:
     """Raises NotFound for an unknown file, another user's, and one that was removed."""
     return _found(files.find_file(session, file_id=file_id, user_id=user_id))
+
+
+def list_files(
+    session: Session, *, user_id: str, limit: int, cursor: str | None
+) -> tuple[Sequence[File], str | None]:
+    """A page of the user's files, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    page = files.list_files(session, user_id=user_id, limit=limit, cursor=cursor)
+    return page.rows, page.cursor
+
+
+def delete_file(database: Database, storage: Storage, *, file_id: str, user_id: str) -> None:
+    """Remove the user's file: first nobody is given it any more, then its bytes go. Its renders keep their results.
+
+    A crash in between leaves the bytes to the clean-up. Raises NotFound for an unknown file and another user's,
+    Conflict while a render needs it, StorageError when the bytes cannot be removed.
+    """
+    with database.write() as session:
+        file = find_file(session, file_id=file_id, user_id=user_id)
+        if not retention.withdraw_file(session, file.id):
+            raise Conflict("A render that has not ended needs this file: wait for it, or cancel it.")
+    storage.delete(file.storage_key)
+    with database.write() as session:
+        retention.note_file_erased(session, file.id)
 
 
 def find_file_to_use(session: Session, *, file_id: str, user_id: str) -> File:

@@ -200,8 +200,8 @@ def test_positions_are_the_order_in_which_renders_are_prepared(database: Databas
 
     def positions() -> dict[str, int]:
         with database.read() as session:
-            rows = session.scalars(select(Render).where(Render.id.in_(queued), Render.status == "queued"))
-            return {row.id: renders.queue_position(session, render=row) for row in rows}
+            places = [renders.queue_positions(session, user_id=user, render_ids=queued) for user in users]
+            return {render: place for own in places for render, place in own.items()}
 
     assert len(users) == 3
     expected = positions()
@@ -280,8 +280,9 @@ def test_positions_foretell_the_order_of_claims_whoever_submits_what(
 
     def positions() -> dict[str, int]:
         with database.read() as session:
-            rows = session.scalars(select(Render).where(Render.status == "queued"))
-            return {row.id: renders.queue_position(session, render=row) for row in rows}
+            queued = session.scalars(select(Render.id).where(Render.status == "queued")).all()
+            places = [renders.queue_positions(session, user_id=user, render_ids=queued) for user in ids]
+            return {render: place for own in places for render, place in own.items()}
 
     before: dict[str, int] = {}
     for step in steps:

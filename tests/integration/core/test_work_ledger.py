@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy.orm import Session
 
 from app.core.database import Database
 from app.core.errors import LeaseLost, PermanentError, TransientError
@@ -49,6 +50,12 @@ def facts() -> VideoFacts:
     return VideoFacts(
         width=256, height=192, frame_rate=Fraction(30000, 1001), duration_seconds=Fraction(2), frames=60
     )
+
+
+def place_of(session: Session, *rows: Render) -> list[int]:
+    ids = [row.id for row in rows]
+    places = renders.queue_positions(session, user_id=rows[0].user_id, render_ids=ids)
+    return [places[row_id] for row_id in ids]
 
 
 def test_a_render_passes_through_its_statuses_to_completion(
@@ -97,7 +104,7 @@ def test_queued_means_waiting(
     assert claimed(ledger).kind is WorkKind.UPSCALE
     assert status_of(database, second) is RenderStatus.QUEUED
     with database.read() as session:
-        assert renders.queue_position(session, render=second) == 1
+        assert place_of(session, second) == [1]
     assert claimed(ledger).kind is WorkKind.UPSCALE  # the last waiting segment of the first
     claim = claimed(ledger)
     assert (claim.kind, claim.render_id) == (WorkKind.PREPARE, second.id)
@@ -109,7 +116,7 @@ def test_queue_positions_count_from_one_in_order_of_arrival(
 ) -> None:
     added = [add_render() for _ in range(3)]
     with database.read() as session:
-        assert [renders.queue_position(session, render=render) for render in added] == [1, 2, 3]
+        assert place_of(session, *added) == [1, 2, 3]
 
 
 def test_many_workers_never_hold_the_same_work(
