@@ -109,6 +109,18 @@ class ApiKey(Table):
     user: Mapped[User] = relationship()
 
 
+class IdempotencyKey(Table):
+    """A key that a user gave a request which made something; `fingerprint` tells what was asked for."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    made_id: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class File(Table):
     """An uploaded video. Sizes are as displayed, after rotation.
 

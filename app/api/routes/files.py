@@ -3,9 +3,11 @@
 from fractions import Fraction
 
 from fastapi import APIRouter, Request, Response, status
+from sqlalchemy.orm import Session
 
 from app.api.dependencies import PageDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
+from app.api.idempotency import IdempotencyDependency, make_once, once_of
 from app.api.intake import accept_upload
 from app.api.multipart import FILE_FIELD
 from app.api.request_documentation import FILE_REQUEST
@@ -15,26 +17,49 @@ from app.api.views import file_body, file_of
 from app.core.errors import InvalidRequest
 from app.core.media.rates import MIN_FPS
 from app.core.services import uploads
+from app.core.services.idempotency import remember
+from app.core.tables import File
 from models.catalog import ENGINES
 
 router = APIRouter()
 
 
-@router.post("/v1/files", responses=documented(400, 401, 413, 415, 429, 503), openapi_extra=FILE_REQUEST)
-async def upload_file(request: Request, user: UserDependency, resources: ResourcesDependency) -> FileBody:
+@router.post("/v1/files", responses=documented(400, 401, 409, 413, 415, 429, 503), openapi_extra=FILE_REQUEST)
+async def upload_file(
+    request: Request,
+    response: Response,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    key: IdempotencyDependency,
+) -> FileBody:
     """Upload a video."""
     async with received_form(request, resources=resources, text_fields=frozenset()) as form:
         if form.upload is None:
             raise InvalidRequest(f"`{FILE_FIELD}` is required, as a part of a multipart/form-data body.")
-        return await accept_upload(
-            form.upload,
-            user=user,
-            resources=resources,
-            # What the least demanding render of it would be: a file that has none is refused here and now.
-            scale=min(engine.scale for engine in ENGINES.values()),
-            target_fps=Fraction(MIN_FPS),
-            then=lambda _session, file: file_body(file),
+        upload, once = form.upload, once_of(key, request, user, form)
+
+        def written_down(session: Session, file: File) -> FileBody:
+            remember(session, once, made_id=file.id)
+            return file_body(file)
+
+        body, _is_new = await make_once(
+            once,
+            response,
+            resources,
+            make=lambda: accept_upload(
+                upload,
+                user=user,
+                resources=resources,
+                # What the least demanding render of it would be: a file that has none is refused here and now.
+                scale=min(engine.scale for engine in ENGINES.values()),
+                target_fps=Fraction(MIN_FPS),
+                then=written_down,
+            ),
+            show=lambda session, made_id: file_body(
+                uploads.find_file(session, file_id=made_id, user_id=user.id)
+            ),
         )
+        return body
 
 
 @router.get("/v1/files", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))

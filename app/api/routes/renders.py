@@ -9,10 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
+from app.api.idempotency import IdempotencyDependency, make_once, once_of
 from app.api.intake import announce_work
 from app.api.schemas import RenderBody, RendersBody
 from app.api.views import render_body, view_of
 from app.core.services import cancellation, renders
+from app.core.services.idempotency import remember
+from app.core.services.renders import RenderView
 from app.core.statuses import RenderStatus
 
 router = APIRouter()
@@ -83,10 +86,12 @@ async def retry_render(
     user: UserDependency,
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
+    key: IdempotencyDependency,
 ) -> RenderBody:
     """Ask again for what a failed render of yours was asked for: a new render, which names it in `retryOf`."""
+    once = once_of(key, request, user)
 
-    def retry() -> RenderBody:
+    def retry() -> RenderView:
         with resources.database.write() as session:
             view = renders.retry_render(
                 session,
@@ -95,15 +100,22 @@ async def retry_render(
                 limits=resources.limits,
                 request_id=request.state.request_id,
             )
-        return render_body(view, resources=resources, base_url=base_url)
+            remember(session, once, made_id=view.render.id)
+            return view
 
-    body = await to_thread.run_sync(retry)
-    log.info(
-        "render_created", render_id=body.render.id, file_id=body.render.file_id, engine=body.render.engine
+    view, is_new = await make_once(
+        once,
+        response,
+        resources,
+        make=lambda: to_thread.run_sync(retry),
+        show=lambda session, made_id: renders.find_render(session, render_id=made_id, user_id=user.id),
     )
-    await announce_work(resources)
-    response.headers["Location"] = f"{base_url}/v1/renders/{body.render.id}"
-    return body
+    render = view.render
+    if is_new:
+        log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
+        await announce_work(resources)
+    response.headers["Location"] = f"{base_url}/v1/renders/{render.id}"
+    return await to_thread.run_sync(lambda: render_body(view, resources=resources, base_url=base_url))
 
 
 @router.delete(

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.api.dependencies import CurrentUser, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
+from app.api.idempotency import IdempotencyDependency, make_once, once_of
 from app.api.intake import accept_upload, announce_work
 from app.api.multipart import FILE_FIELD, ReceivedForm
 from app.api.request_documentation import UPSCALE_REQUEST
@@ -21,10 +22,12 @@ from app.api.uploads import received_form
 from app.api.views import render_body
 from app.core.errors import InvalidRequest
 from app.core.media.rates import Retime, parse_retime, parse_target_fps
+from app.core.services.idempotency import Once, remember
 from app.core.services.renders import (
     RenderView,
     create_render,
     find_engine,
+    find_render,
     parse_measures_quality,
     parse_priority,
     view_render,
@@ -63,7 +66,7 @@ class UpscaleRequest:
 @router.post(
     "/v1/upscale",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 404, 413, 415, 429, 503),
+    responses=documented(400, 401, 404, 409, 413, 415, 429, 503),
     openapi_extra=UPSCALE_REQUEST,
 )
 async def upscale(
@@ -72,22 +75,37 @@ async def upscale(
     user: UserDependency,
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
+    key: IdempotencyDependency,
 ) -> RenderBody:
     """Upscale a video four times. Send `file`, or `file_id` of a file that was uploaded before."""
     async with received_form(request, resources=resources, text_fields=TEXT_FIELDS) as form:
-        view = await _create(form, user=user, resources=resources, request_id=request.state.request_id)
+        asked, once = understand(form), once_of(key, request, user, form)
+        view, is_new = await make_once(
+            once,
+            response,
+            resources,
+            make=lambda: _create(
+                form, asked, once, user=user, resources=resources, request_id=request.state.request_id
+            ),
+            show=lambda session, made_id: find_render(session, render_id=made_id, user_id=user.id),
+        )
     render = view.render
-    log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
-    await announce_work(resources)
+    if is_new:
+        log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
+        await announce_work(resources)
     response.headers["Location"] = f"{base_url}/v1/renders/{render.id}"
     return await to_thread.run_sync(lambda: render_body(view, resources=resources, base_url=base_url))
 
 
 async def _create(
-    form: ReceivedForm, *, user: CurrentUser, resources: Resources, request_id: str
+    form: ReceivedForm,
+    asked: UpscaleRequest,
+    once: Once | None,
+    *,
+    user: CurrentUser,
+    resources: Resources,
+    request_id: str,
 ) -> RenderView:
-    asked = understand(form)
-
     def add_render(session: Session, file: File) -> RenderView:
         render = create_render(
             session,
@@ -100,6 +118,7 @@ async def _create(
             retime=asked.retime,
             measures_quality=asked.measures_quality,
         )
+        remember(session, once, made_id=render.id)
         return view_render(session, render)
 
     def add_render_of_file(file_id: str) -> RenderView:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core.database import database_now
 from app.core.statuses import RenderStatus
-from app.core.tables import File, Render, Segment
+from app.core.tables import File, IdempotencyKey, Render, Segment
 
 FINAL = tuple(status for status in RenderStatus if status.is_final)
 
@@ -151,6 +151,14 @@ def due_files(session: Session, *, given_up_for: float, limit: int, but: Ids = (
 
 def note_file_erased(session: Session, file_id: str) -> None:
     _update(session, update(File).where(File.id == file_id).values(erased_at=database_now()))
+
+
+def forget_requests(session: Session, *, made_for: float) -> None:
+    """Idempotency keys of requests that were made that long ago."""
+    _update(
+        session,
+        delete(IdempotencyKey).where(IdempotencyKey.created_at < database_now(plus_seconds=-made_for)),
+    )
 
 
 def known_files(session: Session, ids: Iterable[str]) -> set[str]:

@@ -24,6 +24,9 @@ SETTLING_SECONDS = 300.0
 # Between the moment a row is read and the one its URLs are signed.
 SIGNING_SECONDS = 300.0
 
+# Clients that try again after a failure of theirs do so within days.
+REQUESTS_REMEMBERED_SECONDS = 7 * 86_400.0
+
 BATCH = 100
 # One transaction's worth, of the tens of thousands that a long video has.
 SEGMENT_ROWS = 1000
@@ -98,6 +101,7 @@ class CleanUp:
         rules, removed = self._rules, Removed()
         with self._database.write() as session:
             retention.note_ends(session)
+            retention.forget_requests(session, made_for=REQUESTS_REMEMBERED_SECONDS)
         if rules.keep_results is not None:
             removed.results_withdrawn = self._withdraw_results(rules.keep_results)
         if rules.keep_files is not None:
