@@ -46,7 +46,13 @@ class Settings(BaseSettings):
     REGEN_SECRETS_DIR names, else in `/run/secrets`, where containers find their secrets. The variable wins.
     """
 
-    model_config = SettingsConfigDict(env_prefix="REGEN_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="REGEN_",
+        # Set to nothing is not set: compose files and shells leave such variables behind.
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
 
     # Places
     data_dir: Path = Field(
