@@ -23,6 +23,11 @@ def _double(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
+def _convolve(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """In the dtype of the convolution's own parameters."""
+    return convolution(x.to(convolution.weight.dtype))
+
+
 class ResidualDenseBlock(nn.Module):
     """Five 3x3 convolutions, each of which sees the block's input and every output before it.
 
@@ -77,9 +82,9 @@ class RRDBNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W -> N x 3 x 4H x 4W, in the dtype of `x`."""
-        shallow = self.conv_first(x.to(self.conv_first.weight.dtype))
-        features = shallow + self.conv_body(self.body(shallow))
-        features = _activate(self.conv_up1(_double(features)))
-        features = _activate(self.conv_up2(_double(features)))
-        features = _activate(self.conv_hr(features))
-        return self.conv_last(features).to(x.dtype)
+        shallow = _convolve(self.conv_first, x)
+        features = shallow + _convolve(self.conv_body, self.body(shallow))
+        features = _activate(_convolve(self.conv_up1, _double(features)))
+        features = _activate(_convolve(self.conv_up2, _double(features)))
+        features = _activate(_convolve(self.conv_hr, features))
+        return _convolve(self.conv_last, features).to(x.dtype)

@@ -1,14 +1,18 @@
 """On which device, and in which number formats, a network runs.
 
 What each precision means:
-    fp32    everything in 32-bit floats (on CUDA without TF32).
+    fp32    everything in 32-bit floats.
     fp16    all layers in 16-bit floats; the sum with the enlarged input (regen-4x-lite) in 32 bits; GPUs
             only
     bf16    regen-4x-lite: all layers but the first convolution in bfloat16, the sum with the enlarged input
-            in 32 bits. regen-4x: all layers; that costs visible accuracy and is never chosen unasked.
+            in 32 bits. regen-4x: all layers but the first and the last convolution, and every residual sum;
+            less exact than mixed, and never chosen unasked.
     mixed   bfloat16 inside only. regen-4x: in the dense blocks' convolutions; the first, last and upsampling
             convolutions and every residual sum in 32 bits. regen-4x-lite: as bf16, and
             the last convolution in 32 bits.
+
+The 8 significant bits of bfloat16 hold no 10-bit picture: none of them lets it touch what goes into a network,
+nor what is added to the enlarged input or comes out in its place. 32 bits are 32 bits, on CUDA too (no TF32).
 """
 
 import copy
@@ -121,10 +125,13 @@ def _cast_to_bf16(network: nn.Module, *, everything: bool) -> None:
         # The first convolution and its PReLU stay; without `everything` the last convolution too.
         for layer in layers[2:] if everything else layers[2:-1]:
             layer.to(torch.bfloat16)
-    elif isinstance(network, RRDBNet) and not everything:
+    elif isinstance(network, RRDBNet):
         for module in network.modules():
             if isinstance(module, ResidualDenseBlock):
                 module.to(torch.bfloat16)
+        if everything:
+            for convolution in (network.conv_body, network.conv_up1, network.conv_up2, network.conv_hr):
+                convolution.to(torch.bfloat16)
     else:
         network.to(torch.bfloat16)
 

@@ -59,6 +59,17 @@ def test_a_cpu_short_of_memory_gets_smaller_tiles():
     assert small.tile_pixels < large.tile_pixels
 
 
+def test_what_keeps_its_widest_tensor_in_32_bits_gets_no_larger_tiles():
+    def tile_pixels(engine, precision):
+        workload = plan(width=4096, height=2304, engine=engine, gib=8, precision=precision)
+        return workload.tile_pixels
+
+    assert (
+        tile_pixels("regen-4x", "bf16") == tile_pixels("regen-4x", "mixed") == tile_pixels("regen-4x", "fp32")
+    )
+    assert tile_pixels("regen-4x", "fp16") > tile_pixels("regen-4x", "fp32")
+
+
 def test_a_gpu_takes_many_small_frames_or_one_large():
     assert plan(width=240, height=136).batch_size == 16
     assert plan(width=640, height=360).batch_size == 4

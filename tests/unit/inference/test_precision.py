@@ -110,6 +110,13 @@ def test_mixed_keeps_everything_outside_the_dense_blocks_in_fp32(weights_directo
     assert set(convolution_dtypes(network).values()) == {torch.float32}  # the original is untouched
 
 
+def test_bf16_keeps_what_goes_in_and_what_comes_out_of_regen_4x_in_fp32(weights_directory):
+    network = load_network("regen-4x", weights_directory=weights_directory)
+    dtypes = convolution_dtypes(place_network(network, device=CPU, precision="bf16"))
+    assert dtypes.pop("conv_first") == dtypes.pop("conv_last") == torch.float32
+    assert set(dtypes.values()) == {torch.bfloat16}
+
+
 def test_bf16_lite_keeps_the_first_convolution_and_the_sum_in_fp32(weights_directory):
     network = load_network("regen-4x-lite", weights_directory=weights_directory)
     dtypes = convolution_dtypes(place_network(network, device=CPU, precision="bf16"))
