@@ -1,7 +1,7 @@
-"""A whole render on this machine, without server, database or queue: plan, every segment, finish."""
+"""A whole render on this machine, without server, database or queue: plan, every segment, finish, measurement."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,12 +14,16 @@ from worker.pipeline import FrameUpscaler, run_segment
 from worker.video.encoder import Quality
 from worker.video.muxer import FinishedVideo, finish_render
 from worker.video.plan import RenderPlan
+from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
 from worker.video.segmenter import plan_render
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """What is asked for. `target_fps` None: the input's own frames. For the rest see `plan_render`."""
+    """What is asked for. `target_fps` None: the input's own frames. For the rest see `plan_render`.
+
+    `measures_quality`: whether the output is to be compared with the input (`quality` is the encoder's).
+    """
 
     scale: int
     target_fps: Fraction | None
@@ -28,6 +32,15 @@ class RenderOptions:
     segment_seconds: Fraction
     segment_max_output_pixels: int
     stall_seconds: float
+    measures_quality: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRender:
+    """What came out. `quality` None: it was not to be measured, or could not be, which a warning tells."""
+
+    video: FinishedVideo
+    quality: MeasuredQuality | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +63,7 @@ def upscale_file(
     on_progress: Callable[[LocalProgress], None],
     thumbnail: Path | None = None,
     cancelled: Callable[[], bool] = lambda: False,
-) -> FinishedVideo:
+) -> LocalRender:
     """Upscale `source` to the MP4 file `destination`, which appears complete or not at all.
 
     Segments lie in a private directory under `work_directory` meanwhile. `make_upscaler` is called once the frame
@@ -95,7 +108,7 @@ def upscale_file(
             )
             done += segment.used_frames
             files.append(path)
-        return finish_render(
+        video = finish_render(
             gate=gate,
             source=source,
             segment_files=files,
@@ -105,3 +118,21 @@ def upscale_file(
             thumbnail=thumbnail or directory / "thumbnail.jpg",
             cancelled=cancelled,
         )
+    if not options.measures_quality:
+        return LocalRender(video=video, quality=None)
+    try:
+        quality = measure_if_possible(
+            gate,
+            source=source,
+            output=destination,
+            render=render,
+            segments=segments,
+            cancelled=cancelled,
+            stall_seconds=options.stall_seconds,
+        )
+    except LeaseLost:
+        destination.unlink(missing_ok=True)
+        raise
+    if quality is None:
+        video = replace(video, warnings=(*video.warnings, NOT_MEASURED))
+    return LocalRender(video=video, quality=quality)

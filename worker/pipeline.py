@@ -2,6 +2,10 @@
 
     decoder (ffmpeg) -> reader thread -> [queue] -> calling thread, upscaling -> [queue] -> writer thread -> encoder
 
+Where output frames lie between source frames, one more thread stands behind the reader and makes them:
+
+    reader thread -> [queue] -> retiming thread -> [queue] -> calling thread
+
 The calling thread starts both ffmpeg processes and outlives them. Queues are bounded, and source frames live in a fixed
 set of buffers, so memory does not grow with the segment. The first error of any thread stops all of them, and is the
 one that is raised. It knows no database and no task queue.
@@ -28,16 +32,19 @@ from worker.video.decoder import (
 from worker.video.encoder import Quality, encoding_stream, explain_encoder_failure
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import compare, gate_for_output, read_back
+from worker.video.retime import FramePair, Retimer
 from worker.video.watch import Abandoned, Handover, Watch, Worker
 
 log = structlog.get_logger(__name__)
 
 Frame: TypeAlias = NDArray[np.uint8]
-# A frame and how many output frames show it.
+# A frame of the source's size and how many output frames show it; then the same enlarged.
 RepeatedFrame: TypeAlias = tuple[Frame, int]
 
 # Batches of source frames that are decoded ahead of the one being upscaled.
 BATCHES_AHEAD = 2
+# For retiming: the two source frames that output frames lie between, the one after, and the one being decoded.
+FRAMES_TO_RETIME = 4
 
 
 class FrameUpscaler(Protocol):
@@ -71,8 +78,8 @@ def run_segment(
 ) -> None:
     """Make one segment of the output.
 
-    `destination` appears complete and checked, or not at all. `on_frame` gets the number of source frames upscaled so
-    far, in this thread. `cancelled` is asked several times a second, in another thread; `on_stall`: see Watch.
+    `destination` appears complete and checked, or not at all. `on_frame` gets the number of frames upscaled so far, in
+    this thread. `cancelled` is asked several times a second, in another thread; `on_stall`: see Watch.
 
     Raises PermanentError when the input's frames cannot be read as planned, PipelineStalled when no frame moved for
     `stall_seconds` and the longest batch, LeaseLost when `cancelled` said so, ConfigurationError when ffmpeg lacks the
@@ -162,7 +169,12 @@ class _SegmentRun:
         self._free: Handover[Frame] = Handover(watch)
         for _ in range((BATCHES_AHEAD + 1) * batch_size):
             self._free.put(np.empty(render.source.frame_bytes, np.uint8))
-        # Source frames are bounded by their buffers. None ends each queue.
+        self._unused: Handover[Frame] = Handover(watch)
+        if segment.between:
+            for _ in range(FRAMES_TO_RETIME):
+                self._unused.put(np.empty(render.source.frame_bytes, np.uint8))
+        # Frames of the source's size are bounded by their buffers. None ends each queue.
+        self._to_retime: Handover[RepeatedFrame] = Handover(watch)
         self._decoded: Handover[RepeatedFrame | None] = Handover(watch)
         self._upscaled: Handover[RepeatedFrame | None] = Handover(watch, maxsize=batch_size + 1)
 
@@ -177,10 +189,16 @@ class _SegmentRun:
         ):
             watch.own(encoder)
             watch.own(decoder)
-            threads = [
-                Worker(watch, lambda: self._read(decoder, verify=verify), name="segment-reader"),
-                Worker(watch, lambda: self._write(encoder), name="segment-writer"),
-            ]
+            threads = [Worker(watch, lambda: self._write(encoder), name="segment-writer")]
+            if segment.between:
+                threads += [
+                    Worker(watch, lambda: self._read_all(decoder, verify=verify), name="segment-reader"),
+                    Worker(watch, self._retime, name="segment-retimer"),
+                ]
+            else:
+                threads.append(
+                    Worker(watch, lambda: self._read(decoder, verify=verify), name="segment-reader")
+                )
             for thread in threads:
                 thread.start()
             try:
@@ -205,6 +223,40 @@ class _SegmentRun:
                 self._free.put(buffer)
         reader.finish()
         self._decoded.put(None)
+
+    def _read_all(self, decoder: FfmpegProcess, *, verify: bool) -> None:
+        """Hand over every frame, shown or not."""
+        reader = FrameReader(decoder, self._segment, verify=verify)
+        for _ in range(self._segment.source_frames):
+            buffer = self._unused.get()
+            self._to_retime.put((buffer, reader.read_into(buffer)))
+            self._watch.progress()
+        reader.finish()
+
+    def _retime(self) -> None:
+        """Each source frame as often as it is shown, and after it what lies between it and the next."""
+        retimer = Retimer(self._render.retime, self._render.source)
+        before: Frame | None = None
+        places: tuple[int, ...] = ()
+        for following in self._segment.between:
+            after, repeats = self._to_retime.get()
+            if before is not None:
+                if places:
+                    self._fill(retimer.pair(before, after), places)
+                self._unused.put(before)
+            if repeats:
+                buffer = self._free.get()
+                buffer[:] = after
+                self._decoded.put((buffer, repeats))
+            before, places = after, following
+        self._decoded.put(None)
+
+    def _fill(self, pair: FramePair, places: Sequence[int]) -> None:
+        for place in places:
+            buffer = self._free.get()
+            pair.frame_at(place, buffer)
+            self._watch.progress()
+            self._decoded.put((buffer, 1))
 
     def _upscale(self) -> None:
         done = 0

@@ -9,7 +9,7 @@ to be repeated may have arrived the first time; the ledger knows.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -39,10 +39,11 @@ from worker.drain import Drain, Pace
 from worker.heartbeat import Heartbeat
 from worker.metrics import SegmentMeter
 from worker.networks import Networks
-from worker.outages import Patience, is_disk_full
+from worker.outages import Patience, is_disk_full, is_outage
 from worker.pipeline import run_segment
 from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
 from worker.video.segmenter import plan_render
 from worker.workspace import Workspace
 
@@ -157,10 +158,11 @@ class Steps:
                 return self._tell(lambda: self.ledger.segment_done(claim, storage_key=key))
 
     def finish(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
-        """Join the segments, add the sound, make the thumbnail. Units: none."""
+        """Join the segments, add the sound, make the thumbnail; measure the quality if asked to. Units: none."""
         job = self._tell(lambda: self.ledger.render_job(claim))
         segment_jobs = self._tell(lambda: self.ledger.segment_jobs(claim))
         render = _plan_of(job)
+        segments = [SegmentPlan.from_json(segment_job.plan) for segment_job in segment_jobs]
         source = self._input(job, cancelled)
         video_key = output_key(claim.render_id, attempt=claim.attempt)
         picture_key = thumbnail_key(claim.render_id, attempt=claim.attempt)
@@ -176,11 +178,16 @@ class Steps:
                 source=source,
                 segment_files=files,
                 render=render,
-                segments=[SegmentPlan.from_json(segment_job.plan) for segment_job in segment_jobs],
+                segments=segments,
                 destination=video,
                 thumbnail=picture,
                 cancelled=cancelled,
             )
+            warnings, quality = list(finished.warnings), None
+            if job.measures_quality:
+                quality = self._measured(source, video, render, segments, cancelled)
+                if quality is None:
+                    warnings.append(NOT_MEASURED)
             with self._removed_unless_told(video_key, picture_key):
                 self._put(video_key, video, content_type="video/mp4", cancelled=cancelled)
                 self._put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
@@ -191,12 +198,33 @@ class Steps:
                         thumbnail_key=picture_key,
                         output=_output_facts(render),
                         cost=_cost(render, ENGINES[job.engine]),
-                        warnings=finished.warnings,
+                        warnings=warnings,
+                        quality=None if quality is None else quality.as_json(),
                     )
                 )
         heartbeat.end()
         self._remove_segments(claim.render_id)
         return Counter()
+
+    def _measured(
+        self,
+        source: Path,
+        output: Path,
+        render: RenderPlan,
+        segments: Sequence[SegmentPlan],
+        cancelled: Cancelled,
+    ) -> MeasuredQuality | None:
+        return measure_if_possible(
+            self.gate,
+            source=source,
+            output=output,
+            render=render,
+            segments=segments,
+            cancelled=cancelled,
+            stall_seconds=self.settings.stall_seconds,
+            # Who stops a worker may have stopped its ffmpeg too.
+            is_fatal=lambda error: self.drain.requested or is_outage(error),
+        )
 
     def _tell(self, ask: Callable[[], Result]) -> Result:
         """Ask the ledger, or tell it. A lost lease is no reason to stop asking: the row decides, not the heartbeat."""

@@ -11,9 +11,8 @@ from app.core.media.probe import probe_video
 from app.core.media.rates import Retime
 from app.core.settings import Settings
 from models.catalog import ENGINES
-from worker.local import LocalProgress, RenderOptions, upscale_file
+from worker.local import LocalProgress, LocalRender, RenderOptions, upscale_file
 from worker.networks import Networks
-from worker.video.muxer import FinishedVideo
 
 
 def render_locally(
@@ -24,10 +23,11 @@ def render_locally(
     engine_id: str,
     target_fps: Fraction | None,
     retime: Retime,
+    measures_quality: bool,
     work_directory: Path,
     on_progress: Callable[[LocalProgress], None],
     cancelled: Callable[[], bool],
-) -> tuple[MediaInfo, FinishedVideo]:
+) -> tuple[MediaInfo, LocalRender]:
     """Upscale one file under the limits of the settings; what went in, and what came out.
 
     Raises errors of our tree alone, with sentences for the user.
@@ -38,7 +38,7 @@ def render_locally(
     info = probe_video(gate, source, limits=limits)
     check_output(info.video, scale=scale, target_fps=target_fps, limits=limits)
     networks = Networks(settings)
-    finished = upscale_file(
+    result = upscale_file(
         gate=gate,
         source=source,
         info=info,
@@ -51,6 +51,7 @@ def render_locally(
             segment_seconds=settings.segment_seconds,
             segment_max_output_pixels=settings.segment_max_output_pixels,
             stall_seconds=settings.stall_seconds,
+            measures_quality=measures_quality,
         ),
         make_upscaler=lambda plan: networks.upscaler(
             engine_id=engine_id, source=plan.source, target=plan.target
@@ -59,4 +60,4 @@ def render_locally(
         on_progress=on_progress,
         cancelled=cancelled,
     )
-    return info, finished
+    return info, result

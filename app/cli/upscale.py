@@ -29,7 +29,7 @@ from models.catalog import DEFAULT_ENGINE, ENGINES
 
 if TYPE_CHECKING:
     from app.core.media.info import VideoStream
-    from worker.video.muxer import FinishedVideo
+    from worker.local import LocalRender
 
 
 def _engine(value: str) -> str:
@@ -76,6 +76,9 @@ def upscale(
         str | None,
         typer.Option(help="auto, cpu, mps, cuda, cuda:1, ...; in place of REGEN_DEVICE.", show_default=False),
     ] = None,
+    measure_quality: Annotated[
+        bool, typer.Option("--measure-quality", help="Compare OUT with IN, and show how near it is.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace OUT if it exists.")] = False,
     data_dir: DataDirectory = None,
 ) -> None:
@@ -106,13 +109,14 @@ def upscale(
                 *columns, console=console, transient=True, disable=not console.is_terminal
             ) as progress:
                 task = progress.add_task("Upscaling", total=None)
-                info, finished = render_locally(
+                info, result = render_locally(
                     settings,
                     source=source.absolute(),
                     destination=unfinished.absolute(),
                     engine_id=engine,
                     target_fps=target_fps,
                     retime=retime,
+                    measures_quality=measure_quality,
                     work_directory=Path(scratch).absolute(),
                     on_progress=lambda at: progress.update(task, completed=at.done, total=at.total),
                     cancelled=lambda: signals.requested,
@@ -126,7 +130,7 @@ def upscale(
         if destination.exists() and not overwrite:
             raise ConfigurationError(f"{destination} has appeared meanwhile and was left alone.")
         unfinished.replace(destination)
-    _show(info.video, finished, source, destination, seconds=time.monotonic() - started)
+    _show(info.video, result, source, destination, seconds=time.monotonic() - started)
 
 
 def _quiet(log_level: str) -> str:
@@ -153,8 +157,9 @@ def _check_places(source: Path, destination: Path, *, overwrite: bool) -> None:
 
 
 def _show(
-    before: VideoStream, after: FinishedVideo, source: Path, destination: Path, *, seconds: float
+    before: VideoStream, result: LocalRender, source: Path, destination: Path, *, seconds: float
 ) -> None:
+    after = result.video
     table = Table("", "input", "output")
     table.add_row("file", escape(str(source)), escape(str(destination)))
     table.add_row("size", f"{before.width}x{before.height}", f"{after.width}x{after.height}")
@@ -164,6 +169,9 @@ def _show(
         "duration", f"{float(before.duration_seconds):.3f} s", f"{float(after.duration_seconds):.3f} s"
     )
     table.add_row("file size", _bytes(source), _bytes(destination))
+    if result.quality is not None:
+        for name, figure in result.quality.in_words():
+            table.add_row(name, "", figure)
     stdout().print(table)
     for warning in after.warnings:
         stderr().print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)

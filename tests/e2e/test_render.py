@@ -40,6 +40,7 @@ def test_every_frame_sound_and_colour_arrive(stand_in_server: Any, clip: Path, t
     assert [ORDER.index(status) for status in seen] == sorted(ORDER.index(status) for status in seen)
     assert progress == sorted(progress)
     assert progress[-1] == 1
+    assert "quality" not in render, "it was not asked for"
 
     output = stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4")
     before, after = probe(clip), probe(output)
@@ -85,7 +86,8 @@ def test_a_target_rate_keeps_the_duration(
     stand_in_server: Any, target_fps: str, rate: Fraction, tmp_path: Path
 ) -> None:
     clip = MEDIA / "bunny-240x136-25fps.mp4"
-    render = stand_in_server.wait(stand_in_server.submit(clip, target_fps=target_fps)["id"])
+    submitted = stand_in_server.submit(clip, target_fps=target_fps, quality="true")
+    render = stand_in_server.wait(submitted["id"])
     assert render["status"] == "completed", render
     output = stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4")
     after = probe(output)
@@ -95,6 +97,11 @@ def test_a_target_rate_keeps_the_duration(
     assert np.array_equal(sound(clip), sound(output))
     assert render["targetFps"] == pytest.approx(float(rate))
     assert render["output"]["frames"] == frames
+    quality = render["quality"]
+    assert quality["psnr"] > 40, "frames are compared with those that they show"
+    assert 0.98 < quality["ssim"] <= 1
+    assert quality["temporalStability"] > 40
+    assert min(frames, 20) <= quality["frames"] <= 24
 
 
 def test_an_uploaded_file_is_rendered_again_and_again(stand_in_server: Any) -> None:

@@ -82,12 +82,17 @@ _OTHER_LAYOUTS: dict[str, tuple[Layout, int, bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class OutputTags:
-    """The four colour tags of the output, in stream and container alike, none of them left open."""
+    """The four colour tags of the output, in stream and container alike, none of them left open.
+
+    `chroma_location` goes into the stream where its encoder can say it; None in plans made before that was so, whose
+    segments must stay alike.
+    """
 
     primaries: str
     transfer: str
     matrix: str
     range: str
+    chroma_location: ChromaLocation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +147,7 @@ def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
         source=source,
         target=target,
         decoded_pix_fmts=_decoded_pix_fmts(source),
-        tags=tags,
+        tags=replace(tags, chroma_location=target.chroma_location),
         drops_alpha=alpha,
     )
 

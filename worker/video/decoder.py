@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.core.media.ffmpeg import FfmpegProcess, MediaGate, Stream
 from worker.inference.frames import FrameFormat
+from worker.video.fields import Deinterlacing
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.watch import Watch
 
@@ -65,18 +66,29 @@ def filter_chain(
     time_base: Fraction,
     source: FrameFormat,
     decoded_pix_fmts: Sequence[str],
+    deinterlacing: Deinterlacing | None,
     trim: str | None = None,
 ) -> str:
-    """Filters from the decoder (after ffmpeg's own rotation) to raw frames as `source` says.
+    """Filters from the decoder (after ffmpeg's own rotation, see `decoder_options`) to raw frames as `source` says.
 
     The scale filter passes frames of the right size on untouched: it is there for streams whose size changes.
     """
     chain = [f"settb={time_base.numerator}/{time_base.denominator}"]
+    if deinterlacing is not None:
+        chain += deinterlacing.filters(time_base)
     if trim is not None:
         chain.append(f"trim={trim}")
     chain.append(f"scale={source.width}:{source.height}:flags={SCALE_FLAGS}")
     chain.append("format=" + "|".join(decoded_pix_fmts))
     return ",".join(chain)
+
+
+def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
+    """Options of the input, that the filter chain counts on: all timestamps as they are in the file."""
+    options: dict[str, object] = {"copyts": None}
+    if deinterlacing is not None and deinterlacing.rotation:
+        options["noautorotate"] = None
+    return options
 
 
 def decoding_stream(
@@ -88,7 +100,7 @@ def decoding_stream(
         trim = f"start_frame={segment.first_frame}:end_frame={last}"
     else:
         trim = f"start_pts={segment.first_pts}:end_pts={segment.last_pts + 1}"
-    options: dict[str, object] = {"copyts": None}
+    options = decoder_options(render.deinterlacing)
     if point.seek_ticks is not None:
         # Frames are picked by the trim filter; ffmpeg's own way of dropping frames before the seek point rounds.
         options |= {
@@ -101,6 +113,7 @@ def decoding_stream(
         time_base=render.source_time_base,
         source=render.source,
         decoded_pix_fmts=render.decoded_pix_fmts,
+        deinterlacing=render.deinterlacing,
         trim=trim,
     )
     return ffmpeg.output(

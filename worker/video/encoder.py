@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -24,6 +25,12 @@ KEYFRAME_SECONDS = 10
 MAX_RATE_DENOMINATOR = 100_000
 # Sixteen bits hold each side of the ratio in the stream (ITU-T H.264, sar_width).
 MAX_ASPECT_TERM = 65_535
+
+# In the order of their numbers (ITU-T H.265, chroma_sample_loc_type_top_field).
+CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+# Of mastering metadata in the stream (ITU-T H.265, D.3.28).
+COLOUR_UNIT = Fraction(1, 50_000)
+LUMINANCE_UNIT = Fraction(1, 10_000)
 
 ENCODERS: dict[VideoCodec, str] = {"h264": "libx264", "hevc": "libx265"}
 
@@ -136,6 +143,10 @@ def _encoder_options(render: RenderPlan, quality: Quality) -> dict[str, Any]:
         options["x264-params"] = ":".join(parameters)
     else:
         parameters += ["open-gop=0", "log-level=error", "repeat-headers=0", "info=0"]
+        if (location := render.tags.chroma_location) is not None:
+            # x264 has no word for the left, and needs none: in H.264 that is where chroma lies unless told otherwise.
+            parameters.append(f"chromaloc={CHROMA_LOCATIONS.index(location)}")
+        parameters += _hdr_parameters(render)
         if step.crf is None:
             parameters.append("lossless=1")
         else:
@@ -143,6 +154,23 @@ def _encoder_options(render: RenderPlan, quality: Quality) -> dict[str, Any]:
         options["x265-params"] = ":".join(parameters)
         options["tag:v"] = "hvc1"
     return options
+
+
+def _hdr_parameters(render: RenderPlan) -> list[str]:
+    """x265's, in its units: 0.00002 for colours, 0.0001 candelas per square metre for luminance."""
+    parameters = []
+    if (display := render.mastering_display) is not None:
+        primaries = {"G": display.green, "B": display.blue, "R": display.red, "WP": display.white}
+        colours = "".join(
+            f"{name}({round(x / COLOUR_UNIT)},{round(y / COLOUR_UNIT)})" for name, (x, y) in primaries.items()
+        )
+        most, least = (
+            round(value / LUMINANCE_UNIT) for value in (display.max_luminance, display.min_luminance)
+        )
+        parameters.append(f"master-display={colours}L({most},{least})")
+    if (light := render.content_light) is not None:
+        parameters.append(f"max-cll={light.max_content},{light.max_frame_average}")
+    return parameters
 
 
 def explain_encoder_failure(error: FfmpegError, render: RenderPlan) -> Exception:

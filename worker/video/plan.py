@@ -10,8 +10,11 @@ from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
+from app.core.media.first_frames import ContentLight, MasteringDisplay
+from app.core.media.rates import Retime
 from worker.inference.frames import FrameFormat
 from worker.video.colour import OutputTags
+from worker.video.fields import Deinterlacing
 
 VideoCodec: TypeAlias = Literal["h264", "hevc"]
 
@@ -39,7 +42,10 @@ class RenderPlan:
         source_frame_count: frames that the decoder delivers.
         frame_rate: of the output, on average where it varies.
         segment_count: into how many segments it is cut.
+        retime: how output frames that lie between two source frames are made.
         warnings: sentences for the user.
+        deinterlacing: how, where the source is interlaced.
+        mastering_display, content_light: HDR metadata of the output, as the source's.
     """
 
     stream_index: int
@@ -60,7 +66,11 @@ class RenderPlan:
     source_frame_count: int
     frame_rate: Fraction
     segment_count: int
+    retime: Retime = Retime.NEAREST
     warnings: tuple[str, ...] = ()
+    deinterlacing: Deinterlacing | None = None
+    mastering_display: MasteringDisplay | None = None
+    content_light: ContentLight | None = None
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -76,7 +86,7 @@ class RenderPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentPlan:
-    """One run of source frames, and the output frames that show them.
+    """One run of source frames, and the output frames that are made of them.
 
     Attributes:
         index: from 0.
@@ -84,7 +94,9 @@ class SegmentPlan:
         first_pts, last_pts: timestamps of the first and the last source frame, in ticks of the source.
         seek_ticks: where to start decoding, in ticks of the source, the best first; decoding from the start of the file
             is always right, and what is left when none of these is.
-        repeats: for each source frame in turn how many output frames show it; 0: decoded, but not used.
+        repeats: for each source frame in turn how many output frames show it.
+        between: for each source frame in turn the output frames that follow these and lie between it and the next,
+            which is then part of the run: how far along, in parts of `timeline.WHOLE_WAY`. Empty: nowhere any.
         checksums: for each source frame the Adler-32 (from 0, as ffmpeg's framecrc) of its bytes.
         start_tick: when the first output frame is shown, in the whole video.
         runs: output timestamps by runs of equal frame duration: (frames, ticks each lasts).
@@ -99,6 +111,7 @@ class SegmentPlan:
     checksums: tuple[int, ...]
     start_tick: int
     runs: tuple[tuple[int, int], ...]
+    between: tuple[tuple[int, ...], ...] = ()
 
     @property
     def source_frames(self) -> int:
@@ -107,12 +120,12 @@ class SegmentPlan:
 
     @property
     def used_frames(self) -> int:
-        """How many source frames are upscaled: the work in it."""
-        return sum(1 for count in self.repeats if count)
+        """How many frames go through the network, source frames and such between them: the work in it."""
+        return sum(1 for count in self.repeats if count) + sum(map(len, self.between))
 
     @property
     def output_frames(self) -> int:
-        return sum(self.repeats)
+        return sum(self.repeats) + sum(map(len, self.between))
 
     @property
     def duration_ticks(self) -> int:

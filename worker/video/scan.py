@@ -21,7 +21,8 @@ from app.core.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTime
 from app.core.media.ffmpeg import MediaGate
 from app.core.media.probe import VideoStream
 from worker.inference.frames import FrameFormat
-from worker.video.decoder import filter_chain
+from worker.video.decoder import decoder_options, filter_chain
+from worker.video.fields import Deinterlacing
 from worker.video.timeline import SourceTimeline, increasing_timestamps
 
 log = structlog.get_logger(__name__)
@@ -72,6 +73,7 @@ def scan_frames(
     video: VideoStream,
     source: FrameFormat,
     decoded_pix_fmts: Sequence[str],
+    deinterlacing: Deinterlacing | None,
     cancelled: Callable[[], bool],
 ) -> FrameScan:
     """Demux and decode the whole video stream once.
@@ -79,12 +81,17 @@ def scan_frames(
     Raises PermanentError when not one frame can be decoded, LeaseLost when `cancelled` says so, FfmpegError otherwise.
     """
     packets = _scan_packets(gate, path, video, cancelled)
-    pts, checksums, complaints = _decode(gate, path, video, source, decoded_pix_fmts, cancelled)
+    pts, checksums, complaints = _decode(
+        gate, path, video, source, decoded_pix_fmts, deinterlacing, cancelled
+    )
     if not pts:
         raise PermanentError("None of the video's frames can be decoded.", detail=complaints[-4000:])
     nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
     times, changed = increasing_timestamps(pts, nominal=nominal)
     last = _last_duration(packets, pts[-1])
+    if last <= 0 and len(times) == video.frames:
+        # The container may say when the video ends, where its packets do not.
+        last = round(video.duration_seconds / video.time_base) - (times[-1] - times[0])
     if last <= 0:
         last = max(1, round((times[-1] - times[0]) / (len(times) - 1))) if len(times) > 1 else nominal
     timeline = SourceTimeline(time_base=video.time_base, pts=times, end_pts=times[-1] + last)
@@ -146,19 +153,27 @@ def _decode(
     video: VideoStream,
     source: FrameFormat,
     decoded_pix_fmts: Sequence[str],
+    deinterlacing: Deinterlacing | None,
     cancelled: Callable[[], bool],
 ) -> tuple[Sequence[int], Sequence[int], str]:
     """Timestamp and checksum of each frame, and what ffmpeg had to complain of."""
     time_base = f"{video.time_base.numerator}/{video.time_base.denominator}"
+    chain = filter_chain(
+        time_base=video.time_base,
+        source=source,
+        decoded_pix_fmts=decoded_pix_fmts,
+        deinterlacing=deinterlacing,
+    )
     options: dict[str, Any] = {
-        "vf": filter_chain(time_base=video.time_base, source=source, decoded_pix_fmts=decoded_pix_fmts),
+        "vf": chain,
         "vcodec": "rawvideo",
         "fps_mode": "passthrough",
         "enc_time_base": time_base,
         "avoid_negative_ts": "disabled",
         "f": "framecrc",
     }
-    stream = ffmpeg.output(gate.input(path, copyts=None)[str(video.index)], "pipe:1", **options)
+    decoded = gate.input(path, **decoder_options(deinterlacing))
+    stream = ffmpeg.output(decoded[str(video.index)], "pipe:1", **options)
     pts, checksums = array("q"), array("L")
     with gate.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
         for line in process.lines():

@@ -14,9 +14,17 @@ from app.core.media.probe import MediaInfo
 from app.core.media.rates import Retime
 from worker.video.colour import plan_colour
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
+from worker.video.fields import FRAMES_BEFORE
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.scan import FrameScan, scan_frames
-from worker.video.timeline import OutputTimeline, SourceTimeline, place_at_offset, plan_output_timeline
+from worker.video.timeline import (
+    OutputTimeline,
+    SourceTimeline,
+    place_at_offset,
+    plan_output_timeline,
+    without_equal_neighbours,
+)
+from worker.video.traits import read_traits
 
 MICROSECOND = Fraction(1, 1_000_000)
 # Segments bound the length of the encoder's timestamp expression, which is one argument of at most 128 KiB on Linux.
@@ -30,18 +38,18 @@ EARLIER_SEEK_SECONDS = 2
 # ffmpeg seeks in these by presentation time; in others (MPEG-TS, AVI, ...) by decoding time.
 SEEKS_BY_PTS = ("mov", "matroska")
 
-ALPHA_WARNING = "The video is partly transparent; the output is opaque."
-INTERLACED_WARNING = (
-    "The video is interlaced; its frames were upscaled as they are, without separating the fields."
-)
-INTERLACED_ORDERS = ("tt", "bb", "tb", "bt")
-
 
 @dataclass(frozen=True, kw_only=True)
 class UsedFrames:
-    """The source frames that are shown, in turn: each one's number, first tick and output frames; and the end."""
+    """The frames that go through the network, in turn, and the end.
+
+    `numbers`: each one's source frame, or where it lies between two the earlier; `places`: how far along from there to
+    the next, in parts of `timeline.WHOLE_WAY`, 0 for the source frame itself; `starts`: its first tick; `repeats`: the
+    output frames that show it.
+    """
 
     numbers: Sequence[int]
+    places: Sequence[int]
     starts: Sequence[int]
     repeats: Sequence[int]
     end_tick: int
@@ -61,21 +69,24 @@ def plan_render(
 ) -> tuple[RenderPlan, list[SegmentPlan]]:
     """Read the whole video once and plan its render.
 
-    segment_seconds bounds a segment's length, segment_max_output_pixels its output pixels; one source frame, with all
-    its repeats, is the least a segment has. Raises PermanentError when the video cannot be rendered, LeaseLost when
-    `cancelled` says so, FfmpegError when ffmpeg fails.
+    segment_seconds bounds a segment's length, segment_max_output_pixels its output pixels; one upscaled frame, with all
+    its repeats, is the least a segment has. `retime` counts with `target_fps` only. Raises PermanentError when the
+    video cannot be rendered, LeaseLost when `cancelled` says so, FfmpegError when ffmpeg fails.
     """
     video = info.video
     colour = plan_colour(video, scale=scale)
+    traits = read_traits(gate, path, info, colour=colour)
     scan = scan_frames(
         gate,
         path,
         video=video,
         source=colour.source,
         decoded_pix_fmts=colour.decoded_pix_fmts,
+        deinterlacing=traits.deinterlacing,
         cancelled=cancelled,
     )
-    timeline = plan_output_timeline(scan.timeline, target_fps=target_fps)
+    timeline = plan_output_timeline(scan.timeline, target_fps=target_fps, retime=retime)
+    timeline = without_equal_neighbours(timeline, scan.checksums)
     start_seconds = scan.timeline.pts[0] * video.time_base
     input_start_seconds = input_start(info.format_name, info.start_seconds, start_seconds)
     timeline, offset_ticks = place_at_offset(timeline, start_seconds - input_start_seconds)
@@ -88,12 +99,14 @@ def plan_render(
         max_frames=min(MAX_SEGMENT_FRAMES, max(1, segment_max_output_pixels // output_pixels)),
     )
     by_pts = any(name in SEEKS_BY_PTS for name in info.format_name.split(","))
-    segments = _make_segments(cuts, used=used, scan=scan, timeline=timeline, seeks_by_pts=by_pts)
-    warnings = list(scan.warnings)
-    if colour.drops_alpha:
-        warnings.append(ALPHA_WARNING)
-    if video.field_order in INTERLACED_ORDERS:
-        warnings.append(INTERLACED_WARNING)
+    segments = _make_segments(
+        cuts,
+        used=used,
+        scan=scan,
+        timeline=timeline,
+        seeks_by_pts=by_pts,
+        frames_before=0 if traits.deinterlacing is None else FRAMES_BEFORE,
+    )
     render = RenderPlan(
         stream_index=video.index,
         source=colour.source,
@@ -113,7 +126,11 @@ def plan_render(
         source_frame_count=len(scan.timeline.pts),
         frame_rate=target_fps or _average_rate(scan.timeline, video.frame_rate),
         segment_count=len(segments),
-        warnings=tuple(warnings),
+        retime=retime if timeline.between else Retime.NEAREST,
+        warnings=(*scan.warnings, *traits.warnings),
+        deinterlacing=traits.deinterlacing,
+        mastering_display=traits.mastering_display,
+        content_light=traits.content_light,
     )
     return render, segments
 
@@ -141,20 +158,25 @@ def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:
 
 
 def used_frames(timeline: OutputTimeline) -> UsedFrames:
-    """The source frames of which there is at least one output frame."""
-    numbers, starts, repeats = [], [], []
+    """The frames of which there is at least one output frame."""
+    numbers, places, starts, repeats = [], [], [], []
     shown = 0
     for number, count in enumerate(timeline.repeats):
-        if count:
-            numbers.append(number)
-            starts.append(timeline.ticks[shown])
-            repeats.append(count)
-            shown += count
+        between = timeline.between[number] if timeline.between else ()
+        for place, times in [(0, count), *((place, 1) for place in between)]:
+            if times:
+                numbers.append(number)
+                places.append(place)
+                starts.append(timeline.ticks[shown])
+                repeats.append(times)
+                shown += times
     if shown != len(timeline.ticks):
         raise PermanentError(
             "The video's frames could not be planned.", detail=f"{shown} != {len(timeline.ticks)}"
         )
-    return UsedFrames(numbers=numbers, starts=starts, repeats=repeats, end_tick=timeline.end_tick)
+    return UsedFrames(
+        numbers=numbers, places=places, starts=starts, repeats=repeats, end_tick=timeline.end_tick
+    )
 
 
 def cut_segments(used: UsedFrames, *, keyframes: Sequence[int], max_ticks: int, max_frames: int) -> list[int]:
@@ -162,7 +184,7 @@ def cut_segments(used: UsedFrames, *, keyframes: Sequence[int], max_ticks: int, 
 
     A segment is as long as `max_ticks` and `max_frames` (output frames) allow; a position out of `keyframes` in its
     second half ends it there, which saves decoding. What remains at the end is shared out so that no segment is
-    absurdly short. One source frame alone may be over the bounds.
+    absurdly short. One frame alone may be over the bounds.
     """
     count = len(used.numbers)
     starts = [*used.starts, used.end_tick]
@@ -217,17 +239,25 @@ def _keyframe_cuts(used: UsedFrames, scan: FrameScan) -> list[int]:
 
 
 def _make_segments(
-    cuts: Sequence[int], *, used: UsedFrames, scan: FrameScan, timeline: OutputTimeline, seeks_by_pts: bool
+    cuts: Sequence[int],
+    *,
+    used: UsedFrames,
+    scan: FrameScan,
+    timeline: OutputTimeline,
+    seeks_by_pts: bool,
+    frames_before: int,
 ) -> list[SegmentPlan]:
+    """`frames_before`: how many frames before a segment's first have to be decoded for it."""
     pts = scan.timeline.pts
     key_times = [keyframe[0] for keyframe in scan.keyframes]
     segments = []
     shown = 0
     for index, (start, stop) in enumerate(pairwise(cuts)):
-        first, last = used.numbers[start], used.numbers[stop - 1]
+        first, last = used.numbers[start], used.numbers[stop - 1] + (used.places[stop - 1] > 0)
+        repeats, between = _shown_of(used, start, stop, count=last - first + 1)
         frames = sum(used.repeats[start:stop])
         end_tick = used.starts[stop] if stop < len(used.starts) else used.end_tick
-        seeks = _seek_points(key_times, pts[first], time_base=scan.timeline.time_base)
+        seeks = _seek_points(key_times, pts[max(0, first - frames_before)], time_base=scan.timeline.time_base)
         segments.append(
             SegmentPlan(
                 index=index,
@@ -235,7 +265,8 @@ def _make_segments(
                 first_pts=pts[first],
                 last_pts=pts[last],
                 seek_ticks=tuple(scan.keyframes[seek][0 if seeks_by_pts else 1] for seek in seeks),
-                repeats=tuple(timeline.repeats[first : last + 1]),
+                repeats=repeats,
+                between=between,
                 checksums=tuple(scan.checksums[first : last + 1]),
                 start_tick=used.starts[start],
                 runs=run_lengths([*timeline.ticks[shown : shown + frames], end_tick]),
@@ -243,6 +274,21 @@ def _make_segments(
         )
         shown += frames
     return segments
+
+
+def _shown_of(
+    used: UsedFrames, start: int, stop: int, *, count: int
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """`repeats` and `between` of a segment of `count` source frames."""
+    repeats = [0] * count
+    between: list[list[int]] = [[] for _ in range(count)]
+    for position in range(start, stop):
+        number = used.numbers[position] - used.numbers[start]
+        if used.places[position]:
+            between[number].append(used.places[position])
+        else:
+            repeats[number] = used.repeats[position]
+    return tuple(repeats), tuple(map(tuple, between)) if any(between) else ()
 
 
 def run_lengths(ticks: Sequence[int]) -> tuple[tuple[int, int], ...]:

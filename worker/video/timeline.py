@@ -1,14 +1,16 @@
-"""Time, in integers: when each output frame is shown, which source frame it shows, and in what time base.
+"""Time, in integers: when each output frame is shown, which source frames it comes from, and in what time base.
 
 Pure arithmetic on ticks. A source frame's timestamp is `pts`, in ticks of the source's time base; the output counts
 from 0 at the first frame, in ticks of `1/timescale` seconds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import floor, gcd
+
+from app.core.media.rates import Retime
 
 # The concat demuxer counts the starts of files in microseconds: finer ticks would be rounded by it.
 MICROSECONDS = 1_000_000
@@ -16,6 +18,10 @@ MICROSECONDS = 1_000_000
 MAX_TIMESCALE = 10_000_000
 # To shift a video by an offset that its own ticks do not hold, ticks at least as fine as this are taken.
 OFFSET_TIMESCALE = 90_000
+# The whole way from one source frame to the next. A step of it changes no 16-bit sample by more than one code.
+WHOLE_WAY = 65_536
+# What is shown for longer stands still on purpose (a slide, an idle screen): nothing is made up in between.
+LONGEST_MOVE_SECONDS = Fraction(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,8 @@ class SourceTimeline:
 class OutputTimeline:
     """`repeats[i]` output frames show source frame i, one after the other; 0 where it is not shown.
 
+    They are followed by those that lie between source frames i and i + 1: `between[i]` says how far along each lies, in
+    parts of WHOLE_WAY, more than none and less than all; `between` is empty where no frame lies between two.
     `ticks` are the timestamps of the output frames, `end_tick` is where the last one ends.
     """
 
@@ -42,12 +50,17 @@ class OutputTimeline:
     repeats: Sequence[int]
     ticks: Sequence[int]
     end_tick: int
+    between: Sequence[tuple[int, ...]] = ()
 
 
-def plan_output_timeline(source: SourceTimeline, *, target_fps: Fraction | None) -> OutputTimeline:
-    """Each source frame once at its own time, or, with `target_fps`, the nearest source frame at each of its times."""
+def plan_output_timeline(
+    source: SourceTimeline, *, target_fps: Fraction | None, retime: Retime = Retime.NEAREST
+) -> OutputTimeline:
+    """Each source frame once at its own time, or, with `target_fps`, what is shown at each of its times: the nearest
+    source frame, or with another `retime` a place between two.
+    """
     if target_fps is not None:
-        return _constant_rate(source, target_fps)
+        return _constant_rate(source, target_fps, retime)
     first = source.pts[0]
     numerator = source.time_base.numerator
     ticks = [(pts - first) * numerator for pts in source.pts]
@@ -83,11 +96,64 @@ def nearest_frames(source: SourceTimeline, *, count: int, frame_rate: Fraction) 
     return repeats
 
 
-def _constant_rate(source: SourceTimeline, frame_rate: Fraction) -> OutputTimeline:
+def places_between(
+    source: SourceTimeline, *, count: int, frame_rate: Fraction
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """`repeats` and `between` of an OutputTimeline of `count` frames at `frame_rate`.
+
+    A place is exact up to the nearest part of WHOLE_WAY; one that is nearest to a source frame shows that frame. A
+    source frame that lasts longer than LONGEST_MOVE_SECONDS, or is the last, is shown until it ends.
+    """
+    repeats = [0] * len(source.pts)
+    between: list[tuple[int, ...]] = [()] * len(source.pts)
+    first = source.pts[0]
+    # Output frame i lies at i * step / unit ticks of the source, exactly.
+    step_ticks = 1 / (frame_rate * source.time_base)
+    step, unit = step_ticks.numerator, step_ticks.denominator
+    longest = floor(LONGEST_MOVE_SECONDS / source.time_base)
+    last = len(source.pts) - 1
+    current = 0
+    for index in range(count):
+        while current < last and index * step >= (source.pts[current + 1] - first) * unit:
+            current += 1
+        gap = source.pts[current + 1] - source.pts[current] if current < last else 0
+        if gap == 0 or gap > longest:
+            repeats[current] += 1
+            continue
+        passed = index * step - (source.pts[current] - first) * unit
+        place = (2 * WHOLE_WAY * passed + gap * unit) // (2 * gap * unit)
+        if place == 0:
+            repeats[current] += 1
+        elif place == WHOLE_WAY:
+            repeats[current + 1] += 1
+        else:
+            between[current] = (*between[current], place)
+    return repeats, between
+
+
+def without_equal_neighbours(timeline: OutputTimeline, checksums: Sequence[int]) -> OutputTimeline:
+    """The timeline, with nothing between two source frames that are the same: the earlier is repeated instead."""
+    if not timeline.between:
+        return timeline
+    repeats, between = list(timeline.repeats), list(timeline.between)
+    for number, (here, following) in enumerate(pairwise(checksums)):
+        if here == following:
+            repeats[number] += len(between[number])
+            between[number] = ()
+    return replace(timeline, repeats=repeats, between=between if any(between) else ())
+
+
+def _constant_rate(source: SourceTimeline, frame_rate: Fraction, retime: Retime) -> OutputTimeline:
     count = frames_at_rate(source.duration_seconds, frame_rate)
+    between: list[tuple[int, ...]] = []
+    if retime is Retime.NEAREST:
+        repeats = nearest_frames(source, count=count, frame_rate=frame_rate)
+    else:
+        repeats, between = places_between(source, count=count, frame_rate=frame_rate)
     return OutputTimeline(
         timescale=frame_rate.numerator,
-        repeats=nearest_frames(source, count=count, frame_rate=frame_rate),
+        repeats=repeats,
+        between=between if any(between) else (),
         ticks=range(0, count * frame_rate.denominator, frame_rate.denominator),
         end_tick=count * frame_rate.denominator,
     )
@@ -124,9 +190,9 @@ def place_at_offset(timeline: OutputTimeline, offset_seconds: Fraction) -> tuple
         factor = wanted
     else:
         factor = max(1, -(-OFFSET_TIMESCALE // timeline.timescale))
-    finer = OutputTimeline(
+    finer = replace(
+        timeline,
         timescale=timeline.timescale * factor,
-        repeats=timeline.repeats,
         ticks=[tick * factor for tick in timeline.ticks] if factor > 1 else timeline.ticks,
         end_tick=timeline.end_tick * factor,
     )

@@ -60,9 +60,11 @@ def probe_video(gate: MediaGate, path: Path, *, limits: MediaLimits) -> MediaInf
         raise _refusal(path, error.detail or "", limits) from error
     if scan is None:
         raise NotAVideo("The video in this file has no pictures.")
+    start_seconds = fraction(container.get("start_time"))
     info = MediaInfo(
         format_name=str(container.get("format_name", "")),
-        start_seconds=fraction(container.get("start_time")) or Fraction(0),
+        # None is found for a transport stream of a single frame.
+        start_seconds=scan.start_pts * time_base if start_seconds is None else start_seconds,
         video=_describe_video(video, scan, time_base=time_base, container=container),
         others=tuple(_describe_other(stream) for stream in streams if stream is not video),
         stream_count=len(streams),

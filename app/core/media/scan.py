@@ -22,6 +22,7 @@ class PacketScan:
 
     `frames`: packets that will be shown, 1 or more; `discarded`: those that an edit list keeps for decoding alone.
     `start_pts`: the least timestamp shown. `last_pts`: the greatest. `last_duration`: that packet's, 0 if it has none.
+    `is_timed`: every packet says when it is shown.
     `ends_abruptly`: the demuxer met the file's end where it expected more.
     """
 
@@ -30,6 +31,7 @@ class PacketScan:
     start_pts: int
     last_pts: int
     last_duration: int
+    is_timed: bool
     ends_abruptly: bool
 
 
@@ -44,7 +46,7 @@ def scan_packets(
     """
     frames = discarded = start_pts = last_pts = last_duration = 0
     longest_span = floor(limits.max_duration_seconds / time_base)
-    most_frames, failed = limits.max_input_frames, False
+    most_frames, failed, is_timed = limits.max_input_frames, False, True
     with gate.scan_lines(path, "-select_streams", str(stream_index), *PACKET_FIELDS) as lines:
         try:
             for line in lines:
@@ -60,6 +62,7 @@ def scan_packets(
                 duration = _ticks(fields[2]) or 0
                 pts = _ticks(fields[0])
                 if pts is None:
+                    is_timed = False
                     pts = _ticks(fields[1])
                 if pts is None:
                     pts = last_pts + last_duration
@@ -83,6 +86,7 @@ def scan_packets(
         start_pts=start_pts,
         last_pts=last_pts,
         last_duration=last_duration,
+        is_timed=is_timed,
         ends_abruptly=failed or any(sign in said for sign in CUT_OFF_SIGNS),
     )
 

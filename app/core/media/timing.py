@@ -14,6 +14,8 @@ ROUNDING_TICKS = 2
 FALLBACK_FRAME_RATE = Fraction(25)
 # A container whose stated length is missing by more than this many frames was cut off.
 CUT_OFF_FRAMES = Fraction(3, 2)
+# MPEG-1 and MPEG-2 decode a frame no more than one before its turn; it is off at the start and at the end.
+REORDERED_FRAMES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,18 @@ def time_video(
     """What `scan` and ffprobe's sections on the stream and its container say together."""
     declared_rates = _declared_rates(stream)
     formats = str(container.get("format_name", "")).split(",")
-    last_duration = _last_duration_in_avi(stream, scan) if "avi" in formats else scan.last_duration
+    last_duration = scan.last_duration
+    if "avi" in formats:
+        # There a packet lasts a tick, however long the frame is shown: slots of time may be left empty.
+        last_duration = _last_duration_as_stated(stream, scan, start_pts=0)
+    elif "mov" in formats and last_duration <= 0:
+        # Of uneven timestamps, ffmpeg's demuxer does not say it.
+        last_duration = _last_duration_as_stated(stream, scan, start_pts=scan.start_pts)
     duration_seconds = _duration(
         scan, last_duration=last_duration, time_base=time_base, declared_rates=declared_rates
     )
+    if "mpeg" in formats and not scan.is_timed:
+        duration_seconds = _at_declared_rate(scan.frames, duration_seconds, declared_rates)
     missing_seconds = _missing_seconds(
         stream, container, scan, formats=formats, time_base=time_base, duration_seconds=duration_seconds
     )
@@ -70,12 +80,9 @@ def _declared_rates(stream: dict[str, Any]) -> list[Fraction]:
     return sorted(rates, key=lambda rate: rate.denominator not in (1, 1001))
 
 
-def _last_duration_in_avi(stream: dict[str, Any], scan: PacketScan) -> int:
-    """Ticks that the last frame is shown for: until the end that the header states, if that is where it should be.
-
-    A packet's duration is a tick in AVI, however long the frame is shown: slots of time may be left empty.
-    """
-    stated = integer(stream, "duration_ts") - scan.last_pts
+def _last_duration_as_stated(stream: dict[str, Any], scan: PacketScan, *, start_pts: int) -> int:
+    """Ticks that the last frame is shown for: until the end that the header states, if that is where it should be."""
+    stated = start_pts + integer(stream, "duration_ts") - scan.last_pts
     longest = CUT_OFF_FRAMES * Fraction(scan.last_pts - scan.start_pts, max(1, scan.frames - 1))
     return stated if 0 < stated <= longest else scan.last_duration
 
@@ -90,6 +97,16 @@ def _duration(
     if span > 0:
         return span + span / (scan.frames - 1)
     return scan.frames / (declared_rates[0] if declared_rates else FALLBACK_FRAME_RATE)
+
+
+def _at_declared_rate(frames: int, measured: Fraction, declared_rates: list[Fraction]) -> Fraction:
+    """Seconds that `frames` last at a declared rate, if that is what was measured but for frames decoded out of turn:
+    a program stream does not say of each of them when it is shown.
+    """
+    for rate in declared_rates:
+        if abs(frames / rate - measured) * rate <= REORDERED_FRAMES:
+            return frames / rate
+    return measured
 
 
 def _average_rate(

@@ -81,7 +81,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     assert {"401", "413", "415", "429", "default"} < set(upscale["responses"])
     assert "422" not in upscale["responses"]
     form = upscale["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert set(form) == {"file", "file_id", "target_fps", "engine", "priority"}
+    assert set(form) == {"file", "file_id", "target_fps", "engine", "retime", "quality", "priority"}
     assert set(document["paths"]["/v1/renders/{render_id}"]) == {"get", "delete"}
     assert "outputFileURL" in document["components"]["schemas"]["Render"]["properties"]
     assert "HTTPValidationError" not in document["components"]["schemas"]

@@ -98,6 +98,68 @@ def test_a_file_uploaded_before(client, clip):
     assert [render["queuePosition"] for render in renders] == [1, 2, 3, 4]
 
 
+def test_retime_and_quality(client, clip, database: Database):
+    file_id = upload(client, clip).json()["render"]["fileId"]
+    fields = {"file_id": file_id, "target_fps": "50", "retime": "motion", "quality": "true"}
+
+    answers = [
+        upload(client, clip, target_fps="50", retime="motion", quality="true"),
+        upload(client, clip, target_fps="50", retime="motion", quality="True"),
+        client.post("/v1/upscale", json=fields | {"quality": True}),
+        client.post("/v1/upscale", json=fields),
+        client.post("/v1/upscale", data=fields),
+        client.post("/v1/upscale", files={name: (None, value) for name, value in fields.items()}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200] * 6
+    for answer in answers:
+        render = answer.json()["render"]
+        assert render["retime"] == "motion"
+        assert "quality" not in render, "it has not been measured yet"
+        assert client.get(f"/v1/renders/{render['id']}").json()["render"].keys() == render.keys()
+        with database.read() as session:
+            row = session.get(Render, render["id"])
+            assert (row.retime, row.measures_quality, row.quality) == ("motion", True, None)
+
+
+def test_without_retime_and_quality_the_answer_is_as_ever(client, clip, database: Database):
+    file_id = upload(client, clip).json()["render"]["fileId"]
+
+    answers = [
+        client.post("/v1/upscale", json={"file_id": file_id}),
+        client.post("/v1/upscale", json={"file_id": file_id, "retime": None, "quality": None}),
+        client.post("/v1/upscale", json={"file_id": file_id, "retime": "nearest", "quality": False}),
+        client.post("/v1/upscale", data={"file_id": file_id, "retime": "nearest", "quality": "false"}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    for answer in answers:
+        render = answer.json()["render"]
+        assert not {"retime", "quality"} & render.keys()
+        with database.read() as session:
+            row = session.get(Render, render["id"])
+            assert (row.retime, row.measures_quality) == ("nearest", False)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"psnr": 41.5, "ssim": 0.98, "vmaf": 95.25, "temporalStability": 50, "frames": 24},
+        {"psnr": 100, "ssim": 1, "frames": 1},
+    ],
+)
+def test_measured_quality_is_shown(client, clip, database: Database, figures):
+    render_id = upload(client, clip, quality="true").json()["render"]["id"]
+    with database.write() as session:
+        session.get(Render, render_id).quality = figures
+
+    quality = client.get(f"/v1/renders/{render_id}").json()["render"]["quality"]
+
+    assert quality == figures
+    assert list(quality) == list(figures)
+    assert json.dumps(quality["psnr"]) == json.dumps(figures["psnr"])
+
+
 def test_fields_after_the_file_count_too(client, clip):
     parts = [
         ("file", ("clip.mp4", clip.read_bytes(), "video/mp4")),
@@ -154,6 +216,8 @@ def messages(response) -> list[str]:
 
 RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001."
 ENGINE = '`engine` must be "regen-4x-lite" or "regen-4x".'
+RETIME = '`retime` must be one of "nearest", "blend", "motion".'
+QUALITY = "`quality` must be true or false."
 NEITHER = "Exactly one of `file` and `file_id` is needed; neither is given."
 BOTH = "Exactly one of `file` and `file_id` is needed; both are given."
 
@@ -171,6 +235,22 @@ class TestFaultyFields:
         response = upload(client, clip, engine=engine)
 
         assert (response.status_code, messages(response)) == (400, [ENGINE])
+
+    @pytest.mark.parametrize("way", ["fast", "", "Motion", "nearest "])
+    def test_retime(self, client, clip, way, stored_files):
+        response = upload(client, clip, retime=way)
+
+        assert (response.status_code, messages(response)) == (400, [RETIME])
+        assert stored_files() == []
+
+    @pytest.mark.parametrize("truth", ["yes", "1", "", "truee", "null"])
+    def test_quality(self, client, clip, truth):
+        for response in (
+            upload(client, clip, quality=truth),
+            client.post("/v1/upscale", json={"file_id": "a", "quality": truth}),
+            client.post("/v1/upscale", data={"file_id": "a", "quality": truth}),
+        ):
+            assert (response.status_code, messages(response)) == (400, [QUALITY])
 
     def test_both_file_and_file_id(self, client, clip, stored_files):
         response = upload(client, clip, file_id="abc")
@@ -199,15 +279,17 @@ class TestFaultyFields:
         assert (response.status_code, messages(response)) == (400, [BOTH, ENGINE, RATE])
 
     def test_wrong_types_in_json(self, client):
-        response = client.post(
-            "/v1/upscale", json={"file_id": 7, "engine": ["regen-4x"], "target_fps": {"a": 1}}
-        )
+        fields = {"file_id": 7, "engine": ["regen-4x"], "target_fps": {"a": 1}, "retime": True, "quality": 1}
+
+        response = client.post("/v1/upscale", json=fields)
 
         assert (response.status_code, messages(response)) == (
             400,
             [
                 "`engine` must be a text.",
                 "`file_id` must be a text.",
+                "`quality` must be a truth value.",
+                "`retime` must be a text.",
                 "`target_fps` must be a number.",
             ],
         )

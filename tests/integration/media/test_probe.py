@@ -157,6 +157,18 @@ def test_two_frames_an_hour_apart(
     assert "400,000" in refused.value.message
 
 
+def test_the_last_of_uneven_frames_lasts_until_the_stated_end(examine: Examine, make_moving: Make) -> None:
+    """Of B-frames at uneven times in MP4, no packet says how long it lasts."""
+    times = "settb=1/90000,setpts='N*3600+mod(N*N,7)*311'"
+    options = ("-bf", "2", "-fps_mode", "passthrough", "-enc_time_base", "1/90000")
+    path = make_moving(
+        "uneven.mp4", "-vf", times, "-c:v", "libx264", *options, "-video_track_timescale", "90000"
+    )
+    video = examine(path).video
+    # The encoder gives the last one the nominal length.
+    assert video.duration_seconds == Fraction(24 * 3600 + 24 * 24 % 7 * 311 + 3600, 90_000)
+
+
 def test_empty_slots_of_an_avi_are_time(gate: MediaGate, examine: Examine, make_moving: Make) -> None:
     # 600 slots a second, a frame in every 24th.
     sparse = make_moving("sparse.avi", "-c:v", "mjpeg", "-enc_time_base", "1/600", "-fps_mode", "passthrough")
@@ -165,8 +177,10 @@ def test_empty_slots_of_an_avi_are_time(gate: MediaGate, examine: Examine, make_
 
 
 def test_a_single_frame_has_a_rate_and_a_duration(examine: Examine, clips: Path, make: Make) -> None:
-    for name in ("one.mkv", "one.mp4", "one.avi"):
-        video = examine(make(name, "-i", clips / BUNNY, "-frames:v", "1", "-c:v", "mpeg4", "-an")).video
+    for name in ("one.mkv", "one.mp4", "one.avi", "one.ts"):
+        info = examine(make(name, "-i", clips / BUNNY, "-frames:v", "1", "-c:v", "mpeg4", "-an"))
+        video = info.video
+        assert info.start_seconds == video.start_pts * video.time_base
         assert (video.frames, video.frame_rate) == (1, 25)
         assert video.duration_seconds == Fraction(1, 25)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from app.core.media.ffmpeg import MediaGate, RunLimits, find_programs
 from app.core.media.limits import MediaLimits
 from app.core.media.probe import MediaInfo, probe_video
+from app.core.media.rates import Retime
 from app.core.settings import Settings
 from worker.inference.frames import FrameFormat
 from worker.pipeline import run_segment
@@ -218,6 +219,7 @@ def planned(gate: MediaGate) -> Callable[..., tuple[MediaInfo, RenderPlan, list[
         path: Path,
         *,
         target_fps: Fraction | None = None,
+        retime: Retime = Retime.NEAREST,
         segment_seconds: Fraction = Fraction(10),
         segment_max_output_pixels: int = 500_000_000,
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
@@ -228,6 +230,7 @@ def planned(gate: MediaGate) -> Callable[..., tuple[MediaInfo, RenderPlan, list[
             info,
             scale=4,
             target_fps=target_fps,
+            retime=retime,
             segment_seconds=segment_seconds,
             segment_max_output_pixels=segment_max_output_pixels,
         )

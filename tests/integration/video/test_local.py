@@ -50,7 +50,7 @@ def upscale(gate: MediaGate, clip: Callable[..., Path], tmp_path: Path) -> Calla
             make_upscaler=GrayNetwork,
             work_directory=tmp_path / "work",
             **changes,
-        )
+        ).video
 
     return run
 

@@ -12,6 +12,9 @@ MEDIA = Path(__file__).parents[2] / "media"
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10")
 B_FRAMES = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "10")
 GAPS = ",select='gt(mod(n,5),1)'"
+TAG_KEYS = ("color_primaries", "color_transfer", "color_space", "color_range")
+# Names that stand for the same number in all three of them.
+H273 = {"bt709": 1, "bt470bg": 5, "smpte170m": 6}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in MEDIA.glob("*.mp4")))
@@ -107,29 +110,6 @@ def test_late_picture_keeps_its_ticks_at_a_coarse_rate(
     assert seconds == [Fraction(37, 100) + Fraction(i, 5) for i in range(10)]
 
 
-def test_more_than_eight_bits(
-    clip: Callable[..., Path], rendered: Callable[..., Any], decoded: Callable[..., Any]
-) -> None:
-    tags = ("-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc")
-    tagged = ",setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc:range=tv"
-    x265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:keyint=10")
-    source = clip("a.mkv", *x265, "-pix_fmt", "yuv420p10le", *tags, after=f",format=yuv420p10le{tagged}")
-    result = rendered(source)
-    stream = result.stream
-    assert (stream["codec_name"], stream["codec_tag_string"], stream["profile"]) == (
-        "hevc",
-        "hvc1",
-        "Main 10",
-    )
-    assert (stream["color_primaries"], stream["color_transfer"]) == ("bt2020", "smpte2084")
-    assert (stream["color_space"], stream["color_range"]) == ("bt2020nc", "tv")
-    before = decoded(source, pix_fmt="yuv420p10le")
-    after = decoded(result.output, pix_fmt="yuv420p10le")
-    for shown, original in zip(after.planes, before.planes, strict=True):
-        for plane, reference in zip(shown, original, strict=True):
-            np.testing.assert_array_equal(plane[::4, ::4], reference)
-
-
 @pytest.mark.parametrize(
     ("name", "options", "graph", "tags"),
     [
@@ -152,14 +132,26 @@ def test_colours_are_tagged_and_kept(
     clip: Callable[..., Path],
     rendered: Callable[..., Any],
     ffmpeg: Callable[..., bytes],
+    probed: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     source = clip(name, *options, **graph)
     result = rendered(source)
     stream = result.stream
-    written = tuple(
-        stream[key] for key in ("color_primaries", "color_transfer", "color_space", "color_range")
-    )
+    written = tuple(stream[key] for key in TAG_KEYS)
     assert written == tags if tags is not None else all(written)
+    # Both say so, each by itself: the stream, and the container in numbers (ITU-T H.273).
+    bare = tmp_path / "bare.bin"
+    raw_format = {"h264": "h264", "hevc": "hevc"}[stream["codec_name"]]
+    ffmpeg("-i", result.output, "-map", "0:v", "-c", "copy", "-f", raw_format, bare)
+    (alone,) = probed(bare, "-show_streams")["streams"]
+    assert [alone.get(key) for key in TAG_KEYS] == list(written)
+    assert alone["chroma_location"] == "left"
+    data = result.output.read_bytes()
+    box = data[data.index(b"colrnclx") + 8 :]
+    numbers = [int.from_bytes(box[at : at + 2], "big") for at in (0, 2, 4)]
+    assert numbers == [H273[name] for name in written[:3]]
+    assert box[6] == (0x80 if written[3] == "pc" else 0)
     assert stream["pix_fmt"] in ("yuv420p", "yuvj420p", "yuv420p10le")
     # As a player shows them: by the tags, after one tag guessed for what the input leaves open.
     guess = "" if "rgb" in name else f"setparams=colorspace={written[2]}:range={written[3]},"
@@ -172,6 +164,33 @@ def test_colours_are_tagged_and_kept(
     # Within one or two code values but where chroma has fewer samples than it had.
     assert np.median(difference) <= 1
     assert np.abs(shown.astype(int).mean() - before.astype(int).mean()) < 1
+
+
+def test_what_lies_under_transparency_is_shown(
+    clip: Callable[..., Path], rendered: Callable[..., Any], decoded: Callable[..., Any]
+) -> None:
+    prores = ("-c:v", "prores_ks", "-profile:v", "4444", "-pix_fmt", "yuva444p10le")
+    source = clip("a.mov", *prores, frames=3, after=",format=yuva444p10le,lut=c3=val/4")
+    result = rendered(source)
+    assert [warning for warning in result.finished.warnings if "transparent" in warning]
+    assert decoded(result.output).numbers == [0, 1, 2]
+    before, after = decoded(source).planes[0][0], decoded(result.output).planes[0][0]
+    np.testing.assert_allclose(after[::4, ::4], before, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "pix_fmt", "options"),
+    [
+        ("a.mov", "argb", ("-c:v", "qtrle")),
+        # The decoder shows nothing of it.
+        ("a.webm", "yuva420p", ("-c:v", "libvpx", "-auto-alt-ref", "0", "-deadline", "realtime")),
+    ],
+)
+def test_transparency_is_told(
+    name: str, pix_fmt: str, options: tuple[str, ...], clip: Callable[..., Path], planned: Callable[..., Any]
+) -> None:
+    source = clip(name, *options, "-pix_fmt", pix_fmt, frames=2)
+    assert [warning for warning in planned(source)[1].warnings if "transparent" in warning]
 
 
 def test_other_tracks(

@@ -33,6 +33,7 @@ SOUNDS: dict[str, tuple[str, Sequence[str], Sequence[str], Sequence[str], str, i
         "opus",
         RATE // 2000,
     ),
+    "opus-mp4": ("a.mp4", (), (), (*X264, "-c:a", "libopus"), "opus", 1),
     "flac": ("a.mkv", (), (), (*X264, "-c:a", "flac"), "flac", 1),
     "pcm-mov": ("a.mov", (), (), (*X264, "-c:a", "pcm_s16le"), "aac", 2),
     "vorbis-webm": (
@@ -85,12 +86,12 @@ def sound_after_frame(
     def cut(path: Path) -> NDArray[np.float64]:
         frames = decoded(path)
         shown = frames.seconds[frames.numbers.index(CLICK_FRAME)]
-        # A second later than it is, so that what lies before 0 is heard too.
-        filters = f"asetpts=PTS+1/TB,aresample={RATE}:async=1:first_pts=0"
+        # Ten seconds later than it is, so that what lies before 0 is heard too.
+        filters = f"asetpts=PTS+10/TB,aresample={RATE}:async=1:first_pts=0"
         raw = ffmpeg(
             "-copyts", "-i", path, "-map", "0:a:0", "-af", filters, "-ac", "1", "-f", "f32le", "pipe:1"
         )
-        start = round((shown + 1 - Fraction(3, 5)) * RATE)
+        start = round((shown + 10 - Fraction(3, 5)) * RATE)
         sound = np.frombuffer(raw, np.float32)[start : start + RATE * 6 // 5].astype(np.float64)
         assert np.abs(sound).max() > 0.1, "the click is not near its frame"
         return sound
@@ -112,6 +113,40 @@ def test_click_stays_on_its_frame(
     before, after = sound_after_frame(source), sound_after_frame(result.output)
     assert abs(_lag(after, before)) <= tolerance
     assert result.finished.duration_seconds == result.info.video.duration_seconds
+
+
+OPEN_GOPS = (*B_FRAMES, "-x264-params", "open-gop=1:bframes=3:scenecut=0")
+
+# A file, and how it is cut or moved without encoding: what is before 0 is there to decode, and not shown.
+CUTS: dict[str, tuple[str, Sequence[str], Sequence[str], Sequence[str], int]] = {
+    "into-a-group-of-pictures": ("a.mp4", OPEN_GOPS, ("-ss", "0.5"), (), 13),
+    "all-before-zero": (
+        "a.ts",
+        B_FRAMES,
+        ("-itsoffset", "-5"),
+        ("-muxdelay", "0", "-muxpreload", "0", "-avoid_negative_ts", "disabled"),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CUTS)
+def test_click_stays_on_its_frame_in_a_cut_file(
+    kind: str,
+    sounding: Callable[..., Path],
+    rendered: Callable[..., Any],
+    decoded: Callable[..., Any],
+    ffmpeg: Callable[..., bytes],
+    sound_after_frame: Callable[[Path], NDArray[np.float64]],
+    tmp_path: Path,
+) -> None:
+    name, picture, before, after, first_number = CUTS[kind]
+    whole = sounding(f"whole-{name}", (), (), (*picture, "-c:a", "aac"))
+    source = tmp_path / name
+    ffmpeg(*before, "-i", whole, "-c", "copy", *after, source)
+    result = rendered(source, quality="high", segment_seconds=Fraction(2, 5))
+    assert decoded(result.output).numbers == list(range(first_number, 40))
+    assert abs(_lag(sound_after_frame(result.output), sound_after_frame(source))) <= 1
 
 
 def _lag(sound: NDArray[np.float64], reference: NDArray[np.float64]) -> int:

@@ -7,13 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.media.rates import Retime
 from worker.video.timeline import (
+    LONGEST_MOVE_SECONDS,
     MAX_TIMESCALE,
+    WHOLE_WAY,
     OutputTimeline,
     SourceTimeline,
     increasing_timestamps,
     place_at_offset,
     plan_output_timeline,
+    without_equal_neighbours,
 )
 
 durations = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -55,6 +59,70 @@ def test_constant_rate_shows_the_nearest_frame(
     times = [pts * time_base for pts in source.pts]
     for number, frame in enumerate(shown):
         assert frame == min(range(len(times)), key=lambda k: (abs(times[k] - number / rate), k))
+
+
+def shown_places(output: OutputTimeline) -> list[Fraction]:
+    """Of each output frame, in turn: the number of the source frame it shows, and how far on to the next it is."""
+    places: list[Fraction] = []
+    for number, repeats in enumerate(output.repeats):
+        places += [Fraction(number)] * repeats
+        if output.between:
+            places += [number + Fraction(place, WHOLE_WAY) for place in output.between[number]]
+    return places
+
+
+@given(durations, time_bases, rates)
+def test_between_two_frames_each_output_frame_has_its_exact_place(
+    durations: list[int], time_base: Fraction, rate: Fraction
+) -> None:
+    source = make_source(durations, time_base)
+    if source.duration_seconds * rate > 2000:
+        return
+    nearest = plan_output_timeline(source, target_fps=rate)
+    output = plan_output_timeline(source, target_fps=rate, retime=Retime.MOTION)
+    assert (output.timescale, list(output.ticks), output.end_tick) == (
+        nearest.timescale,
+        list(nearest.ticks),
+        nearest.end_tick,
+    )
+    places = shown_places(output)
+    assert len(places) == len(output.ticks)
+    assert places == sorted(places)
+    times = [pts * time_base for pts in source.pts]
+    for number, place in enumerate(places):
+        at = number / rate
+        before = max(k for k, time in enumerate(times) if time <= at)
+        gap = times[before + 1] - times[before] if before + 1 < len(times) else Fraction(0)
+        moves = 0 < gap <= LONGEST_MOVE_SECONDS
+        exact = before + ((at - times[before]) / gap if moves else 0)
+        assert abs(place - exact) <= Fraction(1, 2 * WHOLE_WAY)
+    if output.between:
+        assert len(output.between) == len(output.repeats)
+        assert all(0 < place < WHOLE_WAY for frame in output.between for place in frame)
+
+
+def test_a_frame_that_is_shown_for_long_does_not_move() -> None:
+    source = SourceTimeline(time_base=Fraction(1, 10), pts=[0, 5, 11, 12], end_pts=13)
+    output = plan_output_timeline(source, target_fps=Fraction(10), retime=Retime.BLEND)
+    assert list(output.repeats) == [1, 6, 1, 1]
+    assert [len(places) for places in output.between] == [4, 0, 0, 0]
+
+
+def test_at_the_inputs_own_rate_nothing_lies_between() -> None:
+    source = make_source([512] * 20, Fraction(1, 12_800))
+    own = plan_output_timeline(source, target_fps=Fraction(25), retime=Retime.MOTION)
+    assert own == plan_output_timeline(source, target_fps=Fraction(25))
+
+
+def test_between_equal_frames_the_earlier_is_repeated() -> None:
+    source = make_source([2] * 4, Fraction(1, 50))
+    output = plan_output_timeline(source, target_fps=Fraction(50), retime=Retime.BLEND)
+    assert (list(output.repeats), [len(places) for places in output.between]) == ([1, 1, 1, 2], [1, 1, 1, 0])
+    joined = without_equal_neighbours(output, [7, 7, 8, 9])
+    assert (joined.repeats, [len(places) for places in joined.between]) == ([2, 1, 1, 2], [0, 1, 1, 0])
+    assert joined.ticks == output.ticks
+    still = without_equal_neighbours(output, [7, 7, 7, 7])
+    assert (still.repeats, still.between) == ([2, 2, 2, 2], ())
 
 
 def test_ticks_too_fine_for_the_join_are_made_coarser_exactly() -> None:

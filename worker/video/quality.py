@@ -1,0 +1,355 @@
+"""Measured quality: the output, brought back to the input's size, compared with the input.
+
+Luma alone is compared, on a sample of frames, so that the cost does not grow with the video's length: runs of
+successive output frames spread evenly over it, or all of a short video. Both videos are decoded side by side, the input
+by the very command that upscaling reads it with, so that a frame is compared with the frame that the network saw. No
+more than a few planes of the input's size are held at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import ffmpeg
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from app.core.errors import FfmpegError, LeaseLost, RegenError
+from app.core.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from worker.inference.frames import FrameFormat
+from worker.video.decoder import (
+    DecodePoint,
+    FrameReader,
+    WrongFrame,
+    decode_points,
+    decoding_stream,
+    find_decode_point,
+    seconds_up,
+)
+from worker.video.likeness import Likeness, Plane
+from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.recheck import gate_for_output
+from worker.video.retime import Retimer
+from worker.video.vmaf import VmafMeter, can_measure_vmaf
+from worker.video.watch import Watch
+
+RUNS = 8
+# Two frames show one change; three tell whether it went on.
+RUN_FRAMES = 3
+# Rows of the reduced picture that are read at a time: the largest frames are far larger than what is made of them.
+STRIP_ROWS = 16
+# RGB becomes BT.709 (see plan_colour): ITU-R BT.709-6, Kr and Kb.
+KR, KB = 0.2126, 0.0722
+PURPOSE = "measuring the quality"
+
+NOT_MEASURED = "The quality of the output could not be measured."
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredQuality:
+    """See docs/quality.md. `temporal_stability` (dB) None: the video has one frame; `vmaf` None: nothing to measure it.
+
+    `frames`: how many were compared.
+    """
+
+    psnr: float
+    ssim: float
+    vmaf: float | None
+    temporal_stability: float | None
+    frames: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As the API shows it: figures that are not there are left out."""
+        figures = {
+            "psnr": round(self.psnr, 3),
+            "ssim": round(self.ssim, 5),
+            "vmaf": None if self.vmaf is None else round(self.vmaf, 3),
+            "temporalStability": None
+            if self.temporal_stability is None
+            else round(self.temporal_stability, 3),
+            "frames": self.frames,
+        }
+        return {name: figure for name, figure in figures.items() if figure is not None}
+
+    def in_words(self) -> list[tuple[str, str]]:
+        """Each figure that is there: its name, and it with its unit."""
+        words = [("PSNR", f"{self.psnr:.2f} dB"), ("SSIM", f"{self.ssim:.4f}")]
+        if self.vmaf is not None:
+            words.append(("VMAF", f"{self.vmaf:.2f}"))
+        if self.temporal_stability is not None:
+            words.append(("temporal stability", f"{self.temporal_stability:.2f} dB"))
+        return [*words, ("frames compared", str(self.frames))]
+
+
+def measure_if_possible(
+    gate: MediaGate,
+    *,
+    source: Path,
+    output: Path,
+    render: RenderPlan,
+    segments: Sequence[SegmentPlan],
+    cancelled: Callable[[], bool],
+    stall_seconds: float,
+    is_fatal: Callable[[Exception], bool] = lambda _: False,
+) -> MeasuredQuality | None:
+    """As `measure_quality`; None, and a line in the log, where that fails: the render is made, and is good without.
+
+    Raises LeaseLost when `cancelled` says so, and errors that `is_fatal`.
+    """
+    try:
+        return measure_quality(
+            gate,
+            source=source,
+            output=output,
+            render=render,
+            segments=segments,
+            cancelled=cancelled,
+            stall_seconds=stall_seconds,
+        )
+    except LeaseLost:
+        raise
+    except Exception as error:
+        if is_fatal(error):
+            raise
+        # The traceback of a defect; of all else the sentence says enough.
+        is_known = isinstance(error, RegenError | WrongFrame)
+        log.warning(
+            "quality_not_measured",
+            error=str(error),
+            detail=getattr(error, "detail", None),
+            exc_info=None if is_known else error,
+        )
+        return None
+
+
+def measure_quality(
+    gate: MediaGate,
+    *,
+    source: Path,
+    output: Path,
+    render: RenderPlan,
+    segments: Sequence[SegmentPlan],
+    cancelled: Callable[[], bool],
+    stall_seconds: float,
+) -> MeasuredQuality:
+    """Compare the finished render `output` with its input.
+
+    Raises WrongFrame when the input's frames cannot be read as planned, PipelineStalled when no frame came for
+    `stall_seconds`, LeaseLost when `cancelled` says so, FfmpegError when ffmpeg fails.
+    """
+    likeness = Likeness()
+    width, height = render.source.width, render.source.height
+    with ExitStack() as stack:
+        watch = stack.enter_context(Watch(cancelled=cancelled, stall_seconds=stall_seconds))
+        try:
+            vmaf: VmafMeter | None = None
+            if can_measure_vmaf(gate, width=width, height=height):
+                vmaf = stack.enter_context(VmafMeter(gate, width=width, height=height, watch=watch))
+            comparison = _Comparison(
+                gate=gate,
+                source=source,
+                output=output,
+                render=render,
+                watch=watch,
+                likeness=likeness,
+                vmaf=vmaf,
+            )
+            sample = sampled_frames(render.frame_count)
+            shown = 0
+            for segment in segments:
+                wanted = [number - shown for number in sample if 0 <= number - shown < segment.output_frames]
+                if wanted:
+                    comparison.run(segment, wanted, first_number=shown)
+                shown += segment.output_frames
+            score = None if vmaf is None else vmaf.score()
+        except (FfmpegError, WrongFrame):
+            # Maybe of a process that the watch has killed.
+            watch.check()
+            raise
+        watch.check()
+    figures = likeness.figures()
+    return MeasuredQuality(
+        psnr=figures.psnr_db,
+        ssim=figures.ssim,
+        vmaf=score,
+        temporal_stability=figures.stability_db,
+        frames=figures.frames,
+    )
+
+
+def sampled_frames(count: int) -> list[int]:
+    """Which of `count` output frames are compared: RUNS runs of RUN_FRAMES, each in the middle of its share."""
+    if count <= RUNS * RUN_FRAMES:
+        return list(range(count))
+    starts = ((2 * run + 1) * (count - RUN_FRAMES) // (2 * RUNS) for run in range(RUNS))
+    return sorted({start + offset for start in starts for offset in range(RUN_FRAMES)})
+
+
+class _Comparison:
+    """Both videos of one render, read side by side."""
+
+    def __init__(
+        self,
+        *,
+        gate: MediaGate,
+        source: Path,
+        output: Path,
+        render: RenderPlan,
+        watch: Watch,
+        likeness: Likeness,
+        vmaf: VmafMeter | None,
+    ) -> None:
+        self._gate = gate
+        self._output_gate = gate_for_output(gate, render.target)
+        self._source = source
+        self._output = output
+        self._render = render
+        self._watch = watch
+        self._likeness = likeness
+        self._vmaf = vmaf
+
+    def run(self, segment: SegmentPlan, wanted: Sequence[int], *, first_number: int) -> None:
+        """Compare those output frames of the segment. `first_number` is that of the segment's first in the video."""
+        left = list(wanted)
+        try:
+            self._attempt(segment, left, decode_points(self._render, segment)[0], True, first_number)
+        except WrongFrame:
+            point, verify = find_decode_point(
+                self._gate, self._source, render=self._render, segment=segment, watch=self._watch
+            )
+            log.info("decode_point_found", index=segment.index, point=str(point), verify=verify)
+            # What was compared so far was compared with the right frames.
+            self._attempt(segment, left, point, verify, first_number)
+
+    def _attempt(
+        self, segment: SegmentPlan, left: list[int], point: DecodePoint, verify: bool, first_number: int
+    ) -> None:
+        """Compares the frames that are `left` and takes them off it, one by one."""
+        gate, render, watch = self._gate, self._render, self._watch
+        source_stream = decoding_stream(gate, self._source, render=render, segment=segment, point=point)
+        output_stream = _output_stream(self._output_gate, self._output, render, segment, left)
+        with (
+            gate.start(source_stream, purpose=PURPOSE, stdin=False, stdout=True) as decoder,
+            self._output_gate.start(output_stream, purpose=PURPOSE, stdin=False, stdout=True) as reader,
+        ):
+            source = _ShownFrames(FrameReader(watch.own(decoder), segment, verify=verify), render, segment)
+            watch.own(reader)
+            while left:
+                reference = source.shown_by(left[0])
+                watch.progress()
+                result = _read_reduced(reader, render)
+                watch.progress()
+                self._likeness.add(first_number + left[0], reference, result)
+                if self._vmaf is not None:
+                    self._vmaf.add(reference, result)
+                watch.progress()
+                left.pop(0)
+
+
+class _ShownFrames:
+    """The luma of the frames that the network made a segment's output frames of: source frames, or what was put between
+    them for another rate, made anew.
+    """
+
+    def __init__(self, reader: FrameReader, render: RenderPlan, segment: SegmentPlan) -> None:
+        self._reader = reader
+        self._render = render
+        self._places = _places(segment)
+        self._retimer = Retimer(render.retime, render.source)
+        # The two source frames that were read last, and the number of the second.
+        self._held = [np.empty(render.source.frame_bytes, np.uint8) for _ in range(2)]
+        self._last = -1
+
+    def shown_by(self, index: int) -> Plane:
+        """Of output frame `index` of the segment; indices must not fall."""
+        source, target = self._render.source, self._render.target
+        position, place = self._places[index]
+        while self._last < (position + 1 if place else position):
+            self._held.reverse()
+            self._reader.read_into(self._held[1])
+            self._last += 1
+        if not place:
+            return luma(self._held[1 - (self._last - position)], source=source, target=target)
+        between = np.empty(source.frame_bytes, np.uint8)
+        self._retimer.pair(*self._held).frame_at(place, between)
+        return luma(between, source=source, target=target)
+
+
+def _places(segment: SegmentPlan) -> list[tuple[int, int]]:
+    """For each output frame the source frame that it shows or follows, and how far it is on from that to the next."""
+    places: list[tuple[int, int]] = []
+    for position, repeats in enumerate(segment.repeats):
+        places += [(position, 0)] * repeats
+        if segment.between:
+            places += [(position, place) for place in segment.between[position]]
+    return places
+
+
+def luma(frame: NDArray[np.uint8], *, source: FrameFormat, target: FrameFormat) -> Plane:
+    """The luma of a source frame in codes of the target's range, scaled to 8 bits."""
+    planes = source.split(frame)
+    if source.layout == "gbr":
+        green, blue, red = (plane.astype(np.float32) for plane in planes)
+        codes: Plane = KR * red + (1 - KR - KB) * green + KB * blue
+    else:
+        codes = planes[0].astype(np.float32)
+    black, span = _nominal_range(source.bit_depth, full_range=source.full_range)
+    black_8, span_8 = _nominal_range(8, full_range=target.full_range)
+    codes -= np.float32(black)
+    codes *= np.float32(span_8 / span)
+    codes += np.float32(black_8)
+    return codes
+
+
+def _nominal_range(bit_depth: int, *, full_range: bool) -> tuple[float, float]:
+    """The code of black, and how far above it white is."""
+    if full_range:
+        return 0.0, 2.0**bit_depth - 1
+    return 16 * 2.0 ** (bit_depth - 8), 219 * 2.0 ** (bit_depth - 8)
+
+
+def _output_stream(
+    gate: MediaGate, output: Path, render: RenderPlan, segment: SegmentPlan, wanted: Sequence[int]
+) -> Stream:
+    """The command that writes the luma planes of those frames to stdout, one after the other."""
+    start = render.offset_ticks + segment.start_tick
+    ticks = list(segment.output_ticks())
+    first, last = start + ticks[wanted[0]], start + ticks[wanted[-1]]
+    chosen = "+".join(f"eq(n\\,{index - wanted[0]})" for index in wanted)
+    chain = f"settb=1/{render.timescale},trim=start_pts={first}:end_pts={last + 1},select={chosen},extractplanes=y"
+    seek = seconds_up(Fraction(first, render.timescale))
+    video = gate.input(output, copyts=None, noaccurate_seek=None, seek_timestamp=1, ss=seek)
+    return ffmpeg.output(
+        video["v:0"], "pipe:1", f="rawvideo", vcodec="rawvideo", vf=chain, fps_mode="passthrough"
+    )
+
+
+def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> Plane:
+    """The next luma plane of the output, at the input's size: each sample the mean of those that cover it."""
+    source, target = render.source, render.target
+    factor = target.width // source.width
+    black, span = _nominal_range(target.bit_depth, full_range=target.full_range)
+    black_8, span_8 = _nominal_range(8, full_range=target.full_range)
+    reduced = np.empty((source.height, source.width), np.float32)
+    strip = np.empty((STRIP_ROWS * factor, target.width), target.dtype)
+    for top in range(0, source.height, STRIP_ROWS):
+        rows = min(STRIP_ROWS, source.height - top)
+        codes = strip[: rows * factor]
+        if not process.read_exactly_into(codes.data):
+            process.wait()
+            raise FfmpegError(f"The video program failed while {PURPOSE}: a frame of the output is missing.")
+        # With whole factors INTER_AREA is the plain mean.
+        reduced[top : top + rows] = cv2.resize(
+            codes.astype(np.float32), (source.width, rows), interpolation=cv2.INTER_AREA
+        )
+    reduced -= np.float32(black)
+    reduced *= np.float32(span_8 / span)
+    reduced += np.float32(black_8)
+    return reduced

@@ -1,0 +1,109 @@
+"""VMAF, where the ffmpeg at hand has it (its filter libvmaf, with the model that is built in)."""
+
+import json
+from types import TracebackType
+from typing import Self
+
+import ffmpeg
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from app.core.errors import FfmpegError
+from app.core.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from worker.video.likeness import Plane
+from worker.video.watch import Watch
+
+FILTER = "libvmaf"
+LISTING_LIMIT_BYTES = 1024 * 1024
+# Smaller pictures libvmaf refuses, or does not survive.
+LEAST_SIDE = 33
+PURPOSE = "measuring VMAF"
+
+log = structlog.get_logger(__name__)
+
+
+def can_measure_vmaf(gate: MediaGate, *, width: int, height: int) -> bool:
+    """Whether this ffmpeg has VMAF, and pictures of that size are large enough for it. Raises FfmpegError."""
+    if min(width, height) < LEAST_SIDE:
+        return False
+    listing = gate.run(["-filters"], purpose="listing its filters", stdout_limit_bytes=LISTING_LIMIT_BYTES)
+    return any(FILTER in line.split()[:2] for line in listing.stdout.decode(errors="replace").splitlines())
+
+
+class VmafMeter:
+    """One ffmpeg that is given pairs of planes; use it in a `with` block.
+
+    Its failure is no error: `score` is None then, and the log says why.
+    """
+
+    def __init__(self, gate: MediaGate, *, width: int, height: int, watch: Watch) -> None:
+        self._has_failed = False
+        self._process = gate.start(
+            _stream(gate, width=width, height=height), purpose=PURPOSE, stdin=True, stdout=True
+        )
+        watch.own(self._process)
+
+    def add(self, reference: Plane, result: Plane) -> None:
+        if self._has_failed:
+            return
+        try:
+            for plane in (result, reference):
+                self._process.write_all(_codes(plane).data)
+            # What is measured is luma; the chroma planes are there for the format's sake.
+            gray = np.full(2 * reference.size, 128, np.uint8)
+            for _ in range(2):
+                self._process.write_all(gray.data)
+        except FfmpegError as error:
+            self._fail(error)
+
+    def score(self) -> float | None:
+        """The mean of all frames, 0 to 100. Nothing may be added after this."""
+        if self._has_failed:
+            return None
+        try:
+            return self._finish(self._process)
+        except FfmpegError as error:
+            self._fail(error)
+            return None
+
+    def _finish(self, process: FfmpegProcess) -> float:
+        process.close_stdin()
+        answer = b"".join(iter(lambda: process.stdout.read(64 * 1024), b""))
+        process.wait()
+        try:
+            return float(json.loads(answer)["pooled_metrics"]["vmaf"]["mean"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FfmpegError(
+                "The video program gave an unreadable answer.", detail=answer[:1000].decode(errors="replace")
+            ) from error
+
+    def _fail(self, error: FfmpegError) -> None:
+        self._has_failed = True
+        log.warning("vmaf_failed", error=error.message, detail=error.detail)
+
+    def __enter__(self) -> Self:
+        self._process.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.close()
+
+
+def _stream(gate: MediaGate, *, width: int, height: int) -> Stream:
+    """Each frame on stdin is the result above the input; 4:4:4, because not every version of libvmaf takes gray.
+
+    The rate means nothing: VMAF counts in frames.
+    """
+    pairs = gate.raw_input(width=width, height=2 * height, pix_fmt="yuv444p", frame_rate=25)
+    copies = pairs["v:0"].filter_multi_output("split")
+    result, reference = (copies[index].filter("crop", width, height, 0, index * height) for index in range(2))
+    # To stdout by its name as a file: a path of ours could hold characters that filters take for their own.
+    measured = ffmpeg.filter([result, reference], FILTER, log_fmt="json", log_path="/dev/stdout")
+    return ffmpeg.output(measured, "pipe:1", f="null")
+
+
+def _codes(plane: Plane) -> NDArray[np.uint8]:
+    return np.rint(plane).clip(0, 255).astype(np.uint8)
