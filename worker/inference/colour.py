@@ -12,7 +12,7 @@ linear ramp as it is. Edges are replicated.
 import torch
 import torch.nn.functional as F
 
-from worker.inference.frames import FrameFormat
+from worker.inference.frames import CHROMA_OFFSETS, FrameFormat
 
 # Kr and Kb.
 _LUMA_WEIGHTS = {
@@ -21,17 +21,6 @@ _LUMA_WEIGHTS = {
     "bt2020nc": (0.2627, 0.0593),
     "smpte240m": (0.212, 0.087),
     "fcc": (0.30, 0.11),
-}
-
-# Where a chroma sample of a subsampled axis sits, from its first luma sample, in luma samples: (across,
-# down).
-_CHROMA_OFFSETS = {
-    "left": (0.0, 0.5),
-    "center": (0.5, 0.5),
-    "topleft": (0.0, 0.0),
-    "top": (0.5, 0.0),
-    "bottomleft": (0.0, 1.0),
-    "bottom": (0.5, 1.0),
 }
 
 _ACROSS, _DOWN = 3, 2
@@ -137,7 +126,7 @@ def _write_plane(result: torch.Tensor, codes: torch.Tensor, target: FrameFormat,
 
 
 def _subsampled_axes(frame_format: FrameFormat) -> list[tuple[int, float]]:
-    across, down = _CHROMA_OFFSETS[frame_format.chroma_location]
+    across, down = CHROMA_OFFSETS[frame_format.chroma_location]
     if frame_format.layout == "yuv420":
         return [(_ACROSS, across), (_DOWN, down)]
     return [(_ACROSS, across)] if frame_format.layout == "yuv422" else []

@@ -14,7 +14,23 @@ from numpy.typing import NDArray
 
 Layout = Literal["gray", "yuv420", "yuv422", "yuv444", "gbr"]
 Matrix = Literal["bt709", "bt601", "bt2020nc", "smpte240m", "fcc"]
-ChromaLocation = Literal["left", "center", "topleft", "top", "bottomleft", "bottom"]
+ChromaLocation = Literal[
+    "left", "center", "topleft", "top", "bottomleft", "bottom", "right", "topright", "bottomright"
+]
+
+# Where a chroma sample of a subsampled axis sits, from the first of its luma samples, in luma samples: (right, down).
+# The first six are ITU-T H.273, figure 1; the others are those that a turned picture has.
+CHROMA_OFFSETS: dict[ChromaLocation, tuple[float, float]] = {
+    "left": (0.0, 0.5),
+    "center": (0.5, 0.5),
+    "topleft": (0.0, 0.0),
+    "top": (0.5, 0.0),
+    "bottomleft": (0.0, 1.0),
+    "bottom": (0.5, 1.0),
+    "right": (1.0, 0.5),
+    "topright": (1.0, 0.0),
+    "bottomright": (1.0, 1.0),
+}
 
 # Those for which ffmpeg has a name in every layout.
 BIT_DEPTHS = (8, 9, 10, 12, 14, 16)

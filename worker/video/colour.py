@@ -7,11 +7,10 @@ times the size a player would guess differently.
 
 import re
 from dataclasses import dataclass, replace
-from typing import get_args
 
 from app.core.errors import PermanentError
 from app.core.media.probe import ColourTags, VideoStream
-from worker.inference.frames import BIT_DEPTHS, ChromaLocation, FrameFormat, Layout, Matrix
+from worker.inference.frames import BIT_DEPTHS, CHROMA_OFFSETS, ChromaLocation, FrameFormat, Layout, Matrix
 
 # Players take pictures from this size on for high definition, and so for BT.709.
 HD_WIDTH = 1280
@@ -233,10 +232,19 @@ def _guess_transfer(matrix: str) -> str:
 
 def _chroma_location(video: VideoStream) -> ChromaLocation:
     tagged = video.colour.chroma_location
-    for location in get_args(ChromaLocation):
-        if location == tagged:
-            return location  # type: ignore[no-any-return]
-    return "center" if video.codec in CENTRED_CHROMA_CODECS else "left"
+    location: ChromaLocation = "center" if video.codec in CENTRED_CHROMA_CODECS else "left"
+    for name in CHROMA_OFFSETS:
+        if name == tagged:
+            location = name
+    return turned(location, degrees=video.rotation)
+
+
+def turned(location: ChromaLocation, *, degrees: int) -> ChromaLocation:
+    """Where chroma samples sit once the picture has been turned clockwise. Sides of odd length are out by a sample."""
+    right, down = CHROMA_OFFSETS[location]
+    for _quarter in range(degrees // 90):
+        right, down = 1 - down, right
+    return next(name for name, offset in CHROMA_OFFSETS.items() if offset == (right, down))
 
 
 def _depth(pix_fmt: str, digits: str | None) -> int:

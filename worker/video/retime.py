@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.media.rates import Retime
-from worker.inference.frames import ChromaLocation, FrameFormat
+from worker.inference.frames import CHROMA_OFFSETS, FrameFormat
 from worker.video.motion import LEAST_SIDE, Motion, follow, optical_flow
 from worker.video.timeline import WHOLE_WAY
 
@@ -31,15 +31,6 @@ CUT_BLUR = 4.0
 CUT_LIKENESS = 0.5
 # Frames that differ by less than this on average (8-bit codes) are no two scenes, or nobody sees it; noise is below it.
 CUT_DIFFERENCE = 6.0
-# Right and down from the first of the luma samples that a chroma sample belongs to, where it has two.
-CHROMA_OFFSETS: dict[ChromaLocation, tuple[float, float]] = {
-    "left": (0, 0.5),
-    "center": (0.5, 0.5),
-    "topleft": (0, 0),
-    "top": (0.5, 0),
-    "bottomleft": (0, 1),
-    "bottom": (0.5, 1),
-}
 
 
 class Retimer:

@@ -29,6 +29,10 @@ PLACES = {
     "top": (0.5, 0.0),
     "bottomleft": (0.0, 1.0),
     "bottom": (0.5, 1.0),
+    # Of pictures that were turned.
+    "right": (1.0, 0.5),
+    "topright": (1.0, 0.0),
+    "bottomright": (1.0, 1.0),
 }
 
 

@@ -92,7 +92,7 @@ def test_wrong_frames_and_planes_are_refused():
         {"bit_depth": 11},
         {"layout": "nv12"},
         {"matrix": "ycgco"},
-        {"chroma_location": "right"},
+        {"chroma_location": "middle"},
     ],
 )
 def test_formats_that_do_not_exist_are_refused(wrong):

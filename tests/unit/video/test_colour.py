@@ -7,6 +7,7 @@ import pytest
 
 from app.core.errors import PermanentError
 from app.core.media.probe import ColourTags, VideoStream
+from tests.unit.inference.h273 import PLACES
 from worker.video.colour import plan_colour, read_pix_fmt
 
 
@@ -105,3 +106,18 @@ def test_layouts_hold_all_of_a_format(pix_fmt: str, layout: str, depth: int, alp
 def test_what_cannot_be_read_is_refused_in_a_sentence(changes: dict[str, Any]) -> None:
     with pytest.raises(PermanentError, match=r"cannot read\."):
         plan_colour(make_video(**changes), scale=4)
+
+
+@pytest.mark.parametrize("tagged", ["left", "center", "topleft", "top", "bottomleft", "bottom"])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_chroma_is_turned_with_the_picture(tagged: str, degrees: int) -> None:
+    """On a picture of 6x4: where its chroma samples are after they were turned like anything else in it."""
+    place = plan_colour(make_video(rotation=degrees, chroma_location=tagged), scale=4).source.chroma_location
+    right, down = PLACES[tagged]
+    samples = {(2 * x + right, 2 * y + down) for x in range(3) for y in range(2)}
+    width, height = 6, 4
+    for _quarter in range(degrees // 90):
+        samples = {(height - 1 - y, x) for x, y in samples}
+        width, height = height, width
+    right, down = PLACES[place]
+    assert samples == {(2 * x + right, 2 * y + down) for x in range(width // 2) for y in range(height // 2)}
