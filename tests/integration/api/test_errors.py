@@ -81,7 +81,7 @@ def test_wrong_methods(stranger):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_unknown_addresses(stranger, method):
-    for path in ("/", "/v1", "/v1/upscale/", "/v2/upscale", "/v1/renders", "/v1//files", "/%2e%2e/x"):
+    for path in ("/", "/v1", "/v1/upscale/", "/v2/upscale", "/v1/render", "/v1//files", "/%2e%2e/x"):
         response = stranger.request(method, path, content=b"{" if method == "POST" else None)
 
         assert response.status_code == 404

@@ -74,8 +74,9 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
 
     assert document["info"]["title"] == "Regen"
     assert set(document["paths"]) == {
-        "/v1/upscale", "/v1/renders/{render_id}", "/v1/renders/{render_id}/cancel", "/v1/files",
-        "/v1/files/{file_id}", "/v1/engines", "/v1/workers", "/healthz", "/readyz",
+        "/v1/upscale", "/v1/renders", "/v1/renders/{render_id}", "/v1/renders/{render_id}/cancel",
+        "/v1/renders/{render_id}/retry", "/v1/files", "/v1/files/{file_id}", "/v1/engines", "/v1/workers",
+        "/healthz", "/readyz",
     }  # fmt: skip
     upscale = document["paths"]["/v1/upscale"]["post"]
     assert {"401", "413", "415", "429", "default"} < set(upscale["responses"])
