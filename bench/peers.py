@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ class PeerFailed(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Peer:
+class Peer(ABC):
     """`files` are written beside the peer's own ones, into a directory that comes first on the module path."""
 
     name: str
@@ -80,8 +81,9 @@ class Peer:
                 raise PeerFailed("no file was written")
             made.rename(destination)
 
+    @abstractmethod
     def _start(self, kind: Kind, source: Path, scratch: Path) -> Path:
-        raise NotImplementedError
+        """Run it on `source`. Returns the path of what it writes."""
 
     def _call(self, scratch: Path, *arguments: str | Path) -> None:
         try:

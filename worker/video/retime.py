@@ -8,7 +8,7 @@ No frame is made of two scenes: across a cut either way shows the nearer of the 
 neighbours alone, so that segments made apart are the same as a single pass.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import cv2
 import numpy as np
@@ -57,15 +57,14 @@ class Retimer:
         )
 
 
-class FramePair:
+class FramePair(Protocol):
     """Two neighbouring frames."""
 
     def frame_at(self, place: int, out: Frame) -> None:
         """Write into `out` the frame that lies `place` parts of WHOLE_WAY along from the first to the second."""
-        raise NotImplementedError
 
 
-class _Cut(FramePair):
+class _Cut:
     def __init__(self, before: Frame, after: Frame) -> None:
         self._before, self._after = before, after
 
@@ -73,7 +72,7 @@ class _Cut(FramePair):
         out[:] = self._after if 2 * place > WHOLE_WAY else self._before
 
 
-class _Blend(FramePair):
+class _Blend:
     def __init__(self, source: FrameFormat, before: list[Plane], after: list[Plane]) -> None:
         self._source = source
         self._before, self._after = before, after
@@ -87,7 +86,7 @@ class _Blend(FramePair):
             plane[:] = mixed // np.uint32(WHOLE_WAY)
 
 
-class _Moving(FramePair):
+class _Moving:
     def __init__(self, source: FrameFormat, before: list[Plane], after: list[Plane], motion: Motion) -> None:
         self._source = source
         self._before, self._after = before, after
