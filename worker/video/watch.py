@@ -89,6 +89,9 @@ class Watch:
 
     def __enter__(self) -> Self:
         self._last_progress = time.monotonic()
+        # What was called off before it began does not begin: it may be too short for the thread's first look.
+        self._ask()
+        self.check()
         self._thread.start()
         return self
 
