@@ -8,13 +8,17 @@ from typing import TypeVar
 import anyio
 import structlog
 from anyio import to_thread
+from fastapi import Response
 from sqlalchemy.orm import Session
 
 from app.api.dependencies import CurrentUser
 from app.api.resources import Resources
+from app.api.schemas import RenderBody
+from app.api.views import render_body
 from app.core.media.limits import check_output
 from app.core.media.probe import MediaInfo
 from app.core.queue import wake_workers
+from app.core.services.renders import RenderView
 from app.core.services.uploads import SpooledUpload, inspect_upload, store_upload
 from app.core.statuses import WorkKind
 from app.core.tables import File
@@ -59,6 +63,18 @@ async def accept_upload(
             then=then,
         )
     )
+
+
+async def answer_with_render(
+    view: RenderView, response: Response, resources: Resources, *, is_new: bool, base_url: str
+) -> RenderBody:
+    """The answer that names the render. One that is new is logged, and a worker woken for it."""
+    render = view.render
+    if is_new:
+        log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
+        await announce_work(resources)
+    response.headers["Location"] = f"{base_url}/v1/renders/{render.id}"
+    return await to_thread.run_sync(lambda: render_body(view, resources=resources, base_url=base_url))
 
 
 async def announce_work(resources: Resources) -> None:

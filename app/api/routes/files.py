@@ -1,8 +1,9 @@
 """Files: videos uploaded once, to be rendered as often as wanted."""
 
 from fractions import Fraction
+from http import HTTPStatus
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from app.api.dependencies import PageDependency, ResourcesDependency, UserDependency
@@ -79,10 +80,10 @@ def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency)
 
 @router.delete(
     "/v1/files/{file_id}",
-    status_code=status.HTTP_204_NO_CONTENT,
+    status_code=HTTPStatus.NO_CONTENT,
     responses=documented(401, 404, 409, 429, 503),
 )
 def delete_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
     """Remove a file of yours that no unfinished render needs. The results of its renders stay."""
     uploads.delete_file(resources.database, resources.storage, file_id=file_id, user_id=user.id)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)
+    return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -3,14 +3,13 @@
 from http import HTTPStatus
 from typing import Annotated
 
-import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
 from app.api.idempotency import IdempotencyDependency, make_once, once_of
-from app.api.intake import announce_work
+from app.api.intake import answer_with_render
 from app.api.schemas import RenderBody, RendersBody
 from app.api.views import render_body, view_of
 from app.core.services import cancellation, renders
@@ -19,8 +18,6 @@ from app.core.services.renders import RenderView
 from app.core.statuses import RenderStatus
 
 router = APIRouter()
-
-log = structlog.get_logger(__name__)
 
 
 @router.get("/v1/renders", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
@@ -77,7 +74,7 @@ def cancel_render(
 @router.post(
     "/v1/renders/{render_id}/retry",
     response_model_exclude_none=True,
-    responses=documented(401, 404, 409, 413, 429, 503),
+    responses=documented(400, 401, 404, 409, 413, 429, 503),
 )
 async def retry_render(
     request: Request,
@@ -110,12 +107,7 @@ async def retry_render(
         make=lambda: to_thread.run_sync(retry),
         show=lambda session, made_id: renders.find_render(session, render_id=made_id, user_id=user.id),
     )
-    render = view.render
-    if is_new:
-        log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
-        await announce_work(resources)
-    response.headers["Location"] = f"{base_url}/v1/renders/{render.id}"
-    return await to_thread.run_sync(lambda: render_body(view, resources=resources, base_url=base_url))
+    return await answer_with_render(view, response, resources, is_new=is_new, base_url=base_url)
 
 
 @router.delete(

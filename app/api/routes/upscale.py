@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
@@ -13,13 +12,12 @@ from sqlalchemy.orm import Session
 from app.api.dependencies import CurrentUser, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
 from app.api.idempotency import IdempotencyDependency, make_once, once_of
-from app.api.intake import accept_upload, announce_work
+from app.api.intake import accept_upload, answer_with_render
 from app.api.multipart import FILE_FIELD, ReceivedForm
 from app.api.request_documentation import UPSCALE_REQUEST
 from app.api.resources import Resources
 from app.api.schemas import RenderBody
 from app.api.uploads import received_form
-from app.api.views import render_body
 from app.core.errors import InvalidRequest
 from app.core.media.rates import Retime, parse_retime, parse_target_fps
 from app.core.services.idempotency import Once, remember
@@ -47,8 +45,6 @@ OPTIONS: dict[str, tuple[Any, Callable[[str], Any]]] = {
     "priority": (0, parse_priority),
 }
 TEXT_FIELDS = frozenset({"file_id", *OPTIONS})
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +85,7 @@ async def upscale(
             ),
             show=lambda session, made_id: find_render(session, render_id=made_id, user_id=user.id),
         )
-    render = view.render
-    if is_new:
-        log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
-        await announce_work(resources)
-    response.headers["Location"] = f"{base_url}/v1/renders/{render.id}"
-    return await to_thread.run_sync(lambda: render_body(view, resources=resources, base_url=base_url))
+    return await answer_with_render(view, response, resources, is_new=is_new, base_url=base_url)
 
 
 async def _create(

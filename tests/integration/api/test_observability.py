@@ -42,7 +42,7 @@ def log(capture: LogCapture) -> Any:
 @pytest.fixture
 def lines(capture: LogCapture, log: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the API logs, from `debug` up."""
-    for module in ("errors", "middleware", "intake", "observation", "protocol", "routes.upscale"):
+    for module in ("errors", "middleware", "intake", "observation", "protocol"):
         monkeypatch.setattr(f"app.api.{module}.log", log)
     return capture.entries  # type: ignore[return-value]
 
