@@ -9,7 +9,9 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from app.api.resources import Resources
 from app.api.watch import Watch
 from app.core.errors import Forbidden
+from app.core.scopes import Scope
 from app.core.services.accounts import authenticate_key
+from app.core.services.allowances import Allowance
 
 BEARER = "bearer"
 MOST_A_PAGE = 100
@@ -21,10 +23,12 @@ _header_scheme = APIKeyHeader(name="X-API-Key", auto_error=False, description="A
 
 @dataclass(frozen=True, kw_only=True)
 class CurrentUser:
-    """`is_admin` is a property of the key that was given: it may look after the server."""
+    """The user behind the key that was given, what that key may do, and within which limits."""
 
     id: str
-    is_admin: bool = False
+    key_id: str
+    scopes: frozenset[Scope]
+    allowance: Allowance
 
 
 async def resources_of(request: Request) -> Resources:
@@ -54,7 +58,12 @@ async def current_user(
     def authenticate() -> CurrentUser:
         with resources.database.read() as session:
             key = authenticate_key(session, key=given, keys=resources.secrets)
-            return CurrentUser(id=key.user_id, is_admin=key.is_admin)
+            return CurrentUser(
+                id=key.user_id,
+                key_id=key.id,
+                scopes=frozenset(map(Scope, key.scopes)),
+                allowance=Allowance(media=resources.limits),
+            )
 
     found = await watch.ask_database(authenticate)
     request.state.user_id = found.id  # for the request's line in the log
@@ -65,7 +74,7 @@ async def current_user(
 
 async def administrator(user: Annotated[CurrentUser, Depends(current_user)]) -> CurrentUser:
     """The user of an administrator's key. Raises Forbidden for any other key."""
-    if not user.is_admin:
+    if Scope.ADMIN not in user.scopes:
         raise Forbidden("This needs the key of an administrator: regen keys create --admin.")
     return user
 

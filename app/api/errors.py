@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from app.api.patience import DATABASE_AWAY
-from app.api.schemas import ErrorsBody
+from app.api.schemas.errors import ErrorsBody
 from app.core.errors import (
     DatabaseUnavailable,
     FfmpegMissing,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.api.dependencies import CurrentUser
 from app.api.resources import Resources
-from app.api.schemas import RenderBody
+from app.api.schemas.renders import RenderBody
 from app.api.views import render_body
 from app.core.media.limits import check_output
 from app.core.media.probe import MediaInfo
@@ -46,9 +46,9 @@ async def accept_upload(
     """
 
     def inspect() -> MediaInfo:
-        info = inspect_upload(upload, gate=resources.gate, limits=resources.limits)
+        info = inspect_upload(upload, gate=resources.gate, limits=user.allowance.media)
         # Before the storage is touched: a file that cannot become an output is not worth keeping.
-        check_output(info.video, scale=scale, target_fps=target_fps, limits=resources.limits)
+        check_output(info.video, scale=scale, target_fps=target_fps, limits=user.allowance.media)
         return info
 
     info = await to_thread.run_sync(inspect, limiter=resources.probe_slots)

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.api.multipart import FILE_FIELD
 from app.core.media.rates import Retime
-from app.core.services.renders import LEAST_PRIORITY, MOST_PRIORITY
+from app.core.services.render_options import LEAST_PRIORITY, MOST_PRIORITY
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
 _FILE = {"type": "string", "format": "binary", "description": "The video."}

@@ -3,21 +3,22 @@
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from app.api import schemas
 from app.api.file_names import output_name
 from app.api.resources import Resources
+from app.api.schemas import files, renders, workers
 from app.core.media.rates import Retime
-from app.core.services.renders import RenderView, find_engine
+from app.core.services.render_options import find_engine
+from app.core.services.renders import RenderView
 from app.core.services.workers import WorkerView
 from app.core.statuses import RenderStatus
 from app.core.tables import File, Render
 
 
-def render_body(view: RenderView, *, resources: Resources, base_url: str) -> schemas.RenderBody:
-    return schemas.RenderBody(render=view_of(view, resources=resources, base_url=base_url))
+def render_body(view: RenderView, *, resources: Resources, base_url: str) -> renders.RenderBody:
+    return renders.RenderBody(render=view_of(view, resources=resources, base_url=base_url))
 
 
-def view_of(view: RenderView, *, resources: Resources, base_url: str) -> schemas.Render:
+def view_of(view: RenderView, *, resources: Resources, base_url: str) -> renders.Render:
     """The render with URLs signed now."""
     render = view.render
     completed = render.status is RenderStatus.COMPLETED
@@ -35,7 +36,7 @@ def view_of(view: RenderView, *, resources: Resources, base_url: str) -> schemas
             lifetime_seconds=resources.settings.url_lifetime_seconds,
         )
 
-    return schemas.Render(
+    return renders.Render(
         id=render.id,
         user_id=render.user_id,
         status=render.status.value,
@@ -63,19 +64,19 @@ def view_of(view: RenderView, *, resources: Resources, base_url: str) -> schemas
         warnings=render.warnings or None,
         priority=render.priority or None,
         retry_of=render.retry_of,
-        quality=None if render.quality is None else schemas.QualityBody.model_validate(render.quality),
+        quality=None if render.quality is None else renders.QualityBody.model_validate(render.quality),
         files_removed_at=timestamp(min(removed_at)) if removed_at else None,
         input=_input_facts(render),
         output=_output_facts(render),
     )
 
 
-def file_body(file: File) -> schemas.FileBody:
-    return schemas.FileBody(file=file_of(file))
+def file_body(file: File) -> files.FileBody:
+    return files.FileBody(file=file_of(file))
 
 
-def file_of(file: File) -> schemas.File:
-    return schemas.File(
+def file_of(file: File) -> files.File:
+    return files.File(
         id=file.id,
         name=file.name,
         size_bytes=file.size_bytes,
@@ -87,8 +88,8 @@ def file_of(file: File) -> schemas.File:
     )
 
 
-def worker_body(view: WorkerView, *, lease_seconds: float) -> schemas.Worker:
-    return schemas.Worker(
+def worker_body(view: WorkerView, *, lease_seconds: float) -> workers.Worker:
+    return workers.Worker(
         name=view.name,
         host=view.host,
         pid=view.pid,
@@ -101,7 +102,7 @@ def worker_body(view: WorkerView, *, lease_seconds: float) -> schemas.Worker:
         alive=view.is_alive(lease_seconds=lease_seconds),
         work=None
         if view.kind is None
-        else schemas.WorkInHand(kind=view.kind.value, render_id=view.render_id, segment_id=view.segment_id),
+        else workers.WorkInHand(kind=view.kind.value, render_id=view.render_id, segment_id=view.segment_id),
         units_done=view.units_done,
     )
 
@@ -116,8 +117,8 @@ def number(value: Fraction) -> int | float:
     return value.numerator if value.denominator == 1 else float(value)
 
 
-def _input_facts(render: Render) -> schemas.VideoFactsBody:
-    return schemas.VideoFactsBody(
+def _input_facts(render: Render) -> renders.VideoFactsBody:
+    return renders.VideoFactsBody(
         width=render.input_width,
         height=render.input_height,
         frame_rate=number(render.input_frame_rate),
@@ -126,8 +127,8 @@ def _input_facts(render: Render) -> schemas.VideoFactsBody:
     )
 
 
-def _output_facts(render: Render) -> schemas.VideoFactsBody:
-    return schemas.VideoFactsBody(
+def _output_facts(render: Render) -> renders.VideoFactsBody:
+    return renders.VideoFactsBody(
         width=render.output_width,
         height=render.output_height,
         frame_rate=number(render.output_frame_rate),

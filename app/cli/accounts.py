@@ -57,12 +57,17 @@ def create_key(
 ) -> None:
     """Make a key and print it, this once."""
     settings = load_settings(data_dir)
+    from app.core.scopes import DEFAULT_SCOPES, Scope
     from app.core.secrets import Secrets
     from app.core.services import accounts
 
     with open_database(settings) as database, database.write() as session:
         made = accounts.create_key(
-            session, user_name=user, key_name=name, keys=Secrets.load(settings), is_admin=admin
+            session,
+            user_name=user,
+            key_name=name,
+            keys=Secrets.load(settings),
+            scopes=DEFAULT_SCOPES | {Scope.ADMIN} if admin else DEFAULT_SCOPES,
         )
     typer.echo(made.key)
     stderr().print("Keep it now: only its hash is stored.")
@@ -75,6 +80,7 @@ def list_keys(
 ) -> None:
     """List keys: what they begin with, never the whole."""
     settings = load_settings(data_dir)
+    from app.core.scopes import Scope
     from app.core.services import accounts
 
     table = Table("id", "user", "name", "key", "made", "revoked", "administrator")
@@ -88,7 +94,7 @@ def list_keys(
                 f"{key.hint}...",
                 f"{key.created_at:%Y-%m-%d %H:%M}",
                 revoked,
-                "yes" if key.is_admin else "no",
+                "yes" if Scope.ADMIN in key.scopes else "no",
             )
     stdout().print(table)
 

@@ -13,11 +13,12 @@ from app.core.media.limits import MediaLimits
 from app.core.repositories import accounts
 from app.core.repositories.work import ReadyUnits
 from app.core.secrets import new_id
+from app.core.services.allowances import Allowance
+from app.core.services.render_options import RenderOptions
 from app.core.services.renders import create_render
 from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
 from app.core.settings import Settings
 from app.core.tables import File, Render
-from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.integration.rows import a_file
 
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
@@ -73,9 +74,8 @@ def add_render(database: Database, file: File) -> Callable[[], Render]:
             return create_render(
                 session,
                 file=session.merge(file),
-                engine=get_engine(DEFAULT_ENGINE),
-                target_fps=None,
-                limits=MediaLimits.from_settings(Settings()),
+                options=RenderOptions(),
+                allowance=Allowance(media=MediaLimits.from_settings(Settings())),
             )
 
     return add

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from app.api import schemas
 from app.api.dependencies import UserDependency
 from app.api.errors import documented
+from app.api.schemas import engines as schemas
 from models.catalog import ENGINES
 
 router = APIRouter()

@@ -12,7 +12,7 @@ from app.api.idempotency import IdempotencyDependency, make_once, once_of
 from app.api.intake import accept_upload
 from app.api.multipart import FILE_FIELD
 from app.api.request_documentation import FILE_REQUEST
-from app.api.schemas import FileBody, FilesBody
+from app.api.schemas.files import FileBody, FilesBody
 from app.api.uploads import received_form
 from app.api.views import file_body, file_of
 from app.core.errors import InvalidRequest

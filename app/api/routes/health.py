@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from app.api.dependencies import WatchDependency
 from app.api.errors import documented, error_response
-from app.api.schemas import HealthBody, ReadyBody
+from app.api.schemas.health import HealthBody, ReadyBody
 from app.api.watch import FAULTS, PartState
 
 router = APIRouter()

@@ -10,10 +10,11 @@ from app.api.dependencies import PageDependency, PublicUrlDependency, ResourcesD
 from app.api.errors import documented
 from app.api.idempotency import IdempotencyDependency, make_once, once_of
 from app.api.intake import answer_with_render
-from app.api.schemas import RenderBody, RendersBody
+from app.api.schemas.renders import RenderBody, RendersBody
 from app.api.views import render_body, view_of
 from app.core.services import cancellation, renders
 from app.core.services.idempotency import remember
+from app.core.services.render_options import find_engine
 from app.core.services.renders import RenderView
 from app.core.statuses import RenderStatus
 
@@ -37,7 +38,7 @@ def list_renders(
             limit=page.limit,
             cursor=page.cursor,
             status=status,
-            engine=None if engine is None else renders.find_engine(engine),
+            engine=None if engine is None else find_engine(engine),
         )
         shown = [view_of(view, resources=resources, base_url=base_url) for view in views]
         return RendersBody(renders=shown, next_cursor=cursor)
@@ -94,7 +95,8 @@ async def retry_render(
                 session,
                 render_id=render_id,
                 user_id=user.id,
-                limits=resources.limits,
+                allowance=user.allowance,
+                api_key_id=user.key_id,
                 request_id=request.state.request_id,
             )
             remember(session, once, made_id=view.render.id)

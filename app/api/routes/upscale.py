@@ -1,9 +1,6 @@
 """POST /v1/upscale: a video, or a file uploaded before, becomes a queued render."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -16,35 +13,18 @@ from app.api.intake import accept_upload, answer_with_render
 from app.api.multipart import FILE_FIELD, ReceivedForm
 from app.api.request_documentation import UPSCALE_REQUEST
 from app.api.resources import Resources
-from app.api.schemas import RenderBody
+from app.api.schemas.renders import RenderBody
 from app.api.uploads import received_form
 from app.core.errors import InvalidRequest
-from app.core.media.rates import Retime, parse_retime, parse_target_fps
 from app.core.services.idempotency import Once, remember
-from app.core.services.renders import (
-    RenderView,
-    create_render,
-    find_engine,
-    find_render,
-    parse_measures_quality,
-    parse_priority,
-    view_render,
-)
+from app.core.services.render_options import OPTION_FIELDS, RenderOptions, parse_options
+from app.core.services.renders import RenderView, create_render, find_render, view_render
 from app.core.services.uploads import find_file_to_use
 from app.core.tables import File
-from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
 router = APIRouter()
 
-# The value of each option that is not given, and how one that is given is read.
-OPTIONS: dict[str, tuple[Any, Callable[[str], Any]]] = {
-    "engine": (ENGINES[DEFAULT_ENGINE], find_engine),
-    "target_fps": (None, parse_target_fps),
-    "retime": (Retime.NEAREST, parse_retime),
-    "quality": (False, parse_measures_quality),
-    "priority": (0, parse_priority),
-}
-TEXT_FIELDS = frozenset({"file_id", *OPTIONS})
+TEXT_FIELDS = frozenset({"file_id", *OPTION_FIELDS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +32,7 @@ class UpscaleRequest:
     """What was asked for. Exactly one of the form's upload and `file_id` is given."""
 
     file_id: str | None
-    engine: Engine
-    target_fps: Fraction | None
-    priority: int
-    retime: Retime
-    measures_quality: bool
+    options: RenderOptions
 
 
 @router.post(
@@ -101,13 +77,10 @@ async def _create(
         render = create_render(
             session,
             file=file,
-            engine=asked.engine,
-            target_fps=asked.target_fps,
-            limits=resources.limits,
+            options=asked.options,
+            allowance=user.allowance,
+            api_key_id=user.key_id,
             request_id=request_id,
-            priority=asked.priority,
-            retime=asked.retime,
-            measures_quality=asked.measures_quality,
         )
         remember(session, once, made_id=render.id)
         return view_render(session, render)
@@ -123,8 +96,8 @@ async def _create(
         form.upload,
         user=user,
         resources=resources,
-        scale=asked.engine.scale,
-        target_fps=asked.target_fps,
+        scale=asked.options.engine.scale,
+        target_fps=asked.options.target_fps,
         then=add_render,
     )
 
@@ -139,19 +112,11 @@ def understand(form: ReceivedForm) -> UpscaleRequest:
             faults.append(f"Exactly one of `{FILE_FIELD}` and `file_id` is needed; {given} given.")
         elif file_id == "":
             faults.append("`file_id` is empty.")
-    asked: dict[str, Any] = {}
-    for name, (default, parse) in OPTIONS.items():
-        try:
-            asked[name] = parse(form.fields[name]) if name in form.fields else default
-        except InvalidRequest as error:
-            faults += error.messages
+    options = RenderOptions()
+    try:
+        options = parse_options(form.fields)
+    except InvalidRequest as error:
+        faults += error.messages
     if faults:
         raise InvalidRequest(*faults)
-    return UpscaleRequest(
-        file_id=file_id,
-        engine=asked["engine"],
-        target_fps=asked["target_fps"],
-        priority=asked["priority"],
-        retime=asked["retime"],
-        measures_quality=asked["quality"],
-    )
+    return UpscaleRequest(file_id=file_id, options=options)

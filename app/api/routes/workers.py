@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from app.api.dependencies import AdministratorDependency, ResourcesDependency
 from app.api.errors import documented
-from app.api.schemas import WorkersBody
+from app.api.schemas.workers import WorkersBody
 from app.api.views import worker_body
 from app.core.services.workers import list_workers
 

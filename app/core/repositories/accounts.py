@@ -1,17 +1,18 @@
 """Users and API keys."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.core import clock
+from app.core.scopes import Scope
 from app.core.secrets import is_id
 from app.core.tables import ApiKey, User
 
 
 def add_user(session: Session, *, user_id: str, name: str) -> User:
-    user = User(id=user_id, name=name, created_at=datetime.now(UTC))
+    user = User(id=user_id, name=name, created_at=clock.now())
     session.add(user)
     session.flush()
     return user
@@ -33,7 +34,7 @@ def add_key(
     name: str,
     hint: str,
     digest: str,
-    is_admin: bool = False,
+    scopes: Collection[Scope],
 ) -> ApiKey:
     key = ApiKey(
         id=key_id,
@@ -41,9 +42,9 @@ def add_key(
         name=name,
         hint=hint,
         digest=digest,
-        created_at=datetime.now(UTC),
+        created_at=clock.now(),
         revoked_at=None,
-        is_admin=is_admin,
+        scopes=[scope.value for scope in Scope if scope in scopes],
     )
     session.add(key)
     session.flush()

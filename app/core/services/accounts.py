@@ -1,15 +1,15 @@
 """Users and their API keys."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core import secrets
+from app.core import clock, secrets
 from app.core.errors import Conflict, NotFound, Unauthorized
 from app.core.repositories import accounts
+from app.core.scopes import DEFAULT_SCOPES, Scope
 from app.core.secrets import Secrets
 from app.core.tables import ApiKey, User
 
@@ -47,9 +47,14 @@ def create_user(session: Session, *, name: str) -> User:
 
 
 def create_key(
-    session: Session, *, user_name: str, key_name: str, keys: Secrets, is_admin: bool = False
+    session: Session,
+    *,
+    user_name: str,
+    key_name: str,
+    keys: Secrets,
+    scopes: Collection[Scope] = DEFAULT_SCOPES,
 ) -> NewKey:
-    """With `is_admin` it may also look after the server. Raises NotFound when there is no such user."""
+    """Raises NotFound when there is no such user."""
     user = accounts.find_user(session, name=user_name)
     if user is None:
         raise NotFound(f"There is no user named {user_name!r}.")
@@ -61,7 +66,7 @@ def create_key(
         name=key_name,
         hint=key[:HINT_LENGTH],
         digest=_digest(key, keys),
-        is_admin=is_admin,
+        scopes=scopes,
     )
     return NewKey(row=row, key=key)
 
@@ -90,7 +95,7 @@ def revoke_key(session: Session, *, key_id: str) -> ApiKey:
     if key is None:
         raise NotFound(f"There is no key with the id {key_id!r}.")
     if key.revoked_at is None:
-        key.revoked_at = datetime.now(UTC)
+        key.revoked_at = clock.now()
     return key
 
 

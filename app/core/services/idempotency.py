@@ -5,11 +5,11 @@ once one commits, and the others find out when they write theirs.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.core import clock
 from app.core.errors import Conflict
 from app.core.tables import IdempotencyKey
 
@@ -47,7 +47,7 @@ def remember(session: Session, once: Once | None, *, made_id: str) -> None:
             key=once.key,
             fingerprint=once.fingerprint,
             made_id=made_id,
-            created_at=datetime.now(UTC),
+            created_at=clock.now(),
         )
     )
     try:

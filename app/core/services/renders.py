@@ -1,24 +1,23 @@
 """Renders as clients make and see them."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from fractions import Fraction
 
 from sqlalchemy.orm import Session
 
-from app.core.errors import Conflict, InvalidRequest, NotFound
-from app.core.media.limits import MediaLimits, check_output, output_frame_count
+from app.core import clock
+from app.core.errors import Conflict, NotFound
+from app.core.media.limits import check_output, output_frame_count
 from app.core.media.rates import Retime
 from app.core.repositories import files, renders
 from app.core.secrets import new_id
+from app.core.services.allowances import Allowance
+from app.core.services.render_options import RenderOptions, find_engine
 from app.core.statuses import RenderStatus
 from app.core.tables import File, Render
-from models.catalog import ENGINES, Engine
+from models.catalog import Engine
 
 PIXELS_PER_GIGAPIXEL = 1e9
-LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,29 +29,6 @@ class RenderView:
     progress: float
 
 
-def find_engine(engine_id: str) -> Engine:
-    """Raises InvalidRequest for an engine that does not exist."""
-    engine = ENGINES.get(engine_id)
-    if engine is None:
-        known = " or ".join(f'"{name}"' for name in ENGINES)
-        raise InvalidRequest(f"`engine` must be {known}.")
-    return engine
-
-
-def parse_priority(text: str) -> int:
-    """A render's place among its user's own. Raises InvalidRequest for what is no whole number of the range."""
-    if re.fullmatch(r"[+-]?[0-9]{1,3}", text) and LEAST_PRIORITY <= int(text) <= MOST_PRIORITY:
-        return int(text)
-    raise InvalidRequest(f"`priority` must be a whole number from {LEAST_PRIORITY} to {MOST_PRIORITY}.")
-
-
-def parse_measures_quality(text: str) -> bool:
-    """Whether the output's quality is to be measured. Raises InvalidRequest for what is neither true nor false."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    raise InvalidRequest("`quality` must be true or false.")
-
-
 def cost_in_gigapixels(*, width: int, height: int, frames: int, engine: Engine) -> float:
     """The output's frames times its pixels, in units of 1e9, times the engine's multiplier. Unrounded."""
     return width * height * frames * engine.cost_multiplier / PIXELS_PER_GIGAPIXEL
@@ -62,20 +38,19 @@ def create_render(
     session: Session,
     *,
     file: File,
-    engine: Engine,
-    target_fps: Fraction | None,
-    limits: MediaLimits,
+    options: RenderOptions,
+    allowance: Allowance,
+    api_key_id: str | None = None,
     request_id: str | None = None,
-    priority: int = 0,
-    retime: Retime = Retime.NEAREST,
-    measures_quality: bool = False,
     retry_of: str | None = None,
 ) -> Render:
     """A queued render of the file. Raises LimitExceeded when its output would be over a limit.
 
-    `request_id` is that of the request that asks for it, `retry_of` the failed render that it is to stand in for.
+    `request_id` and `api_key_id` are those of the request that asks for it, `retry_of` the failed render that it is to
+    stand in for.
     """
-    check_output(file, scale=engine.scale, target_fps=target_fps, limits=limits)
+    engine, target_fps = options.engine, options.target_fps
+    check_output(file, scale=engine.scale, target_fps=target_fps, limits=allowance.media)
     width, height = file.width * engine.scale, file.height * engine.scale
     frames = output_frame_count(file, target_fps)
     render = Render(
@@ -85,7 +60,7 @@ def create_render(
         engine=engine.id,
         target_fps=target_fps,
         status=RenderStatus.QUEUED,
-        created_at=datetime.now(UTC),
+        created_at=clock.now(),
         warnings=[],
         cost=cost_in_gigapixels(width=width, height=height, frames=frames, engine=engine),
         input_width=file.width,
@@ -99,9 +74,10 @@ def create_render(
         output_duration_seconds=file.duration_seconds,
         output_frames=frames,
         request_id=request_id,
-        priority=priority,
-        retime=retime,
-        measures_quality=measures_quality,
+        api_key_id=api_key_id,
+        priority=options.priority,
+        retime=options.retime,
+        measures_quality=options.measures_quality,
         retry_of=retry_of,
     )
     session.add(render)
@@ -160,7 +136,13 @@ def list_renders(
 
 
 def retry_render(
-    session: Session, *, render_id: str, user_id: str, limits: MediaLimits, request_id: str | None
+    session: Session,
+    *,
+    render_id: str,
+    user_id: str,
+    allowance: Allowance,
+    api_key_id: str | None = None,
+    request_id: str | None = None,
 ) -> RenderView:
     """A new render that asks for what a failed one did.
 
@@ -176,13 +158,16 @@ def retry_render(
     render = create_render(
         session,
         file=file,
-        engine=find_engine(failed.engine),
-        target_fps=failed.target_fps,
-        limits=limits,
+        options=RenderOptions(
+            engine=find_engine(failed.engine),
+            target_fps=failed.target_fps,
+            retime=Retime(failed.retime),
+            measures_quality=failed.measures_quality,
+            priority=failed.priority,
+        ),
+        allowance=allowance,
+        api_key_id=api_key_id,
         request_id=request_id,
-        priority=failed.priority,
-        retime=Retime(failed.retime),
-        measures_quality=failed.measures_quality,
         retry_of=failed.id,
     )
     return view_render(session, render)

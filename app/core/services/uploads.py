@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
+from app.core import clock
 from app.core.database import Database
 from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.media.ffmpeg import MediaGate
@@ -83,7 +83,7 @@ def store_upload(
                 frame_rate=info.video.frame_rate,
                 duration_seconds=info.video.duration_seconds,
                 frames=info.video.frames,
-                created_at=datetime.now(UTC),
+                created_at=clock.now(),
             )
             session.add(file)
             session.flush()

@@ -8,13 +8,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import structlog
 
+from app.core import clock
 from app.core.database import Database
 from app.core.errors import LeaseLost, PermanentError
 from app.core.media.rates import Retime
@@ -164,7 +164,7 @@ class WorkLedger:
         segments: Sequence[PlannedSegment],
     ) -> ReadyUnits:
         """The render is `processing` and its segments wait: the units made ready. Raises LeaseLost."""
-        now = datetime.now(UTC)
+        now = clock.now()
         rows = [
             Segment(
                 id=new_id(),
@@ -212,7 +212,7 @@ class WorkLedger:
     ) -> None:
         """The render is `completed`. Raises LeaseLost."""
         values = {
-            "completed_at": datetime.now(UTC),
+            "completed_at": clock.now(),
             "output_key": output_key,
             "thumbnail_key": thumbnail_key,
             "cost": cost,

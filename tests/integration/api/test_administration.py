@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import insert
 
 from app.core.database import database_now
+from app.core.scopes import Scope
 from app.core.secrets import Secrets
 from app.core.services import accounts
 from app.core.tables import Worker
@@ -35,7 +36,7 @@ BUSY_AND_SILENT = IDLE | {
 def administrator(database, settings, key):
     with database.write() as session:
         made = accounts.create_key(
-            session, user_name="ann", key_name="2", keys=Secrets.load(settings), is_admin=True
+            session, user_name="ann", key_name="2", keys=Secrets.load(settings), scopes=set(Scope)
         )
     return {"Authorization": f"Bearer {made.key}"}
 

@@ -11,6 +11,8 @@ import pytest
 from app.core.database import Database
 from app.core.media.limits import MediaLimits
 from app.core.secrets import new_id
+from app.core.services.allowances import Allowance
+from app.core.services.render_options import RenderOptions
 from app.core.services.renders import create_render
 from app.core.settings import Settings
 from app.core.statuses import RenderStatus
@@ -20,7 +22,6 @@ from app.core.storage.local import LocalStorage
 from app.core.storage.s3 import S3Storage
 from app.core.storage.s3_connection import S3Connection, connect
 from app.core.tables import File, Render
-from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.servers.s3 import S3Server
 
 DAY = 24 * 3600.0
@@ -89,9 +90,8 @@ class Place:
             render = create_render(
                 session,
                 file=session.get_one(File, file_id),
-                engine=get_engine(DEFAULT_ENGINE),
-                target_fps=None,
-                limits=MediaLimits.from_settings(Settings()),
+                options=RenderOptions(),
+                allowance=Allowance(media=MediaLimits.from_settings(Settings())),
             )
             render.status = RenderStatus(status)
             render.ended_at = None if ended is None else ago(ended)

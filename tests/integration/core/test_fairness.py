@@ -20,6 +20,8 @@ from app.core.media.limits import MediaLimits
 from app.core.repositories import accounts, claiming, renders
 from app.core.repositories.work import Claim
 from app.core.secrets import new_id
+from app.core.services.allowances import Allowance
+from app.core.services.render_options import RenderOptions
 from app.core.services.renders import create_render
 from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
 from app.core.settings import Settings
@@ -50,7 +52,9 @@ def add_render(database: Database, user_id: str, *, segments: int = 0, priority:
     with database.write() as session:
         file = session.scalars(select(File).where(File.user_id == user_id)).one()
         engine = get_engine(DEFAULT_ENGINE)
-        render = create_render(session, file=file, engine=engine, target_fps=None, limits=LIMITS)
+        render = create_render(
+            session, file=file, options=RenderOptions(engine=engine), allowance=Allowance(media=LIMITS)
+        )
         render.priority = priority
         if segments:
             render.status = RenderStatus.PROCESSING

@@ -13,6 +13,8 @@ from app.core.media.limits import MediaLimits
 from app.core.repositories import retention
 from app.core.secrets import new_id
 from app.core.services import retention as service
+from app.core.services.allowances import Allowance
+from app.core.services.render_options import RenderOptions
 from app.core.services.renders import create_render, find_render
 from app.core.services.retention import CleanUp, Removed, Rules
 from app.core.services.uploads import find_file_to_use
@@ -21,7 +23,6 @@ from app.core.statuses import SegmentStatus
 from app.core.storage.contract import Storage
 from app.core.storage.keys import input_key, output_key, thumbnail_key
 from app.core.tables import File, Render, Segment
-from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.integration.core.conftest import DAY, Place, ago, leavings
 from tests.integration.core.test_work_at_once import on_postgresql, while_it_waits
 
@@ -206,9 +207,8 @@ def submit_in(session: Session, file_id: str, user_id: str) -> None:
     create_render(
         session,
         file=find_file_to_use(session, file_id=file_id, user_id=user_id),
-        engine=get_engine(DEFAULT_ENGINE),
-        target_fps=None,
-        limits=MediaLimits.from_settings(Settings()),
+        options=RenderOptions(),
+        allowance=Allowance(media=MediaLimits.from_settings(Settings())),
     )
 
 

@@ -23,6 +23,8 @@ from app.core.media.limits import MediaLimits
 from app.core.media.programs import find_programs
 from app.core.repositories import accounts
 from app.core.secrets import Secrets, new_id
+from app.core.services.allowances import Allowance
+from app.core.services.render_options import RenderOptions
 from app.core.services.renders import create_render
 from app.core.services.work import WorkLedger
 from app.core.settings import Settings
@@ -30,7 +32,6 @@ from app.core.statuses import RenderStatus
 from app.core.storage import open_storage
 from app.core.storage.contract import Storage
 from app.core.tables import File, Render, Segment
-from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.servers.process import ServerProcess, wait_until
 
 CLIP_WIDTH, CLIP_HEIGHT, CLIP_FRAMES, CLIP_RATE = 64, 48, 20, 10
@@ -99,9 +100,8 @@ class Workplace:
             render = create_render(
                 session,
                 file=file,
-                engine=get_engine(DEFAULT_ENGINE),
-                target_fps=None,
-                limits=MediaLimits.from_settings(self.settings),
+                options=RenderOptions(),
+                allowance=Allowance(media=MediaLimits.from_settings(self.settings)),
                 request_id=request_id,
             )
             return render.id

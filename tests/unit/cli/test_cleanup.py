@@ -53,5 +53,5 @@ def test_a_key_is_an_administrators_only_when_asked_for(regen, flags):
     assert ("yes" in regen("keys", "list").stdout) == bool(flags)
     database = Database(Settings().resolved_database_url)
     with database.read() as session:
-        assert session.scalars(select(ApiKey.is_admin)).all() == [bool(flags)]
+        assert ["admin" in scopes for scopes in session.scalars(select(ApiKey.scopes))] == [bool(flags)]
     database.close()

@@ -1,124 +1,15 @@
-"""The tables. Rows are the truth; whatever a broker or a worker remembers is not."""
+"""Files, the renders made of them, and the segments that renders are made in."""
 
 from datetime import datetime
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    ForeignKey,
-    Index,
-    MetaData,
-    String,
-    Text,
-    UniqueConstraint,
-    false,
-    text,
-)
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.core.database import UtcDateTime
 from app.core.media.rates import Retime
 from app.core.statuses import RenderStatus, SegmentStatus
-
-
-class ExactFraction(TypeDecorator[Fraction]):
-    """A Fraction kept as text, `30000/1001`: no rate or duration is ever rounded."""
-
-    impl = String(64)
-    cache_ok = True
-
-    def process_bind_param(self, value: Fraction | None, dialect: Dialect) -> str | None:
-        return None if value is None else str(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Fraction | None:
-        return None if value is None else Fraction(value)
-
-
-class StatusText(TypeDecorator[Any]):
-    """A status enum kept as its text, readable in the database and free of migrations for new members."""
-
-    impl = String(16)
-    cache_ok = True
-
-    def __init__(self, enum: type[RenderStatus] | type[SegmentStatus]) -> None:
-        super().__init__()
-        self.enum = enum
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else self.enum(value).value
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else self.enum(value)
-
-
-class Table(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(column_0_label)s",
-            "uq": "uq_%(table_name)s_%(column_0_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UtcDateTime(),
-        Fraction: ExactFraction(),
-        int: BigInteger(),
-        list[str]: JSON(),
-        dict[str, Any]: JSON(none_as_null=True),
-        RenderStatus: StatusText(RenderStatus),
-        SegmentStatus: StatusText(SegmentStatus),
-    }
-
-
-class User(Table):
-    """`served_at` is when a segment of the user was last claimed, `prepared_at` when a render of theirs was claimed to
-    be prepared: whose turn is longest ago is next.
-
-    `max_running_segments` is the user's own cap, above or below the setting's.
-    """
-
-    __tablename__ = "users"
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    name: Mapped[str] = mapped_column(String(200), unique=True)
-    created_at: Mapped[datetime]
-    served_at: Mapped[datetime | None]
-    prepared_at: Mapped[datetime | None]
-    max_running_segments: Mapped[int | None]
-
-
-class ApiKey(Table):
-    """An API key: only its keyed hash is kept. `hint` is its first characters, for telling keys apart."""
-
-    __tablename__ = "api_keys"
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
-    name: Mapped[str] = mapped_column(String(200))
-    hint: Mapped[str] = mapped_column(String(16))
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[datetime]
-    revoked_at: Mapped[datetime | None]
-    is_admin: Mapped[bool] = mapped_column(default=False, server_default=false())
-
-    user: Mapped[User] = relationship()
-
-
-class IdempotencyKey(Table):
-    """A key that a user gave a request which made something; `fingerprint` tells what was asked for."""
-
-    __tablename__ = "idempotency_keys"
-
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True)
-    key: Mapped[str] = mapped_column(String(255), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))
-    made_id: Mapped[str] = mapped_column(String(32))
-    created_at: Mapped[datetime] = mapped_column(index=True)
+from app.core.tables.base import Table
 
 
 class File(Table):
@@ -166,7 +57,8 @@ class Render(Table):
     was not heard of for a lease. `ended_at` is when the render was completed or failed; from `files_removed_at` on,
     its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
     is when what its work left behind was removed.
-    `request_id` is that of the request that asked for the render, so that its lines in all logs can be found.
+    `request_id` is that of the request that asked for the render, so that its lines in all logs can be found,
+    `api_key_id` the key it was made with. `webhook_url` is told of the render alone.
     `retry_of` is the failed render that this one was made to stand in for; it may have been deleted since.
     `measures_quality` is whether the finish is to compare the output with the input; `quality` is what it found, as the
     API shows it.
@@ -222,6 +114,8 @@ class Render(Table):
     output_key: Mapped[str | None] = mapped_column(String(200))
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))
     request_id: Mapped[str | None] = mapped_column(String(64))
+    api_key_id: Mapped[str | None] = mapped_column(String(32))
+    webhook_url: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     retry_of: Mapped[str | None] = mapped_column(String(32))
     ended_at: Mapped[datetime | None]
@@ -283,33 +177,3 @@ class Segment(Table):
     retry_at: Mapped[datetime | None]
 
     render: Mapped[Render] = relationship(back_populates="segments")
-
-
-class Worker(Table):
-    """A worker process that lives, or did. `kind`, `render_id` and `segment_id` are the unit in its hands."""
-
-    __tablename__ = "workers"
-
-    name: Mapped[str] = mapped_column(String(100), primary_key=True)
-    host: Mapped[str] = mapped_column(String(255))
-    pid: Mapped[int]
-    device: Mapped[str] = mapped_column(String(100))
-    queues: Mapped[str] = mapped_column(String(20))
-    engines: Mapped[list[str]]
-    version: Mapped[str] = mapped_column(String(40))
-    started_at: Mapped[datetime]
-    heartbeat_at: Mapped[datetime]
-    kind: Mapped[str | None] = mapped_column(String(16))
-    render_id: Mapped[str | None] = mapped_column(String(32))
-    segment_id: Mapped[str | None] = mapped_column(String(32))
-    units_done: Mapped[int] = mapped_column(default=0)
-
-
-class Chore(Table):
-    """Something that one of all workers does from time to time. `due_at` is moved on by whoever takes it."""
-
-    __tablename__ = "chores"
-
-    name: Mapped[str] = mapped_column(String(40), primary_key=True)
-    due_at: Mapped[datetime]
-    worker: Mapped[str | None] = mapped_column(String(100))

@@ -1,26 +1,8 @@
-"""What goes over the wire. Field names, letter case and order are part of the contract with clients."""
+"""Renders."""
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-# Whole rates go out as 25, others as 29.97002997002997.
-Number = int | float
-
-
-class Body(BaseModel):
-    """Properties are camelCase on the wire; those that are None are left out by the routes."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
-
-
-class ErrorMessage(BaseModel):
-    message: str = Field(description="A sentence that says what is wrong.")
-
-
-class ErrorsBody(BaseModel):
-    """Every error has this shape, and nothing else beside it (but for `/readyz`, which names the parts)."""
-
-    errors: list[ErrorMessage]
+from app.api.schemas.body import Body, Number
 
 
 class VideoFactsBody(Body):
@@ -84,70 +66,3 @@ class RendersBody(Body):
 
     renders: list[Render]
     next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
-
-
-class File(Body):
-    id: str
-    name: str
-    size_bytes: int
-    width: int
-    height: int
-    frame_rate: Number
-    duration_seconds: Number
-    created_at: str
-
-
-class FileBody(Body):
-    file: File
-
-
-class FilesBody(Body):
-    """A page, the newest first."""
-
-    files: list[File]
-    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
-
-
-class Engine(Body):
-    id: str
-    scale: int
-    cost_multiplier: Number
-    description: str
-    default: bool
-
-
-class EnginesBody(Body):
-    engines: list[Engine]
-
-
-class WorkInHand(Body):
-    kind: str = Field(description="`prepare`, `upscale` or `finish`.")
-    render_id: str | None = None
-    segment_id: str | None = None
-
-
-class Worker(Body):
-    name: str
-    host: str
-    pid: int
-    device: str
-    queues: list[str]
-    engines: list[str]
-    version: str
-    started_at: str
-    heartbeat_at: str = Field(description="When it was last heard of.")
-    alive: bool = Field(description="Whether it was heard of within three leases.")
-    work: WorkInHand | None = Field(None, description="While it has a unit of work in hand.")
-    units_done: int
-
-
-class WorkersBody(Body):
-    workers: list[Worker]
-
-
-class HealthBody(Body):
-    status: str
-
-
-class ReadyBody(HealthBody):
-    parts: dict[str, str] = Field(description="`ok` for each part that the server stands on.")

@@ -1,0 +1,47 @@
+"""Previews: single moments of a file, before and after."""
+
+from datetime import datetime
+from fractions import Fraction
+
+from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.core.tables.base import Table
+from app.core.tables.renders import File
+
+
+class Preview(Table):
+    """One moment of a file, upscaled ahead of all renders. The crop is in pixels of the frame as displayed; None
+    is the whole frame. `status` is one of RenderStatus' words."""
+
+    __tablename__ = "previews"
+    __table_args__ = (
+        Index("ix_previews_user_id_created_at", "user_id", "created_at", "id"),
+        Index(
+            "ix_previews_open",
+            "created_at",
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    file_id: Mapped[str] = mapped_column(ForeignKey("files.id"), index=True)
+    engine: Mapped[str] = mapped_column(String(40))
+    at_seconds: Mapped[Fraction]
+    crop_x: Mapped[int | None]
+    crop_y: Mapped[int | None]
+    crop_width: Mapped[int | None]
+    crop_height: Mapped[int | None]
+    status: Mapped[str] = mapped_column(String(16))
+    error: Mapped[str | None] = mapped_column(Text)
+    before_key: Mapped[str | None] = mapped_column(String(200))
+    after_key: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(100))
+    lease_expires_at: Mapped[datetime | None]
+
+    file: Mapped[File] = relationship()
