@@ -20,6 +20,7 @@ from app.core.media.gates import work_gate
 from app.core.media.limits import MediaLimits
 from app.core.queue import OLD_QUEUE, WORK_TASK, check_broker, make_celery, queue_name
 from app.core.secrets import Secrets
+from app.core.services.previews import PreviewLedger
 from app.core.services.work import WorkLedger
 from app.core.settings import Settings
 from app.core.statuses import WorkQueue
@@ -29,6 +30,7 @@ from worker.drain import Drain
 from worker.metrics import metrics_endpoint
 from worker.networks import Networks
 from worker.outages import Patience
+from worker.previews import Previewer
 from worker.registration import Registration, worker_name
 from worker.steps import Steps
 from worker.sweeper import Sweeper
@@ -74,6 +76,7 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         lease_seconds=settings.lease_seconds,
         max_attempts=settings.max_attempts,
         max_running_segments=settings.max_running_segments_per_user,
+        max_running_renders=settings.max_running_renders_per_user,
         queues=settings.queues,
     )
     celery = make_celery(settings)
@@ -84,7 +87,8 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
     drain = Drain(grace_seconds=settings.drain_seconds)
     patience = Patience(seconds=settings.outage_patience_seconds)
     sweeper = Sweeper(ledger=ledger, celery=celery)
-    registration = Registration(ledger, device=device)
+    device_name = None if device == NO_DEVICE else networks.device_name
+    registration = Registration(ledger, device=device, device_name=device_name)
     caretaker = Caretaker(settings=settings, database=database, storage=storage, worker=name)
 
     def stop(exit_status: int, *, at_once: bool = False) -> None:
@@ -105,6 +109,20 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
     # From here on there is something to tidy up. Celery looks at `should_stop` before it begins.
     take_over_signals()
     workspace = Workspace(settings.work_dir, cache_bytes=settings.input_cache_bytes)
+    gate = work_gate(settings)
+    previewer = Previewer(
+        settings=settings,
+        ledger=PreviewLedger(
+            database=database,
+            worker=name,
+            lease_seconds=settings.lease_seconds,
+            max_attempts=settings.max_attempts,
+        ),
+        storage=storage,
+        gate=gate,
+        patience=patience,
+        drain=drain,
+    )
     task = WorkTask(
         ledger=ledger,
         steps=Steps(
@@ -112,7 +130,7 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
             ledger=ledger,
             storage=storage,
             workspace=workspace,
-            gate=work_gate(settings),
+            gate=gate,
             limits=MediaLimits.from_settings(settings),
             networks=networks,
             patience=patience,
@@ -131,6 +149,8 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         sweeper.start()
         if WorkQueue.CPU in settings.queues:
             caretaker.start()
+        if WorkQueue.GPU in settings.queues:
+            previewer.start()
         log.info("worker_ready", queues=[queue.value for queue in settings.queues])
 
     def keep_logging(**_: object) -> None:
@@ -162,14 +182,18 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         signals.worker_ready.disconnect(begin)
         signals.setup_logging.disconnect(keep_logging)
         drain.request(at_once=True)
+        previewer.stop()
         caretaker.stop()
         sweeper.stop()
         registration.stop()
         workspace.close()
         database.close()
-    if patience.is_left_waiting:
-        # Python would wait for the threads of a transfer that hangs.
-        log.warning("transfer_left_hanging")
+    if patience.is_left_waiting or previewer.is_left_computing:
+        # Python would wait for the threads of a transfer that hangs, and abort over one that computes.
+        if patience.is_left_waiting:
+            log.warning("transfer_left_hanging")
+        else:
+            log.warning("preview_left_computing")
         sys.stderr.flush()
         os._exit(exit_status)
     return exit_status

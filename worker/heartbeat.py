@@ -3,18 +3,25 @@
 import threading
 from contextvars import copy_context
 from types import TracebackType
+from typing import Any, Protocol, Self
 
 import structlog
 
 from app.core.errors import RegenError
-from app.core.repositories.work import Claim
-from app.core.services.work import WorkLedger
 from worker.metrics import HEARTBEAT_FAILURES
 
 # Often enough that a progress bar moves.
 LONGEST_INTERVAL_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
+
+
+class Ledger(Protocol):
+    """Where a claim's lease is written down. `renew` returns False when the work is no longer the claim's."""
+
+    lease_seconds: float
+
+    def renew(self, claim: Any, *, frames_done: int) -> bool: ...
 
 
 class Heartbeat:
@@ -25,7 +32,7 @@ class Heartbeat:
     Its log lines carry what is bound where it is made.
     """
 
-    def __init__(self, ledger: WorkLedger, claim: Claim) -> None:
+    def __init__(self, ledger: Ledger, claim: object) -> None:
         self.frames_done = 0
         self._ledger = ledger
         self._claim = claim
@@ -44,7 +51,7 @@ class Heartbeat:
         """The work is reported: there is nothing to renew any more."""
         self._ended.set()
 
-    def __enter__(self) -> "Heartbeat":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

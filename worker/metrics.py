@@ -29,6 +29,7 @@ OUTPUT_PIXELS = Counter("regen_output_pixels_total", "Pixels of their results.",
 UPSCALING_SECONDS = Counter(
     "regen_upscaling_seconds_total", "Time that was spent on segments.", ["engine", "device"]
 )
+PREVIEWS = Counter("regen_previews_total", "Previews, by how they ended here.", ["engine", "outcome"])
 LEASE_LOSSES = Counter(
     "regen_lease_losses_total", "Units of work that were taken from this worker while in hand.", ["kind"]
 )
@@ -69,6 +70,8 @@ def start_at_zero(settings: Settings, *, device: str) -> None:
                 UNITS.labels(kind.value, outcome)
     if WorkQueue.GPU in settings.queues:
         for engine in ENGINES:
+            for outcome in OUTCOMES:
+                PREVIEWS.labels(engine, outcome)
             for counter in (FRAMES, INPUT_PIXELS, OUTPUT_PIXELS, UPSCALING_SECONDS):
                 counter.labels(engine, device)
 

@@ -11,7 +11,8 @@ from models.errors import WeightsError
 from models.weights import ensure_weights
 from worker.inference.errors import InferenceError, InsufficientMemory
 from worker.inference.frames import FrameFormat
-from worker.inference.precision import choose_device, choose_precision
+from worker.inference.memory import release_cached
+from worker.inference.precision import choose_device, choose_precision, describe_device
 from worker.inference.upscaler import Frame, Upscaler, make_upscaler
 
 # Half a percent of a data-centre GPU; a twentieth of two cores of a server's CPU.
@@ -20,10 +21,14 @@ SLOWEST_CPU_MFLOP_PER_SECOND = 1e4
 
 
 class Networks:
-    """Holds one upscaler: a device's memory is for one network at a time."""
+    """Holds one upscaler: a device's memory is for one network at a time.
 
-    def __init__(self, settings: Settings) -> None:
+    `memory_share` is how much of what is free it may plan with: little, where it is not the only one on its device.
+    """
+
+    def __init__(self, settings: Settings, *, memory_share: float = 1.0) -> None:
         self._settings = settings
+        self._memory_share = memory_share
         self._device: str | None = None
         self._made_for: tuple[str, FrameFormat, FrameFormat] | None = None
         self._upscaler: Upscaler | None = None
@@ -35,6 +40,16 @@ class Networks:
             with _typed_errors():
                 self._device = str(choose_device(self._settings.device))
         return self._device
+
+    @property
+    def device_name(self) -> str:
+        """What the speed of this device is known by: its make, the same for every device of that kind.
+
+        A stand-in has a name of its own: its speed is none of a network. Raises ConfigurationError as `device` does.
+        """
+        with _typed_errors():
+            name = describe_device(self.device)
+        return f"stand-in network, {name}" if self._settings.stand_in_network else name
 
     def check(self) -> None:
         """Raise ConfigurationError when this machine cannot run every engine as the settings ask.
@@ -62,11 +77,19 @@ class Networks:
                     device=self._settings.device,
                     precision=self._settings.precision,
                     stand_in=self._settings.stand_in_network,
+                    memory_share=self._memory_share,
                 )
             self._made_for = wanted
         stand_in = self._settings.stand_in_network
         pause_seconds = self._settings.stand_in_seconds_per_frame if stand_in else 0.0
         return TypedUpscaler(self._upscaler, pause_seconds=pause_seconds)
+
+    def release(self) -> None:
+        """Give the upscaler's memory back, the device's too."""
+        if self._upscaler is not None:
+            device = self._upscaler.device
+            self._upscaler = None
+            release_cached(device)
 
 
 class TypedUpscaler:

@@ -35,13 +35,15 @@ class Registration:
     Nothing depends on it: while the database is away it goes on trying, and the worker goes on working.
     """
 
-    def __init__(self, ledger: WorkLedger, *, device: str) -> None:
+    def __init__(self, ledger: WorkLedger, *, device: str, device_name: str | None = None) -> None:
+        """`device_name` is what the speeds of such devices are kept under; None for a worker that has none."""
         self._ledger = ledger
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._facts: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "device": device,
+            "device_name": device_name,
             "queues": ",".join(queue.value for queue in WorkQueue if queue in ledger.queues),
             "engines": sorted(ENGINES) if WorkQueue.GPU in ledger.queues else [],
             "version": server_version(),

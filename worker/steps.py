@@ -8,6 +8,7 @@ to be repeated may have arrived the first time; the ledger knows.
 """
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from app.core.media.limits import MediaLimits
 from app.core.media.probe import VideoStream, probe_video
 from app.core.repositories.work import Claim, ReadyUnits
 from app.core.services.renders import cost_in_gigapixels
+from app.core.services.speeds import note_segment
 from app.core.services.work import PlannedSegment, RenderJob, VideoFacts, WorkLedger
 from app.core.settings import Settings
 from app.core.storage.contract import Storage
@@ -113,6 +115,7 @@ class Steps:
 
     def upscale(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Decode, upscale and encode one segment. Units: the finish, after the last segment."""
+        started = time.monotonic()
         job = self._tell(lambda: self.ledger.render_job(claim))
         segment_job = self._tell(lambda: self.ledger.segment_job(claim))
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
@@ -155,7 +158,15 @@ class Steps:
                 )
             with self._removed_unless_told(key):
                 self._put(key, result, content_type="video/mp4", cancelled=cancelled)
-                return self._tell(lambda: self.ledger.segment_done(claim, storage_key=key))
+                ready = self._tell(lambda: self.ledger.segment_done(claim, storage_key=key))
+        note_segment(
+            self.ledger.database,
+            device=self.networks.device_name,
+            engine=job.engine,
+            pixels=render.source.width * render.source.height * segment.used_frames,
+            seconds=time.monotonic() - started,
+        )
+        return ready
 
     def finish(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Join the segments, add the sound, make the thumbnail; measure the quality if asked to. Units: none."""
@@ -188,6 +199,7 @@ class Steps:
                 quality = self._measured(source, video, render, segments, cancelled)
                 if quality is None:
                     warnings.append(NOT_MEASURED)
+            size_bytes = video.stat().st_size
             with self._removed_unless_told(video_key, picture_key):
                 self._put(video_key, video, content_type="video/mp4", cancelled=cancelled)
                 self._put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
@@ -200,6 +212,7 @@ class Steps:
                         cost=_cost(render, ENGINES[job.engine]),
                         warnings=warnings,
                         quality=None if quality is None else quality.as_json(),
+                        output_bytes=size_bytes,
                     )
                 )
         heartbeat.end()

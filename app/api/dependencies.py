@@ -1,19 +1,23 @@
 """What routes ask for: the process's resources, the user behind the key, the address clients use."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from app.api.key_use import KeyUse
+from app.api.rate_limit import RATE_LIMIT_HEADERS, Rule
 from app.api.resources import Resources
 from app.api.watch import Watch
 from app.core.errors import Forbidden
 from app.core.scopes import Scope
 from app.core.services.accounts import authenticate_key
-from app.core.services.allowances import Allowance
+from app.core.services.allowances import Allowance, allowance_of
 
 BEARER = "bearer"
+READING_METHODS = ("GET", "HEAD")
 MOST_A_PAGE = 100
 
 # They tell OpenAPI how to authenticate; the headers themselves are read below, which errs in our own words.
@@ -41,42 +45,101 @@ async def watch_of(request: Request) -> Watch:
     return watch
 
 
-async def current_user(
+async def given_user(
     request: Request,
     resources: Annotated[Resources, Depends(resources_of)],
     watch: Annotated[Watch, Depends(watch_of)],
     _bearer: Annotated[object, Depends(_bearer_scheme)],
     _header: Annotated[object, Depends(_header_scheme)],
 ) -> CurrentUser:
-    """The user of the request's key, with one request of theirs counted.
+    """The user of the request's key, whatever it may do.
 
-    Runs before a byte of the body is read. Raises Unauthorized without a valid key, TooManyRequests over the limit,
-    and within 5 s DatabaseUnavailable, also when the database takes the question and never answers.
+    Runs before a byte of the body is read. Raises Unauthorized without a valid key, and within 5 s
+    DatabaseUnavailable, also when the database takes the question and never answers.
     """
     given = given_key(request)
 
-    def authenticate() -> CurrentUser:
+    def authenticate() -> tuple[CurrentUser, datetime | None]:
         with resources.database.read() as session:
             key = authenticate_key(session, key=given, keys=resources.secrets)
-            return CurrentUser(
+            user = CurrentUser(
                 id=key.user_id,
                 key_id=key.id,
                 scopes=frozenset(map(Scope, key.scopes)),
-                allowance=Allowance(media=resources.limits),
+                allowance=allowance_of(key, resources.settings),
             )
+            return user, key.last_used_at
 
-    found = await watch.ask_database(authenticate)
+    found, last_used_at = await watch.ask_database(authenticate)
     request.state.user_id = found.id  # for the request's line in the log
-    if resources.rate_limit is not None:
-        resources.rate_limit.spend(found.id)
+    key_use: KeyUse = request.app.state.key_use
+    key_use.note(found.key_id, last_used_at=last_used_at)
     return found
 
 
-async def administrator(user: Annotated[CurrentUser, Depends(current_user)]) -> CurrentUser:
-    """The user of an administrator's key. Raises Forbidden for any other key."""
-    if Scope.ADMIN not in user.scopes:
-        raise Forbidden("This needs the key of an administrator: regen keys create --admin.")
+async def counted_user(
+    request: Request,
+    user: Annotated[CurrentUser, Depends(given_user)],
+    resources: Annotated[Resources, Depends(resources_of)],
+) -> CurrentUser:
+    """As `given_user`, with one request counted. Raises TooManyRequests when there is none left."""
+    # Once, also when the request is asked again on the client's behalf.
+    if not hasattr(request.state, RATE_LIMIT_HEADERS):
+        spent = await resources.rate_limit.spend(_rules(user))
+        setattr(request.state, RATE_LIMIT_HEADERS, spent.headers)
+        if spent.refusal is not None:
+            raise spent.refusal
     return user
+
+
+async def current_user(request: Request, user: Annotated[CurrentUser, Depends(counted_user)]) -> CurrentUser:
+    """The user of a key that may do what the method is for: look (GET and HEAD), or make and remove (all others).
+
+    Raises Forbidden for another key, and what `given_user` and `counted_user` raise.
+    """
+    _require(user, Scope.READ if request.method in READING_METHODS else Scope.WRITE)
+    return user
+
+
+async def reader(user: Annotated[CurrentUser, Depends(counted_user)]) -> CurrentUser:
+    """As `current_user`, for what only looks, whatever its method."""
+    _require(user, Scope.READ)
+    return user
+
+
+async def administrator(
+    request: Request,
+    user: Annotated[CurrentUser, Depends(given_user)],
+    resources: Annotated[Resources, Depends(resources_of)],
+) -> CurrentUser:
+    """The user of an administrator's key, whose requests are not counted: no limit keeps them from lifting it.
+
+    Raises Forbidden for any other key.
+    """
+    if Scope.ADMIN not in user.scopes:
+        await counted_user(request, user, resources)
+        _require(user, Scope.ADMIN)
+    return user
+
+
+def _require(user: CurrentUser, scope: Scope) -> None:
+    if scope in user.scopes:
+        return
+    if scope is Scope.ADMIN:
+        raise Forbidden(
+            "This needs the key of an administrator, with the scope `admin`: regen keys create --admin."
+        )
+    raise Forbidden(f"This needs a key with the scope `{scope}`, which this one has not.")
+
+
+def _rules(user: CurrentUser) -> list[Rule]:
+    allowance = user.allowance
+    given = [("user", user.id, allowance.requests), ("key", user.key_id, allowance.key_requests)]
+    return [
+        Rule(policy=policy, who=f"{policy}:{who}", text=text)
+        for policy, who, text in given
+        if text is not None
+    ]
 
 
 def given_key(request: Request) -> str | None:
@@ -112,6 +175,7 @@ async def page_of(
 
 ResourcesDependency = Annotated[Resources, Depends(resources_of)]
 UserDependency = Annotated[CurrentUser, Depends(current_user)]
+ReaderDependency = Annotated[CurrentUser, Depends(reader)]
 WatchDependency = Annotated[Watch, Depends(watch_of)]
 AdministratorDependency = Annotated[CurrentUser, Depends(administrator)]
 PageDependency = Annotated[PageRequest, Depends(page_of)]

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -30,31 +31,48 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 log = structlog.get_logger(__name__)
 
-# What OpenAPI says of every route's errors.
-DOCUMENTED_ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorsBody, "description": "A field is missing or faulty; one message per fault."},
-    401: {"model": ErrorsBody, "description": "There is no valid API key."},
-    403: {"model": ErrorsBody, "description": "The key is not an administrator's."},
-    404: {"model": ErrorsBody, "description": "There is no such thing among this user's own."},
-    409: {"model": ErrorsBody, "description": "The render's status does not allow it."},
-    413: {
-        "model": ErrorsBody,
-        "description": "Over a limit: bytes, pixels, duration, output size or frames.",
-    },
-    415: {"model": ErrorsBody, "description": "The file is not a video."},
-    429: {
-        "model": ErrorsBody,
-        "description": "Too many requests; Retry-After says how many seconds to wait.",
-    },
-    503: {"model": ErrorsBody, "description": "The server cannot take work now; Retry-After as above."},
-    "default": {"model": ErrorsBody, "description": "Any other error."},
+# What OpenAPI says of every status that is an error, and a message for example.
+_ERRORS: dict[int, tuple[str, str]] = {
+    400: (
+        "A field is missing or faulty, one message per fault; or this is not a valid HTTP/1.1 request.",
+        '`engine` must be "regen-4x-lite" or "regen-4x".',
+    ),
+    401: ("There is no valid API key.", "A valid API key is required."),
+    403: ("The key has not the scope that this needs.", "This needs the key of an administrator."),
+    404: ("There is no such thing among this user's own.", "Render not found"),
+    409: (
+        "The present state does not allow it; or the `Idempotency-Key` stands for another request.",
+        "This render has already ended.",
+    ),
+    413: (
+        "Over a limit: bytes, pixels, duration, output size or frames.",
+        "The file is larger than the limit of 2 GiB.",
+    ),
+    415: ("The file is not a video.", "This file is not a video."),
+    429: (
+        "Too many: requests in a while, or things that wait at once.",
+        "Too many requests: at most 100 per 1 minute are allowed. Try again in 12 s.",
+    ),
+    500: ("A defect of the server; its log says more.", UNEXPECTED),
+    503: ("The server cannot take this just now.", "The database cannot be reached just now."),
 }
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of these error statuses, and that all others look the same."""
-    keys: tuple[int | str, ...] = (*statuses, "default")
-    return {key: DOCUMENTED_ERRORS[key] for key in keys}
+    """The documentation of these error statuses.
+
+    A route names those that are its own; `app.api.openapi` adds what every route may answer.
+    """
+    return {status: _documentation(*_ERRORS[status]) for status in statuses}
+
+
+def _documentation(description: str, message: str) -> dict[str, Any]:
+    example = {"errors": [{"message": message}]}
+    return {
+        "model": ErrorsBody,
+        "description": description,
+        "content": {"application/json": {"example": example}},
+    }
 
 
 def error_response(
@@ -159,11 +177,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    def is_allowed(method: str) -> bool:
-        scope = {**request.scope, "method": method}
-        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
-
-    return [method for method in METHODS if is_allowed(method)]
+    """Those of the address's own routes, not of a later one whose pattern happens to fit as well."""
+    routes = [
+        route
+        for route in iter_route_contexts(request.app.routes)
+        if route.original_route.matches(request.scope)[0] is not Match.NONE
+    ]
+    allowed = {method for route in routes if route.path == routes[0].path for method in route.methods or ()}
+    return [method for method in METHODS if method in allowed]
 
 
 async def _client_disconnect(request: Request, _error: Exception) -> Response:

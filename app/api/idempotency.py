@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 from anyio import to_thread
 from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.api.dependencies import CurrentUser
@@ -19,6 +20,7 @@ from app.core.services.idempotency import AlreadyMade, Once, recall
 T = TypeVar("T")
 
 LONGEST_KEY = 255
+PRINTABLE = r"[!-~]([ -~]*[!-~])?"
 REPLAYED = "Idempotent-Replayed"
 
 
@@ -31,11 +33,13 @@ async def idempotency_key(
             "makes nothing new and answers with what was made; another request with it is refused. Remembered for a "
             "week.",
             max_length=LONGEST_KEY,
+            json_schema_extra={"pattern": f"^{PRINTABLE}$", "minLength": 1},
+            examples=["order-17"],
         ),
     ] = None,
 ) -> str | None:
     """Raises InvalidRequest for a key that is empty or more than printable ASCII."""
-    if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", key):
+    if key is not None and not re.fullmatch(PRINTABLE, key):
         raise InvalidRequest("`Idempotency-Key` must be of printable ASCII characters, and not empty.")
     return key
 
@@ -44,11 +48,17 @@ IdempotencyDependency = Annotated[str | None, Depends(idempotency_key)]
 
 
 def once_of(
-    key: str | None, request: Request, user: CurrentUser, form: ReceivedForm | None = None
+    key: str | None,
+    request: Request,
+    user: CurrentUser,
+    form: ReceivedForm | None = None,
+    *,
+    body: BaseModel | None = None,
 ) -> Once | None:
     """The request as something that is to be done once; None without a key.
 
-    What counts is the address, the fields, and the upload's bytes and name; how the body was written does not.
+    What counts is the address, the fields of the form or body, and the upload's bytes and name; how the body was
+    written does not.
     """
     if key is None:
         return None
@@ -56,6 +66,8 @@ def once_of(
     if form is not None:
         upload = form.upload
         asked += [sorted(form.fields.items()), None if upload is None else [upload.name, upload.sha256]]
+    if body is not None:
+        asked.append(body.model_dump(mode="json"))
     fingerprint = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     return Once(user_id=user.id, key=key, fingerprint=fingerprint)
 

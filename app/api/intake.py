@@ -17,7 +17,6 @@ from app.api.schemas.renders import RenderBody
 from app.api.views import render_body
 from app.core.media.limits import check_output
 from app.core.media.probe import MediaInfo
-from app.core.queue import wake_workers
 from app.core.services.renders import RenderView
 from app.core.services.uploads import SpooledUpload, inspect_upload, store_upload
 from app.core.statuses import WorkKind
@@ -58,6 +57,8 @@ async def accept_upload(
             upload,
             info=info,
             user_id=user.id,
+            allowance=user.allowance,
+            api_key_id=user.key_id,
             storage=resources.storage,
             database=resources.database,
             then=then,
@@ -80,8 +81,6 @@ async def answer_with_render(
 async def announce_work(resources: Resources) -> None:
     """Wake a worker, after the commit. A wake-up that fails or takes long is left to the workers' own sweeper."""
     with anyio.move_on_after(WAKE_SECONDS) as scope:
-        await to_thread.run_sync(
-            wake_workers, resources.celery, WorkKind.PREPARE.queue, abandon_on_cancel=True
-        )
+        await to_thread.run_sync(resources.broker.wake, WorkKind.PREPARE.queue, abandon_on_cancel=True)
     if scope.cancelled_caught:
         log.warning("wake_up_abandoned", after_seconds=WAKE_SECONDS)

@@ -15,6 +15,12 @@ from app.core.statuses import RenderStatus, WorkQueue
 # Uploads and downloads take minutes.
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
+webhook_attempts = Counter(
+    "regen_webhook_attempts", "Attempts of this process at telling a webhook's receiver.", ("outcome",)
+)
+for _outcome in ("delivered", "failed"):
+    webhook_attempts.labels(outcome=_outcome)
+
 
 class HttpMetrics:
     """The metrics of one application's requests, in a registry of its own: a process may have several."""
@@ -38,6 +44,9 @@ class HttpMetrics:
             "regen_http_requests_in_progress",
             "Requests whose answer is not complete.",
             registry=self.registry,
+        )
+        self.event_streams = Gauge(
+            "regen_event_streams", "Streams of events that are open.", registry=self.registry
         )
         self.upload_bytes = Counter(
             "regen_upload_bytes",

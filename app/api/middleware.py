@@ -5,9 +5,12 @@ sending read an answer that came early.
 """
 
 from collections.abc import MutableSequence
+from http import HTTPStatus
 
 import anyio
 import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import unexpected_error_response
@@ -20,6 +23,41 @@ KEEP_ALIVE_BODY_BYTES = 1024**2
 LINGER_SECONDS = 10.0
 LINGER_IDLE_SECONDS = 3.0
 LINGER_BYTES = 64 * 1024**2
+
+# The most of a body that is read into memory.
+SMALL_BODY_BYTES = 2 * 1024**2
+STREAMED = "body_is_streamed"
+
+
+class BodyLimit:
+    """Answers 413 when more of a body is read than may lie in memory, unless its reader called `streams_body`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced_bytes, read_bytes = _body_size(scope) or 0, 0
+
+        async def receive_and_count() -> Message:
+            nonlocal read_bytes
+            bounded = STREAMED not in scope["state"]
+            if bounded and announced_bytes > SMALL_BODY_BYTES:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            message = await receive()
+            read_bytes += len(message.get("body", b""))
+            if bounded and read_bytes > SMALL_BODY_BYTES:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return message
+
+        await self.app(scope, receive_and_count, send)
+
+
+def streams_body(request: Request) -> None:
+    """For a route that reads the body block by block, within limits of its own."""
+    setattr(request.state, STREAMED, True)
 
 
 class ErrorBoundary:

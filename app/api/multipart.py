@@ -96,7 +96,7 @@ class MultipartReceiver:
 
     def feed(self, data: bytes) -> None:
         self._body_bytes += len(data)
-        with _proper_multipart(), _room_on_disk():
+        with _proper_multipart(), room_on_disk():
             self._parser.write(data)
         if self._body_bytes - self._file_bytes > MAX_OVERHEAD_BYTES:
             raise LimitExceeded("The fields beside the file are larger than 1 MiB together.")
@@ -108,7 +108,7 @@ class MultipartReceiver:
         upload = None
         if self._file is not None:
             assert self._path is not None
-            with _room_on_disk():
+            with room_on_disk():
                 self._file.close()
             if self._file_bytes or self._file_name_given:
                 upload = SpooledUpload(
@@ -237,7 +237,7 @@ def _proper_multipart() -> Iterator[None]:
 
 
 @contextmanager
-def _room_on_disk() -> Iterator[None]:
+def room_on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -25,6 +25,7 @@ ID = re.compile(r"[A-Za-z0-9]{1,32}")
 # Nobody was left to be answered; nginx' number for it.
 CLIENT_LEFT = 499
 CRASHED = 500
+EVENT_STREAM = b"text/event-stream"
 
 log = structlog.get_logger(__name__)
 
@@ -60,20 +61,26 @@ class Observation:
             return message
 
         async def send_and_note(message: Message) -> None:
+            if _is_stream_start(message):
+                # It goes on as long as its client likes: no request that the server takes long over.
+                self._metrics.in_progress.dec()
+                self._metrics.event_streams.inc()
+                answer.is_stream = True
             await send(answer.noted(message))
 
         self._metrics.in_progress.inc()
         try:
             await self.app(scope, receive_and_note, send_and_note)
         finally:
-            self._metrics.in_progress.dec()
+            (self._metrics.event_streams if answer.is_stream else self._metrics.in_progress).dec()
             self._note_end(scope, answer, time.perf_counter() - started_at)
 
     def _note_end(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)
         method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         self._metrics.requests.labels(method=method, route=route, status=answer.status).inc()
-        self._metrics.seconds.labels(method=method, route=route).observe(seconds)
+        if not answer.is_stream:
+            self._metrics.seconds.labels(method=method, route=route).observe(seconds)
         ids = {name: str((scope.get("path_params") or {}).get(name, "")) for name in IDS_IN_PATHS}
         facts: dict[str, Any] = {
             "method": method,
@@ -100,6 +107,7 @@ class _Answer:
 
     def __init__(self, request_id: str) -> None:
         self.aborted = False
+        self.is_stream = False
         self.sent_bytes = 0
         self._header = (REQUEST_ID_HEADER, request_id.encode())
         self._status: int | None = None
@@ -115,7 +123,7 @@ class _Answer:
         """The message as it shall go out."""
         if message["type"] == "http.response.start":
             # An answer that nobody is left to read does not count as one.
-            self._status = CLIENT_LEFT if self.aborted else message["status"]
+            self._status = CLIENT_LEFT if self.aborted else int(message["status"])
             headers = [*message.get("headers", ())]
             lengths = [value for name, value in headers if name.lower() == b"content-length"]
             self._announced_bytes = int(lengths[0]) if lengths else None
@@ -129,6 +137,13 @@ class _Answer:
             self.aborted = True
             if self._status is None:
                 self._status = CLIENT_LEFT
+
+
+def _is_stream_start(message: Message) -> bool:
+    return message["type"] == "http.response.start" and any(
+        name.lower() == b"content-type" and value.startswith(EVENT_STREAM)
+        for name, value in message.get("headers", ())
+    )
 
 
 def given_id(scope: Scope) -> str | None:

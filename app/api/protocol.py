@@ -3,8 +3,11 @@
 A request that is not HTTP, or whose headers are over-long, never reaches the application.
 """
 
+from typing import Any
+
 import h11
 import structlog
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.errors import error_response
@@ -16,8 +19,23 @@ BAD_REQUEST = "This is not a valid HTTP/1.1 request, or its headers are too long
 log = structlog.get_logger(__name__)
 
 
+# In a scope's extensions: a function that ends the connection at once, whatever was not sent yet. Completing or leaving
+# an answer waits for a client that takes nothing for as long as its system keeps the connection.
+ABORT = "regen.abort"
+
+
 class ErrorShapeProtocol(H11Protocol):
     """Give it to uvicorn as `http`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        application = self.app
+
+        async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("extensions", {})[ABORT] = self.transport.abort
+            await application(scope, receive, send)
+
+        self.app = with_abort
 
     def send_400_response(self, msg: str) -> None:
         request_id = new_id()

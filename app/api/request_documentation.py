@@ -4,6 +4,7 @@ from typing import Any
 
 from app.api.multipart import FILE_FIELD
 from app.core.media.rates import Retime
+from app.core.outbound import MOST_URL_CHARACTERS
 from app.core.services.render_options import LEAST_PRIORITY, MOST_PRIORITY
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
@@ -35,10 +36,28 @@ _OPTIONS: dict[str, Any] = {
         "default": 0,
         "description": "Of your own renders those with a higher one come first.",
     },
+    "webhook_url": {
+        "type": "string",
+        "format": "uri",
+        "maxLength": MOST_URL_CHARACTERS,
+        "description": "An http or https address that is told when this render is queued, processing, completed and "
+        "failed, beside your webhooks.",
+    },
 }
 _FILE_ID = {"type": "string", "description": "The id of a file that was uploaded before."}
+_FILE_URL = {
+    "type": "string",
+    "format": "uri",
+    "maxLength": MOST_URL_CHARACTERS,
+    "description": "An http or https URL of a video that the server is to fetch, where its operator allows it.",
+}
 _WITHOUT_FILE = {
-    "schema": {"type": "object", "properties": {"file_id": _FILE_ID, **_OPTIONS}, "required": ["file_id"]}
+    "schema": {
+        "type": "object",
+        "properties": {"file_id": _FILE_ID, "file_url": _FILE_URL, **_OPTIONS},
+        "oneOf": [{"required": ["file_id"]}, {"required": ["file_url"]}],
+    },
+    "example": {"file_id": "QkjXasuzs2TKugHH", "engine": DEFAULT_ENGINE, "target_fps": 59.94},
 }
 
 UPSCALE_REQUEST: dict[str, Any] = {
@@ -48,9 +67,18 @@ UPSCALE_REQUEST: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {FILE_FIELD: _FILE, "file_id": _FILE_ID, **_OPTIONS},
-                    "oneOf": [{"required": [FILE_FIELD]}, {"required": ["file_id"]}],
-                }
+                    "properties": {FILE_FIELD: _FILE, "file_id": _FILE_ID, "file_url": _FILE_URL, **_OPTIONS},
+                    "oneOf": [
+                        {"required": [FILE_FIELD]},
+                        {"required": ["file_id"]},
+                        {"required": ["file_url"]},
+                    ],
+                },
+                "example": {
+                    FILE_FIELD: "the bytes of clip.mp4",
+                    "engine": DEFAULT_ENGINE,
+                    "target_fps": 59.94,
+                },
             },
             "application/json": _WITHOUT_FILE,
             "application/x-www-form-urlencoded": _WITHOUT_FILE,
@@ -63,7 +91,8 @@ FILE_REQUEST: dict[str, Any] = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": {FILE_FIELD: _FILE}, "required": [FILE_FIELD]}
+                "schema": {"type": "object", "properties": {FILE_FIELD: _FILE}, "required": [FILE_FIELD]},
+                "example": {FILE_FIELD: "the bytes of clip.mp4"},
             }
         },
     }

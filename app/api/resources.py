@@ -3,36 +3,38 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from anyio import CapacityLimiter, to_thread
-from celery import Celery
 
 from app.api.multipart import SPOOL_PREFIX
 from app.api.rate_limit import RateLimit
+from app.core.broker import Broker, open_broker
 from app.core.database import Database
 from app.core.media.ffmpeg import MediaGate
 from app.core.media.gates import upload_gate
 from app.core.media.limits import MediaLimits
-from app.core.queue import make_celery
 from app.core.secrets import Secrets
+from app.core.services.forecasts import Forecast
 from app.core.settings import Settings
 from app.core.storage import open_storage
 from app.core.storage.contract import Storage
 
 STALE_SPOOL_SECONDS = 24 * 3600
 TIDY_SECONDS = 3600.0
+MOST_FETCHES = 16
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """`probe_slots` bounds how many uploads are looked at at the same time, each by a process of its own."""
+    """`probe_slots` bounds how many uploads are looked at at the same time, each by a process of its own, `fetch_slots`
+    how many videos are fetched to be looked at, each by a thread of its own."""
 
     settings: Settings
     database: Database
@@ -40,34 +42,46 @@ class Resources:
     secrets: Secrets
     gate: MediaGate
     limits: MediaLimits
-    celery: Celery
-    rate_limit: RateLimit | None
+    broker: Broker
+    rate_limit: RateLimit
     probe_slots: CapacityLimiter
+    fetch_slots: CapacityLimiter
+    forecast: Forecast
+
+
+OpenResources = Callable[[Settings], AbstractContextManager[Resources]]
 
 
 @contextmanager
-def open_resources(settings: Settings) -> Iterator[Resources]:
+def open_resources(
+    settings: Settings,
+    *,
+    make_broker: Callable[[Settings], Broker] = open_broker,
+    make_storage: Callable[[Settings, Secrets], Storage] = open_storage,
+) -> Iterator[Resources]:
     """Raises ConfigurationError, FfmpegMissing or StorageError when the server cannot work as it is set up."""
-    rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
+    rate_limit = RateLimit.from_settings(settings)
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     remove_stale_spool_files(settings.spool_dir)
     secrets = Secrets.load(settings)
-    celery = make_celery(settings)
+    broker = make_broker(settings)
     database = Database.from_settings(settings)
     try:
         yield Resources(
             settings=settings,
             database=database,
-            storage=open_storage(settings, secrets),
+            storage=make_storage(settings, secrets),
             secrets=secrets,
             gate=upload_gate(settings),
             limits=MediaLimits.from_settings(settings),
-            celery=celery,
+            broker=broker,
             rate_limit=rate_limit,
             probe_slots=CapacityLimiter(os.cpu_count() or 1),
+            fetch_slots=CapacityLimiter(MOST_FETCHES),
+            forecast=Forecast(database, settings),
         )
     finally:
-        celery.close()
+        broker.close()
         database.close()
 
 

@@ -11,6 +11,7 @@ from anyio import to_thread
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from app.api.middleware import streams_body
 from app.api.multipart import (
     MAX_OVERHEAD_BYTES,
     MAX_PARTS,
@@ -36,7 +37,7 @@ BOOLEAN_FIELDS = frozenset({"quality"})
 
 @asynccontextmanager
 async def received_form(
-    request: Request, *, resources: Resources, text_fields: frozenset[str]
+    request: Request, *, resources: Resources, max_file_bytes: int, text_fields: frozenset[str]
 ) -> AsyncIterator[ReceivedForm]:
     """The form in the request's body: multipart, or, for a few fields without a file, JSON or urlencoded.
 
@@ -51,7 +52,11 @@ async def received_form(
         if not boundary:
             raise InvalidRequest("The Content-Type does not say the boundary of the multipart body.")
         async with _multipart_form(
-            request, resources=resources, boundary=boundary, text_fields=text_fields
+            request,
+            resources=resources,
+            max_file_bytes=max_file_bytes,
+            boundary=boundary,
+            text_fields=text_fields,
         ) as form:
             yield form
     elif media_type == URLENCODED:
@@ -70,10 +75,14 @@ async def received_form(
 
 @asynccontextmanager
 async def _multipart_form(
-    request: Request, *, resources: Resources, boundary: bytes, text_fields: frozenset[str]
+    request: Request,
+    *,
+    resources: Resources,
+    max_file_bytes: int,
+    boundary: bytes,
+    text_fields: frozenset[str],
 ) -> AsyncIterator[ReceivedForm]:
-    max_file_bytes = resources.settings.max_upload_bytes
-    if (_content_length(request) or 0) > max_file_bytes + MAX_OVERHEAD_BYTES:
+    if (content_length(request) or 0) > max_file_bytes + MAX_OVERHEAD_BYTES:
         raise file_too_large(max_file_bytes)
     receiver = MultipartReceiver(
         boundary=boundary,
@@ -83,7 +92,7 @@ async def _multipart_form(
     )
     try:
         # Parsing, hashing and writing are a thread's work, a block at a time: the event loop only gathers.
-        async for block in _blocks(request):
+        async for block in body_blocks(request):
             await to_thread.run_sync(receiver.feed, block)
         yield await to_thread.run_sync(receiver.finish)
     finally:
@@ -91,8 +100,12 @@ async def _multipart_form(
             await to_thread.run_sync(receiver.discard)
 
 
-async def _blocks(request: Request) -> AsyncIterator[bytes]:
-    """The body in blocks of about 1 MiB, the last one shorter."""
+async def body_blocks(request: Request) -> AsyncIterator[bytes]:
+    """The body in blocks of about 1 MiB, the last one shorter.
+
+    Raises InvalidRequest when nothing comes for a minute, and ClientDisconnect when the client leaves half-way.
+    """
+    streams_body(request)
     gathered = bytearray()
     stream = request.stream()
     while True:
@@ -111,17 +124,18 @@ async def _blocks(request: Request) -> AsyncIterator[bytes]:
 
 async def _small_body(request: Request) -> bytes:
     too_large = LimitExceeded(f"A body without a file may have {MAX_SMALL_BODY_BYTES // 1024} KiB at most.")
-    if (_content_length(request) or 0) > MAX_SMALL_BODY_BYTES:
+    if (content_length(request) or 0) > MAX_SMALL_BODY_BYTES:
         raise too_large
     body = bytearray()
-    async for block in _blocks(request):
+    async for block in body_blocks(request):
         body += block
         if len(body) > MAX_SMALL_BODY_BYTES:
             raise too_large
     return bytes(body)
 
 
-def _content_length(request: Request) -> int | None:
+def content_length(request: Request) -> int | None:
+    """What the request says of its body's size."""
     length = request.headers.get("Content-Length", "")
     return int(length) if length.isascii() and length.isdigit() else None
 

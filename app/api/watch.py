@@ -11,11 +11,9 @@ from anyio import to_thread
 
 from app.api.resources import Resources
 from app.api.shared_call import SharedCall
-from app.core import migrations
 from app.core.database import Database
 from app.core.database_errors import UNREACHABLE
 from app.core.errors import DatabaseUnavailable, RegenError, Unavailable
-from app.core.queue import check_broker, waiting_messages
 from app.core.repositories.figures import WorkFigures, work_figures
 from app.core.statuses import WorkQueue
 
@@ -72,12 +70,12 @@ class Watch:
                 ask, name=f"check-{part}", limit_seconds=CHECK_SECONDS, fresh_seconds=PROBE_FRESH_SECONDS
             )
 
-        database, celery = resources.database, resources.celery
+        database, broker = resources.database, resources.broker
         self._checks = {
             Part.DATABASE: call(database.check, Part.DATABASE),
             Part.MIGRATIONS: call(lambda: _check_migrations(database), Part.MIGRATIONS),
             Part.STORAGE: call(resources.storage.check, Part.STORAGE),
-            Part.BROKER: call(lambda: check_broker(celery), Part.BROKER),
+            Part.BROKER: call(broker.check, Part.BROKER),
         }
         self._database_hangs = False
         self._work = SharedCall(
@@ -88,7 +86,7 @@ class Watch:
             rest_factor=FIGURES_REST_FACTOR,
         )
         self._messages = SharedCall(
-            lambda: {queue: waiting_messages(celery, queue) for queue in WorkQueue},
+            lambda: {queue: broker.waiting(queue) for queue in WorkQueue},
             name="count-messages",
             limit_seconds=CHECK_SECONDS,
             fresh_seconds=FIGURES_FRESH_SECONDS,
@@ -153,6 +151,9 @@ async def _ask(call: SharedCall[T]) -> tuple[T | None, RegenError | None]:
 
 
 def _check_migrations(database: Database) -> None:
+    # Loading Alembic takes a while, and nothing else of the API needs it.
+    from app.core import migrations
+
     if not migrations.position(database).is_usable:
         raise Unavailable(FAULTS[Part.MIGRATIONS])
 

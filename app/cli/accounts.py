@@ -1,5 +1,6 @@
 """`regen users` and `regen keys`."""
 
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -10,6 +11,9 @@ from app.cli.database import open_database
 from app.cli.reporting import DataDirectory, load_settings, stderr, stdout
 
 LONGEST_NAME = 200  # the column's length
+SCOPES = ("read", "write", "admin")
+DURATION_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+MOST_UNITS = 100_000
 
 users = typer.Typer(no_args_is_help=True, help="The users.")
 keys = typer.Typer(no_args_is_help=True, help="The users' API keys.")
@@ -20,6 +24,23 @@ def _name(value: str) -> str:
     if not value or len(value) > LONGEST_NAME or not value.isprintable():
         raise typer.BadParameter(f"a name has 1 to {LONGEST_NAME} printable characters.")
     return value
+
+
+def _scope(value: str) -> str:
+    if value not in SCOPES:
+        raise typer.BadParameter(f"it is one of {', '.join(SCOPES)}.")
+    return value
+
+
+def _duration(value: str) -> timedelta:
+    number, unit = value[:-1], DURATION_UNITS.get(value[-1:])
+    if unit is None or not (number.isascii() and number.isdigit()) or not 0 < int(number) <= MOST_UNITS:
+        raise typer.BadParameter("it is a whole number of days, hours or minutes, such as 30d.")
+    return timedelta(**{unit: int(number)})
+
+
+def _moment(moment: datetime | None, *, otherwise: str = "never") -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else otherwise
 
 
 @users.callback()
@@ -50,24 +71,42 @@ def create_key(
     name: Annotated[
         str, typer.Option(parser=_name, metavar="TEXT", help="What to call it in the list.")
     ] = "key",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            parser=_scope,
+            metavar="[read|write|admin]",
+            help="What it may do; several times for several. Left out: read and write.",
+            show_default=False,
+        ),
+    ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="It may look after the server too: see its workers.")
+        bool, typer.Option("--admin", help="As --scope admin: it may look after the server, and all users.")
     ] = False,
+    expires_in: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_duration, metavar="TIME", help="Refuse it after 30d, 12h or 45m.", show_default=False
+        ),
+    ] = None,
     data_dir: DataDirectory = None,
 ) -> None:
     """Make a key and print it, this once."""
     settings = load_settings(data_dir)
+    from app.core import clock
     from app.core.scopes import DEFAULT_SCOPES, Scope
     from app.core.secrets import Secrets
     from app.core.services import accounts
 
+    scopes = frozenset(map(Scope, scope)) if scope else DEFAULT_SCOPES
     with open_database(settings) as database, database.write() as session:
         made = accounts.create_key(
             session,
             user_name=user,
             key_name=name,
             keys=Secrets.load(settings),
-            scopes=DEFAULT_SCOPES | {Scope.ADMIN} if admin else DEFAULT_SCOPES,
+            scopes=scopes | {Scope.ADMIN} if admin else scopes,
+            expires_at=None if expires_in is None else clock.now() + expires_in,
         )
     typer.echo(made.key)
     stderr().print("Keep it now: only its hash is stored.")
@@ -80,21 +119,21 @@ def list_keys(
 ) -> None:
     """List keys: what they begin with, never the whole."""
     settings = load_settings(data_dir)
-    from app.core.scopes import Scope
     from app.core.services import accounts
 
-    table = Table("id", "user", "name", "key", "made", "revoked", "administrator")
+    table = Table("id", "user", "name", "key", "scopes", "made", "last used", "expires", "revoked")
     with open_database(settings) as database, database.read() as session:
         for key, owner in accounts.list_keys(session, user_name=user):
-            revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "no"
             table.add_row(
                 key.id,
                 escape(owner.name),
                 escape(key.name),
                 f"{key.hint}...",
-                f"{key.created_at:%Y-%m-%d %H:%M}",
-                revoked,
-                "yes" if Scope.ADMIN in key.scopes else "no",
+                ", ".join(key.scopes),
+                _moment(key.created_at),
+                _moment(key.last_used_at),
+                _moment(key.expires_at),
+                _moment(key.revoked_at, otherwise="no"),
             )
     stdout().print(table)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import accounts, cleanup, database, doctor, engines, serving, storage, upscale, workers
+from app.cli import accounts, cleanup, database, doctor, engines, mock, serving, storage, upscale, workers
 from app.cli.reporting import ReportingGroup
 
 application = typer.Typer(
@@ -26,6 +26,7 @@ def _root(
 
 
 application.command("serve")(serving.serve)
+application.command("mock")(mock.mock)
 application.command("worker")(serving.worker)
 application.command("upscale")(upscale.upscale)
 application.add_typer(accounts.users, name="users")

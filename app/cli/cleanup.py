@@ -17,6 +17,8 @@ LABELS = {
     "results_erased": "results removed",
     "files_withdrawn": "uploads too long unused: given out no more, removed once their URLs have expired",
     "files_erased": "uploads removed",
+    "previews_removed": "previews of more than a day ago removed",
+    "uploads_cleared": "uploads in parts that were aborted or have expired cleared away",
     "orphans": "objects in the storage that belong to nothing",
 }
 

@@ -66,15 +66,16 @@ def stderr() -> Console:
     return Console(stderr=True)
 
 
-def load_settings(data_dir: Path | None) -> Settings:
-    """The settings of the environment, with `--data-dir` in place of REGEN_DATA_DIR. Raises ConfigurationError."""
+def load_settings(data_dir: Path | None, **given: Any) -> Settings:
+    """The settings of the environment, with `--data-dir` in place of REGEN_DATA_DIR and so on. Raises
+    ConfigurationError."""
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
     from app.core.settings import Settings
 
     try:
-        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+        return Settings(**given) if data_dir is None else Settings(data_dir=data_dir, **given)
     except ValidationError as error:
         faults = [f"REGEN_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}." for one in error.errors()]
         raise ConfigurationError(" ".join(faults)) from error

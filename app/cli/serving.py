@@ -37,6 +37,11 @@ def serve(
 ) -> None:
     """Serve the API, with an embedded broker and worker."""
     settings = load_settings(data_dir)
+    if settings.mode == "mock":
+        from app.cli.mock import run_mock
+
+        run_mock(settings, data_dir=data_dir, host=host, port=port, ready_file=ready_file)
+        return
     start_logging(settings)
     if not no_worker:
         require_worker_packages()

@@ -48,7 +48,10 @@ def check(data_dir: DataDirectory = None) -> None:
 
 @storage.command("create-bucket")
 def create_bucket() -> None:
-    """Make the bucket of REGEN_S3_BUCKET unless it is there, and have broken uploads cleared away after two days."""
+    """Make the bucket of REGEN_S3_BUCKET unless it is there, and have broken uploads cleared away after two days.
+
+    Web pages of REGEN_CORS_ORIGINS may then use its signed URLs.
+    """
     settings = load_settings(None)
     if settings.storage == "local":
         raise ConfigurationError("The storage is a directory: to use a bucket, set REGEN_STORAGE=s3.")
@@ -64,6 +67,13 @@ def create_bucket() -> None:
         typer.echo(f"Broken uploads stay in it until you remove them. {error}")
     else:
         typer.echo(f"Uploads that break off are cleared away after {s3_setup.CLEAR_AFTER_DAYS} days.")
+    if settings.cors_origins:
+        try:
+            s3_setup.let_pages_in(connection, settings.cors_origins)
+        except StorageError as error:
+            typer.echo(f"Web pages cannot use its signed URLs until you let them. {error}")
+        else:
+            typer.echo(f"Web pages of {', '.join(settings.cors_origins)} may use its signed URLs.")
 
 
 def _read_by_signed_url(bucket: S3Storage, settings: Settings) -> str:

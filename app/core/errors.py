@@ -26,6 +26,9 @@
     ├── StorageError                the storage did not do as asked
     │   ├── KeyNotFound             there is nothing under that key
     │   └── AccessRefused           it denies us what is under that key, or everything
+    ├── OutboundError               an address that a user named did not answer as it should
+    │   ├── AddressRefused          it is none that the server may connect to
+    │   └── OutboundTimeout         it took too long
     └── ConfigurationError          the operator's settings or machine do not add up
 
 `str(error)` is a sentence that may be shown to a user; what only the log may see is in `detail`.
@@ -165,6 +168,18 @@ class KeyNotFound(StorageError):
 
 class AccessRefused(StorageError):
     """The storage denied access: to this object alone, or to everything. Its `check` tells which."""
+
+
+class OutboundError(RegenError):
+    """A request to an address that a user named failed. The message is for that user."""
+
+
+class AddressRefused(OutboundError):
+    """The address is none that this server may connect to, as far as its user may know."""
+
+
+class OutboundTimeout(OutboundError):
+    """The other server took too long."""
 
 
 class ConfigurationError(RegenError):

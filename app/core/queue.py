@@ -54,6 +54,25 @@ class OwnPoolCelery(Celery):  # type: ignore[misc]
         super().close()
 
 
+class CeleryBroker:
+    """See Broker. The Redis or Valkey server of the settings, by way of Celery."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = make_celery(settings)
+
+    def wake(self, queue: WorkQueue) -> None:
+        wake_workers(self._celery, queue)
+
+    def waiting(self, queue: WorkQueue) -> int:
+        return waiting_messages(self._celery, queue)
+
+    def check(self) -> None:
+        check_broker(self._celery)
+
+    def close(self) -> None:
+        self._celery.close()
+
+
 def queue_name(queue: WorkQueue) -> str:
     """The broker's name for it."""
     return f"regen.{queue.value}"

@@ -23,6 +23,8 @@ LEAST_CHARACTERS = 8
 _FORMS = (
     # API keys of ours
     (re.compile(r"regen_[A-Za-z0-9_-]{43}"), REMOVED),
+    # Secrets that sign webhooks, also as part of a URL
+    (re.compile(r"whsec_[A-Za-z0-9+/%]{43,80}"), REMOVED),
     # `Authorization: Basic ...`, also as a pair or an item of a dictionary
     (
         re.compile(

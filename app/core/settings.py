@@ -4,8 +4,10 @@ import hashlib
 import os
 import sys
 import tempfile
+from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
@@ -27,6 +29,21 @@ QueueList = Annotated[
     NoDecode,
     BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value),
     Field(min_length=1),
+]
+NetworkList = Annotated[
+    tuple[IPv4Network | IPv6Network, ...],
+    NoDecode,
+    BeforeValidator(
+        lambda value: tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    ),
+]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
+OriginList = Annotated[
+    tuple[Origin, ...],
+    NoDecode,
+    BeforeValidator(
+        lambda value: tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    ),
 ]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 
@@ -144,6 +161,27 @@ class Settings(BaseSettings):
     max_streams: int = Field(
         32, gt=0, description="Most streams (video, sound, subtitles, data) in one file."
     )
+    upload_lifetime_seconds: int = Field(
+        24 * 3600,
+        ge=60,
+        le=48 * 3600,
+        description="How long an upload in parts stays open, and the URLs of its parts are valid.",
+    )
+    max_open_uploads: int = Field(
+        20, ge=1, description="Most uploads in parts that one user may have open; past it the answer is 429."
+    )
+    allow_file_urls: bool = Field(
+        False,
+        description="Whether `file_url` of `POST /v1/upscale` may name a video that this server fetches.",
+    )
+    fetch_timeout_seconds: float = Field(
+        600.0, gt=0, description="Longest that fetching a `file_url` may take; past it the answer is 400."
+    )
+    outbound_allowed_networks: NetworkList = Field(
+        (),
+        description="Networks, as `10.1.0.0/16,fd00::/8`, where what users name (`file_url`, webhooks) may lie "
+        "although they are not public. Unset: none; the server connects to public addresses alone.",
+    )
     probe_timeout_seconds: float = Field(
         60.0, gt=0, description="Longest that looking at an upload may take."
     )
@@ -197,6 +235,12 @@ class Settings(BaseSettings):
         description="Most segments of one user that run at the same time; a user may have a cap of their own. "
         "Unset: no cap.",
     )
+    max_running_renders_per_user: int | None = Field(
+        None,
+        ge=1,
+        description="Most renders of one user that are worked on at the same time; a user may have a cap of their own. "
+        "Unset: no cap.",
+    )
     device: str = Field(
         "auto", description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..."
     )
@@ -222,6 +266,22 @@ class Settings(BaseSettings):
     input_cache_bytes: int = Field(
         20 * GIB, ge=0, description="Room for fetched inputs that a worker keeps for further segments."
     )
+    max_open_previews_per_user: int = Field(
+        4,
+        ge=1,
+        description="Most previews of one user that wait or are being made; past it the answer is 429.",
+    )
+    preview_interval_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="How often a worker that upscales looks for previews, also while it has work in hand.",
+    )
+    preview_cpu_pixels: int = Field(
+        57_600,
+        ge=256,
+        description="Pixels of the crop that a preview on a CPU shows when none was asked for; "
+        "a quarter of it with `regen-4x`. A crop that was asked for may have four times as many.",
+    )
 
     # Clean-up
     keep_files_days: float | None = Field(
@@ -244,10 +304,66 @@ class Settings(BaseSettings):
     )
     url_lifetime_seconds: int = Field(24 * 3600, gt=0, description="How long signed URLs are valid.")
     rate_limit: str | None = Field(
-        None, description="Requests a user may make, as `100/minute`. Unset: no limit."
+        None,
+        description="Requests a user may make, as `100/minute`; a user may have a rule of their own. Unset: no limit.",
+    )
+    max_queued_renders_per_user: int | None = Field(
+        None,
+        ge=0,
+        description="Most queued renders of a user who has no limit of their own. Unset: no limit.",
+    )
+    max_storage_bytes_per_user: int | None = Field(
+        None,
+        ge=0,
+        description="Most bytes of uploads and results kept for a user who has no limit of their own. "
+        "Unset: no limit.",
+    )
+    max_cost_per_month_per_user: float | None = Field(
+        None,
+        ge=0,
+        description="Most that the renders of a user may cost in a month (UTC), when they have no limit of their own: "
+        "gigapixels times the engine's multiplier. Unset: no limit.",
+    )
+    cors_origins: OriginList = Field(
+        (),
+        description="Origins whose web pages may use the API from a browser, as `https://app.example.com`, separated "
+        "by commas; `*`: all. Unset: none.",
+    )
+    max_event_streams_per_user: int = Field(
+        20, ge=1, description="Most streams of events that a user may have open at one API process."
+    )
+    webhook_concurrency: int = Field(
+        16,
+        ge=0,
+        description="Webhooks that one API process sends at the same time. 0: it sends none and leaves them to others.",
+    )
+    webhook_timeout_seconds: float = Field(
+        15.0, gt=0, description="Longest that a webhook's receiver may take to answer."
+    )
+    max_webhooks_per_user: int = Field(
+        20, ge=1, description="Most webhooks that one user may set up; past it the answer is 409."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
+
+    # The mock: `regen mock`
+    mode: Literal["server", "mock"] = Field(
+        "server", description="What `regen serve` runs: the server, or with `mock` what `regen mock` does."
+    )
+    mock_data_dir: Path | None = Field(
+        None,
+        description="Where the mock keeps its files, in a folder `mock` there. Unset: a directory that goes with it.",
+    )
+    mock_seed: int = Field(0, description="What the mock's ids follow from.")
+    mock_clock: datetime | None = Field(
+        None,
+        description="The moment of the mock's first request, as `2026-01-01T00:00:00Z`; each one after it comes a "
+        "second later. Unset: the machine's time.",
+    )
+    mock_transitions: str = Field(
+        "instant",
+        description="When the mock's renders move on: `instant`, or after `seconds:2` or `polls:3` in each status.",
+    )
 
     # What to watch
     metrics_token: SecretStr | None = Field(

@@ -44,7 +44,7 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 def _default(name: str, field: FieldInfo) -> str:
     value = field.default
-    if value is None or value is PydanticUndefined:
+    if value is None or value is PydanticUndefined or value == ():
         return "unset"
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -1,4 +1,4 @@
-"""Render and segment statuses, and the moves that are allowed between them."""
+"""Statuses of renders, segments and webhook deliveries, the moves that are allowed, and what webhooks tell of them."""
 
 from enum import StrEnum
 
@@ -78,3 +78,25 @@ class WorkQueue(StrEnum):
     def kinds(self) -> tuple[WorkKind, ...]:
         """The units of this queue, the most urgent first."""
         return tuple(kind for kind in WorkKind if kind.queue is self)
+
+
+class WebhookEvent(StrEnum):
+    """What a webhook may be told."""
+
+    QUEUED = "render.queued"
+    PROCESSING = "render.processing"
+    COMPLETED = "render.completed"
+    FAILED = "render.failed"
+    TEST = "webhook.test"
+
+
+# Those that an endpoint can subscribe to.
+RENDER_EVENTS = tuple(event for event in WebhookEvent if event is not WebhookEvent.TEST)
+
+
+class DeliveryStatus(StrEnum):
+    """`pending`: there will be another attempt. The others are ends, until a replay is asked for."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,8 +16,17 @@ REQUEST_GRACE_SECONDS = 10
 class ApiServer(uvicorn.Server):
     """One application, served until `stop` is called."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        protocol: type[ErrorShapeProtocol] = ErrorShapeProtocol,
+        before_grace: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`before_grace` is called when the server stops, before it waits for open requests: it ends those that would
+        go on for ever."""
         self._startup = _StartupWatch(app)
+        self._before_grace = before_grace
         super().__init__(
             uvicorn.Config(
                 self._startup,
@@ -27,7 +36,7 @@ class ApiServer(uvicorn.Server):
                 lifespan="on",
                 loop="asyncio",
                 ws="none",
-                http=ErrorShapeProtocol,
+                http=protocol,
                 server_header=False,
                 timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
             )
@@ -37,6 +46,10 @@ class ApiServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Our own handlers stay in place of uvicorn's."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._before_grace()
+        await super().shutdown(sockets)
 
     def stop(self, again: bool) -> None:
         """Accept no more; a second call does not wait for the open requests either. For signal handlers too."""

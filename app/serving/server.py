@@ -1,16 +1,15 @@
 """Runs the server: everything in its order, from the lock on the data directory to the last process ended."""
 
-import http.client
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import structlog
 
+from app.api.render_streams import end_streams
 from app.core import migrations
 from app.core.database import Database
 from app.core.errors import ConfigurationError
@@ -18,6 +17,7 @@ from app.core.secrets import Secrets
 from app.core.services import accounts
 from app.core.settings import Settings
 from app.main import create_app
+from app.serving.announcement import OnReady, announce, prepare_ready_file
 from app.serving.api import ApiServer
 from app.serving.broker import remove_socket, start_broker
 from app.serving.child import ChildProcess
@@ -26,7 +26,6 @@ from app.serving.places import (
     local_url,
     locked_data_directory,
     remove_ready_file,
-    write_ready_file,
 )
 from app.serving.signals import StopSignals
 from app.serving.supervisor import BROKER_GRACE_SECONDS, WORKER_GRACE_SECONDS, KeptAlive, Supervisor
@@ -34,10 +33,6 @@ from app.serving.workers import worker_command
 
 log = structlog.get_logger(__name__)
 
-READY_POLL_SECONDS = 0.05
-READY_REQUEST_SECONDS = 5.0
-
-OnReady = Callable[[str], None]
 OnFirstKey = Callable[[str], None]
 
 
@@ -62,7 +57,7 @@ def serve(
         listener = stack.enter_context(listen(host, port))
         if ready_file is not None:
             ready_file = ready_file.expanduser().absolute()
-            _prepare_ready_file(ready_file)
+            prepare_ready_file(ready_file)
             stack.callback(remove_ready_file, ready_file)
         keys = Secrets.load(settings)
         database = Database.from_settings(settings)
@@ -72,7 +67,8 @@ def serve(
         key = _first_key(database, keys)
         if key is not None:
             on_first_key(key)
-        api = ApiServer(create_app(settings))
+        app = create_app(settings, own_url=local_url(listener))
+        api = ApiServer(app, before_grace=partial(end_streams, app))
         signals.on_stop = api.stop
         if signals.requested:
             return
@@ -84,7 +80,7 @@ def serve(
         )
         url = local_url(listener)
         ready = threading.Thread(
-            target=_announce,
+            target=announce,
             name="ready",
             kwargs={
                 "url": url,
@@ -133,47 +129,3 @@ def _first_key(database: Database, keys: Secrets) -> str | None:
     with database.write() as session:
         made = accounts.create_first_key(session, keys=keys)
     return None if made is None else made.key
-
-
-def _prepare_ready_file(path: Path) -> None:
-    """Remove an old one, which whoever waits would take for ours."""
-    try:
-        path.unlink(missing_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(0, "its directory cannot be written")
-    except OSError as error:
-        raise ConfigurationError(f"The ready file {path} cannot be made: {error.strerror}.") from error
-
-
-def _announce(
-    *,
-    url: str,
-    key: str | None,
-    ready_file: Path | None,
-    api: ApiServer,
-    on_ready: OnReady,
-    signals: StopSignals,
-) -> None:
-    while not signals.requested:
-        if api.started and _is_healthy(url):
-            try:
-                if ready_file is not None:
-                    write_ready_file(ready_file, url=url, key=key)
-            except OSError as error:
-                log.error("ready_file_failed", path=str(ready_file), error=str(error))
-                signals.request()
-                return
-            on_ready(url)
-            return
-        time.sleep(READY_POLL_SECONDS)
-
-
-def _is_healthy(url: str) -> bool:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=READY_REQUEST_SECONDS)
-    try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

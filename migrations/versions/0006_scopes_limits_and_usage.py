@@ -29,6 +29,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("limits", sa.JSON(), nullable=True))
     with op.batch_alter_table("renders", schema=None) as batch_op:
         batch_op.add_column(sa.Column("api_key_id", sa.String(length=32), nullable=True))
+        batch_op.add_column(sa.Column("output_bytes", sa.BigInteger(), nullable=True))
     op.create_table(
         "daily_usage",
         sa.Column("user_id", sa.String(length=32), nullable=False),
@@ -46,6 +47,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("daily_usage")
     with op.batch_alter_table("renders", schema=None) as batch_op:
+        batch_op.drop_column("output_bytes")
         batch_op.drop_column("api_key_id")
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.drop_column("limits")

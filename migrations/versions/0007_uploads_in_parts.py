@@ -27,17 +27,18 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("aborted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cleaned_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_uploads_user_id_users")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
         sa.UniqueConstraint("file_id", name=op.f("uq_uploads_file_id")),
     )
     with op.batch_alter_table("uploads", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_uploads_open",
+            "ix_uploads_not_cleaned",
             ["expires_at"],
             unique=False,
-            sqlite_where=sa.text("completed_at IS NULL AND aborted_at IS NULL"),
-            postgresql_where=sa.text("completed_at IS NULL AND aborted_at IS NULL"),
+            sqlite_where=sa.text("completed_at IS NULL AND cleaned_at IS NULL"),
+            postgresql_where=sa.text("completed_at IS NULL AND cleaned_at IS NULL"),
         )
         batch_op.create_index("ix_uploads_user_id_created_at", ["user_id", "created_at", "id"], unique=False)
 

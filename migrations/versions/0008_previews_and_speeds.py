@@ -27,13 +27,16 @@ def upgrade() -> None:
         sa.Column("crop_height", sa.BigInteger(), nullable=True),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("warnings", sa.JSON(), nullable=False),
         sa.Column("before_key", sa.String(length=200), nullable=True),
         sa.Column("after_key", sa.String(length=200), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("attempt", sa.BigInteger(), nullable=False),
+        sa.Column("failures", sa.BigInteger(), nullable=False),
         sa.Column("worker", sa.String(length=100), nullable=True),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("retry_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["file_id"], ["files.id"], name=op.f("fk_previews_file_id_files")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_previews_user_id_users")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_previews")),
@@ -53,12 +56,16 @@ def upgrade() -> None:
         sa.Column("worker_device", sa.String(length=100), nullable=False),
         sa.Column("engine", sa.String(length=40), nullable=False),
         sa.Column("pixels_per_second", sa.Double(), nullable=False),
-        sa.Column("segments", sa.BigInteger(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("measured_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("worker_device", "engine", name=op.f("pk_measured_speeds")),
     )
+    with op.batch_alter_table("workers", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("device_name", sa.String(length=100), nullable=True))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("workers", schema=None) as batch_op:
+        batch_op.drop_column("device_name")
     op.drop_table("measured_speeds")
     op.drop_table("previews")

@@ -55,6 +55,17 @@ def choose_device(choice: str = "auto") -> torch.device:
     return device
 
 
+def describe_device(name: str) -> str:
+    """What all devices of that kind have in common, by torch's name of one of them: the make of a GPU; of a CPU its
+    architecture and how many threads compute."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"Metal, {platform.machine()}"
+    return f"CPU, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
 def choose_precision(choice: str, *, device: torch.device, engine: Engine) -> Precision:
     """What `auto` means on the device, or the choice itself. Raises `PrecisionUnsupported` where it cannot
     be.

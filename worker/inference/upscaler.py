@@ -1,7 +1,8 @@
 """Upscales raw frames: planes to RGB, through the network, and back to planes, all on one device."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,13 @@ class Upscaler:
         precision: Precision,
         tile_pixels: int | None = None,
         batch_size: int | None = None,
+        memory_share: float = 1.0,
     ) -> None:
         """`network` is copied. `target` must be `engine.scale` times `source` in width and height
         (`ValueError`).
 
         `tile_pixels` bounds the input pixels of a tile, padding included; `batch_size` the frames taken at
-        once. What is not given is chosen by the memory that is free now.
+        once. What is not given is chosen by the memory that is free now, or this share of it.
         """
         if (target.width, target.height) != (source.width * engine.scale, source.height * engine.scale):
             raise ValueError(
@@ -67,7 +69,7 @@ class Upscaler:
             precision=precision,
             device_type=device.type,
             source=source,
-            available_bytes=available_bytes(device),
+            available_bytes=int(available_bytes(device) * memory_share),
         )
         self._batch_size = batch_size or workload.batch_size
         self._tiles = self._plan(tile_pixels or workload.tile_pixels)
@@ -117,8 +119,10 @@ class Upscaler:
 
     def _try_group(self, group: Sequence[Frame]) -> list[Frame] | None:
         """The group upscaled, or None where memory ran out."""
+        # Metal's command buffers are not for two threads at once.
+        alone = _METAL if self.device.type == "mps" else nullcontext()
         try:
-            with torch.inference_mode():
+            with alone, torch.inference_mode():
                 return self._upscale_group(group)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -159,11 +163,9 @@ class Upscaler:
         return enlarged
 
     def _arithmetic(self) -> AbstractContextManager[None]:
-        if self.device.type != "cuda":
-            return nullcontext()
         # By default cuDNN computes fp32 convolutions in TF32, with 10 bits of mantissa: neither those of fp32
         # nor those that bf16 and mixed leave in 32 bits are to be.
-        return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False)
+        return _EXACT_CUDNN.held() if self.device.type == "cuda" else nullcontext()
 
     def _plan(self, tile_pixels: int) -> list[Tile]:
         return plan_tiles(
@@ -192,6 +194,37 @@ class Upscaler:
         self._tiles = self._plan(largest // 2)
 
 
+class _ExactCudnn:
+    """cuDNN's settings are the process's, not a thread's: they are as they must be until the last thread that computes
+    has left."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._flags: AbstractContextManager[None] = nullcontext()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            if self._holders == 0:
+                self._flags = torch.backends.cudnn.flags(
+                    enabled=True, benchmark=True, deterministic=False, allow_tf32=False
+                )
+                self._flags.__enter__()
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._flags.__exit__(None, None, None)
+
+
+_EXACT_CUDNN = _ExactCudnn()
+_METAL = threading.Lock()
+
+
 def make_upscaler(
     *,
     engine_id: str,
@@ -201,11 +234,12 @@ def make_upscaler(
     device: str = "auto",
     precision: str = "auto",
     stand_in: bool = False,
+    memory_share: float = 1.0,
 ) -> Upscaler:
     """An upscaler ready to run.
 
-    `device` is as for `choose_device`, `precision` as for `choose_precision`, `weights_directory` and
-    `stand_in` as for `models.loader.load_network`; each raises what is said there.
+    `device` is as for `choose_device`, `precision` as for `choose_precision`, `memory_share` as for `Upscaler`,
+    `weights_directory` and `stand_in` as for `models.loader.load_network`; each raises what is said there.
     """
     engine = get_engine(engine_id)
     chosen = choose_device(device)
@@ -216,4 +250,5 @@ def make_upscaler(
         target=target,
         device=chosen,
         precision=choose_precision(precision, device=chosen, engine=engine),
+        memory_share=memory_share,
     )

@@ -80,7 +80,7 @@ def scan_frames(
 
     Raises PermanentError when not one frame can be decoded, LeaseLost when `cancelled` says so, FfmpegError otherwise.
     """
-    packets = _scan_packets(gate, path, video, cancelled)
+    packets = scan_packets(gate, path, video, cancelled)
     pts, checksums, complaints = _decode(
         gate, path, video, source, decoded_pix_fmts, deinterlacing, cancelled
     )
@@ -115,7 +115,8 @@ def scan_frames(
     )
 
 
-def _scan_packets(gate: MediaGate, path: Path, video: VideoStream, cancelled: Callable[[], bool]) -> Packets:
+def scan_packets(gate: MediaGate, path: Path, video: VideoStream, cancelled: Callable[[], bool]) -> Packets:
+    """What the demuxer tells of the video stream. Raises LeaseLost when `cancelled` says so."""
     reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
     pts, durations = array("q"), array("q")
     keyframes: list[tuple[int, int]] = []

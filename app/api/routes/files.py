@@ -34,7 +34,12 @@ async def upload_file(
     key: IdempotencyDependency,
 ) -> FileBody:
     """Upload a video."""
-    async with received_form(request, resources=resources, text_fields=frozenset()) as form:
+    async with received_form(
+        request,
+        resources=resources,
+        max_file_bytes=user.allowance.max_upload_bytes,
+        text_fields=frozenset(),
+    ) as form:
         if form.upload is None:
             raise InvalidRequest(f"`{FILE_FIELD}` is required, as a part of a multipart/form-data body.")
         upload, once = form.upload, once_of(key, request, user, form)

@@ -10,6 +10,7 @@ from app.api.dependencies import PageDependency, PublicUrlDependency, ResourcesD
 from app.api.errors import documented
 from app.api.idempotency import IdempotencyDependency, make_once, once_of
 from app.api.intake import answer_with_render
+from app.api.openapi import LOCATION
 from app.api.schemas.renders import RenderBody, RendersBody
 from app.api.views import render_body, view_of
 from app.core.services import cancellation, renders
@@ -17,6 +18,7 @@ from app.core.services.idempotency import remember
 from app.core.services.render_options import find_engine
 from app.core.services.renders import RenderView
 from app.core.statuses import RenderStatus
+from models.catalog import ENGINES
 
 router = APIRouter()
 
@@ -28,7 +30,10 @@ def list_renders(
     base_url: PublicUrlDependency,
     page: PageDependency,
     status: Annotated[RenderStatus | None, Query(description="Only those of this status.")] = None,
-    engine: Annotated[str | None, Query(description="Only those of this engine.")] = None,
+    engine: Annotated[
+        str | None,
+        Query(description="Only those of this engine.", json_schema_extra={"enum": list(ENGINES)}),
+    ] = None,
 ) -> RendersBody:
     """Your renders, the newest first."""
     with resources.database.read() as session:
@@ -40,8 +45,8 @@ def list_renders(
             status=status,
             engine=None if engine is None else find_engine(engine),
         )
-        shown = [view_of(view, resources=resources, base_url=base_url) for view in views]
-        return RendersBody(renders=shown, next_cursor=cursor)
+    shown = [view_of(view, resources=resources, base_url=base_url) for view in views]
+    return RendersBody(renders=shown, next_cursor=cursor)
 
 
 @router.get(
@@ -55,7 +60,7 @@ def get_render(
     """A render of yours. Its URLs are signed afresh with every answer."""
     with resources.database.read() as session:
         view = renders.find_render(session, render_id=render_id, user_id=user.id)
-        return render_body(view, resources=resources, base_url=base_url)
+    return render_body(view, resources=resources, base_url=base_url)
 
 
 @router.post(
@@ -75,7 +80,7 @@ def cancel_render(
 @router.post(
     "/v1/renders/{render_id}/retry",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 404, 409, 413, 429, 503),
+    responses={200: LOCATION, **documented(400, 401, 404, 409, 413, 429, 503)},
 )
 async def retry_render(
     request: Request,

@@ -1,6 +1,7 @@
-"""POST /v1/upscale: a video, or a file uploaded before, becomes a queued render."""
+"""POST /v1/upscale: a video, a file uploaded before, or what lies at a URL becomes a queued render."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -8,9 +9,11 @@ from sqlalchemy.orm import Session
 
 from app.api.dependencies import CurrentUser, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
+from app.api.fetching import FILE_URL_FIELD, fetched_video, url_faults
 from app.api.idempotency import IdempotencyDependency, make_once, once_of
 from app.api.intake import accept_upload, answer_with_render
 from app.api.multipart import FILE_FIELD, ReceivedForm
+from app.api.openapi import LOCATION
 from app.api.request_documentation import UPSCALE_REQUEST
 from app.api.resources import Resources
 from app.api.schemas.renders import RenderBody
@@ -20,25 +23,28 @@ from app.core.services.idempotency import Once, remember
 from app.core.services.render_options import OPTION_FIELDS, RenderOptions, parse_options
 from app.core.services.renders import RenderView, create_render, find_render, view_render
 from app.core.services.uploads import find_file_to_use
+from app.core.settings import Settings
 from app.core.tables import File
+from app.core.webhook_urls import require_permitted
 
 router = APIRouter()
 
-TEXT_FIELDS = frozenset({"file_id", *OPTION_FIELDS})
+TEXT_FIELDS = frozenset({"file_id", FILE_URL_FIELD, *OPTION_FIELDS})
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleRequest:
-    """What was asked for. Exactly one of the form's upload and `file_id` is given."""
+    """What was asked for. Exactly one of the form's upload, `file_id` and `file_url` is given."""
 
     file_id: str | None
+    file_url: str | None
     options: RenderOptions
 
 
 @router.post(
     "/v1/upscale",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 404, 409, 413, 415, 429, 503),
+    responses={200: LOCATION, **documented(400, 401, 404, 409, 413, 415, 429, 503)},
     openapi_extra=UPSCALE_REQUEST,
 )
 async def upscale(
@@ -49,29 +55,38 @@ async def upscale(
     base_url: PublicUrlDependency,
     key: IdempotencyDependency,
 ) -> RenderBody:
-    """Upscale a video four times. Send `file`, or `file_id` of a file that was uploaded before."""
-    async with received_form(request, resources=resources, text_fields=TEXT_FIELDS) as form:
-        asked, once = understand(form), once_of(key, request, user, form)
+    """Upscale a video four times. Send `file`, or `file_id` of a file that was uploaded before.
+
+    Where the server's operator allows it, `file_url` may name a video for the server to fetch.
+    """
+    async with received_form(
+        request,
+        resources=resources,
+        max_file_bytes=user.allowance.max_upload_bytes,
+        text_fields=TEXT_FIELDS,
+    ) as form:
+        asked, once = understand(form, resources.settings), once_of(key, request, user, form)
+        if asked.options.webhook_url is not None:
+            networks = resources.settings.outbound_allowed_networks
+            require_permitted(asked.options.webhook_url, allowed_networks=networks)
         view, is_new = await make_once(
             once,
             response,
             resources,
-            make=lambda: _create(
-                form, asked, once, user=user, resources=resources, request_id=request.state.request_id
-            ),
+            make=lambda: _create(request, form, asked, once, user=user, resources=resources),
             show=lambda session, made_id: find_render(session, render_id=made_id, user_id=user.id),
         )
     return await answer_with_render(view, response, resources, is_new=is_new, base_url=base_url)
 
 
 async def _create(
+    request: Request,
     form: ReceivedForm,
     asked: UpscaleRequest,
     once: Once | None,
     *,
     user: CurrentUser,
     resources: Resources,
-    request_id: str,
 ) -> RenderView:
     def add_render(session: Session, file: File) -> RenderView:
         render = create_render(
@@ -80,7 +95,7 @@ async def _create(
             options=asked.options,
             allowance=user.allowance,
             api_key_id=user.key_id,
-            request_id=request_id,
+            request_id=request.state.request_id,
         )
         remember(session, once, made_id=render.id)
         return view_render(session, render)
@@ -91,27 +106,36 @@ async def _create(
 
     if asked.file_id is not None:
         return await to_thread.run_sync(add_render_of_file, asked.file_id)
-    assert form.upload is not None
-    return await accept_upload(
-        form.upload,
+    accept = partial(
+        accept_upload,
         user=user,
         resources=resources,
         scale=asked.options.engine.scale,
         target_fps=asked.options.target_fps,
         then=add_render,
     )
+    if asked.file_url is not None:
+        async with fetched_video(asked.file_url, request=request, user=user, resources=resources) as fetched:
+            return await accept(fetched)
+    assert form.upload is not None
+    return await accept(form.upload)
 
 
-def understand(form: ReceivedForm) -> UpscaleRequest:
+def understand(form: ReceivedForm, settings: Settings) -> UpscaleRequest:
     """Check every field, cheaply. Raises InvalidRequest with one message per fault."""
     faults = list(form.faults.values())
-    file_id = form.fields.get("file_id")
-    if "file_id" not in form.faults:
-        if (file_id is None) == (form.upload is None):
-            given = "neither is" if file_id is None else "both are"
-            faults.append(f"Exactly one of `{FILE_FIELD}` and `file_id` is needed; {given} given.")
-        elif file_id == "":
-            faults.append("`file_id` is empty.")
+    file_id, file_url = form.fields.get("file_id"), form.fields.get(FILE_URL_FIELD)
+    sources = {FILE_FIELD: form.upload, "file_id": file_id, FILE_URL_FIELD: file_url}
+    given = [name for name, source in sources.items() if source is not None or name in form.faults]
+    if len(given) != 1:
+        named = " and ".join(f"`{name}`" for name in given) or "none"
+        faults.append(
+            f"Exactly one of `{FILE_FIELD}`, `file_id` and `{FILE_URL_FIELD}` is needed; given: {named}."
+        )
+    elif file_id == "":
+        faults.append("`file_id` is empty.")
+    elif file_url is not None:
+        faults += url_faults(file_url, settings)
     options = RenderOptions()
     try:
         options = parse_options(form.fields)
@@ -119,4 +143,4 @@ def understand(form: ReceivedForm) -> UpscaleRequest:
         faults += error.messages
     if faults:
         raise InvalidRequest(*faults)
-    return UpscaleRequest(file_id=file_id, options=options)
+    return UpscaleRequest(file_id=file_id, file_url=file_url, options=options)

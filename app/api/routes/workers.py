@@ -11,6 +11,12 @@ from app.core.services.workers import list_workers
 router = APIRouter()
 
 
+@router.get(
+    "/v1/admin/workers",
+    name="list_workers",
+    response_model_exclude_none=True,
+    responses=documented(401, 403, 429, 503),
+)
 @router.get("/v1/workers", response_model_exclude_none=True, responses=documented(401, 403, 429, 503))
 def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) -> WorkersBody:
     """Every worker that was heard of within a day. For keys made with `regen keys create --admin`."""

@@ -1,6 +1,6 @@
 """The one shape of every error."""
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ErrorMessage(BaseModel):
@@ -8,6 +8,8 @@ class ErrorMessage(BaseModel):
 
 
 class ErrorsBody(BaseModel):
-    """Every error has this shape, and nothing else beside it (but for `/readyz`, which names the parts)."""
+    """Every error has this shape, and nothing else beside it."""
 
-    errors: list[ErrorMessage]
+    model_config = ConfigDict(json_schema_extra={"examples": [{"errors": [{"message": "File not found"}]}]})
+
+    errors: list[ErrorMessage] = Field(min_length=1, description="One for each fault.")

@@ -40,17 +40,23 @@ def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Clai
     return _claim_render(session, WorkKind.FINISH, by_worker=worker, for_seconds=lease_seconds)
 
 
-def claim_prepare(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
+def claim_prepare(
+    session: Session, *, worker: str, lease_seconds: float, render_cap: int | None = None
+) -> Claim | None:
     """A queued render of the user whose turn it is, or one whose preparing was given back.
+
+    `render_cap` is how many renders of one user may be at work, for users who have no cap of their own.
 
     Of users who have more than a few segments waiting none is prepared (`readiness.few_segments_wait`): `queued` means
     waiting, yet no worker has to wait for a render to be prepared.
     """
-    return _claim_prepare(session, _prepare_line(), {}, worker=worker, lease_seconds=lease_seconds)
+    return _claim_prepare(
+        session, _prepare_line(render_cap), {}, render_cap, worker=worker, lease_seconds=lease_seconds
+    )
 
 
 def claim_urgent_prepare(
-    session: Session, *, worker: str, lease_seconds: float, cap: int | None
+    session: Session, *, worker: str, lease_seconds: float, cap: int | None, render_cap: int | None = None
 ) -> Claim | None:
     """For a worker that also upscales, and would never come to prepare anything while segments wait.
 
@@ -61,7 +67,9 @@ def claim_urgent_prepare(
     if following is None or following[1] is None:
         return None
     parameters = {EARLIER_THAN.key: following[1]}
-    return _claim_prepare(session, _urgent_line(), parameters, worker=worker, lease_seconds=lease_seconds)
+    return _claim_prepare(
+        session, _urgent_line(render_cap), parameters, render_cap, worker=worker, lease_seconds=lease_seconds
+    )
 
 
 def claim_segment(
@@ -89,18 +97,22 @@ def _segment_line(cap: int | None) -> Line:
 
 
 @cache
-def _prepare_line() -> Line:
-    return Line(Turn.PREPARE, has_work=readiness.user_may_prepare())
+def _prepare_line(cap: int | None) -> Line:
+    return Line(
+        Turn.PREPARE,
+        has_work=readiness.user_may_prepare(cap=cap),
+        is_capped=readiness.is_render_capped(cap=cap),
+    )
 
 
 @cache
-def _urgent_line() -> Line:
+def _urgent_line(cap: int | None) -> Line:
     is_urgent = and_(
-        readiness.user_may_prepare(),
+        readiness.user_may_prepare(cap=cap),
         ~readiness.segments_wait(User.id),
         or_(User.prepared_at.is_(None), User.prepared_at < EARLIER_THAN),
     )
-    return Line(Turn.PREPARE, has_work=is_urgent)
+    return Line(Turn.PREPARE, has_work=is_urgent, is_capped=readiness.is_render_capped(cap=cap))
 
 
 def _claim_segment_of(
@@ -184,22 +196,30 @@ def _next_prepare() -> Select[str]:
 
 
 def _claim_prepare(
-    session: Session, line: Line, parameters: Mapping[str, Any], *, worker: str, lease_seconds: float
+    session: Session,
+    line: Line,
+    parameters: Mapping[str, Any],
+    cap: int | None,
+    *,
+    worker: str,
+    lease_seconds: float,
 ) -> Claim | None:
     for _try in range(MOST_TRIES):
         user_id = turns.take_turn(session, line, **parameters)
         if user_id is None:
             return None
         claim = _claim_render(
-            session, WorkKind.PREPARE, of_user=user_id, by_worker=worker, for_seconds=lease_seconds
+            session, WorkKind.PREPARE, cap, of_user=user_id, by_worker=worker, for_seconds=lease_seconds
         )
         if claim is not None:
             return claim
     return None
 
 
-def _claim_render(session: Session, kind: WorkKind, **parameters: object) -> Claim | None:
-    row = session.execute(_render_claim(kind), parameters).one_or_none()
+def _claim_render(
+    session: Session, kind: WorkKind, cap: int | None = None, **parameters: object
+) -> Claim | None:
+    row = session.execute(_render_claim(kind, cap), parameters).one_or_none()
     if row is None:
         return None
     render_id, attempt, request_id = row
@@ -207,13 +227,17 @@ def _claim_render(session: Session, kind: WorkKind, **parameters: object) -> Cla
 
 
 @cache
-def _render_claim(kind: WorkKind) -> ReturningUpdate[str, int, str | None]:
-    """The first render that is ready to be finished, or the user's first to be prepared, becomes the worker's."""
+def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int, str | None]:
+    """The first render that is ready to be finished, or the user's first to be prepared, becomes the worker's. The cap
+    on renders is looked at again: the user's row is locked only now."""
     if kind is WorkKind.FINISH:
         candidates = select(Render.id).where(readiness.ready_to_finish())
         candidates = candidates.order_by(Render.created_at, Render.id)
     else:
-        candidates = select(Render.id).where(Render.user_id == OF_USER, readiness.ready_to_prepare())
+        candidates = select(Render.id).join(User, User.id == Render.user_id)
+        candidates = candidates.where(
+            Render.user_id == OF_USER, readiness.ready_to_prepare(), readiness.below_render_cap(cap=cap)
+        )
         candidates = candidates.order_by(*WITHIN_USER)
     chosen = candidates.limit(1).with_for_update(skip_locked=True, of=Render).correlate(None)
     return (

@@ -13,11 +13,20 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import InvalidRequest
 from app.core.secrets import is_id
-from app.core.tables import File, Render
+from app.core.tables import (
+    ApiKey,
+    File,
+    Preview,
+    Render,
+    Upload,
+    User,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Row = TypeVar("Row", File, Render)
+Row = TypeVar("Row", ApiKey, File, Preview, Render, Upload, User, WebhookDelivery, WebhookEndpoint)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,12 @@ MOST_WAITING = 256
 UserId: TypeAlias = BindParameter[str] | InstrumentedAttribute[str]
 
 
-def ready_units(session: Session, *, cap: int | None) -> ReadyUnits:
-    """How many units of work free workers could claim now. `cap` is for users who have none of their own."""
+def ready_units(session: Session, *, cap: int | None, render_cap: int | None = None) -> ReadyUnits:
+    """How many units of work free workers could claim now. The caps, on segments and on renders, are for users who have
+    none of their own."""
+    may_prepare = user_may_prepare(cap=render_cap)
     to_prepare = and_(
-        ready_to_prepare(), Render.user_id.in_(select(User.id).where(user_may_prepare()).correlate(None))
+        ready_to_prepare(), Render.user_id.in_(select(User.id).where(may_prepare).correlate(None))
     )
     ready: ReadyUnits = Counter()
     ready[WorkKind.FINISH.queue] += _count_renders(session, ready_to_finish())
@@ -78,10 +80,10 @@ def user_may_upscale(*, cap: int | None) -> ColumnElement[bool]:
 
 
 @cache
-def user_may_prepare() -> ColumnElement[bool]:
-    """The user has a render to prepare, and few segments waiting."""
+def user_may_prepare(*, cap: int | None) -> ColumnElement[bool]:
+    """The user has a render to prepare, few segments waiting, and fewer renders at work than their cap."""
     in_need = select(Render.user_id).where(ready_to_prepare()).correlate(None)
-    return and_(User.id.in_(in_need), few_segments_wait(User.id))
+    return and_(User.id.in_(in_need), few_segments_wait(User.id), below_render_cap(cap=cap))
 
 
 def segments_wait(user_id: UserId) -> ColumnElement[bool]:
@@ -98,6 +100,29 @@ def below_cap(*, cap: int | None) -> ColumnElement[bool]:
     """The user may have one more segment at work."""
     own = func.coalesce(User.max_running_segments, cap)
     return or_(own.is_(None), _running(User.id) < own)
+
+
+def is_render_capped(*, cap: int | None) -> ColumnElement[bool]:
+    return func.coalesce(User.max_running_renders, cap).is_not(None)
+
+
+@cache
+def below_render_cap(*, cap: int | None) -> ColumnElement[bool]:
+    """The user may have one more render at work. One that was given back before it was prepared is not."""
+    own = func.coalesce(User.max_running_renders, cap)
+    is_held = or_(Render.status == RenderStatus.PROCESSING, Render.work_lease_expires_at.is_not(None))
+    at_work = (
+        select(func.count())
+        .select_from(Render)
+        .where(
+            Render.user_id == User.id,
+            Render.status.in_((RenderStatus.PENDING, RenderStatus.PROCESSING)),
+            is_held,
+        )
+        .correlate(User)
+        .scalar_subquery()
+    )
+    return or_(own.is_(None), at_work < own)
 
 
 def few_segments_wait(user_id: UserId) -> ColumnElement[bool]:

@@ -1,6 +1,6 @@
 """Renders as users see them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import and_, case, func, or_, select, true
@@ -30,6 +30,16 @@ def find_render(session: Session, *, render_id: str, user_id: str) -> Render | N
         .where(Render.id == render_id, Render.user_id == user_id)
     )
     return session.scalar(query)
+
+
+def find_renders(session: Session, *, render_ids: Collection[str], user_id: str) -> Sequence[Render]:
+    """Those of the user's own that there are, with their files."""
+    query = (
+        select(Render)
+        .options(joinedload(Render.file))
+        .where(Render.id.in_(render_ids), Render.user_id == user_id)
+    )
+    return session.scalars(query).all()
 
 
 def list_renders(

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core.database import database_now
 from app.core.statuses import RenderStatus
-from app.core.tables import File, IdempotencyKey, Render, Segment
+from app.core.tables import File, IdempotencyKey, Preview, Render, Segment
 
 FINAL = tuple(status for status in RenderStatus if status.is_final)
 
@@ -124,9 +124,10 @@ def give_up_file(session: Session, file_id: str, *, unused_for: float) -> bool:
 
 
 def withdraw_file(session: Session, file_id: str) -> bool:
-    """As `give_up_file`, of a file however new. False when a render that has not ended needs it."""
+    """As `give_up_file`, of a file however new. False when a render or preview that has not ended needs it."""
     needed = exists().where(Render.file_id == File.id, Render.status.not_in(FINAL))
-    return _give_up_file(session, file_id, ~needed)
+    previewed = exists().where(Preview.file_id == File.id, Preview.ended_at.is_(None))
+    return _give_up_file(session, file_id, and_(~needed, ~previewed))
 
 
 def _give_up_file(session: Session, file_id: str, condition: ColumnElement[bool]) -> bool:
@@ -219,12 +220,15 @@ def _files_to_erase(given_up_for: float) -> ColumnElement[bool]:
 
 
 def _unused(unused_for: float) -> ColumnElement[bool]:
-    """Uploaded that long ago, and every render of it ended that long ago."""
+    """Uploaded that long ago, and every render and preview of it ended that long ago."""
     moment = database_now(plus_seconds=-unused_for)
     used = exists().where(
         Render.file_id == File.id, or_(Render.ended_at.is_(None), Render.ended_at >= moment)
     )
-    return and_(File.erased_at.is_(None), File.created_at < moment, ~used)
+    previewed = exists().where(
+        Preview.file_id == File.id, or_(Preview.ended_at.is_(None), Preview.ended_at >= moment)
+    )
+    return and_(File.erased_at.is_(None), File.created_at < moment, ~used, ~previewed)
 
 
 def _due(session: Session, query: Select[*tuple[Any, ...]]) -> Sequence[Due]:

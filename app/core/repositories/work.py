@@ -14,6 +14,7 @@ from sqlalchemy import CursorResult, Update, and_, exists, select, update
 from sqlalchemy.orm import Session
 
 from app.core.database import database_now
+from app.core.repositories import outbox, usage
 from app.core.statuses import RenderStatus, SegmentStatus, WorkKind, WorkQueue
 from app.core.tables import Render, Segment
 
@@ -77,6 +78,7 @@ def store_plan(
     if changed:
         session.add_all(segments)
         session.flush()
+        outbox.write_event(session, render_id=claim.render_id, status=RenderStatus.PROCESSING)
     return changed or _render_is(session, claim, RenderStatus.PROCESSING)
 
 
@@ -106,6 +108,9 @@ def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -
             status=RenderStatus.COMPLETED, ended_at=database_now(), **_released_render(), **values
         ),
     )
+    if changed:
+        usage.add_completed(session, render_id=claim.render_id)
+        outbox.write_event(session, render_id=claim.render_id, status=RenderStatus.COMPLETED)
     return changed or _render_is(session, claim, RenderStatus.COMPLETED)
 
 
@@ -159,6 +164,7 @@ def fail_render(session: Session, *, render_id: str, error: str) -> bool:
             .values(status=SegmentStatus.FAILED, lease_expires_at=None)
             .execution_options(synchronize_session=False)
         )
+        outbox.write_event(session, render_id=render_id, status=RenderStatus.FAILED)
     return changed
 
 

@@ -1,16 +1,20 @@
 """Users and their API keys."""
 
-from collections.abc import Collection, Sequence
+import hmac
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import clock, secrets
-from app.core.errors import Conflict, NotFound, Unauthorized
+from app.core.errors import Conflict, InvalidRequest, NotFound, Unauthorized
 from app.core.repositories import accounts
 from app.core.scopes import DEFAULT_SCOPES, Scope
 from app.core.secrets import Secrets
+from app.core.services.allowances import Limits, changed_limits
 from app.core.tables import ApiKey, User
 
 HINT_LENGTH = len(secrets.API_KEY_PREFIX) + 4
@@ -25,16 +29,27 @@ class NewKey:
 
 
 def authenticate(session: Session, *, key: str | None, keys: Secrets) -> User:
-    """The user of a valid key. Raises Unauthorized for a missing, unknown or revoked one."""
+    """The user of a valid key. Raises Unauthorized for a missing, unknown, revoked or expired one."""
     return authenticate_key(session, key=key, keys=keys).user
 
 
 def authenticate_key(session: Session, *, key: str | None, keys: Secrets) -> ApiKey:
     """As `authenticate`: the row of the key itself, which says what it may do."""
-    row = accounts.find_key_by_digest(session, digest=_digest(key, keys)) if key else None
-    if row is None:
+    if not key:
         raise Unauthorized
+    digest = _digest(key, keys)
+    row = accounts.find_key_by_digest(session, digest=digest)
+    # The index found it by a keyed hash, whose bytes nobody can choose; this compares it without telling how far.
+    if row is None or not hmac.compare_digest(row.digest, digest):
+        raise Unauthorized
+    if row.expires_at is not None and row.expires_at <= clock.now():
+        raise Unauthorized("This API key has expired.")
     return row
+
+
+def note_use(session: Session, *, key_ids: Collection[str]) -> None:
+    """These keys are used now."""
+    accounts.note_use(session, key_ids=key_ids, now=clock.now())
 
 
 def create_user(session: Session, *, name: str) -> User:
@@ -53,11 +68,27 @@ def create_key(
     key_name: str,
     keys: Secrets,
     scopes: Collection[Scope] = DEFAULT_SCOPES,
+    expires_at: datetime | None = None,
 ) -> NewKey:
-    """Raises NotFound when there is no such user."""
+    """Raises NotFound when there is no such user, InvalidRequest when it would have expired already."""
     user = accounts.find_user(session, name=user_name)
     if user is None:
         raise NotFound(f"There is no user named {user_name!r}.")
+    return create_key_of(session, user, key_name=key_name, keys=keys, scopes=scopes, expires_at=expires_at)
+
+
+def create_key_of(
+    session: Session,
+    user: User,
+    *,
+    key_name: str,
+    keys: Secrets,
+    scopes: Collection[Scope],
+    limits: Limits | None = None,
+    expires_at: datetime | None = None,
+) -> NewKey:
+    """A key of that user. Raises InvalidRequest when it would have expired already."""
+    check_expiry(expires_at)
     key = secrets.new_api_key()
     row = accounts.add_key(
         session,
@@ -67,8 +98,16 @@ def create_key(
         hint=key[:HINT_LENGTH],
         digest=_digest(key, keys),
         scopes=scopes,
+        limits=None if limits is None else changed_limits(None, limits),
+        expires_at=expires_at,
     )
     return NewKey(row=row, key=key)
+
+
+def check_expiry(expires_at: datetime | None) -> None:
+    """Raises InvalidRequest for a moment that is past."""
+    if expires_at is not None and expires_at <= clock.now():
+        raise InvalidRequest("`expires_at` must be in the future.")
 
 
 def create_first_key(session: Session, *, keys: Secrets) -> NewKey | None:
@@ -89,11 +128,68 @@ def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tup
     return accounts.list_keys(session, user_name=user_name)
 
 
-def revoke_key(session: Session, *, key_id: str) -> ApiKey:
-    """The key is refused from now on. Raises NotFound when there is no such key."""
+def get_key(session: Session, *, key_id: str) -> ApiKey:
+    """Raises NotFound when there is no such key."""
     key = accounts.find_key(session, key_id=key_id)
     if key is None:
         raise NotFound(f"There is no key with the id {key_id!r}.")
+    return key
+
+
+def get_user(session: Session, *, user_id: str) -> User:
+    """Raises NotFound when there is no such user."""
+    user = accounts.get_user(session, user_id=user_id)
+    if user is None:
+        raise NotFound(f"There is no user with the id {user_id!r}.")
+    return user
+
+
+def list_users(session: Session, *, limit: int, cursor: str | None) -> tuple[Sequence[User], str | None]:
+    """A page, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    page = accounts.list_users(session, limit=limit, cursor=cursor)
+    return page.rows, page.cursor
+
+
+def keys_of(
+    session: Session, *, user_id: str, limit: int, cursor: str | None
+) -> tuple[Sequence[ApiKey], str | None]:
+    """A page of the user's keys, the newest first, and the cursor of the next. Raises NotFound and InvalidRequest."""
+    get_user(session, user_id=user_id)
+    page = accounts.keys_of(session, user_id=user_id, limit=limit, cursor=cursor)
+    return page.rows, page.cursor
+
+
+def change_user(session: Session, *, user_id: str, changes: Mapping[str, Any]) -> User:
+    """Set these columns; `limits` are merged with those there are. Raises NotFound, and Conflict for a taken name."""
+    accounts.lock_user(session, user_id=user_id)
+    user = get_user(session, user_id=user_id)
+    try:
+        with session.begin_nested():
+            _change(user, changes)
+            session.flush()
+    except IntegrityError as error:
+        raise Conflict(f"There is already a user named {changes['name']!r}.") from error
+    return user
+
+
+def change_key(session: Session, *, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
+    """Set these columns; `limits` are merged with those there are. Raises NotFound and InvalidRequest."""
+    check_expiry(changes.get("expires_at"))
+    accounts.lock_user(session, user_id=get_key(session, key_id=key_id).user_id)
+    key = session.get_one(ApiKey, key_id, populate_existing=True)
+    _change(key, changes)
+    session.flush()
+    return key
+
+
+def _change(row: User | ApiKey, changes: Mapping[str, Any]) -> None:
+    for name, value in changes.items():
+        setattr(row, name, changed_limits(row.limits, value) if name == "limits" else value)
+
+
+def revoke_key(session: Session, *, key_id: str) -> ApiKey:
+    """The key is refused from now on. Raises NotFound when there is no such key."""
+    key = get_key(session, key_id=key_id)
     if key.revoked_at is None:
         key.revoked_at = clock.now()
     return key

@@ -14,10 +14,10 @@ from typing import TypeVar
 import structlog
 
 from app.core.database import Database
-from app.core.repositories import retention
+from app.core.repositories import previews, retention, uploads
 from app.core.secrets import ID_LENGTH
 from app.core.storage.contract import ListedObject, Storage
-from app.core.storage.keys import FILES_PREFIX, RENDERS_PREFIX
+from app.core.storage.keys import FILES_PREFIX, PREVIEWS_PREFIX, RENDERS_PREFIX
 
 # Younger ones may get their row yet.
 LEAST_AGE = timedelta(days=1)
@@ -28,6 +28,7 @@ FEW = 20
 # What this server stores, and nothing else that somebody may keep there.
 _FILE_KEY = re.compile(rf"{FILES_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/input")
 _RENDER_KEY = re.compile(rf"{RENDERS_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/(?:segments/|output-|thumbnail-).+")
+_PREVIEW_KEY = re.compile(rf"{PREVIEWS_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/(?:before|after)-.+")
 
 T = TypeVar("T")
 
@@ -57,7 +58,8 @@ def find_orphans(
     """Looks at every object of this server that is older than `least_age`. Raises StorageError and Unavailable."""
     found = Orphans()
     newest = datetime.now(UTC) - least_age
-    for prefix, judge in ((FILES_PREFIX, _judge_files), (RENDERS_PREFIX, _judge_renders)):
+    judges = {FILES_PREFIX: _judge_files, RENDERS_PREFIX: _judge_renders, PREVIEWS_PREFIX: _judge_previews}
+    for prefix, judge in judges.items():
         for batch in _batches(storage.list(prefix), BATCH):
             if stopped():
                 return found
@@ -85,6 +87,8 @@ def _judge_files(database: Database, batch: list[ListedObject], found: Orphans) 
     ids = _ids(batch, _FILE_KEY)
     with database.read() as session:
         known = retention.known_files(session, set(ids.values()))
+        # What was put together is not looked at yet, or is to be cleared away with its upload.
+        known |= uploads.files_to_be(session, set(ids.values()))
     for key, file_id in ids.items():
         if file_id in known:
             found.known += 1
@@ -99,6 +103,18 @@ def _judge_renders(database: Database, batch: list[ListedObject], found: Orphans
     for key, render_id in ids.items():
         render = known.get(render_id)
         if render is not None and (not render.is_settled or key in render.keys):
+            found.known += 1
+        else:
+            found.keys.append(key)
+
+
+def _judge_previews(database: Database, batch: list[ListedObject], found: Orphans) -> None:
+    ids = _ids(batch, _PREVIEW_KEY)
+    with database.read() as session:
+        known = previews.known_previews(session, set(ids.values()))
+    for key, preview_id in ids.items():
+        own = known.get(preview_id, frozenset())
+        if own is None or key in own:
             found.known += 1
         else:
             found.keys.append(key)

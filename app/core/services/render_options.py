@@ -8,6 +8,7 @@ from typing import Any
 
 from app.core.errors import InvalidRequest
 from app.core.media.rates import Retime, parse_retime, parse_target_fps
+from app.core.webhook_urls import parse_webhook_url
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
@@ -17,7 +18,8 @@ LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 class RenderOptions:
     """How a file is to be rendered. The defaults are those of a request that names none.
 
-    `target_fps` is None for the input's own frames. `priority` is the place among the user's own renders.
+    `target_fps` is None for the input's own frames. `priority` is the place among the user's own renders,
+    `webhook_url` an address that is told how the render goes.
     """
 
     engine: Engine = ENGINES[DEFAULT_ENGINE]
@@ -25,6 +27,7 @@ class RenderOptions:
     retime: Retime = Retime.NEAREST
     measures_quality: bool = False
     priority: int = 0
+    webhook_url: str | None = None
 
 
 def find_engine(engine_id: str) -> Engine:
@@ -57,6 +60,7 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "retime": ("retime", parse_retime),
     "quality": ("measures_quality", parse_measures_quality),
     "priority": ("priority", parse_priority),
+    "webhook_url": ("webhook_url", parse_webhook_url),
 }
 OPTION_FIELDS = frozenset(_FIELDS)
 

@@ -1,6 +1,6 @@
 """Renders as clients make and see them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -9,24 +9,28 @@ from app.core import clock
 from app.core.errors import Conflict, NotFound
 from app.core.media.limits import check_output, output_frame_count
 from app.core.media.rates import Retime
-from app.core.repositories import files, renders
+from app.core.repositories import files, outbox, renders, workload
+from app.core.repositories.renders import FramesDone
+from app.core.repositories.workload import WorkAhead
 from app.core.secrets import new_id
-from app.core.services.allowances import Allowance
+from app.core.services.allowances import Allowance, require_room_for_render
 from app.core.services.render_options import RenderOptions, find_engine
 from app.core.statuses import RenderStatus
 from app.core.tables import File, Render
-from models.catalog import Engine
+from models.catalog import ENGINES, Engine
 
 PIXELS_PER_GIGAPIXEL = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderView:
-    """A render and what has to be counted to show it."""
+    """A render and what has to be counted to show it. `work` is what lies ahead of its end, until it has ended."""
 
     render: Render
     queue_position: int | None
     progress: float
+    frames: FramesDone | None = None
+    work: WorkAhead | None = None
 
 
 def cost_in_gigapixels(*, width: int, height: int, frames: int, engine: Engine) -> float:
@@ -44,7 +48,9 @@ def create_render(
     request_id: str | None = None,
     retry_of: str | None = None,
 ) -> Render:
-    """A queued render of the file. Raises LimitExceeded when its output would be over a limit.
+    """A queued render of the file.
+
+    Raises LimitExceeded when its output would be over a limit, TooManyRequests when the allowance has no room for it.
 
     `request_id` and `api_key_id` are those of the request that asks for it, `retry_of` the failed render that it is to
     stand in for.
@@ -53,6 +59,10 @@ def create_render(
     check_output(file, scale=engine.scale, target_fps=target_fps, limits=allowance.media)
     width, height = file.width * engine.scale, file.height * engine.scale
     frames = output_frame_count(file, target_fps)
+    cost = cost_in_gigapixels(width=width, height=height, frames=frames, engine=engine)
+    require_room_for_render(
+        session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost
+    )
     render = Render(
         id=new_id(),
         user_id=file.user_id,
@@ -62,7 +72,7 @@ def create_render(
         status=RenderStatus.QUEUED,
         created_at=clock.now(),
         warnings=[],
-        cost=cost_in_gigapixels(width=width, height=height, frames=frames, engine=engine),
+        cost=cost,
         input_width=file.width,
         input_height=file.height,
         input_frame_rate=file.frame_rate,
@@ -79,9 +89,11 @@ def create_render(
         retime=options.retime,
         measures_quality=options.measures_quality,
         retry_of=retry_of,
+        webhook_url=options.webhook_url,
     )
     session.add(render)
     session.flush()
+    outbox.write_event(session, render_id=render.id, status=RenderStatus.QUEUED)
     return render
 
 
@@ -96,6 +108,12 @@ def view_renders(session: Session, rows: Sequence[Render]) -> list[RenderView]:
     places = renders.queue_positions(session, user_id=rows[0].user_id, render_ids=queued) if queued else {}
     counted = [row.id for row in rows if row.status not in (RenderStatus.QUEUED, RenderStatus.COMPLETED)]
     frames = renders.frames_done(session, render_ids=counted) if counted else {}
+    open_ids = [row.id for row in rows if not row.status.is_final]
+    ahead = (
+        workload.work_ahead(session, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(ENGINES))
+        if open_ids
+        else {}
+    )
 
     def progress(row: Render) -> float:
         if row.status is RenderStatus.COMPLETED:
@@ -109,6 +127,8 @@ def view_renders(session: Session, rows: Sequence[Render]) -> list[RenderView]:
             # It may have been claimed between the two statements.
             queue_position=places.get(row.id, 1) if row.status is RenderStatus.QUEUED else None,
             progress=progress(row),
+            frames=frames.get(row.id),
+            work=ahead.get(row.id),
         )
         for row in rows
     ]
@@ -164,6 +184,7 @@ def retry_render(
             retime=Retime(failed.retime),
             measures_quality=failed.measures_quality,
             priority=failed.priority,
+            webhook_url=failed.webhook_url,
         ),
         allowance=allowance,
         api_key_id=api_key_id,
@@ -179,3 +200,9 @@ def find_render(session: Session, *, render_id: str, user_id: str) -> RenderView
     if render is None:
         raise NotFound("Render not found")
     return view_render(session, render)
+
+
+def find_renders(session: Session, *, render_ids: Collection[str], user_id: str) -> dict[str, RenderView]:
+    """Those of the user's renders that there are, by id, for the price of one."""
+    rows = renders.find_renders(session, render_ids=render_ids, user_id=user_id)
+    return {view.render.id: view for view in view_renders(session, rows)} if rows else {}

@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 
 from app.core.database import Database
 from app.core.errors import StorageError
-from app.core.repositories import retention
+from app.core.repositories import previews, retention, uploads, webhooks
 from app.core.repositories.retention import Due
+from app.core.services.multipart_uploads import free_storage
+from app.core.services.previews import KEPT_SECONDS as PREVIEWS_KEPT_SECONDS
 from app.core.settings import Settings
 from app.core.storage.contract import Storage
-from app.core.storage.keys import render_prefix
+from app.core.storage.keys import preview_prefix, render_prefix
 
 DAY_SECONDS = 24 * 3600.0
 # A worker whose lease ran out may still be writing: it learns of it at its next heartbeat.
@@ -24,8 +26,14 @@ SETTLING_SECONDS = 300.0
 # Between the moment a row is read and the one its URLs are signed.
 SIGNING_SECONDS = 300.0
 
+# Longest that an upload which expired may still be on its way to become a file.
+COMPLETING_SECONDS = 3600.0
+
 # Clients that try again after a failure of theirs do so within days.
 REQUESTS_REMEMBERED_SECONDS = 7 * 86_400.0
+# Of webhooks, from their end on.
+DELIVERIES_KEPT_SECONDS = 30 * 86_400.0
+DELIVERIES_A_RUN = 10_000
 
 BATCH = 100
 # One transaction's worth, of the tens of thousands that a long video has.
@@ -75,6 +83,8 @@ class Removed:
     results_erased: int = 0
     files_withdrawn: int = 0
     files_erased: int = 0
+    previews_removed: int = 0
+    uploads_cleared: int = 0
 
     def __bool__(self) -> bool:
         return any(asdict(self).values())
@@ -102,6 +112,9 @@ class CleanUp:
         with self._database.write() as session:
             retention.note_ends(session)
             retention.forget_requests(session, made_for=REQUESTS_REMEMBERED_SECONDS)
+            uploads.abort_expired(session, expired_for=COMPLETING_SECONDS)
+            uploads.forget(session, ended_for=REQUESTS_REMEMBERED_SECONDS)
+            webhooks.forget_deliveries(session, ended_for=DELIVERIES_KEPT_SECONDS, limit=DELIVERIES_A_RUN)
         if rules.keep_results is not None:
             removed.results_withdrawn = self._withdraw_results(rules.keep_results)
         if rules.keep_files is not None:
@@ -125,6 +138,12 @@ class CleanUp:
             self._delete_keys,
             retention.note_file_erased,
         )
+        removed.previews_removed = self._erase(
+            _due_previews,
+            self._delete_preview,
+            lambda session, preview_id: previews.delete(session, preview_id=preview_id),
+        )
+        removed.uploads_cleared = self._erase(uploads.due_to_clean, self._clear_upload, uploads.note_cleaned)
         return removed
 
     def preview(self) -> Removed:
@@ -142,6 +161,8 @@ class CleanUp:
                 session, given_up_for=rules.url_lifetime
             )
             removed.files_erased = retention.count_files_to_erase(session, given_up_for=rules.url_lifetime)
+            removed.previews_removed = previews.count_to_remove(session, made_for=PREVIEWS_KEPT_SECONDS)
+            removed.uploads_cleared = uploads.count_to_clean(session, expired_for=COMPLETING_SECONDS)
         return removed
 
     def _withdraw_results(self, kept_for: float) -> int:
@@ -207,6 +228,19 @@ class CleanUp:
             with self._database.write() as session:
                 count = retention.shed_segments(session, render_id=due.id, limit=SEGMENT_ROWS)
 
+    def _delete_preview(self, due: Due) -> None:
+        for stored in list(self._storage.list(preview_prefix(due.id))):
+            self._storage.delete(stored.key)
+
+    def _clear_upload(self, due: Due) -> None:
+        file_id, multipart_id = due.keys
+        free_storage(self._storage, file_id=file_id, multipart_id=multipart_id)
+
     def _delete_keys(self, due: Due) -> None:
         for key in due.keys:
             self._storage.delete(key)
+
+
+def _due_previews(session: Session, *, limit: int, but: Collection[str]) -> Sequence[Due]:
+    ids = previews.due_to_remove(session, made_for=PREVIEWS_KEPT_SECONDS, limit=limit, but=but)
+    return [Due(id=preview_id, keys=()) for preview_id in ids]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from app.core.media.limits import MediaLimits
 from app.core.media.probe import MediaInfo, probe_video
 from app.core.repositories import files, retention
 from app.core.secrets import new_id
+from app.core.services.allowances import Allowance, require_room_for_file
 from app.core.storage.contract import Storage
 from app.core.storage.keys import input_key
 from app.core.tables import File
@@ -56,41 +58,58 @@ def store_upload(
     *,
     info: MediaInfo,
     user_id: str,
+    allowance: Allowance,
+    api_key_id: str | None,
     storage: Storage,
     database: Database,
     then: Callable[[Session, File], T],
 ) -> T:
     """Put the upload into storage, then write its row and whatever `then` adds, in one transaction.
 
-    Returns what `then` returns. When the rows cannot be written the stored object is removed again.
+    Returns what `then` returns. When the rows cannot be written the stored object is removed again. Raises
+    LimitExceeded when the allowance has no room for it, most often before anything is stored.
     """
+    require_room = partial(
+        require_room_for_file,
+        user_id=user_id,
+        api_key_id=api_key_id,
+        allowance=allowance,
+        size_bytes=upload.size_bytes,
+    )
+    with database.read() as session:
+        require_room(session, is_made=False)
     file_id = new_id()
     key = input_key(file_id)
-    content_type = _content_type(info, upload.name)
-    storage.put_file(key, upload.path, content_type=content_type)
+    storage.put_file(key, upload.path, content_type=_content_type(info, upload.name))
     try:
         with database.write() as session:
-            file = File(
-                id=file_id,
-                user_id=user_id,
-                name=upload.name,
-                content_type=content_type,
-                size_bytes=upload.size_bytes,
-                sha256=upload.sha256,
-                storage_key=key,
-                width=info.video.width,
-                height=info.video.height,
-                frame_rate=info.video.frame_rate,
-                duration_seconds=info.video.duration_seconds,
-                frames=info.video.frames,
-                created_at=clock.now(),
-            )
+            require_room(session)
+            file = new_file(upload, file_id=file_id, user_id=user_id, info=info)
             session.add(file)
             session.flush()
             return then(session, file)
     except BaseException:
         storage.delete(key)
         raise
+
+
+def new_file(upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaInfo) -> File:
+    """The row of an upload that was looked at, whose bytes lie in storage under the key of `file_id`."""
+    return File(
+        id=file_id,
+        user_id=user_id,
+        name=upload.name,
+        content_type=_content_type(info, upload.name),
+        size_bytes=upload.size_bytes,
+        sha256=upload.sha256,
+        storage_key=input_key(file_id),
+        width=info.video.width,
+        height=info.video.height,
+        frame_rate=info.video.frame_rate,
+        duration_seconds=info.video.duration_seconds,
+        frames=info.video.frames,
+        created_at=clock.now(),
+    )
 
 
 def find_file(session: Session, *, file_id: str, user_id: str) -> File:
@@ -110,12 +129,14 @@ def delete_file(database: Database, storage: Storage, *, file_id: str, user_id: 
     """Remove the user's file: first nobody is given it any more, then its bytes go. Its renders keep their results.
 
     A crash in between leaves the bytes to the clean-up. Raises NotFound for an unknown file and another user's,
-    Conflict while a render needs it, StorageError when the bytes cannot be removed.
+    Conflict while a render or preview needs it, StorageError when the bytes cannot be removed.
     """
     with database.write() as session:
         file = find_file(session, file_id=file_id, user_id=user_id)
         if not retention.withdraw_file(session, file.id):
-            raise Conflict("A render that has not ended needs this file: wait for it, or cancel it.")
+            raise Conflict(
+                "A render or preview that has not ended needs this file: wait for it, or cancel it."
+            )
     storage.delete(file.storage_key)
     with database.write() as session:
         retention.note_file_erased(session, file.id)

@@ -89,15 +89,17 @@ class WorkLedger:
         lease_seconds: float,
         max_attempts: int,
         max_running_segments: int | None = None,
+        max_running_renders: int | None = None,
         queues: Iterable[WorkQueue] = tuple(WorkQueue),
     ) -> None:
-        """`max_running_segments` is the cap of users who have none of their own."""
+        """`max_running_segments` and `max_running_renders` are the caps of users who have none of their own."""
         self.database = database
         self.worker = worker
         self.queues = frozenset(queues)
         self.lease_seconds = lease_seconds
         self.max_attempts = max_attempts
         self.max_running_segments = max_running_segments
+        self.max_running_renders = max_running_renders
 
     def claim(self) -> Claim | None:
         """The most urgent unit of its queues: a render to finish, else a segment, else a render to prepare.
@@ -108,10 +110,14 @@ class WorkLedger:
         claims: dict[WorkKind, list[Callable[..., Claim | None]]] = {
             WorkKind.FINISH: [claiming.claim_finish],
             WorkKind.UPSCALE: [partial(claiming.claim_segment, cap=self.max_running_segments)],
-            WorkKind.PREPARE: [claiming.claim_prepare],
+            WorkKind.PREPARE: [partial(claiming.claim_prepare, render_cap=self.max_running_renders)],
         }
         if self.queues == frozenset(WorkQueue):
-            urgent = partial(claiming.claim_urgent_prepare, cap=self.max_running_segments)
+            urgent = partial(
+                claiming.claim_urgent_prepare,
+                cap=self.max_running_segments,
+                render_cap=self.max_running_renders,
+            )
             claims[WorkKind.UPSCALE].insert(0, urgent)
         with self.database.write() as session:
             for kind in WorkKind:
@@ -209,11 +215,13 @@ class WorkLedger:
         cost: float,
         warnings: Iterable[str],
         quality: Mapping[str, Any] | None = None,
+        output_bytes: int | None = None,
     ) -> None:
         """The render is `completed`. Raises LeaseLost."""
         values = {
             "completed_at": clock.now(),
             "output_key": output_key,
+            "output_bytes": output_bytes,
             "thumbnail_key": thumbnail_key,
             "cost": cost,
             "warnings": list(warnings),
@@ -311,7 +319,9 @@ class WorkLedger:
 
     def ready_units(self) -> ReadyUnits:
         with self.database.read() as session:
-            return readiness.ready_units(session, cap=self.max_running_segments)
+            return readiness.ready_units(
+                session, cap=self.max_running_segments, render_cap=self.max_running_renders
+            )
 
 
 def _pause(times: int, *, longest: float) -> float:

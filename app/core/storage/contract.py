@@ -1,6 +1,6 @@
 """What a storage must do. Local files and S3-compatible servers stand behind the same contract tests."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,15 @@ class StoredObject(ListedObject):
     """What is known of a stored object without reading it."""
 
     content_type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceivedPart:
+    """A part of an upload in parts that has come in. `number` counts from 1; `etag` says what its bytes are."""
+
+    number: int
+    etag: str
+    size_bytes: int
 
 
 class Storage(Protocol):
@@ -55,6 +64,39 @@ class Storage(Protocol):
 
         `base_url` is where clients reach the API (no trailing slash); a storage that serves its own URLs ignores it.
         """
+
+    def open_parts(self, key: str, *, content_type: str) -> str:
+        """Begin an upload in parts of the object `key`. Returns the storage's own name of it."""
+
+    def signed_part_url(
+        self,
+        key: str,
+        multipart_id: str,
+        *,
+        number: int,
+        size_bytes: int,
+        base_url: str,
+        lifetime_seconds: int,
+    ) -> str:
+        """A URL that takes the bytes of one part by PUT, as often as wanted; the last ones count.
+
+        It takes `size_bytes` and no other number of them. The answer's ETag header is what `complete_parts` wants.
+        """
+
+    def list_parts(self, key: str, multipart_id: str) -> Sequence[ReceivedPart]:
+        """The parts that have come in. Raises KeyNotFound when the upload was completed or aborted.
+
+        Of a part that was sent again some servers also list what came before, in no order.
+        """
+
+    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[ReceivedPart]) -> None:
+        """Make the object of these parts, in their order: whole or not at all. The upload is over then.
+
+        Raises StorageError also when it was completed or aborted before; of the first, `stat` tells.
+        """
+
+    def abort_parts(self, key: str, multipart_id: str) -> None:
+        """End the upload and free its parts; nothing happens when there is none."""
 
     def check(self, *, beside: str | None = None) -> None:
         """Raise StorageError with a sentence that helps when the storage cannot be written, read or reached.

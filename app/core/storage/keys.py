@@ -5,6 +5,7 @@ import re
 
 FILES_PREFIX = "files/"
 RENDERS_PREFIX = "renders/"
+PREVIEWS_PREFIX = "previews/"
 
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
@@ -48,3 +49,18 @@ def output_key(render_id: str, *, attempt: int) -> str:
 
 def thumbnail_key(render_id: str, *, attempt: int) -> str:
     return f"{render_prefix(render_id)}thumbnail-{attempt}.jpg"
+
+
+def preview_prefix(preview_id: str) -> str:
+    """What everything of a preview starts with."""
+    return f"{PREVIEWS_PREFIX}{preview_id}/"
+
+
+def before_key(preview_id: str, *, attempt: int, suffix: str) -> str:
+    """A moment as it is; `suffix` with its dot."""
+    return f"{preview_prefix(preview_id)}before-{attempt}{suffix}"
+
+
+def after_key(preview_id: str, *, attempt: int, suffix: str) -> str:
+    """The same, upscaled."""
+    return f"{preview_prefix(preview_id)}after-{attempt}{suffix}"

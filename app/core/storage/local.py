@@ -13,17 +13,25 @@ import os
 import secrets
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
-from app.core.errors import Forbidden, KeyNotFound, NotFound, StorageError
-from app.core.storage.contract import ListedObject, StoredObject
+from app.core.errors import Forbidden, NotFound, StorageError
+from app.core.storage.contract import ListedObject, ReceivedPart, StoredObject
 from app.core.storage.durable import copy_file, make_directories, sync_directory, sync_file
 from app.core.storage.keys import check_key, check_prefix
+from app.core.storage.local_errors import local_errors, not_found
+from app.core.storage.local_parts import (
+    PARTS_URL_PREFIX,
+    LocalParts,
+    PartReceiver,
+    SignedPart,
+    signed_part_message,
+)
 
 CHUNK_BYTES = 1024**2
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
@@ -45,15 +53,17 @@ class LocalStorage:
     def __init__(self, *, root: Path, url_key: bytes, clock: Callable[[], float] = time.time) -> None:
         self.root = root
         self._incoming = root / INCOMING
+        self._parts = LocalParts(root=root, incoming=self._incoming)
         self._url_key = url_key
         self._clock = clock
-        with _storage_errors("The storage directory cannot be used."):
+        with local_errors("The storage directory cannot be used."):
             make_directories(self._incoming)
             self._remove_stale()
+            self._parts.remove_stale()
 
     def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         destination = self._path(key)
-        with _storage_errors("The file could not be stored."):
+        with local_errors("The file could not be stored."):
             sync_file(path)
             self._store_content_type(destination, content_type)
             try:
@@ -67,9 +77,9 @@ class LocalStorage:
 
     def fetch(self, key: str, path: Path) -> None:
         source = self._path(key)
-        with _storage_errors("The stored file could not be fetched.", source=source):
+        with local_errors("The stored file could not be fetched.", source=source):
             if not source.is_file():
-                raise _not_found(source)
+                raise not_found(source)
             try:
                 os.link(source, path)
             except OSError as error:
@@ -84,9 +94,9 @@ class LocalStorage:
 
     def read(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         source = self._path(key)
-        with _storage_errors("The stored file could not be read.", source=source):
+        with local_errors("The stored file could not be read.", source=source):
             if not source.is_file():
-                raise _not_found(source)
+                raise not_found(source)
             file = source.open("rb", buffering=0)
             try:
                 file.seek(offset)
@@ -97,10 +107,10 @@ class LocalStorage:
 
     def stat(self, key: str) -> StoredObject:
         path = self._path(key)
-        with _storage_errors("The stored file could not be read.", source=path):
+        with local_errors("The stored file could not be read.", source=path):
             found = self._stat(key, path)
             if found is None:
-                raise _not_found(path)
+                raise not_found(path)
             return found
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
@@ -111,7 +121,7 @@ class LocalStorage:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _storage_errors("The stored file could not be removed."):
+        with local_errors("The stored file could not be removed."):
             if path.is_dir():
                 return
             try:
@@ -124,7 +134,11 @@ class LocalStorage:
     def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
         self._path(key)
         expires = str(int(self._clock()) + lifetime_seconds)
-        query = {"expires": expires, "name": file_name, "signature": self._signature(key, expires, file_name)}
+        query = {
+            "expires": expires,
+            "name": file_name,
+            "signature": self._signature([key, expires, file_name]),
+        }
         return f"{base_url}{URL_PREFIX}{key}?{urlencode(query, quote_via=quote)}"
 
     def open_signed(self, key: str, query: Mapping[str, str]) -> str:
@@ -133,19 +147,65 @@ class LocalStorage:
         Raises NotFound for a signature that is missing or does not fit, Forbidden for a link that has expired.
         """
         expires, name = query.get("expires", ""), query.get("name", "")
-        expected = self._signature(key, expires, name)
-        given = query.get("signature", "")
-        if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogatepass")):
-            raise NotFound("There is nothing at this address.")
-        if int(expires) <= self._clock():
-            raise Forbidden("This link has expired.")
+        self._check_signature([key, expires, name], query)
         return name
+
+    def open_parts(self, key: str, *, content_type: str) -> str:
+        check_key(key)
+        with local_errors("The upload could not be opened."):
+            return self._parts.open(key, content_type=content_type)
+
+    def signed_part_url(
+        self,
+        key: str,
+        multipart_id: str,
+        *,
+        number: int,
+        size_bytes: int,
+        base_url: str,
+        lifetime_seconds: int,
+    ) -> str:
+        check_key(key)
+        query = {"size": str(size_bytes), "expires": str(int(self._clock()) + lifetime_seconds)}
+        message = signed_part_message(query, multipart_id=multipart_id, number=str(number))
+        query["signature"] = self._signature(message)
+        return f"{base_url}{PARTS_URL_PREFIX}{multipart_id}/{number}?{urlencode(query)}"
+
+    def open_signed_part(self, multipart_id: str, number: str, query: Mapping[str, str]) -> SignedPart:
+        """What a signed URL of a part allows. Raises as `open_signed` does."""
+        self._check_signature(signed_part_message(query, multipart_id=multipart_id, number=number), query)
+        return SignedPart(multipart_id=multipart_id, number=int(number), size_bytes=int(query["size"]))
+
+    def receive_part(self, part: SignedPart) -> PartReceiver:
+        """Where the part's bytes go. Raises NotFound when the upload is over."""
+        with local_errors("The part could not be stored."):
+            return self._parts.receive(part)
+
+    def list_parts(self, key: str, multipart_id: str) -> Sequence[ReceivedPart]:
+        with local_errors("The upload's parts could not be listed."):
+            self._parts.content_type(key, multipart_id)
+            return self._parts.list(multipart_id)
+
+    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[ReceivedPart]) -> None:
+        with local_errors("The upload's parts could not be put together."):
+            content_type = self._parts.content_type(key, multipart_id)
+            joined = self._parts.join(multipart_id, parts)
+            try:
+                self.put_file(key, joined, content_type=content_type)
+            finally:
+                joined.unlink(missing_ok=True)
+            self._parts.remove(multipart_id)
+
+    def abort_parts(self, key: str, multipart_id: str) -> None:
+        check_key(key)
+        with local_errors("The upload's parts could not be removed."):
+            self._parts.remove(multipart_id)
 
     def check(self, *, beside: str | None = None) -> None:
         del beside  # one directory, one owner
         probe = self._incoming / f"check-{secrets.token_hex(8)}"
         content = secrets.token_bytes(16)
-        with _storage_errors("The storage directory cannot be written."):
+        with local_errors("The storage directory cannot be written."):
             try:
                 probe.write_bytes(content)
                 if probe.read_bytes() != content:
@@ -216,7 +276,7 @@ class LocalStorage:
                 if not _is_listed(name, wanted):
                     continue
                 path = here / name
-                with _storage_errors("The storage could not be listed."):
+                with local_errors("The storage could not be listed."):
                     found = self._stat(path.relative_to(self.root).as_posix(), path)
                 if found is not None:
                     yield found
@@ -237,10 +297,16 @@ class LocalStorage:
                 if path.stat().st_mtime < time.time() - STALE_SECONDS:
                     path.unlink()
 
-    def _signature(self, key: str, expires: str, file_name: str) -> str:
-        # JSON keeps the three apart: no other three can make the same text.
-        message = json.dumps([key, expires, file_name]).encode()
-        digest = hmac.new(self._url_key, message, hashlib.sha256).digest()
+    def _check_signature(self, message: Sequence[str], query: Mapping[str, str]) -> None:
+        expected, given = self._signature(message), query.get("signature", "")
+        if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogatepass")):
+            raise NotFound("There is nothing at this address.")
+        if int(query["expires"]) <= self._clock():
+            raise Forbidden("This link has expired.")
+
+    def _signature(self, message: Sequence[str]) -> str:
+        # JSON keeps its parts apart: no other parts can make the same text.
+        digest = hmac.new(self._url_key, json.dumps(message).encode(), hashlib.sha256).digest()
         return urlsafe_b64encode(digest).decode().rstrip("=")
 
 
@@ -250,10 +316,6 @@ def _is_listed(name: str, start: str) -> bool:
 
 def _type_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.type")
-
-
-def _not_found(path: Path) -> KeyNotFound:
-    return KeyNotFound("The file is not in the storage.", detail=f"no object at {path}")
 
 
 def _chunks(file: BinaryIO, length: int | None) -> Iterator[bytes]:
@@ -266,14 +328,3 @@ def _chunks(file: BinaryIO, length: int | None) -> Iterator[bytes]:
             if left is not None:
                 left -= len(chunk)
             yield chunk
-
-
-@contextmanager
-def _storage_errors(sentence: str, *, source: Path | None = None) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        # What was there a moment ago may have been deleted by somebody else since.
-        if source is not None and not source.is_file():
-            raise _not_found(source) from error
-        raise StorageError(sentence, detail=str(error)) from error

@@ -1,15 +1,16 @@
 """Storage in a bucket of an S3-compatible server."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from s3transfer.manager import TransferConfig, TransferManager
 
 from app.core.attachment import attachment
-from app.core.errors import StorageError
-from app.core.storage.contract import ListedObject, StoredObject
+from app.core.errors import KeyNotFound, StorageError
+from app.core.storage.contract import ListedObject, ReceivedPart, StoredObject
 from app.core.storage.keys import check_key, check_prefix, is_key
 from app.core.storage.s3_connection import S3Connection
 from app.core.storage.s3_errors import S3_ERRORS, explain, storage_errors
@@ -100,6 +101,59 @@ class S3Storage:
             )
         return url
 
+    def open_parts(self, key: str, *, content_type: str) -> str:
+        name = self._name(key)
+        with storage_errors("The upload could not be opened."):
+            answer = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=name, ContentType=content_type
+            )
+        multipart_id: str = answer["UploadId"]
+        return multipart_id
+
+    def signed_part_url(
+        self,
+        key: str,
+        multipart_id: str,
+        *,
+        number: int,
+        size_bytes: int,
+        base_url: str,
+        lifetime_seconds: int,
+    ) -> str:
+        asked = {
+            **self._multipart(key, multipart_id),
+            "PartNumber": number,
+            # A header that is signed: the server takes no other size.
+            "ContentLength": size_bytes,
+        }
+        with storage_errors("The part's address could not be signed."):
+            url: str = self.connection.signer.generate_presigned_url(
+                "upload_part", Params=asked, ExpiresIn=lifetime_seconds
+            )
+        return url
+
+    def list_parts(self, key: str, multipart_id: str) -> Sequence[ReceivedPart]:
+        with storage_errors("The upload's parts could not be listed."):
+            pages = self._client.get_paginator("list_parts").paginate(**self._multipart(key, multipart_id))
+            return [
+                ReceivedPart(
+                    number=found["PartNumber"], etag=found["ETag"].strip('"'), size_bytes=found["Size"]
+                )
+                for page in pages
+                for found in page.get("Parts", [])
+            ]
+
+    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[ReceivedPart]) -> None:
+        named = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+        with storage_errors("The upload's parts could not be put together."):
+            self._client.complete_multipart_upload(
+                **self._multipart(key, multipart_id), MultipartUpload={"Parts": named}
+            )
+
+    def abort_parts(self, key: str, multipart_id: str) -> None:
+        with suppress(KeyNotFound), storage_errors("The upload's parts could not be removed."):
+            self._client.abort_multipart_upload(**self._multipart(key, multipart_id))
+
     def check(self, *, beside: str | None = None) -> None:
         folder = self.connection.prefix if beside is None else _folder(self._name(beside))
         name = f"{folder}{PROBE_PREFIX}{secrets.token_hex(8)}"
@@ -120,6 +174,9 @@ class S3Storage:
     def _name(self, key: str) -> str:
         check_key(key)
         return self.connection.prefix + key
+
+    def _multipart(self, key: str, multipart_id: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._name(key), "UploadId": multipart_id}
 
     def _transfer(self) -> TransferManager:
         """One for each transfer, so that none waits for another's parts. It ends when everything in it has ended."""

@@ -24,7 +24,7 @@ from app.core.storage.s3_connection import S3Connection
 S3_ERRORS = (BotoCoreError, ClientError, RetriesExceededError, CancelledError, HTTPError, OSError)
 
 # A HEAD's answer has no body, and so no other code than its status.
-_MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
+_MISSING = frozenset({"NoSuchKey", "NoSuchUpload", "NotFound", "404"})
 _WRONG_REGION = frozenset(
     {
         "301",

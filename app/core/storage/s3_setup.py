@@ -1,5 +1,7 @@
-"""A bucket made ready: created, with a rule that clears away what broken uploads leave behind."""
+"""A bucket made ready: created, with a rule that clears away what broken uploads leave behind, and one that lets web
+pages in where the operator says so."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -10,8 +12,13 @@ from app.core.storage.s3_errors import S3_ERRORS, code_of, explain
 CLEARING_RULE = "regen-abort-incomplete-uploads"
 CLEAR_AFTER_DAYS = 2
 
+PAGES_RULE = "regen-web-pages"
+# Of an answer these may be read by a page: an upload's parts are named by their ETags.
+PAGES_READ = ("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag")
+
 _OURS_ALREADY = "BucketAlreadyOwnedByYou"
 _NO_RULES = "NoSuchLifecycleConfiguration"
+_NO_PAGES = "NoSuchCORSConfiguration"
 
 
 def create_bucket(connection: S3Connection) -> bool:
@@ -56,6 +63,28 @@ def clear_incomplete_uploads(connection: S3Connection) -> None:
         raise explain(error, connection) from error
 
 
+def let_pages_in(connection: S3Connection, origins: Sequence[str]) -> None:
+    """Let web pages of these origins read by signed URLs, and send parts of uploads. The bucket's other rules stay.
+
+    Raises StorageError, also when the server has no such rules.
+    """
+    rule = {
+        "ID": PAGES_RULE,
+        "AllowedOrigins": list(origins),
+        "AllowedMethods": ["GET", "HEAD", "PUT"],
+        "AllowedHeaders": ["*"],
+        "ExposeHeaders": list(PAGES_READ),
+        "MaxAgeSeconds": 7200,
+    }
+    try:
+        rules = [other for other in _pages_rules(connection) if other.get("ID") != PAGES_RULE]
+        connection.client.put_bucket_cors(
+            Bucket=connection.bucket, CORSConfiguration={"CORSRules": [*rules, rule]}
+        )
+    except S3_ERRORS as error:
+        raise explain(error, connection) from error
+
+
 def _is_there(connection: S3Connection) -> bool:
     try:
         connection.client.head_bucket(Bucket=connection.bucket)
@@ -64,6 +93,16 @@ def _is_there(connection: S3Connection) -> bool:
             return False
         raise
     return True
+
+
+def _pages_rules(connection: S3Connection) -> list[dict[str, Any]]:
+    try:
+        answer = connection.client.get_bucket_cors(Bucket=connection.bucket)
+    except ClientError as error:
+        if code_of(error) == _NO_PAGES:
+            return []
+        raise
+    return list(answer.get("CORSRules", []))
 
 
 def _rules(connection: S3Connection) -> list[dict[str, Any]]:

@@ -6,13 +6,18 @@ from fractions import Fraction
 from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from app.core.statuses import RenderStatus
 from app.core.tables.base import Table
 from app.core.tables.renders import File
 
 
 class Preview(Table):
-    """One moment of a file, upscaled ahead of all renders. The crop is in pixels of the frame as displayed; None
-    is the whole frame. `status` is one of RenderStatus' words."""
+    """One moment of a file, upscaled ahead of all renders.
+
+    The crop is in pixels of the frame as displayed. None is the whole frame of one that is completed; before that, the
+    worker's to choose. It is never `pending`. `failures` counts attempts that failed or whose worker fell silent;
+    `retry_at` lets it rest.
+    """
 
     __tablename__ = "previews"
     __table_args__ = (
@@ -34,14 +39,17 @@ class Preview(Table):
     crop_y: Mapped[int | None]
     crop_width: Mapped[int | None]
     crop_height: Mapped[int | None]
-    status: Mapped[str] = mapped_column(String(16))
+    status: Mapped[RenderStatus]
     error: Mapped[str | None] = mapped_column(Text)
+    warnings: Mapped[list[str]]
     before_key: Mapped[str | None] = mapped_column(String(200))
     after_key: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None] = mapped_column(String(100))
     lease_expires_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
 
     file: Mapped[File] = relationship()

@@ -112,6 +112,7 @@ class Render(Table):
 
     plan: Mapped[str | None] = mapped_column(Text)
     output_key: Mapped[str | None] = mapped_column(String(200))
+    output_bytes: Mapped[int | None]
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))
     request_id: Mapped[str | None] = mapped_column(String(64))
     api_key_id: Mapped[str | None] = mapped_column(String(32))

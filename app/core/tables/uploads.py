@@ -12,16 +12,17 @@ class Upload(Table):
     """An upload in parts. `file_id` is the id that its file has once it is completed; the object lies under its key.
 
     `multipart_id` is the storage's own name of it. It ends by `completed_at` or `aborted_at`, or after `expires_at`.
+    From `cleaned_at` on nothing lies in storage of one that did not become a file.
     """
 
     __tablename__ = "uploads"
     __table_args__ = (
         Index("ix_uploads_user_id_created_at", "user_id", "created_at", "id"),
         Index(
-            "ix_uploads_open",
+            "ix_uploads_not_cleaned",
             "expires_at",
-            sqlite_where=text("completed_at IS NULL AND aborted_at IS NULL"),
-            postgresql_where=text("completed_at IS NULL AND aborted_at IS NULL"),
+            sqlite_where=text("completed_at IS NULL AND cleaned_at IS NULL"),
+            postgresql_where=text("completed_at IS NULL AND cleaned_at IS NULL"),
         ),
     )
 
@@ -36,3 +37,4 @@ class Upload(Table):
     expires_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
     aborted_at: Mapped[datetime | None]
+    cleaned_at: Mapped[datetime | None]

@@ -10,7 +10,11 @@ from app.core.tables.base import Table
 
 
 class WebhookEndpoint(Table):
-    """An address that is told of all renders of its user: of these `events`."""
+    """An address that is told of all renders of its user: of these `events`.
+
+    `failing_since` is when the first attempt failed since the last one that did not. `disabled_reason` is a sentence
+    when the server disabled it, None when its user did.
+    """
 
     __tablename__ = "webhook_endpoints"
 
@@ -20,12 +24,16 @@ class WebhookEndpoint(Table):
     events: Mapped[list[str]]
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+    failing_since: Mapped[datetime | None]
 
 
 class WebhookDelivery(Table):
     """One event on its way to one address. `id` is the `webhook-id` of every attempt.
 
-    `endpoint_id` is None for a render's own `webhook_url`. It is due at `due_at` until it is delivered or given up.
+    `endpoint_id` is None for a render's own `webhook_url`, `render_id` for a test. `facts` are the render's as of the
+    event. It is due at `due_at` until it has ended. `attempts` grows with every claim; while one is under way
+    `lease_expires_at` is set, and `due_at` is the same. `failures` are those since it was last asked for.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -42,15 +50,17 @@ class WebhookDelivery(Table):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
     endpoint_id: Mapped[str | None] = mapped_column(String(32))
-    render_id: Mapped[str] = mapped_column(String(32), index=True)
+    render_id: Mapped[str | None] = mapped_column(String(32), index=True)
     url: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(String(255))
     event: Mapped[str] = mapped_column(String(40))
     facts: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime]
     due_at: Mapped[datetime | None]
-    delivered_at: Mapped[datetime | None]
-    given_up_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
     attempts: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
 
 

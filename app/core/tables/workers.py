@@ -9,7 +9,10 @@ from app.core.tables.base import Table
 
 
 class Worker(Table):
-    """A worker process that lives, or did. `kind`, `render_id` and `segment_id` are the unit in its hands."""
+    """A worker process that lives, or did. `kind`, `render_id` and `segment_id` are the unit in its hands.
+
+    `device_name` is what its speed is known by (`measured_speeds`): the device's make, whichever of them it is.
+    """
 
     __tablename__ = "workers"
 
@@ -17,6 +20,7 @@ class Worker(Table):
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
     device: Mapped[str] = mapped_column(String(100))
+    device_name: Mapped[str | None] = mapped_column(String(100))
     queues: Mapped[str] = mapped_column(String(20))
     engines: Mapped[list[str]]
     version: Mapped[str] = mapped_column(String(40))
@@ -39,12 +43,15 @@ class Chore(Table):
 
 
 class MeasuredSpeed(Table):
-    """How many input pixels a second one worker upscales with an engine, as its last segments went: a moving mean."""
+    """How many input pixels a second one worker with such a device upscales with an engine.
+
+    `pixels_per_second` is the mean over the last `seconds` of its work. `worker_device` is a `device_name` of workers.
+    """
 
     __tablename__ = "measured_speeds"
 
     worker_device: Mapped[str] = mapped_column(String(100), primary_key=True)
     engine: Mapped[str] = mapped_column(String(40), primary_key=True)
     pixels_per_second: Mapped[float]
-    segments: Mapped[int]
+    seconds: Mapped[float]
     measured_at: Mapped[datetime]

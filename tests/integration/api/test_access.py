@@ -1,10 +1,20 @@
+import os
+import sqlite3
+import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from app.api import key_use
+from app.core import clock
+from app.core.scopes import Scope
 from app.core.secrets import Secrets
 from app.core.services import accounts
+from app.core.tables import ApiKey
+from tests.servers.process import ServerProcess, free_port, wait_until
 
 NO_KEY = {"errors": [{"message": "A valid API key is required."}]}
 
@@ -109,3 +119,124 @@ class TestRateLimit:
 
 def test_no_rate_limit_by_default(client):
     assert {client.get("/v1/engines").status_code for _number in range(150)} == {200}
+
+
+@pytest.fixture
+def key_with(database, settings, key) -> Callable[..., dict[str, str]]:
+    """Makes another key of ann's; returns the header that gives it."""
+
+    def make(*scopes: Scope, **more) -> dict[str, str]:
+        with database.write() as session:
+            made = accounts.create_key(
+                session,
+                user_name="ann",
+                key_name="2",
+                keys=Secrets.load(settings),
+                scopes=scopes or tuple(Scope),
+                **more,
+            )
+        return {"Authorization": f"Bearer {made.key}"}
+
+    return make
+
+
+def test_scopes(client, key_with):
+    read, write, admin = (key_with(scope) for scope in Scope)
+    asked = {
+        ("GET", "/v1/engines"): ("read", read),
+        ("GET", "/v1/usage"): ("read", read),
+        ("POST", "/v1/upscale"): ("write", write),
+        ("DELETE", "/v1/files/abc"): ("write", write),
+        ("GET", "/v1/workers"): ("admin", admin),
+        ("GET", "/v1/admin/workers"): ("admin", admin),
+        ("GET", "/v1/admin/users"): ("admin", admin),
+        ("DELETE", "/v1/admin/keys/abc"): ("admin", admin),
+    }
+    for (method, path), (scope, fitting) in asked.items():
+        for headers in (read, write, admin):
+            answer = client.request(method, path, headers=headers)
+            if headers is fitting:
+                assert answer.status_code in (200, 400, 404), (method, path)
+            else:
+                (error,) = answer.json()["errors"]
+                assert answer.status_code == 403 and f"`{scope}`" in error["message"]
+
+
+def test_an_expired_key(client, key_with, monkeypatch):
+    headers = key_with(expires_at=clock.now() + timedelta(hours=1))
+    assert client.get("/v1/engines", headers=headers).status_code == 200
+    monkeypatch.setattr(clock, "_source", lambda: datetime.now(UTC) + timedelta(hours=1))
+    refused = client.get("/v1/engines", headers=headers)
+    assert refused.status_code == 401
+    assert refused.json() == {"errors": [{"message": "This API key has expired."}]}
+    assert client.get("/v1/engines").status_code == 200
+
+
+class TestLastUse:
+    @pytest.fixture
+    def last_used(self, database) -> Callable[[], datetime | None]:
+        def ask() -> datetime | None:
+            with database.read() as session:
+                return session.query(ApiKey).one().last_used_at
+
+        return ask
+
+    def test_it_is_written_down_once_in_a_while(self, client, last_used, monkeypatch):
+        monkeypatch.setattr(key_use, "GATHERED_SECONDS", 0.01)
+        first = clock.now()
+        assert last_used() is None
+        client.get("/v1/engines")
+        wait_until(lambda: last_used() is not None, seconds=10, what="it is written")
+        noted = last_used()
+        assert noted is not None and timedelta(0) <= noted - first < timedelta(seconds=10)
+        for _ in range(5):
+            client.get("/v1/engines")
+        assert last_used() == noted
+        later = first + timedelta(seconds=90)
+        monkeypatch.setattr(clock, "_source", lambda: later)
+        monkeypatch.setattr(key_use, "NOTED_EVERY_SECONDS", 0.0)
+        client.get("/v1/engines")
+        wait_until(lambda: last_used() == later, seconds=10, what="it is written again")
+
+    def test_a_database_that_takes_nothing_fails_no_request(self, client, database, last_used, settings):
+        with database.write() as session:
+            session.execute(
+                text("CREATE TRIGGER no BEFORE UPDATE ON api_keys BEGIN SELECT RAISE(ABORT, 'no'); END")
+            )
+        assert client.get("/v1/engines").status_code == 200
+        # Whoever writes holds all other writers up, but nobody who reads.
+        holder = sqlite3.connect(settings.root / "regen.db", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        assert client.get("/v1/engines").status_code == 200
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert last_used() is None
+
+
+def test_no_key_is_in_the_log(settings, database, key, tmp_path):
+    """Of a server as it is run, which logs everything it can."""
+    port, ready = free_port(), tmp_path / "ready.json"
+    server = ServerProcess(
+        [
+            *(sys.executable, "-m", "app.cli", "serve", "--no-worker", "--port", str(port)),
+            *("--data-dir", settings.root, "--ready-file", ready),
+        ],
+        log=tmp_path / "server.log",
+        environment={**os.environ, "REGEN_LOG_LEVEL": "debug", "REGEN_LOG_FORMAT": "json"},
+    )
+    wrong = key[:-4] + "0000"
+    try:
+        server.wait_until(ready.exists, seconds=60, what="it is ready")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            assert client.get("/v1/engines", headers={"X-API-Key": key}).status_code == 200
+            for headers in ({"Authorization": f"Bearer {wrong}"}, {"X-API-Key": wrong}):
+                assert client.get("/v1/engines", headers=headers).status_code == 401
+            client.headers["Authorization"] = f"Bearer {key}"
+            client.get(f"/v1/engines?key={key}&api_key={wrong}").raise_for_status()
+            assert client.get(f"/v1/renders/{key}").status_code == 404
+    finally:
+        server.stop()
+    written = server.log.read_text()
+    assert written.count("request_done") >= 5
+    for secret in (key, wrong):
+        assert secret.removeprefix("regen_") not in written

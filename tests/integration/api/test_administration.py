@@ -1,13 +1,19 @@
 """What an administrator's key may see, and that nobody else may."""
 
+from fractions import Fraction
+
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from app.core.database import database_now
+from app.core.errors import LeaseLost, PermanentError
 from app.core.scopes import Scope
 from app.core.secrets import Secrets
 from app.core.services import accounts
-from app.core.tables import Worker
+from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
+from app.core.tables import Segment, Worker
+
+FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 IDLE = {
     "name": "here-1-abc",
@@ -32,6 +38,18 @@ BUSY_AND_SILENT = IDLE | {
 }
 
 
+def prepare(ledger, claim, *, segments):
+    ledger.prepared(
+        claim,
+        plan="",
+        source=FACTS,
+        output=FACTS,
+        cost=1.0,
+        warnings=[],
+        segments=[PlannedSegment(frames=10, plan="") for _ in range(segments)],
+    )
+
+
 @pytest.fixture
 def administrator(database, settings, key):
     with database.write() as session:
@@ -43,6 +61,7 @@ def administrator(database, settings, key):
 
 def test_an_administrator_sees_the_workers(client, administrator, database):
     assert client.get("/v1/workers", headers=administrator).json() == {"workers": []}
+    assert client.get("/v1/admin/workers", headers=administrator).json() == {"workers": []}
     with database.write() as session:
         for row in (IDLE, BUSY_AND_SILENT):
             session.execute(insert(Worker).values(row))
@@ -79,3 +98,138 @@ def test_an_administrators_key_is_its_users_key_too(client, administrator):
     assert client.get("/v1/engines", headers=administrator).status_code == 200
     schema = client.get("/openapi.json").json()
     assert {"200", "401", "403"} <= schema["paths"]["/v1/workers"]["get"]["responses"].keys()
+
+
+class TestUsersAndKeys:
+    @pytest.fixture
+    def admin(self, client, administrator):
+        client.headers.update(administrator)
+        return client
+
+    @pytest.fixture
+    def bob(self, admin):
+        made = admin.post("/v1/admin/users", json={"name": " bob ", "limits": {"max_queued_renders": 3}})
+        assert made.status_code == 200, made.text
+        return made.json()["user"]
+
+    def test_users(self, admin, bob):
+        assert bob | {"id": "", "createdAt": ""} == {
+            "id": "", "name": "bob", "createdAt": "", "limits": {"maxQueuedRenders": 3}
+        }  # fmt: skip
+        first = admin.get("/v1/admin/users?limit=1").json()
+        second = admin.get(f"/v1/admin/users?limit=1&cursor={first['nextCursor']}").json()
+        assert [user["name"] for user in first["users"] + second["users"]] == ["bob", "ann"]
+        assert "nextCursor" not in second
+
+        path = f"/v1/admin/users/{bob['id']}"
+        change = {"max_running_renders": 2, "limits": {"requests": "5/minute", "max_queued_renders": None}}
+        changed = admin.patch(path, json=change).json()["user"]
+        assert changed == {**bob, "maxRunningRenders": 2, "limits": {"requests": "5/minute"}}
+        assert admin.get(path).json()["user"] == changed
+        renamed = admin.patch(path, json={"name": "rob", "max_running_renders": None, "limits": None}).json()
+        assert renamed["user"] == {**bob, "name": "rob", "limits": {}}
+
+        assert admin.patch(path, json={"name": "ann"}).status_code == 409
+        assert admin.post("/v1/admin/users", json={"name": "rob"}).status_code == 409
+        assert admin.get(f"{path}/usage").json()["usage"]["days"] == []
+
+    def test_users_that_cannot_be(self, admin):
+        for body in (
+            {},
+            {"name": None},
+            {"name": "\n"},
+            {"name": "x" * 201},
+            {"name": "x", "limits": {"requests": "often"}},
+            {"name": "x", "limits": {"max_upload_bytes": 0}},
+            {"name": "x", "max_running_renders": 0},
+        ):
+            assert admin.post("/v1/admin/users", json=body).status_code == 400, body
+        assert len(admin.get("/v1/admin/users").json()["users"]) == 1
+
+    def test_keys(self, admin, bob, database):
+        path = f"/v1/admin/users/{bob['id']}/keys"
+        asked = {"name": "laptop", "scopes": ["read"], "expires_at": "2999-01-01T00:00:00+01:00"}
+        once = {"Idempotency-Key": "laptop"}
+        made = admin.post(path, json=asked, headers=once).json()
+        replayed = admin.post(path, json=asked, headers=once)
+        assert (replayed.json(), replayed.headers["Idempotent-Replayed"]) == ({"key": made["key"]}, "true")
+        assert made["key"]["expiresAt"] == "2998-12-31T23:00:00.000Z"
+        assert made["secret"].startswith(made["key"]["hint"])
+        own = {"Authorization": f"Bearer {made['secret']}"}
+        assert admin.get("/v1/usage", headers=own).status_code == 200
+        assert admin.post("/v1/upscale", json={}, headers=own).status_code == 403
+
+        key = f"/v1/admin/keys/{made['key']['id']}"
+        changed = admin.patch(key, json={"scopes": ["write", "read"], "limits": {"requests": "9/minute"}})
+        assert changed.json()["key"]["scopes"] == ["write", "read"]
+        assert admin.post("/v1/upscale", json={}, headers=own).status_code == 400
+        assert admin.patch(key, json={"expires_at": "2001-01-01T00:00:00Z"}).status_code == 400
+        assert "expiresAt" not in admin.patch(key, json={"expires_at": None}).json()["key"]
+        listed = admin.get(path).json()["keys"]
+        assert [one["id"] for one in listed] == [made["key"]["id"]]
+        assert made["secret"] not in admin.get(path).text
+
+        assert admin.delete(key).status_code == 204
+        assert admin.get("/v1/usage", headers=own).status_code == 401
+        assert "revokedAt" in admin.get(path).json()["keys"][0]
+
+    def test_keys_that_cannot_be(self, admin, bob):
+        path = f"/v1/admin/users/{bob['id']}/keys"
+        for body in (
+            {"scopes": []},
+            {"scopes": ["all"]},
+            {"scopes": None},
+            {"expires_at": "2001-01-01T00:00:00Z"},
+            {"expires_at": "2999-01-01T00:00:00"},
+            {"expires_at": "9999-12-31T23:59:59-05:00"},
+        ):
+            assert admin.post(path, json=body).status_code == 400, body
+        assert admin.get(path).json() == {"keys": []}
+
+    def test_what_is_not_there(self, admin):
+        for path in ("users/abc", "users/abc/keys", "users/abc/usage", "users/%00"):
+            assert admin.get(f"/v1/admin/{path}").status_code == 404
+        for path in ("users/abc", "keys/abc", "keys/%00"):
+            assert admin.patch(f"/v1/admin/{path}", json={}).status_code == 404
+        assert admin.post("/v1/admin/users/abc/keys", json={}).status_code == 404
+        for path in ("renders/abc/requeue", "renders/abc/retry", "renders/%00/requeue"):
+            assert admin.post(f"/v1/admin/{path}").status_code == 404
+        assert admin.delete("/v1/admin/keys/abc").status_code == 404
+
+
+def test_a_stuck_render_is_taken_up_again_and_a_failed_one_anew(client, administrator, database, clip):
+    with clip.open("rb") as content:
+        render = client.post("/v1/upscale", files={"file": content}).json()["render"]
+    first, second = (
+        WorkLedger(database=database, worker=name, lease_seconds=600, max_attempts=3) for name in "ab"
+    )
+    requeue = f"/v1/admin/renders/{render['id']}/requeue"
+
+    def requeued() -> str:
+        answer = client.post(requeue, headers=administrator)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["render"]["status"]
+
+    assert client.post(requeue).status_code == 403
+    stuck = first.claim()
+    assert second.claim() is None
+    assert requeued() == "pending"
+    assert not first.renew(stuck, frames_done=0)
+    with pytest.raises(LeaseLost):
+        prepare(first, stuck, segments=1)
+    prepare(second, second.claim(), segments=2)
+    held, resting = first.claim(), first.claim()
+    first.failed(resting, RuntimeError("once"))
+    assert second.claim() is None
+    assert requeued() == "processing"
+    again = [second.claim(), second.claim()]
+    assert {claim.segment_id for claim in again} == {held.segment_id, resting.segment_id}
+    assert {claim.attempt for claim in again} == {2}
+    assert not first.renew(held, frames_done=1)
+    with database.read() as session:
+        assert sorted(session.scalars(select(Segment.failures))) == [0, 1], "nothing more is charged"
+
+    second.failed(again[0], PermanentError("It cannot be."))
+    assert client.post(requeue, headers=administrator).status_code == 409
+    retry = client.post(f"/v1/admin/renders/{render['id']}/retry", headers=administrator).json()["render"]
+    assert (retry["retryOf"], retry["userId"], retry["status"]) == (render["id"], render["userId"], "queued")

@@ -107,6 +107,18 @@ def test_faulty_json_of_a_declared_body(stranger):
     )
 
 
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_that_nobody_streams_is_small(client, announced):
+    part = b'{"x": 1, "y": 2}' + b" " * 1024**2
+    headers = {"Content-Type": "application/json"}
+
+    small = client.post("/points/1", content=part, headers=headers)
+    large = client.post("/points/1", content=3 * part if announced else iter([part] * 3), headers=headers)
+
+    assert (small.status_code, large.status_code) == (200, 413)
+    assert large.json() == {"errors": [{"message": "The request's body is too large."}]}
+
+
 def test_the_database_is_away(client, database, logs):
     with database.write() as session:
         session.execute(text("DROP TABLE api_keys"))

@@ -75,14 +75,26 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     assert document["info"]["title"] == "Regen"
     assert set(document["paths"]) == {
         "/v1/upscale", "/v1/renders", "/v1/renders/{render_id}", "/v1/renders/{render_id}/cancel",
-        "/v1/renders/{render_id}/retry", "/v1/files", "/v1/files/{file_id}", "/v1/engines", "/v1/workers",
+        "/v1/renders/{render_id}/retry", "/v1/renders/{render_id}/events", "/v1/estimates", "/v1/files",
+        "/v1/files/{file_id}", "/v1/engines", "/v1/workers",
+        "/v1/uploads", "/v1/uploads/{upload_id}", "/v1/uploads/{upload_id}/parts",
+        "/v1/uploads/{upload_id}/complete",
+        "/v1/webhooks", "/v1/webhooks/secret", "/v1/webhooks/secret/rotate", "/v1/webhooks/{webhook_id}",
+        "/v1/webhooks/{webhook_id}/test", "/v1/webhook-deliveries", "/v1/webhook-deliveries/{delivery_id}",
+        "/v1/webhook-deliveries/{delivery_id}/replay",
+        "/v1/previews", "/v1/previews/{preview_id}",
+        "/v1/usage", "/v1/admin/users", "/v1/admin/users/{user_id}", "/v1/admin/users/{user_id}/usage",
+        "/v1/admin/users/{user_id}/keys", "/v1/admin/keys/{key_id}", "/v1/admin/workers",
+        "/v1/admin/renders/{render_id}/requeue", "/v1/admin/renders/{render_id}/retry",
         "/healthz", "/readyz",
     }  # fmt: skip
     upscale = document["paths"]["/v1/upscale"]["post"]
-    assert {"401", "413", "415", "429", "default"} < set(upscale["responses"])
+    assert {"401", "413", "415", "429", "500"} < set(upscale["responses"])
     assert "422" not in upscale["responses"]
     form = upscale["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert set(form) == {"file", "file_id", "target_fps", "engine", "retime", "quality", "priority"}
+    assert set(form) == {
+        "file", "file_id", "file_url", "target_fps", "engine", "retime", "quality", "priority", "webhook_url",
+    }  # fmt: skip
     assert set(document["paths"]["/v1/renders/{render_id}"]) == {"get", "delete"}
     assert "outputFileURL" in document["components"]["schemas"]["Render"]["properties"]
     assert "HTTPValidationError" not in document["components"]["schemas"]

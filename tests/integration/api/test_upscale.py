@@ -218,8 +218,8 @@ RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/10
 ENGINE = '`engine` must be "regen-4x-lite" or "regen-4x".'
 RETIME = '`retime` must be one of "nearest", "blend", "motion".'
 QUALITY = "`quality` must be true or false."
-NEITHER = "Exactly one of `file` and `file_id` is needed; neither is given."
-BOTH = "Exactly one of `file` and `file_id` is needed; both are given."
+NEITHER = "Exactly one of `file`, `file_id` and `file_url` is needed; given: none."
+BOTH = "Exactly one of `file`, `file_id` and `file_url` is needed; given: `file` and `file_id`."
 
 
 class TestFaultyFields:

@@ -140,7 +140,15 @@ def test_a_claim_finds_its_row_once_and_by_index(
     it is told what that costs in a large one."""
     urgent = partial(claiming.claim_urgent_prepare, cap=None)
     capped = partial(claiming.claim_segment, cap=2)
-    calls = (claiming.claim_finish, claiming.claim_segment, claiming.claim_prepare, urgent, capped)
+    capped_prepare = partial(claiming.claim_prepare, render_cap=2)
+    calls = (
+        claiming.claim_finish,
+        claiming.claim_segment,
+        claiming.claim_prepare,
+        urgent,
+        capped,
+        capped_prepare,
+    )
     locking = set()
 
     def check() -> None:

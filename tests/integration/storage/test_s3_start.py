@@ -200,6 +200,39 @@ class TestCommands:
             rules = s3_bucket.server.client.get_bucket_lifecycle_configuration(Bucket=s3_bucket.name)["Rules"]
             assert {rule["ID"] for rule in rules} == {"theirs", "regen-abort-incomplete-uploads"}
 
+    def test_create_bucket_lets_web_pages_in(self, regen, s3_bucket):
+        client, origin = s3_bucket.server.client, "https://app.example.com"
+        if s3_bucket.server.is_complete:
+            rule = {
+                "ID": "theirs",
+                "AllowedOrigins": ["https://theirs.example.com"],
+                "AllowedMethods": ["GET"],
+            }
+            client.put_bucket_cors(Bucket=s3_bucket.name, CORSConfiguration={"CORSRules": [rule]})
+        for _ in range(2):
+            answer = regen("storage", "create-bucket", cors_origins=f"{origin},http://localhost:5173")
+
+            assert answer.exit_code == 0
+        if not s3_bucket.server.is_complete:
+            assert "until you let them" in answer.stdout
+            return
+        assert f"Web pages of {origin}, http://localhost:5173 may" in answer.stdout
+        rules = client.get_bucket_cors(Bucket=s3_bucket.name)["CORSRules"]
+        assert [rule["ID"] for rule in rules] == ["theirs", "regen-web-pages"]
+        client.put_object(Bucket=s3_bucket.name, Key="a", Body=b"content")
+        url = client.generate_presigned_url("get_object", Params={"Bucket": s3_bucket.name, "Key": "a"})
+        page = {"Origin": origin}
+        preflight = httpx.options(
+            url,
+            headers=page
+            | {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"},
+        )
+        read = httpx.get(url, headers=page)
+        assert (preflight.status_code, read.content) == (200, b"content")
+        assert preflight.headers["Access-Control-Allow-Origin"] == origin
+        assert read.headers["Access-Control-Allow-Origin"] == origin
+        assert "etag" in read.headers["Access-Control-Expose-Headers"].lower()
+
     def test_create_bucket_without_the_right_key(self, regen):
         answer = regen("storage", "create-bucket", s3_bucket="another-bucket", s3_secret_key="not-the-secret")
 

@@ -9,10 +9,12 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import select
 
 from app.core.queue import OLD_QUEUE, make_celery, queue_name, waiting_messages, wake_workers
 from app.core.services.work import WorkLedger
 from app.core.statuses import RenderStatus, WorkKind, WorkQueue
+from app.core.tables import MeasuredSpeed, Worker
 from tests.integration.worker.conftest import (
     CLIP_FRAMES,
     CLIP_HEIGHT,
@@ -101,6 +103,13 @@ def test_workers_of_different_queues_share_a_render_and_count_what_they_do(
     (info,) = [labels for labels in seen if labels[0] == "regen_worker_info"]
     assert info[1:3] == ("cpu", "gpu")
     assert metrics(cpu_port)["regen_work_units_total", "finish", "done"] == 1
+    with place.database.read() as session:
+        speed = session.scalars(select(MeasuredSpeed)).one()
+        assert (speed.engine, speed.pixels_per_second > 0) == ("regen-4x-lite", True)
+        # It says nothing of what a network takes on such a device.
+        assert speed.worker_device.startswith("stand-in network, CPU, ")
+        names = {worker.queues: worker.device_name for worker in session.scalars(select(Worker))}
+        assert names == {"gpu": speed.worker_device, "cpu": None}
 
 
 def test_old_and_unknown_messages_are_drained_and_stop_no_worker(

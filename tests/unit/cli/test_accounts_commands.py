@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import select
 
@@ -97,3 +99,41 @@ def test_the_data_directory_of_the_command_line_goes_before_the_environments(reg
     assert regen("db", "upgrade", "--data-dir", tmp_path / "other").exit_code == 0
     assert (tmp_path / "other" / "regen.db").is_file()
     assert not (tmp_path / "data").exists()
+
+
+def test_what_a_key_may_do_and_until_when(regen):
+    regen("users", "add", "mina")
+    for number, options in enumerate(
+        (
+            (),
+            ("--scope", "read", "--expires-in", "30d"),
+            ("--admin",),
+            ("--scope", "admin", "--scope", "read"),
+        )
+    ):
+        made = regen("keys", "create", "--user", "mina", "--name", str(number), *options)
+        assert made.exit_code == 0, made.output
+    database = Database(Settings().resolved_database_url)
+    with database.read() as session:
+        rows = session.scalars(select(ApiKey).order_by(ApiKey.name)).all()
+    database.close()
+    assert [row.scopes for row in rows] == [
+        ["read", "write"],
+        ["read"],
+        ["read", "write", "admin"],
+        ["read", "admin"],
+    ]
+    expiry = rows[1].expires_at
+    assert expiry is not None and abs(expiry - rows[1].created_at - timedelta(days=30)) < timedelta(minutes=1)
+    assert [row.expires_at for row in rows[2:]] == [None, None]
+    listed = regen("keys", "list").stdout
+    assert f"{expiry:%Y-%m-%d}" in listed.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "options", [("--scope", "all"), ("--expires-in", "soon"), ("--expires-in", "0d"), ("--expires-in", "")]
+)
+def test_keys_that_cannot_be(regen, options):
+    regen("users", "add", "mina")
+    assert regen("keys", "create", "--user", "mina", *options).exit_code == 2
+    assert "mina" not in regen("keys", "list").stdout

@@ -50,7 +50,6 @@ def test_cleanup_does_not_empty_the_storage_of_another_database(regen, orphan, m
 def test_a_key_is_an_administrators_only_when_asked_for(regen, flags):
     regen("users", "add", "mina")
     assert regen("keys", "create", "--user", "mina", *flags).exit_code == 0
-    assert ("yes" in regen("keys", "list").stdout) == bool(flags)
     database = Database(Settings().resolved_database_url)
     with database.read() as session:
         assert ["admin" in scopes for scopes in session.scalars(select(ApiKey.scopes))] == [bool(flags)]

@@ -30,7 +30,7 @@ def test_what_is_heavy_is_left_alone_until_a_command_needs_it():
 @pytest.mark.parametrize(
     "command",
     [
-        *("serve", "worker", "upscale", "users add", "keys create", "db upgrade", "db status"),
+        *("serve", "mock", "worker", "upscale", "users add", "keys create", "db upgrade", "db status"),
         *("storage check", "storage create-bucket", "engines", "doctor"),
     ],
 )

@@ -46,6 +46,7 @@ def test_every_secret_of_the_settings_wherever_it_stands(settings):
     ("text", "secret"),
     [
         (f"key {UNKNOWN_KEY} is unknown", UNKNOWN_KEY),
+        (f"signed with whsec_{'aB3+/' * 8}abc=", "aB3+/"),
         ("Authorization: Bearer abc.def-ghi", "abc.def-ghi"),
         ("(b'authorization', b'Bearer abc.def-ghi')", "abc.def-ghi"),
         ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "dXNlcjpwYXNz"),

@@ -22,6 +22,15 @@ def test_port_zero_takes_a_free_port_that_the_url_names():
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
+def test_connections_say_that_they_are_tcp_so_that_no_answer_is_held_back():
+    with listen("127.0.0.1", 0) as listener:
+        client = socket.create_connection(listener.getsockname(), timeout=5)
+        connection, _address = listener.accept()
+        with client, connection:
+            # What asyncio looks at before it sets TCP_NODELAY.
+            assert connection.proto == socket.IPPROTO_TCP
+
+
 def test_listening_everywhere_the_url_is_one_that_can_be_reached():
     with listen("0.0.0.0", 0) as listener:
         assert local_url(listener).startswith("http://127.0.0.1:")

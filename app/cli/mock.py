@@ -1,0 +1,80 @@
+"""`regen mock`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.reporting import load_settings, start_logging
+
+if TYPE_CHECKING:
+    from app.core.settings import Settings
+
+
+def mock(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep files in a folder `mock` there, in place of a directory that goes when the mock stops.",
+            show_default=False,
+        ),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that appears once requests are answered, with the url, the process id and the key as JSON; it "
+            "goes when the mock stops.",
+            show_default=False,
+        ),
+    ] = None,
+    transitions: Annotated[
+        str | None,
+        typer.Option(
+            help="When renders move on: `instant`, or after `seconds:2` or `polls:3` in each status.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="What ids follow from.", show_default=False)] = None,
+    clock: Annotated[
+        str | None,
+        typer.Option(
+            help="The moment of the first request, as 2026-01-01T00:00:00Z; each one after it comes a second later.",
+            show_default=False,
+        ),
+    ] = None,
+    parent_pid: Annotated[
+        int | None, typer.Option(hidden=True, help="End when this process, our parent, has ended.")
+    ] = None,
+) -> None:
+    """Serve the same API with stand-ins behind it: for tests of clients. Renders are enlarged by a plain scaler."""
+    given: dict[str, Any] = {"mock_transitions": transitions, "mock_seed": seed, "mock_clock": clock}
+    settings = load_settings(None, **{name: value for name, value in given.items() if value is not None})
+    if parent_pid is not None:
+        from app.serving.child import end_with_parent
+
+        end_with_parent(parent_pid)
+    run_mock(settings, data_dir=data_dir, host=host, port=port, ready_file=ready_file)
+
+
+def run_mock(
+    settings: Settings, *, data_dir: Path | None, host: str, port: int, ready_file: Path | None
+) -> None:
+    """Serve until a signal asks for a stop."""
+    start_logging(settings)
+    from app.mock.options import KEY
+    from app.mock.server import serve_mock
+
+    serve_mock(
+        settings,
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        ready_file=ready_file,
+        on_ready=lambda url: typer.echo(f"The Regen mock is serving at {url}, with the key {KEY}"),
+    )

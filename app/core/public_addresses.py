@@ -1,0 +1,70 @@
+"""Which addresses on the network anyone may be sent to: the public ones, and those of networks the operator names."""
+
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+# Written out, for what Python calls global differs from version to version.
+_NOT_PUBLIC_V4 = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",
+            "100.64.0.0/10",  # behind a provider's NAT
+            "127.0.0.0/8",
+            "169.254.0.0/16",  # link-local: the metadata services of clouds
+            "172.16.0.0/12",
+            "192.0.0.0/24",  # protocol assignments
+            "192.0.2.0/24",  # documentation
+            "192.31.196.0/24",
+            "192.52.193.0/24",
+            "192.88.99.0/24",  # relays of 6to4
+            "192.168.0.0/16",
+            "192.175.48.0/24",
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+        ),
+    )
+)
+# All that is given out to be reached from everywhere; loopback, private, link-local and multicast lie outside.
+_PUBLIC_V6 = IPv6Network("2000::/3")
+_NOT_PUBLIC_V6 = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocol assignments, Teredo among them
+            "2001:db8::/32",  # documentation
+            "2620:4f:8000::/48",
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+# Translators hand on what is sent there to the IPv4 address in its last 32 bits.
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+def is_permitted(address: Address, *, allowed_networks: Collection[Network] = ()) -> bool:
+    """Whether the address is public, or in one of the operator's networks.
+
+    An IPv6 address that stands for an IPv4 one (mapped, 6to4, NAT64) is as public as that.
+    """
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        # The system itself connects to the IPv4 address.
+        address = address.ipv4_mapped
+    return any(address in network for network in allowed_networks) or _is_public(address)
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _NOT_PUBLIC_V4)
+    if address in _NAT64:
+        return _is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
+    if address.sixtofour is not None:
+        return _is_public(address.sixtofour)
+    return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)

@@ -1,0 +1,113 @@
+"""The mock as an ASGI application: the server's own, with its parts exchanged where it is opened."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
+
+from fastapi import FastAPI
+from pydantic import SecretStr
+from starlette.middleware import Middleware
+
+from app.api.resources import Resources, open_resources
+from app.core import clock, secrets
+from app.core.media.gates import work_gate
+from app.core.secrets import Secrets
+from app.core.settings import Settings
+from app.core.storage.contract import Storage
+from app.main import create_app
+from app.mock import routes
+from app.mock.broker import DriverAsBroker
+from app.mock.control import Mock, Running
+from app.mock.database import count_start, make_tables
+from app.mock.driver import Driver
+from app.mock.middleware import Moments, Stand
+from app.mock.options import MockOptions
+from app.mock.results import Results
+from app.mock.storage import MockStorage
+from app.mock.webhooks import make_dispatcher
+
+EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+# It keeps nobody out: whoever reaches the mock may read it here.
+SECRET = "the secret of every mock, which is none"  # noqa: S105
+
+
+def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | None = None) -> FastAPI:
+    """`settings` are those of `mock_settings`. From then on this process has the mock's ids and times."""
+    mock = Mock.of(options)
+    clock.set_source(mock.repeatable.now)
+    secrets.set_id_source(mock.repeatable.new_id)
+
+    @contextmanager
+    def opening(settings: Settings) -> Iterator[Resources]:
+        with _open(settings, mock) as running:
+            mock.running = running
+            try:
+                yield running.resources
+            finally:
+                mock.running = None
+
+    app = create_app(
+        settings,
+        opening=opening,
+        own_url=own_url,
+        make_webhooks=partial(make_dispatcher, faults=mock.faults),
+    )
+    app.state.mock = mock
+    app.include_router(routes.router)
+    app.add_middleware(Moments, repeatable=mock.repeatable)
+    # At the end: the innermost.
+    app.user_middleware.append(
+        Middleware(Stand, recorder=mock.recorder, faults=mock.faults, driver=lambda: mock.driver)
+    )
+    return app
+
+
+def mock_settings(settings: Settings, *, data_dir: Path) -> Settings:
+    """The same, but for everything of a real server's data and connections."""
+    return settings.model_copy(
+        update={
+            # A folder of its own: it is emptied on request, whatever else lies beside it.
+            "data_dir": data_dir / "mock",
+            "database_url": None,
+            "broker_url": None,
+            "storage": "local",
+            "secret_key": SecretStr(SECRET),
+            # What a real server may refuse to do, too; receivers of webhooks run on the developer's own machine.
+            "allow_file_urls": True,
+            "outbound_allowed_networks": settings.outbound_allowed_networks or EVERYWHERE,
+        }
+    )
+
+
+@contextmanager
+def _open(settings: Settings, mock: Mock) -> Iterator[Running]:
+    broker = DriverAsBroker()
+
+    def make_storage(settings: Settings, keys: Secrets) -> Storage:
+        return MockStorage(root=settings.storage_dir, url_key=keys.url_key, clock=mock.repeatable.seconds)
+
+    with open_resources(
+        settings, make_broker=lambda _settings: broker, make_storage=make_storage
+    ) as resources:
+        assert isinstance(resources.storage, MockStorage)
+        make_tables(resources.database)
+        mock.repeatable.run = count_start(settings.root)
+        mock.fill(resources)
+        results = Results(
+            gate=work_gate(settings),
+            storage=resources.storage,
+            directory=settings.work_dir / "results",
+            cancelled=broker.stopping.is_set,
+        )
+        driver = Driver(
+            database=resources.database,
+            results=results,
+            faults=mock.faults,
+            repeatable=mock.repeatable,
+            transitions=mock.present.transitions,
+            stopping=broker.stopping,
+        )
+        broker.start(driver)
+        yield Running(resources=resources, storage=resources.storage, driver=driver)

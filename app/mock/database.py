@@ -1,0 +1,119 @@
+"""The mock's database: made from the tables in one go, filled with one user, and emptied on request."""
+
+import socket
+from pathlib import Path
+
+from sqlalchemy import delete, text
+from sqlalchemy.orm import Session
+
+import migrations
+from app.core import clock
+from app.core.database import Database, database_now
+from app.core.metrics import server_version
+from app.core.scopes import DEFAULT_SCOPES, Scope
+from app.core.secrets import Secrets, api_key_digest, new_id
+from app.core.statuses import WorkQueue
+from app.core.tables import ApiKey, MeasuredSpeed, Table, User, Worker
+from app.mock.moves import WORKER_NAME
+from app.mock.options import ADMIN_KEY, KEY, USER_NAME
+from models.catalog import ENGINES
+
+DEVICE = "Mock"
+# Input pixels a second, about those of a large graphics card.
+SPEEDS = {"regen-4x-lite": 20e6, "regen-4x": 1e6}
+MEASURED_SECONDS = 600.0
+
+
+def make_tables(database: Database) -> None:
+    """Bring the database to the newest migration. An empty one gets all tables at once, which is much faster."""
+    with database.connect(to_write=True) as connection, connection.begin():
+        found = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one()
+        if not found:
+            Table.metadata.create_all(connection)
+            connection.execute(
+                text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+            )
+            connection.execute(
+                text("INSERT INTO alembic_version VALUES (:head)"), {"head": newest_migration()}
+            )
+            return
+    # Loading Alembic takes a while.
+    from app.core.migrations import upgrade
+
+    upgrade(database)
+
+
+def count_start(root: Path) -> int:
+    """How often a mock was started on this directory before."""
+    path = root / "starts"
+    before = int(path.read_text()) if path.exists() else 0
+    path.write_text(str(before + 1))
+    return before
+
+
+def newest_migration() -> str:
+    scripts = Path(str(migrations.__file__)).parent.glob("versions/[0-9]*.py")
+    return max(path.stem.partition("_")[0] for path in scripts)
+
+
+def fill(database: Database, keys: Secrets) -> None:
+    """The user with the documented keys, and one worker whose speed is known. Once, in an empty database."""
+    with database.write() as session:
+        if session.get(Worker, WORKER_NAME) is None:
+            _add_worker(session)
+        known = {digest for (digest,) in session.execute(text("SELECT digest FROM api_keys"))}
+        if api_key_digest(KEY, keys=keys) in known:
+            return
+        user = User(id=new_id(), name=USER_NAME, created_at=clock.now())
+        session.add(user)
+        session.flush()
+        for key, name, scopes in (
+            (KEY, "mock", DEFAULT_SCOPES),
+            (ADMIN_KEY, "mock admin", frozenset(Scope)),
+        ):
+            session.add(
+                ApiKey(
+                    id=new_id(),
+                    user_id=user.id,
+                    name=name,
+                    hint=key[:10],
+                    digest=api_key_digest(key, keys=keys),
+                    created_at=clock.now(),
+                    scopes=[scope.value for scope in Scope if scope in scopes],
+                )
+            )
+
+
+def empty(database: Database) -> None:
+    """Remove every row."""
+    with database.write() as session:
+        session.execute(text("PRAGMA defer_foreign_keys = ON"))
+        for table in reversed(Table.metadata.sorted_tables):
+            session.execute(delete(table))
+
+
+def _add_worker(session: Session) -> None:
+    session.add(
+        Worker(
+            name=WORKER_NAME,
+            host=socket.gethostname(),
+            pid=0,
+            device="mock",
+            device_name=DEVICE,
+            queues=",".join(WorkQueue),
+            engines=sorted(ENGINES),
+            version=server_version(),
+            started_at=database_now(),
+            heartbeat_at=database_now(),
+        )
+    )
+    for engine, speed in SPEEDS.items():
+        session.add(
+            MeasuredSpeed(
+                worker_device=DEVICE,
+                engine=engine,
+                pixels_per_second=speed,
+                seconds=MEASURED_SECONDS,
+                measured_at=database_now(),
+            )
+        )

@@ -1,0 +1,105 @@
+"""Ids and times that come out the same whenever the same is asked in the same order.
+
+Each request, and each move of a render, is a scope of its own: what it is given does not depend on what other threads
+do meanwhile. The n-th request, from 0 on, has one moment: the start plus n seconds.
+"""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.core import clock
+from app.core.secrets import ID_ALPHABET, ID_LENGTH
+
+REQUEST_STEP = timedelta(seconds=1)
+
+
+@dataclass(kw_only=True)
+class _Scope:
+    """`base` is its moment; None where the machine's time is told."""
+
+    name: str
+    base: datetime | None
+    ids: int = 0
+
+
+_current: ContextVar[_Scope | None] = ContextVar("mock_scope", default=None)
+
+
+class Repeatable:
+    """The source of `new_id` and of `clock.now` in a mock.
+
+    `run` tells the ids of one start on the same data from those of another: 0 where there was no data.
+    """
+
+    def __init__(self, *, seed: int, start: datetime | None) -> None:
+        self._lock = threading.Lock()
+        self.run = 0
+        self.restart(seed=seed, start=start)
+
+    def restart(self, *, seed: int, start: datetime | None) -> None:
+        """As if nothing had been asked yet."""
+        with self._lock:
+            self.run = 0
+            self.seed = seed
+            self.start = start
+            self._requests = 0
+            self._latest = start
+            self._beside = _Scope(name="beside", base=start)
+
+    def new_id(self) -> str:
+        with self._lock:
+            scope = _current.get() or self._beside
+            number, scope.ids = scope.ids, scope.ids + 1
+            text = f"{self.seed}/{self.run}/{scope.name}/{number}"
+        digest = int.from_bytes(hashlib.sha256(text.encode()).digest())
+        letters = []
+        for _place in range(ID_LENGTH):
+            digest, place = divmod(digest, len(ID_ALPHABET))
+            letters.append(ID_ALPHABET[place])
+        return "".join(letters)
+
+    def now(self) -> datetime:
+        with self._lock:
+            scope = _current.get()
+            if self._latest is None:
+                return clock.system_now()
+            # What runs beside all requests is never behind what they were told.
+            if scope is None or scope.base is None:
+                return self._latest
+            self._latest = max(self._latest, scope.base)
+            return scope.base
+
+    def seconds(self) -> float:
+        """The same in seconds since the epoch."""
+        return self.now().timestamp()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """The scope of the next request."""
+        with self._lock:
+            number, self._requests = self._requests, self._requests + 1
+            base = None if self.start is None else self.start + number * REQUEST_STEP
+            if base is not None and self._latest is not None:
+                self._latest = max(self._latest, base)
+        with _within(_Scope(name=f"request {number}", base=base)):
+            yield
+
+    @contextmanager
+    def move(self, name: str, *, at: datetime) -> Iterator[None]:
+        """The scope of something that happens at that moment, outside of any request. Each has a name of its own."""
+        with _within(_Scope(name=name, base=None if self.start is None else at)):
+            yield
+
+
+@contextmanager
+def _within(scope: _Scope) -> Iterator[None]:
+    token = _current.set(scope)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,72 @@
+"""Runs the mock: one process, from its lock on the data directory to the last request answered."""
+
+import tempfile
+import threading
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from app.api.render_streams import end_streams
+from app.core.errors import ConfigurationError
+from app.core.settings import Settings
+from app.mock.application import create_mock_app, mock_settings
+from app.mock.options import KEY, MockOptions
+from app.mock.protocol import CuttableProtocol
+from app.serving.announcement import OnReady, announce, prepare_ready_file
+from app.serving.api import ApiServer
+from app.serving.places import listen, local_url, locked_data_directory, remove_ready_file
+from app.serving.signals import StopSignals
+
+
+def serve_mock(
+    settings: Settings,
+    *,
+    data_dir: Path | None,
+    host: str,
+    port: int,
+    ready_file: Path | None,
+    on_ready: OnReady,
+) -> None:
+    """Serve until a signal asks for a stop, in the main thread. `data_dir` is in place of the settings' own.
+
+    Raises ConfigurationError, and what opening the application raises.
+    """
+    options = MockOptions.from_settings(settings)
+    with ExitStack() as stack:
+        directory = data_dir or settings.mock_data_dir
+        if directory is None:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="regen-mock-")))
+        settings = mock_settings(settings, data_dir=directory.expanduser())
+        stack.enter_context(locked_data_directory(settings.root))
+        signals = stack.enter_context(StopSignals())
+        listener = stack.enter_context(listen(host, port))
+        if ready_file is not None:
+            ready_file = ready_file.expanduser().absolute()
+            prepare_ready_file(ready_file)
+            stack.callback(remove_ready_file, ready_file)
+        url = local_url(listener)
+        app = create_mock_app(settings, options, own_url=url)
+        api = ApiServer(app, protocol=CuttableProtocol, before_grace=partial(end_streams, app))
+        signals.on_stop = api.stop
+        if signals.requested:
+            return
+        ready = threading.Thread(
+            target=announce,
+            name="ready",
+            kwargs={
+                "url": url,
+                "key": KEY,
+                "ready_file": ready_file,
+                "api": api,
+                "on_ready": on_ready,
+                "signals": signals,
+            },
+        )
+        ready.start()
+        try:
+            api.serve_socket(listener)
+        finally:
+            stopped_by_request, signals.requested = signals.requested, True
+            ready.join()
+        if not stopped_by_request:
+            raise ConfigurationError("The mock has stopped by itself. The log says why.")

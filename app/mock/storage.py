@@ -1,0 +1,29 @@
+"""Local storage on the mock's clock, whose signed URLs may have expired before they are given out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from app.core.storage.local import LocalStorage
+from app.mock.faults import urls_expire
+
+EXPIRED_SECONDS = -1
+
+
+class MockStorage(LocalStorage):
+    """See Storage. `clock` gives seconds since the epoch."""
+
+    def __init__(self, *, root: Path, url_key: bytes, clock: Callable[[], float]) -> None:
+        super().__init__(root=root, url_key=url_key, clock=clock)
+
+    def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
+        return super().signed_url(
+            key,
+            base_url=base_url,
+            file_name=file_name,
+            lifetime_seconds=EXPIRED_SECONDS if urls_expire.get() else lifetime_seconds,
+        )
+
+    def empty(self) -> None:
+        """Remove every object."""
+        for stored in list(self.list("")):
+            self.delete(stored.key)

@@ -1,0 +1,36 @@
+"""Webhooks of a mock: sent as ever, at once, unless a rule has them lost or doubled."""
+
+import json
+import time
+
+import structlog
+
+from app.api.resources import Resources
+from app.api.webhook_dispatcher import Reply, WebhookDispatcher
+from app.api.webhook_events import OutgoingEvent
+from app.mock.faults import Faults
+
+LOOK_SECONDS = 0.1
+TAKEN = 200
+
+log = structlog.get_logger(__name__)
+
+
+def make_dispatcher(resources: Resources, *, base_url: str | None, faults: Faults) -> WebhookDispatcher:
+    dispatcher = WebhookDispatcher(resources, base_url=base_url, look_seconds=LOOK_SECONDS)
+    send = dispatcher.send
+
+    def send_or_not(event: OutgoingEvent) -> Reply:
+        action = faults.next_of_webhook(json.loads(event.body)["type"])
+        if action is None:
+            return send(event)
+        time.sleep(action.latency_seconds)
+        if action.webhook == "lost":
+            log.info("mock_webhook_lost", url=event.url)
+            return Reply(status_code=TAKEN)
+        if action.webhook == "doubled":
+            send(event)
+        return send(event)
+
+    dispatcher.send = send_or_not
+    return dispatcher

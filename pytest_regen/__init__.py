@@ -1,0 +1,126 @@
+"""The pytest fixture `regen_mock`: a mock of the Regen API in a process of its own, empty at the start of each test.
+
+pytest loads this at every start, wherever the package is installed: so it imports next to nothing. And it never imports
+`app`: whoever tests with it may well have a package of that name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import httpx
+
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+REQUEST_SECONDS = 120.0
+FIRST_MOMENT = "2026-01-01T00:00:00Z"
+START = "from app.cli import main; main()"
+# Where the programs are is this machine's business; all else would make the mock another one.
+KEPT_SETTINGS = frozenset({"REGEN_FFMPEG", "REGEN_FFPROBE"})
+
+
+class RegenMock:
+    """A running mock. `client` sends its key along; `url` and `key` are for clients of your own."""
+
+    def __init__(self, *, url: str, key: str, client: httpx.Client) -> None:
+        self.url = url
+        self.key = key
+        self.client = client
+
+    def reset(self) -> None:
+        """Forget all files, renders, rules and requests. Ids and times begin anew."""
+        self._control("POST", "/_mock/reset")
+
+    def seed(self, **given: Any) -> None:
+        """As `reset`, with a `seed`, `clock` (`2026-01-01T00:00:00Z`, None for the machine's time) or `transitions`
+        (`instant`, `seconds:1`, `polls:2`) of your own."""
+        self._control("POST", "/_mock/seed", given)
+
+    def faults(self, *rules: Mapping[str, Any]) -> None:
+        """Add rules, such as `{"route": "POST /v1/upscale", "times": 1, "action": {"status": 503}}`."""
+        self._control("POST", "/_mock/faults", {"rules": [dict(rule) for rule in rules]})
+
+    def clear_faults(self) -> None:
+        self._control("DELETE", "/_mock/faults")
+
+    @property
+    def rules(self) -> list[dict[str, Any]]:
+        """The rules in force, each with the requests it has `seen` and the `hits` among them."""
+        rules: list[dict[str, Any]] = self._control("GET", "/_mock/faults")["rules"]
+        return rules
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """What the mock received since the test began, the first first."""
+        requests: list[dict[str, Any]] = self._control("GET", "/_mock/requests")["requests"]
+        return requests
+
+    def _control(self, method: str, path: str, content: Any = None) -> Any:
+        answer = self.client.request(method, path, json=content)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
+@pytest.fixture(scope="session")
+def regen_mock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the key of the session's one mock server."""
+    import json
+    import subprocess
+    import sys
+    import time
+    from pathlib import Path
+
+    home = str(Path(__file__).resolve().parents[1])
+    directory = tmp_path_factory.mktemp("regen-mock")
+    ready_file, log = directory / "ready.json", directory / "log"
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("REGEN_") or name in KEPT_SETTINGS
+    }
+    command = [
+        # -I: no `app` of the project under test shall stand in for the server's, which lies beside this package.
+        *(sys.executable, "-I", "-c", f"import sys; sys.path.append({home!r}); {START}"),
+        *("mock", "--port", "0"),
+        *("--ready-file", str(ready_file), "--seed", "0", "--clock", FIRST_MOMENT),
+        *("--parent-pid", str(os.getpid())),
+    ]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready_file.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"The Regen mock did not start:\n{log.read_text(errors='replace')}")
+            time.sleep(0.02)
+        ready = json.loads(ready_file.read_text())
+        yield ready["url"], ready["key"]
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def regen_mock(regen_mock_server: tuple[str, str]) -> Iterator[RegenMock]:
+    """A mock that nobody has asked anything yet."""
+    import httpx
+
+    url, key = regen_mock_server
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=REQUEST_SECONDS) as client:
+        mock = RegenMock(url=url, key=key, client=client)
+        # Also what `seed` changed in the test before: a reset goes back to what the mock was started with.
+        mock.reset()
+        yield mock

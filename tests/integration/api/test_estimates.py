@@ -1,0 +1,161 @@
+"""POST /v1/estimates."""
+
+import json
+
+import pytest
+from sqlalchemy import func, select, update
+
+from app.core.database import Database
+from app.core.scopes import Scope
+from app.core.secrets import Secrets
+from app.core.services import accounts
+from app.core.services.speeds import note_segment
+from app.core.services.work import WorkLedger
+from app.core.tables import File, Render, User
+from worker.registration import Registration
+
+FRAME = 240 * 136
+KNOWN = {"input", "output", "cost"}
+
+
+def estimate_of(answer) -> dict:
+    assert answer.status_code == 200, answer.text
+    return answer.json()["estimate"]
+
+
+@pytest.fixture
+def file_id(client, clip) -> str:
+    with clip.open("rb") as body:
+        return client.post("/v1/files", files={"file": (clip.name, body)}).json()["file"]["id"]
+
+
+def counts(database: Database) -> tuple[int, int]:
+    with database.read() as session:
+        return tuple(session.scalar(select(func.count()).select_from(table)) for table in (File, Render))
+
+
+def test_an_estimate_is_what_the_render_will_be(client, clip, database, spool_files, stored_files):
+    fields = {
+        "engine": "regen-4x",
+        "target_fps": "59.94",
+        "retime": "motion",
+        "webhook_url": "https://a.test/",
+    }
+    with clip.open("rb") as body:
+        estimate = estimate_of(client.post("/v1/estimates", files={"file": (clip.name, body)}, data=fields))
+    assert (counts(database), spool_files(), stored_files()) == ((0, 0), [], [])
+    with clip.open("rb") as body:
+        answer = client.post("/v1/upscale", files={"file": (clip.name, body)}, data=fields)
+    render = answer.json()["render"]
+    same = {name: render[name] for name in ("engine", "targetFps", "cost", "input", "output")}
+    assert estimate == same | {"accepted": True, "refusals": []}
+    again = client.post("/v1/estimates", json={"file_id": render["fileId"], **fields, "target_fps": 59.94})
+    assert estimate_of(again) == estimate
+    assert counts(database) == (1, 1)
+
+
+def test_limits_refuse_with_the_sentences_of_an_upscale(client, serve, settings, key, clip, file_id):
+    tight = {"max_output_pixels": 100, "max_output_frames": 60, "max_queued_renders_per_user": 0}
+    strict = serve(settings.model_copy(update=tight), key=key)
+    fields = {"file_id": file_id, "target_fps": 50}
+    refused = strict.post("/v1/upscale", json=fields)
+    assert refused.status_code == 413
+    sentences = [fault["message"] for fault in refused.json()["errors"]]
+    estimate = estimate_of(strict.post("/v1/estimates", json=fields))
+    assert estimate["accepted"] is False
+    assert estimate["refusals"][:2] == sentences
+    assert estimate["refusals"][2].startswith("0 renders are queued; at most 0 may be.")
+    assert estimate.keys() > KNOWN
+
+    # Beyond a limit on inputs an upload is read on for a while; with frames that are too large it is not.
+    for limit, what, known in (
+        ({"max_duration_seconds": 1}, "lasts", KNOWN),
+        ({"max_input_pixels": 1000}, "240 x 136", set()),
+    ):
+        strict = serve(settings.model_copy(update=limit), key=key)
+        with clip.open("rb") as body:
+            refused = strict.post("/v1/upscale", files={"file": body})
+            body.seek(0)
+            estimate = estimate_of(strict.post("/v1/estimates", files={"file": body}))
+        assert refused.status_code == 413
+        assert what in refused.json()["errors"][0]["message"]
+        assert not estimate["accepted"]
+        assert [what in sentence for sentence in estimate["refusals"]] == [True]
+        assert estimate.keys() & KNOWN == known
+
+
+def test_a_users_own_limits_count(client, database, clip):
+    with database.write() as session:
+        session.execute(
+            update(User).values(
+                limits={"max_storage_bytes": 1, "max_cost_per_month": 0.001, "max_duration_seconds": 1}
+            )
+        )
+    with clip.open("rb") as body:
+        estimate = estimate_of(client.post("/v1/estimates", files={"file": body}))
+    assert not estimate["accepted"]
+    assert [
+        any(words in sentence for sentence in estimate["refusals"])
+        for words in ("lasts", "bytes in storage", "allowed in a month")
+    ] == [True] * 3
+    assert estimate.keys() > KNOWN
+
+
+def test_what_is_no_request_is_refused(client, clip, file_id):
+    def upload(content: bytes, **fields: str) -> int:
+        return client.post("/v1/estimates", files={"file": ("a.mp4", content)}, data=fields).status_code
+
+    assert upload(b"not a video" * 100) == 415
+    assert upload(b"") == 400
+    assert upload(clip.read_bytes(), file_id=file_id) == 400
+    answer = client.post("/v1/estimates", json={"file_id": file_id, "engine": "none", "target_fps": 500})
+    assert (answer.status_code, len(answer.json()["errors"])) == (400, 2)
+    assert client.post("/v1/estimates").status_code == 400
+    missing = client.post("/v1/estimates", json={"file_id": "unknown"})
+    assert (missing.status_code, missing.json()) == (404, {"errors": [{"message": "File not found"}]})
+
+
+def test_it_only_reads(client, database, settings, file_id, make_key):
+    with database.write() as session:
+        key = accounts.create_key(
+            session, user_name="ann", key_name="reader", keys=Secrets.load(settings), scopes=[Scope.READ]
+        ).key
+    headers = {"Authorization": f"Bearer {key}"}
+    assert estimate_of(client.post("/v1/estimates", json={"file_id": file_id}, headers=headers))["accepted"]
+    headers = {"Authorization": f"Bearer {make_key('bob')}"}
+    assert client.post("/v1/estimates", json={"file_id": file_id}, headers=headers).status_code == 404
+
+
+def test_times_follow_from_measured_speeds_and_the_queue(
+    serve, settings, key, client, database, file_id, monkeypatch
+):
+    monkeypatch.setattr("app.core.services.forecasts.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("app.core.services.forecasts.REST_FACTOR", 0.0)
+    client = serve(settings, key=key)
+
+    def times(**fields: object) -> tuple[object, ...]:
+        estimate = estimate_of(client.post("/v1/estimates", json={"file_id": file_id, **fields}))
+        return tuple(estimate.get(name) for name in ("expectedSeconds", "waitSeconds", "measuredOn"))
+
+    assert times() == (None, None, None)
+    ledger = WorkLedger(database=database, worker="gpu", lease_seconds=30, max_attempts=3)
+    Registration(ledger, device="cuda:0", device_name="H200").beat()
+    note_segment(database, device="H200", engine="regen-4x-lite", pixels=5 * FRAME, seconds=1)
+    # Fifty frames, five a second.
+    assert times() == (10, 0, ["H200"])
+    assert times(target_fps=50) == (10, 0, ["H200"])
+    assert times(target_fps=50, retime="blend") == (20, 0, ["H200"])
+    assert times(engine="regen-4x") == (None, None, None)
+    render = client.post("/v1/upscale", json={"file_id": file_id}).json()["render"]
+    assert times() == (10, 10, ["H200"])
+    assert times(priority=1) == (10, 0, ["H200"])
+    for shown in (
+        client.get(f"/v1/renders/{render['id']}").json()["render"],
+        client.get("/v1/renders").json()["renders"][0],
+    ):
+        assert shown["etaSeconds"] == 10
+    with client.stream("GET", f"/v1/renders/{render['id']}/events") as response:
+        told = next(line for line in response.iter_lines() if line.startswith("data: "))
+    assert json.loads(told.removeprefix("data: "))["etaSeconds"] == 10
+    client.post(f"/v1/renders/{render['id']}/cancel")
+    assert "etaSeconds" not in client.get(f"/v1/renders/{render['id']}").json()["render"]

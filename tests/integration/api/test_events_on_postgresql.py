@@ -1,0 +1,73 @@
+"""Streams of events while PostgreSQL cannot be reached."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import URL, make_url, select
+
+from app.api import render_streams
+from app.core.database import Database
+from app.core.media.limits import MediaLimits
+from app.core.services.allowances import Allowance
+from app.core.services.render_options import RenderOptions
+from app.core.services.renders import create_render
+from app.core.services.work import WorkLedger
+from app.core.settings import Settings
+from app.core.tables import User
+from tests.integration.rows import a_file
+from tests.servers.process import free_port, wait_until
+from tests.servers.relay import Relay, relay_to
+
+
+@pytest.fixture
+def relay(migrated_postgres_url: str) -> Iterator[Relay]:
+    with relay_to(make_url(migrated_postgres_url).port or 5432) as relay:
+        yield relay
+
+
+@pytest.fixture
+def settings(tmp_path, migrated_postgres_url, relay) -> Settings:
+    url: URL = make_url(migrated_postgres_url).set(host="127.0.0.1", port=relay.port)
+    return Settings(
+        data_dir=tmp_path / "data",
+        broker_url=f"redis://127.0.0.1:{free_port()}/0",  # nobody is woken here
+        database_url=url.render_as_string(hide_password=False),
+        secret_key=SecretStr("x" * 32),
+    )
+
+
+@pytest.fixture
+def database(migrated_postgres_url) -> Iterator[Database]:
+    """Not by way of the relay."""
+    database = Database(migrated_postgres_url)
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize("how", ["cut off", "silent"])
+def test_streams_outlast_an_outage_in_silence(client, database, relay, monkeypatch, capsys, how):
+    monkeypatch.setattr(render_streams, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr("app.api.watch.CHECK_SECONDS", 1.0)
+    with database.write() as session:
+        file = a_file(session.scalars(select(User.id)).one())
+        session.add(file)
+        allowance = Allowance(media=MediaLimits.from_settings(Settings()))
+        render = create_render(session, file=file, options=RenderOptions(), allowance=allowance)
+    with client.stream("GET", f"/v1/renders/{render.id}/events") as response:
+        told = (json.loads(line[6:])["status"] for line in response.iter_lines() if line.startswith("data: "))
+        assert next(told) == "queued"
+        relay.cut() if how == "cut off" else relay.pause()
+        said = ""
+
+        def waits() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return "streams_wait" in said
+
+        wait_until(waits, seconds=30, what="the stream waits")
+        WorkLedger(database=database, worker="one", lease_seconds=30, max_attempts=3).claim()
+        relay.restore() if how == "cut off" else relay.resume()
+        assert next(told) == "pending"
+    assert (said + capsys.readouterr().out).count("streams_wait") == 1

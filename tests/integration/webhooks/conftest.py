@@ -1,0 +1,160 @@
+"""Dispatchers on a database of a test's own, SQLite and PostgreSQL in turn, and a receiver on loopback."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import select, update
+
+from app.api.resources import open_resources
+from app.api.webhook_dispatcher import WebhookDispatcher
+from app.core.database import Database, database_now
+from app.core.media.limits import MediaLimits
+from app.core.repositories import outbox
+from app.core.secrets import Secrets
+from app.core.services import webhooks
+from app.core.services.allowances import Allowance
+from app.core.services.render_options import RenderOptions
+from app.core.services.renders import create_render
+from app.core.settings import Settings
+from app.core.statuses import RENDER_EVENTS, WebhookEvent
+from app.core.tables import File, Render, WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from tests.servers.process import free_port, wait_until
+from tests.servers.receiver import Receiver, receiving
+
+WAIT_SECONDS = 30.0
+
+
+class Webhooks:
+    """What a test does with them. All are one user's."""
+
+    def __init__(self, database: Database, file: File, keys: Secrets) -> None:
+        self.database = database
+        self.user_id = file.user_id
+        self.keys = keys
+        self._file = file
+
+    def add_endpoint(self, url: str, *, events: tuple[WebhookEvent, ...] = RENDER_EVENTS) -> str:
+        with self.database.write() as session:
+            return webhooks.create_endpoint(
+                session, user_id=self.user_id, url=url, events=events, enabled=True, most=20
+            ).id
+
+    def add_render(self, *, webhook_url: str | None = None) -> str:
+        with self.database.write() as session:
+            return create_render(
+                session,
+                file=session.merge(self._file),
+                options=RenderOptions(webhook_url=webhook_url),
+                allowance=Allowance(media=MediaLimits.from_settings(Settings())),
+            ).id
+
+    def add_delivery(self, url: str, *, endpoint_id: str | None = None) -> str:
+        """A test event on its way."""
+        with self.database.write() as session:
+            return outbox.add_delivery(
+                session,
+                user_id=self.user_id,
+                endpoint_id=endpoint_id,
+                render_id=None,
+                url=url,
+                event=WebhookEvent.TEST,
+                facts={},
+            )
+
+    def delivery(self, delivery_id: str) -> WebhookDelivery:
+        with self.database.read() as session:
+            return session.get_one(WebhookDelivery, delivery_id)
+
+    def deliveries(self) -> list[WebhookDelivery]:
+        with self.database.read() as session:
+            return list(session.scalars(select(WebhookDelivery)))
+
+    def endpoint(self, endpoint_id: str) -> WebhookEndpoint:
+        with self.database.read() as session:
+            return session.get_one(WebhookEndpoint, endpoint_id)
+
+    def attempts(self, delivery_id: str) -> list[WebhookAttempt]:
+        with self.database.read() as session:
+            return list(webhooks.attempts_of(session, self.delivery(delivery_id)))
+
+    def secret(self) -> str:
+        with self.database.read() as session:
+            return webhooks.signing_secrets(session, user_id=self.user_id, keys=self.keys).current
+
+    def let_time_pass(self) -> None:
+        """Whatever rests, or is in the hands of who died, is due."""
+        with self.database.write() as session:
+            session.execute(
+                update(WebhookDelivery)
+                .where(WebhookDelivery.due_at.is_not(None))
+                .values(due_at=database_now(plus_seconds=-1))
+            )
+
+    def wait_for(self, delivery_id: str, **columns: object) -> WebhookDelivery:
+        """The delivery, once it has these values."""
+
+        def has_them() -> bool:
+            row = self.delivery(delivery_id)
+            return all(getattr(row, name) == value for name, value in columns.items())
+
+        wait_until(has_them, seconds=WAIT_SECONDS, what=f"the delivery has {columns}")
+        return self.delivery(delivery_id)
+
+    def wait_for_attempt(self, delivery_id: str, number: int) -> WebhookAttempt:
+        """How the attempt of that number went."""
+        wait_until(
+            lambda: any(attempt.number == number for attempt in self.attempts(delivery_id)),
+            seconds=WAIT_SECONDS,
+            what=f"attempt {number} has ended",
+        )
+        return next(attempt for attempt in self.attempts(delivery_id) if attempt.number == number)
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        secret_key=SecretStr("x" * 32),
+        broker_url=f"redis://127.0.0.1:{free_port()}/0",  # nobody is woken here
+        outbound_allowed_networks=(ip_network("127.0.0.0/8"),),
+    )
+
+
+@pytest.fixture
+def hooks(database: Database, file: File, settings: Settings) -> Webhooks:
+    return Webhooks(database, file, Secrets.load(settings))
+
+
+@pytest.fixture
+def make_dispatcher(database: Database, settings: Settings) -> Iterator[Callable[..., WebhookDispatcher]]:
+    """Makes a dispatcher with further settings, as an API process of its own has one. It is stopped at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*, base_url: str | None = "http://regen.test", **more: Any) -> WebhookDispatcher:
+            resources = stack.enter_context(open_resources(settings.model_copy(update=more)))
+            dispatcher = WebhookDispatcher(resources, base_url=base_url, look_seconds=0.05)
+            stack.callback(dispatcher.stop)
+            return dispatcher
+
+        yield make
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def render_row(database: Database) -> Callable[[str], Render]:
+    def read(render_id: str) -> Render:
+        with database.read() as session:
+            return session.get_one(Render, render_id)
+
+    return read

@@ -1,0 +1,84 @@
+"""A receiver of webhooks on loopback, which keeps what it was sent and answers as the test says."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import standardwebhooks
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as it came."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        return self.headers["webhook-id"]
+
+    def verified(self, secret: str) -> Any:
+        """The event, when it was signed with the secret just now; raises WebhookVerificationError otherwise."""
+        return standardwebhooks.Webhook(secret).verify(self.body, dict(self.headers))
+
+
+Answer = Callable[[Received], int | tuple[int, dict[str, str]]]
+
+
+class Receiver:
+    """`answer` gives the status of each answer, and its headers; it may take its time. 204 unless it is set."""
+
+    def __init__(self, host: str) -> None:
+        self.received: list[Received] = []
+        self.answer: Answer = lambda _received: 204
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                received = Received(self.path, headers, body)
+                receiver.received.append(received)
+                answer = receiver.answer(received)
+                status, more = answer if isinstance(answer, tuple) else (answer, {})
+                self.send_response(status)
+                for name, value in more.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                receiver.received.append(Received(self.path, dict(self.headers), b""))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer((host, 0), Handler)
+        self.server.daemon_threads = True
+        self.server.block_on_close = False
+        self.url = f"http://{host}:{self.server.server_port}/hook"
+
+    @property
+    def ids(self) -> list[str]:
+        return [received.id for received in self.received]
+
+
+@contextmanager
+def receiving(host: str = "127.0.0.1") -> Iterator[Receiver]:
+    """A receiver that listens."""
+    receiver = Receiver(host)
+    thread = threading.Thread(target=receiver.server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.server.shutdown()
+        receiver.server.server_close()
+        thread.join(20)
