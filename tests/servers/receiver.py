@@ -1,13 +1,18 @@
 """A receiver of webhooks on loopback, which keeps what it was sent and answers as the test says."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import standardwebhooks
+
+DOCUMENT = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,13 @@ class Received:
         return self.headers["webhook-id"]
 
     def verified(self, secret: str) -> Any:
-        """The event, when it was signed with the secret just now; raises WebhookVerificationError otherwise."""
-        return standardwebhooks.Webhook(secret).verify(self.body, dict(self.headers))
+        """The event, when it was signed with the secret just now and is as docs/openapi.json says; raises
+        WebhookVerificationError or ValidationError otherwise."""
+        event = standardwebhooks.Webhook(secret).verify(self.body, dict(self.headers))
+        described = DOCUMENT["webhooks"][event["type"]]["post"]["requestBody"]["content"]["application/json"]
+        schema = {**described["schema"], "components": DOCUMENT["components"]}
+        jsonschema_rs.validator_for(schema, validate_formats=True).validate(event)
+        return event
 
 
 Answer = Callable[[Received], int | tuple[int, dict[str, str]]]

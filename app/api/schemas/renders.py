@@ -7,7 +7,7 @@ from app.core.statuses import RenderStatus
 
 _STORAGE = "https://regen.example.com/storage"
 _SIGNED = "expires=1795505662&signature=5f0c"
-_EXAMPLE = {
+RENDER_EXAMPLE = {
     "id": "VxIlYTomwGfEp0D3",
     "userId": "KY0U9paFGEwMiSN6",
     "status": "completed",
@@ -83,7 +83,7 @@ class Render(Body):
 
 
 class RenderBody(Body):
-    model_config = with_example({"render": _EXAMPLE})
+    model_config = with_example({"render": RENDER_EXAMPLE})
 
     render: Render
 
@@ -91,7 +91,7 @@ class RenderBody(Body):
 class RendersBody(Body):
     """A page, the newest first."""
 
-    model_config = with_example({"renders": [_EXAMPLE], "nextCursor": "VxIlYTomwGfEp0D3"})
+    model_config = with_example({"renders": [RENDER_EXAMPLE], "nextCursor": "VxIlYTomwGfEp0D3"})
 
     renders: list[Render]
     next_cursor: str | None = Field(None, description="For the next page; left out on the last.")

@@ -13,6 +13,7 @@ from structlog.testing import LogCapture
 
 from app.api.openapi import openapi_document, operations_of
 from app.api.openapi_page import PAGE, SERVER_URL, openapi_page
+from app.core.statuses import WebhookEvent
 from app.main import create_app
 from tests.servers.process import wait_until
 
@@ -40,6 +41,10 @@ def bodies():
         for status, response in operation["responses"].items():
             for media_type, content in resolved(response).get("content", {}).items():
                 yield f"{name} {status}", media_type, content
+
+    for event, operations in DOCUMENT["webhooks"].items():
+        for media_type, content in operations["post"]["requestBody"]["content"].items():
+            yield f"{event} event", media_type, content
 
 
 def examples_of(content: dict) -> list:
@@ -100,6 +105,13 @@ def test_every_body_has_examples_and_they_are_valid():
 
     assert missing == []
     assert faults == []
+
+
+def test_every_event_of_a_webhook_is_described():
+    assert list(DOCUMENT["webhooks"]) == list(WebhookEvent)
+    for operations in DOCUMENT["webhooks"].values():
+        assert operations["post"]["tags"] == ["webhooks"]
+        assert operations["post"]["responses"].keys() == {"2XX", "410", "default"}
 
 
 def test_answers_hold_no_nulls():

@@ -297,15 +297,16 @@ def test_while_the_secret_changes_both_sign(hooks, make_dispatcher, receiver):
         hooks.wait_for(delivery_id, status="delivered")
         return next(received for received in receiver.received if received.id == delivery_id)
 
+    endpoint = hooks.add_endpoint(receiver.url)
     old = hooks.secret()
     with hooks.database.write() as session:
         new = webhooks.rotate_secret(session, user_id=hooks.user_id, keys=hooks.keys).current
-    both = received_by(hooks.add_delivery(receiver.url))
+    both = received_by(hooks.add_delivery(receiver.url, endpoint_id=endpoint))
     assert both.verified(old) == both.verified(new)
     assert both.verified(old)["type"] == "webhook.test"
     with hooks.database.write() as session:
         session.execute(update(User).values(webhook_secret_rotated_at=clock.now() - timedelta(days=1)))
-    later = received_by(hooks.add_delivery(receiver.url))
+    later = received_by(hooks.add_delivery(receiver.url, endpoint_id=endpoint))
     assert later.verified(new)
     with pytest.raises(WebhookVerificationError):
         later.verified(old)
