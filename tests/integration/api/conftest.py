@@ -134,7 +134,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, A
     configured = structlog.get_config()
     structlog.reset_defaults()
     # Loggers that were used already may have kept their set-up.
-    for module in ("errors", "middleware", "intake", "watch", "protocol"):
+    for module in ("errors", "middleware", "intake", "watch", "protocol", "render_streams"):
         monkeypatch.setattr(f"app.api.{module}.log", structlog.get_logger())
     silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
     monkeypatch.setattr(

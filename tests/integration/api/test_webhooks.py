@@ -131,7 +131,8 @@ def test_nobody_sees_anothers(client, make_key, file_id):
     secret = client.get("/v1/webhooks/secret").json()
     client.headers["Authorization"] = ann
     assert client.get("/v1/webhooks/secret").json() != secret
-    assert client.get(path).json()["webhook"] == webhook
+    # Sending may have failed meanwhile, which is noted beside.
+    assert client.get(path).json()["webhook"].items() >= webhook.items()
 
 
 def test_what_is_sent_twice_makes_one(client):

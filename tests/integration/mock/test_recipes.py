@@ -34,7 +34,7 @@ def test_every_recipe_for_pytest(tmp_path):
         [
             *(sys.executable, "-c"),
             f"import sys; sys.path.append({str(ROOT)!r}); import pytest; sys.exit(pytest.main(sys.argv[1:]))",
-            *("-p", "pytest_regen", "-p", "no:schemathesis", "-q", "test_own_app.py", "test_recipes.py"),
+            *("-p", "no:schemathesis", "-q", "test_own_app.py", "test_recipes.py"),
         ],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
