@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.memory import available_bytes, is_out_of_memory, plan_workload, release_cached
 from worker.inference.precision import Precision, choose_device, choose_precision, place_network
+from worker.inference.still import Parts, Region, Remembered
 from worker.inference.tiles import Tile, plan_tiles, smallest_tile_pixels
 
 Frame = NDArray[np.uint8]
@@ -29,7 +31,7 @@ class Upscaler:
 
     When memory runs out it first takes fewer frames at once, then smaller tiles, and tries the same frames
     again; it remembers what fitted. Tiles are padded by the engine's `tile_overlap` (see
-    `Engine.tiling_note`).
+    `Engine.tiling_note`). Of a frame, what equals the frame before is not computed again (see `still`).
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Upscaler:
         )
         self._batch_size = batch_size or workload.batch_size
         self._tiles = self._plan(tile_pixels or workload.tile_pixels)
+        self._last: Remembered | None = None
+        self._parts = Parts(height=source.height, width=source.width, reach=engine.receptive_radius)
 
     @property
     def batch_size(self) -> int:
@@ -88,7 +92,8 @@ class Upscaler:
         """Upscales any number of frames.
 
         frames: each 1-D uint8 of `source.frame_bytes` (`ValueError` otherwise). Returns as many, in the same
-        order, each 1-D uint8 of `target.frame_bytes`. Raises `InsufficientMemory` when one frame fails in the
+        order, each 1-D uint8 of `target.frame_bytes`; equal frames in a row may share one array, which is not to be
+        written to. Raises `InsufficientMemory` when one frame fails in the
         smallest tiles; other errors of torch pass through.
         """
         for frame in frames:
@@ -96,6 +101,19 @@ class Upscaler:
                 raise ValueError(
                     f"A frame is {self.source.frame_bytes} bytes, not {frame.dtype} of shape {frame.shape}."
                 )
+        last = self._last
+        before = None if last is None else last.frame
+        distinct: list[Frame] = []
+        places: list[int] = []
+        for frame in frames:
+            if before is None or not np.array_equal(frame, before):
+                distinct.append(frame)
+            places.append(len(distinct) - 1)
+            before = frame
+        results = self._compute(distinct)
+        return [last.result if place < 0 and last is not None else results[place] for place in places]
+
+    def _compute(self, frames: Sequence[Frame]) -> list[Frame]:
         results: list[Frame] = []
         while len(results) < len(frames):
             group = frames[len(results) : len(results) + self._batch_size]
@@ -103,6 +121,7 @@ class Upscaler:
             done = self._try_group(group)
             if done is None:
                 # Here, not in the handler: there the error's traceback still holds the tensors.
+                self._last = None
                 release_cached(self.device)
                 self._take_less(len(group))
             else:
@@ -139,11 +158,62 @@ class Upscaler:
         if self.device.type != "mps":
             rgb = rgb.contiguous(memory_format=torch.channels_last)
         with self._arithmetic():
-            enlarged = self._run_network(rgb)
-        planes = rgb_to_planes(enlarged, self.target)
-        result = torch.empty(planes.shape, dtype=torch.uint8, pin_memory=pinned)
+            results = self._upscale_changes(rgb) or self._upscale_whole(rgb)
+        self._last = Remembered(
+            frame=group[-1].copy(), rgb=rgb if self._has_parts else None, result=results[-1]
+        )
+        return results
+
+    @property
+    def _has_parts(self) -> bool:
+        # On a GPU kernels are chosen by speed, and small parts leave it idle.
+        return self.device.type == "cpu" and len(self._tiles) == 1 and self._batch_size == 1
+
+    def _upscale_whole(self, rgb: torch.Tensor) -> list[Frame]:
+        planes = rgb_to_planes(self._run_network(rgb), self.target)
+        result = torch.empty(planes.shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         result.copy_(planes)
         return list(result.numpy())
+
+    def _upscale_changes(self, rgb: torch.Tensor) -> list[Frame] | None:
+        """The frame before with its changed parts computed anew, or None where the whole is to be."""
+        last = self._last
+        if not self._has_parts or last is None or last.rgb is None:
+            return None
+        regions = self._parts.changed(last.rgb, rgb)
+        if regions is None:
+            return None
+        if self._parts.are_proved(regions):
+            result = last.result.copy()
+            for region in regions:
+                self._lay_over(result, region, rgb)
+            self._parts.note_use(regions)
+            return [result]
+        if not (to_prove := self._parts.to_prove(regions)):
+            return None
+        whole = self._upscale_whole(rgb)
+        for region in to_prove:
+            tried = whole[0].copy()
+            self._lay_over(tried, region, rgb)
+            self._parts.note_proof(region, is_equal=np.array_equal(tried, whole[0]))
+        return whole
+
+    def _lay_over(self, result: Frame, region: Region, rgb: torch.Tensor) -> None:
+        """Compute one part and write it into the frame."""
+        read, scale = self._parts.read_by(region), self.engine.scale
+        part = rgb[:, :, read.top : read.bottom, read.left : read.right]
+        enlarged = self._network(part.contiguous(memory_format=torch.channels_last))
+        rows, columns = read.size
+        part_format = replace(self.target, height=rows * scale, width=columns * scale)
+        planes = part_format.split(rgb_to_planes(enlarged, part_format)[0].numpy())
+        for whole, made in zip(self.target.split(result), planes, strict=True):
+            # Samples of this plane to an input pixel: the scale, or half of it where chroma is subsampled.
+            down, across = whole.shape[0] // self.source.height, whole.shape[1] // self.source.width
+            top, left = (region.top - read.top) * down, (region.left - read.left) * across
+            rows, columns = region.size[0] * down, region.size[1] * across
+            whole[region.top * down : region.bottom * down, region.left * across : region.right * across] = (
+                made[top : top + rows, left : left + columns]
+            )
 
     def _run_network(self, rgb: torch.Tensor) -> torch.Tensor:
         if len(self._tiles) == 1:
