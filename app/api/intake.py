@@ -12,11 +12,13 @@ from fastapi import Response
 from sqlalchemy.orm import Session
 
 from app.api.dependencies import CurrentUser
+from app.api.idempotency import make_once
 from app.api.resources import Resources
 from app.api.schemas.renders import RenderBody
 from app.api.views import render_body
 from app.core.media.limits import check_output
 from app.core.media.probe import MediaInfo
+from app.core.services.idempotency import Once, remember
 from app.core.services.renders import RenderView
 from app.core.services.uploads import SpooledUpload, inspect_upload, store_upload
 from app.core.statuses import WorkKind
@@ -64,6 +66,29 @@ async def accept_upload(
             then=then,
         )
     )
+
+
+async def retry_once(
+    once: Once | None,
+    response: Response,
+    resources: Resources,
+    *,
+    retry: Callable[[Session], RenderView],
+    show: Callable[[Session, str], RenderView],
+    base_url: str,
+) -> RenderBody:
+    """Make a render of a failed one in a transaction of its own, or `show` what an earlier request made. The answer."""
+
+    def make() -> RenderView:
+        with resources.database.write() as session:
+            view = retry(session)
+            remember(session, once, made_id=view.render.id)
+            return view
+
+    view, is_new = await make_once(
+        once, response, resources, make=lambda: to_thread.run_sync(make), show=show
+    )
+    return await answer_with_render(view, response, resources, is_new=is_new, base_url=base_url)
 
 
 async def answer_with_render(

@@ -3,20 +3,17 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.api.errors import documented
-from app.api.idempotency import IdempotencyDependency, make_once, once_of
-from app.api.intake import answer_with_render
+from app.api.idempotency import IdempotencyDependency, once_of
+from app.api.intake import retry_once
 from app.api.openapi import LOCATION
 from app.api.schemas.renders import RenderBody, RendersBody
 from app.api.views import render_body, view_of
 from app.core.services import cancellation, renders
-from app.core.services.idempotency import remember
 from app.core.services.render_options import find_engine
-from app.core.services.renders import RenderView
 from app.core.statuses import RenderStatus
 from models.catalog import ENGINES
 
@@ -92,29 +89,21 @@ async def retry_render(
     key: IdempotencyDependency,
 ) -> RenderBody:
     """Ask again for what a failed render of yours was asked for: a new render, which names it in `retryOf`."""
-    once = once_of(key, request, user)
-
-    def retry() -> RenderView:
-        with resources.database.write() as session:
-            view = renders.retry_render(
-                session,
-                render_id=render_id,
-                user_id=user.id,
-                allowance=user.allowance,
-                api_key_id=user.key_id,
-                request_id=request.state.request_id,
-            )
-            remember(session, once, made_id=view.render.id)
-            return view
-
-    view, is_new = await make_once(
-        once,
+    return await retry_once(
+        once_of(key, request, user),
         response,
         resources,
-        make=lambda: to_thread.run_sync(retry),
+        retry=lambda session: renders.retry_render(
+            session,
+            render_id=render_id,
+            user_id=user.id,
+            allowance=user.allowance,
+            api_key_id=user.key_id,
+            request_id=request.state.request_id,
+        ),
         show=lambda session, made_id: renders.find_render(session, render_id=made_id, user_id=user.id),
+        base_url=base_url,
     )
-    return await answer_with_render(view, response, resources, is_new=is_new, base_url=base_url)
 
 
 @router.delete(

@@ -1,19 +1,16 @@
 """Renders and workers of everybody, for those who run the server: the scope `admin` is needed."""
 
-from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from app.api.dependencies import AdministratorDependency, PublicUrlDependency, ResourcesDependency
 from app.api.errors import documented
-from app.api.idempotency import IdempotencyDependency, make_once, once_of
-from app.api.intake import answer_with_render
+from app.api.idempotency import IdempotencyDependency, once_of
+from app.api.intake import retry_once
 from app.api.openapi import LOCATION
 from app.api.schemas.renders import RenderBody
 from app.api.views import render_body
 from app.core.services import requeueing
 from app.core.services.allowances import Allowance
-from app.core.services.idempotency import remember
-from app.core.services.renders import RenderView
 from app.core.statuses import WorkQueue
 
 router = APIRouter()
@@ -57,24 +54,16 @@ async def retry_render_of_user(
     key: IdempotencyDependency,
 ) -> RenderBody:
     """As its user's own retry of a failed render, whatever the user's limits: the new one is theirs."""
-    once = once_of(key, request, admin)
-
-    def retry() -> RenderView:
-        with resources.database.write() as session:
-            view = requeueing.retry_for_owner(
-                session,
-                render_id=render_id,
-                allowance=Allowance(media=resources.limits),
-                request_id=request.state.request_id,
-            )
-            remember(session, once, made_id=view.render.id)
-            return view
-
-    view, is_new = await make_once(
-        once,
+    return await retry_once(
+        once_of(key, request, admin),
         response,
         resources,
-        make=lambda: to_thread.run_sync(retry),
+        retry=lambda session: requeueing.retry_for_owner(
+            session,
+            render_id=render_id,
+            allowance=Allowance(media=resources.limits),
+            request_id=request.state.request_id,
+        ),
         show=lambda session, made_id: requeueing.find_any_render(session, render_id=made_id),
+        base_url=base_url,
     )
-    return await answer_with_render(view, response, resources, is_new=is_new, base_url=base_url)
