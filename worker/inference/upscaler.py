@@ -17,7 +17,8 @@ from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.memory import available_bytes, is_out_of_memory, plan_workload, release_cached
-from worker.inference.precision import Precision, choose_device, choose_precision, place_network
+from worker.inference.precision import Precision, choose_device, choose_precision
+from worker.inference.runtime import make_runtime
 from worker.inference.still import Parts, Region, Remembered
 from worker.inference.tiles import Tile, plan_tiles, smallest_tile_pixels
 
@@ -65,7 +66,7 @@ class Upscaler:
         self.target = target
         self.device = device
         self.precision = precision
-        self._network = place_network(network, device=device, precision=precision)
+        self._network = make_runtime(network, engine=engine, device=device, precision=precision)
         workload = plan_workload(
             engine=engine,
             precision=precision,
