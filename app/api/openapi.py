@@ -8,7 +8,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from app.api.errors import documented
-from app.api.webhook_description import webhooks
 from app.core.metrics import server_version
 
 ERRORS_SCHEMA = {"$ref": "#/components/schemas/ErrorsBody"}
@@ -95,6 +94,9 @@ def operation_id(route: APIRoute) -> str:
 
 def openapi_document(app: FastAPI, *, server_url: str = "/") -> dict[str, Any]:
     """The description of all routes of `app`, which clients reach under `server_url`."""
+    # Making it takes a while, and a server can do without until somebody asks for the description.
+    from app.api.webhook_description import webhooks
+
     document = get_openapi(
         title="Regen",
         version=server_version(),

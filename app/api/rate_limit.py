@@ -1,20 +1,23 @@
 """How many requests may be made with a key in a stretch of time."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol, Self
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Protocol, Self
 
-from limits import RateLimitItem
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import ConfigurationError, TooManyRequests
 from app.core.rate_rules import parse_rule
 from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+    from limits.strategies import MovingWindowRateLimiter
 
 # Where a request's state holds what its answer shall say.
 RATE_LIMIT_HEADERS = "rate_limit_headers"
@@ -63,7 +66,14 @@ class RateLimit:
 
     def __init__(self, shared: Counts | None = None) -> None:
         self._shared = shared
-        self._own = MovingWindowRateLimiter(MemoryStorage())
+
+    @cached_property
+    def _own(self) -> MovingWindowRateLimiter:
+        # Loading it takes a while, and most servers count nothing.
+        from limits.storage import MemoryStorage
+        from limits.strategies import MovingWindowRateLimiter
+
+        return MovingWindowRateLimiter(MemoryStorage())
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

@@ -42,10 +42,14 @@ NOT_A_DATABASE_URL = (
 
 @dataclass(frozen=True, kw_only=True)
 class PoolLimits:
-    """How many connections a process keeps and may open beyond, and how long one is waited for. Not for SQLite."""
+    """How many connections a process keeps and may open beyond, and how long one is waited for. Not for SQLite.
 
-    size: int = 5
-    overflow: int = 15
+    It keeps all of them: opening one takes longer than what most requests ask, and those beyond are opened anew each
+    time.
+    """
+
+    size: int = 20
+    overflow: int = 0
     timeout_seconds: float = 10.0
 
     @classmethod

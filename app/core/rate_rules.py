@@ -1,6 +1,11 @@
 """Rules on how many requests may be made in a stretch of time."""
 
-from limits import RateLimitItem, parse_many
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
 
 # Far beyond what counts anything, and within what every counter can hold.
 MOST_REQUESTS = 1_000_000
@@ -12,6 +17,9 @@ def parse_rule(rule: str) -> tuple[RateLimitItem, ...]:
 
     Raises ValueError when it cannot be understood, or is about more than a million requests or a year.
     """
+    # Loading it takes a while, and most servers have no rules.
+    from limits import parse_many
+
     sentence = f"{rule!r} is no rule: it must look like 100/minute"
     try:
         items = tuple(parse_many(rule))

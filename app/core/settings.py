@@ -89,10 +89,10 @@ class Settings(BaseSettings):
         None, description="The password for `REGEN_DATABASE_URL`, when it does not stand there."
     )
     database_pool_size: int = Field(
-        5, ge=1, description="Connections to PostgreSQL that one process keeps open."
+        20, ge=1, description="Most connections to PostgreSQL that one process keeps open."
     )
     database_pool_overflow: int = Field(
-        15, ge=0, description="Connections beyond these that it opens while it is busy."
+        0, ge=0, description="Connections beyond these that it opens while it is busy, each for one use."
     )
     database_pool_timeout_seconds: float = Field(
         10.0, gt=0, description="Longest that a request waits for a free connection; then it is answered 503."

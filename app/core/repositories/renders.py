@@ -2,14 +2,21 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import and_, case, func, or_, select, true
+from sqlalchemy import Select, String, and_, bindparam, case, func, or_, select, true
 from sqlalchemy.orm import Session, joinedload
 
 from app.core.repositories.pages import Page, read_page
 from app.core.secrets import is_id
 from app.core.statuses import RenderStatus
 from app.core.tables import Render, Segment, User
+
+# Every poll asks these statements: they are made once, for making one takes longer than running it.
+RENDER = bindparam("render", type_=String)
+USER = bindparam("user", type_=String)
+AMONG = bindparam("among", type_=String, expanding=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +31,7 @@ def find_render(session: Session, *, render_id: str, user_id: str) -> Render | N
     """The user's own render of that id, with its file; another user's is not found."""
     if not is_id(render_id):
         return None
-    query = (
-        select(Render)
-        .options(joinedload(Render.file))
-        .where(Render.id == render_id, Render.user_id == user_id)
-    )
-    return session.scalar(query)
+    return session.scalar(_own_render(), {RENDER.key: render_id, USER.key: user_id})
 
 
 def find_renders(session: Session, *, render_ids: Collection[str], user_id: str) -> Sequence[Render]:
@@ -66,47 +68,55 @@ def queue_positions(session: Session, *, user_id: str, render_ids: Collection[st
     Users take turns: before a user's third render come up to two of everybody, and one of those whose turn is earlier.
     A place grows only when somebody else's turn comes first, or a render of the same user has a higher priority.
     """
+    rows = session.execute(_queue_positions(), {USER.key: user_id, AMONG.key: list(render_ids)})
+    return {render_id: int(place) for render_id, place in rows}
+
+
+def frames_done(session: Session, *, render_ids: Collection[str]) -> dict[str, FramesDone]:
+    """Of those of the renders that have segments."""
+    rows = session.execute(_frames_done(), {AMONG.key: list(render_ids)})
+    return {render_id: FramesDone(done=int(done), total=int(total)) for render_id, done, total in rows}
+
+
+@cache
+def _own_render() -> Select[Render]:
+    return select(Render).options(joinedload(Render.file)).where(Render.id == RENDER, Render.user_id == USER)
+
+
+@cache
+def _queue_positions() -> Select[str, Any]:
     is_queued = Render.status == RenderStatus.QUEUED
     in_turn = func.row_number().over(order_by=(Render.priority.desc(), Render.created_at, Render.id))
-    own = (
-        select(Render.id, (in_turn - 1).label("before"))
-        .where(Render.user_id == user_id, is_queued)
-        .subquery()
-    )
+    own = select(Render.id, (in_turn - 1).label("before")).where(Render.user_id == USER, is_queued).subquery()
     queued = (
         select(Render.user_id, func.count().label("count"))
         .where(is_queued)
         .group_by(Render.user_id)
         .subquery()
     )
-    turn = select(User.prepared_at).where(User.id == user_id).scalar_subquery()
+    turn = select(User.prepared_at).where(User.id == USER).scalar_subquery()
     is_earlier = or_(
-        and_(User.prepared_at.is_(None), or_(turn.is_not(None), User.id < user_id)),
+        and_(User.prepared_at.is_(None), or_(turn.is_not(None), User.id < USER)),
         User.prepared_at < turn,
-        and_(User.prepared_at == turn, User.id < user_id),
+        and_(User.prepared_at == turn, User.id < USER),
     )
     ahead = case((queued.c.count < own.c.before, queued.c.count), else_=own.c.before) + case(
-        (and_(queued.c.count > own.c.before, User.id != user_id, is_earlier), 1), else_=0
+        (and_(queued.c.count > own.c.before, User.id != USER, is_earlier), 1), else_=0
     )
-    query = (
+    return (
         select(own.c.id, 1 + func.sum(ahead))
         .select_from(own)
         .join(queued, true())
         .join(User, User.id == queued.c.user_id)
-        .where(own.c.id.in_(render_ids))
+        .where(own.c.id.in_(AMONG))
         .group_by(own.c.id)
     )
-    return {render_id: int(place) for render_id, place in session.execute(query)}
 
 
-def frames_done(session: Session, *, render_ids: Collection[str]) -> dict[str, FramesDone]:
-    """Of those of the renders that have segments."""
-    query = (
+@cache
+def _frames_done() -> Select[str, Any, Any]:
+    return (
         select(Segment.render_id, func.sum(Segment.frames_done), func.sum(Segment.frames))
-        .where(Segment.render_id.in_(render_ids))
+        .where(Segment.render_id.in_(AMONG))
         .group_by(Segment.render_id)
     )
-    return {
-        render_id: FramesDone(done=int(done), total=int(total))
-        for render_id, done, total in session.execute(query)
-    }

@@ -5,8 +5,10 @@ What is queued counts as it is expected; from then on the segments that are not 
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Subquery, case, func, select
+from sqlalchemy import ColumnElement, Select, String, Subquery, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from app.core.media.rates import Retime
@@ -16,6 +18,9 @@ from app.core.tables import Render, Segment
 NOT_PLANNED = (RenderStatus.QUEUED, RenderStatus.PENDING)
 UNFINISHED = (*NOT_PLANNED, RenderStatus.PROCESSING)
 OPEN_SEGMENT = (SegmentStatus.WAITING, SegmentStatus.RUNNING)
+
+USER = bindparam("user", type_=String)
+AMONG = bindparam("among", type_=String, expanding=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +72,22 @@ def work_ahead(
 
     What has begun comes first; then, as everywhere, the highest priority, then the oldest.
     """
-    own = _unfinished(user_id)
+    statement = _work_ahead(tuple(engines))
+    rows = session.execute(statement, {USER.key: user_id, AMONG.key: list(render_ids)})
+    return {
+        render_id: WorkAhead(
+            pixels=float(pixels),
+            parts=parts,
+            until_then={engine: float(done) for engine, done in zip(engines, until_then, strict=True)},
+        )
+        for render_id, pixels, parts, *until_then in rows
+    }
+
+
+@cache
+def _work_ahead(engines: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
+    """Made once: every poll asks it, and making it takes longer than running it."""
+    own = _unfinished()
     in_turn = (own.c.is_queued, own.c.priority.desc(), own.c.created_at, own.c.id)
     sums = [
         func.sum(case((own.c.engine == engine, own.c.pixels), else_=0))
@@ -76,33 +96,25 @@ def work_ahead(
         for number, engine in enumerate(engines)
     ]
     summed = select(own.c.id, own.c.pixels, own.c.parts, *sums).subquery()
-    return {
-        render_id: WorkAhead(
-            pixels=float(pixels),
-            parts=parts,
-            until_then={engine: float(done) for engine, done in zip(engines, until_then, strict=True)},
-        )
-        for render_id, pixels, parts, *until_then in session.execute(
-            select(summed).where(summed.c.id.in_(render_ids))
-        )
-    }
+    return select(summed).where(summed.c.id.in_(AMONG))
 
 
 def work_before_another(session: Session, *, user_id: str, priority: int) -> Mapping[str, float]:
     """What of the user's would come before a render of that priority that was asked for now, by engine."""
-    own = _unfinished(user_id)
+    own = _unfinished()
     query = (
         select(own.c.engine, func.sum(own.c.pixels))
         .where((own.c.is_queued == 0) | (own.c.priority >= priority))
         .group_by(own.c.engine)
     )
-    return {engine: float(pixels) for engine, pixels in session.execute(query)}
+    return {engine: float(pixels) for engine, pixels in session.execute(query, {USER.key: user_id})}
 
 
-def _unfinished(user_id: str) -> Subquery:
+def _unfinished() -> Subquery:
+    """The renders of the user whose id is given with the statement, and what is left of each."""
     # Added up once: as a subquery of each render it would be a costly plan, which PostgreSQL compiles for longer than
     # it runs.
-    at_work = select(Render.id).where(Render.user_id == user_id, Render.status == RenderStatus.PROCESSING)
+    at_work = select(Render.id).where(Render.user_id == USER, Render.status == RenderStatus.PROCESSING)
     planned = (
         select(
             Segment.render_id,
@@ -126,7 +138,7 @@ def _unfinished(user_id: str) -> Subquery:
             planned.c.parts,
         )
         .outerjoin(planned, planned.c.render_id == Render.id)
-        .where(Render.user_id == user_id, Render.status.in_(UNFINISHED))
+        .where(Render.user_id == USER, Render.status.in_(UNFINISHED))
         .subquery()
     )
 
