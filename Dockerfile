@@ -44,6 +44,11 @@ COPY models models
 RUN /opt/regen/bin/python -m models.weights convert --directory /weights
 
 FROM api-dependencies AS package
+# Compiles the convolutions for CPUs.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 RUN --mount=type=cache,target=/root/.cache/pip \
     grep '^setuptools==' constraints.txt >build.txt \
     && /opt/regen/bin/pip install --requirement build.txt

@@ -65,6 +65,7 @@ def check_devices() -> Iterator[Finding]:
         return
     import torch
 
+    from worker.inference.cpu.library import find_kernels
     from worker.inference.precision import has_native_bf16
 
     yield Finding(subject="torch", state=State.OK, found=torch.__version__)
@@ -74,6 +75,15 @@ def check_devices() -> Iterator[Finding]:
         state=State.OK,
         found=f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, {bf16}",
     )
+    if (kernels := find_kernels()) is not None:
+        yield Finding(subject="CPU kernels", state=State.OK, found=f"compiled, for {kernels.instructions}")
+    else:
+        yield Finding(
+            subject="CPU kernels",
+            state=State.ABSENT,
+            found="not compiled, or not for this processor: on a CPU torch computes, two to three times slower",
+            mend="install a C compiler (on Debian or Ubuntu: apt install gcc libc6-dev), then the package again",
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         facts = torch.cuda.get_device_properties(index)

@@ -24,6 +24,7 @@ from torch import nn
 
 from models.architectures import ResidualDenseBlock, RRDBNet, SRVGGNetCompact
 from models.catalog import Engine
+from worker.inference.cpu.library import find_kernels
 from worker.inference.errors import DeviceUnavailable, PrecisionUnsupported
 
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]
@@ -80,7 +81,7 @@ def choose_precision(choice: str, *, device: torch.device, engine: Engine) -> Pr
     if choice == "auto":
         if device.type == "cuda":
             return "fp16"
-        if device.type == "cpu" and has_native_bf16():
+        if device.type == "cpu" and has_native_bf16() and not _has_faster_fp32():
             return "bf16" if engine.architecture == "srvgg" else "mixed"
         return "fp32"
     if choice == "fp16" and device.type == "cpu":
@@ -96,7 +97,7 @@ def choose_precision(choice: str, *, device: torch.device, engine: Engine) -> Pr
 
 
 def has_native_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; where it does not, bf16 is slower than fp32."""
+    """Whether this CPU multiplies bfloat16 in hardware; where it does not, bf16 is slower than torch's fp32."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if platform.machine().lower() in ("x86_64", "amd64"):
@@ -109,6 +110,13 @@ def has_native_bf16() -> bool:
         supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
         return supported is not None and bool(supported())
     return False
+
+
+def _has_faster_fp32() -> bool:
+    """Whether 32 bits are the fastest here: in compiled kernels they outrun bfloat16, but for that of matrix units."""
+    kernels = find_kernels()
+    has_matrix_unit = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return kernels is not None and kernels.instructions == "avx512" and not has_matrix_unit
 
 
 def place_network(network: nn.Module, *, device: torch.device, precision: Precision) -> nn.Module:

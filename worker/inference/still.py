@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 CELL = 16
 # Output pixels take their chroma from neighbours: less than one input pixel further.
 CHROMA_REACH = 1
+# Some networks compute in squares of so many pixels, which must fall as they do in the whole frame.
+ALIGNMENT = 4
 # What a call of the network costs beside its pixels, in pixels.
 CALL_PIXELS = 2048
 # Parts that together read more of the frame than this are not worth their seams.
@@ -92,7 +94,8 @@ class Parts:
 
     def read_by(self, region: Region) -> Region:
         """What the network must see to give this part and what its chroma is made of."""
-        return region.padded(self._padding + CHROMA_REACH, height=self._height, width=self._width)
+        padding = -(-(self._padding + CHROMA_REACH) // ALIGNMENT) * ALIGNMENT
+        return region.padded(padding, height=self._height, width=self._width)
 
     def are_proved(self, regions: Sequence[Region]) -> bool:
         """Whether parts of these sizes give what a whole frame does."""

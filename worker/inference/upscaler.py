@@ -14,11 +14,12 @@ from torch import nn
 from models.catalog import Engine, get_engine
 from models.loader import load_network
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
+from worker.inference.cuda.transfers import Download, Transfers
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.memory import available_bytes, is_out_of_memory, plan_workload, release_cached
 from worker.inference.precision import Precision, choose_device, choose_precision
-from worker.inference.runtime import make_runtime
+from worker.inference.runtime import make_runtime, reach_pixels, release_runtime
 from worker.inference.still import Parts, Region, Remembered
 from worker.inference.tiles import Tile, plan_tiles, smallest_tile_pixels
 
@@ -77,7 +78,10 @@ class Upscaler:
         self._batch_size = batch_size or workload.batch_size
         self._tiles = self._plan(tile_pixels or workload.tile_pixels)
         self._last: Remembered | None = None
-        self._parts = Parts(height=source.height, width=source.width, reach=engine.receptive_radius)
+        self._transfers = Transfers(device) if device.type == "cuda" else None
+        self._parts = Parts(
+            height=source.height, width=source.width, reach=reach_pixels(self._network, engine)
+        )
 
     @property
     def batch_size(self) -> int:
@@ -115,6 +119,8 @@ class Upscaler:
         return [last.result if place < 0 and last is not None else results[place] for place in places]
 
     def _compute(self, frames: Sequence[Frame]) -> list[Frame]:
+        if self._transfers is not None:
+            return self._compute_overlapped(frames, self._transfers)
         results: list[Frame] = []
         while len(results) < len(frames):
             group = frames[len(results) : len(results) + self._batch_size]
@@ -128,6 +134,40 @@ class Upscaler:
             else:
                 results.extend(done)
         return results
+
+    def _compute_overlapped(self, frames: Sequence[Frame], transfers: Transfers) -> list[Frame]:
+        """On a CUDA device: while a group's results are copied back, the next is computed."""
+        results: list[Frame] = []
+        begun = 0
+        pending: Download | None = None
+        while begun < len(frames) or pending is not None:
+            group = frames[begun : begun + self._batch_size]
+            following = self._begin_group(group, transfers) if group else None
+            if pending is not None:
+                results.extend(pending.wait())
+            pending = following
+            if following is not None:
+                begun += len(group)
+            elif group:
+                self._last = None
+                release_runtime(self._network)
+                release_cached(self.device)
+                self._take_less(len(group))
+        if results:
+            self._last = Remembered(frame=frames[-1].copy(), rgb=None, result=results[-1])
+        return results
+
+    def _begin_group(self, group: Sequence[Frame], transfers: Transfers) -> Download | None:
+        """The group's results on their way, or None where memory ran out."""
+        try:
+            with torch.inference_mode(), self._arithmetic():
+                rgb = planes_to_rgb(transfers.upload(group), self.source)
+                rgb = rgb.contiguous(memory_format=torch.channels_last)
+                return transfers.begin_download(rgb_to_planes(self._run_network(rgb), self.target))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
 
     def warm_up(self) -> None:
         """Does what the first frames would otherwise wait for: loads kernels; on a GPU, finds what fits."""
@@ -150,12 +190,10 @@ class Upscaler:
             return None
 
     def _upscale_group(self, group: Sequence[Frame]) -> list[Frame]:
-        # Pinned memory lets the copies run at the bus's full speed.
-        pinned = self.device.type == "cuda"
-        raw = torch.empty((len(group), self.source.frame_bytes), dtype=torch.uint8, pin_memory=pinned)
+        raw = torch.empty((len(group), self.source.frame_bytes), dtype=torch.uint8)
         for row, frame in zip(raw.numpy(), group, strict=True):
             row[:] = frame
-        rgb = planes_to_rgb(raw.to(self.device, non_blocking=pinned), self.source)
+        rgb = planes_to_rgb(raw.to(self.device), self.source)
         if self.device.type != "mps":
             rgb = rgb.contiguous(memory_format=torch.channels_last)
         with self._arithmetic():
@@ -172,7 +210,7 @@ class Upscaler:
 
     def _upscale_whole(self, rgb: torch.Tensor) -> list[Frame]:
         planes = rgb_to_planes(self._run_network(rgb), self.target)
-        result = torch.empty(planes.shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        result = torch.empty(planes.shape, dtype=torch.uint8)
         result.copy_(planes)
         return list(result.numpy())
 

@@ -21,7 +21,8 @@ sys.meta_path.insert(0, Gate())
 import models, worker.inference
 for package in (models, worker.inference):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
+        if not module.name.endswith("._kernels"):  # a library for ctypes, no module
+            importlib.import_module(module.name)
 
 from pathlib import Path
 from worker.inference.frames import FrameFormat

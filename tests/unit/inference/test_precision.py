@@ -1,5 +1,6 @@
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,16 +46,24 @@ def test_devices_that_are_not_there_are_refused(choice, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "native_bf16", "lite", "full"),
+    ("device", "native_bf16", "matrix_unit", "instructions", "lite", "full"),
     [
-        (CUDA, False, "fp16", "fp16"),
-        (MPS, False, "fp32", "fp32"),
-        (CPU, False, "fp32", "fp32"),
-        (CPU, True, "bf16", "mixed"),
+        (CUDA, False, False, None, "fp16", "fp16"),
+        (MPS, False, False, None, "fp32", "fp32"),
+        (CPU, False, False, None, "fp32", "fp32"),
+        (CPU, True, False, None, "bf16", "mixed"),
+        (CPU, True, False, "avx512", "fp32", "fp32"),
+        (CPU, True, False, "neon", "bf16", "mixed"),
+        (CPU, True, True, "avx512", "bf16", "mixed"),
     ],
 )
-def test_auto_suits_device_and_engine(device, native_bf16, lite, full, monkeypatch):
+def test_auto_suits_device_and_engine(
+    device, native_bf16, matrix_unit, instructions, lite, full, monkeypatch
+):
+    kernels = instructions and SimpleNamespace(instructions=instructions)
     monkeypatch.setattr(precision, "has_native_bf16", lambda: native_bf16)
+    monkeypatch.setattr(precision, "find_kernels", lambda: kernels)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_unit, raising=False)
     assert choose_precision("auto", device=device, engine=LITE) == lite
     assert choose_precision("auto", device=device, engine=FULL) == full
 

@@ -1,0 +1,128 @@
+"""The compiled kernels of `kernels.c`: 3x3 convolutions in 32-bit floats, made when the package is installed.
+
+Without a C compiler then, or on another processor than x86-64 with AVX2 and 64-bit Arm, there are none.
+"""
+
+import ctypes
+import importlib.util
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from functools import cache
+from typing import Literal
+
+import torch
+
+MODULE = "worker.inference.cpu._kernels"
+# How the results lie, as in kernels.c.
+Layout = Literal[0, 1, 2]
+CHANNELS_LAST: Layout = 0
+PLANES: Layout = 1
+SHUFFLED: Layout = 2
+
+# As in kernels.c: pixels have so many channels, or a multiple, of which the last ones may mean nothing; and MOST_INPUTS
+# at most.
+BLOCK = 16
+MOST_INPUTS = 1024
+
+
+class Step(ctypes.Structure):
+    """One convolution and what follows it: `struct step` of kernels.c, which says what the fields mean."""
+
+    _fields_ = (
+        ("input", c_void_p),
+        ("more_input", c_void_p),
+        ("weights", c_void_p),
+        ("bias", c_void_p),
+        ("slopes", c_void_p),
+        ("residual", c_void_p),
+        ("outer", c_void_p),
+        ("base", c_void_p),
+        ("output", c_void_p),
+        ("input_stride", c_int64),
+        ("more_input_stride", c_int64),
+        ("residual_stride", c_int64),
+        ("outer_stride", c_int64),
+        ("base_stride", c_int64),
+        ("output_stride", c_int64),
+        ("scale", c_float),
+        ("outer_scale", c_float),
+        ("inputs", c_int32),
+        ("inputs_of_first", c_int32),
+        ("outputs", c_int32),
+        ("height", c_int32),
+        ("width", c_int32),
+        ("is_doubled", c_int32),
+        ("layout", c_int32),
+        ("planes", c_int32),
+        ("group", c_int32),
+    )
+
+
+class Kernels:
+    """The kernels for one instruction set."""
+
+    def __init__(self, library: ctypes.CDLL, instructions: str) -> None:
+        self.instructions = instructions
+        self._name = instructions.encode()
+        self._library = library
+        self.rows = int(library.regen_rows(self._name))
+
+    def prepare_weights(self, weights: torch.Tensor, ready: torch.Tensor) -> None:
+        """weights: outputs x inputs x 3 x 3, float32. ready: 1-D, `weight_floats` zeros, filled as these kernels read
+        them."""
+        outputs, inputs, height, width = weights.shape
+        if (height, width) != (3, 3) or weights.dtype != torch.float32:
+            raise ValueError(f"not weights of a 3x3 convolution in 32 bits: {weights.dtype} {weights.shape}")
+        plain = weights.detach().contiguous()
+        self._library.regen_prepare_weights(self._name, plain.data_ptr(), inputs, outputs, ready.data_ptr())
+
+    def scratch_floats(self, steps: "ctypes.Array[Step]") -> int:
+        """What each thread needs for these steps beside what they point to."""
+        return int(self._library.regen_scratch_floats(steps, len(steps)))
+
+    def run(self, steps: "ctypes.Array[Step]", scratch: torch.Tensor, *, threads: int) -> None:
+        """All steps, one after the other. Whoever calls keeps alive what they point to.
+
+        scratch: as many `scratch_floats` as there are threads, zeros at first. Raises MemoryError.
+        """
+        each = scratch.numel() // threads
+        if each < self.scratch_floats(steps):
+            raise ValueError("too little scratch")
+        if self._library.regen_run(self._name, steps, len(steps), threads, scratch.data_ptr(), each):
+            raise MemoryError
+
+
+def weight_floats(inputs: int, outputs: int) -> int:
+    """What a convolution's weights take as the kernels read them."""
+    return 36 * inputs * -(-outputs // BLOCK) * BLOCK
+
+
+@cache
+def find_kernels(instructions: str | None = None) -> Kernels | None:
+    """The kernels that suit this processor best, or those for these instructions (`avx512`, `avx2`, `neon`).
+
+    None where there are none. Those that the processor does not have must not be asked for.
+    """
+    library = _load()
+    if library is None:
+        return None
+    if instructions is None:
+        best = library.regen_best()
+        if best is None:
+            return None
+        instructions = best.decode()
+    return Kernels(library, instructions)
+
+
+def _load() -> ctypes.CDLL | None:
+    spec = importlib.util.find_spec(MODULE)
+    if spec is None or spec.origin is None:
+        return None
+    library = ctypes.CDLL(spec.origin)
+    library.regen_best.restype = c_char_p
+    library.regen_rows.argtypes = (c_char_p,)
+    library.regen_prepare_weights.restype = None
+    library.regen_prepare_weights.argtypes = (c_char_p, c_void_p, c_int, c_int, c_void_p)
+    library.regen_scratch_floats.restype = c_size_t
+    library.regen_scratch_floats.argtypes = (POINTER(Step), c_int)
+    library.regen_run.argtypes = (c_char_p, POINTER(Step), c_int, c_int, c_void_p, c_size_t)
+    return library

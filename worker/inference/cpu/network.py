@@ -1,0 +1,323 @@
+"""The networks as lists of compiled convolutions, in 32 bits on a CPU.
+
+Their results differ from those of torch's modules by rounding only. They are the same for any number of threads, and a
+result depends, to the last bit, on no input pixel further away than `reach_pixels`, as long as pictures are cut at
+multiples of TILE.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from models.architectures import RRDBNet, SRVGGNetCompact
+from worker.inference.cpu.library import (
+    BLOCK,
+    CHANNELS_LAST,
+    MOST_INPUTS,
+    PLANES,
+    SHUFFLED,
+    Kernels,
+    Layout,
+    Step,
+    find_kernels,
+    weight_floats,
+)
+from worker.inference.cpu.pages import Shelf, floats_in_large_pages, space_for
+
+# Results are made in squares of so many pixels a side.
+TILE = 4
+SLOPE = 0.2
+RESIDUAL_SCALE = 0.2
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A 3x3 convolution as the kernels read it; `slopes` None: nothing follows it."""
+
+    inputs: int
+    outputs: int
+    weights: torch.Tensor
+    bias: torch.Tensor
+    slopes: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Where a picture lies: the address of its first float, and how many floats lie between two pixels."""
+
+    address: int
+    stride: int
+
+    def from_channel(self, number: int) -> "Pixels":
+        return Pixels(self.address + 4 * number, self.stride)
+
+
+class Steps:
+    """A list of steps for a picture of this size, being written."""
+
+    def __init__(self, kernels: Kernels, *, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        self.listed: list[Step] = []
+        self._kernels = kernels
+
+    def add(
+        self,
+        convolution: Convolution,
+        source: Pixels,
+        target: Pixels,
+        *,
+        enlarged: int = 1,
+        is_doubled: bool = False,
+        more: Pixels | None = None,
+        first_inputs: int | None = None,
+        residual: Pixels | None = None,
+        scale: float = 1.0,
+        outer: Pixels | None = None,
+        outer_scale: float = 1.0,
+        base: Pixels | None = None,
+        layout: Layout = CHANNELS_LAST,
+    ) -> None:
+        """`enlarged` says how many times larger than the picture the results are; the rest as `struct step`."""
+        step = Step()
+        step.input, step.input_stride = source.address, source.stride
+        for name, place in (("more_input", more), ("residual", residual), ("outer", outer), ("base", base)):
+            if place is not None:
+                setattr(step, name, place.address)
+                setattr(step, f"{name}_stride", place.stride)
+        step.output, step.output_stride = target.address, target.stride
+        step.weights, step.bias = convolution.weights.data_ptr(), convolution.bias.data_ptr()
+        if convolution.slopes is not None:
+            step.slopes = convolution.slopes.data_ptr()
+        step.scale, step.outer_scale = scale, outer_scale
+        step.inputs, step.outputs = convolution.inputs, convolution.outputs
+        step.inputs_of_first = convolution.inputs if first_inputs is None else first_inputs
+        step.height, step.width = self.height * enlarged, self.width * enlarged
+        step.is_doubled, step.layout, step.planes = is_doubled, layout, convolution.outputs
+        # The fewest there can be: what a thread has in hand should fit its cache.
+        step.group = self._kernels.rows
+        self.listed.append(step)
+
+
+class Plan(Protocol):
+    """How a network becomes steps."""
+
+    layers: int
+
+    def floats(self, pixels: int) -> int:
+        """What it needs to work in, for a picture of so many pixels."""
+
+    def write(self, steps: Steps, *, picture: Pixels, room: int, result: int) -> None:
+        """`picture`: 3 channels; `room` and `result` are addresses, `result` of 3 planes of 4 times the size."""
+
+
+class PlainPlan:
+    """SRVGGNetCompact."""
+
+    def __init__(self, network: SRVGGNetCompact, kernels: Kernels) -> None:
+        layers = list(network.body)
+        prepare = _Preparation(network, kernels)
+        self._convolutions = [
+            prepare(layer, activation=layers[index + 1] if index + 1 < len(layers) else None)
+            for index, layer in enumerate(layers)
+            if isinstance(layer, nn.Conv2d)
+        ]
+        self._features = self._convolutions[0].outputs
+        self.layers = len(self._convolutions)
+
+    def floats(self, pixels: int) -> int:
+        return 2 * self._features * pixels
+
+    def write(self, steps: Steps, *, picture: Pixels, room: int, result: int) -> None:
+        pixels = steps.height * steps.width
+        rooms = [
+            Pixels(room, self._features),
+            Pixels(room + 4 * self._features * pixels, self._features),
+        ]
+        source = picture
+        for index, convolution in enumerate(self._convolutions[:-1]):
+            steps.add(convolution, source, rooms[index % 2])
+            source = rooms[index % 2]
+        steps.add(self._convolutions[-1], source, Pixels(result, 1), base=picture, layout=SHUFFLED)
+
+
+class DensePlan:
+    """RRDBNet.
+
+    Nothing is laid side by side: what a dense block's convolutions add lies in one place, each behind the other's, and
+    their input in another. The doublings are read from the smaller picture.
+    """
+
+    def __init__(self, network: RRDBNet, kernels: Kernels) -> None:
+        prepare, leaky = _Preparation(network, kernels), nn.PReLU(init=SLOPE)
+        self._first = prepare(network.conv_first)
+        self._blocks = [
+            [
+                [*(prepare(layer, activation=leaky) for layer in layers[:-1]), prepare(layers[-1])]
+                for layers in map(_layers, outer.children())
+            ]
+            for outer in network.body
+        ]
+        self._body = prepare(network.conv_body)
+        self._ups = [prepare(up, activation=leaky) for up in (network.conv_up1, network.conv_up2)]
+        self._last_but_one = prepare(network.conv_hr, activation=leaky)
+        self._last = prepare(network.conv_last)
+        self._features = self._first.outputs
+        self._growth = self._blocks[0][0][0].outputs if self._blocks else 0
+        self.layers = 6 + sum(len(block) for outer in self._blocks for block in outer)
+
+    def floats(self, pixels: int) -> int:
+        # The last two pictures, of 16 times the pixels; all that is smaller lies where the very last will.
+        return 2 * 16 * self._features * pixels
+
+    def write(self, steps: Steps, *, picture: Pixels, room: int, result: int) -> None:
+        size = 4 * self._features * steps.height * steps.width
+        largest, last = Pixels(room, self._features), Pixels(room + 16 * size, self._features)
+        # Behind each other in the room of the last: at most 4 + 3 + 1 of its 16 sizes, and what is added to them.
+        doubled = last
+        shallow = Pixels(last.address + 4 * size, self._features)
+        states = [Pixels(last.address + (5 + index) * size, self._features) for index in range(3)]
+        added = Pixels(last.address + 8 * size, 4 * self._growth)
+
+        steps.add(self._first, picture, shallow)
+        now = shallow
+        for outer in self._blocks:
+            before = now
+            for index, block in enumerate(outer):
+                # The first state of this group of blocks is read until its end, the others a block long.
+                free = next(state for state in states if state not in (now, before))
+                ends = index + 1 == len(outer)
+                self._add_block(steps, block, now, free, added, outer=before if ends else None)
+                now = free
+        features = next(state for state in states if state != now)
+        steps.add(self._body, now, features, residual=shallow)
+        steps.add(self._ups[0], features, doubled, enlarged=2, is_doubled=True)
+        steps.add(self._ups[1], doubled, largest, enlarged=4, is_doubled=True)
+        steps.add(self._last_but_one, largest, last, enlarged=4)
+        steps.add(self._last, last, Pixels(result, 1), enlarged=4, layout=PLANES)
+
+    def _add_block(
+        self,
+        steps: Steps,
+        block: list[Convolution],
+        source: Pixels,
+        target: Pixels,
+        added: Pixels,
+        *,
+        outer: Pixels | None,
+    ) -> None:
+        for index, convolution in enumerate(block[:-1]):
+            to = added.from_channel(index * self._growth)
+            steps.add(convolution, source, to, more=added, first_inputs=self._features)
+        steps.add(
+            block[-1],
+            source,
+            target,
+            more=added,
+            first_inputs=self._features,
+            residual=source,
+            scale=RESIDUAL_SCALE,
+            outer=outer,
+            outer_scale=RESIDUAL_SCALE,
+        )
+
+
+class CompiledNetwork:
+    """A network for pictures of any size. Not for use from several threads at once."""
+
+    def __init__(self, network: SRVGGNetCompact | RRDBNet, kernels: Kernels) -> None:
+        """`network` is in float32; it is read, and may be thrown away."""
+        self._kernels = kernels
+        self._plan: Plan
+        if isinstance(network, SRVGGNetCompact):
+            self._plan = PlainPlan(network, kernels)
+        else:
+            self._plan = DensePlan(network, kernels)
+        self._room = self._scratch = torch.empty(0)
+
+    @property
+    def reach_pixels(self) -> int:
+        """How far an input pixel reaches, to the last bit: a tile for every layer."""
+        return TILE * self._plan.layers + TILE - 1
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """N x 3 x H x W -> N x 3 x 4H x 4W, float32, each channel's rows one after another."""
+        number, channels, height, width = x.shape
+        result = torch.empty((number, channels, 4 * height, 4 * width))
+        padded = torch.zeros((height, width, BLOCK))
+        if self._room.numel() < (floats := self._plan.floats(height * width)):
+            self._room = torch.empty(0)  # freed before the larger one is made
+            self._room = floats_in_large_pages(floats)
+        threads = torch.get_num_threads()
+        for picture, made in zip(x, result, strict=True):
+            padded[..., :channels] = picture.permute(1, 2, 0)
+            steps = Steps(self._kernels, height=height, width=width)
+            self._plan.write(
+                steps,
+                picture=Pixels(padded.data_ptr(), BLOCK),
+                room=self._room.data_ptr(),
+                result=made.data_ptr(),
+            )
+            listed = (Step * len(steps.listed))(*steps.listed)
+            if self._scratch.numel() < (floats := threads * self._kernels.scratch_floats(listed)):
+                self._scratch = floats_in_large_pages(floats)
+            self._kernels.run(listed, self._scratch, threads=threads)
+        return result
+
+
+def compile_network(network: nn.Module) -> CompiledNetwork | None:
+    """The network in compiled convolutions; None where there are no kernels, or not for a network of this shape.
+
+    `network` is in float32, on the CPU, and only read.
+    """
+    kernels = find_kernels()
+    if (
+        kernels is None
+        or not isinstance(network, SRVGGNetCompact | RRDBNet)
+        or not _has_whole_blocks(network)
+    ):
+        return None
+    return CompiledNetwork(network, kernels)
+
+
+def _has_whole_blocks(network: SRVGGNetCompact | RRDBNet) -> bool:
+    """Whether what one convolution hands to the next fills whole blocks of channels."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    return all(
+        layer.out_channels % BLOCK == 0 and layer.in_channels <= MOST_INPUTS for layer in layers[:-1]
+    ) and (isinstance(network, RRDBNet) or network.scale == TILE)
+
+
+class _Preparation:
+    """Makes the convolutions of one network, whose weights lie together."""
+
+    def __init__(self, network: nn.Module, kernels: Kernels) -> None:
+        self._kernels = kernels
+        layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        self._shelf = Shelf(
+            sum(space_for(weight_floats(layer.in_channels, layer.out_channels)) for layer in layers)
+        )
+
+    def __call__(self, convolution: nn.Module, *, activation: nn.Module | None = None) -> Convolution:
+        assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+        inputs, outputs = convolution.in_channels, convolution.out_channels
+        slopes = None
+        if activation is not None:
+            assert isinstance(activation, nn.PReLU)
+            slopes = _filled_up(activation.weight.detach().expand(outputs))
+        weights = self._shelf.take(weight_floats(inputs, outputs))
+        self._kernels.prepare_weights(convolution.weight, weights)
+        bias = _filled_up(convolution.bias.detach())
+        return Convolution(inputs=inputs, outputs=outputs, weights=weights, bias=bias, slopes=slopes)
+
+
+def _layers(block: nn.Module) -> list[nn.Conv2d]:
+    return [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
+
+
+def _filled_up(values: torch.Tensor) -> torch.Tensor:
+    """With zeros to whole blocks."""
+    filled = torch.zeros(-(-values.numel() // BLOCK) * BLOCK)
+    filled[: values.numel()] = values
+    return filled

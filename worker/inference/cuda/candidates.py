@@ -1,0 +1,35 @@
+"""The ways to run a network on a GPU that are worth trying."""
+
+import torch
+from torch import nn
+
+from worker.inference.cuda import kernels
+from worker.inference.cuda.choice import Candidate
+from worker.inference.cuda.graphs import GraphedRun, ModulesRun, StaticRun
+from worker.inference.cuda.layers import Tuning
+from worker.inference.cuda.planned import can_plan, plan
+
+GRAPHED = "modules, graph"
+FUSED = "fused, graph"
+
+
+def make_candidates(
+    network: nn.Module, *, modules: nn.Module, device: torch.device, tuning: Tuning
+) -> list[Candidate]:
+    """For a CUDA device. `network` is in 32 bits, wherever it lies; `modules` the same on the device in 16 bits.
+    `tuning` is shared by all that is made.
+    """
+
+    def graphed(shape: tuple[int, int, int, int]) -> StaticRun:
+        return GraphedRun(ModulesRun(modules, shape=shape, device=device))
+
+    def fused(shape: tuple[int, int, int, int]) -> StaticRun:
+        images, _, height, width = shape
+        return GraphedRun(
+            plan(network, images=images, height=height, width=width, device=device, tuning=tuning)
+        )
+
+    made = [Candidate(name=GRAPHED, make=graphed)]
+    if kernels.AVAILABLE and can_plan(network):
+        made.append(Candidate(name=FUSED, make=fused))
+    return made

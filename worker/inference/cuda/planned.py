@@ -1,0 +1,213 @@
+"""Both networks as sequences of fused convolutions over feature maps that are allocated once.
+
+What differs from torch's modules is rounding alone: sums of a convolution, its bias, activation and residuals stay in
+32 bits until they are written, where the modules round to 16 after each, and what comes out is never rounded to 16.
+
+A dense block's five convolutions, of 32, 32, 32, 32 and 64 outputs, are computed as five others, three of which have
+64: with fewer, reading keeps the tensor cores waiting. The first gives x1 and what x2 takes from x0, the second adds
+to that what x2 takes from x1, and so on:
+
+    x0 -> [x1 | part of x2],  x1 -> x2,  [x0 x1 x2] -> [x3 | part of x4],  x3 -> x4,  [x0 x1 x2 x3 x4] -> out
+
+Each writes behind what is there in one map of 192 channels, so nothing is concatenated.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import nn
+
+from models.architectures import ResidualDenseBlock, RRDBNet, SRVGGNetCompact
+from models.architectures.rrdbnet import ResidualInResidualDenseBlock
+from worker.inference.cuda.buffers import FeatureMap
+from worker.inference.cuda.layers import Convolution, Tuning
+
+_SLOPE = 0.2
+_RESIDUAL_SCALE = 0.2
+_FEATURES = 64
+_GROWTH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A network for one shape: `run` reads `input` (N x 3 x H x W) and writes `output` (N x 3 x 4H x 4W), both
+    float32 and contiguous, and always the same.
+    """
+
+    input: torch.Tensor
+    output: torch.Tensor
+    steps: list[Callable[[], object]] = field(default_factory=list)
+
+    def run(self) -> None:
+        for step in self.steps:
+            step()
+
+
+def can_plan(network: nn.Module) -> bool:
+    """Whether `plan` knows this network: both engines' own, not a stand-in nor one of other widths."""
+    if isinstance(network, RRDBNet):
+        return tuple(network.conv_hr.weight.shape[:2]) == (_FEATURES, _FEATURES) and all(
+            block.conv1.out_channels == _GROWTH
+            for block in network.modules()
+            if isinstance(block, ResidualDenseBlock)
+        )
+    if isinstance(network, SRVGGNetCompact):
+        return network.scale == 4 and _convolutions(network)[0].out_channels == _FEATURES
+    return False
+
+
+def plan(
+    network: nn.Module, *, images: int, height: int, width: int, device: torch.device, tuning: Tuning
+) -> Planned:
+    """The network on the device, for inputs of that shape. Its weights are rounded to 16 bits.
+
+    Raises `ValueError` where `can_plan` is False, and torch's own error where memory runs out.
+    """
+    if not can_plan(network):
+        raise ValueError(f"{type(network).__name__} cannot be planned.")
+    planned = Planned(
+        input=torch.zeros(images, 3, height, width, device=device),
+        output=torch.zeros(images, 3, 4 * height, 4 * width, device=device),
+    )
+    build = _Build(images=images, height=height, width=width, device=device, tuning=tuning)
+    if isinstance(network, SRVGGNetCompact):
+        _add_srvgg(planned, network, build)
+    else:
+        assert isinstance(network, RRDBNet)
+        _add_rrdbnet(planned, network, build)
+    return planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Build:
+    images: int
+    height: int
+    width: int
+    device: torch.device
+    tuning: Tuning
+
+    def map_of(self, channels: int, *, scale: int = 1) -> FeatureMap:
+        return FeatureMap.allocate(
+            images=self.images,
+            height=self.height * scale,
+            width=self.width * scale,
+            channels=channels,
+            device=self.device,
+        )
+
+    def convolution(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        *,
+        slopes: torch.Tensor | None = None,
+        doubles: bool = False,
+        shuffle: int = 0,
+    ) -> Convolution:
+        return Convolution(
+            weight,
+            bias,
+            slopes=slopes,
+            device=self.device,
+            tuning=self.tuning,
+            doubles=doubles,
+            shuffle=shuffle,
+        )
+
+    def whole(
+        self,
+        layer: nn.Conv2d,
+        *,
+        slopes: torch.Tensor | None = None,
+        doubles: bool = False,
+        shuffle: int = 0,
+    ) -> Convolution:
+        assert layer.bias is not None
+        return self.convolution(layer.weight, layer.bias, slopes=slopes, doubles=doubles, shuffle=shuffle)
+
+
+def _add_srvgg(planned: Planned, network: SRVGGNetCompact, build: _Build) -> None:
+    *hidden, last = _convolutions(network)
+    activations = [layer for layer in network.body if isinstance(layer, nn.PReLU)]
+    picture = build.map_of(16)
+    maps = build.map_of(_FEATURES), build.map_of(_FEATURES)
+    planned.steps.append(partial(picture.interior(3).copy_, planned.input))
+    source = picture
+    for index, (layer, activation) in enumerate(zip(hidden, activations, strict=True)):
+        out = maps[index % 2]
+        planned.steps.append(partial(build.whole(layer, slopes=activation.weight), source, out))
+        source = out
+    shuffled = build.whole(last, shuffle=4)
+    planned.steps.append(partial(shuffled, source, planned.output, enlarged=planned.input))
+
+
+def _convolutions(network: SRVGGNetCompact) -> list[nn.Conv2d]:
+    return [layer for layer in network.body if isinstance(layer, nn.Conv2d)]
+
+
+def _add_rrdbnet(planned: Planned, network: RRDBNet, build: _Build) -> None:
+    add = planned.steps.append
+    picture, shallow, body = build.map_of(16), build.map_of(_FEATURES), build.map_of(_FEATURES)
+    # A block's input stays where it is until its last sum: three maps in turn.
+    first, second, third = (build.map_of(_FEATURES + 4 * _GROWTH) for _ in range(3))
+    add(partial(picture.interior(3).copy_, planned.input))
+    add(partial(build.whole(network.conv_first), picture, shallow))
+    add(partial(first.interior(_FEATURES).copy_, shallow.interior(_FEATURES)))
+    for block in network.body:
+        assert isinstance(block, ResidualInResidualDenseBlock)
+        _add_dense_block(planned, block.rdb1, build, source=first, out=second)
+        _add_dense_block(planned, block.rdb2, build, source=second, out=third)
+        _add_dense_block(planned, block.rdb3, build, source=third, out=second, around=first)
+        first, second = second, first
+    add(partial(build.whole(network.conv_body), first, body, residual=shallow))
+    source = body
+    for scale, layer, doubles in (
+        (2, network.conv_up1, True),
+        (4, network.conv_up2, True),
+        (4, network.conv_hr, False),
+    ):
+        out = build.map_of(_FEATURES, scale=scale)
+        add(partial(build.whole(layer, slopes=_leaky(_FEATURES), doubles=doubles), source, out))
+        source = out
+    add(partial(build.whole(network.conv_last, shuffle=1), source, planned.output))
+
+
+def _add_dense_block(
+    planned: Planned,
+    block: ResidualDenseBlock,
+    build: _Build,
+    *,
+    source: FeatureMap,
+    out: FeatureMap,
+    around: FeatureMap | None = None,
+) -> None:
+    """`source` holds the block's input in its first 64 channels, and takes what is made of it in the others."""
+    add = planned.steps.append
+    for now, later, width in ((block.conv1, block.conv2, 64), (block.conv3, block.conv4, 128)):
+        assert now.bias is not None and later.bias is not None
+        both = build.convolution(
+            torch.cat((now.weight, later.weight[:, :width])),
+            torch.cat((now.bias, later.bias)),
+            slopes=torch.cat((_leaky(_GROWTH), torch.ones(_GROWTH))),
+        )
+        rest = build.convolution(later.weight[:, width:], torch.zeros(_GROWTH), slopes=_leaky(_GROWTH))
+        made, partial_sum = source.channels(width), source.channels(width + _GROWTH)
+        add(partial(both, source, made))
+        add(partial(rest, made, partial_sum, before=partial_sum))
+    add(
+        partial(
+            build.whole(block.conv5),
+            source,
+            out,
+            residual=source,
+            scale=_RESIDUAL_SCALE,
+            second=around,
+            second_scale=_RESIDUAL_SCALE,
+        )
+    )
+
+
+def _leaky(count: int) -> torch.Tensor:
+    return torch.full((count,), _SLOPE)

@@ -1,0 +1,128 @@
+"""The network that the upscaler calls on a GPU: torch's modules, until something is known to be right and faster."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from models.catalog import Engine
+from worker.inference.cuda.candidates import make_candidates
+from worker.inference.cuda.choice import MODULES, Candidate, Choice, choose
+from worker.inference.cuda.layers import Tuning
+from worker.inference.cuda.trial import trial_of
+from worker.inference.precision import place_network
+
+logger = logging.getLogger(__name__)
+
+# One call is a preview, two are a clip of a second: choosing costs more than it can save there.
+CALLS_BEFORE_CHOOSING = 2
+# Whose memory ran out twice while something was chosen is better off with what takes least.
+CHANCES = 2
+
+
+class Tried(Protocol):
+    """What is known beforehand about the candidates."""
+
+    @property
+    def dropped(self) -> dict[str, str]: ...
+
+    def passed(self) -> frozenset[str] | None: ...
+
+
+class CudaRuntime:
+    """Takes and gives what the network does. Not for use from several threads at once.
+
+    The first calls, and those of other sizes than the one that was chosen for, go to torch's modules. For fewer
+    images than it was chosen for, the same runs. What a call gives lies in memory that the next call writes over.
+
+    Results do not depend on what was chosen by more than `choice` allows, which is rounding; and once chosen, equal
+    images give equal results, whatever stands beside them.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        engine: Engine,
+        device: torch.device,
+        trial: Callable[[], Tried] | None = None,
+        choose_among: Callable[[Sequence[Candidate], tuple[int, int, int, int]], Choice] | None = None,
+    ) -> None:
+        """For 16-bit floats. `network` is only read. `trial` and `choose_among` are for tests."""
+        self._network = network
+        self._device = device
+        self._modules = place_network(network, device=device, precision="fp16")
+        self._candidates = make_candidates(network, modules=self._modules, device=device, tuning=Tuning())
+        self._trial = trial or (lambda: trial_of(engine, device))
+        # Not a method of its own: in a cycle of references the device's memory would not be freed at once.
+        self._choose_among = choose_among
+        self._calls = 0
+        self._chances = CHANCES
+        self._shape: tuple[int, ...] | None = None
+        self.choice: Choice | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """N x 3 x H x W float32 in [0, 1] -> N x 3 x 4H x 4W float32."""
+        self._calls += 1
+        if self._wants_choice(x):
+            self._make_choice(x)
+        run = None if self.choice is None else self.choice.run
+        if run is None or not self._fits(x):
+            enlarged: torch.Tensor = self._modules(x)
+            return enlarged
+        with _current(self._device):
+            run.input[: x.shape[0]].copy_(x)
+            run.run()
+            return run.output[: x.shape[0]]
+
+    def release(self) -> None:
+        """Gives back what was taken for one shape: memory ran out."""
+        if self.choice is not None:
+            self._chances -= 1
+        self.choice = self._shape = None
+
+    def _fits(self, x: torch.Tensor) -> bool:
+        return (
+            self._shape is not None and self._shape[1:] == tuple(x.shape[1:]) and x.shape[0] <= self._shape[0]
+        )
+
+    def _wants_choice(self, x: torch.Tensor) -> bool:
+        if self._calls <= CALLS_BEFORE_CHOOSING or self._chances < 1 or not self._candidates:
+            return False
+        if self._shape is None:
+            return True
+        # The last batch of a video may have come first.
+        return self._shape[1:] == tuple(x.shape[1:]) and x.shape[0] > self._shape[0]
+
+    def _make_choice(self, x: torch.Tensor) -> None:
+        tried = self._trial()
+        passed = tried.passed()
+        if passed is None:
+            return
+        images, colours, height, width = x.shape
+        shape = (images, colours, height, width)
+        allowed = [one for one in self._candidates if one.name in passed]
+        self.choice = self._shape = None
+        if allowed:
+            self.choice = (self._choose_among or self._choose)(allowed, shape)
+        else:
+            logger.warning("network_runners_failed_their_trial reasons=%s", tried.dropped)
+            self.choice = Choice(name=MODULES, run=None, seconds={}, dropped=dict(tried.dropped))
+        self._shape = shape
+
+    def _choose(self, candidates: Sequence[Candidate], shape: tuple[int, int, int, int]) -> Choice:
+        exact = place_network(self._network, device=self._device, precision="fp32")
+        with _current(self._device), _CHOOSING:
+            return choose(candidates, modules=self._modules, exact=exact, shape=shape, device=self._device)
+
+
+def _current(device: torch.device) -> torch.cuda.device:
+    """Triton launches on the device that is current."""
+    return torch.cuda.device(device if device.type == "cuda" else -1)
+
+
+# Captures of two threads at once would have to share what torch keeps of them.
+_CHOOSING = threading.Lock()
