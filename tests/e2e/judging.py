@@ -11,7 +11,7 @@ from tests.media.irregular import ARTIST, CHAPTERS, TITLE
 from tests.media.kind import Kind
 from tests.media.kinds import CONTENT_LIGHT, LUMINANCE, MASTERING
 
-# What x264 at CRF 16 and x265 at CRF 18 cost these clips, which are all edges, and 4:2:0; in 8-bit codes of R'G'B'. The
+# What x264 and x265 at CRF 18 cost these clips, which are all edges, and 4:2:0; in 8-bit codes of R'G'B'. The
 # matrix of BT.601 in the place of BT.709 shifts a channel by 1.8, the wrong range by 6.
 MOST_COLOUR_ERROR = 1.7
 MOST_COLOUR_SHIFT = 0.7
