@@ -25,7 +25,7 @@ from tests.servers.process import ServerProcess, free_port, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Compose is installed for Linux only")
 
-CLIP = Path(__file__).parents[1] / "media" / "bunny-240x136-25fps.mp4"
+CLIP = Path(__file__).parents[1] / "media" / "short" / "bunny-240x136-25fps.mp4"
 RENDER_SECONDS = 120.0
 DATABASE = "regen"
 

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,11 +21,12 @@ from tests.e2e.client import RegenClient
 from tests.e2e.reading import decode, duration, probe, stream, timestamps
 from tests.servers.broker import BrokerServer
 from tests.servers.postgres import PostgresServer
-from tests.servers.process import ServerProcess
+from tests.servers.process import ServerProcess, wait_until
 from tests.servers.s3 import S3Bucket, S3Server
 
-CLIP = Path(__file__).parents[1] / "media" / "bunny-240x136-25fps.mp4"
+CLIP = Path(__file__).parents[1] / "media" / "short" / "bunny-240x136-25fps.mp4"
 START_SECONDS = 60
+STOP_SECONDS = 30
 URL_LIFETIME_SECONDS = 6
 
 
@@ -57,7 +59,7 @@ def cluster(
         "REGEN_BROKER_PASSWORD": broker.password or "",
         "REGEN_SECRET_KEY": "a secret that every machine of this test knows",
         "REGEN_STAND_IN_NETWORK": "true",
-        "REGEN_SEGMENT_SECONDS": "0.25",
+        "REGEN_SEGMENT_SECONDS": "0.2",
         "REGEN_URL_LIFETIME_SECONDS": str(URL_LIFETIME_SECONDS),
         "REGEN_LOG_FORMAT": "json",
     }
@@ -109,8 +111,16 @@ def cluster(
         yield Cluster(
             directory=directory, clients=clients, apis=apis, database_url=database_url, bucket=bucket
         )
-        for name, process in {**workers, **apis}.items():
-            assert process.stop() == os.EX_OK, f"{name}:\n{process.tail()}"
+        processes = {**workers, **apis}
+        for process in processes.values():
+            process.send_signal(signal.SIGTERM)
+        wait_until(
+            lambda: all(process.status is not None for process in processes.values()),
+            seconds=STOP_SECONDS,
+            what="every process ends",
+        )
+        for name, process in processes.items():
+            assert process.status == os.EX_OK, f"{name}:\n{process.tail()}"
 
 
 def test_a_cluster_renders_and_every_process_does_its_part(cluster: Cluster, tmp_path: Path) -> None:

@@ -19,12 +19,27 @@ from models.loader import load_network
 from tests.e2e.reading import decibels, decode, duration, probe, sound, stream, timestamps
 
 MEDIA = Path(__file__).parents[1] / "media"
+SHORT = MEDIA / "bunny-240x136-25fps.mp4"
 CLIPS = sorted(MEDIA.glob("*.mp4"))
+# Three segments of the server's: of more there would only be more of the same, and these frames are large. Up to
+# these packets none is missing that is shown before another.
+PACKETS = {"bunny-480x270-25fps": 32, "webb-320x180-25fps": 33, "webb-480x270-2997fps-hevc": 33}
 ORDER = ["queued", "pending", "processing", "completed"]
+
+
+def beginning(clip: Path, path: Path, *, packets: int) -> Path:
+    """A file with the clip's first packets of video, and all of its sound."""
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", str(clip), "-frames:v", str(packets), "-c", "copy", str(path)],
+        check=True,
+    )
+    return path
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda path: path.stem)
 def test_every_frame_sound_and_colour_arrive(stand_in_server: Any, clip: Path, tmp_path: Path) -> None:
+    if clip.stem in PACKETS:
+        clip = beginning(clip, tmp_path / clip.name, packets=PACKETS[clip.stem])
     seen: list[str] = []
     progress: list[float] = []
 
@@ -85,7 +100,7 @@ def test_every_frame_sound_and_colour_arrive(stand_in_server: Any, clip: Path, t
 def test_a_target_rate_keeps_the_duration(
     stand_in_server: Any, target_fps: str, rate: Fraction, tmp_path: Path
 ) -> None:
-    clip = MEDIA / "bunny-240x136-25fps.mp4"
+    clip = SHORT
     submitted = stand_in_server.submit(clip, target_fps=target_fps, quality="true")
     render = stand_in_server.wait(submitted["id"])
     assert render["status"] == "completed", render
@@ -104,9 +119,8 @@ def test_a_target_rate_keeps_the_duration(
     assert min(frames, 20) <= quality["frames"] <= 24
 
 
-def test_an_uploaded_file_is_rendered_again_and_again(stand_in_server: Any) -> None:
-    clip = MEDIA / "bunny-240x136-25fps.mp4"
-    with clip.open("rb") as body:
+def test_an_uploaded_file_is_rendered_again_and_again(stand_in_server: Any, tmp_path: Path) -> None:
+    with beginning(SHORT, tmp_path / "clip.mp4", packets=10).open("rb") as body:
         answer = stand_in_server.client.post("/v1/files", files={"file": ("clip.mp4", body)})
     file = answer.json()["file"]
     assert (file["width"], file["height"], file["frameRate"]) == (240, 136, 25)
@@ -122,7 +136,7 @@ def test_a_file_cut_off_in_the_middle_is_rendered_as_far_as_it_goes(
     whole = tmp_path / "whole.mp4"
     subprocess.run(
         [
-            *("ffmpeg", "-v", "error", "-i", str(MEDIA / "bunny-480x270-25fps.mp4")),
+            *("ffmpeg", "-v", "error", "-i", str(SHORT)),
             *("-c", "copy", "-movflags", "+faststart", str(whole)),
         ],
         check=True,
@@ -134,20 +148,13 @@ def test_a_file_cut_off_in_the_middle_is_rendered_as_far_as_it_goes(
     assert len(render["warnings"]) == 1
     output = stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4")
     frames = len(timestamps(probe(output), "video"))
-    assert 40 <= frames < 100
+    assert 20 <= frames < 50
     assert render["output"]["frames"] == frames
 
 
 def test_a_killed_worker_costs_one_segment(start_server: Callable[..., Any], tmp_path: Path) -> None:
     """The worker is killed in mid-render; another is started, and the render completes: whole, and right."""
-    clip = tmp_path / "clip.mp4"
-    subprocess.run(
-        [
-            *("ffmpeg", "-v", "error", "-i", str(MEDIA / "bunny-240x136-25fps.mp4")),
-            *("-t", "1", "-c", "copy", str(clip)),
-        ],
-        check=True,
-    )
+    clip = beginning(SHORT, tmp_path / "clip.mp4", packets=24)
     with start_server(lease_seconds="2", segment_seconds="0.2") as server:
         render_id = server.submit(clip)["id"]
         deadline = time.monotonic() + 120
@@ -175,16 +182,15 @@ def test_a_killed_worker_costs_one_segment(start_server: Callable[..., Any], tmp
 
 def test_a_stopped_server_goes_on_where_it_was(start_server: Callable[..., Any], tmp_path: Path) -> None:
     """SIGTERM gives the segment in hand back uncharged, without waiting for its lease; the next start goes on."""
-    clip = MEDIA / "bunny-240x136-25fps.mp4"
     settings = {
         "lease_seconds": "300",
         "segment_seconds": "0.4",
         "max_attempts": "1",
         "stand_in_network": "true",
-        "stand_in_seconds_per_frame": "0.1",
+        "stand_in_seconds_per_frame": "0.06",
     }
     with start_server(**settings) as server:
-        render_id = server.submit(clip)["id"]
+        render_id = server.submit(SHORT)["id"]
         deadline = time.monotonic() + 120
         while not 0.2 < server.get(render_id)["progress"] < 0.9:
             assert time.monotonic() < deadline

@@ -1,5 +1,6 @@
 """A migrated database, SQLite and PostgreSQL in turn, with one user and one file."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -24,10 +25,21 @@ from tests.integration.rows import a_file
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every migration and no rows, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "regen.db"
+    database = Database(f"sqlite:///{path}")
+    migrations.upgrade(database)
+    database.close()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where `database` is: what a test finds out holds on both."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, migrated_database: Path) -> str:
+    """Where `database` is, at the newest migration: what a test finds out holds on both."""
     if request.param == "sqlite":
+        shutil.copy(migrated_database, tmp_path / "regen.db")
         return f"sqlite:///{tmp_path / 'regen.db'}"
     url: str = request.getfixturevalue("migrated_postgres_url")
     return url
@@ -35,9 +47,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """At the newest migration."""
     database = Database(database_url)
-    migrations.upgrade(database)
     yield database
     database.close()
 

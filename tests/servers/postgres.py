@@ -108,6 +108,9 @@ class PostgresServer:
             sql.Identifier("template0" if template is None else _name(template)),
         )
         with self.administration() as connection:
+            # Without syncs, to copy files takes half as long as what became the default with version 15.
+            if connection.info.server_version >= 150_000:
+                statement += sql.SQL(" STRATEGY FILE_COPY")
             connection.execute(statement)
         return self.url(name)
 

@@ -2,8 +2,6 @@ import contextlib
 import logging
 import shutil
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,15 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
-from app.api.protocol import ErrorShapeProtocol
-from app.core import migrations
 from app.core.database import Database
 from app.core.secrets import Secrets
 from app.core.services import accounts
 from app.core.settings import Settings
 from app.main import create_app
 from tests.servers.broker import BrokerServer
+from tests.servers.serving import serving
 
 
 @pytest.fixture
@@ -29,16 +25,6 @@ def settings(tmp_path: Path, broker_server: BrokerServer) -> Settings:
     return Settings(
         data_dir=tmp_path / "data", broker_url=broker_server.url, broker_password=broker_server.password
     )
-
-
-@pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with every migration and no rows, to be copied."""
-    path = tmp_path_factory.mktemp("migrated") / "regen.db"
-    database = Database(f"sqlite:///{path}")
-    migrations.upgrade(database)
-    database.close()
-    return path
 
 
 @pytest.fixture
@@ -79,26 +65,6 @@ def server(app: FastAPI) -> Iterator[str]:
     """The address of a real HTTP server in this process."""
     with serving(app) as url:
         yield url
-
-
-@contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="error", access_log=False, http=ErrorShapeProtocol
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive(), "the server did not stop"
 
 
 @pytest.fixture

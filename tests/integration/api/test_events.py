@@ -29,10 +29,10 @@ from app.core.tables import ApiKey, Render, User
 from app.main import create_app
 from app.serving.api import ApiServer
 from app.serving.places import listen, local_url
-from tests.integration.api.conftest import serving
 from tests.integration.conftest import FACTS
 from tests.integration.rows import a_file
 from tests.servers.process import wait_until
+from tests.servers.serving import serving
 
 LONG = 30
 

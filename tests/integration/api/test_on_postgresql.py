@@ -37,12 +37,22 @@ def postgres():
         server.close()
 
 
+@pytest.fixture(scope="module")
+def template(postgres):
+    """A database of that server at the newest migration, to make copies of."""
+    url = postgres.create_database()
+    database = Database(url)
+    migrations.upgrade(database)
+    database.close()
+    return url
+
+
 @pytest.fixture
-def settings(tmp_path, postgres):
+def settings(tmp_path, postgres, template):
     return Settings(
         data_dir=tmp_path / "data",
         broker_url=f"redis://127.0.0.1:{free_port()}/0",  # nobody is woken here
-        database_url=postgres.create_database(),
+        database_url=postgres.create_database(template=template),
         secret_key=SecretStr("x" * 32),
     )
 
@@ -50,7 +60,6 @@ def settings(tmp_path, postgres):
 @pytest.fixture
 def database(settings):
     database = Database.from_settings(settings)
-    migrations.upgrade(database)
     yield database
     database.close()
 

@@ -20,7 +20,7 @@ from app.core.secrets import Secrets, new_id
 from app.core.services import accounts
 from app.core.statuses import RenderStatus
 from app.core.tables import ApiKey, Render, User
-from tests.integration.api.conftest import serving
+from tests.servers.serving import serving
 
 EXAMPLES = 4
 SECONDS = 280.0

@@ -89,7 +89,9 @@ def test_a_broker_that_dies_is_started_again(serve):
 
 
 def test_a_server_killed_at_work_takes_everything_along_and_can_be_started_again(serve):
-    server = serve()
+    # So slow that it is at work for long.
+    slow = {"REGEN_STAND_IN_NETWORK": "1", "REGEN_STAND_IN_SECONDS_PER_FRAME": "0.5"}
+    server = serve(environment=slow)
     ready = server.wait_until_ready()
     with CLIP.open("rb") as file:
         answer = httpx.post(

@@ -172,7 +172,6 @@ FRACTIONS = {
 def database(database_url: str) -> Iterator[Database]:
     """At the first migration, with the rows of that version in it, written by the columns that it had."""
     database = Database(database_url)
-    migrations.upgrade(database)
     migrations.downgrade(database)
     upgrade_to(database, FIRST)
     write(database, OLD_ROWS)

@@ -1,8 +1,6 @@
 """What the contract tests run against. Another storage joins them as another parameter of `opened`."""
 
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +9,6 @@ from pathlib import Path
 
 import botocore.loaders
 import pytest
-import uvicorn
 
 from app.core.secrets import Secrets
 from app.core.settings import Settings
@@ -21,6 +18,7 @@ from app.core.storage.s3 import S3Storage
 from app.core.storage.s3_connection import S3Connection, Tuning, connect
 from app.main import create_app
 from tests.servers.s3 import S3Server
+from tests.servers.serving import serving
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,32 +38,16 @@ class Opened:
     is_complete: bool = True
 
 
-@contextmanager
-def served(settings: Settings) -> Iterator[str]:
-    """The address of an API with these settings."""
-    config = uvicorn.Config(create_app(settings), port=0, log_level="error", access_log=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture
 def serve() -> Callable[[Settings], AbstractContextManager[str]]:
-    return served
+    """The address of an API with the given settings."""
+    return lambda settings: serving(create_app(settings))
 
 
 @contextmanager
 def opened_local(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Opened]:
     settings = Settings(data_dir=tmp_path / "data")
-    with served(settings) as base_url:
+    with serving(create_app(settings)) as base_url:
         yield Opened(storage=open_storage(settings, Secrets.load(settings)), base_url=base_url)
 
 

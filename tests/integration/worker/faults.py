@@ -138,14 +138,15 @@ def check_whole(
 
 
 def ffmpegs_of(pid: int) -> list[int]:
-    """The running children of a worker."""
+    """The running children of a worker, once they are ffmpeg."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if "ffmpeg" in _command(int(child))]
+    return [int(child) for child in children if "ffmpeg" in _program(int(child))]
 
 
-def _command(pid: int) -> str:
+def _program(pid: int) -> str:
+    """Its name. Not its arguments: before it becomes ffmpeg it has the worker's, whose directories may say ffmpeg."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        return Path(Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]).name
     except OSError:
         return ""
 
