@@ -1,0 +1,292 @@
+"""For `gpu`: the networks alone, run in every way there is, beside what the device can do at all."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bench.machine import table
+from models.catalog import ENGINES, Engine
+from models.loader import load_network
+from worker.inference.cuda import kernels
+from worker.inference.cuda.choice import psnr, test_picture
+from worker.inference.cuda.graphs import GraphedRun, ModulesRun, StaticRun
+from worker.inference.cuda.layers import Convolution, Tuning
+from worker.inference.cuda.planned import Planned, plan
+from worker.inference.cuda.timing import seconds_on_cuda
+from worker.inference.cuda.trial import random_network
+from worker.inference.precision import Precision, place_network
+
+# (width, height), frames at once.
+SHAPES = {
+    "regen-4x": (((640, 360), (1, 4)), ((1280, 720), (1,))),
+    "regen-4x-lite": (((640, 360), (1, 4, 8)), ((1280, 720), (1, 2))),
+}
+MATRIX, CONVOLUTION = 8192, (8, 256, 180, 320)
+LAYERS_OF = ((640, 360), 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    device: torch.device
+    weights: Path | None
+    frames: Path | None
+    compiles: bool
+    tiny: bool
+    # What was measured, for what is measured later: operations a second.
+    found: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def engines(self) -> list[Engine]:
+        return list(ENGINES.values())
+
+    @property
+    def precision(self) -> Precision:
+        return "fp16" if self.device.type == "cuda" else "fp32"
+
+    def shapes(self, engine: Engine) -> Iterator[tuple[tuple[int, int], tuple[int, ...]]]:
+        if self.tiny:
+            yield (24, 16), (1, 2)
+        else:
+            yield from SHAPES[engine.id]
+
+    def network(self, engine: Engine) -> nn.Module:
+        if self.weights is None:
+            return random_network(engine)
+        return load_network(engine.id, weights_directory=self.weights)
+
+    @cached_property
+    def natural(self) -> torch.Tensor | None:
+        """N x 3 x H x W in [0, 1]."""
+        if self.frames is None:
+            return None
+        return torch.from_numpy(np.load(self.frames)).permute(0, 3, 1, 2).float() / 255
+
+    def pictures(self, images: int, size: tuple[int, int]) -> torch.Tensor:
+        """Parts of the frames that were given, or drawn ones."""
+        width, height = size
+        if self.natural is None:
+            return test_picture((images, 3, height, width), self.device)
+        _, _, rows, columns = self.natural.shape
+        parts = []
+        for index in range(images):
+            top, left = (rows - height) * index // images, (columns - width) * index // images
+            frame = self.natural[index % len(self.natural)]
+            parts.append(frame[:, top : top + height, left : left + width])
+        return torch.stack(parts).to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def seconds_of(self, run: Callable[[], object], *, times: int = 9) -> float:
+        """The median."""
+        if self.device.type == "cuda":
+            return seconds_on_cuda(lambda: _discard(run()), times=times)
+        run()
+        taken = []
+        for _ in range(3):
+            started = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - started)
+        return statistics.median(taken)
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """cuDNN's settings as the upscaler's, and the device current."""
+        on_cuda = self.device.type == "cuda"
+        current: AbstractContextManager[object] = torch.cuda.device(self.device) if on_cuda else nullcontext()
+        flags = torch.backends.cudnn.flags(
+            enabled=True, benchmark=True, deterministic=False, allow_tf32=False
+        )
+        with current, flags:
+            yield
+
+    def free(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def _discard(result: object) -> None:
+    """A run gives nothing."""
+
+
+def measure_peak(setting: Setting) -> None:
+    """Products of random matrices and convolutions of many channels, in fp16 on a GPU."""
+    dtype = torch.float16 if setting.device.type == "cuda" else torch.float32
+    side = 256 if setting.tiny else MATRIX
+    images, channels, rows, columns = (1, 16, 24, 24) if setting.tiny else CONVOLUTION
+    random = partial(torch.randn, device=setting.device, dtype=dtype)
+    with setting.arithmetic():
+        left, right = random(side, side), random(side, side)
+        matrices = 2 * side**3 / setting.seconds_of(lambda: left @ right, times=30)
+        x = random(images, channels, rows, columns).contiguous(memory_format=torch.channels_last)
+        weight = random(channels, channels, 3, 3).contiguous(memory_format=torch.channels_last)
+        operations = 18 * images * rows * columns * channels**2
+        convolutions = operations / setting.seconds_of(lambda: F.conv2d(x, weight, padding=1), times=30)
+        large = random((64 if setting.tiny else 2048), 1024, 1024)
+        copied = 2 * large.nbytes / setting.seconds_of(large.clone, times=10)
+    setting.found["matrix"] = matrices
+    lines = [
+        [f"matrix product, {side} x {side}", f"{matrices / 1e12:.4g} TFLOP/s"],
+        [
+            f"3x3 convolution, {channels} to {channels} channels, {images} x {columns}x{rows}",
+            f"{convolutions / 1e12:.4g} TFLOP/s",
+        ],
+        ["copy within the device, bytes read and written", f"{copied / 1e12:.3g} TB/s"],
+    ]
+    print(table(["", f"{str(dtype).removeprefix('torch.')}, random values"], lines))
+
+
+def ways(
+    setting: Setting, network: nn.Module, placed: nn.Module, tuning: Tuning
+) -> dict[str, Callable[[tuple[int, int, int, int]], StaticRun]]:
+    """All there are on this device, slowest first as far as one can guess."""
+    made: dict[str, Callable[[tuple[int, int, int, int]], StaticRun]] = {
+        "modules": lambda shape: ModulesRun(placed, shape=shape, device=setting.device)
+    }
+    if setting.device.type == "cuda":
+        made["modules, graph"] = lambda shape: GraphedRun(
+            ModulesRun(placed, shape=shape, device=setting.device)
+        )
+    if setting.compiles:
+        compiled = torch.compile(placed, mode="max-autotune-no-cudagraphs", dynamic=False)
+        made["torch.compile"] = lambda shape: ModulesRun(compiled, shape=shape, device=setting.device)
+    if kernels.AVAILABLE:
+        made["fused"] = lambda shape: planned(setting, network, shape, tuning)
+        if setting.device.type == "cuda":
+            made["fused, graph"] = lambda shape: GraphedRun(planned(setting, network, shape, tuning))
+    return made
+
+
+def planned(
+    setting: Setting, network: nn.Module, shape: tuple[int, int, int, int], tuning: Tuning
+) -> Planned:
+    images, _, height, width = shape
+    return plan(network, images=images, height=height, width=width, device=setting.device, tuning=tuning)
+
+
+def make_tuning(setting: Setting) -> Tuning:
+    return Tuning(seconds_of=lambda run: setting.seconds_of(run, times=5))
+
+
+def compare(setting: Setting) -> None:
+    """Each engine, size and number of frames at once."""
+    head = [
+        "engine",
+        "frames",
+        "way",
+        "ms",
+        "frames/s",
+        "TFLOP/s",
+        "of matrix product",
+        "PSNR",
+        "worst",
+        "GB",
+    ]
+    lines = []
+    with setting.arithmetic():
+        for engine in setting.engines:
+            network = setting.network(engine)
+            placed = place_network(network, device=setting.device, precision=setting.precision)
+            exact = place_network(network, device=setting.device, precision="fp32")
+            for size, counts in setting.shapes(engine):
+                for images in counts:
+                    tuning = make_tuning(setting)
+                    pictures = setting.pictures(images, size)
+                    setting.free()
+                    expected = exact(pictures[:1]).clone()
+                    for name, make in ways(setting, network, placed, tuning).items():
+                        line = [engine.id, f"{images} x {size[0]}x{size[1]}", name]
+                        lines.append(line + _measure_way(setting, engine, make, pictures, expected))
+    print(table(head, lines))
+
+
+def _measure_way(
+    setting: Setting,
+    engine: Engine,
+    make: Callable[[tuple[int, int, int, int]], StaticRun],
+    pictures: torch.Tensor,
+    expected: torch.Tensor,
+) -> list[str]:
+    setting.free()
+    images, colours, height, width = pictures.shape
+    try:
+        run = make((images, colours, height, width))
+        run.input.copy_(pictures)
+        seconds = setting.seconds_of(run.run)
+        found = run.output[:1].float()
+    except Exception as error:  # one way that fails is a line of the table
+        return [f"{type(error).__name__}: {str(error).strip().splitlines()[0][:80]}", *[""] * 6]
+    rate = engine.mflop_per_input_pixel * 1e6 * images * height * width / seconds
+    peak = setting.found.get("matrix")
+    taken = torch.cuda.max_memory_allocated() / 1e9 if setting.device.type == "cuda" else 0.0
+    return [
+        f"{seconds * 1e3:.4g}",
+        f"{images / seconds:.4g}",
+        f"{rate / 1e12:.4g}",
+        "" if peak is None else f"{rate / peak:.1%}",
+        f"{psnr(found, expected):.1f} dB",
+        f"{float((found - expected).abs().max()) * 255:.2f}",
+        f"{taken:.2f}",
+    ]
+
+
+def measure_layers(setting: Setting) -> None:
+    """The fused networks launch by launch, summed over those of one kind; then what each tile takes."""
+    if not kernels.AVAILABLE:
+        print("There is no Triton here.")
+        return
+    size, images = ((8, 4), 1) if setting.tiny else LAYERS_OF
+    lines, tiles = [], []
+    with setting.arithmetic():
+        for engine in setting.engines:
+            tuning = make_tuning(setting)
+            run = planned(setting, setting.network(engine), (images, 3, size[1], size[0]), tuning)
+            run.input.copy_(setting.pictures(images, size))
+            run.run()
+            whole = setting.seconds_of(run.run)
+            lines += [[engine.id, *line] for line in _lines_of_layers(setting, run, whole)]
+            for kind, timed in tuning.timed.items():
+                for tile, seconds in sorted(timed.items(), key=lambda item: item[1]):
+                    shape = f"{tile.rows} x {tile.columns}, {tile.chunk} channels"
+                    shape += f", {tile.warps} warps, {tile.stages} stages"
+                    tiles.append([engine.id, _name_of(kind), shape, f"{seconds * 1e3:.3f}"])
+            del run
+            setting.free()
+    print(f"{images} x {size[0]}x{size[1]}; times of launches one by one.\n")
+    print(table(["engine", "convolution", "launches", "ms each", "of the whole", "TFLOP/s"], lines))
+    print()
+    print(table(["engine", "convolution", "tile", "ms"], tiles))
+
+
+def _name_of(kind: tuple[int, int, bool, int]) -> str:
+    outputs, channels, doubles, shuffle = kind
+    return f"{channels} to {outputs}" + (", doubled" if doubles else "") + (", shuffled" if shuffle else "")
+
+
+def _lines_of_layers(setting: Setting, run: Planned, whole: float) -> list[list[str]]:
+    spent: dict[str, list[float]] = {}
+    operations: dict[str, float] = {}
+    for step in run.steps:
+        assert isinstance(step, partial)
+        name = "copy"
+        if isinstance(step.func, Convolution):
+            # The same kind at another size is another line.
+            source, factor = step.args[0], 2 if step.func.kind[2] else 1
+            pixels = source.images * source.height * source.width * factor**2
+            name = f"{_name_of(step.func.kind)}, {source.width * factor}x{source.height * factor}"
+            operations[name] = 18.0 * pixels * step.func.channels * step.func.outputs
+        spent.setdefault(name, []).append(setting.seconds_of(step, times=5))
+    lines = []
+    for name, taken in sorted(spent.items(), key=lambda item: -sum(item[1])):
+        each = statistics.median(taken)
+        rate = f"{operations[name] / each / 1e12:.4g}" if name in operations else ""
+        lines.append([name, str(len(taken)), f"{each * 1e3:.3f}", f"{sum(taken) / whole:.1%}", rate])
+    return lines

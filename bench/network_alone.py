@@ -1,0 +1,82 @@
+"""A network alone on the frames of a clip, as the upscaler runs it: nothing is decoded, converted or encoded meanwhile.
+
+    python -m bench.network_alone CLIP --engine ENGINE --weights DIRECTORY [--device cpu] [--precision auto]
+
+Prints the seconds of every frame as JSON. A program of its own for `end_to_end`, which starts it afresh each time.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bench.clips import Frame, decode
+from models.catalog import get_engine
+from models.loader import load_network
+from worker.inference.colour import planes_to_rgb
+from worker.inference.frames import FrameFormat
+from worker.inference.precision import choose_device, choose_precision
+from worker.inference.runtime import make_runtime
+
+
+def seconds_of_frames(
+    frames: Sequence[Frame],
+    source: FrameFormat,
+    *,
+    engine_id: str,
+    weights: Path,
+    device: str,
+    precision: str,
+) -> list[float]:
+    """What each frame takes, once the network has run."""
+    engine, chosen = get_engine(engine_id), choose_device(device)
+    network = make_runtime(
+        load_network(engine_id, weights_directory=weights),
+        engine=engine,
+        device=chosen,
+        precision=choose_precision(precision, device=chosen, engine=engine),
+    )
+    taken = []
+    with torch.inference_mode():
+        pictures = [
+            planes_to_rgb(torch.from_numpy(frame[None]).to(chosen), source).contiguous(
+                memory_format=torch.channels_last
+            )
+            for frame in frames
+        ]
+        network(pictures[0])
+        for picture in pictures:
+            started = time.perf_counter()
+            network(picture)
+            if chosen.type == "cuda":
+                torch.cuda.synchronize(chosen)
+            taken.append(time.perf_counter() - started)
+    return taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A network alone on a clip's frames.")
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--frames", type=int, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    arguments = parser.parse_args()
+    source, frames = decode(arguments.clip, frames=arguments.frames)
+    taken = seconds_of_frames(
+        frames,
+        source,
+        engine_id=arguments.engine,
+        weights=arguments.weights,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
+    print(json.dumps(taken))
+
+
+if __name__ == "__main__":
+    main()
