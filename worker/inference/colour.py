@@ -12,6 +12,7 @@ linear ramp as it is. Edges are replicated.
 import torch
 import torch.nn.functional as F
 
+from worker.inference.cpu.library import Kernels, Yuv420, find_kernels
 from worker.inference.frames import CHROMA_OFFSETS, FrameFormat
 
 # Kr and Kb.
@@ -64,6 +65,9 @@ def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
 
     red, green, blue = 0, 1, 2
     result = torch.empty((rgb.shape[0], target.frame_bytes), dtype=torch.uint8, device=rgb.device)
+    if (kernels := _kernels_for(rgb, target)) is not None:
+        _write_compiled(rgb, result, target, kernels)
+        return result
     if target.layout == "gbr":
         for index, colour in enumerate((green, blue, red)):
             _write_plane(result, _to_codes(channel(colour), target), target, index)
@@ -78,6 +82,38 @@ def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
             difference = _reduce_chroma(channel(colour).sub_(luma).div_(2 * (1 - weight)), target)
             _write_plane(result, _to_codes(difference, target, chroma=True), target, index)
     return result
+
+
+def _kernels_for(rgb: torch.Tensor, target: FrameFormat) -> Kernels | None:
+    """What most videos are, on a CPU, is written by compiled code: one pass over memory instead of two dozen."""
+    is_common = target.layout == "yuv420" and target.bit_depth == 8
+    is_common = is_common and target.chroma_location in ("left", "center")
+    return find_kernels() if rgb.device.type == "cpu" and is_common else None
+
+
+def _write_compiled(rgb: torch.Tensor, result: torch.Tensor, target: FrameFormat, kernels: Kernels) -> None:
+    kr, kb = _LUMA_WEIGHTS[target.matrix]
+    luma_scale, luma_offset = _scale_and_offset(target, chroma=False)
+    chroma_scale, chroma_offset = _scale_and_offset(target, chroma=True)
+    for image, planes in zip(rgb.to(torch.float32).contiguous(), result, strict=True):
+        kernels.write_yuv420(
+            Yuv420(
+                rgb=image.data_ptr(),
+                planes=planes.data_ptr(),
+                height=target.height,
+                width=target.width,
+                red_weight=kr,
+                green_weight=1 - kr - kb,
+                blue_weight=kb,
+                luma_scale=luma_scale,
+                luma_offset=luma_offset,
+                blue_scale=chroma_scale / (2 * (1 - kb)),
+                red_scale=chroma_scale / (2 * (1 - kr)),
+                chroma_offset=chroma_offset,
+                is_centred=CHROMA_OFFSETS[target.chroma_location][0] == 0.5,
+            ),
+            threads=torch.get_num_threads(),
+        )
 
 
 def _scale_and_offset(frame_format: FrameFormat, *, chroma: bool) -> tuple[float, float]:

@@ -135,9 +135,9 @@ def wait_ready(worker: ServerProcess, *, times: int = 1) -> None:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """So small that a render of it is done in a moment."""
+    """So small that a render of it is done in a moment; each of its frames differs from all others."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    picture = f"testsrc2=size={CLIP_WIDTH}x{CLIP_HEIGHT}:rate={CLIP_RATE}"
+    picture = f"testsrc2=size={CLIP_WIDTH}x{CLIP_HEIGHT}:rate={CLIP_RATE},scroll=horizontal={1 / CLIP_FRAMES}"
     arguments = ["-f", "lavfi", "-i", picture, "-frames:v", str(CLIP_FRAMES), "-pix_fmt", "yuv420p"]
     subprocess.run([find_programs().ffmpeg, "-v", "error", *arguments, path], check=True)
     return path

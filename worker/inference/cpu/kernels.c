@@ -1,4 +1,5 @@
-/* 3x3 convolutions of a network in 32-bit floats, on a CPU: a list of steps, done by several threads together.
+/* 3x3 convolutions of a network in 32-bit floats, on a CPU: a list of steps, done by several threads together. And the
+   way from their results to the planes that an encoder takes.
 
    Pictures lie channels last: a pixel is `stride` floats, of which a step reads or writes the first ones from where its
    pointer points. A plain shared library, loaded with ctypes: no Python in here. */
@@ -47,6 +48,17 @@ struct step {
                               the height and width, of 48 channels */
     int32_t planes;
     int32_t group; /* tiles that a thread does at a time */
+};
+
+/* RGB in three planes to 4:2:0 in 8 bits, chroma half way between two rows. Mirrored in Python (library.py). A code is
+   value * scale + offset; `blue_scale` and `red_scale` are those of B - Y and R - Y. */
+struct yuv420 {
+    const float *rgb;
+    uint8_t *planes;
+    int64_t height, width;
+    float red_weight, green_weight, blue_weight;
+    float luma_scale, luma_offset, blue_scale, red_scale, chroma_offset;
+    int32_t is_centred; /* chroma lies between two columns, else on the first of them */
 };
 
 static const float ZEROS[MOST_INPUTS];
@@ -134,16 +146,17 @@ struct kernels {
     int lanes;
     int rows; /* `group` of a step is a multiple */
     void (*convolve)(const struct step *, int64_t, int64_t, float *);
+    void (*write_yuv420)(const struct yuv420 *, int64_t, int64_t, float *);
 };
 
 static const struct kernels ALL[] = {
 #if defined(__x86_64__)
-    {"avx512", 16, 14, convolve_avx512},
-    {"avx2", 8, 6, convolve_avx2},
+    {"avx512", 16, 14, convolve_avx512, write_yuv420_avx512},
+    {"avx2", 8, 6, convolve_avx2, write_yuv420_avx2},
 #elif defined(__aarch64__)
-    {"neon", 4, 14, convolve_neon},
+    {"neon", 4, 14, convolve_neon, write_yuv420_neon},
 #endif
-    {NULL, 0, 0, NULL},
+    {NULL, 0, 0, NULL, NULL},
 };
 
 static const struct kernels *named(const char *name) {
@@ -304,6 +317,53 @@ int regen_run(
         result = 0;
     }
     free(run.next);
+    free(others);
+    return result;
+}
+
+struct writing {
+    const struct kernels *kernels;
+    const struct yuv420 *picture;
+    int64_t pairs;
+    float *scratch;
+    size_t scratch_floats;
+    int threads;
+    atomic_int next;
+};
+
+static void *write_share(void *argument) {
+    struct writing *writing = argument;
+    const int64_t share = atomic_fetch_add(&writing->next, 1);
+    writing->kernels->write_yuv420(
+        writing->picture,
+        writing->pairs * share / writing->threads,
+        writing->pairs * (share + 1) / writing->threads,
+        writing->scratch + share * writing->scratch_floats
+    );
+    return NULL;
+}
+
+/* Write a picture with this many threads. 0, or -1 without memory. */
+int regen_write_yuv420(const char *name, const struct yuv420 *picture, int threads) {
+    struct writing writing = {
+        .kernels = named(name),
+        .picture = picture,
+        .pairs = (picture->height + 1) / 2,
+        .scratch_floats = 2 * (size_t)picture->width + 4,
+        .threads = threads,
+    };
+    writing.scratch = calloc(writing.scratch_floats * (size_t)threads, sizeof(float));
+    pthread_t *others = calloc((size_t)threads, sizeof(*others));
+    int result = -1;
+    if (writing.scratch && others) {
+        int started = 0;
+        while (started < threads - 1 && pthread_create(others + started, NULL, write_share, &writing) == 0) started++;
+        /* Shares that no thread could be had for are done here. */
+        for (int share = started; share < threads; share++) write_share(&writing);
+        for (int index = 0; index < started; index++) pthread_join(others[index], NULL);
+        result = 0;
+    }
+    free(writing.scratch);
     free(others);
     return result;
 }

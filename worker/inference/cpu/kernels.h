@@ -15,6 +15,7 @@
 
 typedef float NAMED(vector) __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t NAMED(mask) __attribute__((vector_size(4 * LANES)));
+typedef uint8_t NAMED(bytes) __attribute__((vector_size(LANES), aligned(1)));
 
 #define vector NAMED(vector)
 #define VECTORS (BLOCK / LANES)
@@ -244,6 +245,72 @@ TARGET static void NAMED(convolve)(const struct step *step, int64_t first, int64
     for (int64_t tile = first; tile < last; tile++)
         NAMED(transform_result)(step, products + (tile - first) * BLOCK, out_blocks, tiles,
                                 (int)(tile / across * 4), (int)(tile % across * 4));
+}
+
+TARGET static inline vector NAMED(clip)(vector value) {
+    const vector one = (vector){0} + 1.0f;
+    value = (vector)((NAMED(mask))value & (value > 0));
+    const NAMED(mask) is_less = value < one;
+    return (vector)(((NAMED(mask))value & is_less) | ((NAMED(mask))one & ~is_less));
+}
+
+/* Pairs of rows `first` to `last` of a picture as 4:2:0. */
+TARGET static void NAMED(write_yuv420)(const struct yuv420 *picture, int64_t first, int64_t last, float *scratch) {
+    const int64_t height = picture->height, width = picture->width, columns = (width + 1) / 2;
+    const float red_weight = picture->red_weight, blue_weight = picture->blue_weight;
+    const float green_weight = picture->green_weight;
+    const float luma_scale = picture->luma_scale, luma_offset = picture->luma_offset;
+    const float *scales[2] = {&picture->blue_scale, &picture->red_scale};
+    /* One sample more on each side. */
+    float *differences[2] = {scratch + 1, scratch + width + 3};
+    for (int64_t pair = first; pair < last; pair++) {
+        float *restrict blues = differences[0], *restrict reds = differences[1];
+        for (int64_t row = 2 * pair; row < 2 * pair + 2; row++) {
+            /* Below an odd last row there is the same again. */
+            const int64_t from = (row < height ? row : height - 1) * width;
+            const float *red = picture->rgb + from, *green = red + height * width, *blue = green + height * width;
+            uint8_t *restrict luma = picture->planes + from;
+            const float half = 0.5f, kept = row % 2 ? 1.0f : 0.0f;
+            int64_t x = 0;
+            for (; x + LANES <= width; x += LANES) {
+                const vector r = NAMED(clip)(NAMED(load)(red + x)), g = NAMED(clip)(NAMED(load)(green + x));
+                const vector b = NAMED(clip)(NAMED(load)(blue + x));
+                const vector y = r * red_weight + g * green_weight + b * blue_weight;
+                /* Adding and taking off 1.5 * 2^23 leaves the nearest integer, an even one half way between two. */
+                const vector code = y * luma_scale + luma_offset + 12582912.0f - 12582912.0f;
+                *(NAMED(bytes) *)(luma + x) =
+                    __builtin_convertvector(__builtin_convertvector(code, NAMED(mask)), NAMED(bytes));
+                NAMED(store)(blues + x, NAMED(load)(blues + x) * kept + (b - y) * half);
+                NAMED(store)(reds + x, NAMED(load)(reds + x) * kept + (r - y) * half);
+            }
+            for (; x < width; x++) {
+                float r = red[x] > 0 ? red[x] : 0, g = green[x] > 0 ? green[x] : 0, b = blue[x] > 0 ? blue[x] : 0;
+                r = r < 1 ? r : 1, g = g < 1 ? g : 1, b = b < 1 ? b : 1;
+                const float y = r * red_weight + g * green_weight + b * blue_weight;
+                luma[x] = (uint8_t)(int)rintf(y * luma_scale + luma_offset);
+                blues[x] = blues[x] * kept + (b - y) * half;
+                reds[x] = reds[x] * kept + (r - y) * half;
+            }
+        }
+        for (int plane = 0; plane < 2; plane++) {
+            float *difference = differences[plane];
+            uint8_t *restrict codes =
+                picture->planes + height * width + (plane * ((height + 1) / 2) + pair) * columns;
+            const float scale = *scales[plane], offset = picture->chroma_offset, most = 255;
+            difference[-1] = difference[0];
+            difference[width] = difference[width - 1];
+            /* Where chroma lies between two columns their mean, else (1, 2, 1)/4. */
+            const float before = picture->is_centred ? 0.0f : 0.25f;
+            const float at = 0.5f, after = picture->is_centred ? 0.5f : 0.25f;
+            for (int64_t x = 0; x < columns; x++) {
+                const float *sample = difference + 2 * x;
+                const float value = sample[-1] * before + sample[0] * at + sample[1] * after;
+                float code = rintf(value * scale + offset);
+                code = code > 0 ? code : 0;
+                codes[x] = (uint8_t)(int)(code < most ? code : most);
+            }
+        }
+    }
 }
 
 #undef vector

@@ -57,6 +57,26 @@ class Step(ctypes.Structure):
     )
 
 
+class Yuv420(ctypes.Structure):
+    """A picture on its way from RGB to 4:2:0: `struct yuv420` of kernels.c."""
+
+    _fields_ = (
+        ("rgb", c_void_p),
+        ("planes", c_void_p),
+        ("height", c_int64),
+        ("width", c_int64),
+        ("red_weight", c_float),
+        ("green_weight", c_float),
+        ("blue_weight", c_float),
+        ("luma_scale", c_float),
+        ("luma_offset", c_float),
+        ("blue_scale", c_float),
+        ("red_scale", c_float),
+        ("chroma_offset", c_float),
+        ("is_centred", c_int32),
+    )
+
+
 class Kernels:
     """The kernels for one instruction set."""
 
@@ -88,6 +108,11 @@ class Kernels:
         if each < self.scratch_floats(steps):
             raise ValueError("too little scratch")
         if self._library.regen_run(self._name, steps, len(steps), threads, scratch.data_ptr(), each):
+            raise MemoryError
+
+    def write_yuv420(self, picture: Yuv420, *, threads: int) -> None:
+        """Whoever calls keeps alive what it points to. Raises MemoryError."""
+        if self._library.regen_write_yuv420(self._name, ctypes.byref(picture), threads):
             raise MemoryError
 
 
@@ -125,4 +150,5 @@ def _load() -> ctypes.CDLL | None:
     library.regen_scratch_floats.restype = c_size_t
     library.regen_scratch_floats.argtypes = (POINTER(Step), c_int)
     library.regen_run.argtypes = (c_char_p, POINTER(Step), c_int, c_int, c_void_p, c_size_t)
+    library.regen_write_yuv420.argtypes = (c_char_p, POINTER(Yuv420), c_int)
     return library
