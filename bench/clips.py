@@ -37,8 +37,11 @@ def cut(clip: Path, destination: Path, *, frames: int, size: Size | None = None)
 def decode(
     clip: Path, *, frames: int, size: Size | None = None, first: int = 0
 ) -> tuple[FrameFormat, list[Frame]]:
-    """So many frames as ffmpeg's yuv420p, of the middle; the clip is begun anew when it ends."""
-    columns, rows = size or size_of(clip)
+    """So many frames as yuv420p, of the middle, or enlarged where the clip is smaller; the clip is begun anew when
+    it ends."""
+    whole = size_of(clip)
+    columns, rows = size or whole
+    cut_out = "crop" if columns <= whole[0] and rows <= whole[1] else "scale"
     source = FrameFormat(width=columns, height=rows)
     command = [
         "ffmpeg",
@@ -55,7 +58,7 @@ def decode(
     ]
     command += [
         "-vf",
-        f"select=gte(n\\,{first}),crop={columns}:{rows},format=yuv420p",
+        f"select=gte(n\\,{first}),{cut_out}={columns}:{rows},format=yuv420p",
         "-frames:v",
         str(frames),
     ]
