@@ -30,7 +30,7 @@ from bench.clips import parse_size
 from bench.machine import heading, table
 from models.catalog import ENGINES, Engine, get_engine
 from models.loader import load_network
-from worker.inference.cpu.library import find_kernels
+from worker.inference.cpu.kernels import find_kernels
 from worker.inference.precision import Precision, choose_precision, place_network
 from worker.inference.runtime import make_runtime
 

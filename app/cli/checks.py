@@ -65,7 +65,7 @@ def check_devices() -> Iterator[Finding]:
         return
     import torch
 
-    from worker.inference.cpu.library import find_kernels
+    from worker.inference.cpu.kernels import find_kernels
     from worker.inference.precision import has_native_bf16
 
     yield Finding(subject="torch", state=State.OK, found=torch.__version__)

@@ -12,7 +12,7 @@ linear ramp as it is. Edges are replicated.
 import torch
 import torch.nn.functional as F
 
-from worker.inference.cpu.library import Kernels, Yuv420, find_kernels
+from worker.inference.cpu.kernels import Kernels, Yuv420, find_kernels
 from worker.inference.frames import CHROMA_OFFSETS, FrameFormat
 
 # Kr and Kb.

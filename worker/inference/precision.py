@@ -24,7 +24,7 @@ from torch import nn
 
 from models.architectures import ResidualDenseBlock, RRDBNet, SRVGGNetCompact
 from models.catalog import Engine
-from worker.inference.cpu.library import find_kernels
+from worker.inference.cpu.kernels import find_kernels
 from worker.inference.errors import DeviceUnavailable, PrecisionUnsupported
 
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]

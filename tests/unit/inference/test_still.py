@@ -12,7 +12,7 @@ from torch import nn
 from models.architectures import SRVGGNetCompact
 from models.catalog import get_engine
 from models.loader import load_network
-from worker.inference.cpu.library import find_kernels
+from worker.inference.cpu.kernels import find_kernels
 from worker.inference.cpu.network import CompiledNetwork
 from worker.inference.frames import FrameFormat
 from worker.inference.precision import place_network

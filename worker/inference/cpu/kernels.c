@@ -28,7 +28,7 @@ enum { CHANNELS_LAST = 0, PLANES = 1, SHUFFLED = 2 };
        value = value * scale + residual                    where there is a residual
        value = value * outer_scale + outer                 where there is an outer one
 
-   Mirrored in Python (program.py): fields in this order. */
+   Mirrored in Python (kernels.py): fields in this order. */
 struct step {
     const float *input;
     const float *more_input; /* the channels after the first `inputs_of_first`, or NULL */
@@ -50,7 +50,7 @@ struct step {
     int32_t group; /* tiles that a thread does at a time */
 };
 
-/* RGB in three planes to 4:2:0 in 8 bits, chroma half way between two rows. Mirrored in Python (library.py). A code is
+/* RGB in three planes to 4:2:0 in 8 bits, chroma half way between two rows. Mirrored in Python (kernels.py). A code is
    value * scale + offset; `blue_scale` and `red_scale` are those of B - Y and R - Y. */
 struct yuv420 {
     const float *rgb;

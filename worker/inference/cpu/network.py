@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.architectures import RRDBNet, SRVGGNetCompact
-from worker.inference.cpu.library import (
+from worker.inference.cpu.kernels import (
     BLOCK,
     CHANNELS_LAST,
     MOST_INPUTS,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from worker.inference.cpu.library import BLOCK, CHANNELS_LAST, Step, find_kernels, weight_floats
+from worker.inference.cpu.kernels import BLOCK, CHANNELS_LAST, Step, find_kernels, weight_floats
 from worker.inference.cpu.network import Convolution, Pixels, Steps
 from worker.inference.cpu.pages import Shelf, floats_in_large_pages
 

@@ -8,7 +8,7 @@ from models.architectures import RRDBNet, SRVGGNetCompact
 from models.catalog import get_engine
 from models.loader import load_network
 from worker.inference.cpu import network as compiled
-from worker.inference.cpu.library import find_kernels
+from worker.inference.cpu.kernels import find_kernels
 from worker.inference.cpu.network import TILE, CompiledNetwork, compile_network
 from worker.inference.runtime import make_runtime, reach_pixels
 

@@ -6,7 +6,7 @@ import torch
 
 from worker.inference import colour
 from worker.inference.colour import rgb_to_planes
-from worker.inference.cpu.library import find_kernels
+from worker.inference.cpu.kernels import find_kernels
 from worker.inference.frames import FrameFormat
 
 pytestmark = pytest.mark.skipif(
