@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.media.rates import Retime
+from bench.clips import size_of
 from worker.inference.frames import FrameFormat
 from worker.video.retime import Retimer
 from worker.video.timeline import WHOLE_WAY
@@ -74,18 +75,7 @@ class Clip:
 
 
 def read(path: Path, frames: int) -> Clip:
-    asked = [
-        "-v",
-        "error",
-        "-select_streams",
-        "v:0",
-        "-show_entries",
-        "stream=width,height",
-        "-of",
-        "csv=p=0",
-    ]
-    answer = subprocess.run(["ffprobe", *asked, path], capture_output=True, text=True, check=True).stdout
-    width, height = (int(word) for word in answer.strip().split(",")[:2])
+    width, height = size_of(path)
     source = FrameFormat(width=width, height=height)
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v:0", "-frames:v", str(frames)]
     command += ["-fps_mode", "passthrough", "-pix_fmt", "yuv420p", "-f", "rawvideo", "pipe:1"]

@@ -12,19 +12,10 @@ from models.catalog import ENGINES, get_engine
 from models.loader import load_network
 from models.weights import WeightsError
 from worker.inference.frames import FrameFormat
-from worker.inference.precision import choose_device, choose_precision
+from worker.inference.precision import choose_precision
 from worker.inference.upscaler import Upscaler, make_upscaler
 
-pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(autouse=True)
-def cuda():
-    if not torch.cuda.is_available():
-        if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
-            pytest.fail("FAIL_WITHOUT_CUDA=1, and there is no CUDA device")
-        pytest.skip("there is no CUDA device")
-    return choose_device("cuda")
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("cuda")]
 
 
 def network_of(engine_id, tmp_path_factory):

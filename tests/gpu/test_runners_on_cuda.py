@@ -14,7 +14,7 @@ from worker.inference.cuda.layers import Tuning
 from worker.inference.cuda.runtime import CALLS_BEFORE_CHOOSING, CudaRuntime
 from worker.inference.cuda.trial import random_network, run_trial
 from worker.inference.frames import FrameFormat
-from worker.inference.precision import choose_device, place_network
+from worker.inference.precision import place_network
 from worker.inference.upscaler import Upscaler
 
 pytestmark = pytest.mark.gpu
@@ -22,15 +22,6 @@ test_picture.__test__ = False
 
 ENGINE_IDS = tuple(ENGINES)
 CANDIDATES = ("modules, graph", "fused, graph")
-
-
-@pytest.fixture
-def cuda():
-    if not torch.cuda.is_available():
-        if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
-            pytest.fail("FAIL_WITHOUT_CUDA=1, and there is no CUDA device")
-        pytest.skip("there is no CUDA device")
-    return choose_device("cuda")
 
 
 class Setup:
