@@ -32,6 +32,8 @@ def planes_to_rgb(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
 
     Codes beyond the nominal range (head- and footroom) and colours outside RGB are clipped to [0, 1].
     """
+    if (kernels := _kernels_for(frames, source)) is not None:
+        return _read_compiled(_checked(frames, source), source, kernels)
     planes = _read_planes(frames, source)
     if source.layout == "gray":
         return _from_codes(planes[0], source).clamp_(0, 1).expand(-1, 3, -1, -1)
@@ -84,36 +86,45 @@ def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
     return result
 
 
-def _kernels_for(rgb: torch.Tensor, target: FrameFormat) -> Kernels | None:
-    """What most videos are, on a CPU, is written by compiled code: one pass over memory instead of two dozen."""
-    is_common = target.layout == "yuv420" and target.bit_depth == 8
-    is_common = is_common and target.chroma_location in ("left", "center")
-    return find_kernels() if rgb.device.type == "cpu" and is_common else None
+def _kernels_for(values: torch.Tensor, frame_format: FrameFormat) -> Kernels | None:
+    """What most videos are, on a CPU, is converted by compiled code: one pass over memory instead of two dozen, and
+    without torch's threads, which wait awake for more work and take the processor from the network's."""
+    is_common = frame_format.layout == "yuv420" and frame_format.bit_depth == 8
+    is_common = is_common and frame_format.chroma_location in ("left", "center")
+    return find_kernels() if values.device.type == "cpu" and is_common else None
+
+
+def _read_compiled(frames: torch.Tensor, source: FrameFormat, kernels: Kernels) -> torch.Tensor:
+    rgb = torch.empty((frames.shape[0], 3, source.height, source.width))
+    for planes, image in zip(frames.contiguous(), rgb, strict=True):
+        kernels.read_yuv420(_both(image, planes, source), threads=torch.get_num_threads())
+    return rgb
 
 
 def _write_compiled(rgb: torch.Tensor, result: torch.Tensor, target: FrameFormat, kernels: Kernels) -> None:
-    kr, kb = _LUMA_WEIGHTS[target.matrix]
-    luma_scale, luma_offset = _scale_and_offset(target, chroma=False)
-    chroma_scale, chroma_offset = _scale_and_offset(target, chroma=True)
     for image, planes in zip(rgb.to(torch.float32).contiguous(), result, strict=True):
-        kernels.write_yuv420(
-            Yuv420(
-                rgb=image.data_ptr(),
-                planes=planes.data_ptr(),
-                height=target.height,
-                width=target.width,
-                red_weight=kr,
-                green_weight=1 - kr - kb,
-                blue_weight=kb,
-                luma_scale=luma_scale,
-                luma_offset=luma_offset,
-                blue_scale=chroma_scale / (2 * (1 - kb)),
-                red_scale=chroma_scale / (2 * (1 - kr)),
-                chroma_offset=chroma_offset,
-                is_centred=CHROMA_OFFSETS[target.chroma_location][0] == 0.5,
-            ),
-            threads=torch.get_num_threads(),
-        )
+        kernels.write_yuv420(_both(image, planes, target), threads=torch.get_num_threads())
+
+
+def _both(image: torch.Tensor, planes: torch.Tensor, frame_format: FrameFormat) -> Yuv420:
+    kr, kb = _LUMA_WEIGHTS[frame_format.matrix]
+    luma_scale, luma_offset = _scale_and_offset(frame_format, chroma=False)
+    chroma_scale, chroma_offset = _scale_and_offset(frame_format, chroma=True)
+    return Yuv420(
+        rgb=image.data_ptr(),
+        planes=planes.data_ptr(),
+        height=frame_format.height,
+        width=frame_format.width,
+        red_weight=kr,
+        green_weight=1 - kr - kb,
+        blue_weight=kb,
+        luma_scale=luma_scale,
+        luma_offset=luma_offset,
+        blue_scale=chroma_scale / (2 * (1 - kb)),
+        red_scale=chroma_scale / (2 * (1 - kr)),
+        chroma_offset=chroma_offset,
+        is_centred=CHROMA_OFFSETS[frame_format.chroma_location][0] == 0.5,
+    )
 
 
 def _scale_and_offset(frame_format: FrameFormat, *, chroma: bool) -> tuple[float, float]:
@@ -134,10 +145,15 @@ def _to_codes(values: torch.Tensor, target: FrameFormat, *, chroma: bool = False
     return (values * scale).add_(offset).round_().clamp_(0, target.max_code)
 
 
-def _read_planes(frames: torch.Tensor, source: FrameFormat) -> list[torch.Tensor]:
-    """N x 1 x rows x columns float32 codes, one tensor a plane."""
+def _checked(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
     if frames.dtype != torch.uint8 or frames.dim() != 2 or frames.shape[1] != source.frame_bytes:
         raise ValueError(f"Frames of {source.pix_fmt} are N x {source.frame_bytes} uint8.")
+    return frames
+
+
+def _read_planes(frames: torch.Tensor, source: FrameFormat) -> list[torch.Tensor]:
+    """N x 1 x rows x columns float32 codes, one tensor a plane."""
+    frames = _checked(frames, source)
     if source.bit_depth > 8:
         # int16 and a mask, since torch's uint16 lacks most operations.
         samples = frames.contiguous().view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)

@@ -1,6 +1,7 @@
 """How a network is run on a device: as torch's modules, or by what is faster there and as right.
 
 What takes the place of the modules takes and gives the same: N x 3 x H x W (RGB, 0 to 1) -> N x 3 x 4H x 4W.
+What it gives may be written over by its next call.
 """
 
 from collections.abc import Callable
@@ -35,6 +36,12 @@ def make_runtime(
 def reach_pixels(network: Network, engine: Engine) -> int:
     """How many input pixels away a pixel changes a result, if only its last bit, when `engine` is run by `network`."""
     return network.reach_pixels if isinstance(network, CompiledNetwork) else engine.receptive_radius
+
+
+def memory_format(network: Network, device: torch.device) -> torch.memory_format:
+    """How pictures should lie for it."""
+    is_planar = isinstance(network, CompiledNetwork) or device.type == "mps"
+    return torch.contiguous_format if is_planar else torch.channels_last
 
 
 def release_runtime(network: Network) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 # Changes are looked at in squares of so many input pixels.
@@ -85,11 +85,13 @@ class Parts:
 
         before, after: 1 x 3 x H x W.
         """
-        differs = (before != after).any(dim=1, keepdim=True).to(torch.float32)
-        cells = F.max_pool2d(differs, CELL, ceil_mode=True)
+        # Without torch, whose threads wait awake for more work and take the processor from the network's.
+        differs = np.not_equal(before.numpy(), after.numpy()).any(axis=(0, 1))
+        squares = np.pad(differs, [(0, -size % CELL) for size in differs.shape])
+        rows, columns = (size // CELL for size in squares.shape)
+        cells = np.asarray(squares.reshape(rows, CELL, columns, CELL).any(axis=(1, 3)))
         spread = -(-self._padding // CELL)
-        cells = F.max_pool2d(cells, 2 * spread + 1, stride=1, padding=spread)
-        regions = self._cover(cells[0, 0].numpy() > 0)
+        regions = self._cover(_spread(_spread(cells, spread, axis=0), spread, axis=1))
         return regions if self._cost(regions) <= MOST_OF_A_FRAME * self._height * self._width else None
 
     def read_by(self, region: Region) -> Region:
@@ -145,3 +147,9 @@ class Parts:
             left=left * CELL,
             right=min(self._width, right * CELL),
         )
+
+
+def _spread(cells: NDArray[np.bool_], by: int, *, axis: int) -> NDArray[np.bool_]:
+    """What is set, and what lies up to `by` beside it."""
+    padded = np.pad(cells, [(by, by) if index == axis else (0, 0) for index in range(cells.ndim)])
+    return np.asarray(sliding_window_view(padded, 2 * by + 1, axis=axis).any(axis=-1))

@@ -19,7 +19,7 @@ from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.memory import available_bytes, is_out_of_memory, plan_workload, release_cached
 from worker.inference.precision import Precision, choose_device, choose_precision
-from worker.inference.runtime import make_runtime, reach_pixels, release_runtime
+from worker.inference.runtime import make_runtime, memory_format, reach_pixels, release_runtime
 from worker.inference.still import Parts, Region, Remembered
 from worker.inference.tiles import Tile, plan_tiles, smallest_tile_pixels
 
@@ -68,6 +68,7 @@ class Upscaler:
         self.device = device
         self.precision = precision
         self._network = make_runtime(network, engine=engine, device=device, precision=precision)
+        self._memory_format = memory_format(self._network, device)
         workload = plan_workload(
             engine=engine,
             precision=precision,
@@ -162,7 +163,7 @@ class Upscaler:
         try:
             with torch.inference_mode(), self._arithmetic():
                 rgb = planes_to_rgb(transfers.upload(group), self.source)
-                rgb = rgb.contiguous(memory_format=torch.channels_last)
+                rgb = rgb.contiguous(memory_format=self._memory_format)
                 return transfers.begin_download(rgb_to_planes(self._run_network(rgb), self.target))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -193,9 +194,7 @@ class Upscaler:
         raw = torch.empty((len(group), self.source.frame_bytes), dtype=torch.uint8)
         for row, frame in zip(raw.numpy(), group, strict=True):
             row[:] = frame
-        rgb = planes_to_rgb(raw.to(self.device), self.source)
-        if self.device.type != "mps":
-            rgb = rgb.contiguous(memory_format=torch.channels_last)
+        rgb = planes_to_rgb(raw.to(self.device), self.source).contiguous(memory_format=self._memory_format)
         with self._arithmetic():
             results = self._upscale_changes(rgb) or self._upscale_whole(rgb)
         self._last = Remembered(
@@ -209,10 +208,7 @@ class Upscaler:
         return self.device.type == "cpu" and len(self._tiles) == 1 and self._batch_size == 1
 
     def _upscale_whole(self, rgb: torch.Tensor) -> list[Frame]:
-        planes = rgb_to_planes(self._run_network(rgb), self.target)
-        result = torch.empty(planes.shape, dtype=torch.uint8)
-        result.copy_(planes)
-        return list(result.numpy())
+        return list(rgb_to_planes(self._run_network(rgb), self.target).cpu().numpy())
 
     def _upscale_changes(self, rgb: torch.Tensor) -> list[Frame] | None:
         """The frame before with its changed parts computed anew, or None where the whole is to be."""
@@ -241,7 +237,7 @@ class Upscaler:
         """Compute one part and write it into the frame."""
         read, scale = self._parts.read_by(region), self.engine.scale
         part = rgb[:, :, read.top : read.bottom, read.left : read.right]
-        enlarged = self._network(part.contiguous(memory_format=torch.channels_last))
+        enlarged = self._network(part.contiguous(memory_format=self._memory_format))
         rows, columns = read.size
         part_format = replace(self.target, height=rows * scale, width=columns * scale)
         planes = part_format.split(rgb_to_planes(enlarged, part_format)[0].numpy())

@@ -1,8 +1,9 @@
 /* 3x3 convolutions of a network in 32-bit floats, on a CPU: a list of steps, done by several threads together. And the
-   way from their results to the planes that an encoder takes.
+   ways from a decoder's planes to what they take, and from their results to the planes that an encoder takes.
 
    Pictures lie channels last: a pixel is `stride` floats, of which a step reads or writes the first ones from where its
-   pointer points. A plain shared library, loaded with ctypes: no Python in here. */
+   pointer points. Only the network's own input and output are in planes. A plain shared library, loaded with ctypes: no
+   Python in here. */
 
 #include <math.h>
 #include <pthread.h>
@@ -37,12 +38,13 @@ struct step {
     const float *slopes;
     const float *residual;
     const float *outer;
-    const float *base; /* SHUFFLED: what is added to all 16 results of a pixel, a float a colour */
+    const float *base; /* SHUFFLED: 3 planes; what is added to all 16 results of a pixel */
     float *output;
-    int64_t input_stride, more_input_stride, residual_stride, outer_stride, base_stride, output_stride;
+    int64_t input_stride, more_input_stride, residual_stride, outer_stride, output_stride;
     float scale, outer_scale;
     int32_t inputs, inputs_of_first, outputs;
     int32_t height, width; /* of the results */
+    int32_t is_planar;     /* the input is in planes of the height and width, `input_stride` is 1; at most BLOCK of them */
     int32_t is_doubled;    /* the input has half the height and width: each of its pixels counts four times */
     int32_t layout;        /* CHANNELS_LAST; PLANES: the first `planes` channels, each apart; SHUFFLED: 3 planes of 4 times
                               the height and width, of 48 channels */
@@ -50,10 +52,10 @@ struct step {
     int32_t group; /* tiles that a thread does at a time */
 };
 
-/* RGB in three planes to 4:2:0 in 8 bits, chroma half way between two rows. Mirrored in Python (kernels.py). A code is
-   value * scale + offset; `blue_scale` and `red_scale` are those of B - Y and R - Y. */
+/* A picture as RGB in three planes, and as 4:2:0 in 8 bits, chroma half way between two rows. Mirrored in Python
+   (kernels.py). A code is value * scale + offset; `blue_scale` and `red_scale` are those of B - Y and R - Y. */
 struct yuv420 {
-    const float *rgb;
+    float *rgb;
     uint8_t *planes;
     int64_t height, width;
     float red_weight, green_weight, blue_weight;
@@ -83,6 +85,18 @@ static void find_pixels(
             else
                 pixels[y * 6 + x] = input + row * row_stride + column * stride;
         }
+    }
+}
+
+/* The planes' values of these pixels side by side, to which the pointers then point. */
+static void gather(const struct step *step, const float *pixels[36], float gathered[36][BLOCK]) {
+    const int64_t plane = (int64_t)step->height * step->width;
+    memset(gathered, 0, sizeof(float[36][BLOCK]));
+    for (int index = 0; index < 36; index++) {
+        if (pixels[index] != ZEROS)
+            for (int channel = 0; channel < step->inputs; channel++)
+                gathered[index][channel] = pixels[index][channel * plane];
+        pixels[index] = gathered[index];
     }
 }
 
@@ -217,61 +231,82 @@ void regen_prepare_weights(const char *name, const float *weights, int inputs, i
     }
 }
 
-/* Threads meet here between two steps. Each waits awake for as long as the others usually take, then asleep. */
-struct meeting {
-    pthread_mutex_t lock;
-    pthread_cond_t opened;
-    atomic_int arrived, round;
-    int threads;
-};
-
-enum { TURNS_AWAKE = 4000 };
-
-static void meet(struct meeting *meeting) {
-    const int round = atomic_load(&meeting->round);
-    if (atomic_fetch_add(&meeting->arrived, 1) + 1 == meeting->threads) {
-        atomic_store(&meeting->arrived, 0);
-        pthread_mutex_lock(&meeting->lock);
-        atomic_fetch_add(&meeting->round, 1);
-        pthread_cond_broadcast(&meeting->opened);
-        pthread_mutex_unlock(&meeting->lock);
-        return;
-    }
-    for (int turn = 0; turn < TURNS_AWAKE; turn++) {
-        if (atomic_load_explicit(&meeting->round, memory_order_acquire) != round) return;
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-    }
-    pthread_mutex_lock(&meeting->lock);
-    while (atomic_load(&meeting->round) == round) pthread_cond_wait(&meeting->opened, &meeting->lock);
-    pthread_mutex_unlock(&meeting->lock);
-}
-
+/* What the threads that do a list of steps share. No step waits for the whole of the one before: a group of tiles is
+   begun when what it reads is there, so a thread that the system holds up holds up the others late or never. */
 struct run {
     const struct kernels *kernels;
     const struct step *steps;
     int step_count;
     float *scratch;
-    size_t scratch_floats; /* of each thread */
-    atomic_int_fast64_t *next; /* for each step: the first tile that nobody has taken */
+    size_t scratch_floats;       /* of each thread */
+    atomic_int_fast64_t *next;   /* for each step: the first tile that nobody has taken */
+    atomic_uchar *is_done;       /* for each group of each step */
     atomic_int next_scratch;
-    struct meeting meeting;
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    atomic_int sleepers;
 };
+
+static int64_t groups_of(const struct step *step) {
+    return (tiles_of(step) + step->group - 1) / step->group;
+}
+
+/* How many of the first groups of the step before must be done before tiles up to `end` of this step are begun.
+
+   Between pictures of one size, in which nothing is doubled, all a tile reads and writes lies in its own rows of tiles and
+   those beside them. When the step before has done these, every earlier step has done with them too: for it had to before.
+   So what the tile reads is there, and what it writes over nobody reads any more. Otherwise all has to be done. */
+static int64_t groups_needed(const struct step *before, const struct step *step, int64_t end) {
+    const int64_t columns = (step->width + 3) / 4, groups = groups_of(before);
+    if (before->is_doubled || step->is_doubled || before->width != step->width || before->height != step->height)
+        return groups;
+    const int64_t needed = (((end - 1) / columns + 2) * columns + before->group - 1) / before->group;
+    return needed < groups ? needed : groups;
+}
+
+/* A wait awake costs others the processor, and one asleep some time to wake up: so short ones are awake. */
+enum { TURNS_AWAKE = 400 };
+
+static void await(struct run *run, const atomic_uchar *is_done) {
+    for (int turn = 0; turn < TURNS_AWAKE; turn++) {
+        if (atomic_load_explicit(is_done, memory_order_acquire)) return;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+    pthread_mutex_lock(&run->lock);
+    atomic_fetch_add(&run->sleepers, 1);
+    while (!atomic_load(is_done)) pthread_cond_wait(&run->done, &run->lock);
+    atomic_fetch_sub(&run->sleepers, 1);
+    pthread_mutex_unlock(&run->lock);
+}
+
+static void finish(struct run *run, atomic_uchar *is_done) {
+    atomic_store(is_done, 1);
+    /* In one order for all threads: either this sees the sleeper, or the sleeper what is done. */
+    if (atomic_load(&run->sleepers) == 0) return;
+    pthread_mutex_lock(&run->lock);
+    pthread_cond_broadcast(&run->done);
+    pthread_mutex_unlock(&run->lock);
+}
 
 static void *work(void *argument) {
     struct run *run = argument;
-    /* Held until it is known how many take part. */
-    pthread_mutex_lock(&run->meeting.lock);
-    pthread_mutex_unlock(&run->meeting.lock);
     float *scratch = run->scratch + (size_t)atomic_fetch_add(&run->next_scratch, 1) * run->scratch_floats;
+    atomic_uchar *done_before = NULL, *done = run->is_done;
     for (int index = 0; index < run->step_count; index++) {
         const struct step *step = run->steps + index;
         const int64_t tiles = tiles_of(step);
-        int64_t first;
-        while ((first = atomic_fetch_add(&run->next[index], step->group)) < tiles)
-            run->kernels->convolve(step, first, first + step->group < tiles ? first + step->group : tiles, scratch);
-        if (index + 1 < run->step_count) meet(&run->meeting);
+        int64_t first, seen = 0; /* groups of the step before that are known to be done */
+        while ((first = atomic_fetch_add(&run->next[index], step->group)) < tiles) {
+            const int64_t end = first + step->group < tiles ? first + step->group : tiles;
+            const int64_t needed = index == 0 ? 0 : groups_needed(step - 1, step, end);
+            for (; seen < needed; seen++) await(run, done_before + seen);
+            run->kernels->convolve(step, first, end, scratch);
+            finish(run, done + first / step->group);
+        }
+        done_before = done;
+        done += groups_of(step);
     }
     return NULL;
 }
@@ -292,6 +327,8 @@ size_t regen_scratch_floats(const struct step *steps, int step_count) {
 int regen_run(
     const char *name, const struct step *steps, int step_count, int threads, float *scratch, size_t floats_of_each
 ) {
+    int64_t groups = 0;
+    for (int index = 0; index < step_count; index++) groups += groups_of(steps + index);
     struct run run = {
         .kernels = named(name),
         .steps = steps,
@@ -299,71 +336,128 @@ int regen_run(
         .scratch = scratch,
         .scratch_floats = floats_of_each,
         .next = calloc((size_t)step_count, sizeof(*run.next)),
+        .is_done = calloc((size_t)groups, sizeof(*run.is_done)),
     };
     pthread_t *others = calloc((size_t)threads, sizeof(*others));
     int result = -1;
-    if (run.next && others) {
-        pthread_mutex_init(&run.meeting.lock, NULL);
-        pthread_cond_init(&run.meeting.opened, NULL);
+    if (run.next && run.is_done && others) {
+        pthread_mutex_init(&run.lock, NULL);
+        pthread_cond_init(&run.done, NULL);
         int started = 0;
-        pthread_mutex_lock(&run.meeting.lock);
         while (started < threads - 1 && pthread_create(others + started, NULL, work, &run) == 0) started++;
-        run.meeting.threads = started + 1;
-        pthread_mutex_unlock(&run.meeting.lock);
         work(&run);
         for (int index = 0; index < started; index++) pthread_join(others[index], NULL);
-        pthread_mutex_destroy(&run.meeting.lock);
-        pthread_cond_destroy(&run.meeting.opened);
+        pthread_cond_destroy(&run.done);
+        pthread_mutex_destroy(&run.lock);
         result = 0;
     }
+    free(run.is_done);
     free(run.next);
     free(others);
     return result;
 }
 
-struct writing {
-    const struct kernels *kernels;
+/* Pairs of rows `first` to `last` of a picture, from 4:2:0 to RGB between 0 and 1. Chroma is interpolated linearly. Here,
+   not in kernels.h: beside a network this is nothing. */
+static void read_yuv420(const struct yuv420 *picture, int64_t first, int64_t last, float *scratch) {
+    const int64_t height = picture->height, width = picture->width;
+    const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2;
+    const float red_weight = picture->red_weight, blue_weight = picture->blue_weight;
+    const float green_scale = 1 / picture->green_weight;
+    const float luma_scale = 1 / picture->luma_scale, luma_offset = picture->luma_offset;
+    const float scales[2] = {1 / picture->blue_scale, 1 / picture->red_scale};
+    /* What a result takes of the sample it lies at, on the left one and on the right one of two columns. */
+    const float left_share = picture->is_centred ? 0.75f : 1.0f, right_share = picture->is_centred ? 0.75f : 0.5f;
+    /* One sample more on each side. */
+    float *differences[2] = {scratch + 1, scratch + columns + 3};
+    for (int64_t row = 2 * first; row < 2 * last && row < height; row++) {
+        const int64_t near = row / 2, beyond = row % 2 ? near + 1 : near - 1;
+        const int64_t far = beyond < 0 ? 0 : beyond < rows ? beyond : rows - 1;
+        for (int plane = 0; plane < 2; plane++) {
+            const uint8_t *samples = picture->planes + height * width + plane * rows * columns;
+            const uint8_t *restrict ours = samples + near * columns, *restrict others = samples + far * columns;
+            float *restrict difference = differences[plane];
+            for (int64_t x = 0; x < columns; x++)
+                difference[x] = (0.75f * ours[x] + 0.25f * others[x] - picture->chroma_offset) * scales[plane];
+            difference[-1] = difference[0];
+            difference[columns] = difference[columns - 1];
+        }
+        const uint8_t *luma = picture->planes + row * width;
+        float *red = picture->rgb + row * width, *green = red + height * width, *blue = green + height * width;
+        for (int64_t x = 0; x < width; x++) {
+            const float share = x % 2 ? right_share : left_share;
+            const int64_t at = x / 2, beside = x % 2 ? at + 1 : at - 1;
+            const float y = (luma[x] - luma_offset) * luma_scale;
+            const float b = y + differences[0][at] * share + differences[0][beside] * (1 - share);
+            const float r = y + differences[1][at] * share + differences[1][beside] * (1 - share);
+            const float g = (y - r * red_weight - b * blue_weight) * green_scale;
+            red[x] = r < 0 ? 0 : r < 1 ? r : 1;
+            green[x] = g < 0 ? 0 : g < 1 ? g : 1;
+            blue[x] = b < 0 ? 0 : b < 1 ? b : 1;
+        }
+    }
+}
+
+struct conversion {
     const struct yuv420 *picture;
+    void (*convert)(const struct yuv420 *, int64_t, int64_t, float *);
     int64_t pairs;
     float *scratch;
-    size_t scratch_floats;
+    size_t scratch_floats; /* of each thread */
     int threads;
     atomic_int next;
 };
 
-static void *write_share(void *argument) {
-    struct writing *writing = argument;
-    const int64_t share = atomic_fetch_add(&writing->next, 1);
-    writing->kernels->write_yuv420(
-        writing->picture,
-        writing->pairs * share / writing->threads,
-        writing->pairs * (share + 1) / writing->threads,
-        writing->scratch + share * writing->scratch_floats
+static void *convert_share(void *argument) {
+    struct conversion *conversion = argument;
+    const int64_t share = atomic_fetch_add(&conversion->next, 1);
+    conversion->convert(
+        conversion->picture,
+        conversion->pairs * share / conversion->threads,
+        conversion->pairs * (share + 1) / conversion->threads,
+        conversion->scratch + share * conversion->scratch_floats
     );
     return NULL;
 }
 
-/* Write a picture with this many threads. 0, or -1 without memory. */
-int regen_write_yuv420(const char *name, const struct yuv420 *picture, int threads) {
-    struct writing writing = {
-        .kernels = named(name),
+/* What a thread must have to do, in pixels, to be worth its start. */
+enum { PIXELS_OF_A_THREAD = 1 << 17 };
+
+static int convert(
+    const struct yuv420 *picture, void (*kernel)(const struct yuv420 *, int64_t, int64_t, float *), int threads
+) {
+    const int64_t most = picture->height * picture->width / PIXELS_OF_A_THREAD + 1;
+    if (threads > most) threads = (int)most;
+    struct conversion conversion = {
         .picture = picture,
+        .convert = kernel,
         .pairs = (picture->height + 1) / 2,
-        .scratch_floats = 2 * (size_t)picture->width + 4,
+        .scratch_floats = 2 * (size_t)picture->width + 6,
         .threads = threads,
     };
-    writing.scratch = calloc(writing.scratch_floats * (size_t)threads, sizeof(float));
+    conversion.scratch = calloc(conversion.scratch_floats * (size_t)threads, sizeof(float));
     pthread_t *others = calloc((size_t)threads, sizeof(*others));
     int result = -1;
-    if (writing.scratch && others) {
+    if (conversion.scratch && others) {
         int started = 0;
-        while (started < threads - 1 && pthread_create(others + started, NULL, write_share, &writing) == 0) started++;
+        while (started < threads - 1 && pthread_create(others + started, NULL, convert_share, &conversion) == 0)
+            started++;
         /* Shares that no thread could be had for are done here. */
-        for (int share = started; share < threads; share++) write_share(&writing);
+        for (int share = started; share < threads; share++) convert_share(&conversion);
         for (int index = 0; index < started; index++) pthread_join(others[index], NULL);
         result = 0;
     }
-    free(writing.scratch);
+    free(conversion.scratch);
     free(others);
     return result;
+}
+
+/* 4:2:0 to RGB, with at most this many threads. 0, or -1 without memory. */
+int regen_read_yuv420(const struct yuv420 *picture, int threads) {
+    return convert(picture, read_yuv420, threads);
+}
+
+/* RGB to 4:2:0, likewise. */
+int regen_write_yuv420(const char *name, const struct yuv420 *picture, int threads) {
+    return convert(picture, named(name)->write_yuv420, threads);
 }

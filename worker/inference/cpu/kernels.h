@@ -150,7 +150,7 @@ TARGET static inline void NAMED(finish)(
         NAMED(store)(step->output + pixel * step->output_stride + channel, value);
     } else if (step->layout == SHUFFLED) {
         /* channel = (colour * 4 + row) * 4 + column, of the pixel's 4x4 results */
-        value += step->base[pixel * step->base_stride + channel / 16];
+        value += step->base[channel / 16 * ((int64_t)step->height * step->width) + pixel];
         for (int lane = 0; lane < LANES; lane += 4) {
             const int64_t plane = (channel + lane) / 16, within = (channel + lane) / 4 % 4;
             float *to = step->output + ((plane * step->height + row) * 4 + within) * step->width * 4 + column * 4;
@@ -216,6 +216,8 @@ TARGET static void NAMED(convolve)(const struct step *step, int64_t first, int64
         const int first_blocks = blocks_of(step->inputs_of_first);
         const float *pixels[36];
         find_pixels(step, step->input, step->input_stride, top, left, pixels);
+        float gathered[36][BLOCK];
+        if (step->is_planar) gather(step, pixels, gathered);
         float *to = transformed + (tile - first) * BLOCK;
         NAMED(transform_input)(pixels, first_blocks, in_blocks, tiles, to);
         if (in_blocks > first_blocks) {

@@ -1,4 +1,5 @@
-"""The compiled kernels of `kernels.c`: 3x3 convolutions in 32-bit floats, made when the package is installed.
+"""The compiled kernels of `kernels.c`: 3x3 convolutions in 32-bit floats, and 4:2:0 to RGB and back, made when the
+package is installed.
 
 Without a C compiler then, or on another processor than x86-64 with AVX2 and 64-bit Arm, there are none.
 """
@@ -41,7 +42,6 @@ class Step(ctypes.Structure):
         ("more_input_stride", c_int64),
         ("residual_stride", c_int64),
         ("outer_stride", c_int64),
-        ("base_stride", c_int64),
         ("output_stride", c_int64),
         ("scale", c_float),
         ("outer_scale", c_float),
@@ -50,6 +50,7 @@ class Step(ctypes.Structure):
         ("outputs", c_int32),
         ("height", c_int32),
         ("width", c_int32),
+        ("is_planar", c_int32),
         ("is_doubled", c_int32),
         ("layout", c_int32),
         ("planes", c_int32),
@@ -58,7 +59,7 @@ class Step(ctypes.Structure):
 
 
 class Yuv420(ctypes.Structure):
-    """A picture on its way from RGB to 4:2:0: `struct yuv420` of kernels.c."""
+    """A picture as RGB and as 4:2:0: `struct yuv420` of kernels.c."""
 
     _fields_ = (
         ("rgb", c_void_p),
@@ -110,8 +111,13 @@ class Kernels:
         if self._library.regen_run(self._name, steps, len(steps), threads, scratch.data_ptr(), each):
             raise MemoryError
 
+    def read_yuv420(self, picture: Yuv420, *, threads: int) -> None:
+        """To RGB. Whoever calls keeps alive what it points to. Raises MemoryError."""
+        if self._library.regen_read_yuv420(ctypes.byref(picture), threads):
+            raise MemoryError
+
     def write_yuv420(self, picture: Yuv420, *, threads: int) -> None:
-        """Whoever calls keeps alive what it points to. Raises MemoryError."""
+        """From RGB, otherwise likewise."""
         if self._library.regen_write_yuv420(self._name, ctypes.byref(picture), threads):
             raise MemoryError
 
@@ -150,5 +156,6 @@ def _load() -> ctypes.CDLL | None:
     library.regen_scratch_floats.restype = c_size_t
     library.regen_scratch_floats.argtypes = (POINTER(Step), c_int)
     library.regen_run.argtypes = (c_char_p, POINTER(Step), c_int, c_int, c_void_p, c_size_t)
+    library.regen_read_yuv420.argtypes = (POINTER(Yuv420), c_int)
     library.regen_write_yuv420.argtypes = (c_char_p, POINTER(Yuv420), c_int)
     return library

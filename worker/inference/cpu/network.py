@@ -24,7 +24,7 @@ from worker.inference.cpu.kernels import (
     find_kernels,
     weight_floats,
 )
-from worker.inference.cpu.pages import Shelf, floats_in_large_pages, space_for
+from worker.inference.cpu.pages import Room, Shelf, space_for
 
 # Results are made in squares of so many pixels a side.
 TILE = 4
@@ -76,16 +76,18 @@ class Steps:
         scale: float = 1.0,
         outer: Pixels | None = None,
         outer_scale: float = 1.0,
-        base: Pixels | None = None,
+        is_planar: bool = False,
+        base: int | None = None,
         layout: Layout = CHANNELS_LAST,
     ) -> None:
         """`enlarged` says how many times larger than the picture the results are; the rest as `struct step`."""
         step = Step()
         step.input, step.input_stride = source.address, source.stride
-        for name, place in (("more_input", more), ("residual", residual), ("outer", outer), ("base", base)):
+        for name, place in (("more_input", more), ("residual", residual), ("outer", outer)):
             if place is not None:
                 setattr(step, name, place.address)
                 setattr(step, f"{name}_stride", place.stride)
+        step.base = base
         step.output, step.output_stride = target.address, target.stride
         step.weights, step.bias = convolution.weights.data_ptr(), convolution.bias.data_ptr()
         if convolution.slopes is not None:
@@ -94,7 +96,8 @@ class Steps:
         step.inputs, step.outputs = convolution.inputs, convolution.outputs
         step.inputs_of_first = convolution.inputs if first_inputs is None else first_inputs
         step.height, step.width = self.height * enlarged, self.width * enlarged
-        step.is_doubled, step.layout, step.planes = is_doubled, layout, convolution.outputs
+        step.is_planar, step.is_doubled = is_planar, is_doubled
+        step.layout, step.planes = layout, convolution.outputs
         # The fewest there can be: what a thread has in hand should fit its cache.
         step.group = self._kernels.rows
         self.listed.append(step)
@@ -108,8 +111,8 @@ class Plan(Protocol):
     def floats(self, pixels: int) -> int:
         """What it needs to work in, for a picture of so many pixels."""
 
-    def write(self, steps: Steps, *, picture: Pixels, room: int, result: int) -> None:
-        """`picture`: 3 channels; `room` and `result` are addresses, `result` of 3 planes of 4 times the size."""
+    def write(self, steps: Steps, *, picture: int, room: int, result: int) -> None:
+        """All are addresses: `picture` of 3 planes, `result` of 3 planes of 4 times the size."""
 
 
 class PlainPlan:
@@ -129,15 +132,15 @@ class PlainPlan:
     def floats(self, pixels: int) -> int:
         return 2 * self._features * pixels
 
-    def write(self, steps: Steps, *, picture: Pixels, room: int, result: int) -> None:
+    def write(self, steps: Steps, *, picture: int, room: int, result: int) -> None:
         pixels = steps.height * steps.width
         rooms = [
             Pixels(room, self._features),
             Pixels(room + 4 * self._features * pixels, self._features),
         ]
-        source = picture
+        source = Pixels(picture, 1)
         for index, convolution in enumerate(self._convolutions[:-1]):
-            steps.add(convolution, source, rooms[index % 2])
+            steps.add(convolution, source, rooms[index % 2], is_planar=index == 0)
             source = rooms[index % 2]
         steps.add(self._convolutions[-1], source, Pixels(result, 1), base=picture, layout=SHUFFLED)
 
@@ -171,7 +174,7 @@ class DensePlan:
         # The last two pictures, of 16 times the pixels; all that is smaller lies where the very last will.
         return 2 * 16 * self._features * pixels
 
-    def write(self, steps: Steps, *, picture: Pixels, room: int, result: int) -> None:
+    def write(self, steps: Steps, *, picture: int, room: int, result: int) -> None:
         size = 4 * self._features * steps.height * steps.width
         largest, last = Pixels(room, self._features), Pixels(room + 16 * size, self._features)
         # Behind each other in the room of the last: at most 4 + 3 + 1 of its 16 sizes, and what is added to them.
@@ -180,7 +183,7 @@ class DensePlan:
         states = [Pixels(last.address + (5 + index) * size, self._features) for index in range(3)]
         added = Pixels(last.address + 8 * size, 4 * self._growth)
 
-        steps.add(self._first, picture, shallow)
+        steps.add(self._first, Pixels(picture, 1), shallow, is_planar=True)
         now = shallow
         for outer in self._blocks:
             before = now
@@ -234,7 +237,7 @@ class CompiledNetwork:
             self._plan = PlainPlan(network, kernels)
         else:
             self._plan = DensePlan(network, kernels)
-        self._room = self._scratch = torch.empty(0)
+        self._room, self._scratch, self._result = Room(), Room(), Room()
 
     @property
     def reach_pixels(self) -> int:
@@ -242,27 +245,23 @@ class CompiledNetwork:
         return TILE * self._plan.layers + TILE - 1
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """N x 3 x H x W -> N x 3 x 4H x 4W, float32, each channel's rows one after another."""
+        """N x 3 x H x W -> N x 3 x 4H x 4W, float32, each channel's rows one after another: until the next call."""
         number, channels, height, width = x.shape
-        result = torch.empty((number, channels, 4 * height, 4 * width))
-        padded = torch.zeros((height, width, BLOCK))
-        if self._room.numel() < (floats := self._plan.floats(height * width)):
-            self._room = torch.empty(0)  # freed before the larger one is made
-            self._room = floats_in_large_pages(floats)
+        room = self._room.floats(self._plan.floats(height * width))
+        result = self._result.floats(number * channels * 16 * height * width)
+        result = result.view(number, channels, 4 * height, 4 * width)
         threads = torch.get_num_threads()
-        for picture, made in zip(x, result, strict=True):
-            padded[..., :channels] = picture.permute(1, 2, 0)
+        for picture, made in zip(x.contiguous(), result, strict=True):
             steps = Steps(self._kernels, height=height, width=width)
             self._plan.write(
                 steps,
-                picture=Pixels(padded.data_ptr(), BLOCK),
-                room=self._room.data_ptr(),
+                picture=picture.data_ptr(),
+                room=room.data_ptr(),
                 result=made.data_ptr(),
             )
             listed = (Step * len(steps.listed))(*steps.listed)
-            if self._scratch.numel() < (floats := threads * self._kernels.scratch_floats(listed)):
-                self._scratch = floats_in_large_pages(floats)
-            self._kernels.run(listed, self._scratch, threads=threads)
+            scratch = self._scratch.floats(threads * self._kernels.scratch_floats(listed))
+            self._kernels.run(listed, scratch, threads=threads)
         return result
 
 
@@ -284,9 +283,11 @@ def compile_network(network: nn.Module) -> CompiledNetwork | None:
 def _has_whole_blocks(network: SRVGGNetCompact | RRDBNet) -> bool:
     """Whether what one convolution hands to the next fills whole blocks of channels."""
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    return all(
-        layer.out_channels % BLOCK == 0 and layer.in_channels <= MOST_INPUTS for layer in layers[:-1]
-    ) and (isinstance(network, RRDBNet) or network.scale == TILE)
+    return (
+        layers[0].in_channels <= BLOCK
+        and all(layer.out_channels % BLOCK == 0 and layer.in_channels <= MOST_INPUTS for layer in layers[:-1])
+        and (isinstance(network, RRDBNet) or network.scale == TILE)
+    )
 
 
 class _Preparation:

@@ -22,6 +22,21 @@ def floats_in_large_pages(count: int) -> torch.Tensor:
     return torch.frombuffer(room, dtype=torch.float32, count=count)
 
 
+class Room:
+    """Such memory that is kept and used again, for the system takes its time to find so much."""
+
+    def __init__(self) -> None:
+        self._kept = torch.empty(0)
+
+    def floats(self, count: int) -> torch.Tensor:
+        """So many floats, 1-D, holding whatever was left in them; at first zeros. The same memory each time, unless it
+        must grow. Raises MemoryError."""
+        if self._kept.numel() < count:
+            self._kept = torch.empty(0)  # freed before the larger one is made
+            self._kept = floats_in_large_pages(count)
+        return self._kept[:count]
+
+
 class Shelf:
     """Hands out pieces of one such memory, which lives as long as any of them."""
 
