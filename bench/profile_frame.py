@@ -43,7 +43,7 @@ from worker.inference.precision import choose_device, choose_precision
 from worker.inference.runtime import Network, make_runtime
 from worker.inference.upscaler import make_upscaler
 from worker.networks import TypedUpscaler
-from worker.pipeline import run_segment
+from worker.pipeline import encoder_threads, run_segment
 from worker.video.decoder import FrameReader, decode_points, decoding_stream
 from worker.video.encoder import encoding_stream
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -122,10 +122,12 @@ class Film:
             reader.finish()
         return frames
 
-    def encode(self, enlarged: Sequence[Frame]) -> None:
+    def encode(self, enlarged: Sequence[Frame], *, threads: int | None) -> None:
         """The segment's frames in turn, of these as many as it has."""
         out = self.path.with_suffix(".encoded.mp4")
-        stream = encoding_stream(self.gate, out, render=self.render, segment=self.segment, quality="high")
+        stream = encoding_stream(
+            self.gate, out, render=self.render, segment=self.segment, quality="high", threads=threads
+        )
         with self.gate.start(stream, purpose="encoding the video", stdin=True, stdout=False) as process:
             for frame in enlarged[: self.segment.source_frames]:
                 process.write_all(frame.data)
@@ -233,7 +235,7 @@ def measure(
         "convert in": lambda: alone(stages.convert_in),
         "network": lambda: alone(stages.compute),
         "convert out": lambda: alone(stages.convert_out),
-        "encode": lambda: further(lambda film: film.encode(enlarged)),
+        "encode": lambda: further(lambda film: film.encode(enlarged, threads=encoder_threads(upscaler))),
         "overlapped": lambda: further(lambda film: film.upscale(TypedUpscaler(upscaler))),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in measures}

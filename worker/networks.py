@@ -112,6 +112,10 @@ class TypedUpscaler:
         slowest = SLOWEST_CPU_MFLOP_PER_SECOND if on_cpu else SLOWEST_GPU_MFLOP_PER_SECOND
         return pixels * upscaler.engine.mflop_per_input_pixel / slowest
 
+    @property
+    def processor_threads(self) -> int | None:
+        return self._upscaler.processor_threads
+
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
         """As Upscaler.upscale. Raises TransientError when memory ran out for good."""
         time.sleep(self._pause_seconds * len(frames))

@@ -43,6 +43,9 @@ RepeatedFrame: TypeAlias = tuple[Frame, int]
 
 # Batches of source frames that are decoded ahead of the one being upscaled.
 BATCHES_AHEAD = 2
+# Beside the fastest network on a CPU, H.264's slowest preset takes a tenth of the processor time. More threads than it
+# needs take more of it, and interrupt the network more often (bench/RESULTS.md).
+NETWORK_THREADS_TO_ENCODER_THREADS = 4
 # For retiming: the two source frames that output frames lie between, the one after, and the one being decoded.
 FRAMES_TO_RETIME = 4
 
@@ -59,7 +62,17 @@ class FrameUpscaler(Protocol):
     def longest_batch_seconds(self) -> float:
         """More than one call can take when all is well: the watchdog is that much more patient."""
 
+    @property
+    def processor_threads(self) -> int | None:
+        """How many of the processor's threads it keeps busy; None when it computes elsewhere."""
+
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]: ...
+
+
+def encoder_threads(upscaler: FrameUpscaler) -> int | None:
+    """How many threads x264 gets beside this upscaler; None: as many as it likes."""
+    threads = upscaler.processor_threads
+    return None if threads is None else -(-threads // NETWORK_THREADS_TO_ENCODER_THREADS)
 
 
 def run_segment(
@@ -181,7 +194,14 @@ class _SegmentRun:
     def run(self, source: Path, part: Path, *, point: DecodePoint, verify: bool, quality: Quality) -> None:
         """Raises the first error of any thread."""
         gate, render, segment, watch = self._gate, self._render, self._segment, self._watch
-        encoding = encoding_stream(gate, part, render=render, segment=segment, quality=quality)
+        encoding = encoding_stream(
+            gate,
+            part,
+            render=render,
+            segment=segment,
+            quality=quality,
+            threads=encoder_threads(self._upscaler),
+        )
         decoding = decoding_stream(gate, source, render=render, segment=segment, point=point)
         with (
             gate.start(encoding, purpose="encoding the video", stdin=True, stdout=False) as encoder,

@@ -94,6 +94,11 @@ class Upscaler:
         """In how many tiles a frame goes through the network; 1 is untiled."""
         return len(self._tiles)
 
+    @property
+    def processor_threads(self) -> int | None:
+        """On a CPU: how many threads compute."""
+        return torch.get_num_threads() if self.device.type == "cpu" else None
+
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
         """Upscales any number of frames.
 

@@ -93,9 +93,18 @@ def expression_tree(leaves: Sequence[tuple[int, str]]) -> str:
 
 
 def encoding_stream(
-    gate: MediaGate, destination: Path, *, render: RenderPlan, segment: SegmentPlan, quality: Quality
+    gate: MediaGate,
+    destination: Path,
+    *,
+    render: RenderPlan,
+    segment: SegmentPlan,
+    quality: Quality,
+    threads: int | None = None,
 ) -> Stream:
-    """The command that encodes the segment's output frames from stdin to `destination`."""
+    """The command that encodes the segment's output frames from stdin to `destination`.
+
+    `threads` are x264's, None for as many as it likes; x265 always takes what it likes.
+    """
     target, tags, ratio = render.target, render.tags, render.sample_aspect_ratio
     rate = render.frame_rate.limit_denominator(MAX_RATE_DENOMINATOR)
     filters = [
@@ -120,12 +129,12 @@ def encoding_stream(
         "colorspace": tags.matrix,
         "g": max(1, round(KEYFRAME_SECONDS * render.frame_rate)),
         "f": "mp4",
-        **_encoder_options(render, quality),
+        **_encoder_options(render, quality, threads),
     }
     return gate.output(source["v:0"], destination, **options)
 
 
-def _encoder_options(render: RenderPlan, quality: Quality) -> dict[str, Any]:
+def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) -> dict[str, Any]:
     if quality not in get_args(Quality):
         raise ConfigurationError(
             f"There is no quality {quality!r}; choose one of {', '.join(get_args(Quality))}."
@@ -143,6 +152,8 @@ def _encoder_options(render: RenderPlan, quality: Quality) -> dict[str, Any]:
         parameters += ["stitchable=1", "open-gop=0"]
         options |= {"qp": 0} if step.crf is None else {"crf": step.crf, "profile:v": "high"}
         options["x264-params"] = ":".join(parameters)
+        if threads is not None:
+            options["threads"] = threads
     else:
         parameters += ["open-gop=0", "log-level=error", "repeat-headers=0", "info=0"]
         if (location := render.tags.chroma_location) is not None:

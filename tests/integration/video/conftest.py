@@ -30,6 +30,7 @@ class NearestNeighbour:
     """Enlarges by repeating samples, exactly, in the source's own samples wherever the target has them too."""
 
     longest_batch_seconds = 0.0
+    processor_threads: int | None = None
 
     def __init__(self, source: FrameFormat, target: FrameFormat, *, batch_size: int = 3) -> None:
         self.source, self.target, self.batch_size = source, target, batch_size
@@ -259,6 +260,8 @@ def rendered(
         files = [directory / f"segment-{segment.index}.mp4" for segment in segments]
         network = NearestNeighbour(render.source, render.target)
         for segment, file in zip(segments, files, strict=True):
+            # As by workers of different kinds: with one thread to encode, and with as many as the encoder likes.
+            network.processor_threads = segment.index % 2 or None
             done: list[int] = []
             run_segment(
                 gate=gate,

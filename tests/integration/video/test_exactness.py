@@ -46,6 +46,7 @@ class Recorder:
     """A real upscaler, of which every frame that it hands to the encoder is kept."""
 
     longest_batch_seconds = 600.0
+    processor_threads = None
 
     def __init__(self, upscaler: Upscaler) -> None:
         self._upscaler = upscaler

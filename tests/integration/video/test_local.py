@@ -21,6 +21,7 @@ from worker.video.plan import RenderPlan
 class GrayNetwork:
     batch_size = 1
     longest_batch_seconds = 0.0
+    processor_threads = None
 
     def __init__(self, render: RenderPlan) -> None:
         self._frame = np.full(render.target.frame_bytes, 128, np.uint8)

@@ -31,6 +31,7 @@ class Network:
 
     batch_size = 2
     longest_batch_seconds = 0.0
+    processor_threads = None
 
     def __init__(self, target_bytes: int, before: Callable[[int], None] = lambda done: None) -> None:
         self.done = 0

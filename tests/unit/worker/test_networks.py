@@ -11,6 +11,7 @@ from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
 from worker.networks import Networks
+from worker.pipeline import encoder_threads
 
 SMALL = FrameFormat(width=16, height=12)
 LARGE = FrameFormat(width=4096, height=2304)
@@ -54,6 +55,17 @@ def test_memory_that_does_not_suffice_is_worth_another_attempt(
     upscaler = networks(tmp_path).upscaler(engine_id="regen-4x", source=SMALL, target=SMALL.enlarged(4))
     with pytest.raises(TransientError):
         upscaler.upscale([np.zeros(SMALL.frame_bytes, np.uint8)])
+
+
+@pytest.mark.parametrize(("threads", "of_the_encoder"), [(1, 1), (2, 1), (4, 1), (5, 2), (64, 16)])
+def test_the_encoder_leaves_a_networks_processor_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, of_the_encoder: int
+) -> None:
+    upscaler = networks(tmp_path).upscaler(engine_id="regen-4x-lite", source=SMALL, target=SMALL.enlarged(4))
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    assert encoder_threads(upscaler) == of_the_encoder
+    monkeypatch.setattr(Upscaler, "processor_threads", None)
+    assert encoder_threads(upscaler) is None
 
 
 def test_the_watchdog_waits_longer_for_more_work(tmp_path: Path) -> None:
