@@ -26,7 +26,8 @@ from statistics import median
 
 import torch
 
-from bench.clips import PHOTOGRAPHS, cut, decode, parse_size
+from bench.ceiling import roofline
+from bench.clips import PHOTOGRAPHS, Size, cut, decode, parse_size
 from bench.machine import heading, table
 from bench.processes import Took, run
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine, get_engine
@@ -126,10 +127,18 @@ class Measured:
     decibels: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Alone:
+    """The network alone, a frame, and the machine's ceiling right after; None where that is not a CPU's."""
+
+    seconds: float
+    ceiling_gflops: float | None
+
+
 def measure(
     sides: Sequence[Side], clips: Mapping[int, Path], directory: Path, *, rounds: int, network: Sequence[str]
-) -> tuple[list[Measured], list[float]]:
-    """The sides' runs, and what the network alone took for a frame in each round."""
+) -> tuple[list[Measured], list[Alone]]:
+    """The sides' runs, and in each round the network alone."""
     short, long = sorted(clips)
     outputs = {side.name: directory / f"out-{index}.mp4" for index, side in enumerate(sides)}
     runs: dict[str, dict[int, list[Took]]] = {side.name: {short: [], long: []} for side in sides}
@@ -143,7 +152,8 @@ def measure(
                 print(f"{side.name}, {length} frames: {took.wall_seconds:.2f} s", file=sys.stderr, flush=True)
         log = directory / "log"
         run([*network, clips[long], "--frames", str(long)], environment=os.environ, log=log)
-        alone.append(median(json.loads(log.read_text().splitlines()[-1])))
+        answer = json.loads(log.read_text().splitlines()[-1])
+        alone.append(Alone(seconds=median(answer["seconds"]), ceiling_gflops=answer["ceiling_gflops"]))
     ours = outputs[sides[0].name]
     return [
         Measured(
@@ -172,7 +182,9 @@ def likeness(ours: Path, other: Path, *, matrix: str) -> float:
     return float(re.findall(r"PSNR.* average:([\d.]+|inf)", said)[-1])
 
 
-def report(found: Sequence[Measured], alone: Sequence[float], *, short: int, long: int) -> str:
+def report(
+    found: Sequence[Measured], alone: Sequence[Alone], *, engine: Engine, size: Size, short: int, long: int
+) -> str:
     ours = found[0]
 
     def counted(one: Measured, takes: Sequence[Took]) -> float:
@@ -212,15 +224,17 @@ def report(found: Sequence[Measured], alone: Sequence[float], *, short: int, lon
         "processor, a further frame",
     )
     head += ("times ours, whole", "times ours, a further frame", "frames out", "PSNR beside ours")
-    network = median(alone)
-    return "\n".join(
-        (
-            table(head, lines),
-            "",
-            f"The network alone: {1000 * network:.0f} ms a frame; of a further frame from file to file of ours it is "
-            f"{network / marginal(ours):.0%}, of the whole {network * long / counted(ours, ours.long):.0%}.",
-        )
-    )
+    network = median(one.seconds for one in alone)
+    said = [
+        table(head, lines),
+        "",
+        f"The network alone: {1000 * network:.0f} ms a frame; of a further frame from file to file of ours it is "
+        f"{network / marginal(ours):.0%}, of the whole {network * long / counted(ours, ours.long):.0%}.",
+    ]
+    if ceilings := [one.ceiling_gflops for one in alone if one.ceiling_gflops is not None]:
+        rates = {one.side.name.replace(" ", "_"): marginal(one) for one in found}
+        said += ["", roofline(engine, size, ceiling=median(ceilings), network_alone=network, **rates)]
+    return "\n".join(said)
 
 
 def main() -> None:
@@ -256,7 +270,8 @@ def main() -> None:
         f"{engine.id}, {arguments.clip.name} at {source.width}x{source.height}, {short} and {long} frames, of which "
         f"{repeated} equal the one before; x264 {HIGH.preset}, CRF {HIGH.crf}; {arguments.rounds} rounds.\n"
     )
-    print(report(found, alone, short=short, long=long))
+    size = source.width, source.height
+    print(report(found, alone, engine=engine, size=size, short=short, long=long))
 
 
 if __name__ == "__main__":

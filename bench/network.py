@@ -26,13 +26,14 @@ import torch
 from numpy.typing import NDArray
 
 from app.core.settings import Settings
+from bench.ceiling import ceiling_gflops, frame_gflop
 from bench.clips import parse_size
 from bench.machine import heading, table
 from models.catalog import ENGINES, Engine, get_engine
 from models.loader import load_network
 from worker.inference.cpu.kernels import find_kernels
 from worker.inference.precision import Precision, choose_precision, place_network
-from worker.inference.runtime import make_runtime
+from worker.inference.runtime import make_runtime, memory_format
 
 # Small enough for many rounds, large enough that calls cost nothing beside the arithmetic.
 SIZES = {"regen-4x-lite": (320, 180), "regen-4x": (160, 90)}
@@ -50,7 +51,8 @@ Run = Callable[[Picture], Picture]
 def ours(engine: Engine) -> Run:
     """As a worker of this machine runs it."""
     network = make_runtime(plain(engine), engine=engine, device=CPU, precision=precision_of(engine))
-    return lambda picture: forward(network, channels_last_of(picture))
+    layout = memory_format(network, CPU)
+    return lambda picture: forward(network, torch.from_numpy(picture).contiguous(memory_format=layout))
 
 
 def usual(engine: Engine) -> Run:
@@ -150,36 +152,12 @@ def real_picture(width: int, height: int) -> Picture:
     return np.ascontiguousarray(np.stack([red, green, blue])[None].astype(np.float32) / 255)
 
 
-def ceiling_gflops(dtype: torch.dtype) -> float:
-    """The fastest of several large convolutions and one matrix product, in GFLOP/s."""
-    best = 0.0
-    with torch.inference_mode():
-        for channels, height, width in ((64, 90, 160), (64, 180, 320), (128, 128, 128)):
-            convolution = torch.nn.Conv2d(channels, channels, 3, padding=1).to(dtype)
-            convolution = convolution.to(memory_format=torch.channels_last)
-            x = torch.rand(1, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
-            best = max(best, 18 * channels**2 * height * width / fastest(lambda c=convolution, x=x: c(x)))
-        a, b = torch.rand(1024, 1024).to(dtype), torch.rand(1024, 1024).to(dtype)
-        return max(best, 2 * 1024**3 / fastest(lambda: a @ b)) / 1e9
-
-
-def fastest(run: Callable[[], object], times: int = 6) -> float:
-    run()
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - started)
-    return min(taken)
-
-
 def serve(name: str, engine: Engine, size: tuple[int, int]) -> None:
     """Do one frame for every line of stdin, and answer how long it took. In a process of its own."""
     SIZES[engine.id] = size
     if name == CEILING:
-        dtype = torch.float32 if precision_of(engine) == "fp32" else torch.bfloat16
         for _line in sys.stdin:
-            print(MARK + json.dumps({"gflops": ceiling_gflops(dtype)}), flush=True)
+            print(MARK + json.dumps({"gflops": ceiling_gflops(precision_of(engine))}), flush=True)
         return
     picture = real_picture(*size)
     expected = forward(plain(engine), torch.from_numpy(picture))
@@ -247,7 +225,7 @@ def compete(engine: Engine, *, size: tuple[int, int], rounds: int, names: list[s
 def show(
     engine: Engine, size: tuple[int, int], contestants: list[Contestant], ceiling: float, rounds: int
 ) -> None:
-    gflop = engine.mflop_per_input_pixel * size[0] * size[1] / 1e3
+    gflop = frame_gflop(engine, size)
     own = median(contestants[0].seconds)
     lines = []
     for contestant in contestants:

@@ -2,7 +2,8 @@
 
     python -m bench.network_alone CLIP --engine ENGINE --weights DIRECTORY [--device cpu] [--precision auto]
 
-Prints the seconds of every frame as JSON. A program of its own for `end_to_end`, which starts it afresh each time.
+Prints as JSON the seconds of every frame, and on a CPU its ceiling in GFLOP/s, measured right after. A program of its
+own for `end_to_end`, which starts it afresh each time.
 """
 
 import argparse
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import torch
 
+from bench.ceiling import ceiling_gflops
 from bench.clips import Frame, decode
 from models.catalog import get_engine
 from models.loader import load_network
 from worker.inference.colour import planes_to_rgb
 from worker.inference.frames import FrameFormat
 from worker.inference.precision import choose_device, choose_precision
-from worker.inference.runtime import make_runtime
+from worker.inference.runtime import make_runtime, memory_format
 
 
 def seconds_of_frames(
@@ -43,7 +45,7 @@ def seconds_of_frames(
     with torch.inference_mode():
         pictures = [
             planes_to_rgb(torch.from_numpy(frame[None]).to(chosen), source).contiguous(
-                memory_format=torch.channels_last
+                memory_format=memory_format(network, chosen)
             )
             for frame in frames
         ]
@@ -75,7 +77,10 @@ def main() -> None:
         device=arguments.device,
         precision=arguments.precision,
     )
-    print(json.dumps(taken))
+    device = choose_device(arguments.device)
+    precision = choose_precision(arguments.precision, device=device, engine=get_engine(arguments.engine))
+    ceiling = ceiling_gflops(precision) if device.type == "cpu" else None
+    print(json.dumps({"seconds": taken, "ceiling_gflops": ceiling}))
 
 
 if __name__ == "__main__":

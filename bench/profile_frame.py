@@ -34,13 +34,14 @@ from app.core.media.gates import work_gate
 from app.core.media.limits import MediaLimits
 from app.core.media.probe import probe_video
 from app.core.settings import Settings
+from bench.ceiling import ceiling_gflops, roofline
 from bench.clips import PHOTOGRAPHS, Frame, Size, cut, parse_size
 from bench.machine import heading, table
 from models.catalog import ENGINES, Engine
 from models.loader import load_network
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.precision import choose_device, choose_precision
-from worker.inference.runtime import Network, make_runtime
+from worker.inference.runtime import Network, make_runtime, memory_format
 from worker.inference.upscaler import make_upscaler
 from worker.networks import TypedUpscaler
 from worker.pipeline import encoder_threads, run_segment
@@ -166,7 +167,7 @@ class Stages:
     def _picture(self, frame: Frame) -> torch.Tensor:
         with torch.inference_mode():
             rgb = planes_to_rgb(torch.from_numpy(frame[None]).to(self._device), self._film.render.source)
-            return rgb.contiguous(memory_format=torch.channels_last)
+            return rgb.contiguous(memory_format=memory_format(self._network, self._device))
 
     def _settle(self) -> None:
         if self._device.type == "cuda":
@@ -195,8 +196,8 @@ class Stages:
 
 def measure(
     engine: Engine, size: Size, arguments: argparse.Namespace, directory: Path
-) -> tuple[list[tuple[str, Cost]], Cost]:
-    """The stages' costs of a frame, and those of the whole, overlapped."""
+) -> tuple[list[tuple[str, Cost]], Cost, float | None]:
+    """The stages' costs of a frame, those of the whole, overlapped, and on a CPU its ceiling in GFLOP/s."""
     weights = directory / "weights"
     settings = Settings(data_dir=directory / "data", weights_dir=weights)
     lengths = (max(1, arguments.frames // 3), arguments.frames)
@@ -207,11 +208,12 @@ def measure(
         films.append(Film.of(path, settings, scale=engine.scale))
     short, long = films
     device = choose_device(arguments.device)
+    precision = choose_precision("auto", device=device, engine=engine)
     network = make_runtime(
         load_network(engine.id, weights_directory=weights),
         engine=engine,
         device=device,
-        precision=choose_precision("auto", device=device, engine=engine),
+        precision=precision,
     )
     stages = Stages(long, network, device)
     upscaler = make_upscaler(
@@ -239,12 +241,15 @@ def measure(
         "overlapped": lambda: further(lambda film: film.upscale(TypedUpscaler(upscaler))),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in measures}
+    ceilings = []
     for _ in range(arguments.rounds):
+        if device.type == "cpu":
+            ceilings.append(ceiling_gflops(precision))
         for name, take in measures.items():
             costs[name].append(take())
     found = {name: middle(values) for name, values in costs.items()}
     overlapped = found.pop("overlapped")
-    return list(found.items()), overlapped
+    return list(found.items()), overlapped, median(ceilings) if ceilings else None
 
 
 def stage_lines(engine: Engine, stages: Sequence[tuple[str, Cost]]) -> list[Sequence[str]]:
@@ -287,6 +292,7 @@ def main() -> None:
         parser.error("two lengths need at least 2 frames")
     parts: list[Sequence[str]] = []
     wholes: list[Sequence[str]] = []
+    rooflines = []
     engines = [ENGINES[arguments.engine]] if arguments.engine else [*ENGINES.values()]
     sizes = {engine.id: arguments.size or SIZES[engine.id] for engine in engines}
     # Its lines about every file are for servers.
@@ -294,7 +300,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="regen-bench-") as name:
         directory = Path(name)
         for engine in engines:
-            stages, overlapped = measure(engine, sizes[engine.id], arguments, directory)
+            size = sizes[engine.id]
+            stages, overlapped, ceiling = measure(engine, size, arguments, directory)
+            if ceiling is not None:
+                alone = dict(stages)["network"].wall
+                rates = {"network_alone": alone, "file_to_file": overlapped.wall}
+                rooflines += ["", roofline(engine, size, ceiling=ceiling, **rates)]
             parts += stage_lines(engine, stages)
             wholes.append(whole_line(engine, stages, overlapped))
     shown = ", ".join(f"{engine_id} at {columns}x{rows}" for engine_id, (columns, rows) in sizes.items())
@@ -311,7 +322,7 @@ def main() -> None:
         "all processor time over the cores",
     )
     head += ("processor, overlapped", "network of overlapped", "processor bound of overlapped")
-    print(table(head, wholes))
+    print("\n".join([table(head, wholes), *rooflines]))
 
 
 if __name__ == "__main__":
