@@ -43,9 +43,9 @@ RepeatedFrame: TypeAlias = tuple[Frame, int]
 
 # Batches of source frames that are decoded ahead of the one being upscaled.
 BATCHES_AHEAD = 2
-# Beside the fastest network on a CPU, H.264's slowest preset takes a tenth of the processor time. More threads than it
-# needs take more of it, and interrupt the network more often (bench/RESULTS.md).
-NETWORK_THREADS_TO_ENCODER_THREADS = 4
+# Of x264, beside a network on the processor. With fewer it could hold up the fastest network where pictures are hard to
+# encode; with more it takes more processor time, and interrupts the network more often (bench/RESULTS.md).
+NETWORK_THREADS_TO_ENCODER_THREADS = 2
 # For retiming: the two source frames that output frames lie between, the one after, and the one being decoded.
 FRAMES_TO_RETIME = 4
 

@@ -57,7 +57,7 @@ def test_memory_that_does_not_suffice_is_worth_another_attempt(
         upscaler.upscale([np.zeros(SMALL.frame_bytes, np.uint8)])
 
 
-@pytest.mark.parametrize(("threads", "of_the_encoder"), [(1, 1), (2, 1), (4, 1), (5, 2), (64, 16)])
+@pytest.mark.parametrize(("threads", "of_the_encoder"), [(1, 1), (2, 1), (4, 2), (5, 3), (64, 32)])
 def test_the_encoder_leaves_a_networks_processor_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, of_the_encoder: int
 ) -> None:
