@@ -5,11 +5,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 STOP_SECONDS = 20.0
+# For what comes about at once on a machine that is at rest: one under test may be slow.
+SOON_SECONDS = 30.0
 
 
 def free_port() -> int:
@@ -29,7 +32,22 @@ def accepts(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float, what: str) -> None:
+def is_alive(pid: int) -> bool:
+    """Whether that process runs. A zombie is dead, though its parent may not have looked yet."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return sys.platform != "linux"  # elsewhere there is no such file, and the signal is all that tells
+    return state != "Z"
+
+
+def wait_until(
+    condition: Callable[[], object], *, seconds: float = SOON_SECONDS, what: str = "it comes about"
+) -> None:
     """Poll until `condition` is true. Fails the test after that many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():

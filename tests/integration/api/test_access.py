@@ -186,7 +186,7 @@ class TestLastUse:
         first = clock.now()
         assert last_used() is None
         client.get("/v1/engines")
-        wait_until(lambda: last_used() is not None, seconds=10, what="it is written")
+        wait_until(lambda: last_used() is not None, what="it is written")
         noted = last_used()
         assert noted is not None and timedelta(0) <= noted - first < timedelta(seconds=10)
         for _ in range(5):
@@ -196,7 +196,7 @@ class TestLastUse:
         monkeypatch.setattr(clock, "_source", lambda: later)
         monkeypatch.setattr(key_use, "NOTED_EVERY_SECONDS", 0.0)
         client.get("/v1/engines")
-        wait_until(lambda: last_used() == later, seconds=10, what="it is written again")
+        wait_until(lambda: last_used() == later, what="it is written again")
 
     def test_a_database_that_takes_nothing_fails_no_request(self, client, database, last_used, settings):
         with database.write() as session:

@@ -215,7 +215,7 @@ class TestRefusals:
 def test_fetching_ends_when_the_client_leaves(serve, settings, key, origin, spool_files):
     client = serve(settings.model_copy(update={"max_upload_bytes": 10**12}), key=key)
     with pytest.raises(httpx.ReadTimeout):
-        client.post("/v1/upscale", json={"file_url": f"{origin.url}/endless"}, timeout=1.0)
+        client.post("/v1/upscale", json={"file_url": f"{origin.url}/endless"}, timeout=3.0)
 
     assert origin.begun.is_set()
     wait_until(origin.left.is_set, seconds=30, what="the server stops fetching")

@@ -1,28 +1,15 @@
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 
 from app.core.settings import Settings
 from app.serving.broker import answers
+from tests.servers.process import is_alive, wait_until
 
 CLIP = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
-
-
-def is_alive(pid):
-    answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(answer.stdout.strip()) and not answer.stdout.startswith("Z")
-
-
-def wait_until(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def broker_socket(server):
@@ -35,7 +22,7 @@ def test_a_server_answers_once_it_says_so_and_leaves_nothing_when_stopped(serve)
     key = {"Authorization": f"Bearer {ready['key']}"}
     assert ready["pid"] == first.process.pid
     assert httpx.get(f"{ready['url']}/v1/engines", headers=key).status_code == 200
-    wait_until(lambda: ready["url"] in first.output, 5)
+    wait_until(lambda: ready["url"] in first.output)
     assert first.output.count(ready["key"]) == 1
     stop_and_look(first, signal.SIGTERM)
 
@@ -83,9 +70,8 @@ def test_a_broker_that_dies_is_started_again(serve):
     server.wait_until_ready()
     [broker] = server.descendants()
     os.kill(broker, signal.SIGKILL)
-    wait_until(lambda: not answers(broker_socket(server)), 5)
-    wait_until(lambda: answers(broker_socket(server)), 10)
-    assert "child_ended" in server.output
+    wait_until(lambda: "child_ended" in server.output)
+    wait_until(lambda: answers(broker_socket(server)))
 
 
 def test_a_server_killed_at_work_takes_everything_along_and_can_be_started_again(serve):
@@ -102,14 +88,14 @@ def test_a_server_killed_at_work_takes_everything_along_and_can_be_started_again
     assert answer.status_code == 200, answer.text
 
     # The broker, the worker, and an ffmpeg that decodes and one that encodes.
-    wait_until(lambda: sum("ffmpeg" in command for command in server.descendants().values()) >= 2, 60)
+    wait_until(lambda: sum("ffmpeg" in command for command in server.descendants().values()) >= 2, seconds=60)
     children = server.descendants()
     assert len(children) >= 4
     if sys.platform != "linux":  # there the broker is shut down by the next start
         children = {pid for pid, command in children.items() if "valkey" not in command}
     server.process.kill()
     server.process.wait()
-    wait_until(lambda: not any(map(is_alive, children)), 5)
+    wait_until(lambda: not any(map(is_alive, children)))
 
     again = serve("--no-worker")
     again.wait_until_ready()
@@ -125,10 +111,10 @@ def test_a_broker_of_ones_own_is_used_instead_of_the_embedded_one(serve):
 def test_a_worker_that_dies_is_started_again(serve):
     server = serve(environment={"REGEN_STAND_IN_NETWORK": "1"})
     server.wait_until_ready()
-    wait_until(lambda: "worker_ready" in server.output, 60)
+    wait_until(lambda: "worker_ready" in server.output, seconds=60)
     [worker] = [pid for pid, command in server.descendants().items() if "app.cli worker" in command]
     os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: server.output.count("worker_ready") == 2, 60)
+    wait_until(lambda: server.output.count("worker_ready") == 2, seconds=60)
     server.process.terminate()
     assert server.process.wait(timeout=30) == 0
 

@@ -190,7 +190,7 @@ def test_what_an_administrator_ends_is_unavailable(
     database: Database, postgres_server: PostgresServer, how: str
 ) -> None:
     def end_it() -> None:
-        wait_until(lambda: "active" in states(postgres_server, database), seconds=10, what="the query runs")
+        wait_until(lambda: "active" in states(postgres_server, database), what="the query runs")
         with postgres_server.administration() as connection:
             connection.execute(
                 f"SELECT {how}(pid) FROM pg_stat_activity WHERE datname = %s", [database.engine.url.database]

@@ -60,7 +60,7 @@ def while_it_waits(database: Database, call: Callable[[], object], then: Callabl
     """What `call` returns in a thread, `then` having run once it waits for a lock."""
     with ThreadPoolExecutor(1) as threads:
         future: Future[object] = threads.submit(call)
-        wait_until(lambda: waits_for_a_lock(database) or future.done(), seconds=10, what="the call waits")
+        wait_until(lambda: waits_for_a_lock(database) or future.done(), what="the call waits")
         assert not future.done()
         then()
         return future.result(timeout=20)

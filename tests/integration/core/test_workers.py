@@ -38,7 +38,7 @@ def test_a_worker_is_known_from_its_start_to_its_end_with_what_it_has_in_hand(
     ledger = make_ledger(queues=list(WorkQueue))
     registration = Registration(ledger, device="cuda:1")
     registration.start()
-    wait_until(lambda: "worker-1" in known(database), seconds=10, what="the worker is registered")
+    wait_until(lambda: "worker-1" in known(database), what="the worker is registered")
     view = known(database)["worker-1"]
     assert (view.device, set(view.queues), view.kind, view.units_done) == ("cuda:1", set(WorkQueue), None, 0)
     assert view.is_alive(lease_seconds=30)
@@ -114,7 +114,7 @@ def test_a_database_that_is_away_ends_no_registration(
 
     monkeypatch.setattr(registration, "beat", fails_at_first)
     registration.start()
-    wait_until(lambda: "worker-1" in known(database), seconds=10, what="the worker is registered after all")
+    wait_until(lambda: "worker-1" in known(database), what="the worker is registered after all")
     registration.stop()
     database.close()
 

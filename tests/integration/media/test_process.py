@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,9 @@ import pytest
 from app.core.errors import FfmpegCancelled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 from app.core.media import launcher
 from app.core.media.process import STDERR_KEPT_BYTES, FfmpegProcess, RunLimits
+from tests.servers.process import SOON_SECONDS, is_alive, wait_until
 
 MIB = 1024**2
-# A hang shows as a failure long before the runner's own limit; generous, since machines under test are slow.
-SOON_SECONDS = 30
 
 on_linux = pytest.mark.xfail(sys.platform != "linux", reason="a limit that only Linux has")
 
@@ -37,23 +34,6 @@ def start(
         stdin=stdin,
         stdout=stdout,
     )
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A zombie whose parent has gone is dead, though its new parent may not have looked yet.
-    state = Path(f"/proc/{pid}/stat")
-    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 def test_a_program_that_succeeds() -> None:

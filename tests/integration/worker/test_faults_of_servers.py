@@ -221,7 +221,7 @@ def test_work_that_finds_no_room_on_the_disk_goes_on_once_there_is(small_disk: W
     render_id = small_disk.submit()
     wake(small_disk)
     worker.wait_until(lambda: lines(worker, "work_postponed"), seconds=SECONDS, what="there is no room")
-    wait_until(lambda: render_row(small_disk, render_id).outages, seconds=10, what="it is counted")
+    wait_until(lambda: render_row(small_disk, render_id).outages, what="it is counted")
     row = render_row(small_disk, render_id)
     assert (row.status, row.failures) == (RenderStatus.PENDING, 0)
     filler.unlink()

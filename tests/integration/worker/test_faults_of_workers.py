@@ -96,7 +96,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_changes_nothing(
         zombie.wait_until(
             lambda zombie=zombie: lines(zombie, "work_abandoned"), seconds=SECONDS, what="it learns of that"
         )
-    wait_until(lambda: not ffmpegs_of(cut_short.pid), seconds=10, what="its ffmpeg ends")
+    wait_until(lambda: not ffmpegs_of(cut_short.pid), what="its ffmpeg ends")
     (segment,) = segments(place, render_id)
     assert (segment.attempt, segment.expiries, segment.failures) == (3, 2, 0)
     check_whole(place, render_id)

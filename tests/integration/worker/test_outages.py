@@ -210,7 +210,7 @@ def test_a_transfer_that_hangs_can_be_called_off_and_is_undone_when_it_succeeds_
     assert not undone.is_set()
     go_on.set()
     assert undone.wait(10)
-    wait_until(lambda: not patience.is_left_waiting, seconds=10, what="it is over")
+    wait_until(lambda: not patience.is_left_waiting, what="it is over")
 
 
 def test_an_ffmpeg_that_finds_no_room_says_so(clip: Path) -> None:

@@ -138,7 +138,7 @@ def test_old_and_unknown_messages_are_drained_and_stop_no_worker(
     assert [line["task"] for line in lines(worker, "message_dropped")].count("regen.upscale_segment") == 2
     with broker_server.client() as client:
         names = [OLD_QUEUE, *map(queue_name, WorkQueue)]
-        wait_until(lambda: not any(map(client.llen, names)), seconds=10, what="every message is taken")
+        wait_until(lambda: not any(map(client.llen, names)), what="every message is taken")
     assert worker.stop() == os.EX_OK
 
 

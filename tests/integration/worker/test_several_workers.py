@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 
 from tests.integration.worker.conftest import START_SECONDS, Workplace, lines, wait_ready
 from tests.servers.broker import BrokerServer
-from tests.servers.process import ServerProcess, wait_until
+from tests.servers.process import ServerProcess, is_alive, wait_until
 
 MakeWorkplace = Callable[..., Workplace]
 
@@ -24,14 +23,6 @@ def children(parent: ServerProcess) -> list[int]:
     )
     rows = [line.split() for line in listed.stdout.splitlines()]
     return [int(pid) for pid, state in rows if not state.startswith("Z")]
-
-
-def lives(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def two_free_ports() -> int:
@@ -65,13 +56,13 @@ def test_one_process_per_device_is_kept_alive_and_ends_with_its_parent(
 
     before = children(parent)
     assert parent.stop() == os.EX_OK
-    assert not any(map(lives, before))
+    assert not any(map(is_alive, before))
 
     again = place.start_worker("--device", "cpu", "--device", "cpu")
     again.wait_until(lambda: len(children(again)) == 2, seconds=30, what="there are children")
     before = children(again)
     os.kill(again.pid, signal.SIGKILL)
-    wait_until(lambda: not any(map(lives, before)), seconds=10, what="the children end with their parent")
+    wait_until(lambda: not any(map(is_alive, before)), what="the children end with their parent")
 
 
 def test_when_no_device_can_be_used_all_of_it_ends(workplace: MakeWorkplace) -> None:

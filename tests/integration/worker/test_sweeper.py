@@ -80,7 +80,7 @@ def test_a_round_that_fails_is_counted_and_followed_by_others(
     before = counted("regen_sweep_failures_total")
     sweeper = Sweeper(ledger=make_ledger(lease_seconds=0.6), celery=celery)
     sweeper.start()
-    wait_until(lambda: depths(celery)["cpu"] == 1, seconds=10, what="the render is announced")
+    wait_until(lambda: depths(celery)["cpu"] == 1, what="the render is announced")
     sweeper.stop()
     assert counted("regen_sweep_failures_total") == before + 2
 
@@ -120,7 +120,7 @@ def test_a_silent_broker_does_not_hold_up_who_announces(
     sweeper = Sweeper(ledger=make_ledger(lease_seconds=600), celery=celery)
     sweeper.start()
     sweeper.announce(Counter({WorkQueue.CPU: 1}))
-    wait_until(lambda: depths(celery)["cpu"] == 1, seconds=5, what="the wake-up is sent at once")
+    wait_until(lambda: depths(celery)["cpu"] == 1, what="the wake-up is sent at once")
     broker.pause()
     started = time.monotonic()
     for _ in range(100):

@@ -270,7 +270,7 @@ def test_the_heartbeat_keeps_a_long_step_alive_and_reports_its_frames(
         heartbeat.frames_done = 4
         for beat in range(3):
             before = expiry()
-            wait_until(lambda before=before: expiry() > before, seconds=10, what=f"heartbeat {beat} arrives")
+            wait_until(lambda before=before: expiry() > before, what=f"heartbeat {beat} arrives")
         if not make_ledger("other").give_back_expired():
             kept.append(segment().frames_done)
         return Counter()
@@ -315,7 +315,7 @@ def test_a_heartbeat_that_fails_is_counted_and_followed_by_others(
 
     def step(claim: Claim, heartbeat: Heartbeat, cancelled: Callable[[], bool]) -> ReadyUnits:
         heartbeat.frames_done = 3
-        wait_until(lambda: segment().frames_done == 3, seconds=10, what="a heartbeat arrives")
+        wait_until(lambda: segment().frames_done == 3, what="a heartbeat arrives")
         return Counter()
 
     monkeypatch.setattr(WorkLedger, "renew", fails_twice)

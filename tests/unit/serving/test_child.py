@@ -1,5 +1,4 @@
 import os
-import pathlib
 import subprocess
 import sys
 import textwrap
@@ -10,33 +9,20 @@ import pytest
 from app.core.errors import ConfigurationError
 from app.serving.child import ChildProcess
 from app.serving.supervisor import KeptAlive, stop_all
+from tests.servers.process import is_alive, wait_until
 
 
 def child(script, **options):
     return ChildProcess([sys.executable, "-c", script], environment=os.environ, **options)
 
 
-def wait_until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A zombie that nobody has waited for is dead all the same.
-    stat = pathlib.Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def test_a_child_that_heeds_sigterm_ends_in_its_own_way():
-    script = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print(flush=True); time.sleep(60)"
-    process = child(script)
-    time.sleep(0.5)
+def test_a_child_that_heeds_sigterm_ends_in_its_own_way(tmp_path):
+    ready = tmp_path / "ready"
+    process = child(
+        "import pathlib, signal, sys, time; signal.signal(15, lambda *_: sys.exit(7));"
+        f"pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    )
+    wait_until(ready.exists)
     process.stop(grace_seconds=10)
     assert process.status == 7
 
@@ -88,7 +74,7 @@ if sys.platform == "linux":  # elsewhere a child watches its parent itself: see 
         assert is_alive(pid)
         parent.kill()
         parent.wait()
-        wait_until(lambda: not is_alive(pid), seconds=5)
+        wait_until(lambda: not is_alive(pid))
 
 
 def test_where_the_kernel_does_not_help_a_process_watches_its_parent(tmp_path):
@@ -109,7 +95,7 @@ def test_where_the_kernel_does_not_help_a_process_watches_its_parent(tmp_path):
     pid = int(pid_file.read_text())
     parent.kill()
     parent.wait()
-    wait_until(lambda: not is_alive(pid), seconds=5)
+    wait_until(lambda: not is_alive(pid))
 
 
 def test_a_child_that_dies_is_started_again_after_a_pause(tmp_path):
