@@ -64,7 +64,9 @@ FACTS = {
 def fill(database: Database) -> None:
     """Users, their files, and renders in every state."""
     start = datetime.now(UTC) - timedelta(days=1)
-    users = [{"id": new_id(), "name": f"user {number}", "created_at": start} for number in range(USERS)]
+    users: list[dict[str, Any]] = [
+        {"id": new_id(), "name": f"user {number}", "created_at": start} for number in range(USERS)
+    ]
     files = [_file(user["id"], start) for user in users]
     renders: list[dict[str, Any]] = []
     segments: list[dict[str, Any]] = []

@@ -74,6 +74,9 @@ class WorkerProcess:
             self._name = ready[0]["worker"] if ready else None
         return self._name
 
+    def is_ready(self) -> bool:
+        return self.name is not None
+
     def lines(self, *events: str) -> list[dict[str, Any]]:
         """The lines of its log that are of these events."""
         found = []
@@ -120,9 +123,7 @@ class Cluster:
     def wait_ready(self) -> None:
         """Until all workers are."""
         for worker in self.workers:
-            worker.process.wait_until(
-                lambda worker=worker: worker.name is not None, seconds=START_SECONDS, what="a worker is ready"
-            )
+            worker.process.wait_until(worker.is_ready, seconds=START_SECONDS, what="a worker is ready")
 
     def kill_worker(self, worker: WorkerProcess) -> None:
         """SIGKILL for the process alone: its ffmpeg processes have to end by themselves."""

@@ -166,9 +166,9 @@ def match_server(encodings: Encodings, encoder: str, presets: Sequence[str], ser
                 break
         else:
             lines.append((encoder, preset, f"below {_crf(server) - STEPS_BELOW}", *[""] * 9))
-    head = ("encoder", "preset", "CRF", "clip", "processor, of the server's", "bits, of the server's")
-    head += ("processor, a frame", "Mbit/s", "PSNR mean", "PSNR worst", "SSIM mean", "SSIM worst")
-    return table(head, lines)
+    ratio_head = ("encoder", "preset", "CRF", "clip", "processor, of the server's", "bits, of the server's")
+    found_head = ("processor, a frame", "Mbit/s", "PSNR mean", "PSNR worst", "SSIM mean", "SSIM worst")
+    return table(ratio_head + found_head, lines)
 
 
 def parse_step(text: str) -> QualityStep:

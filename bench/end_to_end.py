@@ -222,8 +222,11 @@ def report(
         "a further frame",
         "start and end",
         "processor, a further frame",
+        "times ours, whole",
+        "times ours, a further frame",
+        "frames out",
+        "PSNR beside ours",
     )
-    head += ("times ours, whole", "times ours, a further frame", "frames out", "PSNR beside ours")
     network = median(one.seconds for one in alone)
     said = [
         table(head, lines),

@@ -67,7 +67,8 @@ class Bench:
             batch_size=1,
         )
         (frame,) = upscaler.upscale([source.join([picture[:, :, index] for index in (1, 2, 0)])])
-        return np.stack(target.split(frame), axis=-1) / CODE, upscaler.tile_count
+        codes: Picture = np.stack(target.split(frame), axis=-1).astype(np.float64) / CODE
+        return codes, upscaler.tile_count
 
 
 def pictures(size: Size) -> Iterator[tuple[str, NDArray[np.uint8]]]:

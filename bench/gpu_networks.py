@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -156,7 +157,7 @@ def ways(
             ModulesRun(placed, shape=shape, device=setting.device)
         )
     if setting.compiles:
-        compiled = torch.compile(placed, mode="max-autotune-no-cudagraphs", dynamic=False)
+        compiled = cast(nn.Module, torch.compile(placed, mode="max-autotune-no-cudagraphs", dynamic=False))
         made["torch.compile"] = lambda shape: ModulesRun(compiled, shape=shape, device=setting.device)
     if kernels.AVAILABLE:
         made["fused"] = lambda shape: planned(setting, network, shape, tuning)

@@ -55,7 +55,8 @@ def reference(network: nn.Module, shown: NDArray[np.uint8]) -> Picture:
     values = torch.from_numpy(shown.astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.inference_mode():
         enlarged = network(values)[0].clamp(0, 1).permute(1, 2, 0)
-    return enlarged.numpy().astype(np.float64) * 255
+    codes: Picture = enlarged.numpy().astype(np.float64) * 255
+    return codes
 
 
 def upscaler_for(

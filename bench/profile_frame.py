@@ -200,7 +200,7 @@ def measure(
     """The stages' costs of a frame, those of the whole, overlapped, and on a CPU its ceiling in GFLOP/s."""
     weights = directory / "weights"
     settings = Settings(data_dir=directory / "data", weights_dir=weights)
-    lengths = (max(1, arguments.frames // 3), arguments.frames)
+    lengths: tuple[int, int] = (max(1, arguments.frames // 3), arguments.frames)
     films = []
     for length in lengths:
         path = directory / f"{engine.id}-{length}.mp4"
@@ -223,6 +223,7 @@ def measure(
         weights_directory=weights,
         device=arguments.device,
     )
+    typed = TypedUpscaler(upscaler)
     enlarged = [upscaler.upscale([frame])[0] for frame in stages.frames]
 
     def further(work: Callable[[Film], object]) -> Cost:
@@ -237,8 +238,8 @@ def measure(
         "convert in": lambda: alone(stages.convert_in),
         "network": lambda: alone(stages.compute),
         "convert out": lambda: alone(stages.convert_out),
-        "encode": lambda: further(lambda film: film.encode(enlarged, threads=encoder_threads(upscaler))),
-        "overlapped": lambda: further(lambda film: film.upscale(TypedUpscaler(upscaler))),
+        "encode": lambda: further(lambda film: film.encode(enlarged, threads=encoder_threads(typed))),
+        "overlapped": lambda: further(lambda film: film.upscale(typed)),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in measures}
     ceilings = []
@@ -320,8 +321,10 @@ def main() -> None:
         "overlapped",
         "network alone",
         "all processor time over the cores",
+        "processor, overlapped",
+        "network of overlapped",
+        "processor bound of overlapped",
     )
-    head += ("processor, overlapped", "network of overlapped", "processor bound of overlapped")
     print("\n".join([table(head, wholes), *rooflines]))
 
 

@@ -140,7 +140,8 @@ def measure(
     `plain` is one that has proved no parts yet.
     """
     first, reference = run(plain, frames, forgets=False)
-    everything, later = [], []
+    everything: list[float] = []
+    later: list[float] = []
     is_equal = True
     for _ in range(rounds):
         for upscaler, seconds_of in ((whole, everything), (plain, later)):

@@ -69,14 +69,13 @@ class Film:
     @cached_property
     def times(self) -> list[Fraction]:
         """When each frame is shown, in seconds, exactly, from the first one's time on."""
-        ticks = [int(frame.get("pts", frame.get("best_effort_timestamp"))) for frame in self.frames]
+        ticks = [_tick(frame) for frame in self.frames]
         return [(tick - ticks[0]) * Fraction(self.video["time_base"]) for tick in ticks]
 
     @property
     def start(self) -> Fraction:
         """The first frame's timestamp in seconds, exactly."""
-        first = self.frames[0]
-        return int(first.get("pts", first.get("best_effort_timestamp"))) * Fraction(self.video["time_base"])
+        return _tick(self.frames[0]) * Fraction(self.video["time_base"])
 
     @cached_property
     def planes(self) -> list[list[NDArray[np.float32]]]:
@@ -188,6 +187,10 @@ def _widen(plane: NDArray[np.float32], shape: tuple[int, ...], steps: tuple[int,
     return plane
 
 
+def _tick(frame: dict[str, Any]) -> int:
+    return int(frame["pts"] if "pts" in frame else frame["best_effort_timestamp"])
+
+
 def _interpolate(
     plane: NDArray[np.float32], places: NDArray[np.float64], *, axis: int
 ) -> NDArray[np.float32]:
@@ -196,4 +199,7 @@ def _interpolate(
     low = np.floor(places).astype(int)
     share = (places - low).astype(np.float32)
     share = share[:, None] if axis == 0 else share
-    return plane.take(low, axis) * (1 - share) + plane.take(np.minimum(low + 1, last), axis) * share
+    between: NDArray[np.float32] = (
+        plane.take(low, axis) * (1 - share) + plane.take(np.minimum(low + 1, last), axis) * share
+    )
+    return between

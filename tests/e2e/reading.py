@@ -39,7 +39,7 @@ def timestamps(facts: dict[str, Any], kind: str) -> list[Fraction]:
 
 def duration(facts: dict[str, Any], kind: str) -> Fraction:
     wanted = stream(facts, kind)
-    return wanted["duration_ts"] * Fraction(wanted["time_base"])
+    return int(wanted["duration_ts"]) * Fraction(wanted["time_base"])
 
 
 def decode(path: Path, *, width: int, height: int) -> NDArray[np.uint8]:

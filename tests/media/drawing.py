@@ -61,7 +61,7 @@ def draw_fields(count: int, width: int, height: int) -> NDArray[np.uint16]:
     seen = np.stack([frame[:, PAN_PIXELS * moment :][:, :width] for moment, frame in enumerate(wide)])
     above, below = np.roll(seen, 1, axis=1), np.roll(seen, -1, axis=1)
     above[:, 0], below[:, -1] = seen[:, 0], seen[:, -1]
-    frames = ((above + 2 * seen + below) / 4).round().astype(np.uint16)
+    frames: NDArray[np.uint16] = ((above + 2 * seen + below) / 4).round().astype(np.uint16)
     for moment, frame in enumerate(frames):
         _stamp(frame, moment // 2)
     return frames

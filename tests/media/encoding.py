@@ -135,7 +135,8 @@ def encode(
             *("-map", "0:v", *(word for index in range(len(sounds)) for word in ("-map", f"{index + 1}:a"))),
             *("-vf", ",".join(filters), "-fps_mode", "passthrough", *encoder, *codecs),
             *(tag_options(colours) if tagged else ()),
-            *(*options, path),
+            *options,
+            path,
             pipe=frames.tobytes(),
         )
     finally:

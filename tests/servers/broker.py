@@ -53,13 +53,13 @@ class BrokerServer:
 
     def client(self) -> redis.Redis:
         """A connection that knows the password and the authority."""
-        tls = {"ssl": True, "ssl_ca_certs": str(self.ca_file)} if self._tls else {}
         return redis.Redis(
             port=self.port,
             password=self.password,
             socket_timeout=ASK_SECONDS,
             socket_connect_timeout=ASK_SECONDS,
-            **tls,
+            ssl=self._tls,
+            ssl_ca_certs=str(self.ca_file) if self._tls else None,
         )
 
     def start(self) -> None:
