@@ -100,7 +100,8 @@ def _kill_process(purpose: str) -> Callable[[int], None]:
         if done < 4:
             return
         for item in gc.get_objects():
-            if isinstance(item, FfmpegProcess) and item.purpose == purpose:
+            # Its class is asked of the interpreter: some of these objects are stand-ins that warn when they are asked.
+            if type(item) is FfmpegProcess and item.purpose == purpose:
                 item.kill()
 
     return kill
