@@ -16,24 +16,25 @@ def child(script, **options):
     return ChildProcess([sys.executable, "-c", script], environment=os.environ, **options)
 
 
-def test_a_child_that_heeds_sigterm_ends_in_its_own_way(tmp_path):
+def child_that_takes_sigterm(tmp_path, handler):
+    """It has this Python expression as its handler when this returns."""
     ready = tmp_path / "ready"
     process = child(
-        "import pathlib, signal, sys, time; signal.signal(15, lambda *_: sys.exit(7));"
+        f"import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, {handler});"
         f"pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
     )
     wait_until(ready.exists)
+    return process
+
+
+def test_a_child_that_heeds_sigterm_ends_in_its_own_way(tmp_path):
+    process = child_that_takes_sigterm(tmp_path, "lambda *_: sys.exit(7)")
     process.stop(grace_seconds=10)
     assert process.status == 7
 
 
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path):
-    ready = tmp_path / "ready"
-    process = child(
-        "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN);"
-        f"pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
-    )
-    wait_until(ready.exists)
+    process = child_that_takes_sigterm(tmp_path, "signal.SIG_IGN")
     process.stop(grace_seconds=0.2)
     assert process.status == -9
 
