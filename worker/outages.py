@@ -19,6 +19,7 @@ from app.core.errors import (
     LeaseLost,
     StorageError,
     Unavailable,
+    causes,
 )
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -45,14 +46,11 @@ def is_outage(error: BaseException) -> bool:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether that is what the error came from."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, FfmpegDiskFull):
-            return True
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(
+        isinstance(cause, FfmpegDiskFull)
+        or (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+        for cause in causes(error)
+    )
 
 
 class Patience:

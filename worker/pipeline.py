@@ -29,7 +29,7 @@ from worker.video.decoder import (
     decoding_stream,
     find_decode_point,
 )
-from worker.video.encoder import Quality, encoding_stream, explain_encoder_failure
+from worker.video.encoder import Quality, encoding_stream, missing_encoder
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import compare, gate_for_output, read_back
 from worker.video.retime import FramePair, Retimer
@@ -310,4 +310,7 @@ class _SegmentRun:
             encoder.close_stdin()
             encoder.wait()
         except FfmpegError as error:
-            raise explain_encoder_failure(error, self._render) from error
+            # An exception raised from itself is its own cause: those who follow the causes never come to an end.
+            if (missing := missing_encoder(error, self._render)) is not None:
+                raise missing from error
+            raise

@@ -34,6 +34,26 @@
 `str(error)` is a sentence that may be shown to a user; what only the log may see is in `detail`.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+
+
+def causes(
+    error: BaseException, *, also: Callable[[BaseException], Iterable[object]] = lambda _error: ()
+) -> Iterator[BaseException]:
+    """The error, then all that it came from, each once: chains of exceptions may contain circles.
+
+    `also` names further exceptions that an error carries; what it gives that is none is left out.
+    """
+    waiting: list[object] = [error]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [*also(one), one.__context__, one.__cause__]
+
 
 class RegenError(Exception):
     """Base of all. `detail` (for the log only) tells what the message leaves out."""

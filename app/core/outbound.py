@@ -20,7 +20,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from app.core.errors import AddressRefused, OutboundError, OutboundTimeout
+from app.core.errors import AddressRefused, OutboundError, OutboundTimeout, causes
 from app.core.public_addresses import Address, Network, is_permitted
 
 CONNECT_SECONDS = 10.0
@@ -310,12 +310,8 @@ def _joined(url: httpx.URL, location: str) -> str:
         raise AddressRefused("The other server redirects to what is not a URL.", detail=str(error)) from error
 
 
-def _is_about_tls(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _is_about_tls(error: BaseException) -> bool:
+    return any(isinstance(cause, ssl.SSLError) for cause in causes(error))
 
 
 def _told(error: Exception) -> str:

@@ -19,7 +19,7 @@ from kombu.connection import Connection
 from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from app.core.errors import ConfigurationError, RegenError, Unavailable
+from app.core.errors import ConfigurationError, RegenError, Unavailable, causes
 from app.core.settings import Settings
 from app.core.statuses import WorkQueue
 
@@ -187,8 +187,7 @@ def _errors(celery: Celery) -> tuple[type[Exception], ...]:
 
 def _refusal(error: BaseException) -> str | None:
     """A sentence, when the broker can be reached and trying again will not help."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, AuthenticationError | NoPermissionError):
             return (
                 "The broker refuses our password or user: check REGEN_BROKER_PASSWORD and REGEN_BROKER_URL."
@@ -198,7 +197,6 @@ def _refusal(error: BaseException) -> str | None:
                 "The broker's certificate is not trusted: name the file of its authority in REGEN_BROKER_URL as "
                 "?ssl_ca_certs=/path, or correct the host name."
             )
-        cause = cause.__cause__ or cause.__context__
     return None
 
 

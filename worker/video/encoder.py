@@ -186,8 +186,8 @@ def _hdr_parameters(render: RenderPlan) -> list[str]:
     return parameters
 
 
-def explain_encoder_failure(error: FfmpegError, render: RenderPlan) -> Exception:
-    """A sentence for the operator when the encoder is missing; the error itself otherwise."""
+def missing_encoder(error: FfmpegError, render: RenderPlan) -> ConfigurationError | None:
+    """A sentence for the operator when that is why ffmpeg failed; None otherwise."""
     encoder = ENCODERS[render.codec]
     detail = error.detail or ""
     if "Unknown encoder" in detail or f"Encoder '{encoder}' not found" in detail:
@@ -196,4 +196,4 @@ def explain_encoder_failure(error: FfmpegError, render: RenderPlan) -> Exception
             "Install an ffmpeg that has it (Debian's and Ubuntu's do), or set REGEN_FFMPEG to one.",
             detail=detail,
         )
-    return error
+    return None

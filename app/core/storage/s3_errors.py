@@ -17,7 +17,7 @@ from botocore.exceptions import (
 from s3transfer.exceptions import CancelledError, RetriesExceededError
 from urllib3.exceptions import HTTPError
 
-from app.core.errors import AccessRefused, KeyNotFound, StorageError
+from app.core.errors import AccessRefused, KeyNotFound, StorageError, causes
 from app.core.storage.s3_connection import S3Connection
 
 # Botocore's own, what a transfer ends with, what urllib3 says in the middle of a body, and our own disk.
@@ -121,15 +121,15 @@ def _told_region(error: ClientError) -> str:
 
 
 def _explain_silence(error: BaseException, connection: S3Connection) -> str:
-    causes = list(_causes(error))
+    origins = list(causes(error, also=_kept_by_boto3))
     host = f"the S3 server at {connection.place}"
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in origins):
         return f"The certificate of {host} is not trusted. Name the authority's in REGEN_S3_CA_FILE."
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLError) for cause in origins):
         return f"There is no speaking TLS with {host}. Check REGEN_S3_ENDPOINT_URL: is it http?"
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
+    if any(isinstance(cause, socket.gaierror) for cause in origins):
         return f"The host name of {host} is not known. Check REGEN_S3_ENDPOINT_URL."
-    if any(isinstance(cause, ConnectTimeoutError | ReadTimeoutError | TimeoutError) for cause in causes):
+    if any(isinstance(cause, ConnectTimeoutError | ReadTimeoutError | TimeoutError) for cause in origins):
         return f"There was no answer in time from {host}."
     if isinstance(error, EndpointConnectionError):
         return f"Nothing answers where {host} should be. Start it, or mend REGEN_S3_ENDPOINT_URL."
@@ -138,20 +138,11 @@ def _explain_silence(error: BaseException, connection: S3Connection) -> str:
     return f"There was no whole answer from {host}."
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it came from. boto3 keeps the original beside its text."""
-    waiting: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        facts = getattr(one, "kwargs", None)
-        inner = facts.get("error") if isinstance(facts, dict) else None
-        waiting += [one.__cause__, one.__context__, inner]
-        waiting += [getattr(one, name, None) for name in ("reason", "last_exception")]
+def _kept_by_boto3(error: BaseException) -> list[object]:
+    """boto3 and urllib3 keep the original error beside their text."""
+    facts = getattr(error, "kwargs", None)
+    inner = facts.get("error") if isinstance(facts, dict) else None
+    return [inner, *(getattr(error, name, None) for name in ("reason", "last_exception"))]
 
 
 def _told(error: BaseException) -> str:

@@ -112,8 +112,9 @@ def test_nothing_goes_wrong(segment: Callable[..., Path]) -> None:
 
 
 def test_encoder_dies(segment: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(FfmpegError, match="encoding the video"):
+    with pytest.raises(FfmpegError, match="encoding the video") as raised:
         segment(before=_kill_process("encoding the video"))
+    assert raised.value.__cause__ is not raised.value, "who follows the causes would never come to an end"
     assert not (tmp_path / "segment.mp4").exists()
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from app.core.media.programs import find_programs
 from app.core.statuses import RenderStatus, SegmentStatus, WorkKind
 from app.core.tables import Render
 from tests.e2e.reading import decode
@@ -206,3 +208,36 @@ def test_segments_of_three_workers_make_the_same_video_as_one_and_a_hundred_wake
 def _input_of(place: Workplace, render_id: str) -> str:
     with place.database.read() as session:
         return session.get_one(Render, render_id).file.storage_key
+
+
+@pytest.mark.parametrize(
+    "ending", ["kill -9 $$", "exit 1", "exit 0", "cat >/dev/null; echo garbage >&2; exit 69"]
+)
+def test_an_encoder_that_fails_ends_its_render_and_the_next_one_completes(
+    workplace: MakePlace, broker_server: BrokerServer, tmp_path: Path, ending: str
+) -> None:
+    """However it fails: killed, as by the system when memory runs out, or with an exit status."""
+    is_broken = tmp_path / "broken"
+    encoder = tmp_path / "ffmpeg"
+    encoder.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *libx264*) if [ -e {is_broken} ]; then {ending}; fi ;; esac\n'
+        f'exec {find_programs().ffmpeg} "$@"\n'
+    )
+    encoder.chmod(0o755)
+    place = workplace(**broker_of(broker_server), max_attempts="2", segment_seconds="10")
+    (worker,) = start(place, 1, ffmpeg=str(encoder), ffprobe=str(find_programs().ffprobe))
+    is_broken.touch()
+    first = place.submit()
+    wake(place)
+    wait_until(lambda: place.status(first).is_final, seconds=SECONDS, what="the render ends")
+    row = render_row(place, first)
+    assert (row.status, row.error) == (
+        RenderStatus.FAILED,
+        "The video could not be processed: upscaling a part of it failed 2 times.",
+    )
+    is_broken.unlink()
+    second = place.submit()
+    wake(place)
+    place.wait_completed(second)
+    assert worker.status is None, "it is the same worker"
