@@ -6,12 +6,12 @@ Labels have few values: kinds, outcomes, engines and devices, never the id of an
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from app.core.errors import ConfigurationError
+from app.core.metrics import server_version
 from app.core.settings import Settings
 from app.core.statuses import WorkKind, WorkQueue
 from models.catalog import ENGINES
@@ -112,7 +112,7 @@ class SegmentMeter:
 def metrics_endpoint(settings: Settings, *, worker: str, device: str) -> Iterator[None]:
     """Serve `/metrics` meanwhile, when the settings name a port. Raises ConfigurationError when it is taken."""
     queues = ",".join(queue.value for queue in settings.queues)
-    WORKER.labels(worker, device, queues, version("regen-server")).set(1)
+    WORKER.labels(worker, device, queues, server_version()).set(1)
     start_at_zero(settings, device=device)
     if settings.worker_metrics_port is None:
         yield

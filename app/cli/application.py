@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app.cli import accounts, cleanup, database, doctor, engines, mock, serving, storage, upscale, workers
-from app.cli.reporting import ReportingGroup
+from app.cli.reporting import ReportingGroup, stdout
 
 application = typer.Typer(
     cls=ReportingGroup,
@@ -17,12 +17,24 @@ application = typer.Typer(
 )
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from app.core.metrics import server_version
+
+        stdout().print(f"regen {server_version()}", highlight=False)
+        raise typer.Exit
+
+
 @application.callback()
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
-    # Read by ReportingGroup.
-    del debug
+    # `debug` is read by ReportingGroup, `version` by its callback.
+    del debug, version
 
 
 application.command("serve")(serving.serve)

@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -13,6 +14,12 @@ def test_every_engine_is_listed(regen):
     for engine in ENGINES.values():
         assert engine.id in answer.stdout
         assert engine.description in answer.stdout
+
+
+def test_the_version_is_that_of_the_package(regen):
+    answer = regen("--version")
+    assert answer.exit_code == 0
+    assert answer.stdout == f"regen {importlib.metadata.version('regen-server')}\n"
 
 
 def test_what_is_heavy_is_left_alone_until_a_command_needs_it():
