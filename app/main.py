@@ -8,43 +8,59 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from fastapi import FastAPI
 
-from app.api.cors import Cors
-from app.api.errors import add_error_handlers
-from app.api.key_use import KeyUse
-from app.api.metrics import HttpMetrics
-from app.api.middleware import BodyLimit, ErrorBoundary, LingeringClose
-from app.api.observation import Observation
-from app.api.openapi import operation_id
-from app.api.patience import Patience
-from app.api.rate_limit import RateLimitHeaders
-from app.api.render_streams import open_streams
-from app.api.resources import OpenResources, open_resources, tidy_spool_directory
-from app.api.routes import (
-    administration,
-    documentation,
-    engines,
-    estimates,
-    events,
-    files,
-    health,
-    metrics,
-    previews,
-    renders,
-    requeueing,
-    stored,
-    upload_parts,
-    uploads,
-    upscale,
-    usage,
-    webhooks,
-    workers,
-)
-from app.api.watch import Watch
-from app.api.webhook_dispatcher import WebhookDispatcher
-from app.core.logs import drop_query
-from app.core.settings import Settings, get_settings
+from app.accounts.key_use import KeyUse
+from app.administration import render_routes as administration_render_routes
+from app.administration import routes as administration_routes
+from app.engines import routes as engine_routes
+from app.estimates import routes as estimate_routes
+from app.files import routes as file_routes
+from app.http import documentation, health, metrics_routes, stored
+from app.http.cors import Cors
+from app.http.errors import add_error_handlers
+from app.http.health_checks import Watch
+from app.http.metrics import HttpMetrics
+from app.http.middleware import BodyLimit, ErrorBoundary, LingeringClose
+from app.http.openapi import operation_id
+from app.http.rate_limit import RateLimitHeaders
+from app.http.read_retry import Patience
+from app.http.request_log import Observation
+from app.http.resources import OpenResources, open_resources, tidy_spool_directory
+from app.platform.logs import drop_query
+from app.platform.settings import Settings, get_settings
+from app.previews import routes as preview_routes
+from app.renders import event_routes, upscale_routes
+from app.renders import routes as render_routes
+from app.renders.streams import open_streams
+from app.uploads import part_routes
+from app.uploads import routes as upload_routes
+from app.usage import routes as usage_routes
+from app.webhooks import routes as webhook_routes
+from app.webhooks.dispatcher import WebhookDispatcher
+from app.work import routes as work_routes
 
 MakeWebhooks = Callable[..., WebhookDispatcher]
+
+# In the order of the API's description.
+ROUTERS = (
+    upscale_routes.router,
+    render_routes.router,
+    preview_routes.router,
+    event_routes.router,
+    estimate_routes.router,
+    file_routes.router,
+    upload_routes.router,
+    engine_routes.router,
+    work_routes.router,
+    health.router,
+    metrics_routes.router,
+    stored.router,
+    webhook_routes.router,
+    part_routes.router,
+    documentation.router,
+    usage_routes.router,
+    administration_routes.router,
+    administration_render_routes.router,
+)
 
 
 def create_app(
@@ -113,25 +129,6 @@ def create_app(
     app.add_middleware(LingeringClose)
     app.add_middleware(Cors, origins=lambda: app.state.resources.settings.cors_origins)
     app.add_middleware(Observation, metrics=app.state.metrics)
-    for routes in (
-        upscale,
-        renders,
-        previews,
-        events,
-        estimates,
-        files,
-        uploads,
-        engines,
-        workers,
-        health,
-        metrics,
-        stored,
-        webhooks,
-        upload_parts,
-        documentation,
-        usage,
-        administration,
-        requeueing,
-    ):
-        app.include_router(routes.router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from app.core.media.programs import find_programs
+from app.platform.media.programs import find_programs
 from bench.cluster import Cluster, WorkerProcess
 from bench.inspection import Inspection, inspect, leftovers
 

@@ -23,13 +23,16 @@ from typing import Any
 import psycopg
 from sqlalchemy import delete, event, insert, text, update
 
-from app.core import migrations
-from app.core.database import Database, database_now
-from app.core.database_engine import PoolLimits
-from app.core.secrets import new_id
-from app.core.services.work import WorkLedger
-from app.core.statuses import RenderStatus, SegmentStatus, WorkQueue
-from app.core.tables import File, Render, Segment, User
+from app import migrations
+from app.accounts.tables import User
+from app.files.tables import File
+from app.platform.database import Database, database_now
+from app.platform.database_engine import PoolLimits
+from app.platform.secrets import new_id
+from app.platform.work_kinds import WorkQueue
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
+from app.work.ledger import WorkLedger
 from bench.cluster import DurablePostgres, as_sqlalchemy, percentile
 from tests.servers.postgres import SUPERUSER
 from worker.registration import Registration

@@ -19,12 +19,12 @@ from unittest.mock import patch
 import httpx
 import psycopg
 
-from app.core import migrations
-from app.core.database import Database
-from app.core.secrets import Secrets
-from app.core.settings import Settings
-from app.core.storage import open_storage
-from app.core.storage.contract import Storage
+from app import migrations
+from app.platform.database import Database
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
+from app.platform.storage import open_storage
+from app.platform.storage.contract import Storage
 from bench.fork_server import ForkedProcess, ForkServer
 from tests.e2e.client import RegenClient
 from tests.servers import postgres

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from bench.ceiling import ceiling_gflops, frame_gflop
 from bench.clips import parse_size
 from bench.machine import heading, table

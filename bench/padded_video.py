@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from app.core.media.programs import find_programs
+from app.platform.media.programs import find_programs
 
 BLOCK_BYTES = 1024**2
 BOX_HEAD_BYTES = 16

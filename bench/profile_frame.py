@@ -29,11 +29,11 @@ import numpy as np
 import structlog
 import torch
 
-from app.core.media.ffmpeg import MediaGate
-from app.core.media.gates import work_gate
-from app.core.media.limits import MediaLimits
-from app.core.media.probe import probe_video
-from app.core.settings import Settings
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.gates import work_gate
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import probe_video
+from app.platform.settings import Settings
 from bench.ceiling import ceiling_gflops, roofline
 from bench.clips import PHOTOGRAPHS, Frame, Size, cut, parse_size
 from bench.machine import heading, table

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.media.rates import Retime
+from app.platform.media.rates import Retime
 from bench.clips import size_of
 from worker.inference.frames import FrameFormat
 from worker.video.retime import Retimer

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from app.core.media.programs import find_programs
+from app.platform.media.programs import find_programs
 from bench.cluster import Cluster, WorkerProcess, percentile
 from bench.counting import Counts, count
 

@@ -56,7 +56,7 @@ import torch
 note("import torch")
 import worker.celery_app
 note("import the rest")
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from worker.inference.frames import FrameFormat
 from worker.networks import Networks
 import json, numpy, sys

@@ -1,4 +1,4 @@
-"""Alembic's environment. Commands come through app.core.migrations, which hands over the engine."""
+"""Alembic's environment. Commands come through app.migrations, which hands over the engine."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy.types import TypeDecorator
 
-from app.core.tables import Table
+from app.tables import Table
 
 
 def render_item(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:

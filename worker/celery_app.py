@@ -13,28 +13,28 @@ from celery.exceptions import SecurityWarning
 from celery.worker import state
 from celery.worker.consumer import Consumer
 
-from app.core import migrations
-from app.core.database import Database
-from app.core.errors import Unavailable
-from app.core.media.gates import work_gate
-from app.core.media.limits import MediaLimits
-from app.core.queue import OLD_QUEUE, WORK_TASK, check_broker, make_celery, queue_name
-from app.core.secrets import Secrets
-from app.core.services.previews import PreviewLedger
-from app.core.services.work import WorkLedger
-from app.core.settings import Settings
-from app.core.statuses import WorkQueue
-from app.core.storage import open_storage
-from worker.caretaker import Caretaker
+from app import migrations
+from app.platform.database import Database
+from app.platform.errors import Unavailable
+from app.platform.media.gates import work_gate
+from app.platform.media.limits import MediaLimits
+from app.platform.queue import OLD_QUEUE, WORK_TASK, check_broker, make_celery, queue_name
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
+from app.platform.storage import open_storage
+from app.platform.work_kinds import WorkQueue
+from app.previews.service import PreviewLedger
+from app.work.ledger import WorkLedger
+from worker.cleanup_job import Caretaker
 from worker.drain import Drain
 from worker.metrics import metrics_endpoint
 from worker.networks import Networks
-from worker.outages import Patience
+from worker.outage_retry import Patience
 from worker.previews import Previewer
 from worker.registration import Registration, worker_name
-from worker.steps import Steps
 from worker.sweeper import Sweeper
-from worker.tasks import WorkTask
+from worker.work_loop import WorkTask
+from worker.work_units import Steps
 from worker.workspace import Workspace
 
 EXIT_DEVICE_HANGS = 70

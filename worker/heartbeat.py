@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 import structlog
 
-from app.core.errors import RegenError
+from app.platform.errors import RegenError
 from worker.metrics import HEARTBEAT_FAILURES
 
 # Often enough that a progress bar moves.

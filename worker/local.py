@@ -6,10 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.core.errors import LeaseLost
-from app.core.media.ffmpeg import MediaGate
-from app.core.media.probe import MediaInfo
-from app.core.media.rates import Retime
+from app.platform.errors import LeaseLost
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.probe import MediaInfo
+from app.platform.media.rates import Retime
 from worker.pipeline import FrameUpscaler, run_segment
 from worker.video.encoder import Quality
 from worker.video.muxer import FinishedVideo, finish_render

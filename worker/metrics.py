@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from app.core.errors import ConfigurationError
-from app.core.metrics import server_version
-from app.core.settings import Settings
-from app.core.statuses import WorkKind, WorkQueue
+from app.platform.errors import ConfigurationError
+from app.platform.metrics import server_version
+from app.platform.settings import Settings
+from app.platform.work_kinds import WorkKind, WorkQueue
 from models.catalog import ENGINES
 
 OUTCOMES = ("done", "failed", "postponed", "given_back", "lease_lost")

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from app.core.errors import ConfigurationError, TransientError
-from app.core.settings import Settings
+from app.platform.errors import ConfigurationError, TransientError
+from app.platform.settings import Settings
 from models.catalog import ENGINES
 from models.errors import WeightsError
 from models.weights import ensure_weights

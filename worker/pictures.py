@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.core.errors import PermanentError
-from app.core.media.areas import Area
-from app.core.media.ffmpeg import MediaGate
+from app.platform.errors import PermanentError
+from app.platform.media.areas import Area
+from app.platform.media.ffmpeg import MediaGate
 from worker.inference.colour import planes_to_rgb
 from worker.inference.frames import FrameFormat
 from worker.video.colour import HDR_TRANSFERS, OutputTags

@@ -19,8 +19,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.core.errors import FfmpegError, PermanentError, TransientError
-from app.core.media.ffmpeg import FfmpegProcess, MediaGate
+from app.platform.errors import FfmpegError, PermanentError, TransientError
+from app.platform.media.ffmpeg import FfmpegProcess, MediaGate
 from worker.video.decoder import (
     DecodePoint,
     FrameReader,
@@ -33,7 +33,7 @@ from worker.video.encoder import Quality, encoding_stream, missing_encoder
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import compare, gate_for_output, read_back
 from worker.video.retime import FramePair, Retimer
-from worker.video.watch import Abandoned, Handover, Watch, Worker
+from worker.video.watchdog import Abandoned, Handover, Watch, Worker
 
 log = structlog.get_logger(__name__)
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 
-from app.core.errors import LeaseLost, PermanentError, RequestError
-from app.core.media.areas import Area
-from app.core.media.ffmpeg import MediaGate
-from app.core.media.limits import MediaLimits
-from app.core.services.previews import PreviewJob
-from app.core.settings import Settings
+from app.platform.errors import LeaseLost, PermanentError, RequestError
+from app.platform.media.areas import Area
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.limits import MediaLimits
+from app.platform.settings import Settings
+from app.previews.service import PreviewJob
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 from worker.inference.frames import FrameFormat
 from worker.networks import Networks
@@ -25,7 +25,7 @@ from worker.pictures import (
     rgb_picture,
     write_picture,
 )
-from worker.video.still import Footage, Frame, look_at, read_frame
+from worker.video.frame_grab import Footage, Frame, look_at, read_frame
 
 # The rest is for the segment in hand.
 MEMORY_SHARE = 0.25

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import structlog
 
-from app.core.errors import ConfigurationError, LeaseLost, RegenError, Unavailable
-from app.core.media.ffmpeg import MediaGate
-from app.core.services.previews import PreviewJob, PreviewLedger
-from app.core.settings import GIB, Settings
-from app.core.storage.contract import Storage
-from app.core.storage.keys import after_key, before_key
+from app.platform.errors import ConfigurationError, LeaseLost, RegenError, Unavailable
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.settings import GIB, Settings
+from app.platform.storage.contract import Storage
+from app.platform.storage.keys import after_key, before_key
+from app.previews.service import PreviewJob, PreviewLedger
 from worker.drain import Drain
 from worker.heartbeat import Heartbeat
 from worker.metrics import PREVIEWS
-from worker.outages import Patience, is_outage
+from worker.outage_retry import Patience, is_outage
 from worker.pictures import CONTENT_TYPES
 from worker.preview_maker import MadePreview, PreviewMaker
 from worker.workspace import Workspace

@@ -9,11 +9,11 @@ from typing import Any
 
 import structlog
 
-from app.core.errors import RegenError
-from app.core.metrics import server_version
-from app.core.repositories import workers
-from app.core.services.work import WorkLedger
-from app.core.statuses import WorkQueue
+from app.platform.errors import RegenError
+from app.platform.metrics import server_version
+from app.platform.work_kinds import WorkQueue
+from app.work import worker_queries
+from app.work.ledger import WorkLedger
 from models.catalog import ENGINES
 
 LONGEST_INTERVAL_SECONDS = 5.0
@@ -65,8 +65,8 @@ class Registration:
     def beat(self) -> None:
         """Say that the worker lives. Raises Unavailable when the database is away."""
         with self._ledger.database.write() as session:
-            if not workers.beat(session, name=self._ledger.worker):
-                workers.register(session, name=self._ledger.worker, facts=self._facts)
+            if not worker_queries.beat(session, name=self._ledger.worker):
+                worker_queries.register(session, name=self._ledger.worker, facts=self._facts)
 
     def _run(self) -> None:
         is_heard = True
@@ -84,6 +84,6 @@ class Registration:
             self._ended.wait(self._interval_seconds)
         try:
             with self._ledger.database.write() as session:
-                workers.remove(session, name=self._ledger.worker)
+                worker_queries.remove(session, name=self._ledger.worker)
         except RegenError as error:
             log.warning("registration_failed", error=error.message, detail=error.detail)

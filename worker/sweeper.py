@@ -9,10 +9,10 @@ from contextvars import copy_context
 import structlog
 from celery import Celery
 
-from app.core.errors import RegenError, Unavailable
-from app.core.queue import MOST_WAKE_UPS, waiting_messages, wake_workers
-from app.core.repositories.work import ReadyUnits
-from app.core.services.work import WorkLedger
+from app.platform.errors import RegenError, Unavailable
+from app.platform.queue import MOST_WAKE_UPS, waiting_messages, wake_workers
+from app.work.ledger import WorkLedger
+from app.work.queries import ReadyUnits
 from worker.metrics import LEASES_EXPIRED, SWEEP_FAILURES
 
 LONGEST_INTERVAL_SECONDS = 5.0

@@ -55,10 +55,10 @@ def add_user(
 ) -> None:
     """Add a user. Make a key for them with `regen keys create --user NAME`."""
     settings = load_settings(data_dir)
-    from app.core.services import accounts
+    from app.accounts import service as account_service
 
     with open_database(settings) as database, database.write() as session:
-        user_id = accounts.create_user(session, name=name).id
+        user_id = account_service.create_user(session, name=name).id
     typer.echo(user_id)
     stderr().print(
         f"Added the user {escape(repr(name))}. A key comes from: regen keys create --user {escape(name)}"
@@ -93,14 +93,14 @@ def create_key(
 ) -> None:
     """Make a key and print it, this once."""
     settings = load_settings(data_dir)
-    from app.core import clock
-    from app.core.scopes import DEFAULT_SCOPES, Scope
-    from app.core.secrets import Secrets
-    from app.core.services import accounts
+    from app.accounts import service as account_service
+    from app.accounts.scopes import DEFAULT_SCOPES, Scope
+    from app.platform import clock
+    from app.platform.secrets import Secrets
 
     scopes = frozenset(map(Scope, scope)) if scope else DEFAULT_SCOPES
     with open_database(settings) as database, database.write() as session:
-        made = accounts.create_key(
+        made = account_service.create_key(
             session,
             user_name=user,
             key_name=name,
@@ -119,11 +119,11 @@ def list_keys(
 ) -> None:
     """List keys: what they begin with, never the whole."""
     settings = load_settings(data_dir)
-    from app.core.services import accounts
+    from app.accounts import service as account_service
 
     table = Table("id", "user", "name", "key", "scopes", "made", "last used", "expires", "revoked")
     with open_database(settings) as database, database.read() as session:
-        for key, owner in accounts.list_keys(session, user_name=user):
+        for key, owner in account_service.list_keys(session, user_name=user):
             table.add_row(
                 key.id,
                 escape(owner.name),
@@ -145,9 +145,9 @@ def revoke_key(
 ) -> None:
     """Refuse a key from now on."""
     settings = load_settings(data_dir)
-    from app.core.services import accounts
+    from app.accounts import service as account_service
 
     with open_database(settings) as database, database.write() as session:
-        key = accounts.revoke_key(session, key_id=key_id)
+        key = account_service.revoke_key(session, key_id=key_id)
         name = key.name
     typer.echo(f"The key {name!r} is refused from now on.")

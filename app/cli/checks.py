@@ -12,8 +12,8 @@ from enum import Enum
 from pathlib import Path
 
 from app.cli.reporting import WORKER_PACKAGES
-from app.core.errors import ConfigurationError, RegenError
-from app.core.settings import GIB, Settings
+from app.platform.errors import ConfigurationError, RegenError
+from app.platform.settings import GIB, Settings
 from models.catalog import ENGINES
 
 LEAST_FREE_BYTES = 1 * GIB
@@ -133,9 +133,9 @@ def check_database(settings: Settings) -> Finding:
     """Reachable, with every migration. A file of our own that is not there yet is not made."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from app.core import migrations
-    from app.core.database import Database
-    from app.core.database_engine import parse_url
+    from app import migrations
+    from app.platform.database import Database
+    from app.platform.database_engine import parse_url
 
     subject = "database"
     try:
@@ -179,7 +179,7 @@ def check_broker(settings: Settings) -> Finding:
         return Finding(
             subject=subject, state=State.OK, found=f"embedded, starts with `regen serve` ({program})"
         )
-    from app.core import queue
+    from app.platform import queue
 
     try:
         queue.check_broker(queue.make_celery(settings))
@@ -207,8 +207,8 @@ def check_storage(settings: Settings) -> Finding:
         return Finding(
             subject=subject, state=State.MISSING, found=f"{root} cannot be made in {parent}", mend=mend
         )
-    from app.core.secrets import Secrets
-    from app.core.storage import open_storage
+    from app.platform.secrets import Secrets
+    from app.platform.storage import open_storage
 
     try:
         open_storage(settings, Secrets.load(settings)).check()
@@ -218,8 +218,8 @@ def check_storage(settings: Settings) -> Finding:
 
 
 def _check_bucket(settings: Settings, subject: str) -> Finding:
-    from app.core.storage.s3 import S3Storage
-    from app.core.storage.s3_connection import connect
+    from app.platform.storage.s3 import S3Storage
+    from app.platform.storage.s3_connection import connect
 
     try:
         connection = connect(settings)

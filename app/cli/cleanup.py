@@ -35,10 +35,10 @@ def cleanup(
 ) -> None:
     """Remove what nobody needs any more, as the workers do from time to time by themselves."""
     settings = load_settings(data_dir)
-    from app.core.secrets import Secrets
-    from app.core.services.orphans import find_orphans, remove_orphans
-    from app.core.services.retention import CleanUp, Rules
-    from app.core.storage import open_storage
+    from app.cleanup.orphans import find_orphans, remove_orphans
+    from app.cleanup.service import CleanUp, Rules
+    from app.platform.secrets import Secrets
+    from app.platform.storage import open_storage
 
     storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
     with open_database(settings) as database:

@@ -12,8 +12,8 @@ import typer
 from app.cli.reporting import EXIT_FAILURE, DataDirectory, load_settings
 
 if TYPE_CHECKING:
-    from app.core.database import Database
-    from app.core.settings import Settings
+    from app.platform.database import Database
+    from app.platform.settings import Settings
 
 db = typer.Typer(no_args_is_help=True, help="The database.")
 
@@ -22,8 +22,8 @@ db = typer.Typer(no_args_is_help=True, help="The database.")
 def upgrade(data_dir: DataDirectory = None) -> None:
     """Apply the migrations that are missing."""
     settings = load_settings(data_dir)
-    from app.core import migrations
-    from app.core.database import Database
+    from app import migrations
+    from app.platform.database import Database
 
     database = Database.from_settings(settings)
     try:
@@ -37,8 +37,8 @@ def upgrade(data_dir: DataDirectory = None) -> None:
 def status(data_dir: DataDirectory = None) -> None:
     """Say which migration the database is at. The exit status is 1 when it lacks some. Changes nothing."""
     settings = load_settings(data_dir)
-    from app.core import migrations
-    from app.core.database import Database
+    from app import migrations
+    from app.platform.database import Database
 
     file = _sqlite_file(settings)
     if file is not None and not file.exists():
@@ -57,7 +57,7 @@ def status(data_dir: DataDirectory = None) -> None:
 
 def _sqlite_file(settings: Settings) -> Path | None:
     """Where the database lies, when it is a file."""
-    from app.core.database_engine import parse_url
+    from app.platform.database_engine import parse_url
 
     url = parse_url(settings.resolved_database_url)
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
@@ -66,8 +66,8 @@ def _sqlite_file(settings: Settings) -> Path | None:
 
 
 def _sentence(database: Database) -> str:
-    from app.core import migrations
-    from app.core.migrations import Position
+    from app import migrations
+    from app.migrations import Position
 
     revision = migrations.revision(database)
     return {
@@ -86,8 +86,8 @@ def open_database(settings: Settings) -> Iterator[Database]:
 
     Raises ConfigurationError.
     """
-    from app.core import migrations
-    from app.core.database import Database
+    from app import migrations
+    from app.platform.database import Database
 
     database = Database.from_settings(settings)
     try:

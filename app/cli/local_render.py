@@ -4,12 +4,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from app.core.media.gates import work_gate
-from app.core.media.info import MediaInfo
-from app.core.media.limits import MediaLimits, check_output
-from app.core.media.probe import probe_video
-from app.core.media.rates import Retime
-from app.core.settings import Settings
+from app.platform.media.gates import work_gate
+from app.platform.media.info import MediaInfo
+from app.platform.media.limits import MediaLimits, check_output
+from app.platform.media.probe import probe_video
+from app.platform.media.rates import Retime
+from app.platform.settings import Settings
 from models.catalog import ENGINES
 from worker.local import LocalProgress, LocalRender, RenderOptions, upscale_file
 from worker.networks import Networks

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.cli.checks import Finding, State
-from app.core.errors import FfmpegError, FfmpegMissing
-from app.core.media.ffmpeg import MediaGate, Programs, RunLimits, find_programs
-from app.core.media.whitelists import VIDEO_DECODERS
-from app.core.settings import GIB, Settings
+from app.platform.errors import FfmpegError, FfmpegMissing
+from app.platform.media.ffmpeg import MediaGate, Programs, RunLimits, find_programs
+from app.platform.media.whitelists import VIDEO_DECODERS
+from app.platform.settings import GIB, Settings
 
 MEND = "install a full ffmpeg (Debian, Ubuntu: apt install ffmpeg), run scripts/setup, or set REGEN_FFMPEG"
 WALL_SECONDS = 60.0

@@ -10,7 +10,7 @@ import typer
 from app.cli.reporting import load_settings, start_logging
 
 if TYPE_CHECKING:
-    from app.core.settings import Settings
+    from app.platform.settings import Settings
 
 
 def mock(

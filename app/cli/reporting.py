@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from app.core.errors import ConfigurationError, RegenError, RequestError
+from app.platform.errors import ConfigurationError, RegenError, RequestError
 
 if TYPE_CHECKING:
-    from app.core.settings import Settings
+    from app.platform.settings import Settings
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -72,7 +72,7 @@ def load_settings(data_dir: Path | None, **given: Any) -> Settings:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from app.core.settings import Settings
+    from app.platform.settings import Settings
 
     try:
         return Settings(**given) if data_dir is None else Settings(data_dir=data_dir, **given)
@@ -84,7 +84,7 @@ def load_settings(data_dir: Path | None, **given: Any) -> Settings:
 
 
 def start_logging(settings: Settings) -> None:
-    from app.core.logs import configure_logging
+    from app.platform.logs import configure_logging
 
     configure_logging(settings)
 

@@ -15,8 +15,8 @@ from app.cli.reporting import (
     start_logging,
     tell_error,
 )
-from app.core.errors import ConfigurationError, FfmpegMissing
-from app.core.statuses import WorkQueue
+from app.platform.errors import ConfigurationError, FfmpegMissing
+from app.platform.work_kinds import WorkQueue
 
 
 def serve(

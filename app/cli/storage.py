@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import typer
 
 from app.cli.reporting import DataDirectory, load_settings
-from app.core.errors import ConfigurationError, StorageError
+from app.platform.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
-    from app.core.settings import Settings
-    from app.core.storage.s3 import S3Storage
+    from app.platform.settings import Settings
+    from app.platform.storage.s3 import S3Storage
 
 URL_SECONDS = 60
 
@@ -28,14 +28,14 @@ def check(data_dir: DataDirectory = None) -> None:
     """Write, read and remove a small file; of a bucket, read it by a signed URL too, as clients do."""
     settings = load_settings(data_dir)
     if settings.storage == "local":
-        from app.core.secrets import Secrets
-        from app.core.storage import open_storage
+        from app.platform.secrets import Secrets
+        from app.platform.storage import open_storage
 
         open_storage(settings, Secrets.load(settings)).check()
         typer.echo(f"{settings.storage_dir}: files can be written, read and removed.")
         return
-    from app.core.storage.s3 import S3Storage
-    from app.core.storage.s3_connection import connect
+    from app.platform.storage.s3 import S3Storage
+    from app.platform.storage.s3_connection import connect
 
     connection = connect(settings)
     bucket = S3Storage(connection)
@@ -55,8 +55,8 @@ def create_bucket() -> None:
     settings = load_settings(None)
     if settings.storage == "local":
         raise ConfigurationError("The storage is a directory: to use a bucket, set REGEN_STORAGE=s3.")
-    from app.core.storage import s3_setup
-    from app.core.storage.s3_connection import connect
+    from app.platform.storage import s3_setup
+    from app.platform.storage.s3_connection import connect
 
     connection = connect(settings)
     is_new = s3_setup.create_bucket(connection)

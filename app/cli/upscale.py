@@ -22,13 +22,13 @@ from app.cli.reporting import (
     stderr,
     stdout,
 )
-from app.core.errors import ConfigurationError, InvalidRequest, RegenError
-from app.core.media.rates import Retime
+from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
+from app.platform.media.rates import Retime
 from app.serving.signals import StopSignals
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
 if TYPE_CHECKING:
-    from app.core.media.info import VideoStream
+    from app.platform.media.info import VideoStream
     from worker.local import LocalRender
 
 
@@ -39,7 +39,7 @@ def _engine(value: str) -> str:
 
 
 def _frame_rate(value: str) -> Fraction:
-    from app.core.media.rates import parse_target_fps
+    from app.platform.media.rates import parse_target_fps
 
     try:
         return parse_target_fps(value)

@@ -19,7 +19,7 @@ def workers(
 ) -> None:
     """List the workers: what they are, and what they have in hand."""
     settings = load_settings(data_dir)
-    from app.core.services.workers import list_workers
+    from app.work.workers import list_workers
 
     with open_database(settings) as database, database.read() as session:
         found = [

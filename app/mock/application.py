@@ -10,12 +10,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.middleware import Middleware
 
-from app.api.resources import Resources, open_resources
-from app.core import clock, secrets
-from app.core.media.gates import work_gate
-from app.core.secrets import Secrets
-from app.core.settings import Settings
-from app.core.storage.contract import Storage
+from app.http.resources import Resources, open_resources
 from app.main import create_app
 from app.mock import routes
 from app.mock.broker import DriverAsBroker
@@ -27,6 +22,11 @@ from app.mock.options import MockOptions
 from app.mock.results import Results
 from app.mock.storage import MockStorage
 from app.mock.webhooks import make_dispatcher
+from app.platform import clock, secrets
+from app.platform.media.gates import work_gate
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
+from app.platform.storage.contract import Storage
 
 EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 # It keeps nobody out: whoever reaches the mock may read it here.

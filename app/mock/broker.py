@@ -2,8 +2,8 @@
 
 import threading
 
-from app.core.statuses import WorkQueue
 from app.mock.driver import Driver
+from app.platform.work_kinds import WorkQueue
 
 
 class DriverAsBroker:

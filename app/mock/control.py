@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from app.api.resources import Resources
-from app.core import clock
+from app.http.resources import Resources
 from app.mock import database as mock_database
 from app.mock.driver import Driver
 from app.mock.faults import Faults
@@ -11,6 +10,7 @@ from app.mock.options import MockOptions
 from app.mock.recorder import Recorder
 from app.mock.repeatable import Repeatable
 from app.mock.storage import MockStorage
+from app.platform import clock
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,17 @@ from sqlalchemy import delete, text
 from sqlalchemy.orm import Session
 
 import migrations
-from app.core import clock
-from app.core.database import Database, database_now
-from app.core.metrics import server_version
-from app.core.scopes import DEFAULT_SCOPES, Scope
-from app.core.secrets import Secrets, api_key_digest, new_id
-from app.core.statuses import WorkQueue
-from app.core.tables import ApiKey, MeasuredSpeed, Table, User, Worker
+from app.accounts.scopes import DEFAULT_SCOPES, Scope
+from app.accounts.tables import ApiKey, User
 from app.mock.moves import WORKER_NAME
 from app.mock.options import ADMIN_KEY, KEY, USER_NAME
+from app.platform import clock
+from app.platform.database import Database, database_now
+from app.platform.metrics import server_version
+from app.platform.secrets import Secrets, api_key_digest, new_id
+from app.platform.work_kinds import WorkQueue
+from app.tables import Table
+from app.work.tables import MeasuredSpeed, Worker
 from models.catalog import ENGINES
 
 DEVICE = "Mock"
@@ -38,7 +40,7 @@ def make_tables(database: Database) -> None:
             )
             return
     # Loading Alembic takes a while.
-    from app.core.migrations import upgrade
+    from app.migrations import upgrade
 
     upgrade(database)
 

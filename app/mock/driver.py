@@ -8,9 +8,15 @@ from datetime import datetime
 
 import structlog
 
-from app.core import clock
-from app.core.database import Database
-from app.core.errors import (
+from app.mock.faults import Faults
+from app.mock.moves import LEASE_SECONDS, WORKER_NAME, Moves, OpenRender
+from app.mock.options import Pace, Transitions
+from app.mock.repeatable import Repeatable
+from app.mock.results import Results, likely_quality
+from app.mock.stage import Stage
+from app.platform import clock
+from app.platform.database import Database
+from app.platform.errors import (
     FfmpegCancelled,
     FfmpegError,
     LeaseLost,
@@ -18,15 +24,9 @@ from app.core.errors import (
     RegenError,
     StorageError,
 )
-from app.core.repositories import workers
-from app.core.services.previews import PreviewJob, PreviewLedger
-from app.core.statuses import RenderStatus
-from app.mock.faults import Faults
-from app.mock.moves import LEASE_SECONDS, WORKER_NAME, Moves, OpenRender
-from app.mock.options import Pace, Transitions
-from app.mock.repeatable import Repeatable
-from app.mock.results import Results, likely_quality
-from app.mock.stage import Stage
+from app.previews.service import PreviewJob, PreviewLedger
+from app.renders.statuses import RenderStatus
+from app.work import worker_queries
 
 TICK_SECONDS = 0.05
 IDLE_TICK_SECONDS = 5.0
@@ -142,7 +142,7 @@ class Driver:
         """Move everything until nothing is due. Previews are always due."""
         if time.monotonic() >= self._beat_at:
             with self._database.write() as session:
-                workers.beat(session, name=WORKER_NAME)
+                worker_queries.beat(session, name=WORKER_NAME)
             self._beat_at = time.monotonic() + BEAT_SECONDS
         with self._changed:
             polls, self._polls = self._polls, []

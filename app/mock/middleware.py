@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import error_response
-from app.api.middleware import streams_body
+from app.http.errors import error_response
+from app.http.middleware import streams_body
 from app.mock.driver import Driver
 from app.mock.faults import Faults, urls_expire
 from app.mock.options import Pace

@@ -9,15 +9,16 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, joinedload
 
-from app.core.database import Database, database_now
-from app.core.errors import PermanentError
-from app.core.media.rates import Retime
-from app.core.repositories.work import Claim
-from app.core.services.renders import cost_in_gigapixels
-from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
-from app.core.statuses import RenderStatus, SegmentStatus, WorkKind
-from app.core.storage.keys import segment_key
-from app.core.tables import Render, Segment
+from app.platform.database import Database, database_now
+from app.platform.errors import PermanentError
+from app.platform.media.rates import Retime
+from app.platform.storage.keys import segment_key
+from app.platform.work_kinds import WorkKind
+from app.renders.service import cost_in_gigapixels
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
+from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
+from app.work.queries import Claim
 from models.catalog import ENGINES
 
 WORKER_NAME = "mock"

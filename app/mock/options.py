@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Self
 
-from app.core.errors import InvalidRequest
-from app.core.settings import Settings
+from app.platform.errors import InvalidRequest
+from app.platform.settings import Settings
 
 KEY = "regen_mock_key"
 ADMIN_KEY = "regen_mock_admin_key"

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.protocol import ErrorShapeProtocol
+from app.http.protocol import ErrorShapeProtocol
 
 # In a scope's extensions: what ends the connection. Its argument says whether what was sent goes out before.
 CUT = "regen.cut"

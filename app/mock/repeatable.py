@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.core import clock
-from app.core.secrets import ID_ALPHABET, ID_LENGTH
+from app.platform import clock
+from app.platform.secrets import ID_ALPHABET, ID_LENGTH
 
 REQUEST_STEP = timedelta(seconds=1)
 

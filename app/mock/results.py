@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app.core.media.areas import Area
-from app.core.media.ffmpeg import MediaGate
-from app.core.services.previews import PreviewJob
-from app.core.storage.contract import Storage
-from app.core.storage.keys import after_key, before_key, output_key, thumbnail_key
 from app.mock.moves import OpenRender
 from app.mock.scaler import OutputShape, scale_video, take_picture, take_thumbnail
+from app.platform.media.areas import Area
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.storage.contract import Storage
+from app.platform.storage.keys import after_key, before_key, output_key, thumbnail_key
+from app.previews.service import PreviewJob
 from models.catalog import ENGINES
 
 MOST_KEPT = 16

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import Field, ValidationError
 
-from app.core.errors import InvalidRequest
 from app.mock.control import Mock
 from app.mock.options import (
     ADMIN_KEY,
@@ -19,6 +18,7 @@ from app.mock.options import (
     in_utc,
 )
 from app.mock.rules import Rule, Strict
+from app.platform.errors import InvalidRequest
 
 router = APIRouter(prefix="/_mock", include_in_schema=False)
 

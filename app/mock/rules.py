@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.core.statuses import RenderStatus
+from app.renders.statuses import RenderStatus
 
 LONGEST_LATENCY_SECONDS = 600.0
 ANYTHING = "*"

@@ -8,8 +8,8 @@ from typing import Any
 
 import structlog
 
-from app.core.errors import FfmpegCancelled, FfmpegError
-from app.core.media.ffmpeg import MediaGate, Stream
+from app.platform.errors import FfmpegCancelled, FfmpegError
+from app.platform.media.ffmpeg import MediaGate, Stream
 
 THUMBNAIL_SIDE = 640
 JPEG_QUALITY = 4

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from app.api.render_streams import end_streams
-from app.core.errors import ConfigurationError
-from app.core.settings import Settings
 from app.mock.application import create_mock_app, mock_settings
 from app.mock.options import KEY, MockOptions
 from app.mock.protocol import CuttableProtocol
+from app.platform.errors import ConfigurationError
+from app.platform.settings import Settings
+from app.renders.streams import end_streams
 from app.serving.announcement import OnReady, announce, prepare_ready_file
 from app.serving.api import ApiServer
 from app.serving.places import listen, local_url, locked_data_directory, remove_ready_file

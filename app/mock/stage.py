@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from app.core.statuses import RenderStatus
 from app.mock.options import Pace, Transitions
 from app.mock.rules import RenderFault
+from app.renders.statuses import RenderStatus
 
 # What moves pass on a clock that does not go by itself.
 MOVE_STEP = timedelta(milliseconds=10)

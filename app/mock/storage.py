@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from app.core.storage.local import LocalStorage
 from app.mock.faults import urls_expire
+from app.platform.storage.local import LocalStorage
 
 EXPIRED_SECONDS = -1
 

@@ -5,10 +5,10 @@ import time
 
 import structlog
 
-from app.api.resources import Resources
-from app.api.webhook_dispatcher import Reply, WebhookDispatcher
-from app.api.webhook_events import OutgoingEvent
+from app.http.resources import Resources
 from app.mock.faults import Faults
+from app.webhooks.dispatcher import Reply, WebhookDispatcher
+from app.webhooks.events import OutgoingEvent
 
 LOOK_SECONDS = 0.1
 TAKEN = 200

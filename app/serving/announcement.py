@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from app.core.errors import ConfigurationError
+from app.platform.errors import ConfigurationError
 from app.serving.api import ApiServer
 from app.serving.places import write_ready_file
 from app.serving.signals import StopSignals

@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.protocol import ErrorShapeProtocol
-from app.core.errors import ConfigurationError, RegenError
+from app.http.protocol import ErrorShapeProtocol
+from app.platform.errors import ConfigurationError, RegenError
 
 REQUEST_GRACE_SECONDS = 10
 

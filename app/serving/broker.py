@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from app.core.errors import ConfigurationError
+from app.platform.errors import ConfigurationError
 from app.serving.child import ChildProcess
 
 log = structlog.get_logger(__name__)

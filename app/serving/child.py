@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from app.core.errors import ConfigurationError
-from app.core.media import launcher
+from app.platform.errors import ConfigurationError
+from app.platform.media import launcher
 
 # The launcher sets a limit in any case; this one is larger than any address space.
 NO_MEMORY_LIMIT = 2**63 - 1

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.core.errors import ConfigurationError
+from app.platform.errors import ConfigurationError
 
 LOCK_NAME = "serve.lock"
 BACKLOG = 2048

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import structlog
 
-from app.api.render_streams import end_streams
-from app.core import migrations
-from app.core.database import Database
-from app.core.errors import ConfigurationError
-from app.core.secrets import Secrets
-from app.core.services import accounts
-from app.core.settings import Settings
+from app import migrations
+from app.accounts import service as account_service
 from app.main import create_app
+from app.platform.database import Database
+from app.platform.errors import ConfigurationError
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
+from app.renders.streams import end_streams
 from app.serving.announcement import OnReady, announce, prepare_ready_file
 from app.serving.api import ApiServer
 from app.serving.broker import remove_socket, start_broker
@@ -127,5 +127,5 @@ def _worker(settings: Settings) -> KeptAlive:
 
 def _first_key(database: Database, keys: Secrets) -> str | None:
     with database.write() as session:
-        made = accounts.create_first_key(session, keys=keys)
+        made = account_service.create_first_key(session, keys=keys)
     return None if made is None else made.key

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from app.core.errors import RegenError
+from app.platform.errors import RegenError
 from app.serving.child import ChildProcess
 
 log = structlog.get_logger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from app.core.errors import ConfigurationError
-from app.core.settings import Settings
+from app.platform.errors import ConfigurationError
+from app.platform.settings import Settings
 from app.serving.child import ChildProcess
 from app.serving.signals import StopSignals
 from app.serving.supervisor import WORKER_GRACE_SECONDS, KeptAlive, stop_all, tend_until

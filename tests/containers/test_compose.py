@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from tests.containers.compose import (
     COMPOSE_FILE,
     ENV_EXAMPLE,

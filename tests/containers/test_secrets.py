@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from tests.containers.compose import ROOT, configuration
 
 

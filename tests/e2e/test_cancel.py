@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.media.programs import find_programs
+from app.platform.media.programs import find_programs
 from tests.servers.process import wait_until
 
 CLIP = Path(__file__).parents[1] / "media" / "bunny-240x136-25fps.mp4"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from models.loader import load_network
 from tests.e2e.exact import enlarge_exactly
 from tests.e2e.film import Film

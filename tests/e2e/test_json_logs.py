@@ -5,8 +5,8 @@ import subprocess
 
 import httpx
 
-from app.core.secrets import Secrets
-from app.core.settings import Settings
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
 
 # What `regen serve` says to its user on stdout, which goes to the same file.
 FOR_THE_USER = ("Regen is serving at ", "API key of the user ")

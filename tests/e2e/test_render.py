@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from models.loader import load_network
 from tests.e2e.reading import decibels, decode, duration, probe, sound, stream, timestamps
 

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from app.core import migrations
-from app.core.database import Database
-from app.core.media.limits import MediaLimits
-from app.core.repositories import accounts
-from app.core.repositories.work import ReadyUnits
-from app.core.secrets import new_id
-from app.core.services.allowances import Allowance
-from app.core.services.render_options import RenderOptions
-from app.core.services.renders import create_render
-from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
-from app.core.settings import Settings
-from app.core.tables import File, Render
+from app import migrations
+from app.accounts import queries as account_queries
+from app.files.tables import File
+from app.platform.database import Database
+from app.platform.media.limits import MediaLimits
+from app.platform.secrets import new_id
+from app.platform.settings import Settings
+from app.renders.options import RenderOptions
+from app.renders.service import create_render
+from app.renders.tables import Render
+from app.usage.allowances import Allowance
+from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
+from app.work.queries import ReadyUnits
 from tests.integration.rows import a_file
 
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
@@ -71,7 +72,7 @@ def make_ledger(database: Database) -> Callable[..., WorkLedger]:
 @pytest.fixture
 def file(database: Database) -> File:
     with database.write() as session:
-        user = accounts.add_user(session, user_id=new_id(), name="somebody")
+        user = account_queries.add_user(session, user_id=new_id(), name="somebody")
         file = a_file(user.id)
         session.add(file)
     return file

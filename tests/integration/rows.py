@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from app.core.secrets import new_id
-from app.core.tables import File
+from app.files.tables import File
+from app.platform.secrets import new_id
 
 
 def a_file(user_id: str) -> File:

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from app.core import migrations
-from app.core.database import Database
+from app import migrations
+from app.platform.database import Database
 from tests.servers.process import ServerProcess, free_port
 
 SYSTEM_PROGRAMS = Path("/usr/lib/postgresql")

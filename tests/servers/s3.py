@@ -15,7 +15,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from tests.servers import ceph
 from tests.servers.process import ServerProcess, accepts, free_port
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from app.api.protocol import ErrorShapeProtocol
+from app.http.protocol import ErrorShapeProtocol
 
 START_SECONDS = 20
 STOP_SECONDS = 20

@@ -8,8 +8,8 @@ times the size a player would guess differently.
 import re
 from dataclasses import dataclass, replace
 
-from app.core.errors import PermanentError
-from app.core.media.probe import ColourTags, VideoStream
+from app.platform.errors import PermanentError
+from app.platform.media.probe import ColourTags, VideoStream
 from worker.inference.frames import BIT_DEPTHS, CHROMA_OFFSETS, ChromaLocation, FrameFormat, Layout, Matrix
 
 # Players take pictures from this size on for high definition, and so for BT.709.

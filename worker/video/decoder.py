@@ -14,11 +14,11 @@ import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from app.platform.media.ffmpeg import FfmpegProcess, MediaGate, Stream
 from worker.inference.frames import FrameFormat
-from worker.video.fields import Deinterlacing
+from worker.video.deinterlace import Deinterlacing
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.watch import Watch
+from worker.video.watchdog import Watch
 
 MICROSECONDS = 1_000_000
 # Exact where nothing has to be converted; careful where a format or size has.

@@ -6,8 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from app.core.errors import ConfigurationError, FfmpegError
-from app.core.media.ffmpeg import MediaGate, Stream
+from app.platform.errors import ConfigurationError, FfmpegError
+from app.platform.media.ffmpeg import MediaGate, Stream
 from worker.inference.frames import FrameFormat
 from worker.video.plan import RenderPlan, SegmentPlan, VideoCodec
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from app.core.errors import (
+from app.platform.errors import (
     FfmpegCancelled,
     FfmpegDiskFull,
     FfmpegError,
@@ -22,7 +22,7 @@ from app.core.errors import (
     PermanentError,
     TransientError,
 )
-from app.core.media.ffmpeg import MediaGate, Stream, file_name
+from app.platform.media.ffmpeg import MediaGate, Stream, file_name
 from worker.video.join import concat_list, timestamp_filter
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import WrittenVideo, compare, gate_for_output, read_back

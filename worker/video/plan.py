@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
-from app.core.media.first_frames import ContentLight, MasteringDisplay
-from app.core.media.rates import Retime
+from app.platform.media.first_frames import ContentLight, MasteringDisplay
+from app.platform.media.rates import Retime
 from worker.inference.frames import FrameFormat
 from worker.video.colour import OutputTags
-from worker.video.fields import Deinterlacing
+from worker.video.deinterlace import Deinterlacing
 
 VideoCodec: TypeAlias = Literal["h264", "hevc"]
 

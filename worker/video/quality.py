@@ -19,8 +19,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.core.errors import FfmpegError, LeaseLost, RegenError
-from app.core.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from app.platform.errors import FfmpegError, LeaseLost, RegenError
+from app.platform.media.ffmpeg import FfmpegProcess, MediaGate, Stream
 from worker.inference.frames import FrameFormat
 from worker.video.decoder import (
     DecodePoint,
@@ -31,12 +31,12 @@ from worker.video.decoder import (
     find_decode_point,
     seconds_up,
 )
-from worker.video.likeness import Likeness, Plane
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import gate_for_output
 from worker.video.retime import Retimer
+from worker.video.similarity_metrics import Likeness, Plane
 from worker.video.vmaf import VmafMeter, can_measure_vmaf
-from worker.video.watch import Watch
+from worker.video.watchdog import Watch
 
 RUNS = 8
 # Two frames show one change; three tell whether it went on.

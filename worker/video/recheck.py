@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from app.core.errors import FfmpegError
-from app.core.media.ffmpeg import MediaGate
+from app.platform.errors import FfmpegError
+from app.platform.media.ffmpeg import MediaGate
 from worker.inference.frames import FrameFormat
 
 STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts,extradata_hash"

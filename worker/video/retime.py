@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.media.rates import Retime
+from app.platform.media.rates import Retime
 from worker.inference.frames import CHROMA_OFFSETS, FrameFormat
 from worker.video.motion import LEAST_SIDE, Motion, follow, optical_flow
 from worker.video.timeline import WHOLE_WAY

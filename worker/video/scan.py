@@ -17,12 +17,19 @@ from typing import Any
 import ffmpeg
 import structlog
 
-from app.core.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout, LeaseLost, PermanentError
-from app.core.media.ffmpeg import MediaGate
-from app.core.media.probe import VideoStream
+from app.platform.errors import (
+    FfmpegError,
+    FfmpegKilled,
+    FfmpegMissing,
+    FfmpegTimeout,
+    LeaseLost,
+    PermanentError,
+)
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.probe import VideoStream
 from worker.inference.frames import FrameFormat
 from worker.video.decoder import decoder_options, filter_chain
-from worker.video.fields import Deinterlacing
+from worker.video.deinterlace import Deinterlacing
 from worker.video.timeline import SourceTimeline, increasing_timestamps
 
 log = structlog.get_logger(__name__)

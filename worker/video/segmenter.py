@@ -8,13 +8,14 @@ from itertools import pairwise
 from math import floor
 from pathlib import Path
 
-from app.core.errors import PermanentError
-from app.core.media.ffmpeg import MediaGate
-from app.core.media.probe import MediaInfo
-from app.core.media.rates import Retime
+from app.platform.errors import PermanentError
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.probe import MediaInfo
+from app.platform.media.rates import Retime
 from worker.video.colour import plan_colour
+from worker.video.deinterlace import FRAMES_BEFORE
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
-from worker.video.fields import FRAMES_BEFORE
+from worker.video.hdr_metadata import read_traits
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.scan import FrameScan, scan_frames
 from worker.video.timeline import (
@@ -24,7 +25,6 @@ from worker.video.timeline import (
     plan_output_timeline,
     without_equal_neighbours,
 )
-from worker.video.traits import read_traits
 
 MICROSECOND = Fraction(1, 1_000_000)
 # Segments bound the length of the encoder's timestamp expression, which is one argument of at most 128 KiB on Linux.

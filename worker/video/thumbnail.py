@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from app.core.errors import FfmpegError
-from app.core.media.ffmpeg import MediaGate
+from app.platform.errors import FfmpegError
+from app.platform.media.ffmpeg import MediaGate
 from worker.video.decoder import seconds_up
 from worker.video.plan import RenderPlan, SegmentPlan
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from math import floor, gcd
 
-from app.core.media.rates import Retime
+from app.platform.media.rates import Retime
 
 # The concat demuxer counts the starts of files in microseconds: finer ticks would be rounded by it.
 MICROSECONDS = 1_000_000

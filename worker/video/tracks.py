@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.core.media.whitelists import is_decodable
+from app.platform.media.whitelists import is_decodable
 
 # Codecs that players of MP4 take. DTS, MP2 and the like MP4 could hold on paper.
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})

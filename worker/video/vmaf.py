@@ -9,10 +9,10 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.core.errors import FfmpegError
-from app.core.media.ffmpeg import FfmpegProcess, MediaGate, Stream
-from worker.video.likeness import Plane
-from worker.video.watch import Watch
+from app.platform.errors import FfmpegError
+from app.platform.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from worker.video.similarity_metrics import Plane
+from worker.video.watchdog import Watch
 
 FILTER = "libvmaf"
 LISTING_LIMIT_BYTES = 1024 * 1024

@@ -11,11 +11,11 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from app.core.database import Database
-from app.core.secrets import Secrets
-from app.core.services import accounts
-from app.core.settings import Settings
+from app.accounts import service as account_service
 from app.main import create_app
+from app.platform.database import Database
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
 from tests.servers.broker import BrokerServer
 from tests.servers.serving import serving
 
@@ -42,8 +42,8 @@ def make_key(database: Database, settings: Settings) -> Callable[[str], str]:
 
     def make(user_name: str) -> str:
         with database.write() as session:
-            accounts.create_user(session, name=user_name)
-            return accounts.create_key(
+            account_service.create_user(session, name=user_name)
+            return account_service.create_key(
                 session, user_name=user_name, key_name="test", keys=Secrets.load(settings)
             ).key
 
@@ -100,11 +100,18 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, A
     configured = structlog.get_config()
     structlog.reset_defaults()
     # Loggers that were used already may have kept their set-up.
-    for module in ("errors", "middleware", "intake", "watch", "protocol", "render_streams"):
-        monkeypatch.setattr(f"app.api.{module}.log", structlog.get_logger())
+    for module in (
+        "http.errors",
+        "http.middleware",
+        "renders.accept_video",
+        "http.health_checks",
+        "http.protocol",
+        "renders.streams",
+    ):
+        monkeypatch.setattr(f"app.{module}.log", structlog.get_logger())
     silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
     monkeypatch.setattr(
-        "app.api.observation.log", structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=silent)
+        "app.http.request_log.log", structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=silent)
     )
     try:
         with structlog.testing.capture_logs() as entries:

@@ -8,12 +8,12 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from app.api import key_use
-from app.core import clock
-from app.core.scopes import Scope
-from app.core.secrets import Secrets
-from app.core.services import accounts
-from app.core.tables import ApiKey
+from app.accounts import key_use
+from app.accounts import service as account_service
+from app.accounts.scopes import Scope
+from app.accounts.tables import ApiKey
+from app.platform import clock
+from app.platform.secrets import Secrets
 from tests.servers.process import ServerProcess, free_port, wait_until
 
 NO_KEY = {"errors": [{"message": "A valid API key is required."}]}
@@ -62,11 +62,11 @@ def test_no_valid_key(stranger: httpx.Client, key: str, method, path):
 
 def test_a_revoked_key(client: httpx.Client, database, settings):
     with database.write() as session:
-        new = accounts.create_key(session, user_name="ann", key_name="2", keys=Secrets.load(settings))
+        new = account_service.create_key(session, user_name="ann", key_name="2", keys=Secrets.load(settings))
     headers = {"Authorization": f"Bearer {new.key}"}
     assert client.get("/v1/engines", headers=headers).status_code == 200
     with database.write() as session:
-        accounts.revoke_key(session, key_id=new.row.id)
+        account_service.revoke_key(session, key_id=new.row.id)
 
     response = client.get("/v1/engines", headers=headers)
 
@@ -127,7 +127,7 @@ def key_with(database, settings, key) -> Callable[..., dict[str, str]]:
 
     def make(*scopes: Scope, **more) -> dict[str, str]:
         with database.write() as session:
-            made = accounts.create_key(
+            made = account_service.create_key(
                 session,
                 user_name="ann",
                 key_name="2",

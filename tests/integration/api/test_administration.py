@@ -5,13 +5,14 @@ from fractions import Fraction
 import pytest
 from sqlalchemy import insert, select
 
-from app.core.database import database_now
-from app.core.errors import LeaseLost, PermanentError
-from app.core.scopes import Scope
-from app.core.secrets import Secrets
-from app.core.services import accounts
-from app.core.services.work import PlannedSegment, VideoFacts, WorkLedger
-from app.core.tables import Segment, Worker
+from app.accounts import service as account_service
+from app.accounts.scopes import Scope
+from app.platform.database import database_now
+from app.platform.errors import LeaseLost, PermanentError
+from app.platform.secrets import Secrets
+from app.renders.tables import Segment
+from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
+from app.work.tables import Worker
 
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
@@ -53,7 +54,7 @@ def prepare(ledger, claim, *, segments):
 @pytest.fixture
 def administrator(database, settings, key):
     with database.write() as session:
-        made = accounts.create_key(
+        made = account_service.create_key(
             session, user_name="ann", key_name="2", keys=Secrets.load(settings), scopes=set(Scope)
         )
     return {"Authorization": f"Bearer {made.key}"}

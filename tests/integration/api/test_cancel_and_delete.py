@@ -6,13 +6,13 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from app.core.errors import LeaseLost, PermanentError, StorageError
-from app.core.repositories.work import Claim
-from app.core.secrets import Secrets
-from app.core.services.work import WorkLedger
-from app.core.storage import open_storage
-from app.core.storage.keys import output_key, segment_key, thumbnail_key
-from app.core.tables import Render, Segment
+from app.platform.errors import LeaseLost, PermanentError, StorageError
+from app.platform.secrets import Secrets
+from app.platform.storage import open_storage
+from app.platform.storage.keys import output_key, segment_key, thumbnail_key
+from app.renders.tables import Render, Segment
+from app.work.ledger import WorkLedger
+from app.work.queries import Claim
 from tests.integration.conftest import FACTS
 
 STATUSES = ("queued", "pending", "processing", "completed", "failed")
@@ -174,7 +174,7 @@ def test_a_delete_that_breaks_off_gives_out_nothing_and_can_be_repeated(
         raise StorageError("It is away.")
 
     with monkeypatch.context() as patched:
-        patched.setattr("app.core.storage.local.LocalStorage.delete", refuse)
+        patched.setattr("app.platform.storage.local.LocalStorage.delete", refuse)
         answer = client.delete(f"/v1/renders/{submitted['id']}")
     assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0
     render = client.get(f"/v1/renders/{submitted['id']}").json()["render"]

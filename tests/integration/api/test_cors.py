@@ -4,7 +4,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 
 ORIGIN = "https://app.example.com"
 PREFLIGHT = {

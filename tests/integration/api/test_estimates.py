@@ -5,13 +5,15 @@ import json
 import pytest
 from sqlalchemy import func, select, update
 
-from app.core.database import Database
-from app.core.scopes import Scope
-from app.core.secrets import Secrets
-from app.core.services import accounts
-from app.core.services.speeds import note_segment
-from app.core.services.work import WorkLedger
-from app.core.tables import File, Render, User
+from app.accounts import service as account_service
+from app.accounts.scopes import Scope
+from app.accounts.tables import User
+from app.files.tables import File
+from app.platform.database import Database
+from app.platform.secrets import Secrets
+from app.renders.tables import Render
+from app.work.ledger import WorkLedger
+from app.work.speeds import note_segment
 from worker.registration import Registration
 
 FRAME = 240 * 136
@@ -117,7 +119,7 @@ def test_what_is_no_request_is_refused(client, clip, file_id):
 
 def test_it_only_reads(client, database, settings, file_id, make_key):
     with database.write() as session:
-        key = accounts.create_key(
+        key = account_service.create_key(
             session, user_name="ann", key_name="reader", keys=Secrets.load(settings), scopes=[Scope.READ]
         ).key
     headers = {"Authorization": f"Bearer {key}"}
@@ -129,8 +131,8 @@ def test_it_only_reads(client, database, settings, file_id, make_key):
 def test_times_follow_from_measured_speeds_and_the_queue(
     serve, settings, key, client, database, file_id, monkeypatch
 ):
-    monkeypatch.setattr("app.core.services.forecasts.FRESH_SECONDS", 0.0)
-    monkeypatch.setattr("app.core.services.forecasts.REST_FACTOR", 0.0)
+    monkeypatch.setattr("app.estimates.forecasts.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("app.estimates.forecasts.REST_FACTOR", 0.0)
     client = serve(settings, key=key)
 
     def times(**fields: object) -> tuple[object, ...]:

@@ -15,20 +15,20 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import select, update
 
-from app.api import render_streams
-from app.api.routes import events
-from app.core.errors import PermanentError
-from app.core.media.limits import MediaLimits
-from app.core.services import accounts
-from app.core.services.allowances import Allowance
-from app.core.services.render_options import RenderOptions
-from app.core.services.renders import create_render
-from app.core.services.work import WorkLedger
-from app.core.settings import Settings
-from app.core.tables import ApiKey, Render, User
+from app.accounts import service as account_service
+from app.accounts.tables import ApiKey, User
 from app.main import create_app
+from app.platform.errors import PermanentError
+from app.platform.media.limits import MediaLimits
+from app.platform.settings import Settings
+from app.renders import event_routes, streams
+from app.renders.options import RenderOptions
+from app.renders.service import create_render
+from app.renders.tables import Render
 from app.serving.api import ApiServer
 from app.serving.places import listen, local_url
+from app.usage.allowances import Allowance
+from app.work.ledger import WorkLedger
 from tests.integration.conftest import FACTS
 from tests.integration.rows import a_file
 from tests.servers.process import wait_until
@@ -46,7 +46,7 @@ class Event:
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch):
-    monkeypatch.setattr(render_streams, "POLL_SECONDS", 0.03)
+    monkeypatch.setattr(streams, "POLL_SECONDS", 0.03)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_a_key_that_is_no_longer_good_ends_the_stream(client, render_id, databas
         with database.write() as session:
             key_id = session.query(ApiKey.id).scalar()
             if how == "revoked":
-                accounts.revoke_key(session, key_id=key_id)
+                account_service.revoke_key(session, key_id=key_id)
             else:
                 a_while_ago = session.get_one(ApiKey, key_id).created_at
                 session.execute(update(ApiKey).values(expires_at=a_while_ago))
@@ -258,7 +258,7 @@ def test_streams_spoil_no_metrics(client, render_id):
 
 
 def test_silence_is_broken_by_comments(client, render_id, monkeypatch):
-    monkeypatch.setattr(events, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(event_routes, "PING_SECONDS", 0.05)
     with client.stream("GET", f"/v1/renders/{render_id}/events") as response:
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith("retry: ")) == "retry: 2000"
@@ -266,16 +266,16 @@ def test_silence_is_broken_by_comments(client, render_id, monkeypatch):
 
 
 def test_a_client_that_takes_nothing_is_dropped(monkeypatch, capfd):
-    monkeypatch.setattr(events, "SEND_SECONDS", 0.3)
+    monkeypatch.setattr(event_routes, "SEND_SECONDS", 0.3)
     app, given_back = FastAPI(), []
 
     @app.get("/")
-    async def flood() -> events.RenderEventStream:
+    async def flood() -> event_routes.RenderEventStream:
         async def endless():
             while True:
-                yield events.ServerSentEvent("x" * 100_000)
+                yield event_routes.ServerSentEvent("x" * 100_000)
 
-        return events.RenderEventStream(endless(), give_back=lambda: given_back.append(True))
+        return event_routes.RenderEventStream(endless(), give_back=lambda: given_back.append(True))
 
     with serving(app) as url:
         address = urlsplit(url)
@@ -294,7 +294,7 @@ def test_a_client_that_takes_nothing_is_dropped(monkeypatch, capfd):
 def test_a_server_that_stops_ends_its_streams_in_good_order(client, key, settings, render_id):
     app = create_app(settings)
     with listen("127.0.0.1", 0) as listener:
-        api = ApiServer(app, before_grace=partial(render_streams.end_streams, app))
+        api = ApiServer(app, before_grace=partial(streams.end_streams, app))
         thread = threading.Thread(target=api.serve_socket, args=(listener,))
         thread.start()
         try:

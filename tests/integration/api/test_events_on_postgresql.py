@@ -7,15 +7,15 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, make_url, select
 
-from app.api import render_streams
-from app.core.database import Database
-from app.core.media.limits import MediaLimits
-from app.core.services.allowances import Allowance
-from app.core.services.render_options import RenderOptions
-from app.core.services.renders import create_render
-from app.core.services.work import WorkLedger
-from app.core.settings import Settings
-from app.core.tables import User
+from app.accounts.tables import User
+from app.platform.database import Database
+from app.platform.media.limits import MediaLimits
+from app.platform.settings import Settings
+from app.renders import streams
+from app.renders.options import RenderOptions
+from app.renders.service import create_render
+from app.usage.allowances import Allowance
+from app.work.ledger import WorkLedger
 from tests.integration.rows import a_file
 from tests.servers.process import free_port, wait_until
 from tests.servers.relay import Relay, relay_to
@@ -53,8 +53,8 @@ def said(logs):
 
 @pytest.mark.parametrize("how", ["cut off", "silent"])
 def test_streams_outlast_an_outage_in_silence(client, database, relay, monkeypatch, logs, how):
-    monkeypatch.setattr(render_streams, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr("app.api.watch.CHECK_SECONDS", 1.0)
+    monkeypatch.setattr(streams, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr("app.http.health_checks.CHECK_SECONDS", 1.0)
     with database.write() as session:
         file = a_file(session.scalars(select(User.id)).one())
         session.add(file)

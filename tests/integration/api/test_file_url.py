@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from tests.servers.process import wait_until
 
 

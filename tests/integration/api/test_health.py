@@ -9,8 +9,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from app.core import migrations
-from app.core.settings import Settings
+from app import migrations
+from app.platform.settings import Settings
 
 ALL_WELL = {"database": "ok", "migrations": "ok", "storage": "ok", "broker": "ok"}
 # Longer than any answer may take; nothing here says how fast the machine is.
@@ -70,7 +70,7 @@ def test_there_is_no_database(not_ready, tmp_path: Path):
 def test_the_database_accepts_and_never_answers(
     serve, settings: Settings, key: str, black_hole: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("app.api.watch.CHECK_SECONDS", 1.0)
+    monkeypatch.setattr("app.http.health_checks.CHECK_SECONDS", 1.0)
     hanging = {"database_url": f"postgresql://regen@127.0.0.1:{black_hole}/regen", "secret_key": "k" * 32}
     client = serve(Settings(**{**settings.model_dump(), **hanging}), key=key)
 

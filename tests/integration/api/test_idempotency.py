@@ -8,11 +8,13 @@ import httpx
 import pytest
 from sqlalchemy import func, select, update
 
-from app.core.database import Database, database_now
-from app.core.errors import PermanentError
-from app.core.services.retention import CleanUp, Rules
-from app.core.services.work import WorkLedger
-from app.core.tables import File, IdempotencyKey, Render
+from app.accounts.tables import IdempotencyKey
+from app.cleanup.service import CleanUp, Rules
+from app.files.tables import File
+from app.platform.database import Database, database_now
+from app.platform.errors import PermanentError
+from app.renders.tables import Render
+from app.work.ledger import WorkLedger
 
 KEY = {"Idempotency-Key": "order 17/a"}
 

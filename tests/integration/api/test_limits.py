@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.core.secrets import Secrets
-from app.core.services import accounts
-from app.core.services.allowances import Limits
-from app.core.services.work import WorkLedger
+from app.accounts import service as account_service
+from app.platform.secrets import Secrets
+from app.usage.allowances import Limits
+from app.work.ledger import WorkLedger
 from tests.servers.process import free_port, wait_until
 
 
@@ -22,9 +22,9 @@ def limited(database, settings):
         with database.write() as session:
             row: Any
             if key is None:
-                row = accounts.list_keys(session, user_name="ann")[0][1]
+                row = account_service.list_keys(session, user_name="ann")[0][1]
             else:
-                row = accounts.authenticate_key(session, key=key, keys=Secrets.load(settings))
+                row = account_service.authenticate_key(session, key=key, keys=Secrets.load(settings))
             row.limits = Limits(**limits).model_dump(exclude_none=True)
 
     return set_limits
@@ -140,7 +140,7 @@ def test_an_administrator_is_never_kept_from_lifting_their_own_limit(
 ):
     limited(requests="1/hour")
     with database.write() as session:
-        admin = accounts.create_key(
+        admin = account_service.create_key(
             session, user_name="ann", key_name="2", keys=Secrets.load(settings), scopes={"admin"}
         ).key
     limited(key=admin, requests="1/hour")
@@ -156,7 +156,7 @@ def test_an_administrator_is_never_kept_from_lifting_their_own_limit(
 
 def test_a_users_renders_are_worked_on_in_their_numbers(client, database, file_id, settings):
     with database.write() as session:
-        accounts.list_keys(session, user_name="ann")[0][1].max_running_renders = 2
+        account_service.list_keys(session, user_name="ann")[0][1].max_running_renders = 2
     for _ in range(4):
         client.post("/v1/upscale", json={"file_id": file_id}).raise_for_status()
     ledger = WorkLedger(database=database, worker="one", lease_seconds=30, max_attempts=3)

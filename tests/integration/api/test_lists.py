@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from app.core.database import Database
-from app.core.errors import PermanentError
-from app.core.repositories.pages import Place
-from app.core.services.work import WorkLedger
-from app.core.tables import File, Render
+from app.files.tables import File
+from app.platform.database import Database
+from app.platform.errors import PermanentError
+from app.platform.pages import Place
+from app.renders.tables import Render
+from app.work.ledger import WorkLedger
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_a_faulty_question_is_a_400(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=40))
 def test_whatever_a_cursor_says_it_is_a_place_or_refused(text: str) -> None:
-    from app.core.errors import InvalidRequest
+    from app.platform.errors import InvalidRequest
 
     try:
         place = Place.parse(text)
@@ -177,7 +178,7 @@ def test_a_file_is_deleted_once_no_render_needs_it(
 def test_a_file_whose_bytes_could_not_be_removed_is_left_to_the_clean_up(
     client: httpx.Client, uploaded: dict[str, Any], database: Database, app: Any, monkeypatch: Any
 ) -> None:
-    from app.core.errors import StorageError
+    from app.platform.errors import StorageError
 
     def fail(_key: str) -> None:
         raise StorageError("It is away.")

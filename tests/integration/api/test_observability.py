@@ -14,7 +14,7 @@ from sqlalchemy import select
 from starlette.responses import StreamingResponse
 from structlog.testing import LogCapture
 
-from app.core.tables import Render
+from app.renders.tables import Render
 from tests.servers.process import wait_until
 
 Done = Callable[[int], list[dict[str, Any]]]
@@ -42,8 +42,14 @@ def log(capture: LogCapture) -> Any:
 @pytest.fixture
 def lines(capture: LogCapture, log: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the API logs, from `debug` up."""
-    for module in ("errors", "middleware", "intake", "observation", "protocol"):
-        monkeypatch.setattr(f"app.api.{module}.log", log)
+    for module in (
+        "http.errors",
+        "http.middleware",
+        "renders.accept_video",
+        "http.request_log",
+        "http.protocol",
+    ):
+        monkeypatch.setattr(f"app.{module}.log", log)
     return capture.entries  # type: ignore[return-value]
 
 

@@ -10,10 +10,11 @@ import yaml
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 import worker.metrics  # noqa: F401  (defines the workers' metrics)
-from app.api.metrics import HttpMetrics, Snapshot
-from app.api.watch import Figures, Part, PartState
-from app.core.repositories.figures import QueueFigures, WorkFigures
-from app.core.statuses import RenderStatus, WorkQueue
+from app.http.health_checks import Figures, Part, PartState
+from app.http.metrics import HttpMetrics, Snapshot
+from app.platform.work_kinds import WorkQueue
+from app.renders.statuses import RenderStatus
+from app.work.figures import QueueFigures, WorkFigures
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "observability.md"

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sqlalchemy import update
 
-from app.core.tables import Render, Segment
+from app.renders.tables import Render, Segment
 from tests.servers.process import wait_until
 
 # A sample's name, and its labels as they are written.
@@ -31,8 +31,8 @@ def read(client: httpx.Client, **headers: str) -> Samples:
 
 @pytest.fixture(autouse=True)
 def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.watch.FIGURES_FRESH_SECONDS", 0.0)
-    monkeypatch.setattr("app.api.watch.FIGURES_REST_FACTOR", 0.0)
+    monkeypatch.setattr("app.http.health_checks.FIGURES_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("app.http.health_checks.FIGURES_REST_FACTOR", 0.0)
 
 
 def test_requests_are_counted(client, clip):

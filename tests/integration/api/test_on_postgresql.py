@@ -15,10 +15,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from app.core import migrations
-from app.core.database import Database
-from app.core.settings import Settings
-from app.core.tables import File, Render
+from app import migrations
+from app.files.tables import File
+from app.platform.database import Database
+from app.platform.settings import Settings
+from app.renders.tables import Render
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import free_port, wait_until
 from tests.servers.relay import Relay

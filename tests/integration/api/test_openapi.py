@@ -11,10 +11,10 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from app.api.openapi import openapi_document, operations_of
-from app.api.openapi_page import PAGE, SERVER_URL, openapi_page
-from app.core.statuses import WebhookEvent
+from app.http.openapi import openapi_document, operations_of
+from app.http.openapi_page import PAGE, SERVER_URL, openapi_page
 from app.main import create_app
+from app.webhooks.statuses import WebhookEvent
 from tests.servers.process import wait_until
 
 DOCUMENT = openapi_document(create_app())
@@ -121,7 +121,7 @@ def test_answers_hold_no_nulls():
 
 
 def test_the_file_in_docs_is_current():
-    assert PAGE.read_text() == openapi_page(), "run python -m app.api.openapi_page"
+    assert PAGE.read_text() == openapi_page(), "run python -m app.http.openapi_page"
 
 
 def test_the_server_gives_the_same_description(stranger: httpx.Client):
@@ -164,7 +164,7 @@ def test_every_operation_answers_as_described_and_its_line_has_its_id(
     log = structlog.wrap_logger(
         structlog.ReturnLogger(), processors=[structlog.contextvars.merge_contextvars, capture]
     )
-    monkeypatch.setattr("app.api.observation.log", log)
+    monkeypatch.setattr("app.http.request_log.log", log)
     for number, (method, path, operation) in enumerate(OPERATIONS):
         headers = {"X-Request-ID": f"operation-{number}"}
         answer = stranger.request(method, re.sub(r"\{[^}]*\}", "x", path), headers=headers)

@@ -6,8 +6,8 @@ from fractions import Fraction
 import httpx
 import pytest
 
-from app.core.media.areas import Area
-from app.core.services.previews import PreviewLedger
+from app.platform.media.areas import Area
+from app.previews.service import PreviewLedger
 
 NOT_FOUND = {"errors": [{"message": "Preview not found"}]}
 

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.core.statuses import RenderStatus
-from app.core.tables import File, Render
+from app.files.tables import File
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
 
 FIRST, SECOND = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC), datetime(2026, 2, 3, tzinfo=UTC)
 URLS = {"inputFileURL", "outputFileURL", "thumbnailURL"}

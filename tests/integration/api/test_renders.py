@@ -6,10 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from app.core.secrets import Secrets
-from app.core.statuses import RenderStatus, SegmentStatus
-from app.core.storage import open_storage
-from app.core.tables import Render, Segment
+from app.platform.secrets import Secrets
+from app.platform.storage import open_storage
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ import pytest
 import structlog
 from sqlalchemy import select, update
 
-from app.core.repositories.pages import Place
-from app.core.scopes import Scope
-from app.core.secrets import Secrets, new_id
-from app.core.services import accounts
-from app.core.statuses import RenderStatus
-from app.core.tables import ApiKey, Render, User
+from app.accounts import service as account_service
+from app.accounts.scopes import Scope
+from app.accounts.tables import ApiKey, User
+from app.platform.pages import Place
+from app.platform.secrets import Secrets, new_id
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
 from tests.servers.serving import serving
 
 EXAMPLES = 4
@@ -92,7 +93,7 @@ schemathesis.openapi.format("binary", strategies.just(Path(os.environ["VIDEO"]).
 def administrators_key(key, database, settings) -> str:
     """A key of ann's that may do everything."""
     with database.write() as session:
-        return accounts.create_key(
+        return account_service.create_key(
             session, user_name="ann", key_name="all", keys=Secrets.load(settings), scopes=frozenset(Scope)
         ).key
 
@@ -145,7 +146,7 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer is held until a preview has ended: nobody makes them here."""
-    monkeypatch.setattr("app.api.preferences.LONGEST_SECONDS", 0)
+    monkeypatch.setattr("app.http.held_answers.LONGEST_SECONDS", 0)
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a line for each of a thousand requests."""
     silent = structlog.make_filtering_bound_logger(logging.ERROR)
     log = structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=silent)
-    monkeypatch.setattr("app.api.observation.log", log)
+    monkeypatch.setattr("app.http.request_log.log", log)
 
 
 def parameters(ids: Iterable[str], others: Iterable[str]) -> str:

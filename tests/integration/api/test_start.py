@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import ConfigurationError, FfmpegMissing, RegenError
 from app.main import create_app
+from app.platform.errors import ConfigurationError, FfmpegMissing, RegenError
 
 ROOT = Path(__file__).parents[3]
 

@@ -6,9 +6,10 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from app.core.settings import Settings
-from app.core.storage.keys import input_key
-from app.core.tables import File, Render
+from app.files.tables import File
+from app.platform.settings import Settings
+from app.platform.storage.keys import input_key
+from app.renders.tables import Render
 from tests.servers.s3 import S3Bucket, S3Server
 
 

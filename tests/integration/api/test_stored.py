@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 import httpx
 import pytest
 
-from app.core.secrets import Secrets
-from app.core.storage.local import LocalStorage
+from app.platform.secrets import Secrets
+from app.platform.storage.local import LocalStorage
 
 CONTENT = bytes(range(256)) * 5000  # 1,280,000 bytes: more than one chunk
 SIZE = len(CONTENT)

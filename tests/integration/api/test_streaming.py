@@ -161,7 +161,7 @@ class TestBrokenUploads:
         assert top.startswith(b"HTTP/1.1 200 "), answer
 
     def test_a_client_that_falls_silent(self, server, key, spool_files, monkeypatch):
-        monkeypatch.setattr("app.api.uploads.IDLE_SECONDS", 0.3)
+        monkeypatch.setattr("app.http.forms.IDLE_SECONDS", 0.3)
         with connect(server) as connection:
             connection.sendall(self.upload_head(key, 5 * MIB) + FILE_HEAD + b"x" * MIB)
 

@@ -10,14 +10,15 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from app.core import clock
-from app.core.errors import Unavailable
-from app.core.secrets import Secrets
-from app.core.services import multipart_uploads
-from app.core.services.orphans import find_orphans
-from app.core.settings import Settings
-from app.core.storage import open_storage
-from app.core.tables import File, Upload
+from app.cleanup.orphans import find_orphans
+from app.files.tables import File
+from app.platform import clock
+from app.platform.errors import Unavailable
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
+from app.platform.storage import open_storage
+from app.uploads import service as upload_service
+from app.uploads.tables import Upload
 
 PART = 5 * 1024**2
 
@@ -234,7 +235,7 @@ class TestTheEnd:
             def crash(*_arguments: object) -> None:
                 raise Unavailable
 
-            broken.setattr(multipart_uploads, "make_file", crash)
+            broken.setattr(upload_service, "make_file", crash)
             assert complete(client, upload, parts).status_code == 503
         storage = open_storage(settings, Secrets.load(settings))
 

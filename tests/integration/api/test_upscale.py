@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.core.database import Database
-from app.core.tables import File, Render
+from app.files.tables import File
+from app.platform.database import Database
+from app.renders.tables import Render
 
 
 def upload(client: httpx.Client, path: Path, **fields: str) -> httpx.Response:

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.core import clock
-from app.core.tables import DailyUsage, User
+from app.accounts.tables import User
+from app.platform import clock
+from app.usage.tables import DailyUsage
 
 NOVEMBER = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

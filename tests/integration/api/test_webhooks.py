@@ -7,9 +7,9 @@ from ipaddress import ip_network
 import pytest
 from standardwebhooks import Webhook
 
-from app.core.scopes import Scope
-from app.core.secrets import Secrets
-from app.core.services import accounts
+from app.accounts import service as account_service
+from app.accounts.scopes import Scope
+from app.platform.secrets import Secrets
 from tests.servers.process import wait_until
 from tests.servers.receiver import receiving
 
@@ -158,7 +158,7 @@ def test_the_secret(client, database, settings, key):
     assert client.get("/v1/webhooks/secret").json()["secret"] == rotated
 
     with database.write() as session:
-        looking = accounts.create_key(
+        looking = account_service.create_key(
             session, user_name="ann", key_name="looks", keys=Secrets.load(settings), scopes={Scope.READ}
         ).key
     client.headers["Authorization"] = f"Bearer {looking}"

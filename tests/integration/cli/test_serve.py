@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from app.core.settings import Settings
+from app.platform.settings import Settings
 from app.serving.broker import answers
 from tests.servers.process import is_alive, wait_until
 

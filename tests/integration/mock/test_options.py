@@ -2,9 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.core.errors import InvalidRequest
 from app.mock.options import MockOptions, Transitions
 from app.mock.repeatable import Repeatable
+from app.platform.errors import InvalidRequest
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.core import migrations
-from app.core.database import Database
-from app.core.settings import Settings
+from app import migrations
+from app.platform.database import Database
+from app.platform.settings import Settings
 from tests.servers.process import ServerProcess
 
 ROOT = Path(__file__).parents[3]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.core.media.ffmpeg import MediaGate, RunLimits, find_programs
-from app.core.media.limits import MediaLimits
-from app.core.media.probe import MediaInfo, probe_video
-from app.core.media.rates import Retime
-from app.core.settings import Settings
+from app.platform.media.ffmpeg import MediaGate, RunLimits, find_programs
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import MediaInfo, probe_video
+from app.platform.media.rates import Retime
+from app.platform.settings import Settings
 from worker.inference.frames import FrameFormat
 from worker.pipeline import run_segment
 from worker.video.muxer import FinishedVideo, finish_render

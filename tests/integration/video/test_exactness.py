@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from app.core.media.ffmpeg import MediaGate
-from app.core.media.limits import MediaLimits
-from app.core.media.probe import probe_video
-from app.core.settings import Settings
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import probe_video
+from app.platform.settings import Settings
 from models.catalog import ENGINES, get_engine
 from models.loader import load_network
 from tests.unit.inference.h273 import Coding, codes_of, rgb_of

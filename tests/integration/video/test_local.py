@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.core.errors import LeaseLost
-from app.core.media.ffmpeg import MediaGate
-from app.core.media.limits import MediaLimits
-from app.core.media.probe import probe_video
-from app.core.settings import Settings
+from app.platform.errors import LeaseLost
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import probe_video
+from app.platform.settings import Settings
 from worker.local import LocalProgress, RenderOptions, upscale_file
 from worker.video.plan import RenderPlan
 

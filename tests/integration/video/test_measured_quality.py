@@ -12,26 +12,26 @@ from typing import Any
 import pytest
 import structlog
 
-from app.core.errors import FfmpegError, FfmpegKilled, LeaseLost
-from app.core.media.ffmpeg import MediaGate, Programs
-from app.core.media.limits import MediaLimits
-from app.core.media.probe import probe_video
-from app.core.media.programs import find_programs
-from app.core.media.rates import Retime
-from app.core.repositories.work import Claim
-from app.core.services.work import RenderJob, SegmentJob
-from app.core.settings import Settings
-from app.core.statuses import WorkKind
+from app.platform.errors import FfmpegError, FfmpegKilled, LeaseLost
+from app.platform.media.ffmpeg import MediaGate, Programs
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import probe_video
+from app.platform.media.programs import find_programs
+from app.platform.media.rates import Retime
+from app.platform.settings import Settings
+from app.platform.work_kinds import WorkKind
+from app.work.ledger import RenderJob, SegmentJob
+from app.work.queries import Claim
 from models.catalog import DEFAULT_ENGINE
 from tests.integration.video.conftest import NearestNeighbour
 from worker.drain import Drain
 from worker.local import LocalRender, RenderOptions, upscale_file
-from worker.outages import Patience
-from worker.steps import Steps
+from worker.outage_retry import Patience
 from worker.video import quality
-from worker.video.likeness import MOST_DECIBELS
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible, measure_quality
+from worker.video.similarity_metrics import MOST_DECIBELS
 from worker.video.vmaf import can_measure_vmaf
+from worker.work_units import Steps
 from worker.workspace import Workspace
 
 Measure = Callable[..., MeasuredQuality]

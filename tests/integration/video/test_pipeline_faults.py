@@ -12,14 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.core.errors import (
-    ConfigurationError,
-    FfmpegError,
-    LeaseLost,
-    PermanentError,
-    PipelineStalled,
-)
-from app.core.media.ffmpeg import FfmpegProcess, MediaGate, Programs
+from app.platform.errors import ConfigurationError, FfmpegError, LeaseLost, PermanentError, PipelineStalled
+from app.platform.media.ffmpeg import FfmpegProcess, MediaGate, Programs
 from worker.pipeline import run_segment
 from worker.video.muxer import finish_render
 
@@ -171,7 +165,7 @@ def test_network_hangs_for_a_while(segment: Callable[..., Path]) -> None:
 
 def test_network_hangs_for_good(segment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The hook runs while the call still hangs; there it frees the call, where a worker would end its process."""
-    monkeypatch.setattr("worker.video.watch.GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("worker.video.watchdog.GRACE_SECONDS", 0.3)
     freed = threading.Event()
     with pytest.raises(PipelineStalled):
         segment(before=lambda done: freed.wait(30) and None, stall_seconds=0.5, on_stall=freed.set)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.core.media.rates import Retime
+from app.platform.media.rates import Retime
 from worker.video.retime import FramePair, Retimer, is_cut
 
 MEDIA = Path(__file__).parents[2] / "media"

@@ -10,19 +10,21 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from app.api.resources import open_resources
-from app.api.webhook_dispatcher import WebhookDispatcher
-from app.core.database import Database, database_now
-from app.core.media.limits import MediaLimits
-from app.core.repositories import outbox
-from app.core.secrets import Secrets
-from app.core.services import webhooks
-from app.core.services.allowances import Allowance
-from app.core.services.render_options import RenderOptions
-from app.core.services.renders import create_render
-from app.core.settings import Settings
-from app.core.statuses import RENDER_EVENTS, WebhookEvent
-from app.core.tables import File, Render, WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from app.files.tables import File
+from app.http.resources import open_resources
+from app.platform.database import Database, database_now
+from app.platform.media.limits import MediaLimits
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
+from app.renders.options import RenderOptions
+from app.renders.service import create_render
+from app.renders.tables import Render
+from app.usage.allowances import Allowance
+from app.webhooks import outbox
+from app.webhooks import service as webhook_service
+from app.webhooks.dispatcher import WebhookDispatcher
+from app.webhooks.statuses import RENDER_EVENTS, WebhookEvent
+from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from tests.servers.process import free_port, wait_until
 from tests.servers.receiver import Receiver, receiving
 
@@ -40,7 +42,7 @@ class Webhooks:
 
     def add_endpoint(self, url: str, *, events: tuple[WebhookEvent, ...] = RENDER_EVENTS) -> str:
         with self.database.write() as session:
-            return webhooks.create_endpoint(
+            return webhook_service.create_endpoint(
                 session, user_id=self.user_id, url=url, events=events, enabled=True, most=20
             ).id
 
@@ -80,11 +82,11 @@ class Webhooks:
 
     def attempts(self, delivery_id: str) -> list[WebhookAttempt]:
         with self.database.read() as session:
-            return list(webhooks.attempts_of(session, self.delivery(delivery_id)))
+            return list(webhook_service.attempts_of(session, self.delivery(delivery_id)))
 
     def secret(self) -> str:
         with self.database.read() as session:
-            return webhooks.signing_secrets(session, user_id=self.user_id, keys=self.keys).current
+            return webhook_service.signing_secrets(session, user_id=self.user_id, keys=self.keys).current
 
     def let_time_pass(self) -> None:
         """Whatever rests, or is in the hands of who died, is due."""

@@ -10,23 +10,19 @@ from sqlalchemy import select, update
 from standardwebhooks import WebhookVerificationError
 from structlog.testing import LogCapture
 
-from app.api import webhook_dispatcher
-from app.core import clock
-from app.core.database import database_now
-from app.core.errors import DatabaseUnavailable
-from app.core.repositories import outbox
-from app.core.repositories import webhooks as rows
-from app.core.services import cancellation, webhooks
-from app.core.services.webhook_delivery import (
-    FAILED_FOR_DAYS,
-    GONE,
-    NO_LONGER_WANTED,
-    PAUSES_SECONDS,
-    STOPPED,
-)
-from app.core.statuses import WebhookEvent
-from app.core.storage.local import LocalStorage
-from app.core.tables import User, WebhookDelivery, WebhookEndpoint
+from app.accounts.tables import User
+from app.platform import clock
+from app.platform.database import database_now
+from app.platform.errors import DatabaseUnavailable
+from app.platform.storage.local import LocalStorage
+from app.renders import cancellation
+from app.webhooks import dispatcher as webhook_dispatcher
+from app.webhooks import outbox
+from app.webhooks import queries as rows
+from app.webhooks import service as webhook_service
+from app.webhooks.delivery import FAILED_FOR_DAYS, GONE, NO_LONGER_WANTED, PAUSES_SECONDS, STOPPED
+from app.webhooks.statuses import WebhookEvent
+from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from tests.integration.webhooks.test_outbox import complete
 from tests.servers.process import free_port, wait_until
 from tests.servers.receiver import receiving
@@ -221,7 +217,7 @@ def test_after_ten_attempts_it_is_given_up_and_can_be_replayed(
         return
     receiver.answer = lambda _received: 200
     with hooks.database.write() as session:
-        replayed = webhooks.replay_delivery(session, delivery_id=delivery_id, user_id=hooks.user_id)
+        replayed = webhook_service.replay_delivery(session, delivery_id=delivery_id, user_id=hooks.user_id)
         assert (replayed.status, replayed.failures, replayed.ended_at) == ("pending", 0, None)
     hooks.wait_for(delivery_id, status="delivered")
     assert set(receiver.ids) == {delivery_id}
@@ -300,7 +296,7 @@ def test_while_the_secret_changes_both_sign(hooks, make_dispatcher, receiver):
     endpoint = hooks.add_endpoint(receiver.url)
     old = hooks.secret()
     with hooks.database.write() as session:
-        new = webhooks.rotate_secret(session, user_id=hooks.user_id, keys=hooks.keys).current
+        new = webhook_service.rotate_secret(session, user_id=hooks.user_id, keys=hooks.keys).current
     both = received_by(hooks.add_delivery(receiver.url, endpoint_id=endpoint))
     assert both.verified(old) == both.verified(new)
     assert both.verified(old)["type"] == "webhook.test"
@@ -324,7 +320,7 @@ def test_a_webhook_that_changes_meanwhile(hooks, make_dispatcher, receiver):
     def all_ended():
         hooks.let_time_pass()
         with hooks.database.write() as session:
-            webhooks.change_endpoint(
+            webhook_service.change_endpoint(
                 session,
                 endpoint_id=endpoint,
                 user_id=hooks.user_id,

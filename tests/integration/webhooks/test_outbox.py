@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import event
 
-from app.core.errors import Conflict, LeaseLost, PermanentError
-from app.core.repositories import accounts
-from app.core.repositories.outbox import render_of
-from app.core.secrets import new_id
-from app.core.services import cancellation, webhooks
-from app.core.statuses import RENDER_EVENTS, RenderStatus, WebhookEvent
+from app.accounts import queries as account_queries
+from app.platform.errors import Conflict, LeaseLost, PermanentError
+from app.platform.secrets import new_id
+from app.renders import cancellation
+from app.renders.statuses import RenderStatus
+from app.webhooks import service as webhook_service
+from app.webhooks.outbox import render_of
+from app.webhooks.statuses import RENDER_EVENTS, WebhookEvent
 from tests.integration.conftest import FACTS
 
 URL = "https://studio.example.com/hook"
@@ -40,11 +42,11 @@ def test_every_move_is_told_to_everybody_who_listens(hooks, make_ledger, prepare
     ends = hooks.add_endpoint(URL, events=(WebhookEvent.COMPLETED, WebhookEvent.FAILED))
     disabled, strangers = hooks.add_endpoint(URL), new_id()
     with hooks.database.write() as session:
-        webhooks.change_endpoint(
+        webhook_service.change_endpoint(
             session, endpoint_id=disabled, user_id=hooks.user_id, url=None, events=None, enabled=False
         )
-        accounts.add_user(session, user_id=strangers, name="a stranger")
-        webhooks.create_endpoint(
+        account_queries.add_user(session, user_id=strangers, name="a stranger")
+        webhook_service.create_endpoint(
             session, user_id=strangers, url=URL, events=RENDER_EVENTS, enabled=True, most=1
         )
     render_id = hooks.add_render(webhook_url=f"{URL}/own")
@@ -144,7 +146,7 @@ def test_the_most_webhooks_also_when_asked_for_at_once(hooks):
     def add(_number):
         with hooks.database.write() as session:
             try:
-                webhooks.create_endpoint(
+                webhook_service.create_endpoint(
                     session, user_id=hooks.user_id, url=URL, events=RENDER_EVENTS, enabled=True, most=3
                 )
             except Conflict:

@@ -17,21 +17,22 @@ from typing import Any
 
 import pytest
 
-from app.core import migrations
-from app.core.database import Database
-from app.core.media.limits import MediaLimits
-from app.core.media.programs import find_programs
-from app.core.repositories import accounts
-from app.core.secrets import Secrets, new_id
-from app.core.services.allowances import Allowance
-from app.core.services.render_options import RenderOptions
-from app.core.services.renders import create_render
-from app.core.services.work import WorkLedger
-from app.core.settings import Settings
-from app.core.statuses import RenderStatus
-from app.core.storage import open_storage
-from app.core.storage.contract import Storage
-from app.core.tables import File, Render, Segment
+from app import migrations
+from app.accounts import queries as account_queries
+from app.files.tables import File
+from app.platform.database import Database
+from app.platform.media.limits import MediaLimits
+from app.platform.media.programs import find_programs
+from app.platform.secrets import Secrets, new_id
+from app.platform.settings import Settings
+from app.platform.storage import open_storage
+from app.platform.storage.contract import Storage
+from app.renders.options import RenderOptions
+from app.renders.service import create_render
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render, Segment
+from app.usage.allowances import Allowance
+from app.work.ledger import WorkLedger
 from tests.servers.process import ServerProcess, wait_until
 
 CLIP_WIDTH, CLIP_HEIGHT, CLIP_FRAMES, CLIP_RATE = 64, 48, 20, 10
@@ -79,7 +80,7 @@ class Workplace:
     def submit(self, *, request_id: str | None = None) -> str:
         """A queued render of the clip. Returns its id."""
         with self.database.write() as session:
-            user = accounts.add_user(session, user_id=new_id(), name=new_id())
+            user = account_queries.add_user(session, user_id=new_id(), name=new_id())
             file = File(
                 id=new_id(),
                 user_id=user.id,

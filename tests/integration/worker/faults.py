@@ -10,10 +10,11 @@ from pathlib import Path
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from app.core.queue import make_celery, wake_workers
-from app.core.statuses import RenderStatus, SegmentStatus, WorkKind
-from app.core.storage.keys import output_key, segment_key
-from app.core.tables import Render, Segment
+from app.platform.queue import make_celery, wake_workers
+from app.platform.storage.keys import output_key, segment_key
+from app.platform.work_kinds import WorkKind
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
 from tests.e2e.reading import decibels, decode, probe, timestamps
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_WIDTH, Workplace
 from tests.servers.process import ServerProcess, wait_until

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.core.statuses import RenderStatus, SegmentStatus
-from app.core.tables import Segment
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Segment
 from tests.integration.worker.conftest import Workplace, lines, make_workplace, wait_ready
 from tests.integration.worker.faults import (
     SECONDS,

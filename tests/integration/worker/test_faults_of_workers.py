@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.core.media.programs import find_programs
-from app.core.statuses import RenderStatus, SegmentStatus, WorkKind
-from app.core.tables import Render
+from app.platform.media.programs import find_programs
+from app.platform.work_kinds import WorkKind
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render
 from tests.e2e.reading import decode
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_WIDTH, Workplace, lines, wait_ready
 from tests.integration.worker.faults import (

@@ -12,16 +12,18 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import update
 
-from app.core.errors import StorageError, TransientError
-from app.core.media.areas import Area
-from app.core.media.gates import work_gate
-from app.core.media.limits import MediaLimits
-from app.core.media.probe import probe_video
-from app.core.services.previews import PreviewLedger, create_preview, delete_preview
-from app.core.settings import Settings
-from app.core.statuses import RenderStatus
-from app.core.storage.contract import Storage
-from app.core.tables import File, Preview, Render
+from app.files.tables import File
+from app.platform.errors import StorageError, TransientError
+from app.platform.media.areas import Area
+from app.platform.media.gates import work_gate
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import probe_video
+from app.platform.settings import Settings
+from app.platform.storage.contract import Storage
+from app.previews.service import PreviewLedger, create_preview, delete_preview
+from app.previews.tables import Preview
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
 from models.catalog import DEFAULT_ENGINE, ENGINES
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_RATE, CLIP_WIDTH, Workplace
 from worker import preview_maker, previews
@@ -29,7 +31,7 @@ from worker.drain import Drain
 from worker.inference.frames import FrameFormat
 from worker.local import RenderOptions, upscale_file
 from worker.networks import Networks
-from worker.outages import Patience
+from worker.outage_retry import Patience
 from worker.pictures import rgb_picture
 from worker.preview_maker import CROPPED_WARNING, REDUCED_WARNING, choose_crop
 from worker.previews import Previewer

@@ -11,10 +11,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
-from app.core.queue import OLD_QUEUE, make_celery, queue_name, waiting_messages, wake_workers
-from app.core.services.work import WorkLedger
-from app.core.statuses import RenderStatus, WorkKind, WorkQueue
-from app.core.tables import MeasuredSpeed, Worker
+from app.platform.queue import OLD_QUEUE, make_celery, queue_name, waiting_messages, wake_workers
+from app.platform.work_kinds import WorkKind, WorkQueue
+from app.renders.statuses import RenderStatus
+from app.work.ledger import WorkLedger
+from app.work.tables import MeasuredSpeed, Worker
 from tests.integration.worker.conftest import (
     CLIP_FRAMES,
     CLIP_HEIGHT,

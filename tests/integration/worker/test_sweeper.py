@@ -8,12 +8,12 @@ import pytest
 from celery import Celery
 from prometheus_client import REGISTRY
 
-from app.core.errors import Unavailable
-from app.core.queue import MOST_WAKE_UPS, make_celery, waiting_messages, wake_workers
-from app.core.services.work import WorkLedger
-from app.core.settings import Settings
-from app.core.statuses import WorkQueue
-from app.core.tables import Render
+from app.platform.errors import Unavailable
+from app.platform.queue import MOST_WAKE_UPS, make_celery, waiting_messages, wake_workers
+from app.platform.settings import Settings
+from app.platform.work_kinds import WorkQueue
+from app.renders.tables import Render
+from app.work.ledger import WorkLedger
 from tests.servers.broker import BrokerServer, StartBroker
 from tests.servers.process import wait_until
 from worker.sweeper import Sweeper

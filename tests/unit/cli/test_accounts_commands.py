@@ -3,12 +3,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from app.core.database import Database
-from app.core.errors import Unauthorized
-from app.core.secrets import Secrets
-from app.core.services import accounts
-from app.core.settings import Settings
-from app.core.tables import ApiKey
+from app.accounts import service as account_service
+from app.accounts.tables import ApiKey
+from app.platform.database import Database
+from app.platform.errors import Unauthorized
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
 
 
 def user_of(key):
@@ -16,7 +16,7 @@ def user_of(key):
     database = Database(settings.resolved_database_url)
     try:
         with database.read() as session:
-            return accounts.authenticate(session, key=key, keys=Secrets.load(settings)).name
+            return account_service.authenticate(session, key=key, keys=Secrets.load(settings)).name
     finally:
         database.close()
 

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from app.core.database import Database
-from app.core.secrets import Secrets, new_id
-from app.core.services import orphans
-from app.core.settings import Settings
-from app.core.storage import open_storage
-from app.core.storage.keys import input_key
-from app.core.tables import ApiKey
+from app.accounts.tables import ApiKey
+from app.cleanup import orphans
+from app.platform.database import Database
+from app.platform.secrets import Secrets, new_id
+from app.platform.settings import Settings
+from app.platform.storage import open_storage
+from app.platform.storage.keys import input_key
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
-from app.core import settings_page
-from app.core.settings import Settings
+from app.platform import settings_page
+from app.platform.settings import Settings
 
 
 def test_every_setting_is_on_the_page():

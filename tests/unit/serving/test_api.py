@@ -1,6 +1,6 @@
 import pytest
 
-from app.core.errors import ConfigurationError, FfmpegMissing
+from app.platform.errors import ConfigurationError, FfmpegMissing
 from app.serving.api import ApiServer
 from app.serving.places import listen
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import ConfigurationError
+from app.platform.errors import ConfigurationError
 from app.serving.broker import answers, remove_socket, start_broker
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.core.errors import ConfigurationError
+from app.platform.errors import ConfigurationError
 from app.serving.child import ChildProcess
 from app.serving.supervisor import KeptAlive, stop_all
 from tests.servers.process import is_alive, wait_until

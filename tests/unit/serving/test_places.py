@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from app.core.errors import ConfigurationError
+from app.platform.errors import ConfigurationError
 from app.serving.places import (
     listen,
     local_url,

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from app.core.errors import ConfigurationError
-from app.core.settings import Settings
+from app.platform.errors import ConfigurationError
+from app.platform.settings import Settings
 from app.serving import workers
 
 

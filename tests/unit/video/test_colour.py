@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import PermanentError
-from app.core.media.probe import ColourTags, VideoStream
+from app.platform.errors import PermanentError
+from app.platform.media.probe import ColourTags, VideoStream
 from tests.unit.inference.h273 import PLACES
 from worker.video.colour import plan_colour, read_pix_fmt
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.inference.frames import FrameFormat
-from worker.video import likeness
-from worker.video.likeness import Likeness, decibels, structural_similarity
+from worker.video import similarity_metrics
 from worker.video.quality import RUN_FRAMES, RUNS, MeasuredQuality, luma, sampled_frames
+from worker.video.similarity_metrics import Likeness, decibels, structural_similarity
 
 RANDOM = np.random.default_rng(7)
 
@@ -66,7 +66,7 @@ def test_ssim_of_large_pictures_is_that_of_all_their_windows(monkeypatch: pytest
     one, other = picture(41, 30), picture(41, 30)
     whole = structural_similarity(one, other)
     for rows in (1, 7, 31):
-        monkeypatch.setattr(likeness, "BAND_ROWS", rows)
+        monkeypatch.setattr(similarity_metrics, "BAND_ROWS", rows)
         assert structural_similarity(one, other) == pytest.approx(whole, abs=1e-12)
 
 

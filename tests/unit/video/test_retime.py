@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.core.media.rates import Retime
+from app.platform.media.rates import Retime
 from worker.inference.frames import BIT_DEPTHS, FrameFormat
 from worker.video.motion import MOST_PIXELS, Motion
 from worker.video.plan import SegmentPlan

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.media.rates import Retime
+from app.platform.media.rates import Retime
 from worker.video.timeline import (
     LONGEST_MOVE_SECONDS,
     MAX_TIMESCALE,

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.core.errors import ConfigurationError, TransientError
-from app.core.settings import Settings
+from app.platform.errors import ConfigurationError, TransientError
+from app.platform.settings import Settings
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler

@@ -1,0 +1,61 @@
+"""When keys were last used, written down beside the requests: none waits for it, and none fails with it."""
+
+import asyncio
+import time
+from datetime import datetime, timedelta
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.accounts.service import note_use
+from app.platform import clock
+from app.platform.database import Database
+from app.platform.errors import RegenError
+
+# A key's time is written once in so many seconds.
+NOTED_EVERY_SECONDS = 60.0
+# Keys that are used at about the same time share a transaction.
+GATHERED_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class KeyUse:
+    """Used in one event loop. `keep` must run for what is noted to be written."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._noted: dict[str, float] = {}
+        self._due: set[str] = set()
+        self._is_due = asyncio.Event()
+
+    def note(self, key_id: str, *, last_used_at: datetime | None) -> None:
+        """The key is used now. `last_used_at` is what its row says."""
+        if (
+            last_used_at is not None
+            and timedelta(0) <= clock.now() - last_used_at < timedelta(seconds=NOTED_EVERY_SECONDS)
+        ) or time.monotonic() - self._noted.get(key_id, -NOTED_EVERY_SECONDS) < NOTED_EVERY_SECONDS:
+            return
+        self._noted[key_id] = time.monotonic()
+        self._due.add(key_id)
+        self._is_due.set()
+
+    async def keep(self) -> None:
+        """Goes on for ever. What cannot be written is tried again when the key is used a minute later."""
+        thread = CapacityLimiter(1)
+        while True:
+            await self._is_due.wait()
+            self._is_due.clear()
+            keys, self._due = self._due, set()
+            try:
+                await to_thread.run_sync(self._write, keys, limiter=thread, abandon_on_cancel=True)
+            except (RegenError, SQLAlchemyError) as error:
+                log.warning("key_use_not_noted", keys=len(keys), error=str(error))
+            await asyncio.sleep(GATHERED_SECONDS)
+            newest = time.monotonic() - NOTED_EVERY_SECONDS
+            self._noted = {key: at for key, at in self._noted.items() if at > newest}
+
+    def _write(self, keys: set[str]) -> None:
+        with self._database.write() as session:
+            note_use(session, key_ids=keys)

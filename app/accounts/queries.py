@@ -1,0 +1,121 @@
+"""Users and API keys."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, String, and_, bindparam, or_, select, update
+from sqlalchemy.orm import Session, joinedload
+
+from app.accounts.scopes import Scope
+from app.accounts.tables import ApiKey, User
+from app.platform import clock
+from app.platform.pages import Page, read_page
+from app.platform.secrets import is_id
+
+DIGEST = bindparam("digest", type_=String)
+
+
+def add_user(session: Session, *, user_id: str, name: str) -> User:
+    user = User(id=user_id, name=name, created_at=clock.now())
+    session.add(user)
+    session.flush()
+    return user
+
+
+def find_user(session: Session, *, name: str) -> User | None:
+    return session.scalar(select(User).where(User.name == name))
+
+
+def get_user(session: Session, *, user_id: str) -> User | None:
+    return session.get(User, user_id) if is_id(user_id) else None
+
+
+def list_users(session: Session, *, limit: int, cursor: str | None) -> Page[User]:
+    """The newest first."""
+    return read_page(session, select(User), User, limit=limit, cursor=cursor)
+
+
+def keys_of(session: Session, *, user_id: str, limit: int, cursor: str | None) -> Page[ApiKey]:
+    """The user's, the newest first."""
+    query = select(ApiKey).where(ApiKey.user_id == user_id)
+    return read_page(session, query, ApiKey, limit=limit, cursor=cursor)
+
+
+def lock_user(session: Session, *, user_id: str) -> None:
+    """Hold the user's row until the session ends: what is counted of theirs meanwhile is counted one by one."""
+    # Rows that refer to the user can be made meanwhile.
+    session.execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))
+
+
+def has_users(session: Session) -> bool:
+    return session.scalar(select(User.id).limit(1)) is not None
+
+
+def add_key(
+    session: Session,
+    *,
+    key_id: str,
+    user: User,
+    name: str,
+    hint: str,
+    digest: str,
+    scopes: Collection[Scope],
+    limits: dict[str, Any] | None = None,
+    expires_at: datetime | None = None,
+) -> ApiKey:
+    key = ApiKey(
+        id=key_id,
+        user=user,
+        name=name,
+        hint=hint,
+        digest=digest,
+        created_at=clock.now(),
+        revoked_at=None,
+        scopes=[scope.value for scope in Scope if scope in scopes],
+        limits=limits,
+        expires_at=expires_at,
+    )
+    session.add(key)
+    session.flush()
+    return key
+
+
+def find_key_by_digest(session: Session, *, digest: str) -> ApiKey | None:
+    """The key with this keyed hash, unless it was revoked, with its user."""
+    return session.scalar(_valid_key(), {DIGEST.key: digest})
+
+
+@cache
+def _valid_key() -> Select[ApiKey]:
+    """Made once: every request asks it, and making it takes longer than running it."""
+    query = select(ApiKey).options(joinedload(ApiKey.user, innerjoin=True))
+    return query.where(ApiKey.digest == DIGEST, ApiKey.revoked_at.is_(None))
+
+
+def note_use(session: Session, *, key_ids: Collection[str], now: datetime) -> None:
+    """These keys are used now. Another process may have written a later time."""
+    session.execute(
+        update(ApiKey)
+        .where(ApiKey.id.in_(key_ids), or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < now))
+        .values(last_used_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def find_key(session: Session, *, key_id: str) -> ApiKey | None:
+    return session.get(ApiKey, key_id) if is_id(key_id) else None
+
+
+def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tuple[ApiKey, User]]:
+    query = select(ApiKey, User).join(User).order_by(ApiKey.created_at)
+    if user_name is not None:
+        query = query.where(User.name == user_name)
+    return [(key, user) for key, user in session.execute(query)]
+
+
+def valid_keys(session: Session, *, key_ids: Collection[str], now: datetime) -> set[str]:
+    """Those of the keys that are neither revoked nor expired."""
+    is_valid = and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now))
+    return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(key_ids), is_valid)))

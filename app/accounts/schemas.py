@@ -1,0 +1,240 @@
+"""Users, keys, limits, and what was used. Requests are snake_case, answers camelCase."""
+
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from app.accounts.scopes import DEFAULT_SCOPES, Scope
+from app.http.body import Body, Number, Timestamp, with_example
+from app.usage.allowances import Limits
+
+LONGEST_NAME = 200  # the column's length
+MOST_AT_WORK = 1_000_000
+
+
+def _printable(name: str) -> str:
+    name = name.strip()
+    if not name or not name.isprintable():
+        raise ValueError("a name has printable characters")
+    return name
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("too far away") from error
+
+
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_printable)]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Cap = Annotated[int, Field(ge=1, le=MOST_AT_WORK)]
+Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))]
+
+_LIMITS = {"requests": "100/minute", "max_queued_renders": 20, "max_cost_per_month": 500}
+_SHOWN_LIMITS = {"requests": "100/minute", "maxQueuedRenders": 20, "maxCostPerMonth": 500}
+_USER = {
+    "id": "KY0U9paFGEwMiSN6",
+    "name": "ann",
+    "createdAt": "2026-11-22T07:33:38.047Z",
+    "maxRunningRenders": 4,
+    "limits": _SHOWN_LIMITS,
+}
+_KEY = {
+    "id": "VxIlYTomwGfEp0D3",
+    "userId": "KY0U9paFGEwMiSN6",
+    "name": "build server",
+    "hint": "regen_x3Jk",
+    "scopes": ["read", "write"],
+    "limits": {"requests": "10/second"},
+    "createdAt": "2026-11-22T07:33:38.047Z",
+    "expiresAt": "2027-11-22T00:00:00.000Z",
+}
+
+
+def _asked(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
+class UserChange(BaseModel):
+    """What is left out stays; of `limits` too. What is null is lifted: the server's own limit holds, if it has one."""
+
+    model_config = _asked({"limits": {**_LIMITS, "max_storage_bytes": None}, "max_running_renders": 4})
+
+    name: Name | None = None
+    limits: Limits | None = None
+    max_running_segments: Cap | None = Field(
+        None, description="Most segments that run at once, instead of the server's own cap."
+    )
+    max_running_renders: Cap | None = Field(
+        None, description="Most renders that are worked on at once, instead of the server's own cap."
+    )
+
+
+class NewUser(UserChange):
+    model_config = _asked({"name": "ann", "limits": _LIMITS})
+
+    name: Name
+
+
+class KeyChange(BaseModel):
+    """What is left out stays; of `limits` too. What is null is lifted."""
+
+    model_config = _asked({"scopes": ["read"], "limits": {"requests": "10/second"}})
+
+    name: Name | None = None
+    scopes: Scopes | None = None
+    limits: Limits | None = Field(
+        None, description="They hold beside the user's. Numbers of renders and cost are of this key alone."
+    )
+    expires_at: Moment | None = Field(None, description="From then on the key is refused.")
+
+
+class NewKey(KeyChange):
+    model_config = _asked({"name": "build server", "expires_at": "2027-11-22T00:00:00Z"})
+
+    name: Name = "key"
+    scopes: Scopes = sorted(DEFAULT_SCOPES)
+
+
+class ShownLimits(Body):
+    """What is left out is not limited."""
+
+    requests: str | None = Field(None, description="Such as `100/minute` or `10/second;1000/hour`.")
+    max_upload_bytes: int | None = None
+    max_input_pixels: int | None = None
+    max_duration_seconds: int | None = None
+    max_output_pixels: int | None = None
+    max_output_frames: int | None = None
+    max_queued_renders: int | None = None
+    max_storage_bytes: int | None = None
+    max_cost_per_month: Number | None = None
+
+
+class EffectiveLimits(ShownLimits):
+    """The tightest of the server's, the user's and the key's."""
+
+    max_running_segments: int | None = None
+    max_running_renders: int | None = None
+
+
+class User(Body):
+    id: str
+    name: str
+    created_at: Timestamp
+    max_running_segments: int | None = Field(None, description="When it is not the server's own.")
+    max_running_renders: int | None = Field(None, description="When it is not the server's own.")
+    limits: ShownLimits = Field(description="The user's own; the server's hold for the others.")
+
+
+class UserBody(Body):
+    model_config = with_example({"user": _USER})
+
+    user: User
+
+
+class UsersBody(Body):
+    """A page, the newest first."""
+
+    model_config = with_example({"users": [_USER]})
+
+    users: list[User]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
+
+
+class Key(Body):
+    id: str
+    user_id: str
+    name: str
+    hint: str = Field(description="What it begins with.")
+    scopes: list[str]
+    limits: ShownLimits
+    created_at: Timestamp
+    last_used_at: Timestamp | None = Field(None, description="To within a minute or two.")
+    expires_at: Timestamp | None = None
+    revoked_at: Timestamp | None = None
+
+
+class KeyBody(Body):
+    model_config = with_example({"key": _KEY})
+
+    key: Key
+
+
+class NewKeyBody(Body):
+    model_config = with_example({"key": _KEY, "secret": "regen_x3Jk..."})
+
+    key: Key
+    secret: str | None = Field(
+        None, description="The key itself, this once: left out when the request is replayed."
+    )
+
+
+class KeysBody(Body):
+    """A page, the newest first."""
+
+    model_config = with_example({"keys": [_KEY]})
+
+    keys: list[Key]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
+
+
+class UsedOnDay(Body):
+    day: date = Field(description="In UTC: when the renders were completed.")
+    engine: str
+    renders: int
+    gigapixels: Number = Field(description="Of the outputs.")
+    cost: Number = Field(description="Gigapixels times the engine's multiplier.")
+
+
+class UsageTotals(Body):
+    renders: int = Field(description="Completed in the period.")
+    gigapixels: Number
+    cost: Number
+    month_cost: Number = Field(
+        description="Of the present month, with the renders that have not ended: what `maxCostPerMonth` is about."
+    )
+    storage_bytes: int = Field(description="Of uploads and results, now.")
+    queued_renders: int
+    running_renders: int
+
+
+class Usage(Body):
+    from_: date = Field(alias="from")
+    to: date
+    days: list[UsedOnDay] = Field(description="Those on which renders were completed, by engine.")
+    totals: UsageTotals
+    limits: EffectiveLimits
+
+
+class UsageBody(Body):
+    model_config = with_example(
+        {
+            "usage": {
+                "from": "2026-11-01",
+                "to": "2026-11-30",
+                "days": [
+                    {
+                        "day": "2026-11-22",
+                        "engine": "regen-4x-lite",
+                        "renders": 3,
+                        "gigapixels": 1.25,
+                        "cost": 1.25,
+                    }
+                ],
+                "totals": {
+                    "renders": 3,
+                    "gigapixels": 1.25,
+                    "cost": 1.25,
+                    "monthCost": 1.5,
+                    "storageBytes": 157286400,
+                    "queuedRenders": 1,
+                    "runningRenders": 0,
+                },
+                "limits": {"requests": "100/minute", "maxUploadBytes": 2147483648},
+            }
+        }
+    )
+
+    usage: Usage

@@ -1,0 +1,199 @@
+"""Users and their API keys."""
+
+import hmac
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.accounts import queries as account_queries
+from app.accounts.scopes import DEFAULT_SCOPES, Scope
+from app.accounts.tables import ApiKey, User
+from app.platform import clock, secrets
+from app.platform.errors import Conflict, InvalidRequest, NotFound, Unauthorized
+from app.platform.secrets import Secrets
+from app.usage.allowances import Limits, changed_limits
+
+HINT_LENGTH = len(secrets.API_KEY_PREFIX) + 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewKey:
+    """A key that was just made. `key` is shown once; only its keyed hash is kept."""
+
+    row: ApiKey
+    key: str = field(repr=False)
+
+
+def authenticate(session: Session, *, key: str | None, keys: Secrets) -> User:
+    """The user of a valid key. Raises Unauthorized for a missing, unknown, revoked or expired one."""
+    return authenticate_key(session, key=key, keys=keys).user
+
+
+def authenticate_key(session: Session, *, key: str | None, keys: Secrets) -> ApiKey:
+    """As `authenticate`: the row of the key itself, which says what it may do."""
+    if not key:
+        raise Unauthorized
+    digest = _digest(key, keys)
+    row = account_queries.find_key_by_digest(session, digest=digest)
+    # The index found it by a keyed hash, whose bytes nobody can choose; this compares it without telling how far.
+    if row is None or not hmac.compare_digest(row.digest, digest):
+        raise Unauthorized
+    if row.expires_at is not None and row.expires_at <= clock.now():
+        raise Unauthorized("This API key has expired.")
+    return row
+
+
+def note_use(session: Session, *, key_ids: Collection[str]) -> None:
+    """These keys are used now."""
+    account_queries.note_use(session, key_ids=key_ids, now=clock.now())
+
+
+def create_user(session: Session, *, name: str) -> User:
+    """Raises Conflict when there is a user of that name, also when another transaction makes them just now."""
+    try:
+        with session.begin_nested():
+            return account_queries.add_user(session, user_id=secrets.new_id(), name=name)
+    except IntegrityError as error:
+        raise Conflict(f"There is already a user named {name!r}.") from error
+
+
+def create_key(
+    session: Session,
+    *,
+    user_name: str,
+    key_name: str,
+    keys: Secrets,
+    scopes: Collection[Scope] = DEFAULT_SCOPES,
+    expires_at: datetime | None = None,
+) -> NewKey:
+    """Raises NotFound when there is no such user, InvalidRequest when it would have expired already."""
+    user = account_queries.find_user(session, name=user_name)
+    if user is None:
+        raise NotFound(f"There is no user named {user_name!r}.")
+    return create_key_of(session, user, key_name=key_name, keys=keys, scopes=scopes, expires_at=expires_at)
+
+
+def create_key_of(
+    session: Session,
+    user: User,
+    *,
+    key_name: str,
+    keys: Secrets,
+    scopes: Collection[Scope],
+    limits: Limits | None = None,
+    expires_at: datetime | None = None,
+) -> NewKey:
+    """A key of that user. Raises InvalidRequest when it would have expired already."""
+    check_expiry(expires_at)
+    key = secrets.new_api_key()
+    row = account_queries.add_key(
+        session,
+        key_id=secrets.new_id(),
+        user=user,
+        name=key_name,
+        hint=key[:HINT_LENGTH],
+        digest=_digest(key, keys),
+        scopes=scopes,
+        limits=None if limits is None else changed_limits(None, limits),
+        expires_at=expires_at,
+    )
+    return NewKey(row=row, key=key)
+
+
+def check_expiry(expires_at: datetime | None) -> None:
+    """Raises InvalidRequest for a moment that is past."""
+    if expires_at is not None and expires_at <= clock.now():
+        raise InvalidRequest("`expires_at` must be in the future.")
+
+
+def create_first_key(session: Session, *, keys: Secrets) -> NewKey | None:
+    """A user named `default` with one key, when there is no user at all yet.
+
+    Of several processes that start at once, one makes it; the others wait for that one's commit and get None.
+    """
+    if account_queries.has_users(session):
+        return None
+    try:
+        create_user(session, name="default")
+    except Conflict:
+        return None
+    return create_key(session, user_name="default", key_name="first key", keys=keys)
+
+
+def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tuple[ApiKey, User]]:
+    return account_queries.list_keys(session, user_name=user_name)
+
+
+def get_key(session: Session, *, key_id: str) -> ApiKey:
+    """Raises NotFound when there is no such key."""
+    key = account_queries.find_key(session, key_id=key_id)
+    if key is None:
+        raise NotFound(f"There is no key with the id {key_id!r}.")
+    return key
+
+
+def get_user(session: Session, *, user_id: str) -> User:
+    """Raises NotFound when there is no such user."""
+    user = account_queries.get_user(session, user_id=user_id)
+    if user is None:
+        raise NotFound(f"There is no user with the id {user_id!r}.")
+    return user
+
+
+def list_users(session: Session, *, limit: int, cursor: str | None) -> tuple[Sequence[User], str | None]:
+    """A page, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    page = account_queries.list_users(session, limit=limit, cursor=cursor)
+    return page.rows, page.cursor
+
+
+def keys_of(
+    session: Session, *, user_id: str, limit: int, cursor: str | None
+) -> tuple[Sequence[ApiKey], str | None]:
+    """A page of the user's keys, the newest first, and the cursor of the next. Raises NotFound and InvalidRequest."""
+    get_user(session, user_id=user_id)
+    page = account_queries.keys_of(session, user_id=user_id, limit=limit, cursor=cursor)
+    return page.rows, page.cursor
+
+
+def change_user(session: Session, *, user_id: str, changes: Mapping[str, Any]) -> User:
+    """Set these columns; `limits` are merged with those there are. Raises NotFound, and Conflict for a taken name."""
+    account_queries.lock_user(session, user_id=user_id)
+    user = get_user(session, user_id=user_id)
+    try:
+        with session.begin_nested():
+            _change(user, changes)
+            session.flush()
+    except IntegrityError as error:
+        raise Conflict(f"There is already a user named {changes['name']!r}.") from error
+    return user
+
+
+def change_key(session: Session, *, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
+    """Set these columns; `limits` are merged with those there are. Raises NotFound and InvalidRequest."""
+    check_expiry(changes.get("expires_at"))
+    account_queries.lock_user(session, user_id=get_key(session, key_id=key_id).user_id)
+    key = session.get_one(ApiKey, key_id, populate_existing=True)
+    _change(key, changes)
+    session.flush()
+    return key
+
+
+def _change(row: User | ApiKey, changes: Mapping[str, Any]) -> None:
+    for name, value in changes.items():
+        setattr(row, name, changed_limits(row.limits, value) if name == "limits" else value)
+
+
+def revoke_key(session: Session, *, key_id: str) -> ApiKey:
+    """The key is refused from now on. Raises NotFound when there is no such key."""
+    key = get_key(session, key_id=key_id)
+    if key.revoked_at is None:
+        key.revoked_at = clock.now()
+    return key
+
+
+def _digest(key: str, keys: Secrets) -> str:
+    return secrets.api_key_digest(key, keys=keys)

@@ -1,0 +1,101 @@
+"""Users, keys and usage as clients see them."""
+
+from datetime import datetime
+
+from app.accounts import schemas as account_schemas
+from app.accounts.tables import ApiKey, User
+from app.platform.settings import Settings
+from app.renders.views import timestamp
+from app.usage.allowances import Allowance, Limits
+from app.usage.service import Usage
+
+
+def user_of(user: User) -> account_schemas.User:
+    return account_schemas.User(
+        id=user.id,
+        name=user.name,
+        created_at=timestamp(user.created_at),
+        max_running_segments=user.max_running_segments,
+        max_running_renders=user.max_running_renders,
+        limits=_limits(Limits.stored(user.limits)),
+    )
+
+
+def key_of(key: ApiKey) -> account_schemas.Key:
+    def shown(moment: datetime | None) -> str | None:
+        return None if moment is None else timestamp(moment)
+
+    return account_schemas.Key(
+        id=key.id,
+        user_id=key.user_id,
+        name=key.name,
+        hint=key.hint,
+        scopes=key.scopes,
+        limits=_limits(Limits.stored(key.limits)),
+        created_at=timestamp(key.created_at),
+        last_used_at=shown(key.last_used_at),
+        expires_at=shown(key.expires_at),
+        revoked_at=shown(key.revoked_at),
+    )
+
+
+def usage_body(
+    usage: Usage, *, user: User, allowance: Allowance, settings: Settings
+) -> account_schemas.UsageBody:
+    days = [
+        account_schemas.UsedOnDay(
+            day=used.day,
+            engine=used.engine,
+            renders=used.renders,
+            gigapixels=used.gigapixels,
+            cost=used.cost,
+        )
+        for used in usage.days
+    ]
+    totals = account_schemas.UsageTotals(
+        renders=sum(used.renders for used in usage.days),
+        gigapixels=sum(used.gigapixels for used in usage.days),
+        cost=sum(used.cost for used in usage.days),
+        month_cost=usage.month_cost,
+        storage_bytes=usage.stored_bytes,
+        queued_renders=usage.queued,
+        running_renders=usage.running,
+    )
+    return account_schemas.UsageBody(
+        usage=account_schemas.Usage(
+            from_=usage.period.first,
+            to=usage.period.last,
+            days=days,
+            totals=totals,
+            limits=_effective_limits(user, allowance, settings),
+        )
+    )
+
+
+def _limits(limits: Limits) -> account_schemas.ShownLimits:
+    return account_schemas.ShownLimits(**limits.model_dump())
+
+
+def _effective_limits(
+    user: User, allowance: Allowance, settings: Settings
+) -> account_schemas.EffectiveLimits:
+    media, room, key_room = allowance.media, allowance.room, allowance.key_room
+    rules = [rule for rule in (allowance.requests, allowance.key_requests) if rule is not None]
+    return account_schemas.EffectiveLimits(
+        requests=";".join(rules) or None,
+        max_upload_bytes=allowance.max_upload_bytes,
+        max_input_pixels=media.max_input_pixels,
+        max_duration_seconds=media.max_duration_seconds,
+        max_output_pixels=media.max_output_pixels,
+        max_output_frames=media.max_output_frames,
+        max_queued_renders=_least(room.max_queued_renders, key_room.max_queued_renders),
+        max_storage_bytes=_least(room.max_storage_bytes, key_room.max_storage_bytes),
+        max_cost_per_month=_least(room.max_cost_per_month, key_room.max_cost_per_month),
+        max_running_segments=user.max_running_segments or settings.max_running_segments_per_user,
+        max_running_renders=user.max_running_renders or settings.max_running_renders_per_user,
+    )
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    given = [limit for limit in (one, other) if limit is not None]
+    return min(given, default=None)

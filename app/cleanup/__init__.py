@@ -1,0 +1,1 @@
+"""The clean-up: removes what is no longer needed."""

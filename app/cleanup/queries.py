@@ -1,0 +1,247 @@
+"""What is no longer needed: which rows say so, and how they are told that it is gone.
+
+Ages are seconds on the database's clock. Each `due_*` gives the oldest first, and leaves out the ids in `but`.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.accounts.tables import IdempotencyKey
+from app.files.tables import File
+from app.platform.database import database_now
+from app.previews.tables import Preview
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render, Segment
+
+FINAL = tuple(status for status in RenderStatus if status.is_final)
+
+Ids: TypeAlias = Collection[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """A row whose turn has come. Of a render to be cleaned `keys` are what stays, else they are what goes."""
+
+    id: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownRender:
+    """`is_settled`: it has ended and was cleaned, so that of its objects only `keys` are its own."""
+
+    is_settled: bool
+    keys: frozenset[str]
+
+
+def stop_giving_out(session: Session, *, render_id: str) -> None:
+    """No URL of the render's results is signed from now on."""
+    _update(
+        session,
+        update(Render)
+        .where(Render.id == render_id)
+        .values(files_removed_at=func.coalesce(Render.files_removed_at, database_now())),
+    )
+
+
+def delete_render(session: Session, *, render_id: str) -> None:
+    """The row of an ended render and those of its segments."""
+    session.execute(delete(Segment).where(Segment.render_id == render_id))
+    session.execute(delete(Render).where(Render.id == render_id, Render.status.in_(FINAL)))
+
+
+def note_ends(session: Session) -> None:
+    """Ended renders that do not say when: the version before, at work beside this one, leaves that out."""
+    unsaid = and_(Render.ended_at.is_(None), Render.cleaned_at.is_(None), Render.status.in_(FINAL))
+    _update(session, update(Render).where(unsaid).values(ended_at=database_now()))
+
+
+def due_to_clean(session: Session, *, ended_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
+    """Renders that ended that long ago and were not cleaned since."""
+    query = (
+        select(Render.id, Render.output_key, Render.thumbnail_key)
+        .where(_to_clean(ended_for), Render.id.not_in(but))
+        .order_by(Render.ended_at)
+        .limit(limit)
+    )
+    return _due(session, query)
+
+
+def shed_segments(session: Session, *, render_id: str, limit: int) -> int:
+    """Remove up to so many rows of an ended render's segments. Returns of how many; fewer than `limit` are the last.
+
+    Those of a failed render stay, without their plans: its progress, which is still shown, is theirs.
+    """
+    own = select(Segment.id).join(Segment.render).where(Render.id == render_id).limit(limit)
+    completed = own.where(Render.status == RenderStatus.COMPLETED)
+    failed = own.where(Render.status == RenderStatus.FAILED, Segment.plan != "")
+    removed = _update(session, delete(Segment).where(Segment.id.in_(completed)))
+    return removed + _update(session, update(Segment).where(Segment.id.in_(failed)).values(plan=""))
+
+
+def note_cleaned(session: Session, render_id: str) -> None:
+    _update(session, update(Render).where(Render.id == render_id).values(cleaned_at=database_now()))
+
+
+def give_up_results(session: Session, *, ended_for: float, limit: int) -> int:
+    """Stop giving out the results of renders that were completed that long ago. Returns of how many."""
+    chosen = select(Render.id).where(_to_give_up(ended_for)).order_by(Render.ended_at).limit(limit)
+    return _update(
+        session, update(Render).where(Render.id.in_(chosen)).values(files_removed_at=database_now())
+    )
+
+
+def due_results(session: Session, *, given_up_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
+    """Results that nobody was given a URL of for that long."""
+    query = (
+        select(Render.id, Render.output_key, Render.thumbnail_key)
+        .where(_results_to_erase(given_up_for), Render.id.not_in(but))
+        .order_by(Render.files_removed_at)
+        .limit(limit)
+    )
+    return _due(session, query)
+
+
+def note_results_erased(session: Session, render_id: str) -> None:
+    _update(session, update(Render).where(Render.id == render_id).values(output_key=None, thumbnail_key=None))
+
+
+def unused_files(session: Session, *, unused_for: float, limit: int, but: Ids = ()) -> Sequence[str]:
+    """Ids of files that look unused: `give_up_file` decides."""
+    query = (
+        select(File.id)
+        .where(File.removed_at.is_(None), _unused(unused_for), File.id.not_in(but))
+        .order_by(File.created_at)
+        .limit(limit)
+    )
+    return session.scalars(query).all()
+
+
+def give_up_file(session: Session, file_id: str, *, unused_for: float) -> bool:
+    """Give the file to nobody any more. False when it was used meanwhile, also by a render that is just submitted."""
+    return _give_up_file(session, file_id, _unused(unused_for))
+
+
+def withdraw_file(session: Session, file_id: str) -> bool:
+    """As `give_up_file`, of a file however new. False when a render or preview that has not ended needs it."""
+    needed = exists().where(Render.file_id == File.id, Render.status.not_in(FINAL))
+    previewed = exists().where(Preview.file_id == File.id, Preview.ended_at.is_(None))
+    return _give_up_file(session, file_id, and_(~needed, ~previewed))
+
+
+def _give_up_file(session: Session, file_id: str, condition: ColumnElement[bool]) -> bool:
+    """Whoever submits a render holds the file's row (`files.find_file_to_use`). So the row is locked here first, and
+    only the next statement, which sees everything that was committed until then, looks at the renders.
+    """
+    session.execute(select(File.id).where(File.id == file_id).with_for_update())
+    given_up = update(File).where(File.id == file_id, File.removed_at.is_(None), condition)
+    return bool(_update(session, given_up.values(removed_at=database_now())))
+
+
+def due_files(session: Session, *, given_up_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
+    """Files that nobody was given a URL of for that long."""
+    query = (
+        select(File.id, File.storage_key)
+        .where(_files_to_erase(given_up_for), File.id.not_in(but))
+        .order_by(File.removed_at)
+        .limit(limit)
+    )
+    return _due(session, query)
+
+
+def note_file_erased(session: Session, file_id: str) -> None:
+    _update(session, update(File).where(File.id == file_id).values(erased_at=database_now()))
+
+
+def forget_requests(session: Session, *, made_for: float) -> None:
+    """Idempotency keys of requests that were made that long ago."""
+    _update(
+        session,
+        delete(IdempotencyKey).where(IdempotencyKey.created_at < database_now(plus_seconds=-made_for)),
+    )
+
+
+def known_files(session: Session, ids: Iterable[str]) -> set[str]:
+    """Those of the ids that are files whose bytes were not erased."""
+    return set(session.scalars(select(File.id).where(File.id.in_(ids), File.erased_at.is_(None))))
+
+
+def known_renders(session: Session, ids: Iterable[str]) -> dict[str, KnownRender]:
+    """Those of the ids that are renders."""
+    columns = (Render.id, Render.cleaned_at, Render.output_key, Render.thumbnail_key)
+    rows = session.execute(select(*columns).where(Render.id.in_(ids)))
+    return {
+        row_id: KnownRender(is_settled=cleaned_at is not None, keys=frozenset(filter(None, keys)))
+        for row_id, cleaned_at, *keys in rows
+    }
+
+
+def count_renders_to_clean(session: Session, *, ended_for: float) -> int:
+    return _count(session, Render, _to_clean(ended_for))
+
+
+def count_results_to_give_up(session: Session, *, ended_for: float) -> int:
+    return _count(session, Render, _to_give_up(ended_for))
+
+
+def count_results_to_erase(session: Session, *, given_up_for: float) -> int:
+    return _count(session, Render, _results_to_erase(given_up_for))
+
+
+def count_unused_files(session: Session, *, unused_for: float) -> int:
+    return _count(session, File, and_(File.removed_at.is_(None), _unused(unused_for)))
+
+
+def count_files_to_erase(session: Session, *, given_up_for: float) -> int:
+    return _count(session, File, _files_to_erase(given_up_for))
+
+
+def _to_clean(ended_for: float) -> ColumnElement[bool]:
+    return and_(Render.cleaned_at.is_(None), Render.ended_at < database_now(plus_seconds=-ended_for))
+
+
+def _to_give_up(ended_for: float) -> ColumnElement[bool]:
+    return and_(
+        Render.output_key.is_not(None),
+        Render.files_removed_at.is_(None),
+        Render.ended_at < database_now(plus_seconds=-ended_for),
+    )
+
+
+def _results_to_erase(given_up_for: float) -> ColumnElement[bool]:
+    return and_(
+        Render.output_key.is_not(None), Render.files_removed_at < database_now(plus_seconds=-given_up_for)
+    )
+
+
+def _files_to_erase(given_up_for: float) -> ColumnElement[bool]:
+    return and_(File.erased_at.is_(None), File.removed_at < database_now(plus_seconds=-given_up_for))
+
+
+def _unused(unused_for: float) -> ColumnElement[bool]:
+    """Uploaded that long ago, and every render and preview of it ended that long ago."""
+    moment = database_now(plus_seconds=-unused_for)
+    used = exists().where(
+        Render.file_id == File.id, or_(Render.ended_at.is_(None), Render.ended_at >= moment)
+    )
+    previewed = exists().where(
+        Preview.file_id == File.id, or_(Preview.ended_at.is_(None), Preview.ended_at >= moment)
+    )
+    return and_(File.erased_at.is_(None), File.created_at < moment, ~used, ~previewed)
+
+
+def _due(session: Session, query: Select[*tuple[Any, ...]]) -> Sequence[Due]:
+    return [Due(id=row_id, keys=tuple(filter(None, keys))) for row_id, *keys in session.execute(query)]
+
+
+def _update(session: Session, statement: Any) -> int:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast(CursorResult[Any], result).rowcount
+
+
+def _count(session: Session, table: type[Render] | type[File], condition: ColumnElement[bool]) -> int:
+    return session.scalar(select(func.count()).select_from(table).where(condition)) or 0

@@ -1,0 +1,261 @@
+"""The clean-up: removes what nobody needs any more, the rows being told at each step.
+
+Results and uploads go in two steps. First a row says that nobody is given the file any more; once every URL that was
+signed before has expired, the file goes, and the row is told so. A crash in between leaves the next step to be done.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.cleanup import queries as cleanup_queries
+from app.cleanup.queries import Due
+from app.platform.database import Database
+from app.platform.errors import StorageError
+from app.platform.settings import Settings
+from app.platform.storage.contract import Storage
+from app.platform.storage.keys import preview_prefix, render_prefix
+from app.previews import queries as preview_queries
+from app.previews.service import KEPT_SECONDS as PREVIEWS_KEPT_SECONDS
+from app.uploads import queries as upload_queries
+from app.uploads.service import free_storage
+from app.webhooks import queries as webhook_queries
+
+DAY_SECONDS = 24 * 3600.0
+# A worker whose lease ran out may still be writing: it learns of it at its next heartbeat.
+SETTLING_SECONDS = 300.0
+# Between the moment a row is read and the one its URLs are signed.
+SIGNING_SECONDS = 300.0
+
+# Longest that an upload which expired may still be on its way to become a file.
+COMPLETING_SECONDS = 3600.0
+
+# Clients that try again after a failure of theirs do so within days.
+REQUESTS_REMEMBERED_SECONDS = 7 * 86_400.0
+# Of webhooks, from their end on.
+DELIVERIES_KEPT_SECONDS = 30 * 86_400.0
+DELIVERIES_A_RUN = 10_000
+
+BATCH = 100
+# One transaction's worth, of the tens of thousands that a long video has.
+SEGMENT_ROWS = 1000
+# The rest is left to the next run.
+MOST_A_RUN = 2000
+# One file may be beyond help; when several are, the storage is.
+MOST_FAILURES = 3
+
+FindDue = Callable[..., Sequence[Due]]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When things may go, in seconds; None keeps them for ever.
+
+    `settled` is how long after a render's end nobody writes files for it any more, `url_lifetime` how long after the
+    last signed URL nobody reads one.
+    """
+
+    keep_files: float | None
+    keep_results: float | None
+    settled: float
+    url_lifetime: float
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Rules":
+        def seconds(days: float | None) -> float | None:
+            return None if days is None else days * DAY_SECONDS
+
+        return cls(
+            keep_files=seconds(settings.keep_files_days),
+            keep_results=seconds(settings.keep_outputs_days),
+            settled=settings.lease_seconds + SETTLING_SECONDS,
+            url_lifetime=settings.url_lifetime_seconds + SIGNING_SECONDS,
+        )
+
+
+@dataclass(kw_only=True)
+class Removed:
+    """What one run did, or would do, to how many."""
+
+    renders_cleaned: int = 0
+    results_withdrawn: int = 0
+    results_erased: int = 0
+    files_withdrawn: int = 0
+    files_erased: int = 0
+    previews_removed: int = 0
+    uploads_cleared: int = 0
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+
+class CleanUp:
+    """Any number of them may run at once; one is enough. `stopped` is asked before each step."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        rules: Rules,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._rules = rules
+        self._stopped = stopped
+
+    def run(self) -> Removed:
+        """Raises StorageError or Unavailable when storage or database are away; then the rest is left for later."""
+        rules, removed = self._rules, Removed()
+        with self._database.write() as session:
+            cleanup_queries.note_ends(session)
+            cleanup_queries.forget_requests(session, made_for=REQUESTS_REMEMBERED_SECONDS)
+            upload_queries.abort_expired(session, expired_for=COMPLETING_SECONDS)
+            upload_queries.forget(session, ended_for=REQUESTS_REMEMBERED_SECONDS)
+            webhook_queries.forget_deliveries(
+                session, ended_for=DELIVERIES_KEPT_SECONDS, limit=DELIVERIES_A_RUN
+            )
+        if rules.keep_results is not None:
+            removed.results_withdrawn = self._withdraw_results(rules.keep_results)
+        if rules.keep_files is not None:
+            removed.files_withdrawn = self._withdraw_files(rules.keep_files)
+        removed.renders_cleaned = self._erase(
+            lambda session, **options: cleanup_queries.due_to_clean(
+                session, ended_for=rules.settled, **options
+            ),
+            self._clean_render,
+            cleanup_queries.note_cleaned,
+        )
+        removed.results_erased = self._erase(
+            lambda session, **options: cleanup_queries.due_results(
+                session, given_up_for=rules.url_lifetime, **options
+            ),
+            self._delete_keys,
+            cleanup_queries.note_results_erased,
+        )
+        removed.files_erased = self._erase(
+            lambda session, **options: cleanup_queries.due_files(
+                session, given_up_for=rules.url_lifetime, **options
+            ),
+            self._delete_keys,
+            cleanup_queries.note_file_erased,
+        )
+        removed.previews_removed = self._erase(
+            _due_previews,
+            self._delete_preview,
+            lambda session, preview_id: preview_queries.delete(session, preview_id=preview_id),
+        )
+        removed.uploads_cleared = self._erase(
+            upload_queries.due_to_clean, self._clear_upload, upload_queries.note_cleaned
+        )
+        return removed
+
+    def preview(self) -> Removed:
+        """What `run` would do now, if nothing of it fails. Changes nothing."""
+        rules, removed = self._rules, Removed()
+        with self._database.read() as session:
+            removed.renders_cleaned = cleanup_queries.count_renders_to_clean(session, ended_for=rules.settled)
+            if rules.keep_results is not None:
+                removed.results_withdrawn = cleanup_queries.count_results_to_give_up(
+                    session, ended_for=rules.keep_results
+                )
+            if rules.keep_files is not None:
+                removed.files_withdrawn = cleanup_queries.count_unused_files(
+                    session, unused_for=rules.keep_files
+                )
+            removed.results_erased = cleanup_queries.count_results_to_erase(
+                session, given_up_for=rules.url_lifetime
+            )
+            removed.files_erased = cleanup_queries.count_files_to_erase(
+                session, given_up_for=rules.url_lifetime
+            )
+            removed.previews_removed = preview_queries.count_to_remove(
+                session, made_for=PREVIEWS_KEPT_SECONDS
+            )
+            removed.uploads_cleared = upload_queries.count_to_clean(session, expired_for=COMPLETING_SECONDS)
+        return removed
+
+    def _withdraw_results(self, kept_for: float) -> int:
+        count = 0
+        while count < MOST_A_RUN and not self._stopped():
+            with self._database.write() as session:
+                changed = cleanup_queries.give_up_results(session, ended_for=kept_for, limit=BATCH)
+            count += changed
+            if changed < BATCH:
+                break
+        return count
+
+    def _withdraw_files(self, kept_for: float) -> int:
+        count, used = 0, set[str]()
+        while count < MOST_A_RUN:
+            with self._database.read() as session:
+                found = cleanup_queries.unused_files(session, unused_for=kept_for, limit=BATCH, but=used)
+            for file_id in found:
+                if self._stopped():
+                    return count
+                with self._database.write() as session:
+                    if cleanup_queries.give_up_file(session, file_id, unused_for=kept_for):
+                        count += 1
+                    else:
+                        used.add(file_id)
+            if len(found) < BATCH:
+                break
+        return count
+
+    def _erase(
+        self, find: FindDue, erase: Callable[[Due], None], note: Callable[[Session, str], None]
+    ) -> int:
+        count, failed = 0, set[str]()
+        while count < MOST_A_RUN:
+            with self._database.read() as session:
+                found = find(session, limit=BATCH, but=failed)
+            for due in found:
+                if self._stopped():
+                    return count
+                try:
+                    erase(due)
+                except StorageError as error:
+                    failed.add(due.id)
+                    if len(failed) == MOST_FAILURES:
+                        raise
+                    log.warning("not_removed", id=due.id, error=error.message, detail=error.detail)
+                    continue
+                with self._database.write() as session:
+                    note(session, due.id)
+                count += 1
+            if len(found) < BATCH:
+                break
+        return count
+
+    def _clean_render(self, due: Due) -> None:
+        """Segments, and what attempts stored whose success came too late: all but the results. Then the rows."""
+        keep: Collection[str] = due.keys
+        for stored in list(self._storage.list(render_prefix(due.id))):
+            if stored.key not in keep:
+                self._storage.delete(stored.key)
+        count = SEGMENT_ROWS
+        while count == SEGMENT_ROWS:
+            with self._database.write() as session:
+                count = cleanup_queries.shed_segments(session, render_id=due.id, limit=SEGMENT_ROWS)
+
+    def _delete_preview(self, due: Due) -> None:
+        for stored in list(self._storage.list(preview_prefix(due.id))):
+            self._storage.delete(stored.key)
+
+    def _clear_upload(self, due: Due) -> None:
+        file_id, multipart_id = due.keys
+        free_storage(self._storage, file_id=file_id, multipart_id=multipart_id)
+
+    def _delete_keys(self, due: Due) -> None:
+        for key in due.keys:
+            self._storage.delete(key)
+
+
+def _due_previews(session: Session, *, limit: int, but: Collection[str]) -> Sequence[Due]:
+    ids = preview_queries.due_to_remove(session, made_for=PREVIEWS_KEPT_SECONDS, limit=limit, but=but)
+    return [Due(id=preview_id, keys=()) for preview_id in ids]

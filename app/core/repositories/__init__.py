@@ -1,1 +1,0 @@
-"""Every query of the server. Functions take a session and leave transactions to their callers."""

@@ -1,0 +1,1 @@
+"""The engines that a render may ask for."""

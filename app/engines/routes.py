@@ -1,0 +1,27 @@
+"""The engines that a render may ask for."""
+
+from fastapi import APIRouter
+
+from app.engines import schemas
+from app.http.dependencies import UserDependency
+from app.http.errors import documented
+from models.catalog import ENGINES
+
+router = APIRouter()
+
+
+@router.get("/v1/engines", responses=documented(401, 429, 503))
+def list_engines(_user: UserDependency) -> schemas.EnginesBody:
+    """Every engine, with its scale and what it costs."""
+    return schemas.EnginesBody(
+        engines=[
+            schemas.Engine(
+                id=engine.id,
+                scale=engine.scale,
+                cost_multiplier=engine.cost_multiplier,
+                description=engine.description,
+                default=engine.default,
+            )
+            for engine in ENGINES.values()
+        ]
+    )

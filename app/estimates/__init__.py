@@ -1,0 +1,1 @@
+"""Estimates and forecasts: what a render costs and how long it takes."""

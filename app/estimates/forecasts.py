@@ -1,0 +1,150 @@
+"""How long renders will take: what lies ahead of them over the speed of the workers that are there.
+
+Users take turns at segments, so all who have work share the workers evenly. Until a render that would keep all workers
+busy for n seconds is done, every other user has got n seconds of their own work done, or all of it, if that is less:
+the render takes the sum of these. It never takes less than its own parts do that can be worked on at once. Reading a
+video and putting the result together are not counted.
+"""
+
+import math
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import structlog
+
+from app.platform.database import Database
+from app.platform.errors import RegenError
+from app.platform.settings import Settings
+from app.renders.service import RenderView
+from app.renders.tables import Render
+from app.work import speed_queries, workload
+from app.work.speed_queries import DeviceSpeed
+from app.work.workers import SILENT_LEASES
+from app.work.workload import UserWork
+
+# What others have to do changes slowly beside what it costs to add it up.
+FRESH_SECONDS = 2.0
+REST_FACTOR = 10.0
+DECIMALS = 1
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How long, in seconds of video and pixels of output, segments are at most."""
+
+    seconds: Fraction
+    output_pixels: int
+
+    def parts(self, *, seconds: Fraction, output_pixels: int, frames: int) -> int:
+        """In how many about a video of that length and size is going to be cut."""
+        by_size = Fraction(output_pixels, self.output_pixels)
+        return min(math.ceil(max(seconds / self.seconds, by_size, Fraction(1))), frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """The workers and the work of a moment. `speeds` and `workers` are those of all measured workers together, by
+    engine; `busy_seconds` is for how long each user's work would keep all of them busy, `cut` how videos are cut."""
+
+    cut: Cut
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    workers: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    busy_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cut: Cut, measured: Sequence[DeviceSpeed], work: Sequence[UserWork]) -> "Outlook":
+        total: dict[str, float] = defaultdict(float)
+        workers: dict[str, int] = defaultdict(int)
+        devices: dict[str, list[str]] = defaultdict(list)
+        for device in measured:
+            total[device.engine] += device.pixels_per_second * device.workers
+            workers[device.engine] += device.workers
+            devices[device.engine].append(device.device)
+        busy: dict[str, float] = defaultdict(float)
+        for some in work:
+            busy[some.user_id] += some.pixels / total[some.engine] if total.get(some.engine) else math.inf
+        return cls(
+            cut=cut, speeds=dict(total), workers=dict(workers), devices=dict(devices), busy_seconds=dict(busy)
+        )
+
+    def seconds_alone(self, *, engine: str, pixels: float, parts: int) -> float | None:
+        """For so many pixels that can be worked on in so many parts at once; None when nothing was measured."""
+        if not self.speeds.get(engine):
+            return None
+        share = min(1.0, max(parts, 1) / self.workers[engine])
+        return pixels / (self.speeds[engine] * share)
+
+    def seconds_among_others(self, work: Mapping[str, float], *, user_id: str) -> float | None:
+        """Until this work of the user, by engine, is done, while others have their turns. None when it is unknown."""
+        own = 0.0
+        for engine, pixels in work.items():
+            if pixels and not self.speeds.get(engine):
+                return None
+            own += pixels / self.speeds[engine] if pixels else 0.0
+        others = (seconds for other, seconds in self.busy_seconds.items() if other != user_id)
+        return own + sum(min(own, seconds) for seconds in others)
+
+
+class Forecast:
+    """What the process knows of workers and of everybody's work, read again every few seconds by whoever asks."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._silent_for = SILENT_LEASES * settings.lease_seconds
+        self._cut = Cut(seconds=settings.segment_seconds, output_pixels=settings.segment_max_output_pixels)
+        self._lock = threading.Lock()
+        self._outlook: Outlook | None = None
+        self._fresh_until = 0.0
+
+    def eta_seconds(self, view: RenderView) -> float | None:
+        """Until the render is completed; None once it has ended, and when that is unknown."""
+        render, work = view.render, view.work
+        if work is None:
+            return None
+        if work.pixels == 0:
+            return 0.0
+        outlook = self.outlook()
+        parts = self._cut.parts(
+            seconds=render.input_duration_seconds,
+            output_pixels=_output_pixels(render),
+            frames=render.output_frames,
+        )
+        alone = outlook.seconds_alone(engine=render.engine, pixels=work.pixels, parts=work.parts or parts)
+        in_turn = outlook.seconds_among_others(work.until_then, user_id=render.user_id)
+        return None if alone is None or in_turn is None else round(max(alone, in_turn), DECIMALS)
+
+    def outlook(self) -> Outlook:
+        """Asks the database once it is due. While that cannot tell, everything is unknown."""
+        # Who comes while another one asks makes do with what was known before.
+        if self._lock.acquire(blocking=self._outlook is None):
+            try:
+                if self._outlook is None or time.monotonic() >= self._fresh_until:
+                    started = time.monotonic()
+                    self._outlook = self._read()
+                    now = time.monotonic()
+                    self._fresh_until = now + max(FRESH_SECONDS, REST_FACTOR * (now - started))
+            finally:
+                self._lock.release()
+        assert self._outlook is not None
+        return self._outlook
+
+    def _read(self) -> Outlook:
+        try:
+            with self._database.read() as session:
+                measured = speed_queries.speeds_at_work(session, silent_for=self._silent_for)
+                # Nobody is told any time, so what everybody has to do need not be added up.
+                return Outlook.of(self._cut, measured, workload.work_by_user(session) if measured else [])
+        except RegenError as error:
+            log.warning("outlook_missing", error=error.message, detail=error.detail)
+            return Outlook(cut=self._cut)
+
+
+def _output_pixels(render: Render) -> int:
+    return render.output_width * render.output_height * render.output_frames

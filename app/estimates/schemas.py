@@ -1,0 +1,49 @@
+"""Estimates."""
+
+from pydantic import Field
+
+from app.http.body import Body, Number, with_example
+from app.renders.schemas import VideoFactsBody
+
+_EXAMPLE = {
+    "engine": "regen-4x-lite",
+    "targetFps": 50,
+    "input": {"width": 240, "height": 136, "frameRate": 25, "durationSeconds": 2, "frames": 50},
+    "output": {"width": 960, "height": 544, "frameRate": 50, "durationSeconds": 2, "frames": 100},
+    "cost": 0.052224,
+    "expectedSeconds": 92.8,
+    "waitSeconds": 0,
+    "measuredOn": ["CPU, x86_64, 2 threads"],
+    "accepted": True,
+    "refusals": [],
+}
+
+
+class Estimate(Body):
+    engine: str
+    target_fps: Number | None = Field(None, description="When it was given.")
+    input: VideoFactsBody | None = Field(
+        None,
+        description="Left out, like `output` and `cost`, when the video is too far over a limit to be read.",
+    )
+    output: VideoFactsBody | None = None
+    cost: Number | None = Field(None, description="Gigapixels of the output times the engine's multiplier.")
+    expected_seconds: Number | None = Field(
+        None,
+        description="How long the work takes with all workers that are there now and nothing else to do. Left out, "
+        "like `waitSeconds`, while no such worker's speed was measured.",
+    )
+    wait_seconds: Number | None = Field(
+        None, description="What comes on top of that for what is queued and running now."
+    )
+    measured_on: list[str] | None = Field(
+        None, description="The devices whose speeds these times follow from."
+    )
+    accepted: bool = Field(description="Whether the render would be accepted now.")
+    refusals: list[str] = Field(description="The sentences with which it would be refused.")
+
+
+class EstimateBody(Body):
+    model_config = with_example({"estimate": _EXAMPLE})
+
+    estimate: Estimate

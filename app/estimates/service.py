@@ -1,0 +1,190 @@
+"""What a render would be: its output, its cost, how long it would take, and whether limits would refuse it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from app.estimates.forecasts import DECIMALS, Outlook
+from app.files.tables import File
+from app.platform.errors import LimitExceeded, TooManyRequests
+from app.platform.media.info import MediaInfo
+from app.platform.media.limits import check_input, check_output, output_frame_count
+from app.platform.media.rates import Retime
+from app.renders.options import RenderOptions
+from app.renders.service import cost_in_gigapixels
+from app.usage.allowances import Allowance, require_room_for_file, require_room_for_render
+from app.work import workload
+from app.work.ledger import VideoFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Who would ask for the render, and what is allowed to them."""
+
+    user_id: str
+    api_key_id: str
+    allowance: Allowance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """`expected_seconds`: with all workers that are there now and nothing else to do. `wait_seconds`: what comes before
+    it, or beside it in turn."""
+
+    expected_seconds: float
+    wait_seconds: float
+    measured_on: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """`input`, `output` and `cost` are None for a video that is too far over limits to be looked at to its end; `times`
+    too while nothing was measured. `refusals` are the sentences with which the render would be refused."""
+
+    options: RenderOptions
+    input: VideoFacts | None
+    output: VideoFacts | None
+    cost: float | None
+    times: Times | None
+    refusals: Sequence[str]
+
+
+def estimate_unseen(options: RenderOptions, refusal: LimitExceeded) -> Estimate:
+    """Of an upload that was refused before it was looked at to its end."""
+    return Estimate(
+        options=options, input=None, output=None, cost=None, times=None, refusals=refusal.messages
+    )
+
+
+def estimate_upload(
+    session: Session,
+    info: MediaInfo,
+    *,
+    size_bytes: int,
+    options: RenderOptions,
+    asker: Asker,
+    outlook: Outlook,
+) -> Estimate:
+    """Of an upload that is not kept."""
+    video = info.video
+    facts = VideoFacts(
+        width=video.width,
+        height=video.height,
+        frame_rate=video.frame_rate,
+        duration_seconds=video.duration_seconds,
+        frames=video.frames,
+    )
+    refusals = [
+        *_refused(lambda: check_input(info, asker.allowance.media)),
+        *_refused(
+            lambda: require_room_for_file(
+                session,
+                user_id=asker.user_id,
+                api_key_id=asker.api_key_id,
+                allowance=asker.allowance,
+                size_bytes=size_bytes,
+                is_made=False,
+            )
+        ),
+    ]
+    return _estimate(session, facts, options=options, asker=asker, outlook=outlook, refusals=refusals)
+
+
+def estimate_file(
+    session: Session, file: File, *, options: RenderOptions, asker: Asker, outlook: Outlook
+) -> Estimate:
+    """Of a file that was uploaded before."""
+    facts = VideoFacts(
+        width=file.width,
+        height=file.height,
+        frame_rate=file.frame_rate,
+        duration_seconds=file.duration_seconds,
+        frames=file.frames,
+    )
+    return _estimate(session, facts, options=options, asker=asker, outlook=outlook, refusals=[])
+
+
+def _estimate(
+    session: Session,
+    video: VideoFacts,
+    *,
+    options: RenderOptions,
+    asker: Asker,
+    outlook: Outlook,
+    refusals: Sequence[str],
+) -> Estimate:
+    engine = options.engine
+    output = VideoFacts(
+        width=video.width * engine.scale,
+        height=video.height * engine.scale,
+        frame_rate=options.target_fps or video.frame_rate,
+        duration_seconds=video.duration_seconds,
+        frames=output_frame_count(video, options.target_fps),
+    )
+    cost = cost_in_gigapixels(width=output.width, height=output.height, frames=output.frames, engine=engine)
+    too_much = _refused(
+        lambda: check_output(
+            video, scale=engine.scale, target_fps=options.target_fps, limits=asker.allowance.media
+        )
+    )
+    no_room = _refused(
+        lambda: require_room_for_render(
+            session,
+            user_id=asker.user_id,
+            api_key_id=asker.api_key_id,
+            allowance=asker.allowance,
+            cost=cost,
+            is_made=False,
+        )
+    )
+    return Estimate(
+        options=options,
+        input=video,
+        output=output,
+        cost=cost,
+        times=_times(session, video, output, options=options, user_id=asker.user_id, outlook=outlook),
+        refusals=[*refusals, *too_much, *no_room],
+    )
+
+
+def _times(
+    session: Session,
+    video: VideoFacts,
+    output: VideoFacts,
+    *,
+    options: RenderOptions,
+    user_id: str,
+    outlook: Outlook,
+) -> Times | None:
+    engine = options.engine.id
+    # As in the workload of renders that are queued: no frame goes through the network twice.
+    frames = min(video.frames, output.frames) if options.retime is Retime.NEAREST else output.frames
+    pixels = float(frames * video.width * video.height)
+    parts = outlook.cut.parts(
+        seconds=video.duration_seconds,
+        output_pixels=output.width * output.height * output.frames,
+        frames=output.frames,
+    )
+    alone = outlook.seconds_alone(engine=engine, pixels=pixels, parts=parts)
+    if alone is None:
+        return None
+    before = dict(workload.work_before_another(session, user_id=user_id, priority=options.priority))
+    before[engine] = before.get(engine, 0.0) + pixels
+    in_turn = outlook.seconds_among_others(before, user_id=user_id)
+    if in_turn is None:
+        return None
+    return Times(
+        expected_seconds=round(alone, DECIMALS),
+        wait_seconds=round(max(in_turn - alone, 0.0), DECIMALS),
+        measured_on=outlook.devices[engine],
+    )
+
+
+def _refused(check: Callable[[], None]) -> Sequence[str]:
+    """The sentences with which the check refuses; none when it does not."""
+    try:
+        check()
+    except (LimitExceeded, TooManyRequests) as refusal:
+        return refusal.messages
+    return ()

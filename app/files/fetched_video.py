@@ -1,0 +1,174 @@
+"""Videos that the server fetches itself, from an address that a user names."""
+
+import hashlib
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+
+import anyio
+import httpx
+from anyio import to_thread
+from starlette.requests import ClientDisconnect, Request
+
+from app.files.service import SpooledUpload
+from app.http.dependencies import CurrentUser
+from app.http.file_names import disposition_parameters, safe_name
+from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
+from app.http.resources import Resources
+from app.platform.errors import InvalidRequest, OutboundError, Unavailable
+from app.platform.outbound import check_url, followed, guarded_client
+from app.platform.settings import MIB, Settings
+
+FILE_URL_FIELD = "file_url"
+# Longest that a request waits for others that fetch.
+SLOT_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def fetch_slot(resources: Resources) -> AsyncIterator[None]:
+    """One of the places for those that fetch a video. Raises Unavailable when none is free for half a minute."""
+    borrower = object()
+    try:
+        with anyio.fail_after(SLOT_SECONDS):
+            await resources.fetch_slots.acquire_on_behalf_of(borrower)
+    except TimeoutError as error:
+        raise Unavailable("Too many videos are being fetched just now. Try again soon.") from error
+    try:
+        yield
+    finally:
+        resources.fetch_slots.release_on_behalf_of(borrower)
+
+
+def url_faults(url: str, settings: Settings) -> list[str]:
+    """What is wrong with a `file_url`, as far as it can be told without asking anybody."""
+    if not settings.allow_file_urls:
+        return [f"`{FILE_URL_FIELD}` is not allowed on this server: upload the video instead."]
+    try:
+        check_url(url)
+    except OutboundError as error:
+        return [f"`{FILE_URL_FIELD}` cannot be fetched. {error.message}"]
+    return []
+
+
+@asynccontextmanager
+async def fetched_video(
+    url: str, *, request: Request, user: CurrentUser, resources: Resources
+) -> AsyncIterator[SpooledUpload]:
+    """What lies at the URL, as an upload. On exit its spool file is removed unless it was moved away.
+
+    The request's body must have been read. Raises InvalidRequest for what the other side does, LimitExceeded when there
+    is too much of it, Unavailable, and ClientDisconnect when the client leaves meanwhile.
+    """
+    path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
+    cancelled = threading.Event()
+    fetch = partial(
+        _fetch,
+        url,
+        path,
+        max_bytes=user.allowance.max_upload_bytes,
+        make_client=partial(
+            guarded_client,
+            allowed_networks=resources.settings.outbound_allowed_networks,
+            total_seconds=resources.settings.fetch_timeout_seconds,
+        ),
+        cancelled=cancelled.is_set,
+    )
+    try:
+        async with fetch_slot(resources):
+            spooled = await _unless_the_client_leaves(request, fetch, cancelled)
+        yield spooled
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(partial(path.unlink, missing_ok=True))
+
+
+async def _unless_the_client_leaves(
+    request: Request, fetch: Callable[[], SpooledUpload], cancelled: threading.Event
+) -> SpooledUpload:
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        cancelled.set()
+
+    spooled: SpooledUpload | None = None
+    fault: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        try:
+            spooled = await to_thread.run_sync(fetch, abandon_on_cancel=True)
+        except Exception as error:  # raised below, and not as one of a group
+            fault = error
+        finally:
+            cancelled.set()
+            tasks.cancel_scope.cancel()
+    if left:
+        raise ClientDisconnect
+    if fault is not None:
+        raise fault
+    assert spooled is not None
+    return spooled
+
+
+def _fetch(
+    url: str,
+    path: Path,
+    *,
+    max_bytes: int,
+    make_client: Callable[[], httpx.Client],
+    cancelled: Callable[[], bool],
+) -> SpooledUpload:
+    digest, size_bytes = hashlib.sha256(), 0
+    # As it lies there: a small body that unpacks to a large one is no video file.
+    headers = {"Accept": "video/*, */*", "Accept-Encoding": "identity"}
+    try:
+        with (
+            room_on_disk(),
+            followed(url, make_client=make_client, headers=headers) as answer,
+            path.open("xb", buffering=MIB) as file,
+        ):
+            path.chmod(0o600)
+            _check_answer(answer, max_bytes)
+            for block in answer.iter_raw():
+                if cancelled():
+                    raise ClientDisconnect
+                size_bytes += len(block)
+                if size_bytes > max_bytes:
+                    raise file_too_large(max_bytes)
+                digest.update(block)
+                file.write(block)
+            name = _name(url, answer)
+    except OutboundError as error:
+        raise InvalidRequest(
+            f"`{FILE_URL_FIELD}` cannot be fetched. {error.message}", detail=error.detail
+        ) from error
+    return SpooledUpload(path=path, name=name, size_bytes=size_bytes, sha256=digest.hexdigest())
+
+
+def _check_answer(answer: httpx.Response, max_bytes: int) -> None:
+    """Raises OutboundError for an answer that is no file, LimitExceeded for one that says to be too large."""
+    if answer.status_code != HTTPStatus.OK:
+        raise OutboundError(f"The other server answers with the status {answer.status_code}.")
+    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise OutboundError("The other server sends it compressed, although it was asked not to.")
+    length = answer.headers.get("Content-Length", "")
+    if length.isascii() and length.isdigit() and int(length) > max_bytes:
+        raise file_too_large(max_bytes)
+
+
+def _name(url: str, answer: httpx.Response) -> str:
+    """What the other server calls it, else the end of the URL's path."""
+    try:
+        given = disposition_parameters(
+            answer.headers.get("Content-Disposition", "").encode("latin-1", "replace")
+        )
+    except ValueError:
+        given = {}
+    return safe_name(given.get("filename") or httpx.URL(url).path)

@@ -1,0 +1,42 @@
+"""Files."""
+
+from pydantic import Field
+
+from app.http.body import Body, Number, Timestamp, with_example
+
+_EXAMPLE = {
+    "id": "QkjXasuzs2TKugHH",
+    "name": "clip.mp4",
+    "sizeBytes": 151216,
+    "width": 240,
+    "height": 136,
+    "frameRate": 25,
+    "durationSeconds": 2,
+    "createdAt": "2026-11-22T07:33:37.912Z",
+}
+
+
+class File(Body):
+    id: str
+    name: str = Field(description="As it was sent, without any folders.")
+    size_bytes: int
+    width: int = Field(description="In pixels, as displayed.")
+    height: int
+    frame_rate: Number = Field(description="Frames per second.")
+    duration_seconds: Number
+    created_at: Timestamp
+
+
+class FileBody(Body):
+    model_config = with_example({"file": _EXAMPLE})
+
+    file: File
+
+
+class FilesBody(Body):
+    """A page, the newest first."""
+
+    model_config = with_example({"files": [_EXAMPLE], "nextCursor": "QkjXasuzs2TKugHH"})
+
+    files: list[File]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")

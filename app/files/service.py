@@ -1,0 +1,166 @@
+"""A spooled upload becomes a file: looked at under limits, stored, and written down."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from app.cleanup import queries as cleanup_queries
+from app.files import queries as file_queries
+from app.files.tables import File
+from app.platform import clock
+from app.platform.database import Database
+from app.platform.errors import Conflict, InvalidRequest, NotFound
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import MediaInfo, probe_video
+from app.platform.secrets import new_id
+from app.platform.storage.contract import Storage
+from app.platform.storage.keys import input_key
+from app.usage.allowances import Allowance, require_room_for_file
+
+T = TypeVar("T")
+
+# By ffmpeg's name of the container; the first that fits.
+CONTENT_TYPES = {
+    "mov": "video/mp4",
+    "matroska": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "mpegts": "video/mp2t",
+    "mpeg": "video/mpeg",
+    "flv": "video/x-flv",
+    "asf": "video/x-ms-asf",
+    "ogg": "video/ogg",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpooledUpload:
+    """An upload that lies complete on this machine's disk, counted and hashed on its way in."""
+
+    path: Path
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+def inspect_upload(upload: SpooledUpload, *, gate: MediaGate, limits: MediaLimits) -> MediaInfo:
+    """Raises InvalidRequest (empty), NotAVideo or LimitExceeded. Touches neither storage nor database."""
+    if upload.size_bytes == 0:
+        raise InvalidRequest("The uploaded file is empty.")
+    return probe_video(gate, upload.path, limits=limits)
+
+
+def store_upload(
+    upload: SpooledUpload,
+    *,
+    info: MediaInfo,
+    user_id: str,
+    allowance: Allowance,
+    api_key_id: str | None,
+    storage: Storage,
+    database: Database,
+    then: Callable[[Session, File], T],
+) -> T:
+    """Put the upload into storage, then write its row and whatever `then` adds, in one transaction.
+
+    Returns what `then` returns. When the rows cannot be written the stored object is removed again. Raises
+    LimitExceeded when the allowance has no room for it, most often before anything is stored.
+    """
+    require_room = partial(
+        require_room_for_file,
+        user_id=user_id,
+        api_key_id=api_key_id,
+        allowance=allowance,
+        size_bytes=upload.size_bytes,
+    )
+    with database.read() as session:
+        require_room(session, is_made=False)
+    file_id = new_id()
+    key = input_key(file_id)
+    storage.put_file(key, upload.path, content_type=_content_type(info, upload.name))
+    try:
+        with database.write() as session:
+            require_room(session)
+            file = new_file(upload, file_id=file_id, user_id=user_id, info=info)
+            session.add(file)
+            session.flush()
+            return then(session, file)
+    except BaseException:
+        storage.delete(key)
+        raise
+
+
+def new_file(upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaInfo) -> File:
+    """The row of an upload that was looked at, whose bytes lie in storage under the key of `file_id`."""
+    return File(
+        id=file_id,
+        user_id=user_id,
+        name=upload.name,
+        content_type=_content_type(info, upload.name),
+        size_bytes=upload.size_bytes,
+        sha256=upload.sha256,
+        storage_key=input_key(file_id),
+        width=info.video.width,
+        height=info.video.height,
+        frame_rate=info.video.frame_rate,
+        duration_seconds=info.video.duration_seconds,
+        frames=info.video.frames,
+        created_at=clock.now(),
+    )
+
+
+def find_file(session: Session, *, file_id: str, user_id: str) -> File:
+    """Raises NotFound for an unknown file, another user's, and one that was removed."""
+    return _found(file_queries.find_file(session, file_id=file_id, user_id=user_id))
+
+
+def list_files(
+    session: Session, *, user_id: str, limit: int, cursor: str | None
+) -> tuple[Sequence[File], str | None]:
+    """A page of the user's files, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    page = file_queries.list_files(session, user_id=user_id, limit=limit, cursor=cursor)
+    return page.rows, page.cursor
+
+
+def delete_file(database: Database, storage: Storage, *, file_id: str, user_id: str) -> None:
+    """Remove the user's file: first nobody is given it any more, then its bytes go. Its renders keep their results.
+
+    A crash in between leaves the bytes to the clean-up. Raises NotFound for an unknown file and another user's,
+    Conflict while a render or preview needs it, StorageError when the bytes cannot be removed.
+    """
+    with database.write() as session:
+        file = find_file(session, file_id=file_id, user_id=user_id)
+        if not cleanup_queries.withdraw_file(session, file.id):
+            raise Conflict(
+                "A render or preview that has not ended needs this file: wait for it, or cancel it."
+            )
+    storage.delete(file.storage_key)
+    with database.write() as session:
+        cleanup_queries.note_file_erased(session, file.id)
+
+
+def find_file_to_use(session: Session, *, file_id: str, user_id: str) -> File:
+    """As `find_file`, for who makes a render of it: it is not removed before the session ends."""
+    return _found(file_queries.find_file_to_use(session, file_id=file_id, user_id=user_id))
+
+
+def _found(file: File | None) -> File:
+    if file is None:
+        raise NotFound("File not found")
+    return file
+
+
+def _content_type(info: MediaInfo, name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if "matroska" in info.format_name and suffix == ".webm":
+        return "video/webm"
+    if "mov" in info.format_name and suffix == ".mov":
+        return "video/quicktime"
+    for part in info.format_name.split(","):
+        if part in CONTENT_TYPES:
+            return CONTENT_TYPES[part]
+    return "application/octet-stream"

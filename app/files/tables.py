@@ -1,0 +1,43 @@
+"""The table of uploaded videos."""
+
+from datetime import datetime
+from fractions import Fraction
+
+from sqlalchemy import ForeignKey, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.accounts.tables import User
+from app.platform.tables import ListedTable
+
+
+class File(ListedTable):
+    """An uploaded video. Sizes are as displayed, after rotation.
+
+    From `removed_at` on nobody is given the file any more; at `erased_at` its bytes were removed from storage.
+    """
+
+    __tablename__ = "files"
+    __table_args__ = (
+        Index("ix_files_user_id_created_at", "user_id", "created_at", "id"),
+        Index(
+            "ix_files_kept",
+            "removed_at",
+            "created_at",
+            sqlite_where=text("erased_at IS NULL"),
+            postgresql_where=text("erased_at IS NULL"),
+        ),
+    )
+
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id), index=True)
+    name: Mapped[str] = mapped_column(String(255))
+    content_type: Mapped[str] = mapped_column(String(100))
+    size_bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    storage_key: Mapped[str] = mapped_column(String(200))
+    width: Mapped[int]
+    height: Mapped[int]
+    frame_rate: Mapped[Fraction]
+    duration_seconds: Mapped[Fraction]
+    frames: Mapped[int]
+    removed_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]

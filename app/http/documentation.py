@@ -1,0 +1,71 @@
+"""What the API is, for programs (`/openapi.json`) and for people (`/docs`)."""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+
+from app.http.openapi import openapi_document
+from app.http.resources import Resources
+from app.platform.errors import NotFound
+
+router = APIRouter()
+
+OPENAPI_PATH = "/openapi.json"
+PAGE_PATH = "/docs"
+# A package that carries the page's files, so that it works where there is no internet. Nothing else of it is used.
+PACKAGE = "fastapi_offline"
+FILES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+
+
+@router.get(OPENAPI_PATH, include_in_schema=False)
+def read_openapi(request: Request) -> Response:
+    """The description that clients are generated from."""
+    app = request.app
+    if app.openapi_schema is None:
+        resources: Resources = app.state.resources
+        url = resources.settings.public_url or str(request.scope.get("root_path", "")) or "/"
+        app.openapi_schema = openapi_document(app, server_url=url)
+    document: dict[str, Any] = app.openapi_schema
+    return JSONResponse(document)
+
+
+@router.get(PAGE_PATH, include_in_schema=False)
+def read_page(request: Request) -> HTMLResponse:
+    """The description to read and to try out in a browser."""
+    _directory()
+    base = str(request.scope.get("root_path", ""))
+    return get_swagger_ui_html(
+        openapi_url=base + OPENAPI_PATH,
+        title="Regen",
+        swagger_js_url=f"{base}{PAGE_PATH}/swagger-ui-bundle.js",
+        swagger_css_url=f"{base}{PAGE_PATH}/swagger-ui.css",
+        swagger_favicon_url=f"{base}{PAGE_PATH}/favicon.png",
+    )
+
+
+@router.get(PAGE_PATH + "/{name}", include_in_schema=False)
+def read_page_file(name: str) -> FileResponse:
+    """A file of the page."""
+    if name not in FILES:
+        raise NotFound("There is nothing at this address.")
+    return FileResponse(
+        _directory() / name, media_type=FILES[name], headers={"Cache-Control": "max-age=86400"}
+    )
+
+
+@cache
+def _directory() -> Path:
+    """Where the page's files lie. Raises NotFound where the package is not installed."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise NotFound(f"This server has no such page; its description is at {OPENAPI_PATH}.")
+    return Path(found.origin).parent / "static"

@@ -1,0 +1,197 @@
+"""Every error, of every kind, in one shape: {"errors": [{"message": "..."}]}, and nothing beside it."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+
+from app.http.error_schema import ErrorsBody
+from app.http.read_retry import DATABASE_AWAY
+from app.platform.errors import (
+    DatabaseUnavailable,
+    FfmpegMissing,
+    RequestError,
+    RetryLater,
+    StorageError,
+    Unauthorized,
+    Unavailable,
+)
+
+UNEXPECTED = "An unexpected error occurred while processing the request."
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+log = structlog.get_logger(__name__)
+
+# What OpenAPI says of every status that is an error, and a message for example.
+_ERRORS: dict[int, tuple[str, str]] = {
+    400: (
+        "A field is missing or faulty, one message per fault; or this is not a valid HTTP/1.1 request.",
+        '`engine` must be "regen-4x-lite" or "regen-4x".',
+    ),
+    401: ("There is no valid API key.", "A valid API key is required."),
+    403: ("The key has not the scope that this needs.", "This needs the key of an administrator."),
+    404: ("There is no such thing among this user's own.", "Render not found"),
+    409: (
+        "The present state does not allow it; or the `Idempotency-Key` stands for another request.",
+        "This render has already ended.",
+    ),
+    413: (
+        "Over a limit: bytes, pixels, duration, output size or frames.",
+        "The file is larger than the limit of 2 GiB.",
+    ),
+    415: ("The file is not a video.", "This file is not a video."),
+    429: (
+        "Too many: requests in a while, or things that wait at once.",
+        "Too many requests: at most 100 per 1 minute are allowed. Try again in 12 s.",
+    ),
+    500: ("A defect of the server; its log says more.", UNEXPECTED),
+    503: ("The server cannot take this just now.", "The database cannot be reached just now."),
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documentation of these error statuses.
+
+    A route names those that are its own; `app.http.openapi` adds what every route may answer.
+    """
+    return {status: _documentation(*_ERRORS[status]) for status in statuses}
+
+
+def _documentation(description: str, message: str) -> dict[str, Any]:
+    example = {"errors": [{"message": message}]}
+    return {
+        "model": ErrorsBody,
+        "description": description,
+        "content": {"application/json": {"example": example}},
+    }
+
+
+def error_response(
+    status_code: int, messages: Sequence[str], *, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error answer: one message per fault, each a sentence."""
+    content = {"errors": [{"message": message} for message in messages]}
+    return JSONResponse(content, status_code=status_code, headers=headers)
+
+
+def unexpected_error_response() -> JSONResponse:
+    return error_response(500, [UNEXPECTED])
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(StorageError, _storage_error)
+    app.add_exception_handler(FfmpegMissing, _ffmpeg_missing)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_disconnect)
+    # The last resort, for what breaks outside of our own error boundary.
+    app.add_exception_handler(Exception, _crash)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    if isinstance(error, DatabaseUnavailable):
+        setattr(request.state, DATABASE_AWAY, True)
+    if error.detail is not None or error.status_code >= 500:
+        log.warning(
+            "request_refused",
+            path=request.scope["path"],
+            status=error.status_code,
+            reason=error.message,
+            detail=error.detail,
+        )
+    headers: dict[str, str] = {}
+    if isinstance(error, RetryLater):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return error_response(error.status_code, error.messages, headers=headers)
+
+
+async def _storage_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StorageError)
+    return await _request_error(
+        request,
+        Unavailable("The storage cannot be used just now. Try again soon.", detail=f"{error} {error.detail}"),
+    )
+
+
+async def _ffmpeg_missing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FfmpegMissing)
+    return await _request_error(
+        request,
+        Unavailable("The server cannot look at videos just now.", detail=f"{error} {error.detail}"),
+    )
+
+
+async def _validation_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(400, [_fault_sentence(fault) for fault in error.errors()])
+
+
+def _fault_sentence(fault: Mapping[str, Any]) -> str:
+    if fault.get("type") == "json_invalid":
+        return "The body is not valid JSON."
+    # The first part only says where the field lies: in the body, the query, the path or a header.
+    location = fault.get("loc", ())
+    field = ".".join(str(part) for part in location[1:])
+    if not field:
+        return "The body is missing." if fault.get("type") == "missing" else "The body is not as expected."
+    if fault.get("type") == "missing":
+        return f"`{field}` is required."
+    return f"`{field}` is not valid: {fault.get('msg', 'not as expected')}."
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            message = "There is nothing at this address."
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            message = f"The method {request.method} is not allowed at this address."
+        case HTTPStatus.BAD_REQUEST:
+            message = "The request's body cannot be read."
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            message = "The request's body is too large."
+        case status if status >= 500:
+            message = UNEXPECTED
+        case status:
+            message = f"{HTTPStatus(status).phrase}."
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The router names those of the first route at this address alone.
+        headers = {"Allow": ", ".join(_allowed_methods(request))}
+    return error_response(error.status_code, [message], headers=headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Those of the address's own routes, not of a later one whose pattern happens to fit as well."""
+    routes = [
+        route
+        for route in iter_route_contexts(request.app.routes)
+        if route.original_route.matches(request.scope)[0] is not Match.NONE
+    ]
+    allowed = {method for route in routes if route.path == routes[0].path for method in route.methods or ()}
+    return [method for method in METHODS if method in allowed]
+
+
+async def _client_disconnect(request: Request, _error: Exception) -> Response:
+    # Nobody is left to read this answer; it only ends the request in good order.
+    log.info("client_disconnected", path=request.scope["path"])
+    return error_response(400, ["The request ended before its body did."])
+
+
+async def _crash(_request: Request, _error: Exception) -> Response:
+    return unexpected_error_response()

@@ -1,0 +1,163 @@
+"""How the parts are that the API stands on, and what they know: for readiness probes and for metrics."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import structlog
+from anyio import to_thread
+
+from app.http.resources import Resources
+from app.http.shared_call import SharedCall
+from app.platform.database import Database
+from app.platform.database_errors import UNREACHABLE
+from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
+from app.platform.work_kinds import WorkQueue
+from app.work.figures import WorkFigures, work_figures
+
+# A probe is answered within 5 s, whatever hangs.
+CHECK_SECONDS = 4.0
+# Probes that come closer together share their answer; so do scrapes.
+PROBE_FRESH_SECONDS = 1.0
+FIGURES_FRESH_SECONDS = 5.0
+# Counting never costs the database more than a tenth of its time, however many rows there are.
+FIGURES_REST_FACTOR = 10.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class Part(StrEnum):
+    DATABASE = "database"
+    MIGRATIONS = "migrations"
+    STORAGE = "storage"
+    BROKER = "broker"
+
+
+class PartState(StrEnum):
+    """`unknown`: it cannot be judged, because what it lies in has failed."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+FAULTS = {
+    Part.DATABASE: "The database cannot be reached.",
+    Part.MIGRATIONS: "The database lacks migrations. Apply them with: regen db upgrade",
+    Part.STORAGE: "The storage cannot be used.",
+    Part.BROKER: "The broker cannot be reached.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What could be learned; None stands for a database or broker that did not tell."""
+
+    work: WorkFigures | None
+    messages: Mapping[WorkQueue, int] | None
+
+
+class Watch:
+    """Asks every part in threads beside each other, for bounded times, once for all who ask together."""
+
+    def __init__(self, resources: Resources) -> None:
+        def call(ask: Callable[[], None], part: Part) -> SharedCall[None]:
+            return SharedCall(
+                ask, name=f"check-{part}", limit_seconds=CHECK_SECONDS, fresh_seconds=PROBE_FRESH_SECONDS
+            )
+
+        database, broker = resources.database, resources.broker
+        self._checks = {
+            Part.DATABASE: call(database.check, Part.DATABASE),
+            Part.MIGRATIONS: call(lambda: _check_migrations(database), Part.MIGRATIONS),
+            Part.STORAGE: call(resources.storage.check, Part.STORAGE),
+            Part.BROKER: call(broker.check, Part.BROKER),
+        }
+        self._database_hangs = False
+        self._work = SharedCall(
+            lambda: _read_figures(database),
+            name="count-work",
+            limit_seconds=CHECK_SECONDS,
+            fresh_seconds=FIGURES_FRESH_SECONDS,
+            rest_factor=FIGURES_REST_FACTOR,
+        )
+        self._messages = SharedCall(
+            lambda: {queue: broker.waiting(queue) for queue in WorkQueue},
+            name="count-messages",
+            limit_seconds=CHECK_SECONDS,
+            fresh_seconds=FIGURES_FRESH_SECONDS,
+        )
+
+    async def parts(self) -> Mapping[Part, PartState]:
+        """The state of every part, within 5 s. What is wrong is in the log."""
+        answers = await asyncio.gather(*(_ask(check) for check in self._checks.values()))
+        states: dict[Part, PartState] = {}
+        for part, (_nothing, fault) in zip(self._checks, answers, strict=True):
+            if fault is None:
+                states[part] = PartState.OK
+            elif part is Part.MIGRATIONS and states[Part.DATABASE] is PartState.FAILED:
+                states[part] = PartState.UNKNOWN
+            else:
+                states[part] = PartState.FAILED
+                log.warning("part_failed", part=part.value, error=fault.message, detail=fault.detail)
+        return states
+
+    async def database_answers(self) -> bool:
+        """Whether the database can be reached, within 5 s. All who wait for it ask together."""
+        _nothing, fault = await _ask(self._checks[Part.DATABASE])
+        return fault is None
+
+    async def ask_database(self, question: Callable[[], T]) -> T:
+        """What the question, which changes nothing, returns in a thread, within 4 s.
+
+        Raises DatabaseUnavailable when it takes longer. From then on nobody else asks, and no more threads hang,
+        until the database answers again.
+        """
+        if self._database_hangs and not await self.database_answers():
+            raise DatabaseUnavailable(UNREACHABLE, detail="it did not answer others either")
+        self._database_hangs = False
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                return await to_thread.run_sync(question, abandon_on_cancel=True)
+        except TimeoutError as error:
+            self._database_hangs = True
+            raise DatabaseUnavailable(UNREACHABLE, detail=f"no answer within {CHECK_SECONDS:g} s") from error
+
+    async def figures(self) -> Figures:
+        """What database and broker can tell within 5 s."""
+        asked = _ask(self._work), _ask(self._messages)
+        (work, work_fault), (messages, messages_fault) = await asyncio.gather(*asked)
+        for what, fault in (("work", work_fault), ("messages", messages_fault)):
+            if fault is not None:
+                log.warning("figures_missing", what=what, error=fault.message, detail=fault.detail)
+        return Figures(work=work, messages=messages)
+
+
+async def _ask(call: SharedCall[T]) -> tuple[T | None, RegenError | None]:
+    """The call's answer, and what was wrong if there is none."""
+    try:
+        return await call.answer(), None
+    except TimeoutError:
+        return None, Unavailable(f"There was no answer within {call.limit_seconds:g} s.")
+    except RegenError as error:
+        return None, error
+    except Exception as error:
+        # Whatever else a part's driver may raise: the part cannot be used.
+        return None, Unavailable("The question itself failed.", detail=f"{type(error).__name__}: {error}")
+
+
+def _check_migrations(database: Database) -> None:
+    # Loading Alembic takes a while, and nothing else of the API needs it.
+    from app import migrations
+
+    if not migrations.position(database).is_usable:
+        raise Unavailable(FAULTS[Part.MIGRATIONS])
+
+
+def _read_figures(database: Database) -> WorkFigures:
+    with database.read() as session:
+        return work_figures(session)

@@ -1,0 +1,98 @@
+"""The Prefer header (RFC 7240): an answer is held until there is something to tell, or the client's time is over."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import anyio
+import structlog
+from anyio import to_thread
+from fastapi import Depends, Header, Request, Response
+
+from app.platform.errors import Unavailable
+
+LONGEST_SECONDS = 30
+# Each costs a connection and some kilobytes while it waits. Beyond it answers leave at once.
+MOST_HELD = 500
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 0.75
+APPLIED = "Preference-Applied"
+# What OpenAPI says of answers that may be held.
+APPLIED_HEADER: dict[str, Any] = {
+    APPLIED: {
+        "description": "For how many seconds the answer may have been held, as `wait=20`.",
+        "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
+    }
+}
+
+# A preference, its value bare or quoted, and its parameters.
+_PREFERENCE = re.compile(
+    r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:"([^"]*)"|([^\s;,"]*)))?\s*(?:;[^,]*)?'
+)
+
+log = structlog.get_logger(__name__)
+
+
+async def preferred_wait(
+    request: Request,
+    _prefer: Annotated[
+        str | None,
+        Header(
+            alias="Prefer",
+            description=f"`wait=20` (RFC 7240) holds the answer until it has ended, for so many seconds at most; "
+            f"for {LONGEST_SECONDS} at the longest. The answer's `{APPLIED}` says what was heeded.",
+            examples=["wait=20"],
+        ),
+    ] = None,
+) -> int:
+    """For how many seconds the answer may be held; 0 without such a preference, or one that cannot be understood."""
+    for line in request.headers.getlist("Prefer"):
+        for part in line.split(","):
+            match = _PREFERENCE.fullmatch(part)
+            if match is not None and match[1].lower() == "wait":
+                # The first counts.
+                value = match[2] if match[2] is not None else match[3] or ""
+                return min(int(value), LONGEST_SECONDS) if re.fullmatch(r"[0-9]{1,9}", value) else 0
+    return 0
+
+
+WaitDependency = Annotated[int, Depends(preferred_wait)]
+
+
+class HeldAnswers:
+    """The answers of one process that are held. Between two looks none of them holds a thread or a connection."""
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    async def hold(
+        self, request: Request, response: Response, seconds: int, *, has_ended: Callable[[], bool]
+    ) -> None:
+        """Wait until `has_ended`, asked in a thread, says so, the time is over, or the client leaves.
+
+        A database that is away ends the wait: what the caller knows is answered.
+        """
+        if seconds == 0 or self._held >= MOST_HELD:
+            return
+        self._held += 1
+        try:
+            await self._hold(request, seconds, has_ended)
+        except Unavailable as error:
+            log.warning("wait_broken_off", error=error.message, detail=error.detail)
+        finally:
+            self._held -= 1
+        response.headers[APPLIED] = f"wait={seconds}"
+
+    async def _hold(self, request: Request, seconds: int, has_ended: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + seconds
+        pause_seconds = FIRST_PAUSE_SECONDS
+        while not await to_thread.run_sync(has_ended):
+            left_seconds = deadline - time.monotonic()
+            if left_seconds <= 0 or await request.is_disconnected():
+                return
+            await anyio.sleep(min(pause_seconds, left_seconds))
+            pause_seconds = min(1.5 * pause_seconds, LONGEST_PAUSE_SECONDS)
+
+
+held_answers = HeldAnswers()

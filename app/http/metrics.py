@@ -1,0 +1,122 @@
+"""The API's metrics: those of its requests, and those that are asked for when somebody looks."""
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from app.http.health_checks import Figures, Part, PartState
+from app.platform.metrics import server_version
+from app.platform.work_kinds import WorkQueue
+from app.renders.statuses import RenderStatus
+from app.work.figures import QueueFigures, WorkFigures
+
+# Uploads and downloads take minutes.
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+webhook_attempts = Counter(
+    "regen_webhook_attempts", "Attempts of this process at telling a webhook's receiver.", ("outcome",)
+)
+for _outcome in ("delivered", "failed"):
+    webhook_attempts.labels(outcome=_outcome)
+
+
+class HttpMetrics:
+    """The metrics of one application's requests, in a registry of its own: a process may have several."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "regen_http_requests",
+            "Requests that were answered. Status 499: the client left before the answer began.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "regen_http_request_seconds",
+            "Time from a request's head to the end of its answer.",
+            ("method", "route"),
+            buckets=REQUEST_SECONDS,
+            registry=self.registry,
+        )
+        self.in_progress = Gauge(
+            "regen_http_requests_in_progress",
+            "Requests whose answer is not complete.",
+            registry=self.registry,
+        )
+        self.event_streams = Gauge(
+            "regen_event_streams", "Streams of events that are open.", registry=self.registry
+        )
+        self.upload_bytes = Counter(
+            "regen_upload_bytes",
+            "Bytes of request bodies, counted as they come in, whatever becomes of them.",
+            registry=self.registry,
+        )
+        build = Gauge("regen_build_info", "Always 1.", ("version",), registry=self.registry)
+        build.labels(version=server_version()).set(1)
+
+
+class Snapshot(Collector):
+    """What rows and parts said a moment ago. What is not known is left out, but for `regen_part_up`."""
+
+    def __init__(self, *, parts: Mapping[Part, PartState], figures: Figures) -> None:
+        self._parts = parts
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("regen_part_up", "1 when the API can use this part, else 0.", labels=("part",))
+        for part, state in self._parts.items():
+            up.add_metric((part.value,), float(state is PartState.OK))
+        yield up
+        if self._figures.work is not None:
+            yield from _work_families(self._figures.work)
+        if self._figures.messages is not None:
+            yield _by_queue(
+                "regen_queue_messages", "Wake-ups that lie in the broker.", self._figures.messages
+            )
+
+
+class _Together(Collector):
+    def __init__(self, *collectors: Collector) -> None:
+        self._collectors = collectors
+
+    def collect(self) -> Iterator[Metric]:
+        for collector in self._collectors:
+            yield from collector.collect()
+
+
+def exposition(metrics: HttpMetrics, snapshot: Snapshot) -> bytes:
+    """Everything in Prometheus' text format 0.0.4, the process's own figures included."""
+    return generate_latest(_Together(metrics.registry, snapshot, REGISTRY))
+
+
+def _work_families(work: WorkFigures) -> Iterator[Metric]:
+    renders = GaugeMetricFamily("regen_renders", "Renders in each status.", labels=("status",))
+    for status in RenderStatus:
+        renders.add_metric((status.value,), work.renders[status])
+    yield renders
+    queues: Mapping[WorkQueue, QueueFigures] = work.queues
+    yield _by_queue(
+        "regen_work_waiting",
+        "Units of work that no worker holds.",
+        {queue: figures.waiting for queue, figures in queues.items()},
+    )
+    yield _by_queue(
+        "regen_work_running",
+        "Units of work in a worker's hands.",
+        {queue: figures.running for queue, figures in queues.items()},
+    )
+    yield _by_queue(
+        "regen_work_oldest_waiting_seconds",
+        "Age of the oldest segment that waits (gpu), of the oldest render that waits to be prepared (cpu).",
+        {queue: figures.oldest_seconds for queue, figures in queues.items()},
+    )
+
+
+def _by_queue(name: str, documentation: str, values: Mapping[WorkQueue, float]) -> Metric:
+    family = GaugeMetricFamily(name, documentation, labels=("queue",))
+    for queue, value in values.items():
+        family.add_metric((queue.value,), value)
+    return family

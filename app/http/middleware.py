@@ -1,0 +1,160 @@
+"""What stands around every request, below the routes.
+
+`ErrorBoundary` turns what no handler caught into the answer for crashes. `LingeringClose` lets a client that is still
+sending read an answer that came early.
+"""
+
+from collections.abc import MutableSequence
+from http import HTTPStatus
+
+import anyio
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.http.errors import unexpected_error_response
+
+log = structlog.get_logger(__name__)
+
+# A body no longer than this is mostly on its way already: it is read to its end and the connection kept.
+KEEP_ALIVE_BODY_BYTES = 1024**2
+# A longer one is thrown away as it comes, until one of these is reached; then the connection is closed.
+LINGER_SECONDS = 10.0
+LINGER_IDLE_SECONDS = 3.0
+LINGER_BYTES = 64 * 1024**2
+
+# The most of a body that is read into memory.
+SMALL_BODY_BYTES = 2 * 1024**2
+STREAMED = "body_is_streamed"
+
+
+class BodyLimit:
+    """Answers 413 when more of a body is read than may lie in memory, unless its reader called `streams_body`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced_bytes, read_bytes = _body_size(scope) or 0, 0
+
+        async def receive_and_count() -> Message:
+            nonlocal read_bytes
+            bounded = STREAMED not in scope["state"]
+            if bounded and announced_bytes > SMALL_BODY_BYTES:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            message = await receive()
+            read_bytes += len(message.get("body", b""))
+            if bounded and read_bytes > SMALL_BODY_BYTES:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return message
+
+        await self.app(scope, receive_and_count, send)
+
+
+def streams_body(request: Request) -> None:
+    """For a route that reads the body block by block, within limits of its own."""
+    setattr(request.state, STREAMED, True)
+
+
+class ErrorBoundary:
+    """Answers 500 in the one error shape for any exception that nothing inside handled, and logs it once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except Exception:
+            if started:
+                # Half an answer is out: only breaking the connection off tells the client that it is not whole.
+                raise
+            log.exception("request_crashed", method=scope["method"], path=scope["path"])
+            await unexpected_error_response()(scope, receive, send)
+
+
+class LingeringClose:
+    """Reads on, within bounds, when an answer goes out before the request's body has come in.
+
+    A refusal (no valid key, too large, no such address) is sent before the body is read: reading it would cost what
+    the refusal is there to save. But a socket that is closed with unread bytes in it makes the system send a reset,
+    and a client that is still writing then often loses the answer: on most systems the reset throws away what the
+    client had not read yet, and many clients fail at the write without looking for an answer. An HTTP server that
+    instead keeps the connection open reads and drops gigabytes for nothing.
+
+    So the whole answer goes out at once, and what still comes in is dropped, unparsed, for a bounded time and number
+    of bytes, before the connection ends (nginx calls this a lingering close). Clients that read while they write
+    (curl, browsers, Go, Node) stop sending at once; the others send a body of ordinary size to its end and then
+    read. Bodies of up to 1 MiB do not even cost the connection. A client that asked `Expect: 100-continue` is
+    never told to continue and sends nothing.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size_bytes = _body_size(scope) if scope["type"] == "http" else 0
+        if size_bytes == 0:
+            await self.app(scope, receive, send)
+            return
+        body_ended = False
+
+        async def receive_and_note() -> Message:
+            nonlocal body_ended
+            message = await receive()
+            body_ended = body_ended or not message.get("more_body", False)
+            return message
+
+        async def send_then_linger(message: Message) -> None:
+            if body_ended:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                if size_bytes is None or size_bytes > KEEP_ALIVE_BODY_BYTES:
+                    headers: MutableSequence[tuple[bytes, bytes]] = [*message.get("headers", ())]
+                    message = {**message, "headers": [*headers, (b"connection", b"close")]}
+                await send(message)
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _drop_body(receive)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await send(message)
+
+        await self.app(scope, receive_and_note, send_then_linger)
+
+
+async def _drop_body(receive: Receive) -> None:
+    dropped = 0
+    with anyio.move_on_after(LINGER_SECONDS):
+        while dropped < LINGER_BYTES:
+            message: Message | None = None
+            with anyio.move_on_after(LINGER_IDLE_SECONDS):
+                message = await receive()
+            if message is None or not message.get("more_body", False):
+                return
+            dropped += len(message.get("body", b""))
+
+
+def _body_size(scope: Scope) -> int | None:
+    """What the request says of its body: its size in bytes, None when that is not known beforehand."""
+    length = 0
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+    return length

@@ -1,0 +1,103 @@
+"""What the process opens once and every request uses."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+
+from app.estimates.forecasts import Forecast
+from app.http.multipart import SPOOL_PREFIX
+from app.http.rate_limit import RateLimit
+from app.platform.broker import Broker, open_broker
+from app.platform.database import Database
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.gates import upload_gate
+from app.platform.media.limits import MediaLimits
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
+from app.platform.storage import open_storage
+from app.platform.storage.contract import Storage
+
+STALE_SPOOL_SECONDS = 24 * 3600
+TIDY_SECONDS = 3600.0
+MOST_FETCHES = 16
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """`probe_slots` bounds how many uploads are looked at at the same time, each by a process of its own, `fetch_slots`
+    how many videos are fetched to be looked at, each by a thread of its own."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    secrets: Secrets
+    gate: MediaGate
+    limits: MediaLimits
+    broker: Broker
+    rate_limit: RateLimit
+    probe_slots: CapacityLimiter
+    fetch_slots: CapacityLimiter
+    forecast: Forecast
+
+
+OpenResources = Callable[[Settings], AbstractContextManager[Resources]]
+
+
+@contextmanager
+def open_resources(
+    settings: Settings,
+    *,
+    make_broker: Callable[[Settings], Broker] = open_broker,
+    make_storage: Callable[[Settings, Secrets], Storage] = open_storage,
+) -> Iterator[Resources]:
+    """Raises ConfigurationError, FfmpegMissing or StorageError when the server cannot work as it is set up."""
+    rate_limit = RateLimit.from_settings(settings)
+    settings.spool_dir.mkdir(parents=True, exist_ok=True)
+    remove_stale_spool_files(settings.spool_dir)
+    secrets = Secrets.load(settings)
+    broker = make_broker(settings)
+    database = Database.from_settings(settings)
+    try:
+        yield Resources(
+            settings=settings,
+            database=database,
+            storage=make_storage(settings, secrets),
+            secrets=secrets,
+            gate=upload_gate(settings),
+            limits=MediaLimits.from_settings(settings),
+            broker=broker,
+            rate_limit=rate_limit,
+            probe_slots=CapacityLimiter(os.cpu_count() or 1),
+            fetch_slots=CapacityLimiter(MOST_FETCHES),
+            forecast=Forecast(database, settings),
+        )
+    finally:
+        broker.close()
+        database.close()
+
+
+async def tidy_spool_directory(resources: Resources) -> None:
+    """Goes on for ever: what a crash leaves behind is gone a day later, also while the next process runs."""
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        with suppress(OSError):  # told by the uploads that meet it
+            await to_thread.run_sync(remove_stale_spool_files, resources.settings.spool_dir)
+
+
+def remove_stale_spool_files(spool_dir: Path) -> None:
+    """Remove uploads that a crash left half-way, once nobody can be writing them any more."""
+    newest = time.time() - STALE_SPOOL_SECONDS
+    for path in spool_dir.glob(f"{SPOOL_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < newest:
+                path.unlink()
+                log.info("stale_upload_removed", name=path.name)

@@ -1,0 +1,1 @@
+"""What all features stand on: settings, database, storage, media, queue, logs, secrets, clock, outbound HTTP."""

@@ -1,0 +1,184 @@
+"""How log lines are written: ours and those of libraries alike, to stderr, as text or JSON.
+
+As JSON, every line is one object, whoever wrote it: `timestamp`, `level`, `event`, `logger`, then the facts. Events of
+ours are constants in snake_case. Lines of libraries and Python's warnings have the event `library_line` and their text
+in `message`. A traceback is text in the field `exception`.
+"""
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from app.platform.redaction import redactor
+from app.platform.settings import Settings
+
+# Libraries whose everyday lines say nothing of use here, and at `debug` more than a log should hold.
+QUIET_LIBRARIES = (
+    *("alembic", "asyncio", "celery", "kombu", "amqp", "redis", "httpx", "httpcore", "uvicorn.error"),
+    *("boto3", "botocore", "s3transfer", "urllib3", "python_multipart", "psycopg"),
+)
+LIBRARY_LINE = "library_line"
+
+log = structlog.get_logger(__name__)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Set up logging for this process. Call it once, first of all."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    as_json = settings.log_format == "json"
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = _JsonHandler(sys.stderr) if as_json else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _RedactingFormatter(
+            redact=redactor(settings),
+            foreign_pre_chain=shared,
+            processors=_json_renderers() if as_json else _console_renderers(),
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    if as_json:
+        _log_what_python_prints()
+
+
+def drop_query(record: logging.LogRecord) -> bool:
+    """A filter for uvicorn's access lines, whose arguments are client, method, path, version and status.
+
+    Signed URLs carry their signature in the query: whoever reads the log must not be able to use it.
+    """
+    if isinstance(record.args, tuple) and len(record.args) > 2:
+        client, method, path, *rest = record.args
+        record.args = (client, method, str(path).partition("?")[0], *rest)
+    return True
+
+
+class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
+    """The last to touch a line, whoever wrote it."""
+
+    def __init__(self, *, redact: Callable[[str], str], **options: Any) -> None:
+        super().__init__(**options)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(super().format(record))
+
+
+class _JsonHandler(logging.StreamHandler[Any]):
+    """A line that cannot be formatted is told in a line, where Python would print a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name for it)
+        line = {
+            "timestamp": datetime.now(UTC).isoformat(),
+            "level": "error",
+            "event": "log_line_failed",
+            "logger": record.name,
+            "place": f"{record.pathname}:{record.lineno}",
+            "error": type(sys.exception()).__name__,
+        }
+        # When stderr itself is closed there is nobody left to tell.
+        with suppress(OSError, ValueError):
+            self.stream.write(json.dumps(line) + self.terminator)
+            self.flush()
+
+
+def _console_renderers() -> list[Any]:
+    return [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        _on_one_line,
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # The rich default shows the values of variables, and keys among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
+    ]
+
+
+class _Quoted:
+    """A text that the console shows as Python writes it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def _on_one_line(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """What strangers sent may hold line ends that feign lines of ours, or control the terminal. Tracebacks stay."""
+    event = str(fields["event"]).strip()
+    fields["event"] = event if event.isprintable() else repr(event)[1:-1]
+    for name, value in fields.items():
+        if isinstance(value, str) and not value.isprintable() and name not in ("exception", "stack"):
+            fields[name] = _Quoted(value)
+    return fields
+
+
+def _json_renderers() -> list[Any]:
+    return [structlog.processors.format_exc_info, _in_order, structlog.processors.JSONRenderer()]
+
+
+def _in_order(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """What every line has comes first; a library's text moves from `event`, which holds constants, to `message`."""
+    del fields["_record"]
+    ours = fields.pop("_from_structlog")
+    text = fields.pop("event")
+    first = {"timestamp": fields.pop("timestamp"), "level": fields.pop("level")}
+    if ours:
+        return {**first, "event": text, "logger": fields.pop("logger"), **fields}
+    return {
+        **first,
+        "event": LIBRARY_LINE,
+        "logger": fields.pop("logger"),
+        "message": str(text).strip(),
+        **fields,
+    }
+
+
+def _log_what_python_prints() -> None:
+    """Warnings, and exceptions that nobody caught, become lines of the log."""
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, _trace: TracebackType | None) -> None:
+    log.critical("uncaught_exception", thread=threading.current_thread().name, exc_info=error or kind())
+
+
+def _uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    if issubclass(arguments.exc_type, SystemExit):  # how a thread may end itself
+        return
+    _uncaught(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+
+
+def _unraisable(arguments: "sys.UnraisableHookArgs") -> None:
+    log.error(
+        "unraisable_exception",
+        reason=arguments.err_msg,
+        where=getattr(arguments.object, "__qualname__", type(arguments.object).__qualname__),
+        exc_info=arguments.exc_value or arguments.exc_type(),
+    )

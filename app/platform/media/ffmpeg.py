@@ -1,0 +1,299 @@
+"""The gate: the one place that builds and runs ffmpeg and ffprobe.
+
+Every input is made by one of the builders of `MediaGate`, which put the safety options in front of it; `run` and
+`start` refuse a command with an input that was made otherwise. A file from a user goes through `input`, always. The
+other builders are for what we made ourselves: raw frames on stdin, a list of our own segments, a generated picture.
+
+    gate = MediaGate(programs=find_programs(), limits=RunLimits(wall_seconds=60, memory_bytes=2**31))
+    video = gate.input(source)["v:0"]
+    stream = gate.output(video, directory / "copy.mp4", vcodec="copy")
+    gate.run(stream, purpose="copying the video")
+
+Works with ffmpeg 5.1 to 9.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ffmpeg
+
+from app.platform.errors import FfmpegError
+
+from .process import FfmpegProcess, RunLimits
+from .programs import Programs, find_programs
+from .scanned_lines import OpenedDecoders, ScannedLines, with_refused_decoder
+from .whitelists import DECODERS, FORMATS, PROTOCOLS
+
+__all__ = [
+    "Completed",
+    "FfmpegProcess",
+    "MediaGate",
+    "Programs",
+    "RunLimits",
+    "Stream",
+    "file_name",
+    "find_programs",
+]
+
+# A node or stream of ffmpeg-python, which has no types.
+Stream: TypeAlias = Any
+EXAMINING = "examining the file"
+PROBE_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
+
+# Options that decide what may be opened. They are the builders' alone.
+SAFETY_OPTIONS = frozenset(
+    {"protocol_whitelist", "format_whitelist", "codec_whitelist", "max_pixels", "f", "format", "safe"}
+    | {"enable_drefs", "use_absolute_path", "protocol_blacklist"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """A run that ended well. `stdout` is what it wrote there, as far as it was asked for; `stderr` the last 64 KiB."""
+
+    stdout: bytes
+    stderr: str
+
+
+class MediaGate:
+    """Builds and runs commands of one pair of programs under one set of limits. Holds no process; cheap to make."""
+
+    def __init__(self, *, programs: Programs, limits: RunLimits) -> None:
+        self.programs = programs
+        self.limits = limits
+
+    # Inputs
+
+    def input(self, path: Path, **options: Any) -> Stream:
+        """A file from a user, or one of our own in a video format, as an ffmpeg-python input.
+
+        `options` are ffmpeg's for this input (`ss`, `t`, `noautorotate=None`, ...); those that decide what may be
+        opened are refused with ValueError.
+        """
+        return ffmpeg.input(file_name(path), **self._input_options(FORMATS, options))
+
+    def raw_input(
+        self, *, width: int, height: int, pix_fmt: str, frame_rate: Fraction | int, **options: Any
+    ) -> Stream:
+        """Raw frames that we write to stdin, `frame_rate` a second."""
+        safety = _safety(formats=("rawvideo",), protocols=("pipe",), decoders=("rawvideo",))
+        _refuse_safety_options(options)
+        size = f"{width}x{height}"
+        raw = {"f": "rawvideo", "pix_fmt": pix_fmt, "s": size, "framerate": str(frame_rate)}
+        return ffmpeg.input("pipe:0", **safety, **raw, **options)
+
+    def concat_input(self, list_path: Path, **options: Any) -> Stream:
+        """Files of ours, joined by a list (ffconcat) that we wrote beside them.
+
+        The list names them relative to its own directory, in letters, digits and `._-/`, no part starting with a dot;
+        ffmpeg itself refuses any other name (`-safe 1`), so a list can name nothing outside that directory.
+        """
+        own = {"f": "concat", "safe": 1}
+        return ffmpeg.input(file_name(list_path), **self._input_options(("concat", *FORMATS), options), **own)
+
+    def generated_input(self, graph: str, **options: Any) -> Stream:
+        """A picture or sound that ffmpeg makes itself: `graph`, a constant of ours, is `testsrc2=...`, for instance."""
+        safety = _safety(
+            formats=("lavfi",), protocols=("pipe",), decoders=("rawvideo", "wrapped_avframe", *_pcm())
+        )
+        _refuse_safety_options(options)
+        return ffmpeg.input(graph, **safety, f="lavfi", **options)
+
+    def output(self, *streams: Stream, **options: Any) -> Stream:
+        """`ffmpeg.output` to the file `path`, which must be absolute and is overwritten."""
+        *mapped, path = streams
+        return ffmpeg.output(*mapped, file_name(path), **options)
+
+    # Running
+
+    def run(
+        self,
+        stream_or_args: Stream | Sequence[str],
+        *,
+        purpose: str,
+        cancelled: Callable[[], bool] | None = None,
+        stdout_limit_bytes: int = 0,
+    ) -> Completed:
+        """Run ffmpeg to its end. `purpose` completes "failed while ..." in messages: "joining the segments".
+
+        `cancelled` is asked every tenth of a second. Raises what FfmpegProcess.wait raises, and FfmpegError when
+        more than `stdout_limit_bytes` come out (with 0, stdout goes nowhere).
+        """
+        command = self._ffmpeg_command(stream_or_args)
+        return self._complete(
+            command,
+            purpose=purpose,
+            limits=self.limits,
+            cancelled=cancelled,
+            stdout_limit_bytes=stdout_limit_bytes,
+        )
+
+    def start(
+        self, stream_or_args: Stream | Sequence[str], *, purpose: str, stdin: bool, stdout: bool
+    ) -> FfmpegProcess:
+        """Start ffmpeg with the pipes asked for; use the process in a `with` block, in this thread."""
+        command = self._ffmpeg_command(stream_or_args)
+        return FfmpegProcess(command=command, purpose=purpose, limits=self.limits, stdin=stdin, stdout=stdout)
+
+    def probe(self, path: Path, *ffprobe_args: str) -> dict[str, Any]:
+        """What ffprobe answers of a user's file to `-show_...` arguments, as JSON. Raises as `run` does."""
+        return self.probe_with_stderr(path, *ffprobe_args)[0]
+
+    def probe_with_stderr(self, path: Path, *ffprobe_args: str) -> tuple[dict[str, Any], str]:
+        """As `probe`, and the last 64 KiB of what ffprobe said beside its answer."""
+        deadline = time.monotonic() + self.limits.wall_seconds
+        opened: OpenedDecoders = {}
+        while True:
+            command = self._ffprobe_command(path, opened, "-of", "json", *ffprobe_args)
+            try:
+                done = self._complete(
+                    command,
+                    purpose=EXAMINING,
+                    limits=self._limits_until(deadline),
+                    stdout_limit_bytes=PROBE_OUTPUT_LIMIT_BYTES,
+                )
+                break
+            except FfmpegError as error:
+                more = with_refused_decoder(error, opened, ffprobe_args)
+                if more is None:
+                    raise
+                opened = more
+        try:
+            answer = json.loads(done.stdout.decode("utf-8", errors="replace"))
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise FfmpegError("The video program gave an unreadable answer.", detail=done.stderr)
+        return answer, done.stderr
+
+    def scan_lines(self, path: Path, *ffprobe_args: str) -> ScannedLines:
+        """The lines that ffprobe prints about a user's file, one at a time, in flat memory; see ScannedLines."""
+        deadline = time.monotonic() + self.limits.wall_seconds
+
+        def start(opened: OpenedDecoders) -> FfmpegProcess:
+            command = self._ffprobe_command(path, opened, *ffprobe_args)
+            limits = self._limits_until(deadline)
+            return FfmpegProcess(command=command, purpose=EXAMINING, limits=limits, stdin=False, stdout=True)
+
+        return ScannedLines(start, ffprobe_args)
+
+    def _limits_until(self, deadline: float) -> RunLimits:
+        """The gate's limits for one of several runs that share its time (`deadline` by the monotonic clock)."""
+        return replace(self.limits, wall_seconds=max(0.0, deadline - time.monotonic()))
+
+    def _input_options(self, formats: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+        _refuse_safety_options(options)
+        safety = _safety(formats=formats, protocols=PROTOCOLS, decoders=DECODERS)
+        # Decoders count whole coding blocks, which may stick out over the picture: hence twice the limit.
+        safety["max_pixels"] = 2 * self.limits.max_pixels
+        if self.limits.threads is not None:
+            safety["threads"] = self.limits.threads
+        return {**safety, **options}
+
+    def _ffmpeg_command(self, stream_or_args: Stream | Sequence[str]) -> list[str]:
+        if isinstance(stream_or_args, (list, tuple)) and all(
+            isinstance(item, str) for item in stream_or_args
+        ):
+            arguments = list(stream_or_args)
+        else:
+            arguments = ffmpeg.get_args(stream_or_args)
+        _check_inputs(arguments)
+        return [str(self.programs.ffmpeg), *self._common(), "-nostdin", "-nostats", "-y", *arguments]
+
+    def _ffprobe_command(self, path: Path, opened: OpenedDecoders, *ffprobe_args: str) -> list[str]:
+        safety = self._input_options(FORMATS, {})
+        listed = safety["codec_whitelist"]
+        safety |= {f"codec_whitelist:{index}": f"{listed},{decoder}" for index, decoder in opened.items()}
+        words = [word for option, value in safety.items() for word in (f"-{option}", str(value))]
+        return [str(self.programs.ffprobe), *self._common(), *ffprobe_args, *words, "-i", file_name(path)]
+
+    def _common(self) -> list[str]:
+        return ["-hide_banner", "-loglevel", "level+warning", "-max_alloc", str(self.limits.memory_bytes)]
+
+    def _complete(
+        self,
+        command: Sequence[str],
+        *,
+        purpose: str,
+        limits: RunLimits,
+        stdout_limit_bytes: int,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Completed:
+        captured = bytearray()
+        with FfmpegProcess(
+            command=command, purpose=purpose, limits=limits, stdin=False, stdout=stdout_limit_bytes > 0
+        ) as process:
+            reader = threading.Thread(
+                target=_capture, args=(process, captured, stdout_limit_bytes), daemon=True
+            )
+            if stdout_limit_bytes > 0:
+                reader.start()
+            try:
+                process.wait(cancelled=cancelled)
+            except FfmpegError:
+                if len(captured) <= stdout_limit_bytes:
+                    raise
+            finally:
+                process.kill()
+                if stdout_limit_bytes > 0:
+                    reader.join()
+            if len(captured) > stdout_limit_bytes:
+                process.count_failure("failed")
+                raise FfmpegError(
+                    f"The video program failed while {purpose}: it answered too much.",
+                    detail=f"more than {stdout_limit_bytes} bytes",
+                )
+            return Completed(stdout=bytes(captured), stderr=process.stderr_tail)
+
+
+def file_name(path: Path) -> str:
+    """The path as ffmpeg takes it: absolute, and marked as a file, so that no name is read as an option or a URL."""
+    if not path.is_absolute():
+        raise ValueError(f"not an absolute path: {path}")
+    return f"file:{path}"
+
+
+def _capture(process: FfmpegProcess, captured: bytearray, limit_bytes: int) -> None:
+    while chunk := process.stdout.read(64 * 1024):
+        captured += chunk
+        if len(captured) > limit_bytes:
+            process.kill()
+            return
+
+
+def _safety(*, formats: Sequence[str], protocols: Sequence[str], decoders: Sequence[str]) -> dict[str, Any]:
+    return {
+        "protocol_whitelist": ",".join(protocols),
+        "format_whitelist": ",".join(formats),
+        "codec_whitelist": ",".join(decoders),
+    }
+
+
+def _refuse_safety_options(options: dict[str, Any]) -> None:
+    for option in options:
+        if option.split(":")[0] in SAFETY_OPTIONS:
+            raise ValueError(f"the gate sets {option} itself")
+
+
+def _check_inputs(arguments: Sequence[str]) -> None:
+    """Refuse a command with an input that no builder of the gate has made."""
+    since = 0
+    for position, word in enumerate(arguments):
+        if word == "-i":
+            options = arguments[since:position]
+            for required in ("-protocol_whitelist", "-format_whitelist", "-codec_whitelist"):
+                if required not in options:
+                    raise ValueError(
+                        f"input {arguments[position + 1]} was not made by the gate: no {required}"
+                    )
+            since = position + 2
+
+
+def _pcm() -> tuple[str, ...]:
+    return tuple(decoder for decoder in DECODERS if decoder.startswith("pcm_"))

@@ -1,0 +1,146 @@
+"""What only decoded frames tell of a video, from the first few: fields, HDR metadata, layers beside the picture."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
+
+from .ffmpeg import MediaGate
+from .ffprobe_fields import integer, section_list
+
+log = structlog.get_logger(__name__)
+
+# Some encoders say it of keyframes alone, and some decoders deliver nothing for a while.
+EXAMINED_PACKETS = 12
+# Profiles of Dolby Vision whose picture may have colours of its own; it has when it is compatible with nothing.
+DOLBY_VISION_PROFILES = (5, 10, 20)
+STREAM_ENTRIES = "stream=index:stream_side_data:stream_tags=alpha_mode"
+FRAME_ENTRIES = "frame=interlaced_frame:frame_side_data"
+# What fits into the fields of the metadata (ITU-T H.265, D.3.28 and D.3.35): 16 bits of 0.00002, 32 bits of 0.0001
+# candelas per square metre, 16 bits of those.
+MOST_COLOUR = Fraction(65_535, 50_000)
+MOST_LUMINANCE = Fraction(2**32 - 1, 10_000)
+MOST_LIGHT = 65_535
+
+
+@dataclass(frozen=True, kw_only=True)
+class MasteringDisplay:
+    """The screen on which the video was graded (SMPTE ST 2086): CIE 1931 x and y, and candelas per square metre."""
+
+    red: tuple[Fraction, Fraction]
+    green: tuple[Fraction, Fraction]
+    blue: tuple[Fraction, Fraction]
+    white: tuple[Fraction, Fraction]
+    min_luminance: Fraction
+    max_luminance: Fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentLight:
+    """The brightest pixel and the brightest frame on average (CTA-861.3), in candelas per square metre."""
+
+    max_content: int
+    max_frame_average: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstFrames:
+    """`has_interlaced`: a frame is marked as two fields.
+
+    `is_dolby_vision_only`: the picture by itself, without Dolby Vision's metadata, has other colours than it should.
+    `has_dynamic_hdr`: metadata from scene to scene (HDR10+).
+    `has_alpha_layer`: transparency is stored beside the picture, where a pixel format does not show it.
+    """
+
+    has_interlaced: bool = False
+    mastering_display: MasteringDisplay | None = None
+    content_light: ContentLight | None = None
+    has_dolby_vision: bool = False
+    is_dolby_vision_only: bool = False
+    has_dynamic_hdr: bool = False
+    has_alpha_layer: bool = False
+
+
+def look_at_first_frames(gate: MediaGate, path: Path, *, stream_index: int) -> FirstFrames:
+    """Decode the first frames of a video stream, and read what they and the container say.
+
+    Where no frame can be decoded, what the container says is all. Raises FfmpegMissing, FfmpegKilled and FfmpegTimeout;
+    FfmpegError when the file cannot be read at all.
+    """
+    chosen = ("-select_streams", str(stream_index), "-show_entries")
+    try:
+        few = ("-read_intervals", f"%+#{EXAMINED_PACKETS}")
+        answer = gate.probe(path, *few, *chosen, f"{FRAME_ENTRIES}:{STREAM_ENTRIES}")
+    except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
+        raise
+    except FfmpegError as error:
+        log.warning("first_frames_unreadable", detail=error.detail)
+        answer = gate.probe(path, *chosen, STREAM_ENTRIES)
+    stream = next(iter(section_list(answer, "streams")), {})
+    frames = section_list(answer, "frames")
+    # The stream's own come last: what frames say is nearer to the picture.
+    side_data = [entry for section in (*frames, stream) for entry in section_list(section, "side_data_list")]
+    record = _first(side_data, "DOVI configuration record") or {}
+    is_dolby_vision_only = (
+        integer(record, "dv_profile") in DOLBY_VISION_PROFILES
+        and integer(record, "dv_bl_signal_compatibility_id") == 0
+    )
+    return FirstFrames(
+        has_interlaced=any(integer(frame, "interlaced_frame") for frame in frames),
+        mastering_display=_mastering_display(_first(side_data, "Mastering display metadata")),
+        content_light=_content_light(_first(side_data, "Content light level metadata")),
+        has_dolby_vision=bool(record) or any("Dolby Vision" in _kind(entry) for entry in side_data),
+        is_dolby_vision_only=is_dolby_vision_only,
+        has_dynamic_hdr=any("HDR10+" in _kind(entry) or "2094-40" in _kind(entry) for entry in side_data),
+        has_alpha_layer=integer(stream.get("tags", {}), "alpha_mode") > 0,
+    )
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    return str(entry.get("side_data_type", ""))
+
+
+def _first(side_data: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
+    return next((entry for entry in side_data if _kind(entry) == kind), None)
+
+
+def _mastering_display(entry: dict[str, Any] | None) -> MasteringDisplay | None:
+    """None when there is none, when it lacks the screen's colours or its luminance, as some files' do, and when it has
+    numbers that codecs have no room for.
+    """
+    if entry is None:
+        return None
+    names = ("red_x", "red_y", "green_x", "green_y", "blue_x", "blue_y", "white_point_x", "white_point_y")
+    values = [_ratio(entry.get(name)) for name in (*names, "min_luminance", "max_luminance")]
+    known = [value for value in values if value is not None]
+    if len(known) != len(values) or not 0 < known[-1] <= MOST_LUMINANCE or max(known[:8]) > MOST_COLOUR:
+        return None
+    red_x, red_y, green_x, green_y, blue_x, blue_y, white_x, white_y, least, most = known
+    return MasteringDisplay(
+        red=(red_x, red_y),
+        green=(green_x, green_y),
+        blue=(blue_x, blue_y),
+        white=(white_x, white_y),
+        min_luminance=least,
+        max_luminance=most,
+    )
+
+
+def _content_light(entry: dict[str, Any] | None) -> ContentLight | None:
+    if entry is None:
+        return None
+    most, average = integer(entry, "max_content"), integer(entry, "max_average")
+    # Zeros say that it is not known.
+    known = (most or average) and max(most, average) <= MOST_LIGHT
+    return ContentLight(max_content=most, max_frame_average=average) if known else None
+
+
+def _ratio(text: object) -> Fraction | None:
+    """`34000/50000`, `0/10000`; None for what is no number of zero or more."""
+    match = re.fullmatch(r"([0-9]{1,10})/([0-9]{1,10})", str(text))
+    return Fraction(int(match[1]), int(match[2])) if match and int(match[2]) else None

@@ -1,0 +1,135 @@
+"""Limits on what comes in and what it would become."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import Protocol, Self
+
+from app.platform.errors import LimitExceeded
+from app.platform.settings import Settings
+
+from .info import MediaInfo
+from .rates import MAX_FPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaLimits:
+    """Most pixels in one frame of input and output, most seconds, most output frames, most streams in a file.
+
+    `max_output_side`: most pixels in a row or column of the output: what encoders take (x264: 16384).
+    """
+
+    max_input_pixels: int
+    max_output_pixels: int
+    max_duration_seconds: int
+    max_output_frames: int
+    max_streams: int
+    max_output_side: int = 16384
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(
+            max_input_pixels=settings.max_input_pixels,
+            max_output_pixels=settings.max_output_pixels,
+            max_duration_seconds=settings.max_duration_seconds,
+            max_output_frames=settings.max_output_frames,
+            max_streams=settings.max_streams,
+        )
+
+    @property
+    def max_input_frames(self) -> int:
+        """Most frames that are counted in an input.
+
+        An input may have more frames than an output, since `target_fps` may drop some; it is still one that lasts no
+        longer than allowed, at no more frames a second than an output may have.
+        """
+        return max(self.max_output_frames, self.max_duration_seconds * MAX_FPS)
+
+
+class MeasuredVideo(Protocol):
+    """What the size of an output follows from: a probed stream or a file's row. Width and height in pixels."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def frames(self) -> int: ...
+
+    @property
+    def duration_seconds(self) -> Fraction: ...
+
+
+def check_stream_count(count: int, limits: MediaLimits) -> None:
+    """Raises LimitExceeded."""
+    if count > limits.max_streams:
+        raise LimitExceeded(f"The file has {count:,} streams; at most {limits.max_streams:,} are accepted.")
+
+
+def check_frame_size(*, width: int, height: int, limits: MediaLimits) -> None:
+    """Raises LimitExceeded for an input frame of too many pixels."""
+    if width * height > limits.max_input_pixels:
+        raise LimitExceeded(
+            f"The video's frames are {width} x {height}, which is {width * height:,} pixels; "
+            f"at most {limits.max_input_pixels:,} are accepted."
+        )
+
+
+def check_duration(duration_seconds: Fraction, limits: MediaLimits) -> None:
+    """Raises LimitExceeded."""
+    if duration_seconds > limits.max_duration_seconds:
+        raise LimitExceeded(
+            f"The video lasts {float(duration_seconds):,.1f} seconds or more; "
+            f"at most {limits.max_duration_seconds:,} are accepted."
+        )
+
+
+def check_input_frames(frames: int, limits: MediaLimits) -> None:
+    """Raises LimitExceeded."""
+    if frames > limits.max_input_frames:
+        raise LimitExceeded(f"The video has {limits.max_input_frames:,} frames or more, which is too many.")
+
+
+def check_input(info: MediaInfo, limits: MediaLimits) -> None:
+    """Raises LimitExceeded when the input itself is over a limit, with a sentence that names both numbers."""
+    check_stream_count(info.stream_count, limits)
+    check_frame_size(width=info.video.width, height=info.video.height, limits=limits)
+    check_duration(info.video.duration_seconds, limits)
+    check_input_frames(info.video.frames, limits)
+
+
+def check_output(
+    video: MeasuredVideo, *, scale: int, target_fps: Fraction | None, limits: MediaLimits
+) -> None:
+    """Raises LimitExceeded when what the input would become is over a limit, one sentence per limit.
+
+    `scale` is the factor of width and height; `target_fps` the output's rate, None for the input's own frames.
+    """
+    width, height = video.width * scale, video.height * scale
+    frames = output_frame_count(video, target_fps)
+    faults = []
+    if width * height > limits.max_output_pixels:
+        faults.append(
+            f"The output's frames would be {width} x {height}, which is {width * height:,} pixels; "
+            f"at most {limits.max_output_pixels:,} are possible."
+        )
+    elif max(width, height) > limits.max_output_side:
+        faults.append(
+            f"The output's frames would be {width} x {height}; "
+            f"at most {limits.max_output_side:,} pixels to a side are possible."
+        )
+    if frames > limits.max_output_frames:
+        faults.append(
+            f"The output would have {frames:,} frames; at most {limits.max_output_frames:,} are possible."
+        )
+    if faults:
+        raise LimitExceeded(*faults)
+
+
+def output_frame_count(video: MeasuredVideo, target_fps: Fraction | None) -> int:
+    """Frames of the output: the input's own, or its duration at `target_fps`, rounded (a half goes up), 1 or more."""
+    if target_fps is None:
+        return video.frames
+    return max(1, floor(video.duration_seconds * target_fps + Fraction(1, 2)))

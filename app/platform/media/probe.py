@@ -1,0 +1,205 @@
+"""Examining an upload: is it a video, what is in it, is it within the limits."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from app.platform.errors import (
+    FfmpegError,
+    FfmpegKilled,
+    FfmpegMissing,
+    FfmpegTimeout,
+    LimitExceeded,
+    NotAVideo,
+)
+
+from .ffmpeg import MediaGate
+from .ffprobe_fields import UNTAGGED, disposition, fraction, integer, section_list, tagged
+from .info import ColourTags, MediaInfo, OtherStream, StreamKind, VideoStream
+from .limits import MediaLimits, check_frame_size, check_input, check_stream_count
+from .recognition import NO_INDEX, PICTURE, PICTURE_BRANDS, SOUND, reason_unreadable, refused_frame_sizes
+from .scan import PacketScan, scan_packets
+from .timing import time_video
+from .whitelists import VIDEO_DECODERS, is_decodable
+
+__all__ = ["ColourTags", "MediaInfo", "OtherStream", "VideoStream", "probe_video"]
+
+STREAM_FIELDS = (
+    "index,codec_type,codec_name,width,height,coded_width,coded_height,pix_fmt,sample_aspect_ratio,time_base,"
+    "avg_frame_rate,r_frame_rate,duration_ts,nb_frames,color_range,color_space,color_transfer,color_primaries,"
+    "chroma_location,field_order"
+)
+PROBE_FIELDS = (
+    "-show_entries",
+    "format=format_name,start_time,duration,nb_streams:format_tags=major_brand"
+    f":stream={STREAM_FIELDS}:stream_disposition=default,attached_pic:stream_tags=DURATION"
+    ":stream_side_data",
+)
+TOO_COSTLY = "Examining this file takes more time or memory than this server allows."
+# The C library's words for ENOMEM, and the dynamic linker's.
+OUT_OF_MEMORY = ("Cannot allocate memory", "failed to map segment")
+DAMAGED = "The video in this file cannot be decoded: it is damaged or incomplete."
+
+
+def probe_video(gate: MediaGate, path: Path, *, limits: MediaLimits) -> MediaInfo:
+    """Examine the file at `path`: which streams it has, and every packet of its video, without decoding any.
+
+    The video is the first stream of moving pictures, one marked as default before others. Raises NotAVideo with a
+    sentence that says what the file is instead, LimitExceeded when it is over a limit or cannot be examined within
+    the gate's time and memory, and FfmpegMissing.
+    """
+    try:
+        answer, said = gate.probe_with_stderr(path, *PROBE_FIELDS)
+        streams, container = section_list(answer, "streams"), answer.get("format", {})
+        check_stream_count(len(streams), limits)
+        video = _choose_video(streams, container)
+        _check_size(video, said, limits)
+        time_base = fraction(video.get("time_base"))
+        # No pixel format is found for a video of which no frame and no header can be decoded.
+        if time_base is None or video.get("pix_fmt") in UNTAGGED:
+            raise NotAVideo(DAMAGED)
+        scan = scan_packets(gate, path, stream_index=video["index"], time_base=time_base, limits=limits)
+    except FfmpegMissing:
+        raise
+    except (FfmpegTimeout, FfmpegKilled) as error:
+        raise LimitExceeded(TOO_COSTLY, detail=error.detail) from error
+    except FfmpegError as error:
+        raise _refusal(path, error.detail or "", limits) from error
+    if scan is None:
+        raise NotAVideo("The video in this file has no pictures.")
+    start_seconds = fraction(container.get("start_time"))
+    info = MediaInfo(
+        format_name=str(container.get("format_name", "")),
+        # None is found for a transport stream of a single frame.
+        start_seconds=scan.start_pts * time_base if start_seconds is None else start_seconds,
+        video=_describe_video(video, scan, time_base=time_base, container=container),
+        others=tuple(_describe_other(stream) for stream in streams if stream is not video),
+        stream_count=len(streams),
+    )
+    check_input(info, limits)
+    return info
+
+
+def _refusal(path: Path, said: str, limits: MediaLimits) -> LimitExceeded | NotAVideo:
+    """Why ffprobe gave up on the file, by what it said."""
+    if any(words in said for words in OUT_OF_MEMORY):
+        return LimitExceeded(TOO_COSTLY, detail=said)
+    try:
+        for width, height in refused_frame_sizes(said):
+            check_frame_size(width=width, height=height, limits=limits)
+    except LimitExceeded as refusal:
+        return refusal
+    return NotAVideo(reason_unreadable(path, said), detail=said)
+
+
+def _check_size(video: dict[str, Any], said: str, limits: MediaLimits) -> None:
+    """Raises LimitExceeded for frames that are, or claim to be, of too many pixels; NotAVideo for none at all."""
+    # ffmpeg drops a claim that it refused, and goes by what the first frame says, or by nothing.
+    claims = refused_frame_sizes(said, VIDEO_DECODERS[video["codec_name"]])
+    width, height = integer(video, "width"), integer(video, "height")
+    for claimed_width, claimed_height in [*claims, (width, height)]:
+        check_frame_size(width=claimed_width, height=claimed_height, limits=limits)
+    if width < 1 or height < 1:
+        raise NotAVideo(DAMAGED)
+
+
+def _choose_video(streams: list[dict[str, Any]], container: dict[str, Any]) -> dict[str, Any]:
+    """The stream to upscale. Raises NotAVideo when there is none, or it cannot be decoded."""
+    if container.get("tags", {}).get("major_brand", "").strip() in PICTURE_BRANDS:
+        raise NotAVideo(PICTURE)
+    moving = [
+        stream
+        for stream in streams
+        if stream.get("codec_type") == "video" and not disposition(stream, "attached_pic")
+    ]
+    if not moving:
+        if not streams and "mov" in str(container.get("format_name")).split(","):
+            raise NotAVideo(NO_INDEX)
+        has_sound = any(stream.get("codec_type") == "audio" for stream in streams)
+        raise NotAVideo(SOUND if has_sound else "There is no video in this file.")
+    video = next((stream for stream in moving if disposition(stream, "default")), moving[0])
+    codec = video.get("codec_name")
+    if codec not in VIDEO_DECODERS:
+        named = f" ({codec})" if codec else ""
+        raise NotAVideo(f"The video in this file is in a codec that this server does not decode{named}.")
+    return video
+
+
+def _describe_video(
+    stream: dict[str, Any], scan: PacketScan, *, time_base: Fraction, container: dict[str, Any]
+) -> VideoStream:
+    side_data = section_list(stream, "side_data_list")
+    width, height = _cropped_size(stream, side_data)
+    sample_aspect_ratio = fraction(stream.get("sample_aspect_ratio"), separator=":") or Fraction(1)
+    rotation = _rotation(side_data)
+    if rotation in (90, 270):
+        width, height, sample_aspect_ratio = height, width, 1 / sample_aspect_ratio
+    timing = time_video(stream, container, scan, time_base=time_base)
+    return VideoStream(
+        index=stream["index"],
+        codec=stream["codec_name"],
+        width=width,
+        height=height,
+        coded_width=integer(stream, "coded_width") or integer(stream, "width"),
+        coded_height=integer(stream, "coded_height") or integer(stream, "height"),
+        rotation=rotation,
+        pix_fmt=stream["pix_fmt"],
+        sample_aspect_ratio=sample_aspect_ratio,
+        time_base=time_base,
+        frame_rate=timing.frame_rate,
+        start_pts=scan.start_pts,
+        duration_seconds=timing.duration_seconds,
+        frames=scan.frames,
+        declared_frames=timing.declared_frames,
+        colour=ColourTags(
+            primaries=tagged(stream, "color_primaries"),
+            transfer=tagged(stream, "color_transfer"),
+            matrix=tagged(stream, "color_space"),
+            range=tagged(stream, "color_range"),
+            chroma_location=tagged(stream, "chroma_location"),
+        ),
+        field_order=tagged(stream, "field_order"),
+    )
+
+
+def _describe_other(stream: dict[str, Any]) -> OtherStream:
+    kinds: dict[str, StreamKind] = {
+        "audio": "audio",
+        "subtitle": "subtitle",
+        "attachment": "attachment",
+        "video": "video",
+    }
+    codec = stream.get("codec_name")
+    return OtherStream(
+        index=stream["index"],
+        kind=kinds.get(stream.get("codec_type", ""), "data"),
+        codec=None if codec in UNTAGGED or codec == "none" else codec,
+        is_default=disposition(stream, "default"),
+        is_attached_picture=disposition(stream, "attached_pic"),
+        is_decodable=is_decodable(codec),
+    )
+
+
+def _cropped_size(stream: dict[str, Any], side_data: list[dict[str, Any]]) -> tuple[int, int]:
+    """Width and height once the container's crop is applied, which ffmpeg does from 7.1 on (and reports only then)."""
+    width, height = integer(stream, "width"), integer(stream, "height")
+    for entry in side_data:
+        if entry.get("side_data_type") == "Frame Cropping":
+            width -= integer(entry, "crop_left") + integer(entry, "crop_right")
+            height -= integer(entry, "crop_top") + integer(entry, "crop_bottom")
+    if width < 1 or height < 1:
+        raise NotAVideo("The video in this file cannot be decoded: its frames are cropped away.")
+    return width, height
+
+
+def _rotation(side_data: list[dict[str, Any]]) -> int:
+    """Degrees clockwise by the display matrix, 0 for an angle that is not a right one: ffmpeg then keeps the size.
+
+    The `rotate` tag of files from before the matrix was understood means nothing to ffmpeg from 5 on, nor to us.
+    """
+    for entry in side_data:
+        if "rotation" in entry:
+            clockwise = -float(entry["rotation"])  # ffprobe counts against the clock
+            right_angle = round(clockwise / 90) * 90
+            return right_angle % 360 if abs(clockwise - right_angle) < 1 else 0
+    return 0

@@ -1,0 +1,336 @@
+"""One running ffmpeg or ffprobe: its pipes, its limits, its end.
+
+A process started here
+
+- runs through `launcher.py` (memory limit, no core dumps, killed with its parent), in a session of its own, with an
+  environment of its own making;
+- is killed with its whole group when its wall-clock limit runs out, also while the caller is blocked in a pipe;
+- has its stderr read all the time, so that it never blocks on it; the last 64 KiB are kept.
+
+**Threads.** On Linux the kernel kills the process when the *thread* that started it ends, even though the server lives
+on. So the thread that calls `start` keeps the `with` block open for as long as the process is needed; other threads may
+read, write and wait meanwhile.
+"""
+
+import fcntl
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import structlog
+
+from app.platform.errors import (
+    FfmpegCancelled,
+    FfmpegDiskFull,
+    FfmpegError,
+    FfmpegKilled,
+    FfmpegMissing,
+    FfmpegTimeout,
+)
+from app.platform.metrics import ffmpeg_failures
+
+from . import launcher
+
+log = structlog.get_logger(__name__)
+
+STDERR_KEPT_BYTES = 64 * 1024
+PIPE_BYTES = 1024 * 1024
+LONGEST_LINE_BYTES = 64 * 1024
+POLL_SECONDS = 0.1
+EXIT_POLL_SECONDS = 0.002
+
+# As the C library says it in the programs' own environment.
+DISK_FULL = re.compile(
+    r"\[(?:error|fatal)\] .*: (?:No space left on device|Disk quota exceeded)$", re.MULTILINE
+)
+
+ENVIRONMENT = {
+    "PATH": os.defpath,
+    "LANG": "C.UTF-8",
+    # glibc reserves 64 MiB of address space per arena and makes many arenas under many threads, which would count
+    # against the memory limit without being used.
+    "MALLOC_ARENA_MAX": "4",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLimits:
+    """What one run may take.
+
+    `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single allocation
+    everywhere. `threads`: decoder threads of each input, None for ffmpeg's choice. `max_pixels`: most pixels in one
+    decoded frame, whatever the container says.
+    """
+
+    wall_seconds: float
+    memory_bytes: int
+    threads: int | None = None
+    max_pixels: int = 4096 * 2304
+
+
+class _Stop(Enum):
+    """Why we killed a process."""
+
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    CLOSED = "closed"
+
+
+class _Tail(threading.Thread):
+    """Reads a pipe to its end and keeps the last bytes."""
+
+    def __init__(self, pipe: IO[bytes], *, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._pipe = pipe
+        self._kept = bytearray()
+
+    def run(self) -> None:
+        while chunk := self._pipe.read(64 * 1024):
+            kept = self._kept + chunk
+            self._kept = kept[-STDERR_KEPT_BYTES:]
+
+    @property
+    def text(self) -> str:
+        return bytes(self._kept).decode("utf-8", errors="replace")
+
+
+class FfmpegProcess:
+    """A started process, to be used in a `with` block: on leaving it is killed if it still runs, and reaped.
+
+    Leaving the block checks nothing: call `wait` to learn whether the process did its work.
+    """
+
+    def __init__(
+        self, *, command: Sequence[str], purpose: str, limits: RunLimits, stdin: bool, stdout: bool
+    ) -> None:
+        """Start `command` (its first item an absolute path). Raises FfmpegMissing when it cannot be started."""
+        self.purpose = purpose
+        self._limits = limits
+        self._owner = threading.current_thread()
+        self._stop: _Stop | None = None
+        self._program = "ffprobe" if "ffprobe" in Path(command[0]).name else "ffmpeg"
+        self._counted = False
+        # Guards reaping and killing: a process id is never signalled once it has been reaped.
+        self._lock = threading.Lock()
+        launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
+        try:
+            self._process = subprocess.Popen(
+                [*launch, str(limits.memory_bytes), str(os.getpid()), *command],
+                bufsize=0,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.count_failure("missing")
+            raise FfmpegMissing(
+                "The server could not start its video program.", detail=f"{command[0]}: {error}"
+            ) from error
+        assert self._process.stderr is not None
+        self._stderr = _Tail(self._process.stderr, name=f"stderr-{self._process.pid}")
+        self._timer = threading.Timer(limits.wall_seconds, self._kill, args=(_Stop.TIMEOUT,))
+        self._timer.daemon = True
+        try:
+            self._stderr.start()
+            self._timer.start()
+        except RuntimeError:  # no more threads to be had
+            self._kill(_Stop.CLOSED)
+            self._process.wait()
+            raise
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                _enlarge(pipe)
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """The unbuffered pipe into the process: a write may be short, see `write_all`."""
+        if self._process.stdin is None:
+            raise ValueError("the process was started without stdin")
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The unbuffered pipe out of the process: a read may be short, see `read_exactly_into`."""
+        if self._process.stdout is None:
+            raise ValueError("the process was started without stdout")
+        return self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last 64 KiB of what the process has written to stderr so far; complete after `wait`."""
+        return self._stderr.text
+
+    def read_exactly_into(self, buffer: memoryview | bytearray) -> bool:
+        """Fill `buffer` from stdout. False when the output had ended before the first byte.
+
+        An end within the buffer raises what `wait` raises, or FfmpegError when the process itself calls that success.
+        The caller who gets False still has to `wait`: a killed process ends its output cleanly too.
+        """
+        view = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(view):
+            count: int = self.stdout.readinto(view[filled:])  # type: ignore[attr-defined]
+            if not count:
+                break
+            filled += count
+        if filled == len(view):
+            return True
+        if filled == 0:
+            return False
+        self.wait()
+        self.count_failure("failed")
+        raise FfmpegError(
+            f"The video program failed while {self.purpose}: its last frame was cut short.",
+            detail=f"{filled} of {len(view)} bytes\n{self.stderr_tail}",
+        )
+
+    def write_all(self, data: memoryview | bytes | bytearray) -> None:
+        """Write all of `data` to stdin. Raises what `wait` raises when the process has ended instead of reading on."""
+        view = memoryview(data).cast("B")
+        written = 0
+        try:
+            while written < len(view):
+                written += self.stdin.write(view[written:])
+        except BrokenPipeError:
+            self.wait()
+            self.count_failure("failed")
+            raise FfmpegError(
+                f"The video program failed while {self.purpose}: it stopped reading before the end.",
+                detail=self.stderr_tail,
+            ) from None
+
+    def close_stdin(self) -> None:
+        """Tell the process that its input is complete."""
+        self.stdin.close()
+
+    def lines(self) -> Iterator[str]:
+        """The lines of stdout without their ends, one at a time; over-long ones come in pieces of 64 KiB."""
+        reader = io.BufferedReader(self.stdout, 64 * 1024)  # type: ignore[type-var]
+        while line := reader.readline(LONGEST_LINE_BYTES):
+            yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+
+    def wait(self, *, cancelled: Callable[[], bool] | None = None) -> None:
+        """Wait for the end, asking `cancelled` every tenth of a second; a stdout that nobody reads blocks the process.
+
+        Raises FfmpegTimeout past the wall-clock limit, FfmpegKilled when a signal ended the process, FfmpegCancelled
+        when `cancelled` said so, FfmpegMissing when it could not be started, FfmpegDiskFull when it found no room for
+        its output, and FfmpegError for any other status than 0; each with the end of stderr in `detail`. May be called
+        again, with the same result.
+        """
+        while not self._has_ended():
+            if cancelled is not None and cancelled():
+                self._kill(_Stop.CANCELLED)
+        self._timer.cancel()
+        self._raise_for_status()
+
+    def count_failure(self, reason: str) -> None:
+        """Count this run among the failures: once, however often it is asked for."""
+        if not self._counted:
+            self._counted = True
+            ffmpeg_failures.labels(program=self._program, reason=reason).inc()
+
+    def kill(self) -> None:
+        """Kill the process and its group. Nothing happens when it has ended."""
+        self._kill(_Stop.CLOSED)
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not self._owner:
+            raise RuntimeError("a process belongs to the thread that started it: enter its block there")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the process if it still runs, reap it and close its pipes. What leaving the `with` block does."""
+        self.kill()
+        while not self._has_ended():
+            pass
+        self._timer.cancel()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _has_ended(self) -> bool:
+        """Wait a little for the end; true once the process is reaped."""
+        self._stderr.join(POLL_SECONDS)
+        if self._stderr.is_alive():
+            return False
+        with self._lock:
+            if self._process.poll() is not None:
+                return True
+        time.sleep(EXIT_POLL_SECONDS)
+        return False
+
+    def _kill(self, reason: _Stop) -> None:
+        with self._lock:
+            if self._process.poll() is not None:
+                return
+            self._stop = self._stop or reason
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                # macOS answers so for a group of which only zombies are left.
+                log.debug("group_was_gone", pid=self._process.pid, purpose=self.purpose)
+
+    def _raise_for_status(self) -> None:
+        status = self._process.returncode
+        tail = self.stderr_tail
+        # ffmpeg 5 calls it a success when there was no room for the end of a file.
+        is_disk_full = DISK_FULL.search(tail) is not None
+        if status == 0 and not is_disk_full:
+            return
+        detail = f"status {status} while {self.purpose}\n{tail}"
+        if self._stop is _Stop.TIMEOUT:
+            seconds = self._limits.wall_seconds
+            self.count_failure("timeout")
+            raise FfmpegTimeout(
+                f"The video program took longer than {seconds:g} s while {self.purpose}.", detail=detail
+            )
+        if self._stop is _Stop.CANCELLED:
+            raise FfmpegCancelled(f"The video program was stopped while {self.purpose}.", detail=detail)
+        if status < 0:
+            if self._stop is None and not self._owner.is_alive():
+                detail = f"the thread that started it has ended, and took it along\n{detail}"
+            if self._stop is None:
+                self.count_failure("killed")
+            raise FfmpegKilled(f"The video program was killed while {self.purpose}.", detail=detail)
+        if status == launcher.EXIT_NOT_STARTED and launcher.LAUNCHER_PREFIX in tail:
+            self.count_failure("missing")
+            raise FfmpegMissing("The server could not start its video program.", detail=detail)
+        self.count_failure("failed")
+        if is_disk_full:
+            raise FfmpegDiskFull(
+                f"The video program found no room on the disk while {self.purpose}.", detail=detail
+            )
+        raise FfmpegError(f"The video program failed while {self.purpose}.", detail=detail)
+
+
+def _enlarge(pipe: IO[bytes]) -> None:
+    """Have a pipe hold a megabyte, where the system lets us: whole frames then pass in few switches of process."""
+    if sys.platform == "linux":
+        try:
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError as error:
+            # An unprivileged user's pipes are limited in all; the usual 64 KiB work too.
+            log.debug("pipe_not_enlarged", error=str(error))

@@ -1,0 +1,324 @@
+"""HTTP to addresses that users name: connects to public addresses alone, and to those of networks the operator allows.
+
+A name is resolved here, its addresses are checked, and the connection is made to the very address that was checked: a
+name that says something else when asked again changes nothing. TLS still proves the name.
+"""
+
+import queue
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ipaddress import ip_address
+from typing import Any
+
+import httpcore
+import httpx
+
+from app.platform.errors import AddressRefused, OutboundError, OutboundTimeout, causes
+from app.platform.public_addresses import Address, Network, is_permitted
+
+CONNECT_SECONDS = 10.0
+# Longest silence of the other server.
+READ_SECONDS = 30.0
+MOST_REDIRECTS = 5
+MOST_URL_CHARACTERS = 2048
+USER_AGENT = "regen-server"
+
+REFUSED = "This server may not connect to that address, or the address does not exist."
+TOO_SLOW = "The other server took too long."
+
+# A name as the DNS has them, or an address; no zone of one.
+_HOST = re.compile(rb"[A-Za-z0-9._:-]+")
+
+Resolve = Callable[[str, int], Iterable[str]]
+
+
+def guarded_client(
+    *,
+    allowed_networks: Collection[Network],
+    total_seconds: float,
+    read_seconds: float = READ_SECONDS,
+    resolve: Resolve | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> httpx.Client:
+    """A client for one exchange with an address that a user named: give it only URLs that passed `check_url`.
+
+    Everything over it ends `total_seconds` from now, however slowly the other side sends. It follows no redirects (see
+    `followed`), keeps no cookies and no connections, and knows no proxies. To be used in `with outbound_errors()`.
+    `resolve` gives a host's addresses, `tls` says whom to trust: the system's resolver and the usual authorities.
+    """
+    backend = _GuardedBackend(
+        allowed_networks=allowed_networks,
+        resolve=resolve or _resolved,
+        deadline=time.monotonic() + total_seconds,
+    )
+    return httpx.Client(
+        transport=_Transport(backend, tls=tls or _usual_authorities()),
+        timeout=httpx.Timeout(read_seconds, connect=CONNECT_SECONDS),
+        headers={"User-Agent": USER_AGENT},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+def check_url(text: str) -> httpx.URL:
+    """The URL, if it is one that this server would ask: http or https, a host, no credentials. Raises AddressRefused.
+
+    Where the host lies is found out at the time of each connection.
+    """
+    if len(text) > MOST_URL_CHARACTERS:
+        raise AddressRefused(f"The URL is longer than {MOST_URL_CHARACTERS} characters.")
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise AddressRefused("This is not a URL.", detail=str(error)) from error
+    if url.scheme not in ("http", "https"):
+        raise AddressRefused("The URL must begin with http:// or https://.")
+    if not _HOST.fullmatch(url.raw_host) or (url.port is not None and not 0 < url.port < 65536):
+        raise AddressRefused("The URL does not name a host.")
+    if url.userinfo:
+        raise AddressRefused("The URL must not carry a user name or password.")
+    return url
+
+
+@contextmanager
+def followed(
+    text: str,
+    *,
+    make_client: Callable[[], httpx.Client],
+    headers: dict[str, str] | None = None,
+    most_redirects: int = MOST_REDIRECTS,
+) -> Iterator[httpx.Response]:
+    """GET the URL and what it redirects to, each checked anew; the last answer, whatever its status, not yet read.
+
+    Each hop has a client of its own by `make_client`. Raises AddressRefused, OutboundTimeout and OutboundError.
+    """
+    url = check_url(text)
+    for _ in range(most_redirects + 1):
+        with outbound_errors(), make_client() as client, client.stream("GET", url, headers=headers) as answer:
+            if not answer.has_redirect_location:
+                yield answer
+                return
+            target = check_url(_joined(url, answer.headers["Location"]))
+        if url.scheme == "https" and target.scheme == "http":
+            raise AddressRefused("The other server redirects from https to http.")
+        url = target
+    raise OutboundError(f"The other server redirects more than {most_redirects} times.")
+
+
+@contextmanager
+def outbound_errors() -> Iterator[None]:
+    """Tells what httpx raises as OutboundError and OutboundTimeout, in sentences for the user who named the address."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise OutboundTimeout(TOO_SLOW, detail=_told(error)) from error
+    except httpx.ConnectError as error:
+        sentence = (
+            "There is no secure connection to the other server: check its certificate."
+            if _is_about_tls(error)
+            else "The other server cannot be reached."
+        )
+        raise OutboundError(sentence, detail=_told(error)) from error
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        raise OutboundError(
+            "The other server broke off, or does not speak proper HTTP.", detail=_told(error)
+        ) from error
+
+
+class _GuardedBackend(httpcore.NetworkBackend):
+    def __init__(self, *, allowed_networks: Collection[Network], resolve: Resolve, deadline: float) -> None:
+        self._allowed_networks = allowed_networks
+        self._resolve = resolve
+        self._deadline = deadline
+        self._system = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        addresses = self._permitted(host, port, timeout)
+        failure: Exception | None = None
+        for address in addresses:
+            try:
+                stream = self._system.connect_tcp(
+                    str(address),
+                    port,
+                    timeout=_left(self._deadline, timeout),
+                    local_address=local_address,
+                    socket_options=socket_options,
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _BoundedStream(stream, self._deadline)
+        assert failure is not None
+        raise failure
+
+    def connect_unix_socket(self, path: str, *_options: Any, **_more: Any) -> httpcore.NetworkStream:
+        raise AddressRefused(REFUSED, detail=f"a unix socket: {path}")
+
+    def _permitted(self, host: str, port: int, timeout: float | None) -> list[Address]:
+        """The host's addresses without the forbidden ones. One sentence for all: it tells nobody what names there are
+        inside."""
+        found = list(
+            dict.fromkeys(_within(lambda: self._resolve(host, port), _left(self._deadline, timeout)))
+        )
+        addresses = [ip_address(text) for text in found]
+        permitted = [one for one in addresses if is_permitted(one, allowed_networks=self._allowed_networks)]
+        if not permitted:
+            raise AddressRefused(REFUSED, detail=f"{host} is at {', '.join(found) or 'no address'}")
+        return permitted
+
+
+class _BoundedStream(httpcore.NetworkStream):
+    """Nothing over it takes longer than until the deadline."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, timeout=_left(self._deadline, timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout=_left(self._deadline, timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        inner = self._stream.start_tls(
+            ssl_context, server_hostname=server_hostname, timeout=_left(self._deadline, timeout)
+        )
+        return _BoundedStream(inner, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Transport(httpx.BaseTransport):
+    """httpx's own takes no backend. Connections are not kept: each request looks the name up anew."""
+
+    def __init__(self, backend: httpcore.NetworkBackend, *, tls: ssl.SSLContext) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls, network_backend=backend, max_keepalive_connections=0, http1=True, http2=False
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.SyncByteStream)
+        with _httpx_errors():
+            answer = self._pool.handle_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(
+                        scheme=request.url.raw_scheme,
+                        host=request.url.raw_host,
+                        port=request.url.port,
+                        target=request.url.raw_path,
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            status_code=answer.status,
+            headers=answer.headers,
+            stream=_AnswerStream(answer),
+            extensions=answer.extensions,
+        )
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _AnswerStream(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _httpx_errors():
+            yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+@contextmanager
+def _httpx_errors() -> Iterator[None]:
+    """httpx has a class of the same name for each of httpcore's."""
+    try:
+        yield
+    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+        raise getattr(httpx, type(error).__name__, httpx.TransportError)(str(error)) from error
+
+
+def _left(deadline: float, timeout: float | None) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("the time for the whole exchange is over")
+    return left if timeout is None else min(left, timeout)
+
+
+def _resolved(host: str, port: int) -> Iterable[str]:
+    """In the system's order. None for a name that does not exist."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(place[0]) for *_, place in found]
+
+
+def _within(ask: Callable[[], Iterable[str]], seconds: float) -> list[str]:
+    """What `ask` returns in a thread of its own: a resolver cannot be told how long it may take."""
+    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put(list(ask()))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=run, name="resolve", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise httpcore.ConnectTimeout("the name was not resolved in time") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _joined(url: httpx.URL, location: str) -> str:
+    try:
+        return str(url.join(location))
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise AddressRefused("The other server redirects to what is not a URL.", detail=str(error)) from error
+
+
+def _is_about_tls(error: BaseException) -> bool:
+    return any(isinstance(cause, ssl.SSLError) for cause in causes(error))
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+@lru_cache(maxsize=1)
+def _usual_authorities() -> ssl.SSLContext:
+    """Read once: that takes longer than many requests."""
+    return httpx.create_ssl_context(trust_env=False)

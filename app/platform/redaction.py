@@ -1,0 +1,96 @@
+"""What must never be read in a log: keys, passwords, tokens and signatures are cut out of finished lines.
+
+Two nets, one behind the other. What the settings hold is known and removed wherever it stands. What only passes
+through (a client's API key, the signature in a URL, the password in somebody's error text) is known by its form.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from app.platform.settings import Settings
+
+REMOVED = "[removed]"
+
+# A shorter secret would cut harmless words in pieces; where it can stand at all, its form gives it away.
+LEAST_CHARACTERS = 8
+
+# No pattern crosses a quote or a backslash: a line of JSON stays one. None of them scans a text more than once, for
+# part of what is logged was sent by strangers.
+_FORMS = (
+    # API keys of ours
+    (re.compile(r"regen_[A-Za-z0-9_-]{43}"), REMOVED),
+    # Secrets that sign webhooks, also as part of a URL
+    (re.compile(r"whsec_[A-Za-z0-9+/%]{43,80}"), REMOVED),
+    # `Authorization: Basic ...`, also as a pair or an item of a dictionary
+    (
+        re.compile(
+            r"""((?:authorization|x-api-key|x-amz-security-token)["'\s\\]{0,4}[:=,]["'\s\\b]{0,4})"""
+            r"""(?:[A-Za-z0-9-]+\s+)?[^\s"'\\,]+""",
+            re.IGNORECASE,
+        ),
+        rf"\1{REMOVED}",
+    ),
+    (re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]+", re.IGNORECASE), rf"\1{REMOVED}"),
+    # scheme://user:password@host
+    (re.compile(r"""(://[^\s/?#:@"'\\]*:)[^\s/?#"'\\]+@"""), rf"\1{REMOVED}@"),
+    (re.compile(r"\b(signature\W{1,6})[A-Za-z0-9_/+=-]{16,}", re.IGNORECASE), rf"\1{REMOVED}"),
+    # password=..., "token": "..."
+    (
+        re.compile(
+            r"""((?:password|passwd|secret|token|api[_-]?key|secret[_-]?key|access[_-]?key)"""
+            r"""(?:\\?["']\s*:\s*b?\\?["']|=\\?["']?))[^\s"'\\,;&)}\]]+""",
+            re.IGNORECASE,
+        ),
+        rf"\1{REMOVED}",
+    ),
+)
+_QUERY = re.compile(r"""\?[^\s"'<>\\]*""")
+_SIGNED = ("signature", "x-amz-")
+
+
+def redactor(settings: Settings) -> Callable[[str], str]:
+    """What takes every secret out of a finished line of the log."""
+    # The longest first: one secret may be a part of another.
+    known = sorted(
+        {form for secret in _secrets(settings) for form in _written(secret)}, key=len, reverse=True
+    )
+    exactly = re.compile("|".join(re.escape(form) for form in known)) if known else None
+
+    def redact(line: str) -> str:
+        if exactly is not None:
+            line = exactly.sub(REMOVED, line)
+        line = _QUERY.sub(_unless_signed, line)
+        for form, replacement in _FORMS:
+            line = form.sub(replacement, line)
+        return line
+
+    return redact
+
+
+def _unless_signed(query: re.Match[str]) -> str:
+    text = query.group()
+    return f"?{REMOVED}" if any(sign in text.lower() for sign in _SIGNED) else text
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    """Every secret among the settings, and the passwords in their URLs."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            yield value.get_secret_value()
+        elif isinstance(value, str) and "://" in value:
+            password = urlsplit(value).password
+            if password:
+                yield password
+                yield unquote(password)
+
+
+def _written(secret: str) -> set[str]:
+    """The ways in which a secret may stand in a line: as it is, as a part of a URL, in JSON, in Python."""
+    if len(secret) < LEAST_CHARACTERS:
+        return set()
+    return {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1]}

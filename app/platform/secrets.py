@@ -1,0 +1,102 @@
+"""The server's secret, and the keys derived from it for each purpose."""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.platform.errors import ConfigurationError
+from app.platform.settings import Settings
+
+API_KEY_PREFIX = "regen_"
+ID_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ID_LENGTH = 16
+MUST_BE_SET = (
+    "REGEN_SECRET_KEY must be set when the database is a server, to the same on every machine. "
+    'Make one with: python3 -c "import secrets; print(secrets.token_hex(32))"'
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """Keys for separate purposes, so that what signs a URL can never match an API key's hash."""
+
+    api_key_key: bytes = field(repr=False)
+    url_key: bytes = field(repr=False)
+    webhook_key: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, settings: Settings) -> "Secrets":
+        """From `REGEN_SECRET_KEY`, else from the data directory's `secret` file, which is made when missing.
+
+        Raises ConfigurationError when there is no key and the database is a server: each machine would make a secret
+        of its own, and the keys made on one would be worth nothing on another.
+        """
+        if settings.secret_key is not None:
+            secret = settings.secret_key.get_secret_value().encode()
+        elif not settings.resolved_database_url.startswith("sqlite"):
+            raise ConfigurationError(MUST_BE_SET)
+        else:
+            secret = _read_or_make(settings.root / "secret")
+        return cls(
+            api_key_key=_derive(secret, b"api keys"),
+            url_key=_derive(secret, b"signed urls"),
+            webhook_key=_derive(secret, b"webhooks"),
+        )
+
+
+def _derive(secret: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(secret, b"regen:" + purpose, "sha256")
+
+
+def _read_or_make(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".secret-{os.getpid()}-{secrets.token_hex(4)}")
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    fresh.touch(mode=0o600)
+    try:
+        fresh.write_bytes(secrets.token_hex(32).encode())
+        # A link, unlike a rename, fails when another process was first: then its secret is the one.
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+        return path.read_bytes()
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def random_id() -> str:
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+_id_source: Callable[[], str] = random_id
+
+
+def new_id() -> str:
+    """An opaque identifier: 16 letters and digits, 95 random bits."""
+    return _id_source()
+
+
+def set_id_source(source: Callable[[], str]) -> None:
+    """Have `new_id` ask that, in this whole process: for a server whose answers repeat. No secret comes from it."""
+    global _id_source  # noqa: PLW0603
+    _id_source = source
+
+
+def is_id(text: str) -> bool:
+    """Whether it can be one of `new_id`. Of what else clients send, a database may not even take the characters."""
+    return text.isascii() and text.isalnum()
+
+
+def new_api_key() -> str:
+    """A fresh API key: the prefix and 256 random bits."""
+    return API_KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def api_key_digest(key: str, *, keys: Secrets) -> str:
+    """The keyed hash under which a key is stored: HMAC-SHA256, in hex."""
+    return hmac.new(keys.api_key_key, key.encode(), hashlib.sha256).hexdigest()

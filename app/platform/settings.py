@@ -1,0 +1,453 @@
+"""Every setting of the server, read from the environment (prefix `REGEN_`). Nobody else reads the environment."""
+
+import hashlib
+import os
+import sys
+import tempfile
+from datetime import datetime
+from fractions import Fraction
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import SecretsSettingsSource
+
+from app.platform.work_kinds import WorkQueue
+
+GIB = 1024**3
+MIB = 1024**2
+DEFAULT_SECRETS_DIR = "/run/secrets"
+
+PositiveFraction = Annotated[Fraction, BeforeValidator(lambda value: Fraction(str(value))), Field(gt=0)]
+Url = Annotated[str, AfterValidator(lambda url: urlsplit(url) and url)]
+QueueList = Annotated[
+    tuple[WorkQueue, ...],
+    NoDecode,
+    BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value),
+    Field(min_length=1),
+]
+NetworkList = Annotated[
+    tuple[IPv4Network | IPv6Network, ...],
+    NoDecode,
+    BeforeValidator(
+        lambda value: tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    ),
+]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
+OriginList = Annotated[
+    tuple[Origin, ...],
+    NoDecode,
+    BeforeValidator(
+        lambda value: tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    ),
+]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+
+
+def _default_weights_dir(settings: dict[str, Any]) -> Path:
+    """The data directory's own weights, where there are some; else those that `scripts/setup` converted once beside
+    the installed packages, for every data directory."""
+    own: Path = settings["data_dir"] / "weights"
+    installed = Path(sys.prefix) / "share" / "regen-server" / "weights"
+    return installed if installed.is_dir() and not own.expanduser().is_dir() else own
+
+
+class Settings(BaseSettings):
+    """All settings. Each field's description is what `docs/settings.md` says of it.
+
+    A setting may also be a file named as its variable in lower case (`regen_secret_key`) in the directory that
+    REGEN_SECRETS_DIR names, else in `/run/secrets`, where containers find their secrets. The variable wins.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="REGEN_",
+        # Set to nothing is not set: compose files and shells leave such variables behind.
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    # Places
+    data_dir: Path = Field(
+        Path("~/.regen"), description="Where the database, local storage, weights and spool files lie."
+    )
+    weights_dir: AbsolutePath = Field(
+        default_factory=_default_weights_dir,
+        validate_default=True,
+        description="Where the engines' weights lie. Unset: `weights` in the data directory, or, while there is no "
+        "such folder, what `scripts/setup` converted. Weights that are missing are converted on first use.",
+    )
+    database_url: Url | None = Field(
+        None,
+        description="Where the database is: `postgresql://user@host:5432/name`. Unset: SQLite in the data directory.",
+    )
+    database_password: SecretStr | None = Field(
+        None, description="The password for `REGEN_DATABASE_URL`, when it does not stand there."
+    )
+    database_pool_size: int = Field(
+        20, ge=1, description="Most connections to PostgreSQL that one process keeps open."
+    )
+    database_pool_overflow: int = Field(
+        0, ge=0, description="Connections beyond these that it opens while it is busy, each for one use."
+    )
+    database_pool_timeout_seconds: float = Field(
+        10.0, gt=0, description="Longest that a request waits for a free connection; then it is answered 503."
+    )
+    broker_url: Url | None = Field(
+        None,
+        description="Where Redis or Valkey is: `redis://host:6379/0`, with TLS `rediss://`. Unset: the embedded Valkey "
+        "that `regen serve` starts on a unix socket.",
+    )
+    broker_password: SecretStr | None = Field(
+        None, description="The password for `REGEN_BROKER_URL`, when it does not stand there."
+    )
+    storage: Literal["local", "s3"] = Field(
+        "local",
+        description="Where videos lie: `local` is the data directory, `s3` a bucket of any S3-compatible server.",
+    )
+    s3_bucket: str | None = Field(None, description="The bucket, which must exist.")
+    s3_prefix: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*$",
+        description="What all keys in the bucket start with, such as `regen/`.",
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="Where the S3 server is, as servers and workers reach it. Unset: AWS."
+    )
+    s3_public_endpoint_url: str | None = Field(
+        None, description="Where clients reach it: signed URLs point there. Unset: the same address."
+    )
+    s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Whether the bucket stands in the path or in the host name. `auto`: in the path for an endpoint of "
+        "your own, in the host name for AWS.",
+    )
+    s3_access_key: SecretStr | None = Field(
+        None,
+        description="Access key. Unset: what boto3 finds (its environment variables, profiles, the machine's role).",
+    )
+    s3_secret_key: SecretStr | None = Field(None, description="Secret key of that access key.")
+    s3_session_token: SecretStr | None = Field(
+        None, description="Session token of temporary credentials; signed URLs end with it."
+    )
+    s3_ca_file: Path | None = Field(
+        None, description="Certificates (PEM) that vouch for the S3 server. Unset: the usual authorities."
+    )
+    public_url: str | None = Field(
+        None,
+        description="Address under which clients reach the API, for signed URLs. "
+        "Unset: the one each request was made to.",
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="Secret that keys the hashes of API keys and the signatures of URLs; the same on every machine. "
+        "Unset: one is made on first start and kept in the data directory; with PostgreSQL it must be set.",
+    )
+    ffmpeg: str | None = Field(None, description="Path of ffmpeg. Unset: the one on PATH, else a wheel's.")
+    ffprobe: str | None = Field(None, description="Path of ffprobe. Unset: the one on PATH, else a wheel's.")
+
+    # Limits on what comes in and goes out; past one of them the answer is 413
+    max_upload_bytes: int = Field(2 * GIB, gt=0, description="Largest upload.")
+    max_input_pixels: int = Field(4096 * 2304, gt=0, description="Most pixels in one input frame.")
+    max_output_pixels: int = Field(8192 * 4320, gt=0, description="Most pixels in one output frame.")
+    max_duration_seconds: int = Field(4 * 3600, gt=0, description="Longest input.")
+    max_output_frames: int = Field(400_000, gt=0, description="Most frames in one output.")
+    max_streams: int = Field(
+        32, gt=0, description="Most streams (video, sound, subtitles, data) in one file."
+    )
+    upload_lifetime_seconds: int = Field(
+        24 * 3600,
+        ge=60,
+        le=48 * 3600,
+        description="How long an upload in parts stays open, and the URLs of its parts are valid.",
+    )
+    max_open_uploads: int = Field(
+        20, ge=1, description="Most uploads in parts that one user may have open; past it the answer is 429."
+    )
+    allow_file_urls: bool = Field(
+        False,
+        description="Whether `file_url` of `POST /v1/upscale` may name a video that this server fetches.",
+    )
+    fetch_timeout_seconds: float = Field(
+        600.0, gt=0, description="Longest that fetching a `file_url` may take; past it the answer is 400."
+    )
+    outbound_allowed_networks: NetworkList = Field(
+        (),
+        description="Networks, as `10.1.0.0/16,fd00::/8`, where what users name (`file_url`, webhooks) may lie "
+        "although they are not public. Unset: none; the server connects to public addresses alone.",
+    )
+    probe_timeout_seconds: float = Field(
+        60.0, gt=0, description="Longest that looking at an upload may take."
+    )
+    ffmpeg_timeout_seconds: float = Field(
+        6 * 3600.0, gt=0, description="Longest that any one run of ffmpeg may take."
+    )
+    probe_memory_bytes: int = Field(
+        2 * GIB, gt=0, description="Address space that ffprobe may use while it looks at an upload."
+    )
+    ffmpeg_memory_bytes: int = Field(
+        16 * GIB, gt=0, description="Address space that one ffmpeg may use while it decodes or encodes."
+    )
+
+    # Work
+    segment_seconds: PositiveFraction = Field(
+        Fraction(4),
+        description="Length of a segment in seconds of video; fractions such as 0.5 or 1/3 are allowed.",
+    )
+    segment_max_output_pixels: int = Field(
+        500_000_000,
+        gt=0,
+        description="Most output pixels in one segment (at least one frame): keeps segments of large videos short.",
+    )
+    lease_seconds: float = Field(
+        30.0, ge=2, description="How long work stays with a worker that is not heard of."
+    )
+    stall_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="How long a worker waits for the next frame before it gives the work back, beyond what the network "
+        "may take for it on a slow device.",
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="How often a piece of work may fail before its render fails."
+    )
+    outage_patience_seconds: float = Field(
+        120.0,
+        ge=0,
+        description="How long a worker keeps what it has made while storage or database are away, before it gives the "
+        "work back.",
+    )
+    drain_seconds: float = Field(
+        25.0,
+        ge=0,
+        description="How long a worker that is asked to stop may go on with the work in hand, before it gives it back. "
+        "The worker of `regen serve` gives it back at once.",
+    )
+    max_running_segments_per_user: int | None = Field(
+        None,
+        ge=1,
+        description="Most segments of one user that run at the same time; a user may have a cap of their own. "
+        "Unset: no cap.",
+    )
+    max_running_renders_per_user: int | None = Field(
+        None,
+        ge=1,
+        description="Most renders of one user that are worked on at the same time; a user may have a cap of their own. "
+        "Unset: no cap.",
+    )
+    device: str = Field(
+        "auto", description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..."
+    )
+    queues: QueueList = Field(
+        (WorkQueue.CPU, WorkQueue.GPU),
+        description="What a worker does: `gpu` upscales segments, `cpu` reads videos and puts results together; "
+        "`cpu,gpu` both.",
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16", "mixed"] = Field(
+        "auto",
+        description="Arithmetic of the networks. `auto`: the fastest that stays 50 dB or more from fp32.",
+    )
+    quality: Literal["lossless", "high", "medium", "small"] = Field(
+        "high", description="Encoder quality of outputs; `high` is visually lossless."
+    )
+    stand_in_network: bool = Field(
+        False,
+        description="Enlarge by nearest neighbour instead of a network: for tests and load measurements.",
+    )
+    stand_in_seconds_per_frame: float = Field(
+        0.0, ge=0, description="What a frame costs the stand-in: it sleeps that long."
+    )
+    input_cache_bytes: int = Field(
+        20 * GIB, ge=0, description="Room for fetched inputs that a worker keeps for further segments."
+    )
+    max_open_previews_per_user: int = Field(
+        4,
+        ge=1,
+        description="Most previews of one user that wait or are being made; past it the answer is 429.",
+    )
+    preview_interval_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="How often a worker that upscales looks for previews, also while it has work in hand.",
+    )
+    preview_cpu_pixels: int = Field(
+        57_600,
+        ge=256,
+        description="Pixels of the crop that a preview on a CPU shows when none was asked for; "
+        "a quarter of it with `regen-4x`. A crop that was asked for may have four times as many.",
+    )
+
+    # Clean-up
+    keep_files_days: float | None = Field(
+        None,
+        gt=0,
+        description="Days after which an upload is removed, counted from its last use. Unset: never.",
+    )
+    keep_outputs_days: float | None = Field(
+        None, gt=0, description="Days after which a render's results are removed. Unset: never."
+    )
+    cleanup_interval_seconds: float = Field(
+        600.0, gt=0, description="How often one of the workers removes what nobody needs any more."
+    )
+
+    # The API
+    read_patience_seconds: float = Field(
+        75.0,
+        ge=0,
+        description="How long a GET waits for a database that is away before it answers 503. A proxy must wait longer.",
+    )
+    url_lifetime_seconds: int = Field(24 * 3600, gt=0, description="How long signed URLs are valid.")
+    rate_limit: str | None = Field(
+        None,
+        description="Requests a user may make, as `100/minute`; a user may have a rule of their own. Unset: no limit.",
+    )
+    max_queued_renders_per_user: int | None = Field(
+        None,
+        ge=0,
+        description="Most queued renders of a user who has no limit of their own. Unset: no limit.",
+    )
+    max_storage_bytes_per_user: int | None = Field(
+        None,
+        ge=0,
+        description="Most bytes of uploads and results kept for a user who has no limit of their own. "
+        "Unset: no limit.",
+    )
+    max_cost_per_month_per_user: float | None = Field(
+        None,
+        ge=0,
+        description="Most that the renders of a user may cost in a month (UTC), when they have no limit of their own: "
+        "gigapixels times the engine's multiplier. Unset: no limit.",
+    )
+    cors_origins: OriginList = Field(
+        (),
+        description="Origins whose web pages may use the API from a browser, as `https://app.example.com`, separated "
+        "by commas; `*`: all. Unset: none.",
+    )
+    max_event_streams_per_user: int = Field(
+        20, ge=1, description="Most streams of events that a user may have open at one API process."
+    )
+    webhook_concurrency: int = Field(
+        16,
+        ge=0,
+        description="Webhooks that one API process sends at the same time. 0: it sends none and leaves them to others.",
+    )
+    webhook_timeout_seconds: float = Field(
+        15.0, gt=0, description="Longest that a webhook's receiver may take to answer."
+    )
+    max_webhooks_per_user: int = Field(
+        20, ge=1, description="Most webhooks that one user may set up; past it the answer is 409."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
+
+    # The mock: `regen mock`
+    mode: Literal["server", "mock"] = Field(
+        "server", description="What `regen serve` runs: the server, or with `mock` what `regen mock` does."
+    )
+    mock_data_dir: Path | None = Field(
+        None,
+        description="Where the mock keeps its files, in a folder `mock` there. Unset: a directory that goes with it.",
+    )
+    mock_seed: int = Field(0, description="What the mock's ids follow from.")
+    mock_clock: datetime | None = Field(
+        None,
+        description="The moment of the mock's first request, as `2026-01-01T00:00:00Z`; each one after it comes a "
+        "second later. Unset: the machine's time.",
+    )
+    mock_transitions: str = Field(
+        "instant",
+        description="When the mock's renders move on: `instant`, or after `seconds:2` or `polls:3` in each status.",
+    )
+
+    # What to watch
+    metrics_token: SecretStr | None = Field(
+        None,
+        description="What Prometheus must send to read the API's `/metrics`, as `Authorization: Bearer <token>`. "
+        "Unset: anyone who reaches it may.",
+    )
+    worker_metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of a worker's own `/metrics`; of several workers started at once, the first one's. "
+        "Unset: none.",
+    )
+    worker_metrics_host: str = Field(
+        "127.0.0.1", description="Address that a worker's `/metrics` listens on."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        directory = Path(os.environ.get("REGEN_SECRETS_DIR", DEFAULT_SECRETS_DIR))
+        if not directory.is_dir():
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=directory)
+
+    @property
+    def root(self) -> Path:
+        """The data directory, absolute."""
+        return self.data_dir.expanduser().resolve()
+
+    @property
+    def resolved_database_url(self) -> str:
+        if self.database_url is None:
+            return f"sqlite:///{self.root / 'regen.db'}"
+        url = _with_password(self.database_url, self.database_password)
+        scheme, separator, rest = url.partition("://")
+        return ("postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme) + separator + rest
+
+    @property
+    def broker_socket(self) -> Path:
+        """The embedded broker's unix socket. Its path is short, as sockets' paths must be (104 to 108 bytes), and
+        follows from the data directory, so that any worker with the same data directory finds it."""
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"regen-{os.getuid()}-{digest}" / "broker.sock"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        if self.broker_url is None:
+            return f"redis+socket://{self.broker_socket}"
+        return _with_password(self.broker_url, self.broker_password)
+
+    @property
+    def storage_dir(self) -> Path:
+        return self.root / "storage"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Uploads on their way in. On the same file system as local storage, so that keeping one is a rename."""
+        return self.root / "spool"
+
+    @property
+    def work_dir(self) -> Path:
+        """Private directories of jobs, and fetched inputs."""
+        return self.root / "work"
+
+
+def _with_password(url: str, password: SecretStr | None) -> str:
+    """The URL with that password, unless it has one already."""
+    parts = urlsplit(url)
+    if password is None or parts.password is not None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    user = f"{parts.username or ''}:{quote(password.get_secret_value(), safe='')}"
+    return parts._replace(netloc=f"{user}@{host}").geturl()
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

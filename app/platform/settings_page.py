@@ -1,0 +1,94 @@
+"""Writes `docs/settings.md` from the Settings class: `python -m app.platform.settings_page [--check]`."""
+
+import argparse
+import sys
+import typing
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from app.platform.settings import GIB, MIB, Settings
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+HEAD = """# Settings
+
+Every setting is an environment variable. This page is made from `app/platform/settings.py` by
+`python -m app.platform.settings_page`; change it there.
+
+| variable | default | meaning |
+|---|---|---|
+"""
+
+
+def settings_page() -> str:
+    """The page as it should be."""
+    return HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    prefix = str(Settings.model_config.get("env_prefix", ""))
+    meaning = (field.description or "").replace("|", "\\|")
+    if choices := _choices(field.annotation):
+        meaning = f"{meaning} One of {', '.join(f'`{choice}`' for choice in choices)}."
+    return f"| `{prefix}{name.upper()}` | {_default(name, field)} | {meaning} |\n"
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    choices = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+    return choices if len(choices) > 1 else ()
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value is PydanticUndefined or value == ():
+        return "unset"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        value = ",".join(str(part) for part in value)
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, int) and name.endswith("_bytes"):
+        return _bytes(value)
+    if isinstance(value, int | float | Fraction):
+        if name.endswith("_seconds"):
+            return _seconds(float(value))
+        return f"{value:,}" if isinstance(value, int) else f"{float(value):g}"
+    return f"`{value}`"
+
+
+def _bytes(value: int) -> str:
+    for unit, size in (("GiB", GIB), ("MiB", MIB)):
+        if value and value % size == 0:
+            return f"{value // size} {unit} ({value})"
+    return f"{value:,} bytes"
+
+
+def _seconds(value: float) -> str:
+    hours, rest = divmod(value, 3600)
+    return f"{value:g} s" if rest or not hours else f"{hours:g} h ({value:g} s)"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m app.platform.settings_page")
+    parser.add_argument("--check", action="store_true", help="fail when the page is not in step")
+    options = parser.parse_args(arguments)
+    page = settings_page()
+    if options.check:
+        if PAGE.is_file() and PAGE.read_text() == page:
+            return 0
+        sys.stderr.write(
+            f"{PAGE.name} is not in step with Settings: run python -m app.platform.settings_page\n"
+        )
+        return 1
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What all tables have in common: their column types and the names of their constraints."""
+
+from datetime import datetime
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, MetaData, String
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from app.platform.database import UtcDateTime
+
+
+class ExactFraction(TypeDecorator[Fraction]):
+    """A Fraction kept as text, `30000/1001`: no rate or duration is ever rounded."""
+
+    impl = String(64)
+    cache_ok = True
+
+    def process_bind_param(self, value: Fraction | None, dialect: Dialect) -> str | None:
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Fraction | None:
+        return None if value is None else Fraction(value)
+
+
+class StatusText(TypeDecorator[Any]):
+    """A status enum kept as its text, readable in the database and free of migrations for new members."""
+
+    impl = String(16)
+    cache_ok = True
+
+    def __init__(self, enum: type[StrEnum]) -> None:
+        super().__init__()
+        self.enum = enum
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else self.enum(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else self.enum(value)
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime(),
+        Fraction: ExactFraction(),
+        int: BigInteger(),
+        list[str]: JSON(),
+        dict[str, Any]: JSON(none_as_null=True),
+    }
+
+
+class ListedTable(Table):
+    """A table whose rows are listed, the newest first."""
+
+    __abstract__ = True
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    created_at: Mapped[datetime]

@@ -1,0 +1,1 @@
+"""Previews: one frame of a file before and after."""

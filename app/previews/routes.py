@@ -1,0 +1,171 @@
+"""Previews: one frame of a file before and after, ahead of the queue."""
+
+from http import HTTPStatus
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
+
+from app.accounts.idempotency import remember
+from app.files.service import find_file_to_use
+from app.files.tables import File
+from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
+from app.http.errors import documented
+from app.http.held_answers import APPLIED_HEADER, WaitDependency, held_answers
+from app.http.idempotency import IdempotencyDependency, make_once, once_of
+from app.http.openapi import LOCATION
+from app.http.resources import Resources
+from app.platform.errors import InvalidRequest, NotFound, Unavailable
+from app.platform.media.areas import Area
+from app.previews import service as preview_service
+from app.previews.schemas import NewPreview, PreviewBody, PreviewsBody
+from app.previews.tables import Preview
+from app.previews.views import preview_body, preview_of
+from app.renders.options import find_engine
+
+router = APIRouter()
+
+
+@router.post(
+    "/v1/previews",
+    response_model_exclude_none=True,
+    responses={
+        200: {"headers": {**LOCATION["headers"], **APPLIED_HEADER}},
+        **documented(400, 401, 404, 409, 413, 429, 503),
+    },
+)
+async def create_preview(
+    asked: NewPreview,
+    request: Request,
+    response: Response,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+    key: IdempotencyDependency,
+    wait: WaitDependency,
+) -> PreviewBody:
+    """Have one frame of a file of yours upscaled, ahead of all renders. It is kept for a day."""
+    engine = find_engine(asked.engine)
+    _check_crop(asked)
+    once = once_of(key, request, user, body=asked)
+
+    def create() -> Preview:
+        with resources.database.write() as session:
+            file = find_file_to_use(session, file_id=asked.file_id, user_id=user.id)
+            preview = preview_service.create_preview(
+                session,
+                file=file,
+                engine=engine,
+                at_seconds=preview_service.exact_moment(asked.at_seconds),
+                crop=_crop_of(asked, file),
+                limits=user.allowance.media,
+                max_open=resources.settings.max_open_previews_per_user,
+            )
+            remember(session, once, made_id=preview.id)
+            return preview
+
+    def show(session: Session, preview_id: str) -> Preview:
+        return preview_service.find_preview(session, preview_id=preview_id, user_id=user.id)
+
+    made, _is_new = await make_once(
+        once, response, resources, make=lambda: to_thread.run_sync(create), show=show
+    )
+    response.headers["Location"] = f"{base_url}/v1/previews/{made.id}"
+    if wait:
+        await _hold(request, response, resources, made.id, seconds=wait)
+        made = await to_thread.run_sync(_latest, resources, made, user.id)
+    return await to_thread.run_sync(lambda: preview_body(made, resources=resources, base_url=base_url))
+
+
+@router.get("/v1/previews", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+def list_previews(
+    user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency, page: PageDependency
+) -> PreviewsBody:
+    """Your previews, the newest first."""
+    with resources.database.read() as session:
+        rows, cursor = preview_service.list_previews(
+            session, user_id=user.id, limit=page.limit, cursor=page.cursor
+        )
+        shown = [preview_of(row, resources=resources, base_url=base_url) for row in rows]
+        return PreviewsBody(previews=shown, next_cursor=cursor)
+
+
+@router.get(
+    "/v1/previews/{preview_id}",
+    response_model_exclude_none=True,
+    responses={200: {"headers": APPLIED_HEADER}, **documented(401, 404, 429, 503)},
+)
+async def get_preview(
+    preview_id: str,
+    request: Request,
+    response: Response,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+    wait: WaitDependency,
+) -> PreviewBody:
+    """A preview of yours. Its URLs are signed afresh with every answer."""
+
+    def find() -> PreviewBody:
+        with resources.database.read() as session:
+            found = preview_service.find_preview(session, preview_id=preview_id, user_id=user.id)
+            return preview_body(found, resources=resources, base_url=base_url)
+
+    if wait:
+        # Another user's is not waited for.
+        await to_thread.run_sync(find)
+        await _hold(request, response, resources, preview_id, seconds=wait)
+    return await to_thread.run_sync(find)
+
+
+@router.delete(
+    "/v1/previews/{preview_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented(401, 404, 429, 503),
+)
+def delete_preview(preview_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
+    """Remove a preview of yours with its images. One that has not ended is called off."""
+    preview_service.delete_preview(
+        resources.database, resources.storage, preview_id=preview_id, user_id=user.id
+    )
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+async def _hold(
+    request: Request, response: Response, resources: Resources, preview_id: str, *, seconds: int
+) -> None:
+    def has_ended() -> bool:
+        with resources.database.read() as session:
+            return preview_service.has_ended(session, preview_id=preview_id)
+
+    await held_answers.hold(request, response, seconds, has_ended=has_ended)
+
+
+def _latest(resources: Resources, made: Preview, user_id: str) -> Preview:
+    """The preview as it is now; as it was made when that cannot be told, for it has been made all the same."""
+    try:
+        with resources.database.read() as session:
+            return preview_service.find_preview(session, preview_id=made.id, user_id=user_id)
+    except (Unavailable, NotFound):
+        return made
+
+
+def _check_crop(asked: NewPreview) -> None:
+    if (asked.crop_width is None) != (asked.crop_height is None):
+        raise InvalidRequest("`crop_width` and `crop_height` are needed together.")
+    if asked.crop is not None and asked.crop_width is not None:
+        raise InvalidRequest("Either `crop`, or `crop_width` and `crop_height`: not both.")
+
+
+def _crop_of(asked: NewPreview, file: File) -> Area | None:
+    """The part of the file's frames that is asked for. Raises InvalidRequest for one that is larger than these."""
+    if asked.crop is not None:
+        return Area(x=asked.crop.x, y=asked.crop.y, width=asked.crop.width, height=asked.crop.height)
+    if asked.crop_width is None or asked.crop_height is None:
+        return None
+    if asked.crop_width > file.width or asked.crop_height > file.height:
+        raise InvalidRequest(
+            f"`crop_width` and `crop_height` are more than the frame's {file.width} x {file.height} pixels."
+        )
+    frame = Area(x=0, y=0, width=file.width, height=file.height)
+    return frame.centred(width=asked.crop_width, height=asked.crop_height)

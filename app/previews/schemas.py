@@ -1,0 +1,113 @@
+"""Previews."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.http.body import Body, Number, Timestamp, Url, with_example
+from models.catalog import DEFAULT_ENGINE, ENGINES
+
+LONGEST_ID = 64
+# More than any frame that is accepted has.
+MOST_PIXELS_A_SIDE = 65_535
+LONGEST_SECONDS = 1e9
+
+Offset = Annotated[int, Field(ge=0, le=MOST_PIXELS_A_SIDE, strict=True)]
+Length = Annotated[int, Field(ge=1, le=MOST_PIXELS_A_SIDE, strict=True)]
+
+_EXAMPLE = {
+    "id": "3hQ0cJm5VtYxN8aE",
+    "status": "completed",
+    "createdAt": "2026-11-22T07:33:38.047Z",
+    "expiresAt": "2026-11-23T07:33:38.047Z",
+    "fileId": "QkjXasuzs2TKugHH",
+    "engine": "regen-4x-lite",
+    "atSeconds": 1.5,
+    "crop": {"x": 40, "y": 20, "width": 160, "height": 90},
+    "wholeFrame": False,
+    "beforeURL": "https://regen.example.com/storage/previews/3hQ0cJm5VtYxN8aE/before-1.png?expires=...",
+    "afterURL": "https://regen.example.com/storage/previews/3hQ0cJm5VtYxN8aE/after-1.png?expires=...",
+}
+
+
+class Crop(Body):
+    """A part of the frame as displayed, in its pixels, from its top left corner."""
+
+    x: Offset
+    y: Offset
+    width: Length
+    height: Length
+
+
+class NewPreview(BaseModel):
+    """Either `crop`, or `crop_width` and `crop_height`, or none of them: then the server chooses."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"file_id": "QkjXasuzs2TKugHH", "at_seconds": 1.5, "crop_width": 160, "crop_height": 90}
+            ]
+        }
+    )
+
+    file_id: str = Field(min_length=1, max_length=LONGEST_ID, description="A file of yours.")
+    at_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=LONGEST_SECONDS,
+        strict=True,
+        allow_inf_nan=False,
+        description="The moment, from the video's first frame. The frame is the last one that begins by then.",
+    )
+    engine: str = Field(DEFAULT_ENGINE, json_schema_extra={"enum": list(ENGINES)})
+    crop: Crop | None = Field(None, description="The part of the frame to show.")
+    crop_width: Length | None = Field(None, description="Of a part around the middle of the frame.")
+    crop_height: Length | None = Field(None, description="Needed with `crop_width`.")
+
+
+class Preview(Body):
+    id: str
+    status: str = Field(
+        description="`queued`, `processing`, `completed` or `failed`.",
+        json_schema_extra={"enum": ["queued", "processing", "completed", "failed"]},
+    )
+    created_at: Timestamp
+    expires_at: Timestamp = Field(description="When it is removed, with its images.")
+    file_id: str
+    engine: str
+    at_seconds: Number
+    crop: Crop | None = Field(
+        None,
+        description="What of the frame is shown; once completed, what the server made of it. "
+        "Left out for the whole frame, and while the server has not chosen.",
+    )
+    whole_frame: bool | None = Field(
+        None, description="Whether the whole frame is shown; left out while the server has not chosen."
+    )
+    before_url: Url | None = Field(
+        None,
+        alias="beforeURL",
+        description="Signed URL of the frame as it is: PNG, large ones JPEG. When completed.",
+    )
+    after_url: Url | None = Field(
+        None,
+        alias="afterURL",
+        description="Signed URL of the same, four times as wide and high. When completed.",
+    )
+    error: str | None = Field(None, description="A sentence; when failed.")
+    warnings: list[str] | None = Field(None, description="When there are any.")
+
+
+class PreviewBody(Body):
+    model_config = with_example({"preview": _EXAMPLE})
+
+    preview: Preview
+
+
+class PreviewsBody(Body):
+    """A page, the newest first."""
+
+    model_config = with_example({"previews": [_EXAMPLE]})
+
+    previews: list[Preview]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")

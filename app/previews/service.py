@@ -1,0 +1,260 @@
+"""Previews: one moment of a file, as it is and upscaled, made ahead of all renders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from sqlalchemy.orm import Session
+
+from app.accounts import queries as account_queries
+from app.files.tables import File
+from app.platform import clock
+from app.platform.database import Database
+from app.platform.errors import (
+    InvalidRequest,
+    LeaseLost,
+    LimitExceeded,
+    NotFound,
+    PermanentError,
+    TooManyRequests,
+)
+from app.platform.media.areas import Area
+from app.platform.media.limits import MediaLimits
+from app.platform.secrets import new_id
+from app.platform.storage.contract import Storage
+from app.platform.storage.keys import preview_prefix
+from app.previews import queries as preview_queries
+from app.previews.queries import PreviewClaim
+from app.previews.tables import Preview
+from app.renders.statuses import RenderStatus
+from models.catalog import Engine
+
+# Their images go with them.
+KEPT_SECONDS = 24 * 3600
+CANCELED = "Canceled"
+# When one that is open will end depends on workers: a guess, and how often to ask.
+RETRY_SECONDS = 5
+# What clients compute as frame / rate is nearer to the frame's own moment than to any other such fraction.
+FINEST_SECONDS = 1_000_000
+REST_AFTER_FAILURE_SECONDS = 2.0
+REST_AFTER_OUTAGE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewJob:
+    """What a worker must know of a preview to make it. Without a crop it is the worker's to choose."""
+
+    claim: PreviewClaim
+    file_id: str
+    input_key: str
+    engine: str
+    at_seconds: Fraction
+    crop: Area | None
+
+
+def exact_moment(at_seconds: float) -> Fraction:
+    """The moment that is meant: 1/30 for 0.03333333333333333."""
+    return Fraction(str(at_seconds)).limit_denominator(FINEST_SECONDS)
+
+
+def create_preview(
+    session: Session,
+    *,
+    file: File,
+    engine: Engine,
+    at_seconds: Fraction,
+    crop: Area | None,
+    limits: MediaLimits,
+    max_open: int,
+) -> Preview:
+    """A queued preview of the file, which is held until the session ends (`find_file_to_use`).
+
+    Raises InvalidRequest for a moment after the video's end or a crop that is not within its frames, LimitExceeded when
+    the result would be too large, TooManyRequests when the user has `max_open` that have not ended.
+    """
+    faults = []
+    if at_seconds - file.duration_seconds > Fraction(1, FINEST_SECONDS):
+        faults.append(
+            f"`at_seconds` is after the video's end: it lasts {float(file.duration_seconds):g} seconds."
+        )
+    if crop is not None and not _is_within(crop, file):
+        faults.append(f"`crop` must lie within the frame, which is {file.width} x {file.height} pixels.")
+    if faults:
+        raise InvalidRequest(*faults)
+    if crop is not None:
+        _check_size(crop, engine=engine, limits=limits)
+    # Of many requests at once no more pass than there is room for.
+    account_queries.lock_user(session, user_id=file.user_id)
+    if preview_queries.count_open(session, user_id=file.user_id) >= max_open:
+        raise TooManyRequests(
+            f"{max_open} previews wait or are being made; no more may. Try again when one has ended, or delete one.",
+            retry_after_seconds=RETRY_SECONDS,
+        )
+    preview = Preview(
+        id=new_id(),
+        user_id=file.user_id,
+        file=file,
+        engine=engine.id,
+        at_seconds=at_seconds,
+        status=RenderStatus.QUEUED,
+        warnings=[],
+        created_at=clock.now(),
+        **_crop_columns(crop),
+    )
+    session.add(preview)
+    session.flush()
+    return preview
+
+
+def find_preview(session: Session, *, preview_id: str, user_id: str) -> Preview:
+    """With its file. Raises NotFound for an unknown preview and another user's."""
+    preview = preview_queries.find_preview(session, preview_id=preview_id, user_id=user_id)
+    if preview is None:
+        raise NotFound("Preview not found")
+    return preview
+
+
+def list_previews(
+    session: Session, *, user_id: str, limit: int, cursor: str | None
+) -> tuple[Sequence[Preview], str | None]:
+    """A page of the user's previews, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    page = preview_queries.list_previews(session, user_id=user_id, limit=limit, cursor=cursor)
+    return page.rows, page.cursor
+
+
+def has_ended(session: Session, *, preview_id: str) -> bool:
+    """Whether it has, or was deleted."""
+    return preview_queries.is_ended(session, preview_id=preview_id)
+
+
+def delete_preview(database: Database, storage: Storage, *, preview_id: str, user_id: str) -> None:
+    """Remove the user's preview and its images; one that has not ended is called off.
+
+    What a late worker may still store is an object without a row, which the clean-up finds. Raises NotFound as
+    `find_preview`, StorageError when the images cannot be removed; then it can be deleted again.
+    """
+    with database.write() as session:
+        find_preview(session, preview_id=preview_id, user_id=user_id)
+        preview_queries.withdraw(session, preview_id=preview_id, error=CANCELED)
+    for stored in list(storage.list(preview_prefix(preview_id))):
+        storage.delete(stored.key)
+    with database.write() as session:
+        preview_queries.delete(session, preview_id=preview_id)
+
+
+def crop_of(preview: Preview) -> Area | None:
+    if (
+        preview.crop_x is None
+        or preview.crop_y is None
+        or preview.crop_width is None
+        or preview.crop_height is None
+    ):
+        return None
+    return Area(x=preview.crop_x, y=preview.crop_y, width=preview.crop_width, height=preview.crop_height)
+
+
+class PreviewLedger:
+    """One worker's view of the previews. Each method is one short transaction, and raises Unavailable."""
+
+    def __init__(self, *, database: Database, worker: str, lease_seconds: float, max_attempts: int) -> None:
+        self.lease_seconds = lease_seconds
+        self._database = database
+        self._worker = worker
+        self._max_attempts = max_attempts
+
+    def any_waits(self) -> bool:
+        """Whether there is one to claim: a question that costs next to nothing."""
+        with self._database.read() as session:
+            return preview_queries.any_waits(session)
+
+    def claim(self) -> PreviewJob | None:
+        """The oldest that waits. One whose workers fell silent too often ends here as failed."""
+        with self._database.write() as session:
+            while claim := preview_queries.claim(
+                session, worker=self._worker, lease_seconds=self.lease_seconds
+            ):
+                row = preview_queries.get_preview(session, preview_id=claim.preview_id)
+                assert row is not None
+                if row.failures < self._max_attempts:
+                    return PreviewJob(
+                        claim=claim,
+                        file_id=row.file_id,
+                        input_key=row.file.storage_key,
+                        engine=row.engine,
+                        at_seconds=row.at_seconds,
+                        crop=crop_of(row),
+                    )
+                preview_queries.fail(session, claim, error=_gave_up(row.failures))
+        return None
+
+    def renew(self, claim: PreviewClaim, *, frames_done: int = 0) -> bool:
+        """The heartbeat. False when the preview is no longer this claim's: stop, report nothing."""
+        del frames_done  # there is but one
+        with self._database.write() as session:
+            return preview_queries.renew(session, claim, lease_seconds=self.lease_seconds)
+
+    def completed(
+        self,
+        claim: PreviewClaim,
+        *,
+        crop: Area | None,
+        before_key: str,
+        after_key: str,
+        warnings: Sequence[str],
+    ) -> None:
+        """`crop` None: it shows the whole frame. Raises LeaseLost."""
+        values = {"before_key": before_key, "after_key": after_key, "warnings": list(warnings)}
+        with self._database.write() as session:
+            if not preview_queries.complete(session, claim, values={**values, **_crop_columns(crop)}):
+                raise LeaseLost("The preview was given to another worker, or deleted.")
+
+    def failed(self, claim: PreviewClaim, error: Exception) -> None:
+        """It goes back for another attempt after a pause, or has failed: after the last attempt, or at once with the
+        message of a PermanentError."""
+        with self._database.write() as session:
+            if isinstance(error, PermanentError):
+                preview_queries.fail(session, claim, error=error.message)
+                return
+            failures = preview_queries.count_failure(session, claim)
+            if failures is None:
+                return
+            if failures >= self._max_attempts:
+                preview_queries.fail(session, claim, error=_gave_up(failures))
+            else:
+                preview_queries.give_back(session, claim, rest_seconds=REST_AFTER_FAILURE_SECONDS * failures)
+
+    def postponed(self, claim: PreviewClaim) -> None:
+        """What it needs was away: it goes back uncharged, and rests."""
+        with self._database.write() as session:
+            preview_queries.give_back(session, claim, rest_seconds=REST_AFTER_OUTAGE_SECONDS)
+
+    def hand_back(self, claim: PreviewClaim) -> None:
+        """The worker stops before it is done: it goes back uncharged."""
+        with self._database.write() as session:
+            preview_queries.give_back(session, claim)
+
+
+def _gave_up(failures: int) -> str:
+    return f"The preview could not be made: it failed {failures} times."
+
+
+def _is_within(crop: Area, file: File) -> bool:
+    return crop.x + crop.width <= file.width and crop.y + crop.height <= file.height
+
+
+def _check_size(crop: Area, *, engine: Engine, limits: MediaLimits) -> None:
+    width, height = crop.width * engine.scale, crop.height * engine.scale
+    if width * height > limits.max_output_pixels or max(width, height) > limits.max_output_side:
+        raise LimitExceeded(
+            f"The preview would be {width} x {height}; at most {limits.max_output_pixels:,} pixels, and "
+            f"{limits.max_output_side:,} to a side, are possible. Choose a smaller `crop`."
+        )
+
+
+def _crop_columns(crop: Area | None) -> dict[str, int | None]:
+    return {
+        "crop_x": None if crop is None else crop.x,
+        "crop_y": None if crop is None else crop.y,
+        "crop_width": None if crop is None else crop.width,
+        "crop_height": None if crop is None else crop.height,
+    }

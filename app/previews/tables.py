@@ -1,0 +1,54 @@
+"""Previews: single moments of a file, before and after."""
+
+from datetime import datetime
+from fractions import Fraction
+
+from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.accounts.tables import User
+from app.files.tables import File
+from app.platform.tables import ListedTable, StatusText
+from app.renders.statuses import RenderStatus
+
+
+class Preview(ListedTable):
+    """One moment of a file, upscaled ahead of all renders.
+
+    The crop is in pixels of the frame as displayed. None is the whole frame of one that is completed; before that, the
+    worker's to choose. It is never `pending`. `failures` counts attempts that failed or whose worker fell silent;
+    `retry_at` lets it rest.
+    """
+
+    __tablename__ = "previews"
+    __table_args__ = (
+        Index("ix_previews_user_id_created_at", "user_id", "created_at", "id"),
+        Index(
+            "ix_previews_open",
+            "created_at",
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
+
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id))
+    file_id: Mapped[str] = mapped_column(ForeignKey(File.id), index=True)
+    engine: Mapped[str] = mapped_column(String(40))
+    at_seconds: Mapped[Fraction]
+    crop_x: Mapped[int | None]
+    crop_y: Mapped[int | None]
+    crop_width: Mapped[int | None]
+    crop_height: Mapped[int | None]
+    status: Mapped[RenderStatus] = mapped_column(StatusText(RenderStatus))
+    error: Mapped[str | None] = mapped_column(Text)
+    warnings: Mapped[list[str]]
+    before_key: Mapped[str | None] = mapped_column(String(200))
+    after_key: Mapped[str | None] = mapped_column(String(200))
+    ended_at: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(100))
+    lease_expires_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+
+    file: Mapped[File] = relationship()

@@ -1,0 +1,1 @@
+"""Renders: the jobs of users, from the request to the result."""

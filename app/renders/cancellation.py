@@ -1,0 +1,57 @@
+"""Renders that their user wants no longer: canceled while unfinished, deleted once they have ended."""
+
+from sqlalchemy.orm import Session
+
+from app.cleanup import queries as cleanup_queries
+from app.platform.database import Database
+from app.platform.errors import Conflict, NotFound
+from app.platform.storage.contract import Storage
+from app.platform.storage.keys import render_prefix
+from app.renders import queries as render_queries
+from app.renders.service import RenderView, view_render
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
+from app.work import queries as work_queries
+
+CANCELED = "Canceled"
+
+
+def cancel_render(session: Session, *, render_id: str, user_id: str) -> RenderView:
+    """End the user's unfinished render as failed. One that had failed before is returned as it is.
+
+    Whoever works on it learns so from the next heartbeat, and nothing of it is taken from them any more. Raises
+    NotFound for an unknown render and another user's, Conflict for a completed one.
+    """
+    before = _own_render(session, render_id=render_id, user_id=user_id)
+    work_queries.fail_render(session, render_id=render_id, error=CANCELED)
+    # Its end may have come from elsewhere since it was read.
+    session.expire(before)
+    render = _own_render(session, render_id=render_id, user_id=user_id)
+    if render.status is RenderStatus.COMPLETED:
+        raise Conflict("The render is completed already: it can be deleted, but not canceled.")
+    return view_render(session, render)
+
+
+def delete_render(database: Database, storage: Storage, *, render_id: str, user_id: str) -> None:
+    """Remove the user's ended render: first what it gives out, then its files, at last its rows.
+
+    A crash in between leaves a render without files, which can be deleted again. What a late worker may still store
+    is an object without a row, which the clean-up finds. Raises NotFound for an unknown render and another user's,
+    Conflict for one that has not ended, StorageError when the files cannot be removed.
+    """
+    with database.write() as session:
+        render = _own_render(session, render_id=render_id, user_id=user_id)
+        if not render.status.is_final:
+            raise Conflict("The render has not ended: cancel it first.")
+        cleanup_queries.stop_giving_out(session, render_id=render_id)
+    for stored in list(storage.list(render_prefix(render_id))):
+        storage.delete(stored.key)
+    with database.write() as session:
+        cleanup_queries.delete_render(session, render_id=render_id)
+
+
+def _own_render(session: Session, *, render_id: str, user_id: str) -> Render:
+    render = render_queries.find_render(session, render_id=render_id, user_id=user_id)
+    if render is None:
+        raise NotFound("Render not found")
+    return render

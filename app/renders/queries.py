@@ -1,0 +1,123 @@
+"""Renders as users see them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, String, and_, bindparam, case, func, or_, select, true
+from sqlalchemy.orm import Session, joinedload
+
+from app.accounts.tables import User
+from app.platform.pages import Page, read_page
+from app.platform.secrets import is_id
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render, Segment
+
+# Every poll asks these statements: they are made once, for making one takes longer than running it.
+RENDER = bindparam("render", type_=String)
+USER = bindparam("user", type_=String)
+AMONG = bindparam("among", type_=String, expanding=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesDone:
+    """How many source frames of a render have been upscaled, of how many. Both 0 before it is prepared."""
+
+    done: int
+    total: int
+
+
+def find_render(session: Session, *, render_id: str, user_id: str) -> Render | None:
+    """The user's own render of that id, with its file; another user's is not found."""
+    if not is_id(render_id):
+        return None
+    return session.scalar(_own_render(), {RENDER.key: render_id, USER.key: user_id})
+
+
+def find_renders(session: Session, *, render_ids: Collection[str], user_id: str) -> Sequence[Render]:
+    """Those of the user's own that there are, with their files."""
+    query = (
+        select(Render)
+        .options(joinedload(Render.file))
+        .where(Render.id.in_(render_ids), Render.user_id == user_id)
+    )
+    return session.scalars(query).all()
+
+
+def list_renders(
+    session: Session,
+    *,
+    user_id: str,
+    limit: int,
+    cursor: str | None = None,
+    status: RenderStatus | None = None,
+    engine: str | None = None,
+) -> Page[Render]:
+    """The user's own renders, with their files."""
+    query = select(Render).options(joinedload(Render.file)).where(Render.user_id == user_id)
+    if status is not None:
+        query = query.where(Render.status == status)
+    if engine is not None:
+        query = query.where(Render.engine == engine)
+    return read_page(session, query, Render, limit=limit, cursor=cursor)
+
+
+def queue_positions(session: Session, *, user_id: str, render_ids: Collection[str]) -> dict[str, int]:
+    """The place of each of the user's queued renders in the order in which queued ones are prepared; 1 is next.
+
+    Users take turns: before a user's third render come up to two of everybody, and one of those whose turn is earlier.
+    A place grows only when somebody else's turn comes first, or a render of the same user has a higher priority.
+    """
+    rows = session.execute(_queue_positions(), {USER.key: user_id, AMONG.key: list(render_ids)})
+    return {render_id: int(place) for render_id, place in rows}
+
+
+def frames_done(session: Session, *, render_ids: Collection[str]) -> dict[str, FramesDone]:
+    """Of those of the renders that have segments."""
+    rows = session.execute(_frames_done(), {AMONG.key: list(render_ids)})
+    return {render_id: FramesDone(done=int(done), total=int(total)) for render_id, done, total in rows}
+
+
+@cache
+def _own_render() -> Select[Render]:
+    return select(Render).options(joinedload(Render.file)).where(Render.id == RENDER, Render.user_id == USER)
+
+
+@cache
+def _queue_positions() -> Select[str, Any]:
+    is_queued = Render.status == RenderStatus.QUEUED
+    in_turn = func.row_number().over(order_by=(Render.priority.desc(), Render.created_at, Render.id))
+    own = select(Render.id, (in_turn - 1).label("before")).where(Render.user_id == USER, is_queued).subquery()
+    queued = (
+        select(Render.user_id, func.count().label("count"))
+        .where(is_queued)
+        .group_by(Render.user_id)
+        .subquery()
+    )
+    turn = select(User.prepared_at).where(User.id == USER).scalar_subquery()
+    is_earlier = or_(
+        and_(User.prepared_at.is_(None), or_(turn.is_not(None), User.id < USER)),
+        User.prepared_at < turn,
+        and_(User.prepared_at == turn, User.id < USER),
+    )
+    ahead = case((queued.c.count < own.c.before, queued.c.count), else_=own.c.before) + case(
+        (and_(queued.c.count > own.c.before, User.id != USER, is_earlier), 1), else_=0
+    )
+    return (
+        select(own.c.id, 1 + func.sum(ahead))
+        .select_from(own)
+        .join(queued, true())
+        .join(User, User.id == queued.c.user_id)
+        .where(own.c.id.in_(AMONG))
+        .group_by(own.c.id)
+    )
+
+
+@cache
+def _frames_done() -> Select[str, Any, Any]:
+    return (
+        select(Segment.render_id, func.sum(Segment.frames_done), func.sum(Segment.frames))
+        .where(Segment.render_id.in_(AMONG))
+        .group_by(Segment.render_id)
+    )

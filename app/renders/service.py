@@ -1,0 +1,214 @@
+"""Renders as clients make and see them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from app.files import queries as file_queries
+from app.files.tables import File
+from app.platform import clock
+from app.platform.errors import Conflict, NotFound
+from app.platform.media.limits import check_output, output_frame_count
+from app.platform.media.rates import Retime
+from app.platform.secrets import new_id
+from app.renders import queries as render_queries
+from app.renders.options import RenderOptions, find_engine
+from app.renders.queries import FramesDone
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
+from app.usage.allowances import Allowance, require_room_for_render
+from app.webhooks import outbox
+from app.work import workload
+from app.work.workload import WorkAhead
+from models.catalog import ENGINES, Engine
+
+PIXELS_PER_GIGAPIXEL = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderView:
+    """A render and what has to be counted to show it. `work` is what lies ahead of its end, until it has ended."""
+
+    render: Render
+    queue_position: int | None
+    progress: float
+    frames: FramesDone | None = None
+    work: WorkAhead | None = None
+
+
+def cost_in_gigapixels(*, width: int, height: int, frames: int, engine: Engine) -> float:
+    """The output's frames times its pixels, in units of 1e9, times the engine's multiplier. Unrounded."""
+    return width * height * frames * engine.cost_multiplier / PIXELS_PER_GIGAPIXEL
+
+
+def create_render(
+    session: Session,
+    *,
+    file: File,
+    options: RenderOptions,
+    allowance: Allowance,
+    api_key_id: str | None = None,
+    request_id: str | None = None,
+    retry_of: str | None = None,
+) -> Render:
+    """A queued render of the file.
+
+    Raises LimitExceeded when its output would be over a limit, TooManyRequests when the allowance has no room for it.
+
+    `request_id` and `api_key_id` are those of the request that asks for it, `retry_of` the failed render that it is to
+    stand in for.
+    """
+    engine, target_fps = options.engine, options.target_fps
+    check_output(file, scale=engine.scale, target_fps=target_fps, limits=allowance.media)
+    width, height = file.width * engine.scale, file.height * engine.scale
+    frames = output_frame_count(file, target_fps)
+    cost = cost_in_gigapixels(width=width, height=height, frames=frames, engine=engine)
+    require_room_for_render(
+        session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost
+    )
+    render = Render(
+        id=new_id(),
+        user_id=file.user_id,
+        file=file,
+        engine=engine.id,
+        target_fps=target_fps,
+        status=RenderStatus.QUEUED,
+        created_at=clock.now(),
+        warnings=[],
+        cost=cost,
+        input_width=file.width,
+        input_height=file.height,
+        input_frame_rate=file.frame_rate,
+        input_duration_seconds=file.duration_seconds,
+        input_frames=file.frames,
+        output_width=width,
+        output_height=height,
+        output_frame_rate=target_fps or file.frame_rate,
+        output_duration_seconds=file.duration_seconds,
+        output_frames=frames,
+        request_id=request_id,
+        api_key_id=api_key_id,
+        priority=options.priority,
+        retime=options.retime,
+        measures_quality=options.measures_quality,
+        retry_of=retry_of,
+        webhook_url=options.webhook_url,
+    )
+    session.add(render)
+    session.flush()
+    outbox.write_event(session, render_id=render.id, status=RenderStatus.QUEUED)
+    return render
+
+
+def view_render(session: Session, render: Render) -> RenderView:
+    """The render with its place in the queue (while queued) and its progress from 0 to 1."""
+    return view_renders(session, [render])[0]
+
+
+def view_renders(session: Session, rows: Sequence[Render]) -> list[RenderView]:
+    """As `view_render`, of one user's renders, for the price of one."""
+    queued = [row.id for row in rows if row.status is RenderStatus.QUEUED]
+    places = (
+        render_queries.queue_positions(session, user_id=rows[0].user_id, render_ids=queued) if queued else {}
+    )
+    counted = [row.id for row in rows if row.status not in (RenderStatus.QUEUED, RenderStatus.COMPLETED)]
+    frames = render_queries.frames_done(session, render_ids=counted) if counted else {}
+    open_ids = [row.id for row in rows if not row.status.is_final]
+    ahead = (
+        workload.work_ahead(session, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(ENGINES))
+        if open_ids
+        else {}
+    )
+
+    def progress(row: Render) -> float:
+        if row.status is RenderStatus.COMPLETED:
+            return 1.0
+        done = frames.get(row.id)
+        return done.done / done.total if done and done.total else 0.0
+
+    return [
+        RenderView(
+            render=row,
+            # It may have been claimed between the two statements.
+            queue_position=places.get(row.id, 1) if row.status is RenderStatus.QUEUED else None,
+            progress=progress(row),
+            frames=frames.get(row.id),
+            work=ahead.get(row.id),
+        )
+        for row in rows
+    ]
+
+
+def list_renders(
+    session: Session,
+    *,
+    user_id: str,
+    limit: int,
+    cursor: str | None,
+    status: RenderStatus | None,
+    engine: Engine | None,
+) -> tuple[list[RenderView], str | None]:
+    """A page of the user's renders, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    page = render_queries.list_renders(
+        session,
+        user_id=user_id,
+        limit=limit,
+        cursor=cursor,
+        status=status,
+        engine=None if engine is None else engine.id,
+    )
+    return view_renders(session, page.rows) if page.rows else [], page.cursor
+
+
+def retry_render(
+    session: Session,
+    *,
+    render_id: str,
+    user_id: str,
+    allowance: Allowance,
+    api_key_id: str | None = None,
+    request_id: str | None = None,
+) -> RenderView:
+    """A new render that asks for what a failed one did.
+
+    Raises NotFound for an unknown render and another user's, Conflict for one that has not failed or whose file is
+    gone, LimitExceeded when limits have become tighter.
+    """
+    failed = find_render(session, render_id=render_id, user_id=user_id).render
+    if failed.status is not RenderStatus.FAILED:
+        raise Conflict("Only a render that failed can be tried again.")
+    file = file_queries.find_file_to_use(session, file_id=failed.file_id, user_id=user_id)
+    if file is None:
+        raise Conflict("The uploaded file is gone: upload it again.")
+    render = create_render(
+        session,
+        file=file,
+        options=RenderOptions(
+            engine=find_engine(failed.engine),
+            target_fps=failed.target_fps,
+            retime=Retime(failed.retime),
+            measures_quality=failed.measures_quality,
+            priority=failed.priority,
+            webhook_url=failed.webhook_url,
+        ),
+        allowance=allowance,
+        api_key_id=api_key_id,
+        request_id=request_id,
+        retry_of=failed.id,
+    )
+    return view_render(session, render)
+
+
+def find_render(session: Session, *, render_id: str, user_id: str) -> RenderView:
+    """Raises NotFound for an unknown render and for another user's."""
+    render = render_queries.find_render(session, render_id=render_id, user_id=user_id)
+    if render is None:
+        raise NotFound("Render not found")
+    return view_render(session, render)
+
+
+def find_renders(session: Session, *, render_ids: Collection[str], user_id: str) -> dict[str, RenderView]:
+    """Those of the user's renders that there are, by id, for the price of one."""
+    rows = render_queries.find_renders(session, render_ids=render_ids, user_id=user_id)
+    return {view.render.id: view for view in view_renders(session, rows)} if rows else {}

@@ -1,0 +1,166 @@
+"""Who watches which render, and one look at the rows for all of them.
+
+The renders of one user that anybody watches in this process are looked at together, once a second. While nobody looks,
+a stream holds neither thread nor connection. Each keeps only what was seen last: whoever reads slowly misses what lies
+between, and nothing piles up.
+"""
+
+import asyncio
+import contextvars
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import structlog
+from fastapi import FastAPI
+
+from app.accounts.queries import valid_keys
+from app.http.health_checks import Watch
+from app.http.resources import Resources
+from app.platform import clock
+from app.platform.errors import RegenError, TooManyRequests, Unavailable
+from app.renders.service import RenderView, find_renders
+
+POLL_SECONDS = 1.0
+RETRY_SECONDS = 10
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """A render as it was seen; `view` is None once it is deleted."""
+
+    view: RenderView | None
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sights:
+    """What one look at a user's renders found: those there are, and which keys are still good."""
+
+    renders: Mapping[str, Sight]
+    keys: Collection[str]
+
+
+Look = Callable[[str, Collection[str], Collection[str]], Sights]
+
+
+class Subscription:
+    """One stream's view of its render."""
+
+    def __init__(self, *, render_id: str, key_id: str) -> None:
+        self.render_id = render_id
+        self.key_id = key_id
+        self._latest: Sight | None = None
+        self._is_over = False
+        self._news = asyncio.Event()
+
+    async def next(self) -> Sight | None:
+        """Wait for a look later than the last one returned; None when the stream is to end without an `end`."""
+        await self._news.wait()
+        self._news.clear()
+        return None if self._is_over else self._latest
+
+    def show(self, sight: Sight) -> None:
+        self._latest = sight
+        self._news.set()
+
+    def end(self) -> None:
+        self._is_over = True
+        self._news.set()
+
+
+class RenderStreams:
+    """The streams of one process. `look` asks the database, in a thread, for a user's renders and keys."""
+
+    def __init__(self, *, look: Look, watch: Watch, most_per_user: int) -> None:
+        self._look = look
+        self._watch = watch
+        self._most_per_user = most_per_user
+        self._open: dict[str, set[Subscription]] = defaultdict(set)
+        self._pollers: dict[str, asyncio.Task[None]] = {}
+        self._is_ending = False
+
+    def subscribe(self, *, user_id: str, render_id: str, key_id: str) -> Subscription:
+        """To be given back with `unsubscribe`. Raises TooManyRequests when the user has too many open."""
+        if self._is_ending:
+            raise Unavailable("The server is about to stop. Try again soon.")
+        if len(self._open[user_id]) >= self._most_per_user:
+            raise TooManyRequests(
+                f"At most {self._most_per_user} streams of events may be open at once. Close one.",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+        subscription = Subscription(render_id=render_id, key_id=key_id)
+        self._open[user_id].add(subscription)
+        if user_id not in self._pollers:
+            # What it logs belongs to no request.
+            poller = asyncio.create_task(self._poll(user_id), context=contextvars.Context())
+            self._pollers[user_id] = poller
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription, *, user_id: str) -> None:
+        """Nobody reads that stream any more. The last one of a user ends the looking."""
+        self._open[user_id].discard(subscription)
+        if not self._open[user_id]:
+            del self._open[user_id]
+            poller = self._pollers.pop(user_id, None)
+            if poller is not None:
+                poller.cancel()
+
+    def end(self) -> None:
+        """The server stops: every stream ends now, and there are no new ones."""
+        self._is_ending = True
+        for subscription in [one for some in self._open.values() for one in some]:
+            subscription.end()
+
+    async def _poll(self, user_id: str) -> None:
+        is_told = False
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            watched = list(self._open[user_id])
+            renders = {one.render_id for one in watched}
+            keys = {one.key_id for one in watched}
+            try:
+                sights = await self._watch.ask_database(lambda: self._look(user_id, renders, keys))  # noqa: B023
+            except RegenError as error:
+                # The streams stay open, and go on when it is back. Once is enough to say.
+                if not is_told:
+                    log.warning("streams_wait", error=error.message, detail=error.detail)
+                is_told = True
+                continue
+            except Exception:
+                if not is_told:
+                    log.exception("streams_wait")
+                is_told = True
+                continue
+            is_told = False
+            for one in watched:
+                if one.key_id in sights.keys:
+                    one.show(sights.renders.get(one.render_id, Sight(view=None, eta_seconds=None)))
+                else:
+                    one.end()
+
+
+def open_streams(resources: Resources, watch: Watch) -> RenderStreams:
+    """Those of a process with these resources."""
+
+    def look(user_id: str, render_ids: Collection[str], key_ids: Collection[str]) -> Sights:
+        with resources.database.read() as session:
+            views = find_renders(session, render_ids=render_ids, user_id=user_id)
+            keys = valid_keys(session, key_ids=key_ids, now=clock.now())
+        return Sights(
+            renders={
+                render_id: Sight(view=view, eta_seconds=resources.forecast.eta_seconds(view))
+                for render_id, view in views.items()
+            },
+            keys=keys,
+        )
+
+    return RenderStreams(look=look, watch=watch, most_per_user=resources.settings.max_event_streams_per_user)
+
+
+def end_streams(app: FastAPI) -> None:
+    """Those of a running application."""
+    streams: RenderStreams = app.state.streams
+    streams.end()

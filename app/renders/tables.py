@@ -1,0 +1,145 @@
+"""The tables of renders, and of the segments that they are made in."""
+
+from datetime import datetime
+from fractions import Fraction
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.accounts.tables import User
+from app.files.tables import File
+from app.platform.media.rates import Retime
+from app.platform.tables import ListedTable, StatusText, Table
+from app.renders.statuses import RenderStatus, SegmentStatus
+
+
+class Render(ListedTable):
+    """A user's job. `attempt` grows with every claim of the render itself (to prepare it, to finish it).
+
+    `work_lease_expires_at` is set while a worker holds such a claim. `failures` counts failed attempts at the
+    present step and starts again with the next. `input_*` and `output_*` are the facts that the API shows:
+    expected ones at first, measured ones once the render is prepared and completed. `plan` is the worker's own.
+    `outages` counts what went wrong around the work in a row, without being its fault; `expiries` how often its worker
+    was not heard of for a lease. `ended_at` is when the render was completed or failed; from `files_removed_at` on,
+    its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
+    is when what its work left behind was removed.
+    `request_id` is that of the request that asked for the render, so that its lines in all logs can be found,
+    `api_key_id` the key it was made with. `webhook_url` is told of the render alone.
+    `retry_of` is the failed render that this one was made to stand in for; it may have been deleted since.
+    `measures_quality` is whether the finish is to compare the output with the input; `quality` is what it found, as the
+    API shows it.
+    """
+
+    __tablename__ = "renders"
+    __table_args__ = (
+        Index("ix_renders_status_created_at", "status", "created_at"),
+        Index("ix_renders_user_id_created_at", "user_id", "created_at", "id"),
+        Index("ix_renders_user_id_status", "user_id", "status", "priority", "created_at"),
+        Index(
+            "ix_renders_not_cleaned",
+            "ended_at",
+            sqlite_where=text("cleaned_at IS NULL"),
+            postgresql_where=text("cleaned_at IS NULL"),
+        ),
+        Index(
+            "ix_renders_with_results",
+            "files_removed_at",
+            "ended_at",
+            sqlite_where=text("output_key IS NOT NULL"),
+            postgresql_where=text("output_key IS NOT NULL"),
+        ),
+    )
+
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id), index=True)
+    file_id: Mapped[str] = mapped_column(ForeignKey(File.id), index=True)
+    engine: Mapped[str] = mapped_column(String(40))
+    target_fps: Mapped[Fraction | None]
+    retime: Mapped[str] = mapped_column(String(16), default=Retime.NEAREST, server_default=Retime.NEAREST)
+    measures_quality: Mapped[bool] = mapped_column(default=False, server_default=false())
+    status: Mapped[RenderStatus] = mapped_column(StatusText(RenderStatus))
+    completed_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    warnings: Mapped[list[str]]
+    quality: Mapped[dict[str, Any] | None]
+    cost: Mapped[float]
+
+    input_width: Mapped[int]
+    input_height: Mapped[int]
+    input_frame_rate: Mapped[Fraction]
+    input_duration_seconds: Mapped[Fraction]
+    input_frames: Mapped[int]
+    output_width: Mapped[int]
+    output_height: Mapped[int]
+    output_frame_rate: Mapped[Fraction]
+    output_duration_seconds: Mapped[Fraction]
+    output_frames: Mapped[int]
+
+    plan: Mapped[str | None] = mapped_column(Text)
+    output_key: Mapped[str | None] = mapped_column(String(200))
+    output_bytes: Mapped[int | None]
+    thumbnail_key: Mapped[str | None] = mapped_column(String(200))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    api_key_id: Mapped[str | None] = mapped_column(String(32))
+    webhook_url: Mapped[str | None] = mapped_column(Text)
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    retry_of: Mapped[str | None] = mapped_column(String(32))
+    ended_at: Mapped[datetime | None]
+    files_removed_at: Mapped[datetime | None]
+    cleaned_at: Mapped[datetime | None]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    outages: Mapped[int] = mapped_column(default=0, server_default="0")
+    expiries: Mapped[int] = mapped_column(default=0, server_default="0")
+    worker: Mapped[str | None] = mapped_column(String(100))
+    work_lease_expires_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+
+    file: Mapped[File] = relationship()
+    segments: Mapped[list["Segment"]] = relationship(order_by="Segment.position", back_populates="render")
+
+
+class Segment(Table):
+    """A run of frames of one render, the unit of work. `attempt` grows with every claim."""
+
+    __tablename__ = "segments"
+    __table_args__ = (
+        UniqueConstraint("render_id", "position"),
+        Index("ix_segments_status_created_at", "status", "created_at"),
+        Index("ix_segments_render_id_status", "render_id", "status", "position"),
+        # Small ones, which PostgreSQL prefers however old its statistics are: these statuses come and go.
+        Index(
+            "ix_segments_waiting",
+            "render_id",
+            "position",
+            sqlite_where=text("status = 'waiting'"),
+            postgresql_where=text("status = 'waiting'"),
+        ),
+        Index(
+            "ix_segments_running",
+            "render_id",
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    render_id: Mapped[str] = mapped_column(ForeignKey(Render.id, ondelete="CASCADE"))
+    position: Mapped[int]
+    status: Mapped[SegmentStatus] = mapped_column(StatusText(SegmentStatus))
+    created_at: Mapped[datetime]
+    plan: Mapped[str] = mapped_column(Text)
+    frames: Mapped[int]
+    frames_done: Mapped[int] = mapped_column(default=0)
+    storage_key: Mapped[str | None] = mapped_column(String(200))
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    outages: Mapped[int] = mapped_column(default=0, server_default="0")
+    expiries: Mapped[int] = mapped_column(default=0, server_default="0")
+    worker: Mapped[str | None] = mapped_column(String(100))
+    lease_expires_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+
+    render: Mapped[Render] = relationship(back_populates="segments")

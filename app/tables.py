@@ -1,0 +1,30 @@
+"""Every table. Importing this module completes `Table.metadata`, whatever else the process imports."""
+
+from app.accounts.tables import ApiKey, IdempotencyKey, User
+from app.files.tables import File
+from app.platform.tables import Table
+from app.previews.tables import Preview
+from app.renders.tables import Render, Segment
+from app.uploads.tables import Upload
+from app.usage.tables import DailyUsage
+from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from app.work.tables import Chore, MeasuredSpeed, Worker
+
+__all__ = [
+    "ApiKey",
+    "Chore",
+    "DailyUsage",
+    "File",
+    "IdempotencyKey",
+    "MeasuredSpeed",
+    "Preview",
+    "Render",
+    "Segment",
+    "Table",
+    "Upload",
+    "User",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "Worker",
+]

@@ -1,0 +1,100 @@
+"""An upload in parts becomes a file: put together, fetched to be hashed and looked at, and written down."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from app.files.fetched_video import fetch_slot
+from app.files.service import SpooledUpload, find_file, inspect_upload
+from app.files.tables import File
+from app.http.dependencies import CurrentUser
+from app.http.multipart import SPOOL_PREFIX
+from app.http.resources import Resources
+from app.platform.errors import LimitExceeded, NotAVideo, StorageError
+from app.platform.media.limits import check_output
+from app.platform.media.probe import MediaInfo
+from app.platform.media.rates import MIN_FPS
+from app.uploads import service as uploads
+from app.uploads.service import UploadStatus
+from app.uploads.tables import Upload
+from models.catalog import ENGINES
+
+log = structlog.get_logger(__name__)
+
+_turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+
+
+async def complete(
+    upload_id: str, given: Mapping[int, str], *, user: CurrentUser, resources: Resources
+) -> File:
+    """The file of the user's upload, whose parts have these ETags.
+
+    Raises NotFound, Conflict when the upload has ended, InvalidRequest for parts that are not as named, NotAVideo and
+    LimitExceeded for what is no file (the upload has ended then), StorageError and Unavailable.
+    """
+    # A client whose connection broke asks again while its first request is still at work: it waits for that.
+    async with _turn(upload_id), fetch_slot(resources):
+        path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
+        try:
+            return await _complete(upload_id, given, path=path, user=user, resources=resources)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(partial(path.unlink, missing_ok=True))
+
+
+async def _complete(
+    upload_id: str, given: Mapping[int, str], *, path: Path, user: CurrentUser, resources: Resources
+) -> File:
+    def fetch() -> tuple[Upload, SpooledUpload] | File:
+        with resources.database.read() as session:
+            upload = uploads.find_upload(session, upload_id=upload_id, user_id=user.id)
+            if uploads.status_of(upload) is UploadStatus.COMPLETED:
+                return find_file(session, file_id=upload.file_id, user_id=user.id)
+        uploads.require_open(upload)
+        uploads.put_together(upload, given, resources.storage)
+        return upload, uploads.fetch_upload(upload, resources.storage, path)
+
+    def inspect(spooled: SpooledUpload) -> MediaInfo:
+        limits = user.allowance.media
+        info = inspect_upload(spooled, gate=resources.gate, limits=limits)
+        # As for a video that is uploaded at once: what the least demanding render of it would be.
+        scale = min(engine.scale for engine in ENGINES.values())
+        check_output(info.video, scale=scale, target_fps=Fraction(MIN_FPS), limits=limits)
+        return info
+
+    def refuse(upload: Upload, reason: str) -> None:
+        log.info("upload_refused", upload_id=upload.id, reason=reason)
+        try:
+            uploads.give_up(upload, resources.database, resources.storage)
+        except StorageError as error:  # the clean-up does it later
+            log.warning("not_removed", id=upload.id, error=error.message, detail=error.detail)
+
+    fetched = await to_thread.run_sync(fetch)
+    if isinstance(fetched, File):
+        return fetched
+    upload, spooled = fetched
+    try:
+        info = await to_thread.run_sync(inspect, spooled, limiter=resources.probe_slots)
+    except (LimitExceeded, NotAVideo) as error:
+        await to_thread.run_sync(refuse, upload, error.message)
+        raise
+    file = await to_thread.run_sync(uploads.make_file, upload, spooled, info, resources.database)
+    log.info("upload_completed", upload_id=upload.id, file_id=file.id, size_bytes=file.size_bytes)
+    return file
+
+
+def _turn(upload_id: str) -> asyncio.Lock:
+    """What one request at a time holds of this process. Others that complete it at once only do work twice."""
+    place = (id(asyncio.get_running_loop()), upload_id)
+    lock = _turns.get(place)
+    if lock is None:
+        lock = _turns[place] = asyncio.Lock()
+    return lock

@@ -1,0 +1,114 @@
+"""Uploads in parts."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.http.body import Body, Timestamp, Url, with_example
+from app.uploads.service import LEAST_PART_BYTES, MOST_PART_BYTES, MOST_PARTS, UploadStatus
+
+PartNumber = Annotated[int, Field(ge=1, le=MOST_PARTS, strict=True)]
+
+_ETAG = "3b5d5c3712955042212316173ccf37be"
+_URL = "http://127.0.0.1:8000/storage-parts/0f8fad5bd9cb469fa165708867450e2c/1?size=16777216&expires=...&signature=..."
+_PART = {"number": 1, "url": _URL, "sizeBytes": 16777216}
+_UPLOAD = {
+    "id": "mV7cPq02bYtKx9Ws",
+    "status": "open",
+    "name": "film.mov",
+    "sizeBytes": 50000000,
+    "partSizeBytes": 16777216,
+    "partCount": 3,
+    "createdAt": "2026-11-22T07:33:37.912Z",
+    "expiresAt": "2026-11-23T07:33:37.912Z",
+}
+
+
+class UploadRequest(BaseModel):
+    """An upload to be opened."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "film.mov", "size_bytes": 50_000_000}]}
+    )
+
+    name: str = Field(min_length=1, max_length=4096, description="The file's name.")
+    size_bytes: int = Field(ge=1, strict=True, description="The whole file's size.")
+    part_size_bytes: int | None = Field(
+        None,
+        ge=LEAST_PART_BYTES,
+        le=MOST_PART_BYTES,
+        strict=True,
+        description="How large each part but the last shall be. Left out: 16 MiB, or more where there would be more "
+        f"than {MOST_PARTS:,} parts.",
+    )
+
+
+class SentPart(BaseModel):
+    number: PartNumber
+    etag: str = Field(
+        min_length=1, max_length=256, description="The ETag header that the part was answered with."
+    )
+
+
+class CompletionRequest(BaseModel):
+    """All parts of an upload, as their answers' ETags tell."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"parts": [{"number": 1, "etag": _ETAG}]}]})
+
+    parts: list[SentPart] = Field(min_length=1, max_length=MOST_PARTS)
+
+
+class PartToSend(Body):
+    number: int = Field(description="From 1 on.")
+    url: Url = Field(description="Takes the part's bytes by PUT, without a key, as often as need be.")
+    size_bytes: int = Field(description="Exactly so many bytes are taken.")
+
+
+class ReceivedPart(Body):
+    number: int
+    etag: str
+    size_bytes: int
+
+
+class Upload(Body):
+    id: str
+    status: UploadStatus = Field(
+        description="`open`, `completed`, or `ended`: aborted, expired, or completed with what was no video."
+    )
+    name: str
+    size_bytes: int
+    part_size_bytes: int = Field(description="Of every part but the last.")
+    part_count: int
+    created_at: Timestamp
+    expires_at: Timestamp
+    file_id: str | None = Field(None, description="When completed.")
+    parts: list[PartToSend] | None = Field(
+        None, description="When just opened: the first thousand parts to send."
+    )
+    received_parts: list[ReceivedPart] | None = Field(None, description="What came in of an open upload.")
+
+
+class UploadBody(Body):
+    model_config = with_example({"upload": {**_UPLOAD, "parts": [_PART]}})
+
+    upload: Upload
+
+
+class UploadsBody(Body):
+    """A page, the newest first."""
+
+    model_config = with_example({"uploads": [_UPLOAD]})
+
+    uploads: list[Upload]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
+
+
+class PartsBody(Body):
+    """Parts to send."""
+
+    model_config = with_example({"parts": [_PART], "nextAfter": 1})
+
+    parts: list[PartToSend]
+    next_after: int | None = Field(
+        None, description="`after` for the parts that follow; left out with the last."
+    )

@@ -1,0 +1,39 @@
+"""Uploads in parts, on their way to become files."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.accounts.tables import User
+from app.platform.tables import ListedTable
+
+
+class Upload(ListedTable):
+    """An upload in parts. `file_id` is the id that its file has once it is completed; the object lies under its key.
+
+    `multipart_id` is the storage's own name of it. It ends by `completed_at` or `aborted_at`, or after `expires_at`.
+    From `cleaned_at` on nothing lies in storage of one that did not become a file.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        Index("ix_uploads_user_id_created_at", "user_id", "created_at", "id"),
+        Index(
+            "ix_uploads_not_cleaned",
+            "expires_at",
+            sqlite_where=text("completed_at IS NULL AND cleaned_at IS NULL"),
+            postgresql_where=text("completed_at IS NULL AND cleaned_at IS NULL"),
+        ),
+    )
+
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id))
+    file_id: Mapped[str] = mapped_column(String(32), unique=True)
+    name: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int]
+    part_size_bytes: Mapped[int]
+    multipart_id: Mapped[str] = mapped_column(String(1024))
+    expires_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    aborted_at: Mapped[datetime | None]
+    cleaned_at: Mapped[datetime | None]

@@ -1,0 +1,1 @@
+"""What users used, and what they may use."""

@@ -1,0 +1,147 @@
+"""What users have used: completed renders by day, and what is queued, running and stored now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.files.tables import File
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
+from app.uploads.tables import Upload
+from app.usage.tables import DailyUsage
+
+PIXELS_PER_GIGAPIXEL = 1e9
+UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
+RUNNING = (RenderStatus.PENDING, RenderStatus.PROCESSING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedOnDay:
+    """What was completed on a day (UTC) with one engine."""
+
+    day: date
+    engine: str
+    renders: int
+    gigapixels: float
+    cost: float
+
+
+def add_completed(session: Session, *, render_id: str) -> None:
+    """Count a render that this transaction has completed, once."""
+    render = session.execute(
+        select(
+            Render.user_id,
+            Render.engine,
+            Render.api_key_id,
+            Render.completed_at,
+            Render.cost,
+            Render.output_width,
+            Render.output_height,
+            Render.output_frames,
+        ).where(Render.id == render_id)
+    ).one()
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    row = {
+        "user_id": render.user_id,
+        "day": render.completed_at.date(),
+        "engine": render.engine,
+        "api_key_id": render.api_key_id or "",
+        "renders": 1,
+        "gigapixels": render.output_width
+        * render.output_height
+        * render.output_frames
+        / PIXELS_PER_GIGAPIXEL,
+        "cost": render.cost,
+    }
+    statement = insert(DailyUsage).values(row)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["user_id", "day", "engine", "api_key_id"],
+            set_={
+                name: getattr(DailyUsage, name) + statement.excluded[name]
+                for name in ("renders", "gigapixels", "cost")
+            },
+        )
+    )
+
+
+def list_days(session: Session, *, user_id: str, first: date, last: date) -> Sequence[UsedOnDay]:
+    """By day, the earliest first, and engine; both days included."""
+    query = (
+        select(
+            DailyUsage.day,
+            DailyUsage.engine,
+            func.sum(DailyUsage.renders),
+            func.sum(DailyUsage.gigapixels),
+            func.sum(DailyUsage.cost),
+        )
+        .where(DailyUsage.user_id == user_id, DailyUsage.day.between(first, last))
+        .group_by(DailyUsage.day, DailyUsage.engine)
+        .order_by(DailyUsage.day, DailyUsage.engine)
+    )
+    return [
+        UsedOnDay(day=day, engine=engine, renders=int(renders), gigapixels=gigapixels, cost=cost)
+        for day, engine, renders, gigapixels, cost in session.execute(query)
+    ]
+
+
+def cost_of_month(session: Session, *, user_id: str, api_key_id: str | None, moment: datetime) -> float:
+    """Of what was completed in the moment's month (UTC), and of all that has not ended. With a key: of what was made
+    with it."""
+    first = moment.astimezone(UTC).date().replace(day=1)
+    completed = select(func.coalesce(func.sum(DailyUsage.cost), 0.0)).where(
+        DailyUsage.user_id == user_id,
+        DailyUsage.day >= first,
+        DailyUsage.day < (first + timedelta(days=32)).replace(day=1),
+    )
+    unfinished = select(func.coalesce(func.sum(Render.cost), 0.0)).where(
+        Render.user_id == user_id, Render.status.in_(UNFINISHED)
+    )
+    if api_key_id is not None:
+        completed = completed.where(DailyUsage.api_key_id == api_key_id)
+        unfinished = unfinished.where(Render.api_key_id == api_key_id)
+    # In one statement: a render that is completed between two would be in neither.
+    total = session.scalar(select(completed.scalar_subquery() + unfinished.scalar_subquery()))
+    return float(total or 0.0)
+
+
+def count_queued(session: Session, *, user_id: str, api_key_id: str | None = None) -> int:
+    """The user's renders that wait to be prepared; with a key those that were made with it."""
+    query = _count(user_id).where(Render.status == RenderStatus.QUEUED)
+    if api_key_id is not None:
+        query = query.where(Render.api_key_id == api_key_id)
+    return session.scalar(query) or 0
+
+
+def count_running(session: Session, *, user_id: str) -> int:
+    """The user's renders that have begun and not ended."""
+    return session.scalar(_count(user_id).where(Render.status.in_(RUNNING))) or 0
+
+
+def stored_bytes(session: Session, *, user_id: str, moment: datetime) -> int:
+    """Of the user's files, of uploads in parts that may still become some, and of results."""
+    files = select(func.coalesce(func.sum(File.size_bytes), 0)).where(
+        File.user_id == user_id, File.removed_at.is_(None)
+    )
+    uploads = select(func.coalesce(func.sum(Upload.size_bytes), 0)).where(
+        Upload.user_id == user_id,
+        Upload.completed_at.is_(None),
+        Upload.aborted_at.is_(None),
+        Upload.expires_at > moment,
+    )
+    results = select(func.coalesce(func.sum(Render.output_bytes), 0)).where(
+        Render.user_id == user_id,
+        Render.status == RenderStatus.COMPLETED,
+        Render.output_key.is_not(None),
+    )
+    # In one statement: an upload that is completed between two would be in neither, or in both.
+    parts = (files.scalar_subquery(), uploads.scalar_subquery(), results.scalar_subquery())
+    return int(session.scalar(select(parts[0] + parts[1] + parts[2])) or 0)
+
+
+def _count(user_id: str) -> Select[int]:
+    return select(func.count()).select_from(Render).where(Render.user_id == user_id)

@@ -1,0 +1,61 @@
+"""What a user has used, and what they may."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from sqlalchemy.orm import Session
+
+from app.platform import clock
+from app.platform.errors import InvalidRequest
+from app.usage import queries as usage_queries
+from app.usage.queries import UsedOnDay
+
+LONGEST_PERIOD_DAYS = 366
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """Both days are included."""
+
+    first: date
+    last: date
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """`days` are what was completed in the period. The rest is of now: `month_cost` is that of the present month with
+    all that has not ended, as the limit on it counts."""
+
+    period: Period
+    days: Sequence[UsedOnDay]
+    month_cost: float
+    stored_bytes: int
+    queued: int
+    running: int
+
+
+def period_of(first: date | None, last: date | None) -> Period:
+    """The days that are asked for; those of the present month where nothing is said. Raises InvalidRequest."""
+    this_month = clock.now().date().replace(day=1)
+    period = Period(
+        first=first or this_month,
+        last=last or (this_month + timedelta(days=32)).replace(day=1) - timedelta(days=1),
+    )
+    if period.first > period.last:
+        raise InvalidRequest("`from` must not be later than `to`.")
+    if (period.last - period.first).days >= LONGEST_PERIOD_DAYS:
+        raise InvalidRequest(f"`from` and `to` may be {LONGEST_PERIOD_DAYS} days apart at most.")
+    return period
+
+
+def usage_of(session: Session, *, user_id: str, period: Period) -> Usage:
+    now = clock.now()
+    return Usage(
+        period=period,
+        days=usage_queries.list_days(session, user_id=user_id, first=period.first, last=period.last),
+        month_cost=usage_queries.cost_of_month(session, user_id=user_id, api_key_id=None, moment=now),
+        stored_bytes=usage_queries.stored_bytes(session, user_id=user_id, moment=now),
+        queued=usage_queries.count_queued(session, user_id=user_id),
+        running=usage_queries.count_running(session, user_id=user_id),
+    )

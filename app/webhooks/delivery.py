@@ -1,0 +1,225 @@
+"""Deliveries on their way: who has one in hand, when it is due again, and when it is given up."""
+
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.platform.database import Database
+from app.platform.secrets import Secrets
+from app.webhooks import queries as webhook_queries
+from app.webhooks.queries import AttemptResult, DueDelivery
+from app.webhooks.service import SigningSecrets, signing_secrets
+from app.webhooks.statuses import DeliveryStatus, WebhookEvent
+from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
+
+# After each failure in turn, as Standard Webhooks recommends: three days and a bit, ten attempts in all.
+PAUSES_SECONDS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+JITTER = 0.1
+LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
+# An endpoint that gives up deliveries, and has taken nothing for so long, is left in peace.
+FAILING_SECONDS = 5 * 24 * 3600.0
+
+GONE = "It answered 410: nobody is there any more."
+FAILED_FOR_DAYS = "Nothing could be delivered to it for days."
+NO_LONGER_WANTED = "The webhook was disabled or removed."
+STOPPED = "The server stopped before the attempt had ended."
+
+log = structlog.get_logger(__name__)
+
+_random = random.SystemRandom()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedDelivery:
+    """A delivery in this process's hands, for its attempt of that number."""
+
+    id: str
+    attempt: int
+    failures: int
+    user_id: str
+    endpoint_id: str | None
+    render_id: str | None
+    url: str
+    host: str
+    event: WebhookEvent
+    facts: dict[str, Any]
+    created_at: datetime
+    secrets: SigningSecrets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an attempt met. Without `error` it was delivered; `detail` is for the log.
+
+    `is_gone`: the receiver wants nothing any more. `retry_after_seconds` is how long it wants to be left alone.
+    """
+
+    duration_seconds: float
+    status_code: int | None = None
+    error: str | None = None
+    detail: str | None = None
+    is_gone: bool = False
+    retry_after_seconds: float | None = None
+
+
+class DeliveryLedger:
+    """One process's view of the deliveries. Each method is one short transaction, or one a delivery."""
+
+    def __init__(self, *, database: Database, keys: Secrets, lease_seconds: float) -> None:
+        self.database = database
+        self.keys = keys
+        self.lease_seconds = lease_seconds
+
+    def due(
+        self, *, limit: int, but_hosts: Collection[str] = (), but_users: Collection[str] = ()
+    ) -> Sequence[DueDelivery]:
+        """What may be claimed, the one that waited longest first. Changes nothing."""
+        with self.database.read() as session:
+            return webhook_queries.due_deliveries(
+                session, limit=limit, but_hosts=but_hosts, but_users=but_users
+            )
+
+    def claim(self, due: DueDelivery) -> ClaimedDelivery | None:
+        """None when somebody else was faster, or its endpoint is not there any more."""
+        with self.database.write() as session:
+            if not webhook_queries.claim_delivery(session, due, lease_seconds=self.lease_seconds):
+                return None
+            row = session.get_one(WebhookDelivery, due.id)
+            refusal = _refusal(session, row)
+            if refusal is not None:
+                webhook_queries.end_delivery(
+                    session, delivery_id=row.id, attempt=row.attempts, status=DeliveryStatus.FAILED
+                )
+                not_sent = AttemptResult(duration_seconds=0.0, status_code=None, error=refusal)
+                webhook_queries.note_attempt(
+                    session, delivery_id=row.id, attempt=row.attempts, result=not_sent
+                )
+                return None
+            return ClaimedDelivery(
+                id=row.id,
+                attempt=row.attempts,
+                failures=row.failures,
+                user_id=row.user_id,
+                endpoint_id=row.endpoint_id,
+                render_id=row.render_id,
+                url=row.url,
+                host=row.host,
+                event=WebhookEvent(row.event),
+                facts=row.facts,
+                created_at=row.created_at,
+                secrets=signing_secrets(session, user_id=row.user_id, keys=self.keys),
+            )
+
+    def note(self, claimed: ClaimedDelivery, outcome: Outcome) -> None:
+        """The attempt has ended: the delivery too, or it is due again after a pause that grows."""
+        facts = {
+            "delivery_id": claimed.id,
+            "type": claimed.event.value,
+            "render_id": claimed.render_id,
+            "host": claimed.host,
+            "attempt": claimed.attempt,
+            "status": outcome.status_code,
+            "duration_ms": round(outcome.duration_seconds * 1000, 1),
+        }
+        if outcome.error is None:
+            if self._end(claimed, outcome, DeliveryStatus.DELIVERED):
+                log.info("webhook_delivered", **facts)
+            return
+        facts |= {"error": outcome.error, "detail": outcome.detail}
+        pause = None if outcome.is_gone else pause_after(claimed.failures, outcome.retry_after_seconds)
+        if pause is None:
+            if self._end(claimed, outcome, DeliveryStatus.FAILED):
+                log.warning("webhook_given_up", **facts)
+        elif self._postpone(claimed, outcome, pause):
+            log.warning("webhook_failed", next_in_seconds=round(pause, 1), **facts)
+
+    def give_back(self, claimed: ClaimedDelivery, *, duration_seconds: float) -> None:
+        """This process stops: the delivery is due at once, for any other, and nothing of it counts as a failure."""
+        result = AttemptResult(duration_seconds=duration_seconds, status_code=None, error=STOPPED)
+        with self.database.write() as session:
+            if webhook_queries.give_back_delivery(session, delivery_id=claimed.id, attempt=claimed.attempt):
+                webhook_queries.note_attempt(
+                    session, delivery_id=claimed.id, attempt=claimed.attempt, result=result
+                )
+
+    def _end(self, claimed: ClaimedDelivery, outcome: Outcome, status: DeliveryStatus) -> bool:
+        disabled: str | None = None
+        with self.database.write() as session:
+            self._lock_endpoint(session, claimed)
+            ended = webhook_queries.end_delivery(
+                session, delivery_id=claimed.id, attempt=claimed.attempt, status=status
+            )
+            if ended:
+                webhook_queries.note_attempt(
+                    session, delivery_id=claimed.id, attempt=claimed.attempt, result=_result(outcome)
+                )
+                if claimed.endpoint_id is not None:
+                    disabled = self._judge_endpoint(session, claimed.endpoint_id, outcome)
+        if disabled is not None:
+            log.warning(
+                "webhook_disabled", webhook_id=claimed.endpoint_id, host=claimed.host, reason=disabled
+            )
+        return ended
+
+    def _postpone(self, claimed: ClaimedDelivery, outcome: Outcome, pause: float) -> bool:
+        with self.database.write() as session:
+            self._lock_endpoint(session, claimed)
+            postponed = webhook_queries.postpone_delivery(
+                session, delivery_id=claimed.id, attempt=claimed.attempt, seconds=pause
+            )
+            if postponed:
+                webhook_queries.note_attempt(
+                    session, delivery_id=claimed.id, attempt=claimed.attempt, result=_result(outcome)
+                )
+                if claimed.endpoint_id is not None:
+                    webhook_queries.note_failing(session, endpoint_id=claimed.endpoint_id)
+        return postponed
+
+    def _lock_endpoint(self, session: Session, claimed: ClaimedDelivery) -> None:
+        """Whoever changes an endpoint and its deliveries takes the endpoint first."""
+        if claimed.endpoint_id is not None:
+            webhook_queries.find_endpoint(
+                session, endpoint_id=claimed.endpoint_id, user_id=claimed.user_id, lock=True
+            )
+
+    def _judge_endpoint(self, session: Session, endpoint_id: str, outcome: Outcome) -> str | None:
+        """Why the endpoint was disabled by the end of this delivery, if it was."""
+        if outcome.error is None:
+            webhook_queries.note_working(session, endpoint_id=endpoint_id)
+            return None
+        webhook_queries.note_failing(session, endpoint_id=endpoint_id)
+        reason, failing_for = (GONE, None) if outcome.is_gone else (FAILED_FOR_DAYS, FAILING_SECONDS)
+        disabled = webhook_queries.disable_endpoint(
+            session, endpoint_id=endpoint_id, reason=reason, failing_for=failing_for
+        )
+        return reason if disabled else None
+
+
+def pause_after(failures: int, retry_after_seconds: float | None = None) -> float | None:
+    """How long a delivery that had failed so often before, and did again, rests. None when it is given up."""
+    if failures >= len(PAUSES_SECONDS):
+        return None
+    pause = PAUSES_SECONDS[failures] * _random.uniform(1.0, 1.0 + JITTER)
+    return max(pause, min(retry_after_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS))
+
+
+def _refusal(session: Session, row: WebhookDelivery) -> str | None:
+    """Why the delivery is not even tried, if so."""
+    if row.failures > len(PAUSES_SECONDS):
+        return STOPPED  # each time, if it is not what stops the server
+    if row.endpoint_id is None:
+        return None
+    # It may have been written down while the endpoint went.
+    endpoint = session.get(WebhookEndpoint, row.endpoint_id)
+    return NO_LONGER_WANTED if endpoint is None or endpoint.disabled_at is not None else None
+
+
+def _result(outcome: Outcome) -> AttemptResult:
+    return AttemptResult(
+        duration_seconds=outcome.duration_seconds, status_code=outcome.status_code, error=outcome.error
+    )

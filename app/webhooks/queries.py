@@ -1,0 +1,282 @@
+"""Webhook endpoints, deliveries and attempts.
+
+A delivery is claimed by one compare-and-set, which starts an attempt and a lease on the database's clock. What is noted
+later carries that attempt and touches nothing when the row has moved on.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Update, and_, case, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from app.accounts.tables import User
+from app.platform import clock
+from app.platform.database import database_now
+from app.platform.pages import Page, read_page
+from app.platform.secrets import is_id
+from app.webhooks.statuses import DeliveryStatus
+from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueDelivery:
+    """A delivery whose turn has come: a candidate for a claim."""
+
+    id: str
+    user_id: str
+    host: str
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptResult:
+    """How an attempt went. Without `error` it was delivered."""
+
+    duration_seconds: float
+    status_code: int | None
+    error: str | None
+
+
+def find_endpoint(
+    session: Session, *, endpoint_id: str, user_id: str, lock: bool = False
+) -> WebhookEndpoint | None:
+    """The user's own, and with `lock` nobody else's to change until the session ends."""
+    if not is_id(endpoint_id):
+        return None
+    query = select(WebhookEndpoint).where(
+        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.user_id == user_id
+    )
+    return session.scalar(query.with_for_update() if lock else query)
+
+
+def list_endpoints(
+    session: Session, *, user_id: str, limit: int, cursor: str | None
+) -> Page[WebhookEndpoint]:
+    query = select(WebhookEndpoint).where(WebhookEndpoint.user_id == user_id)
+    return read_page(session, query, WebhookEndpoint, limit=limit, cursor=cursor)
+
+
+def count_endpoints(session: Session, *, user_id: str) -> int:
+    """Exact until the session ends: the user's row is locked."""
+    lock_user(session, user_id=user_id)
+    query = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.user_id == user_id)
+    return session.scalar(query) or 0
+
+
+def delete_endpoint(session: Session, *, endpoint_id: str) -> None:
+    session.execute(delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id))
+
+
+def get_user(session: Session, *, user_id: str) -> User:
+    return session.get_one(User, user_id)
+
+
+def lock_user(session: Session, *, user_id: str) -> User:
+    # Not a lock that rows which refer to the user would wait for.
+    query = select(User).where(User.id == user_id).with_for_update(key_share=True)
+    return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def find_delivery(
+    session: Session, *, delivery_id: str, user_id: str, lock: bool = False
+) -> WebhookDelivery | None:
+    """As `find_endpoint`."""
+    if not is_id(delivery_id):
+        return None
+    query = select(WebhookDelivery).where(
+        WebhookDelivery.id == delivery_id, WebhookDelivery.user_id == user_id
+    )
+    return session.scalar(query.with_for_update() if lock else query)
+
+
+def list_deliveries(
+    session: Session,
+    *,
+    user_id: str,
+    limit: int,
+    cursor: str | None,
+    render_id: str | None,
+    status: DeliveryStatus | None,
+) -> Page[WebhookDelivery]:
+    query = select(WebhookDelivery).where(WebhookDelivery.user_id == user_id)
+    if render_id is not None:
+        query = query.where(WebhookDelivery.render_id == render_id)
+    if status is not None:
+        query = query.where(WebhookDelivery.status == status.value)
+    return read_page(session, query, WebhookDelivery, limit=limit, cursor=cursor)
+
+
+def attempts_of(session: Session, *, delivery_id: str) -> Sequence[WebhookAttempt]:
+    query = select(WebhookAttempt).where(WebhookAttempt.delivery_id == delivery_id)
+    return session.scalars(query.order_by(WebhookAttempt.number)).all()
+
+
+def due_deliveries(
+    session: Session, *, limit: int, but_hosts: Collection[str] = (), but_users: Collection[str] = ()
+) -> Sequence[DueDelivery]:
+    """The ones that have been due for longest, leaving out those hosts and users."""
+    columns = (WebhookDelivery.id, WebhookDelivery.user_id, WebhookDelivery.host, WebhookDelivery.attempts)
+    query = select(*columns).where(WebhookDelivery.due_at <= database_now())
+    if but_hosts:
+        query = query.where(WebhookDelivery.host.not_in(but_hosts))
+    if but_users:
+        query = query.where(WebhookDelivery.user_id.not_in(but_users))
+    rows = session.execute(query.order_by(WebhookDelivery.due_at, WebhookDelivery.id).limit(limit))
+    return [
+        DueDelivery(id=row_id, user_id=user_id, host=host, attempts=attempts)
+        for row_id, user_id, host, attempts in rows
+    ]
+
+
+def claim_delivery(session: Session, due: DueDelivery, *, lease_seconds: float) -> bool:
+    """Whether the delivery is now this caller's, for its next attempt. A lease that ran out counts as a failure."""
+    until = database_now(plus_seconds=lease_seconds)
+    crashed = case((WebhookDelivery.lease_expires_at.is_not(None), 1), else_=0)
+    return _changed(
+        session,
+        update(WebhookDelivery)
+        .where(
+            WebhookDelivery.id == due.id,
+            WebhookDelivery.attempts == due.attempts,
+            WebhookDelivery.due_at <= database_now(),
+        )
+        .values(
+            attempts=due.attempts + 1,
+            failures=WebhookDelivery.failures + crashed,
+            due_at=until,
+            lease_expires_at=until,
+        ),
+    )
+
+
+def note_attempt(session: Session, *, delivery_id: str, attempt: int, result: AttemptResult) -> None:
+    """To be called when one of the next three returned true."""
+    session.add(
+        WebhookAttempt(
+            delivery_id=delivery_id,
+            number=attempt,
+            at=clock.now(),
+            duration_seconds=result.duration_seconds,
+            status_code=result.status_code,
+            error=result.error,
+        )
+    )
+    session.flush()
+
+
+def end_delivery(session: Session, *, delivery_id: str, attempt: int, status: DeliveryStatus) -> bool:
+    """False when the delivery is no longer this attempt's."""
+    failed = 1 if status is DeliveryStatus.FAILED else 0
+    return _changed(
+        session,
+        _own(delivery_id, attempt).values(
+            status=status.value,
+            due_at=None,
+            lease_expires_at=None,
+            ended_at=database_now(),
+            failures=WebhookDelivery.failures + failed,
+        ),
+    )
+
+
+def postpone_delivery(session: Session, *, delivery_id: str, attempt: int, seconds: float) -> bool:
+    """It failed, and is due again in so many seconds."""
+    return _changed(
+        session,
+        _own(delivery_id, attempt).values(
+            due_at=database_now(plus_seconds=seconds),
+            lease_expires_at=None,
+            failures=WebhookDelivery.failures + 1,
+        ),
+    )
+
+
+def give_back_delivery(session: Session, *, delivery_id: str, attempt: int) -> bool:
+    """It was not seen through: due at once, and no failure."""
+    return _changed(session, _own(delivery_id, attempt).values(due_at=database_now(), lease_expires_at=None))
+
+
+def ask_again(session: Session, *, delivery_id: str) -> None:
+    """Due now, with all attempts before it. One that is under way is left to that."""
+    idle = and_(WebhookDelivery.id == delivery_id, WebhookDelivery.lease_expires_at.is_(None))
+    values = {"status": DeliveryStatus.PENDING.value, "due_at": database_now(), "ended_at": None}
+    _changed(session, update(WebhookDelivery).where(idle).values(failures=0, **values))
+
+
+def redirect_deliveries(session: Session, *, endpoint_id: str, url: str, host: str) -> None:
+    """What was not delivered goes to the endpoint's new address."""
+    waiting = and_(WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.due_at.is_not(None))
+    _changed(session, update(WebhookDelivery).where(waiting).values(url=url, host=host))
+
+
+def drop_deliveries(session: Session, *, endpoint_id: str) -> None:
+    """No further attempt is made at what waits for the endpoint."""
+    waiting = and_(
+        WebhookDelivery.endpoint_id == endpoint_id,
+        WebhookDelivery.due_at.is_not(None),
+        # One that is under way is told by its own attempt.
+        WebhookDelivery.lease_expires_at.is_(None),
+    )
+    values = {"status": DeliveryStatus.FAILED.value, "due_at": None, "ended_at": database_now()}
+    _changed(session, update(WebhookDelivery).where(waiting).values(**values))
+
+
+def note_working(session: Session, *, endpoint_id: str) -> None:
+    """An attempt at the endpoint succeeded."""
+    failing = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.failing_since.is_not(None))
+    _changed(session, update(WebhookEndpoint).where(failing).values(failing_since=None))
+
+
+def note_failing(session: Session, *, endpoint_id: str) -> None:
+    """An attempt at the endpoint failed."""
+    working = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.failing_since.is_(None))
+    _changed(session, update(WebhookEndpoint).where(working).values(failing_since=database_now()))
+
+
+def disable_endpoint(
+    session: Session, *, endpoint_id: str, reason: str, failing_for: float | None = None
+) -> bool:
+    """No more events for it; with `failing_for` only when nothing has succeeded for so many seconds.
+
+    False when it was disabled already, or is gone.
+    """
+    enabled = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.disabled_at.is_(None))
+    if failing_for is not None:
+        enabled = and_(enabled, WebhookEndpoint.failing_since < database_now(plus_seconds=-failing_for))
+    changed = _changed(
+        session,
+        update(WebhookEndpoint).where(enabled).values(disabled_at=clock.now(), disabled_reason=reason),
+    )
+    if changed:
+        drop_deliveries(session, endpoint_id=endpoint_id)
+    return changed
+
+
+def forget_deliveries(session: Session, *, ended_for: float, limit: int) -> None:
+    """Remove up to so many that ended that long ago, with their attempts."""
+    old = (
+        select(WebhookDelivery.id)
+        .where(WebhookDelivery.ended_at < database_now(plus_seconds=-ended_for))
+        .order_by(WebhookDelivery.ended_at)
+        .limit(limit)
+    )
+    session.execute(
+        delete(WebhookDelivery)
+        .where(WebhookDelivery.id.in_(old))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _own(delivery_id: str, attempt: int) -> Update:
+    return update(WebhookDelivery).where(
+        WebhookDelivery.id == delivery_id,
+        WebhookDelivery.attempts == attempt,
+        WebhookDelivery.lease_expires_at.is_not(None),
+    )
+
+
+def _changed(session: Session, statement: Update) -> bool:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast(CursorResult[Any], result).rowcount > 0

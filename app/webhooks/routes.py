@@ -1,0 +1,275 @@
+"""Webhooks: addresses that are told how renders go, and what became of what they were told."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
+
+from app.accounts.idempotency import remember
+from app.accounts.scopes import Scope
+from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
+from app.http.errors import documented
+from app.http.idempotency import IdempotencyDependency, make_once, once_of
+from app.http.openapi import LOCATION
+from app.http.resources import Resources
+from app.platform.errors import Forbidden
+from app.webhooks import service as webhook_service
+from app.webhooks.schemas import (
+    NewWebhook,
+    WebhookBody,
+    WebhookChange,
+    WebhookDeliveriesBody,
+    WebhookDeliveryBody,
+    WebhooksBody,
+    WebhookSecretBody,
+)
+from app.webhooks.statuses import DeliveryStatus
+from app.webhooks.urls import parse_webhook_url, require_permitted
+from app.webhooks.views import delivery_of, secret_of, webhook_of
+
+router = APIRouter()
+
+
+@router.get("/v1/webhooks", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> WebhooksBody:
+    """Your webhooks, the newest first."""
+    with resources.database.read() as session:
+        found = webhook_service.list_endpoints(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
+        return WebhooksBody(webhooks=[webhook_of(row) for row in found.rows], next_cursor=found.cursor)
+
+
+@router.post(
+    "/v1/webhooks",
+    response_model_exclude_none=True,
+    responses={200: LOCATION, **documented(400, 401, 409, 429, 503)},
+)
+async def create_webhook(
+    asked: NewWebhook,
+    request: Request,
+    response: Response,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+    key: IdempotencyDependency,
+) -> WebhookBody:
+    """Have an address told of your renders: of all that move from now on."""
+    _check_url(asked.url, resources)
+    once = once_of(key, request, user, body=asked)
+
+    def create() -> WebhookBody:
+        with resources.database.write() as session:
+            endpoint = webhook_service.create_endpoint(
+                session,
+                user_id=user.id,
+                url=asked.url,
+                events=asked.events,
+                enabled=asked.enabled,
+                most=resources.settings.max_webhooks_per_user,
+            )
+            remember(session, once, made_id=endpoint.id)
+            return WebhookBody(webhook=webhook_of(endpoint))
+
+    def show(session: Session, made_id: str) -> WebhookBody:
+        return WebhookBody(
+            webhook=webhook_of(webhook_service.find_endpoint(session, endpoint_id=made_id, user_id=user.id))
+        )
+
+    body, _is_new = await make_once(
+        once, response, resources, make=lambda: to_thread.run_sync(create), show=show
+    )
+    response.headers["Location"] = f"{base_url}/v1/webhooks/{body.webhook.id}"
+    return body
+
+
+# Above those with an id, which it would be taken for.
+@router.get("/v1/webhooks/secret", response_model_exclude_none=True, responses=documented(401, 403, 429, 503))
+def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> WebhookSecretBody:
+    """What your events are signed with. The key needs the scope `write`: who has the secret can sign as we do."""
+    if Scope.WRITE not in user.scopes:
+        raise Forbidden("This needs a key with the scope `write`, which this one has not.")
+    with resources.database.read() as session:
+        found = webhook_service.signing_secrets(session, user_id=user.id, keys=resources.secrets)
+        return WebhookSecretBody(secret=secret_of(found))
+
+
+@router.post(
+    "/v1/webhooks/secret/rotate",
+    response_model_exclude_none=True,
+    responses=documented(400, 401, 409, 429, 503),
+)
+async def rotate_webhook_secret(
+    request: Request,
+    response: Response,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    key: IdempotencyDependency,
+) -> WebhookSecretBody:
+    """Make a new secret. For a day events are signed with both, so that receivers can change over."""
+    once = once_of(key, request, user)
+
+    def rotate() -> WebhookSecretBody:
+        with resources.database.write() as session:
+            rotated = webhook_service.rotate_secret(session, user_id=user.id, keys=resources.secrets)
+            remember(session, once, made_id=user.id)
+            return WebhookSecretBody(secret=secret_of(rotated))
+
+    def show(session: Session, _made_id: str) -> WebhookSecretBody:
+        found = webhook_service.signing_secrets(session, user_id=user.id, keys=resources.secrets)
+        return WebhookSecretBody(secret=secret_of(found))
+
+    body, _is_new = await make_once(
+        once, response, resources, make=lambda: to_thread.run_sync(rotate), show=show
+    )
+    return body
+
+
+@router.get(
+    "/v1/webhooks/{webhook_id}", response_model_exclude_none=True, responses=documented(401, 404, 429, 503)
+)
+def get_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDependency) -> WebhookBody:
+    """A webhook of yours."""
+    with resources.database.read() as session:
+        return WebhookBody(
+            webhook=webhook_of(
+                webhook_service.find_endpoint(session, endpoint_id=webhook_id, user_id=user.id)
+            )
+        )
+
+
+@router.patch(
+    "/v1/webhooks/{webhook_id}",
+    response_model_exclude_none=True,
+    responses=documented(400, 401, 404, 429, 503),
+)
+def update_webhook(
+    webhook_id: str, asked: WebhookChange, user: UserDependency, resources: ResourcesDependency
+) -> WebhookBody:
+    """Change a webhook of yours. What waits goes to its new address; once disabled, it is told nothing more."""
+    if asked.url is not None:
+        _check_url(asked.url, resources)
+    with resources.database.write() as session:
+        endpoint = webhook_service.change_endpoint(
+            session,
+            endpoint_id=webhook_id,
+            user_id=user.id,
+            url=asked.url,
+            events=asked.events,
+            enabled=asked.enabled,
+        )
+        return WebhookBody(webhook=webhook_of(endpoint))
+
+
+@router.delete(
+    "/v1/webhooks/{webhook_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented(401, 404, 429, 503),
+)
+def delete_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
+    """Remove a webhook of yours. Nothing more is sent to it."""
+    with resources.database.write() as session:
+        webhook_service.delete_endpoint(session, endpoint_id=webhook_id, user_id=user.id)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post(
+    "/v1/webhooks/{webhook_id}/test",
+    response_model_exclude_none=True,
+    responses={200: LOCATION, **documented(400, 401, 404, 409, 429, 503)},
+)
+async def send_webhook_test(
+    webhook_id: str,
+    request: Request,
+    response: Response,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+    key: IdempotencyDependency,
+) -> WebhookDeliveryBody:
+    """Send a `webhook.test` event to a webhook of yours, whatever it has subscribed to."""
+    once = once_of(key, request, user)
+
+    def send() -> WebhookDeliveryBody:
+        with resources.database.write() as session:
+            delivery = webhook_service.send_test(session, endpoint_id=webhook_id, user_id=user.id)
+            remember(session, once, made_id=delivery.id)
+            return WebhookDeliveryBody(delivery=delivery_of(delivery, attempts=()))
+
+    body, _is_new = await make_once(
+        once,
+        response,
+        resources,
+        make=lambda: to_thread.run_sync(send),
+        show=lambda session, made_id: _show_delivery(session, made_id, user_id=user.id),
+    )
+    response.headers["Location"] = f"{base_url}/v1/webhook-deliveries/{body.delivery.id}"
+    return body
+
+
+@router.get(
+    "/v1/webhook-deliveries", response_model_exclude_none=True, responses=documented(400, 401, 429, 503)
+)
+def list_webhook_deliveries(
+    user: UserDependency,
+    resources: ResourcesDependency,
+    page: PageDependency,
+    render_id: Annotated[
+        str | None, Query(max_length=32, pattern="^[A-Za-z0-9]+$", description="Only those of this render.")
+    ] = None,
+    status: Annotated[DeliveryStatus | None, Query(description="Only those of this status.")] = None,
+) -> WebhookDeliveriesBody:
+    """What was sent to your webhooks, or will be, the newest first. Kept for 30 days after its end."""
+    with resources.database.read() as session:
+        found = webhook_service.list_deliveries(
+            session,
+            user_id=user.id,
+            limit=page.limit,
+            cursor=page.cursor,
+            render_id=render_id,
+            status=status,
+        )
+        return WebhookDeliveriesBody(
+            deliveries=[delivery_of(row) for row in found.rows], next_cursor=found.cursor
+        )
+
+
+@router.get(
+    "/v1/webhook-deliveries/{delivery_id}",
+    response_model_exclude_none=True,
+    responses=documented(401, 404, 429, 503),
+)
+def get_webhook_delivery(
+    delivery_id: str, user: UserDependency, resources: ResourcesDependency
+) -> WebhookDeliveryBody:
+    """One event on its way to one webhook of yours, with every attempt."""
+    with resources.database.read() as session:
+        return _show_delivery(session, delivery_id, user_id=user.id)
+
+
+@router.post(
+    "/v1/webhook-deliveries/{delivery_id}/replay",
+    response_model_exclude_none=True,
+    responses=documented(401, 404, 409, 429, 503),
+)
+def replay_webhook_delivery(
+    delivery_id: str, user: UserDependency, resources: ResourcesDependency
+) -> WebhookDeliveryBody:
+    """Send it again now, under the same `webhook-id`, however it ended."""
+    with resources.database.write() as session:
+        delivery = webhook_service.replay_delivery(session, delivery_id=delivery_id, user_id=user.id)
+        return WebhookDeliveryBody(
+            delivery=delivery_of(delivery, attempts=webhook_service.attempts_of(session, delivery))
+        )
+
+
+def _show_delivery(session: Session, delivery_id: str, *, user_id: str) -> WebhookDeliveryBody:
+    delivery = webhook_service.find_delivery(session, delivery_id=delivery_id, user_id=user_id)
+    return WebhookDeliveryBody(
+        delivery=delivery_of(delivery, attempts=webhook_service.attempts_of(session, delivery))
+    )
+
+
+def _check_url(url: str, resources: Resources) -> None:
+    parse_webhook_url(url, field="url")
+    require_permitted(url, allowed_networks=resources.settings.outbound_allowed_networks, field="url")

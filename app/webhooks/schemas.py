@@ -1,0 +1,158 @@
+"""Webhooks, what was sent to them, and the secrets that sign it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictBool
+
+from app.http.body import Body, Number, Timestamp, Url, with_example
+from app.platform.outbound import MOST_URL_CHARACTERS
+from app.webhooks.statuses import RENDER_EVENTS, DeliveryStatus, WebhookEvent
+
+RenderEvent = Literal[
+    WebhookEvent.QUEUED, WebhookEvent.PROCESSING, WebhookEvent.COMPLETED, WebhookEvent.FAILED
+]
+Events = Annotated[
+    list[RenderEvent],
+    Field(
+        min_length=1, max_length=2 * len(RENDER_EVENTS), description="What of your renders it is to be told."
+    ),
+]
+WebhookUrl = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MOST_URL_CHARACTERS,
+        json_schema_extra={"format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
+        description="An http or https address, without user name and password.",
+    ),
+]
+
+_URL = "https://studio.example.com/hooks/regen"
+_WEBHOOK = {
+    "id": "r4XqUeB0kT2yWmPz",
+    "url": _URL,
+    "events": ["render.completed", "render.failed"],
+    "enabled": True,
+    "createdAt": "2026-11-22T07:33:38.047Z",
+}
+_DELIVERY = {
+    "id": "5sHnC1vQzLw9dKfA",
+    "webhookId": "r4XqUeB0kT2yWmPz",
+    "renderId": "VxIlYTomwGfEp0D3",
+    "url": _URL,
+    "event": "render.completed",
+    "status": "pending",
+    "createdAt": "2026-11-22T07:34:22.516Z",
+    "nextAttemptAt": "2026-11-22T07:34:28.102Z",
+    "attemptCount": 1,
+}
+_ATTEMPT = {
+    "number": 1,
+    "at": "2026-11-22T07:34:22.931Z",
+    "durationSeconds": 0.042,
+    "statusCode": 502,
+    "error": "It answered 502.",
+}
+
+
+class NewWebhook(Body):
+    model_config = with_example({"url": _URL, "events": ["render.completed", "render.failed"]})
+
+    url: WebhookUrl
+    events: Events = Field(default_factory=lambda: list(RENDER_EVENTS), validate_default=True)
+    enabled: StrictBool = True
+
+
+class WebhookChange(Body):
+    """What is left out stays as it is."""
+
+    model_config = with_example({"enabled": True})
+
+    url: WebhookUrl | None = None
+    events: Events | None = None
+    enabled: StrictBool | None = None
+
+
+class Webhook(Body):
+    id: str
+    url: Url
+    events: list[RenderEvent]
+    enabled: bool
+    created_at: Timestamp
+    disabled_at: Timestamp | None = Field(None, description="While it is not enabled.")
+    disabled_reason: str | None = Field(None, description="A sentence; when the server disabled it.")
+    failing_since: Timestamp | None = Field(
+        None, description="While attempts fail: when the first one did since the last that succeeded."
+    )
+
+
+class WebhookBody(Body):
+    model_config = with_example({"webhook": _WEBHOOK})
+
+    webhook: Webhook
+
+
+class WebhooksBody(Body):
+    """A page, the newest first."""
+
+    model_config = with_example({"webhooks": [_WEBHOOK]})
+
+    webhooks: list[Webhook]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
+
+
+class WebhookAttempt(Body):
+    """How one attempt went."""
+
+    number: int = Field(description="Grows with each attempt. One that a crash cut off is missing.")
+    at: Timestamp = Field(description="When it ended.")
+    duration_seconds: Number
+    status_code: int | None = Field(None, description="Of the receiver's answer, if there was one.")
+    error: str | None = Field(None, description="A sentence; when it was not delivered.")
+
+
+class WebhookDelivery(Body):
+    id: str = Field(description="The `webhook-id` of every attempt.")
+    webhook_id: str | None = Field(None, description="Left out for a render's own `webhook_url`.")
+    render_id: str | None = Field(None, description="Left out for a test.")
+    url: Url
+    event: WebhookEvent
+    status: DeliveryStatus = Field(
+        description="`pending` until it is `delivered`, or `failed` once it is given up."
+    )
+    created_at: Timestamp
+    next_attempt_at: Timestamp | None = Field(None, description="While another attempt is to come.")
+    ended_at: Timestamp | None = Field(None, description="When delivered or failed.")
+    attempt_count: int
+    attempts: list[WebhookAttempt] | None = Field(None, description="Left out in lists.")
+
+
+class WebhookDeliveryBody(Body):
+    model_config = with_example({"delivery": {**_DELIVERY, "attempts": [_ATTEMPT]}})
+
+    delivery: WebhookDelivery
+
+
+class WebhookDeliveriesBody(Body):
+    """A page, the newest first."""
+
+    model_config = with_example({"deliveries": [_DELIVERY], "nextCursor": "AAZG2u3Z0IA1c0huQzF2UXpMdzlkS2ZB"})
+
+    deliveries: list[WebhookDelivery]
+    next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
+
+
+class WebhookSecret(Body):
+    """What your events are signed with."""
+
+    current: str
+    previous: str | None = Field(None, description="The secret before, while it signs as well.")
+    previous_until: Timestamp | None = Field(None, description="How long it does.")
+
+
+class WebhookSecretBody(Body):
+    model_config = with_example(
+        {"secret": {"current": "whsec_bm90IGEgc2VjcmV0IGJ1dCBhbiBleGFtcGxlIG9mIG9uZQ=="}}
+    )
+
+    secret: WebhookSecret

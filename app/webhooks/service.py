@@ -1,0 +1,208 @@
+"""Webhooks as users set them up: endpoints, the secrets that sign what is sent, and what became of it."""
+
+import base64
+import hmac
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from app.accounts.tables import User
+from app.platform import clock
+from app.platform.errors import Conflict, NotFound
+from app.platform.pages import Page
+from app.platform.secrets import Secrets, new_id
+from app.webhooks import outbox
+from app.webhooks import queries as webhook_queries
+from app.webhooks.statuses import DeliveryStatus, WebhookEvent
+from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from app.webhooks.urls import host_of
+
+# How long the secret before still signs, beside the new one.
+ROTATION_SECONDS = 24 * 3600
+SECRET_PREFIX = "whsec_"  # noqa: S105
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigningSecrets:
+    """What signs a user's events: `current`, and while it still does the one `before`."""
+
+    current: str = field(repr=False)
+    before: str | None = field(default=None, repr=False)
+    before_until: datetime | None = None
+
+    @property
+    def valid(self) -> tuple[str, ...]:
+        return (self.current,) if self.before is None else (self.current, self.before)
+
+
+def create_endpoint(
+    session: Session, *, user_id: str, url: str, events: Collection[WebhookEvent], enabled: bool, most: int
+) -> WebhookEndpoint:
+    """Raises Conflict when the user has `most` endpoints already."""
+    if webhook_queries.count_endpoints(session, user_id=user_id) >= most:
+        raise Conflict(f"There are {most} webhooks already, which is the most: remove one first.")
+    now = clock.now()
+    endpoint = WebhookEndpoint(
+        id=new_id(),
+        user_id=user_id,
+        url=url,
+        events=_in_order(events),
+        created_at=now,
+        disabled_at=None if enabled else now,
+    )
+    session.add(endpoint)
+    session.flush()
+    return endpoint
+
+
+def find_endpoint(session: Session, *, endpoint_id: str, user_id: str, lock: bool = False) -> WebhookEndpoint:
+    """Raises NotFound for an unknown endpoint and another user's."""
+    endpoint = webhook_queries.find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=lock)
+    if endpoint is None:
+        raise NotFound("Webhook not found")
+    return endpoint
+
+
+def list_endpoints(
+    session: Session, *, user_id: str, limit: int, cursor: str | None
+) -> Page[WebhookEndpoint]:
+    """A page of the user's endpoints, the newest first. Raises InvalidRequest."""
+    return webhook_queries.list_endpoints(session, user_id=user_id, limit=limit, cursor=cursor)
+
+
+def change_endpoint(
+    session: Session,
+    *,
+    endpoint_id: str,
+    user_id: str,
+    url: str | None,
+    events: Collection[WebhookEvent] | None,
+    enabled: bool | None,
+) -> WebhookEndpoint:
+    """What is None stays. What waits for it goes to a new address, and nowhere once it is disabled. Raises NotFound."""
+    endpoint = find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=True)
+    if url is not None and url != endpoint.url:
+        endpoint.url = url
+        webhook_queries.redirect_deliveries(session, endpoint_id=endpoint.id, url=url, host=host_of(url))
+    if events is not None:
+        endpoint.events = _in_order(events)
+    if enabled is True:
+        endpoint.disabled_at = endpoint.disabled_reason = endpoint.failing_since = None
+    if enabled is False and endpoint.disabled_at is None:
+        endpoint.disabled_at = clock.now()
+        webhook_queries.drop_deliveries(session, endpoint_id=endpoint.id)
+    session.flush()
+    return endpoint
+
+
+def delete_endpoint(session: Session, *, endpoint_id: str, user_id: str) -> None:
+    """What waits for it is not sent any more; what became of the rest can still be looked up. Raises NotFound."""
+    find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=True)
+    webhook_queries.drop_deliveries(session, endpoint_id=endpoint_id)
+    webhook_queries.delete_endpoint(session, endpoint_id=endpoint_id)
+
+
+def send_test(session: Session, *, endpoint_id: str, user_id: str) -> WebhookDelivery:
+    """A test event on its way to the endpoint. Raises NotFound, and Conflict when it is disabled."""
+    endpoint = find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=True)
+    _require_enabled(endpoint)
+    delivery_id = outbox.add_delivery(
+        session,
+        user_id=user_id,
+        endpoint_id=endpoint.id,
+        render_id=None,
+        url=endpoint.url,
+        event=WebhookEvent.TEST,
+        facts={},
+    )
+    return find_delivery(session, delivery_id=delivery_id, user_id=user_id)
+
+
+def find_delivery(session: Session, *, delivery_id: str, user_id: str) -> WebhookDelivery:
+    """Raises NotFound for an unknown delivery and another user's."""
+    delivery = webhook_queries.find_delivery(session, delivery_id=delivery_id, user_id=user_id)
+    if delivery is None:
+        raise NotFound("Webhook delivery not found")
+    return delivery
+
+
+def attempts_of(session: Session, delivery: WebhookDelivery) -> Sequence[WebhookAttempt]:
+    """The attempts that were seen through, in their order."""
+    return webhook_queries.attempts_of(session, delivery_id=delivery.id)
+
+
+def list_deliveries(
+    session: Session,
+    *,
+    user_id: str,
+    limit: int,
+    cursor: str | None,
+    render_id: str | None,
+    status: DeliveryStatus | None,
+) -> Page[WebhookDelivery]:
+    """A page of the user's deliveries, the newest first. Raises InvalidRequest."""
+    return webhook_queries.list_deliveries(
+        session, user_id=user_id, limit=limit, cursor=cursor, render_id=render_id, status=status
+    )
+
+
+def replay_delivery(session: Session, *, delivery_id: str, user_id: str) -> WebhookDelivery:
+    """The delivery is due now, under its old id and with all its attempts before it.
+
+    Raises NotFound, and Conflict when its endpoint is disabled or was removed.
+    """
+    delivery = find_delivery(session, delivery_id=delivery_id, user_id=user_id)
+    if delivery.endpoint_id is not None:
+        endpoint = webhook_queries.find_endpoint(
+            session, endpoint_id=delivery.endpoint_id, user_id=user_id, lock=True
+        )
+        if endpoint is None:
+            raise Conflict("The webhook that it was for has been removed.")
+        _require_enabled(endpoint)
+        delivery.url, delivery.host = endpoint.url, host_of(endpoint.url)
+        session.flush()
+    webhook_queries.ask_again(session, delivery_id=delivery_id)
+    session.expire(delivery)
+    return find_delivery(session, delivery_id=delivery_id, user_id=user_id)
+
+
+def signing_secrets(session: Session, *, user_id: str, keys: Secrets) -> SigningSecrets:
+    """What signs the user's events now."""
+    return _secrets_of(webhook_queries.get_user(session, user_id=user_id), keys)
+
+
+def rotate_secret(session: Session, *, user_id: str, keys: Secrets) -> SigningSecrets:
+    """A new secret signs from now on; the present one beside it for another day, one before that no more."""
+    user = webhook_queries.lock_user(session, user_id=user_id)
+    user.webhook_secret_generation += 1
+    user.webhook_secret_rotated_at = clock.now()
+    session.flush()
+    return _secrets_of(user, keys)
+
+
+def _secrets_of(user: User, keys: Secrets) -> SigningSecrets:
+    """No secret is stored: each follows from the server's, the user and how often theirs was changed."""
+    generation, rotated_at = user.webhook_secret_generation, user.webhook_secret_rotated_at
+    current = _secret(user.id, generation, keys)
+    if rotated_at is None:
+        return SigningSecrets(current=current)
+    until = rotated_at + timedelta(seconds=ROTATION_SECONDS)
+    if clock.now() >= until:
+        return SigningSecrets(current=current)
+    return SigningSecrets(current=current, before=_secret(user.id, generation - 1, keys), before_until=until)
+
+
+def _secret(user_id: str, generation: int, keys: Secrets) -> str:
+    secret = hmac.digest(keys.webhook_key, f"{user_id}:{generation}".encode(), "sha256")
+    return SECRET_PREFIX + base64.b64encode(secret).decode()
+
+
+def _require_enabled(endpoint: WebhookEndpoint) -> None:
+    if endpoint.disabled_at is not None:
+        raise Conflict("The webhook is disabled: enable it first.")
+
+
+def _in_order(events: Collection[WebhookEvent]) -> list[str]:
+    return [event.value for event in WebhookEvent if event in events]

@@ -1,0 +1,76 @@
+"""Webhooks: where users want to be told, what they were told, and how that went."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.accounts.tables import User
+from app.platform.tables import ListedTable, Table
+
+
+class WebhookEndpoint(ListedTable):
+    """An address that is told of all renders of its user: of these `events`.
+
+    `failing_since` is when the first attempt failed since the last one that did not. `disabled_reason` is a sentence
+    when the server disabled it, None when its user did.
+    """
+
+    __tablename__ = "webhook_endpoints"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id), index=True)
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[str]]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+    failing_since: Mapped[datetime | None]
+
+
+class WebhookDelivery(ListedTable):
+    """One event on its way to one address. `id` is the `webhook-id` of every attempt.
+
+    `endpoint_id` is None for a render's own `webhook_url`, `render_id` for a test. `facts` are the render's as of the
+    event. It is due at `due_at` until it has ended. `attempts` grows with every claim; while one is under way
+    `lease_expires_at` is set, and `due_at` is the same. `failures` are those since it was last asked for.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("ix_webhook_deliveries_user_id_created_at", "user_id", "created_at", "id"),
+        Index(
+            "ix_webhook_deliveries_due",
+            "due_at",
+            sqlite_where=text("due_at IS NOT NULL"),
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
+    )
+
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id))
+    endpoint_id: Mapped[str | None] = mapped_column(String(32))
+    render_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    url: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(String(255))
+    event: Mapped[str] = mapped_column(String(40))
+    facts: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(16))
+    due_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    lease_expires_at: Mapped[datetime | None]
+
+
+class WebhookAttempt(Table):
+    """How one attempt at a delivery went: the answer's status, or why there was none."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(
+        ForeignKey(WebhookDelivery.id, ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    duration_seconds: Mapped[float]
+    status_code: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)

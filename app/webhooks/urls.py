@@ -1,0 +1,42 @@
+"""Addresses that users want to be told at."""
+
+from collections.abc import Collection
+from ipaddress import ip_address
+
+import httpx
+
+from app.platform.errors import AddressRefused, InvalidRequest
+from app.platform.outbound import REFUSED, check_url
+from app.platform.public_addresses import Network, is_permitted
+
+LONGEST_HOST = 253
+
+
+def parse_webhook_url(text: str, *, field: str = "webhook_url") -> str:
+    """The URL, if events can be sent there. Raises InvalidRequest, naming the field that it came in."""
+    try:
+        url = check_url(text)
+    except AddressRefused as error:
+        raise InvalidRequest(f"`{field}`: {error.message}") from error
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise InvalidRequest(f"`{field}`: The URL must be of printable ASCII characters, without spaces.")
+    if len(url.host) > LONGEST_HOST:
+        raise InvalidRequest(f"`{field}`: The URL does not name a host.")
+    return text
+
+
+def require_permitted(
+    text: str, *, allowed_networks: Collection[Network], field: str = "webhook_url"
+) -> None:
+    """Raises InvalidRequest for an IP address that no event is ever sent to. Names are looked up at each attempt."""
+    try:
+        address = ip_address(check_url(text).host)
+    except ValueError:
+        return
+    if not is_permitted(address, allowed_networks=allowed_networks):
+        raise InvalidRequest(f"`{field}`: {REFUSED}")
+
+
+def host_of(url: str) -> str:
+    """The host of a URL that was accepted."""
+    return httpx.URL(url).host[:LONGEST_HOST]

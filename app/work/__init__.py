@@ -1,0 +1,1 @@
+"""Work as workers see it: claims, leases, the rows of workers."""

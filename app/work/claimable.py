@@ -1,0 +1,218 @@
+"""Which work is ready to be claimed, as conditions on the rows of renders, segments and users.
+
+Those of every claim are made once: they are large.
+"""
+
+from collections import Counter
+from functools import cache
+from typing import Any, TypeAlias
+
+from sqlalchemy import BindParameter, ColumnElement, Integer, Select, and_, exists, func, literal, or_, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from app.accounts.tables import User
+from app.platform.database import database_now
+from app.platform.work_kinds import WorkKind
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
+from app.work.queries import UNFINISHED_SEGMENT, ReadyUnits
+
+# On SQLite, however many segments of a user run, none of their renders is prepared while so many of one wait.
+MOST_WAITING = 256
+
+UserId: TypeAlias = BindParameter[str] | InstrumentedAttribute[str]
+
+
+def ready_units(session: Session, *, cap: int | None, render_cap: int | None = None) -> ReadyUnits:
+    """How many units of work free workers could claim now. The caps, on segments and on renders, are for users who have
+    none of their own."""
+    may_prepare = user_may_prepare(cap=render_cap)
+    to_prepare = and_(
+        ready_to_prepare(), Render.user_id.in_(select(User.id).where(may_prepare).correlate(None))
+    )
+    ready: ReadyUnits = Counter()
+    ready[WorkKind.FINISH.queue] += _count_renders(session, ready_to_finish())
+    ready[WorkKind.UPSCALE.queue] += _claimable_segments(session, cap=cap)
+    ready[WorkKind.PREPARE.queue] += _count_renders(session, to_prepare)
+    return +ready
+
+
+def ready_to_prepare() -> ColumnElement[bool]:
+    return and_(
+        Render.status.in_((RenderStatus.QUEUED, RenderStatus.PENDING)),
+        Render.work_lease_expires_at.is_(None),
+        pause_over(Render),
+    )
+
+
+@cache
+def ready_to_finish() -> ColumnElement[bool]:
+    unfinished = exists().where(Segment.render_id == Render.id, Segment.status.in_(UNFINISHED_SEGMENT))
+    return and_(
+        Render.status == RenderStatus.PROCESSING,
+        Render.work_lease_expires_at.is_(None),
+        pause_over(Render),
+        ~unfinished,
+    )
+
+
+def ready_to_upscale() -> ColumnElement[bool]:
+    return and_(Segment.status == SegmentStatus.WAITING, pause_over(Segment))
+
+
+def pause_over(row: type[Render] | type[Segment]) -> ColumnElement[bool]:
+    return or_(row.retry_at.is_(None), row.retry_at <= database_now())
+
+
+def render_waits() -> ColumnElement[bool]:
+    """The render has a segment that could be claimed."""
+    # Not EXISTS, here and below, which PostgreSQL may turn into a join of all waiting segments. As a subquery of each
+    # render it looks along the index for one of them, whatever the statistics of the statuses, which change fast.
+    return _segments(ready_to_upscale()).with_only_columns(literal(1)).limit(1).scalar_subquery().is_not(None)
+
+
+@cache
+def user_may_upscale(*, cap: int | None) -> ColumnElement[bool]:
+    """The user has a segment that could be claimed, and runs fewer than their cap."""
+    at_work = select(Render.user_id).where(Render.status == RenderStatus.PROCESSING).correlate(None)
+    return and_(User.id.in_(at_work), segments_wait(User.id), below_cap(cap=cap))
+
+
+@cache
+def user_may_prepare(*, cap: int | None) -> ColumnElement[bool]:
+    """The user has a render to prepare, few segments waiting, and fewer renders at work than their cap."""
+    in_need = select(Render.user_id).where(ready_to_prepare()).correlate(None)
+    return and_(User.id.in_(in_need), few_segments_wait(User.id), below_render_cap(cap=cap))
+
+
+def segments_wait(user_id: UserId) -> ColumnElement[bool]:
+    """The user has a segment that could be claimed, were it not for a cap."""
+    return _renders_of(user_id).where(render_waits()).limit(1).scalar_subquery().is_not(None)
+
+
+def is_capped(*, cap: int | None) -> ColumnElement[bool]:
+    return func.coalesce(User.max_running_segments, cap).is_not(None)
+
+
+@cache
+def below_cap(*, cap: int | None) -> ColumnElement[bool]:
+    """The user may have one more segment at work."""
+    own = func.coalesce(User.max_running_segments, cap)
+    return or_(own.is_(None), _running(User.id) < own)
+
+
+def is_render_capped(*, cap: int | None) -> ColumnElement[bool]:
+    return func.coalesce(User.max_running_renders, cap).is_not(None)
+
+
+@cache
+def below_render_cap(*, cap: int | None) -> ColumnElement[bool]:
+    """The user may have one more render at work. One that was given back before it was prepared is not."""
+    own = func.coalesce(User.max_running_renders, cap)
+    is_held = or_(Render.status == RenderStatus.PROCESSING, Render.work_lease_expires_at.is_not(None))
+    at_work = (
+        select(func.count())
+        .select_from(Render)
+        .where(
+            Render.user_id == User.id,
+            Render.status.in_((RenderStatus.PENDING, RenderStatus.PROCESSING)),
+            is_held,
+        )
+        .correlate(User)
+        .scalar_subquery()
+    )
+    return or_(own.is_(None), at_work < own)
+
+
+def few_segments_wait(user_id: UserId) -> ColumnElement[bool]:
+    """No segment of the user waits, or fewer wait than run.
+
+    With one worker that is: none waits. With many, a user's next render is prepared while the last segments of the one
+    before are at work. Of the segments it looks at few, however many there are.
+    """
+    running = _running(user_id)
+    waiting = _sum(user_id, _segments(ready_to_upscale()).limit(_enough(running)))
+    return or_(~segments_wait(user_id), and_(running > 1, waiting < running))
+
+
+class _enough(FunctionElement[int]):  # noqa: N801  (SQL functions are written in lower case)
+    """How many waiting segments of a render to look at, to know whether they are fewer than those that run."""
+
+    type = Integer()
+    inherit_cache = True
+    name = "enough"
+
+
+@compiles(_enough, "postgresql")
+def _as_many_as_run(element: _enough, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_enough, "sqlite")
+def _as_many_as_wait(element: _enough, compiler: SQLCompiler, **options: Any) -> str:
+    # Its limits cannot depend on the row.
+    return str(MOST_WAITING)
+
+
+def _running(user_id: UserId) -> ColumnElement[int]:
+    # Counted once for everybody: few segments run, but for each user PostgreSQL might look at all that do.
+    by_user = (
+        select(Render.user_id, func.count().label("count"))
+        .join(Segment, Segment.render_id == Render.id)
+        .where(Segment.status == SegmentStatus.RUNNING)
+        .group_by(Render.user_id)
+        .correlate(None)
+        .cte("running")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    own = select(by_user.c.count).where(by_user.c.user_id == user_id).correlate(User).scalar_subquery()
+    return func.coalesce(own, 0)
+
+
+def _sum(user_id: UserId, segments: Select[str]) -> ColumnElement[int]:
+    """How many there are of such segments in all of the user's renders."""
+    in_render = select(func.count()).select_from(segments.subquery()).scalar_subquery()
+    renders = _renders_of(user_id).with_only_columns(func.coalesce(func.sum(in_render), 0))
+    return renders.scalar_subquery()
+
+
+def _renders_of(user_id: UserId) -> Select[str]:
+    query = select(Render.id).where(Render.user_id == user_id, Render.status == RenderStatus.PROCESSING)
+    return query.correlate(User)
+
+
+def _segments(condition: ColumnElement[bool]) -> Select[str]:
+    return select(Segment.id).where(Segment.render_id == Render.id, condition).correlate(Render)
+
+
+def _claimable_segments(session: Session, *, cap: int | None) -> int:
+    def counts(condition: ColumnElement[bool]) -> dict[str, int]:
+        query = (
+            select(Render.user_id, func.count())
+            .join(Segment, Segment.render_id == Render.id)
+            .where(Render.status == RenderStatus.PROCESSING, condition)
+            .group_by(Render.user_id)
+        )
+        return dict(session.execute(query).all())
+
+    waiting = counts(ready_to_upscale())
+    own_caps = select(User.id, User.max_running_segments).where(User.max_running_segments.is_not(None))
+    caps = dict.fromkeys(waiting, cap) | dict(session.execute(own_caps).all())
+    running = counts(Segment.status == SegmentStatus.RUNNING) if any(caps.values()) else {}
+
+    def claimable(user_id: str) -> int:
+        most = caps[user_id]
+        return (
+            waiting[user_id]
+            if most is None
+            else max(0, min(waiting[user_id], most - running.get(user_id, 0)))
+        )
+
+    return sum(map(claimable, waiting))
+
+
+def _count_renders(session: Session, condition: ColumnElement[bool]) -> int:
+    return session.scalar(select(func.count()).select_from(Render).where(condition)) or 0

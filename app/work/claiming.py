@@ -1,0 +1,257 @@
+"""Claims: the unit of work that is next becomes one worker's.
+
+Each is one compare-and-set on the unit's row, after the turn of its user was taken (`turns`). Within a user the render
+of the highest priority comes first, then the oldest. Statements are made once and take parameters: making them anew
+took more of a worker's time than all else in a claim.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Float, Select, String, and_, bindparam, or_, select, update
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from app.accounts.tables import User
+from app.platform.database import UtcDateTime, database_now
+from app.platform.work_kinds import WorkKind
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
+from app.work import claimable, fair_scheduling
+from app.work.fair_scheduling import Line, Turn
+from app.work.queries import Claim
+
+# Work may vanish between the choice of its user and its claim, when it is canceled just then.
+MOST_TRIES = 3
+
+# Parameters of the statements below.
+OF_USER = bindparam("of_user", type_=String)
+OF_RENDER = bindparam("of_render", type_=String)
+BY_WORKER = bindparam("by_worker", type_=String)
+FOR_SECONDS = bindparam("for_seconds", type_=Float)
+BUT = bindparam("but", type_=String, expanding=True)
+EARLIER_THAN = bindparam("earlier_than", type_=UtcDateTime)
+
+WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
+
+
+def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
+    """The oldest render whose segments are all done and that nobody is finishing. No turn or cap holds it back."""
+    return _claim_render(session, WorkKind.FINISH, by_worker=worker, for_seconds=lease_seconds)
+
+
+def claim_prepare(
+    session: Session, *, worker: str, lease_seconds: float, render_cap: int | None = None
+) -> Claim | None:
+    """A queued render of the user whose turn it is, or one whose preparing was given back.
+
+    `render_cap` is how many renders of one user may be at work, for users who have no cap of their own.
+
+    Of users who have more than a few segments waiting none is prepared (`readiness.few_segments_wait`): `queued` means
+    waiting, yet no worker has to wait for a render to be prepared.
+    """
+    return _claim_prepare(
+        session, _prepare_line(render_cap), {}, render_cap, worker=worker, lease_seconds=lease_seconds
+    )
+
+
+def claim_urgent_prepare(
+    session: Session, *, worker: str, lease_seconds: float, cap: int | None, render_cap: int | None = None
+) -> Claim | None:
+    """For a worker that also upscales, and would never come to prepare anything while segments wait.
+
+    A render of a user who has no segment waiting, and whose last render was prepared before the user had a turn whose
+    segment is next.
+    """
+    following = fair_scheduling.first_in_line(session, _segment_line(cap))
+    if following is None or following[1] is None:
+        return None
+    parameters = {EARLIER_THAN.key: following[1]}
+    return _claim_prepare(
+        session, _urgent_line(render_cap), parameters, render_cap, worker=worker, lease_seconds=lease_seconds
+    )
+
+
+def claim_segment(
+    session: Session, *, worker: str, lease_seconds: float, cap: int | None = None
+) -> Claim | None:
+    """The first waiting segment of the user whose turn it is.
+
+    `cap` is how many segments of one user may run, for users who have no cap of their own.
+    """
+    for _try in range(MOST_TRIES):
+        user_id = fair_scheduling.take_turn(session, _segment_line(cap))
+        if user_id is None:
+            return None
+        claim = _claim_segment_of(session, user_id, worker=worker, lease_seconds=lease_seconds, cap=cap)
+        if claim is not None:
+            return claim
+    return None
+
+
+@cache
+def _segment_line(cap: int | None) -> Line:
+    return Line(
+        Turn.SEGMENTS, has_work=claimable.user_may_upscale(cap=cap), is_capped=claimable.is_capped(cap=cap)
+    )
+
+
+@cache
+def _prepare_line(cap: int | None) -> Line:
+    return Line(
+        Turn.PREPARE,
+        has_work=claimable.user_may_prepare(cap=cap),
+        is_capped=claimable.is_render_capped(cap=cap),
+    )
+
+
+@cache
+def _urgent_line(cap: int | None) -> Line:
+    is_urgent = and_(
+        claimable.user_may_prepare(cap=cap),
+        ~claimable.segments_wait(User.id),
+        or_(User.prepared_at.is_(None), User.prepared_at < EARLIER_THAN),
+    )
+    return Line(Turn.PREPARE, has_work=is_urgent, is_capped=claimable.is_render_capped(cap=cap))
+
+
+def _claim_segment_of(
+    session: Session, user_id: str, *, worker: str, lease_seconds: float, cap: int | None
+) -> Claim | None:
+    taken: list[str] = []
+    while render := session.execute(_next_render(cap), {OF_USER.key: user_id, BUT.key: taken}).one_or_none():
+        render_id, request_id = render
+        row = session.execute(
+            _segment_claim(),
+            {OF_RENDER.key: render_id, BY_WORKER.key: worker, FOR_SECONDS.key: lease_seconds},
+        ).one_or_none()
+        if row is not None:
+            segment_id, attempt = row
+            may_prepare = session.scalar(_next_prepare(), {OF_USER.key: user_id}) is not None
+            return Claim(
+                kind=WorkKind.UPSCALE,
+                segment_id=segment_id,
+                render_id=render_id,
+                attempt=attempt,
+                request_id=request_id,
+                opened=Counter({WorkKind.PREPARE.queue: 1} if may_prepare else {}),
+            )
+        # Other workers have all of its waiting segments in their hands, and will have committed that soon.
+        taken.append(render_id)
+    return None
+
+
+@cache
+def _next_render(cap: int | None) -> Select[str, str | None]:
+    """The first of the user's renders that has a segment to claim. It looks at the cap again: the user's row is locked
+    only now."""
+    return (
+        select(Render.id, Render.request_id)
+        .join(User, User.id == Render.user_id)
+        .where(
+            Render.user_id == OF_USER,
+            Render.status == RenderStatus.PROCESSING,
+            Render.id.not_in(BUT),
+            claimable.render_waits(),
+            claimable.below_cap(cap=cap),
+        )
+        .order_by(*WITHIN_USER)
+        .limit(1)
+    )
+
+
+@cache
+def _segment_claim() -> ReturningUpdate[str, int]:
+    """The render's first waiting segment becomes the worker's."""
+    chosen = (
+        select(Segment.id)
+        .where(Segment.render_id == OF_RENDER, claimable.ready_to_upscale())
+        .order_by(Segment.position)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .correlate(None)
+        .scalar_subquery()
+    )
+    return (
+        update(Segment)
+        .where(Segment.id == chosen)
+        .values(
+            status=SegmentStatus.RUNNING,
+            attempt=Segment.attempt + 1,
+            worker=BY_WORKER,
+            frames_done=0,
+            lease_expires_at=database_now(plus_seconds=FOR_SECONDS),
+            retry_at=None,
+        )
+        .returning(Segment.id, Segment.attempt)
+        .execution_options(synchronize_session=False)
+    )
+
+
+@cache
+def _next_prepare() -> Select[str]:
+    """A render of the user that could be prepared now."""
+    may = and_(claimable.ready_to_prepare(), claimable.few_segments_wait(OF_USER))
+    return select(Render.id).where(Render.user_id == OF_USER, may).limit(1)
+
+
+def _claim_prepare(
+    session: Session,
+    line: Line,
+    parameters: Mapping[str, Any],
+    cap: int | None,
+    *,
+    worker: str,
+    lease_seconds: float,
+) -> Claim | None:
+    for _try in range(MOST_TRIES):
+        user_id = fair_scheduling.take_turn(session, line, **parameters)
+        if user_id is None:
+            return None
+        claim = _claim_render(
+            session, WorkKind.PREPARE, cap, of_user=user_id, by_worker=worker, for_seconds=lease_seconds
+        )
+        if claim is not None:
+            return claim
+    return None
+
+
+def _claim_render(
+    session: Session, kind: WorkKind, cap: int | None = None, **parameters: object
+) -> Claim | None:
+    row = session.execute(_render_claim(kind, cap), parameters).one_or_none()
+    if row is None:
+        return None
+    render_id, attempt, request_id = row
+    return Claim(kind=kind, render_id=render_id, segment_id=None, attempt=attempt, request_id=request_id)
+
+
+@cache
+def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int, str | None]:
+    """The first render that is ready to be finished, or the user's first to be prepared, becomes the worker's. The cap
+    on renders is looked at again: the user's row is locked only now."""
+    if kind is WorkKind.FINISH:
+        candidates = select(Render.id).where(claimable.ready_to_finish())
+        candidates = candidates.order_by(Render.created_at, Render.id)
+    else:
+        candidates = select(Render.id).join(User, User.id == Render.user_id)
+        candidates = candidates.where(
+            Render.user_id == OF_USER, claimable.ready_to_prepare(), claimable.below_render_cap(cap=cap)
+        )
+        candidates = candidates.order_by(*WITHIN_USER)
+    chosen = candidates.limit(1).with_for_update(skip_locked=True, of=Render).correlate(None)
+    return (
+        update(Render)
+        .where(Render.id == chosen.scalar_subquery())
+        .values(
+            status=RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING,
+            attempt=Render.attempt + 1,
+            worker=BY_WORKER,
+            work_lease_expires_at=database_now(plus_seconds=FOR_SECONDS),
+            retry_at=None,
+        )
+        .returning(Render.id, Render.attempt, Render.request_id)
+        .execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,355 @@
+"""Work as workers see it: claim a unit, keep its lease, report how it ended.
+
+Each method is one short transaction. What a method returns as ReadyUnits is how many pieces of work became ready by
+it, by queue, so that the caller can wake workers after the commit.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import structlog
+
+from app.platform import clock
+from app.platform.database import Database
+from app.platform.errors import LeaseLost, PermanentError
+from app.platform.media.rates import Retime
+from app.platform.secrets import new_id
+from app.platform.work_kinds import WorkKind, WorkQueue
+from app.renders.statuses import SegmentStatus
+from app.renders.tables import Segment
+from app.work import chores, claimable, claiming, worker_queries
+from app.work import queries as work_queries
+from app.work.queries import Claim, ReadyUnits, Setback
+from app.work.workers import FORGOTTEN_AFTER_SECONDS
+
+LONGEST_PAUSE_SECONDS = 300.0
+LONGEST_OUTAGE_PAUSE_SECONDS = 60.0
+# A worker falls silent for many reasons, most of which have nothing to do with what it had in hand.
+EXPIRIES_PER_ATTEMPT = 3
+SWEEP = "sweep"
+
+log = structlog.get_logger(__name__)
+
+_jitter = random.SystemRandom()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderJob:
+    """What a worker must know of a render to work on it. `plan` is None until it is prepared."""
+
+    render_id: str
+    file_id: str
+    input_key: str
+    engine: str
+    target_fps: Fraction | None
+    retime: Retime
+    measures_quality: bool
+    plan: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentJob:
+    """One segment: its place in the render, its plan, and once it is done where its file lies."""
+
+    position: int
+    plan: str
+    storage_key: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedSegment:
+    """A segment as prepared: the frames it upscales and its plan."""
+
+    frames: int
+    plan: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """A video's measured size, rate and length. Width and height are as displayed, in pixels."""
+
+    width: int
+    height: int
+    frame_rate: Fraction
+    duration_seconds: Fraction
+    frames: int
+
+
+class WorkLedger:
+    """One worker's view of the rows. `worker` names it in the rows it holds; it claims the work of `queues`."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        worker: str,
+        lease_seconds: float,
+        max_attempts: int,
+        max_running_segments: int | None = None,
+        max_running_renders: int | None = None,
+        queues: Iterable[WorkQueue] = tuple(WorkQueue),
+    ) -> None:
+        """`max_running_segments` and `max_running_renders` are the caps of users who have none of their own."""
+        self.database = database
+        self.worker = worker
+        self.queues = frozenset(queues)
+        self.lease_seconds = lease_seconds
+        self.max_attempts = max_attempts
+        self.max_running_segments = max_running_segments
+        self.max_running_renders = max_running_renders
+
+    def claim(self) -> Claim | None:
+        """The most urgent unit of its queues: a render to finish, else a segment, else a render to prepare.
+
+        Users take turns. A worker of both queues also prepares a render before it takes a segment, where its user would
+        otherwise have to wait for all segments of others.
+        """
+        claims: dict[WorkKind, list[Callable[..., Claim | None]]] = {
+            WorkKind.FINISH: [claiming.claim_finish],
+            WorkKind.UPSCALE: [partial(claiming.claim_segment, cap=self.max_running_segments)],
+            WorkKind.PREPARE: [partial(claiming.claim_prepare, render_cap=self.max_running_renders)],
+        }
+        if self.queues == frozenset(WorkQueue):
+            urgent = partial(
+                claiming.claim_urgent_prepare,
+                cap=self.max_running_segments,
+                render_cap=self.max_running_renders,
+            )
+            claims[WorkKind.UPSCALE].insert(0, urgent)
+        with self.database.write() as session:
+            for kind in WorkKind:
+                for claim_one in claims[kind] if kind.queue in self.queues else ():
+                    claim = claim_one(session, worker=self.worker, lease_seconds=self.lease_seconds)
+                    if claim is not None:
+                        worker_queries.take_unit(session, name=self.worker, claim=claim)
+                        return claim
+            worker_queries.put_down_unit(session, name=self.worker, is_done=False)
+        return None
+
+    def render_job(self, claim: Claim) -> RenderJob:
+        with self.database.read() as session:
+            render = work_queries.get_render(session, render_id=claim.render_id)
+            return RenderJob(
+                render_id=render.id,
+                file_id=render.file_id,
+                input_key=render.file.storage_key,
+                engine=render.engine,
+                target_fps=render.target_fps,
+                retime=Retime(render.retime),
+                measures_quality=render.measures_quality,
+                plan=render.plan,
+            )
+
+    def segment_job(self, claim: Claim) -> SegmentJob:
+        assert claim.segment_id is not None
+        with self.database.read() as session:
+            return _segment_job(work_queries.get_segment(session, segment_id=claim.segment_id))
+
+    def segment_jobs(self, claim: Claim) -> Sequence[SegmentJob]:
+        """Every segment of the claim's render, in the order of the video."""
+        with self.database.read() as session:
+            return [_segment_job(row) for row in work_queries.segments_of(session, render_id=claim.render_id)]
+
+    def renew(self, claim: Claim, *, frames_done: int) -> bool:
+        """The heartbeat. False when the work is no longer this claim's: stop, report nothing."""
+        with self.database.write() as session:
+            return work_queries.renew(
+                session, claim, lease_seconds=self.lease_seconds, frames_done=frames_done
+            )
+
+    def prepared(
+        self,
+        claim: Claim,
+        *,
+        plan: str,
+        source: VideoFacts,
+        output: VideoFacts,
+        cost: float,
+        warnings: Iterable[str],
+        segments: Sequence[PlannedSegment],
+    ) -> ReadyUnits:
+        """The render is `processing` and its segments wait: the units made ready. Raises LeaseLost."""
+        now = clock.now()
+        rows = [
+            Segment(
+                id=new_id(),
+                render_id=claim.render_id,
+                position=position,
+                status=SegmentStatus.WAITING,
+                created_at=now,
+                plan=segment.plan,
+                frames=segment.frames,
+            )
+            for position, segment in enumerate(segments)
+        ]
+        values = {
+            "plan": plan,
+            "cost": cost,
+            "warnings": list(warnings),
+            **_fact_columns("input", source),
+            **_fact_columns("output", output),
+        }
+        with self.database.write() as session:
+            if not work_queries.store_plan(session, claim, values=values, segments=rows):
+                raise LeaseLost("The render was given to another worker.")
+            worker_queries.put_down_unit(session, name=self.worker, is_done=True)
+        return Counter({WorkKind.UPSCALE.queue: len(rows)})
+
+    def segment_done(self, claim: Claim, *, storage_key: str) -> ReadyUnits:
+        """When it was the render's last segment, the finish is ready. Raises LeaseLost."""
+        with self.database.write() as session:
+            if not work_queries.complete_segment(session, claim, storage_key=storage_key):
+                raise LeaseLost("The segment was given to another worker.")
+            worker_queries.put_down_unit(session, name=self.worker, is_done=True)
+            all_done = work_queries.all_segments_done(session, render_id=claim.render_id)
+        return Counter({WorkKind.FINISH.queue: 1} if all_done else {})
+
+    def finished(
+        self,
+        claim: Claim,
+        *,
+        output_key: str,
+        thumbnail_key: str,
+        output: VideoFacts,
+        cost: float,
+        warnings: Iterable[str],
+        quality: Mapping[str, Any] | None = None,
+        output_bytes: int | None = None,
+    ) -> None:
+        """The render is `completed`. Raises LeaseLost."""
+        values = {
+            "completed_at": clock.now(),
+            "output_key": output_key,
+            "output_bytes": output_bytes,
+            "thumbnail_key": thumbnail_key,
+            "cost": cost,
+            "warnings": list(warnings),
+            "quality": None if quality is None else dict(quality),
+            **_fact_columns("output", output),
+        }
+        with self.database.write() as session:
+            if not work_queries.complete_render(session, claim, values=values):
+                raise LeaseLost("The render was given to another worker.")
+            worker_queries.put_down_unit(session, name=self.worker, is_done=True)
+
+    def failed(self, claim: Claim, error: Exception) -> None:
+        """The attempt failed: the work goes back for another one after a pause that grows, or its render ends.
+
+        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`.
+        """
+        with self.database.write() as session:
+            worker_queries.put_down_unit(session, name=self.worker, is_done=False)
+            failures = work_queries.give_back(session, claim, setback=Setback.FAILURE)
+            if failures is None:
+                return
+            if isinstance(error, PermanentError):
+                work_queries.fail_render(session, render_id=claim.render_id, error=error.message)
+            elif failures >= self.max_attempts:
+                message = f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
+                work_queries.fail_render(session, render_id=claim.render_id, error=message)
+            else:
+                work_queries.postpone(session, claim, seconds=_pause(failures, longest=LONGEST_PAUSE_SECONDS))
+
+    def postponed(self, claim: Claim) -> float:
+        """What the work needs was away: it goes back uncharged, and rests. Returns for how many seconds.
+
+        The pause grows with each time in a row. This alone never fails a render.
+        """
+        with self.database.write() as session:
+            worker_queries.put_down_unit(session, name=self.worker, is_done=False)
+            outages = work_queries.give_back(session, claim, setback=Setback.OUTAGE)
+            if outages is None:
+                return 0.0
+            seconds = _pause(outages, longest=LONGEST_OUTAGE_PAUSE_SECONDS) * _jitter.uniform(0.75, 1.0)
+            work_queries.postpone(session, claim, seconds=seconds)
+            return seconds
+
+    def hand_back(self, claim: Claim) -> None:
+        """The worker stops before the work is done: it goes back uncharged."""
+        with self.database.write() as session:
+            worker_queries.put_down_unit(session, name=self.worker, is_done=False)
+            work_queries.give_back(session, claim)
+
+    def give_back_expired(self) -> Sequence[Claim]:
+        """Give back the work of workers that were not heard of for a lease. Returns the claims that ended so.
+
+        That weighs a third of a failure: most workers that die take innocent work along. From the second time on the
+        work rests for a while, so that what kills its workers leaves them time for other work.
+        """
+        given_back = []
+        with self.database.write() as session:
+            for claim in work_queries.expired_claims(session):
+                expiries = work_queries.give_back(session, claim, setback=Setback.EXPIRY)
+                if expiries is None:
+                    continue
+                given_back.append(claim)
+                log.warning(
+                    "lease_expired",
+                    kind=claim.kind.value,
+                    render_id=claim.render_id,
+                    segment_id=claim.segment_id,
+                    attempt=claim.attempt,
+                    expiries=expiries,
+                )
+                if expiries >= EXPIRIES_PER_ATTEMPT * self.max_attempts:
+                    message = (
+                        f"The video could not be processed: the worker stopped unexpectedly {expiries} times "
+                        f"while {_step(claim.kind)} ran."
+                    )
+                    work_queries.fail_render(session, render_id=claim.render_id, error=message)
+                elif expiries > 1:
+                    work_queries.postpone(
+                        session, claim, seconds=_pause(expiries - 1, longest=LONGEST_OUTAGE_PAUSE_SECONDS)
+                    )
+        return given_back
+
+    def take_sweep(self, *, every_seconds: float) -> bool:
+        """Whether it is this worker's turn to sweep, as it is one worker's in so many seconds."""
+        with self.database.write() as session:
+            is_taken = chores.take_chore(session, SWEEP, worker=self.worker, every_seconds=every_seconds)
+            if is_taken:
+                worker_queries.forget_silent(session, silent_for=FORGOTTEN_AFTER_SECONDS)
+        return is_taken
+
+    def leave_sweep(self) -> None:
+        """The sweep failed: let any worker try again at once."""
+        with self.database.write() as session:
+            chores.leave_chore(session, SWEEP, worker=self.worker)
+
+    def ready_units(self) -> ReadyUnits:
+        with self.database.read() as session:
+            return claimable.ready_units(
+                session, cap=self.max_running_segments, render_cap=self.max_running_renders
+            )
+
+
+def _pause(times: int, *, longest: float) -> float:
+    """2, 4, 8 seconds .. `longest`."""
+    return min(2.0 ** min(times, 30), longest)
+
+
+def _segment_job(row: Segment) -> SegmentJob:
+    return SegmentJob(position=row.position, plan=row.plan, storage_key=row.storage_key)
+
+
+def _step(kind: WorkKind) -> str:
+    return {
+        WorkKind.PREPARE: "reading it",
+        WorkKind.UPSCALE: "upscaling a part of it",
+        WorkKind.FINISH: "putting the result together",
+    }[kind]
+
+
+def _fact_columns(prefix: str, facts: VideoFacts) -> dict[str, Any]:
+    return {
+        f"{prefix}_width": facts.width,
+        f"{prefix}_height": facts.height,
+        f"{prefix}_frame_rate": facts.frame_rate,
+        f"{prefix}_duration_seconds": facts.duration_seconds,
+        f"{prefix}_frames": facts.frames,
+    }

@@ -1,0 +1,26 @@
+"""Workers, for those who run the server."""
+
+from fastapi import APIRouter
+
+from app.http.dependencies import AdministratorDependency, ResourcesDependency
+from app.http.errors import documented
+from app.renders.views import worker_body
+from app.work.schemas import WorkersBody
+from app.work.workers import list_workers
+
+router = APIRouter()
+
+
+@router.get(
+    "/v1/admin/workers",
+    name="list_workers",
+    response_model_exclude_none=True,
+    responses=documented(401, 403, 429, 503),
+)
+@router.get("/v1/workers", response_model_exclude_none=True, responses=documented(401, 403, 429, 503))
+def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) -> WorkersBody:
+    """Every worker that was heard of within a day. For keys made with `regen keys create --admin`."""
+    with resources.database.read() as session:
+        found = list_workers(session)
+    lease_seconds = resources.settings.lease_seconds
+    return WorkersBody(workers=[worker_body(view, lease_seconds=lease_seconds) for view in found])

@@ -1,0 +1,55 @@
+"""Workers."""
+
+from pydantic import Field
+
+from app.http.body import Body, Timestamp, with_example
+
+
+class WorkInHand(Body):
+    kind: str = Field(description="`prepare`, `upscale` or `finish`.")
+    render_id: str | None = None
+    segment_id: str | None = None
+
+
+class Worker(Body):
+    name: str
+    host: str
+    pid: int
+    device: str
+    queues: list[str]
+    engines: list[str]
+    version: str
+    started_at: Timestamp
+    heartbeat_at: Timestamp = Field(description="When it was last heard of.")
+    alive: bool = Field(description="Whether it was heard of within three leases.")
+    work: WorkInHand | None = Field(None, description="While it has a unit of work in hand.")
+    units_done: int = Field(description="Since it was started.")
+
+
+class WorkersBody(Body):
+    model_config = with_example(
+        {
+            "workers": [
+                {
+                    "name": "gpu-1.example.com-4711-cuda:0",
+                    "host": "gpu-1.example.com",
+                    "pid": 4711,
+                    "device": "cuda:0",
+                    "queues": ["gpu"],
+                    "engines": ["regen-4x", "regen-4x-lite"],
+                    "version": "0.1.0",
+                    "startedAt": "2026-11-22T07:00:00.000Z",
+                    "heartbeatAt": "2026-11-22T07:33:40.000Z",
+                    "alive": True,
+                    "work": {
+                        "kind": "upscale",
+                        "renderId": "VxIlYTomwGfEp0D3",
+                        "segmentId": "Yb1n4CmVq0sJ7dKe",
+                    },
+                    "unitsDone": 41,
+                }
+            ]
+        }
+    )
+
+    workers: list[Worker]

@@ -1,0 +1,71 @@
+"""How fast workers were found to be, and which of them are there now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import case, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.platform.database import database_now
+from app.platform.work_kinds import WorkQueue
+from app.work.tables import MeasuredSpeed, Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSpeed:
+    """`workers` workers that live have such a device, and each upscales so many input pixels a second."""
+
+    device: str
+    engine: str
+    pixels_per_second: float
+    workers: int
+
+
+def note(
+    session: Session, *, device: str, engine: str, pixels: float, seconds: float, longest_memory: float
+) -> None:
+    """Add some work to the mean, which stands for the last `longest_memory` seconds of it or little more."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    new = insert(MeasuredSpeed).values(
+        worker_device=device,
+        engine=engine,
+        pixels_per_second=pixels / seconds,
+        seconds=seconds,
+        measured_at=database_now(),
+    )
+    known = case((MeasuredSpeed.seconds < longest_memory, MeasuredSpeed.seconds), else_=longest_memory)
+    mean = (MeasuredSpeed.pixels_per_second * known + pixels) / (known + seconds)
+    session.execute(
+        new.on_conflict_do_update(
+            index_elements=["worker_device", "engine"],
+            set_={
+                "pixels_per_second": mean,
+                "seconds": known + seconds,
+                "measured_at": new.excluded.measured_at,
+            },
+        )
+    )
+
+
+def speeds_at_work(session: Session, *, silent_for: float) -> Sequence[DeviceSpeed]:
+    """Those of the workers that upscale and were heard of within so many seconds, as far as they were measured."""
+    query = (
+        select(
+            MeasuredSpeed.worker_device,
+            MeasuredSpeed.engine,
+            MeasuredSpeed.pixels_per_second,
+            func.count(Worker.name),
+        )
+        .join(Worker, Worker.device_name == MeasuredSpeed.worker_device)
+        .where(
+            Worker.heartbeat_at >= database_now(plus_seconds=-silent_for),
+            Worker.queues.contains(WorkQueue.GPU.value),
+        )
+        .group_by(MeasuredSpeed.worker_device, MeasuredSpeed.engine, MeasuredSpeed.pixels_per_second)
+        .order_by(MeasuredSpeed.worker_device, MeasuredSpeed.engine)
+    )
+    return [
+        DeviceSpeed(device=device, engine=engine, pixels_per_second=speed, workers=count)
+        for device, engine, speed, count in session.execute(query)
+    ]

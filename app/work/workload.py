@@ -1,0 +1,151 @@
+"""How much upscaling lies ahead: in pixels of the frames that go through a network, by engine.
+
+What is queued counts as it is expected; from then on the segments that are not done do.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, String, Subquery, bindparam, case, func, select
+from sqlalchemy.orm import Session
+
+from app.platform.media.rates import Retime
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
+
+NOT_PLANNED = (RenderStatus.QUEUED, RenderStatus.PENDING)
+UNFINISHED = (*NOT_PLANNED, RenderStatus.PROCESSING)
+OPEN_SEGMENT = (SegmentStatus.WAITING, SegmentStatus.RUNNING)
+
+USER = bindparam("user", type_=String)
+AMONG = bindparam("among", type_=String, expanding=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserWork:
+    """Everything of one user's that waits or runs, with one engine."""
+
+    user_id: str
+    engine: str
+    pixels: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkAhead:
+    """What is to be done until a render is: `pixels` of its own, in `parts` that can be worked on at once.
+
+    `until_then` is all of its user's work up to and with this render, by engine. `parts` is None until it is planned.
+    """
+
+    pixels: float
+    parts: int | None
+    until_then: Mapping[str, float]
+
+
+def work_by_user(session: Session) -> Sequence[UserWork]:
+    """Of all users who have any; of one user up to two with the same engine."""
+    frame = Render.input_width * Render.input_height
+    planned_later = (
+        select(Render.user_id, Render.engine, func.sum(_expected_frames() * frame))
+        .where(Render.status.in_(NOT_PLANNED))
+        .group_by(Render.user_id, Render.engine)
+    )
+    planned = (
+        select(Render.user_id, Render.engine, func.sum((Segment.frames - Segment.frames_done) * frame))
+        .join(Segment, Segment.render_id == Render.id)
+        .where(Segment.status.in_(OPEN_SEGMENT))
+        .group_by(Render.user_id, Render.engine)
+    )
+    return [
+        UserWork(user_id=user_id, engine=engine, pixels=float(pixels))
+        for query in (planned_later, planned)
+        for user_id, engine, pixels in session.execute(query)
+    ]
+
+
+def work_ahead(
+    session: Session, *, user_id: str, render_ids: Collection[str], engines: Collection[str]
+) -> dict[str, WorkAhead]:
+    """Of those of the user's renders that have not ended.
+
+    What has begun comes first; then, as everywhere, the highest priority, then the oldest.
+    """
+    statement = _work_ahead(tuple(engines))
+    rows = session.execute(statement, {USER.key: user_id, AMONG.key: list(render_ids)})
+    return {
+        render_id: WorkAhead(
+            pixels=float(pixels),
+            parts=parts,
+            until_then={engine: float(done) for engine, done in zip(engines, until_then, strict=True)},
+        )
+        for render_id, pixels, parts, *until_then in rows
+    }
+
+
+@cache
+def _work_ahead(engines: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
+    """Made once: every poll asks it, and making it takes longer than running it."""
+    own = _unfinished()
+    in_turn = (own.c.is_queued, own.c.priority.desc(), own.c.created_at, own.c.id)
+    sums = [
+        func.sum(case((own.c.engine == engine, own.c.pixels), else_=0))
+        .over(order_by=in_turn)
+        .label(f"sum_{number}")
+        for number, engine in enumerate(engines)
+    ]
+    summed = select(own.c.id, own.c.pixels, own.c.parts, *sums).subquery()
+    return select(summed).where(summed.c.id.in_(AMONG))
+
+
+def work_before_another(session: Session, *, user_id: str, priority: int) -> Mapping[str, float]:
+    """What of the user's would come before a render of that priority that was asked for now, by engine."""
+    own = _unfinished()
+    query = (
+        select(own.c.engine, func.sum(own.c.pixels))
+        .where((own.c.is_queued == 0) | (own.c.priority >= priority))
+        .group_by(own.c.engine)
+    )
+    return {engine: float(pixels) for engine, pixels in session.execute(query, {USER.key: user_id})}
+
+
+def _unfinished() -> Subquery:
+    """The renders of the user whose id is given with the statement, and what is left of each."""
+    # Added up once: as a subquery of each render it would be a costly plan, which PostgreSQL compiles for longer than
+    # it runs.
+    at_work = select(Render.id).where(Render.user_id == USER, Render.status == RenderStatus.PROCESSING)
+    planned = (
+        select(
+            Segment.render_id,
+            func.count().label("parts"),
+            func.sum(Segment.frames - Segment.frames_done).label("frames"),
+        )
+        .where(Segment.render_id.in_(at_work), Segment.status.in_(OPEN_SEGMENT))
+        .group_by(Segment.render_id)
+        .subquery()
+    )
+    is_planned = Render.status == RenderStatus.PROCESSING
+    frames = case((is_planned, func.coalesce(planned.c.frames, 0)), else_=_expected_frames())
+    return (
+        select(
+            Render.id,
+            Render.engine,
+            Render.priority,
+            Render.created_at,
+            case((Render.status == RenderStatus.QUEUED, 1), else_=0).label("is_queued"),
+            (frames * Render.input_width * Render.input_height).label("pixels"),
+            planned.c.parts,
+        )
+        .outerjoin(planned, planned.c.render_id == Render.id)
+        .where(Render.user_id == USER, Render.status.in_(UNFINISHED))
+        .subquery()
+    )
+
+
+def _expected_frames() -> ColumnElement[int]:
+    """How many frames will go through the network: no frame twice, and those that are made between two as well."""
+    fewer = case(
+        (Render.input_frames < Render.output_frames, Render.input_frames), else_=Render.output_frames
+    )
+    return case((Render.retime == Retime.NEAREST.value, fewer), else_=Render.output_frames)

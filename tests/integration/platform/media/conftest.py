@@ -1,0 +1,69 @@
+"""A gate on the real programs, and inputs made with them."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.platform.media.ffmpeg import MediaGate, Programs, RunLimits, find_programs
+from app.platform.media.limits import MediaLimits
+from app.platform.settings import Settings
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    return REPOSITORY / "tests" / "media"
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    settings = Settings()
+    return find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe)
+
+
+@pytest.fixture
+def make_gate(programs: Programs) -> Callable[..., MediaGate]:
+    def make(*, wall_seconds: float = 60, memory_bytes: int = 2 * 1024**3) -> MediaGate:
+        return MediaGate(
+            programs=programs, limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_bytes)
+        )
+
+    return make
+
+
+@pytest.fixture
+def gate(make_gate: Callable[..., MediaGate]) -> MediaGate:
+    return make_gate()
+
+
+@pytest.fixture
+def limits() -> MediaLimits:
+    return MediaLimits.from_settings(Settings())
+
+
+@pytest.fixture
+def make(programs: Programs, tmp_path: Path) -> Callable[..., Path]:
+    """`make("name.mkv", "-i", source, ...)`: a file made by ffmpeg itself, without the gate."""
+
+    def run(name: str, *arguments: str | Path) -> Path:
+        destination = tmp_path / name
+        command = [programs.ffmpeg, "-nostdin", "-loglevel", "error", "-y", *arguments, destination]
+        subprocess.run(command, check=True, timeout=60)
+        return destination
+
+    return run
+
+
+@pytest.fixture
+def make_moving(make: Callable[..., Path]) -> Callable[..., Path]:
+    """`make_moving("name.mp4", ...)`: a second of a moving test picture, 64x48 at 25 frames a second."""
+
+    def run(
+        name: str, *arguments: str | Path, source: str = "testsrc2=size=64x48:rate=25:duration=1"
+    ) -> Path:
+        return make(name, "-f", "lavfi", "-i", source, *arguments)
+
+    return run

@@ -1,0 +1,222 @@
+"""What an outage costs, what a worker that falls silent costs, and what may be told twice."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.platform.database import Database
+from app.platform.errors import (
+    AccessRefused,
+    FfmpegDiskFull,
+    KeyNotFound,
+    LeaseLost,
+    PermanentError,
+    StorageError,
+    TransientError,
+    Unavailable,
+)
+from app.platform.media.gates import work_gate
+from app.platform.settings import Settings
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
+from app.work.ledger import WorkLedger
+from tests.integration.conftest import FACTS
+from tests.servers.process import wait_until
+from worker import outage_retry
+from worker.drain import Drain
+from worker.outage_retry import Patience, is_outage
+from worker.work_units import Steps
+
+MakeLedger = Callable[..., WorkLedger]
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage_retry, "FIRST_PAUSE_SECONDS", 0.02)
+
+
+def forget_pause(database: Database, row: Segment) -> None:
+    with database.write() as session:
+        session.merge(row).retry_at = None
+
+
+def test_outages_in_a_row_are_counted_and_fail_nothing(
+    make_ledger: MakeLedger, segment: Callable[[], Segment], database: Database
+) -> None:
+    ledger = make_ledger(max_attempts=1)
+    pauses = []
+    for _ in range(8):
+        claim = ledger.claim()
+        assert claim is not None
+        pauses.append(ledger.postponed(claim))
+        assert ledger.claim() is None, "it rests"
+        forget_pause(database, segment())
+    longest = [2, 4, 8, 16, 32, 60, 60, 60]
+    assert all(0.75 * most <= pause <= most for pause, most in zip(pauses, longest, strict=True))
+    row = segment()
+    assert (row.status, row.failures, row.outages) == (SegmentStatus.WAITING, 0, 8)
+    stale = ledger.claim()
+    assert stale is not None
+    ledger.hand_back(stale)
+    assert ledger.postponed(stale) == 0
+    assert segment().outages == 8
+
+
+def test_what_kills_its_worker_each_time_ends_after_three_times_as_many_attempts_and_rests_in_between(
+    make_ledger: MakeLedger, segment: Callable[[], Segment], database: Database
+) -> None:
+    ledger = make_ledger(max_attempts=2, lease_seconds=-1.0)
+    for number in range(1, 7):
+        assert segment().status is SegmentStatus.WAITING
+        assert ledger.claim() is not None
+        assert len(ledger.give_back_expired()) == 1
+        row = segment()
+        assert (row.expiries, row.failures) == (number, 0)
+        if number < 6:
+            assert (row.retry_at is not None) == (number > 1)
+            forget_pause(database, row)
+    assert segment().render.status is RenderStatus.FAILED
+    assert "stopped unexpectedly 6 times" in (segment().render.error or "")
+
+
+def test_a_report_may_be_repeated_when_its_answer_was_lost(
+    make_ledger: MakeLedger,
+    add_render: Callable[[], Render],
+    prepare: Callable[..., Any],
+    database: Database,
+) -> None:
+    render, ledger = add_render(), make_ledger()
+    preparing = ledger.claim()
+    assert prepare(ledger, preparing, segments=1) == prepare(ledger, preparing, segments=1)
+    upscaling = ledger.claim()
+    assert upscaling is not None
+    for _ in range(2):
+        assert sum(ledger.segment_done(upscaling, storage_key="a").values()) == 1
+    finishing = ledger.claim()
+    assert finishing is not None
+    with database.read() as session:
+        row = session.get_one(Render, render.id)
+        assert len(row.segments) == 1
+    for _ in range(2):
+        ledger.finished(finishing, output_key="v", thumbnail_key="p", output=FACTS, cost=1.0, warnings=[])
+    with pytest.raises(LeaseLost):
+        prepare(ledger, preparing, segments=1)
+
+
+class BrokenStorage:
+    """Knows what was removed. Refuses to give anything away, and where `is_shut` lets nobody in at all."""
+
+    def __init__(self, *, is_shut: bool = False) -> None:
+        self.removed: list[str] = []
+        self.tries = 0
+        self._is_shut = is_shut
+
+    def delete(self, key: str) -> None:
+        self.removed.append(key)
+
+    def fetch(self, key: str, path: Path) -> None:
+        self.tries += 1
+        raise AccessRefused("Not for you.", detail="403")
+
+    def check(self, *, beside: str) -> None:
+        assert beside == "files/a/input"
+        if self._is_shut:
+            raise StorageError("Not for anybody.")
+
+
+def steps_with(storage: BrokenStorage, *, patience_seconds: float = 0.0) -> Steps:
+    nothing: Any = None
+    return Steps(
+        settings=nothing,
+        ledger=nothing,
+        storage=storage,  # type: ignore[arg-type]
+        workspace=nothing,
+        gate=nothing,
+        limits=nothing,
+        networks=nothing,
+        patience=Patience(seconds=patience_seconds),
+        drain=Drain(grace_seconds=0),
+        give_up=lambda: None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "removed"),
+    [(LeaseLost("late"), ["key"]), (StorageError("away"), ["key"]), (Unavailable("commit unknown"), [])],
+)
+def test_what_was_stored_is_removed_only_when_no_row_can_name_it(
+    error: Exception, removed: list[str]
+) -> None:
+    storage = BrokenStorage()
+    with pytest.raises(type(error)), steps_with(storage)._removed_unless_told("key"):
+        raise error
+    assert storage.removed == removed
+
+
+@pytest.mark.parametrize("is_shut", [False, True])
+def test_a_file_that_alone_is_refused_is_held_against_the_work_but_not_before_patience_ends(
+    tmp_path: Path, is_shut: bool
+) -> None:
+    storage = BrokenStorage(is_shut=is_shut)
+    steps = steps_with(storage, patience_seconds=0.05)
+    with pytest.raises(StorageError if is_shut else TransientError) as caught:
+        steps._fetch("files/a/input", tmp_path / "input", cancelled=never)
+    assert is_outage(caught.value) == is_shut
+    assert storage.tries > 1
+
+
+def test_an_outage_is_ridden_out_for_as_long_as_patience_lasts() -> None:
+    tries: list[int] = []
+
+    def away_at_first() -> str:
+        tries.append(1)
+        if len(tries) < 4:
+            raise StorageError("away")
+        return "done"
+
+    assert Patience(seconds=60).ride_out(away_at_first, called_off=never) == "done"
+    tries.clear()
+    with pytest.raises(StorageError):
+        Patience(seconds=0).ride_out(away_at_first, called_off=never)
+    assert len(tries) == 1
+    tries.clear()
+    with pytest.raises(StorageError):
+        Patience(seconds=60).ride_out(away_at_first, called_off=lambda: len(tries) == 2)
+    assert len(tries) == 2
+
+
+@pytest.mark.parametrize("error", [KeyNotFound("gone"), PermanentError("damaged"), ValueError("a defect")])
+def test_what_is_no_outage_is_not_waited_out(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    assert not is_outage(error)
+    with pytest.raises(type(error)):
+        Patience(seconds=60).ride_out(fail, called_off=never)
+
+
+def test_a_transfer_that_hangs_can_be_called_off_and_is_undone_when_it_succeeds_late() -> None:
+    patience, go_on, undone = Patience(seconds=60), threading.Event(), threading.Event()
+    with pytest.raises(LeaseLost):
+        patience.transfer(lambda: go_on.wait(60) and None, called_off=lambda: True, undo=undone.set)
+    assert patience.is_left_waiting
+    assert not undone.is_set()
+    go_on.set()
+    assert undone.wait(10)
+    wait_until(lambda: not patience.is_left_waiting, what="it is over")
+
+
+def test_an_ffmpeg_that_finds_no_room_says_so(clip: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    gate = work_gate(Settings())
+    with pytest.raises(FfmpegDiskFull) as caught:
+        gate.run(gate.output(gate.input(clip)["v:0"], Path("/dev/full"), f="rawvideo"), purpose="trying")
+    assert is_outage(caught.value)

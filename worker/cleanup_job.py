@@ -1,0 +1,88 @@
+"""The caretaker: one of all workers cleans up from time to time, beside its work."""
+
+import random
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import asdict
+
+import structlog
+
+from app.cleanup.orphans import find_orphans, remove_orphans
+from app.cleanup.service import DAY_SECONDS, CleanUp, Rules
+from app.platform.database import Database
+from app.platform.errors import RegenError
+from app.platform.settings import Settings
+from app.platform.storage.contract import Storage
+from app.work import chores
+
+CLEAN_UP = "clean-up"
+ORPHANS = "orphans"
+# A delete that hangs holds up nobody's end.
+STOP_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Caretaker:
+    """A thread of every worker of the CPU queue; the table of chores says whose turn it is."""
+
+    def __init__(self, *, settings: Settings, database: Database, storage: Storage, worker: str) -> None:
+        self._database = database
+        self._storage = storage
+        self._worker = worker
+        self._interval_seconds = settings.cleanup_interval_seconds
+        self._ended = threading.Event()
+        self._clean_up = CleanUp(
+            database=database,
+            storage=storage,
+            rules=Rules.from_settings(settings),
+            stopped=self._ended.is_set,
+        )
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="caretaker", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """What is being done is left at its next step. Also when it was never started."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    def look(self) -> None:
+        """Do what is due and nobody else does. Never raises."""
+        self._do(CLEAN_UP, self._remove_what_is_due, every_seconds=self._interval_seconds)
+        self._do(ORPHANS, self._remove_orphans, every_seconds=DAY_SECONDS)
+
+    def _run(self) -> None:
+        # Spread, so that many workers do not ask all at once.
+        pause_seconds = self._interval_seconds * random.uniform(0.05, 0.15)  # noqa: S311
+        while not self._ended.wait(pause_seconds):
+            self.look()
+            pause_seconds = self._interval_seconds * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def _do(self, name: str, chore: Callable[[], None], *, every_seconds: float) -> None:
+        try:
+            with self._database.write() as session:
+                is_ours = chores.take_chore(session, name, worker=self._worker, every_seconds=every_seconds)
+            if is_ours:
+                chore()
+        except RegenError as error:
+            log.warning("chore_failed", chore=name, error=error.message, detail=error.detail)
+        except Exception:
+            # A defect in one chore must end neither the others nor the work.
+            log.exception("chore_failed", chore=name)
+
+    def _remove_what_is_due(self) -> None:
+        removed = self._clean_up.run()
+        if removed:
+            log.info("cleaned_up", **asdict(removed))
+
+    def _remove_orphans(self) -> None:
+        orphans = find_orphans(self._database, self._storage, stopped=self._ended.is_set)
+        removed = remove_orphans(self._storage, orphans, stopped=self._ended.is_set)
+        if removed:
+            log.info("orphans_removed", objects=removed, known=orphans.known)

@@ -1,0 +1,59 @@
+"""What a video is beside its frames and colours: interlaced, transparent, HDR; and what becomes of that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.platform.errors import PermanentError
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.first_frames import ContentLight, FirstFrames, MasteringDisplay, look_at_first_frames
+from app.platform.media.info import MediaInfo
+from worker.video.colour import ColourPlan
+from worker.video.deinterlace import Deinterlacing, plan_deinterlacing
+from worker.video.encoder import choose_codec
+
+ALPHA_WARNING = "The video is partly transparent; the output is opaque."
+DOLBY_VISION_WARNING = "Dolby Vision's metadata was left out; the picture beneath it was upscaled."
+DYNAMIC_HDR_WARNING = "HDR10+ metadata, which changes from scene to scene, was left out."
+MASTERING_WARNING = "HDR mastering metadata was left out: it goes with HEVC output only."
+DOLBY_VISION_ONLY = (
+    "The video's colours are stored in Dolby Vision's own way, which this server cannot read. "
+    "Export the video as HDR10, HLG or SDR and try again."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """See the fields of the same names in RenderPlan."""
+
+    deinterlacing: Deinterlacing | None
+    mastering_display: MasteringDisplay | None
+    content_light: ContentLight | None
+    warnings: Sequence[str]
+
+
+def read_traits(gate: MediaGate, path: Path, info: MediaInfo, *, colour: ColourPlan) -> Traits:
+    """Look at the first frames, and decide. Raises PermanentError for colours that cannot be read without Dolby Vision,
+    what `look_at_first_frames` raises, and ConfigurationError when ffmpeg lacks a filter that is needed.
+    """
+    first = look_at_first_frames(gate, path, stream_index=info.video.index)
+    if first.is_dolby_vision_only:
+        raise PermanentError(DOLBY_VISION_ONLY)
+    deinterlacing, warnings = plan_deinterlacing(gate, info, has_interlaced=first.has_interlaced)
+    can_carry = choose_codec(colour.target) == "hevc"
+    return Traits(
+        deinterlacing=deinterlacing,
+        mastering_display=first.mastering_display if can_carry else None,
+        content_light=first.content_light if can_carry else None,
+        warnings=(*warnings, *_left_out(first, colour, can_carry=can_carry)),
+    )
+
+
+def _left_out(first: FirstFrames, colour: ColourPlan, *, can_carry: bool) -> list[str]:
+    told = {
+        ALPHA_WARNING: colour.drops_alpha or first.has_alpha_layer,
+        DOLBY_VISION_WARNING: first.has_dolby_vision,
+        DYNAMIC_HDR_WARNING: first.has_dynamic_hdr,
+        MASTERING_WARNING: not can_carry and (first.mastering_display or first.content_light) is not None,
+    }
+    return [warning for warning, holds in told.items() if holds]

@@ -1,0 +1,338 @@
+"""The three units of work: prepare a render, upscale a segment, finish a render.
+
+Each step brings what it needs from storage, runs the part that knows neither database nor storage, stores what came
+out under a key that carries the attempt, and moves the row. Each returns the units of work that it made ready.
+
+Storage and database may be away for a while: what is at hand is kept and brought or told later. A report that was asked
+to be repeated may have arrived the first time; the ledger knows.
+"""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from app.platform.errors import (
+    AccessRefused,
+    PermanentError,
+    RegenError,
+    RequestError,
+    StorageError,
+    TransientError,
+    Unavailable,
+)
+from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import VideoStream, probe_video
+from app.platform.settings import Settings
+from app.platform.storage.contract import Storage
+from app.platform.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
+from app.renders.service import cost_in_gigapixels
+from app.work.ledger import PlannedSegment, RenderJob, VideoFacts, WorkLedger
+from app.work.queries import Claim, ReadyUnits
+from app.work.speeds import note_segment
+from models.catalog import ENGINES, Engine
+from worker.drain import Drain, Pace
+from worker.heartbeat import Heartbeat
+from worker.metrics import SegmentMeter
+from worker.networks import Networks
+from worker.outage_retry import Patience, is_disk_full, is_outage
+from worker.pipeline import run_segment
+from worker.video.muxer import finish_render
+from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
+from worker.video.segmenter import plan_render
+from worker.workspace import Workspace
+
+Cancelled = Callable[[], bool]
+Result = TypeVar("Result")
+
+# A worker that ends has no more to spare for what an attempt left behind; the clean-up finds it too.
+REMOVE_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The units of work of one worker process, and what they share."""
+
+    settings: Settings
+    ledger: WorkLedger
+    storage: Storage
+    workspace: Workspace
+    gate: MediaGate
+    limits: MediaLimits
+    networks: Networks
+    patience: Patience
+    drain: Drain
+    """What its end leaves time for."""
+    give_up: Callable[[], None]
+    """Ends the process: the last resort when the device no longer answers."""
+
+    def prepare(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
+        """Plan the render's segments from the timestamps of every frame. Units: the segments."""
+        job = self._tell(lambda: self.ledger.render_job(claim))
+        engine = ENGINES[job.engine]
+        source = self._input(job, cancelled)
+        try:
+            info = probe_video(self.gate, source, limits=self.limits)
+        except RequestError as error:
+            raise PermanentError(error.message, detail=error.detail) from error
+        plan, segments = plan_render(
+            self.gate,
+            source,
+            info,
+            scale=engine.scale,
+            target_fps=job.target_fps,
+            retime=job.retime,
+            segment_seconds=self.settings.segment_seconds,
+            segment_max_output_pixels=self.settings.segment_max_output_pixels,
+            cancelled=cancelled,
+        )
+        if plan.frame_count > self.limits.max_output_frames:
+            raise PermanentError(
+                f"The output would have {plan.frame_count:,} frames; "
+                f"at most {self.limits.max_output_frames:,} are possible."
+            )
+        planned = [PlannedSegment(frames=segment.used_frames, plan=segment.to_json()) for segment in segments]
+        return self._tell(
+            lambda: self.ledger.prepared(
+                claim,
+                plan=plan.to_json(),
+                source=_source_facts(plan, info.video),
+                output=_output_facts(plan),
+                cost=_cost(plan, engine),
+                warnings=plan.warnings,
+                segments=planned,
+            )
+        )
+
+    def upscale(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
+        """Decode, upscale and encode one segment. Units: the finish, after the last segment."""
+        started = time.monotonic()
+        job = self._tell(lambda: self.ledger.render_job(claim))
+        segment_job = self._tell(lambda: self.ledger.segment_job(claim))
+        render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
+        source = self._input(job, cancelled)
+        upscaler = self.networks.upscaler(engine_id=job.engine, source=render.source, target=render.target)
+        meter = SegmentMeter(
+            engine=job.engine,
+            device=self.networks.device,
+            input_pixels=render.source.width * render.source.height,
+            output_pixels=render.target.width * render.target.height,
+        )
+
+        pace = Pace(frames=segment.used_frames)
+
+        def report(frames_done: int) -> None:
+            heartbeat.frames_done = frames_done
+            meter.progress(frames_done)
+            pace.progress(frames_done)
+
+        def stopped() -> bool:
+            # Nobody is kept waiting for a segment that will not be done in time.
+            return cancelled() or pace.seconds_left > self.drain.seconds_left
+
+        key = segment_key(claim.render_id, position=segment_job.position, attempt=claim.attempt)
+        with self.workspace.job_directory() as directory:
+            result = directory / "segment.mp4"
+            with meter:
+                run_segment(
+                    gate=self.gate,
+                    source=source,
+                    destination=result,
+                    render=render,
+                    segment=segment,
+                    upscaler=upscaler,
+                    quality=self.settings.quality,
+                    on_frame=report,
+                    cancelled=stopped,
+                    stall_seconds=self.settings.stall_seconds,
+                    on_stall=self.give_up,
+                )
+            with self._removed_unless_told(key):
+                self._put(key, result, content_type="video/mp4", cancelled=cancelled)
+                ready = self._tell(lambda: self.ledger.segment_done(claim, storage_key=key))
+        note_segment(
+            self.ledger.database,
+            device=self.networks.device_name,
+            engine=job.engine,
+            pixels=render.source.width * render.source.height * segment.used_frames,
+            seconds=time.monotonic() - started,
+        )
+        return ready
+
+    def finish(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
+        """Join the segments, add the sound, make the thumbnail; measure the quality if asked to. Units: none."""
+        job = self._tell(lambda: self.ledger.render_job(claim))
+        segment_jobs = self._tell(lambda: self.ledger.segment_jobs(claim))
+        render = _plan_of(job)
+        segments = [SegmentPlan.from_json(segment_job.plan) for segment_job in segment_jobs]
+        source = self._input(job, cancelled)
+        video_key = output_key(claim.render_id, attempt=claim.attempt)
+        picture_key = thumbnail_key(claim.render_id, attempt=claim.attempt)
+        with self.workspace.job_directory() as directory:
+            files = []
+            for segment_job in segment_jobs:
+                assert segment_job.storage_key is not None
+                files.append(directory / f"segment-{segment_job.position:06d}.mp4")
+                self._fetch(segment_job.storage_key, files[-1], cancelled=cancelled)
+            video, picture = directory / "output.mp4", directory / "thumbnail.jpg"
+            finished = finish_render(
+                gate=self.gate,
+                source=source,
+                segment_files=files,
+                render=render,
+                segments=segments,
+                destination=video,
+                thumbnail=picture,
+                cancelled=cancelled,
+            )
+            warnings, quality = list(finished.warnings), None
+            if job.measures_quality:
+                quality = self._measured(source, video, render, segments, cancelled)
+                if quality is None:
+                    warnings.append(NOT_MEASURED)
+            size_bytes = video.stat().st_size
+            with self._removed_unless_told(video_key, picture_key):
+                self._put(video_key, video, content_type="video/mp4", cancelled=cancelled)
+                self._put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
+                self._tell(
+                    lambda: self.ledger.finished(
+                        claim,
+                        output_key=video_key,
+                        thumbnail_key=picture_key,
+                        output=_output_facts(render),
+                        cost=_cost(render, ENGINES[job.engine]),
+                        warnings=warnings,
+                        quality=None if quality is None else quality.as_json(),
+                        output_bytes=size_bytes,
+                    )
+                )
+        heartbeat.end()
+        self._remove_segments(claim.render_id)
+        return Counter()
+
+    def _measured(
+        self,
+        source: Path,
+        output: Path,
+        render: RenderPlan,
+        segments: Sequence[SegmentPlan],
+        cancelled: Cancelled,
+    ) -> MeasuredQuality | None:
+        return measure_if_possible(
+            self.gate,
+            source=source,
+            output=output,
+            render=render,
+            segments=segments,
+            cancelled=cancelled,
+            stall_seconds=self.settings.stall_seconds,
+            # Who stops a worker may have stopped its ffmpeg too.
+            is_fatal=lambda error: self.drain.requested or is_outage(error),
+        )
+
+    def _tell(self, ask: Callable[[], Result]) -> Result:
+        """Ask the ledger, or tell it. A lost lease is no reason to stop asking: the row decides, not the heartbeat."""
+        return self.patience.ride_out(ask, called_off=lambda: self.drain.is_over)
+
+    def _input(self, job: RenderJob, cancelled: Cancelled) -> Path:
+        def fetch(storage_key: str, path: Path) -> None:
+            self._fetch(storage_key, path, cancelled=cancelled)
+
+        return self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key, fetch=fetch)
+
+    def _fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
+        def fetch() -> None:
+            try:
+                self.storage.fetch(key, path)
+            except StorageError as error:
+                if is_disk_full(error):
+                    self.workspace.drop_inputs()
+                raise
+
+        try:
+            self.patience.transfer(fetch, called_off=cancelled, undo=lambda: path.unlink(missing_ok=True))
+        except AccessRefused as error:
+            self.storage.check(beside=key)
+            # Nothing else is refused. For this file alone nobody would ever stop waiting.
+            raise TransientError(
+                "The storage refuses this one file.", detail=f"{key}: {error.detail}"
+            ) from error
+
+    def _put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
+        self.patience.transfer(
+            lambda: self.storage.put_file(key, path, content_type=content_type),
+            called_off=cancelled,
+            undo=lambda: self.storage.delete(key),
+        )
+
+    @contextlib.contextmanager
+    def _removed_unless_told(self, *keys: str) -> Iterator[None]:
+        """Remove from storage what was put there, when the row is sure not to name it."""
+        try:
+            yield
+        except Unavailable:
+            # The commit may have gone through all the same.
+            raise
+        except Exception:
+            self._remove(keys)
+            raise
+
+    def _remove(self, keys: Iterable[str]) -> None:
+        def remove() -> None:
+            for key in keys:
+                self.storage.delete(key)
+
+        try:
+            is_done, reason = self.patience.try_briefly(remove, seconds=REMOVE_SECONDS), "no answer in time"
+        except RegenError as error:
+            is_done, reason = False, error.message
+        if not is_done:
+            log.warning("late_files_not_removed", keys=list(keys), error=reason)
+
+    def _remove_segments(self, render_id: str) -> None:
+        try:
+            for stored in list(self.storage.list(segments_prefix(render_id))):
+                self.storage.delete(stored.key)
+        except StorageError as error:
+            # The render is complete; its segments only take up room.
+            log.warning("segments_not_removed", render_id=render_id, error=error.message)
+
+
+def _plan_of(job: RenderJob) -> RenderPlan:
+    assert job.plan is not None
+    return RenderPlan.from_json(job.plan)
+
+
+def _source_facts(plan: RenderPlan, video: VideoStream) -> VideoFacts:
+    return VideoFacts(
+        width=plan.source.width,
+        height=plan.source.height,
+        frame_rate=video.frame_rate,
+        duration_seconds=video.duration_seconds,
+        frames=plan.source_frame_count,
+    )
+
+
+def _output_facts(plan: RenderPlan) -> VideoFacts:
+    return VideoFacts(
+        width=plan.target.width,
+        height=plan.target.height,
+        frame_rate=plan.frame_rate,
+        duration_seconds=plan.duration_seconds,
+        frames=plan.frame_count,
+    )
+
+
+def _cost(plan: RenderPlan, engine: Engine) -> float:
+    return cost_in_gigapixels(
+        width=plan.target.width, height=plan.target.height, frames=plan.frame_count, engine=engine
+    )
