@@ -1,7 +1,9 @@
 """A migrated database, SQLite and PostgreSQL in turn, with one user and one file."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,19 @@ from app.platform.database import Database
 from app.platform.media.limits import MediaLimits
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
+from app.platform.storage.contract import Storage
+from app.platform.storage.local import LocalStorage
+from app.platform.storage.s3 import S3Storage
+from app.platform.storage.s3_connection import S3Connection, connect
 from app.renders.options import RenderOptions
 from app.renders.service import create_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
 from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
 from app.work.queries import ReadyUnits
+from tests.integration.aged_rows import AgedRows
 from tests.integration.rows import a_file
+from tests.servers.s3 import S3Server
 
 FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
@@ -108,3 +116,24 @@ def prepare() -> Callable[..., ReadyUnits]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_connection(s3_server: S3Server) -> S3Connection:
+    return connect(Settings(**s3_server.settings(s3_server.create_bucket())))
+
+
+@pytest.fixture
+def storage(database: Database, tmp_path: Path, request: pytest.FixtureRequest) -> Storage:
+    """Local files beside SQLite, an S3 server beside PostgreSQL."""
+    if database.is_sqlite:
+        return LocalStorage(root=tmp_path / "storage", url_key=b"a key")
+    connection: S3Connection = request.getfixturevalue("s3_connection")
+    # Under a prefix of the test's own: to connect anew would take longer than most tests.
+    return S3Storage(replace(connection, prefix=f"{os.urandom(8).hex()}/"))
+
+
+@pytest.fixture
+def place(database: Database, storage: Storage, file: File, tmp_path: Path) -> AgedRows:
+    # The fixture's own file is of now, and stays out of the way.
+    return AgedRows(database, storage, file.user_id, tmp_path)

@@ -24,7 +24,7 @@ from app.renders.service import create_render, find_render
 from app.renders.statuses import SegmentStatus
 from app.renders.tables import Render, Segment
 from app.usage.allowances import Allowance
-from tests.integration.cleanup.conftest import DAY, Place, ago, leavings
+from tests.integration.aged_rows import DAY, AgedRows, ago, leavings
 from tests.integration.work.test_work_at_once import on_postgresql, while_it_waits
 
 # Each a different length, so that none can stand for another.
@@ -36,7 +36,7 @@ Run = Callable[..., Removed]
 
 
 @pytest.fixture
-def clean_up(place: Place) -> Run:
+def clean_up(place: AgedRows) -> Run:
     """One run, after a look at what it would do: `clean_up(keep_files=None)`."""
 
     def run(**rules: float | None) -> Removed:
@@ -50,7 +50,7 @@ def clean_up(place: Place) -> Run:
 
 
 def test_what_ended_renders_left_behind_is_removed_once_nobody_writes_any_more(
-    place: Place, clean_up: Run
+    place: AgedRows, clean_up: Run
 ) -> None:
     file_id = place.add_file(age=DAY)
     longer = RULES.settled + JUST_NOW
@@ -73,7 +73,7 @@ def test_what_ended_renders_left_behind_is_removed_once_nobody_writes_any_more(
 
 
 def test_so_are_the_rows_of_their_segments_and_nobody_sees_it(
-    place: Place, clean_up: Run, monkeypatch: pytest.MonkeyPatch
+    place: AgedRows, clean_up: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "SEGMENT_ROWS", 2)
     file_id = place.add_file(age=DAY)
@@ -119,7 +119,7 @@ def test_so_are_the_rows_of_their_segments_and_nobody_sees_it(
     assert all(plans(render_id) == ["a plan"] * 5 for render_id in others)
 
 
-def test_results_are_given_out_no_more_long_before_they_are_erased(place: Place, clean_up: Run) -> None:
+def test_results_are_given_out_no_more_long_before_they_are_erased(place: AgedRows, clean_up: Run) -> None:
     assert RULES.keep_results is not None
     file_id = place.add_file(age=DAY)
     old = place.add_render(file_id, "completed", ended=RULES.keep_results + JUST_NOW)
@@ -140,7 +140,7 @@ def test_results_are_given_out_no_more_long_before_they_are_erased(place: Place,
     assert not clean_up()
 
 
-def test_uploads_too(place: Place, clean_up: Run) -> None:
+def test_uploads_too(place: AgedRows, clean_up: Run) -> None:
     assert RULES.keep_files is not None
     old = place.add_file(age=RULES.keep_files + JUST_NOW)
     place.add_file(age=RULES.keep_files - JUST_NOW)
@@ -158,7 +158,7 @@ def test_uploads_too(place: Place, clean_up: Run) -> None:
     assert not clean_up()
 
 
-def test_without_a_setting_everything_is_kept(place: Place, clean_up: Run) -> None:
+def test_without_a_setting_everything_is_kept(place: AgedRows, clean_up: Run) -> None:
     file_id = place.add_file(age=1000 * DAY)
     place.add_render(file_id, "completed", ended=999 * DAY, cleaned_at=ago(998 * DAY))
     before = place.keys()
@@ -167,7 +167,7 @@ def test_without_a_setting_everything_is_kept(place: Place, clean_up: Run) -> No
     assert place.keys() == before
 
 
-def test_which_uploads_go_is_as_its_own_words_say(place: Place, clean_up: Run) -> None:
+def test_which_uploads_go_is_as_its_own_words_say(place: AgedRows, clean_up: Run) -> None:
     """Uploaded longer ago than that, no unfinished render, and the last one ended longer ago than that."""
     assert RULES.keep_files is not None
     chance = random.Random(20261122)
@@ -194,7 +194,7 @@ def test_which_uploads_go_is_as_its_own_words_say(place: Place, clean_up: Run) -
     assert gone == expected and removed.files_withdrawn == len(expected)
 
 
-def test_a_render_that_the_version_before_ended_is_old_from_now_on(place: Place, clean_up: Run) -> None:
+def test_a_render_that_the_version_before_ended_is_old_from_now_on(place: AgedRows, clean_up: Run) -> None:
     file_id = place.add_file(age=50 * DAY)
     render_id = place.add_render(file_id, "completed", ended=None)
     place.put(*leavings(render_id))
@@ -213,7 +213,7 @@ def submit_in(session: Session, file_id: str, user_id: str) -> None:
     )
 
 
-def submit(place: Place, file_id: str) -> Callable[[], None]:
+def submit(place: AgedRows, file_id: str) -> Callable[[], None]:
     def run() -> None:
         with place.database.write() as session:
             submit_in(session, file_id, user_id)
@@ -223,7 +223,7 @@ def submit(place: Place, file_id: str) -> Callable[[], None]:
 
 
 @on_postgresql
-def test_a_render_is_submitted_before_its_file_is_given_up_or_after_it_never_between(place: Place) -> None:
+def test_a_render_is_submitted_before_its_file_is_given_up_or_after_it_never_between(place: AgedRows) -> None:
     assert RULES.keep_files is not None
     age = RULES.keep_files + JUST_NOW
     first, second = place.add_file(age=age), place.add_file(age=age)
@@ -262,7 +262,7 @@ class Broken:
         self._storage.delete(key)
 
 
-def test_what_cannot_be_removed_now_is_removed_later(place: Place, clean_up: Run) -> None:
+def test_what_cannot_be_removed_now_is_removed_later(place: AgedRows, clean_up: Run) -> None:
     file_ids = [place.add_file(age=DAY, removed_at=ago(RULES.url_lifetime + JUST_NOW)) for _ in range(6)]
     before = place.keys()
 
@@ -282,7 +282,7 @@ def test_what_cannot_be_removed_now_is_removed_later(place: Place, clean_up: Run
     assert place.keys() == set()
 
 
-def test_a_run_ends_when_it_is_told_to(place: Place) -> None:
+def test_a_run_ends_when_it_is_told_to(place: AgedRows) -> None:
     for _ in range(3):
         place.add_file(age=DAY, removed_at=ago(RULES.url_lifetime + JUST_NOW))
     looks = iter([False, True])
@@ -294,7 +294,7 @@ def test_a_run_ends_when_it_is_told_to(place: Place) -> None:
 
 
 @on_postgresql
-def test_what_is_due_is_found_along_an_index(place: Place) -> None:
+def test_what_is_due_is_found_along_an_index(place: AgedRows) -> None:
     """However many rows there are whose turn is over or yet to come."""
     file_id = place.add_file(age=DAY)
     with place.database.write() as session:

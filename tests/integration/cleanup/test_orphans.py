@@ -7,10 +7,10 @@ import pytest
 from app.cleanup.orphans import FEW, Orphans, find_orphans, remove_orphans
 from app.platform.secrets import new_id
 from app.platform.storage.keys import input_key
-from tests.integration.cleanup.conftest import DAY, Place, ago, leavings
+from tests.integration.aged_rows import DAY, AgedRows, ago, leavings
 
 
-def test_orphans_are_what_no_row_knows(place: Place) -> None:
+def test_orphans_are_what_no_row_knows(place: AgedRows) -> None:
     kept_file = place.add_file(age=DAY)
     erased_file = place.add_file(age=DAY, removed_at=ago(DAY), erased_at=ago(DAY))
     at_work = place.add_render(kept_file, "processing")
@@ -31,7 +31,7 @@ def test_orphans_are_what_no_row_knows(place: Place) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_storage_full_of_orphans_is_left_alone_unless_it_is_meant(place: Place) -> None:
+def test_a_storage_full_of_orphans_is_left_alone_unless_it_is_meant(place: AgedRows) -> None:
     """So it looks to a server with the wrong database."""
     keys = [input_key(new_id()) for _ in range(FEW + 1)]
     place.put(*keys)

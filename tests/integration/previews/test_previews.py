@@ -24,7 +24,7 @@ from app.previews.service import KEPT_SECONDS, PreviewLedger, create_preview, de
 from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus
 from models.catalog import DEFAULT_ENGINE, ENGINES
-from tests.integration.cleanup.conftest import DAY, Place, ago
+from tests.integration.aged_rows import DAY, AgedRows, ago
 
 LIMITS = MediaLimits.from_settings(Settings())
 MOST_OPEN = 3
@@ -192,7 +192,7 @@ def test_what_cannot_be_mended_ends_it_at_once(
 
 
 def test_a_file_is_not_removed_from_under_a_preview(
-    database: Database, place: Place, storage: Storage, file: File, add_preview: Callable[..., str]
+    database: Database, place: AgedRows, storage: Storage, file: File, add_preview: Callable[..., str]
 ) -> None:
     rules = Rules(keep_files=DAY, keep_results=None, settled=60.0, url_lifetime=DAY)
     file_id = place.add_file(age=2 * DAY)
@@ -209,7 +209,7 @@ def test_a_file_is_not_removed_from_under_a_preview(
 
 
 def test_after_a_day_they_are_removed_with_their_images(
-    database: Database, place: Place, storage: Storage, add_preview: Callable[..., str]
+    database: Database, place: AgedRows, storage: Storage, add_preview: Callable[..., str]
 ) -> None:
     clean_up = CleanUp(database=database, storage=storage, rules=Rules.from_settings(Settings()))
     file_id = place.add_file(age=60)

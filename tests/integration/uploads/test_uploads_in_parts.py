@@ -14,15 +14,15 @@ from app.platform.storage.contract import ReceivedPart
 from app.platform.storage.keys import input_key
 from app.uploads.service import put_together, received_parts
 from app.uploads.tables import Upload
-from tests.integration.cleanup.conftest import Place
+from tests.integration.aged_rows import AgedRows
 
 
 @pytest.fixture
-def clean_up(place: Place):
+def clean_up(place: AgedRows):
     return CleanUp(database=place.database, storage=place.storage, rules=Rules.from_settings(Settings()))
 
 
-def add_upload(place: Place, *, expired_for: float = -60.0, **columns: object) -> Upload:
+def add_upload(place: AgedRows, *, expired_for: float = -60.0, **columns: object) -> Upload:
     file_id = new_id()
     moment = clock.now()
     upload = Upload(
@@ -42,7 +42,7 @@ def add_upload(place: Place, *, expired_for: float = -60.0, **columns: object) -
     return upload
 
 
-def test_those_that_ended_are_cleared_away_and_no_others(place: Place, clean_up: CleanUp) -> None:
+def test_those_that_ended_are_cleared_away_and_no_others(place: AgedRows, clean_up: CleanUp) -> None:
     open_one = add_upload(place)
     completing = add_upload(place, expired_for=COMPLETING_SECONDS - 60)
     expired = add_upload(place, expired_for=COMPLETING_SECONDS + 60)
@@ -61,7 +61,7 @@ def test_those_that_ended_are_cleared_away_and_no_others(place: Place, clean_up:
     assert clean_up.run() == Removed()
 
 
-def test_their_rows_are_forgotten_a_week_after_their_end(place: Place, clean_up: CleanUp) -> None:
+def test_their_rows_are_forgotten_a_week_after_their_end(place: AgedRows, clean_up: CleanUp) -> None:
     old, young = clock.now() - timedelta(days=8), clock.now() - timedelta(days=6)
     gone = [
         add_upload(place, completed_at=old),
@@ -80,7 +80,7 @@ def test_their_rows_are_forgotten_a_week_after_their_end(place: Place, clean_up:
     assert known == {upload.id for upload in kept}
 
 
-def has_parts(place: Place, upload: Upload) -> bool:
+def has_parts(place: AgedRows, upload: Upload) -> bool:
     try:
         place.storage.list_parts(input_key(upload.file_id), upload.multipart_id)
     except KeyNotFound:
@@ -88,7 +88,7 @@ def has_parts(place: Place, upload: Upload) -> bool:
     return True
 
 
-def test_what_is_put_together_is_no_orphan_until_it_is_cleared(place: Place, clean_up: CleanUp) -> None:
+def test_what_is_put_together_is_no_orphan_until_it_is_cleared(place: AgedRows, clean_up: CleanUp) -> None:
     open_one, aborted = add_upload(place), add_upload(place, aborted_at=clock.now())
     cleared = add_upload(place, aborted_at=clock.now(), cleaned_at=clock.now())
     for upload in (open_one, aborted, cleared):

@@ -1,12 +1,9 @@
-"""Rows and objects of any age, on SQLite with local files and on PostgreSQL with an S3 server."""
+"""Rows and objects of any age."""
 
 import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
-
-import pytest
 
 from app.files.tables import File
 from app.platform.database import Database
@@ -15,34 +12,16 @@ from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import input_key, output_key, segment_key, thumbnail_key
-from app.platform.storage.local import LocalStorage
-from app.platform.storage.s3 import S3Storage
-from app.platform.storage.s3_connection import S3Connection, connect
 from app.renders.options import RenderOptions
 from app.renders.service import create_render
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
-from tests.servers.s3 import S3Server
 
 DAY = 24 * 3600.0
 
 
-@pytest.fixture(scope="session")
-def s3_connection(s3_server: S3Server) -> S3Connection:
-    return connect(Settings(**s3_server.settings(s3_server.create_bucket())))
-
-
-@pytest.fixture
-def storage(database: Database, tmp_path: Path, request: pytest.FixtureRequest) -> Storage:
-    if database.is_sqlite:
-        return LocalStorage(root=tmp_path / "storage", url_key=b"a key")
-    connection: S3Connection = request.getfixturevalue("s3_connection")
-    # Under a prefix of the test's own: to connect anew would take longer than most tests.
-    return S3Storage(replace(connection, prefix=f"{os.urandom(8).hex()}/"))
-
-
-class Place:
+class AgedRows:
     """Rows and objects of any age."""
 
     def __init__(self, database: Database, storage: Storage, user_id: str, directory: Path) -> None:
@@ -136,12 +115,6 @@ class Place:
 
 def ago(seconds: float) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def place(database: Database, storage: Storage, file: File, tmp_path: Path) -> Place:
-    # The fixture's own file is of now, and stays out of the way.
-    return Place(database, storage, file.user_id, tmp_path)
 
 
 def leavings(render_id: str) -> list[str]:
