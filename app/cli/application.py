@@ -19,7 +19,7 @@ application = typer.Typer(
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        from app.core.metrics import server_version
+        from app.platform.metrics import server_version
 
         stdout().print(f"regen {server_version()}", highlight=False)
         raise typer.Exit
