@@ -4,15 +4,16 @@
         [--presets ultrafast,...,medium] [--x265]
 
 Two clips, photographs and a cartoon, are upscaled by regen-4x-lite to 1280x720, kept losslessly, and encoded by every
-preset at several CRFs, with the server's other settings, and compared with themselves as `encoder_quality` does. The
-first table has each preset at the CRF of the server's `--quality`, with one thread and with ffmpeg's choice. The second
-says what a preset costs that is to be as good as the server's, or another: the highest CRF at which PSNR and SSIM, mean
+preset at several CRFs, with the server's other settings. Each is compared with what it was made of. The first
+table has each preset at the CRF of the server's `--quality`, with one thread and with ffmpeg's choice. The second says
+what a preset costs that is to be as good as the server's, or another: the highest CRF at which PSNR and SSIM, mean
 and worst frame, of every clip are at least as good, and the bits that this takes. Processor time is ffmpeg's, all
 threads, reading raw frames included (about a millisecond a frame).
 """
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.clips import LARGE_CARTOON, PHOTOGRAPHS, Size, cut, parse_size
-from bench.encoder_quality import compare, ffmpeg
 from bench.machine import heading, table
 from worker.video.encoder import ENCODERS, QUALITIES, QualityStep
 
@@ -52,6 +52,25 @@ class Encoded:
     wall_seconds: float
     bits: int
     likeness: tuple[float, float, float, float]
+
+
+def ffmpeg(*arguments: str) -> str:
+    done = subprocess.run(["ffmpeg", "-y", *arguments], capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+def compare(encoded: Path, original: Path, directory: Path) -> tuple[float, float, float, float]:
+    """Mean and worst luma PSNR in dB, mean and worst luma SSIM."""
+    stats = {name: directory / f"{name}.log" for name in ("psnr", "ssim")}
+    graph = (
+        f"[0:v]split[a][b];[1:v]split[c][d];[a][c]psnr=stats_file={stats['psnr']}[e];"
+        f"[b][d]ssim=stats_file={stats['ssim']}[f]"
+    )
+    outputs = ("-map", "[e]", "-f", "null", "-", "-map", "[f]", "-f", "null", "-")
+    ffmpeg("-i", str(encoded), "-i", str(original), "-filter_complex", graph, *outputs)
+    psnr = [float(value) for value in re.findall(r"psnr_y:([\d.]+)", stats["psnr"].read_text())]
+    ssim = [float(value) for value in re.findall(r"Y:([\d.]+)", stats["ssim"].read_text())]
+    return sum(psnr) / len(psnr), min(psnr), sum(ssim) / len(ssim), min(ssim)
 
 
 class Encodings:

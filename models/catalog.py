@@ -53,7 +53,7 @@ class Engine:
 
     `receptive_radius`: how many input pixels away an input pixel can still reach an output pixel.
     `tile_overlap`: by how many input pixels tiles are padded. Equal to the radius where that is affordable,
-    and then tiles are exact; see `tiling_note` where it is smaller. bench/exactness.py measures it.
+    and then tiles are exact; see `tiling_note` where it is smaller.
     `mflop_per_input_pixel`: the convolutions' multiplications and additions, in millions.
     `activation_bytes_per_input_pixel`: peak memory of one fp32 forward pass beside weights, measured on a
     CPU.
