@@ -29,8 +29,7 @@ import numpy as np
 import structlog
 import torch
 
-from app.platform.media.ffmpeg import MediaGate
-from app.platform.media.gates import work_gate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
@@ -90,33 +89,35 @@ def middle(costs: Sequence[Cost]) -> Cost:
 class Film:
     """One clip, planned as one segment."""
 
-    gate: MediaGate
+    runner: FfmpegRunner
     path: Path
     render: RenderPlan
     segment: SegmentPlan
 
     @classmethod
     def of(cls, path: Path, settings: Settings, *, scale: int) -> "Film":
-        gate = work_gate(settings)
+        runner = FfmpegRunner.for_work(settings)
         render, (segment,) = plan_render(
-            gate,
+            runner,
             path,
-            probe_video(gate, path, limits=MediaLimits.from_settings(settings)),
+            probe_video(runner, path, limits=MediaLimits.from_settings(settings)),
             scale=scale,
             target_fps=None,
             segment_seconds=LONGEST_SEGMENT_SECONDS,
             segment_max_output_pixels=MOST_PIXELS,
         )
-        return cls(gate=gate, path=path, render=render, segment=segment)
+        return cls(runner=runner, path=path, render=render, segment=segment)
 
     def decode(self) -> list[Frame]:
         """Every frame, without its checksum."""
         point = decode_points(self.render, self.segment)[0]
-        stream = decoding_stream(self.gate, self.path, render=self.render, segment=self.segment, point=point)
+        stream = decoding_stream(
+            self.runner, self.path, render=self.render, segment=self.segment, point=point
+        )
         frames = [
             np.empty(self.render.source.frame_bytes, np.uint8) for _ in range(self.segment.source_frames)
         ]
-        with self.gate.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
+        with self.runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
             reader = FrameReader(process, self.segment, verify=False)
             for frame in frames:
                 reader.read_into(frame)
@@ -127,9 +128,9 @@ class Film:
         """The segment's frames in turn, of these as many as it has."""
         out = self.path.with_suffix(".encoded.mp4")
         stream = encoding_stream(
-            self.gate, out, render=self.render, segment=self.segment, quality="high", threads=threads
+            self.runner, out, render=self.render, segment=self.segment, quality="high", threads=threads
         )
-        with self.gate.start(stream, purpose="encoding the video", stdin=True, stdout=False) as process:
+        with self.runner.start(stream, purpose="encoding the video", stdin=True, stdout=False) as process:
             for frame in enlarged[: self.segment.source_frames]:
                 process.write_all(frame.data)
             process.close_stdin()
@@ -140,7 +141,7 @@ class Film:
         """Decoded, upscaled and encoded at the same time."""
         out = self.path.with_suffix(".out.mp4")
         run_segment(
-            gate=self.gate,
+            runner=self.runner,
             source=self.path,
             destination=out,
             render=self.render,

@@ -16,7 +16,7 @@ from celery.worker.consumer import Consumer
 from app import migrations
 from app.platform.database import Database
 from app.platform.errors import Unavailable
-from app.platform.media.gates import work_gate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.queue import OLD_QUEUE, WORK_TASK, check_broker, make_celery, queue_name
 from app.platform.secrets import Secrets
@@ -109,7 +109,7 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
     # From here on there is something to tidy up. Celery looks at `should_stop` before it begins.
     take_over_signals()
     workspace = Workspace(settings.work_dir, cache_bytes=settings.input_cache_bytes)
-    gate = work_gate(settings)
+    runner = FfmpegRunner.for_work(settings)
     previewer = Previewer(
         settings=settings,
         ledger=PreviewLedger(
@@ -119,7 +119,7 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
             max_attempts=settings.max_attempts,
         ),
         storage=storage,
-        gate=gate,
+        runner=runner,
         patience=patience,
         drain=drain,
     )
@@ -130,7 +130,7 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
             ledger=ledger,
             storage=storage,
             workspace=workspace,
-            gate=gate,
+            runner=runner,
             limits=MediaLimits.from_settings(settings),
             networks=networks,
             patience=patience,

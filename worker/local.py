@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.platform.errors import LeaseLost
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from worker.pipeline import FrameUpscaler, run_segment
@@ -53,7 +53,7 @@ class LocalProgress:
 
 def upscale_file(
     *,
-    gate: MediaGate,
+    runner: FfmpegRunner,
     source: Path,
     info: MediaInfo,
     destination: Path,
@@ -72,7 +72,7 @@ def upscale_file(
     with TemporaryDirectory(prefix="upscale-", dir=work_directory) as name:
         directory = Path(name)
         render, segments = plan_render(
-            gate,
+            runner,
             source,
             info,
             scale=options.scale,
@@ -93,7 +93,7 @@ def upscale_file(
             before = done
             path = directory / f"segment-{segment.index}.mp4"
             run_segment(
-                gate=gate,
+                runner=runner,
                 source=source,
                 destination=path,
                 render=render,
@@ -109,7 +109,7 @@ def upscale_file(
             done += segment.used_frames
             files.append(path)
         video = finish_render(
-            gate=gate,
+            runner=runner,
             source=source,
             segment_files=files,
             render=render,
@@ -122,7 +122,7 @@ def upscale_file(
         return LocalRender(video=video, quality=None)
     try:
         quality = measure_if_possible(
-            gate,
+            runner,
             source=source,
             output=destination,
             render=render,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.platform.errors import PermanentError
 from app.platform.media.areas import Area
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from worker.inference.colour import planes_to_rgb
 from worker.inference.frames import FrameFormat
 from worker.video.colour import HDR_TRANSFERS, OutputTags
@@ -80,16 +80,18 @@ def is_hdr(tags: OutputTags) -> bool:
     return tags.transfer in HDR_TRANSFERS
 
 
-def require_tone_mapping(gate: MediaGate) -> None:
+def require_tone_mapping(runner: FfmpegRunner) -> None:
     """Raise PermanentError when this ffmpeg cannot show HDR as SDR."""
-    listed = gate.run(["-filters"], purpose="looking for filters", stdout_limit_bytes=FILTER_LIST_LIMIT_BYTES)
+    listed = runner.run(
+        ["-filters"], purpose="looking for filters", stdout_limit_bytes=FILTER_LIST_LIMIT_BYTES
+    )
     names = {words[1] for line in listed.stdout.decode().splitlines() if len(words := line.split()) > 1}
     if not {"zscale", "tonemap"} <= names:
         raise PermanentError(NO_TONE_MAPPING)
 
 
 def write_picture(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     picture: Picture,
     destination: Path,
     *,
@@ -117,11 +119,11 @@ def write_picture(
     else:
         filters.append("format=rgb24")
     pix_fmt = "rgb24" if picture.dtype == np.uint8 else "rgb48le"
-    source = gate.raw_input(width=columns, height=rows, pix_fmt=pix_fmt, frame_rate=1)
-    stream = gate.output(
+    source = runner.raw_input(width=columns, height=rows, pix_fmt=pix_fmt, frame_rate=1)
+    stream = runner.output(
         source["v:0"], destination, vf=",".join(filters), f="image2pipe", **options, **{"frames:v": 1}
     )
-    with gate.start(stream, purpose="writing a picture", stdin=True, stdout=False) as process:
+    with runner.start(stream, purpose="writing a picture", stdin=True, stdout=False) as process:
         process.write_all(np.ascontiguousarray(picture).data)
         process.close_stdin()
         process.wait()

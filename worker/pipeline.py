@@ -20,7 +20,7 @@ import structlog
 from numpy.typing import NDArray
 
 from app.platform.errors import FfmpegError, PermanentError, TransientError
-from app.platform.media.ffmpeg import FfmpegProcess, MediaGate
+from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner
 from worker.video.decoder import (
     DecodePoint,
     FrameReader,
@@ -31,7 +31,7 @@ from worker.video.decoder import (
 )
 from worker.video.encoder import Quality, encoding_stream, missing_encoder
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import compare, gate_for_output, read_back
+from worker.video.recheck import compare, read_back, runner_for_output
 from worker.video.retime import FramePair, Retimer
 from worker.video.watchdog import Abandoned, Handover, Watch, Worker
 
@@ -77,7 +77,7 @@ def encoder_threads(upscaler: FrameUpscaler) -> int | None:
 
 def run_segment(
     *,
-    gate: MediaGate,
+    runner: FfmpegRunner,
     source: Path,
     destination: Path,
     render: RenderPlan,
@@ -111,7 +111,7 @@ def run_segment(
         patience_seconds = stall_seconds + upscaler.longest_batch_seconds
         with Watch(cancelled=cancelled, stall_seconds=patience_seconds, on_stall=on_stall) as watch:
             stream = _SegmentRun(
-                gate=gate, render=render, segment=segment, upscaler=upscaler, watch=watch, on_frame=report
+                runner=runner, render=render, segment=segment, upscaler=upscaler, watch=watch, on_frame=report
             )
             stream.run(source, part, point=point, verify=verify, quality=quality)
 
@@ -121,7 +121,7 @@ def run_segment(
         except WrongFrame as wrong:
             log.warning("segment_decoded_differently", index=segment.index, position=wrong.position)
             with Watch(cancelled=cancelled, stall_seconds=stall_seconds) as watch:
-                point, verify = _find_point(gate, source, render, segment, watch)
+                point, verify = _find_point(runner, source, render, segment, watch)
             log.info("decode_point_found", index=segment.index, point=str(point), verify=verify)
             try:
                 attempt(point, verify=verify)
@@ -129,17 +129,17 @@ def run_segment(
                 raise TransientError(
                     "The video was read differently each time it was read.", detail=str(error)
                 ) from error
-        _check(gate, part, render=render, segment=segment)
+        _check(runner, part, render=render, segment=segment)
         part.replace(destination)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _find_point(
-    gate: MediaGate, source: Path, render: RenderPlan, segment: SegmentPlan, watch: Watch
+    runner: FfmpegRunner, source: Path, render: RenderPlan, segment: SegmentPlan, watch: Watch
 ) -> tuple[DecodePoint, bool]:
     try:
-        return find_decode_point(gate, source, render=render, segment=segment, watch=watch)
+        return find_decode_point(runner, source, render=render, segment=segment, watch=watch)
     except WrongFrame as error:
         watch.check()
         raise PermanentError(
@@ -151,8 +151,8 @@ def _find_point(
         raise
 
 
-def _check(gate: MediaGate, part: Path, *, render: RenderPlan, segment: SegmentPlan) -> None:
-    written = read_back(gate_for_output(gate, render.target), part)
+def _check(runner: FfmpegRunner, part: Path, *, render: RenderPlan, segment: SegmentPlan) -> None:
+    written = read_back(runner_for_output(runner, render.target), part)
     ticks = list(segment.output_ticks())
     fault = compare(written, target=render.target, timescale=render.timescale, ticks=ticks)
     if fault is not None:
@@ -165,14 +165,14 @@ class _SegmentRun:
     def __init__(
         self,
         *,
-        gate: MediaGate,
+        runner: FfmpegRunner,
         render: RenderPlan,
         segment: SegmentPlan,
         upscaler: FrameUpscaler,
         watch: Watch,
         on_frame: Callable[[int], None],
     ) -> None:
-        self._gate = gate
+        self._runner = runner
         self._render = render
         self._segment = segment
         self._upscaler = upscaler
@@ -193,19 +193,19 @@ class _SegmentRun:
 
     def run(self, source: Path, part: Path, *, point: DecodePoint, verify: bool, quality: Quality) -> None:
         """Raises the first error of any thread."""
-        gate, render, segment, watch = self._gate, self._render, self._segment, self._watch
+        runner, render, segment, watch = self._runner, self._render, self._segment, self._watch
         encoding = encoding_stream(
-            gate,
+            runner,
             part,
             render=render,
             segment=segment,
             quality=quality,
             threads=encoder_threads(self._upscaler),
         )
-        decoding = decoding_stream(gate, source, render=render, segment=segment, point=point)
+        decoding = decoding_stream(runner, source, render=render, segment=segment, point=point)
         with (
-            gate.start(encoding, purpose="encoding the video", stdin=True, stdout=False) as encoder,
-            gate.start(decoding, purpose="reading the video", stdin=False, stdout=True) as decoder,
+            runner.start(encoding, purpose="encoding the video", stdin=True, stdout=False) as encoder,
+            runner.start(decoding, purpose="reading the video", stdin=False, stdout=True) as decoder,
         ):
             watch.own(encoder)
             watch.own(decoder)

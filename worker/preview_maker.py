@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.platform.errors import LeaseLost, PermanentError, RequestError
 from app.platform.media.areas import Area
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
 from app.previews.service import PreviewJob
@@ -60,9 +60,9 @@ class PreviewMaker:
     one thread.
     """
 
-    def __init__(self, settings: Settings, gate: MediaGate) -> None:
+    def __init__(self, settings: Settings, runner: FfmpegRunner) -> None:
         self._settings = settings
-        self._gate = gate
+        self._runner = runner
         self._limits = MediaLimits.from_settings(settings)
         self._networks = Networks(settings, memory_share=MEMORY_SHARE)
         self._footage: tuple[str, Footage] | None = None
@@ -83,12 +83,12 @@ class PreviewMaker:
             job.crop, frame=whole, engine=engine, settings=self._settings, on_cpu=on_cpu
         )
         if is_hdr(tags):
-            require_tone_mapping(self._gate)
+            require_tone_mapping(self._runner)
             warnings.append(TONE_MAPPED_WARNING)
         # Long before its end ffmpeg may have nothing to show but that it decodes.
-        stall_seconds = self._gate.limits.wall_seconds
+        stall_seconds = self._runner.limits.wall_seconds
         frame = read_frame(
-            self._gate, footage, job.at_seconds, cancelled=cancelled, stall_seconds=stall_seconds
+            self._runner, footage, job.at_seconds, cancelled=cancelled, stall_seconds=stall_seconds
         )
         area = area_around(crop, margin=margin_of(engine, on_cpu=on_cpu), frame=whole)
         part, part_format = cut_out(frame, whole, area)
@@ -116,7 +116,7 @@ class PreviewMaker:
     def _look_at(self, file_id: str, source: Path, *, scale: int, cancelled: Callable[[], bool]) -> Footage:
         if self._footage is None or self._footage[0] != file_id:
             try:
-                footage = look_at(self._gate, source, scale=scale, limits=self._limits, cancelled=cancelled)
+                footage = look_at(self._runner, source, scale=scale, limits=self._limits, cancelled=cancelled)
             except RequestError as error:
                 raise PermanentError(error.message, detail=error.detail) from error
             self._footage = file_id, footage
@@ -135,7 +135,7 @@ class PreviewMaker:
         tags = footage.colour.tags
         picture = rgb_picture(frame, frame_format, area, bits=16 if is_hdr(tags) else 8)
         ratio = footage.info.video.sample_aspect_ratio
-        write_picture(self._gate, picture, path, kind=kind, tags=tags, sample_aspect_ratio=ratio)
+        write_picture(self._runner, picture, path, kind=kind, tags=tags, sample_aspect_ratio=ratio)
 
 
 def margin_of(engine: Engine, *, on_cpu: bool) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from app.platform.errors import ConfigurationError, LeaseLost, RegenError, Unavailable
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.settings import GIB, Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
@@ -49,18 +49,20 @@ class Previewer:
         settings: Settings,
         ledger: PreviewLedger,
         storage: Storage,
-        gate: MediaGate,
+        runner: FfmpegRunner,
         patience: Patience,
         drain: Drain,
     ) -> None:
-        longest_run = min(gate.limits.wall_seconds, LONGEST_RUN_SECONDS)
+        longest_run = min(runner.limits.wall_seconds, LONGEST_RUN_SECONDS)
         self._settings = settings
         self._ledger = ledger
         self._storage = storage
-        own_gate = MediaGate(programs=gate.programs, limits=replace(gate.limits, wall_seconds=longest_run))
+        own_runner = FfmpegRunner(
+            programs=runner.programs, limits=replace(runner.limits, wall_seconds=longest_run)
+        )
         self._patience = patience
         self._drain = drain
-        self._maker = PreviewMaker(settings, own_gate)
+        self._maker = PreviewMaker(settings, own_runner)
         self._workspace: Workspace | None = None
         self._in_hand: PreviewJob | None = None
         self._ended = threading.Event()

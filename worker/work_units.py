@@ -26,7 +26,7 @@ from app.platform.errors import (
     TransientError,
     Unavailable,
 )
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import VideoStream, probe_video
 from app.platform.settings import Settings
@@ -66,7 +66,7 @@ class Steps:
     ledger: WorkLedger
     storage: Storage
     workspace: Workspace
-    gate: MediaGate
+    runner: FfmpegRunner
     limits: MediaLimits
     networks: Networks
     patience: Patience
@@ -81,11 +81,11 @@ class Steps:
         engine = ENGINES[job.engine]
         source = self._input(job, cancelled)
         try:
-            info = probe_video(self.gate, source, limits=self.limits)
+            info = probe_video(self.runner, source, limits=self.limits)
         except RequestError as error:
             raise PermanentError(error.message, detail=error.detail) from error
         plan, segments = plan_render(
-            self.gate,
+            self.runner,
             source,
             info,
             scale=engine.scale,
@@ -144,7 +144,7 @@ class Steps:
             result = directory / "segment.mp4"
             with meter:
                 run_segment(
-                    gate=self.gate,
+                    runner=self.runner,
                     source=source,
                     destination=result,
                     render=render,
@@ -185,7 +185,7 @@ class Steps:
                 self._fetch(segment_job.storage_key, files[-1], cancelled=cancelled)
             video, picture = directory / "output.mp4", directory / "thumbnail.jpg"
             finished = finish_render(
-                gate=self.gate,
+                runner=self.runner,
                 source=source,
                 segment_files=files,
                 render=render,
@@ -228,7 +228,7 @@ class Steps:
         cancelled: Cancelled,
     ) -> MeasuredQuality | None:
         return measure_if_possible(
-            self.gate,
+            self.runner,
             source=source,
             output=output,
             render=render,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from app.platform.media.gates import work_gate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.probe import probe_video
@@ -33,13 +33,13 @@ def render_locally(
     Raises errors of our tree alone, with sentences for the user.
     """
     limits = MediaLimits.from_settings(settings)
-    gate = work_gate(settings)
+    runner = FfmpegRunner.for_work(settings)
     scale = ENGINES[engine_id].scale
-    info = probe_video(gate, source, limits=limits)
+    info = probe_video(runner, source, limits=limits)
     check_output(info.video, scale=scale, target_fps=target_fps, limits=limits)
     networks = Networks(settings)
     result = upscale_file(
-        gate=gate,
+        runner=runner,
         source=source,
         info=info,
         destination=destination,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.cli.checks import Finding, State
 from app.platform.errors import FfmpegError, FfmpegMissing
-from app.platform.media.ffmpeg import MediaGate, Programs, RunLimits, find_programs
+from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
 from app.platform.media.whitelists import VIDEO_DECODERS
 from app.platform.settings import GIB, Settings
 
@@ -48,26 +48,26 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
     except FfmpegMissing as error:
         yield Finding(subject="ffmpeg and ffprobe", state=State.MISSING, found=str(error), mend=MEND)
         return
-    gate = MediaGate(
+    runner = FfmpegRunner(
         programs=programs, limits=RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES)
     )
-    yield _check_ffmpeg(gate, programs)
+    yield _check_ffmpeg(runner, programs)
     encoded: list[Path] = []
     for encoder in ENCODERS:
         path = scratch / f"{encoder.name}{encoder.suffix}"
-        finding = _check_encoder(gate, encoder, path)
+        finding = _check_encoder(runner, encoder, path)
         if finding.state is State.OK and encoder.required:
             encoded.append(path)
         yield finding
     if encoded:
-        yield _check_ffprobe(gate, programs, encoded[0])
-        yield _check_decoding(gate, encoded, scratch)
-    yield _check_decoders(gate)
+        yield _check_ffprobe(runner, programs, encoded[0])
+        yield _check_decoding(runner, encoded, scratch)
+    yield _check_decoders(runner)
 
 
-def _check_ffmpeg(gate: MediaGate, programs: Programs) -> Finding:
+def _check_ffmpeg(runner: FfmpegRunner, programs: Programs) -> Finding:
     try:
-        answer = gate.run(["-version"], purpose="telling its version", stdout_limit_bytes=LIST_BYTES).stdout
+        answer = runner.run(["-version"], purpose="telling its version", stdout_limit_bytes=LIST_BYTES).stdout
     except FfmpegError as error:
         return Finding(subject="ffmpeg", state=State.MISSING, found=_reason(error), mend=MEND)
     words = answer.decode(errors="replace").split()
@@ -75,12 +75,12 @@ def _check_ffmpeg(gate: MediaGate, programs: Programs) -> Finding:
     return Finding(subject="ffmpeg", state=State.OK, found=f"{programs.ffmpeg}, {version}")
 
 
-def _check_encoder(gate: MediaGate, encoder: Encoder, path: Path) -> Finding:
+def _check_encoder(runner: FfmpegRunner, encoder: Encoder, path: Path) -> Finding:
     video = encoder.source is VIDEO
     options = {"vcodec": encoder.name, "pix_fmt": "yuv420p"} if video else {"acodec": encoder.name}
-    source = gate.generated_input(encoder.source)
+    source = runner.generated_input(encoder.source)
     try:
-        gate.run(gate.output(source, path, **options), purpose=f"encoding with {encoder.name}")
+        runner.run(runner.output(source, path, **options), purpose=f"encoding with {encoder.name}")
         if not path.is_file() or not path.stat().st_size:
             raise FfmpegError("The program claims success and has written nothing.")
     except FfmpegError as error:
@@ -96,21 +96,21 @@ def _check_encoder(gate: MediaGate, encoder: Encoder, path: Path) -> Finding:
     return Finding(subject=f"encoder {encoder.name}", state=State.OK, found="encodes")
 
 
-def _check_ffprobe(gate: MediaGate, programs: Programs, path: Path) -> Finding:
+def _check_ffprobe(runner: FfmpegRunner, programs: Programs, path: Path) -> Finding:
     try:
-        answer = gate.probe(path, "-show_program_version", "-show_streams")
+        answer = runner.probe(path, "-show_program_version", "-show_streams")
         version = answer.get("program_version", {}).get("version", "unknown version")
     except FfmpegError as error:
         return Finding(subject="ffprobe", state=State.MISSING, found=_reason(error), mend=MEND)
     return Finding(subject="ffprobe", state=State.OK, found=f"{programs.ffprobe}, {version}")
 
 
-def _check_decoding(gate: MediaGate, paths: list[Path], scratch: Path) -> Finding:
+def _check_decoding(runner: FfmpegRunner, paths: list[Path], scratch: Path) -> Finding:
     for path in paths:
         try:
-            gate.run(
-                gate.output(
-                    gate.input(path), scratch / f"{path.stem}.nut", vcodec="rawvideo", acodec="pcm_s16le"
+            runner.run(
+                runner.output(
+                    runner.input(path), scratch / f"{path.stem}.nut", vcodec="rawvideo", acodec="pcm_s16le"
                 ),
                 purpose=f"decoding {path.stem}",
             )
@@ -120,10 +120,12 @@ def _check_decoding(gate: MediaGate, paths: list[Path], scratch: Path) -> Findin
     return Finding(subject="decoding", state=State.OK, found=f"decodes what {names} encoded")
 
 
-def _check_decoders(gate: MediaGate) -> Finding:
+def _check_decoders(runner: FfmpegRunner) -> Finding:
     """Which of the codecs that the server takes this build can decode, by its own list."""
     try:
-        answer = gate.run(["-decoders"], purpose="listing its decoders", stdout_limit_bytes=LIST_BYTES).stdout
+        answer = runner.run(
+            ["-decoders"], purpose="listing its decoders", stdout_limit_bytes=LIST_BYTES
+        ).stdout
     except FfmpegError as error:
         return Finding(subject="decoders", state=State.MISSING, found=_reason(error), mend=MEND)
     listed = {

@@ -75,7 +75,8 @@ async def _estimate(
     )
     try:
         info = await to_thread.run_sync(
-            lambda: inspect_upload(upload, gate=resources.gate, limits=limits), limiter=resources.probe_slots
+            lambda: inspect_upload(upload, runner=resources.runner, limits=limits),
+            limiter=resources.probe_slots,
         )
     except LimitExceeded as refusal:
         return estimate_unseen(options, refusal)

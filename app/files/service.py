@@ -14,7 +14,7 @@ from app.files.tables import File
 from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import Conflict, InvalidRequest, NotFound
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo, probe_video
 from app.platform.secrets import new_id
@@ -47,11 +47,11 @@ class SpooledUpload:
     sha256: str
 
 
-def inspect_upload(upload: SpooledUpload, *, gate: MediaGate, limits: MediaLimits) -> MediaInfo:
+def inspect_upload(upload: SpooledUpload, *, runner: FfmpegRunner, limits: MediaLimits) -> MediaInfo:
     """Raises InvalidRequest (empty), NotAVideo or LimitExceeded. Touches neither storage nor database."""
     if upload.size_bytes == 0:
         raise InvalidRequest("The uploaded file is empty.")
-    return probe_video(gate, upload.path, limits=limits)
+    return probe_video(runner, upload.path, limits=limits)
 
 
 def store_upload(

@@ -16,8 +16,7 @@ from app.http.multipart import SPOOL_PREFIX
 from app.http.rate_limit import RateLimit
 from app.platform.broker import Broker, open_broker
 from app.platform.database import Database
-from app.platform.media.ffmpeg import MediaGate
-from app.platform.media.gates import upload_gate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
@@ -40,7 +39,7 @@ class Resources:
     database: Database
     storage: Storage
     secrets: Secrets
-    gate: MediaGate
+    runner: FfmpegRunner
     limits: MediaLimits
     broker: Broker
     rate_limit: RateLimit
@@ -72,7 +71,7 @@ def open_resources(
             database=database,
             storage=make_storage(settings, secrets),
             secrets=secrets,
-            gate=upload_gate(settings),
+            runner=FfmpegRunner.for_uploads(settings),
             limits=MediaLimits.from_settings(settings),
             broker=broker,
             rate_limit=rate_limit,

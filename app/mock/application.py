@@ -23,7 +23,7 @@ from app.mock.results import Results
 from app.mock.storage import MockStorage
 from app.mock.webhooks import make_dispatcher
 from app.platform import clock, secrets
-from app.platform.media.gates import work_gate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
@@ -96,7 +96,7 @@ def _open(settings: Settings, mock: Mock) -> Iterator[Running]:
         mock.repeatable.run = count_start(settings.root)
         mock.fill(resources)
         results = Results(
-            gate=work_gate(settings),
+            runner=FfmpegRunner.for_work(settings),
             storage=resources.storage,
             directory=settings.work_dir / "results",
             cancelled=broker.stopping.is_set,

@@ -15,7 +15,7 @@ from typing import Any
 from app.mock.moves import OpenRender
 from app.mock.scaler import OutputShape, scale_video, take_picture, take_thumbnail
 from app.platform.media.areas import Area
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key, output_key, thumbnail_key
 from app.previews.service import PreviewJob
@@ -35,9 +35,9 @@ class Results:
     """For one thread, which outlives the programs that it starts."""
 
     def __init__(
-        self, *, gate: MediaGate, storage: Storage, directory: Path, cancelled: Callable[[], bool]
+        self, *, runner: FfmpegRunner, storage: Storage, directory: Path, cancelled: Callable[[], bool]
     ) -> None:
-        self._gate = gate
+        self._runner = runner
         self._storage = storage
         self._directory = directory
         self._cancelled = cancelled
@@ -71,7 +71,7 @@ class Results:
                 if job.crop is not None:
                     filters.insert(0, _crop(job.crop))
                 take_picture(
-                    self._gate,
+                    self._runner,
                     source,
                     picture,
                     frame=0,
@@ -103,8 +103,8 @@ class Results:
             result = directory / "result"
             result.mkdir()
             video, picture = result / "output.mp4", result / "thumbnail.jpg"
-            scale_video(self._gate, source, video, shape=shape, cancelled=self._cancelled)
-            take_thumbnail(self._gate, video, picture, shape=shape, cancelled=self._cancelled)
+            scale_video(self._runner, source, video, shape=shape, cancelled=self._cancelled)
+            take_thumbnail(self._runner, video, picture, shape=shape, cancelled=self._cancelled)
             result.replace(made)
         self._kept[name] = made
         if len(self._kept) > MOST_KEPT:

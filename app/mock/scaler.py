@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from app.platform.errors import FfmpegCancelled, FfmpegError
-from app.platform.media.ffmpeg import MediaGate, Stream
+from app.platform.media.ffmpeg import FfmpegRunner, Stream
 
 THUMBNAIL_SIDE = 640
 JPEG_QUALITY = 4
@@ -38,12 +38,17 @@ class OutputShape:
 
 
 def scale_video(
-    gate: MediaGate, source: Path, destination: Path, *, shape: OutputShape, cancelled: Callable[[], bool]
+    runner: FfmpegRunner,
+    source: Path,
+    destination: Path,
+    *,
+    shape: OutputShape,
+    cancelled: Callable[[], bool],
 ) -> None:
     """Enlarge the video with its sound. Sound that cannot be read is left out. Raises FfmpegError."""
     try:
-        gate.run(
-            _command(gate, source, destination, shape, with_sound=True),
+        runner.run(
+            _command(runner, source, destination, shape, with_sound=True),
             purpose="enlarging the video",
             cancelled=cancelled,
         )
@@ -51,19 +56,19 @@ def scale_video(
         raise
     except FfmpegError as error:
         log.warning("mock_sound_left_out", detail=error.detail)
-        gate.run(
-            _command(gate, source, destination, shape, with_sound=False),
+        runner.run(
+            _command(runner, source, destination, shape, with_sound=False),
             purpose="enlarging the video",
             cancelled=cancelled,
         )
 
 
 def take_thumbnail(
-    gate: MediaGate, video: Path, destination: Path, *, shape: OutputShape, cancelled: Callable[[], bool]
+    runner: FfmpegRunner, video: Path, destination: Path, *, shape: OutputShape, cancelled: Callable[[], bool]
 ) -> None:
     """A small JPEG of a frame near the video's beginning. Raises FfmpegError."""
     take_picture(
-        gate,
+        runner,
         video,
         destination,
         frame=shape.frames // THUMBNAIL_PART,
@@ -76,7 +81,7 @@ def take_thumbnail(
 
 
 def take_picture(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     video: Path,
     destination: Path,
     *,
@@ -89,21 +94,21 @@ def take_picture(
 ) -> None:
     """One frame of the video through the filters, the first when there is none so late. Raises FfmpegError."""
     for chosen in (f"gte(n\\,{frame})*gte(t+0.0001\\,{float(at_seconds):.6f})", "1"):
-        stream = gate.output(
-            gate.input(video)["V:0"],
+        stream = runner.output(
+            runner.input(video)["V:0"],
             destination,
             vf=f"select={chosen},{filters}",
             fps_mode="passthrough",
             **{**options, "frames:v": 1},
         )
-        gate.run(stream, purpose=purpose, cancelled=cancelled)
+        runner.run(stream, purpose=purpose, cancelled=cancelled)
         if destination.stat().st_size:
             return
     raise FfmpegError(f"The video program failed while {purpose}: there is no picture.")
 
 
 def _command(
-    gate: MediaGate, source: Path, destination: Path, shape: OutputShape, *, with_sound: bool
+    runner: FfmpegRunner, source: Path, destination: Path, shape: OutputShape, *, with_sound: bool
 ) -> Stream:
     filters = [f"scale={shape.width}:{shape.height}:flags=fast_bilinear", "setsar=1"]
     options: dict[str, Any] = {**FAST_ENCODER, "fps_mode": "passthrough"}
@@ -113,9 +118,9 @@ def _command(
     else:
         filters = [f"fps={shape.target_fps}", "tpad=stop=-1:stop_mode=clone", *filters]
         options["frames:v"] = shape.frames
-    read = gate.input(source)
+    read = runner.input(source)
     # A file without sound has none to map.
     streams = [read["V:0"], read["a?"]] if with_sound else [read["V:0"]]
     if with_sound:
         options["c:a"] = "aac"
-    return gate.output(*streams, destination, vf=",".join(filters), **options)
+    return runner.output(*streams, destination, vf=",".join(filters), **options)

@@ -47,7 +47,7 @@ async def accept_upload(
     """
 
     def inspect() -> MediaInfo:
-        info = inspect_upload(upload, gate=resources.gate, limits=user.allowance.media)
+        info = inspect_upload(upload, runner=resources.runner, limits=user.allowance.media)
         # Before the storage is touched: a file that cannot become an output is not worth keeping.
         check_output(info.video, scale=scale, target_fps=target_fps, limits=user.allowance.media)
         return info

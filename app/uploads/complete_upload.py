@@ -64,7 +64,7 @@ async def _complete(
 
     def inspect(spooled: SpooledUpload) -> MediaInfo:
         limits = user.allowance.media
-        info = inspect_upload(spooled, gate=resources.gate, limits=limits)
+        info = inspect_upload(spooled, runner=resources.runner, limits=limits)
         # As for a video that is uploaded at once: what the least demanding render of it would be.
         scale = min(engine.scale for engine in ENGINES.values())
         check_output(info.video, scale=scale, target_fps=Fraction(MIN_FPS), limits=limits)

@@ -14,7 +14,7 @@ import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from app.platform.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from worker.inference.frames import FrameFormat
 from worker.video.deinterlace import Deinterlacing
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -92,7 +92,7 @@ def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
 
 
 def decoding_stream(
-    gate: MediaGate, path: Path, *, render: RenderPlan, segment: SegmentPlan, point: DecodePoint
+    runner: FfmpegRunner, path: Path, *, render: RenderPlan, segment: SegmentPlan, point: DecodePoint
 ) -> Stream:
     """The command that writes the segment's source frames to stdout, one after the other."""
     if point.by_number:
@@ -108,7 +108,7 @@ def decoding_stream(
             "seek_timestamp": 1,
             "ss": seconds_up(point.seek_ticks * render.source_time_base),
         }
-    source = gate.input(path, **options)
+    source = runner.input(path, **options)
     chain = filter_chain(
         time_base=render.source_time_base,
         source=render.source,
@@ -162,7 +162,7 @@ class FrameReader:
 
 
 def find_decode_point(
-    gate: MediaGate, path: Path, *, render: RenderPlan, segment: SegmentPlan, watch: Watch
+    runner: FfmpegRunner, path: Path, *, render: RenderPlan, segment: SegmentPlan, watch: Watch
 ) -> tuple[DecodePoint, bool]:
     """The first way of decoding that delivers the frames the plan lists, found by trying; and whether their checksums
     hold.
@@ -175,7 +175,7 @@ def find_decode_point(
     points = decode_points(render, segment)
     for point in points:
         try:
-            _read_through(gate, path, render, segment, watch, point=point, verify=True)
+            _read_through(runner, path, render, segment, watch, point=point, verify=True)
         except WrongFrame as wrong:
             found = (wrong.position, wrong.checksum)
             if wrong.checksum is not None and found in seen:
@@ -185,7 +185,7 @@ def find_decode_point(
             return point, True
     for point in reversed(points):
         try:
-            _read_through(gate, path, render, segment, watch, point=point, verify=False)
+            _read_through(runner, path, render, segment, watch, point=point, verify=False)
         except WrongFrame:
             if point is points[0]:
                 raise
@@ -195,7 +195,7 @@ def find_decode_point(
 
 
 def _read_through(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     path: Path,
     render: RenderPlan,
     segment: SegmentPlan,
@@ -204,9 +204,9 @@ def _read_through(
     point: DecodePoint,
     verify: bool,
 ) -> None:
-    stream = decoding_stream(gate, path, render=render, segment=segment, point=point)
+    stream = decoding_stream(runner, path, render=render, segment=segment, point=point)
     buffer = np.empty(render.source.frame_bytes, np.uint8)
-    with gate.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
+    with runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
         reader = FrameReader(watch.own(process), segment, verify=verify)
         for _ in range(segment.source_frames):
             reader.read_into(buffer)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Literal, TypeAlias
 
 from app.platform.errors import ConfigurationError
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
 
 DeinterlacingFilter: TypeAlias = Literal["bwdif", "yadif"]
@@ -68,7 +68,7 @@ class Deinterlacing:
 
 
 def plan_deinterlacing(
-    gate: MediaGate, info: MediaInfo, *, has_interlaced: bool
+    runner: FfmpegRunner, info: MediaInfo, *, has_interlaced: bool
 ) -> tuple[Deinterlacing | None, Sequence[str]]:
     """How to deinterlace the video, None where that is not called for; and warnings.
 
@@ -89,7 +89,7 @@ def plan_deinterlacing(
     )
     first: Parity = "tff" if video.field_order in TOP_FIRST_ORDERS else "bff"
     deinterlacing = Deinterlacing(
-        filter=_find_filter(gate),
+        filter=_find_filter(runner),
         parity=first if by_container else "auto",
         marked_only=not by_container,
         rotation=video.rotation,
@@ -103,8 +103,10 @@ def _may_change(info: MediaInfo) -> bool:
     return info.video.codec in CHANGING_CODECS or (changes and info.video.codec == "h264")
 
 
-def _find_filter(gate: MediaGate) -> DeinterlacingFilter:
-    listed = gate.run(["-filters"], purpose="looking for filters", stdout_limit_bytes=FILTER_LIST_LIMIT_BYTES)
+def _find_filter(runner: FfmpegRunner) -> DeinterlacingFilter:
+    listed = runner.run(
+        ["-filters"], purpose="looking for filters", stdout_limit_bytes=FILTER_LIST_LIMIT_BYTES
+    )
     names = {words[1] for line in listed.stdout.decode().splitlines() if len(words := line.split()) > 1}
     for name in FILTERS:
         if name in names:

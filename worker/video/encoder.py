@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from app.platform.errors import ConfigurationError, FfmpegError
-from app.platform.media.ffmpeg import MediaGate, Stream
+from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from worker.inference.frames import FrameFormat
 from worker.video.plan import RenderPlan, SegmentPlan, VideoCodec
 
@@ -93,7 +93,7 @@ def expression_tree(leaves: Sequence[tuple[int, str]]) -> str:
 
 
 def encoding_stream(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     destination: Path,
     *,
     render: RenderPlan,
@@ -115,7 +115,9 @@ def encoding_stream(
         f"setparams=range={tags.range}:color_primaries={tags.primaries}:color_trc={tags.transfer}"
         f":colorspace={tags.matrix}",
     ]
-    source = gate.raw_input(width=target.width, height=target.height, pix_fmt=target.pix_fmt, frame_rate=rate)
+    source = runner.raw_input(
+        width=target.width, height=target.height, pix_fmt=target.pix_fmt, frame_rate=rate
+    )
     options: dict[str, Any] = {
         "vf": ",".join(filters),
         "fps_mode": "passthrough",
@@ -131,7 +133,7 @@ def encoding_stream(
         "f": "mp4",
         **_encoder_options(render, quality, threads),
     }
-    return gate.output(source["v:0"], destination, **options)
+    return runner.output(source["v:0"], destination, **options)
 
 
 def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) -> dict[str, Any]:

@@ -17,14 +17,14 @@ import structlog
 from numpy.typing import NDArray
 
 from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout, PermanentError
-from app.platform.media.ffmpeg import MediaGate, Stream
+from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo, probe_video
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.decoder import decoder_options, filter_chain, seconds_up
 from worker.video.deinterlace import FRAMES_BEFORE
 from worker.video.hdr_metadata import Traits, read_traits
-from worker.video.scan import Packets, scan_packets
+from worker.video.scan import Packets, read_packets
 from worker.video.segmenter import EARLIER_SEEK_SECONDS, SEEKS_BY_PTS
 from worker.video.watchdog import Watch
 
@@ -58,20 +58,20 @@ class Footage:
 
 
 def look_at(
-    gate: MediaGate, path: Path, *, scale: int, limits: MediaLimits, cancelled: Callable[[], bool]
+    runner: FfmpegRunner, path: Path, *, scale: int, limits: MediaLimits, cancelled: Callable[[], bool]
 ) -> Footage:
     """Examine the file and list its packets. Raises what `probe_video`, `plan_colour` and `read_traits` raise, and
     LeaseLost when `cancelled` says so.
     """
-    info = probe_video(gate, path, limits=limits)
+    info = probe_video(runner, path, limits=limits)
     colour = plan_colour(info.video, scale=scale)
-    traits = read_traits(gate, path, info, colour=colour)
-    packets = scan_packets(gate, path, info.video, cancelled)
+    traits = read_traits(runner, path, info, colour=colour)
+    packets = read_packets(runner, path, info.video, cancelled)
     return Footage(path=path, info=info, colour=colour, traits=traits, packets=packets)
 
 
 def read_frame(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     footage: Footage,
     at_seconds: Fraction,
     *,
@@ -88,7 +88,7 @@ def read_frame(
 
     def decode(seek: int | None, *, first: int | None, end: int) -> Frame | None:
         with Watch(cancelled=cancelled, stall_seconds=stall_seconds) as watch:
-            return _last_frame(gate, footage, watch, seek=seek, first=first, end=end)
+            return _last_frame(runner, footage, watch, seek=seek, first=first, end=end)
 
     before: Frame | None = None
     for seek in _seek_points(footage, wanted):
@@ -125,13 +125,13 @@ def _seek_points(footage: Footage, wanted: int) -> list[int]:
 
 
 def _last_frame(
-    gate: MediaGate, footage: Footage, watch: Watch, *, seek: int | None, first: int | None, end: int
+    runner: FfmpegRunner, footage: Footage, watch: Watch, *, seek: int | None, first: int | None, end: int
 ) -> Frame | None:
     """The last frame from `first` on and before `end`, decoded from `seek` on; None when there is none."""
     latest: Frame | None = None
     spare = np.empty(footage.colour.source.frame_bytes, np.uint8)
-    stream = _decoding_stream(gate, footage, seek=seek, first=first, end=end)
-    with gate.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
+    stream = _decoding_stream(runner, footage, seek=seek, first=first, end=end)
+    with runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
         watch.own(process)
         try:
             while process.read_exactly_into(spare.data):
@@ -151,7 +151,7 @@ def _last_frame(
 
 
 def _decoding_stream(
-    gate: MediaGate, footage: Footage, *, seek: int | None, first: int | None, end: int
+    runner: FfmpegRunner, footage: Footage, *, seek: int | None, first: int | None, end: int
 ) -> Stream:
     video, deinterlacing = footage.info.video, footage.traits.deinterlacing
     options = decoder_options(deinterlacing)
@@ -164,7 +164,7 @@ def _decoding_stream(
         deinterlacing=deinterlacing,
         trim=f"end_pts={end}" if first is None else f"start_pts={first}:end_pts={end}",
     )
-    source = gate.input(footage.path, **options)
+    source = runner.input(footage.path, **options)
     return ffmpeg.output(
         source[str(video.index)],
         "pipe:1",

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.platform.errors import PermanentError
-from app.platform.media.ffmpeg import MediaGate
-from app.platform.media.first_frames import ContentLight, FirstFrames, MasteringDisplay, look_at_first_frames
+from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.first_frames import ContentLight, FirstFrames, MasteringDisplay, probe_first_frames
 from app.platform.media.info import MediaInfo
 from worker.video.colour import ColourPlan
 from worker.video.deinterlace import Deinterlacing, plan_deinterlacing
@@ -32,14 +32,14 @@ class Traits:
     warnings: Sequence[str]
 
 
-def read_traits(gate: MediaGate, path: Path, info: MediaInfo, *, colour: ColourPlan) -> Traits:
+def read_traits(runner: FfmpegRunner, path: Path, info: MediaInfo, *, colour: ColourPlan) -> Traits:
     """Look at the first frames, and decide. Raises PermanentError for colours that cannot be read without Dolby Vision,
-    what `look_at_first_frames` raises, and ConfigurationError when ffmpeg lacks a filter that is needed.
+    what `probe_first_frames` raises, and ConfigurationError when ffmpeg lacks a filter that is needed.
     """
-    first = look_at_first_frames(gate, path, stream_index=info.video.index)
+    first = probe_first_frames(runner, path, stream_index=info.video.index)
     if first.is_dolby_vision_only:
         raise PermanentError(DOLBY_VISION_ONLY)
-    deinterlacing, warnings = plan_deinterlacing(gate, info, has_interlaced=first.has_interlaced)
+    deinterlacing, warnings = plan_deinterlacing(runner, info, has_interlaced=first.has_interlaced)
     can_carry = choose_codec(colour.target) == "hevc"
     return Traits(
         deinterlacing=deinterlacing,

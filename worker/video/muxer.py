@@ -22,10 +22,10 @@ from app.platform.errors import (
     PermanentError,
     TransientError,
 )
-from app.platform.media.ffmpeg import MediaGate, Stream, file_name
+from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from worker.video.join import concat_list, timestamp_filter
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import WrittenVideo, compare, gate_for_output, read_back
+from worker.video.recheck import WrittenVideo, compare, read_back, runner_for_output
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timeline import MICROSECONDS
 from worker.video.tracks import KeptTrack, choose_tracks
@@ -70,7 +70,7 @@ class _Attempt:
 
 def finish_render(
     *,
-    gate: MediaGate,
+    runner: FfmpegRunner,
     source: Path,
     segment_files: Sequence[Path],
     render: RenderPlan,
@@ -86,9 +86,9 @@ def finish_render(
     not as planned, LeaseLost when `cancelled` says so, FfmpegError when ffmpeg fails.
     """
     _check_plan(render, segments, segment_files)
-    own_gate = gate_for_output(gate, render.target)
-    first, last = _outer_files(own_gate, segment_files)
-    answer = gate.probe(
+    own_runner = runner_for_output(runner, render.target)
+    first, last = _outer_files(own_runner, segment_files)
+    answer = runner.probe(
         source,
         "-show_entries",
         f"stream={STREAM_FIELDS}:stream_disposition=attached_pic:stream_tags=language,title",
@@ -105,7 +105,7 @@ def finish_render(
             list_path = directory / "segments.ffconcat"
             list_path.write_text(concat_list(names, segments, timescale=render.timescale), encoding="ascii")
             mux = _Mux(
-                gate=own_gate,
+                runner=own_runner,
                 list_path=list_path,
                 source=source,
                 part=part,
@@ -114,8 +114,8 @@ def finish_render(
                 timestamps=timestamp_filter(render, segments, first=first, last=last),
             )
             warnings = mux.run(_attempts(choice.tracks), cancelled)
-        _check_output(own_gate, part, render=render, segments=segments)
-        make_thumbnail(own_gate, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
+        _check_output(own_runner, part, render=render, segments=segments)
+        make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
         part.replace(destination)
     except FfmpegCancelled as error:
         raise LeaseLost("The work was called off.") from error
@@ -138,7 +138,7 @@ class _Mux:
     def __init__(
         self,
         *,
-        gate: MediaGate,
+        runner: FfmpegRunner,
         list_path: Path,
         source: Path,
         part: Path,
@@ -146,7 +146,7 @@ class _Mux:
         streams: Sequence[dict[str, Any]],
         timestamps: str,
     ) -> None:
-        self._gate = gate
+        self._runner = runner
         self._list_path = list_path
         self._source = source
         self._part = part
@@ -170,7 +170,7 @@ class _Mux:
         return attempts[-1].warnings
 
     def _run(self, attempt: _Attempt, cancelled: Callable[[], bool]) -> None:
-        self._gate.run(self._arguments(attempt.tracks), purpose="joining the segments", cancelled=cancelled)
+        self._runner.run(self._arguments(attempt.tracks), purpose="joining the segments", cancelled=cancelled)
 
     def _arguments(self, tracks: Sequence[KeptTrack]) -> list[str]:
         arguments: list[str] = self._compose(tracks).get_args()
@@ -186,10 +186,10 @@ class _Mux:
 
     def _compose(self, tracks: Sequence[KeptTrack]) -> Stream:
         render = self._render
-        joined = self._gate.concat_input(self._list_path, auto_convert=0, copyts=None)
+        joined = self._runner.concat_input(self._list_path, auto_convert=0, copyts=None)
         # All of the input is moved so that its start comes to lie at 0; the video's own offset is in its timestamps.
         # Without copyts, ffmpeg would move it by the start of the streams that are used, whatever those are.
-        original = self._gate.input(self._source, itsoffset=_seconds(-render.input_start_seconds))
+        original = self._runner.input(self._source, itsoffset=_seconds(-render.input_start_seconds))
         # The file itself must be an input, for its chapters and metadata, even when none of its streams is used.
         maps = [original[str(track.index)] for track in tracks] or [original["a:999?"]]
         options: dict[str, Any] = {
@@ -210,7 +210,7 @@ class _Mux:
         for track in tracks:
             options |= track.options(numbers[track.kind])
             numbers[track.kind] += 1
-        return self._gate.output(joined["v:0"], *maps, self._part, **options)
+        return self._runner.output(joined["v:0"], *maps, self._part, **options)
 
     def _movie_timescale(self) -> int:
         """Ticks of the movie header, in which edit lists say when a track starts: the video's and the sound's alike, so
@@ -261,9 +261,9 @@ def _check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_fil
         )
 
 
-def _outer_files(gate: MediaGate, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
+def _outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
     """The first and the last file, once it is clear that all were encoded alike. Raises PermanentError."""
-    written = [read_back(gate, path) for path in segment_files]
+    written = [read_back(runner, path) for path in segment_files]
     for before, after in pairwise(written):
         if before.parameter_hash != after.parameter_hash or before.time_base != after.time_base:
             raise PermanentError(
@@ -275,9 +275,9 @@ def _outer_files(gate: MediaGate, segment_files: Sequence[Path]) -> tuple[Writte
 
 
 def _check_output(
-    gate: MediaGate, part: Path, *, render: RenderPlan, segments: Sequence[SegmentPlan]
+    runner: FfmpegRunner, part: Path, *, render: RenderPlan, segments: Sequence[SegmentPlan]
 ) -> None:
-    written = read_back(gate, part)
+    written = read_back(runner, part)
     ticks = [
         render.offset_ticks + segment.start_tick + tick
         for segment in segments

@@ -20,7 +20,7 @@ import structlog
 from numpy.typing import NDArray
 
 from app.platform.errors import FfmpegError, LeaseLost, RegenError
-from app.platform.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from worker.inference.frames import FrameFormat
 from worker.video.decoder import (
     DecodePoint,
@@ -32,7 +32,7 @@ from worker.video.decoder import (
     seconds_up,
 )
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import gate_for_output
+from worker.video.recheck import runner_for_output
 from worker.video.retime import Retimer
 from worker.video.similarity_metrics import Likeness, Plane
 from worker.video.vmaf import VmafMeter, can_measure_vmaf
@@ -89,7 +89,7 @@ class MeasuredQuality:
 
 
 def measure_if_possible(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     *,
     source: Path,
     output: Path,
@@ -105,7 +105,7 @@ def measure_if_possible(
     """
     try:
         return measure_quality(
-            gate,
+            runner,
             source=source,
             output=output,
             render=render,
@@ -130,7 +130,7 @@ def measure_if_possible(
 
 
 def measure_quality(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     *,
     source: Path,
     output: Path,
@@ -150,10 +150,10 @@ def measure_quality(
         watch = stack.enter_context(Watch(cancelled=cancelled, stall_seconds=stall_seconds))
         try:
             vmaf: VmafMeter | None = None
-            if can_measure_vmaf(gate, width=width, height=height):
-                vmaf = stack.enter_context(VmafMeter(gate, width=width, height=height, watch=watch))
+            if can_measure_vmaf(runner, width=width, height=height):
+                vmaf = stack.enter_context(VmafMeter(runner, width=width, height=height, watch=watch))
             comparison = _Comparison(
-                gate=gate,
+                runner=runner,
                 source=source,
                 output=output,
                 render=render,
@@ -198,7 +198,7 @@ class _Comparison:
     def __init__(
         self,
         *,
-        gate: MediaGate,
+        runner: FfmpegRunner,
         source: Path,
         output: Path,
         render: RenderPlan,
@@ -206,8 +206,8 @@ class _Comparison:
         likeness: Likeness,
         vmaf: VmafMeter | None,
     ) -> None:
-        self._gate = gate
-        self._output_gate = gate_for_output(gate, render.target)
+        self._runner = runner
+        self._output_runner = runner_for_output(runner, render.target)
         self._source = source
         self._output = output
         self._render = render
@@ -222,7 +222,7 @@ class _Comparison:
             self._attempt(segment, left, decode_points(self._render, segment)[0], True, first_number)
         except WrongFrame:
             point, verify = find_decode_point(
-                self._gate, self._source, render=self._render, segment=segment, watch=self._watch
+                self._runner, self._source, render=self._render, segment=segment, watch=self._watch
             )
             log.info("decode_point_found", index=segment.index, point=str(point), verify=verify)
             # What was compared so far was compared with the right frames.
@@ -232,12 +232,12 @@ class _Comparison:
         self, segment: SegmentPlan, left: list[int], point: DecodePoint, verify: bool, first_number: int
     ) -> None:
         """Compares the frames that are `left` and takes them off it, one by one."""
-        gate, render, watch = self._gate, self._render, self._watch
-        source_stream = decoding_stream(gate, self._source, render=render, segment=segment, point=point)
-        output_stream = _output_stream(self._output_gate, self._output, render, segment, left)
+        runner, render, watch = self._runner, self._render, self._watch
+        source_stream = decoding_stream(runner, self._source, render=render, segment=segment, point=point)
+        output_stream = _output_stream(self._output_runner, self._output, render, segment, left)
         with (
-            gate.start(source_stream, purpose=PURPOSE, stdin=False, stdout=True) as decoder,
-            self._output_gate.start(output_stream, purpose=PURPOSE, stdin=False, stdout=True) as reader,
+            runner.start(source_stream, purpose=PURPOSE, stdin=False, stdout=True) as decoder,
+            self._output_runner.start(output_stream, purpose=PURPOSE, stdin=False, stdout=True) as reader,
         ):
             source = _ShownFrames(FrameReader(watch.own(decoder), segment, verify=verify), render, segment)
             watch.own(reader)
@@ -316,7 +316,7 @@ def _nominal_range(bit_depth: int, *, full_range: bool) -> tuple[float, float]:
 
 
 def _output_stream(
-    gate: MediaGate, output: Path, render: RenderPlan, segment: SegmentPlan, wanted: Sequence[int]
+    runner: FfmpegRunner, output: Path, render: RenderPlan, segment: SegmentPlan, wanted: Sequence[int]
 ) -> Stream:
     """The command that writes the luma planes of those frames to stdout, one after the other."""
     start = render.offset_ticks + segment.start_tick
@@ -325,7 +325,7 @@ def _output_stream(
     chosen = "+".join(f"eq(n\\,{index - wanted[0]})" for index in wanted)
     chain = f"settb=1/{render.timescale},trim=start_pts={first}:end_pts={last + 1},select={chosen},extractplanes=y"
     seek = seconds_up(Fraction(first, render.timescale))
-    video = gate.input(output, copyts=None, noaccurate_seek=None, seek_timestamp=1, ss=seek)
+    video = runner.input(output, copyts=None, noaccurate_seek=None, seek_timestamp=1, ss=seek)
     return ffmpeg.output(
         video["v:0"], "pipe:1", f="rawvideo", vcodec="rawvideo", vf=chain, fps_mode="passthrough"
     )

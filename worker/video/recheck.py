@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from app.platform.errors import FfmpegError
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from worker.inference.frames import FrameFormat
 
 STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts,extradata_hash"
@@ -29,19 +29,21 @@ class WrittenVideo:
     dts: Sequence[int]
 
 
-def gate_for_output(gate: MediaGate, target: FrameFormat) -> MediaGate:
-    """The gate for files of our own, whose frames may be larger than those of users."""
-    pixels = max(gate.limits.max_pixels, target.width * target.height)
-    return MediaGate(programs=gate.programs, limits=replace(gate.limits, max_pixels=pixels))
+def runner_for_output(runner: FfmpegRunner, target: FrameFormat) -> FfmpegRunner:
+    """The runner for files of our own, whose frames may be larger than those of users."""
+    pixels = max(runner.limits.max_pixels, target.width * target.height)
+    return FfmpegRunner(programs=runner.programs, limits=replace(runner.limits, max_pixels=pixels))
 
 
-def read_back(gate: MediaGate, path: Path) -> WrittenVideo:
+def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
     """Demux the file's video. Raises FfmpegError, also when there is no video stream."""
     pts: list[int] = []
     dts: list[int] = []
     stream: dict[str, str] = {}
     arguments = ["-select_streams", "v:0", "-show_data_hash", "MD5", "-of", "compact"]
-    for line in gate.scan_lines(path, *arguments, "-show_entries", f"packet=pts,dts:stream={STREAM_FIELDS}"):
+    for line in runner.scan_lines(
+        path, *arguments, "-show_entries", f"packet=pts,dts:stream={STREAM_FIELDS}"
+    ):
         section, *words = line.split("|")
         fields = dict(word.partition("=")[::2] for word in words)
         if section == "packet":

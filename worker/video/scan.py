@@ -25,7 +25,7 @@ from app.platform.errors import (
     LeaseLost,
     PermanentError,
 )
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import VideoStream
 from worker.inference.frames import FrameFormat
 from worker.video.decoder import decoder_options, filter_chain
@@ -74,7 +74,7 @@ class FrameScan:
 
 
 def scan_frames(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     path: Path,
     *,
     video: VideoStream,
@@ -87,9 +87,9 @@ def scan_frames(
 
     Raises PermanentError when not one frame can be decoded, LeaseLost when `cancelled` says so, FfmpegError otherwise.
     """
-    packets = scan_packets(gate, path, video, cancelled)
+    packets = read_packets(runner, path, video, cancelled)
     pts, checksums, complaints = _decode(
-        gate, path, video, source, decoded_pix_fmts, deinterlacing, cancelled
+        runner, path, video, source, decoded_pix_fmts, deinterlacing, cancelled
     )
     if not pts:
         raise PermanentError("None of the video's frames can be decoded.", detail=complaints[-4000:])
@@ -122,13 +122,15 @@ def scan_frames(
     )
 
 
-def scan_packets(gate: MediaGate, path: Path, video: VideoStream, cancelled: Callable[[], bool]) -> Packets:
+def read_packets(
+    runner: FfmpegRunner, path: Path, video: VideoStream, cancelled: Callable[[], bool]
+) -> Packets:
     """What the demuxer tells of the video stream. Raises LeaseLost when `cancelled` says so."""
     reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
     pts, durations = array("q"), array("q")
     keyframes: list[tuple[int, int]] = []
     arguments = ["-select_streams", str(video.index), "-show_entries", "packet=pts,dts,duration,flags"]
-    lines = gate.scan_lines(path, *arguments, "-of", "csv=p=0")
+    lines = runner.scan_lines(path, *arguments, "-of", "csv=p=0")
     with closing(lines):
         try:
             for number, line in enumerate(lines):
@@ -156,7 +158,7 @@ def scan_packets(gate: MediaGate, path: Path, video: VideoStream, cancelled: Cal
 
 
 def _decode(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     path: Path,
     video: VideoStream,
     source: FrameFormat,
@@ -180,10 +182,10 @@ def _decode(
         "avoid_negative_ts": "disabled",
         "f": "framecrc",
     }
-    decoded = gate.input(path, **decoder_options(deinterlacing))
+    decoded = runner.input(path, **decoder_options(deinterlacing))
     stream = ffmpeg.output(decoded[str(video.index)], "pipe:1", **options)
     pts, checksums = array("q"), array("L")
-    with gate.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
+    with runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
         for line in process.lines():
             if len(pts) % LINES_PER_CHECK == 0:
                 _check(cancelled)

@@ -9,7 +9,7 @@ from math import floor
 from pathlib import Path
 
 from app.platform.errors import PermanentError
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from worker.video.colour import plan_colour
@@ -56,7 +56,7 @@ class UsedFrames:
 
 
 def plan_render(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     path: Path,
     info: MediaInfo,
     *,
@@ -75,9 +75,9 @@ def plan_render(
     """
     video = info.video
     colour = plan_colour(video, scale=scale)
-    traits = read_traits(gate, path, info, colour=colour)
+    traits = read_traits(runner, path, info, colour=colour)
     scan = scan_frames(
-        gate,
+        runner,
         path,
         video=video,
         source=colour.source,

@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from app.platform.errors import FfmpegError
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from worker.video.decoder import seconds_up
 from worker.video.plan import RenderPlan, SegmentPlan
 
@@ -25,7 +25,7 @@ def thumbnail_size(width: int, height: int, sample_aspect_ratio: Fraction) -> tu
 
 
 def make_thumbnail(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     video: Path,
     destination: Path,
     *,
@@ -45,8 +45,8 @@ def make_thumbnail(
         f"scale={width}:{height}:flags=area+accurate_rnd+full_chroma_int+full_chroma_inp"
         ":out_color_matrix=bt601:out_range=pc,format=yuvj420p,setsar=1"
     )
-    source = gate.input(video, copyts=None, noaccurate_seek=None, seek_timestamp=1, ss=seek)
-    stream = gate.output(
+    source = runner.input(video, copyts=None, noaccurate_seek=None, seek_timestamp=1, ss=seek)
+    stream = runner.output(
         source["v:0"],
         destination,
         vf=chain,
@@ -56,7 +56,7 @@ def make_thumbnail(
         f="mjpeg",
         **{"q:v": JPEG_QUALITY, "frames:v": 1},
     )
-    gate.run(stream, purpose="making the thumbnail", cancelled=cancelled)
+    runner.run(stream, purpose="making the thumbnail", cancelled=cancelled)
     if destination.stat().st_size == 0:
         raise FfmpegError("The video program failed while making the thumbnail: there is no picture.")
 

@@ -10,7 +10,7 @@ import structlog
 from numpy.typing import NDArray
 
 from app.platform.errors import FfmpegError
-from app.platform.media.ffmpeg import FfmpegProcess, MediaGate, Stream
+from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from worker.video.similarity_metrics import Plane
 from worker.video.watchdog import Watch
 
@@ -23,11 +23,11 @@ PURPOSE = "measuring VMAF"
 log = structlog.get_logger(__name__)
 
 
-def can_measure_vmaf(gate: MediaGate, *, width: int, height: int) -> bool:
+def can_measure_vmaf(runner: FfmpegRunner, *, width: int, height: int) -> bool:
     """Whether this ffmpeg has VMAF, and pictures of that size are large enough for it. Raises FfmpegError."""
     if min(width, height) < LEAST_SIDE:
         return False
-    listing = gate.run(["-filters"], purpose="listing its filters", stdout_limit_bytes=LISTING_LIMIT_BYTES)
+    listing = runner.run(["-filters"], purpose="listing its filters", stdout_limit_bytes=LISTING_LIMIT_BYTES)
     return any(FILTER in line.split()[:2] for line in listing.stdout.decode(errors="replace").splitlines())
 
 
@@ -37,10 +37,10 @@ class VmafMeter:
     Its failure is no error: `score` is None then, and the log says why.
     """
 
-    def __init__(self, gate: MediaGate, *, width: int, height: int, watch: Watch) -> None:
+    def __init__(self, runner: FfmpegRunner, *, width: int, height: int, watch: Watch) -> None:
         self._has_failed = False
-        self._process = gate.start(
-            _stream(gate, width=width, height=height), purpose=PURPOSE, stdin=True, stdout=True
+        self._process = runner.start(
+            _stream(runner, width=width, height=height), purpose=PURPOSE, stdin=True, stdout=True
         )
         watch.own(self._process)
 
@@ -92,12 +92,12 @@ class VmafMeter:
         self._process.close()
 
 
-def _stream(gate: MediaGate, *, width: int, height: int) -> Stream:
+def _stream(runner: FfmpegRunner, *, width: int, height: int) -> Stream:
     """Each frame on stdin is the result above the input; 4:4:4, because not every version of libvmaf takes gray.
 
     The rate means nothing: VMAF counts in frames.
     """
-    pairs = gate.raw_input(width=width, height=2 * height, pix_fmt="yuv444p", frame_rate=25)
+    pairs = runner.raw_input(width=width, height=2 * height, pix_fmt="yuv444p", frame_rate=25)
     copies = pairs["v:0"].filter_multi_output("split")
     result, reference = (copies[index].filter("crop", width, height, 0, index * height) for index in range(2))
     # To stdout by its name as a file: a path of ours could hold characters that filters take for their own.

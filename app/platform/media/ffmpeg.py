@@ -1,13 +1,13 @@
-"""The gate: the one place that builds and runs ffmpeg and ffprobe.
+"""The one place that builds and runs ffmpeg and ffprobe commands.
 
-Every input is made by one of the builders of `MediaGate`, which put the safety options in front of it; `run` and
-`start` refuse a command with an input that was made otherwise. A file from a user goes through `input`, always. The
-other builders are for what we made ourselves: raw frames on stdin, a list of our own segments, a generated picture.
+The builders of `FfmpegRunner` make every input and put the safety options in front of it; `run` and `start` refuse a
+command with any other input. A user's file always goes through `input`. The other builders take what the server made:
+raw frames on stdin, a list of its own segments, a generated picture.
 
-    gate = MediaGate(programs=find_programs(), limits=RunLimits(wall_seconds=60, memory_bytes=2**31))
-    video = gate.input(source)["v:0"]
-    stream = gate.output(video, directory / "copy.mp4", vcodec="copy")
-    gate.run(stream, purpose="copying the video")
+    runner = FfmpegRunner(programs=find_programs(), limits=RunLimits(wall_seconds=60, memory_bytes=2**31))
+    video = runner.input(source)["v:0"]
+    stream = runner.output(video, directory / "copy.mp4", vcodec="copy")
+    runner.run(stream, purpose="copying the video")
 
 Works with ffmpeg 5.1 to 9.
 """
@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import ffmpeg
 
 from app.platform.errors import FfmpegError
+from app.platform.settings import Settings
 
 from .process import FfmpegProcess, RunLimits
 from .programs import Programs, find_programs
@@ -33,7 +34,7 @@ from .whitelists import DECODERS, FORMATS, PROTOCOLS
 __all__ = [
     "Completed",
     "FfmpegProcess",
-    "MediaGate",
+    "FfmpegRunner",
     "Programs",
     "RunLimits",
     "Stream",
@@ -61,12 +62,35 @@ class Completed:
     stderr: str
 
 
-class MediaGate:
+class FfmpegRunner:
     """Builds and runs commands of one pair of programs under one set of limits. Holds no process; cheap to make."""
 
     def __init__(self, *, programs: Programs, limits: RunLimits) -> None:
         self.programs = programs
         self.limits = limits
+
+    @classmethod
+    def for_uploads(cls, settings: Settings) -> Self:
+        """The runner for probing files that are not validated yet. Raises FfmpegMissing."""
+        return cls._configured(
+            settings, wall_seconds=settings.probe_timeout_seconds, memory_bytes=settings.probe_memory_bytes
+        )
+
+    @classmethod
+    def for_work(cls, settings: Settings) -> Self:
+        """The runner for decoding and encoding whole videos. Raises FfmpegMissing."""
+        return cls._configured(
+            settings, wall_seconds=settings.ffmpeg_timeout_seconds, memory_bytes=settings.ffmpeg_memory_bytes
+        )
+
+    @classmethod
+    def _configured(cls, settings: Settings, *, wall_seconds: float, memory_bytes: int) -> Self:
+        programs = find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe)
+        max_pixels = settings.max_input_pixels
+        return cls(
+            programs=programs,
+            limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_bytes, max_pixels=max_pixels),
+        )
 
     # Inputs
 
@@ -184,7 +208,7 @@ class MediaGate:
         return ScannedLines(start, ffprobe_args)
 
     def _limits_until(self, deadline: float) -> RunLimits:
-        """The gate's limits for one of several runs that share its time (`deadline` by the monotonic clock)."""
+        """The limits of one of several runs that share this runner's time (`deadline` by the monotonic clock)."""
         return replace(self.limits, wall_seconds=max(0.0, deadline - time.monotonic()))
 
     def _input_options(self, formats: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
@@ -278,11 +302,11 @@ def _safety(*, formats: Sequence[str], protocols: Sequence[str], decoders: Seque
 def _refuse_safety_options(options: dict[str, Any]) -> None:
     for option in options:
         if option.split(":")[0] in SAFETY_OPTIONS:
-            raise ValueError(f"the gate sets {option} itself")
+            raise ValueError(f"FfmpegRunner sets {option} itself")
 
 
 def _check_inputs(arguments: Sequence[str]) -> None:
-    """Refuse a command with an input that no builder of the gate has made."""
+    """Raises ValueError for an input that no builder of FfmpegRunner made."""
     since = 0
     for position, word in enumerate(arguments):
         if word == "-i":
@@ -290,7 +314,7 @@ def _check_inputs(arguments: Sequence[str]) -> None:
             for required in ("-protocol_whitelist", "-format_whitelist", "-codec_whitelist"):
                 if required not in options:
                     raise ValueError(
-                        f"input {arguments[position + 1]} was not made by the gate: no {required}"
+                        f"input {arguments[position + 1]} was not made by FfmpegRunner: no {required}"
                     )
             since = position + 2
 

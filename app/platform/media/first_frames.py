@@ -10,7 +10,7 @@ import structlog
 
 from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 
-from .ffmpeg import MediaGate
+from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import integer, section_list
 
 log = structlog.get_logger(__name__)
@@ -66,7 +66,7 @@ class FirstFrames:
     has_alpha_layer: bool = False
 
 
-def look_at_first_frames(gate: MediaGate, path: Path, *, stream_index: int) -> FirstFrames:
+def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -> FirstFrames:
     """Decode the first frames of a video stream, and read what they and the container say.
 
     Where no frame can be decoded, what the container says is all. Raises FfmpegMissing, FfmpegKilled and FfmpegTimeout;
@@ -75,12 +75,12 @@ def look_at_first_frames(gate: MediaGate, path: Path, *, stream_index: int) -> F
     chosen = ("-select_streams", str(stream_index), "-show_entries")
     try:
         few = ("-read_intervals", f"%+#{EXAMINED_PACKETS}")
-        answer = gate.probe(path, *few, *chosen, f"{FRAME_ENTRIES}:{STREAM_ENTRIES}")
+        answer = runner.probe(path, *few, *chosen, f"{FRAME_ENTRIES}:{STREAM_ENTRIES}")
     except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
         raise
     except FfmpegError as error:
         log.warning("first_frames_unreadable", detail=error.detail)
-        answer = gate.probe(path, *chosen, STREAM_ENTRIES)
+        answer = runner.probe(path, *chosen, STREAM_ENTRIES)
     stream = next(iter(section_list(answer, "streams")), {})
     frames = section_list(answer, "frames")
     # The stream's own come last: what frames say is nearer to the picture.

@@ -60,7 +60,7 @@ class VideoStream:
 class OtherStream:
     """A stream beside the video: sound, subtitles, a cover picture, a second video, ...
 
-    `codec`: ffprobe's name, None when ffmpeg does not know it. `is_decodable`: whether the gate lets ffmpeg decode it;
+    `codec`: ffprobe's name, None when ffmpeg does not know it. `is_decodable`: whether ffmpeg may decode it;
     copying works either way. `is_attached_picture`: a picture (cover art, thumbnail) kept as a video stream.
     """
 

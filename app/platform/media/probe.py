@@ -13,12 +13,12 @@ from app.platform.errors import (
     NotAVideo,
 )
 
-from .ffmpeg import MediaGate
+from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import UNTAGGED, disposition, fraction, integer, section_list, tagged
 from .info import ColourTags, MediaInfo, OtherStream, StreamKind, VideoStream
 from .limits import MediaLimits, check_frame_size, check_input, check_stream_count
+from .packet_summary import PacketSummary, summarize_packets
 from .recognition import NO_INDEX, PICTURE, PICTURE_BRANDS, SOUND, reason_unreadable, refused_frame_sizes
-from .scan import PacketScan, scan_packets
 from .timing import time_video
 from .whitelists import VIDEO_DECODERS, is_decodable
 
@@ -41,15 +41,15 @@ OUT_OF_MEMORY = ("Cannot allocate memory", "failed to map segment")
 DAMAGED = "The video in this file cannot be decoded: it is damaged or incomplete."
 
 
-def probe_video(gate: MediaGate, path: Path, *, limits: MediaLimits) -> MediaInfo:
+def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> MediaInfo:
     """Examine the file at `path`: which streams it has, and every packet of its video, without decoding any.
 
     The video is the first stream of moving pictures, one marked as default before others. Raises NotAVideo with a
     sentence that says what the file is instead, LimitExceeded when it is over a limit or cannot be examined within
-    the gate's time and memory, and FfmpegMissing.
+    the limits of the runner on time and memory, and FfmpegMissing.
     """
     try:
-        answer, said = gate.probe_with_stderr(path, *PROBE_FIELDS)
+        answer, said = runner.probe_with_stderr(path, *PROBE_FIELDS)
         streams, container = section_list(answer, "streams"), answer.get("format", {})
         check_stream_count(len(streams), limits)
         video = _choose_video(streams, container)
@@ -58,7 +58,9 @@ def probe_video(gate: MediaGate, path: Path, *, limits: MediaLimits) -> MediaInf
         # No pixel format is found for a video of which no frame and no header can be decoded.
         if time_base is None or video.get("pix_fmt") in UNTAGGED:
             raise NotAVideo(DAMAGED)
-        scan = scan_packets(gate, path, stream_index=video["index"], time_base=time_base, limits=limits)
+        scan = summarize_packets(
+            runner, path, stream_index=video["index"], time_base=time_base, limits=limits
+        )
     except FfmpegMissing:
         raise
     except (FfmpegTimeout, FfmpegKilled) as error:
@@ -126,7 +128,7 @@ def _choose_video(streams: list[dict[str, Any]], container: dict[str, Any]) -> d
 
 
 def _describe_video(
-    stream: dict[str, Any], scan: PacketScan, *, time_base: Fraction, container: dict[str, Any]
+    stream: dict[str, Any], scan: PacketSummary, *, time_base: Fraction, container: dict[str, Any]
 ) -> VideoStream:
     side_data = section_list(stream, "side_data_list")
     width, height = _cropped_size(stream, side_data)

@@ -5,8 +5,8 @@ from fractions import Fraction
 from typing import Any
 
 from .ffprobe_fields import clock, fraction, integer
+from .packet_summary import PacketSummary
 from .rates import snap_ntsc
-from .scan import PacketScan
 
 # Timestamps are rounded to ticks: the first and the end of the last are each off by a tick at most.
 ROUNDING_TICKS = 2
@@ -28,7 +28,7 @@ class Timing:
 
 
 def time_video(
-    stream: dict[str, Any], container: dict[str, Any], scan: PacketScan, *, time_base: Fraction
+    stream: dict[str, Any], container: dict[str, Any], scan: PacketSummary, *, time_base: Fraction
 ) -> Timing:
     """What `scan` and ffprobe's sections on the stream and its container say together."""
     declared_rates = _declared_rates(stream)
@@ -80,7 +80,7 @@ def _declared_rates(stream: dict[str, Any]) -> list[Fraction]:
     return sorted(rates, key=lambda rate: rate.denominator not in (1, 1001))
 
 
-def _last_duration_as_stated(stream: dict[str, Any], scan: PacketScan, *, start_pts: int) -> int:
+def _last_duration_as_stated(stream: dict[str, Any], scan: PacketSummary, *, start_pts: int) -> int:
     """Ticks that the last frame is shown for: until the end that the header states, if that is where it should be."""
     stated = start_pts + integer(stream, "duration_ts") - scan.last_pts
     longest = CUT_OFF_FRAMES * Fraction(scan.last_pts - scan.start_pts, max(1, scan.frames - 1))
@@ -88,7 +88,7 @@ def _last_duration_as_stated(stream: dict[str, Any], scan: PacketScan, *, start_
 
 
 def _duration(
-    scan: PacketScan, *, last_duration: int, time_base: Fraction, declared_rates: list[Fraction]
+    scan: PacketSummary, *, last_duration: int, time_base: Fraction, declared_rates: list[Fraction]
 ) -> Fraction:
     """Seconds from the first frame shown to the end of the last one; above 0."""
     span = (scan.last_pts - scan.start_pts) * time_base
@@ -122,7 +122,7 @@ def _average_rate(
 def _missing_seconds(
     stream: dict[str, Any],
     container: dict[str, Any],
-    scan: PacketScan,
+    scan: PacketSummary,
     *,
     formats: list[str],
     time_base: Fraction,

@@ -6,7 +6,7 @@ demuxer's name, a codec by its descriptor's name (ffprobe's `codec_name`), a dec
 """
 
 # Demuxers of self-contained video files. None of them opens a second file: mov's external references are off unless
-# `enable_drefs` is set, which the gate refuses.
+# `enable_drefs` is set, which FfmpegRunner refuses.
 FORMATS: tuple[str, ...] = (
     "mov",
     "mp4",
@@ -112,5 +112,5 @@ DECODERS: tuple[str, ...] = tuple(
 
 
 def is_decodable(codec: str | None) -> bool:
-    """Whether the gate lets ffmpeg decode `codec` (ffprobe's `codec_name`)."""
+    """Whether FfmpegRunner lets ffmpeg decode `codec` (ffprobe's `codec_name`)."""
     return codec in VIDEO_DECODERS or codec in AUDIO_DECODERS or codec in SUBTITLE_DECODERS

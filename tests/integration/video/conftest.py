@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.platform.media.ffmpeg import MediaGate, RunLimits, find_programs
+from app.platform.media.ffmpeg import FfmpegRunner, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo, probe_video
 from app.platform.media.rates import Retime
@@ -109,27 +109,27 @@ def _run(*command: str | Path) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def gate() -> MediaGate:
-    return MediaGate(programs=find_programs(), limits=RunLimits(wall_seconds=60, memory_bytes=8 * 2**30))
+def runner() -> FfmpegRunner:
+    return FfmpegRunner(programs=find_programs(), limits=RunLimits(wall_seconds=60, memory_bytes=8 * 2**30))
 
 
 @pytest.fixture(scope="session")
-def ffmpeg(gate: MediaGate) -> Callable[..., bytes]:
-    """Run ffmpeg itself, apart from the gate."""
+def ffmpeg(runner: FfmpegRunner) -> Callable[..., bytes]:
+    """Run ffmpeg itself, apart from the runner."""
 
     def run(*arguments: str | Path) -> bytes:
-        return _run(gate.programs.ffmpeg, "-v", "error", "-y", *arguments)
+        return _run(runner.programs.ffmpeg, "-v", "error", "-y", *arguments)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def probed(gate: MediaGate) -> Callable[..., dict[str, Any]]:
+def probed(runner: FfmpegRunner) -> Callable[..., dict[str, Any]]:
     """Ask ffprobe itself."""
 
     def ask(path: Path, *arguments: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(
-            _run(gate.programs.ffprobe, "-v", "error", "-of", "json", *arguments, path)
+            _run(runner.programs.ffprobe, "-v", "error", "-of", "json", *arguments, path)
         )
         return answer
 
@@ -215,7 +215,7 @@ def _number(luma: Plane, depth: int) -> int:
 
 
 @pytest.fixture
-def planned(gate: MediaGate) -> Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]]:
+def planned(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]]:
     def plan(
         path: Path,
         *,
@@ -224,9 +224,9 @@ def planned(gate: MediaGate) -> Callable[..., tuple[MediaInfo, RenderPlan, list[
         segment_seconds: Fraction = Fraction(10),
         segment_max_output_pixels: int = 500_000_000,
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
-        info = probe_video(gate, path, limits=MediaLimits.from_settings(Settings()))
+        info = probe_video(runner, path, limits=MediaLimits.from_settings(Settings()))
         render, segments = plan_render(
-            gate,
+            runner,
             path,
             info,
             scale=4,
@@ -244,7 +244,7 @@ def planned(gate: MediaGate) -> Callable[..., tuple[MediaInfo, RenderPlan, list[
 
 @pytest.fixture
 def rendered(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     tmp_path: Path,
     planned: Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]],
     probed: Callable[..., dict[str, Any]],
@@ -264,7 +264,7 @@ def rendered(
             network.processor_threads = segment.index % 2 or None
             done: list[int] = []
             run_segment(
-                gate=gate,
+                runner=runner,
                 source=path,
                 destination=file,
                 render=render,
@@ -278,7 +278,7 @@ def rendered(
             assert done == list(range(1, segment.used_frames + 1))
         output, thumbnail = directory / "output.mp4", directory / "thumbnail.jpg"
         finished = finish_render(
-            gate=gate,
+            runner=runner,
             source=path,
             segment_files=files,
             render=render,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
@@ -99,7 +99,9 @@ def cut(tmp_path: Path, ffmpeg: Callable[..., bytes]) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def upscaled(gate: MediaGate, tmp_path: Path, networks: dict[str, torch.nn.Module]) -> Callable[..., Exact]:
+def upscaled(
+    runner: FfmpegRunner, tmp_path: Path, networks: dict[str, torch.nn.Module]
+) -> Callable[..., Exact]:
     def run(
         source: Path,
         *,
@@ -125,9 +127,9 @@ def upscaled(gate: MediaGate, tmp_path: Path, networks: dict[str, torch.nn.Modul
             return made[0][0]
 
         upscale_file(
-            gate=gate,
+            runner=runner,
             source=source,
-            info=probe_video(gate, source, limits=MediaLimits.from_settings(Settings())),
+            info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / name,
             options=RenderOptions(
                 scale=4,

@@ -12,7 +12,7 @@ import pytest
 
 from app.platform.errors import LeaseLost, PermanentError, PipelineStalled
 from app.platform.media.areas import Area
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
 from tests.media.corpus import missing
@@ -30,10 +30,10 @@ CORPUS = ("interlaced-bff", "rotated-90", "mpeg4-avi")
 BT709 = OutputTags(primaries="bt709", transfer="bt709", matrix="bt709", range="tv")
 
 
-def looked_at(gate: MediaGate, path: Path) -> tuple[Footage, FrameScan]:
-    footage = look_at(gate, path, scale=4, limits=LIMITS, cancelled=lambda: False)
+def looked_at(runner: FfmpegRunner, path: Path) -> tuple[Footage, FrameScan]:
+    footage = look_at(runner, path, scale=4, limits=LIMITS, cancelled=lambda: False)
     scan = scan_frames(
-        gate,
+        runner,
         path,
         video=footage.info.video,
         source=footage.colour.source,
@@ -44,63 +44,67 @@ def looked_at(gate: MediaGate, path: Path) -> tuple[Footage, FrameScan]:
     return footage, scan
 
 
-def check_frames(gate: MediaGate, path: Path, *, numbers: tuple[int, ...]) -> None:
-    footage, scan = looked_at(gate, path)
+def check_frames(runner: FfmpegRunner, path: Path, *, numbers: tuple[int, ...]) -> None:
+    footage, scan = looked_at(runner, path)
     tick, first = footage.info.video.time_base, footage.info.video.start_pts
     for number in numbers:
         number %= len(scan.timeline.pts)
         begins = (scan.timeline.pts[number] - first) * tick
         for at_seconds in (begins, begins + tick / 2):
-            frame = read_frame(gate, footage, at_seconds, cancelled=lambda: False, stall_seconds=60)
+            frame = read_frame(runner, footage, at_seconds, cancelled=lambda: False, stall_seconds=60)
             assert zlib.adler32(frame.data, 0) == scan.checksums[number], (path.name, number)
         if number:
-            frame = read_frame(gate, footage, begins - tick / 2, cancelled=lambda: False, stall_seconds=60)
+            frame = read_frame(runner, footage, begins - tick / 2, cancelled=lambda: False, stall_seconds=60)
             assert zlib.adler32(frame.data, 0) == scan.checksums[number - 1], (path.name, number)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
-def test_it_is_the_frame_that_a_render_takes(gate: MediaGate, clip: Callable[..., Path], suffix: str) -> None:
+def test_it_is_the_frame_that_a_render_takes(
+    runner: FfmpegRunner, clip: Callable[..., Path], suffix: str
+) -> None:
     """Far into groups of pictures that refer to later ones, some of them beyond the next keyframe."""
     options = ("-c:v", "libx264", "-g", "25", "-bf", "3", "-x264-params", "open-gop=1", "-pix_fmt", "yuv420p")
     path = clip(f"long.{suffix}", *options, frames=150)
-    check_frames(gate, path, numbers=(0, 26, 101))
+    check_frames(runner, path, numbers=(0, 26, 101))
 
 
-def test_of_every_kind_of_file(gate: MediaGate, tmp_path: Path) -> None:
+def test_of_every_kind_of_file(runner: FfmpegRunner, tmp_path: Path) -> None:
     for name in CORPUS:
         if missing(KINDS[name]) is None:
-            check_frames(gate, KINDS[name].make(tmp_path / KINDS[name].file_name), numbers=(5,))
+            check_frames(runner, KINDS[name].make(tmp_path / KINDS[name].file_name), numbers=(5,))
 
 
-def test_after_the_end_it_is_the_last_frame(gate: MediaGate, clip: Callable[..., Path]) -> None:
-    footage, scan = looked_at(gate, clip("short.mp4", frames=10))
+def test_after_the_end_it_is_the_last_frame(runner: FfmpegRunner, clip: Callable[..., Path]) -> None:
+    footage, scan = looked_at(runner, clip("short.mp4", frames=10))
 
-    frame = read_frame(gate, footage, Fraction(60), cancelled=lambda: False, stall_seconds=60)
+    frame = read_frame(runner, footage, Fraction(60), cancelled=lambda: False, stall_seconds=60)
     assert zlib.adler32(frame.data, 0) == scan.checksums[-1]
 
 
-def test_what_cannot_be_decoded_is_said(gate: MediaGate, clip: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_cannot_be_decoded_is_said(
+    runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path
+) -> None:
     path = clip("whole.ts", "-c:v", "mpeg2video", frames=10)
-    footage, _scan = looked_at(gate, path)
+    footage, _scan = looked_at(runner, path)
     broken = tmp_path / "broken.ts"
     broken.write_bytes(b"\x00" * path.stat().st_size)
     footage = replace(footage, path=broken)
 
     with pytest.raises(PermanentError, match="no frame"):
-        read_frame(gate, footage, Fraction(0), cancelled=lambda: False, stall_seconds=60)
+        read_frame(runner, footage, Fraction(0), cancelled=lambda: False, stall_seconds=60)
 
 
 def test_it_ends_when_it_is_called_off_or_hangs(
-    gate: MediaGate, clip: Callable[..., Path], tmp_path: Path
+    runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path
 ) -> None:
-    footage, _scan = looked_at(gate, clip("short.mp4", frames=10))
+    footage, _scan = looked_at(runner, clip("short.mp4", frames=10))
     os.mkfifo(tmp_path / "pipe.mp4")
     footage = replace(footage, path=tmp_path / "pipe.mp4")
 
     with pytest.raises(LeaseLost):
-        read_frame(gate, footage, Fraction(0), cancelled=lambda: True, stall_seconds=60)
+        read_frame(runner, footage, Fraction(0), cancelled=lambda: True, stall_seconds=60)
     with pytest.raises(PipelineStalled):
-        read_frame(gate, footage, Fraction(0), cancelled=lambda: False, stall_seconds=0.3)
+        read_frame(runner, footage, Fraction(0), cancelled=lambda: False, stall_seconds=0.3)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_a_part_of_a_frame_has_the_colours_of_the_whole(layout: Layout, width: i
 
 
 def test_pictures_are_written_as_they_are(
-    gate: MediaGate, tmp_path: Path, ffmpeg: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    runner: FfmpegRunner, tmp_path: Path, ffmpeg: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pictures, "STRIP_ROWS", 10)
     frame_format = FrameFormat(width=64, height=48, layout="yuv444")
@@ -135,7 +139,7 @@ def test_pictures_are_written_as_they_are(
 
     for kind, tolerance in (("png", 0), ("jpg", 4)):
         path = tmp_path / f"picture.{kind}"
-        write_picture(gate, picture, path, kind=kind, tags=BT709, sample_aspect_ratio=Fraction(1))  # type: ignore[arg-type]
+        write_picture(runner, picture, path, kind=kind, tags=BT709, sample_aspect_ratio=Fraction(1))  # type: ignore[arg-type]
         raw = np.frombuffer(ffmpeg("-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"), np.uint8)
         assert np.abs(raw.reshape(picture.shape).astype(int) - picture).max() <= tolerance
     # BT.709, limited range, of the first pixel (ITU-R BT.709-6).
@@ -146,11 +150,11 @@ def test_pictures_are_written_as_they_are(
 
 @pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
 def test_hdr_is_tone_mapped(
-    gate: MediaGate, tmp_path: Path, ffmpeg: Callable[..., bytes], transfer: str
+    runner: FfmpegRunner, tmp_path: Path, ffmpeg: Callable[..., bytes], transfer: str
 ) -> None:
     """Black stays black, paper white is bright, highlights are brighter still, and greys stay grey."""
     try:
-        require_tone_mapping(gate)
+        require_tone_mapping(runner)
     except PermanentError as error:
         pytest.skip(str(error))
     # R'G'B' of 0, 203 and 1000 candelas per square metre (ITU-R BT.2408).
@@ -160,7 +164,7 @@ def test_hdr_is_tone_mapped(
         picture[:, column] = round(codes[column // 2] * 65535)
     tags = OutputTags(primaries="bt2020", transfer=transfer, matrix="bt2020nc", range="tv")
     path = tmp_path / "picture.png"
-    write_picture(gate, picture, path, kind="png", tags=tags, sample_aspect_ratio=Fraction(1))
+    write_picture(runner, picture, path, kind="png", tags=tags, sample_aspect_ratio=Fraction(1))
 
     raw = np.frombuffer(ffmpeg("-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"), np.uint8)
     shown = raw.reshape(4, 6, 3).astype(int)

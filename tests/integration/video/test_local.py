@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.platform.errors import LeaseLost
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
@@ -31,14 +31,14 @@ class GrayNetwork:
 
 
 @pytest.fixture
-def upscale(gate: MediaGate, clip: Callable[..., Path], tmp_path: Path) -> Callable[..., Any]:
+def upscale(runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path) -> Callable[..., Any]:
     def run(**changes: Any) -> Any:
         source = clip("a.mp4", frames=30)
         (tmp_path / "work").mkdir()
         return upscale_file(
-            gate=gate,
+            runner=runner,
             source=source,
-            info=probe_video(gate, source, limits=MediaLimits.from_settings(Settings())),
+            info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / "out.mp4",
             options=RenderOptions(
                 scale=4,

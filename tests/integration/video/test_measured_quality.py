@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from app.platform.errors import FfmpegError, FfmpegKilled, LeaseLost
-from app.platform.media.ffmpeg import MediaGate, Programs
+from app.platform.media.ffmpeg import FfmpegRunner, Programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.media.programs import find_programs
@@ -38,7 +38,7 @@ Measure = Callable[..., MeasuredQuality]
 
 
 @pytest.fixture
-def measured(gate: MediaGate, tmp_path: Path) -> Callable[..., LocalRender]:
+def measured(runner: FfmpegRunner, tmp_path: Path) -> Callable[..., LocalRender]:
     """Render a file with the stand-in network, losslessly, and measure the result."""
 
     def run(source: Path, **options: Any) -> LocalRender:
@@ -52,9 +52,9 @@ def measured(gate: MediaGate, tmp_path: Path) -> Callable[..., LocalRender]:
             "measures_quality": True,
         }
         return upscale_file(
-            gate=gate,
+            runner=runner,
             source=source,
-            info=probe_video(gate, source, limits=MediaLimits.from_settings(Settings())),
+            info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / "out.mp4",
             options=RenderOptions(**asked | options),
             make_upscaler=lambda plan: NearestNeighbour(plan.source, plan.target),
@@ -66,13 +66,13 @@ def measured(gate: MediaGate, tmp_path: Path) -> Callable[..., LocalRender]:
 
 
 @pytest.fixture
-def measure(gate: MediaGate) -> Measure:
+def measure(runner: FfmpegRunner) -> Measure:
     """Measure a render, or another file that claims to be its output."""
 
-    def run(render: Any, output: Path | None = None, *, gate: MediaGate = gate, **more: Any) -> Any:
+    def run(render: Any, output: Path | None = None, *, runner: FfmpegRunner = runner, **more: Any) -> Any:
         way = more.pop("way", measure_quality)
         return way(
-            gate,
+            runner,
             source=render.source,
             output=output or render.output,
             render=render.plan,
@@ -149,7 +149,7 @@ def test_figures_agree_with_ffmpegs_own(
     rendered: Callable[..., Any],
     measure: Measure,
     degraded: Callable[[Path], Path],
-    gate: MediaGate,
+    runner: FfmpegRunner,
 ) -> None:
     render = rendered(clip("in.mp4", frames=15))
     bad = degraded(render.output)
@@ -159,10 +159,10 @@ def test_figures_agree_with_ffmpegs_own(
     )
 
     def ask(name: str) -> float:
-        both = (gate.input(path)["v:0"] for path in (bad, render.source))
+        both = (runner.input(path)["v:0"] for path in (bad, render.source))
         arguments = [word for stream in both for word in stream.output("x").get_args()[:-3]]
         graph = f"{reduced}{name}=stats_file=-"
-        done = gate.run(
+        done = runner.run(
             [*arguments, "-filter_complex", graph, "-f", "null", "-"],
             purpose="comparing",
             stdout_limit_bytes=100_000,
@@ -285,7 +285,7 @@ class FakePlace:
 def test_the_finish_tells_the_figures_or_why_there_are_none(
     clip: Callable[..., Path],
     rendered: Callable[..., Any],
-    gate: MediaGate,
+    runner: FfmpegRunner,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -297,7 +297,7 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
         ledger=place,
         storage=place,
         workspace=workspace,
-        gate=gate,
+        runner=runner,
         limits=nothing,
         networks=nothing,
         patience=Patience(seconds=0),
@@ -325,16 +325,16 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
     workspace.close()
 
 
-def with_vmaf(gate: MediaGate) -> MediaGate | None:
-    """A gate whose ffmpeg measures VMAF, if there is one here: the gate's own, or the wheel's."""
-    candidates = [gate.programs.ffmpeg]
+def with_vmaf(runner: FfmpegRunner) -> FfmpegRunner | None:
+    """A runner whose ffmpeg measures VMAF, if there is one here: the runner's own, or the wheel's."""
+    candidates = [runner.programs.ffmpeg]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", "")
         with contextlib.suppress(FfmpegError):
-            candidates.append(find_programs(ffprobe=str(gate.programs.ffprobe)).ffmpeg)
+            candidates.append(find_programs(ffprobe=str(runner.programs.ffprobe)).ffmpeg)
     for candidate in candidates:
-        programs = Programs(ffmpeg=candidate, ffprobe=gate.programs.ffprobe)
-        other = MediaGate(programs=programs, limits=gate.limits)
+        programs = Programs(ffmpeg=candidate, ffprobe=runner.programs.ffprobe)
+        other = FfmpegRunner(programs=programs, limits=runner.limits)
         if can_measure_vmaf(other, width=64, height=48):
             return other
     return None
@@ -345,21 +345,21 @@ def test_vmaf_where_ffmpeg_has_it(
     rendered: Callable[..., Any],
     measure: Measure,
     degraded: Callable[[Path], Path],
-    gate: MediaGate,
+    runner: FfmpegRunner,
 ) -> None:
-    able = with_vmaf(gate)
+    able = with_vmaf(runner)
     if able is None:
         pytest.skip("no ffmpeg here has libvmaf (that of the ffmpeg-wheels extra does on Linux x86-64)")
     render = rendered(clip("in.mp4", frames=10))
-    exact = measure(render, gate=able).vmaf
-    lossy = measure(render, degraded(render.output), gate=able).vmaf
+    exact = measure(render, runner=able).vmaf
+    lossy = measure(render, degraded(render.output), runner=able).vmaf
     assert exact is not None and lossy is not None
     assert 97 < exact <= 100
     assert 10 < lossy < exact - 2
 
 
 def test_pictures_too_small_for_vmaf_have_the_other_figures(
-    clip: Callable[..., Path], rendered: Callable[..., Any], measure: Measure, gate: MediaGate
+    clip: Callable[..., Path], rendered: Callable[..., Any], measure: Measure, runner: FfmpegRunner
 ) -> None:
-    found = measure(rendered(clip("in.mp4", frames=3, size="32x10")), gate=with_vmaf(gate) or gate)
+    found = measure(rendered(clip("in.mp4", frames=3, size="32x10")), runner=with_vmaf(runner) or runner)
     assert (found.vmaf, found.psnr) == (None, MOST_DECIBELS)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from app.platform.errors import ConfigurationError, FfmpegError, LeaseLost, PermanentError, PipelineStalled
-from app.platform.media.ffmpeg import FfmpegProcess, MediaGate, Programs
+from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Programs
 from worker.pipeline import run_segment
 from worker.video.muxer import finish_render
 
@@ -40,7 +40,7 @@ class Network:
 
 @pytest.fixture
 def segment(
-    clip: Callable[..., Path], planned: Callable[..., Any], gate: MediaGate, tmp_path: Path
+    clip: Callable[..., Path], planned: Callable[..., Any], runner: FfmpegRunner, tmp_path: Path
 ) -> Callable[..., Path]:
     """Run the second of three segments; keyword arguments as for run_segment, `change` alters the plan."""
 
@@ -56,7 +56,7 @@ def segment(
         render, one = change(render, segments[1])
         destination = tmp_path / "segment.mp4"
         arguments: dict[str, Any] = {
-            "gate": gate,
+            "runner": runner,
             "quality": "high",
             "on_frame": lambda done: None,
             "cancelled": lambda: False,
@@ -196,21 +196,23 @@ def test_file_with_fewer_frames_than_planned(segment: Callable[..., Path], clip:
         segment(source=shorter)
 
 
-def test_ffmpeg_without_the_encoder(segment: Callable[..., Path], gate: MediaGate, tmp_path: Path) -> None:
+def test_ffmpeg_without_the_encoder(
+    segment: Callable[..., Path], runner: FfmpegRunner, tmp_path: Path
+) -> None:
     poor = tmp_path / "ffmpeg"
     poor.write_text(
         "#!/bin/sh\n"
         f'for word; do shift; [ "$word" = libx264 ] && word=libx264gone; set -- "$@" "$word"; done\n'
-        f'exec {gate.programs.ffmpeg} "$@"\n'
+        f'exec {runner.programs.ffmpeg} "$@"\n'
     )
     poor.chmod(0o755)
-    programs = Programs(ffmpeg=poor, ffprobe=gate.programs.ffprobe)
+    programs = Programs(ffmpeg=poor, ffprobe=runner.programs.ffprobe)
     with pytest.raises(ConfigurationError, match="encoder"):
-        segment(gate=MediaGate(programs=programs, limits=gate.limits))
+        segment(runner=FfmpegRunner(programs=programs, limits=runner.limits))
 
 
 def test_segments_encoded_differently_are_not_joined(
-    clip: Callable[..., Path], planned: Callable[..., Any], gate: MediaGate, tmp_path: Path
+    clip: Callable[..., Path], planned: Callable[..., Any], runner: FfmpegRunner, tmp_path: Path
 ) -> None:
     source = clip("a.mp4", frames=50)
     _, render, segments = planned(source, segment_seconds=Fraction(1))
@@ -218,7 +220,7 @@ def test_segments_encoded_differently_are_not_joined(
     for one, quality in zip(segments, ("high", "small"), strict=True):
         files.append(tmp_path / f"{one.index}.mp4")
         run_segment(
-            gate=gate,
+            runner=runner,
             source=source,
             destination=files[-1],
             render=render,
@@ -231,7 +233,7 @@ def test_segments_encoded_differently_are_not_joined(
         )
     with pytest.raises(PermanentError, match="different versions"):
         finish_render(
-            gate=gate,
+            runner=runner,
             source=source,
             segment_files=files,
             render=render,

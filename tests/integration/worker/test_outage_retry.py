@@ -18,7 +18,7 @@ from app.platform.errors import (
     TransientError,
     Unavailable,
 )
-from app.platform.media.gates import work_gate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.settings import Settings
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -138,7 +138,7 @@ def steps_with(storage: BrokenStorage, *, patience_seconds: float = 0.0) -> Step
         ledger=nothing,
         storage=storage,  # type: ignore[arg-type]
         workspace=nothing,
-        gate=nothing,
+        runner=nothing,
         limits=nothing,
         networks=nothing,
         patience=Patience(seconds=patience_seconds),
@@ -216,7 +216,9 @@ def test_a_transfer_that_hangs_can_be_called_off_and_is_undone_when_it_succeeds_
 def test_an_ffmpeg_that_finds_no_room_says_so(clip: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    gate = work_gate(Settings())
+    runner = FfmpegRunner.for_work(Settings())
     with pytest.raises(FfmpegDiskFull) as caught:
-        gate.run(gate.output(gate.input(clip)["v:0"], Path("/dev/full"), f="rawvideo"), purpose="trying")
+        runner.run(
+            runner.output(runner.input(clip)["v:0"], Path("/dev/full"), f="rawvideo"), purpose="trying"
+        )
     assert is_outage(caught.value)

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from app.files.tables import File
 from app.platform.errors import StorageError, TransientError
 from app.platform.media.areas import Area
-from app.platform.media.gates import work_gate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
@@ -55,7 +55,7 @@ class Studio:
             settings=place.settings,
             ledger=self.ledger,
             storage=storage or place.storage,
-            gate=work_gate(place.settings),
+            runner=FfmpegRunner.for_work(place.settings),
             patience=Patience(seconds=0),
             drain=self.drain,
         )
@@ -150,7 +150,9 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
     with place.database.write() as session:
         file = session.get_one(File, at.file_id)
         file.width, file.height, file.storage_key = 120, 80, "files/film/input"
-    info = probe_video(work_gate(place.settings), film, limits=MediaLimits.from_settings(place.settings))
+    info = probe_video(
+        FfmpegRunner.for_work(place.settings), film, limits=MediaLimits.from_settings(place.settings)
+    )
     networks = Networks(place.settings)
     plans = []
 
@@ -159,7 +161,7 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
         return networks.upscaler(engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target)
 
     upscale_file(
-        gate=work_gate(place.settings),
+        runner=FfmpegRunner.for_work(place.settings),
         source=film,
         info=info,
         destination=tmp_path / "render.mp4",

@@ -1,4 +1,4 @@
-"""A gate on the real programs, and inputs made with them."""
+"""A runner on the real programs, and inputs made with them."""
 
 import subprocess
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from app.platform.media.ffmpeg import MediaGate, Programs, RunLimits, find_programs
+from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +25,9 @@ def programs() -> Programs:
 
 
 @pytest.fixture
-def make_gate(programs: Programs) -> Callable[..., MediaGate]:
-    def make(*, wall_seconds: float = 60, memory_bytes: int = 2 * 1024**3) -> MediaGate:
-        return MediaGate(
+def make_runner(programs: Programs) -> Callable[..., FfmpegRunner]:
+    def make(*, wall_seconds: float = 60, memory_bytes: int = 2 * 1024**3) -> FfmpegRunner:
+        return FfmpegRunner(
             programs=programs, limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_bytes)
         )
 
@@ -35,8 +35,8 @@ def make_gate(programs: Programs) -> Callable[..., MediaGate]:
 
 
 @pytest.fixture
-def gate(make_gate: Callable[..., MediaGate]) -> MediaGate:
-    return make_gate()
+def runner(make_runner: Callable[..., FfmpegRunner]) -> FfmpegRunner:
+    return make_runner()
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def limits() -> MediaLimits:
 
 @pytest.fixture
 def make(programs: Programs, tmp_path: Path) -> Callable[..., Path]:
-    """`make("name.mkv", "-i", source, ...)`: a file made by ffmpeg itself, without the gate."""
+    """`make("name.mkv", "-i", source, ...)`: a file made by ffmpeg itself, without the runner."""
 
     def run(name: str, *arguments: str | Path) -> Path:
         destination = tmp_path / name

@@ -8,7 +8,7 @@ import ffmpeg
 import pytest
 
 from app.platform.errors import LimitExceeded
-from app.platform.media.ffmpeg import MediaGate
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.probe import MediaInfo, probe_video
 
@@ -21,16 +21,16 @@ NTSC = Fraction(30000, 1001)
 
 
 @pytest.fixture
-def examine(gate: MediaGate, limits: MediaLimits) -> Examine:
-    return lambda path: probe_video(gate, path, limits=limits)
+def examine(runner: FfmpegRunner, limits: MediaLimits) -> Examine:
+    return lambda path: probe_video(runner, path, limits=limits)
 
 
-def decoded_frames(gate: MediaGate, path: Path, info: MediaInfo) -> list[bytes]:
+def decoded_frames(runner: FfmpegRunner, path: Path, info: MediaInfo) -> list[bytes]:
     """Every frame as ffmpeg delivers it by default, as 24-bit RGB."""
-    stream = gate.input(path)[str(info.video.index)]
+    stream = runner.input(path)[str(info.video.index)]
     decoding = ffmpeg.output(stream, "pipe:1", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
     buffer, frames = bytearray(info.video.width * info.video.height * 3), []
-    with gate.start(decoding, purpose="decoding", stdin=False, stdout=True) as process:
+    with runner.start(decoding, purpose="decoding", stdin=False, stdout=True) as process:
         while process.read_exactly_into(buffer):
             frames.append(bytes(buffer))
         process.wait()
@@ -88,7 +88,7 @@ def test_the_clips_of_the_repository(
     ],
 )
 def test_frames_and_rate_are_right_in_every_container(
-    gate: MediaGate,
+    runner: FfmpegRunner,
     examine: Examine,
     clips: Path,
     make: Make,
@@ -101,18 +101,18 @@ def test_frames_and_rate_are_right_in_every_container(
     rates = {"film": Fraction(24000, 1001), "fast": Fraction(60000, 1001)}
     expected = rates.get(path.stem, Fraction(25) if source == BUNNY else NTSC)
     assert info.video.frame_rate == expected
-    assert info.video.frames == len(decoded_frames(gate, path, info))
+    assert info.video.frames == len(decoded_frames(runner, path, info))
     # Timestamps are rounded to ticks, at both ends.
     assert abs(info.video.duration_seconds - info.video.frames / expected) <= 2 * info.video.time_base
     assert info.video.declared_frames in (None, info.video.frames)
 
 
 def test_frames_that_an_edit_list_hides_do_not_count(
-    gate: MediaGate, examine: Examine, clips: Path, make: Make
+    runner: FfmpegRunner, examine: Examine, clips: Path, make: Make
 ) -> None:
     trimmed = make("trimmed.mp4", "-ss", "0.5", "-i", clips / BUNNY, "-t", "1", "-c", "copy")
     info = examine(trimmed)
-    assert info.video.frames == len(decoded_frames(gate, trimmed, info)) < 40
+    assert info.video.frames == len(decoded_frames(runner, trimmed, info)) < 40
     assert info.video.start_pts * info.video.time_base < Fraction(1, 25)
     assert info.video.frame_rate == 25
     assert info.video.declared_frames == info.video.frames
@@ -169,7 +169,7 @@ def test_the_last_of_uneven_frames_lasts_until_the_stated_end(examine: Examine, 
     assert video.duration_seconds == Fraction(24 * 3600 + 24 * 24 % 7 * 311 + 3600, 90_000)
 
 
-def test_empty_slots_of_an_avi_are_time(gate: MediaGate, examine: Examine, make_moving: Make) -> None:
+def test_empty_slots_of_an_avi_are_time(runner: FfmpegRunner, examine: Examine, make_moving: Make) -> None:
     # 600 slots a second, a frame in every 24th.
     sparse = make_moving("sparse.avi", "-c:v", "mjpeg", "-enc_time_base", "1/600", "-fps_mode", "passthrough")
     video = examine(sparse).video
@@ -191,7 +191,7 @@ MATRICES = {90: (0, 1, 0, -1, 0, 0), 180: (-1, 0, 0, 0, -1, 0), 270: (0, -1, 0, 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_a_rotated_video_has_the_size_that_is_shown(
-    gate: MediaGate, examine: Examine, make: Make, rotation: int
+    runner: FfmpegRunner, examine: Examine, make: Make, rotation: int
 ) -> None:
     graph = "color=red:s=32x48:r=5:d=1[l];color=blue:s=32x48:r=5:d=1[r];[l][r]hstack,setsar=4/3"
     upright = make("upright.mp4", "-f", "lavfi", "-i", graph, "-c:v", "libx264", "-pix_fmt", "yuv420p")
@@ -212,7 +212,7 @@ def test_a_rotated_video_has_the_size_that_is_shown(
     assert (video.coded_width, video.coded_height) == (64, 48)
     assert video.sample_aspect_ratio == (Fraction(3, 4) if swapped else Fraction(4, 3))
     # ffmpeg agrees: the red half is where the rotation puts it.
-    frame = decoded_frames(gate, path, info)[0]
+    frame = decoded_frames(runner, path, info)[0]
     row, column = {90: (0, 24), 180: (24, 63), 270: (63, 24)}[rotation]
     red, _, blue = frame[(row * video.width + column) * 3 :][:3]
     assert red > 200
@@ -220,12 +220,12 @@ def test_a_rotated_video_has_the_size_that_is_shown(
 
 
 def test_a_rotate_tag_that_ffmpeg_ignores_is_ignored(
-    gate: MediaGate, examine: Examine, clips: Path, make: Make
+    runner: FfmpegRunner, examine: Examine, clips: Path, make: Make
 ) -> None:
     tagged = make("tagged.mkv", "-i", clips / BUNNY, "-c", "copy", "-metadata:s:v", "rotate=90")
     info = examine(tagged)
     assert (info.video.width, info.video.height, info.video.rotation) == (240, 136, 0)
-    assert len(decoded_frames(gate, tagged, info)) == 50
+    assert len(decoded_frames(runner, tagged, info)) == 50
 
 
 def test_colour_is_what_the_file_tags(examine: Examine, clips: Path, make_moving: Make) -> None:
@@ -307,7 +307,7 @@ def test_the_default_video_comes_first(examine: Examine, make: Make, clips: Path
 
 @pytest.mark.parametrize("keep", [0.4, 0.6, 0.9])
 def test_a_file_cut_off_in_the_middle_is_read_as_far_as_it_goes(
-    gate: MediaGate, examine: Examine, clips: Path, make: Make, keep: float
+    runner: FfmpegRunner, examine: Examine, clips: Path, make: Make, keep: float
 ) -> None:
     for name, source, rate in (("fast.mp4", BUNNY, Fraction(25)), ("copy.mkv", WEBB, NTSC)):
         whole = make(name, "-i", clips / source, "-c", "copy", "-movflags", "+faststart")

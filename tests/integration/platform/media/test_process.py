@@ -249,7 +249,7 @@ def test_a_process_ends_with_the_server_even_when_that_is_killed() -> None:
         "print(process.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     with subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         pid = int(server.stdout.readline())

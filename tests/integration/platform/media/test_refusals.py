@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.platform.errors import FfmpegMissing, LimitExceeded, NotAVideo
-from app.platform.media.ffmpeg import MediaGate, Programs
+from app.platform.media.ffmpeg import FfmpegRunner, Programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 
@@ -18,10 +18,10 @@ BUNNY = "bunny-240x136-25fps.mp4"
 
 
 @pytest.fixture
-def refusal(gate: MediaGate, limits: MediaLimits) -> Callable[[Path], NotAVideo]:
+def refusal(runner: FfmpegRunner, limits: MediaLimits) -> Callable[[Path], NotAVideo]:
     def examine(path: Path) -> NotAVideo:
         with pytest.raises(NotAVideo) as refused:
-            probe_video(gate, path, limits=limits)
+            probe_video(runner, path, limits=limits)
         assert refused.value.status_code == 415
         assert str(path) not in refused.value.message
         return refused.value
@@ -142,11 +142,11 @@ def test_a_codec_that_is_not_decoded_here(refusal: Refusal, make_moving: Make) -
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4", "libvpx-vp9", "ffv1", "rawvideo", "mjpeg"])
-def test_a_fake_frame_size(gate: MediaGate, limits: MediaLimits, make_moving: Make, codec: str) -> None:
+def test_a_fake_frame_size(runner: FfmpegRunner, limits: MediaLimits, make_moving: Make, codec: str) -> None:
     honest = make_moving(
         "honest.mkv", "-c:v", codec, source="color=size=256x256:rate=5:duration=1,format=yuvj420p"
     )
-    assert probe_video(gate, honest, limits=limits).video.width == 256
+    assert probe_video(runner, honest, limits=limits).video.width == 256
     content = honest.read_bytes()
     # EBML: PixelWidth (0xB0) and PixelHeight (0xBA), two bytes each.
     size = b"\xb0\x82\x01\x00\xba\x82\x01\x00"
@@ -154,54 +154,54 @@ def test_a_fake_frame_size(gate: MediaGate, limits: MediaLimits, make_moving: Ma
     fake = honest.with_name("fake.mkv")
     fake.write_bytes(content.replace(size, b"\xb0\x82\x40\x00\xba\x82\x40\x00"))
     with pytest.raises(LimitExceeded, match=r"16384 x 16384.*9,437,184"):
-        probe_video(gate, fake, limits=limits)
+        probe_video(runner, fake, limits=limits)
 
 
-def test_a_picture_bomb(gate: MediaGate, limits: MediaLimits, make_moving: Make) -> None:
+def test_a_picture_bomb(runner: FfmpegRunner, limits: MediaLimits, make_moving: Make) -> None:
     bomb = make_moving("bomb.mkv", "-c:v", "mjpeg", "-frames:v", "1", source="color=size=8192x8192:rate=5")
     assert bomb.stat().st_size < 2_000_000
     with pytest.raises(LimitExceeded, match="8192 x 8192"):
-        probe_video(gate, bomb, limits=limits)
+        probe_video(runner, bomb, limits=limits)
 
 
-def test_too_many_streams(gate: MediaGate, limits: MediaLimits, clips: Path, make: Make) -> None:
+def test_too_many_streams(runner: FfmpegRunner, limits: MediaLimits, clips: Path, make: Make) -> None:
     many = make("many.mkv", "-i", clips / BUNNY, "-map", "0:v", *["-map", "0:a"] * 39, "-c", "copy")
     with pytest.raises(LimitExceeded, match=r"40 streams.*32"):
-        probe_video(gate, many, limits=limits)
-    assert probe_video(gate, many, limits=replace(limits, max_streams=40)).stream_count == 40
+        probe_video(runner, many, limits=limits)
+    assert probe_video(runner, many, limits=replace(limits, max_streams=40)).stream_count == 40
 
 
-def test_too_many_frames(gate: MediaGate, limits: MediaLimits, make_moving: Make) -> None:
+def test_too_many_frames(runner: FfmpegRunner, limits: MediaLimits, make_moving: Make) -> None:
     fast = make_moving("fast.mkv", "-c:v", "mpeg4", source="testsrc2=size=16x16:rate=1000:duration=0.5")
     tight = replace(limits, max_duration_seconds=1, max_output_frames=200)
     with pytest.raises(LimitExceeded, match="200 frames"):
-        probe_video(gate, fast, limits=tight)
-    assert probe_video(gate, fast, limits=replace(tight, max_output_frames=500)).video.frames == 500
+        probe_video(runner, fast, limits=tight)
+    assert probe_video(runner, fast, limits=replace(tight, max_output_frames=500)).video.frames == 500
 
 
-def test_too_long(gate: MediaGate, limits: MediaLimits, clips: Path) -> None:
+def test_too_long(runner: FfmpegRunner, limits: MediaLimits, clips: Path) -> None:
     with pytest.raises(LimitExceeded, match=r"at most 1 "):
-        probe_video(gate, clips / BUNNY, limits=replace(limits, max_duration_seconds=1))
-    probe_video(gate, clips / BUNNY, limits=replace(limits, max_duration_seconds=2))
+        probe_video(runner, clips / BUNNY, limits=replace(limits, max_duration_seconds=1))
+    probe_video(runner, clips / BUNNY, limits=replace(limits, max_duration_seconds=2))
 
 
 def test_a_file_that_takes_too_long_to_examine(
-    make_gate: Callable[..., MediaGate], limits: MediaLimits, clips: Path
+    make_runner: Callable[..., FfmpegRunner], limits: MediaLimits, clips: Path
 ) -> None:
     with pytest.raises(LimitExceeded, match="more time or memory"):
-        probe_video(make_gate(wall_seconds=0.001), clips / BUNNY, limits=limits)
+        probe_video(make_runner(wall_seconds=0.001), clips / BUNNY, limits=limits)
 
 
 def test_a_file_that_takes_too_much_memory_to_examine(
-    make_gate: Callable[..., MediaGate], limits: MediaLimits, clips: Path
+    make_runner: Callable[..., FfmpegRunner], limits: MediaLimits, clips: Path
 ) -> None:
     with pytest.raises(LimitExceeded, match="more time or memory"):
-        probe_video(make_gate(memory_bytes=40 * 1024**2), clips / BUNNY, limits=limits)
+        probe_video(make_runner(memory_bytes=40 * 1024**2), clips / BUNNY, limits=limits)
 
 
 def test_a_missing_program_is_not_the_uploads_fault(
-    gate: MediaGate, limits: MediaLimits, clips: Path
+    runner: FfmpegRunner, limits: MediaLimits, clips: Path
 ) -> None:
     nowhere = Programs(ffmpeg=Path("/nowhere/ffmpeg"), ffprobe=Path("/nowhere/ffprobe"))
     with pytest.raises(FfmpegMissing):
-        probe_video(MediaGate(programs=nowhere, limits=gate.limits), clips / BUNNY, limits=limits)
+        probe_video(FfmpegRunner(programs=nowhere, limits=runner.limits), clips / BUNNY, limits=limits)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.platform.errors import FfmpegError, FfmpegTimeout
-from app.platform.media.first_frames import ContentLight, FirstFrames, look_at_first_frames
+from app.platform.media.first_frames import ContentLight, FirstFrames, probe_first_frames
 
 SCREEN = {
     "side_data_type": "Mastering display metadata",
@@ -40,7 +40,7 @@ class Probe:
 
 
 def look(**answer: Any) -> FirstFrames:
-    return look_at_first_frames(Probe(**answer), Path("/a.mkv"), stream_index=0)  # type: ignore[arg-type]
+    return probe_first_frames(Probe(**answer), Path("/a.mkv"), stream_index=0)  # type: ignore[arg-type]
 
 
 def frame(*side_data: dict[str, Any], interlaced: int = 0) -> dict[str, Any]:

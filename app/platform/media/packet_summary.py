@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 
-from .ffmpeg import MediaGate
+from .ffmpeg import FfmpegRunner
 from .limits import MediaLimits, check_duration, check_input_frames
 
 # Printed in this order, whatever the order here; side data may follow, on the same line or on one of its own.
@@ -17,7 +17,7 @@ CUT_OFF_SIGNS = ("partial file", "File ended prematurely")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PacketScan:
+class PacketSummary:
     """What a walk over all packets of a video stream shows; timestamps in ticks of its time base.
 
     `frames`: packets that will be shown, 1 or more; `discarded`: those that an edit list keeps for decoding alone.
@@ -35,9 +35,9 @@ class PacketScan:
     ends_abruptly: bool
 
 
-def scan_packets(
-    gate: MediaGate, path: Path, *, stream_index: int, time_base: Fraction, limits: MediaLimits
-) -> PacketScan | None:
+def summarize_packets(
+    runner: FfmpegRunner, path: Path, *, stream_index: int, time_base: Fraction, limits: MediaLimits
+) -> PacketSummary | None:
     """Walk over the packets of one video stream; None when it has none to show.
 
     A packet without a pts (AVI, MPEG-PS) counts at its dts. Raises LimitExceeded as soon as the frames or their span
@@ -47,7 +47,7 @@ def scan_packets(
     frames = discarded = start_pts = last_pts = last_duration = 0
     longest_span = floor(limits.max_duration_seconds / time_base)
     most_frames, failed, is_timed = limits.max_input_frames, False, True
-    with gate.scan_lines(path, "-select_streams", str(stream_index), *PACKET_FIELDS) as lines:
+    with runner.scan_lines(path, "-select_streams", str(stream_index), *PACKET_FIELDS) as lines:
         try:
             for line in lines:
                 fields = line.split(",")
@@ -80,7 +80,7 @@ def scan_packets(
         said = lines.stderr_tail
     if frames == 0:
         return None
-    return PacketScan(
+    return PacketSummary(
         frames=frames,
         discarded=discarded,
         start_pts=start_pts,
