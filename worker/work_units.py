@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,15 +28,15 @@ from app.platform.errors import (
 )
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
-from app.platform.media.probe import VideoStream, probe_video
+from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
 from app.renders.service import cost_in_gigapixels
-from app.work.ledger import PlannedSegment, RenderJob, VideoFacts, WorkLedger
+from app.work.ledger import PlannedSegment, RenderJob, WorkLedger
 from app.work.queries import Claim, ReadyUnits
 from app.work.speeds import note_segment
-from models.catalog import ENGINES, Engine
+from models.catalog import ENGINES
 from worker.drain import Drain, Pace
 from worker.heartbeat import Heartbeat
 from worker.metrics import SegmentMeter
@@ -105,9 +105,9 @@ class Steps:
             lambda: self.ledger.prepared(
                 claim,
                 plan=plan.to_json(),
-                source=_source_facts(plan, info.video),
-                output=_output_facts(plan),
-                cost=_cost(plan, engine),
+                source=replace(info.video, frames=plan.source_frame_count),
+                output=plan.output,
+                cost=cost_in_gigapixels(plan.output, engine=engine),
                 warnings=plan.warnings,
                 segments=planned,
             )
@@ -208,8 +208,8 @@ class Steps:
                         claim,
                         output_key=video_key,
                         thumbnail_key=picture_key,
-                        output=_output_facts(render),
-                        cost=_cost(render, ENGINES[job.engine]),
+                        output=render.output,
+                        cost=cost_in_gigapixels(render.output, engine=ENGINES[job.engine]),
                         warnings=warnings,
                         quality=None if quality is None else quality.as_json(),
                         output_bytes=size_bytes,
@@ -310,29 +310,3 @@ class Steps:
 def _plan_of(job: RenderJob) -> RenderPlan:
     assert job.plan is not None
     return RenderPlan.from_json(job.plan)
-
-
-def _source_facts(plan: RenderPlan, video: VideoStream) -> VideoFacts:
-    return VideoFacts(
-        width=plan.source.width,
-        height=plan.source.height,
-        frame_rate=video.frame_rate,
-        duration_seconds=video.duration_seconds,
-        frames=plan.source_frame_count,
-    )
-
-
-def _output_facts(plan: RenderPlan) -> VideoFacts:
-    return VideoFacts(
-        width=plan.target.width,
-        height=plan.target.height,
-        frame_rate=plan.frame_rate,
-        duration_seconds=plan.duration_seconds,
-        frames=plan.frame_count,
-    )
-
-
-def _cost(plan: RenderPlan, engine: Engine) -> float:
-    return cost_in_gigapixels(
-        width=plan.target.width, height=plan.target.height, frames=plan.frame_count, engine=engine
-    )

@@ -1,11 +1,8 @@
 """Users, keys and usage as clients see them."""
 
-from datetime import datetime
-
 from app.accounts import schemas as account_schemas
 from app.accounts.tables import ApiKey, User
 from app.platform.settings import Settings
-from app.renders.views import timestamp
 from app.usage.allowances import Allowance, Limits
 from app.usage.service import Usage
 
@@ -14,7 +11,7 @@ def user_of(user: User) -> account_schemas.User:
     return account_schemas.User(
         id=user.id,
         name=user.name,
-        created_at=timestamp(user.created_at),
+        created_at=user.created_at,
         max_running_segments=user.max_running_segments,
         max_running_renders=user.max_running_renders,
         limits=_limits(Limits.stored(user.limits)),
@@ -22,9 +19,6 @@ def user_of(user: User) -> account_schemas.User:
 
 
 def key_of(key: ApiKey) -> account_schemas.Key:
-    def shown(moment: datetime | None) -> str | None:
-        return None if moment is None else timestamp(moment)
-
     return account_schemas.Key(
         id=key.id,
         user_id=key.user_id,
@@ -32,10 +26,10 @@ def key_of(key: ApiKey) -> account_schemas.Key:
         hint=key.hint,
         scopes=key.scopes,
         limits=_limits(Limits.stored(key.limits)),
-        created_at=timestamp(key.created_at),
-        last_used_at=shown(key.last_used_at),
-        expires_at=shown(key.expires_at),
-        revoked_at=shown(key.revoked_at),
+        created_at=key.created_at,
+        last_used_at=key.last_used_at,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
     )
 
 

@@ -28,7 +28,7 @@ from app.serving.signals import StopSignals
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
 if TYPE_CHECKING:
-    from app.platform.media.info import VideoStream
+    from app.platform.media.properties import VideoProperties
     from worker.local import LocalRender
 
 
@@ -157,9 +157,9 @@ def _check_places(source: Path, destination: Path, *, overwrite: bool) -> None:
 
 
 def _show(
-    before: VideoStream, result: LocalRender, source: Path, destination: Path, *, seconds: float
+    before: VideoProperties, result: LocalRender, source: Path, destination: Path, *, seconds: float
 ) -> None:
-    after = result.video
+    after = result.video.properties
     table = Table("", "input", "output")
     table.add_row("file", escape(str(source)), escape(str(destination)))
     table.add_row("size", f"{before.width}x{before.height}", f"{after.width}x{after.height}")
@@ -173,7 +173,7 @@ def _show(
         for name, figure in result.quality.in_words():
             table.add_row(name, "", figure)
     stdout().print(table)
-    for warning in after.warnings:
+    for warning in result.video.warnings:
         stderr().print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
     typer.echo(f"Took {seconds:.1f} s.")
 

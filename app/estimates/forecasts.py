@@ -20,7 +20,6 @@ from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.platform.settings import Settings
 from app.renders.service import RenderView
-from app.renders.tables import Render
 from app.work import speed_queries, workload
 from app.work.speed_queries import DeviceSpeed
 from app.work.workers import SILENT_LEASES
@@ -112,9 +111,9 @@ class Forecast:
             return 0.0
         outlook = self.outlook()
         parts = self._cut.parts(
-            seconds=render.input_duration_seconds,
-            output_pixels=_output_pixels(render),
-            frames=render.output_frames,
+            seconds=render.input.duration_seconds,
+            output_pixels=render.output.total_pixels,
+            frames=render.output.frames,
         )
         alone = outlook.seconds_alone(engine=render.engine, pixels=work.pixels, parts=work.parts or parts)
         in_turn = outlook.seconds_among_others(work.until_then, user_id=render.user_id)
@@ -144,7 +143,3 @@ class Forecast:
         except RegenError as error:
             log.warning("outlook_missing", error=error.message, detail=error.detail)
             return Outlook(cut=self._cut)
-
-
-def _output_pixels(render: Render) -> int:
-    return render.output_width * render.output_height * render.output_frames

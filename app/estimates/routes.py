@@ -15,10 +15,7 @@ from app.http.forms import received_form
 from app.http.request_documentation import UPSCALE_REQUEST
 from app.http.resources import Resources
 from app.platform.errors import LimitExceeded
-from app.renders.schemas import VideoFactsBody
 from app.renders.upscale_routes import TEXT_FIELDS, UpscaleRequest, understand
-from app.renders.views import number
-from app.work.ledger import VideoFacts
 
 # Videos that are too long are read some way beyond the limit, so that the answer can say by how much.
 BEYOND = 4
@@ -100,23 +97,13 @@ def _shown(estimate: Estimate) -> schemas.Estimate:
     options, times = estimate.options, estimate.times
     return schemas.Estimate(
         engine=options.engine.id,
-        target_fps=None if options.target_fps is None else number(options.target_fps),
-        input=None if estimate.input is None else _facts(estimate.input),
-        output=None if estimate.output is None else _facts(estimate.output),
+        target_fps=options.target_fps,
+        input=estimate.input,
+        output=estimate.output,
         cost=estimate.cost,
         expected_seconds=None if times is None else times.expected_seconds,
         wait_seconds=None if times is None else times.wait_seconds,
         measured_on=None if times is None else list(times.measured_on),
         accepted=not estimate.refusals,
         refusals=list(estimate.refusals),
-    )
-
-
-def _facts(facts: VideoFacts) -> VideoFactsBody:
-    return VideoFactsBody(
-        width=facts.width,
-        height=facts.height,
-        frame_rate=number(facts.frame_rate),
-        duration_seconds=number(facts.duration_seconds),
-        frames=facts.frames,
     )

@@ -9,13 +9,13 @@ from app.estimates.forecasts import DECIMALS, Outlook
 from app.files.tables import File
 from app.platform.errors import LimitExceeded, TooManyRequests
 from app.platform.media.info import MediaInfo
-from app.platform.media.limits import check_input, check_output, output_frame_count
+from app.platform.media.limits import check_input, check_output
+from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.renders.options import RenderOptions
 from app.renders.service import cost_in_gigapixels
 from app.usage.allowances import Allowance, require_room_for_file, require_room_for_render
 from app.work import workload
-from app.work.ledger import VideoFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class Estimate:
     too while nothing was measured. `refusals` are the sentences with which the render would be refused."""
 
     options: RenderOptions
-    input: VideoFacts | None
-    output: VideoFacts | None
+    input: VideoProperties | None
+    output: VideoProperties | None
     cost: float | None
     times: Times | None
     refusals: Sequence[str]
@@ -67,14 +67,6 @@ def estimate_upload(
     outlook: Outlook,
 ) -> Estimate:
     """Of an upload that is not kept."""
-    video = info.video
-    facts = VideoFacts(
-        width=video.width,
-        height=video.height,
-        frame_rate=video.frame_rate,
-        duration_seconds=video.duration_seconds,
-        frames=video.frames,
-    )
     refusals = [
         *_refused(lambda: check_input(info, asker.allowance.media)),
         *_refused(
@@ -88,26 +80,19 @@ def estimate_upload(
             )
         ),
     ]
-    return _estimate(session, facts, options=options, asker=asker, outlook=outlook, refusals=refusals)
+    return _estimate(session, info.video, options=options, asker=asker, outlook=outlook, refusals=refusals)
 
 
 def estimate_file(
     session: Session, file: File, *, options: RenderOptions, asker: Asker, outlook: Outlook
 ) -> Estimate:
     """Of a file that was uploaded before."""
-    facts = VideoFacts(
-        width=file.width,
-        height=file.height,
-        frame_rate=file.frame_rate,
-        duration_seconds=file.duration_seconds,
-        frames=file.frames,
-    )
-    return _estimate(session, facts, options=options, asker=asker, outlook=outlook, refusals=[])
+    return _estimate(session, file.video, options=options, asker=asker, outlook=outlook, refusals=[])
 
 
 def _estimate(
     session: Session,
-    video: VideoFacts,
+    video: VideoProperties,
     *,
     options: RenderOptions,
     asker: Asker,
@@ -115,14 +100,8 @@ def _estimate(
     refusals: Sequence[str],
 ) -> Estimate:
     engine = options.engine
-    output = VideoFacts(
-        width=video.width * engine.scale,
-        height=video.height * engine.scale,
-        frame_rate=options.target_fps or video.frame_rate,
-        duration_seconds=video.duration_seconds,
-        frames=output_frame_count(video, options.target_fps),
-    )
-    cost = cost_in_gigapixels(width=output.width, height=output.height, frames=output.frames, engine=engine)
+    output = video.upscaled(scale=engine.scale, target_fps=options.target_fps)
+    cost = cost_in_gigapixels(output, engine=engine)
     too_much = _refused(
         lambda: check_output(
             video, scale=engine.scale, target_fps=options.target_fps, limits=asker.allowance.media
@@ -150,8 +129,8 @@ def _estimate(
 
 def _times(
     session: Session,
-    video: VideoFacts,
-    output: VideoFacts,
+    video: VideoProperties,
+    output: VideoProperties,
     *,
     options: RenderOptions,
     user_id: str,
@@ -163,7 +142,7 @@ def _times(
     pixels = float(frames * video.width * video.height)
     parts = outlook.cut.parts(
         seconds=video.duration_seconds,
-        output_pixels=output.width * output.height * output.frames,
+        output_pixels=output.total_pixels,
         frames=output.frames,
     )
     alone = outlook.seconds_alone(engine=engine, pixels=pixels, parts=parts)

@@ -104,11 +104,7 @@ def new_file(upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaIn
         size_bytes=upload.size_bytes,
         sha256=upload.sha256,
         storage_key=input_key(file_id),
-        width=info.video.width,
-        height=info.video.height,
-        frame_rate=info.video.frame_rate,
-        duration_seconds=info.video.duration_seconds,
-        frames=info.video.frames,
+        video=info.video,
         created_at=clock.now(),
     )
 

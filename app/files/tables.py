@@ -1,17 +1,17 @@
 """The table of uploaded videos."""
 
 from datetime import datetime
-from fractions import Fraction
 
 from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.accounts.tables import User
-from app.platform.tables import ListedTable
+from app.platform.media.properties import VideoProperties
+from app.platform.tables import ListedTable, video_columns
 
 
 class File(ListedTable):
-    """An uploaded video. Sizes are as displayed, after rotation.
+    """An uploaded video.
 
     From `removed_at` on nobody is given the file any more; at `erased_at` its bytes were removed from storage.
     """
@@ -34,10 +34,6 @@ class File(ListedTable):
     size_bytes: Mapped[int]
     sha256: Mapped[str] = mapped_column(String(64))
     storage_key: Mapped[str] = mapped_column(String(200))
-    width: Mapped[int]
-    height: Mapped[int]
-    frame_rate: Mapped[Fraction]
-    duration_seconds: Mapped[Fraction]
-    frames: Mapped[int]
+    video: Mapped[VideoProperties] = video_columns()
     removed_at: Mapped[datetime | None]
     erased_at: Mapped[datetime | None]

@@ -1,7 +1,7 @@
 """The moves of one render, under the rules of real workers: claims, attempts, results through the ledger."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.platform.database import Database, database_now
 from app.platform.errors import PermanentError
+from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.storage.keys import segment_key
 from app.platform.work_kinds import WorkKind
 from app.renders.service import cost_in_gigapixels
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
-from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
+from app.work.ledger import PlannedSegment, WorkLedger
 from app.work.queries import Claim
 from models.catalog import ENGINES
 
@@ -43,8 +44,8 @@ class OpenRender:
     target_fps: Fraction | None
     retime: Retime
     measures_quality: bool
-    source: VideoFacts
-    output: VideoFacts
+    source: VideoProperties
+    output: VideoProperties
 
 
 class Moves:
@@ -176,17 +177,13 @@ def _claimed_segment(session: Session, render_id: str) -> Claim | None:
 
 
 def _cost(render: OpenRender) -> float:
-    return cost_in_gigapixels(
-        width=render.output.width,
-        height=render.output.height,
-        frames=render.output.frames,
-        engine=ENGINES[render.engine],
-    )
+    return cost_in_gigapixels(render.output, engine=ENGINES[render.engine])
 
 
 def _open_render(row: Render) -> OpenRender:
-    frames, rate = row.output_frames, row.output_frame_rate
-    duration = row.output_duration_seconds if row.target_fps is None else Fraction(frames) / rate
+    output = row.output
+    if row.target_fps is not None:
+        output = replace(output, duration_seconds=output.frames / output.frame_rate)
     return OpenRender(
         id=row.id,
         status=row.status,
@@ -199,18 +196,6 @@ def _open_render(row: Render) -> OpenRender:
         target_fps=row.target_fps,
         retime=Retime(row.retime),
         measures_quality=row.measures_quality,
-        source=VideoFacts(
-            width=row.input_width,
-            height=row.input_height,
-            frame_rate=row.input_frame_rate,
-            duration_seconds=row.input_duration_seconds,
-            frames=row.input_frames,
-        ),
-        output=VideoFacts(
-            width=row.output_width,
-            height=row.output_height,
-            frame_rate=rate,
-            duration_seconds=duration,
-            frames=frames,
-        ),
+        source=row.input,
+        output=output,
     )

@@ -1,5 +1,6 @@
 """What all tables have in common: their column types and the names of their constraints."""
 
+from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -7,10 +8,11 @@ from typing import Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, MetaData, String
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Composite, DeclarativeBase, Mapped, composite, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from app.platform.database import UtcDateTime
+from app.platform.media.properties import VideoProperties
 
 
 class ExactFraction(TypeDecorator[Fraction]):
@@ -68,3 +70,8 @@ class ListedTable(Table):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     created_at: Mapped[datetime]
+
+
+def video_columns(prefix: str = "") -> Composite[VideoProperties]:
+    """One attribute over five columns, which are named for the fields: `width` or `input_width`, ..."""
+    return composite(*(mapped_column(prefix + field.name) for field in fields(VideoProperties)))

@@ -163,9 +163,9 @@ def _crop_of(asked: NewPreview, file: File) -> Area | None:
         return Area(x=asked.crop.x, y=asked.crop.y, width=asked.crop.width, height=asked.crop.height)
     if asked.crop_width is None or asked.crop_height is None:
         return None
-    if asked.crop_width > file.width or asked.crop_height > file.height:
+    if asked.crop_width > file.video.width or asked.crop_height > file.video.height:
         raise InvalidRequest(
-            f"`crop_width` and `crop_height` are more than the frame's {file.width} x {file.height} pixels."
+            f"`crop_width` and `crop_height` are more than the frame's {file.video.width} x {file.video.height} pixels."
         )
-    frame = Area(x=0, y=0, width=file.width, height=file.height)
+    frame = Area(x=0, y=0, width=file.video.width, height=file.video.height)
     return frame.centred(width=asked.crop_width, height=asked.crop_height)

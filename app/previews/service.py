@@ -73,12 +73,14 @@ def create_preview(
     the result would be too large, TooManyRequests when the user has `max_open` that have not ended.
     """
     faults = []
-    if at_seconds - file.duration_seconds > Fraction(1, FINEST_SECONDS):
+    if at_seconds - file.video.duration_seconds > Fraction(1, FINEST_SECONDS):
         faults.append(
-            f"`at_seconds` is after the video's end: it lasts {float(file.duration_seconds):g} seconds."
+            f"`at_seconds` is after the video's end: it lasts {float(file.video.duration_seconds):g} seconds."
         )
     if crop is not None and not _is_within(crop, file):
-        faults.append(f"`crop` must lie within the frame, which is {file.width} x {file.height} pixels.")
+        faults.append(
+            f"`crop` must lie within the frame, which is {file.video.width} x {file.video.height} pixels."
+        )
     if faults:
         raise InvalidRequest(*faults)
     if crop is not None:
@@ -239,7 +241,7 @@ def _gave_up(failures: int) -> str:
 
 
 def _is_within(crop: Area, file: File) -> bool:
-    return crop.x + crop.width <= file.width and crop.y + crop.height <= file.height
+    return crop.x + crop.width <= file.video.width and crop.y + crop.height <= file.video.height
 
 
 def _check_size(crop: Area, *, engine: Engine, limits: MediaLimits) -> None:

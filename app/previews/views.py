@@ -9,7 +9,6 @@ from app.previews.service import KEPT_SECONDS, crop_of
 from app.previews.tables import Preview
 from app.renders.options import find_engine
 from app.renders.statuses import RenderStatus
-from app.renders.views import number, timestamp
 
 
 def preview_body(preview: Preview, *, resources: Resources, base_url: str) -> preview_schemas.PreviewBody:
@@ -35,11 +34,11 @@ def preview_of(preview: Preview, *, resources: Resources, base_url: str) -> prev
     return preview_schemas.Preview(
         id=preview.id,
         status=preview.status.value,
-        created_at=timestamp(preview.created_at),
-        expires_at=timestamp(preview.created_at + timedelta(seconds=KEPT_SECONDS)),
+        created_at=preview.created_at,
+        expires_at=preview.created_at + timedelta(seconds=KEPT_SECONDS),
         file_id=preview.file_id,
         engine=preview.engine,
-        at_seconds=number(preview.at_seconds),
+        at_seconds=preview.at_seconds,
         crop=None
         if crop is None
         else preview_schemas.Crop(x=crop.x, y=crop.y, width=crop.width, height=crop.height),

@@ -9,7 +9,8 @@ from app.files import queries as file_queries
 from app.files.tables import File
 from app.platform import clock
 from app.platform.errors import Conflict, NotFound
-from app.platform.media.limits import check_output, output_frame_count
+from app.platform.media.limits import check_output
+from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.secrets import new_id
 from app.renders import queries as render_queries
@@ -37,9 +38,9 @@ class RenderView:
     work: WorkAhead | None = None
 
 
-def cost_in_gigapixels(*, width: int, height: int, frames: int, engine: Engine) -> float:
+def cost_in_gigapixels(output: VideoProperties, *, engine: Engine) -> float:
     """The output's frames times its pixels, in units of 1e9, times the engine's multiplier. Unrounded."""
-    return width * height * frames * engine.cost_multiplier / PIXELS_PER_GIGAPIXEL
+    return output.total_pixels * engine.cost_multiplier / PIXELS_PER_GIGAPIXEL
 
 
 def create_render(
@@ -60,10 +61,9 @@ def create_render(
     stand in for.
     """
     engine, target_fps = options.engine, options.target_fps
-    check_output(file, scale=engine.scale, target_fps=target_fps, limits=allowance.media)
-    width, height = file.width * engine.scale, file.height * engine.scale
-    frames = output_frame_count(file, target_fps)
-    cost = cost_in_gigapixels(width=width, height=height, frames=frames, engine=engine)
+    check_output(file.video, scale=engine.scale, target_fps=target_fps, limits=allowance.media)
+    output = file.video.upscaled(scale=engine.scale, target_fps=target_fps)
+    cost = cost_in_gigapixels(output, engine=engine)
     require_room_for_render(
         session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost
     )
@@ -77,16 +77,8 @@ def create_render(
         created_at=clock.now(),
         warnings=[],
         cost=cost,
-        input_width=file.width,
-        input_height=file.height,
-        input_frame_rate=file.frame_rate,
-        input_duration_seconds=file.duration_seconds,
-        input_frames=file.frames,
-        output_width=width,
-        output_height=height,
-        output_frame_rate=target_fps or file.frame_rate,
-        output_duration_seconds=file.duration_seconds,
-        output_frames=frames,
+        input=file.video,
+        output=output,
         request_id=request_id,
         api_key_id=api_key_id,
         priority=options.priority,

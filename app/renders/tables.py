@@ -9,8 +9,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.accounts.tables import User
 from app.files.tables import File
+from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
-from app.platform.tables import ListedTable, StatusText, Table
+from app.platform.tables import ListedTable, StatusText, Table, video_columns
 from app.renders.statuses import RenderStatus, SegmentStatus
 
 
@@ -18,8 +19,8 @@ class Render(ListedTable):
     """A user's job. `attempt` grows with every claim of the render itself (to prepare it, to finish it).
 
     `work_lease_expires_at` is set while a worker holds such a claim. `failures` counts failed attempts at the
-    present step and starts again with the next. `input_*` and `output_*` are the facts that the API shows:
-    expected ones at first, measured ones once the render is prepared and completed. `plan` is the worker's own.
+    present step and starts again with the next. `input` and `output` are as expected at first, as
+    measured once the render is prepared and completed. `plan` is the worker's own.
     `outages` counts what went wrong around the work in a row, without being its fault; `expiries` how often its worker
     was not heard of for a lease. `ended_at` is when the render was completed or failed; from `files_removed_at` on,
     its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
@@ -64,16 +65,8 @@ class Render(ListedTable):
     quality: Mapped[dict[str, Any] | None]
     cost: Mapped[float]
 
-    input_width: Mapped[int]
-    input_height: Mapped[int]
-    input_frame_rate: Mapped[Fraction]
-    input_duration_seconds: Mapped[Fraction]
-    input_frames: Mapped[int]
-    output_width: Mapped[int]
-    output_height: Mapped[int]
-    output_frame_rate: Mapped[Fraction]
-    output_duration_seconds: Mapped[Fraction]
-    output_frames: Mapped[int]
+    input: Mapped[VideoProperties] = video_columns("input_")
+    output: Mapped[VideoProperties] = video_columns("output_")
 
     plan: Mapped[str | None] = mapped_column(Text)
     output_key: Mapped[str | None] = mapped_column(String(200))

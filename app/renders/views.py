@@ -1,8 +1,5 @@
 """Rows as clients see them."""
 
-from datetime import UTC, datetime
-from fractions import Fraction
-
 from app.files import schemas as file_schemas
 from app.files.tables import File
 from app.http.file_names import output_name
@@ -12,7 +9,6 @@ from app.renders import schemas as render_schemas
 from app.renders.options import find_engine
 from app.renders.service import RenderView
 from app.renders.statuses import RenderStatus
-from app.renders.tables import Render
 from app.work import schemas as work_schemas
 from app.work.workers import WorkerView
 
@@ -43,7 +39,7 @@ def view_of(view: RenderView, *, resources: Resources, base_url: str) -> render_
         id=render.id,
         user_id=render.user_id,
         status=render.status.value,
-        created_at=timestamp(render.created_at),
+        created_at=render.created_at,
         queue_position=view.queue_position,
         input_file_url=signed(
             render.file.storage_key if render.file.removed_at is None else None, render.file.name
@@ -56,9 +52,9 @@ def view_of(view: RenderView, *, resources: Resources, base_url: str) -> render_
             render.thumbnail_key if has_results else None,
             output_name(render.file.name, scale=scale, suffix=".jpg"),
         ),
-        completed_at=timestamp(render.completed_at) if completed and render.completed_at else None,
+        completed_at=render.completed_at if completed else None,
         engine=render.engine,
-        target_fps=None if render.target_fps is None else number(render.target_fps),
+        target_fps=render.target_fps,
         retime=None if render.retime == Retime.NEAREST else render.retime,
         file_id=render.file_id,
         cost=render.cost,
@@ -70,9 +66,9 @@ def view_of(view: RenderView, *, resources: Resources, base_url: str) -> render_
         webhook_url=render.webhook_url,
         retry_of=render.retry_of,
         quality=None if render.quality is None else render_schemas.QualityBody.model_validate(render.quality),
-        files_removed_at=timestamp(min(removed_at)) if removed_at else None,
-        input=_input_facts(render),
-        output=_output_facts(render),
+        files_removed_at=min(removed_at, default=None),
+        input=render.input,
+        output=render.output,
     )
 
 
@@ -85,11 +81,11 @@ def file_of(file: File) -> file_schemas.File:
         id=file.id,
         name=file.name,
         size_bytes=file.size_bytes,
-        width=file.width,
-        height=file.height,
-        frame_rate=number(file.frame_rate),
-        duration_seconds=number(file.duration_seconds),
-        created_at=timestamp(file.created_at),
+        width=file.video.width,
+        height=file.video.height,
+        frame_rate=file.video.frame_rate,
+        duration_seconds=file.video.duration_seconds,
+        created_at=file.created_at,
     )
 
 
@@ -102,8 +98,8 @@ def worker_body(view: WorkerView, *, lease_seconds: float) -> work_schemas.Worke
         queues=[queue.value for queue in view.queues],
         engines=list(view.engines),
         version=view.version,
-        started_at=timestamp(view.started_at),
-        heartbeat_at=timestamp(view.heartbeat_at),
+        started_at=view.started_at,
+        heartbeat_at=view.heartbeat_at,
         alive=view.is_alive(lease_seconds=lease_seconds),
         work=None
         if view.kind is None
@@ -111,34 +107,4 @@ def worker_body(view: WorkerView, *, lease_seconds: float) -> work_schemas.Worke
             kind=view.kind.value, render_id=view.render_id, segment_id=view.segment_id
         ),
         units_done=view.units_done,
-    )
-
-
-def timestamp(moment: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds and a Z: 2023-04-01T12:34:56.789Z."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
-def number(value: Fraction) -> int | float:
-    """25 as 25, 30000/1001 as 29.97002997002997."""
-    return value.numerator if value.denominator == 1 else float(value)
-
-
-def _input_facts(render: Render) -> render_schemas.VideoFactsBody:
-    return render_schemas.VideoFactsBody(
-        width=render.input_width,
-        height=render.input_height,
-        frame_rate=number(render.input_frame_rate),
-        duration_seconds=number(render.input_duration_seconds),
-        frames=render.input_frames,
-    )
-
-
-def _output_facts(render: Render) -> render_schemas.VideoFactsBody:
-    return render_schemas.VideoFactsBody(
-        width=render.output_width,
-        height=render.output_height,
-        frame_rate=number(render.output_frame_rate),
-        duration_seconds=number(render.output_duration_seconds),
-        frames=render.output_frames,
     )

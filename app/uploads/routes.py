@@ -17,7 +17,7 @@ from app.http.multipart import file_too_large
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest
-from app.renders.views import file_body, timestamp
+from app.renders.views import file_body
 from app.uploads import schemas
 from app.uploads import service as uploads
 from app.uploads.complete_upload import complete
@@ -192,8 +192,8 @@ def _shown(
         size_bytes=upload.size_bytes,
         part_size_bytes=upload.part_size_bytes,
         part_count=uploads.part_count(upload),
-        created_at=timestamp(upload.created_at),
-        expires_at=timestamp(upload.expires_at),
+        created_at=upload.created_at,
+        expires_at=upload.expires_at,
         file_id=upload.file_id if status is UploadStatus.COMPLETED else None,
         parts=parts,
         received_parts=received_parts,

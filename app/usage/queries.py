@@ -39,9 +39,7 @@ def add_completed(session: Session, *, render_id: str) -> None:
             Render.api_key_id,
             Render.completed_at,
             Render.cost,
-            Render.output_width,
-            Render.output_height,
-            Render.output_frames,
+            Render.output,
         ).where(Render.id == render_id)
     ).one()
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
@@ -51,10 +49,7 @@ def add_completed(session: Session, *, render_id: str) -> None:
         "engine": render.engine,
         "api_key_id": render.api_key_id or "",
         "renders": 1,
-        "gigapixels": render.output_width
-        * render.output_height
-        * render.output_frames
-        / PIXELS_PER_GIGAPIXEL,
+        "gigapixels": render.output.total_pixels / PIXELS_PER_GIGAPIXEL,
         "cost": render.cost,
     }
     statement = insert(DailyUsage).values(row)

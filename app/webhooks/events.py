@@ -10,11 +10,12 @@ from sqlalchemy.orm import Session, joinedload
 from standardwebhooks import Webhook
 
 from app.files.tables import File
+from app.http.body import timestamp
 from app.http.resources import Resources
 from app.renders.service import RenderView
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
-from app.renders.views import timestamp, view_of
+from app.renders.views import view_of
 from app.webhooks.delivery import ClaimedDelivery
 from app.webhooks.outbox import render_of
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from app.renders.views import timestamp
 from app.webhooks import schemas as webhook_schemas
 from app.webhooks.service import SigningSecrets
 from app.webhooks.statuses import DeliveryStatus, WebhookEvent
@@ -15,10 +14,10 @@ def webhook_of(row: WebhookEndpoint) -> webhook_schemas.Webhook:
         url=row.url,
         events=row.events,
         enabled=row.disabled_at is None,
-        created_at=timestamp(row.created_at),
-        disabled_at=None if row.disabled_at is None else timestamp(row.disabled_at),
+        created_at=row.created_at,
+        disabled_at=row.disabled_at,
         disabled_reason=row.disabled_reason,
-        failing_since=None if row.failing_since is None else timestamp(row.failing_since),
+        failing_since=row.failing_since,
     )
 
 
@@ -34,9 +33,9 @@ def delivery_of(
         url=row.url,
         event=WebhookEvent(row.event),
         status=DeliveryStatus(row.status),
-        created_at=timestamp(row.created_at),
-        next_attempt_at=timestamp(row.due_at) if rests and row.due_at else None,
-        ended_at=None if row.ended_at is None else timestamp(row.ended_at),
+        created_at=row.created_at,
+        next_attempt_at=row.due_at if rests else None,
+        ended_at=row.ended_at,
         attempt_count=row.attempts,
         attempts=None if attempts is None else [_attempt_of(attempt) for attempt in attempts],
     )
@@ -46,14 +45,14 @@ def secret_of(secrets: SigningSecrets) -> webhook_schemas.WebhookSecret:
     return webhook_schemas.WebhookSecret(
         current=secrets.current,
         previous=secrets.before,
-        previous_until=None if secrets.before_until is None else timestamp(secrets.before_until),
+        previous_until=secrets.before_until,
     )
 
 
 def _attempt_of(row: WebhookAttempt) -> webhook_schemas.WebhookAttempt:
     return webhook_schemas.WebhookAttempt(
         number=row.number,
-        at=timestamp(row.at),
+        at=row.at,
         duration_seconds=round(row.duration_seconds, 3),
         status_code=row.status_code,
         error=row.error,

@@ -17,6 +17,7 @@ import structlog
 from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import LeaseLost, PermanentError
+from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.secrets import new_id
 from app.platform.work_kinds import WorkKind, WorkQueue
@@ -67,17 +68,6 @@ class PlannedSegment:
 
     frames: int
     plan: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoFacts:
-    """A video's measured size, rate and length. Width and height are as displayed, in pixels."""
-
-    width: int
-    height: int
-    frame_rate: Fraction
-    duration_seconds: Fraction
-    frames: int
 
 
 class WorkLedger:
@@ -167,8 +157,8 @@ class WorkLedger:
         claim: Claim,
         *,
         plan: str,
-        source: VideoFacts,
-        output: VideoFacts,
+        source: VideoProperties,
+        output: VideoProperties,
         cost: float,
         warnings: Iterable[str],
         segments: Sequence[PlannedSegment],
@@ -191,8 +181,8 @@ class WorkLedger:
             "plan": plan,
             "cost": cost,
             "warnings": list(warnings),
-            **_fact_columns("input", source),
-            **_fact_columns("output", output),
+            "input": source,
+            "output": output,
         }
         with self.database.write() as session:
             if not work_queries.store_plan(session, claim, values=values, segments=rows):
@@ -215,7 +205,7 @@ class WorkLedger:
         *,
         output_key: str,
         thumbnail_key: str,
-        output: VideoFacts,
+        output: VideoProperties,
         cost: float,
         warnings: Iterable[str],
         quality: Mapping[str, Any] | None = None,
@@ -230,7 +220,7 @@ class WorkLedger:
             "cost": cost,
             "warnings": list(warnings),
             "quality": None if quality is None else dict(quality),
-            **_fact_columns("output", output),
+            "output": output,
         }
         with self.database.write() as session:
             if not work_queries.complete_render(session, claim, values=values):
@@ -343,13 +333,3 @@ def _step(kind: WorkKind) -> str:
         WorkKind.UPSCALE: "upscaling a part of it",
         WorkKind.FINISH: "putting the result together",
     }[kind]
-
-
-def _fact_columns(prefix: str, facts: VideoFacts) -> dict[str, Any]:
-    return {
-        f"{prefix}_width": facts.width,
-        f"{prefix}_height": facts.height,
-        f"{prefix}_frame_rate": facts.frame_rate,
-        f"{prefix}_duration_seconds": facts.duration_seconds,
-        f"{prefix}_frames": facts.frames,
-    }

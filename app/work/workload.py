@@ -19,6 +19,7 @@ NOT_PLANNED = (RenderStatus.QUEUED, RenderStatus.PENDING)
 UNFINISHED = (*NOT_PLANNED, RenderStatus.PROCESSING)
 OPEN_SEGMENT = (SegmentStatus.WAITING, SegmentStatus.RUNNING)
 
+COLUMNS = Render.__table__.columns
 USER = bindparam("user", type_=String)
 AMONG = bindparam("among", type_=String, expanding=True)
 
@@ -46,7 +47,7 @@ class WorkAhead:
 
 def work_by_user(session: Session) -> Sequence[UserWork]:
     """Of all users who have any; of one user up to two with the same engine."""
-    frame = Render.input_width * Render.input_height
+    frame = COLUMNS.input_width * COLUMNS.input_height
     planned_later = (
         select(Render.user_id, Render.engine, func.sum(_expected_frames() * frame))
         .where(Render.status.in_(NOT_PLANNED))
@@ -134,7 +135,7 @@ def _unfinished() -> Subquery:
             Render.priority,
             Render.created_at,
             case((Render.status == RenderStatus.QUEUED, 1), else_=0).label("is_queued"),
-            (frames * Render.input_width * Render.input_height).label("pixels"),
+            (frames * COLUMNS.input_width * COLUMNS.input_height).label("pixels"),
             planned.c.parts,
         )
         .outerjoin(planned, planned.c.render_id == Render.id)
@@ -145,7 +146,7 @@ def _unfinished() -> Subquery:
 
 def _expected_frames() -> ColumnElement[int]:
     """How many frames will go through the network: no frame twice, and those that are made between two as well."""
-    fewer = case(
-        (Render.input_frames < Render.output_frames, Render.input_frames), else_=Render.output_frames
+    before, after = COLUMNS.input_frames, COLUMNS.output_frames
+    return case(
+        (Render.retime == Retime.NEAREST.value, case((before < after, before), else_=after)), else_=after
     )
-    return case((Render.retime == Retime.NEAREST.value, fewer), else_=Render.output_frames)

@@ -15,6 +15,7 @@ from app.accounts import queries as account_queries
 from app.files.tables import File
 from app.platform.database import Database
 from app.platform.media.limits import MediaLimits
+from app.platform.media.properties import VideoProperties
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
@@ -25,13 +26,13 @@ from app.renders.options import RenderOptions
 from app.renders.service import create_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
-from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
+from app.work.ledger import PlannedSegment, WorkLedger
 from app.work.queries import ReadyUnits
 from tests.integration.aged_rows import AgedRows
 from tests.integration.rows import a_file
 from tests.servers.s3 import S3Server
 
-FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
+FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 
 @pytest.fixture(scope="session")

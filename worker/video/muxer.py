@@ -23,6 +23,7 @@ from app.platform.errors import (
     TransientError,
 )
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
+from app.platform.media.properties import VideoProperties
 from worker.video.join import concat_list, timestamp_filter
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import WrittenVideo, compare, read_back, runner_for_output
@@ -49,13 +50,9 @@ STREAM_FIELDS = "index,codec_type,codec_name,channels,sample_rate"
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedVideo:
-    """Facts of the output. `duration_seconds` is the video's; `warnings` are sentences for the user."""
+    """The output. `warnings` are sentences for the user."""
 
-    width: int
-    height: int
-    frame_rate: Fraction
-    duration_seconds: Fraction
-    frames: int
+    properties: VideoProperties
     size_bytes: int
     warnings: tuple[str, ...]
 
@@ -122,11 +119,7 @@ def finish_render(
     finally:
         part.unlink(missing_ok=True)
     return FinishedVideo(
-        width=render.target.width,
-        height=render.target.height,
-        frame_rate=render.frame_rate,
-        duration_seconds=render.duration_seconds,
-        frames=render.frame_count,
+        properties=render.output,
         size_bytes=destination.stat().st_size,
         warnings=(*render.warnings, *choice.warnings, *warnings),
     )

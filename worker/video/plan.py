@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from pydantic import TypeAdapter
 
 from app.platform.media.first_frames import ContentLight, MasteringDisplay
+from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from worker.inference.frames import FrameFormat
 from worker.video.colour import OutputTags
@@ -75,6 +76,16 @@ class RenderPlan:
     @property
     def duration_seconds(self) -> Fraction:
         return Fraction(self.total_ticks, self.timescale)
+
+    @property
+    def output(self) -> VideoProperties:
+        return VideoProperties(
+            width=self.target.width,
+            height=self.target.height,
+            frame_rate=self.frame_rate,
+            duration_seconds=self.duration_seconds,
+            frames=self.frame_count,
+        )
 
     def to_json(self) -> str:
         return _RENDER_PLAN.dump_json(self).decode()

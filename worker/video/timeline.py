@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from math import floor, gcd
 
-from app.platform.media.rates import Retime
+from app.platform.media.rates import Retime, frames_at_rate
 
 # The concat demuxer counts the starts of files in microseconds: finer ticks would be rounded by it.
 MICROSECONDS = 1_000_000
@@ -69,11 +69,6 @@ def plan_output_timeline(
     if timescale > MICROSECONDS:
         timescale, ticks, end_tick = _coarsen(timescale, ticks, end_tick)
     return OutputTimeline(timescale=timescale, repeats=[1] * len(ticks), ticks=ticks, end_tick=end_tick)
-
-
-def frames_at_rate(duration_seconds: Fraction, target_fps: Fraction) -> int:
-    """How many frames at `target_fps` last as long as the input: to the nearest (halves up), at least one."""
-    return max(1, floor(duration_seconds * target_fps + Fraction(1, 2)))
 
 
 def nearest_frames(source: SourceTimeline, *, count: int, frame_rate: Fraction) -> list[int]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from app.platform.media.properties import VideoProperties
+
 StreamKind = Literal["audio", "subtitle", "data", "attachment", "video"]
 
 
@@ -22,16 +24,15 @@ class ColourTags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoStream:
+class VideoStream(VideoProperties):
     """The video stream of a file.
 
-    `width`, `height`: pixels as displayed, after rotation; what ffmpeg delivers unless told otherwise.
+    `width`, `height`: what ffmpeg delivers unless told otherwise.
     `coded_width`, `coded_height`: pixels as coded, before rotation, padding of the codec included.
     `rotation`: degrees clockwise that a player turns the coded picture by: 0, 90, 180 or 270.
     `sample_aspect_ratio`: width to height of a pixel as displayed; 1 where the file does not say.
     `time_base`: seconds per tick. `start_pts`: ticks, of the first frame shown.
-    `frame_rate`: average, frames a second, above 0; the declared rate where the timestamps agree with it.
-    `duration_seconds`: from the first frame shown to the end of the last; other streams play no part.
+    `frame_rate`: the declared rate where the timestamps agree with it.
     `frames`: packets that will be shown. `declared_frames`: frames that the container promises, where it does; more
     than `frames` when the file was cut off.
     `field_order`: `progressive`, `tt`, `bb`, `tb`, `bt`, or None when unknown.
@@ -39,18 +40,13 @@ class VideoStream:
 
     index: int
     codec: str
-    width: int
-    height: int
     coded_width: int
     coded_height: int
     rotation: int
     pix_fmt: str
     sample_aspect_ratio: Fraction
     time_base: Fraction
-    frame_rate: Fraction
     start_pts: int
-    duration_seconds: Fraction
-    frames: int
     declared_frames: int | None
     colour: ColourTags
     field_order: str | None

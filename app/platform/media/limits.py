@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor
-from typing import Protocol, Self
+from typing import Self
 
 from app.platform.errors import LimitExceeded
 from app.platform.settings import Settings
 
 from .info import MediaInfo
+from .properties import VideoProperties
 from .rates import MAX_FPS
 
 
@@ -44,22 +44,6 @@ class MediaLimits:
         longer than allowed, at no more frames a second than an output may have.
         """
         return max(self.max_output_frames, self.max_duration_seconds * MAX_FPS)
-
-
-class MeasuredVideo(Protocol):
-    """What the size of an output follows from: a probed stream or a file's row. Width and height in pixels."""
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def height(self) -> int: ...
-
-    @property
-    def frames(self) -> int: ...
-
-    @property
-    def duration_seconds(self) -> Fraction: ...
 
 
 def check_stream_count(count: int, limits: MediaLimits) -> None:
@@ -101,14 +85,14 @@ def check_input(info: MediaInfo, limits: MediaLimits) -> None:
 
 
 def check_output(
-    video: MeasuredVideo, *, scale: int, target_fps: Fraction | None, limits: MediaLimits
+    video: VideoProperties, *, scale: int, target_fps: Fraction | None, limits: MediaLimits
 ) -> None:
     """Raises LimitExceeded when what the input would become is over a limit, one sentence per limit.
 
     `scale` is the factor of width and height; `target_fps` the output's rate, None for the input's own frames.
     """
-    width, height = video.width * scale, video.height * scale
-    frames = output_frame_count(video, target_fps)
+    output = video.upscaled(scale=scale, target_fps=target_fps)
+    width, height, frames = output.width, output.height, output.frames
     faults = []
     if width * height > limits.max_output_pixels:
         faults.append(
@@ -126,10 +110,3 @@ def check_output(
         )
     if faults:
         raise LimitExceeded(*faults)
-
-
-def output_frame_count(video: MeasuredVideo, target_fps: Fraction | None) -> int:
-    """Frames of the output: the input's own, or its duration at `target_fps`, rounded (a half goes up), 1 or more."""
-    if target_fps is None:
-        return video.frames
-    return max(1, floor(video.duration_seconds * target_fps + Fraction(1, 2)))

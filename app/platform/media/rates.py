@@ -4,6 +4,7 @@ import re
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from math import floor
 
 from app.platform.errors import InvalidRequest
 
@@ -73,6 +74,11 @@ def parse_retime(text: str) -> Retime:
     except ValueError:
         known = ", ".join(f'"{way}"' for way in Retime)
         raise InvalidRequest(f"`retime` must be one of {known}.") from None
+
+
+def frames_at_rate(duration_seconds: Fraction, target_fps: Fraction) -> int:
+    """How many frames at `target_fps` last as long: to the nearest (halves up), at least one."""
+    return max(1, floor(duration_seconds * target_fps + Fraction(1, 2)))
 
 
 def snap_ntsc(rate: Fraction, *, step: Fraction) -> Fraction:

@@ -9,12 +9,13 @@ from app.accounts import service as account_service
 from app.accounts.scopes import Scope
 from app.platform.database import database_now
 from app.platform.errors import LeaseLost, PermanentError
+from app.platform.media.properties import VideoProperties
 from app.platform.secrets import Secrets
 from app.renders.tables import Segment
-from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
+from app.work.ledger import PlannedSegment, WorkLedger
 from app.work.tables import Worker
 
-FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
+FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 IDLE = {
     "name": "here-1-abc",

@@ -15,6 +15,7 @@ from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import LimitExceeded, TooManyRequests
 from app.platform.media.limits import MediaLimits
+from app.platform.media.properties import VideoProperties
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.renders.options import RenderOptions
@@ -32,12 +33,12 @@ from app.usage.allowances import (
     seconds_to_next_month,
 )
 from app.usage.tables import DailyUsage
-from app.work.ledger import VideoFacts, WorkLedger
+from app.work.ledger import WorkLedger
 from tests.integration.rows import a_file
 
 MEDIA = MediaLimits.from_settings(Settings())
 AT_ONCE = 50
-FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
+FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 
 def make_render(

@@ -95,7 +95,7 @@ def test_kind(
 
     height, width = before.planes[0][0].shape
     assert after.planes[0][0].shape == (4 * height, 4 * width)
-    assert len(after.planes) == len(before.planes) == result.finished.frames
+    assert len(after.planes) == len(before.planes) == result.finished.properties.frames
     if kind != "rotated":
         assert after.numbers == before.numbers
         assert len(set(after.numbers)) == len(after.numbers)
@@ -109,12 +109,12 @@ def test_kind(
             quarter = shown[plane][::4, ::4]
             if quarter.shape == original[plane].shape:
                 np.testing.assert_array_equal(quarter, original[plane])
-    assert abs(result.finished.duration_seconds - result.info.video.duration_seconds) < Fraction(
+    assert abs(result.finished.properties.duration_seconds - result.info.video.duration_seconds) < Fraction(
         1, result.plan.timescale
     )
     assert (
         Fraction(result.stream["duration_ts"]) * Fraction(result.stream["time_base"])
-        == result.finished.duration_seconds
+        == result.finished.properties.duration_seconds
     )
     assert (
         Fraction(result.stream.get("sample_aspect_ratio", "1:1").replace(":", "/"))

@@ -59,7 +59,11 @@ def upscale(runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path) -> 
 def test_local_render(upscale: Callable[..., Any], tmp_path: Path) -> None:
     progress: list[LocalProgress] = []
     finished = upscale(on_progress=progress.append, thumbnail=tmp_path / "out.jpg")
-    assert (finished.width, finished.height, finished.frames) == (256, 192, 60)
+    assert (finished.properties.width, finished.properties.height, finished.properties.frames) == (
+        256,
+        192,
+        60,
+    )
     assert finished.size_bytes == (tmp_path / "out.mp4").stat().st_size
     assert (tmp_path / "out.jpg").stat().st_size > 0
     assert [one.done for one in progress] == list(range(31))

@@ -91,7 +91,7 @@ def test_frame_rates(
     assert frames.numbers == expected
     assert result.upscaled == len(set(expected))
     assert Fraction(result.stream["r_frame_rate"]) == target
-    assert result.finished.duration_seconds == count / target
+    assert result.finished.properties.duration_seconds == count / target
 
 
 def test_late_picture_keeps_its_ticks_at_a_coarse_rate(

@@ -61,7 +61,7 @@ def test_segments_made_apart_equal_a_single_pass(
     times = [Fraction(tick, plan.timescale) for tick in nearest.output_ticks()]
     assert frames.seconds == others.seconds == times
     for result in (whole, pieces):
-        assert result.finished.duration_seconds == plan.duration_seconds
+        assert result.finished.properties.duration_seconds == plan.duration_seconds
 
 
 @pytest.mark.parametrize("way", WAYS)

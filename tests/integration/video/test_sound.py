@@ -112,7 +112,7 @@ def test_click_stays_on_its_frame(
     assert [stream["codec_name"] for stream in result.all_streams] == ["h264", codec]
     before, after = sound_after_frame(source), sound_after_frame(result.output)
     assert abs(_lag(after, before)) <= tolerance
-    assert result.finished.duration_seconds == result.info.video.duration_seconds
+    assert result.finished.properties.duration_seconds == result.info.video.duration_seconds
 
 
 OPEN_GOPS = (*B_FRAMES, "-x264-params", "open-gop=1:bframes=3:scenecut=0")

@@ -22,6 +22,7 @@ from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.database import Database, database_now
 from app.platform.media.limits import MediaLimits
+from app.platform.media.properties import VideoProperties
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind, WorkQueue
@@ -32,13 +33,13 @@ from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.usage.allowances import Allowance
 from app.work import claiming
-from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
+from app.work.ledger import PlannedSegment, WorkLedger
 from app.work.queries import Claim
 from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.integration.rows import a_file
 from tests.servers.postgres import PostgresServer
 
-FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
+FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 LIMITS = MediaLimits.from_settings(Settings())
 
 Emptied: TypeAlias = Callable[[], Database]

@@ -8,12 +8,13 @@ from sqlalchemy.orm import Session
 
 from app.platform.database import Database
 from app.platform.errors import LeaseLost, PermanentError, TransientError
+from app.platform.media.properties import VideoProperties
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import queries as render_queries
 from app.renders.service import view_render
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
-from app.work.ledger import VideoFacts, WorkLedger
+from app.work.ledger import WorkLedger
 from app.work.queries import Claim
 
 MakeLedger = Callable[..., WorkLedger]
@@ -31,7 +32,7 @@ def error_of(database: Database, render: Render) -> str | None:
         return session.get_one(Render, render.id).error
 
 
-def finish(ledger: WorkLedger, claim: Claim, facts: VideoFacts) -> None:
+def finish(ledger: WorkLedger, claim: Claim, facts: VideoProperties) -> None:
     ledger.finished(
         claim, output_key="out", thumbnail_key="thumb", output=facts, cost=2.5, warnings=["shortened"]
     )
@@ -44,10 +45,10 @@ def claimed(ledger: WorkLedger) -> Claim:
 
 
 @pytest.fixture
-def facts() -> VideoFacts:
+def facts() -> VideoProperties:
     from fractions import Fraction
 
-    return VideoFacts(
+    return VideoProperties(
         width=256, height=192, frame_rate=Fraction(30000, 1001), duration_seconds=Fraction(2), frames=60
     )
 
@@ -59,7 +60,11 @@ def place_of(session: Session, *rows: Render) -> list[int]:
 
 
 def test_a_render_passes_through_its_statuses_to_completion(
-    database: Database, make_ledger: MakeLedger, add_render: AddRender, prepare: Prepare, facts: VideoFacts
+    database: Database,
+    make_ledger: MakeLedger,
+    add_render: AddRender,
+    prepare: Prepare,
+    facts: VideoProperties,
 ) -> None:
     ledger = make_ledger()
     assert ledger.claim() is None
@@ -238,7 +243,7 @@ def test_a_worker_lost_while_preparing_or_finishing_leaves_the_status_as_it_is(
     make_ledger: MakeLedger,
     add_render: AddRender,
     prepare: Prepare,
-    facts: VideoFacts,
+    facts: VideoProperties,
     step: WorkKind,
 ) -> None:
     render = add_render()

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.accounts import queries as account_queries
 from app.platform.database import Database
 from app.platform.media.limits import MediaLimits
+from app.platform.media.properties import VideoProperties
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind, WorkQueue
@@ -20,11 +21,11 @@ from app.renders.service import create_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
 from app.work import fair_scheduling
-from app.work.ledger import VideoFacts, WorkLedger
+from app.work.ledger import WorkLedger
 from app.work.queries import Claim
 from tests.integration.rows import a_file
 
-FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
+FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 ALLOWANCE = Allowance(media=MediaLimits.from_settings(Settings()))
 
 MakeLedger = Callable[..., WorkLedger]

@@ -17,14 +17,15 @@ from sqlalchemy import delete, select, update
 
 from app.platform.database import Database, database_now
 from app.platform.errors import LeaseLost, PermanentError, TransientError
+from app.platform.media.properties import VideoProperties
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import queries as work_queries
-from app.work.ledger import PlannedSegment, VideoFacts, WorkLedger
+from app.work.ledger import PlannedSegment, WorkLedger
 from app.work.queries import Claim
 
-FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
+FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 MAX_ATTEMPTS = 2
 PICK = st.integers(0, 1000)
 

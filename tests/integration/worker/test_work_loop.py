@@ -24,10 +24,11 @@ from app.platform.errors import (
     TransientError,
     Unavailable,
 )
+from app.platform.media.properties import VideoProperties
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
-from app.work.ledger import VideoFacts, WorkLedger
+from app.work.ledger import WorkLedger
 from app.work.queries import Claim, ReadyUnits
 from tests.servers.process import wait_until
 from worker.drain import Drain
@@ -37,7 +38,7 @@ from worker.work_loop import WorkTask
 
 Step = Callable[[Claim, Heartbeat, Callable[[], bool]], ReadyUnits]
 
-FACTS = VideoFacts(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
+FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 
 class FakeSteps:

@@ -7,7 +7,7 @@ import pytest
 
 from app.platform.errors import LimitExceeded
 from app.platform.media.info import ColourTags, MediaInfo, VideoStream
-from app.platform.media.limits import MediaLimits, check_input, check_output, output_frame_count
+from app.platform.media.limits import MediaLimits, check_input, check_output
 from app.platform.settings import Settings
 
 LIMITS = MediaLimits.from_settings(Settings())
@@ -81,7 +81,7 @@ def test_an_input_beyond_a_limit_is_refused(beyond: MediaInfo, numbers: tuple[st
 
 def test_two_frames_an_hour_apart_at_120_are_too_many() -> None:
     hour = info(frames=2, duration_seconds=Fraction(3601))
-    assert output_frame_count(hour.video, Fraction(120)) == 432_120
+    assert hour.video.upscaled(scale=4, target_fps=Fraction(120)).frames == 432_120
     with pytest.raises(LimitExceeded) as refused:
         check_output(hour.video, scale=4, target_fps=Fraction(120), limits=LIMITS)
     assert "432,120" in refused.value.message
@@ -130,11 +130,14 @@ def test_a_side_longer_than_encoders_take_is_refused() -> None:
 def test_output_frames_are_the_duration_at_the_rate(
     duration_seconds: Fraction, target_fps: Fraction, frames: int
 ) -> None:
-    assert output_frame_count(info(duration_seconds=duration_seconds).video, target_fps) == frames
+    assert (
+        info(duration_seconds=duration_seconds).video.upscaled(scale=4, target_fps=target_fps).frames
+        == frames
+    )
 
 
 def test_without_a_rate_the_inputs_frames_stay() -> None:
-    assert output_frame_count(info(frames=77).video, None) == 77
+    assert info(frames=77).video.upscaled(scale=4, target_fps=None).frames == 77
 
 
 def test_more_frames_may_come_in_than_go_out_but_never_fewer() -> None:
