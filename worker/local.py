@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.platform.errors import LeaseLost
+from app.platform.errors import Canceled
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
@@ -89,7 +89,7 @@ def upscale_file(
         files = []
         for segment in segments:
             if cancelled():
-                raise LeaseLost("The work was called off.")
+                raise Canceled()
             before = done
             path = directory / f"segment-{segment.index}.mp4"
             run_segment(
@@ -130,7 +130,7 @@ def upscale_file(
             cancelled=cancelled,
             stall_seconds=options.stall_seconds,
         )
-    except LeaseLost:
+    except Canceled:
         destination.unlink(missing_ok=True)
         raise
     if quality is None:

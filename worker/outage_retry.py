@@ -13,10 +13,10 @@ from typing import TypeVar
 import structlog
 
 from app.platform.errors import (
+    Canceled,
     FfmpegDiskFull,
     FfmpegMissing,
     KeyNotFound,
-    LeaseLost,
     StorageError,
     Unavailable,
     causes,
@@ -88,7 +88,7 @@ class Patience:
     def transfer(self, action: Callable[[], None], *, called_off: Ask, undo: Callable[[], None]) -> None:
         """As `ride_out`, for what may hang: it is waited for no longer than until it is called off.
 
-        Then raises LeaseLost, while the transfer goes on in its thread; should it succeed after all, `undo` follows.
+        Then raises Canceled, while the transfer goes on in its thread; should it succeed after all, `undo` follows.
         """
         self.ride_out(
             lambda: self._run_beside(action, called_off=called_off, undo=undo), called_off=called_off
@@ -99,7 +99,7 @@ class Patience:
         give_up_at = time.monotonic() + seconds
         try:
             self._run_beside(action, called_off=lambda: time.monotonic() > give_up_at, undo=lambda: None)
-        except LeaseLost:
+        except Canceled:
             return False
         return True
 
@@ -127,7 +127,7 @@ class Patience:
             # One that has ended just now may not have seen that.
             if not done.done():
                 self._errands = [*(one for one in self._errands if not one.done()), done]
-                raise LeaseLost("The work was called off.")
+                raise Canceled()
         done.result()
 
 

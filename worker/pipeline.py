@@ -95,7 +95,7 @@ def run_segment(
     this thread. `cancelled` is asked several times a second, in another thread; `on_stall`: see Watch.
 
     Raises PermanentError when the input's frames cannot be read as planned, PipelineStalled when no frame moved for
-    `stall_seconds` and the longest batch, LeaseLost when `cancelled` said so, ConfigurationError when ffmpeg lacks the
+    `stall_seconds` and the longest batch, Canceled when `cancelled` said so, ConfigurationError when ffmpeg lacks the
     encoder, FfmpegError when ffmpeg fails otherwise, and whatever the upscaler raises.
     """
     part = destination.with_name(f"{destination.name}.part")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 
-from app.platform.errors import LeaseLost, PermanentError, RequestError
+from app.platform.errors import Canceled, PermanentError, RequestError
 from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
@@ -72,7 +72,7 @@ class PreviewMaker:
     ) -> MadePreview:
         """Make the preview of the file `source` in `directory`.
 
-        Raises PermanentError when there can be none, LeaseLost when `cancelled` says so, ConfigurationError,
+        Raises PermanentError when there can be none, Canceled when `cancelled` says so, ConfigurationError,
         TransientError and FfmpegError.
         """
         engine = ENGINES[job.engine]
@@ -96,7 +96,7 @@ class PreviewMaker:
         target = replace(footage.colour.target, width=scaled.width, height=scaled.height)
         upscaler = self._networks.upscaler(engine_id=engine.id, source=part_format, target=target)
         if cancelled():
-            raise LeaseLost("The work was called off.")
+            raise Canceled()
         (enlarged,) = upscaler.upscale([part])
         inner = crop.within(area)
         kind: PictureKind = "png" if crop.pixels * engine.scale**2 <= MAX_PNG_PIXELS else "jpg"

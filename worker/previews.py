@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from app.platform.errors import ConfigurationError, LeaseLost, RegenError, Unavailable
+from app.platform.errors import Canceled, ConfigurationError, LeaseLost, RegenError, Unavailable
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.settings import GIB, Settings
 from app.platform.storage.contract import Storage
@@ -139,7 +139,7 @@ class Previewer:
     def _report(self, job: PreviewJob, error: Exception) -> None:
         """What becomes of a preview whose making raised. Raises Unavailable; then its lease runs out."""
         detail = getattr(error, "detail", None)
-        if isinstance(error, LeaseLost) and not self._drain.requested:
+        if isinstance(error, LeaseLost | Canceled) and not self._drain.requested:
             # Deleted, most often.
             outcome = "lease_lost"
             log.info("preview_abandoned")
@@ -209,7 +209,7 @@ class Previewer:
         """Remove what was stored when the row is sure not to name it; what is missed the clean-up finds."""
         try:
             yield
-        except LeaseLost:
+        except (LeaseLost, Canceled):
             with contextlib.suppress(RegenError):
                 for key in keys:
                     self._storage.delete(key)

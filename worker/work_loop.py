@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from app.platform.errors import ConfigurationError, LeaseLost, RegenError
+from app.platform.errors import Canceled, ConfigurationError, LeaseLost, RegenError
 from app.platform.work_kinds import WorkKind
 from app.work.ledger import WorkLedger
 from app.work.queries import Claim, ReadyUnits
@@ -95,7 +95,7 @@ class WorkTask:
             # Whatever it was: who stops a worker may have stopped its ffmpeg too.
             outcome = "given_back"
             log.info("work_given_back", reason=str(error), detail=getattr(error, "detail", None))
-        elif isinstance(error, LeaseLost):
+        elif isinstance(error, LeaseLost | Canceled):
             outcome = "lease_lost"
             LEASE_LOSSES.labels(claim.kind.value).inc()
             log.warning("work_abandoned")

@@ -13,6 +13,7 @@
     │   └── Unavailable             503, with Retry-After
     │       └── DatabaseUnavailable because the database is away
     ├── WorkError                   what befell a render at work
+    │   ├── Canceled                the caller's `cancelled` said that the work is to stop
     │   ├── PermanentError          trying again cannot help; the message is for the user
     │   └── TransientError          worth another attempt
     │       ├── PipelineStalled     frames stopped coming
@@ -136,6 +137,13 @@ class DatabaseUnavailable(Unavailable):
 
 class WorkError(RegenError):
     """A render's work went wrong."""
+
+
+class Canceled(WorkError):
+    """The caller's `cancelled` returned true: the lease is lost, or the worker is ending."""
+
+    def __init__(self, message: str = "The work was called off.") -> None:
+        super().__init__(message)
 
 
 class PermanentError(WorkError):

@@ -61,7 +61,7 @@ def look_at(
     runner: FfmpegRunner, path: Path, *, scale: int, limits: MediaLimits, cancelled: Callable[[], bool]
 ) -> Footage:
     """Examine the file and list its packets. Raises what `probe_video`, `plan_colour` and `read_traits` raise, and
-    LeaseLost when `cancelled` says so.
+    Canceled when `cancelled` says so.
     """
     info = probe_video(runner, path, limits=limits)
     colour = plan_colour(info.video, scale=scale)
@@ -80,7 +80,7 @@ def read_frame(
 ) -> Frame:
     """The last frame whose timestamp is not after `at_seconds` (0 is the first frame), as `footage.colour.source` says.
 
-    Raises PermanentError when there is none, PipelineStalled when nothing came for `stall_seconds`, LeaseLost when
+    Raises PermanentError when there is none, PipelineStalled when nothing came for `stall_seconds`, Canceled when
     `cancelled` says so.
     """
     moment = footage.ticks_at(at_seconds)

@@ -12,13 +12,13 @@ from typing import Any
 import structlog
 
 from app.platform.errors import (
+    Canceled,
     FfmpegCancelled,
     FfmpegDiskFull,
     FfmpegError,
     FfmpegKilled,
     FfmpegMissing,
     FfmpegTimeout,
-    LeaseLost,
     PermanentError,
     TransientError,
 )
@@ -80,7 +80,7 @@ def finish_render(
 
     Every frame's timestamp and the duration are read back and compared with the plan; `destination` appears only when
     they are right. Raises PermanentError when the segments do not belong together, TransientError when the output is
-    not as planned, LeaseLost when `cancelled` says so, FfmpegError when ffmpeg fails.
+    not as planned, Canceled when `cancelled` says so, FfmpegError when ffmpeg fails.
     """
     _check_plan(render, segments, segment_files)
     own_runner = runner_for_output(runner, render.target)
@@ -115,7 +115,7 @@ def finish_render(
         make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
         part.replace(destination)
     except FfmpegCancelled as error:
-        raise LeaseLost("The work was called off.") from error
+        raise Canceled() from error
     finally:
         part.unlink(missing_ok=True)
     return FinishedVideo(

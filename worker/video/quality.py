@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.platform.errors import FfmpegError, LeaseLost, RegenError
+from app.platform.errors import Canceled, FfmpegError, RegenError
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from worker.inference.frames import FrameFormat
 from worker.video.decoder import (
@@ -101,7 +101,7 @@ def measure_if_possible(
 ) -> MeasuredQuality | None:
     """As `measure_quality`; None, and a line in the log, where that fails: the render is made, and is good without.
 
-    Raises LeaseLost when `cancelled` says so, and errors that `is_fatal`.
+    Raises Canceled when `cancelled` says so, and errors that `is_fatal`.
     """
     try:
         return measure_quality(
@@ -113,7 +113,7 @@ def measure_if_possible(
             cancelled=cancelled,
             stall_seconds=stall_seconds,
         )
-    except LeaseLost:
+    except Canceled:
         raise
     except Exception as error:
         if is_fatal(error):
@@ -142,7 +142,7 @@ def measure_quality(
     """Compare the finished render `output` with its input.
 
     Raises WrongFrame when the input's frames cannot be read as planned, PipelineStalled when no frame came for
-    `stall_seconds`, LeaseLost when `cancelled` says so, FfmpegError when ffmpeg fails.
+    `stall_seconds`, Canceled when `cancelled` says so, FfmpegError when ffmpeg fails.
     """
     likeness = Likeness()
     width, height = render.source.width, render.source.height

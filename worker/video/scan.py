@@ -18,11 +18,11 @@ import ffmpeg
 import structlog
 
 from app.platform.errors import (
+    Canceled,
     FfmpegError,
     FfmpegKilled,
     FfmpegMissing,
     FfmpegTimeout,
-    LeaseLost,
     PermanentError,
 )
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -85,7 +85,7 @@ def scan_frames(
 ) -> FrameScan:
     """Demux and decode the whole video stream once.
 
-    Raises PermanentError when not one frame can be decoded, LeaseLost when `cancelled` says so, FfmpegError otherwise.
+    Raises PermanentError when not one frame can be decoded, Canceled when `cancelled` says so, FfmpegError otherwise.
     """
     packets = read_packets(runner, path, video, cancelled)
     pts, checksums, complaints = _decode(
@@ -122,10 +122,8 @@ def scan_frames(
     )
 
 
-def read_packets(
-    runner: FfmpegRunner, path: Path, video: VideoStream, cancelled: Callable[[], bool]
-) -> Packets:
-    """What the demuxer tells of the video stream. Raises LeaseLost when `cancelled` says so."""
+def scan_packets(gate: FfmpegRunner, path: Path, video: VideoStream, cancelled: Callable[[], bool]) -> Packets:
+    """What the demuxer tells of the video stream. Raises Canceled when `cancelled` says so."""
     reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
     pts, durations = array("q"), array("q")
     keyframes: list[tuple[int, int]] = []
@@ -226,4 +224,4 @@ def _ticks(text: str) -> int | None:
 
 def _check(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise LeaseLost("The work was called off.")
+        raise Canceled()

@@ -71,7 +71,7 @@ def plan_render(
 
     segment_seconds bounds a segment's length, segment_max_output_pixels its output pixels; one upscaled frame, with all
     its repeats, is the least a segment has. `retime` counts with `target_fps` only. Raises PermanentError when the
-    video cannot be rendered, LeaseLost when `cancelled` says so, FfmpegError when ffmpeg fails.
+    video cannot be rendered, Canceled when `cancelled` says so, FfmpegError when ffmpeg fails.
     """
     video = info.video
     colour = plan_colour(video, scale=scale)

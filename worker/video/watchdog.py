@@ -10,7 +10,7 @@ from typing import Generic, Self, TypeVar
 
 import structlog
 
-from app.platform.errors import LeaseLost, PipelineStalled
+from app.platform.errors import Canceled, PipelineStalled
 from app.platform.media.ffmpeg import FfmpegProcess
 
 log = structlog.get_logger(__name__)
@@ -130,7 +130,7 @@ class Watch:
             self.fail(error)
             return
         if cancelled:
-            self.fail(LeaseLost("The work was called off."))
+            self.fail(Canceled())
 
 
 class Handover(Generic[Item]):

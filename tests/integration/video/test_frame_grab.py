@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.platform.errors import LeaseLost, PermanentError, PipelineStalled
+from app.platform.errors import Canceled, PermanentError, PipelineStalled
 from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
@@ -101,7 +101,7 @@ def test_it_ends_when_it_is_called_off_or_hangs(
     os.mkfifo(tmp_path / "pipe.mp4")
     footage = replace(footage, path=tmp_path / "pipe.mp4")
 
-    with pytest.raises(LeaseLost):
+    with pytest.raises(Canceled):
         read_frame(runner, footage, Fraction(0), cancelled=lambda: True, stall_seconds=60)
     with pytest.raises(PipelineStalled):
         read_frame(runner, footage, Fraction(0), cancelled=lambda: False, stall_seconds=0.3)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.platform.errors import LeaseLost
+from app.platform.errors import Canceled
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
@@ -78,7 +78,7 @@ def test_local_render_cancelled(upscale: Callable[..., Any], tmp_path: Path) -> 
         if progress.done == 16:
             stop.set()
 
-    with pytest.raises(LeaseLost):
+    with pytest.raises(Canceled):
         upscale(on_progress=watch, cancelled=stop.is_set)
     assert not (tmp_path / "out.mp4").exists()
     assert list((tmp_path / "work").iterdir()) == []

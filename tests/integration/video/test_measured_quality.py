@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.platform.errors import FfmpegError, FfmpegKilled, LeaseLost
+from app.platform.errors import Canceled, FfmpegError, FfmpegKilled
 from app.platform.media.ffmpeg import FfmpegRunner, Programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
@@ -223,7 +223,7 @@ def test_what_cannot_be_measured_does_not_fail_the_render(
     assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["quality_not_measured"]
     with pytest.raises(FfmpegError):
         measure(render, broken, way=measure_if_possible, is_fatal=lambda error: True)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(Canceled):
         measure(render, way=measure_if_possible, cancelled=lambda: True)
 
 

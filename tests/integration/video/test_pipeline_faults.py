@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.platform.errors import ConfigurationError, FfmpegError, LeaseLost, PermanentError, PipelineStalled
+from app.platform.errors import (
+    Canceled,
+    ConfigurationError,
+    FfmpegError,
+    LeaseLost,
+    PermanentError,
+    PipelineStalled,
+)
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Programs
 from worker.pipeline import run_segment
 from worker.video.muxer import finish_render
@@ -145,7 +152,7 @@ def test_cancelled(segment: Callable[..., Path], tmp_path: Path) -> None:
             cancelled.set()
         time.sleep(0.2)
 
-    with pytest.raises(LeaseLost):
+    with pytest.raises(Canceled):
         segment(before=slow, cancelled=cancelled.is_set)
     assert not (tmp_path / "segment.mp4").exists()
 

@@ -10,6 +10,7 @@ import pytest
 from app.platform.database import Database
 from app.platform.errors import (
     AccessRefused,
+    Canceled,
     FfmpegDiskFull,
     KeyNotFound,
     LeaseLost,
@@ -204,7 +205,7 @@ def test_what_is_no_outage_is_not_waited_out(error: Exception) -> None:
 
 def test_a_transfer_that_hangs_can_be_called_off_and_is_undone_when_it_succeeds_late() -> None:
     patience, go_on, undone = Patience(seconds=60), threading.Event(), threading.Event()
-    with pytest.raises(LeaseLost):
+    with pytest.raises(Canceled):
         patience.transfer(lambda: go_on.wait(60) and None, called_off=lambda: True, undo=undone.set)
     assert patience.is_left_waiting
     assert not undone.is_set()

@@ -14,11 +14,11 @@ from prometheus_client import REGISTRY
 
 from app.platform.database import Database
 from app.platform.errors import (
+    Canceled,
     ConfigurationError,
     FfmpegDiskFull,
     FfmpegKilled,
     KeyNotFound,
-    LeaseLost,
     PermanentError,
     StorageError,
     TransientError,
@@ -227,7 +227,7 @@ def test_a_draining_worker_gives_its_work_back_uncharged(
         assert not cancelled()
         drain.request()
         assert cancelled()
-        raise LeaseLost("called off")
+        raise Canceled
 
     assert run(step) == [("cpu", 1), ("gpu", 1)]
     assert (segment().status, segment().failures) == (SegmentStatus.WAITING, 0)
