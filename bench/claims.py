@@ -260,7 +260,6 @@ def statements_by_call(database: Database) -> dict[str, int]:
     assert held is not None
     calls: dict[str, Callable[[], object]] = {
         "claim a segment": ledger.claim,
-        "read its plan": lambda: (ledger.render_job(held), ledger.segment_job(held)),
         "heartbeat": lambda: ledger.renew(held, frames_done=1),
         "segment done": lambda: ledger.segment_done(held, storage_key="renders/x/segments/y"),
         "ask for the turn to sweep": lambda: ledger.take_sweep(every_seconds=LEASE_SECONDS),

@@ -9,7 +9,7 @@ import structlog
 from app.platform.errors import Canceled, ConfigurationError, LeaseLost, RegenError
 from app.platform.work_kinds import WorkKind
 from app.work.ledger import WorkLedger
-from app.work.queries import Claim, ReadyUnits
+from app.work.queries import Claim, Job, ReadyUnits
 from worker.drain import Drain
 from worker.heartbeat import Heartbeat
 from worker.metrics import LEASE_LOSSES, UNITS, unit_in_hand
@@ -66,7 +66,7 @@ class WorkTask:
             # The message was for whoever is free: hand it on, and with it the work that was given back.
             self._wake(Counter(self._ledger.queues))
 
-    def _work_on(self, claim: Claim) -> bool:
+    def _work_on(self, claim: Job) -> bool:
         """Returns whether to go on: not when the database could not be told how the work ended."""
         facts = {
             "kind": claim.kind.value,
@@ -136,7 +136,7 @@ class WorkTask:
         while time.monotonic() < until and not self._drain.requested:
             time.sleep(POLL_SECONDS)
 
-    def _run(self, claim: Claim) -> ReadyUnits:
+    def _run(self, claim: Job) -> ReadyUnits:
         step = {
             WorkKind.PREPARE: self._steps.prepare,
             WorkKind.UPSCALE: self._steps.upscale,

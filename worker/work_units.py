@@ -33,8 +33,8 @@ from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
 from app.renders.service import cost_in_gigapixels
-from app.work.ledger import PlannedSegment, RenderJob, WorkLedger
-from app.work.queries import Claim, ReadyUnits
+from app.work.ledger import PlannedSegment, WorkLedger
+from app.work.queries import Job, ReadyUnits
 from app.work.speeds import note_segment
 from models.catalog import ENGINES
 from worker.drain import Drain, Pace
@@ -75,9 +75,8 @@ class Steps:
     give_up: Callable[[], None]
     """Ends the process: the last resort when the device no longer answers."""
 
-    def prepare(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
+    def prepare(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Plan the render's segments from the timestamps of every frame. Units: the segments."""
-        job = self._tell(lambda: self.ledger.render_job(claim))
         engine = ENGINES[job.engine]
         source = self._input(job, cancelled)
         try:
@@ -103,7 +102,7 @@ class Steps:
         planned = [PlannedSegment(frames=segment.used_frames, plan=segment.to_json()) for segment in segments]
         return self._tell(
             lambda: self.ledger.prepared(
-                claim,
+                job,
                 plan=plan.to_json(),
                 source=replace(info.video, frames=plan.source_frame_count),
                 output=plan.output,
@@ -113,11 +112,10 @@ class Steps:
             )
         )
 
-    def upscale(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
+    def upscale(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Decode, upscale and encode one segment. Units: the finish, after the last segment."""
         started = time.monotonic()
-        job = self._tell(lambda: self.ledger.render_job(claim))
-        segment_job = self._tell(lambda: self.ledger.segment_job(claim))
+        (segment_job,) = job.segments
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
         source = self._input(job, cancelled)
         upscaler = self.networks.upscaler(engine_id=job.engine, source=render.source, target=render.target)
@@ -139,7 +137,7 @@ class Steps:
             # Nobody is kept waiting for a segment that will not be done in time.
             return cancelled() or pace.seconds_left > self.drain.seconds_left
 
-        key = segment_key(claim.render_id, position=segment_job.position, attempt=claim.attempt)
+        key = segment_key(job.render_id, position=segment_job.position, attempt=job.attempt)
         with self.workspace.job_directory() as directory:
             result = directory / "segment.mp4"
             with meter:
@@ -158,7 +156,7 @@ class Steps:
                 )
             with self._removed_unless_told(key):
                 self._put(key, result, content_type="video/mp4", cancelled=cancelled)
-                ready = self._tell(lambda: self.ledger.segment_done(claim, storage_key=key))
+                ready = self._tell(lambda: self.ledger.segment_done(job, storage_key=key))
         note_segment(
             self.ledger.database,
             device=self.networks.device_name,
@@ -168,18 +166,16 @@ class Steps:
         )
         return ready
 
-    def finish(self, claim: Claim, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
+    def finish(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Join the segments, add the sound, make the thumbnail; measure the quality if asked to. Units: none."""
-        job = self._tell(lambda: self.ledger.render_job(claim))
-        segment_jobs = self._tell(lambda: self.ledger.segment_jobs(claim))
         render = _plan_of(job)
-        segments = [SegmentPlan.from_json(segment_job.plan) for segment_job in segment_jobs]
+        segments = [SegmentPlan.from_json(segment_job.plan) for segment_job in job.segments]
         source = self._input(job, cancelled)
-        video_key = output_key(claim.render_id, attempt=claim.attempt)
-        picture_key = thumbnail_key(claim.render_id, attempt=claim.attempt)
+        video_key = output_key(job.render_id, attempt=job.attempt)
+        picture_key = thumbnail_key(job.render_id, attempt=job.attempt)
         with self.workspace.job_directory() as directory:
             files = []
-            for segment_job in segment_jobs:
+            for segment_job in job.segments:
                 assert segment_job.storage_key is not None
                 files.append(directory / f"segment-{segment_job.position:06d}.mp4")
                 self._fetch(segment_job.storage_key, files[-1], cancelled=cancelled)
@@ -205,7 +201,7 @@ class Steps:
                 self._put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
                 self._tell(
                     lambda: self.ledger.finished(
-                        claim,
+                        job,
                         output_key=video_key,
                         thumbnail_key=picture_key,
                         output=render.output,
@@ -216,7 +212,7 @@ class Steps:
                     )
                 )
         heartbeat.end()
-        self._remove_segments(claim.render_id)
+        self._remove_segments(job.render_id)
         return Counter()
 
     def _measured(
@@ -243,7 +239,7 @@ class Steps:
         """Ask the ledger, or tell it. A lost lease is no reason to stop asking: the row decides, not the heartbeat."""
         return self.patience.ride_out(ask, called_off=lambda: self.drain.is_over)
 
-    def _input(self, job: RenderJob, cancelled: Cancelled) -> Path:
+    def _input(self, job: Job, cancelled: Cancelled) -> Path:
         def fetch(storage_key: str, path: Path) -> None:
             self._fetch(storage_key, path, cancelled=cancelled)
 
@@ -307,6 +303,6 @@ class Steps:
             log.warning("segments_not_removed", render_id=render_id, error=error.message)
 
 
-def _plan_of(job: RenderJob) -> RenderPlan:
+def _plan_of(job: Job) -> RenderPlan:
     assert job.plan is not None
     return RenderPlan.from_json(job.plan)

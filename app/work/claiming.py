@@ -15,13 +15,15 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.accounts.tables import User
+from app.files.tables import File
 from app.platform.database import UtcDateTime, database_now
+from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import claimable, fair_scheduling
 from app.work.fair_scheduling import Line, Turn
-from app.work.queries import Claim
+from app.work.queries import Job, SegmentJob
 
 # Work may vanish between the choice of its user and its claim, when it is canceled just then.
 MOST_TRIES = 3
@@ -34,17 +36,18 @@ FOR_SECONDS = bindparam("for_seconds", type_=Float)
 BUT = bindparam("but", type_=String, expanding=True)
 EARLIER_THAN = bindparam("earlier_than", type_=UtcDateTime)
 
+SEGMENT_COLUMNS = (Segment.position, Segment.plan, Segment.storage_key)
 WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 
 
-def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
+def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Job | None:
     """The oldest render whose segments are all done and that nobody is finishing. No turn or cap holds it back."""
     return _claim_render(session, WorkKind.FINISH, by_worker=worker, for_seconds=lease_seconds)
 
 
 def claim_prepare(
     session: Session, *, worker: str, lease_seconds: float, render_cap: int | None = None
-) -> Claim | None:
+) -> Job | None:
     """A queued render of the user whose turn it is, or one whose preparing was given back.
 
     `render_cap` is how many renders of one user may be at work, for users who have no cap of their own.
@@ -59,7 +62,7 @@ def claim_prepare(
 
 def claim_urgent_prepare(
     session: Session, *, worker: str, lease_seconds: float, cap: int | None, render_cap: int | None = None
-) -> Claim | None:
+) -> Job | None:
     """For a worker that also upscales, and would never come to prepare anything while segments wait.
 
     A render of a user who has no segment waiting, and whose last render was prepared before the user had a turn whose
@@ -76,7 +79,7 @@ def claim_urgent_prepare(
 
 def claim_segment(
     session: Session, *, worker: str, lease_seconds: float, cap: int | None = None
-) -> Claim | None:
+) -> Job | None:
     """The first waiting segment of the user whose turn it is.
 
     `cap` is how many segments of one user may run, for users who have no cap of their own.
@@ -119,23 +122,23 @@ def _urgent_line(cap: int | None) -> Line:
 
 def _claim_segment_of(
     session: Session, user_id: str, *, worker: str, lease_seconds: float, cap: int | None
-) -> Claim | None:
+) -> Job | None:
     taken: list[str] = []
-    while render := session.execute(_next_render(cap), {OF_USER.key: user_id, BUT.key: taken}).one_or_none():
-        render_id, request_id = render
+    while render_id := session.scalar(_next_render(cap), {OF_USER.key: user_id, BUT.key: taken}):
         row = session.execute(
             _segment_claim(),
             {OF_RENDER.key: render_id, BY_WORKER.key: worker, FOR_SECONDS.key: lease_seconds},
         ).one_or_none()
         if row is not None:
-            segment_id, attempt = row
+            segment_id, attempt, *segment = row
             may_prepare = session.scalar(_next_prepare(), {OF_USER.key: user_id}) is not None
-            return Claim(
+            return _job(
+                session,
                 kind=WorkKind.UPSCALE,
-                segment_id=segment_id,
                 render_id=render_id,
+                segment_id=segment_id,
                 attempt=attempt,
-                request_id=request_id,
+                segments=[_segment_job(*segment)],
                 opened=Counter({WorkKind.PREPARE.queue: 1} if may_prepare else {}),
             )
         # Other workers have all of its waiting segments in their hands, and will have committed that soon.
@@ -144,11 +147,11 @@ def _claim_segment_of(
 
 
 @cache
-def _next_render(cap: int | None) -> Select[str, str | None]:
+def _next_render(cap: int | None) -> Select[str]:
     """The first of the user's renders that has a segment to claim. It looks at the cap again: the user's row is locked
     only now."""
     return (
-        select(Render.id, Render.request_id)
+        select(Render.id)
         .join(User, User.id == Render.user_id)
         .where(
             Render.user_id == OF_USER,
@@ -163,7 +166,7 @@ def _next_render(cap: int | None) -> Select[str, str | None]:
 
 
 @cache
-def _segment_claim() -> ReturningUpdate[str, int]:
+def _segment_claim() -> ReturningUpdate[*tuple[Any, ...]]:
     """The render's first waiting segment becomes the worker's."""
     chosen = (
         select(Segment.id)
@@ -185,7 +188,7 @@ def _segment_claim() -> ReturningUpdate[str, int]:
             lease_expires_at=database_now(plus_seconds=FOR_SECONDS),
             retry_at=None,
         )
-        .returning(Segment.id, Segment.attempt)
+        .returning(Segment.id, Segment.attempt, *SEGMENT_COLUMNS)
         .execution_options(synchronize_session=False)
     )
 
@@ -205,7 +208,7 @@ def _claim_prepare(
     *,
     worker: str,
     lease_seconds: float,
-) -> Claim | None:
+) -> Job | None:
     for _try in range(MOST_TRIES):
         user_id = fair_scheduling.take_turn(session, line, **parameters)
         if user_id is None:
@@ -220,16 +223,26 @@ def _claim_prepare(
 
 def _claim_render(
     session: Session, kind: WorkKind, cap: int | None = None, **parameters: object
-) -> Claim | None:
+) -> Job | None:
     row = session.execute(_render_claim(kind, cap), parameters).one_or_none()
     if row is None:
         return None
-    render_id, attempt, request_id = row
-    return Claim(kind=kind, render_id=render_id, segment_id=None, attempt=attempt, request_id=request_id)
+    render_id, attempt = row
+    segments = (
+        session.execute(_segments_to_join(), {OF_RENDER.key: render_id}) if kind is WorkKind.FINISH else ()
+    )
+    return _job(
+        session,
+        kind=kind,
+        render_id=render_id,
+        segment_id=None,
+        attempt=attempt,
+        segments=[_segment_job(*segment) for segment in segments],
+    )
 
 
 @cache
-def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int, str | None]:
+def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int]:
     """The first render that is ready to be finished, or the user's first to be prepared, becomes the worker's. The cap
     on renders is looked at again: the user's row is locked only now."""
     if kind is WorkKind.FINISH:
@@ -252,6 +265,39 @@ def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int, 
             work_lease_expires_at=database_now(plus_seconds=FOR_SECONDS),
             retry_at=None,
         )
-        .returning(Render.id, Render.attempt, Render.request_id)
+        .returning(Render.id, Render.attempt)
         .execution_options(synchronize_session=False)
     )
+
+
+def _job(session: Session, *, render_id: str, **claimed: Any) -> Job:
+    render = session.execute(_render_to_work_on(), {OF_RENDER.key: render_id}).one()
+    return Job(render_id=render_id, **claimed, **{**render._mapping, "retime": Retime(render.retime)})
+
+
+def _segment_job(position: int, plan: str, storage_key: str | None) -> SegmentJob:
+    return SegmentJob(position=position, plan=plan, storage_key=storage_key)
+
+
+@cache
+def _render_to_work_on() -> Select[*tuple[Any, ...]]:
+    """What a job says of its render, by the names of the job's fields."""
+    return (
+        select(
+            Render.request_id,
+            Render.file_id,
+            File.storage_key.label("input_key"),
+            Render.engine,
+            Render.target_fps,
+            Render.retime,
+            Render.measures_quality,
+            Render.plan,
+        )
+        .join(File, File.id == Render.file_id)
+        .where(Render.id == OF_RENDER)
+    )
+
+
+@cache
+def _segments_to_join() -> Select[*tuple[Any, ...]]:
+    return select(*SEGMENT_COLUMNS).where(Segment.render_id == OF_RENDER).order_by(Segment.position)

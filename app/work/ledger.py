@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -18,14 +17,13 @@ from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import LeaseLost, PermanentError
 from app.platform.media.properties import VideoProperties
-from app.platform.media.rates import Retime
 from app.platform.secrets import new_id
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import SegmentStatus
 from app.renders.tables import Segment
 from app.work import chores, claimable, claiming, worker_queries
 from app.work import queries as work_queries
-from app.work.queries import Claim, ReadyUnits, Setback
+from app.work.queries import Claim, Job, ReadyUnits, Setback
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
 LONGEST_PAUSE_SECONDS = 300.0
@@ -37,29 +35,6 @@ SWEEP = "sweep"
 log = structlog.get_logger(__name__)
 
 _jitter = random.SystemRandom()
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderJob:
-    """What a worker must know of a render to work on it. `plan` is None until it is prepared."""
-
-    render_id: str
-    file_id: str
-    input_key: str
-    engine: str
-    target_fps: Fraction | None
-    retime: Retime
-    measures_quality: bool
-    plan: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentJob:
-    """One segment: its place in the render, its plan, and once it is done where its file lies."""
-
-    position: int
-    plan: str
-    storage_key: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +68,13 @@ class WorkLedger:
         self.max_running_segments = max_running_segments
         self.max_running_renders = max_running_renders
 
-    def claim(self) -> Claim | None:
+    def claim(self) -> Job | None:
         """The most urgent unit of its queues: a render to finish, else a segment, else a render to prepare.
 
         Users take turns. A worker of both queues also prepares a render before it takes a segment, where its user would
         otherwise have to wait for all segments of others.
         """
-        claims: dict[WorkKind, list[Callable[..., Claim | None]]] = {
+        claims: dict[WorkKind, list[Callable[..., Job | None]]] = {
             WorkKind.FINISH: [claiming.claim_finish],
             WorkKind.UPSCALE: [partial(claiming.claim_segment, cap=self.max_running_segments)],
             WorkKind.PREPARE: [partial(claiming.claim_prepare, render_cap=self.max_running_renders)],
@@ -114,36 +89,12 @@ class WorkLedger:
         with self.database.write() as session:
             for kind in WorkKind:
                 for claim_one in claims[kind] if kind.queue in self.queues else ():
-                    claim = claim_one(session, worker=self.worker, lease_seconds=self.lease_seconds)
-                    if claim is not None:
-                        worker_queries.take_unit(session, name=self.worker, claim=claim)
-                        return claim
+                    job = claim_one(session, worker=self.worker, lease_seconds=self.lease_seconds)
+                    if job is not None:
+                        worker_queries.take_unit(session, name=self.worker, claim=job)
+                        return job
             worker_queries.put_down_unit(session, name=self.worker, is_done=False)
         return None
-
-    def render_job(self, claim: Claim) -> RenderJob:
-        with self.database.read() as session:
-            render = work_queries.get_render(session, render_id=claim.render_id)
-            return RenderJob(
-                render_id=render.id,
-                file_id=render.file_id,
-                input_key=render.file.storage_key,
-                engine=render.engine,
-                target_fps=render.target_fps,
-                retime=Retime(render.retime),
-                measures_quality=render.measures_quality,
-                plan=render.plan,
-            )
-
-    def segment_job(self, claim: Claim) -> SegmentJob:
-        assert claim.segment_id is not None
-        with self.database.read() as session:
-            return _segment_job(work_queries.get_segment(session, segment_id=claim.segment_id))
-
-    def segment_jobs(self, claim: Claim) -> Sequence[SegmentJob]:
-        """Every segment of the claim's render, in the order of the video."""
-        with self.database.read() as session:
-            return [_segment_job(row) for row in work_queries.segments_of(session, render_id=claim.render_id)]
 
     def renew(self, claim: Claim, *, frames_done: int) -> bool:
         """The heartbeat. False when the work is no longer this claim's: stop, report nothing."""
@@ -321,10 +272,6 @@ class WorkLedger:
 def _pause(times: int, *, longest: float) -> float:
     """2, 4, 8 seconds .. `longest`."""
     return min(2.0 ** min(times, 30), longest)
-
-
-def _segment_job(row: Segment) -> SegmentJob:
-    return SegmentJob(position=row.position, plan=row.plan, storage_key=row.storage_key)
 
 
 def _step(kind: WorkKind) -> str:

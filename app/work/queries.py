@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import CursorResult, Update, and_, exists, select, update
 from sqlalchemy.orm import Session
 
 from app.platform.database import database_now
+from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -29,18 +31,42 @@ UNFINISHED_SEGMENT = tuple(status for status in SegmentStatus if status is not S
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One unit of work in one worker's hands.
-
-    `request_id` is that of the request that asked for the render. `opened` is what became ready by this claim: once
-    few segments wait, a render to prepare.
-    """
+    """Identifies one attempt at one unit of work, which one worker holds."""
 
     kind: WorkKind
     render_id: str
     segment_id: str | None
     attempt: int
-    request_id: str | None = None
-    opened: ReadyUnits = field(default_factory=Counter, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentJob:
+    """One segment: its position in the render, its plan, and the storage key of its file once it is done."""
+
+    position: int
+    plan: str
+    storage_key: str | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job(Claim):
+    """A claimed unit of work with everything that its worker reads of it. Equal to a job with the same claim.
+
+    `plan` is the render's, None until it is prepared. `segments` is the claimed one for `upscale`, all in the order of
+    the video for `finish`, and empty for `prepare`. `request_id` is that of the request that created the render.
+    `opened` is the work that became claimable through this claim.
+    """
+
+    request_id: str | None
+    file_id: str
+    input_key: str
+    engine: str
+    target_fps: Fraction | None
+    retime: Retime
+    measures_quality: bool
+    plan: str | None
+    segments: Sequence[SegmentJob] = ()
+    opened: ReadyUnits = field(default_factory=Counter)
 
 
 class Setback(StrEnum):
@@ -211,20 +237,6 @@ def expired_claims(session: Session) -> Sequence[Claim]:
 def all_segments_done(session: Session, *, render_id: str) -> bool:
     unfinished = exists().where(Segment.render_id == render_id, Segment.status.in_(UNFINISHED_SEGMENT))
     return not session.scalar(select(unfinished))
-
-
-def get_render(session: Session, *, render_id: str) -> Render:
-    return session.get_one(Render, render_id)
-
-
-def get_segment(session: Session, *, segment_id: str) -> Segment:
-    return session.get_one(Segment, segment_id)
-
-
-def segments_of(session: Session, *, render_id: str) -> Sequence[Segment]:
-    """All of a render's segments, in the order of the video."""
-    query = select(Segment).where(Segment.render_id == render_id).order_by(Segment.position)
-    return session.scalars(query).all()
 
 
 def _lock_render(session: Session, render_id: str) -> None:

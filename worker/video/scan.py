@@ -122,7 +122,9 @@ def scan_frames(
     )
 
 
-def scan_packets(gate: FfmpegRunner, path: Path, video: VideoStream, cancelled: Callable[[], bool]) -> Packets:
+def read_packets(
+    runner: FfmpegRunner, path: Path, video: VideoStream, cancelled: Callable[[], bool]
+) -> Packets:
     """What the demuxer tells of the video stream. Raises Canceled when `cancelled` says so."""
     reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
     pts, durations = array("q"), array("q")

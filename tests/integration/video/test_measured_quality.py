@@ -20,8 +20,7 @@ from app.platform.media.programs import find_programs
 from app.platform.media.rates import Retime
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind
-from app.work.ledger import RenderJob, SegmentJob
-from app.work.queries import Claim
+from app.work.queries import Claim, Job, SegmentJob
 from models.catalog import DEFAULT_ENGINE
 from tests.integration.video.conftest import NearestNeighbour
 from worker.drain import Drain
@@ -260,9 +259,13 @@ class FakePlace:
     def list(self, prefix: str) -> list[Any]:
         return []
 
-    def render_job(self, claim: Claim) -> RenderJob:
-        return RenderJob(
+    def job(self) -> Job:
+        return Job(
+            kind=WorkKind.FINISH,
             render_id="r",
+            segment_id=None,
+            attempt=2,
+            request_id=None,
             file_id="f",
             input_key=str(self._render.source),
             engine=DEFAULT_ENGINE,
@@ -270,13 +273,13 @@ class FakePlace:
             retime=Retime.NEAREST,
             measures_quality=True,
             plan=self._render.plan.to_json(),
+            segments=[
+                SegmentJob(position=number, plan=segment.to_json(), storage_key=str(path))
+                for number, (segment, path) in enumerate(
+                    zip(self._render.segments, self._segments, strict=True)
+                )
+            ],
         )
-
-    def segment_jobs(self, claim: Claim) -> Any:
-        return [
-            SegmentJob(position=number, plan=segment.to_json(), storage_key=str(path))
-            for number, (segment, path) in enumerate(zip(self._render.segments, self._segments, strict=True))
-        ]
 
     def finished(self, claim: Claim, **values: Any) -> None:
         self.told.append(values)
@@ -304,23 +307,23 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
         drain=drain,
         give_up=lambda: None,
     )
-    claim = Claim(kind=WorkKind.FINISH, render_id="r", segment_id=None, attempt=2)
+    job = place.job()
     heartbeat: Any = SimpleNamespace(end=lambda: None)
 
-    steps.finish(claim, heartbeat, lambda: False)
+    steps.finish(job, heartbeat, lambda: False)
     figures = place.told.pop()
     assert figures["warnings"] == []
     assert (figures["quality"]["psnr"], figures["quality"]["frames"]) == (MOST_DECIBELS, 3)
 
     monkeypatch.setattr(quality, "measure_quality", killed)
-    steps.finish(claim, heartbeat, lambda: False)
+    steps.finish(job, heartbeat, lambda: False)
     figures = place.told.pop()
     assert (figures["warnings"], figures["quality"]) == ([NOT_MEASURED], None)
 
     # Who ends the worker may have killed its ffmpeg: another one measures.
     drain.request()
     with pytest.raises(FfmpegKilled):
-        steps.finish(claim, heartbeat, lambda: False)
+        steps.finish(job, heartbeat, lambda: False)
     assert not place.told
     workspace.close()
 

@@ -15,7 +15,7 @@ from app.renders.service import view_render
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work.ledger import WorkLedger
-from app.work.queries import Claim
+from app.work.queries import Claim, Job
 
 MakeLedger = Callable[..., WorkLedger]
 AddRender = Callable[[], Render]
@@ -38,7 +38,7 @@ def finish(ledger: WorkLedger, claim: Claim, facts: VideoProperties) -> None:
     )
 
 
-def claimed(ledger: WorkLedger) -> Claim:
+def claimed(ledger: WorkLedger) -> Job:
     claim = ledger.claim()
     assert claim is not None
     return claim
@@ -80,13 +80,13 @@ def test_a_render_passes_through_its_statuses_to_completion(
     first, second = claimed(ledger), claimed(ledger)
     assert [first.kind, second.kind] == [WorkKind.UPSCALE] * 2
     assert ledger.claim() is None
-    assert ledger.segment_job(first).plan == "number 0"
+    assert [job.plan for job in first.segments] == ["number 0"]
     assert ledger.segment_done(second, storage_key="second") == {}
     assert ledger.segment_done(first, storage_key="first") == {WorkQueue.CPU: 1}
 
     last = claimed(ledger)
     assert last.kind is WorkKind.FINISH
-    assert [job.storage_key for job in ledger.segment_jobs(last)] == ["first", "second"]
+    assert [job.storage_key for job in last.segments] == ["first", "second"]
     finish(ledger, last, facts)
 
     with database.read() as session:
@@ -166,7 +166,7 @@ def test_a_lease_that_runs_out_gives_the_work_back_and_refuses_the_late_result(
     with pytest.raises(LeaseLost):
         zombie.segment_done(late, storage_key="zombie's")
     assert other.segment_done(again, storage_key="other's") == {WorkQueue.CPU: 1}
-    assert [job.storage_key for job in other.segment_jobs(again)] == ["other's"]
+    assert [job.storage_key for job in claimed(other).segments] == ["other's"]
     assert status_of(database, render) is RenderStatus.PROCESSING
 
 
