@@ -24,17 +24,17 @@ from app.platform.settings import Settings
 from app.platform.storage import open_storage
 from app.platform.work_kinds import WorkQueue
 from app.previews.service import PreviewLedger
+from app.work.drain import Drain
 from app.work.ledger import WorkLedger
+from app.work.loop import WorkLoop
+from app.work.outage_retry import OutageRetry
 from worker.cleanup_job import Caretaker
-from worker.drain import Drain
-from worker.metrics import metrics_endpoint
+from worker.metrics import WorkMetrics, metrics_endpoint
 from worker.networks import Networks
-from worker.outage_retry import Patience
 from worker.previews import Previewer
 from worker.registration import Registration, worker_name
 from worker.sweeper import Sweeper
-from worker.work_loop import WorkTask
-from worker.work_units import Steps
+from worker.work_units import WorkUnits
 from worker.workspace import Workspace
 
 EXIT_DEVICE_HANGS = 70
@@ -85,7 +85,7 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
     except Unavailable as error:
         log.warning("broker_awaited", error=error.message, detail=error.detail)
     drain = Drain(grace_seconds=settings.drain_seconds)
-    patience = Patience(seconds=settings.outage_patience_seconds)
+    outage_retry = OutageRetry(seconds=settings.outage_patience_seconds)
     sweeper = Sweeper(ledger=ledger, celery=celery)
     device_name = None if device == NO_DEVICE else networks.device_name
     registration = Registration(ledger, device=device, device_name=device_name)
@@ -120,12 +120,12 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         ),
         storage=storage,
         runner=runner,
-        patience=patience,
+        outage_retry=outage_retry,
         drain=drain,
     )
-    task = WorkTask(
+    task = WorkLoop(
         ledger=ledger,
-        steps=Steps(
+        units=WorkUnits(
             settings=settings,
             ledger=ledger,
             storage=storage,
@@ -133,14 +133,15 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
             runner=runner,
             limits=MediaLimits.from_settings(settings),
             networks=networks,
-            patience=patience,
+            outage_retry=outage_retry,
             drain=drain,
             give_up=_give_up,
-        ),
+        ).by_kind(),
         wake=sweeper.announce,
         drain=drain,
-        patience=patience,
+        outage_retry=outage_retry,
         stop=lambda: stop(os.EX_CONFIG, at_once=True),
+        observer=WorkMetrics(),
     )
     celery.task(name=WORK_TASK)(task.__call__)
 
@@ -188,9 +189,9 @@ def _consume(settings: Settings, *, name: str, device: str, networks: Networks) 
         registration.stop()
         workspace.close()
         database.close()
-    if patience.is_left_waiting or previewer.is_left_computing:
+    if outage_retry.has_hanging_transfer or previewer.is_left_computing:
         # Python would wait for the threads of a transfer that hangs, and abort over one that computes.
-        if patience.is_left_waiting:
+        if outage_retry.has_hanging_transfer:
             log.warning("transfer_left_hanging")
         else:
             log.warning("preview_left_computing")

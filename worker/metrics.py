@@ -14,9 +14,10 @@ from app.platform.errors import ConfigurationError
 from app.platform.metrics import server_version
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind, WorkQueue
+from app.work.loop import UnitOutcome, WorkObserver
+from app.work.queries import Claim
 from models.catalog import ENGINES
 
-OUTCOMES = ("done", "failed", "postponed", "given_back", "lease_lost")
 SECONDS_BUCKETS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 UNITS = Counter("regen_work_units_total", "Units of work, by how they ended here.", ["kind", "outcome"])
@@ -46,16 +47,26 @@ WORKER = Gauge(
 log = structlog.get_logger(__name__)
 
 
-@contextmanager
-def unit_in_hand(kind: WorkKind) -> Iterator[None]:
-    """Around one unit of work: this worker is busy, and its time is measured."""
-    BUSY.set(1)
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        UNIT_SECONDS.labels(kind.value).observe(time.monotonic() - started)
-        BUSY.set(0)
+class WorkMetrics(WorkObserver):
+    """Counts and times the units of this worker's loop."""
+
+    @contextmanager
+    def unit(self, claim: Claim) -> Iterator[None]:
+        BUSY.set(1)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            UNIT_SECONDS.labels(claim.kind.value).observe(time.monotonic() - started)
+            BUSY.set(0)
+
+    def unit_ended(self, claim: Claim, outcome: UnitOutcome) -> None:
+        UNITS.labels(claim.kind.value, outcome.value).inc()
+        if outcome is UnitOutcome.LEASE_LOST:
+            LEASE_LOSSES.labels(claim.kind.value).inc()
+
+    def heartbeat_failed(self) -> None:
+        HEARTBEAT_FAILURES.inc()
 
 
 def start_at_zero(settings: Settings, *, device: str) -> None:
@@ -66,11 +77,11 @@ def start_at_zero(settings: Settings, *, device: str) -> None:
         if kind.queue in settings.queues:
             UNIT_SECONDS.labels(kind.value)
             LEASE_LOSSES.labels(kind.value)
-            for outcome in OUTCOMES:
+            for outcome in UnitOutcome:
                 UNITS.labels(kind.value, outcome)
     if WorkQueue.GPU in settings.queues:
         for engine in ENGINES:
-            for outcome in OUTCOMES:
+            for outcome in UnitOutcome:
                 PREVIEWS.labels(engine, outcome)
             for counter in (FRAMES, INPUT_PIXELS, OUTPUT_PIXELS, UPSCALING_SECONDS):
                 counter.labels(engine, device)

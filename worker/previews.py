@@ -4,7 +4,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +17,14 @@ from app.platform.settings import GIB, Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
 from app.previews.service import PreviewJob, PreviewLedger
-from worker.drain import Drain
-from worker.heartbeat import Heartbeat
-from worker.metrics import PREVIEWS
-from worker.outage_retry import Patience, is_outage
+from app.work.drain import Drain
+from app.work.heartbeat import Heartbeat
+from app.work.loop import Cancelled
+from app.work.outage_retry import OutageRetry, is_outage
+from worker.metrics import HEARTBEAT_FAILURES, PREVIEWS
 from worker.pictures import CONTENT_TYPES
 from worker.preview_maker import MadePreview, PreviewMaker
 from worker.workspace import Workspace
-
-Cancelled = Callable[[], bool]
 
 # Network and input are kept for the next preview, which often follows at once.
 IDLE_SECONDS = 60.0
@@ -50,7 +49,7 @@ class Previewer:
         ledger: PreviewLedger,
         storage: Storage,
         runner: FfmpegRunner,
-        patience: Patience,
+        outage_retry: OutageRetry,
         drain: Drain,
     ) -> None:
         longest_run = min(runner.limits.wall_seconds, LONGEST_RUN_SECONDS)
@@ -60,7 +59,7 @@ class Previewer:
         own_runner = FfmpegRunner(
             programs=runner.programs, limits=replace(runner.limits, wall_seconds=longest_run)
         )
-        self._patience = patience
+        self._outage_retry = outage_retry
         self._drain = drain
         self._maker = PreviewMaker(settings, own_runner)
         self._workspace: Workspace | None = None
@@ -158,7 +157,7 @@ class Previewer:
         PREVIEWS.labels(job.engine, outcome).inc()
 
     def _work_on(self, job: PreviewJob) -> None:
-        with Heartbeat(self._ledger, job.claim) as heartbeat:
+        with Heartbeat(self._ledger, job.claim, on_failure=HEARTBEAT_FAILURES.inc) as heartbeat:
             try:
                 self._make(job, cancelled=lambda: heartbeat.lost or self._drain.is_over)
             except Exception:
@@ -172,9 +171,9 @@ class Previewer:
             self._workspace = Workspace(self._settings.work_dir, cache_bytes=room)
 
         def fetch(storage_key: str, path: Path) -> None:
-            self._patience.transfer(
+            self._outage_retry.transfer(
                 lambda: self._storage.fetch(storage_key, path),
-                called_off=cancelled,
+                cancelled=cancelled,
                 undo=lambda: path.unlink(missing_ok=True),
             )
 
@@ -190,17 +189,17 @@ class Previewer:
         with self._removed_when_lost(before, after):
             self._put(before, made.before, content_type=CONTENT_TYPES[made.kind], cancelled=cancelled)
             self._put(after, made.after, content_type=CONTENT_TYPES[made.kind], cancelled=cancelled)
-            self._patience.ride_out(
+            self._outage_retry.call(
                 lambda: self._ledger.completed(
                     job.claim, crop=made.crop, before_key=before, after_key=after, warnings=made.warnings
                 ),
-                called_off=lambda: self._drain.is_over,
+                cancelled=lambda: self._drain.is_over,
             )
 
     def _put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
-        self._patience.transfer(
+        self._outage_retry.transfer(
             lambda: self._storage.put_file(key, path, content_type=content_type),
-            called_off=cancelled,
+            cancelled=cancelled,
             undo=lambda: self._storage.delete(key),
         )
 

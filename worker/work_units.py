@@ -10,7 +10,7 @@ to be repeated may have arrived the first time; the ledger knows.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -32,24 +32,26 @@ from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
+from app.platform.work_kinds import WorkKind
 from app.renders.service import cost_in_gigapixels
+from app.work.drain import Drain
+from app.work.heartbeat import Heartbeat
 from app.work.ledger import PlannedSegment, WorkLedger
+from app.work.loop import Cancelled, WorkUnit
+from app.work.outage_retry import OutageRetry, is_disk_full, is_outage
 from app.work.queries import Job, ReadyUnits
 from app.work.speeds import note_segment
 from models.catalog import ENGINES
-from worker.drain import Drain, Pace
-from worker.heartbeat import Heartbeat
 from worker.metrics import SegmentMeter
 from worker.networks import Networks
-from worker.outage_retry import Patience, is_disk_full, is_outage
 from worker.pipeline import run_segment
+from worker.segment_eta import SegmentEta
 from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
 from worker.video.segmenter import plan_render
 from worker.workspace import Workspace
 
-Cancelled = Callable[[], bool]
 Result = TypeVar("Result")
 
 # A worker that ends has no more to spare for what an attempt left behind; the clean-up finds it too.
@@ -59,7 +61,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
+class WorkUnits:
     """The units of work of one worker process, and what they share."""
 
     settings: Settings
@@ -69,11 +71,18 @@ class Steps:
     runner: FfmpegRunner
     limits: MediaLimits
     networks: Networks
-    patience: Patience
+    outage_retry: OutageRetry
     drain: Drain
     """What its end leaves time for."""
     give_up: Callable[[], None]
     """Ends the process: the last resort when the device no longer answers."""
+
+    def by_kind(self) -> Mapping[WorkKind, WorkUnit]:
+        return {
+            WorkKind.PREPARE: self.prepare,
+            WorkKind.UPSCALE: self.upscale,
+            WorkKind.FINISH: self.finish,
+        }
 
     def prepare(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Plan the render's segments from the timestamps of every frame. Units: the segments."""
@@ -126,16 +135,16 @@ class Steps:
             output_pixels=render.target.width * render.target.height,
         )
 
-        pace = Pace(frames=segment.used_frames)
+        eta = SegmentEta(frames=segment.used_frames)
 
         def report(frames_done: int) -> None:
             heartbeat.frames_done = frames_done
             meter.progress(frames_done)
-            pace.progress(frames_done)
+            eta.progress(frames_done)
 
         def stopped() -> bool:
             # Nobody is kept waiting for a segment that will not be done in time.
-            return cancelled() or pace.seconds_left > self.drain.seconds_left
+            return cancelled() or eta.seconds_left > self.drain.seconds_left
 
         key = segment_key(job.render_id, position=segment_job.position, attempt=job.attempt)
         with self.workspace.job_directory() as directory:
@@ -237,7 +246,7 @@ class Steps:
 
     def _tell(self, ask: Callable[[], Result]) -> Result:
         """Ask the ledger, or tell it. A lost lease is no reason to stop asking: the row decides, not the heartbeat."""
-        return self.patience.ride_out(ask, called_off=lambda: self.drain.is_over)
+        return self.outage_retry.call(ask, cancelled=lambda: self.drain.is_over)
 
     def _input(self, job: Job, cancelled: Cancelled) -> Path:
         def fetch(storage_key: str, path: Path) -> None:
@@ -255,7 +264,7 @@ class Steps:
                 raise
 
         try:
-            self.patience.transfer(fetch, called_off=cancelled, undo=lambda: path.unlink(missing_ok=True))
+            self.outage_retry.transfer(fetch, cancelled=cancelled, undo=lambda: path.unlink(missing_ok=True))
         except AccessRefused as error:
             self.storage.check(beside=key)
             # Nothing else is refused. For this file alone nobody would ever stop waiting.
@@ -264,9 +273,9 @@ class Steps:
             ) from error
 
     def _put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
-        self.patience.transfer(
+        self.outage_retry.transfer(
             lambda: self.storage.put_file(key, path, content_type=content_type),
-            called_off=cancelled,
+            cancelled=cancelled,
             undo=lambda: self.storage.delete(key),
         )
 
@@ -288,7 +297,10 @@ class Steps:
                 self.storage.delete(key)
 
         try:
-            is_done, reason = self.patience.try_briefly(remove, seconds=REMOVE_SECONDS), "no answer in time"
+            is_done, reason = (
+                self.outage_retry.call_with_timeout(remove, seconds=REMOVE_SECONDS),
+                "no answer in time",
+            )
         except RegenError as error:
             is_done, reason = False, error.message
         if not is_done:

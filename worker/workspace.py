@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from worker.outage_retry import is_disk_full
+from app.work.outage_retry import is_disk_full
 
 LOCK_NAME = "in-use"
 

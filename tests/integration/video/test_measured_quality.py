@@ -20,17 +20,17 @@ from app.platform.media.programs import find_programs
 from app.platform.media.rates import Retime
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind
+from app.work.drain import Drain
+from app.work.outage_retry import OutageRetry
 from app.work.queries import Claim, Job, SegmentJob
 from models.catalog import DEFAULT_ENGINE
 from tests.integration.video.conftest import NearestNeighbour
-from worker.drain import Drain
 from worker.local import LocalRender, RenderOptions, upscale_file
-from worker.outage_retry import Patience
 from worker.video import quality
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible, measure_quality
 from worker.video.similarity_metrics import MOST_DECIBELS
 from worker.video.vmaf import can_measure_vmaf
-from worker.work_units import Steps
+from worker.work_units import WorkUnits
 from worker.workspace import Workspace
 
 Measure = Callable[..., MeasuredQuality]
@@ -295,7 +295,7 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
     place: Any = FakePlace(rendered(clip("in.mp4", frames=3)))
     workspace, drain = Workspace(tmp_path / "work", cache_bytes=10**9), Drain(grace_seconds=60)
     nothing: Any = None
-    steps = Steps(
+    units = WorkUnits(
         settings=Settings(),
         ledger=place,
         storage=place,
@@ -303,27 +303,27 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
         runner=runner,
         limits=nothing,
         networks=nothing,
-        patience=Patience(seconds=0),
+        outage_retry=OutageRetry(seconds=0),
         drain=drain,
         give_up=lambda: None,
     )
     job = place.job()
     heartbeat: Any = SimpleNamespace(end=lambda: None)
 
-    steps.finish(job, heartbeat, lambda: False)
+    units.finish(job, heartbeat, lambda: False)
     figures = place.told.pop()
     assert figures["warnings"] == []
     assert (figures["quality"]["psnr"], figures["quality"]["frames"]) == (MOST_DECIBELS, 3)
 
     monkeypatch.setattr(quality, "measure_quality", killed)
-    steps.finish(job, heartbeat, lambda: False)
+    units.finish(job, heartbeat, lambda: False)
     figures = place.told.pop()
     assert (figures["warnings"], figures["quality"]) == ([NOT_MEASURED], None)
 
     # Who ends the worker may have killed its ffmpeg: another one measures.
     drain.request()
     with pytest.raises(FfmpegKilled):
-        steps.finish(job, heartbeat, lambda: False)
+        units.finish(job, heartbeat, lambda: False)
     assert not place.told
     workspace.close()
 

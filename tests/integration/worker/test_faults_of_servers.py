@@ -59,7 +59,7 @@ class Site:
         )
 
     def outages(self) -> int:
-        return sum(len(lines(worker, "outage_waited_out")) for worker in self.workers)
+        return sum(len(lines(worker, "outage_retried")) for worker in self.workers)
 
     def check_untouched(self, render_id: str) -> None:
         """Completed in one attempt each, as if nothing had been."""

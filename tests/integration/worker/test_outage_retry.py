@@ -23,13 +23,13 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.settings import Settings
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
+from app.work import outage_retry
+from app.work.drain import Drain
 from app.work.ledger import WorkLedger
+from app.work.outage_retry import OutageRetry, is_outage
 from tests.integration.conftest import FACTS
 from tests.servers.process import wait_until
-from worker import outage_retry
-from worker.drain import Drain
-from worker.outage_retry import Patience, is_outage
-from worker.work_units import Steps
+from worker.work_units import WorkUnits
 
 MakeLedger = Callable[..., WorkLedger]
 
@@ -132,9 +132,9 @@ class BrokenStorage:
             raise StorageError("Not for anybody.")
 
 
-def steps_with(storage: BrokenStorage, *, patience_seconds: float = 0.0) -> Steps:
+def units_with(storage: BrokenStorage, *, retry_seconds: float = 0.0) -> WorkUnits:
     nothing: Any = None
-    return Steps(
+    return WorkUnits(
         settings=nothing,
         ledger=nothing,
         storage=storage,  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def steps_with(storage: BrokenStorage, *, patience_seconds: float = 0.0) -> Step
         runner=nothing,
         limits=nothing,
         networks=nothing,
-        patience=Patience(seconds=patience_seconds),
+        outage_retry=OutageRetry(seconds=retry_seconds),
         drain=Drain(grace_seconds=0),
         give_up=lambda: None,
     )
@@ -156,7 +156,7 @@ def test_what_was_stored_is_removed_only_when_no_row_can_name_it(
     error: Exception, removed: list[str]
 ) -> None:
     storage = BrokenStorage()
-    with pytest.raises(type(error)), steps_with(storage)._removed_unless_told("key"):
+    with pytest.raises(type(error)), units_with(storage)._removed_unless_told("key"):
         raise error
     assert storage.removed == removed
 
@@ -166,9 +166,9 @@ def test_a_file_that_alone_is_refused_is_held_against_the_work_but_not_before_pa
     tmp_path: Path, is_shut: bool
 ) -> None:
     storage = BrokenStorage(is_shut=is_shut)
-    steps = steps_with(storage, patience_seconds=0.05)
+    units = units_with(storage, retry_seconds=0.05)
     with pytest.raises(StorageError if is_shut else TransientError) as caught:
-        steps._fetch("files/a/input", tmp_path / "input", cancelled=never)
+        units._fetch("files/a/input", tmp_path / "input", cancelled=never)
     assert is_outage(caught.value) == is_shut
     assert storage.tries > 1
 
@@ -182,14 +182,14 @@ def test_an_outage_is_ridden_out_for_as_long_as_patience_lasts() -> None:
             raise StorageError("away")
         return "done"
 
-    assert Patience(seconds=60).ride_out(away_at_first, called_off=never) == "done"
+    assert OutageRetry(seconds=60).call(away_at_first, cancelled=never) == "done"
     tries.clear()
     with pytest.raises(StorageError):
-        Patience(seconds=0).ride_out(away_at_first, called_off=never)
+        OutageRetry(seconds=0).call(away_at_first, cancelled=never)
     assert len(tries) == 1
     tries.clear()
     with pytest.raises(StorageError):
-        Patience(seconds=60).ride_out(away_at_first, called_off=lambda: len(tries) == 2)
+        OutageRetry(seconds=60).call(away_at_first, cancelled=lambda: len(tries) == 2)
     assert len(tries) == 2
 
 
@@ -200,18 +200,18 @@ def test_what_is_no_outage_is_not_waited_out(error: Exception) -> None:
 
     assert not is_outage(error)
     with pytest.raises(type(error)):
-        Patience(seconds=60).ride_out(fail, called_off=never)
+        OutageRetry(seconds=60).call(fail, cancelled=never)
 
 
 def test_a_transfer_that_hangs_can_be_called_off_and_is_undone_when_it_succeeds_late() -> None:
-    patience, go_on, undone = Patience(seconds=60), threading.Event(), threading.Event()
+    retry, go_on, undone = OutageRetry(seconds=60), threading.Event(), threading.Event()
     with pytest.raises(Canceled):
-        patience.transfer(lambda: go_on.wait(60) and None, called_off=lambda: True, undo=undone.set)
-    assert patience.is_left_waiting
+        retry.transfer(lambda: go_on.wait(60) and None, cancelled=lambda: True, undo=undone.set)
+    assert retry.has_hanging_transfer
     assert not undone.is_set()
     go_on.set()
     assert undone.wait(10)
-    wait_until(lambda: not patience.is_left_waiting, what="it is over")
+    wait_until(lambda: not retry.has_hanging_transfer, what="it is over")
 
 
 def test_an_ffmpeg_that_finds_no_room_says_so(clip: Path) -> None:

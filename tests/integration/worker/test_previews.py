@@ -24,14 +24,14 @@ from app.previews.service import PreviewLedger, create_preview, delete_preview
 from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
+from app.work.drain import Drain
+from app.work.outage_retry import OutageRetry
 from models.catalog import DEFAULT_ENGINE, ENGINES
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_RATE, CLIP_WIDTH, Workplace
 from worker import preview_maker, previews
-from worker.drain import Drain
 from worker.inference.frames import FrameFormat
 from worker.local import RenderOptions, upscale_file
 from worker.networks import Networks
-from worker.outage_retry import Patience
 from worker.pictures import rgb_picture
 from worker.preview_maker import CROPPED_WARNING, REDUCED_WARNING, choose_crop
 from worker.previews import Previewer
@@ -56,7 +56,7 @@ class Studio:
             ledger=self.ledger,
             storage=storage or place.storage,
             runner=FfmpegRunner.for_work(place.settings),
-            patience=Patience(seconds=0),
+            outage_retry=OutageRetry(seconds=0),
             drain=self.drain,
         )
 

@@ -28,24 +28,16 @@ from app.platform.media.properties import VideoProperties
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
+from app.work.drain import Drain
+from app.work.heartbeat import Heartbeat
 from app.work.ledger import WorkLedger
+from app.work.loop import WorkLoop, WorkUnit
+from app.work.outage_retry import OutageRetry
 from app.work.queries import Claim, ReadyUnits
 from tests.servers.process import wait_until
-from worker.drain import Drain
-from worker.heartbeat import Heartbeat
-from worker.outage_retry import Patience
-from worker.work_loop import WorkTask
-
-Step = Callable[[Claim, Heartbeat, Callable[[], bool]], ReadyUnits]
+from worker.metrics import WorkMetrics
 
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
-
-
-class FakeSteps:
-    """Every step does the same given thing."""
-
-    def __init__(self, step: Step) -> None:
-        self.prepare = self.upscale = self.finish = step
 
 
 @pytest.fixture
@@ -57,7 +49,7 @@ def drain() -> Drain:
 def run(make_ledger: Callable[..., WorkLedger], drain: Drain) -> Callable[..., list[Any]]:
     """Run one task whose step is given; returns what was called in its course."""
 
-    def run(step: Step, **ledger: Any) -> list[Any]:
+    def run(step: WorkUnit, **ledger: Any) -> list[Any]:
         calls: list[Any] = []
 
         def wake(ready: ReadyUnits) -> None:
@@ -67,13 +59,14 @@ def run(make_ledger: Callable[..., WorkLedger], drain: Drain) -> Callable[..., l
             calls.append("stop")
             drain.request(at_once=True)
 
-        task = WorkTask(
+        task = WorkLoop(
             ledger=make_ledger(**ledger),
-            steps=FakeSteps(step),  # type: ignore[arg-type]
+            units=dict.fromkeys(WorkKind, step),
             wake=wake,
             drain=drain,
-            patience=Patience(seconds=0),
+            outage_retry=OutageRetry(seconds=0),
             stop=stop,
+            observer=WorkMetrics(),
         )
         task()
         return calls
@@ -85,7 +78,7 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def fail_with(error: Exception) -> Step:
+def fail_with(error: Exception) -> WorkUnit:
     def step(claim: Claim, heartbeat: Heartbeat, cancelled: Callable[[], bool]) -> ReadyUnits:
         raise error
 
@@ -196,7 +189,7 @@ def test_an_outage_is_not_held_against_the_work(
     error: Exception,
 ) -> None:
     rests: list[float] = []
-    monkeypatch.setattr(WorkTask, "_rest", lambda _task, seconds: rests.append(seconds))
+    monkeypatch.setattr(WorkLoop, "_rest", lambda _task, seconds: rests.append(seconds))
     assert run(fail_with(error)) == []
     row = segment()
     assert (row.status, row.failures, row.outages) == (SegmentStatus.WAITING, 0, 1)

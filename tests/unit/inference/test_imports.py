@@ -31,7 +31,7 @@ source = FrameFormat(width=16, height=16)
 upscaler = make_upscaler(engine_id="regen-4x-lite", source=source, target=source.enlarged(4),
                          weights_directory=Path(sys.argv[1]), device="cpu")
 assert upscaler.upscale([numpy.zeros(source.frame_bytes, "uint8")])[0].size == 16 * source.frame_bytes
-assert not {"app", "safetensors", "worker.video", "worker.work_loop"} & set(sys.modules)
+assert not {"app", "safetensors", "worker.video", "worker.work_units"} & set(sys.modules)
 print("done")
 """
 

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from app.platform.errors import FfmpegKilled, causes
-from worker.outage_retry import is_outage
+from app.work.outage_retry import is_outage
 
 
 def test_causes_come_nearest_first() -> None:

@@ -3,7 +3,8 @@
 import math
 import time
 
-from worker.drain import Drain, Pace
+from app.work.drain import Drain
+from worker.segment_eta import SegmentEta
 
 
 def test_asked_once_it_has_its_grace_and_asked_twice_none() -> None:
@@ -22,12 +23,12 @@ def test_asked_once_it_has_its_grace_and_asked_twice_none() -> None:
 
 
 def test_what_is_left_of_a_segment_is_told_from_its_speed_so_far() -> None:
-    pace = Pace(frames=101)
-    assert pace.seconds_left == 0, "nobody knows yet"
-    pace.progress(1)
-    assert pace.seconds_left == 0
+    eta = SegmentEta(frames=101)
+    assert eta.seconds_left == 0, "nobody knows yet"
+    eta.progress(1)
+    assert eta.seconds_left == 0
     time.sleep(0.05)
-    pace.progress(2)
-    assert pace.seconds_left >= 99 * 0.05
-    pace.progress(101)
-    assert pace.seconds_left == 0
+    eta.progress(2)
+    assert eta.seconds_left >= 99 * 0.05
+    eta.progress(101)
+    assert eta.seconds_left == 0

@@ -7,7 +7,7 @@ import sys
 
 def test_the_worker_never_loads_the_web_framework() -> None:
     program = (
-        "import json, sys, worker.work_loop, worker.celery_app;"
+        "import json, sys, worker.work_units, worker.celery_app;"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

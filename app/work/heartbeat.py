@@ -1,6 +1,7 @@
-"""The heartbeat of one unit of work: it renews the lease and reports progress while the work goes on."""
+"""The heartbeat of one unit of work: renews its lease and reports its progress while the work goes on."""
 
 import threading
+from collections.abc import Callable
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -8,16 +9,15 @@ from typing import Any, Protocol, Self
 import structlog
 
 from app.platform.errors import RegenError
-from worker.metrics import HEARTBEAT_FAILURES
 
-# Often enough that a progress bar moves.
+# Short enough for a progress bar to move.
 LONGEST_INTERVAL_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
 
-class Ledger(Protocol):
-    """Where a claim's lease is written down. `renew` returns False when the work is no longer the claim's."""
+class LeaseRenewal(Protocol):
+    """A ledger that holds leases of `lease_seconds`. `renew` returns False when the claim no longer holds its work."""
 
     lease_seconds: float
 
@@ -25,22 +25,26 @@ class Ledger(Protocol):
 
 
 class Heartbeat:
-    """A thread that renews a claim's lease at least three times in its length, from entry to exit.
+    """A thread that renews a claim's lease at least three times within its length, from entry to exit.
 
-    `frames_done` is what it reports. `lost` becomes true once the database says that the work belongs to
-    somebody else, or its render has ended. A database that is away is asked again; it decides, not the clock.
-    Its log lines carry what is bound where it is made.
+    It reports `frames_done`. `lost` becomes true when the database says that the claim no longer holds its work. An
+    unreachable database is asked again: the database decides, not the clock. Log lines carry the context variables
+    bound where the heartbeat is made.
     """
 
-    def __init__(self, ledger: Ledger, claim: object) -> None:
+    def __init__(
+        self, ledger: LeaseRenewal, claim: object, *, on_failure: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_failure` is called for each renewal that raised."""
         self.frames_done = 0
         self._ledger = ledger
         self._claim = claim
+        self._on_failure = on_failure
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._lost = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(
-            target=copy_context().run, args=(self._beat,), name="heartbeat", daemon=True
+            target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True
         )
 
     @property
@@ -48,7 +52,7 @@ class Heartbeat:
         return self._lost.is_set()
 
     def end(self) -> None:
-        """The work is reported: there is nothing to renew any more."""
+        """Ends the renewals before the exit: the work is reported."""
         self._ended.set()
 
     def __enter__(self) -> Self:
@@ -61,7 +65,7 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
 
-    def _beat(self) -> None:
+    def _run(self) -> None:
         while not self._ended.wait(self._interval_seconds):
             try:
                 if not self._ledger.renew(self._claim, frames_done=self.frames_done):
@@ -69,9 +73,9 @@ class Heartbeat:
                     self._lost.set()
                     return
             except RegenError as error:
-                HEARTBEAT_FAILURES.inc()
+                self._on_failure()
                 log.warning("heartbeat_failed", error=error.message, detail=error.detail)
             except Exception:
-                # A defect must not end the heartbeat: the lease would run out under work that goes well.
-                HEARTBEAT_FAILURES.inc()
+                # A defect must not end the heartbeat: the lease of sound work would expire.
+                self._on_failure()
                 log.exception("heartbeat_failed")

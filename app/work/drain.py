@@ -1,0 +1,32 @@
+"""How a worker ends: the work in hand is finished within a grace period, else given back."""
+
+import math
+import time
+
+
+class Drain:
+    """Whether the worker is to end, and how soon. Takes no lock, because a signal handler may interrupt its readers."""
+
+    def __init__(self, *, grace_seconds: float) -> None:
+        self._grace_seconds = grace_seconds
+        self._over_at = math.inf
+
+    def request(self, *, at_once: bool = False) -> None:
+        """Ends the worker after `grace_seconds` at the latest; `at_once`, or at a second request, without grace."""
+        at_once = at_once or self.requested
+        self._over_at = min(self._over_at, time.monotonic() + (0.0 if at_once else self._grace_seconds))
+
+    @property
+    def requested(self) -> bool:
+        """Whether no new work is begun."""
+        return self._over_at != math.inf
+
+    @property
+    def seconds_left(self) -> float:
+        """The time left for the work in hand; infinite before the first request."""
+        return self._over_at - time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the work in hand is to be given back."""
+        return self.seconds_left <= 0

@@ -1,0 +1,191 @@
+"""The work loop: claims units of work and runs them, one after the other, until there are none.
+
+The worker runs it with units that use the networks, the mock with units that use ffmpeg's scaler.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
+from typing import TypeAlias
+
+import structlog
+
+from app.platform.errors import Canceled, ConfigurationError, LeaseLost, RegenError
+from app.platform.work_kinds import WorkKind
+from app.work.drain import Drain
+from app.work.heartbeat import Heartbeat
+from app.work.ledger import WorkLedger
+from app.work.outage_retry import OutageRetry, is_outage
+from app.work.queries import Claim, Job, ReadyUnits
+
+POLL_SECONDS = 0.1
+LONGEST_REST_SECONDS = 15.0
+
+Cancelled: TypeAlias = Callable[[], bool]
+# Does the work of a job, moves its row, and returns the units of work that became ready by that. It reports its
+# frames to the heartbeat, and raises soon after it is cancelled.
+WorkUnit: TypeAlias = Callable[[Job, Heartbeat, Cancelled], ReadyUnits]
+
+log = structlog.get_logger(__name__)
+
+
+class UnitOutcome(StrEnum):
+    """How a unit of work ended in one worker's hands."""
+
+    DONE = "done"
+    FAILED = "failed"
+    """The attempt counts as a failure."""
+    POSTPONED = "postponed"
+    """An outage: the unit goes back uncharged and rests."""
+    GIVEN_BACK = "given_back"
+    """The worker stops: the unit goes back uncharged."""
+    LEASE_LOST = "lease_lost"
+    """The unit belongs to another worker, or its render has ended: nothing is reported."""
+
+
+class WorkObserver:
+    """Observes the units of a work loop. This base class does nothing."""
+
+    def unit(self, claim: Claim) -> AbstractContextManager[None]:
+        """Returns a context that encloses the unit and its report."""
+        return nullcontext()
+
+    def unit_ended(self, claim: Claim, outcome: UnitOutcome) -> None:
+        """Called once for each unit, before its report."""
+
+    def heartbeat_failed(self) -> None:
+        """Called from the heartbeat's thread when the database does not take a heartbeat."""
+
+
+class WorkLoop:
+    """Runs units of work until none can be claimed or the worker drains."""
+
+    def __init__(
+        self,
+        *,
+        ledger: WorkLedger,
+        units: Mapping[WorkKind, WorkUnit],
+        drain: Drain,
+        outage_retry: OutageRetry,
+        wake: Callable[[ReadyUnits], None],
+        stop: Callable[[], None],
+        observer: WorkObserver | None = None,
+        claim: Callable[[], Job | None] | None = None,
+    ) -> None:
+        """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process when this
+        machine is configured so that it can do no work. `outage_retry` repeats reports while the database is away.
+        `claim` replaces the ledger's own choice of the next unit.
+        """
+        self._ledger = ledger
+        self._units = units
+        self._drain = drain
+        self._outage_retry = outage_retry
+        self._wake = wake
+        self._stop = stop
+        self._observer = observer or WorkObserver()
+        self._claim = claim or ledger.claim
+        self._outages_in_a_row = 0
+
+    def __call__(self) -> None:
+        """Never raises. An error ends the loop until the sweeper's next message restarts it, so it cannot spin."""
+        try:
+            while not self._drain.requested:
+                job = self._claim()
+                if job is None:
+                    log.debug("nothing_to_do")
+                    return
+                if not self._work_on(job):
+                    break
+        except RegenError as error:
+            log.warning("claim_failed", error=error.message, detail=error.detail)
+        except Exception:
+            log.exception("claim_failed")
+        if self._drain.requested:
+            # This worker took a message that another worker can use, and may have given work back.
+            self._wake(Counter(self._ledger.queues))
+
+    def _work_on(self, job: Job) -> bool:
+        """Returns whether to go on: False when the database did not take the report."""
+        fields = {
+            "kind": job.kind.value,
+            "render_id": job.render_id,
+            "segment_id": job.segment_id,
+            "attempt": job.attempt,
+            "request_id": job.request_id,
+        }
+        known = {name: value for name, value in fields.items() if value is not None}
+        with structlog.contextvars.bound_contextvars(**known), self._observer.unit(job):
+            log.info("work_started")
+            self._wake(job.opened)
+            try:
+                ready = self._run(job)
+            except Exception as error:
+                return self._report(job, error)
+            self._outages_in_a_row = 0
+            self._observer.unit_ended(job, UnitOutcome.DONE)
+            log.info("work_done")
+            self._wake(ready)
+            return True
+
+    def _run(self, job: Job) -> ReadyUnits:
+        with Heartbeat(self._ledger, job, on_failure=self._observer.heartbeat_failed) as heartbeat:
+            try:
+                return self._units[job.kind](job, heartbeat, lambda: heartbeat.lost or self._drain.is_over)
+            except Exception:
+                if heartbeat.lost:
+                    raise LeaseLost("The work was given to another worker.") from None
+                raise
+
+    def _report(self, claim: Claim, error: Exception) -> bool:
+        """Reports a unit that raised. Returns whether the database took the report."""
+        outcome = self._outcome(error)
+        self._observer.unit_ended(claim, outcome)
+        try:
+            self._tell(claim, error, outcome)
+        except RegenError as failure:
+            # The lease expires, and a sweeper gives the work back.
+            log.warning("report_failed", error=failure.message, detail=failure.detail)
+            return False
+        if outcome is UnitOutcome.POSTPONED:
+            # This machine may be the only one that lacks something: it must not take all the work in vain.
+            self._outages_in_a_row += 1
+            self._rest(min(2.0**self._outages_in_a_row, LONGEST_REST_SECONDS))
+        return True
+
+    def _outcome(self, error: Exception) -> UnitOutcome:
+        detail = getattr(error, "detail", None)
+        if self._drain.requested:
+            # Whatever the error: what stops a worker may have stopped its ffmpeg as well.
+            log.info("work_given_back", reason=str(error), detail=detail)
+            return UnitOutcome.GIVEN_BACK
+        if isinstance(error, LeaseLost | Canceled):
+            log.warning("work_abandoned")
+            return UnitOutcome.LEASE_LOST
+        if isinstance(error, ConfigurationError):
+            log.critical("worker_cannot_work", error=error.message, detail=detail)
+            self._stop()
+            return UnitOutcome.GIVEN_BACK
+        if is_outage(error):
+            log.warning("work_postponed", error=str(error), detail=detail)
+            return UnitOutcome.POSTPONED
+        log.error("work_failed", exc_info=error, detail=detail)
+        return UnitOutcome.FAILED
+
+    def _tell(self, claim: Claim, error: Exception, outcome: UnitOutcome) -> None:
+        def tell() -> None:
+            match outcome:
+                case UnitOutcome.GIVEN_BACK:
+                    self._ledger.hand_back(claim)
+                case UnitOutcome.POSTPONED:
+                    self._ledger.postponed(claim)
+                case UnitOutcome.FAILED:
+                    self._ledger.failed(claim, error)
+
+        self._outage_retry.call(tell, cancelled=lambda: self._drain.is_over)
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._drain.requested:
+            time.sleep(POLL_SECONDS)

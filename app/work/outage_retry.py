@@ -1,0 +1,146 @@
+"""Outages: which errors are not the work's own failure, and how calls are repeated while an outage lasts."""
+
+import concurrent.futures
+import errno
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import TypeVar
+
+import structlog
+
+from app.platform.errors import (
+    Canceled,
+    FfmpegDiskFull,
+    FfmpegMissing,
+    KeyNotFound,
+    StorageError,
+    Unavailable,
+    causes,
+)
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 5.0
+POLL_SECONDS = 0.1
+
+Result = TypeVar("Result")
+
+log = structlog.get_logger(__name__)
+
+_jitter = random.SystemRandom()
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether storage, database, disk space or the video program was missing, rather than the work at fault.
+
+    Memory that ran out and a killed ffmpeg do not count: the video itself may be the cause.
+    """
+    if isinstance(error, KeyNotFound):
+        return False
+    return isinstance(error, StorageError | Unavailable | FfmpegMissing) or is_disk_full(error)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk is among the error's causes."""
+    return any(
+        isinstance(cause, FfmpegDiskFull)
+        or (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+        for cause in causes(error)
+    )
+
+
+class OutageRetry:
+    """Repeats calls to storage and database for up to `seconds` while they end in outages.
+
+    Calls must be safe to repeat.
+    """
+
+    def __init__(self, *, seconds: float) -> None:
+        self._seconds = seconds
+        self._abandoned: list[Future[None]] = []
+
+    @property
+    def has_hanging_transfer(self) -> bool:
+        """Whether a cancelled transfer still hangs, in a thread that cannot be ended."""
+        return any(not transfer.done() for transfer in self._abandoned)
+
+    def call(self, action: Callable[[], Result], *, cancelled: Callable[[], bool]) -> Result:
+        """Calls `action`, again after growing pauses while it ends in outages and is not cancelled.
+
+        Raises what `action` raised last.
+        """
+        give_up_at: float | None = None
+        pause_seconds = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return action()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                now = time.monotonic()
+                give_up_at = now + self._seconds if give_up_at is None else give_up_at
+                if now >= give_up_at or not _rest(pause_seconds * _jitter.uniform(0.75, 1.0), cancelled):
+                    raise
+                log.warning("outage_retried", error=str(error), detail=getattr(error, "detail", None))
+            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    def transfer(
+        self, action: Callable[[], None], *, cancelled: Callable[[], bool], undo: Callable[[], None]
+    ) -> None:
+        """Like `call`, for an action that may hang: waits for it only until it is cancelled.
+
+        Then raises Canceled, while the transfer goes on in its thread; if it succeeds after all, `undo` is called.
+        """
+        self.call(lambda: self._run_in_thread(action, cancelled=cancelled, undo=undo), cancelled=cancelled)
+
+    def call_with_timeout(self, action: Callable[[], None], *, seconds: float) -> bool:
+        """Calls `action` once. Returns whether it ended in time. Raises what it raises."""
+        give_up_at = time.monotonic() + seconds
+        try:
+            self._run_in_thread(action, cancelled=lambda: time.monotonic() > give_up_at, undo=lambda: None)
+        except Canceled:
+            return False
+        return True
+
+    def _run_in_thread(
+        self, action: Callable[[], None], *, cancelled: Callable[[], bool], undo: Callable[[], None]
+    ) -> None:
+        done: Future[None] = Future()
+        abandoned = threading.Event()
+
+        def run() -> None:
+            try:
+                action()
+                done.set_result(None)
+            except BaseException as error:  # handed to the waiting thread
+                done.set_exception(error)
+                return
+            if abandoned.is_set():
+                log.info("late_transfer_undone")
+                undo()
+
+        # A daemon thread: the process must be able to end while the network does not answer.
+        threading.Thread(target=copy_context().run, args=(run,), name="transfer", daemon=True).start()
+        while not concurrent.futures.wait([done], timeout=POLL_SECONDS).done:
+            if not cancelled():
+                continue
+            abandoned.set()
+            # A transfer that ended just now may not have seen that.
+            if not done.done():
+                self._abandoned = [*(other for other in self._abandoned if not other.done()), done]
+                raise Canceled()
+        done.result()
+
+
+def _rest(seconds: float, cancelled: Callable[[], bool]) -> bool:
+    """Returns whether to go on: False once it is cancelled."""
+    until = time.monotonic() + seconds
+    while not cancelled():
+        left = until - time.monotonic()
+        if left <= 0:
+            return True
+        time.sleep(min(left, POLL_SECONDS))
+    return False
