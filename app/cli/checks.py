@@ -134,8 +134,7 @@ def check_database(settings: Settings) -> Finding:
     from sqlalchemy.exc import SQLAlchemyError
 
     from app import migrations
-    from app.platform.database import Database
-    from app.platform.database_engine import parse_url
+    from app.platform.database import Database, parse_url
 
     subject = "database"
     try:
@@ -227,7 +226,7 @@ def _check_bucket(settings: Settings, subject: str) -> Finding:
     except RegenError as error:
         mend = "mend the REGEN_S3_... settings, then: regen storage check"
         return Finding(subject=subject, state=State.MISSING, found=_first_line(error), mend=mend)
-    found = f"bucket {connection.bucket} at {connection.place}: writable"
+    found = f"bucket {connection.bucket} at {connection.address}: writable"
     return Finding(subject=subject, state=State.OK, found=found)
 
 

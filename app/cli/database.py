@@ -57,7 +57,7 @@ def status(data_dir: DataDirectory = None) -> None:
 
 def _sqlite_file(settings: Settings) -> Path | None:
     """Where the database lies, when it is a file."""
-    from app.platform.database_engine import parse_url
+    from app.platform.database import parse_url
 
     url = parse_url(settings.resolved_database_url)
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):

@@ -41,7 +41,7 @@ def check(data_dir: DataDirectory = None) -> None:
     bucket = S3Storage(connection)
     bucket.check()
     typer.echo(
-        f"Bucket '{connection.bucket}' at {connection.place}: files can be written, read, listed and removed."
+        f"Bucket '{connection.bucket}' at {connection.address}: files can be written, read, listed and removed."
     )
     typer.echo(f"{_read_by_signed_url(bucket, settings)}: signed URLs can be read from this machine.")
 
@@ -55,21 +55,21 @@ def create_bucket() -> None:
     settings = load_settings(None)
     if settings.storage == "local":
         raise ConfigurationError("The storage is a directory: to use a bucket, set REGEN_STORAGE=s3.")
-    from app.platform.storage import s3_setup
+    from app.platform.storage import s3
     from app.platform.storage.s3_connection import connect
 
     connection = connect(settings)
-    is_new = s3_setup.create_bucket(connection)
+    is_new = s3.create_bucket(connection)
     typer.echo(f"The bucket '{connection.bucket}' {'was made' if is_new else 'is there'}.")
     try:
-        s3_setup.clear_incomplete_uploads(connection)
+        s3.abort_incomplete_uploads(connection)
     except StorageError as error:
         typer.echo(f"Broken uploads stay in it until you remove them. {error}")
     else:
-        typer.echo(f"Uploads that break off are cleared away after {s3_setup.CLEAR_AFTER_DAYS} days.")
+        typer.echo(f"Uploads that break off are cleared away after {s3.ABORT_AFTER_DAYS} days.")
     if settings.cors_origins:
         try:
-            s3_setup.let_pages_in(connection, settings.cors_origins)
+            s3.allow_origins(connection, settings.cors_origins)
         except StorageError as error:
             typer.echo(f"Web pages cannot use its signed URLs until you let them. {error}")
         else:

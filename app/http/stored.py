@@ -10,8 +10,7 @@ from app.http.byte_ranges import ByteRange, RangeNotSatisfiable, parse_range
 from app.http.dependencies import ResourcesDependency
 from app.http.errors import error_response
 from app.platform.errors import KeyNotFound, NotFound
-from app.platform.storage.attachment import attachment
-from app.platform.storage.contract import StoredObject
+from app.platform.storage.contract import StoredObject, attachment
 from app.platform.storage.local import URL_PREFIX, LocalStorage
 
 router = APIRouter()

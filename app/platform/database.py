@@ -1,30 +1,88 @@
-"""The database: its sessions, and its clock.
+"""The database: its engine, its sessions, its clock, and its failures as typed errors.
 
-SQLite and PostgreSQL behind one interface. On SQLite every writing session begins with BEGIN IMMEDIATE, so that it
-waits for its turn at the start and can never fail half-way through for want of the write lock. On PostgreSQL
-sessions are READ COMMITTED: what must not change between two statements is locked by its row.
+SQLite and PostgreSQL stand behind one interface. On SQLite every writing session begins with BEGIN IMMEDIATE: it waits
+for the write lock at the start and cannot fail half-way through for want of it. On PostgreSQL sessions are READ
+COMMITTED: a row lock protects what must not change between two statements.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BindParameter, DateTime, Float, literal, text
+from sqlalchemy import (
+    URL,
+    BindParameter,
+    DateTime,
+    Engine,
+    Float,
+    create_engine,
+    event,
+    literal,
+    make_url,
+    text,
+)
 from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-from app.platform.database_engine import PoolLimits, make_engine
-from app.platform.database_errors import told_to_clients, told_to_operators
+from app.platform.errors import ConfigurationError, DatabaseUnavailable
 from app.platform.settings import Settings
+
+BUSY_TIMEOUT_SECONDS = 30
+
+# No statement of the server takes long. An abandoned transaction must not hold row locks for as long as a lease:
+# heartbeats wait for them.
+STATEMENT_TIMEOUT_SECONDS = 15
+IDLE_TRANSACTION_TIMEOUT_SECONDS = 10
+
+# A connection attempt times out after 5 seconds. A dead connection is detected after 15, whether it was idle
+# (keepalives) or waited for an acknowledgement (tcp_user_timeout).
+POSTGRESQL_OPTIONS: dict[str, Any] = {
+    "application_name": "regen",
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 6,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "options": f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS}s"
+    f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_TIMEOUT_SECONDS}s",
+    # Server-side prepared statements would not survive a connection pooler, or a migration under way.
+    "prepare_threshold": None,
+}
+
+NOT_A_DATABASE_URL = (
+    "REGEN_DATABASE_URL must look like postgresql://user@host:5432/name. Characters such as @ and / in a password are "
+    "written as %40 and %2F there, or the password goes into REGEN_DATABASE_PASSWORD as it is."
+)
+
+UNREACHABLE = "The database cannot be reached just now."
+
+# Refusals that last until an operator changes the settings or the server. libpq gives no error code for a failed
+# connection attempt, only text, which is English unless the server is set to another language.
+REFUSALS = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "is not permitted to log in",
+    "permission denied",
+    "certificate",
+    "does not support SSL",
+    "invalid connection option",
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC, also where the database keeps no time zone."""
+    """An aware datetime in UTC, also on a database that stores no time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -33,7 +91,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a naive datetime has no place in the database")
+            raise ValueError("the database accepts no naive datetime")
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -43,7 +101,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801  (SQL functions are written in lower case)
-    """The database's own clock, plus an offset in seconds: workers' clocks may differ, leases must not."""
+    """The database's own clock plus an offset in seconds, because workers' clocks may differ and leases must not."""
 
     type = UtcDateTime()
     # The offset is a parameter, so that a statement is compiled once and not for each offset.
@@ -71,15 +129,36 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **options: Any
     offset = "".join(
         f" + make_interval(secs => {compiler.process(seconds, **options)})" for seconds in element.clauses
     )
-    # Not now(), which is the transaction's start: it may have waited for a lock since.
+    # Not now(), which is the transaction's start: the transaction may have waited for a lock since.
     return f"(statement_timestamp(){offset})"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PoolLimits:
+    """The connection pool of one process on PostgreSQL: `size` kept open, `overflow` more, and the wait for a free one.
+
+    The default keeps all of them open: opening one takes longer than most requests, and an overflow connection is
+    opened anew each time.
+    """
+
+    size: int = 20
+    overflow: int = 0
+    timeout_seconds: float = 10.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "PoolLimits":
+        return cls(
+            size=settings.database_pool_size,
+            overflow=settings.database_pool_overflow,
+            timeout_seconds=settings.database_pool_timeout_seconds,
+        )
+
+
 class Database:
-    """Sessions on one database. `read()` and `write()` are its doors; migrations have `connect()`."""
+    """Sessions on one database: `read()` and `write()` for the application, `connect()` for migrations and checks."""
 
     def __init__(self, url: str, *, pool: PoolLimits | None = None) -> None:
-        """Connects to nothing yet. Raises ConfigurationError for a URL that cannot be one of a database."""
+        """Does not connect yet. Raises ConfigurationError for a URL of no supported database."""
         self.engine = make_engine(url, pool or PoolLimits())
         self._reader = self.engine.execution_options(postgresql_readonly=True)
         self._writer = self.engine.execution_options(regen_begin="BEGIN IMMEDIATE")
@@ -95,18 +174,18 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for queries alone. Raises Unavailable when the database cannot be reached."""
-        with told_to_clients(), Session(self._reader, expire_on_commit=False) as session:
+        """A read-only session. Raises Unavailable when the database cannot be reached."""
+        with client_errors(), Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session in one transaction: committed on a clean exit, rolled back on an exception.
 
-        Raises Unavailable when the database cannot be reached, stays locked, or gave the transaction up.
+        Raises Unavailable when the database cannot be reached, stays locked, or aborts the transaction.
         """
         with (
-            told_to_clients(),
+            client_errors(),
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -114,18 +193,137 @@ class Database:
 
     @contextmanager
     def connect(self, *, to_write: bool = False) -> Iterator[Connection]:
-        """A connection outside of any session, for who sets the database up.
+        """A connection outside of any session, for migrations and checks.
 
-        Raises Unavailable or ConfigurationError with a sentence that says what the database answered.
+        Raises Unavailable or ConfigurationError with a sentence that quotes the database's answer.
         """
         engine = self._writer if to_write else self._reader
-        with told_to_operators(self.engine.url), engine.connect() as connection:
+        with operator_errors(self.engine.url), engine.connect() as connection:
             yield connection
 
     def check(self) -> None:
-        """Raise Unavailable when the database does not answer, ConfigurationError when it will not have us."""
+        """Raises Unavailable when the database does not answer, ConfigurationError when it refuses the connection."""
         with self.connect() as connection:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def make_engine(url: str, pool: PoolLimits) -> Engine:
+    """Does not connect yet. Raises ConfigurationError, which never shows the URL: it may contain a password."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(parsed)
+    return _postgresql_engine(parsed, pool)
+
+
+def parse_url(url: str) -> URL:
+    """Raises ConfigurationError for a URL that is neither SQLite's nor PostgreSQL's."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # Not "from": the original message may quote the URL.
+        raise ConfigurationError(NOT_A_DATABASE_URL) from None
+    known = parsed.drivername in ("sqlite", "postgresql", "postgresql+psycopg")
+    if not known or "@" in (parsed.host or ""):
+        raise ConfigurationError(NOT_A_DATABASE_URL)
+    return parsed
+
+
+def _postgresql_engine(url: URL, pool: PoolLimits) -> Engine:
+    return create_engine(
+        url,
+        # The URL's own parameters win.
+        connect_args={name: value for name, value in POSTGRESQL_OPTIONS.items() if name not in url.query},
+        isolation_level="READ COMMITTED",
+        pool_size=pool.size,
+        max_overflow=pool.overflow,
+        pool_timeout=pool.timeout_seconds,
+        # After a restart of the server a request costs a new connection, not an error.
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        # The driver must not open transactions by itself: the "begin" event below starts each one.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("regen_begin", "BEGIN"))
+
+    return engine
+
+
+@contextmanager
+def client_errors() -> Iterator[None]:
+    """Raises DatabaseUnavailable for a transient failure; every other error passes unchanged.
+
+    Transient: the server is away, restarts, has no free connection or closed one, or it aborted the transaction for a
+    deadlock, a time limit or an administrator.
+    """
+    try:
+        yield
+    except (DBAPIError, NoFreeConnection) as error:
+        if not _is_transient(error):
+            raise
+        raise DatabaseUnavailable(UNREACHABLE, detail=str(error)) from error
+
+
+@contextmanager
+def operator_errors(url: URL) -> Iterator[None]:
+    """As `client_errors`, with sentences for an operator: where the database is, and what it answered.
+
+    Raises ConfigurationError for a refusal that lasts until the settings or the server change.
+    """
+    try:
+        yield
+    except (DBAPIError, NoFreeConnection) as error:
+        is_connecting = isinstance(error, DBAPIError) and error.statement is None
+        if not (is_connecting or _is_transient(error)):
+            raise
+        answer = _driver_message(error)
+        if any(refusal in answer for refusal in REFUSALS):
+            raise ConfigurationError(
+                f"The database {_location(url)} refuses: {answer}. "
+                "Check REGEN_DATABASE_URL and REGEN_DATABASE_PASSWORD.",
+                detail=str(error),
+            ) from error
+        raise DatabaseUnavailable(
+            f"The database {_location(url)} cannot be used just now: {answer}.", detail=str(error)
+        ) from error
+
+
+def _is_transient(error: DBAPIError | NoFreeConnection) -> bool:
+    if isinstance(error, NoFreeConnection):
+        return True
+    return error.connection_invalidated or isinstance(error, OperationalError)
+
+
+def _driver_message(error: DBAPIError | NoFreeConnection) -> str:
+    """The driver's message without its prefixes, which only repeat where the server is."""
+    words = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
+    for prefix in ("FATAL:", " failed:"):
+        words = words.rpartition(prefix)[2].strip()
+    return words.rstrip(".")
+
+
+def _location(url: URL) -> str:
+    """The database's name and address, without the password and everything else of the URL."""
+    if url.host is None:
+        return str(url.database)
+    return f"{url.database or ''} at {url.host}:{url.port or 5432}".strip()

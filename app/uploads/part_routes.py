@@ -9,7 +9,7 @@ from app.http.dependencies import ResourcesDependency
 from app.http.forms import body_blocks, content_length
 from app.platform.errors import NotFound
 from app.platform.storage.local import LocalStorage
-from app.platform.storage.local_parts import PARTS_URL_PREFIX, wrong_size
+from app.platform.storage.local_files import PARTS_URL_PREFIX, wrong_size
 
 router = APIRouter()
 

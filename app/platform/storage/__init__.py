@@ -1,4 +1,4 @@
-"""Where videos lie: one contract, and what stands behind it."""
+"""Storage of files: one contract, a local directory and an S3 bucket as its implementations."""
 
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
@@ -7,15 +7,15 @@ from app.platform.storage.local import LocalStorage
 
 
 def open_storage(settings: Settings, secrets: Secrets | None) -> Storage:
-    """The storage that the settings ask for, once it has proved to work. Only local storage needs the secrets.
+    """The configured storage, after a check that it works. Only local storage needs the secrets.
 
-    Raises ConfigurationError when the settings do not add up, and StorageError with a sentence that helps when it
-    cannot be used.
+    Raises ConfigurationError for inconsistent settings, and StorageError with a sentence for the operator when the
+    storage cannot be used.
     """
     if settings.storage == "local":
         assert secrets is not None
         return LocalStorage(root=settings.storage_dir, url_key=secrets.url_key)
-    # Loading boto3 takes a while.
+    # Importing boto3 is slow.
     from app.platform.storage.s3 import S3Storage
     from app.platform.storage.s3_connection import connect
 

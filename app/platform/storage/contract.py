@@ -1,15 +1,20 @@
-"""What a storage must do. Local files and S3-compatible servers stand behind the same contract tests."""
+"""The storage contract. One set of contract tests covers local files and S3-compatible servers."""
 
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
+
+DEFAULT_NAME = "video"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListedObject:
-    """What a listing tells of a stored object. S3's listings know no content types."""
+    """A stored object as a listing returns it. S3 listings contain no content types."""
 
     key: str
     size_bytes: int
@@ -18,14 +23,14 @@ class ListedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject(ListedObject):
-    """What is known of a stored object without reading it."""
+    """A stored object's metadata."""
 
     content_type: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReceivedPart:
-    """A part of an upload in parts that has come in. `number` counts from 1; `etag` says what its bytes are."""
+    """A received part of an upload in parts. `number` counts from 1; `etag` identifies its bytes."""
 
     number: int
     etag: str
@@ -35,38 +40,38 @@ class ReceivedPart:
 class Storage(Protocol):
     """Keys are relative slash-separated paths of `[A-Za-z0-9._-]` parts, none of them starting with a dot.
 
-    Every method raises StorageError when the storage cannot do as asked, and ValueError for a malformed key.
+    Every method raises StorageError when the operation fails, and ValueError for a malformed key.
     """
 
     def put_file(self, key: str, path: Path, *, content_type: str) -> None:
-        """Store the file at `path` under `key`: whole or not at all, durable on return, replacing what was there.
+        """Store the file at `path` under `key`, atomically and durably; an existing object is replaced.
 
-        The file at `path` is consumed: it may have been moved away on return.
+        The file at `path` is consumed: it may have been moved on return.
         """
 
     def fetch(self, key: str, path: Path) -> None:
-        """Bring the object to the new file `path`, which must be read only. Raises KeyNotFound."""
+        """Copy or link the object to the new file `path`, which the caller must only read. Raises KeyNotFound."""
 
     def read(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Stream the object's bytes in chunks of at most 1 MiB. Raises KeyNotFound at the call, not later."""
+        """Stream the object's bytes in chunks of at most 1 MiB. Raises KeyNotFound at the call itself."""
 
     def stat(self, key: str) -> StoredObject:
         """Raises KeyNotFound."""
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
-        """Every object whose key starts with `prefix`, in no promised order."""
+        """Every object whose key starts with `prefix`, in no particular order."""
 
     def delete(self, key: str) -> None:
-        """Remove the object; nothing happens when there is none."""
+        """Remove the object if it exists."""
 
     def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
-        """A URL that reads the object for `lifetime_seconds` from now, offering `file_name` as download name.
+        """A URL that reads the object for `lifetime_seconds` from now, with `file_name` as the download name.
 
-        `base_url` is where clients reach the API (no trailing slash); a storage that serves its own URLs ignores it.
+        `base_url` is the API's public address (no trailing slash); a storage that serves its own URLs ignores it.
         """
 
     def open_parts(self, key: str, *, content_type: str) -> str:
-        """Begin an upload in parts of the object `key`. Returns the storage's own name of it."""
+        """Begin an upload in parts of the object `key`. Returns its multipart id."""
 
     def signed_part_url(
         self,
@@ -78,28 +83,38 @@ class Storage(Protocol):
         base_url: str,
         lifetime_seconds: int,
     ) -> str:
-        """A URL that takes the bytes of one part by PUT, as often as wanted; the last ones count.
+        """A URL that accepts one part by PUT, any number of times; the last PUT counts.
 
-        It takes `size_bytes` and no other number of them. The answer's ETag header is what `complete_parts` wants.
+        It accepts exactly `size_bytes` bytes. The response's ETag header is the etag that `complete_parts` expects.
         """
 
     def list_parts(self, key: str, multipart_id: str) -> Sequence[ReceivedPart]:
-        """The parts that have come in. Raises KeyNotFound when the upload was completed or aborted.
+        """The received parts. Raises KeyNotFound when the upload was completed or aborted.
 
-        Of a part that was sent again some servers also list what came before, in no order.
+        For a part that was sent again some servers list the earlier versions too, in no particular order.
         """
 
     def complete_parts(self, key: str, multipart_id: str, parts: Sequence[ReceivedPart]) -> None:
-        """Make the object of these parts, in their order: whole or not at all. The upload is over then.
+        """Make the object of these parts, in this order, atomically. The upload ends.
 
-        Raises StorageError also when it was completed or aborted before; of the first, `stat` tells.
+        Raises StorageError also when the upload was already completed or aborted; `stat` shows which.
         """
 
     def abort_parts(self, key: str, multipart_id: str) -> None:
-        """End the upload and free its parts; nothing happens when there is none."""
+        """End the upload, if it exists, and free its parts."""
 
     def check(self, *, beside: str | None = None) -> None:
-        """Raise StorageError with a sentence that helps when the storage cannot be written, read or reached.
+        """Raises StorageError with a sentence for the operator if the storage cannot be written, read or reached.
 
-        With `beside` it looks where that key lies: rights may differ from folder to folder.
+        With `beside` it checks the folder of that key: rights may differ between folders.
         """
+
+
+def attachment(name: str) -> str:
+    """A Content-Disposition with `name` as the download name: in ASCII, and exact as RFC 6266 defines."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9 ._()\[\]+,=@~-]", "_", ascii_name) or DEFAULT_NAME
+    header = f'attachment; filename="{plain}"'
+    if plain != name:
+        header += f"; filename*=UTF-8''{quote(name, safe='')}"
+    return header

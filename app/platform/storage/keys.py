@@ -1,5 +1,5 @@
-"""The names under which things lie in storage. What an attempt makes carries the attempt's number, so that a late
-result can never overwrite a good one."""
+"""Storage keys. A key of an attempt's result contains the attempt's number, so that a late result never overwrites
+a good one."""
 
 import re
 
@@ -11,13 +11,13 @@ _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 def check_key(key: str) -> None:
-    """Raises ValueError for what no key may look like; see Storage."""
+    """Raises ValueError for a malformed key; see Storage."""
     if not is_key(key):
         raise ValueError(f"{key!r} is not a storage key")
 
 
 def check_prefix(prefix: str) -> None:
-    """Raises ValueError for what no key can start with."""
+    """Raises ValueError if no key can start with `prefix`."""
     if prefix and not is_key(prefix.removesuffix("/")):
         raise ValueError(f"{prefix!r} is not the start of a storage key")
 
@@ -31,7 +31,7 @@ def input_key(file_id: str) -> str:
 
 
 def render_prefix(render_id: str) -> str:
-    """What everything of a render starts with."""
+    """The prefix of all keys of a render."""
     return f"{RENDERS_PREFIX}{render_id}/"
 
 
@@ -52,15 +52,15 @@ def thumbnail_key(render_id: str, *, attempt: int) -> str:
 
 
 def preview_prefix(preview_id: str) -> str:
-    """What everything of a preview starts with."""
+    """The prefix of all keys of a preview."""
     return f"{PREVIEWS_PREFIX}{preview_id}/"
 
 
 def before_key(preview_id: str, *, attempt: int, suffix: str) -> str:
-    """A moment as it is; `suffix` with its dot."""
+    """The key of a preview's input frame; `suffix` includes the dot."""
     return f"{preview_prefix(preview_id)}before-{attempt}{suffix}"
 
 
 def after_key(preview_id: str, *, attempt: int, suffix: str) -> str:
-    """The same, upscaled."""
+    """The key of a preview's upscaled frame; `suffix` includes the dot."""
     return f"{preview_prefix(preview_id)}after-{attempt}{suffix}"

@@ -1,8 +1,8 @@
 """Storage in a directory of this machine.
 
-An object is a plain file at its key below the root; its content type lies beside it in a file whose name starts with
-a dot, which no key can name. The object's own rename is the last step of storing it and the first of deleting it, so
-a crash leaves whole objects, and at worst a content type without one, which nobody sees.
+An object is a plain file at its key below the root. Its content type is in a second file beside it, whose name starts
+with a dot, as no key does. The rename of the object is the last step of storing it, and its removal the first step of
+deleting it: a crash leaves whole objects, and at worst a content type without one, which no method shows.
 """
 
 import errno
@@ -22,33 +22,37 @@ from urllib.parse import quote, urlencode
 
 from app.platform.errors import Forbidden, NotFound, StorageError
 from app.platform.storage.contract import ListedObject, ReceivedPart, StoredObject
-from app.platform.storage.durable import copy_file, make_directories, sync_directory, sync_file
 from app.platform.storage.keys import check_key, check_prefix
-from app.platform.storage.local_errors import local_errors, not_found
-from app.platform.storage.local_parts import (
+from app.platform.storage.local_files import (
     PARTS_URL_PREFIX,
     LocalParts,
     PartReceiver,
     SignedPart,
+    copy_file,
+    local_errors,
+    make_directories,
+    not_found,
     signed_part_message,
+    sync_directory,
+    sync_file,
 )
 
 CHUNK_BYTES = 1024**2
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 URL_PREFIX = "/storage/"
 
-# Files on their way in. Older than this they were left by a crash.
+# Incoming files. A crash left those that are older than STALE_SECONDS.
 INCOMING = ".incoming"
 STALE_SECONDS = 24 * 3600
 
-# Another file system, no permission, too many links, no links at all: copy instead.
+# Errors after which `fetch` copies: another file system, no permission, too many links, links not supported.
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP})
-# A neighbour's delete may remove a directory between its making and the rename into it.
+# A concurrent delete may remove a directory between its creation and the rename into it.
 _RENAME_ATTEMPTS = 5
 
 
 class LocalStorage:
-    """See Storage. `root` is made when missing; `url_key` signs URLs; `clock` gives seconds since the epoch."""
+    """See Storage. A missing `root` is created; `url_key` signs URLs; `clock` returns seconds since the epoch."""
 
     def __init__(self, *, root: Path, url_key: bytes, clock: Callable[[], float] = time.time) -> None:
         self.root = root
@@ -142,9 +146,9 @@ class LocalStorage:
         return f"{base_url}{URL_PREFIX}{key}?{urlencode(query, quote_via=quote)}"
 
     def open_signed(self, key: str, query: Mapping[str, str]) -> str:
-        """The download name of a signed URL's key and query.
+        """The download name of a signed URL.
 
-        Raises NotFound for a signature that is missing or does not fit, Forbidden for a link that has expired.
+        Raises NotFound for a missing or wrong signature, Forbidden for an expired link.
         """
         expires, name = query.get("expires", ""), query.get("name", "")
         self._check_signature([key, expires, name], query)
@@ -172,12 +176,12 @@ class LocalStorage:
         return f"{base_url}{PARTS_URL_PREFIX}{multipart_id}/{number}?{urlencode(query)}"
 
     def open_signed_part(self, multipart_id: str, number: str, query: Mapping[str, str]) -> SignedPart:
-        """What a signed URL of a part allows. Raises as `open_signed` does."""
+        """The part that a signed URL accepts. Raises as `open_signed` does."""
         self._check_signature(signed_part_message(query, multipart_id=multipart_id, number=number), query)
         return SignedPart(multipart_id=multipart_id, number=int(number), size_bytes=int(query["size"]))
 
     def receive_part(self, part: SignedPart) -> PartReceiver:
-        """Where the part's bytes go. Raises NotFound when the upload is over."""
+        """A receiver of the part's bytes. Raises NotFound when the upload has ended."""
         with local_errors("The part could not be stored."):
             return self._parts.receive(part)
 
@@ -202,14 +206,14 @@ class LocalStorage:
             self._parts.remove(multipart_id)
 
     def check(self, *, beside: str | None = None) -> None:
-        del beside  # one directory, one owner
+        del beside  # the whole directory has one owner
         probe = self._incoming / f"check-{secrets.token_hex(8)}"
         content = secrets.token_bytes(16)
         with local_errors("The storage directory cannot be written."):
             try:
                 probe.write_bytes(content)
                 if probe.read_bytes() != content:
-                    raise StorageError("The storage directory does not give back what is written to it.")
+                    raise StorageError("The storage directory does not return what was written to it.")
             finally:
                 probe.unlink(missing_ok=True)
 
@@ -305,7 +309,7 @@ class LocalStorage:
             raise Forbidden("This link has expired.")
 
     def _signature(self, message: Sequence[str]) -> str:
-        # JSON keeps its parts apart: no other parts can make the same text.
+        # JSON is unambiguous: no other message has the same text.
         digest = hmac.new(self._url_key, json.dumps(message).encode(), hashlib.sha256).digest()
         return urlsafe_b64encode(digest).decode().rstrip("=")
 

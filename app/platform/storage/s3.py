@@ -1,26 +1,36 @@
 """Storage in a bucket of an S3-compatible server."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
 from s3transfer.manager import TransferConfig, TransferManager
 
 from app.platform.errors import KeyNotFound, StorageError
-from app.platform.storage.attachment import attachment
-from app.platform.storage.contract import ListedObject, ReceivedPart, StoredObject
+from app.platform.storage.contract import ListedObject, ReceivedPart, StoredObject, attachment
 from app.platform.storage.keys import check_key, check_prefix, is_key
-from app.platform.storage.s3_connection import S3Connection
-from app.platform.storage.s3_errors import S3_ERRORS, explain, storage_errors
+from app.platform.storage.s3_connection import S3_ERRORS, S3Connection, code_of, explain, storage_errors
 
 CHUNK_BYTES = 1024**2
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
-# What was downloaded and waits for the disk, in pieces of 256 KiB.
-WAITING_PIECES = 64
-# Names that no key can have; what a check that was cut off left behind is no object.
+# Downloaded pieces of 256 KiB that wait for the disk.
+MAX_WAITING_PIECES = 64
+# No key can have such a name, so what an interrupted check leaves behind is not listed.
 PROBE_PREFIX = ".check-"
+
+LIFECYCLE_RULE = "regen-abort-incomplete-uploads"
+ABORT_AFTER_DAYS = 2
+
+CORS_RULE = "regen-web-pages"
+# Response headers that a page may read; the ETag identifies an uploaded part.
+CORS_EXPOSED_HEADERS = ("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag")
+
+_ALREADY_OURS = "BucketAlreadyOwnedByYou"
+_NO_LIFECYCLE = "NoSuchLifecycleConfiguration"
+_NO_CORS = "NoSuchCORSConfiguration"
 
 
 class S3Storage:
@@ -30,7 +40,7 @@ class S3Storage:
         self.connection = connection
         self._bucket = connection.bucket
         self._client = connection.client
-        self._brief = connection.brief
+        self._brief = connection.brief_client
 
     def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         name = self._name(key)
@@ -42,8 +52,7 @@ class S3Storage:
     def fetch(self, key: str, path: Path) -> None:
         name = self._name(key)
         with storage_errors("The stored file could not be fetched."):
-            # Into a name of its own beside `path`, which is renamed when complete. A connection that breaks costs
-            # the part that was on its way.
+            # boto3 writes to a temporary name and renames it at the end. A broken connection costs the part in flight.
             with self._transfer() as transfer:
                 future = transfer.download(self._bucket, name, str(path))
                 future.result()
@@ -123,7 +132,7 @@ class S3Storage:
         asked = {
             **self._multipart(key, multipart_id),
             "PartNumber": number,
-            # A header that is signed: the server takes no other size.
+            # A signed header: the server refuses any other size.
             "ContentLength": size_bytes,
         }
         with storage_errors("The part's address could not be signed."):
@@ -162,14 +171,14 @@ class S3Storage:
             self._brief.put_object(Bucket=self._bucket, Key=name, Body=content)
             try:
                 read = self._brief.get_object(Bucket=self._bucket, Key=name)["Body"].read()
-                # Without this right a missing file looks like a forbidden one.
+                # Without the right to list, the server answers 403 for a missing file.
                 self._brief.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
             finally:
                 self._brief.delete_object(Bucket=self._bucket, Key=name)
         except S3_ERRORS as error:
             raise explain(error, self.connection) from error
         if read != content:
-            raise StorageError("The S3 server does not give back what is written to it.")
+            raise StorageError("The S3 server does not return what was written to it.")
 
     def _name(self, key: str) -> str:
         check_key(key)
@@ -179,22 +188,22 @@ class S3Storage:
         return {"Bucket": self._bucket, "Key": self._name(key), "UploadId": multipart_id}
 
     def _transfer(self) -> TransferManager:
-        """One for each transfer, so that none waits for another's parts. It ends when everything in it has ended."""
-        tuning = self.connection.tuning
+        """A manager for one transfer, so that no transfer waits for another's parts. Its exit waits for it."""
+        options = self.connection.options
         return TransferManager(
             self._client,
             TransferConfig(
-                multipart_threshold=tuning.part_bytes,
-                multipart_chunksize=tuning.part_bytes,
-                max_request_concurrency=tuning.concurrency,
-                max_io_queue_size=WAITING_PIECES,
+                multipart_threshold=options.part_bytes,
+                multipart_chunksize=options.part_bytes,
+                max_request_concurrency=options.concurrency,
+                max_io_queue_size=MAX_WAITING_PIECES,
             ),
         )
 
     def _list(self, start: str) -> Iterator[ListedObject]:
-        pages = iter(
-            self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start)
-        )
+        paginator = self._client.get_paginator("list_objects_v2")
+        page_size = {"PageSize": self.connection.options.page_keys}
+        pages = iter(paginator.paginate(Bucket=self._bucket, Prefix=start, PaginationConfig=page_size))
         while True:
             with storage_errors("The storage could not be listed."):
                 page = next(pages, None)
@@ -202,13 +211,79 @@ class S3Storage:
                 return
             for found in page.get("Contents", []):
                 key = found["Key"].removeprefix(self.connection.prefix)
-                # Others may keep things of theirs in the bucket.
+                # The bucket may contain other objects too.
                 if is_key(key):
                     yield ListedObject(key=key, size_bytes=found["Size"], modified_at=found["LastModified"])
 
 
+def create_bucket(connection: S3Connection) -> bool:
+    """Creates the bucket unless it exists; returns whether it did. Raises StorageError."""
+    client, bucket = connection.client, connection.bucket
+    try:
+        if _exists(connection):
+            return False
+        # Servers other than AWS have their own location names, or none.
+        needs_location = connection.endpoint_url is None and connection.region != "us-east-1"
+        location = (
+            {"CreateBucketConfiguration": {"LocationConstraint": connection.region}} if needs_location else {}
+        )
+        client.create_bucket(Bucket=bucket, **location)
+    except S3_ERRORS as error:
+        if isinstance(error, ClientError) and code_of(error) == _ALREADY_OURS:
+            return False
+        raise explain(error, connection) from error
+    return True
+
+
+def abort_incomplete_uploads(connection: S3Connection) -> None:
+    """Adds a lifecycle rule that aborts multipart uploads which are incomplete after two days. Other rules stay.
+
+    Raises StorageError, also when the server does not support lifecycle rules.
+    """
+    client, bucket = connection.client, connection.bucket
+    try:
+        rules = _existing_rules(
+            client.get_bucket_lifecycle_configuration, bucket=bucket, field="Rules", absent=_NO_LIFECYCLE
+        )
+        if any(rule.get("ID") == LIFECYCLE_RULE for rule in rules):
+            return
+        rules.append(
+            {
+                "ID": LIFECYCLE_RULE,
+                "Status": "Enabled",
+                "Filter": {"Prefix": connection.prefix},
+                "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": ABORT_AFTER_DAYS},
+            }
+        )
+        client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+    except S3_ERRORS as error:
+        raise explain(error, connection) from error
+
+
+def allow_origins(connection: S3Connection, origins: Sequence[str]) -> None:
+    """Adds a CORS rule so that web pages of these origins can use signed URLs to read, and to send parts of uploads.
+
+    Other rules stay. Raises StorageError, also when the server does not support CORS rules.
+    """
+    rule = {
+        "ID": CORS_RULE,
+        "AllowedOrigins": list(origins),
+        "AllowedMethods": ["GET", "HEAD", "PUT"],
+        "AllowedHeaders": ["*"],
+        "ExposeHeaders": list(CORS_EXPOSED_HEADERS),
+        "MaxAgeSeconds": 7200,
+    }
+    client, bucket = connection.client, connection.bucket
+    try:
+        rules = _existing_rules(client.get_bucket_cors, bucket=bucket, field="CORSRules", absent=_NO_CORS)
+        others = [other for other in rules if other.get("ID") != CORS_RULE]
+        client.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [*others, rule]})
+    except S3_ERRORS as error:
+        raise explain(error, connection) from error
+
+
 def _folder(name: str) -> str:
-    """With its slash; empty where there is none."""
+    """The folder of an object's name with its slash; empty for a name without a slash."""
     return name[: name.rfind("/") + 1]
 
 
@@ -222,3 +297,25 @@ def _chunks(body: Any) -> Iterator[bytes]:
             yield chunk
     finally:
         body.close()
+
+
+def _exists(connection: S3Connection) -> bool:
+    try:
+        connection.client.head_bucket(Bucket=connection.bucket)
+    except ClientError as error:
+        if code_of(error) in ("404", "NoSuchBucket"):
+            return False
+        raise
+    return True
+
+
+def _existing_rules(
+    request: Callable[..., dict[str, Any]], *, bucket: str, field: str, absent: str
+) -> list[dict[str, Any]]:
+    """The rules in `field` of the answer; none where the server answers with the error code `absent`."""
+    try:
+        return list(request(Bucket=bucket).get(field, []))
+    except ClientError as error:
+        if code_of(error) == absent:
+            return []
+        raise

@@ -1,7 +1,11 @@
-"""How the S3 server is reached: the settings made sense of, the credentials, and the clients."""
+"""The connection to an S3-compatible server: settings, credentials, clients, and its failures as typed errors."""
 
+import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,22 +14,58 @@ import boto3
 import structlog
 from botocore.config import Config
 from botocore.credentials import Credentials, RefreshableCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+from s3transfer.exceptions import CancelledError, RetriesExceededError
+from urllib3.exceptions import HTTPError
 
-from app.platform.errors import ConfigurationError
+from app.platform.errors import AccessRefused, ConfigurationError, KeyNotFound, StorageError, causes
 from app.platform.settings import MIB, Settings
 
-# Signature version 4 allows no more: seven days.
+# The longest lifetime that signature version 4 allows: seven days.
 MAX_URL_LIFETIME_SECONDS = 7 * 24 * 3600
-# The API serves from a pool of forty threads, and transfers have threads of their own.
+# The API serves from a pool of 40 threads; transfers use further threads.
 POOL_CONNECTIONS = 50
+
+# Botocore's own errors, those of a transfer, those of urllib3 in the middle of a body, and those of the local disk.
+S3_ERRORS = (BotoCoreError, ClientError, RetriesExceededError, CancelledError, HTTPError, OSError)
+
+# The answer to HEAD has no body, and thus no code but its status.
+_MISSING = frozenset({"NoSuchKey", "NoSuchUpload", "NotFound", "404"})
+_WRONG_REGION = frozenset(
+    {
+        "301",
+        "307",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+    }
+)
+_EXPIRED_CREDENTIALS = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
+)
+_ACTIONS = {
+    "PutObject": "write to",
+    "GetObject": "read from",
+    "DeleteObject": "remove from",
+    "ListObjectsV2": "list",
+    "CreateBucket": "create",
+    "HeadBucket": "see",
+}
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long an unwilling server is borne with. `attempts` counts the first one."""
+class S3Timeouts:
+    """Timeouts of one request, in seconds, and the number of attempts including the first."""
 
     connect_seconds: float = 5.0
     read_seconds: float = 60.0
@@ -33,41 +73,45 @@ class Patience:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """`part_bytes` is doubled by itself for files of more than 10,000 parts. `brief` is for what moves no files."""
+class S3Options:
+    """Limits of transfers and requests.
+
+    `part_bytes`: boto3 doubles it for files of more than 10,000 parts. `concurrency`: parts of one file in flight.
+    `page_keys`: keys in one page of a listing. `brief_timeouts`: of requests that transfer no file.
+    """
 
     part_bytes: int = 16 * MIB
     concurrency: int = 4
     page_keys: int = 1000
-    patience: Patience = Patience()
-    brief: Patience = Patience(connect_seconds=2.0, read_seconds=4.0, attempts=2)
+    timeouts: S3Timeouts = S3Timeouts()
+    brief_timeouts: S3Timeouts = S3Timeouts(connect_seconds=2.0, read_seconds=4.0, attempts=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class S3Connection:
-    """Clients are safe to share between threads. `signer` knows the server by its public address."""
+    """Clients are safe to share between threads. `signer` uses the server's public address."""
 
     bucket: str
     prefix: str
     region: str
     endpoint_url: str | None
     client: Any
-    brief: Any
+    brief_client: Any
     signer: Any
-    tuning: Tuning
+    options: S3Options
 
     @property
-    def place(self) -> str:
-        """Where the server is, for sentences."""
+    def address(self) -> str:
+        """The server's address, for messages."""
         return self.endpoint_url or "AWS"
 
 
-def connect(settings: Settings, tuning: Tuning | None = None) -> S3Connection:
-    """Raises ConfigurationError when the settings do not add up. Asks the server nothing.
+def connect(settings: Settings, options: S3Options | None = None) -> S3Connection:
+    """Makes the clients without a request to the server. Raises ConfigurationError for inconsistent settings.
 
-    Logs a warning when the credentials end before the URLs that are signed with them.
+    Logs a warning when the credentials expire before the URLs that are signed with them.
     """
-    tuning = tuning or Tuning()
+    options = options or S3Options()
     check_settings(settings)
     endpoint_url = settings.s3_endpoint_url or None
     public_url = settings.s3_public_endpoint_url or endpoint_url
@@ -86,12 +130,12 @@ def connect(settings: Settings, tuning: Tuning | None = None) -> S3Connection:
             )
         warn_of_short_credentials(credentials, url_lifetime_seconds=settings.url_lifetime_seconds)
 
-        def client(url: str | None, patience: Patience) -> Any:
+        def client(url: str | None, timeouts: S3Timeouts) -> Any:
             return session.client(
                 "s3",
                 endpoint_url=url,
                 verify=None if settings.s3_ca_file is None else str(settings.s3_ca_file),
-                config=_client_config(_addressing(settings, url), patience),
+                config=_client_config(_addressing(settings, url), timeouts),
             )
 
         connection = S3Connection(
@@ -99,20 +143,20 @@ def connect(settings: Settings, tuning: Tuning | None = None) -> S3Connection:
             prefix=settings.s3_prefix,
             region=settings.s3_region,
             endpoint_url=endpoint_url,
-            client=client(endpoint_url, tuning.patience),
-            brief=client(endpoint_url, tuning.brief),
-            signer=client(public_url, tuning.brief),
-            tuning=tuning,
+            client=client(endpoint_url, options.timeouts),
+            brief_client=client(endpoint_url, options.brief_timeouts),
+            signer=client(public_url, options.brief_timeouts),
+            options=options,
         )
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(f"The settings of the S3 server cannot be used: {error}") from error
-    for one in (connection.client, connection.brief):
+    for one in (connection.client, connection.brief_client):
         one.meta.events.register("before-call.s3", _refuse_redirects)
     return connection
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises ConfigurationError with what to change."""
+    """Raises ConfigurationError with the setting to change."""
     if not settings.s3_bucket:
         raise ConfigurationError("REGEN_STORAGE=s3 needs a bucket: set REGEN_S3_BUCKET.")
     if (settings.s3_access_key is None) != (settings.s3_secret_key is None):
@@ -135,8 +179,8 @@ def check_settings(settings: Settings) -> None:
 
 
 def warn_of_short_credentials(credentials: Credentials, *, url_lifetime_seconds: int) -> None:
-    """A signed URL ends with the credentials that signed it, whatever it says itself: then log a warning."""
-    # Fetches those that are fetched on first use, so that their end is known.
+    """Logs a warning if the credentials expire before the URLs: a signed URL expires with its credentials."""
+    # Loads lazily loaded credentials, so that their expiry is known.
     token = credentials.get_frozen_credentials().token
     if isinstance(credentials, RefreshableCredentials):
         ends_early = credentials.refresh_needed(refresh_in=url_lifetime_seconds)
@@ -147,21 +191,21 @@ def warn_of_short_credentials(credentials: Credentials, *, url_lifetime_seconds:
             "signed_urls_end_early",
             url_lifetime_seconds=url_lifetime_seconds,
             credentials=credentials.method,
-            reason="signed URLs end with the temporary credentials that signed them",
+            reason="signed URLs expire with the temporary credentials that signed them",
         )
 
 
-def _client_config(addressing: str, patience: Patience) -> Config:
+def _client_config(addressing: str, timeouts: S3Timeouts) -> Config:
     return Config(
         signature_version="s3v4",
-        # Each body's SHA-256 is part of its signature, so the server refuses what was altered on the way. The newer
-        # checksums in trailers do the same, but servers other than AWS often do not understand them.
+        # Each body's SHA-256 is part of its signature, so the server refuses a corrupted body. The newer checksums in
+        # trailers do the same, but servers other than AWS often do not support them.
         s3={"addressing_style": addressing, "payload_signing_enabled": True},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_supported",
-        connect_timeout=patience.connect_seconds,
-        read_timeout=patience.read_seconds,
-        retries={"mode": "standard", "total_max_attempts": patience.attempts},
+        connect_timeout=timeouts.connect_seconds,
+        read_timeout=timeouts.read_seconds,
+        retries={"mode": "standard", "total_max_attempts": timeouts.attempts},
         max_pool_connections=POOL_CONNECTIONS,
         tcp_keepalive=True,
     )
@@ -170,15 +214,15 @@ def _client_config(addressing: str, patience: Patience) -> Config:
 def _addressing(settings: Settings, endpoint_url: str | None) -> str:
     if settings.s3_addressing != "auto":
         return settings.s3_addressing
-    # A wildcard certificate covers no bucket with a dot in its name.
+    # A wildcard certificate does not cover a bucket with a dot in its name.
     return "path" if endpoint_url is not None or "." in (settings.s3_bucket or "") else "virtual"
 
 
 def _refuse_redirects(params: dict[str, Any], **_: object) -> None:
-    """Take a request for one that was redirected already.
+    """Marks a request as already redirected, so that a wrong region is an error at the start.
 
-    botocore follows a server's word that the bucket is in another region. URLs cannot follow: those would be signed
-    for the wrong region, and only clients would notice. So the wrong region is an error at the start.
+    botocore would follow the server's redirect to the bucket's region, but signed URLs would still name the wrong
+    region, and only clients would notice.
     """
     redirect = params.get("context", {}).get("s3_redirect")
     if isinstance(redirect, dict):
@@ -203,9 +247,112 @@ def _check_certificates(path: Path) -> None:
     try:
         ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"REGEN_S3_CA_FILE: {path} has no certificates that can be read.") from error
+        raise ConfigurationError(f"REGEN_S3_CA_FILE: {path} contains no readable certificates.") from error
 
 
 def _revealed(settings: Settings, name: str) -> str | None:
     value = getattr(settings, name)
     return None if value is None else value.get_secret_value()
+
+
+@contextmanager
+def storage_errors(sentence: str) -> Iterator[None]:
+    """Raises KeyNotFound for a missing object, else AccessRefused or StorageError with that sentence."""
+    try:
+        yield
+    except S3_ERRORS as error:
+        if is_missing(error):
+            raise KeyNotFound("The file is not in the storage.", detail=_detail(error)) from error
+        if _is_refused(error):
+            raise AccessRefused(sentence, detail=_detail(error)) from error
+        raise StorageError(sentence, detail=_detail(error)) from error
+
+
+def is_missing(error: BaseException) -> bool:
+    return isinstance(error, ClientError) and code_of(error) in _MISSING
+
+
+def _is_refused(error: BaseException) -> bool:
+    return isinstance(error, ClientError) and _status_of(error) == HTTPStatus.FORBIDDEN
+
+
+def _status_of(error: ClientError) -> int | None:
+    status: int | None = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
+
+
+def code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def explain(error: BaseException, connection: S3Connection) -> StorageError:
+    """The error with a sentence for the operator: the cause, and the setting to change."""
+    if isinstance(error, ClientError):
+        sentence = _explain_answer(error, connection)
+    else:
+        sentence = _explain_no_answer(error, connection)
+    return StorageError(sentence, detail=_detail(error))
+
+
+def _explain_answer(error: ClientError, connection: S3Connection) -> str:
+    code, address = code_of(error), connection.address
+    status = _status_of(error)
+    match code:
+        case "NoSuchBucket":
+            return (
+                f"There is no bucket '{connection.bucket}' at {address}. "
+                "Make it with `regen storage create-bucket`, or correct REGEN_S3_BUCKET."
+            )
+        case "InvalidAccessKeyId":
+            return f"The S3 server at {address} does not know the access key. Check REGEN_S3_ACCESS_KEY."
+        case "SignatureDoesNotMatch":
+            return f"The S3 server at {address} refuses the secret key. Check REGEN_S3_SECRET_KEY."
+        case "RequestTimeTooSkewed":
+            return f"The clocks of this machine and of the S3 server at {address} are too far apart. Correct them."
+    if code in _EXPIRED_CREDENTIALS:
+        return f"The temporary credentials for the S3 server at {address} have expired. Fetch new ones."
+    if code in _WRONG_REGION:
+        return (
+            f"The bucket '{connection.bucket}' is not in the region {connection.region}{_region_hint(error)}."
+        )
+    if _is_refused(error):
+        action = _ACTIONS.get(error.operation_name, "use")
+        return f"The access key may not {action} the bucket '{connection.bucket}' at {address}."
+    return f"The S3 server at {address} refused the request ({code or status})."
+
+
+def _region_hint(error: ClientError) -> str:
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = headers.get("x-amz-bucket-region") or error.response.get("Error", {}).get("Region")
+    return f", but in {region}. Set REGEN_S3_REGION={region}" if region else ". Set REGEN_S3_REGION"
+
+
+def _explain_no_answer(error: BaseException, connection: S3Connection) -> str:
+    origins = list(causes(error, also=_kept_by_boto3))
+    host = f"the S3 server at {connection.address}"
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in origins):
+        return (
+            f"The certificate of {host} is not trusted. Set REGEN_S3_CA_FILE to its authority's certificate."
+        )
+    if any(isinstance(cause, ssl.SSLError) for cause in origins):
+        return f"The TLS handshake with {host} failed. Check REGEN_S3_ENDPOINT_URL: is it http?"
+    if any(isinstance(cause, socket.gaierror) for cause in origins):
+        return f"The host name of {host} is not known. Check REGEN_S3_ENDPOINT_URL."
+    if any(isinstance(cause, ConnectTimeoutError | ReadTimeoutError | TimeoutError) for cause in origins):
+        return f"There was no answer in time from {host}."
+    if isinstance(error, EndpointConnectionError):
+        return f"Nothing answers at the address of {host}. Start it, or correct REGEN_S3_ENDPOINT_URL."
+    if isinstance(error, NoCredentialsError):
+        return f"There are no credentials for {host}."
+    return f"There was no complete answer from {host}."
+
+
+def _kept_by_boto3(error: BaseException) -> list[object]:
+    """The original errors that boto3 and urllib3 keep in attributes."""
+    facts = getattr(error, "kwargs", None)
+    inner = facts.get("error") if isinstance(facts, dict) else None
+    return [inner, *(getattr(error, name, None) for name in ("reason", "last_exception"))]
+
+
+def _detail(error: BaseException) -> str:
+    return f"{type(error).__name__}: {getattr(error, 'last_exception', None) or error}"

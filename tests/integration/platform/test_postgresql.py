@@ -12,8 +12,7 @@ from sqlalchemy import select, text
 
 from app.accounts import queries as account_queries
 from app.accounts.tables import User
-from app.platform.database import Database
-from app.platform.database_engine import PoolLimits
+from app.platform.database import Database, PoolLimits
 from app.platform.errors import ConfigurationError, RegenError, Unavailable
 from app.platform.settings import Settings
 from tests.servers.postgres import PostgresServer

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.http.file_names import disposition_parameters, output_name, safe_name
-from app.platform.storage.attachment import attachment
+from app.platform.storage.contract import attachment
 
 
 @pytest.mark.parametrize(

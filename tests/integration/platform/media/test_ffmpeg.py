@@ -52,7 +52,7 @@ def test_every_builder_puts_the_whitelists_in_front_of_its_input(
     ["format_whitelist", "protocol_whitelist", "codec_whitelist:v", "max_pixels", "f", "enable_drefs"],
 )
 def test_no_caller_changes_a_safety_option(runner: FfmpegRunner, tmp_path: Path, option: str) -> None:
-    with pytest.raises(ValueError, match="the runner sets"):
+    with pytest.raises(ValueError, match="FfmpegRunner sets"):
         runner.input(tmp_path / "a.mp4", **{option: "hls"})
 
 

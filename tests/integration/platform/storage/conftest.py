@@ -16,7 +16,7 @@ from app.platform.settings import Settings
 from app.platform.storage import open_storage
 from app.platform.storage.contract import Storage
 from app.platform.storage.s3 import S3Storage
-from app.platform.storage.s3_connection import S3Connection, Tuning, connect
+from app.platform.storage.s3_connection import S3Connection, S3Options, connect
 from tests.servers.s3 import S3Server
 from tests.servers.serving import serving
 
@@ -92,7 +92,7 @@ def make_file(tmp_path: Path) -> Callable[[bytes], Path]:
 def open_bucket(s3_bucket):
     """Open the bucket; settings may be replaced."""
 
-    def open_bucket(*, tuning: Tuning | None = None, **replaced) -> S3Storage:
-        return S3Storage(connect(Settings(**{**s3_bucket.settings, **replaced}), tuning))
+    def open_bucket(*, options: S3Options | None = None, **replaced) -> S3Storage:
+        return S3Storage(connect(Settings(**{**s3_bucket.settings, **replaced}), options))
 
     return open_bucket

@@ -4,7 +4,7 @@ import pytest
 
 from app.platform.errors import KeyNotFound, StorageError
 from app.platform.settings import MIB
-from app.platform.storage.s3_connection import Patience, Tuning
+from app.platform.storage.s3_connection import S3Options, S3Timeouts
 from tests.servers.process import free_port
 from tests.servers.relay import Cut, http_answer, relay_to
 
@@ -12,12 +12,12 @@ KEY = "renders/a/output-1.mp4"
 CONTENT = bytes(range(256)) * (22 * 4096)  # 22 MiB: five parts
 SLOW_DOWN = http_answer("503 Slow Down", code="SlowDown")
 
-HASTY = Patience(connect_seconds=0.3, read_seconds=0.3, attempts=1)
-SMALL_PARTS = Tuning(part_bytes=5 * MIB)
-IMPATIENT = Tuning(
+HASTY = S3Timeouts(connect_seconds=0.3, read_seconds=0.3, attempts=1)
+SMALL_PARTS = S3Options(part_bytes=5 * MIB)
+IMPATIENT = S3Options(
     part_bytes=5 * MIB,
-    patience=Patience(connect_seconds=2, read_seconds=5, attempts=2),
-    brief=HASTY,
+    timeouts=S3Timeouts(connect_seconds=2, read_seconds=5, attempts=2),
+    brief_timeouts=HASTY,
 )
 
 
@@ -30,7 +30,7 @@ def relay(s3_server):
 @pytest.fixture
 def open_relayed(open_bucket, relay):
     """The bucket, as it is reached through the relay."""
-    return lambda tuning: open_bucket(tuning=tuning, s3_endpoint_url=f"http://127.0.0.1:{relay.port}")
+    return lambda options: open_bucket(options=options, s3_endpoint_url=f"http://127.0.0.1:{relay.port}")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ class TestUploads:
         assert s3_bucket.incomplete_uploads() == []
 
     def test_a_server_that_must_slow_down_is_asked_again(self, open_relayed, relay, make_file):
-        storage = open_relayed(Tuning())
+        storage = open_relayed(S3Options())
         relay.answers = [SLOW_DOWN, SLOW_DOWN]
 
         storage.put_file(KEY, make_file(b"content"), content_type="video/mp4")
@@ -109,7 +109,7 @@ class TestUploads:
 class TestDownloads:
     @pytest.fixture
     def stored(self, open_bucket, make_file):
-        open_bucket(tuning=SMALL_PARTS).put_file(KEY, make_file(CONTENT), content_type="video/mp4")
+        open_bucket(options=SMALL_PARTS).put_file(KEY, make_file(CONTENT), content_type="video/mp4")
 
     def test_a_broken_connection_costs_a_part(self, stored, open_relayed, relay, tmp_path):
         relay.down = Cut(12 * MIB)
@@ -159,8 +159,8 @@ def calls(storage, path, place):
 @pytest.mark.parametrize("silence", ["it accepts and never answers", "nobody listens"])
 def test_a_silent_server_is_not_waited_for(open_bucket, black_hole, make_file, tmp_path, silence):
     port = free_port() if silence == "nobody listens" else black_hole
-    hasty = Tuning(patience=HASTY, brief=HASTY)
-    storage = open_bucket(tuning=hasty, s3_endpoint_url=f"http://127.0.0.1:{port}")
+    hasty = S3Options(timeouts=HASTY, brief_timeouts=HASTY)
+    storage = open_bucket(options=hasty, s3_endpoint_url=f"http://127.0.0.1:{port}")
     path = make_file(b"content")
 
     for name, call in calls(storage, path, tmp_path / "fetched").items():

@@ -11,9 +11,9 @@ import pytest
 
 from app.platform.errors import AccessRefused, KeyNotFound, StorageError
 from app.platform.settings import MIB, Settings
-from app.platform.storage.attachment import attachment
+from app.platform.storage.contract import attachment
 from app.platform.storage.s3 import S3Storage
-from app.platform.storage.s3_connection import Tuning, connect
+from app.platform.storage.s3_connection import S3Options, connect
 from tests.servers.broker import make_certificates
 from tests.servers.process import free_port
 from tests.servers.relay import http_answer, relay_to
@@ -188,7 +188,7 @@ class TestLargeFiles:
     CONTENT = bytes(range(256)) * (12 * 4096)  # 12 MiB
 
     def test_in_parts_and_back(self, open_bucket, s3_bucket, make_file, tmp_path):
-        storage = open_bucket(tuning=Tuning(part_bytes=5 * MIB))
+        storage = open_bucket(options=S3Options(part_bytes=5 * MIB))
         path = make_file(self.CONTENT)
         storage.put_file(OUTPUT, path, content_type="video/mp4")
         storage.fetch(OUTPUT, tmp_path / "fetched")
@@ -216,7 +216,7 @@ class TestSharedBuckets:
             ours.stat("a")
 
     def test_listing_goes_on_after_the_first_page(self, open_bucket, make_file):
-        storage = open_bucket(tuning=Tuning(page_keys=2))
+        storage = open_bucket(options=S3Options(page_keys=2))
         keys = [f"renders/a/{number}" for number in range(5)]
         for key in keys:
             storage.put_file(key, make_file(b"x"), content_type="video/mp4")

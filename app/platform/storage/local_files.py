@@ -1,7 +1,8 @@
-"""Uploads in parts of local storage.
+"""The files under local storage: durable operations, their failures as typed errors, and uploads in parts.
 
-Each upload is a directory whose name no key can have. A part is a file in it: its bytes, and their digest at the end,
-so that one rename puts both in place. What is being written lies among the storage's other incoming files.
+A durable operation survives a power cut after its return. An upload in parts is a directory whose name no key can
+have. A part is a file in it: its bytes followed by their digest, so that one rename puts both in place. A part that is
+being received is among the storage's other incoming files.
 """
 
 import hashlib
@@ -12,23 +13,21 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from app.platform.errors import InvalidRequest, KeyNotFound, NotFound
+from app.platform.errors import InvalidRequest, KeyNotFound, NotFound, StorageError
 from app.platform.storage.contract import ReceivedPart
-from app.platform.storage.durable import make_directories, sync_directory, sync_file
-from app.platform.storage.local_errors import local_errors
 
 PARTS_URL_PREFIX = "/storage-parts/"
 
 PARTS = ".parts"
-# Uploads live two days at most; directories older than this belong to none.
+# An upload lives two days at most; an older directory belongs to no upload.
 STALE_SECONDS = 7 * 24 * 3600
 
-# What a digest takes at the end of a part's file. It is also the part's ETag, in hex.
+# The length of the digest at the end of a part's file. In hex it is the part's ETag.
 DIGEST_BYTES = 16
 COPY_BYTES = 1024**2
 ENDED = "This upload has ended."
@@ -37,9 +36,58 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _FACTS = "upload.json"
 
 
+@contextmanager
+def local_errors(sentence: str, *, source: Path | None = None) -> Iterator[None]:
+    """Raises StorageError with that sentence, or KeyNotFound when `source` is not a file."""
+    try:
+        yield
+    except OSError as error:
+        # Another process may have deleted the file since the caller's check.
+        if source is not None and not source.is_file():
+            raise not_found(source) from error
+        raise StorageError(sentence, detail=str(error)) from error
+
+
+def not_found(path: Path) -> KeyNotFound:
+    return KeyNotFound("The file is not in the storage.", detail=f"no object at {path}")
+
+
+def sync_file(path: Path) -> None:
+    """Flush the file's bytes to the disk."""
+    _sync(path, os.O_RDONLY)
+
+
+def sync_directory(path: Path) -> None:
+    """Flush the directory's entries to the disk. Does nothing where directories cannot be opened."""
+    if hasattr(os, "O_DIRECTORY"):
+        _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def make_directories(path: Path) -> None:
+    """Create `path` and its missing parents durably."""
+    if path.is_dir():
+        return
+    make_directories(path.parent)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    sync_directory(path.parent)
+
+
+def copy_file(source: Path, destination: Path) -> None:
+    """Copy the bytes, without metadata, durably. `destination` must not exist."""
+    with source.open("rb") as reader, destination.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, COPY_BYTES)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
 @dataclass(frozen=True, kw_only=True)
 class SignedPart:
-    """What a signed URL of a part allows."""
+    """The part that a signed URL accepts."""
 
     multipart_id: str
     number: int
@@ -47,7 +95,7 @@ class SignedPart:
 
 
 class LocalParts:
-    """`incoming` and `root` lie on one file system, whose faults are raised as OSError."""
+    """The uploads in parts. `incoming` and `root` are on one file system; its failures raise OSError."""
 
     def __init__(self, *, root: Path, incoming: Path) -> None:
         self._root = root / PARTS
@@ -64,7 +112,7 @@ class LocalParts:
         return multipart_id
 
     def content_type(self, key: str, multipart_id: str) -> str:
-        """Of the object that it will be. Raises KeyNotFound when there is no such upload of that key."""
+        """The content type of the future object. Raises KeyNotFound when there is no such upload of that key."""
         try:
             facts = json.loads((self._directory(multipart_id) / _FACTS).read_text("utf-8"))
         except FileNotFoundError as error:
@@ -74,7 +122,7 @@ class LocalParts:
         return str(facts["content_type"])
 
     def list(self, multipart_id: str) -> Sequence[ReceivedPart]:
-        """Raises KeyNotFound when the upload is over."""
+        """The received parts by number. Raises KeyNotFound when the upload has ended."""
         parts = []
         try:
             for path in self._directory(multipart_id).iterdir():
@@ -85,8 +133,7 @@ class LocalParts:
         return sorted(parts, key=lambda part: part.number)
 
     def join(self, multipart_id: str, parts: Sequence[ReceivedPart]) -> Path:
-        """A new file among the incoming ones, of these parts, on the disk. Raises KeyNotFound when one is missing or
-        has been replaced."""
+        """Join these parts durably in a new incoming file. Raises KeyNotFound when one is missing or was replaced."""
         directory, joined = self._directory(multipart_id), self._incoming / secrets.token_hex(16)
         try:
             with joined.open("xb") as writer:
@@ -100,14 +147,14 @@ class LocalParts:
 
     def remove(self, multipart_id: str) -> None:
         if _ID.fullmatch(multipart_id):
-            # Out of the way in one step: a part that comes in just now finds nothing to be put into.
+            # The rename takes effect at once: a part that is being received finds no directory.
             ended = self._root / f"ended-{secrets.token_hex(8)}"
             with suppress(FileNotFoundError):
                 self._directory(multipart_id).rename(ended)
                 shutil.rmtree(ended)
 
     def remove_stale(self) -> None:
-        """What crashes left: uploads that the database does not know, and those that were being removed."""
+        """Remove what crashes left: uploads that the database does not know, and half-removed ones."""
         with suppress(FileNotFoundError):
             for path in self._root.iterdir():
                 with suppress(FileNotFoundError):
@@ -115,7 +162,7 @@ class LocalParts:
                         shutil.rmtree(path, ignore_errors=True)
 
     def receive(self, part: SignedPart) -> "PartReceiver":
-        """Raises NotFound when the upload is over."""
+        """A receiver of the part's bytes. Raises NotFound when the upload has ended."""
         directory = self._directory(part.multipart_id)
         if not directory.is_dir():
             raise NotFound(ENDED)
@@ -128,7 +175,7 @@ class LocalParts:
 
 
 class PartReceiver:
-    """Takes a part's bytes, block by block: `feed`, then `finish`. `discard` afterwards, whatever happened."""
+    """Receives a part's bytes: `feed` each block, then `finish`; `discard` in any case."""
 
     def __init__(self, part: SignedPart, *, directory: Path, incoming: Path) -> None:
         self._part = part
@@ -139,7 +186,7 @@ class PartReceiver:
         self._got_bytes = 0
 
     def feed(self, block: bytes) -> None:
-        """Raises InvalidRequest when there is more than the part may have."""
+        """Raises InvalidRequest when the part becomes larger than it may be."""
         self._got_bytes += len(block)
         if self._got_bytes > self._part.size_bytes:
             raise wrong_size(self._part.size_bytes)
@@ -148,8 +195,8 @@ class PartReceiver:
             self._file.write(block)
 
     def finish(self) -> ReceivedPart:
-        """Put the part in place of an earlier one. Raises InvalidRequest when bytes are missing, NotFound when the
-        upload is over."""
+        """Store the part, replacing an earlier one. Raises InvalidRequest when bytes are missing, NotFound when the
+        upload has ended."""
         if self._got_bytes != self._part.size_bytes:
             raise wrong_size(self._part.size_bytes)
         digest = self._digest.digest()[:DIGEST_BYTES]
@@ -165,13 +212,13 @@ class PartReceiver:
         return ReceivedPart(number=self._part.number, etag=digest.hex(), size_bytes=self._got_bytes)
 
     def discard(self) -> None:
-        with suppress(OSError):  # the bytes that a full disk did not take are not wanted any more
+        with suppress(OSError):  # closing flushes, which fails on a full disk
             self._file.close()
         self._path.unlink(missing_ok=True)
 
 
 def signed_part_message(query: Mapping[str, str], *, multipart_id: str, number: str) -> list[str]:
-    """What the signature of a part's URL is of."""
+    """The message that the signature of a part's URL signs."""
     return ["PUT", multipart_id, number, query.get("size", ""), query.get("expires", "")]
 
 
@@ -208,3 +255,11 @@ def _blocks(reader: BinaryIO, size_bytes: int) -> Iterator[bytes]:
 
 def _gone(multipart_id: str) -> KeyNotFound:
     return KeyNotFound("This upload is not in the storage.", detail=f"no upload {multipart_id}")
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
