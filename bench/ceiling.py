@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from bench.clips import Size
+from bench.shapes import properties_of
 from models.catalog import Engine
 from worker.inference.precision import Precision
 
@@ -27,7 +28,7 @@ def ceiling_gflops(precision: Precision) -> float:
 
 def frame_gflop(engine: Engine, size: Size) -> float:
     """Of a frame of these columns and rows, by plain convolutions."""
-    return engine.mflop_per_input_pixel * size[0] * size[1] / 1e3
+    return properties_of(engine).mflop_per_input_pixel * size[0] * size[1] / 1e3
 
 
 def roofline(engine: Engine, size: Size, *, ceiling: float, **seconds: float) -> str:

@@ -93,7 +93,8 @@ def _framelift(arguments: argparse.Namespace, engine: Engine, directory: Path, b
     own = directory / f"framelift-{backend}"
     own.mkdir()
     state = load_network(engine.id, weights_directory=directory / "weights").state_dict()
-    torch.save({engine.weights.pth_key: state}, own / engine.weights.pth_file)
+    assert engine.checkpoint is not None
+    torch.save({"params": state}, own / Path(engine.checkpoint.location).name)
     path = [arguments.framelift.resolve(), *([arguments.openvino.resolve()] if backend == "openvino" else [])]
     return Side(
         name="framelift" if backend == "torch" else "framelift with OpenVINO",

@@ -24,7 +24,7 @@ from bench.gpu_networks import Setting
 from bench.machine import heading
 from worker.inference.cuda import kernels
 from worker.inference.cuda.trial import stop_trials, trial_of
-from worker.inference.precision import choose_device
+from worker.inference.devices import choose_device
 
 MEDIA = Path(__file__).parents[1] / "tests" / "media"
 CLIPS = ("bunny-480x270-25fps.mp4", "webb-480x270-2997fps-hevc.mp4")
@@ -57,12 +57,14 @@ def versions() -> str:
 
 def try_out(setting: Setting) -> None:
     """What a worker does before it runs anything of this: in a process of its own, on small pictures."""
-    if setting.device.type != "cuda":
+    if not setting.on_cuda:
         print("No CUDA device, no trial.")
         return
     # Both at once: compiling is what takes long, and a server has cores to spare.
     started = time.perf_counter()
-    waiting = {engine.id: trial_of(engine, setting.device) for engine in setting.engines}
+    waiting = {
+        engine.id: trial_of(setting.network(engine), setting.torch_device) for engine in setting.engines
+    }
     for engine_id, trial in waiting.items():
         while (passed := trial.passed()) is None:
             time.sleep(0.1)

@@ -17,8 +17,9 @@ from bench.machine import table
 from models.catalog import ENGINES, Engine
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.cuda.runtime import CudaRuntime
-from worker.inference.frames import FrameFormat
-from worker.inference.upscaler import Frame, Upscaler
+from worker.inference.devices import choose_device
+from worker.inference.frames import Frame, FrameFormat
+from worker.inference.upscaler import Upscaler
 
 SIZE = (640, 360)
 BATCHES = {"regen-4x": 8, "regen-4x-lite": 60}
@@ -60,7 +61,7 @@ def distinct_frames(source: FrameFormat, count: int) -> list[Frame]:
 
 def wait_for_choice(upscaler: Upscaler, frames: Sequence[Frame]) -> str:
     """Runs until it is settled what computes, and says what."""
-    runtime = upscaler._network
+    runtime = upscaler._runtime.network
     ends_at = time.monotonic() + CHOICE_SECONDS
     while isinstance(runtime, CudaRuntime) and runtime.choice is None:
         if time.monotonic() > ends_at:
@@ -111,17 +112,17 @@ def parts_of_batch(
 ) -> tuple[float, dict[str, float]]:
     """Seconds of the network, and of every part, each measured alone."""
     raw = torch.from_numpy(np.stack(frames))
-    on_cuda = setting.device.type == "cuda"
+    on_cuda = setting.on_cuda
     host = raw.pin_memory() if on_cuda else raw
-    there = host.to(setting.device)
+    there = host.to(setting.torch_device)
     rgb = planes_to_rgb(there, upscaler.source).contiguous(memory_format=torch.channels_last)
-    enlarged = upscaler._network(rgb).clone()
+    enlarged = upscaler._runtime(rgb).clone()
     planes = rgb_to_planes(enlarged, upscaler.target)
     back = torch.empty(planes.shape, dtype=torch.uint8, pin_memory=on_cuda)
     spans = {
         "copy in": setting.seconds_of(lambda: there.copy_(host, non_blocking=True)),
         "planes to RGB": setting.seconds_of(lambda: planes_to_rgb(there, upscaler.source)),
-        "network": setting.seconds_of(lambda: upscaler._network(rgb)),
+        "network": setting.seconds_of(lambda: upscaler._runtime(rgb)),
         "RGB to planes": setting.seconds_of(lambda: rgb_to_planes(enlarged, upscaler.target)),
         "copy out": setting.seconds_of(lambda: back.copy_(planes, non_blocking=True)),
     }
@@ -130,7 +131,7 @@ def parts_of_batch(
 
 def measure_memory(setting: Setting) -> None:
     """The most that was taken in each third of many frames: flat, or it leaks."""
-    if setting.device.type != "cuda":
+    if not setting.on_cuda:
         print("Only a CUDA device tells.")
         return
     lines = []
@@ -143,7 +144,7 @@ def measure_memory(setting: Setting) -> None:
         peaks = []
         for _ in range(3):
             torch.cuda.reset_peak_memory_stats()
-            for _ in range(1 if engine.growth else 10):
+            for _ in range(1 if engine.id == "regen-4x" else 10):
                 for begin in range(0, len(frames), batch):
                     upscaler.upscale(frames[begin : begin + batch])
             peaks.append(torch.cuda.max_memory_allocated())
@@ -186,7 +187,7 @@ def start_once(setting: Setting, engine: Engine, cache: str) -> tuple[float, flo
 def _start(engine_id: str, device: str, tiny: bool) -> None:
     """What `start_once` starts: seconds since this process began."""
     imported = _seconds_since_start()
-    setting = Setting(device=torch.device(device), weights=None, frames=None, compiles=False, tiny=tiny)
+    setting = Setting(device=choose_device(device), weights=None, frames=None, compiles=False, tiny=tiny)
     upscaler = make_upscaler(setting, ENGINES[engine_id])
     frames = distinct_frames(upscaler.source, 4 * upscaler.batch_size)
     upscaler.upscale(frames[:1])

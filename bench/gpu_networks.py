@@ -15,15 +15,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.machine import table
+from bench.shapes import network_without_weights, properties_of
+from models.architectures import UpscalingNetwork
 from models.catalog import ENGINES, Engine
 from models.loader import load_network
 from worker.inference.cuda import kernels
 from worker.inference.cuda.choice import psnr, test_picture
+from worker.inference.cuda.fused import FusedNetwork, fuse
 from worker.inference.cuda.graphs import GraphedRun, ModulesRun, StaticRun
-from worker.inference.cuda.layers import Convolution, Tuning
-from worker.inference.cuda.planned import Planned, plan
+from worker.inference.cuda.layers import Autotuner, FusedConvolution
 from worker.inference.cuda.timing import seconds_on_cuda
-from worker.inference.cuda.trial import random_network
+from worker.inference.devices import Device
 from worker.inference.precision import Precision, place_network
 
 # (width, height), frames at once.
@@ -37,7 +39,7 @@ LAYERS_OF = ((640, 360), 4)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    device: torch.device
+    device: Device
     weights: Path | None
     frames: Path | None
     compiles: bool
@@ -50,8 +52,16 @@ class Setting:
         return list(ENGINES.values())
 
     @property
+    def torch_device(self) -> torch.device:
+        return self.device.torch_device
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.torch_device.type == "cuda"
+
+    @property
     def precision(self) -> Precision:
-        return "fp16" if self.device.type == "cuda" else "fp32"
+        return "fp16" if self.on_cuda else "fp32"
 
     def shapes(self, engine: Engine) -> Iterator[tuple[tuple[int, int], tuple[int, ...]]]:
         if self.tiny:
@@ -59,9 +69,9 @@ class Setting:
         else:
             yield from SHAPES[engine.id]
 
-    def network(self, engine: Engine) -> nn.Module:
+    def network(self, engine: Engine) -> UpscalingNetwork:
         if self.weights is None:
-            return random_network(engine)
+            return network_without_weights(engine)
         return load_network(engine.id, weights_directory=self.weights)
 
     @cached_property
@@ -75,18 +85,18 @@ class Setting:
         """Parts of the frames that were given, or drawn ones."""
         width, height = size
         if self.natural is None:
-            return test_picture((images, 3, height, width), self.device)
+            return test_picture((images, 3, height, width), self.torch_device)
         _, _, rows, columns = self.natural.shape
         parts = []
         for index in range(images):
             top, left = (rows - height) * index // images, (columns - width) * index // images
             frame = self.natural[index % len(self.natural)]
             parts.append(frame[:, top : top + height, left : left + width])
-        return torch.stack(parts).to(self.device).contiguous(memory_format=torch.channels_last)
+        return torch.stack(parts).to(self.torch_device).contiguous(memory_format=torch.channels_last)
 
     def seconds_of(self, run: Callable[[], object], *, times: int = 9) -> float:
         """The median."""
-        if self.device.type == "cuda":
+        if self.on_cuda:
             return seconds_on_cuda(lambda: _discard(run()), times=times)
         run()
         taken = []
@@ -99,8 +109,9 @@ class Setting:
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
         """cuDNN's settings as the upscaler's, and the device current."""
-        on_cuda = self.device.type == "cuda"
-        current: AbstractContextManager[object] = torch.cuda.device(self.device) if on_cuda else nullcontext()
+        current: AbstractContextManager[object] = (
+            torch.cuda.device(self.torch_device) if self.on_cuda else nullcontext()
+        )
         flags = torch.backends.cudnn.flags(
             enabled=True, benchmark=True, deterministic=False, allow_tf32=False
         )
@@ -108,7 +119,7 @@ class Setting:
             yield
 
     def free(self) -> None:
-        if self.device.type == "cuda":
+        if self.on_cuda:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -120,10 +131,10 @@ def _discard(result: object) -> None:
 
 def measure_peak(setting: Setting) -> None:
     """Products of random matrices and convolutions of many channels, in fp16 on a GPU."""
-    dtype = torch.float16 if setting.device.type == "cuda" else torch.float32
+    dtype = torch.float16 if setting.on_cuda else torch.float32
     side = 256 if setting.tiny else MATRIX
     images, channels, rows, columns = (1, 16, 24, 24) if setting.tiny else CONVOLUTION
-    random = partial(torch.randn, device=setting.device, dtype=dtype)
+    random = partial(torch.randn, device=setting.torch_device, dtype=dtype)
     with setting.arithmetic():
         left, right = random(side, side), random(side, side)
         matrices = 2 * side**3 / setting.seconds_of(lambda: left @ right, times=30)
@@ -146,35 +157,35 @@ def measure_peak(setting: Setting) -> None:
 
 
 def ways(
-    setting: Setting, network: nn.Module, placed: nn.Module, tuning: Tuning
+    setting: Setting, network: nn.Module, placed: nn.Module, tuner: Autotuner
 ) -> dict[str, Callable[[tuple[int, int, int, int]], StaticRun]]:
     """All there are on this device, slowest first as far as one can guess."""
     made: dict[str, Callable[[tuple[int, int, int, int]], StaticRun]] = {
-        "modules": lambda shape: ModulesRun(placed, shape=shape, device=setting.device)
+        "modules": lambda shape: ModulesRun(placed, shape=shape, device=setting.torch_device)
     }
-    if setting.device.type == "cuda":
+    if setting.on_cuda:
         made["modules, graph"] = lambda shape: GraphedRun(
-            ModulesRun(placed, shape=shape, device=setting.device)
+            ModulesRun(placed, shape=shape, device=setting.torch_device)
         )
     if setting.compiles:
         compiled = cast(nn.Module, torch.compile(placed, mode="max-autotune-no-cudagraphs", dynamic=False))
-        made["torch.compile"] = lambda shape: ModulesRun(compiled, shape=shape, device=setting.device)
+        made["torch.compile"] = lambda shape: ModulesRun(compiled, shape=shape, device=setting.torch_device)
     if kernels.AVAILABLE:
-        made["fused"] = lambda shape: planned(setting, network, shape, tuning)
-        if setting.device.type == "cuda":
-            made["fused, graph"] = lambda shape: GraphedRun(planned(setting, network, shape, tuning))
+        made["fused"] = lambda shape: fused(setting, network, shape, tuner)
+        if setting.on_cuda:
+            made["fused, graph"] = lambda shape: GraphedRun(fused(setting, network, shape, tuner))
     return made
 
 
-def planned(
-    setting: Setting, network: nn.Module, shape: tuple[int, int, int, int], tuning: Tuning
-) -> Planned:
+def fused(
+    setting: Setting, network: nn.Module, shape: tuple[int, int, int, int], tuner: Autotuner
+) -> FusedNetwork:
     images, _, height, width = shape
-    return plan(network, images=images, height=height, width=width, device=setting.device, tuning=tuning)
+    return fuse(network, images=images, height=height, width=width, device=setting.torch_device, tuner=tuner)
 
 
-def make_tuning(setting: Setting) -> Tuning:
-    return Tuning(seconds_of=lambda run: setting.seconds_of(run, times=5))
+def make_tuner(setting: Setting) -> Autotuner:
+    return Autotuner(seconds_of=lambda run: setting.seconds_of(run, times=5))
 
 
 def compare(setting: Setting) -> None:
@@ -195,15 +206,15 @@ def compare(setting: Setting) -> None:
     with setting.arithmetic():
         for engine in setting.engines:
             network = setting.network(engine)
-            placed = place_network(network, device=setting.device, precision=setting.precision)
-            exact = place_network(network, device=setting.device, precision="fp32")
+            placed = place_network(network, device=setting.torch_device, precision=setting.precision)
+            exact = place_network(network, device=setting.torch_device, precision="fp32")
             for size, counts in setting.shapes(engine):
                 for images in counts:
-                    tuning = make_tuning(setting)
+                    tuner = make_tuner(setting)
                     pictures = setting.pictures(images, size)
                     setting.free()
                     expected = exact(pictures[:1]).clone()
-                    for name, make in ways(setting, network, placed, tuning).items():
+                    for name, make in ways(setting, network, placed, tuner).items():
                         line = [engine.id, f"{images} x {size[0]}x{size[1]}", name]
                         lines.append(line + _measure_way(setting, engine, make, pictures, expected))
     print(table(head, lines))
@@ -225,9 +236,9 @@ def _measure_way(
         found = run.output[:1].float()
     except Exception as error:  # one way that fails is a line of the table
         return [f"{type(error).__name__}: {str(error).strip().splitlines()[0][:80]}", *[""] * 6]
-    rate = engine.mflop_per_input_pixel * 1e6 * images * height * width / seconds
+    rate = properties_of(engine).mflop_per_input_pixel * 1e6 * images * height * width / seconds
     peak = setting.found.get("matrix")
-    taken = torch.cuda.max_memory_allocated() / 1e9 if setting.device.type == "cuda" else 0.0
+    taken = torch.cuda.max_memory_allocated() / 1e9 if setting.on_cuda else 0.0
     return [
         f"{seconds * 1e3:.4g}",
         f"{images / seconds:.4g}",
@@ -248,13 +259,13 @@ def measure_layers(setting: Setting) -> None:
     lines, tiles = [], []
     with setting.arithmetic():
         for engine in setting.engines:
-            tuning = make_tuning(setting)
-            run = planned(setting, setting.network(engine), (images, 3, size[1], size[0]), tuning)
+            tuner = make_tuner(setting)
+            run = fused(setting, setting.network(engine), (images, 3, size[1], size[0]), tuner)
             run.input.copy_(setting.pictures(images, size))
             run.run()
             whole = setting.seconds_of(run.run)
             lines += [[engine.id, *line] for line in _lines_of_layers(setting, run, whole)]
-            for kind, timed in tuning.timed.items():
+            for kind, timed in tuner.timed.items():
                 for tile, seconds in sorted(timed.items(), key=lambda item: item[1]):
                     shape = f"{tile.rows} x {tile.columns}, {tile.chunk} channels"
                     shape += f", {tile.warps} warps, {tile.stages} stages"
@@ -272,13 +283,13 @@ def _name_of(kind: tuple[int, int, bool, int]) -> str:
     return f"{channels} to {outputs}" + (", doubled" if doubles else "") + (", shuffled" if shuffle else "")
 
 
-def _lines_of_layers(setting: Setting, run: Planned, whole: float) -> list[list[str]]:
+def _lines_of_layers(setting: Setting, run: FusedNetwork, whole: float) -> list[list[str]]:
     spent: dict[str, list[float]] = {}
     operations: dict[str, float] = {}
     for step in run.steps:
         assert isinstance(step, partial)
         name = "copy"
-        if isinstance(step.func, Convolution):
+        if isinstance(step.func, FusedConvolution):
             # The same kind at another size is another line.
             source, factor = step.args[0], 2 if step.func.kind[2] else 1
             pixels = source.images * source.height * source.width * factor**2

@@ -29,16 +29,17 @@ from app.platform.settings import Settings
 from bench.ceiling import ceiling_gflops, frame_gflop
 from bench.clips import parse_size
 from bench.machine import heading, table
-from models.catalog import ENGINES, Engine, get_engine
+from bench.shapes import properties_of
+from models.catalog import ENGINES, Engine, PackagedWeights, get_engine
 from models.loader import load_network
 from worker.inference.cpu.kernels import find_kernels
-from worker.inference.precision import Precision, choose_precision, place_network
-from worker.inference.runtime import make_runtime, memory_format
+from worker.inference.devices import CpuDevice
+from worker.inference.precision import Precision, place_network
 
 # Small enough for many rounds, large enough that calls cost nothing beside the arithmetic.
 SIZES = {"regen-4x-lite": (320, 180), "regen-4x": (160, 90)}
 CLIP = Path(__file__).parents[1] / "tests" / "media" / "webb-320x180-25fps.mp4"
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 CEILING = "ceiling"
 MARK = "answer: "
 # Less than this from the plain network, and it is another network.
@@ -50,8 +51,10 @@ Run = Callable[[Picture], Picture]
 
 def ours(engine: Engine) -> Run:
     """As a worker of this machine runs it."""
-    network = make_runtime(plain(engine), engine=engine, device=CPU, precision=precision_of(engine))
-    layout = memory_format(network, CPU)
+    network = CPU.make_runtime(
+        plain(engine), properties=properties_of(engine), precision=precision_of(engine)
+    )
+    layout = network.memory_format
     return lambda picture: forward(network, torch.from_numpy(picture).contiguous(memory_format=layout))
 
 
@@ -63,7 +66,7 @@ def usual(engine: Engine) -> Run:
 
 def channels_last(engine: Engine) -> Run:
     """torch driven well: laid out as oneDNN likes it. What we do without compiled kernels."""
-    network = place_network(plain(engine), device=CPU, precision=precision_of(engine))
+    network = place_network(plain(engine), device=CPU.torch_device, precision=precision_of(engine))
     return lambda picture: forward(network, channels_last_of(picture))
 
 
@@ -104,8 +107,9 @@ def ncnn(engine: Engine) -> Run:
     network.opt.num_threads = torch.get_num_threads()
     for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
         setattr(network.opt, name, False)
-    network.load_param(str(folder / engine.weights.param_file))
-    network.load_model(str(folder / engine.weights.bin_file))
+    assert isinstance(engine.source, PackagedWeights)
+    network.load_param(str(folder / engine.source.param_file))
+    network.load_model(str(folder / engine.source.bin_file))
 
     def run(picture: Picture) -> Picture:
         extractor = network.create_extractor()
@@ -131,7 +135,7 @@ def plain(engine: Engine) -> torch.nn.Module:
 
 
 def precision_of(engine: Engine) -> Precision:
-    return choose_precision("auto", device=CPU, engine=engine)
+    return CPU.choose_precision("auto", properties_of(engine))
 
 
 def forward(network: Callable[[torch.Tensor], torch.Tensor], picture: torch.Tensor) -> Picture:

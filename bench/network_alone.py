@@ -16,12 +16,10 @@ import torch
 
 from bench.ceiling import ceiling_gflops
 from bench.clips import Frame, decode
-from models.catalog import get_engine
-from models.loader import load_network
+from models.loader import load_network, read_properties
 from worker.inference.colour import planes_to_rgb
+from worker.inference.devices import choose_device
 from worker.inference.frames import FrameFormat
-from worker.inference.precision import choose_device, choose_precision
-from worker.inference.runtime import make_runtime, memory_format
 
 
 def seconds_of_frames(
@@ -34,18 +32,16 @@ def seconds_of_frames(
     precision: str,
 ) -> list[float]:
     """What each frame takes, once the network has run."""
-    engine, chosen = get_engine(engine_id), choose_device(device)
-    network = make_runtime(
-        load_network(engine_id, weights_directory=weights),
-        engine=engine,
-        device=chosen,
-        precision=choose_precision(precision, device=chosen, engine=engine),
+    chosen = choose_device(device)
+    plain = load_network(engine_id, weights_directory=weights)
+    network = chosen.make_runtime(
+        plain, properties=plain.properties, precision=chosen.choose_precision(precision, plain.properties)
     )
     taken = []
     with torch.inference_mode():
         pictures = [
-            planes_to_rgb(torch.from_numpy(frame[None]).to(chosen), source).contiguous(
-                memory_format=memory_format(network, chosen)
+            planes_to_rgb(torch.from_numpy(frame[None]).to(chosen.torch_device), source).contiguous(
+                memory_format=network.memory_format
             )
             for frame in frames
         ]
@@ -53,8 +49,7 @@ def seconds_of_frames(
         for picture in pictures:
             started = time.perf_counter()
             network(picture)
-            if chosen.type == "cuda":
-                torch.cuda.synchronize(chosen)
+            chosen.synchronize()
             taken.append(time.perf_counter() - started)
     return taken
 
@@ -78,8 +73,9 @@ def main() -> None:
         precision=arguments.precision,
     )
     device = choose_device(arguments.device)
-    precision = choose_precision(arguments.precision, device=device, engine=get_engine(arguments.engine))
-    ceiling = ceiling_gflops(precision) if device.type == "cpu" else None
+    properties = read_properties(arguments.engine, weights_directory=arguments.weights)
+    precision = device.choose_precision(arguments.precision, properties)
+    ceiling = None if device.is_accelerator else ceiling_gflops(precision)
     print(json.dumps({"seconds": taken, "ceiling_gflops": ceiling}))
 
 

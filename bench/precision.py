@@ -19,15 +19,17 @@ from typing import TypeAlias, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from bench.clips import FILM, LARGE_CARTOON, PHOTOGRAPHS, Size, read_picture
 from bench.machine import heading, table
+from models.architectures import UpscalingNetwork
 from models.catalog import ENGINES, Engine
 from models.loader import load_network
+from worker.inference.devices import Device, choose_device
+from worker.inference.devices.cpu import has_native_bf16
 from worker.inference.errors import PrecisionUnsupported
 from worker.inference.frames import FrameFormat
-from worker.inference.precision import Precision, choose_device, choose_precision, has_native_bf16
+from worker.inference.precision import Precision
 from worker.inference.upscaler import Upscaler
 
 CLIPS = {"photographs": PHOTOGRAPHS, "film": FILM, "cartoon": LARGE_CARTOON}
@@ -50,7 +52,7 @@ class Difference:
     changed: float
 
 
-def reference(network: nn.Module, shown: NDArray[np.uint8]) -> Picture:
+def reference(network: UpscalingNetwork, shown: NDArray[np.uint8]) -> Picture:
     """rows x columns x 3 in codes of 8 bits with a fraction, by torch alone."""
     values = torch.from_numpy(shown.astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.inference_mode():
@@ -60,7 +62,7 @@ def reference(network: nn.Module, shown: NDArray[np.uint8]) -> Picture:
 
 
 def upscaler_for(
-    network: nn.Module, engine: Engine, *, size: Size, device: torch.device, precision: Precision
+    network: UpscalingNetwork, engine: Engine, *, size: Size, device: Device, precision: Precision
 ) -> Upscaler:
     source = FrameFormat(width=size[0], height=size[1], layout="gbr", full_range=True)
     return Upscaler(
@@ -87,14 +89,14 @@ def difference(upscaler: Upscaler, shown: NDArray[np.uint8], whole: Picture) -> 
     )
 
 
-def possible(device: torch.device, engine: Engine) -> Iterator[Precision]:
+def possible(device: Device, network: UpscalingNetwork) -> Iterator[Precision]:
     for precision in get_args(Precision):
         with suppress(PrecisionUnsupported):
-            yield choose_precision(precision, device=device, engine=engine)
+            yield device.choose_precision(precision, network.properties)
 
 
 def measure(
-    network: nn.Module, engine: Engine, *, size: Size, device: torch.device, frames: int
+    network: UpscalingNetwork, engine: Engine, *, size: Size, device: Device, frames: int
 ) -> tuple[list[Sequence[str]], float]:
     """The engine's lines, and the worst frame's PSNR of what it does unasked."""
     pictures: dict[str, list[tuple[NDArray[np.uint8], Picture]]] = {}
@@ -102,10 +104,10 @@ def measure(
         step = CLIP_FRAMES[name] // (frames + 1)
         shown = [read_picture(clip, step * (index + 1), size=size) for index in range(frames)]
         pictures[name] = [(one, reference(network, one)) for one in shown]
-    unasked = choose_precision("auto", device=device, engine=engine)
+    unasked = device.choose_precision("auto", network.properties)
     lines: list[Sequence[str]] = []
     least = math.inf
-    for precision in possible(device, engine):
+    for precision in possible(device, network):
         upscaler = upscaler_for(network, engine, size=size, device=device, precision=precision)
         for name, pairs in pictures.items():
             found = [difference(upscaler, shown, whole) for shown, whole in pairs]

@@ -39,8 +39,8 @@ from bench.machine import heading, table
 from models.catalog import ENGINES, Engine
 from models.loader import load_network
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
-from worker.inference.precision import choose_device, choose_precision
-from worker.inference.runtime import Network, make_runtime, memory_format
+from worker.inference.devices import Device, choose_device
+from worker.inference.runtime import Runtime
 from worker.inference.upscaler import make_upscaler
 from worker.networks import TypedUpscaler
 from worker.pipeline import encoder_threads, run_segment
@@ -158,7 +158,7 @@ class Film:
 class Stages:
     """The stages of a film's frames, each to be run alone."""
 
-    def __init__(self, film: Film, network: Network, device: torch.device) -> None:
+    def __init__(self, film: Film, network: Runtime, device: Device) -> None:
         self._film, self._network, self._device = film, network, device
         self.frames = film.decode()
         self.pictures = [self._picture(frame) for frame in self.frames]
@@ -167,12 +167,13 @@ class Stages:
 
     def _picture(self, frame: Frame) -> torch.Tensor:
         with torch.inference_mode():
-            rgb = planes_to_rgb(torch.from_numpy(frame[None]).to(self._device), self._film.render.source)
-            return rgb.contiguous(memory_format=memory_format(self._network, self._device))
+            rgb = planes_to_rgb(
+                torch.from_numpy(frame[None]).to(self._device.torch_device), self._film.render.source
+            )
+            return rgb.contiguous(memory_format=self._network.memory_format)
 
     def _settle(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        self._device.synchronize()
 
     def checksum(self) -> None:
         for frame in self.frames:
@@ -209,13 +210,9 @@ def measure(
         films.append(Film.of(path, settings, scale=engine.scale))
     short, long = films
     device = choose_device(arguments.device)
-    precision = choose_precision("auto", device=device, engine=engine)
-    network = make_runtime(
-        load_network(engine.id, weights_directory=weights),
-        engine=engine,
-        device=device,
-        precision=precision,
-    )
+    plain = load_network(engine.id, weights_directory=weights)
+    precision = device.choose_precision("auto", plain.properties)
+    network = device.make_runtime(plain, properties=plain.properties, precision=precision)
     stages = Stages(long, network, device)
     upscaler = make_upscaler(
         engine_id=engine.id,
@@ -245,7 +242,7 @@ def measure(
     costs: dict[str, list[Cost]] = {name: [] for name in measures}
     ceilings = []
     for _ in range(arguments.rounds):
-        if device.type == "cpu":
+        if not device.is_accelerator:
             ceilings.append(ceiling_gflops(precision))
         for name, take in measures.items():
             costs[name].append(take())

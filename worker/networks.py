@@ -8,16 +8,12 @@ from app.platform.errors import ConfigurationError, TransientError
 from app.platform.settings import Settings
 from models.catalog import ENGINES
 from models.errors import WeightsError
+from models.loader import read_properties
 from models.weights import ensure_weights
+from worker.inference.devices import Device, choose_device
 from worker.inference.errors import InferenceError, InsufficientMemory
-from worker.inference.frames import FrameFormat
-from worker.inference.memory import release_cached
-from worker.inference.precision import choose_device, choose_precision, describe_device
-from worker.inference.upscaler import Frame, Upscaler, make_upscaler
-
-# Half a percent of a data-centre GPU; a twentieth of two cores of a server's CPU.
-SLOWEST_GPU_MFLOP_PER_SECOND = 1e6
-SLOWEST_CPU_MFLOP_PER_SECOND = 1e4
+from worker.inference.frames import Frame, FrameFormat
+from worker.inference.upscaler import Upscaler, make_upscaler
 
 
 class Networks:
@@ -29,17 +25,35 @@ class Networks:
     def __init__(self, settings: Settings, *, memory_share: float = 1.0) -> None:
         self._settings = settings
         self._memory_share = memory_share
-        self._device: str | None = None
+        self._device: Device | None = None
+        self._tile_overlaps: dict[str, int] = {}
         self._made_for: tuple[str, FrameFormat, FrameFormat] | None = None
         self._upscaler: Upscaler | None = None
 
     @property
     def device(self) -> str:
         """The device that computes, by torch's name for it. Raises ConfigurationError when it is missing."""
-        if self._device is None:
+        return str(self._chosen_device())
+
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether a GPU computes. Raises ConfigurationError as `device` does."""
+        return self._chosen_device().is_accelerator
+
+    def tile_overlap(self, engine_id: str) -> int:
+        """Returns how many pixels around a part of a frame the engine must see for the same result as in the whole.
+
+        Raises ConfigurationError when weights are missing.
+        """
+        if engine_id not in self._tile_overlaps:
             with _typed_errors():
-                self._device = str(choose_device(self._settings.device))
-        return self._device
+                properties = read_properties(
+                    engine_id,
+                    weights_directory=self._settings.weights_dir,
+                    stand_in=self._settings.stand_in_network,
+                )
+            self._tile_overlaps[engine_id] = properties.tile_overlap
+        return self._tile_overlaps[engine_id]
 
     @property
     def device_name(self) -> str:
@@ -47,8 +61,7 @@ class Networks:
 
         A stand-in has a name of its own: its speed is none of a network. Raises ConfigurationError as `device` does.
         """
-        with _typed_errors():
-            name = describe_device(self.device)
+        name = self._chosen_device().model
         return f"stand-in network, {name}" if self._settings.stand_in_network else name
 
     def check(self) -> None:
@@ -57,11 +70,10 @@ class Networks:
         A worker finds out before it claims work: attempts must not be spent on a machine that is set up wrong.
         """
         with _typed_errors():
-            device = choose_device(self._settings.device)
-            for engine in ENGINES.values():
-                choose_precision(self._settings.precision, device=device, engine=engine)
-                if not self._settings.stand_in_network:
-                    ensure_weights(engine.id, self._settings.weights_dir)
+            choose_device(self._settings.device).check_precision(self._settings.precision)
+            if not self._settings.stand_in_network:
+                for engine_id in ENGINES:
+                    ensure_weights(engine_id, self._settings.weights_dir)
 
     def upscaler(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> "TypedUpscaler":
         """Raises ConfigurationError when weights or device are missing."""
@@ -89,7 +101,13 @@ class Networks:
         if self._upscaler is not None:
             device = self._upscaler.device
             self._upscaler = None
-            release_cached(device)
+            device.release_cached_memory()
+
+    def _chosen_device(self) -> Device:
+        if self._device is None:
+            with _typed_errors():
+                self._device = choose_device(self._settings.device)
+        return self._device
 
 
 class TypedUpscaler:
@@ -108,9 +126,7 @@ class TypedUpscaler:
         """What one batch takes on a machine slower than any that is worth waiting for."""
         upscaler = self._upscaler
         pixels = upscaler.source.width * upscaler.source.height * upscaler.batch_size
-        on_cpu = upscaler.device.type == "cpu"
-        slowest = SLOWEST_CPU_MFLOP_PER_SECOND if on_cpu else SLOWEST_GPU_MFLOP_PER_SECOND
-        return pixels * upscaler.engine.mflop_per_input_pixel / slowest
+        return pixels * upscaler.properties.mflop_per_input_pixel / upscaler.device.slowest_mflop_per_second
 
     @property
     def processor_threads(self) -> int | None:

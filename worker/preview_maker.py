@@ -78,7 +78,7 @@ class PreviewMaker:
         engine = ENGINES[job.engine]
         footage = self._look_at(job.file_id, source, scale=engine.scale, cancelled=cancelled)
         whole, tags = footage.colour.source, footage.colour.tags
-        on_cpu = self._networks.device == "cpu"
+        on_cpu = not self._networks.is_accelerated
         crop, warnings = choose_crop(
             job.crop, frame=whole, engine=engine, settings=self._settings, on_cpu=on_cpu
         )
@@ -90,7 +90,7 @@ class PreviewMaker:
         frame = read_frame(
             self._runner, footage, job.at_seconds, cancelled=cancelled, stall_seconds=stall_seconds
         )
-        area = area_around(crop, margin=margin_of(engine, on_cpu=on_cpu), frame=whole)
+        area = area_around(crop, margin=self._margin(engine, on_cpu=on_cpu), frame=whole)
         part, part_format = cut_out(frame, whole, area)
         scaled = area.enlarged(engine.scale)
         target = replace(footage.colour.target, width=scaled.width, height=scaled.height)
@@ -122,6 +122,13 @@ class PreviewMaker:
             self._footage = file_id, footage
         return replace(self._footage[1], path=source)
 
+    def _margin(self, engine: Engine, *, on_cpu: bool) -> int:
+        """Returns how many pixels around a crop go through the network with it, for the result of a whole frame."""
+        margin = self._networks.tile_overlap(engine.id)
+        if on_cpu and engine.id != DEFAULT_ENGINE:
+            margin = min(margin, CPU_MARGIN)
+        return margin + CHROMA_MARGIN
+
     def _write(
         self,
         frame: Frame,
@@ -136,14 +143,6 @@ class PreviewMaker:
         picture = rgb_picture(frame, frame_format, area, bits=16 if is_hdr(tags) else 8)
         ratio = footage.info.video.sample_aspect_ratio
         write_picture(self._runner, picture, path, kind=kind, tags=tags, sample_aspect_ratio=ratio)
-
-
-def margin_of(engine: Engine, *, on_cpu: bool) -> int:
-    """How many pixels around a crop go through the network with it, so that it comes out as in the whole frame."""
-    margin = engine.tile_overlap
-    if on_cpu and engine.id != DEFAULT_ENGINE:
-        margin = min(margin, CPU_MARGIN)
-    return margin + CHROMA_MARGIN
 
 
 def choose_crop(

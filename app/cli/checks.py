@@ -66,15 +66,10 @@ def check_devices() -> Iterator[Finding]:
     import torch
 
     from worker.inference.cpu.kernels import find_kernels
-    from worker.inference.precision import has_native_bf16
+    from worker.inference.devices import CpuDevice, find_devices
 
     yield Finding(subject="torch", state=State.OK, found=torch.__version__)
-    bf16 = "computes bf16" if has_native_bf16() else "no bf16"
-    yield Finding(
-        subject="CPU",
-        state=State.OK,
-        found=f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, {bf16}",
-    )
+    yield Finding(subject="CPU", state=State.OK, found=CpuDevice().details)
     if (kernels := find_kernels()) is not None:
         yield Finding(subject="CPU kernels", state=State.OK, found=f"compiled, for {kernels.instructions}")
     else:
@@ -84,15 +79,10 @@ def check_devices() -> Iterator[Finding]:
             found="not compiled, or not for this processor: on a CPU torch computes, two to three times slower",
             mend="install a C compiler (on Debian or Ubuntu: apt install gcc libc6-dev), then the package again",
         )
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    for index in range(count):
-        facts = torch.cuda.get_device_properties(index)
-        yield Finding(
-            subject=f"cuda:{index}", state=State.OK, found=f"{facts.name}, {facts.total_memory / GIB:.0f} GiB"
-        )
-    if torch.backends.mps.is_available():
-        yield Finding(subject="mps", state=State.OK, found="Metal device")
-    elif count == 0:
+    accelerators = [device for device in find_devices() if device.is_accelerator]
+    for device in accelerators:
+        yield Finding(subject=str(device), state=State.OK, found=device.details)
+    if not accelerators:
         yield Finding(
             subject="GPU",
             state=State.ABSENT,

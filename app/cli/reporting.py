@@ -21,7 +21,7 @@ EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
 UNFOLDED_WIDTH = 240
 # The two that everything under worker/ needs; the others of the extra come with them.
-WORKER_PACKAGES = ("torch", "numpy", "cv2")
+WORKER_PACKAGES = ("torch", "numpy", "cv2", "safetensors")
 
 DataDirectory = Annotated[
     Path | None,

@@ -1,16 +1,51 @@
-"""A stand-in without weights, for work on everything around the networks."""
+"""A stand-in without weights: it exercises everything around the networks fast and exactly."""
+
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+
+from models.architectures.network import NetworkProperties, Shapes, UpscalingNetwork
 
 
-class NearestNeighbour(nn.Module):
-    """Repeats every pixel `scale` times in both directions, exactly, in whatever dtype it is given."""
+class NearestNeighbour(UpscalingNetwork):
+    """Repeats every pixel `scale` times in both directions, exactly, in the dtype of its input."""
+
+    architecture = "nearest"
 
     def __init__(self, *, scale: int = 4) -> None:
         super().__init__()
         self.scale = scale
+
+    @property
+    def dimensions(self) -> Mapping[str, int]:
+        return {"scale": self.scale}
+
+    @property
+    def properties(self) -> NetworkProperties:
+        """Figures of the engines' networks, so that batches, tiles and time limits are planned as for those.
+
+        The work per pixel is that of the largest network: the stand-in may be told to sleep for each frame.
+        """
+        return NetworkProperties(
+            architecture=self.architecture,
+            scale=self.scale,
+            parameters=0,
+            mflop_per_input_pixel=35.85,
+            receptive_radius=18,
+            tile_overlap=18,
+            activation_bytes_per_input_pixel=850,
+            widest_tensor_values_per_input_pixel=64,
+            reduced_precision="bf16",
+        )
+
+    @classmethod
+    def dimensions_of_state(cls, shapes: Shapes) -> None:
+        return None
+
+    @classmethod
+    def dimensions_of_layers(cls, convolutions: Sequence[tuple[int, int]], prelus: int) -> None:
+        return None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W -> N x 3 x scale*H x scale*W, same dtype."""

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from worker.inference.precision import choose_device
+from worker.inference.devices import choose_device
 
 
 @pytest.fixture

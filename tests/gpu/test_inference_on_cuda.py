@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.architectures import build_network
+from bench.shapes import ARCHITECTURE_OF, properties_of
+from models.architectures import ARCHITECTURES
 from models.catalog import ENGINES, get_engine
 from models.loader import load_network
 from models.weights import WeightsError
+from worker.inference.devices import choose_device
 from worker.inference.frames import FrameFormat
-from worker.inference.precision import choose_precision
 from worker.inference.upscaler import Upscaler, make_upscaler
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("cuda")]
@@ -25,7 +26,7 @@ def network_of(engine_id, tmp_path_factory):
         return load_network(engine_id, weights_directory=directory)
     except WeightsError:
         torch.manual_seed(0)
-        return build_network(get_engine(engine_id)).requires_grad_(False).eval()
+        return ARCHITECTURES[ARCHITECTURE_OF[engine_id]]().requires_grad_(False).eval()
 
 
 def upscale(network, engine_id, source, frames, device, precision, **options):
@@ -34,7 +35,7 @@ def upscale(network, engine_id, source, frames, device, precision, **options):
         engine=get_engine(engine_id),
         source=source,
         target=source.enlarged(4),
-        device=torch.device(device),
+        device=choose_device(str(device)),
         precision=precision,
         **options,
     )
@@ -68,7 +69,7 @@ def test_cuda_agrees_with_the_cpu(engine_id, precision, at_least, cuda, tmp_path
 
 
 def test_auto_is_fp16(cuda):
-    assert all(choose_precision("auto", device=cuda, engine=engine) == "fp16" for engine in ENGINES.values())
+    assert all(cuda.choose_precision("auto", properties_of(engine)) == "fp16" for engine in ENGINES.values())
 
 
 @pytest.mark.parametrize("bit_depth", [8, 10])
@@ -114,14 +115,14 @@ def test_a_device_with_too_little_memory_still_gives_every_frame(cuda, tmp_path_
         frame[: 640 * 360] = 40 + 20 * index
     expected = upscale(network, "regen-4x-lite", source, frames, cuda, "fp32")
     torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(cuda).total_memory
+    total = torch.cuda.get_device_properties(cuda.torch_device).total_memory
     torch.cuda.set_per_process_memory_fraction(
-        (torch.cuda.memory_reserved(cuda) + 400 * 1024**2) / total, cuda
+        (torch.cuda.memory_reserved(cuda.torch_device) + 400 * 1024**2) / total, cuda.torch_device
     )
     try:
         found = upscale(network, "regen-4x-lite", source, frames, cuda, "fp32", batch_size=8)
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, cuda)
+        torch.cuda.set_per_process_memory_fraction(1.0, cuda.torch_device)
     assert len(found) == 8
     for a, b in zip(found, expected, strict=True):
         assert np.abs(a.astype(int) - b.astype(int)).max() <= 1

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from bench.shapes import network_without_weights
 from models.catalog import ENGINES, get_engine
 from models.loader import load_network
 from worker.inference.cuda.candidates import make_candidates
 from worker.inference.cuda.choice import choose, find_fault, psnr, test_picture
-from worker.inference.cuda.layers import Tuning
+from worker.inference.cuda.layers import Autotuner
 from worker.inference.cuda.runtime import CALLS_BEFORE_CHOOSING, CudaRuntime
-from worker.inference.cuda.trial import random_network, run_trial
+from worker.inference.cuda.trial import run_trial
 from worker.inference.frames import FrameFormat
 from worker.inference.precision import place_network
 from worker.inference.upscaler import Upscaler
@@ -30,16 +31,18 @@ class Setup:
     def __init__(self, engine_id, device):
         directory = os.environ.get("REGEN_TEST_WEIGHTS")
         self.engine = get_engine(engine_id)
-        self.device = device
+        self.device = device.torch_device
         if directory:
             self.network = load_network(engine_id, weights_directory=directory)
         else:
-            self.network = random_network(self.engine)
-        self.modules = place_network(self.network, device=device, precision="fp16")
-        self.exact = place_network(self.network, device=device, precision="fp32")
+            self.network = network_without_weights(self.engine)
+        self.modules = place_network(self.network, device=self.device, precision="fp16")
+        self.exact = place_network(self.network, device=self.device, precision="fp32")
         self.candidates = {
             one.name: one
-            for one in make_candidates(self.network, modules=self.modules, device=device, tuning=Tuning())
+            for one in make_candidates(
+                self.network, modules=self.modules, device=self.device, tuner=Autotuner()
+            )
         }
 
 
@@ -78,7 +81,7 @@ def test_agrees_with_32_bits(engine_id, name, shape, picture, cuda, setups):
         pytest.skip("Triton is not installed")
     run = setup.candidates[name].make(shape)
     for _ in range(2):  # a second run is not to see the first
-        x = picture(shape, cuda)
+        x = picture(shape, cuda.torch_device)
         run.input.copy_(x)
         run.run()
         expected = setup.modules(x)
@@ -90,7 +93,7 @@ def test_agrees_with_32_bits(engine_id, name, shape, picture, cuda, setups):
 @pytest.mark.parametrize("engine_id", ENGINE_IDS)
 def test_the_trial_passes_them_all(engine_id, cuda, setups):
     setup = setups(engine_id, cuda)
-    passed, dropped = run_trial(setup.engine, cuda, network=setup.network)
+    passed, dropped = run_trial(setup.network, cuda.torch_device)
     assert dropped == {} and set(passed) == set(setup.candidates)
 
 
@@ -102,7 +105,7 @@ def test_the_choice_drops_none_and_takes_what_it_timed_as_fastest(engine_id, cud
         modules=setup.modules,
         exact=setup.exact,
         shape=(2, 3, 90, 160),
-        device=cuda,
+        device=cuda.torch_device,
     )
     assert found.dropped == {}
     assert found.seconds[found.name] == min(found.seconds.values())
@@ -120,8 +123,8 @@ def test_the_runtime_gives_the_same_before_and_after_it_chose_and_after_memory_r
     engine_id, cuda, setups
 ):
     setup = setups(engine_id, cuda)
-    runtime = CudaRuntime(setup.network, engine=setup.engine, device=cuda, trial=Passed)
-    x = test_picture((4, 3, 45, 80), cuda)
+    runtime = CudaRuntime(setup.network, device=cuda.torch_device, trial=Passed)
+    x = test_picture((4, 3, 45, 80), cuda.torch_device)
     before = runtime(x).clone()
     for _ in range(CALLS_BEFORE_CHOOSING):
         after = runtime(x).clone()
@@ -137,8 +140,8 @@ def test_what_a_choice_took_is_given_back_with_the_runtime(cuda, setups):
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    runtime = CudaRuntime(setup.network, engine=setup.engine, device=cuda, trial=Passed)
-    x = test_picture((2, 3, 270, 480), cuda)
+    runtime = CudaRuntime(setup.network, device=cuda.torch_device, trial=Passed)
+    x = test_picture((2, 3, 270, 480), cuda.torch_device)
     for _ in range(CALLS_BEFORE_CHOOSING + 1):
         runtime(x)
     del runtime, x

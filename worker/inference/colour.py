@@ -12,7 +12,7 @@ linear ramp as it is. Edges are replicated.
 import torch
 import torch.nn.functional as F
 
-from worker.inference.cpu.kernels import Kernels, Yuv420, find_kernels
+from worker.inference.cpu.kernels import Kernels, Yuv420Conversion, find_kernels
 from worker.inference.frames import CHROMA_OFFSETS, FrameFormat
 
 # Kr and Kb.
@@ -91,7 +91,7 @@ def _kernels_for(values: torch.Tensor, frame_format: FrameFormat) -> Kernels | N
     without torch's threads, which wait awake for more work and take the processor from the network's."""
     is_common = frame_format.layout == "yuv420" and frame_format.bit_depth == 8
     is_common = is_common and frame_format.chroma_location in ("left", "center")
-    return find_kernels() if values.device.type == "cpu" and is_common else None
+    return find_kernels() if values.is_cpu and is_common else None
 
 
 def _read_compiled(frames: torch.Tensor, source: FrameFormat, kernels: Kernels) -> torch.Tensor:
@@ -106,11 +106,11 @@ def _write_compiled(rgb: torch.Tensor, result: torch.Tensor, target: FrameFormat
         kernels.write_yuv420(_both(image, planes, target), threads=torch.get_num_threads())
 
 
-def _both(image: torch.Tensor, planes: torch.Tensor, frame_format: FrameFormat) -> Yuv420:
+def _both(image: torch.Tensor, planes: torch.Tensor, frame_format: FrameFormat) -> Yuv420Conversion:
     kr, kb = _LUMA_WEIGHTS[frame_format.matrix]
     luma_scale, luma_offset = _scale_and_offset(frame_format, chroma=False)
     chroma_scale, chroma_offset = _scale_and_offset(frame_format, chroma=True)
-    return Yuv420(
+    return Yuv420Conversion(
         rgb=image.data_ptr(),
         planes=planes.data_ptr(),
         height=frame_format.height,

@@ -12,6 +12,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+# One raw frame: 1-D, `FrameFormat.frame_bytes` bytes.
+Frame = NDArray[np.uint8]
+
 Layout = Literal["gray", "yuv420", "yuv422", "yuv444", "gbr"]
 Matrix = Literal["bt709", "bt601", "bt2020nc", "smpte240m", "fcc"]
 ChromaLocation = Literal[
@@ -117,7 +120,7 @@ class FrameFormat:
         """The same format, `factor` times as wide and high."""
         return replace(self, width=self.width * factor, height=self.height * factor)
 
-    def split(self, frame: NDArray[np.uint8]) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
+    def split(self, frame: Frame) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
         """The planes of one frame (1-D uint8 of `frame_bytes`), as views. Raises `ValueError`."""
         if frame.dtype != np.uint8 or frame.shape != (self.frame_bytes,):
             raise ValueError(
@@ -130,7 +133,7 @@ class FrameFormat:
             offset += size
         return planes
 
-    def join(self, planes: Sequence[NDArray[np.generic]]) -> NDArray[np.uint8]:
+    def join(self, planes: Sequence[NDArray[np.generic]]) -> Frame:
         """One frame (1-D uint8 of `frame_bytes`) out of its planes of codes. Raises `ValueError` for other
         shapes.
         """

@@ -1,18 +1,21 @@
-"""Cuts a frame into tiles that together cover it once."""
+"""Runs a network over frames that are too large for it in one piece, tile by tile."""
 
 import math
 from dataclasses import dataclass
 
-# Below this, a tile is nearly all overlap.
+import torch
+
+from worker.inference.runtime import Runtime
+
+# In input pixels. A smaller tile is nearly all overlap.
 MINIMUM_CORE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """In input pixels, ends exclusive. The core is what the tile contributes, the padded rectangle what it
-    reads.
+    """A rectangle in input pixels, ends exclusive: the core, which the tile contributes, and the padding around it.
 
-    The padding ends at the frame's border: there the network pads with zeros, as it does on the whole frame.
+    The padding ends at the frame's border, where the network pads with zeros as it does for the whole frame.
     """
 
     top: int
@@ -29,11 +32,62 @@ class Tile:
         return (self.padded_bottom - self.padded_top) * (self.padded_right - self.padded_left)
 
 
-def plan_tiles(*, width: int, height: int, tile_pixels: int, overlap: int) -> list[Tile]:
-    """Tiles in reading order, none of which reads more than `tile_pixels`; of all such grids the one that
-    reads least.
+class TiledNetwork:
+    """Runs a network over frames of one size, in one piece where that fits the given size of tiles."""
 
-    Raises `ValueError` where `tile_pixels` is less than `smallest_tile_pixels`.
+    def __init__(
+        self, runtime: Runtime, *, width: int, height: int, scale: int, overlap: int, tile_pixels: int
+    ) -> None:
+        """`overlap` is the padding of tiles; `tile_pixels` bounds the input pixels of a tile, padding included."""
+        self._runtime = runtime
+        self._width, self._height, self._scale, self._overlap = width, height, scale, overlap
+        self._smallest = smallest_tile_pixels(width=width, height=height, overlap=overlap)
+        self._plan(tile_pixels)
+
+    @property
+    def count(self) -> int:
+        """The number of tiles of a frame; 1 means untiled."""
+        return len(self._tiles)
+
+    def __call__(self, rgb: torch.Tensor) -> torch.Tensor:
+        """N x 3 x height x width -> N x 3 x scale*height x scale*width."""
+        if self.count == 1:
+            return self._runtime(rgb)
+        scale = self._scale
+        enlarged = rgb.new_empty((rgb.shape[0], 3, self._height * scale, self._width * scale))
+        for tile in self._tiles:
+            part = self._runtime(
+                rgb[:, :, tile.padded_top : tile.padded_bottom, tile.padded_left : tile.padded_right]
+            )
+            top, left = (tile.top - tile.padded_top) * scale, (tile.left - tile.padded_left) * scale
+            rows, columns = (tile.bottom - tile.top) * scale, (tile.right - tile.left) * scale
+            enlarged[:, :, tile.top * scale : tile.bottom * scale, tile.left * scale : tile.right * scale] = (
+                part[:, :, top : top + rows, left : left + columns]
+            )
+        return enlarged
+
+    def shrink(self) -> bool:
+        """Halves the tiles' size; returns False if they are the smallest already."""
+        largest = max(tile.padded_pixels for tile in self._tiles)
+        if largest <= self._smallest:
+            return False
+        self._plan(largest // 2)
+        return True
+
+    def _plan(self, tile_pixels: int) -> None:
+        self._tiles = plan_tiles(
+            width=self._width,
+            height=self._height,
+            tile_pixels=max(tile_pixels, self._smallest),
+            overlap=self._overlap,
+        )
+
+
+def plan_tiles(*, width: int, height: int, tile_pixels: int, overlap: int) -> list[Tile]:
+    """Returns tiles in reading order whose cores cover the frame once and that read at most `tile_pixels` each.
+
+    Of all such grids it is the one that reads least in total. Raises `ValueError` if `tile_pixels` is less than
+    `smallest_tile_pixels`.
     """
     best: tuple[int, int, int] | None = None
     for columns in range(1, _most_parts(width) + 1):
@@ -67,7 +121,7 @@ def plan_tiles(*, width: int, height: int, tile_pixels: int, overlap: int) -> li
 
 
 def smallest_tile_pixels(*, width: int, height: int, overlap: int) -> int:
-    """How few input pixels, padding included, tiles with cores of `MINIMUM_CORE` or more can read."""
+    """Returns the fewest input pixels, padding included, of tiles whose cores measure at least `MINIMUM_CORE`."""
     across, down = (
         min(_padded_length(length, count, overlap) for count in range(1, _most_parts(length) + 1))
         for length in (width, height)

@@ -22,6 +22,7 @@ from app.platform.settings import Settings
 from models.catalog import ENGINES, get_engine
 from models.loader import load_network
 from tests.unit.inference.h273 import Coding, codes_of, rgb_of
+from worker.inference.devices import CpuDevice
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
 from worker.local import RenderOptions, upscale_file
@@ -119,7 +120,7 @@ def upscaled(
                 engine=get_engine(engine_id),
                 source=render.source,
                 target=render.target,
-                device=torch.device("cpu"),
+                device=CpuDevice(),
                 precision="fp32",
                 **options,
             )
@@ -296,7 +297,7 @@ def test_the_seam_of_two_tiles_of_regen_4x_is_less_than_half_a_code(
     ffmpeg: Callable[..., bytes], networks: dict[str, torch.nn.Module]
 ) -> None:
     """Its tiles overlap by less than it can see; a network that sees further than that leaves a seam."""
-    engine = get_engine("regen-4x")
+    engine, properties = get_engine("regen-4x"), networks["regen-4x"].properties
     source = FrameFormat(width=200, height=8, layout="gbr", full_range=True)
     target = replace(source.enlarged(4), bit_depth=16)
     raw = ffmpeg(
@@ -307,18 +308,19 @@ def test_the_seam_of_two_tiles_of_regen_4x_is_less_than_half_a_code(
     def enlarged(tile_pixels: int, overlap: int) -> tuple[Any, int]:
         upscaler = Upscaler(
             networks["regen-4x"],
-            engine=replace(engine, tile_overlap=overlap),
+            engine=engine,
+            properties=replace(properties, tile_overlap=overlap),
             source=source,
             target=target,
-            device=torch.device("cpu"),
+            device=CpuDevice(),
             precision="fp32",
             tile_pixels=tile_pixels,
         )
         (frame,) = upscaler.upscale([np.frombuffer(raw, np.uint8)])
         return np.stack(target.split(frame)) / 257, upscaler.tile_count
 
-    whole, _ = enlarged(source.width * source.height, engine.tile_overlap)
-    for overlap, seamless in ((engine.tile_overlap, True), (16, False)):
+    whole, _ = enlarged(source.width * source.height, properties.tile_overlap)
+    for overlap, seamless in ((properties.tile_overlap, True), (16, False)):
         cut, tiles = enlarged((100 + overlap) * source.height, overlap)
         assert tiles == 2
         assert (np.abs(cut - whole).max() < 0.5) == seamless

@@ -5,13 +5,13 @@ import torch
 
 from models.architectures.nearest import NearestNeighbour
 from models.catalog import ENGINES
-from worker.inference import upscaler
+from worker.inference.devices import CpuDevice, cuda
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
 
 
 def test_cudnn_stays_exact_until_the_last_one_is_done() -> None:
-    settings = upscaler._ExactCudnn()
+    settings = cuda._ExactCudnn()
     before = torch.backends.cudnn.allow_tf32
     segment, preview = settings.held(), settings.held()
     preview.__enter__()
@@ -23,7 +23,7 @@ def test_cudnn_stays_exact_until_the_last_one_is_done() -> None:
 
 
 def test_one_may_plan_with_a_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upscaler, "available_bytes", lambda _device: 3 * 850 * 128 * 128)
+    monkeypatch.setattr(CpuDevice, "available_bytes", lambda self: 3 * 850 * 128 * 128)
     source = FrameFormat(width=128, height=128)
 
     def tiles(**options: float) -> int:
@@ -32,7 +32,7 @@ def test_one_may_plan_with_a_share_of_the_memory(monkeypatch: pytest.MonkeyPatch
             engine=ENGINES["regen-4x-lite"],
             source=source,
             target=source.enlarged(4),
-            device=torch.device("cpu"),
+            device=CpuDevice(),
             precision="fp32",
             **options,  # type: ignore[arg-type]
         ).tile_count

@@ -8,6 +8,7 @@ from models.catalog import ENGINES, get_engine
 from models.loader import load_network
 from tests.unit.inference.h273 import PLACES, Coding, codes_of, rgb_of
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
+from worker.inference.devices import CpuDevice
 from worker.inference.frames import FrameFormat
 from worker.inference.precision import place_network
 from worker.inference.upscaler import Upscaler
@@ -41,7 +42,7 @@ def upscaler_for(network, source, *, engine_id="regen-4x-lite", target=None, pre
         engine=get_engine(engine_id),
         source=source,
         target=target or source.enlarged(4),
-        device=CPU,
+        device=CpuDevice(),
         precision=precision,
         **options,
     )

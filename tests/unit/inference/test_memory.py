@@ -1,21 +1,26 @@
 import pytest
 import torch
 
-from models.catalog import get_engine
-from worker.inference import memory
+from models.architectures import RRDBNet, SRVGGNetCompact
+from worker.inference.devices import CpuDevice, CudaDevice, cpu
 from worker.inference.frames import FrameFormat
-from worker.inference.memory import available_bytes, is_out_of_memory, plan_workload
+from worker.inference.memory import is_out_of_memory
 
 GIB = 1024**3
+DEVICES = {"cpu": CpuDevice(), "cuda": CudaDevice(torch.device("cuda", 0))}
+
+
+def properties_of(engine):
+    with torch.device("meta"):
+        return {"regen-4x-lite": SRVGGNetCompact, "regen-4x": RRDBNet}[engine]().properties
 
 
 def plan(*, width, height, engine="regen-4x-lite", device_type="cuda", gib=80.0, precision="fp16"):
-    return plan_workload(
-        engine=get_engine(engine),
+    return DEVICES[device_type].plan_workload(
+        properties=properties_of(engine),
         precision=precision,
-        device_type=device_type,
         source=FrameFormat(width=width, height=height),
-        available_bytes=int(gib * GIB),
+        memory_bytes=int(gib * GIB),
     )
 
 
@@ -51,7 +56,7 @@ def test_a_large_frame_on_a_cpu_is_tiled_well_below_16_gib():
     for engine in ("regen-4x-lite", "regen-4x"):
         workload = plan(width=4096, height=2304, engine=engine, device_type="cpu", gib=16, precision="fp32")
         assert workload.batch_size == 1
-        assert workload.tile_pixels * get_engine(engine).activation_bytes_per_input_pixel <= 4 * GIB
+        assert workload.tile_pixels * properties_of(engine).activation_bytes_per_input_pixel <= 4 * GIB
 
 
 def test_a_cpu_short_of_memory_gets_smaller_tiles():
@@ -88,15 +93,15 @@ def test_a_small_gpu_takes_fewer_frames_then_smaller_tiles():
 def test_no_tensor_outgrows_32_bit_counting(engine, size):
     workload = plan(width=size[0], height=size[1], engine=engine, gib=1000)
     pixels = min(size[0] * size[1], workload.tile_pixels)
-    assert workload.batch_size * pixels * get_engine(engine).widest_tensor_values_per_input_pixel < 2**31
+    assert workload.batch_size * pixels * properties_of(engine).widest_tensor_values_per_input_pixel < 2**31
 
 
 def test_the_limit_of_a_container_is_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    without = available_bytes(torch.device("cpu"))
+    monkeypatch.setattr(cpu, "_CGROUP", tmp_path)
+    without = CpuDevice().available_bytes()
     assert without > 0
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("1000000\n")
-    assert available_bytes(torch.device("cpu")) == 2_000_000
+    assert CpuDevice().available_bytes() == 2_000_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert available_bytes(torch.device("cpu")) > 2_000_000
+    assert CpuDevice().available_bytes() > 2_000_000

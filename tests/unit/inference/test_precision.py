@@ -5,16 +5,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.catalog import ENGINES, get_engine
+from models.architectures import RRDBNet, SRVGGNetCompact
+from models.catalog import ENGINES
 from models.loader import load_network
-from worker.inference import precision
+from worker.inference.devices import CpuDevice, CudaDevice, MpsDevice, choose_device, cpu
+from worker.inference.devices.cpu import has_native_bf16
 from worker.inference.errors import DeviceUnavailable, InferenceError, PrecisionUnsupported
-from worker.inference.precision import choose_device, choose_precision, has_native_bf16, place_network
+from worker.inference.precision import place_network
 
 CPU = torch.device("cpu")
-CUDA = torch.device("cuda", 0)
-MPS = torch.device("mps")
-LITE, FULL = get_engine("regen-4x-lite"), get_engine("regen-4x")
+CPU_DEVICE = CpuDevice()
+CUDA = CudaDevice(torch.device("cuda", 0))
+MPS = MpsDevice(torch.device("mps"))
+with torch.device("meta"):
+    LITE, FULL = SRVGGNetCompact().properties, RRDBNet().properties
 
 
 def convolution_dtypes(network):
@@ -24,15 +28,15 @@ def convolution_dtypes(network):
 def test_the_best_device_there_is_is_chosen(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert choose_device() == CPU
+    assert choose_device() == CPU_DEVICE
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device() == MPS
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert choose_device() == CUDA
-    assert choose_device("cuda:1") == torch.device("cuda", 1)
-    assert choose_device("cpu") == CPU
+    assert choose_device("cuda:1") == CudaDevice(torch.device("cuda", 1))
+    assert choose_device("cpu") == CPU_DEVICE
     with pytest.raises(DeviceUnavailable, match="cuda:2"):
         choose_device("cuda:2")
 
@@ -50,22 +54,22 @@ def test_devices_that_are_not_there_are_refused(choice, monkeypatch):
     [
         (CUDA, False, False, None, "fp16", "fp16"),
         (MPS, False, False, None, "fp32", "fp32"),
-        (CPU, False, False, None, "fp32", "fp32"),
-        (CPU, True, False, None, "bf16", "mixed"),
-        (CPU, True, False, "avx512", "fp32", "fp32"),
-        (CPU, True, False, "neon", "bf16", "mixed"),
-        (CPU, True, True, "avx512", "bf16", "mixed"),
+        (CPU_DEVICE, False, False, None, "fp32", "fp32"),
+        (CPU_DEVICE, True, False, None, "bf16", "mixed"),
+        (CPU_DEVICE, True, False, "avx512", "fp32", "fp32"),
+        (CPU_DEVICE, True, False, "neon", "bf16", "mixed"),
+        (CPU_DEVICE, True, True, "avx512", "bf16", "mixed"),
     ],
 )
 def test_auto_suits_device_and_engine(
     device, native_bf16, matrix_unit, instructions, lite, full, monkeypatch
 ):
     kernels = instructions and SimpleNamespace(instructions=instructions)
-    monkeypatch.setattr(precision, "has_native_bf16", lambda: native_bf16)
-    monkeypatch.setattr(precision, "find_kernels", lambda: kernels)
+    monkeypatch.setattr(cpu, "has_native_bf16", lambda: native_bf16)
+    monkeypatch.setattr(cpu, "find_kernels", lambda: kernels)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_unit, raising=False)
-    assert choose_precision("auto", device=device, engine=LITE) == lite
-    assert choose_precision("auto", device=device, engine=FULL) == full
+    assert device.choose_precision("auto", LITE) == lite
+    assert device.choose_precision("auto", FULL) == full
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def test_auto_suits_device_and_engine(
     ],
 )
 def test_native_bf16_is_found_and_never_assumed(machine, present, native, monkeypatch):
-    monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
@@ -89,20 +93,20 @@ def test_native_bf16_is_found_and_never_assumed(machine, present, native, monkey
 
 
 def test_explicit_choices_are_taken_or_refused(monkeypatch):
-    assert [choose_precision(c, device=CPU, engine=FULL) for c in ("fp32", "bf16", "mixed")] == [
+    assert [CPU_DEVICE.choose_precision(c, FULL) for c in ("fp32", "bf16", "mixed")] == [
         "fp32",
         "bf16",
         "mixed",
     ]
-    assert choose_precision("fp16", device=MPS, engine=LITE) == "fp16"
+    assert MPS.choose_precision("fp16", LITE) == "fp16"
     for choice in ("fp16", "int8", ""):
         with pytest.raises(PrecisionUnsupported) as caught:
-            choose_precision(choice, device=CPU, engine=LITE)
+            CPU_DEVICE.choose_precision(choice, LITE)
         assert isinstance(caught.value, InferenceError)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     for choice in ("bf16", "mixed"):
         with pytest.raises(PrecisionUnsupported, match="bfloat16"):
-            choose_precision(choice, device=CUDA, engine=LITE)
+            CUDA.choose_precision(choice, LITE)
 
 
 def test_mixed_keeps_everything_outside_the_dense_blocks_in_fp32(weights_directory):

@@ -7,16 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from models.architectures import SRVGGNetCompact
 from models.catalog import UnknownEngine, get_engine
 from models.loader import load_network
 from models.weights import WeightsError
 from worker.inference import upscaler as module
+from worker.inference.devices import CpuDevice
 from worker.inference.errors import DeviceUnavailable, InsufficientMemory, PrecisionUnsupported
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler, make_upscaler
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 LITE = get_engine("regen-4x-lite")
+PROPERTIES = SRVGGNetCompact().properties
 RGB = {"layout": "gbr", "full_range": True}
 
 
@@ -45,6 +48,7 @@ def upscaler_with(network, source, **options):
     return Upscaler(
         network,
         engine=LITE,
+        properties=PROPERTIES,
         source=source,
         target=source.enlarged(4),
         device=CPU,
@@ -99,7 +103,13 @@ def test_the_target_may_differ_in_layout_and_depth():
     source = FrameFormat(width=6, height=4, layout="yuv420")
     target = FrameFormat(width=24, height=16, layout="yuv444", bit_depth=10)
     upscaler = Upscaler(
-        NearestWithFaults(), engine=LITE, source=source, target=target, device=CPU, precision="fp32"
+        NearestWithFaults(),
+        engine=LITE,
+        properties=PROPERTIES,
+        source=source,
+        target=target,
+        device=CPU,
+        precision="fp32",
     )
     frame = source.join(
         [np.full(shape, code) for shape, code in zip(source.plane_shapes, (100, 120, 140), strict=True)]
@@ -144,8 +154,8 @@ def test_less_padding_than_the_radius_would_show(weights_directory):
     options = {"source": source, "target": source.enlarged(4), "device": CPU, "precision": "fp32"}
     frames = random_frames(source, 1)
     expected = Upscaler(network, engine=LITE, **options).upscale(frames)[0]
-    short = replace(LITE, tile_overlap=LITE.tile_overlap - 2)
-    found = Upscaler(network, engine=short, tile_pixels=3000, **options).upscale(frames)[0]
+    short = replace(network.properties, tile_overlap=network.properties.tile_overlap - 2)
+    found = Upscaler(network, engine=LITE, properties=short, tile_pixels=3000, **options).upscale(frames)[0]
     assert np.abs(found.view("<u2").astype(int) - expected.view("<u2").astype(int)).max() > 10
 
 
@@ -207,7 +217,7 @@ def test_it_gives_up_only_when_the_smallest_tile_fails():
     network = NearestWithFaults(max_pixels=1)
     with pytest.raises(InsufficientMemory, match="100x80"):
         upscaler_with(network, source, batch_size=2).upscale(random_frames(source, 2))
-    assert min(network.calls) <= (16 + 2 * LITE.tile_overlap) ** 2
+    assert min(network.calls) <= (16 + 2 * PROPERTIES.tile_overlap) ** 2
     assert network.calls == sorted(network.calls, reverse=True)
 
 

@@ -6,13 +6,17 @@ import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from models import weights
-from models.catalog import ENGINES, get_engine
+from models import catalog, weights
+from models.architectures import SRVGGNetCompact
+from models.catalog import ENGINES, Checkpoint, Engine, get_engine
+from models.loader import load_network
 from models.weights import (
     WeightsCorrupt,
     WeightsError,
     WeightsMissing,
+    data_sha256,
     ensure_weights,
     load_state_dict,
     main,
@@ -24,6 +28,10 @@ LITE = "regen-4x-lite"
 
 def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def tensors_digest(path):
+    return data_sha256(load_file(path))
 
 
 @pytest.fixture
@@ -84,7 +92,7 @@ def sends(body, *, announced=None):
 def test_a_conversion_has_the_digest_that_the_catalog_states(engine_id, weights_directory):
     path = weights_path(engine_id, weights_directory)
     assert path.name == f"{engine_id}.safetensors"
-    assert digest(path) == get_engine(engine_id).weights.safetensors_sha256
+    assert tensors_digest(path) == get_engine(engine_id).source.data_sha256
 
 
 def test_weights_that_are_there_are_left_alone(weights_directory, no_wheel):
@@ -105,7 +113,7 @@ def test_without_a_source_the_sentence_says_what_to_install(tmp_path, no_wheel):
 
 
 def test_a_damaged_source_is_refused(tmp_path, monkeypatch):
-    source = get_engine(LITE).weights
+    source = get_engine(LITE).source
     folder = tmp_path / "models"
     folder.mkdir()
     real = weights._wheel_folder(get_engine(LITE))
@@ -134,7 +142,7 @@ def test_damaged_weights_are_not_loaded_and_are_made_again(damage, weights_direc
         load_state_dict(path, get_engine(LITE))
     if damage != "truncate":  # of which nobody can tell what it was
         ensure_weights(LITE, tmp_path)
-        assert digest(path) == get_engine(LITE).weights.safetensors_sha256
+        assert tensors_digest(path) == get_engine(LITE).source.data_sha256
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 64, b"\x02" + b"\0" * 7 + b"[]", b"\0" * 8])
@@ -277,7 +285,7 @@ def test_processes_that_convert_at_once_do_not_disturb_each_other(tmp_path):
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == [f"{LITE}.safetensors"]
-    assert digest(weights_path(LITE, tmp_path)) == get_engine(LITE).weights.safetensors_sha256
+    assert tensors_digest(weights_path(LITE, tmp_path)) == get_engine(LITE).source.data_sha256
 
 
 def test_the_command_converts_and_converts_again(tmp_path, capsys, no_wheel, checkpoint):
@@ -293,3 +301,49 @@ def test_the_command_converts_and_converts_again(tmp_path, capsys, no_wheel, che
 def test_the_command_converts_every_engine_by_default(weights_directory, capsys):
     assert main(["convert", "--directory", str(weights_directory)]) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == list(ENGINES)
+
+
+@pytest.mark.parametrize("engine_id", ENGINES)
+def test_a_file_verifies_whatever_the_order_of_its_tensors_and_its_metadata(
+    engine_id, weights_directory, tmp_path
+):
+    """As an earlier version wrote it, or another version of the library would."""
+    tensors = load_file(weights_path(engine_id, weights_directory))
+    path = weights_path(engine_id, tmp_path)
+    save_file(dict(sorted(tensors.items(), reverse=True)), path, {"source_format": "ncnn", "x": "1"})
+    before = path.stat().st_mtime_ns
+    assert ensure_weights(engine_id, tmp_path).stat().st_mtime_ns == before
+    load_state_dict(path, get_engine(engine_id))
+
+
+def test_an_engine_may_come_from_a_checkpoint(checkpoint, tmp_path, monkeypatch):
+    """One entry in the catalogue, whatever the network's width and depth."""
+    torch.manual_seed(0)
+    state = SRVGGNetCompact(features=16, convolutions=2).state_dict()
+    path = tmp_path / "small.pth"
+    torch.save({"params": state}, path)
+    small = Engine(
+        id="small",
+        name="small",
+        description="Small.",
+        cost_multiplier=1,
+        source=Checkpoint(location=str(path), sha256=digest(path)),
+    )
+    monkeypatch.setattr(catalog, "ENGINES", {"small": small})
+    network = load_network("small", weights_directory=tmp_path / "weights")
+    assert network.dimensions == {"features": 16, "convolutions": 2, "scale": 4}
+    assert torch.equal(network.body[0].weight, state["body.0.weight"])
+    assert network.properties.receptive_radius == 4
+    # Damaged, it is made again: the catalogue says from what.
+    converted = weights_path("small", tmp_path / "weights")
+    content = bytearray(converted.read_bytes())
+    content[-5] ^= 1
+    converted.write_bytes(content)
+    load_network("small", weights_directory=tmp_path / "weights")
+
+
+def test_weights_for_another_scale_are_refused(tmp_path):
+    path = tmp_path / "double.pth"
+    torch.save(SRVGGNetCompact(features=16, convolutions=2, scale=2).state_dict(), path)
+    with pytest.raises(WeightsCorrupt, match="scale of 2"):
+        ensure_weights(LITE, tmp_path / "weights", source=path, sha256=digest(path))

@@ -14,10 +14,10 @@ import torch
 
 MODULE = "worker.inference.cpu._kernels"
 # How the results lie, as in kernels.c.
-Layout = Literal[0, 1, 2]
-CHANNELS_LAST: Layout = 0
-PLANES: Layout = 1
-SHUFFLED: Layout = 2
+ResultLayout = Literal[0, 1, 2]
+CHANNELS_LAST: ResultLayout = 0
+PLANES: ResultLayout = 1
+SHUFFLED: ResultLayout = 2
 
 # As in kernels.c: pixels have so many channels, or a multiple, of which the last ones may mean nothing; and MOST_INPUTS
 # at most.
@@ -25,7 +25,7 @@ BLOCK = 16
 MOST_INPUTS = 1024
 
 
-class Step(ctypes.Structure):
+class ConvolutionStep(ctypes.Structure):
     """One convolution and what follows it: `struct step` of kernels.c, which says what the fields mean."""
 
     _fields_ = (
@@ -58,7 +58,7 @@ class Step(ctypes.Structure):
     )
 
 
-class Yuv420(ctypes.Structure):
+class Yuv420Conversion(ctypes.Structure):
     """A picture as RGB and as 4:2:0: `struct yuv420` of kernels.c."""
 
     _fields_ = (
@@ -96,11 +96,11 @@ class Kernels:
         plain = weights.detach().contiguous()
         self._library.regen_prepare_weights(self._name, plain.data_ptr(), inputs, outputs, ready.data_ptr())
 
-    def scratch_floats(self, steps: "ctypes.Array[Step]") -> int:
+    def scratch_floats(self, steps: "ctypes.Array[ConvolutionStep]") -> int:
         """What each thread needs for these steps beside what they point to."""
         return int(self._library.regen_scratch_floats(steps, len(steps)))
 
-    def run(self, steps: "ctypes.Array[Step]", scratch: torch.Tensor, *, threads: int) -> None:
+    def run(self, steps: "ctypes.Array[ConvolutionStep]", scratch: torch.Tensor, *, threads: int) -> None:
         """All steps, one after the other. Whoever calls keeps alive what they point to.
 
         scratch: as many `scratch_floats` as there are threads, zeros at first. Raises MemoryError.
@@ -111,12 +111,12 @@ class Kernels:
         if self._library.regen_run(self._name, steps, len(steps), threads, scratch.data_ptr(), each):
             raise MemoryError
 
-    def read_yuv420(self, picture: Yuv420, *, threads: int) -> None:
+    def read_yuv420(self, picture: Yuv420Conversion, *, threads: int) -> None:
         """To RGB. Whoever calls keeps alive what it points to. Raises MemoryError."""
         if self._library.regen_read_yuv420(ctypes.byref(picture), threads):
             raise MemoryError
 
-    def write_yuv420(self, picture: Yuv420, *, threads: int) -> None:
+    def write_yuv420(self, picture: Yuv420Conversion, *, threads: int) -> None:
         """From RGB, otherwise likewise."""
         if self._library.regen_write_yuv420(self._name, ctypes.byref(picture), threads):
             raise MemoryError
@@ -154,8 +154,8 @@ def _load() -> ctypes.CDLL | None:
     library.regen_prepare_weights.restype = None
     library.regen_prepare_weights.argtypes = (c_char_p, c_void_p, c_int, c_int, c_void_p)
     library.regen_scratch_floats.restype = c_size_t
-    library.regen_scratch_floats.argtypes = (POINTER(Step), c_int)
-    library.regen_run.argtypes = (c_char_p, POINTER(Step), c_int, c_int, c_void_p, c_size_t)
-    library.regen_read_yuv420.argtypes = (POINTER(Yuv420), c_int)
-    library.regen_write_yuv420.argtypes = (c_char_p, POINTER(Yuv420), c_int)
+    library.regen_scratch_floats.argtypes = (POINTER(ConvolutionStep), c_int)
+    library.regen_run.argtypes = (c_char_p, POINTER(ConvolutionStep), c_int, c_int, c_void_p, c_size_t)
+    library.regen_read_yuv420.argtypes = (POINTER(Yuv420Conversion), c_int)
+    library.regen_write_yuv420.argtypes = (c_char_p, POINTER(Yuv420Conversion), c_int)
     return library

@@ -12,28 +12,27 @@ import torch
 from torch import nn
 
 from models.architectures import RRDBNet, SRVGGNetCompact
+from models.architectures.rrdbnet import RESIDUAL_SCALE, SLOPE
+from worker.inference.cpu.huge_pages import Arena, GrowingBuffer, aligned_floats
 from worker.inference.cpu.kernels import (
     BLOCK,
     CHANNELS_LAST,
     MOST_INPUTS,
     PLANES,
     SHUFFLED,
+    ConvolutionStep,
     Kernels,
-    Layout,
-    Step,
+    ResultLayout,
     find_kernels,
     weight_floats,
 )
-from worker.inference.cpu.pages import Room, Shelf, space_for
 
 # Results are made in squares of so many pixels a side.
 TILE = 4
-SLOPE = 0.2
-RESIDUAL_SCALE = 0.2
 
 
 @dataclass(frozen=True)
-class Convolution:
+class PackedConvolution:
     """A 3x3 convolution as the kernels read it; `slopes` None: nothing follows it."""
 
     inputs: int
@@ -44,44 +43,44 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelPointer:
     """Where a picture lies: the address of its first float, and how many floats lie between two pixels."""
 
     address: int
     stride: int
 
-    def from_channel(self, number: int) -> "Pixels":
-        return Pixels(self.address + 4 * number, self.stride)
+    def from_channel(self, number: int) -> "PixelPointer":
+        return PixelPointer(self.address + 4 * number, self.stride)
 
 
-class Steps:
+class StepList:
     """A list of steps for a picture of this size, being written."""
 
     def __init__(self, kernels: Kernels, *, height: int, width: int) -> None:
         self.height, self.width = height, width
-        self.listed: list[Step] = []
+        self.listed: list[ConvolutionStep] = []
         self._kernels = kernels
 
     def add(
         self,
-        convolution: Convolution,
-        source: Pixels,
-        target: Pixels,
+        convolution: PackedConvolution,
+        source: PixelPointer,
+        target: PixelPointer,
         *,
         enlarged: int = 1,
         is_doubled: bool = False,
-        more: Pixels | None = None,
+        more: PixelPointer | None = None,
         first_inputs: int | None = None,
-        residual: Pixels | None = None,
+        residual: PixelPointer | None = None,
         scale: float = 1.0,
-        outer: Pixels | None = None,
+        outer: PixelPointer | None = None,
         outer_scale: float = 1.0,
         is_planar: bool = False,
         base: int | None = None,
-        layout: Layout = CHANNELS_LAST,
+        layout: ResultLayout = CHANNELS_LAST,
     ) -> None:
         """`enlarged` says how many times larger than the picture the results are; the rest as `struct step`."""
-        step = Step()
+        step = ConvolutionStep()
         step.input, step.input_stride = source.address, source.stride
         for name, place in (("more_input", more), ("residual", residual), ("outer", outer)):
             if place is not None:
@@ -103,7 +102,7 @@ class Steps:
         self.listed.append(step)
 
 
-class Plan(Protocol):
+class NetworkProgram(Protocol):
     """How a network becomes steps."""
 
     layers: int
@@ -111,16 +110,16 @@ class Plan(Protocol):
     def floats(self, pixels: int) -> int:
         """What it needs to work in, for a picture of so many pixels."""
 
-    def write(self, steps: Steps, *, picture: int, room: int, result: int) -> None:
+    def write(self, steps: StepList, *, picture: int, workspace: int, result: int) -> None:
         """All are addresses: `picture` of 3 planes, `result` of 3 planes of 4 times the size."""
 
 
-class PlainPlan:
+class SrvggProgram:
     """SRVGGNetCompact."""
 
     def __init__(self, network: SRVGGNetCompact, kernels: Kernels) -> None:
         layers = list(network.body)
-        prepare = _Preparation(network, kernels)
+        prepare = _WeightPacker(network, kernels)
         self._convolutions = [
             prepare(layer, activation=layers[index + 1] if index + 1 < len(layers) else None)
             for index, layer in enumerate(layers)
@@ -132,20 +131,20 @@ class PlainPlan:
     def floats(self, pixels: int) -> int:
         return 2 * self._features * pixels
 
-    def write(self, steps: Steps, *, picture: int, room: int, result: int) -> None:
+    def write(self, steps: StepList, *, picture: int, workspace: int, result: int) -> None:
         pixels = steps.height * steps.width
         rooms = [
-            Pixels(room, self._features),
-            Pixels(room + 4 * self._features * pixels, self._features),
+            PixelPointer(workspace, self._features),
+            PixelPointer(workspace + 4 * self._features * pixels, self._features),
         ]
-        source = Pixels(picture, 1)
+        source = PixelPointer(picture, 1)
         for index, convolution in enumerate(self._convolutions[:-1]):
             steps.add(convolution, source, rooms[index % 2], is_planar=index == 0)
             source = rooms[index % 2]
-        steps.add(self._convolutions[-1], source, Pixels(result, 1), base=picture, layout=SHUFFLED)
+        steps.add(self._convolutions[-1], source, PixelPointer(result, 1), base=picture, layout=SHUFFLED)
 
 
-class DensePlan:
+class RrdbnetProgram:
     """RRDBNet.
 
     Nothing is laid side by side: what a dense block's convolutions add lies in one place, each behind the other's, and
@@ -153,7 +152,7 @@ class DensePlan:
     """
 
     def __init__(self, network: RRDBNet, kernels: Kernels) -> None:
-        prepare, leaky = _Preparation(network, kernels), nn.PReLU(init=SLOPE)
+        prepare, leaky = _WeightPacker(network, kernels), nn.PReLU(init=SLOPE)
         self._first = prepare(network.conv_first)
         self._blocks = [
             [
@@ -174,16 +173,19 @@ class DensePlan:
         # The last two pictures, of 16 times the pixels; all that is smaller lies where the very last will.
         return 2 * 16 * self._features * pixels
 
-    def write(self, steps: Steps, *, picture: int, room: int, result: int) -> None:
+    def write(self, steps: StepList, *, picture: int, workspace: int, result: int) -> None:
         size = 4 * self._features * steps.height * steps.width
-        largest, last = Pixels(room, self._features), Pixels(room + 16 * size, self._features)
+        largest, last = (
+            PixelPointer(workspace, self._features),
+            PixelPointer(workspace + 16 * size, self._features),
+        )
         # Behind each other in the room of the last: at most 4 + 3 + 1 of its 16 sizes, and what is added to them.
         doubled = last
-        shallow = Pixels(last.address + 4 * size, self._features)
-        states = [Pixels(last.address + (5 + index) * size, self._features) for index in range(3)]
-        added = Pixels(last.address + 8 * size, 4 * self._growth)
+        shallow = PixelPointer(last.address + 4 * size, self._features)
+        states = [PixelPointer(last.address + (5 + index) * size, self._features) for index in range(3)]
+        added = PixelPointer(last.address + 8 * size, 4 * self._growth)
 
-        steps.add(self._first, Pixels(picture, 1), shallow, is_planar=True)
+        steps.add(self._first, PixelPointer(picture, 1), shallow, is_planar=True)
         now = shallow
         for outer in self._blocks:
             before = now
@@ -198,17 +200,17 @@ class DensePlan:
         steps.add(self._ups[0], features, doubled, enlarged=2, is_doubled=True)
         steps.add(self._ups[1], doubled, largest, enlarged=4, is_doubled=True)
         steps.add(self._last_but_one, largest, last, enlarged=4)
-        steps.add(self._last, last, Pixels(result, 1), enlarged=4, layout=PLANES)
+        steps.add(self._last, last, PixelPointer(result, 1), enlarged=4, layout=PLANES)
 
     def _add_block(
         self,
-        steps: Steps,
-        block: list[Convolution],
-        source: Pixels,
-        target: Pixels,
-        added: Pixels,
+        steps: StepList,
+        block: list[PackedConvolution],
+        source: PixelPointer,
+        target: PixelPointer,
+        added: PixelPointer,
         *,
-        outer: Pixels | None,
+        outer: PixelPointer | None,
     ) -> None:
         for index, convolution in enumerate(block[:-1]):
             to = added.from_channel(index * self._growth)
@@ -232,34 +234,34 @@ class CompiledNetwork:
     def __init__(self, network: SRVGGNetCompact | RRDBNet, kernels: Kernels) -> None:
         """`network` is in float32; it is read, and may be thrown away."""
         self._kernels = kernels
-        self._plan: Plan
+        self._program: NetworkProgram
         if isinstance(network, SRVGGNetCompact):
-            self._plan = PlainPlan(network, kernels)
+            self._program = SrvggProgram(network, kernels)
         else:
-            self._plan = DensePlan(network, kernels)
-        self._room, self._scratch, self._result = Room(), Room(), Room()
+            self._program = RrdbnetProgram(network, kernels)
+        self._workspace, self._scratch, self._result = GrowingBuffer(), GrowingBuffer(), GrowingBuffer()
 
     @property
     def reach_pixels(self) -> int:
         """How far an input pixel reaches, to the last bit: a tile for every layer."""
-        return TILE * self._plan.layers + TILE - 1
+        return TILE * self._program.layers + TILE - 1
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W -> N x 3 x 4H x 4W, float32, each channel's rows one after another: until the next call."""
         number, channels, height, width = x.shape
-        room = self._room.floats(self._plan.floats(height * width))
+        workspace = self._workspace.floats(self._program.floats(height * width))
         result = self._result.floats(number * channels * 16 * height * width)
         result = result.view(number, channels, 4 * height, 4 * width)
         threads = torch.get_num_threads()
         for picture, made in zip(x.contiguous(), result, strict=True):
-            steps = Steps(self._kernels, height=height, width=width)
-            self._plan.write(
+            steps = StepList(self._kernels, height=height, width=width)
+            self._program.write(
                 steps,
                 picture=picture.data_ptr(),
-                room=room.data_ptr(),
+                workspace=workspace.data_ptr(),
                 result=made.data_ptr(),
             )
-            listed = (Step * len(steps.listed))(*steps.listed)
+            listed = (ConvolutionStep * len(steps.listed))(*steps.listed)
             scratch = self._scratch.floats(threads * self._kernels.scratch_floats(listed))
             self._kernels.run(listed, scratch, threads=threads)
         return result
@@ -290,34 +292,34 @@ def _has_whole_blocks(network: SRVGGNetCompact | RRDBNet) -> bool:
     )
 
 
-class _Preparation:
+class _WeightPacker:
     """Makes the convolutions of one network, whose weights lie together."""
 
     def __init__(self, network: nn.Module, kernels: Kernels) -> None:
         self._kernels = kernels
         layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-        self._shelf = Shelf(
-            sum(space_for(weight_floats(layer.in_channels, layer.out_channels)) for layer in layers)
+        self._arena = Arena(
+            sum(aligned_floats(weight_floats(layer.in_channels, layer.out_channels)) for layer in layers)
         )
 
-    def __call__(self, convolution: nn.Module, *, activation: nn.Module | None = None) -> Convolution:
+    def __call__(self, convolution: nn.Module, *, activation: nn.Module | None = None) -> PackedConvolution:
         assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
         inputs, outputs = convolution.in_channels, convolution.out_channels
         slopes = None
         if activation is not None:
             assert isinstance(activation, nn.PReLU)
-            slopes = _filled_up(activation.weight.detach().expand(outputs))
-        weights = self._shelf.take(weight_floats(inputs, outputs))
+            slopes = _padded_to_blocks(activation.weight.detach().expand(outputs))
+        weights = self._arena.take(weight_floats(inputs, outputs))
         self._kernels.prepare_weights(convolution.weight, weights)
-        bias = _filled_up(convolution.bias.detach())
-        return Convolution(inputs=inputs, outputs=outputs, weights=weights, bias=bias, slopes=slopes)
+        bias = _padded_to_blocks(convolution.bias.detach())
+        return PackedConvolution(inputs=inputs, outputs=outputs, weights=weights, bias=bias, slopes=slopes)
 
 
 def _layers(block: nn.Module) -> list[nn.Conv2d]:
     return [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
 
 
-def _filled_up(values: torch.Tensor) -> torch.Tensor:
+def _padded_to_blocks(values: torch.Tensor) -> torch.Tensor:
     """With zeros to whole blocks."""
     filled = torch.zeros(-(-values.numel() // BLOCK) * BLOCK)
     filled[: values.numel()] = values

@@ -5,19 +5,19 @@ from torch import nn
 
 from worker.inference.cuda import kernels
 from worker.inference.cuda.choice import Candidate
+from worker.inference.cuda.fused import can_fuse, fuse
 from worker.inference.cuda.graphs import GraphedRun, ModulesRun, StaticRun
-from worker.inference.cuda.layers import Tuning
-from worker.inference.cuda.planned import can_plan, plan
+from worker.inference.cuda.layers import Autotuner
 
 GRAPHED = "modules, graph"
 FUSED = "fused, graph"
 
 
 def make_candidates(
-    network: nn.Module, *, modules: nn.Module, device: torch.device, tuning: Tuning
+    network: nn.Module, *, modules: nn.Module, device: torch.device, tuner: Autotuner
 ) -> list[Candidate]:
     """For a CUDA device. `network` is in 32 bits, wherever it lies; `modules` the same on the device in 16 bits.
-    `tuning` is shared by all that is made.
+    `tuner` is shared by all candidates.
     """
 
     def graphed(shape: tuple[int, int, int, int]) -> StaticRun:
@@ -26,10 +26,10 @@ def make_candidates(
     def fused(shape: tuple[int, int, int, int]) -> StaticRun:
         images, _, height, width = shape
         return GraphedRun(
-            plan(network, images=images, height=height, width=width, device=device, tuning=tuning)
+            fuse(network, images=images, height=height, width=width, device=device, tuner=tuner)
         )
 
     made = [Candidate(name=GRAPHED, make=graphed)]
-    if kernels.AVAILABLE and can_plan(network):
+    if kernels.AVAILABLE and can_fuse(network):
         made.append(Candidate(name=FUSED, make=fused))
     return made

@@ -14,7 +14,7 @@ import torch
 
 from worker.inference.cuda.graphs import StaticRun
 from worker.inference.cuda.timing import seconds_on_cuda
-from worker.inference.memory import is_out_of_memory, release_cached
+from worker.inference.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def choose(
             best = (seconds[candidate.name], candidate.name, run)
         # Outside the handler, where the error's traceback no longer holds tensors: the next needs the memory.
         run = None  # type: ignore[assignment]
-        release_cached(device)
+        torch.cuda.empty_cache()
     for name, reason in dropped.items():
         logger.warning("network_runner_dropped name=%s shape=%s reason=%s", name, shape, reason)
     logger.info("network_runner_chosen name=%s shape=%s seconds=%s", best[1], shape, seconds)
@@ -151,7 +151,7 @@ def _try_exact(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    release_cached(device)
+    torch.cuda.empty_cache()
     return None
 
 

@@ -1,4 +1,4 @@
-"""One 3x3 convolution: its weights as the kernel reads them, its launches, and which tiles suit it."""
+"""One 3x3 convolution: its weights as the kernel reads them, its launches, and the fastest launch configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from worker.inference.cuda.timing import seconds_on_cuda
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
-    """What one program makes, and how: `chunk` input channels at a time, `stages` of them on their way at once."""
+class LaunchConfig:
+    """How a kernel is launched: the pixels that one program computes, `chunk` input channels at a time, `stages` of
+    which are being loaded at once."""
 
     columns: int
     rows: int
@@ -21,52 +22,53 @@ class Tile:
     stages: int
 
 
-# Large ones read least; small ones leave room for two programs on a multiprocessor, and fit where shared memory is
-# scarce.
-TILES = (
-    Tile(columns=128, rows=4, chunk=32, warps=8, stages=3),
-    Tile(columns=64, rows=4, chunk=32, warps=4, stages=3),
-    Tile(columns=64, rows=4, chunk=32, warps=4, stages=2),
-    Tile(columns=128, rows=2, chunk=32, warps=8, stages=3),
-    Tile(columns=128, rows=2, chunk=64, warps=8, stages=2),
-    Tile(columns=64, rows=2, chunk=32, warps=4, stages=3),
+# Large ones read least; small ones let two programs run on a multiprocessor and fit where shared memory is scarce.
+CONFIGS = (
+    LaunchConfig(columns=128, rows=4, chunk=32, warps=8, stages=3),
+    LaunchConfig(columns=64, rows=4, chunk=32, warps=4, stages=3),
+    LaunchConfig(columns=64, rows=4, chunk=32, warps=4, stages=2),
+    LaunchConfig(columns=128, rows=2, chunk=32, warps=8, stages=3),
+    LaunchConfig(columns=128, rows=2, chunk=64, warps=8, stages=2),
+    LaunchConfig(columns=64, rows=2, chunk=32, warps=4, stages=3),
 )
 
-# What tells convolutions apart that want different tiles: outputs, channels, doubling and shuffle.
+# What the fastest configuration depends on: outputs, channels, doubling and shuffle.
 Kind = tuple[int, int, bool, int]
 
 
-class Tuning:
-    """Times each tile the first time that a kind of convolution is launched, and keeps to the fastest.
+class Autotuner:
+    """Times each configuration at the first launch of a kind of convolution and keeps the fastest.
 
-    With one tile nothing is timed. `timed` keeps the seconds.
+    A single configuration is not timed. `timed` keeps the seconds.
     """
 
     def __init__(
         self,
-        tiles: Sequence[Tile] = TILES,
+        configs: Sequence[LaunchConfig] = CONFIGS,
         *,
         seconds_of: Callable[[Callable[[], None]], float] = seconds_on_cuda,
     ) -> None:
-        self._tiles = tiles
+        self._configs = configs
         self._seconds_of = seconds_of
-        self.chosen: dict[Kind, Tile] = {}
-        self.timed: dict[Kind, dict[Tile, float]] = {}
+        self.chosen: dict[Kind, LaunchConfig] = {}
+        self.timed: dict[Kind, dict[LaunchConfig, float]] = {}
 
-    def tile_for(self, kind: Kind, launch: Callable[[Tile], None]) -> Tile:
-        """Raises the last tile's error where none can be launched."""
+    def config_for(self, kind: Kind, launch: Callable[[LaunchConfig], None]) -> LaunchConfig:
+        """Returns the fastest configuration. Raises the last one's error if none can be launched."""
         if kind not in self.chosen:
-            self.chosen[kind] = self._tiles[0] if len(self._tiles) == 1 else self._fastest(kind, launch)
+            self.chosen[kind] = self._configs[0] if len(self._configs) == 1 else self._fastest(kind, launch)
         return self.chosen[kind]
 
-    def _fastest(self, kind: Kind, launch: Callable[[Tile], None]) -> Tile:
+    def _fastest(self, kind: Kind, launch: Callable[[LaunchConfig], None]) -> LaunchConfig:
         seconds = self.timed.setdefault(kind, {})
         failed: Exception | None = None
-        for tile in self._tiles:
+        for config in self._configs:
             try:
-                launch(tile)
-                seconds[tile] = self._seconds_of(lambda tile=tile: launch(tile))  # type: ignore[misc]
-            except Exception as error:  # a tile too large for this device, mostly; Triton has many errors
+                launch(config)
+                seconds[config] = self._seconds_of(lambda config=config: launch(config))  # type: ignore[misc]
+            except (
+                Exception
+            ) as error:  # mostly a configuration too large for the device; Triton has many errors
                 failed = error
         if not seconds:
             assert failed is not None
@@ -74,8 +76,8 @@ class Tuning:
         return min(seconds, key=seconds.__getitem__)
 
 
-class Convolution:
-    """Padded by zeros, with bias and an activation; see `kernels.convolve` for what may be summed with it."""
+class FusedConvolution:
+    """A convolution padded by zeros, with bias and activation; see `kernels.convolve` for what it may add."""
 
     def __init__(
         self,
@@ -84,20 +86,20 @@ class Convolution:
         *,
         slopes: torch.Tensor | None,
         device: torch.device,
-        tuning: Tuning,
+        tuner: Autotuner,
         doubles: bool = False,
         shuffle: int = 0,
     ) -> None:
         """weight: outputs x inputs x 3 x 3; bias: outputs; slopes: what multiplies negative values, one an output
-        (None: nothing changes). `doubles` and `shuffle` as in `kernels.convolve`.
+        (None: no activation). `doubles` and `shuffle` as in `kernels.convolve`.
 
-        Maps that are read need `channels` channels, those written `outputs`.
+        Maps that it reads need `channels` channels, those that it writes `outputs`.
         """
         outputs, inputs = weight.shape[:2]
         self.channels = 16 if inputs <= 16 else -(-inputs // 32) * 32
         self.outputs = max(16, 1 << (outputs - 1).bit_length())
         self.kind: Kind = (self.outputs, self.channels, doubles, shuffle)
-        self._doubles, self._shuffle, self._tuning = doubles, shuffle, tuning
+        self._doubles, self._shuffle, self._tuner = doubles, shuffle, tuner
         padded = torch.zeros(3, 3, self.channels, self.outputs)
         padded[:, :, :inputs, :outputs] = weight.detach().float().cpu().permute(3, 2, 1, 0)
         self._weights = padded.to(device=device, dtype=torch.float16).contiguous()
@@ -118,20 +120,20 @@ class Convolution:
         second_scale: float = 1.0,
         enlarged: torch.Tensor | None = None,
     ) -> None:
-        """act(conv(source) + before) [* scale + residual [* second_scale + second]] into `out`.
+        """Writes act(conv(source) + before) [* scale + residual [* second_scale + second]] into `out`.
 
         With a shuffle `out` is images x 3 x shuffle*height x shuffle*width float32, contiguous; with a shuffle of 4
-        it is summed with `enlarged`, images x 3 x height x width float32, contiguous.
+        the sum includes `enlarged`, images x 3 x height x width float32, contiguous.
         """
         factor = 2 if self._doubles else 1
         height, width = source.height * factor, source.width * factor
         unused = self._bias
 
-        def launch(tile: Tile) -> None:
-            chunk = min(tile.chunk, self.channels)
+        def launch(config: LaunchConfig) -> None:
+            chunk = min(config.chunk, self.channels)
             if self.channels % chunk:
                 chunk = 32
-            grid = (-(-width // tile.columns), -(-height // tile.rows), source.images)
+            grid = (-(-width // config.columns), -(-height // config.rows), source.images)
             kernels.convolve[grid](
                 source.pointer,
                 self._weights,
@@ -154,16 +156,16 @@ class Convolution:
                 SECOND_STRIDE=0 if second is None else second.stride,
                 N=self.outputs,
                 CHUNK=chunk,
-                COLUMNS=tile.columns,
-                ROWS=tile.rows,
-                STAGES=tile.stages,
+                COLUMNS=config.columns,
+                ROWS=config.rows,
+                STAGES=config.stages,
                 DOUBLES=self._doubles,
                 SHUFFLE=self._shuffle,
-                num_warps=tile.warps,
-                num_stages=tile.stages,
+                num_warps=config.warps,
+                num_stages=config.stages,
             )
 
-        launch(self._tuning.tile_for(self.kind, launch))
+        launch(self._tuner.config_for(self.kind, launch))
 
 
 def _padded(values: torch.Tensor, count: int, fill: float) -> torch.Tensor:

@@ -8,10 +8,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from models.catalog import Engine
 from worker.inference.cuda.candidates import make_candidates
 from worker.inference.cuda.choice import MODULES, Candidate, Choice, choose
-from worker.inference.cuda.layers import Tuning
+from worker.inference.cuda.layers import Autotuner
 from worker.inference.cuda.trial import trial_of
 from worker.inference.precision import place_network
 
@@ -46,7 +45,6 @@ class CudaRuntime:
         self,
         network: nn.Module,
         *,
-        engine: Engine,
         device: torch.device,
         trial: Callable[[], Tried] | None = None,
         choose_among: Callable[[Sequence[Candidate], tuple[int, int, int, int]], Choice] | None = None,
@@ -55,8 +53,8 @@ class CudaRuntime:
         self._network = network
         self._device = device
         self._modules = place_network(network, device=device, precision="fp16")
-        self._candidates = make_candidates(network, modules=self._modules, device=device, tuning=Tuning())
-        self._trial = trial or (lambda: trial_of(engine, device))
+        self._candidates = make_candidates(network, modules=self._modules, device=device, tuner=Autotuner())
+        self._trial = trial or (lambda: trial_of(network, device))
         # Not a method of its own: in a cycle of references the device's memory would not be freed at once.
         self._choose_among = choose_among
         self._calls = 0

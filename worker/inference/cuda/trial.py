@@ -1,9 +1,9 @@
-"""The ways to run a network tried in a process of its own: kernels that crash or hang take nothing else along.
+"""Tries the ways to run a network in a process of its own: kernels that crash or hang take nothing else along.
 
-    python -m worker.inference.cuda.trial regen-4x cuda:0
+    python -m worker.inference.cuda.trial '{"architecture": "srvgg", "features": 64}' cuda:0
 
-prints as JSON which ways are right on small pictures, and why the others are not. What is compiled there is found
-in Triton's cache on disk by who asked.
+prints as JSON which ways are right on small pictures, and why the others are not. Triton's cache on disk passes what
+was compiled there on to the process that asked.
 """
 
 import atexit
@@ -20,36 +20,35 @@ from typing import IO
 import torch
 from torch import nn
 
-from models.architectures import build_network
-from models.catalog import Engine, get_engine
+from models.architectures import ARCHITECTURES, UpscalingNetwork
 from worker.inference.cuda.candidates import make_candidates
 from worker.inference.cuda.choice import Choice, choose
-from worker.inference.cuda.layers import Tuning
+from worker.inference.cuda.layers import Autotuner
 from worker.inference.precision import place_network
 
-# Compiling all kernels takes a minute or two the first time; who takes longer hangs.
+# Compiling all kernels takes a minute or two the first time.
 LIMIT_SECONDS = 600.0
-# Odd, smaller and larger than a tile, with images beside each other.
+# Odd sizes, smaller and larger than what one program computes, with several images.
 _SHAPES = ((2, 3, 45, 71), (1, 3, 136, 240))
 _ROOT = Path(__file__).parents[3]
 
 
 class Trial:
-    """Runs beside its owner until it is done. `dropped` says why a way is not to be used."""
+    """A child process that tries the candidates. `dropped` says why a candidate must not be used."""
 
     def __init__(self, command: list[str], *, limit_seconds: float = LIMIT_SECONDS) -> None:
         self._ends_at = time.monotonic() + limit_seconds
         self._limit_seconds = limit_seconds
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the trial's end
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the trial's end
         self._process = subprocess.Popen(
-            command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=self._said, stderr=subprocess.STDOUT
+            command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
         )
         self._lock = threading.Lock()
         self._passed: frozenset[str] | None = None
         self.dropped: dict[str, str] = {}
 
     def passed(self) -> frozenset[str] | None:
-        """The names of those that are right; None as long as it is not known. Does not wait."""
+        """Returns the names of the right candidates, or None while the child runs. Does not wait."""
         with self._lock:
             if self._passed is None:
                 if self._process.poll() is not None:
@@ -60,7 +59,7 @@ class Trial:
             return self._passed
 
     def stop(self) -> None:
-        """Ends the process where it is still running: nothing is right then."""
+        """Ends the child if it still runs; no candidate has passed then."""
         with self._lock:
             if self._passed is None:
                 self._stop()
@@ -73,16 +72,16 @@ class Trial:
     def _fail(self, reason: str) -> None:
         self._passed = frozenset()
         self.dropped = {"all": reason}
-        self._said.close()
+        self._output.close()
 
     def _read(self) -> None:
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").strip().splitlines()
         last = lines[-1] if lines else ""
         try:
             answer = json.loads(last)
             self._passed, self.dropped = frozenset(answer["passed"]), dict(answer["dropped"])
-            self._said.close()
+            self._output.close()
         except (ValueError, KeyError, TypeError):
             self._fail(f"the trial ended with {self._process.returncode}: {last[:300]}")
 
@@ -91,35 +90,31 @@ _trials: dict[tuple[str, str], Trial] = {}
 _trials_lock = threading.Lock()
 
 
-def trial_of(engine: Engine, device: torch.device) -> Trial:
-    """The one trial that this process makes for an engine on a device, started with the first call."""
+def trial_of(network: nn.Module, device: torch.device) -> Trial:
+    """Returns this process's trial for networks of that shape on a device; the first call starts it."""
+    shape = _shape_as_json(network)
     with _trials_lock:
-        key = (engine.id, str(device))
+        key = (shape, str(device))
         if not _trials:
             atexit.register(stop_trials)
         if key not in _trials:
-            _trials[key] = Trial(
-                [sys.executable, "-m", "worker.inference.cuda.trial", engine.id, str(device)]
-            )
+            _trials[key] = Trial([sys.executable, "-m", "worker.inference.cuda.trial", shape, str(device)])
         return _trials[key]
 
 
 def stop_trials() -> None:
-    """Ends all that still run."""
+    """Ends all running trials."""
     with _trials_lock:
         for trial in _trials.values():
             trial.stop()
         _trials.clear()
 
 
-def run_trial(
-    engine: Engine, device: torch.device, *, network: nn.Module | None = None
-) -> tuple[list[str], dict[str, str]]:
-    """The names of the right ones, and why the others are not. `network` None: one of random weights."""
-    network = random_network(engine) if network is None else network
+def run_trial(network: nn.Module, device: torch.device) -> tuple[list[str], dict[str, str]]:
+    """Returns the names of the right candidates, and the reasons why the others are not."""
     modules = place_network(network, device=device, precision="fp16")
     exact = place_network(network, device=device, precision="fp32")
-    candidates = make_candidates(network, modules=modules, device=device, tuning=Tuning())
+    candidates = make_candidates(network, modules=modules, device=device, tuner=Autotuner())
     dropped: dict[str, str] = {}
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False)
     with torch.cuda.device(device), torch.inference_mode(), flags:
@@ -129,16 +124,16 @@ def run_trial(
     return [one.name for one in candidates if one.name not in dropped], dropped
 
 
-def random_network(engine: Engine) -> nn.Module:
-    """The engine's network with weights under which values neither vanish nor overflow on their way."""
+def random_network(architecture: str, **dimensions: int) -> UpscalingNetwork:
+    """Returns a network with random weights under which activations neither vanish nor overflow."""
     torch.manual_seed(0)
-    network = build_network(engine).requires_grad_(False).eval()
-    last = network
+    network = ARCHITECTURES[architecture](**dimensions).requires_grad_(False).eval()
+    last: nn.Module = network
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, a=0.2)
             last = module
-    # What leaves the network is to have about a picture's range.
+    # The output should have about the range of a picture.
     spread: list[torch.Tensor] = []
     hook = last.register_forward_hook(lambda _, __, found: spread.append(found.std()))
     network(torch.rand(1, 3, 12, 12))
@@ -148,8 +143,14 @@ def random_network(engine: Engine) -> nn.Module:
     return network
 
 
-def _watch(owner: int) -> None:
-    """Ends this process when its owner is gone, or the time is up: a GPU that hangs ends nothing by itself."""
+def _shape_as_json(network: nn.Module) -> str:
+    if not isinstance(network, UpscalingNetwork):
+        raise TypeError(f"A {type(network).__name__} tells no dimensions.")
+    return json.dumps({"architecture": network.architecture, **network.dimensions}, sort_keys=True)
+
+
+def _exit_with_owner(owner: int) -> None:
+    """Ends this process when its owner is gone or the time is up: a GPU that hangs ends nothing by itself."""
     ends_at = time.monotonic() + LIMIT_SECONDS
     while time.monotonic() < ends_at and os.getppid() == owner:
         time.sleep(0.5)
@@ -157,9 +158,9 @@ def _watch(owner: int) -> None:
 
 
 def main() -> int:
-    engine, device = get_engine(sys.argv[1]), torch.device(sys.argv[2])
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
-    passed, dropped = run_trial(engine, device)
+    network, device = random_network(**json.loads(sys.argv[1])), torch.device(sys.argv[2])
+    threading.Thread(target=_exit_with_owner, args=(os.getppid(),), daemon=True).start()
+    passed, dropped = run_trial(network, device)
     sys.stdout.write(json.dumps({"passed": passed, "dropped": dropped}) + "\n")
     return 0
 

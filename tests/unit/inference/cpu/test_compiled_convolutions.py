@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from worker.inference.cpu.kernels import BLOCK, CHANNELS_LAST, Step, find_kernels, weight_floats
-from worker.inference.cpu.network import Convolution, Pixels, Steps
-from worker.inference.cpu.pages import Shelf, floats_in_large_pages
+from worker.inference.cpu.huge_pages import Arena, allocate_in_huge_pages
+from worker.inference.cpu.kernels import BLOCK, CHANNELS_LAST, ConvolutionStep, find_kernels, weight_floats
+from worker.inference.cpu.network import PackedConvolution, PixelPointer, StepList
 
 BEST = find_kernels()
 pytestmark = pytest.mark.skipif(BEST is None, reason="the package was installed without a C compiler")
@@ -36,7 +36,7 @@ def convolution(kernels, inputs, outputs, *, slopes=False, seed=1):
     slope = random(outputs, seed=seed + 2).abs() if slopes else None
     weights = torch.zeros(weight_floats(inputs, outputs))
     kernels.prepare_weights(layer.weight, weights)
-    ready = Convolution(
+    ready = PackedConvolution(
         inputs=inputs,
         outputs=outputs,
         weights=weights,
@@ -61,12 +61,12 @@ def laid(x, stride=None):
 
 
 def place(picture, channel=0):
-    return Pixels(picture.data_ptr() + 4 * channel, picture.shape[-1])
+    return PixelPointer(picture.data_ptr() + 4 * channel, picture.shape[-1])
 
 
 def run(kernels, steps, threads=1):
-    listed = (Step * len(steps.listed))(*steps.listed)
-    scratch = floats_in_large_pages(threads * kernels.scratch_floats(listed))
+    listed = (ConvolutionStep * len(steps.listed))(*steps.listed)
+    scratch = allocate_in_huge_pages(threads * kernels.scratch_floats(listed))
     kernels.run(listed, scratch, threads=threads)
 
 
@@ -81,7 +81,7 @@ def test_sizes_and_channels(kernels, height, width, inputs, outputs):
     ready, expected = convolution(kernels, inputs, outputs, slopes=True)
     source, made = laid(x), torch.full((height, width, outputs), torch.nan)
 
-    steps = Steps(kernels, height=height, width=width)
+    steps = StepList(kernels, height=height, width=width)
     steps.add(ready, place(source), place(made))
     run(kernels, steps)
 
@@ -101,7 +101,7 @@ def test_channels_between_others_and_sums(kernels):
     source, outer = laid(first), laid(before)
     added, made = laid(more, stride=64), torch.full((height, width, 80), 7.0)
 
-    steps = Steps(kernels, height=height, width=width)
+    steps = StepList(kernels, height=height, width=width)
     steps.add(near, place(source), place(added, 32), more=place(added), first_inputs=64)
     steps.add(
         last,
@@ -129,7 +129,7 @@ def test_a_doubled_picture(kernels, height, width):
     ready, expected = convolution(kernels, 32, 32)
     source, made = laid(x), torch.empty((2 * height, 2 * width, 32))
 
-    steps = Steps(kernels, height=height, width=width)
+    steps = StepList(kernels, height=height, width=width)
     steps.add(ready, place(source), place(made), enlarged=2, is_doubled=True, layout=CHANNELS_LAST)
     run(kernels, steps)
 
@@ -145,7 +145,7 @@ def test_instruction_sets_agree_to_the_last_bit():
         kernels = find_kernels(name)
         ready, _ = convolution(kernels, 64, 48, slopes=True)
         results.append(torch.empty((21, 35, 48)))
-        steps = Steps(kernels, height=21, width=35)
+        steps = StepList(kernels, height=21, width=35)
         steps.add(ready, place(x), place(results[-1]))
         run(kernels, steps)
 
@@ -161,17 +161,17 @@ def test_weights_of_another_kind_are_refused(kernels):
 def test_too_little_scratch_is_refused(kernels):
     ready, _ = convolution(kernels, 16, 16)
     source = laid(random(1, 16, 8, 8))
-    steps = Steps(kernels, height=8, width=8)
+    steps = StepList(kernels, height=8, width=8)
     steps.add(ready, place(source), place(source))
     with pytest.raises(ValueError, match="scratch"):
-        kernels.run((Step * 1)(*steps.listed), torch.zeros(64), threads=1)
+        kernels.run((ConvolutionStep * 1)(*steps.listed), torch.zeros(64), threads=1)
 
 
-def test_a_shelf_hands_out_what_lies_apart():
-    shelf = Shelf(48)
-    first, second = shelf.take(17), shelf.take(16)
+def test_an_arena_hands_out_separate_pieces():
+    arena = Arena(48)
+    first, second = arena.take(17), arena.take(16)
     first.fill_(1)
     assert second.sum() == 0
     assert (first.data_ptr() - second.data_ptr()) % 64 == 0
     with pytest.raises(ValueError, match="floats"):
-        shelf.take(1)
+        arena.take(1)

@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 from models.architectures import RRDBNet, SRVGGNetCompact
-from models.catalog import get_engine
 from models.loader import load_network
 from worker.inference.cpu import network as compiled
 from worker.inference.cpu.kernels import find_kernels
 from worker.inference.cpu.network import TILE, CompiledNetwork, compile_network
-from worker.inference.runtime import make_runtime, reach_pixels
+from worker.inference.devices import CpuDevice
 
 KERNELS = find_kernels()
 pytestmark = pytest.mark.skipif(KERNELS is None, reason="the package was installed without a C compiler")
@@ -20,7 +19,6 @@ SETS = (
     if KERNELS
     else []
 )
-CPU = torch.device("cpu")
 
 
 def random(*shape, seed=0):
@@ -105,14 +103,14 @@ def test_a_pixel_changes_nothing_beyond_its_reach_and_parts_equal_the_whole():
 
 
 def test_it_is_what_runs_on_a_cpu_in_32_bits_and_nowhere_else():
-    engine = get_engine("regen-4x-lite")
-    fast = make_runtime(plain(), engine=engine, device=CPU, precision="fp32")
-    assert isinstance(fast, CompiledNetwork)
-    assert reach_pixels(fast, engine) == fast.reach_pixels > engine.receptive_radius
+    properties = plain().properties
+    fast = CpuDevice().make_runtime(plain(), properties=properties, precision="fp32")
+    assert isinstance(fast.network, CompiledNetwork)
+    assert fast.reach_pixels == fast.network.reach_pixels > properties.receptive_radius
     for network, precision in ((plain(), "bf16"), (nn.Identity(), "fp32")):
-        other = make_runtime(network, engine=engine, device=CPU, precision=precision)
-        assert isinstance(other, nn.Module)
-        assert reach_pixels(other, engine) == engine.receptive_radius
+        other = CpuDevice().make_runtime(network, properties=properties, precision=precision)
+        assert isinstance(other.network, nn.Module)
+        assert other.reach_pixels == properties.receptive_radius
 
 
 def test_the_next_call_writes_where_the_last_one_did():
@@ -131,14 +129,13 @@ def test_channels_that_fill_no_block_are_left_to_torch():
 
 def test_without_kernels_torch_computes(monkeypatch):
     monkeypatch.setattr(compiled, "find_kernels", lambda: None)
-    engine = get_engine("regen-4x-lite")
     network = plain()
-    fast = make_runtime(network, engine=engine, device=CPU, precision="fp32")
-    assert isinstance(fast, SRVGGNetCompact)
+    fast = CpuDevice().make_runtime(network, properties=network.properties, precision="fp32")
+    assert isinstance(fast.network, SRVGGNetCompact)
 
 
 def test_memory_that_is_not_there_is_said_to_be_missing(monkeypatch):
     fast = compile_network(plain())
-    monkeypatch.setattr(fast._plan, "floats", lambda pixels: 1 << 60)
+    monkeypatch.setattr(fast._program, "floats", lambda pixels: 1 << 60)
     with pytest.raises(MemoryError):
         fast(random(1, 3, 4, 4))

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from worker.inference.cuda.buffers import FeatureMap
-from worker.inference.cuda.layers import Convolution, Tile, Tuning
+from worker.inference.cuda.layers import Autotuner, FusedConvolution, LaunchConfig
 
-TILE = Tile(columns=32, rows=2, chunk=32, warps=4, stages=2)
-TALL_TILE = Tile(columns=16, rows=4, chunk=64, warps=4, stages=2)
+WIDE = LaunchConfig(columns=32, rows=2, chunk=32, warps=4, stages=2)
+TALL = LaunchConfig(columns=16, rows=4, chunk=64, warps=4, stages=2)
 
 
 def random_map(device, *, images, height, width, stride, channels=None, seed=0):
@@ -35,15 +35,15 @@ def borders_are_zero(a_map):
 
 
 @pytest.mark.parametrize(
-    ("images", "height", "width", "tile"),
-    [(1, 1, 1, TILE), (2, 5, 7, TILE), (1, 4, 33, TILE), (2, 5, 17, TALL_TILE), (1, 8, 16, TALL_TILE)],
+    ("images", "height", "width", "config"),
+    [(1, 1, 1, WIDE), (2, 5, 7, WIDE), (1, 4, 33, WIDE), (2, 5, 17, TALL), (1, 8, 16, TALL)],
 )
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 64), (64, 64), (96, 32), (64, 48)])
-def test_agrees_with_torch(device, images, height, width, tile, inputs, outputs):
+def test_agrees_with_torch(device, images, height, width, config, inputs, outputs):
     channels = 16 if inputs == 3 else inputs
     source, values = random_map(device, images=images, height=height, width=width, stride=channels)
     weight, bias = random_weights(outputs, inputs)
-    layer = Convolution(weight, bias, slopes=None, device=device, tuning=Tuning([tile]))
+    layer = FusedConvolution(weight, bias, slopes=None, device=device, tuner=Autotuner([config]))
     out, _ = random_map(device, images=images, height=height, width=width, stride=layer.outputs)
     layer(source, out)
     expected = F.conv2d(values[:, :inputs], weight.to(device), bias.to(device), padding=1)
@@ -59,7 +59,7 @@ def test_reads_and_writes_only_its_channels_and_sums_before_the_activation(devic
     a_map.channels(96).interior(64).copy_(values)
     weight, bias = random_weights(32, 32)
     slopes = torch.linspace(-0.5, 1, 32)
-    layer = Convolution(weight, bias, slopes=slopes, device=device, tuning=Tuning([TILE]))
+    layer = FusedConvolution(weight, bias, slopes=slopes, device=device, tuner=Autotuner([WIDE]))
     part = a_map.channels(128)
     layer(a_map.channels(96), part, before=part)  # 96 to 127 are read, 128 to 159 summed and written
     found = a_map.interior(192).float().cpu()
@@ -77,7 +77,7 @@ def test_residuals_are_summed_after_the_activation(device):
     out, _ = random_map(device, **size, stride=192)
     weight, bias = random_weights(64, 64)
     slopes = torch.full((64,), 0.2)
-    layer = Convolution(weight, bias, slopes=slopes, device=device, tuning=Tuning([TILE]))
+    layer = FusedConvolution(weight, bias, slopes=slopes, device=device, tuner=Autotuner([WIDE]))
     layer(source, out, residual=first, scale=0.5, second=second, second_scale=0.25)
     made = F.leaky_relu(F.conv2d(values, weight.to(device), bias.to(device), padding=1), 0.2)
     expected = second_values + 0.25 * (first_values + 0.5 * made)
@@ -89,7 +89,7 @@ def test_doubles_what_it_reads(device, height, width):
     source, values = random_map(device, images=2, height=height, width=width, stride=64)
     out, _ = random_map(device, images=2, height=2 * height, width=2 * width, stride=64)
     weight, bias = random_weights(64, 64)
-    layer = Convolution(weight, bias, slopes=None, device=device, tuning=Tuning([TILE]), doubles=True)
+    layer = FusedConvolution(weight, bias, slopes=None, device=device, tuner=Autotuner([WIDE]), doubles=True)
     layer(source, out)
     doubled = F.interpolate(values, scale_factor=2, mode="nearest")
     expected = F.conv2d(doubled, weight.to(device), bias.to(device), padding=1)
@@ -100,7 +100,9 @@ def test_doubles_what_it_reads(device, height, width):
 def test_shuffles_what_it_writes(device, factor):
     source, values = random_map(device, images=2, height=3, width=5, stride=64)
     weight, bias = random_weights(3 * factor**2, 64)
-    layer = Convolution(weight, bias, slopes=None, device=device, tuning=Tuning([TILE]), shuffle=factor)
+    layer = FusedConvolution(
+        weight, bias, slopes=None, device=device, tuner=Autotuner([WIDE]), shuffle=factor
+    )
     out = torch.full((2, 3, 3 * factor, 5 * factor), torch.nan, device=device)
     small = torch.rand(2, 3, 3, 5).to(device)
     layer(source, out, enlarged=small)
@@ -114,36 +116,36 @@ def kind(outputs=64):
     return (outputs, 64, False, 0)
 
 
-def test_the_fastest_tile_is_kept_for_each_kind():
-    slow, fast = TILE, TALL_TILE
+def test_the_fastest_configuration_is_kept_for_each_kind():
+    slow, fast = WIDE, TALL
     launched = []
 
     def seconds_of(run):
         run()
         return {slow: 2.0, fast: 1.0}[launched[-1]]
 
-    tuning = Tuning([slow, fast], seconds_of=seconds_of)
-    assert tuning.tile_for(kind(), launched.append) == fast
+    tuner = Autotuner([slow, fast], seconds_of=seconds_of)
+    assert tuner.config_for(kind(), launched.append) == fast
     launched.clear()
-    assert tuning.tile_for(kind(), launched.append) == fast
+    assert tuner.config_for(kind(), launched.append) == fast
     assert launched == []
-    assert tuning.tile_for(kind(32), launched.append) == fast
+    assert tuner.config_for(kind(32), launched.append) == fast
     assert launched
 
 
-def test_a_tile_that_does_not_fit_the_device_is_passed_over():
-    def launch(tile):
-        if tile == TILE:
+def test_a_configuration_that_does_not_fit_the_device_is_passed_over():
+    def launch(config):
+        if config == WIDE:
             raise RuntimeError("out of resource: shared memory")
 
-    tuning = Tuning([TILE, TALL_TILE], seconds_of=lambda run: 1.0)
-    assert tuning.tile_for(kind(), launch) == TALL_TILE
+    tuner = Autotuner([WIDE, TALL], seconds_of=lambda run: 1.0)
+    assert tuner.config_for(kind(), launch) == TALL
 
 
-def test_where_no_tile_can_be_launched_the_error_is_told():
-    def launch(tile):
+def test_where_no_configuration_can_be_launched_the_error_is_told():
+    def launch(config):
         raise RuntimeError("no kernel image")
 
-    tuning = Tuning([TILE, TALL_TILE], seconds_of=lambda run: 1.0)
+    tuner = Autotuner([WIDE, TALL], seconds_of=lambda run: 1.0)
     with pytest.raises(RuntimeError, match="no kernel image"):
-        tuning.tile_for(kind(), launch)
+        tuner.config_for(kind(), launch)

@@ -3,7 +3,6 @@
 import torch
 
 from models.architectures import NearestNeighbour
-from models.catalog import get_engine
 from worker.inference.cuda.candidates import GRAPHED
 from worker.inference.cuda.choice import Choice
 from worker.inference.cuda.runtime import CALLS_BEFORE_CHOOSING, CHANCES, CudaRuntime
@@ -45,7 +44,6 @@ def runtime_with(trial=None, chooser=None):
     trial, chooser = trial or Trial(), chooser or Chooser()
     return CudaRuntime(
         NearestNeighbour(),
-        engine=get_engine("regen-4x-lite"),
         device=CPU,
         trial=lambda: trial,
         choose_among=chooser,
@@ -72,9 +70,7 @@ def test_a_few_calls_are_not_worth_a_choice_and_start_no_trial():
     def fail():
         raise AssertionError("a trial was asked for")
 
-    runtime = CudaRuntime(
-        NearestNeighbour(), engine=get_engine("regen-4x-lite"), device=CPU, trial=fail, choose_among=Chooser()
-    )
+    runtime = CudaRuntime(NearestNeighbour(), device=CPU, trial=fail, choose_among=Chooser())
     used(runtime, images(2))
 
 

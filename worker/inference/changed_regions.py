@@ -1,11 +1,9 @@
-"""Pixels that stay as they were are not computed again.
+"""Which regions of a frame must be computed again because the frame differs from the one before.
 
-A frame that equals the one before has its result. Of a frame that differs in places, only those parts are computed
-anew that a changed pixel can reach, and they are laid over the result before. Either way the result is, to the last
-bit, that of computing everything.
-
-For the parts this is not a matter of course: convolutions of another size may run another kernel, which adds up in
-another order. So a size of part counts only once it has been proved: computed beside a whole frame, and found equal.
+An output pixel can only change if an input pixel within the network's reach has changed. That alone does not make a
+region equal to the same pixels of a whole frame: convolutions of another size may run another kernel, which sums in
+another order. So a size of region is used only after a proof: it was computed beside a whole frame and found equal,
+to the last bit.
 """
 
 from collections.abc import Sequence
@@ -16,18 +14,18 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-# Changes are looked at in squares of so many input pixels.
+# Changes are found in squares of so many input pixels a side.
 CELL = 16
 # Output pixels take their chroma from neighbours: less than one input pixel further.
 CHROMA_REACH = 1
-# Some networks compute in squares of so many pixels, which must fall as they do in the whole frame.
+# Some networks compute in squares of so many pixels a side, whose borders must fall as they do in the whole frame.
 ALIGNMENT = 4
-# What a call of the network costs beside its pixels, in pixels.
+# The cost of one call of the network beside its pixels, in pixels.
 CALL_PIXELS = 2048
-# Parts that together read more of the frame than this are not worth their seams.
-MOST_OF_A_FRAME = 0.8
-# So many frames' worth of pixels may be spent on proofs before parts have saved as much.
-FRAMES_OF_CREDIT = 2.0
+# Regions that together read more of the frame than this share save nothing.
+MAX_FRAME_SHARE = 0.8
+# Pixels that proofs may cost before regions have saved as many, in frames.
+INITIAL_CREDIT_FRAMES = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class Region:
         return rows * columns
 
     def padded(self, by: int, *, height: int, width: int) -> "Region":
-        """That much larger on each side, within the frame."""
+        """Returns the region grown by so many pixels on each side, within a frame of that size."""
         return Region(
             top=max(0, self.top - by),
             bottom=min(height, self.bottom + by),
@@ -59,72 +57,63 @@ class Region:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Remembered:
-    """The last frame: its bytes, as RGB (1 x 3 x H x W, None where parts are of no use), and its result's bytes."""
+class ChangedRegions:
+    """Finds the changed regions of frames of one size and keeps which sizes of region are proved.
 
-    frame: NDArray[np.uint8]
-    rgb: torch.Tensor | None
-    result: NDArray[np.uint8]
-
-
-class Parts:
-    """Which parts of frames of one size need computing, and which sizes of parts are proved.
-
-    `reach` is how many input pixels away a pixel can change an output pixel: the network's receptive radius.
+    `reach` is the largest distance in pixels at which an input pixel affects an output pixel.
     """
 
     def __init__(self, *, height: int, width: int, reach: int) -> None:
         self._height, self._width = height, width
         self._padding = reach + CHROMA_REACH
         self._proved: dict[tuple[int, int], bool] = {}
-        self._credit = FRAMES_OF_CREDIT * height * width
+        self._credit = INITIAL_CREDIT_FRAMES * height * width
 
-    def changed(self, before: torch.Tensor, after: torch.Tensor) -> list[Region] | None:
-        """The parts of the output that may differ, in input pixels; None when they are most of it, or all.
+    def find(self, before: torch.Tensor, after: torch.Tensor) -> list[Region] | None:
+        """Returns the regions of the output that may differ, in input pixels; None if they are most of the frame.
 
         before, after: 1 x 3 x H x W.
         """
-        # Without torch, whose threads wait awake for more work and take the processor from the network's.
+        # numpy, not torch, whose threads spin while idle and take the processor from the network's.
         differs = np.not_equal(before.numpy(), after.numpy()).any(axis=(0, 1))
         squares = np.pad(differs, [(0, -size % CELL) for size in differs.shape])
         rows, columns = (size // CELL for size in squares.shape)
         cells = np.asarray(squares.reshape(rows, CELL, columns, CELL).any(axis=(1, 3)))
-        spread = -(-self._padding // CELL)
-        regions = self._cover(_spread(_spread(cells, spread, axis=0), spread, axis=1))
-        return regions if self._cost(regions) <= MOST_OF_A_FRAME * self._height * self._width else None
+        distance = -(-self._padding // CELL)
+        regions = self._cover(_dilate(_dilate(cells, distance, axis=0), distance, axis=1))
+        return regions if self._cost(regions) <= MAX_FRAME_SHARE * self._height * self._width else None
 
-    def read_by(self, region: Region) -> Region:
-        """What the network must see to give this part and what its chroma is made of."""
+    def input_of(self, region: Region) -> Region:
+        """Returns what the network must read to give this region and the pixels that its chroma is made of."""
         padding = -(-(self._padding + CHROMA_REACH) // ALIGNMENT) * ALIGNMENT
         return region.padded(padding, height=self._height, width=self._width)
 
     def are_proved(self, regions: Sequence[Region]) -> bool:
-        """Whether parts of these sizes give what a whole frame does."""
-        return all(self._proved.get(self.read_by(region).size, False) for region in regions)
+        """Returns whether regions of all these sizes equal the same pixels of a whole frame."""
+        return all(self._proved.get(self.input_of(region).size, False) for region in regions)
 
     def to_prove(self, regions: Sequence[Region]) -> list[Region]:
-        """Those whose size is still to be tried beside a whole frame, as far as the credit goes."""
+        """Returns those whose size is to be tried beside a whole frame, as far as the credit goes, which it charges."""
         chosen = {}
         for region in regions:
-            read = self.read_by(region)
+            read = self.input_of(region)
             if read.size not in self._proved and read.size not in chosen and read.pixels <= self._credit:
                 chosen[read.size] = region
                 self._credit -= read.pixels
         return list(chosen.values())
 
     def note_proof(self, region: Region, *, is_equal: bool) -> None:
-        self._proved[self.read_by(region).size] = is_equal
+        self._proved[self.input_of(region).size] = is_equal
 
     def note_use(self, regions: Sequence[Region]) -> None:
-        """What was saved may be spent on further proofs."""
+        """Adds what these regions saved to the credit."""
         self._credit += self._height * self._width - self._cost(regions)
 
     def _cost(self, regions: Sequence[Region]) -> int:
-        return sum(self.read_by(region).pixels + CALL_PIXELS for region in regions)
+        return sum(self.input_of(region).pixels + CALL_PIXELS for region in regions)
 
     def _cover(self, cells: NDArray[np.bool_]) -> list[Region]:
-        """Rectangles that cover the cells: each run of a row, joined with equal runs below; or one around all."""
+        """Returns rectangles that cover the cells: runs of a row joined with equal runs below, or one around all."""
         if not cells.any():
             return []
         done: list[Region] = []
@@ -149,7 +138,7 @@ class Parts:
         )
 
 
-def _spread(cells: NDArray[np.bool_], by: int, *, axis: int) -> NDArray[np.bool_]:
-    """What is set, and what lies up to `by` beside it."""
+def _dilate(cells: NDArray[np.bool_], by: int, *, axis: int) -> NDArray[np.bool_]:
+    """Returns the set cells and those up to `by` cells beside them along the axis."""
     padded = np.pad(cells, [(by, by) if index == axis else (0, 0) for index in range(cells.ndim)])
     return np.asarray(sliding_window_view(padded, 2 * by + 1, axis=axis).any(axis=-1))

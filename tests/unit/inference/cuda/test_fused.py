@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from models.architectures import NearestNeighbour, RRDBNet, SRVGGNetCompact, build_network
+from models.architectures import NearestNeighbour, RRDBNet, SRVGGNetCompact
 from models.catalog import ENGINES
-from worker.inference.cuda.layers import Tile, Tuning
-from worker.inference.cuda.planned import can_plan, plan
+from models.loader import load_network
+from worker.inference.cuda.fused import can_fuse, fuse
+from worker.inference.cuda.layers import Autotuner, LaunchConfig
 from worker.inference.cuda.trial import random_network
 
-TILE = Tile(columns=32, rows=4, chunk=64, warps=4, stages=2)
+CONFIG = LaunchConfig(columns=32, rows=4, chunk=64, warps=4, stages=2)
 
 
 def shallow(network):
@@ -35,21 +36,20 @@ def shallow(network):
 )
 def test_agrees_with_the_modules(device, make, images, height, width):
     network = shallow(make())
-    planned = plan(network, images=images, height=height, width=width, device=device, tuning=Tuning([TILE]))
+    fused = fuse(network, images=images, height=height, width=width, device=device, tuner=Autotuner([CONFIG]))
     generator = torch.Generator().manual_seed(2)
     for _ in range(1 if device.type == "cpu" else 3):  # what one run leaves behind is not to reach the next
         x = torch.rand(images, 3, height, width, generator=generator)
-        planned.input.copy_(x)
-        planned.run()
+        fused.input.copy_(x)
+        fused.run()
         expected = network(x)
-        error = (planned.output.cpu() - expected).abs().max()
+        error = (fused.output.cpu() - expected).abs().max()
         assert error <= 2e-3 * expected.abs().max()
 
 
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
-def test_both_engines_can_be_planned(engine):
-    with torch.device("meta"):
-        assert can_plan(build_network(engine))
+@pytest.mark.parametrize("engine_id", ENGINES)
+def test_both_engines_can_be_fused(engine_id, weights_directory):
+    assert can_fuse(load_network(engine_id, weights_directory=weights_directory))
 
 
 def test_other_networks_cannot():
@@ -61,12 +61,12 @@ def test_other_networks_cannot():
             SRVGGNetCompact(features=32, convolutions=1),
             SRVGGNetCompact(scale=2, convolutions=1),
         ]
-    assert not any(can_plan(network) for network in others)
-    with pytest.raises(ValueError, match="cannot be planned"):
-        plan(others[0], images=1, height=2, width=2, device=torch.device("cpu"), tuning=Tuning())
+    assert not any(can_fuse(network) for network in others)
+    with pytest.raises(ValueError, match="cannot be fused"):
+        fuse(others[0], images=1, height=2, width=2, device=torch.device("cpu"), tuner=Autotuner())
 
 
 def test_a_random_network_gives_what_looks_like_a_picture():
-    network = random_network(ENGINES["regen-4x-lite"])
+    network = random_network("srvgg")
     found = network(torch.rand(1, 3, 16, 16))
     assert 0.1 < found.std() < 1 and found.abs().max() < 10

@@ -20,18 +20,16 @@ import torch
 from torch import nn
 
 from models.architectures import ResidualDenseBlock, RRDBNet, SRVGGNetCompact
-from models.architectures.rrdbnet import ResidualInResidualDenseBlock
+from models.architectures.rrdbnet import RESIDUAL_SCALE, SLOPE, ResidualInResidualDenseBlock
 from worker.inference.cuda.buffers import FeatureMap
-from worker.inference.cuda.layers import Convolution, Tuning
+from worker.inference.cuda.layers import Autotuner, FusedConvolution
 
-_SLOPE = 0.2
-_RESIDUAL_SCALE = 0.2
 _FEATURES = 64
 _GROWTH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class FusedNetwork:
     """A network for one shape: `run` reads `input` (N x 3 x H x W) and writes `output` (N x 3 x 4H x 4W), both
     float32 and contiguous, and always the same.
     """
@@ -45,8 +43,8 @@ class Planned:
             step()
 
 
-def can_plan(network: nn.Module) -> bool:
-    """Whether `plan` knows this network: both engines' own, not a stand-in nor one of other widths."""
+def can_fuse(network: nn.Module) -> bool:
+    """Returns whether `fuse` supports the network: srvgg with 64 features, rrdbnet with 64 and a growth of 32."""
     if isinstance(network, RRDBNet):
         return tuple(network.conv_hr.weight.shape[:2]) == (_FEATURES, _FEATURES) and all(
             block.conv1.out_channels == _GROWTH
@@ -58,26 +56,26 @@ def can_plan(network: nn.Module) -> bool:
     return False
 
 
-def plan(
-    network: nn.Module, *, images: int, height: int, width: int, device: torch.device, tuning: Tuning
-) -> Planned:
+def fuse(
+    network: nn.Module, *, images: int, height: int, width: int, device: torch.device, tuner: Autotuner
+) -> FusedNetwork:
     """The network on the device, for inputs of that shape. Its weights are rounded to 16 bits.
 
-    Raises `ValueError` where `can_plan` is False, and torch's own error where memory runs out.
+    Raises `ValueError` if `can_fuse` is False, and torch's own error where memory runs out.
     """
-    if not can_plan(network):
-        raise ValueError(f"{type(network).__name__} cannot be planned.")
-    planned = Planned(
+    if not can_fuse(network):
+        raise ValueError(f"{type(network).__name__} cannot be fused.")
+    fused = FusedNetwork(
         input=torch.zeros(images, 3, height, width, device=device),
         output=torch.zeros(images, 3, 4 * height, 4 * width, device=device),
     )
-    build = _Build(images=images, height=height, width=width, device=device, tuning=tuning)
+    build = _Build(images=images, height=height, width=width, device=device, tuner=tuner)
     if isinstance(network, SRVGGNetCompact):
-        _add_srvgg(planned, network, build)
+        _add_srvgg(fused, network, build)
     else:
         assert isinstance(network, RRDBNet)
-        _add_rrdbnet(planned, network, build)
-    return planned
+        _add_rrdbnet(fused, network, build)
+    return fused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +84,7 @@ class _Build:
     height: int
     width: int
     device: torch.device
-    tuning: Tuning
+    tuner: Autotuner
 
     def map_of(self, channels: int, *, scale: int = 1) -> FeatureMap:
         return FeatureMap.allocate(
@@ -105,13 +103,13 @@ class _Build:
         slopes: torch.Tensor | None = None,
         doubles: bool = False,
         shuffle: int = 0,
-    ) -> Convolution:
-        return Convolution(
+    ) -> FusedConvolution:
+        return FusedConvolution(
             weight,
             bias,
             slopes=slopes,
             device=self.device,
-            tuning=self.tuning,
+            tuner=self.tuner,
             doubles=doubles,
             shuffle=shuffle,
         )
@@ -123,43 +121,43 @@ class _Build:
         slopes: torch.Tensor | None = None,
         doubles: bool = False,
         shuffle: int = 0,
-    ) -> Convolution:
+    ) -> FusedConvolution:
         assert layer.bias is not None
         return self.convolution(layer.weight, layer.bias, slopes=slopes, doubles=doubles, shuffle=shuffle)
 
 
-def _add_srvgg(planned: Planned, network: SRVGGNetCompact, build: _Build) -> None:
+def _add_srvgg(fused: FusedNetwork, network: SRVGGNetCompact, build: _Build) -> None:
     *hidden, last = _convolutions(network)
     activations = [layer for layer in network.body if isinstance(layer, nn.PReLU)]
     picture = build.map_of(16)
     maps = build.map_of(_FEATURES), build.map_of(_FEATURES)
-    planned.steps.append(partial(picture.interior(3).copy_, planned.input))
+    fused.steps.append(partial(picture.interior(3).copy_, fused.input))
     source = picture
     for index, (layer, activation) in enumerate(zip(hidden, activations, strict=True)):
         out = maps[index % 2]
-        planned.steps.append(partial(build.whole(layer, slopes=activation.weight), source, out))
+        fused.steps.append(partial(build.whole(layer, slopes=activation.weight), source, out))
         source = out
     shuffled = build.whole(last, shuffle=4)
-    planned.steps.append(partial(shuffled, source, planned.output, enlarged=planned.input))
+    fused.steps.append(partial(shuffled, source, fused.output, enlarged=fused.input))
 
 
 def _convolutions(network: SRVGGNetCompact) -> list[nn.Conv2d]:
     return [layer for layer in network.body if isinstance(layer, nn.Conv2d)]
 
 
-def _add_rrdbnet(planned: Planned, network: RRDBNet, build: _Build) -> None:
-    add = planned.steps.append
+def _add_rrdbnet(fused: FusedNetwork, network: RRDBNet, build: _Build) -> None:
+    add = fused.steps.append
     picture, shallow, body = build.map_of(16), build.map_of(_FEATURES), build.map_of(_FEATURES)
     # A block's input stays where it is until its last sum: three maps in turn.
     first, second, third = (build.map_of(_FEATURES + 4 * _GROWTH) for _ in range(3))
-    add(partial(picture.interior(3).copy_, planned.input))
+    add(partial(picture.interior(3).copy_, fused.input))
     add(partial(build.whole(network.conv_first), picture, shallow))
     add(partial(first.interior(_FEATURES).copy_, shallow.interior(_FEATURES)))
     for block in network.body:
         assert isinstance(block, ResidualInResidualDenseBlock)
-        _add_dense_block(planned, block.rdb1, build, source=first, out=second)
-        _add_dense_block(planned, block.rdb2, build, source=second, out=third)
-        _add_dense_block(planned, block.rdb3, build, source=third, out=second, around=first)
+        _add_dense_block(fused, block.rdb1, build, source=first, out=second)
+        _add_dense_block(fused, block.rdb2, build, source=second, out=third)
+        _add_dense_block(fused, block.rdb3, build, source=third, out=second, around=first)
         first, second = second, first
     add(partial(build.whole(network.conv_body), first, body, residual=shallow))
     source = body
@@ -171,11 +169,11 @@ def _add_rrdbnet(planned: Planned, network: RRDBNet, build: _Build) -> None:
         out = build.map_of(_FEATURES, scale=scale)
         add(partial(build.whole(layer, slopes=_leaky(_FEATURES), doubles=doubles), source, out))
         source = out
-    add(partial(build.whole(network.conv_last, shuffle=1), source, planned.output))
+    add(partial(build.whole(network.conv_last, shuffle=1), source, fused.output))
 
 
 def _add_dense_block(
-    planned: Planned,
+    fused: FusedNetwork,
     block: ResidualDenseBlock,
     build: _Build,
     *,
@@ -184,7 +182,7 @@ def _add_dense_block(
     around: FeatureMap | None = None,
 ) -> None:
     """`source` holds the block's input in its first 64 channels, and takes what is made of it in the others."""
-    add = planned.steps.append
+    add = fused.steps.append
     for now, later, width in ((block.conv1, block.conv2, 64), (block.conv3, block.conv4, 128)):
         assert now.bias is not None and later.bias is not None
         both = build.convolution(
@@ -202,12 +200,12 @@ def _add_dense_block(
             source,
             out,
             residual=source,
-            scale=_RESIDUAL_SCALE,
+            scale=RESIDUAL_SCALE,
             second=around,
-            second_scale=_RESIDUAL_SCALE,
+            second_scale=RESIDUAL_SCALE,
         )
     )
 
 
 def _leaky(count: int) -> torch.Tensor:
-    return torch.full((count,), _SLOPE)
+    return torch.full((count,), SLOPE)

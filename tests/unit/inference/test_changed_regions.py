@@ -1,7 +1,5 @@
 """What has not changed is not computed again, and that never shows in a result."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,16 +10,18 @@ from torch import nn
 from models.architectures import SRVGGNetCompact
 from models.catalog import get_engine
 from models.loader import load_network
+from worker.inference.changed_regions import ChangedRegions, Region
 from worker.inference.cpu.kernels import find_kernels
 from worker.inference.cpu.network import CompiledNetwork
+from worker.inference.devices import CpuDevice
 from worker.inference.frames import FrameFormat
 from worker.inference.precision import place_network
-from worker.inference.still import Parts, Region
 from worker.inference.upscaler import Upscaler, make_upscaler
 
 CPU = torch.device("cpu")
+LITE = get_engine("regen-4x-lite")
 # With a reach of three pixels, so that small frames have parts.
-SMALL = replace(get_engine("regen-4x-lite"), receptive_radius=3, depth=1)
+SMALL = SRVGGNetCompact(features=16, convolutions=1).properties
 FORMATS = [
     FrameFormat(width=161, height=97),
     FrameFormat(
@@ -56,8 +56,10 @@ def network():
 
 
 def upscaler_of(network, source, **options):
-    options = {"device": CPU, "precision": "fp32"} | options
-    return Upscaler(network, engine=SMALL, source=source, target=source.enlarged(4), **options)
+    options = {"device": CpuDevice(), "precision": "fp32"} | options
+    return Upscaler(
+        network, engine=LITE, properties=SMALL, source=source, target=source.enlarged(4), **options
+    )
 
 
 def noise(source, seed=0):
@@ -200,16 +202,16 @@ def test_proofs_never_cost_more_than_the_credit(network):
     assert sum(counted.calls) <= 30 * whole + 2 * whole
 
 
-class TestParts:
-    def parts(self):
-        return Parts(height=160, width=320, reach=18)
+class TestChangedRegions:
+    def regions(self):
+        return ChangedRegions(height=160, width=320, reach=18)
 
     def changed(self, *places):
         before = torch.zeros(1, 3, 160, 320)
         after = before.clone()
         for row, column in places:
             after[0, 1, row, column] = 1e-6
-        return self.parts().changed(before, after)
+        return self.regions().find(before, after)
 
     def test_nothing(self):
         assert self.changed() == []
@@ -231,7 +233,7 @@ class TestParts:
         )
 
     def test_what_a_part_reads_ends_at_the_frame(self):
-        read = self.parts().read_by(Region(top=0, bottom=16, left=304, right=320))
+        read = self.regions().input_of(Region(top=0, bottom=16, left=304, right=320))
 
         assert read == Region(top=0, bottom=36, left=284, right=320)
 
@@ -241,6 +243,7 @@ def test_a_film_over_a_still_picture_with_the_real_network(weights_directory, cr
     lite = get_engine("regen-4x-lite")
     source = FrameFormat(width=241, height=187, layout="gbr", full_range=True)
     network = load_network(lite.id, weights_directory=weights_directory)
+    properties = network.properties
     counted = Counted(place_network(network, device=CPU, precision="fp32"))
     tiles = (source.height // crop_pixels.shape[0] + 1, source.width // crop_pixels.shape[1] + 1, 1)
     still = np.tile(crop_pixels, tiles)[: source.height, : source.width]
@@ -253,7 +256,13 @@ def test_a_film_over_a_still_picture_with_the_real_network(weights_directory, cr
 
     def upscaler(network):
         return Upscaler(
-            network, engine=lite, source=source, target=source.enlarged(4), device=CPU, precision="fp32"
+            network,
+            engine=lite,
+            properties=properties,
+            source=source,
+            target=source.enlarged(4),
+            device=CpuDevice(),
+            precision="fp32",
         )
 
     one_after_another = upscaler(counted)
@@ -287,8 +296,9 @@ def test_a_film_over_a_still_picture_with_compiled_convolutions(weights_director
         )
 
     one_after_another = upscaler()
-    assert isinstance(one_after_another._network, CompiledNetwork)
-    one_after_another._network = counted = Counted(one_after_another._network)
+    runtime = one_after_another._runtime
+    assert isinstance(runtime.network, CompiledNetwork)
+    runtime.network = counted = Counted(runtime.network)
     for frame in frames:
         assert np.array_equal(one_after_another.upscale([frame])[0], upscaler().upscale([frame])[0])
     assert counted.calls[-1] < source.width * source.height / 2

@@ -1,0 +1,77 @@
+"""What every network offers beside its forward pass: its dimensions, and what follows from them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+ReducedPrecision = Literal["bf16", "mixed"]
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkProperties:
+    """What a network's dimensions tell. Pixels are input pixels.
+
+    `receptive_radius` is the largest distance at which an input pixel affects an output pixel. `tile_overlap` is
+    the padding of tiles; tiles are exact where it equals the radius. `mflop_per_input_pixel` counts the
+    multiplications and additions of all convolutions, in millions. `activation_bytes_per_input_pixel` is the peak
+    memory of an fp32 forward pass without the weights. `widest_tensor_values_per_input_pixel` counts the values of
+    the largest activation; kernels that index with 32 bits limit it. `reduced_precision` is the fastest precision
+    with bfloat16 that stays within 50 dB of fp32; `has_fp32_peak_in_bf16` is true where in bf16 the widest tensor
+    is still read in 32 bits.
+    """
+
+    architecture: str
+    scale: int
+    parameters: int
+    mflop_per_input_pixel: float
+    receptive_radius: int
+    tile_overlap: int
+    activation_bytes_per_input_pixel: int
+    widest_tensor_values_per_input_pixel: int
+    reduced_precision: ReducedPrecision
+    has_fp32_peak_in_bf16: bool = False
+
+
+class UpscalingNetwork(nn.Module, ABC):
+    """A network that takes N x 3 x H x W (RGB) and gives N x 3 x scale*H x scale*W, with what its dimensions tell."""
+
+    architecture: ClassVar[str]
+    scale: int
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> Mapping[str, int]:
+        """The keyword arguments that make a network of the same shape."""
+
+    @property
+    @abstractmethod
+    def properties(self) -> NetworkProperties:
+        """What the dimensions tell."""
+
+    def layers_in_bf16(self, precision: ReducedPrecision) -> Sequence[nn.Module]:
+        """The layers that compute in bfloat16 in this precision; see `worker.inference.precision`."""
+        return [self]
+
+    @classmethod
+    @abstractmethod
+    def dimensions_of_state(cls, shapes: Shapes) -> Mapping[str, int] | None:
+        """Returns the dimensions of the network whose parameters have these names and shapes.
+
+        None means another architecture. A result does not yet mean that every shape fits.
+        """
+
+    @classmethod
+    @abstractmethod
+    def dimensions_of_layers(
+        cls, convolutions: Sequence[tuple[int, int]], prelus: int
+    ) -> Mapping[str, int] | None:
+        """Returns the dimensions of the network with these convolutions (outputs, inputs), in computing order, and so
+        many PReLUs; None means another architecture."""
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
