@@ -16,10 +16,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.files.service import SpooledUpload
 from app.http.dependencies import CurrentUser
-from app.http.file_names import disposition_parameters, safe_name
 from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, OutboundError, Unavailable
+from app.platform.file_names import disposition_parameters, safe_name
 from app.platform.outbound import check_url, followed, guarded_client
 from app.platform.settings import MIB, Settings
 

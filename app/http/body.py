@@ -1,31 +1,25 @@
 """What all bodies have in common."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
+from app.platform import json_values
 
-def number(value: Any) -> Any:
-    """A Fraction as JSON shows it: 25 as 25, 30000/1001 as 29.97002997002997. Other values unchanged."""
+
+def _shown(value: Any) -> Any:
+    """What rows hold as JSON shows it."""
     if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else float(value)
-    return value
+        return json_values.number(value)
+    return json_values.timestamp(value) if isinstance(value, datetime) else value
 
 
-def timestamp(moment: Any) -> Any:
-    """A datetime as ISO 8601 in UTC with milliseconds: 2023-04-01T12:34:56.789Z. Other values unchanged."""
-    if isinstance(moment, datetime):
-        text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
-        return text.removesuffix("+00:00") + "Z"
-    return moment
-
-
-# Both are given as what rows hold, a Fraction and a datetime.
-Number = Annotated[int | float, BeforeValidator(number), WithJsonSchema({"type": "number"})]
-Timestamp = Annotated[str, BeforeValidator(timestamp), Field(json_schema_extra={"format": "date-time"})]
+# Both take what rows hold, a Fraction and a datetime.
+Number = Annotated[int | float, BeforeValidator(_shown), WithJsonSchema({"type": "number"})]
+Timestamp = Annotated[str, BeforeValidator(_shown), Field(json_schema_extra={"format": "date-time"})]
 Url = Annotated[str, Field(json_schema_extra={"format": "uri"})]
 
 

@@ -17,8 +17,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from app.files.service import SpooledUpload
-from app.http.file_names import UNNAMED, disposition_parameters, safe_name
 from app.platform.errors import InvalidRequest, LimitExceeded, Unavailable
+from app.platform.file_names import UNNAMED, disposition_parameters, safe_name
 from app.platform.settings import GIB, MIB
 
 FILE_FIELD = "file"

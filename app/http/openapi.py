@@ -95,7 +95,7 @@ def operation_id(route: APIRoute) -> str:
 def openapi_document(app: FastAPI, *, server_url: str = "/") -> dict[str, Any]:
     """The description of all routes of `app`, which clients reach under `server_url`."""
     # Making it takes a while, and a server can do without until somebody asks for the description.
-    from app.webhooks.description import webhooks
+    from app.renders.webhook_description import webhooks
 
     document = get_openapi(
         title="Regen",

@@ -13,7 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Scope
 
-from app.http.file_names import disposition_parameters
+from app.platform.file_names import disposition_parameters
 
 MOST_REQUESTS = 1000
 MOST_TEXT_BYTES = 64 * 1024

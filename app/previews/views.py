@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from app.http.file_names import output_name
 from app.http.resources import Resources
+from app.platform.file_names import output_name
 from app.previews import schemas as preview_schemas
 from app.previews.service import KEPT_SECONDS, crop_of
 from app.previews.tables import Preview

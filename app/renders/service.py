@@ -14,12 +14,12 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.secrets import new_id
 from app.renders import queries as render_queries
+from app.renders import webhook_events
 from app.renders.options import RenderOptions, find_engine
 from app.renders.queries import FramesDone
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.usage.allowances import Allowance, require_room_for_render
-from app.webhooks import outbox
 from app.work import workload
 from app.work.workload import WorkAhead
 from models.catalog import ENGINES, Engine
@@ -89,7 +89,7 @@ def create_render(
     )
     session.add(render)
     session.flush()
-    outbox.write_event(session, render_id=render.id, status=RenderStatus.QUEUED)
+    webhook_events.write_event(session, render_id=render.id, status=RenderStatus.QUEUED)
     return render
 
 

@@ -11,12 +11,12 @@ from app.accounts.idempotency import remember
 from app.files.schemas import FileBody
 from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.http.errors import documented
-from app.http.file_names import safe_name
 from app.http.idempotency import IdempotencyDependency, make_once, once_of
 from app.http.multipart import file_too_large
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest
+from app.platform.file_names import safe_name
 from app.renders.views import file_body
 from app.uploads import schemas
 from app.uploads import service as uploads

@@ -9,17 +9,11 @@ from typing import Any
 from sqlalchemy.orm import Session, joinedload
 from standardwebhooks import Webhook
 
-from app.files.tables import File
-from app.http.body import timestamp
 from app.http.resources import Resources
-from app.renders.service import RenderView
-from app.renders.statuses import RenderStatus
+from app.platform.json_values import timestamp
 from app.renders.tables import Render
-from app.renders.views import view_of
+from app.webhooks import earlier_facts
 from app.webhooks.delivery import ClaimedDelivery
-from app.webhooks.outbox import render_of
-
-NO_URLS = {"input_file_url": None, "output_file_url": None, "thumbnail_url": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,30 +59,26 @@ def outgoing_event(
 def _data(
     session: Session, claimed: ClaimedDelivery, *, resources: Resources, base_url: str | None
 ) -> dict[str, Any]:
+    """The data as of the event; of a render with URLs signed now, and without any once it was deleted."""
+    facts = claimed.facts
     if claimed.render_id is None:
-        return {"webhook": {"id": claimed.endpoint_id}}
-    return {"render": _render(session, claimed, resources=resources, base_url=base_url)}
-
-
-def _render(
-    session: Session, claimed: ClaimedDelivery, *, resources: Resources, base_url: str | None
-) -> dict[str, Any]:
-    """As `GET /v1/renders/{id}` answered at the event, with URLs signed now; without any once it was deleted."""
-    render = render_of(claimed.facts)
-    progress = 1.0 if render.status is RenderStatus.COMPLETED else claimed.facts.get("progress", 0.0)
-    view = RenderView(
-        render=render, queue_position=claimed.facts.get("queue_position"), progress=float(progress)
-    )
-    current = session.get(Render, render.id, options=[joinedload(Render.file)])
-    if current is None:
-        render.file = File(name="", removed_at=claimed.created_at)
-        shown = view_of(view, resources=resources, base_url="")
-        shown = shown.model_copy(update=NO_URLS | {"files_removed_at": None})
-    else:
-        render.file = current.file
-        render.output_key, render.thumbnail_key = current.output_key, current.thumbnail_key
-        render.files_removed_at = current.files_removed_at
-        shown = view_of(view, resources=resources, base_url=base_url or "")
-        if base_url is None and resources.settings.storage == "local":
-            shown = shown.model_copy(update=NO_URLS)
-    return shown.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return dict(facts.get("data", {"webhook": {"id": claimed.endpoint_id}}))
+    shown = dict(facts["data"]["render"]) if "data" in facts else earlier_facts.render_of(facts)
+    render = session.get(Render, claimed.render_id, options=[joinedload(Render.file)])
+    if render is None:
+        return {"render": shown}
+    removed_at = [moment for moment in (render.files_removed_at, render.file.removed_at) if moment]
+    if removed_at:
+        shown["filesRemovedAt"] = timestamp(min(removed_at))
+    if base_url is not None or resources.settings.storage != "local":
+        links = facts["links"] if "links" in facts else earlier_facts.links_of(facts, render)
+        for name, link in links.items():
+            is_input = link["storage_key"] == render.file.storage_key
+            if (render.file.removed_at if is_input else render.files_removed_at) is None:
+                shown[name] = resources.storage.signed_url(
+                    link["storage_key"],
+                    base_url=base_url or "",
+                    file_name=link["file_name"],
+                    lifetime_seconds=resources.settings.url_lifetime_seconds,
+                )
+    return {"render": shown}

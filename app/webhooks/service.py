@@ -115,7 +115,7 @@ def send_test(session: Session, *, endpoint_id: str, user_id: str) -> WebhookDel
         render_id=None,
         url=endpoint.url,
         event=WebhookEvent.TEST,
-        facts={},
+        facts={"data": {"webhook": {"id": endpoint.id}}},
     )
     return find_delivery(session, delivery_id=delivery_id, user_id=user_id)
 

@@ -30,9 +30,9 @@ class WebhookEndpoint(ListedTable):
 class WebhookDelivery(ListedTable):
     """One event on its way to one address. `id` is the `webhook-id` of every attempt.
 
-    `endpoint_id` is None for a render's own `webhook_url`, `render_id` for a test. `facts` are the render's as of the
-    event. It is due at `due_at` until it has ended. `attempts` grows with every claim; while one is under way
-    `lease_expires_at` is set, and `due_at` is the same. `failures` are those since it was last asked for.
+    `endpoint_id` is None for a render's own `webhook_url`, `render_id` for a test. `facts` are what is sent, see
+    `outbox.add_delivery`. It is due at `due_at` until it has ended. `attempts` grows with every claim; while one is
+    under way `lease_expires_at` is set, and `due_at` is the same. `failures` are those since it was last asked for.
     """
 
     __tablename__ = "webhook_deliveries"

@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 from app.platform.database import database_now
 from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind, WorkQueue
+from app.renders import webhook_events
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.usage import queries as usage_queries
-from app.webhooks import outbox
 
 # How many units of work are ready to be claimed, by queue.
 ReadyUnits: TypeAlias = Counter[WorkQueue]
@@ -106,7 +106,7 @@ def store_plan(
     if changed:
         session.add_all(segments)
         session.flush()
-        outbox.write_event(session, render_id=claim.render_id, status=RenderStatus.PROCESSING)
+        webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.PROCESSING)
     return changed or _render_is(session, claim, RenderStatus.PROCESSING)
 
 
@@ -138,7 +138,7 @@ def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -
     )
     if changed:
         usage_queries.add_completed(session, render_id=claim.render_id)
-        outbox.write_event(session, render_id=claim.render_id, status=RenderStatus.COMPLETED)
+        webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.COMPLETED)
     return changed or _render_is(session, claim, RenderStatus.COMPLETED)
 
 
@@ -192,7 +192,7 @@ def fail_render(session: Session, *, render_id: str, error: str) -> bool:
             .values(status=SegmentStatus.FAILED, lease_expires_at=None)
             .execution_options(synchronize_session=False)
         )
-        outbox.write_event(session, render_id=render_id, status=RenderStatus.FAILED)
+        webhook_events.write_event(session, render_id=render_id, status=RenderStatus.FAILED)
     return changed
 
 

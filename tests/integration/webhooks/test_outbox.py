@@ -7,11 +7,10 @@ from sqlalchemy import event
 
 from app.accounts import queries as account_queries
 from app.platform.errors import Conflict, LeaseLost, PermanentError
+from app.platform.json_values import timestamp
 from app.platform.secrets import new_id
-from app.renders import cancellation
-from app.renders.statuses import RenderStatus
+from app.renders import cancellation, schemas
 from app.webhooks import service as webhook_service
-from app.webhooks.outbox import render_of
 from app.webhooks.statuses import RENDER_EVENTS, WebhookEvent
 from tests.integration.conftest import FACTS
 
@@ -70,19 +69,34 @@ def test_facts_are_those_of_the_event(hooks, make_ledger, prepare, render_row):
 
     facts = {row.event: row.facts for row in hooks.deliveries()}
 
-    queued, completed = render_of(facts["render.queued"]), render_of(facts["render.completed"])
-    assert facts["render.queued"]["queue_position"] == 1
-    assert (queued.status, queued.completed_at, queued.cost) == (RenderStatus.QUEUED, None, as_queued.cost)
-    assert queued.input_frame_rate == as_queued.input_frame_rate
-    assert queued.created_at == as_queued.created_at
-    assert (completed.status, completed.warnings, completed.cost) == (
-        RenderStatus.COMPLETED,
+    queued, completed = (facts[f"render.{status}"]["data"]["render"] for status in ("queued", "completed"))
+    assert queued["queuePosition"] == 1
+    assert (queued["status"], queued["cost"]) == ("queued", as_queued.cost)
+    assert "completedAt" not in queued
+    assert queued["input"]["frameRate"] == as_queued.input.frame_rate
+    assert queued["createdAt"] == timestamp(as_queued.created_at)
+    assert (completed["status"], completed["warnings"], completed["cost"]) == (
+        "completed",
         ["a warning"],
         1.5,
     )
-    assert completed.completed_at == render_row(render_id).completed_at
-    assert completed.output_duration_seconds == FACTS.duration_seconds
-    assert completed.plan is None and completed.output_key is None
+    assert completed["completedAt"] == timestamp(render_row(render_id).completed_at)
+    assert completed["output"]["durationSeconds"] == FACTS.duration_seconds
+    file = {"storage_key": "files/clip/input", "file_name": "clip.mp4"}
+    assert facts["render.queued"]["links"] == {"inputFileURL": file}
+    assert facts["render.completed"]["links"] == {
+        "inputFileURL": file,
+        "outputFileURL": {
+            "storage_key": f"renders/{render_id}/output-2.mp4",
+            "file_name": "clip-4x.mp4",
+        },
+        "thumbnailURL": {
+            "storage_key": f"renders/{render_id}/thumbnail-2.jpg",
+            "file_name": "clip-4x.jpg",
+        },
+    }
+    shown = set(schemas.Render.model_json_schema()["properties"])
+    assert {*queued, *completed} <= shown, "nothing but what the API shows"
 
 
 def test_whatever_ends_a_render_as_failed_is_told(hooks, make_ledger, prepare):
@@ -97,11 +111,11 @@ def test_whatever_ends_a_render_as_failed_is_told(hooks, make_ledger, prepare):
     ledger.failed(ledger.claim(), PermanentError("It is broken."))
 
     failed = {row.render_id: row.facts for row in hooks.deliveries() if row.event == "render.failed"}
-    assert {row_id: facts["render"]["error"] for row_id, facts in failed.items()} == {
+    assert {row_id: facts["data"]["render"]["error"] for row_id, facts in failed.items()} == {
         canceled: "Canceled",
         broken: "It is broken.",
     }
-    assert failed[broken]["progress"] == 0.5
+    assert failed[broken]["data"]["render"]["progress"] == 0.5
     assert len([row for row in hooks.deliveries() if row.event == "render.failed"]) == 2
 
 

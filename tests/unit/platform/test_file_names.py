@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.http.file_names import disposition_parameters, output_name, safe_name
+from app.platform.file_names import disposition_parameters, output_name, safe_name
 from app.platform.storage.contract import attachment
 
 

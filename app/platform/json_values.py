@@ -1,0 +1,14 @@
+"""How moments and exact numbers are written in JSON."""
+
+from datetime import UTC, datetime
+from fractions import Fraction
+
+
+def timestamp(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds: 2023-04-01T12:34:56.789Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def number(value: Fraction) -> int | float:
+    """25 as 25, 30000/1001 as 29.97002997002997."""
+    return value.numerator if value.denominator == 1 else float(value)

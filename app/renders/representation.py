@@ -1,0 +1,63 @@
+"""A render as its user sees it, as plain values: answers are made of them, and what webhooks are sent."""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from app.platform.file_names import output_name
+from app.platform.media.rates import Retime
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
+from models.catalog import ENGINES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A stored file that the user may download, and the name that the download has."""
+
+    storage_key: str
+    file_name: str
+
+
+def shown_fields(render: Render, *, progress: float, queue_position: int | None) -> dict[str, Any]:
+    """The API's fields that follow from the row, by their names in `schemas.Render`; None where one is left out.
+
+    `progress` is from 0 to 1, `queue_position` from 1 while the render is queued.
+    """
+    return {
+        "id": render.id,
+        "user_id": render.user_id,
+        "status": render.status.value,
+        "created_at": render.created_at,
+        "queue_position": queue_position,
+        "completed_at": render.completed_at if render.status is RenderStatus.COMPLETED else None,
+        "engine": render.engine,
+        "target_fps": render.target_fps,
+        "retime": None if render.retime == Retime.NEAREST else render.retime,
+        "file_id": render.file_id,
+        "cost": render.cost,
+        "progress": progress,
+        "error": render.error if render.status is RenderStatus.FAILED else None,
+        "warnings": render.warnings or None,
+        "priority": render.priority or None,
+        "webhook_url": render.webhook_url,
+        "retry_of": render.retry_of,
+        "quality": render.quality,
+        "input": render.input,
+        "output": render.output,
+    }
+
+
+def links(render: Render) -> dict[str, Link]:
+    """The files that the user may download now, by the JSON name of the URL's field."""
+    file, shown = render.file, {}
+    if file.removed_at is None:
+        shown["inputFileURL"] = Link(storage_key=file.storage_key, file_name=file.name)
+    if render.status is RenderStatus.COMPLETED and render.files_removed_at is None:
+        for name, key in (("outputFileURL", render.output_key), ("thumbnailURL", render.thumbnail_key)):
+            if key is not None:
+                scale, suffix = ENGINES[render.engine].scale, PurePath(key).suffix
+                shown[name] = Link(
+                    storage_key=key, file_name=output_name(file.name, scale=scale, suffix=suffix)
+                )
+    return shown

@@ -1,0 +1,71 @@
+"""Tells webhooks of a render's changes of status, in the transaction that makes the change."""
+
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from fractions import Fraction
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from app.platform.json_values import number, timestamp
+from app.renders import queries as render_queries
+from app.renders.representation import links, shown_fields
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
+from app.webhooks import outbox
+from app.webhooks.statuses import WebhookEvent
+
+
+def write_event(session: Session, *, render_id: str, status: RenderStatus) -> None:
+    """Write a delivery for each address that listens to the render, which has just changed to `status`."""
+    user_id, webhook_url = session.execute(
+        select(Render.user_id, Render.webhook_url).where(Render.id == render_id)
+    ).one()
+    event = WebhookEvent(f"render.{status.value}")
+    addresses = outbox.addresses(session, user_id=user_id, event=event, own_url=webhook_url)
+    if not addresses:
+        return
+    # Updates of this transaction may have passed by a row that the session has loaded before.
+    query = select(Render).where(Render.id == render_id).options(joinedload(Render.file))
+    render = session.execute(query, execution_options={"populate_existing": True}).scalar_one()
+    facts = {
+        "data": {"render": _json(_fields(session, render))},
+        "links": {name: asdict(link) for name, link in links(render).items()},
+    }
+    for endpoint_id, url in addresses:
+        outbox.add_delivery(
+            session,
+            user_id=user_id,
+            endpoint_id=endpoint_id,
+            render_id=render_id,
+            url=url,
+            event=event,
+            facts=facts,
+        )
+
+
+def _fields(session: Session, render: Render) -> dict[str, Any]:
+    progress = 1.0 if render.status is RenderStatus.COMPLETED else 0.0
+    queue_position = None
+    if render.status is RenderStatus.QUEUED:
+        places = render_queries.queue_positions(session, user_id=render.user_id, render_ids=[render.id])
+        queue_position = places.get(render.id, 1)
+    if render.status is RenderStatus.FAILED:
+        frames = render_queries.frames_done(session, render_ids=[render.id]).get(render.id)
+        progress = frames.done / frames.total if frames and frames.total else 0.0
+    return shown_fields(render, progress=progress, queue_position=queue_position)
+
+
+def _json(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as the API writes them, without those that are None."""
+    return {to_camel(name): _json_value(value) for name, value in fields.items() if value is not None}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return timestamp(value)
+    if isinstance(value, Fraction):
+        return number(value)
+    return _json(asdict(value)) if is_dataclass(value) and not isinstance(value, type) else value
