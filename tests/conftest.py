@@ -1,9 +1,10 @@
-"""Servers that tests of several folders start."""
+"""What all tests share: the servers that several folders start, their logging, and which tests are slow."""
 
 import logging
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,29 @@ pytest_plugins: list[str] = [
     "tests.servers.postgres",
     "tests.servers.s3",
 ]
+
+TESTS = Path(__file__).parent
+# `scripts/test --fast` leaves out what is marked `slow`: whole folders, what needs one of these fixtures, tests on the
+# second kind of database, and what is marked where it stands.
+SLOW_FOLDERS = tuple(
+    f"{TESTS}/{folder}/"
+    for folder in ("containers", "e2e", "gpu", "integration/cli", "integration/video", "integration/worker")
+)
+SLOW_FIXTURES = frozenset({"postgres_server", "s3_server", "weights_directory"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if str(item.path).startswith(SLOW_FOLDERS) or (isinstance(item, pytest.Function) and _is_slow(item)):
+            item.add_marker(pytest.mark.slow)
+
+
+def _is_slow(test: pytest.Function) -> bool:
+    parameters = test.callspec.params.values() if hasattr(test, "callspec") else ()
+    return bool(SLOW_FIXTURES.intersection(test.fixturenames)) or any(
+        isinstance(value, str) and value == "postgresql" for value in parameters
+    )
+
 
 _configure = structlog.configure
 

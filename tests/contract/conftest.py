@@ -23,7 +23,10 @@ class RegenServer:
     key: str
 
 
-@pytest.fixture(scope="session", params=["given"] if GIVEN else ["serve", "mock"])
+OURS = [pytest.param("serve", marks=pytest.mark.slow), "mock"]
+
+
+@pytest.fixture(scope="session", params=["given"] if GIVEN else OURS)
 def regen_server(request: pytest.FixtureRequest, start_regen: Callable[[str], RegenServer]) -> RegenServer:
     if GIVEN:
         return RegenServer(url=os.environ["REGEN_TEST_URL"].rstrip("/"), key=os.environ["REGEN_TEST_KEY"])

@@ -23,34 +23,51 @@ from tests.media.kinds import KINDS
 
 # Each way of storing samples once: 8 and 10 bits, both ranges, three matrices.
 LOSSLESS = ("full-range", "bt601-625", "chroma-444", "ten-bit-hevc", "hdr10")
+# So many clips are made and rendered while another is measured.
+AHEAD = 4
 # The whole test run has its time; one clip alone must not have all of it.
 WAIT_SECONDS = 280
 # Of the whole picture, all three channels: the encoder at its default quality, and 4:2:0.
 LEAST_DECIBELS = 35.0
 
 
+class Submissions:
+    """Clips of the kinds that this run asks for, made and submitted a few ahead of the test that waits for one.
+
+    Processes that share the run each meet a part of the tests, so nobody submits them all at once.
+    """
+
+    def __init__(self, names: list[str], directory: Path, server: Any) -> None:
+        self._names, self._directory, self._server = names, directory, server
+        self._made: dict[str, tuple[Path, str]] = {}
+
+    def get(self, name: str) -> tuple[Path, str]:
+        """The clip of that kind, and the id of its render."""
+        at = self._names.index(name)
+        coming = [KINDS[name] for name in self._names[at : at + AHEAD] if name not in self._made]
+        for kind, path in write_corpus(self._directory, coming):
+            self._made[kind.name] = path, self._server.submit(path, **kind.fields)["id"]
+        return self._made[name]
+
+
 @pytest.fixture(scope="module")
-def submitted(
+def submissions(
     stand_in_server: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> dict[str, tuple[Path, str]]:
-    """The path and the render of every kind that this run asks for, all of them submitted."""
+) -> Submissions:
     asked = [
         item.callspec.params["name"]
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.function is test_kind
     ]
-    corpus = write_corpus(tmp_path_factory.mktemp("corpus"), [KINDS[name] for name in asked])
-    return {kind.name: (path, stand_in_server.submit(path, **kind.fields)["id"]) for kind, path in corpus}
+    return Submissions(asked, tmp_path_factory.mktemp("corpus"), stand_in_server)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_kind(
-    name: str, stand_in_server: Any, submitted: dict[str, tuple[Path, str]], tmp_path: Path
-) -> None:
+def test_kind(name: str, stand_in_server: Any, submissions: Submissions, tmp_path: Path) -> None:
     kind = KINDS[name]
     if reason := missing(kind):
         pytest.skip(reason)
-    path, render_id = submitted[name]
+    path, render_id = submissions.get(name)
     render = stand_in_server.wait(render_id, seconds=WAIT_SECONDS)
     assert render["status"] == "completed", render
     output = Film(stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4"))

@@ -1,6 +1,7 @@
 import contextlib
 import logging
 import shutil
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from tests.servers.broker import BrokerServer
 from tests.servers.serving import serving
+
+# Made once: the authorities that it reads take longer than most requests.
+TLS = ssl.create_default_context()
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def server(app: FastAPI) -> Iterator[str]:
 @pytest.fixture
 def stranger(server: str) -> Iterator[httpx.Client]:
     """A client without a key."""
-    with httpx.Client(base_url=server, timeout=60) as client:
+    with httpx.Client(base_url=server, timeout=60, verify=TLS) as client:
         yield client
 
 
@@ -89,7 +93,7 @@ def serve(database: Database) -> Iterator[Callable[..., httpx.Client]]:
         def start(settings: Settings, *, key: str) -> httpx.Client:
             url = stack.enter_context(serving(create_app(settings)))
             headers = {"Authorization": f"Bearer {key}"}
-            return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
+            return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60, verify=TLS))
 
         yield start
 

@@ -20,6 +20,8 @@ from tests.integration.rows import a_file
 from tests.servers.process import free_port, wait_until
 from tests.servers.relay import Relay, relay_to
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def relay(migrated_postgres_url: str) -> Iterator[Relay]:

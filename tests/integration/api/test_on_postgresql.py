@@ -24,6 +24,8 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.process import free_port, wait_until
 from tests.servers.relay import Relay
 
+pytestmark = pytest.mark.slow
+
 PROMISED_SECONDS = 5
 
 

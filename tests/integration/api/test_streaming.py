@@ -257,6 +257,7 @@ def resident_bytes(pid: int) -> int:
     return int(shown.stdout) * 1024
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_during_a_large_upload(server_process, key, clip, spool_files):
     url, pid = server_process
     client = httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=120)

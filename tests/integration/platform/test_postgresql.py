@@ -18,6 +18,8 @@ from app.platform.settings import Settings
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def database(migrated_postgres_url: str) -> Iterator[Database]:

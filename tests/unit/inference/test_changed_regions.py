@@ -248,7 +248,7 @@ def test_a_film_over_a_still_picture_with_the_real_network(weights_directory, cr
     tiles = (source.height // crop_pixels.shape[0] + 1, source.width // crop_pixels.shape[1] + 1, 1)
     still = np.tile(crop_pixels, tiles)[: source.height, : source.width]
     frames = []
-    for step in range(6):
+    for step in range(4):
         picture = still.copy()
         # A window of the picture, turned over, that is redrawn at every step.
         picture[150:180, 200:230] = np.roll(still[30:60, 20:50][::-1], step, axis=0)

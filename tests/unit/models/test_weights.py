@@ -276,6 +276,7 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
         ensure_weights(LITE, tmp_path / "file" / "weights")
 
 
+@pytest.mark.slow
 def test_processes_that_convert_at_once_do_not_disturb_each_other(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=ensure_weights, args=(LITE, tmp_path)) for _ in range(3)]

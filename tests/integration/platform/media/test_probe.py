@@ -12,6 +12,8 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.probe import MediaInfo, probe_video
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Path]
 Examine = Callable[[Path], MediaInfo]
 

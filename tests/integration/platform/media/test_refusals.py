@@ -12,6 +12,8 @@ from app.platform.media.ffmpeg import FfmpegRunner, Programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Path]
 
 BUNNY = "bunny-240x136-25fps.mp4"

@@ -65,7 +65,12 @@ def shared_bucket(s3_server: S3Server) -> tuple[S3Server, S3Connection]:
     return s3_server, connect(settings)
 
 
-@pytest.fixture(params=[opened_local, opened_s3], ids=["local", "s3"])
+@pytest.fixture(
+    params=[
+        pytest.param(opened_local, id="local"),
+        pytest.param(opened_s3, id="s3", marks=pytest.mark.slow),
+    ]
+)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     with request.param(tmp_path, request) as opened:
         yield opened

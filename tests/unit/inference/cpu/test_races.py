@@ -14,6 +14,8 @@ import pytest
 
 from worker.inference.cpu import kernels
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(kernels.__file__).with_name("kernels.c")
 FLAGS = (
     "-O1",
