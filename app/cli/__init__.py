@@ -7,9 +7,9 @@ def main() -> None:
     """Entry point of the installed `regen` command."""
     # Before the other imports: a worker may be asked to end while they take their seconds.
     if next((word for word in sys.argv[1:] if not word.startswith("-")), None) == "worker":
-        from app.serving.signals import leave_on_signals
+        from app.serving.signals import exit_on_signals
 
-        leave_on_signals()
+        exit_on_signals()
     from app.cli.application import application
 
     application(prog_name="regen")

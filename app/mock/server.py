@@ -12,9 +12,10 @@ from app.mock.protocol import CuttableProtocol
 from app.platform.errors import ConfigurationError
 from app.platform.settings import Settings
 from app.renders.streams import end_streams
-from app.serving.announcement import OnReady, announce, prepare_ready_file
 from app.serving.api import ApiServer
-from app.serving.places import listen, local_url, locked_data_directory, remove_ready_file
+from app.serving.listener import listen, local_url
+from app.serving.process_lock import locked_data_directory
+from app.serving.ready_file import OnReady, announce_ready, prepare_ready_file, remove_ready_file
 from app.serving.signals import StopSignals
 
 
@@ -51,7 +52,7 @@ def serve_mock(
         if signals.requested:
             return
         ready = threading.Thread(
-            target=announce,
+            target=announce_ready,
             name="ready",
             kwargs={
                 "url": url,

@@ -25,7 +25,7 @@ class ApiServer(uvicorn.Server):
     ) -> None:
         """`before_grace` is called when the server stops, before it waits for open requests: it ends those that would
         go on for ever."""
-        self._startup = _StartupWatch(app)
+        self._startup = _StartupFailure(app)
         self._before_grace = before_grace
         super().__init__(
             uvicorn.Config(
@@ -67,7 +67,7 @@ class ApiServer(uvicorn.Server):
             raise ConfigurationError("The API could not start. The log says why.") from error
 
 
-class _StartupWatch:
+class _StartupFailure:
     """Passes everything on; keeps an error of ours that the application's start raises, which would otherwise end
     as a traceback in the log."""
 

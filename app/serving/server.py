@@ -17,18 +17,14 @@ from app.platform.errors import ConfigurationError
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.renders.streams import end_streams
-from app.serving.announcement import OnReady, announce, prepare_ready_file
 from app.serving.api import ApiServer
 from app.serving.broker import remove_socket, start_broker
 from app.serving.child import ChildProcess
-from app.serving.places import (
-    listen,
-    local_url,
-    locked_data_directory,
-    remove_ready_file,
-)
+from app.serving.listener import listen, local_url
+from app.serving.process_lock import locked_data_directory
+from app.serving.ready_file import OnReady, announce_ready, prepare_ready_file, remove_ready_file
 from app.serving.signals import StopSignals
-from app.serving.supervisor import BROKER_GRACE_SECONDS, WORKER_GRACE_SECONDS, KeptAlive, Supervisor
+from app.serving.supervisor import BROKER_GRACE_SECONDS, WORKER_GRACE_SECONDS, SupervisedProcess, Supervisor
 from app.serving.workers import worker_command
 
 log = structlog.get_logger(__name__)
@@ -80,7 +76,7 @@ def serve(
         )
         url = local_url(listener)
         ready = threading.Thread(
-            target=announce,
+            target=announce_ready,
             name="ready",
             kwargs={
                 "url": url,
@@ -104,20 +100,20 @@ def serve(
             raise ConfigurationError("The API has stopped by itself. The log says why.")
 
 
-def _first_broker(settings: Settings, stack: ExitStack) -> KeptAlive:
+def _first_broker(settings: Settings, stack: ExitStack) -> SupervisedProcess:
     socket_path = settings.broker_socket
     child = start_broker(socket_path)
     stack.callback(remove_socket, socket_path)
     # Should anything fail before the supervisor has taken over.
     stack.callback(child.stop, grace_seconds=BROKER_GRACE_SECONDS)
-    kept = KeptAlive("broker", lambda: start_broker(socket_path), grace_seconds=BROKER_GRACE_SECONDS)
+    kept = SupervisedProcess("broker", lambda: start_broker(socket_path), grace_seconds=BROKER_GRACE_SECONDS)
     kept.adopt(child)
     return kept
 
 
-def _worker(settings: Settings) -> KeptAlive:
+def _worker(settings: Settings) -> SupervisedProcess:
     command = worker_command(settings)
-    return KeptAlive(
+    return SupervisedProcess(
         "worker",
         # Whoever stops `regen serve`, with Ctrl-C on a laptop perhaps, is not kept waiting for a segment.
         lambda: ChildProcess(command, environment={**os.environ, "REGEN_DRAIN_SECONDS": "0"}),

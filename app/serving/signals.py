@@ -9,7 +9,7 @@ from typing import Any, Self
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def leave_on_signals() -> None:
+def exit_on_signals() -> None:
     """Until others are set, SIGINT, SIGTERM and SIGHUP end this process at once, with exit status 0.
 
     For a start, with nothing in hand yet.

@@ -37,7 +37,7 @@ class RestartPauses:
         return pause
 
 
-class KeptAlive:
+class SupervisedProcess:
     """One child, started by `start`, and again when it dies. For one thread only, which outlives the child.
 
     One that ends with EX_CONFIG says that its machine is set up wrong: it is tried again only now and then, for
@@ -59,7 +59,7 @@ class KeptAlive:
         started_at = math.inf if self._child is None else self._child.started_at
         return self._ended_with_config_error and time.monotonic() - started_at < HEALTHY_SECONDS
 
-    def tend(self) -> None:
+    def supervise(self) -> None:
         """Start the child when it is due; notice its end. Call it often."""
         if self._child is not None and self._child.status is not None:
             lived_seconds = time.monotonic() - self._child.started_at
@@ -104,15 +104,15 @@ class KeptAlive:
         self._start_at = time.monotonic() + pause_seconds
 
 
-def tend_until(stopping: Callable[[], bool], children: Sequence[KeptAlive]) -> None:
+def supervise_until(stopping: Callable[[], bool], children: Sequence[SupervisedProcess]) -> None:
     """Tend the children until `stopping` says so; it is polled."""
     while not stopping():
         for child in children:
-            child.tend()
+            child.supervise()
         time.sleep(POLL_SECONDS)
 
 
-def stop_all(children: Iterable[KeptAlive], *, hurry: Callable[[], bool] = lambda: False) -> None:
+def stop_all(children: Iterable[SupervisedProcess], *, hurry: Callable[[], bool] = lambda: False) -> None:
     """End them side by side. Once `hurry`, which is polled, says so, they are asked again."""
     children = list(children)
     asked_at = time.monotonic()
@@ -138,8 +138,8 @@ class Supervisor(threading.Thread):
     def __init__(
         self,
         *,
-        brokers: Sequence[KeptAlive],
-        workers: Sequence[KeptAlive],
+        brokers: Sequence[SupervisedProcess],
+        workers: Sequence[SupervisedProcess],
         stopping: Callable[[], bool],
         give_up: Callable[[], None],
     ) -> None:
@@ -157,7 +157,7 @@ class Supervisor(threading.Thread):
 
     def run(self) -> None:
         try:
-            tend_until(self._stopping, [*self._brokers, *self._workers])
+            supervise_until(self._stopping, [*self._brokers, *self._workers])
         except Exception:
             log.exception("supervisor_failed")
             self._give_up()

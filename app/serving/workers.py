@@ -11,7 +11,7 @@ from app.platform.errors import ConfigurationError
 from app.platform.settings import Settings
 from app.serving.child import ChildProcess
 from app.serving.signals import StopSignals
-from app.serving.supervisor import WORKER_GRACE_SECONDS, KeptAlive, stop_all, tend_until
+from app.serving.supervisor import WORKER_GRACE_SECONDS, SupervisedProcess, stop_all, supervise_until
 
 HIGHEST_PORT = 65535
 COUNT_SECONDS = 120.0
@@ -35,7 +35,7 @@ def run_workers(settings: Settings, devices: Sequence[str]) -> int:
     environment = child_environment(devices)
     # Two of one device have names that tell them apart.
     workers = [
-        KeptAlive(
+        SupervisedProcess(
             f"worker {number} ({device})",
             lambda command=command: ChildProcess(command, environment=environment),  # type: ignore[misc]
             grace_seconds=settings.drain_seconds + WORKER_GRACE_SECONDS,
@@ -45,7 +45,7 @@ def run_workers(settings: Settings, devices: Sequence[str]) -> int:
     with StopSignals() as signals:
         log.info("workers_started", devices=list(devices))
         try:
-            tend_until(lambda: signals.requested or all(one.misconfigured for one in workers), workers)
+            supervise_until(lambda: signals.requested or all(one.misconfigured for one in workers), workers)
         finally:
             stop_all(workers, hurry=lambda: signals.repeated)
     return os.EX_OK if signals.requested else os.EX_CONFIG

@@ -26,7 +26,7 @@ from app.renders.options import RenderOptions
 from app.renders.service import create_render
 from app.renders.tables import Render
 from app.serving.api import ApiServer
-from app.serving.places import listen, local_url
+from app.serving.listener import listen, local_url
 from app.usage.allowances import Allowance
 from app.work.ledger import WorkLedger
 from tests.integration.conftest import FACTS

@@ -2,7 +2,7 @@ import pytest
 
 from app.platform.errors import ConfigurationError, FfmpegMissing
 from app.serving.api import ApiServer
-from app.serving.places import listen
+from app.serving.listener import listen
 
 
 def failing_app(error):

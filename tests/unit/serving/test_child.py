@@ -8,7 +8,7 @@ import pytest
 
 from app.platform.errors import ConfigurationError
 from app.serving.child import ChildProcess
-from app.serving.supervisor import KeptAlive, stop_all
+from app.serving.supervisor import SupervisedProcess, stop_all
 from tests.servers.process import is_alive, wait_until
 
 
@@ -106,10 +106,10 @@ def test_a_child_that_dies_is_started_again_after_a_pause(tmp_path):
         starts.append(time.monotonic())
         return child("pass")
 
-    kept = KeptAlive("short-lived", start, grace_seconds=1)
+    kept = SupervisedProcess("short-lived", start, grace_seconds=1)
 
     def tended_twice():
-        kept.tend()
+        kept.supervise()
         return len(starts) == 2
 
     wait_until(tended_twice)
@@ -126,10 +126,10 @@ def test_a_child_that_cannot_be_started_is_tried_again():
             raise ConfigurationError("not now")
         return child("import time; time.sleep(60)")
 
-    kept = KeptAlive("reluctant", start, grace_seconds=1)
+    kept = SupervisedProcess("reluctant", start, grace_seconds=1)
 
     def running():
-        kept.tend()
+        kept.supervise()
         return len(attempts) == 2
 
     wait_until(running)
@@ -143,17 +143,17 @@ def test_a_child_whose_machine_is_set_up_wrong_is_not_soon_started_again():
         starts.append(True)
         return child(f"raise SystemExit({os.EX_CONFIG})")
 
-    kept = KeptAlive("misconfigured", start, grace_seconds=1)
+    kept = SupervisedProcess("misconfigured", start, grace_seconds=1)
     assert not kept.misconfigured
 
     def given_up():
-        kept.tend()
+        kept.supervise()
         return kept.misconfigured
 
     wait_until(given_up)
     until = time.monotonic() + 1.5  # longer than the first pause after any other end
     while time.monotonic() < until:
-        kept.tend()
+        kept.supervise()
         time.sleep(0.05)
     assert starts == [True]
     assert kept.misconfigured
@@ -169,7 +169,7 @@ def test_children_are_stopped_side_by_side(tmp_path):
             processes.append(child(f"import pathlib, signal, time; {script}; time.sleep(60)"))
             return processes[-1]
 
-        return KeptAlive(f"child {number}", started, grace_seconds=1)
+        return SupervisedProcess(f"child {number}", started, grace_seconds=1)
 
     ready = [tmp_path / "first", tmp_path / "second"]
     kept = [
@@ -177,7 +177,7 @@ def test_children_are_stopped_side_by_side(tmp_path):
         start(1, f"signal.signal(15, lambda *_: exit(7)); pathlib.Path({str(ready[1])!r}).touch()"),
     ]
     for one in kept:
-        one.tend()
+        one.supervise()
     wait_until(lambda: all(path.exists() for path in ready))
     stop_all(kept)
     assert [process.status for process in processes] == [-9, 7]
@@ -197,8 +197,8 @@ def test_children_that_take_their_time_are_asked_again_when_somebody_is_in_a_hur
         while True:
             time.sleep(0.05)
     """
-    kept = KeptAlive("thorough", lambda: child(textwrap.dedent(program)), grace_seconds=60)
-    kept.tend()
+    kept = SupervisedProcess("thorough", lambda: child(textwrap.dedent(program)), grace_seconds=60)
+    kept.supervise()
     wait_until(ready.exists)
     hurried = iter([False, True])
     stop_all([kept], hurry=lambda: next(hurried))

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.application import application
-from app.cli.checks import State, check_storage
+from app.cli.doctor.findings import FindingState
+from app.cli.doctor.services import check_storage
 from app.http.resources import open_resources
 from app.platform.errors import StorageError
 from app.platform.secrets import Secrets
@@ -249,6 +250,6 @@ class TestCommands:
         found = check_storage(Settings(**s3_bucket.settings))
         missing = check_storage(Settings(**{**s3_bucket.settings, "s3_bucket": "not-made"}))
 
-        assert (found.state, missing.state) == (State.OK, State.MISSING)
+        assert (found.state, missing.state) == (FindingState.OK, FindingState.MISSING)
         assert s3_bucket.name in found.found
         assert "no bucket 'not-made'" in missing.found

@@ -1,7 +1,10 @@
-"""Telling that the server answers: by the ready file, and to whoever started it."""
+"""The ready file, and the announcement that the server answers requests."""
 
+import contextlib
 import http.client
+import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,6 @@ import structlog
 
 from app.platform.errors import ConfigurationError
 from app.serving.api import ApiServer
-from app.serving.places import write_ready_file
 from app.serving.signals import StopSignals
 
 log = structlog.get_logger(__name__)
@@ -23,16 +25,38 @@ OnReady = Callable[[str], None]
 
 
 def prepare_ready_file(path: Path) -> None:
-    """Remove an old one, which whoever waits would take for ours."""
+    """Remove an old ready file, which a waiting process would take for this server's. Raises ConfigurationError."""
     try:
         path.unlink(missing_ok=True)
         if not os.access(path.parent, os.W_OK):
-            raise PermissionError(0, "its directory cannot be written")
+            raise PermissionError(0, "its directory is not writable")
     except OSError as error:
         raise ConfigurationError(f"The ready file {path} cannot be made: {error.strerror}.") from error
 
 
-def announce(
+def write_ready_file(path: Path, *, url: str, key: str | None) -> None:
+    """Write the file atomically and readable by its owner only, because it may contain a key."""
+    content: dict[str, str | int] = {"url": url, "pid": os.getpid()}
+    if key is not None:
+        content["key"] = key
+    # mkstemp creates the file with mode 0600.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def remove_ready_file(path: Path) -> None:
+    """Remove the file if this process wrote it."""
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(path.read_text()).get("pid") == os.getpid():
+            path.unlink()
+
+
+def announce_ready(
     *,
     url: str,
     key: str | None,
@@ -41,7 +65,7 @@ def announce(
     on_ready: OnReady,
     signals: StopSignals,
 ) -> None:
-    """Wait until requests are answered, in a thread beside the server; then write the file and call `on_ready`."""
+    """Wait until the server answers requests, then write the file and call `on_ready`. Runs in its own thread."""
     while not signals.requested:
         if api.started and _is_healthy(url):
             try:

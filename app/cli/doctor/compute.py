@@ -1,0 +1,69 @@
+"""Checks of what upscales: torch, its devices, the compiled CPU kernels, and the engines' weights."""
+
+import importlib.util
+from collections.abc import Iterator
+
+from app.cli.doctor.findings import Finding
+from app.cli.reporting import WORKER_PACKAGES
+from app.platform.settings import Settings
+from models.catalog import ENGINES
+
+
+def check_devices() -> Iterator[Finding]:
+    """The devices that torch can use."""
+    if missing := _missing_packages():
+        found = f"{' and '.join(missing)} not installed: this machine can serve the API, not upscale"
+        yield Finding.absent("torch", found, fix="pip install 'regen-server[worker]'")
+        return
+    import torch
+
+    from worker.inference.cpu.kernels import find_kernels
+    from worker.inference.devices import CpuDevice, find_devices
+
+    yield Finding.ok("torch", torch.__version__)
+    yield Finding.ok("CPU", CpuDevice().details)
+    if (kernels := find_kernels()) is not None:
+        yield Finding.ok("CPU kernels", f"compiled, for {kernels.instructions}")
+    else:
+        yield Finding.absent(
+            "CPU kernels",
+            "not compiled, or not for this processor: on a CPU torch computes, two to three times slower",
+            fix="install a C compiler (on Debian or Ubuntu: apt install gcc libc6-dev), then the package again",
+        )
+    accelerators = [device for device in find_devices() if device.is_accelerator]
+    for device in accelerators:
+        yield Finding.ok(str(device), device.details)
+    if not accelerators:
+        yield Finding.absent(
+            "GPU",
+            "none that torch can use: the CPU does the work, slowly",
+            fix="for an NVIDIA GPU install its driver, and a torch built for CUDA",
+        )
+
+
+def check_weights(settings: Settings) -> Iterator[Finding]:
+    """Each engine's weights exist and are the expected ones."""
+    can_verify = not _missing_packages()
+    for engine in ENGINES.values():
+        subject = f"weights of {engine.id}"
+        path = settings.weights_dir / f"{engine.id}.safetensors"
+        fix = f"python -m models.weights convert --engine {engine.id} --directory {settings.weights_dir}"
+        if not can_verify:
+            report = Finding.ok if path.exists() else Finding.absent
+            yield report(subject, "for the worker alone; not verified without torch")
+            continue
+        from models.errors import WeightsError, WeightsMissing
+        from models.weights import load_state_dict
+
+        try:
+            load_state_dict(path, engine)
+        except WeightsMissing:
+            yield Finding.absent(subject, f"not at {path}; converted on first use", fix=fix)
+        except WeightsError as error:
+            yield Finding.missing(subject, str(error), fix=f"rm {path}; {fix}")
+        else:
+            yield Finding.ok(subject, f"{path}, verified")
+
+
+def _missing_packages() -> list[str]:
+    return [name for name in WORKER_PACKAGES if importlib.util.find_spec(name) is None]

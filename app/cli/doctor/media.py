@@ -1,0 +1,132 @@
+"""Checks of ffmpeg and ffprobe, which encode, probe and decode a few frames."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.cli.doctor.findings import Finding, FindingState
+from app.platform.errors import FfmpegError, FfmpegMissing
+from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
+from app.platform.media.whitelists import VIDEO_DECODERS
+from app.platform.settings import GIB, Settings
+
+FIX = "install a full ffmpeg (Debian, Ubuntu: apt install ffmpeg), run scripts/setup, or set REGEN_FFMPEG"
+WALL_SECONDS = 60.0
+MEMORY_BYTES = 4 * GIB
+LIST_BYTES = 1024 * 1024
+# The codecs of the server's own segments and of nearly all uploads.
+REQUIRED_CODECS = frozenset({"h264", "hevc"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderCheck:
+    """An encoder, and the graph of a generated source to encode with it."""
+
+    name: str
+    source: str
+    suffix: str
+    required: bool
+
+
+VIDEO = "testsrc2=size=256x144:rate=25:duration=0.2"
+SOUND = "sine=duration=0.2"
+ENCODERS = (
+    EncoderCheck(name="libx264", source=VIDEO, suffix=".mp4", required=True),
+    EncoderCheck(name="libx265", source=VIDEO, suffix=".mp4", required=True),
+    EncoderCheck(name="aac", source=SOUND, suffix=".m4a", required=True),
+    EncoderCheck(name="h264_nvenc", source=VIDEO, suffix=".mp4", required=False),
+    EncoderCheck(name="hevc_nvenc", source=VIDEO, suffix=".mp4", required=False),
+)
+
+
+def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
+    """The programs, their encoders and their decoders. `scratch` is an empty directory for the encoded files."""
+    try:
+        programs = find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe)
+    except FfmpegMissing as error:
+        yield Finding.missing("ffmpeg and ffprobe", str(error), fix=FIX)
+        return
+    limits = RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES)
+    runner = FfmpegRunner(programs=programs, limits=limits)
+    yield _check_ffmpeg(runner, programs)
+    encoded: list[Path] = []
+    for encoder in ENCODERS:
+        path = scratch / f"{encoder.name}{encoder.suffix}"
+        finding = _check_encoder(runner, encoder, path)
+        if finding.state is FindingState.OK and encoder.required:
+            encoded.append(path)
+        yield finding
+    if encoded:
+        yield _check_ffprobe(runner, programs, encoded[0])
+        yield _check_decoding(runner, encoded, scratch)
+    yield _check_decoders(runner)
+
+
+def _check_ffmpeg(runner: FfmpegRunner, programs: Programs) -> Finding:
+    try:
+        answer = runner.run(["-version"], purpose="telling its version", stdout_limit_bytes=LIST_BYTES).stdout
+    except FfmpegError as error:
+        return Finding.missing("ffmpeg", _reason(error), fix=FIX)
+    words = answer.decode(errors="replace").split()
+    version = words[2] if len(words) > 2 else "unknown version"
+    return Finding.ok("ffmpeg", f"{programs.ffmpeg}, {version}")
+
+
+def _check_encoder(runner: FfmpegRunner, encoder: EncoderCheck, path: Path) -> Finding:
+    subject = f"encoder {encoder.name}"
+    is_video = encoder.source is VIDEO
+    options = {"vcodec": encoder.name, "pix_fmt": "yuv420p"} if is_video else {"acodec": encoder.name}
+    source = runner.generated_input(encoder.source)
+    try:
+        runner.run(runner.output(source, path, **options), purpose=f"encoding with {encoder.name}")
+        if not path.is_file() or not path.stat().st_size:
+            raise FfmpegError("The program reports success and has written nothing.")
+    except FfmpegError as error:
+        if encoder.required:
+            return Finding.missing(subject, _reason(error), fix=FIX)
+        return Finding.absent(subject, "does not encode here; the server works without it")
+    return Finding.ok(subject, "encodes")
+
+
+def _check_ffprobe(runner: FfmpegRunner, programs: Programs, path: Path) -> Finding:
+    try:
+        answer = runner.probe(path, "-show_program_version", "-show_streams")
+    except FfmpegError as error:
+        return Finding.missing("ffprobe", _reason(error), fix=FIX)
+    version = answer.get("program_version", {}).get("version", "unknown version")
+    return Finding.ok("ffprobe", f"{programs.ffprobe}, {version}")
+
+
+def _check_decoding(runner: FfmpegRunner, paths: list[Path], scratch: Path) -> Finding:
+    for path in paths:
+        source, decoded = runner.input(path), scratch / f"{path.stem}.nut"
+        command = runner.output(source, decoded, vcodec="rawvideo", acodec="pcm_s16le")
+        try:
+            runner.run(command, purpose=f"decoding {path.stem}")
+        except FfmpegError as error:
+            return Finding.missing("decoding", _reason(error), fix=FIX)
+    return Finding.ok("decoding", f"decodes what {', '.join(path.stem for path in paths)} encoded")
+
+
+def _check_decoders(runner: FfmpegRunner) -> Finding:
+    """The accepted codecs that this build can decode, by its own list."""
+    try:
+        answer = runner.run(
+            ["-decoders"], purpose="listing its decoders", stdout_limit_bytes=LIST_BYTES
+        ).stdout
+    except FfmpegError as error:
+        return Finding.missing("decoders", _reason(error), fix=FIX)
+    listed = {
+        line.split()[1] for line in answer.decode(errors="replace").splitlines() if len(line.split()) > 1
+    }
+    lacking = [codec for codec, decoders in VIDEO_DECODERS.items() if listed.isdisjoint(decoders)]
+    if lacking:
+        report = Finding.absent if REQUIRED_CODECS.isdisjoint(lacking) else Finding.missing
+        found = f"videos in {', '.join(lacking)} cannot be read"
+        return report("decoders", found, fix="install a full ffmpeg to accept such videos")
+    return Finding.ok("decoders", f"all {len(VIDEO_DECODERS)} accepted video codecs")
+
+
+def _reason(error: FfmpegError) -> str:
+    last = (error.detail or "").strip().splitlines()
+    return f"{error} {last[-1]}" if last else str(error)
