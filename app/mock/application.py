@@ -1,4 +1,4 @@
-"""The mock as an ASGI application: the server's own, with its parts exchanged where it is opened."""
+"""The mock as an ASGI application: the server's own, opened with other parts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +13,12 @@ from starlette.middleware import Middleware
 from app.http.resources import Resources, open_resources
 from app.main import create_app
 from app.mock import routes
-from app.mock.broker import DriverAsBroker
-from app.mock.control import Mock, Running
+from app.mock.control import Mock, OpenMock
 from app.mock.database import count_start, make_tables
-from app.mock.driver import Driver
-from app.mock.middleware import Moments, Stand
+from app.mock.driver import MockBroker, MockDriver
+from app.mock.middleware import FaultMiddleware, RequestScopeMiddleware
 from app.mock.options import MockOptions
-from app.mock.results import Results
+from app.mock.results import ResultMaker
 from app.mock.storage import MockStorage
 from app.mock.webhooks import make_dispatcher
 from app.platform import clock, secrets
@@ -29,24 +28,24 @@ from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 
 EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
-# It keeps nobody out: whoever reaches the mock may read it here.
+# It protects nothing: every client of a mock can read it here.
 SECRET = "the secret of every mock, which is none"  # noqa: S105
 
 
 def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | None = None) -> FastAPI:
-    """`settings` are those of `mock_settings`. From then on this process has the mock's ids and times."""
-    mock = Mock.of(options)
+    """`settings` are those of `mock_settings`. From now on ids and times of this process are the mock's."""
+    mock = Mock.from_options(options)
     clock.set_source(mock.repeatable.now)
     secrets.set_id_source(mock.repeatable.new_id)
 
     @contextmanager
     def opening(settings: Settings) -> Iterator[Resources]:
-        with _open(settings, mock) as running:
-            mock.running = running
+        with _open(settings, mock) as opened:
+            mock.opened = opened
             try:
-                yield running.resources
+                yield opened.resources
             finally:
-                mock.running = None
+                mock.opened = None
 
     app = create_app(
         settings,
@@ -56,25 +55,25 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
     )
     app.state.mock = mock
     app.include_router(routes.router)
-    app.add_middleware(Moments, repeatable=mock.repeatable)
-    # At the end: the innermost.
+    app.add_middleware(RequestScopeMiddleware, repeatable=mock.repeatable)
+    # At the end, hence innermost.
     app.user_middleware.append(
-        Middleware(Stand, recorder=mock.recorder, faults=mock.faults, driver=lambda: mock.driver)
+        Middleware(FaultMiddleware, recorder=mock.recorder, faults=mock.faults, driver=lambda: mock.driver)
     )
     return app
 
 
 def mock_settings(settings: Settings, *, data_dir: Path) -> Settings:
-    """The same, but for everything of a real server's data and connections."""
+    """Replaces the settings of a real server's data and connections."""
     return settings.model_copy(
         update={
-            # A folder of its own: it is emptied on request, whatever else lies beside it.
+            # A folder of its own, because it is emptied on request.
             "data_dir": data_dir / "mock",
             "database_url": None,
             "broker_url": None,
             "storage": "local",
             "secret_key": SecretStr(SECRET),
-            # What a real server may refuse to do, too; receivers of webhooks run on the developer's own machine.
+            # A real server may refuse these; receivers of a mock's webhooks run on the developer's own machine.
             "allow_file_urls": True,
             "outbound_allowed_networks": settings.outbound_allowed_networks or EVERYWHERE,
         }
@@ -82,8 +81,8 @@ def mock_settings(settings: Settings, *, data_dir: Path) -> Settings:
 
 
 @contextmanager
-def _open(settings: Settings, mock: Mock) -> Iterator[Running]:
-    broker = DriverAsBroker()
+def _open(settings: Settings, mock: Mock) -> Iterator[OpenMock]:
+    broker = MockBroker()
 
     def make_storage(settings: Settings, keys: Secrets) -> Storage:
         return MockStorage(root=settings.storage_dir, url_key=keys.url_key, clock=mock.repeatable.seconds)
@@ -95,19 +94,17 @@ def _open(settings: Settings, mock: Mock) -> Iterator[Running]:
         make_tables(resources.database)
         mock.repeatable.run = count_start(settings.root)
         mock.fill(resources)
-        results = Results(
+        results = ResultMaker(
             runner=FfmpegRunner.for_work(settings),
             storage=resources.storage,
             directory=settings.work_dir / "results",
-            cancelled=broker.stopping.is_set,
         )
-        driver = Driver(
+        driver = MockDriver(
             database=resources.database,
             results=results,
             faults=mock.faults,
             repeatable=mock.repeatable,
-            transitions=mock.present.transitions,
-            stopping=broker.stopping,
+            transitions=mock.options.transitions,
         )
         broker.start(driver)
-        yield Running(resources=resources, storage=resources.storage, driver=driver)
+        yield OpenMock(resources=resources, storage=resources.storage, driver=driver)

@@ -1,4 +1,4 @@
-"""The mock's database: made from the tables in one go, filled with one user, and emptied on request."""
+"""The mock's database: created from the tables, filled with one user, and emptied on request."""
 
 import socket
 from pathlib import Path
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 import migrations
 from app.accounts.scopes import DEFAULT_SCOPES, Scope
 from app.accounts.tables import ApiKey, User
-from app.mock.moves import WORKER_NAME
+from app.mock.claims import WORKER_NAME
 from app.mock.options import ADMIN_KEY, KEY, USER_NAME
 from app.platform import clock
 from app.platform.database import Database, database_now
@@ -21,13 +21,13 @@ from app.work.tables import MeasuredSpeed, Worker
 from models.catalog import ENGINES
 
 DEVICE = "Mock"
-# Input pixels a second, about those of a large graphics card.
+# Input pixels a second, about those of a data-centre GPU.
 SPEEDS = {"regen-4x-lite": 20e6, "regen-4x": 1e6}
 MEASURED_SECONDS = 600.0
 
 
 def make_tables(database: Database) -> None:
-    """Bring the database to the newest migration. An empty one gets all tables at once, which is much faster."""
+    """Brings the database to the newest migration. An empty one gets all tables at once, which is much faster."""
     with database.connect(to_write=True) as connection, connection.begin():
         found = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one()
         if not found:
@@ -39,14 +39,14 @@ def make_tables(database: Database) -> None:
                 text("INSERT INTO alembic_version VALUES (:head)"), {"head": newest_migration()}
             )
             return
-    # Loading Alembic takes a while.
+    # Deferred: loading Alembic takes a while.
     from app.migrations import upgrade
 
     upgrade(database)
 
 
 def count_start(root: Path) -> int:
-    """How often a mock was started on this directory before."""
+    """Returns how many mocks were started on this directory before."""
     path = root / "starts"
     before = int(path.read_text()) if path.exists() else 0
     path.write_text(str(before + 1))
@@ -59,7 +59,7 @@ def newest_migration() -> str:
 
 
 def fill(database: Database, keys: Secrets) -> None:
-    """The user with the documented keys, and one worker whose speed is known. Once, in an empty database."""
+    """Adds the user with the documented keys, and one worker with measured speeds, to an empty database."""
     with database.write() as session:
         if session.get(Worker, WORKER_NAME) is None:
             _add_worker(session)
@@ -87,7 +87,7 @@ def fill(database: Database, keys: Secrets) -> None:
 
 
 def empty(database: Database) -> None:
-    """Remove every row."""
+    """Removes every row."""
     with database.write() as session:
         session.execute(text("PRAGMA defer_foreign_keys = ON"))
         for table in reversed(Table.metadata.sorted_tables):

@@ -1,4 +1,4 @@
-"""What stands around the routes of a mock: it records requests, lets renders move on, and makes faults happen."""
+"""The mock's middleware: records requests, lets renders move on, and applies faults."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -13,16 +13,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.errors import error_response
 from app.http.middleware import streams_body
-from app.mock.driver import Driver
-from app.mock.faults import Faults, urls_expire
-from app.mock.options import Pace
+from app.mock.driver import MockDriver
+from app.mock.fault_rules import FaultAction
+from app.mock.faults import ActiveFaults, urls_expire
 from app.mock.protocol import CUT
-from app.mock.recorder import BodyReader, ReceivedRequest, Recorder
+from app.mock.recorder import BodyReader, ReceivedRequest, RequestRecorder
 from app.mock.repeatable import Repeatable
-from app.mock.rules import Action
+from app.mock.transitions import TransitionMode
 
 CONTROL_PREFIX = "/_mock"
-# Machines ask for these at times of their own: they are neither recorded nor moments.
+# Probes come at times of their own: they are not recorded and do not move the clock.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 FAULT = "This fault was asked for."
 _RENDER = re.compile(r"(?:/v1)?/renders/([A-Za-z0-9]+)")
@@ -33,8 +33,8 @@ def _is_observed(scope: Scope) -> bool:
     return scope["type"] == "http" and not path.startswith(CONTROL_PREFIX) and path not in PROBES
 
 
-class Moments:
-    """The outermost of all: each request is a scope of `Repeatable`."""
+class RequestScopeMiddleware:
+    """The outermost middleware: each request is a scope of `Repeatable`."""
 
     def __init__(self, app: ASGIApp, *, repeatable: Repeatable) -> None:
         self.app = app
@@ -48,11 +48,16 @@ class Moments:
             await self.app(scope, receive, send)
 
 
-class Stand:
-    """The innermost of all, next to the routes: what it answers itself looks like an answer of theirs."""
+class FaultMiddleware:
+    """The innermost middleware, next to the routes, so that its own answers look like theirs."""
 
     def __init__(
-        self, app: ASGIApp, *, recorder: Recorder, faults: Faults, driver: Callable[[], Driver]
+        self,
+        app: ASGIApp,
+        *,
+        recorder: RequestRecorder,
+        faults: ActiveFaults,
+        driver: Callable[[], MockDriver],
     ) -> None:
         self.app = app
         self._recorder = recorder
@@ -72,9 +77,9 @@ class Stand:
         request.fault = action.model_dump(exclude_defaults=True)
         if action.latency_seconds:
             await anyio.sleep(action.latency_seconds)
-        await self._do(action, exchange)
+        await self._apply(action, exchange)
 
-    async def _do(self, action: Action, exchange: "_Exchange") -> None:
+    async def _apply(self, action: FaultAction, exchange: "_Exchange") -> None:
         if action.status is not None:
             await exchange.read_to_end()
             await _answer(action)(exchange.scope, exchange.receive, exchange.send)
@@ -88,10 +93,10 @@ class Stand:
             await self._pass_on(exchange, send=exchange.send_half)
         elif action.render is not None:
             request_id = exchange.scope["state"]["request_id"]
-            self._faults.note_render(request_id, action.render)
+            self._faults.add_render_fault(request_id, action.render)
             await self._pass_on(exchange)
             if exchange.request.status is None or exchange.request.status >= 400:
-                self._faults.take_render(request_id)
+                self._faults.take_render_fault(request_id)
         elif action.expired_urls:
             token: Token[bool] = urls_expire.set(True)
             try:
@@ -102,23 +107,23 @@ class Stand:
             await self._pass_on(exchange)
 
     async def _pass_on(self, exchange: "_Exchange", *, send: Send | None = None) -> None:
-        await self._move_on(exchange.request)
+        await self._settle(exchange.request)
         try:
             await self.app(exchange.scope, exchange.receive, send or exchange.send)
         finally:
             exchange.body.end()
 
-    async def _move_on(self, request: ReceivedRequest) -> None:
-        """Whoever asks finds what is due done: no answer depends on how fast the work of earlier requests goes."""
+    async def _settle(self, request: ReceivedRequest) -> None:
+        """Waits for what is due, so that no answer depends on how fast the work of earlier requests goes."""
         driver = self._driver()
-        if driver.transitions.pace is Pace.SECONDS:
+        if driver.transitions.mode is TransitionMode.SECONDS:
             return
         found = _RENDER.fullmatch(request.path) if request.method == "GET" else None
         await to_thread.run_sync(lambda: driver.settle(polled=found[1] if found else None))
 
 
 class _Exchange:
-    """One request and its answer, both noted as they go by."""
+    """One request and its answer, both recorded as they pass."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request: ReceivedRequest) -> None:
         self.scope = scope
@@ -142,7 +147,7 @@ class _Exchange:
         await self._send(message)
 
     async def read_to_end(self) -> None:
-        """Have the whole body noted, which no route is going to read."""
+        """Records the whole body, which no route reads."""
         streams_body(Request(self.scope))
         while not self._read:
             if (await self.receive())["type"] == "http.disconnect":
@@ -150,12 +155,12 @@ class _Exchange:
         self.body.end()
 
     async def withhold(self, message: Message) -> None:
-        """The answer goes nowhere."""
+        """Drops the answer."""
         if message["type"] == "http.response.start":
             self.request.status = message["status"]
 
     async def send_half(self, message: Message) -> None:
-        """Headers, half of what comes first of the body, and then the end of the connection."""
+        """Sends the headers and half of the first piece of the body, then cuts the connection."""
         if self._is_cut:
             return
         if message["type"] != "http.response.body" or not message.get("body"):
@@ -167,7 +172,7 @@ class _Exchange:
         await self.cut(flush=True)
 
     async def cut(self, *, flush: bool) -> None:
-        """End the connection, and wait until everybody around here knows."""
+        """Ends the connection, and returns once the application is told of it."""
         end: Callable[..., None] | None = self.scope.get("extensions", {}).get(CUT)
         if end is None:
             raise RuntimeError("connections can be cut only where the mock's own protocol serves them")
@@ -177,7 +182,7 @@ class _Exchange:
             pass
 
 
-def _answer(action: Action) -> Response:
+def _answer(action: FaultAction) -> Response:
     assert action.status is not None
     body: Any = action.body
     if body is None and action.status >= 400:

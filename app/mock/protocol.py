@@ -1,4 +1,4 @@
-"""HTTP/1.1 as everywhere, whose connections an application may cut."""
+"""HTTP/1.1 with connections that the application can cut."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.http.protocol import ErrorShapeProtocol
 
-# In a scope's extensions: what ends the connection. Its argument says whether what was sent goes out before.
+# The key, in a scope's extensions, of a function that ends the connection; `flush`: after sending what is buffered.
 CUT = "regen.cut"
 
 
@@ -17,11 +17,11 @@ class CuttableProtocol(ErrorShapeProtocol):
         super().__init__(*arguments, **options)
         application = self.app
 
-        async def with_scissors(scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_cut(scope: Scope, receive: Receive, send: Send) -> None:
             scope.setdefault("extensions", {})[CUT] = self.cut
             await application(scope, receive, send)
 
-        self.app = with_scissors
+        self.app = with_cut
 
     def cut(self, *, flush: bool) -> None:
         if flush:

@@ -1,4 +1,4 @@
-"""What was received: kept request by request, without keys and without the videos themselves."""
+"""Records the requests received, without keys and without the videos themselves."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-autho
 
 @dataclass(kw_only=True)
 class ReceivedFile:
-    """A file in a form, or a body that is none. `field` is the part's name."""
+    """A file in a form, or a body that is not a form. `field` is the part's name."""
 
     field: str | None
     name: str | None
@@ -34,7 +34,7 @@ class ReceivedFile:
 
 @dataclass(kw_only=True)
 class ReceivedRequest:
-    """`status` is what was answered; None when the connection was cut first. `fault` is what a rule did to it."""
+    """`status` is that of the answer; None when the connection was cut first. `fault` is the action of a rule."""
 
     number: int
     method: str
@@ -48,8 +48,8 @@ class ReceivedRequest:
     fault: dict[str, Any] | None = None
 
 
-class Recorder:
-    """The last so many requests, in the order in which they came."""
+class RequestRecorder:
+    """Keeps the last MOST_REQUESTS requests, in the order in which they came."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,7 +83,7 @@ class Recorder:
 
 
 class BodyReader:
-    """Reads a request's body beside the application: fields and JSON as they are, files as size and hash."""
+    """Records a request's body while the application reads it: fields and JSON as they are, files as size and hash."""
 
     def __init__(self, request: ReceivedRequest) -> None:
         self._request = request
@@ -93,7 +93,9 @@ class BodyReader:
         self._size = 0
         self._digest = hashlib.sha256()
         boundary = parameters.get(b"boundary")
-        self._form = _Form(request, boundary) if self._kind == "multipart/form-data" and boundary else None
+        self._form = (
+            _FormRecorder(request, boundary) if self._kind == "multipart/form-data" and boundary else None
+        )
 
     def feed(self, data: bytes) -> None:
         self._size += len(data)
@@ -105,7 +107,7 @@ class BodyReader:
             self._text += data[: MOST_TEXT_BYTES - len(self._text)]
 
     def end(self) -> None:
-        """The body has come, as far as it did."""
+        """Ends the body, complete or not."""
         if self._form is not None or not self._size:
             return
         whole = self._size <= MOST_TEXT_BYTES
@@ -115,7 +117,7 @@ class BodyReader:
         if whole and self._kind.endswith("json"):
             try:
                 self._request.json = json.loads(self._text)
-            except ValueError:  # kept as what it is: a body
+            except ValueError:  # recorded as a body
                 pass
             else:
                 return
@@ -123,12 +125,12 @@ class BodyReader:
         self._request.files = [body]
 
 
-class _Form:
-    """A multipart form. One that is broken is kept as far as it could be read: the application tells the client."""
+class _FormRecorder:
+    """A multipart form. A malformed one is kept as far as it can be read: the application tells the client."""
 
     def __init__(self, request: ReceivedRequest, boundary: bytes) -> None:
         self._request = request
-        self._broken = False
+        self._malformed = False
         self._parts = 0
         self._header = [bytearray(), bytearray()]
         self._parameters: Mapping[str, str] = {}
@@ -149,16 +151,16 @@ class _Form:
         )
 
     def feed(self, data: bytes) -> None:
-        if self._broken:
+        if self._malformed:
             return
         try:
             self._parser.write(data)
         except FormParserError:
-            self._broken = True
+            self._malformed = True
 
     def _begin(self) -> None:
         self._parts += 1
-        self._broken = self._parts > MOST_PARTS
+        self._malformed = self._parts > MOST_PARTS
         self._parameters, self._file = {}, None
         self._text.clear()
 
@@ -169,7 +171,7 @@ class _Form:
             try:
                 self._parameters = disposition_parameters(value)
             except ValueError:
-                self._broken = True
+                self._malformed = True
 
     def _end_headers(self) -> None:
         name = self._parameters.get("name", "")

@@ -1,7 +1,7 @@
-"""Ids and times that come out the same whenever the same is asked in the same order.
+"""Ids and times that repeat when the same requests come in the same order.
 
-Each request, and each move of a render, is a scope of its own: what it is given does not depend on what other threads
-do meanwhile. The n-th request, from 0 on, has one moment: the start plus n seconds.
+Each request, and each unit of work, is a scope of its own: its ids and times do not depend on what other threads do
+meanwhile. The n-th request, from 0 on, has one moment: the start plus n seconds.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ REQUEST_STEP = timedelta(seconds=1)
 
 @dataclass(kw_only=True)
 class _Scope:
-    """`base` is its moment; None where the machine's time is told."""
+    """`base` is its moment; None for the machine's time."""
 
     name: str
     base: datetime | None
@@ -33,7 +33,7 @@ _current: ContextVar[_Scope | None] = ContextVar("mock_scope", default=None)
 class Repeatable:
     """The source of `new_id` and of `clock.now` in a mock.
 
-    `run` tells the ids of one start on the same data from those of another: 0 where there was no data.
+    `run` distinguishes the ids of several starts on the same data: 0 for the first start.
     """
 
     def __init__(self, *, seed: int, start: datetime | None) -> None:
@@ -42,7 +42,7 @@ class Repeatable:
         self.restart(seed=seed, start=start)
 
     def restart(self, *, seed: int, start: datetime | None) -> None:
-        """As if nothing had been asked yet."""
+        """Forgets all requests and ids."""
         with self._lock:
             self.run = 0
             self.seed = seed
@@ -68,7 +68,7 @@ class Repeatable:
             scope = _current.get()
             if self._latest is None:
                 return clock.system_now()
-            # What runs beside all requests is never behind what they were told.
+            # Threads outside of all scopes are never behind the times given to requests.
             if scope is None or scope.base is None:
                 return self._latest
             self._latest = max(self._latest, scope.base)
@@ -90,8 +90,8 @@ class Repeatable:
             yield
 
     @contextmanager
-    def move(self, name: str, *, at: datetime) -> Iterator[None]:
-        """The scope of something that happens at that moment, outside of any request. Each has a name of its own."""
+    def scope(self, name: str, *, at: datetime) -> Iterator[None]:
+        """The scope of work outside of any request, at that moment. Names must be unique."""
         with _within(_Scope(name=name, base=None if self.start is None else at)):
             yield
 

@@ -1,4 +1,4 @@
-"""`/_mock`: how tests steer the mock. No key is needed: nothing in it is worth one."""
+"""`/_mock`: the routes by which tests control the mock. They need no key."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -9,30 +9,24 @@ from fastapi import APIRouter, Body, Request, Response
 from pydantic import Field, ValidationError
 
 from app.mock.control import Mock
-from app.mock.options import (
-    ADMIN_KEY,
-    FIRST_MOMENT,
-    KEY,
-    MockOptions,
-    Transitions,
-    in_utc,
-)
-from app.mock.rules import Rule, Strict
+from app.mock.fault_rules import FaultRule, StrictModel
+from app.mock.options import ADMIN_KEY, FIRST_MOMENT, KEY, MockOptions, in_utc
+from app.mock.transitions import Transitions
 from app.platform.errors import InvalidRequest
 
 router = APIRouter(prefix="/_mock", include_in_schema=False)
 
 
-class Seed(Strict):
-    """What is left out: seed 0, the first moment of 2026, and the transitions that the mock was started with."""
+class SeedRequest(StrictModel):
+    """`transitions` None: those that the mock was started with."""
 
     seed: int = 0
     clock: datetime | None = FIRST_MOMENT
     transitions: str | None = None
 
 
-class Rules(Strict):
-    rules: Annotated[list[Rule], Field(min_length=1, max_length=100)]
+class FaultRuleList(StrictModel):
+    rules: Annotated[list[FaultRule], Field(min_length=1, max_length=100)]
 
 
 def mock_of(request: Request) -> Mock:
@@ -42,33 +36,35 @@ def mock_of(request: Request) -> Mock:
 
 @router.get("")
 def get_mock(request: Request) -> dict[str, Any]:
-    """What is in force."""
-    return _present(mock_of(request))
+    """The options in force, and the keys."""
+    return _options(mock_of(request))
 
 
 @router.post("/reset")
 def reset(request: Request) -> dict[str, Any]:
-    """Forget everything, and go on as at the start."""
+    """Removes everything, and goes on as at the start."""
     mock = mock_of(request)
-    mock.begin_anew(mock.options)
-    return _present(mock)
+    mock.reset(mock.initial_options)
+    return _options(mock)
 
 
 @router.post("/seed")
-def seed(request: Request, asked: Annotated[Seed | None, Body()] = None) -> dict[str, Any]:
-    """Forget everything, and have ids and times come out as these say."""
-    mock, asked = mock_of(request), asked or Seed()
+def seed(request: Request, asked: Annotated[SeedRequest | None, Body()] = None) -> dict[str, Any]:
+    """Removes everything, and takes these options."""
+    mock, asked = mock_of(request), asked or SeedRequest()
     transitions = (
-        mock.options.transitions if asked.transitions is None else Transitions.parse(asked.transitions)
+        mock.initial_options.transitions
+        if asked.transitions is None
+        else Transitions.parse(asked.transitions)
     )
     clock = None if asked.clock is None else in_utc(asked.clock)
-    mock.begin_anew(MockOptions(seed=asked.seed, clock=clock, transitions=transitions))
-    return _present(mock)
+    mock.reset(MockOptions(seed=asked.seed, clock=clock, transitions=transitions))
+    return _options(mock)
 
 
 @router.get("/requests")
 def list_requests(request: Request) -> dict[str, Any]:
-    """The last thousand requests, the first first."""
+    """The last thousand requests, oldest first."""
     return {"requests": [asdict(received) for received in mock_of(request).recorder.all()]}
 
 
@@ -80,7 +76,7 @@ def forget_requests(request: Request) -> Response:
 
 @router.get("/faults")
 def list_faults(request: Request) -> dict[str, Any]:
-    """The rules in force: how many requests each saw, and to how many it applied."""
+    """The rules in force, with how many requests matched each and to how many it was applied."""
     return {
         "rules": [
             {**counted.rule.model_dump(exclude_defaults=True), "seen": counted.seen, "hits": counted.hits}
@@ -91,8 +87,8 @@ def list_faults(request: Request) -> dict[str, Any]:
 
 @router.post("/faults")
 def add_faults(request: Request, asked: Annotated[Any, Body()]) -> dict[str, Any]:
-    """Add rules behind those that there are: one, a list, or `{"rules": [...]}`."""
-    mock_of(request).faults.add(_understand(asked))
+    """Adds rules after the existing ones: one, a list, or `{"rules": [...]}`."""
+    mock_of(request).faults.add(_parse_rules(asked))
     return list_faults(request)
 
 
@@ -102,20 +98,21 @@ def clear_faults(request: Request) -> Response:
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def _understand(asked: Any) -> list[Rule]:
-    """Raises InvalidRequest with one message per fault."""
+def _parse_rules(asked: Any) -> list[FaultRule]:
+    """Raises InvalidRequest with one message for each error."""
     rules = asked["rules"] if isinstance(asked, dict) and asked.keys() == {"rules"} else asked
     try:
-        return Rules.model_validate({"rules": rules if isinstance(rules, list) else [rules]}).rules
+        return FaultRuleList.model_validate({"rules": rules if isinstance(rules, list) else [rules]}).rules
     except ValidationError as error:
-        faults = [
-            f"`{'.'.join(str(part) for part in fault['loc'])}`: {fault['msg']}." for fault in error.errors()
+        messages = [
+            f"`{'.'.join(str(part) for part in invalid['loc'])}`: {invalid['msg']}."
+            for invalid in error.errors()
         ]
-        raise InvalidRequest(*faults) from error
+        raise InvalidRequest(*messages) from error
 
 
-def _present(mock: Mock) -> dict[str, Any]:
-    options = mock.present
+def _options(mock: Mock) -> dict[str, Any]:
+    options = mock.options
     return {
         "seed": options.seed,
         "clock": None if options.clock is None else options.clock.isoformat().replace("+00:00", "Z"),

@@ -1,8 +1,8 @@
-"""What takes the networks' place: ffmpeg's own scaler, as fast as it goes. The files are real ones."""
+"""ffmpeg's scaler in place of the networks, with its fastest settings. The files are real."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import structlog
 
 from app.platform.errors import FfmpegCancelled, FfmpegError
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
+from app.platform.media.properties import VideoProperties
 
 THUMBNAIL_SIDE = 640
 JPEG_QUALITY = 4
@@ -27,28 +28,23 @@ FAST_ENCODER = {
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutputShape:
-    """What the output must measure. `target_fps` is None for the input's own timestamps."""
-
-    width: int
-    height: int
-    frames: int
-    target_fps: Fraction | None
-
-
 def scale_video(
     runner: FfmpegRunner,
     source: Path,
     destination: Path,
     *,
-    shape: OutputShape,
+    output: VideoProperties,
+    target_fps: Fraction | None,
     cancelled: Callable[[], bool],
 ) -> None:
-    """Enlarge the video with its sound. Sound that cannot be read is left out. Raises FfmpegError."""
+    """Enlarges the video with its sound; sound that cannot be read is left out. Raises FfmpegError.
+
+    `target_fps` is None for the input's own timestamps.
+    """
+    command = partial(_command, runner, source, destination, output, target_fps)
     try:
         runner.run(
-            _command(runner, source, destination, shape, with_sound=True),
+            command(with_sound=True),
             purpose="enlarging the video",
             cancelled=cancelled,
         )
@@ -57,21 +53,21 @@ def scale_video(
     except FfmpegError as error:
         log.warning("mock_sound_left_out", detail=error.detail)
         runner.run(
-            _command(runner, source, destination, shape, with_sound=False),
+            command(with_sound=False),
             purpose="enlarging the video",
             cancelled=cancelled,
         )
 
 
 def take_thumbnail(
-    runner: FfmpegRunner, video: Path, destination: Path, *, shape: OutputShape, cancelled: Callable[[], bool]
+    runner: FfmpegRunner, video: Path, destination: Path, *, frames: int, cancelled: Callable[[], bool]
 ) -> None:
-    """A small JPEG of a frame near the video's beginning. Raises FfmpegError."""
+    """Makes a small JPEG of a frame near the beginning of a video of so many `frames`. Raises FfmpegError."""
     take_picture(
         runner,
         video,
         destination,
-        frame=shape.frames // THUMBNAIL_PART,
+        frame=frames // THUMBNAIL_PART,
         filters=f"scale=w='min({THUMBNAIL_SIDE},iw)':h='min({THUMBNAIL_SIDE},ih)'"
         ":force_original_aspect_ratio=decrease:out_range=pc,format=yuvj420p",
         purpose="making the thumbnail",
@@ -92,7 +88,10 @@ def take_picture(
     cancelled: Callable[[], bool],
     options: dict[str, Any],
 ) -> None:
-    """One frame of the video through the filters, the first when there is none so late. Raises FfmpegError."""
+    """Filters the first frame at or after `frame` and `at_seconds`, or the first of all when the video is shorter.
+
+    Raises FfmpegError.
+    """
     for chosen in (f"gte(n\\,{frame})*gte(t+0.0001\\,{float(at_seconds):.6f})", "1"):
         stream = runner.output(
             runner.input(video)["V:0"],
@@ -108,16 +107,22 @@ def take_picture(
 
 
 def _command(
-    runner: FfmpegRunner, source: Path, destination: Path, shape: OutputShape, *, with_sound: bool
+    runner: FfmpegRunner,
+    source: Path,
+    destination: Path,
+    output: VideoProperties,
+    target_fps: Fraction | None,
+    *,
+    with_sound: bool,
 ) -> Stream:
-    filters = [f"scale={shape.width}:{shape.height}:flags=fast_bilinear", "setsar=1"]
+    filters = [f"scale={output.width}:{output.height}:flags=fast_bilinear", "setsar=1"]
     options: dict[str, Any] = {**FAST_ENCODER, "fps_mode": "passthrough"}
-    if shape.target_fps is None:
-        # The input's ticks: in the encoder's own, frames of a varying rate would fall together.
+    if target_fps is None:
+        # The input's time base: in the encoder's own, frames of a variable rate would coincide.
         options["enc_time_base"] = "-1"
     else:
-        filters = [f"fps={shape.target_fps}", "tpad=stop=-1:stop_mode=clone", *filters]
-        options["frames:v"] = shape.frames
+        filters = [f"fps={target_fps}", "tpad=stop=-1:stop_mode=clone", *filters]
+        options["frames:v"] = output.frames
     read = runner.input(source)
     # A file without sound has none to map.
     streams = [read["V:0"], read["a?"]] if with_sound else [read["V:0"]]

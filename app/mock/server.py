@@ -1,4 +1,4 @@
-"""Runs the mock: one process, from its lock on the data directory to the last request answered."""
+"""Runs the mock in one process, from the lock on its data directory to the last answer."""
 
 import tempfile
 import threading
@@ -28,7 +28,7 @@ def serve_mock(
     ready_file: Path | None,
     on_ready: OnReady,
 ) -> None:
-    """Serve until a signal asks for a stop, in the main thread. `data_dir` is in place of the settings' own.
+    """Serves in the main thread until a signal stops it. `data_dir` replaces that of the settings.
 
     Raises ConfigurationError, and what opening the application raises.
     """

@@ -1,4 +1,4 @@
-"""Local storage on the mock's clock, whose signed URLs may have expired before they are given out."""
+"""Local storage on the mock's clock, which can sign URLs that have expired already."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +24,6 @@ class MockStorage(LocalStorage):
         )
 
     def empty(self) -> None:
-        """Remove every object."""
+        """Removes every object."""
         for stored in list(self.list("")):
             self.delete(stored.key)

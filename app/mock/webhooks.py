@@ -1,4 +1,4 @@
-"""Webhooks of a mock: sent as ever, at once, unless a rule has them lost or doubled."""
+"""The mock's webhooks: sent by the server's own dispatcher, soon, unless a rule loses or doubles them."""
 
 import json
 import time
@@ -6,17 +6,17 @@ import time
 import structlog
 
 from app.http.resources import Resources
-from app.mock.faults import Faults
+from app.mock.faults import ActiveFaults
 from app.webhooks.dispatcher import Reply, WebhookDispatcher
 from app.webhooks.events import OutgoingEvent
 
 LOOK_SECONDS = 0.1
-TAKEN = 200
+ACCEPTED = 200
 
 log = structlog.get_logger(__name__)
 
 
-def make_dispatcher(resources: Resources, *, base_url: str | None, faults: Faults) -> WebhookDispatcher:
+def make_dispatcher(resources: Resources, *, base_url: str | None, faults: ActiveFaults) -> WebhookDispatcher:
     dispatcher = WebhookDispatcher(resources, base_url=base_url, look_seconds=LOOK_SECONDS)
     send = dispatcher.send
 
@@ -27,7 +27,7 @@ def make_dispatcher(resources: Resources, *, base_url: str | None, faults: Fault
         time.sleep(action.latency_seconds)
         if action.webhook == "lost":
             log.info("mock_webhook_lost", url=event.url)
-            return Reply(status_code=TAKEN)
+            return Reply(status_code=ACCEPTED)
         if action.webhook == "doubled":
             send(event)
         return send(event)

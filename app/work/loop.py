@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import structlog
 
-from app.platform.errors import Canceled, ConfigurationError, LeaseLost, RegenError
+from app.platform.errors import Canceled, ConfigurationError, LeaseLost, PermanentError, RegenError
 from app.platform.work_kinds import WorkKind
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
@@ -170,7 +170,9 @@ class WorkLoop:
         if is_outage(error):
             log.warning("work_postponed", error=str(error), detail=detail)
             return UnitOutcome.POSTPONED
-        log.error("work_failed", exc_info=error, detail=detail)
+        # The message and the detail of a permanent error say what a traceback would.
+        traceback = None if isinstance(error, PermanentError) else error
+        log.error("work_failed", error=str(error), exc_info=traceback, detail=detail)
         return UnitOutcome.FAILED
 
     def _tell(self, claim: Claim, error: Exception, outcome: UnitOutcome) -> None:

@@ -2,8 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.mock.options import MockOptions, Transitions
+from app.mock.options import MockOptions
 from app.mock.repeatable import Repeatable
+from app.mock.transitions import Transitions
 from app.platform.errors import InvalidRequest
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,7 +44,7 @@ def test_what_runs_beside_the_requests_is_never_told_an_earlier_time_than_they_w
     for second in range(3):
         with source.request():
             assert (source.now() - START).total_seconds() == second
-    with source.move("a render", at=START):
+    with source.scope("a render", at=START):
         assert source.now() == START
     assert (source.now() - START).total_seconds() == 2
 

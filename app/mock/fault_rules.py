@@ -1,4 +1,4 @@
-"""What a rule of `/_mock/faults` may say."""
+"""The schema of a rule of `/_mock/faults`."""
 
 import fnmatch
 from typing import Any, Literal
@@ -12,14 +12,14 @@ ANYTHING = "*"
 WEBHOOK = "WEBHOOK"
 
 
-class Strict(BaseModel):
-    """A rule with a word in it that means nothing would be a test that tests nothing."""
+class StrictModel(BaseModel):
+    """Rejects unknown fields: a misspelt rule would make a test that tests nothing."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class RenderFault(Strict):
-    """What becomes of the renders that matching requests make."""
+class RenderFault(StrictModel):
+    """The fault of renders that matching requests create."""
 
     stuck_in: Literal["queued", "pending", "processing"] | None = Field(
         None, description="The status that the render never leaves."
@@ -31,18 +31,16 @@ class RenderFault(Strict):
         return self.stuck_in == status.value
 
 
-class Action(Strict):
-    """What is done. The delay comes first, then the one thing beside it."""
+class FaultAction(StrictModel):
+    """The delay comes first, then the one other action."""
 
     latency_seconds: float = Field(0.0, ge=0, le=LONGEST_LATENCY_SECONDS)
-    status: int | None = Field(
-        None, ge=200, le=599, description="Answer this in place of what was asked for."
-    )
+    status: int | None = Field(None, ge=200, le=599, description="Answers this status instead of the route.")
     body: Any = Field(None, description="JSON or text to answer; left out, an error in the usual shape.")
     headers: dict[str, str] = Field({}, description="Headers of that answer.")
     cut: Literal["before", "after", "mid-body"] | None = Field(
         None,
-        description="Cut the connection: before anything is done; after it was done, without an answer; or half-way "
+        description="Cuts the connection: before anything is done; after it was done, without an answer; or half-way "
         "through the answer.",
     )
     render: RenderFault | None = None
@@ -50,7 +48,7 @@ class Action(Strict):
     webhook: Literal["lost", "doubled"] | None = None
 
     @model_validator(mode="after")
-    def _does_one_thing(self) -> "Action":
+    def _does_one_thing(self) -> "FaultAction":
         chosen = [self.status is not None, self.cut is not None, self.render is not None]
         chosen += [self.expired_urls, self.webhook is not None]
         if sum(chosen) > 1:
@@ -62,21 +60,21 @@ class Action(Strict):
         return self
 
 
-class Rule(Strict):
-    """When something is done. Of several rules the first that applies does; those after it do not see the request.
+class FaultRule(StrictModel):
+    """When an action is taken. The first rule that applies to a request is applied; later ones do not see it.
 
-    `route` is a method and a path, `POST /v1/upscale`, either of which may hold `*`; `WEBHOOK render.completed` is the
-    sending of that event.
+    `route` is a method and a path, `POST /v1/upscale`, each with `*` as a wildcard; `WEBHOOK render.completed` is the
+    delivery of that event.
     """
 
     route: str = Field(ANYTHING, min_length=1, max_length=500)
-    times: int | None = Field(None, ge=1, description="How often it applies; left out, always.")
-    after: int = Field(0, ge=0, description="So many matching requests pass before.")
+    times: int | None = Field(None, ge=1, description="How often it applies; always when left out.")
+    after: int = Field(0, ge=0, description="How many matching requests pass before.")
     probability: float = Field(1.0, gt=0, le=1, description="How likely it applies; drawn from the seed.")
-    action: Action
+    action: FaultAction
 
     @model_validator(mode="after")
-    def _routes_fit(self) -> "Rule":
+    def _routes_fit(self) -> "FaultRule":
         of_webhooks = self.route.split(" ")[0] == WEBHOOK
         if (self.action.webhook is not None) != of_webhooks and self.route != ANYTHING:
             raise ValueError(

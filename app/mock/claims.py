@@ -1,0 +1,90 @@
+"""Claims of the mock: the next unit of one given render, whatever the order of users and the leases of the rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, joinedload
+
+from app.platform.database import database_now
+from app.platform.media.rates import Retime
+from app.platform.work_kinds import WorkKind
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
+from app.work.queries import Job
+from app.work.workload import OPEN_SEGMENT
+
+WORKER_NAME = "mock"
+# No lease of the mock expires: no other worker could take the work over.
+LEASE_SECONDS = 365 * 24 * 3600.0
+OPEN_STATUSES = tuple(status for status in RenderStatus if not status.is_final)
+
+
+def open_renders(session: Session) -> Sequence[Render]:
+    """Every render that has not ended, with its file, the oldest first."""
+    query = (
+        select(Render)
+        .options(joinedload(Render.file))
+        .where(Render.status.in_(OPEN_STATUSES))
+        .order_by(Render.created_at, Render.id)
+    )
+    return session.scalars(query).all()
+
+
+def claim_next_unit(session: Session, render: Render) -> Job | None:
+    """The unit that leads to the render's next status; a queued render becomes `pending`.
+
+    None when the render has moved on since it was read.
+    """
+    if render.status is not RenderStatus.PROCESSING:
+        return _claim_render(session, render, WorkKind.PREPARE)
+    return _claim_segment(session, render) or _claim_render(session, render, WorkKind.FINISH)
+
+
+def _claim_render(session: Session, render: Render, kind: WorkKind) -> Job | None:
+    statement = (
+        update(Render)
+        .where(Render.id == render.id, Render.status == render.status)
+        .values(
+            status=RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING,
+            attempt=Render.attempt + 1,
+            worker=WORKER_NAME,
+            work_lease_expires_at=database_now(plus_seconds=LEASE_SECONDS),
+        )
+        .returning(Render.attempt)
+        .execution_options(synchronize_session=False)
+    )
+    attempt = session.scalar(statement)
+    return None if attempt is None else _job(render, kind=kind, segment_id=None, attempt=attempt)
+
+
+def _claim_segment(session: Session, render: Render) -> Job | None:
+    statement = (
+        update(Segment)
+        .where(Segment.render_id == render.id, Segment.status.in_(OPEN_SEGMENT))
+        .values(
+            status=SegmentStatus.RUNNING,
+            attempt=Segment.attempt + 1,
+            worker=WORKER_NAME,
+            lease_expires_at=database_now(plus_seconds=LEASE_SECONDS),
+        )
+        .returning(Segment.id, Segment.attempt)
+        .execution_options(synchronize_session=False)
+    )
+    row = session.execute(statement).one_or_none()
+    return None if row is None else _job(render, kind=WorkKind.UPSCALE, segment_id=row[0], attempt=row[1])
+
+
+def _job(render: Render, **claimed: Any) -> Job:
+    return Job(
+        render_id=render.id,
+        request_id=render.request_id,
+        file_id=render.file_id,
+        input_key=render.file.storage_key,
+        engine=render.engine,
+        target_fps=render.target_fps,
+        retime=Retime(render.retime),
+        measures_quality=render.measures_quality,
+        plan=render.plan,
+        **claimed,
+    )
