@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
+from app.accounts.queries import StoredKey
 from app.accounts.scopes import DEFAULT_SCOPES, Scope
 from app.accounts.tables import ApiKey, User
 from app.platform import clock, secrets
@@ -28,13 +29,8 @@ class NewKey:
     key: str = field(repr=False)
 
 
-def authenticate(session: Session, *, key: str | None, keys: Secrets) -> User:
-    """The user of a valid key. Raises Unauthorized for a missing, unknown, revoked or expired one."""
-    return authenticate_key(session, key=key, keys=keys).user
-
-
-def authenticate_key(session: Session, *, key: str | None, keys: Secrets) -> ApiKey:
-    """As `authenticate`: the row of the key itself, which says what it may do."""
+def authenticate(session: Session, *, key: str | None, keys: Secrets) -> StoredKey:
+    """The stored key, with its user. Raises Unauthorized for a missing, unknown, revoked or expired one."""
     if not key:
         raise Unauthorized
     digest = _digest(key, keys)

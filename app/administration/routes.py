@@ -28,7 +28,7 @@ from app.http.errors import documented
 from app.http.idempotency import IdempotencyDependency, make_once, once_of
 from app.http.multipart import ReceivedForm
 from app.platform.errors import InvalidRequest
-from app.usage.allowances import Limits, allowance_of_user
+from app.usage.allowances import Limits, allowance_of
 from app.usage.routes import PeriodDependency
 from app.usage.service import usage_of
 
@@ -111,7 +111,7 @@ def get_usage_of_user(
         return usage_body(
             usage_of(session, user_id=user.id, period=period),
             user=user,
-            allowance=allowance_of_user(user, resources.settings),
+            allowance=allowance_of(resources.settings, user=user.limits),
             settings=resources.settings,
         )
 

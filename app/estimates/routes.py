@@ -9,7 +9,8 @@ from app.estimates import schemas
 from app.estimates.service import Asker, Estimate, estimate_file, estimate_unseen, estimate_upload
 from app.files.fetched_video import fetched_video
 from app.files.service import SpooledUpload, find_file, inspect_upload
-from app.http.dependencies import CurrentUser, ReaderDependency, ResourcesDependency
+from app.http.access import CurrentUser
+from app.http.dependencies import ReaderDependency, ResourcesDependency
 from app.http.errors import documented
 from app.http.forms import received_form
 from app.http.request_documentation import UPSCALE_REQUEST

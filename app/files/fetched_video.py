@@ -15,7 +15,7 @@ from anyio import to_thread
 from starlette.requests import ClientDisconnect, Request
 
 from app.files.service import SpooledUpload
-from app.http.dependencies import CurrentUser
+from app.http.access import CurrentUser
 from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, OutboundError, Unavailable

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.accounts.idempotency import AlreadyMade, Once, recall
-from app.http.dependencies import CurrentUser
+from app.http.access import CurrentUser
 from app.http.multipart import ReceivedForm
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest

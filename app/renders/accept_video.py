@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.accounts.idempotency import Once, remember
 from app.files.service import SpooledUpload, inspect_upload, store_upload
 from app.files.tables import File
-from app.http.dependencies import CurrentUser
+from app.http.access import CurrentUser
 from app.http.idempotency import make_once
 from app.http.resources import Resources
 from app.platform.media.limits import check_output

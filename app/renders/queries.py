@@ -9,6 +9,7 @@ from sqlalchemy import Select, String, and_, bindparam, case, func, or_, select,
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.tables import User
+from app.platform.database import fetch_rows
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
 from app.renders.statuses import RenderStatus
@@ -69,13 +70,13 @@ def queue_positions(session: Session, *, user_id: str, render_ids: Collection[st
     Users take turns: before a user's third render come up to two of everybody, and one of those whose turn is earlier.
     A place grows only when somebody else's turn comes first, or a render of the same user has a higher priority.
     """
-    rows = session.execute(_queue_positions(), {USER.key: user_id, AMONG.key: list(render_ids)})
+    rows = fetch_rows(session, _queue_positions(), {USER.key: user_id, AMONG.key: list(render_ids)})
     return {render_id: int(place) for render_id, place in rows}
 
 
 def frames_done(session: Session, *, render_ids: Collection[str]) -> dict[str, FramesDone]:
     """Of those of the renders that have segments."""
-    rows = session.execute(_frames_done(), {AMONG.key: list(render_ids)})
+    rows = fetch_rows(session, _frames_done(), {AMONG.key: list(render_ids)})
     return {render_id: FramesDone(done=int(done), total=int(total)) for render_id, done, total in rows}
 
 

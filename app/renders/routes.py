@@ -5,7 +5,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
+from app.accounts.scopes import Scope
+from app.http.access import Access
+from app.http.dependencies import (
+    AccessDependency,
+    PageDependency,
+    PublicUrlDependency,
+    ResourcesDependency,
+    UserDependency,
+)
 from app.http.errors import documented
 from app.http.idempotency import IdempotencyDependency, once_of
 from app.http.openapi import LOCATION
@@ -47,18 +55,21 @@ def list_renders(
     return RendersBody(renders=shown, next_cursor=cursor)
 
 
-@router.get(
-    "/v1/renders/{render_id}", response_model_exclude_none=True, responses=documented(401, 404, 429, 503)
-)
+@router.get("/v1/renders/{render_id}", response_model=RenderBody, responses=documented(401, 404, 429, 503))
 # How the hosted API's getting-started page writes it.
-@router.get("/renders/{render_id}", response_model_exclude_none=True, include_in_schema=False)
-def get_render(
-    render_id: str, user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency
-) -> RenderBody:
+@router.get("/renders/{render_id}", include_in_schema=False)
+async def get_render(render_id: str, access: AccessDependency, base_url: PublicUrlDependency) -> Response:
     """A render of yours. Its URLs are signed afresh with every answer."""
-    with resources.database.read() as session:
+    # The most frequent request: one trip to a thread, one transaction, serialized once.
+    return await access.run(_read_render, access, render_id=render_id, base_url=base_url)
+
+
+def _read_render(access: Access, *, render_id: str, base_url: str) -> Response:
+    with access.resources.database.read() as session:
+        user = access.require(session, Scope.READ)
         view = render_service.find_render(session, render_id=render_id, user_id=user.id)
-    return render_body(view, resources=resources, base_url=base_url)
+    body = render_body(view, resources=access.resources, base_url=base_url)
+    return Response(body.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
 
 
 @router.post(

@@ -11,7 +11,8 @@ from app.accounts.idempotency import Once, remember
 from app.files.fetched_video import FILE_URL_FIELD, fetched_video, url_faults
 from app.files.service import find_file_to_use
 from app.files.tables import File
-from app.http.dependencies import CurrentUser, PublicUrlDependency, ResourcesDependency, UserDependency
+from app.http.access import CurrentUser
+from app.http.dependencies import PublicUrlDependency, ResourcesDependency, UserDependency
 from app.http.errors import documented
 from app.http.forms import received_form
 from app.http.idempotency import IdempotencyDependency, make_once, once_of

@@ -15,7 +15,7 @@ from anyio import to_thread
 from app.files.fetched_video import fetch_slot
 from app.files.service import SpooledUpload, find_file, inspect_upload
 from app.files.tables import File
-from app.http.dependencies import CurrentUser
+from app.http.access import CurrentUser
 from app.http.multipart import SPOOL_PREFIX
 from app.http.resources import Resources
 from app.platform.errors import LimitExceeded, NotAVideo, StorageError

@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
-from app.accounts.tables import ApiKey, User
 from app.platform import clock
 from app.platform.errors import LimitExceeded, TooManyRequests
 from app.platform.media.limits import MediaLimits
@@ -107,14 +106,11 @@ def user_limits(stored: Mapping[str, Any] | None, settings: Settings) -> Limits:
     )
 
 
-def allowance_of(key: ApiKey, settings: Settings) -> Allowance:
-    """What is allowed with a key."""
-    return _allowance(user_limits(key.user.limits, settings), Limits.stored(key.limits), settings)
-
-
-def allowance_of_user(user: User, settings: Settings) -> Allowance:
-    """What is allowed with a key that has no limits of its own."""
-    return _allowance(user_limits(user.limits, settings), Limits(), settings)
+def allowance_of(
+    settings: Settings, *, user: Mapping[str, Any] | None, key: Mapping[str, Any] | None = None
+) -> Allowance:
+    """What is allowed with a key: `user` and `key` are the limits that the two rows hold."""
+    return _allowance(user_limits(user, settings), Limits.stored(key), settings)
 
 
 def changed_limits(stored: Mapping[str, Any] | None, given: Limits) -> dict[str, Any] | None:

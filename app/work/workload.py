@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, String, Subquery, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
+from app.platform.database import fetch_rows
 from app.platform.media.rates import Retime
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -74,7 +75,7 @@ def work_ahead(
     What has begun comes first; then, as everywhere, the highest priority, then the oldest.
     """
     statement = _work_ahead(tuple(engines))
-    rows = session.execute(statement, {USER.key: user_id, AMONG.key: list(render_ids)})
+    rows = fetch_rows(session, statement, {USER.key: user_id, AMONG.key: list(render_ids)})
     return {
         render_id: WorkAhead(
             pixels=float(pixels),

@@ -24,7 +24,8 @@ def limited(database, settings):
             if key is None:
                 row = account_service.list_keys(session, user_name="ann")[0][1]
             else:
-                row = account_service.authenticate_key(session, key=key, keys=Secrets.load(settings))
+                stored = account_service.authenticate(session, key=key, keys=Secrets.load(settings))
+                row = account_service.get_key(session, key_id=stored.id)
             row.limits = Limits(**limits).model_dump(exclude_none=True)
 
     return set_limits

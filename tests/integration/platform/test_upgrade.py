@@ -231,7 +231,9 @@ def test_old_keys_and_old_renders_go_on_working(database: Database) -> None:
     migrations.upgrade(database)
     keys = Secrets.load(Settings(secret_key=SECRET))
     with database.read() as session:
-        user = account_service.authenticate(session, key=OLD_KEY, keys=keys)
+        user = account_service.get_user(
+            session, user_id=account_service.authenticate(session, key=OLD_KEY, keys=keys).user_id
+        )
         assert user.id == "ann"
         queued = render_queries.find_render(session, render_id="queued", user_id=user.id)
         processing = render_queries.find_render(session, render_id="processing", user_id=user.id)

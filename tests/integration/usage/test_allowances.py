@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select, update
 
-from app.accounts.tables import ApiKey, User
 from app.files.tables import File
 from app.platform import clock
 from app.platform.database import Database
@@ -166,7 +165,7 @@ def test_a_users_limit_replaces_the_servers_and_a_keys_tightens_it() -> None:
 
     def allowed(user: Limits, key: Limits) -> Allowance:
         rows = {"user": user.model_dump(exclude_none=True), "key": key.model_dump(exclude_none=True)}
-        return allowance_of(ApiKey(limits=rows["key"], user=User(limits=rows["user"])), settings)
+        return allowance_of(settings, user=rows["user"], key=rows["key"])
 
     plain = allowed(Limits(), Limits())
     assert (plain.media, plain.max_upload_bytes) == (MediaLimits.from_settings(settings), 1000)

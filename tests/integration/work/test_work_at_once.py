@@ -303,4 +303,4 @@ def test_of_two_servers_that_start_at_once_one_makes_the_first_key(database: Dat
     with database.read() as session:
         assert [user.name for user in session.scalars(select(User))] == ["default"]
         assert len(session.scalars(select(ApiKey)).all()) == 1
-        assert account_service.authenticate(session, key=made.key, keys=keys).name == "default"
+        assert account_service.authenticate(session, key=made.key, keys=keys).user_name == "default"

@@ -16,7 +16,7 @@ def user_of(key):
     database = Database(settings.resolved_database_url)
     try:
         with database.read() as session:
-            return account_service.authenticate(session, key=key, keys=Secrets.load(settings)).name
+            return account_service.authenticate(session, key=key, keys=Secrets.load(settings)).user_name
     finally:
         database.close()
 

@@ -1,0 +1,130 @@
+"""Access to the API: the key that a request gives, its user, and what that key may do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from anyio import from_thread
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+
+from app.accounts.key_use import KeyUse
+from app.accounts.queries import StoredKey
+from app.accounts.scopes import Scope
+from app.accounts.service import authenticate
+from app.http.health_checks import Watch
+from app.http.rate_limit import RATE_LIMIT_HEADERS, Rule, Spent
+from app.http.resources import Resources
+from app.platform.errors import Forbidden
+from app.usage.allowances import Allowance, allowance_of
+
+BEARER = "bearer"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurrentUser:
+    """The user behind the key that was given, what that key may do, and within which limits."""
+
+    id: str
+    key_id: str
+    scopes: frozenset[Scope]
+    allowance: Allowance
+
+
+class Access:
+    """One request's access. `run` runs in the event loop; the methods that take a session run in the thread that `run`
+    provides, so that a route can check the key and answer from one transaction.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.resources: Resources = request.app.state.resources
+        self._request = request
+        self._key: StoredKey | None = None
+
+    async def run(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """What `work` returns in a thread. It may change nothing.
+
+        Raises what `work` raises, and within 5 s DatabaseUnavailable, also when the database takes a statement and
+        never answers.
+        """
+        checks: Watch = self._request.app.state.watch
+        try:
+            return await checks.ask_database(partial(work, *arguments, **options))
+        finally:
+            if self._key is not None:
+                self._request.state.user_id = self._key.user_id  # for the request's line in the log
+                key_use: KeyUse = self._request.app.state.key_use
+                key_use.note(self._key.id, last_used_at=self._key.last_used_at)
+
+    def require(self, session: Session, scope: Scope) -> CurrentUser:
+        """The user of a key with that scope; the request is counted against their rate limits.
+
+        Raises Unauthorized without a valid key, TooManyRequests when no request is left, Forbidden without the scope.
+        """
+        user = self._authenticate(session)
+        self._count(user)
+        _require(user, scope)
+        return user
+
+    def require_administrator(self, session: Session) -> CurrentUser:
+        """The user of an administrator's key, whose requests are not counted: no limit keeps them from lifting it.
+
+        Raises as `require` does.
+        """
+        user = self._authenticate(session)
+        if Scope.ADMIN not in user.scopes:
+            self._count(user)
+            _require(user, Scope.ADMIN)
+        return user
+
+    def _authenticate(self, session: Session) -> CurrentUser:
+        key = authenticate(session, key=given_key(self._request), keys=self.resources.secrets)
+        self._key = key
+        return CurrentUser(
+            id=key.user_id,
+            key_id=key.id,
+            scopes=frozenset(map(Scope, key.scopes)),
+            allowance=allowance_of(self.resources.settings, user=key.user_limits, key=key.limits),
+        )
+
+    def _count(self, user: CurrentUser) -> None:
+        # Once, also when the request is asked again on the client's behalf.
+        if hasattr(self._request.state, RATE_LIMIT_HEADERS):
+            return
+        rules = _rules(user)
+        spent = from_thread.run(self.resources.rate_limit.spend, rules) if rules else Spent(headers={})
+        setattr(self._request.state, RATE_LIMIT_HEADERS, spent.headers)
+        if spent.refusal is not None:
+            raise spent.refusal
+
+
+def given_key(request: Request) -> str | None:
+    """The key of `Authorization: Bearer`, else that of `X-API-Key`."""
+    scheme, _, credentials = request.headers.get("Authorization", "").strip().partition(" ")
+    if scheme.lower() == BEARER and credentials.strip():
+        return credentials.strip()
+    return request.headers.get("X-API-Key", "").strip() or None
+
+
+def _require(user: CurrentUser, scope: Scope) -> None:
+    if scope in user.scopes:
+        return
+    if scope is Scope.ADMIN:
+        raise Forbidden(
+            "This needs the key of an administrator, with the scope `admin`: regen keys create --admin."
+        )
+    raise Forbidden(f"This needs a key with the scope `{scope}`, which this one has not.")
+
+
+def _rules(user: CurrentUser) -> list[Rule]:
+    allowance = user.allowance
+    given = [("user", user.id, allowance.requests), ("key", user.key_id, allowance.key_requests)]
+    return [
+        Rule(policy=policy, who=f"{policy}:{who}", text=text)
+        for policy, who, text in given
+        if text is not None
+    ]
