@@ -1,1 +1,1 @@
-"""The networks: what engines there are, their weights and their architectures."""
+"""The engines: the catalogue, their weights and their networks."""

@@ -1,20 +1,20 @@
-"""What can be wrong with weights.
+"""Errors of weights.
 
     WeightsError            base; also a folder or a server that cannot be used
-    ├── WeightsMissing      nothing to read them from
-    └── WeightsCorrupt      there are bytes, but not the expected ones
+    ├── WeightsMissing      there is no source to make them from
+    └── WeightsCorrupt      a file's content is not the expected one
 
 `str(error)` is a sentence for the operator that says what to do next.
 """
 
 
 class WeightsError(Exception):
-    """The weights of an engine cannot be had."""
+    """The weights of an engine cannot be obtained."""
 
 
 class WeightsMissing(WeightsError):
-    """Neither converted weights nor a source for them were found."""
+    """There are neither converted weights nor a source for them."""
 
 
 class WeightsCorrupt(WeightsError):
-    """A file was found whose content is not what it should be."""
+    """A file's content is not what it should be."""

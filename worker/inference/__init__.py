@@ -1,1 +1,1 @@
-"""Frames in, frames four times as large out."""
+"""Upscales raw frames with the engines' networks."""

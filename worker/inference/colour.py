@@ -1,12 +1,12 @@
-"""Raw planes to RGB and back, on whatever device the tensors are, in float32.
+"""Raw planes to RGB and back, on the device of the tensors, in float32.
 
 Sources: R'G'B' <-> Y'CbCr from Kr and Kb, ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance),
 SMPTE 240M, FCC Title 47 73.682 (as ITU-T H.273, MatrixCoefficients 4); limited and full range at any bit
-depth, ITU-T H.273 (07/2021) equations 20 to 28; the places of chroma samples, H.273 figure 1.
+depth, ITU-T H.273 (07/2021) equations 20 to 28; chroma sample locations, H.273 figure 1.
 
-Chroma is interpolated linearly at its true phase. On the way back it is the average of the two luma-sited
-values beside it where it sits between them, and the filter (1, 2, 1)/4 where it sits on one; both leave a
-linear ramp as it is. Edges are replicated.
+Chroma is interpolated linearly at its true phase. Subsampling takes the average of the two values beside a chroma
+sample that is located between them, and the filter (1, 2, 1)/4 for one that is co-sited; both preserve a linear ramp.
+Edges are replicated.
 """
 
 import torch
@@ -55,8 +55,7 @@ def planes_to_rgb(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
 def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
     """N x 3 x H x W floats (clipped to [0, 1]) -> N x frame_bytes uint8, on the device of `rgb`.
 
-    Codes are rounded to nearest and clipped to what the bit depth holds. Raises `ValueError` for another
-    size.
+    Codes are rounded to nearest and clipped to the range of the bit depth. Raises `ValueError` for another size.
     """
     if rgb.shape[1:] != (3, target.height, target.width):
         raise ValueError(f"RGB of shape {tuple(rgb.shape)} is not {target.width}x{target.height}.")
@@ -87,8 +86,8 @@ def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
 
 
 def _kernels_for(values: torch.Tensor, frame_format: FrameFormat) -> Kernels | None:
-    """What most videos are, on a CPU, is converted by compiled code: one pass over memory instead of two dozen, and
-    without torch's threads, which wait awake for more work and take the processor from the network's."""
+    """Returns the compiled kernels for the commonest format on the CPU: one pass over memory instead of two dozen, and
+    without torch's threads, which spin while idle and take the processor from the network's."""
     is_common = frame_format.layout == "yuv420" and frame_format.bit_depth == 8
     is_common = is_common and frame_format.chroma_location in ("left", "center")
     return find_kernels() if values.is_cpu and is_common else None
@@ -97,16 +96,16 @@ def _kernels_for(values: torch.Tensor, frame_format: FrameFormat) -> Kernels | N
 def _read_compiled(frames: torch.Tensor, source: FrameFormat, kernels: Kernels) -> torch.Tensor:
     rgb = torch.empty((frames.shape[0], 3, source.height, source.width))
     for planes, image in zip(frames.contiguous(), rgb, strict=True):
-        kernels.read_yuv420(_both(image, planes, source), threads=torch.get_num_threads())
+        kernels.read_yuv420(_conversion(image, planes, source), threads=torch.get_num_threads())
     return rgb
 
 
 def _write_compiled(rgb: torch.Tensor, result: torch.Tensor, target: FrameFormat, kernels: Kernels) -> None:
     for image, planes in zip(rgb.to(torch.float32).contiguous(), result, strict=True):
-        kernels.write_yuv420(_both(image, planes, target), threads=torch.get_num_threads())
+        kernels.write_yuv420(_conversion(image, planes, target), threads=torch.get_num_threads())
 
 
-def _both(image: torch.Tensor, planes: torch.Tensor, frame_format: FrameFormat) -> Yuv420Conversion:
+def _conversion(image: torch.Tensor, planes: torch.Tensor, frame_format: FrameFormat) -> Yuv420Conversion:
     kr, kb = _LUMA_WEIGHTS[frame_format.matrix]
     luma_scale, luma_offset = _scale_and_offset(frame_format, chroma=False)
     chroma_scale, chroma_offset = _scale_and_offset(frame_format, chroma=True)
@@ -128,7 +127,7 @@ def _both(image: torch.Tensor, planes: torch.Tensor, frame_format: FrameFormat) 
 
 
 def _scale_and_offset(frame_format: FrameFormat, *, chroma: bool) -> tuple[float, float]:
-    """Codes are value * scale + offset."""
+    """Returns scale and offset: codes are value * scale + offset."""
     if frame_format.full_range:
         return float(frame_format.max_code), float(2 ** (frame_format.bit_depth - 1) if chroma else 0)
     step = 2 ** (frame_format.bit_depth - 8)
@@ -152,10 +151,10 @@ def _checked(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
 
 
 def _read_planes(frames: torch.Tensor, source: FrameFormat) -> list[torch.Tensor]:
-    """N x 1 x rows x columns float32 codes, one tensor a plane."""
+    """Returns N x 1 x rows x columns float32 codes for each plane."""
     frames = _checked(frames, source)
     if source.bit_depth > 8:
-        # int16 and a mask, since torch's uint16 lacks most operations.
+        # int16 and a mask: torch's uint16 lacks most operations.
         samples = frames.contiguous().view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
     else:
         samples = frames
@@ -172,7 +171,7 @@ def _write_plane(result: torch.Tensor, codes: torch.Tensor, target: FrameFormat,
     begin = sum(target.plane_bytes[:index])
     flat = codes.reshape(codes.shape[0], -1)
     if target.bit_depth > 8:
-        # Through int32, whose low 16 bits int16 keeps: 65535 fits no int16 directly.
+        # Through int32, whose low 16 bits int16 keeps: 65535 does not fit an int16 directly.
         flat = flat.to(torch.int32).to(torch.int16).view(torch.uint8)
     result[:, begin : begin + target.plane_bytes[index]] = flat
 
@@ -204,12 +203,11 @@ def _pad(plane: torch.Tensor, *, axis: int, before: int, after: int) -> torch.Te
 
 
 def _double(plane: torch.Tensor, *, axis: int, offset: float) -> torch.Tensor:
-    """Linear interpolation: sample i of `plane` sits at 2i + `offset`, those of the result at 0, 1, 2, ..."""
+    """Interpolates linearly: sample i of `plane` is at 2i + `offset`, those of the result are at 0, 1, 2, ..."""
     count = plane.shape[axis]
     padded = _pad(plane, axis=axis, before=1, after=1)
     previous, this, following = (padded.narrow(axis, start, count) for start in range(3))
-    # Position 2k lies offset/2 sample spacings before sample k, position 2k + 1 lies (1 - offset)/2 behind
-    # it.
+    # Position 2k is offset/2 sample spacings before sample k, position 2k + 1 is (1 - offset)/2 after it.
     back, ahead = offset / 2, (1 - offset) / 2
     even = this * (1 - back) + previous * back if back else this
     odd = this * (1 - ahead) + following * ahead if ahead else this
@@ -217,14 +215,12 @@ def _double(plane: torch.Tensor, *, axis: int, offset: float) -> torch.Tensor:
 
 
 def _halve(plane: torch.Tensor, *, axis: int, offset: float) -> torch.Tensor:
-    """The inverse way: samples at 2i + `offset` of a plane with samples at 0, 1, 2, ...; an odd count rounds
-    up.
-    """
+    """Returns the samples at 2i + `offset` of a plane with samples at 0, 1, 2, ...; an odd count rounds up."""
     count = (plane.shape[axis] + 1) // 2
     padded = _pad(plane, axis=axis, before=1, after=2)
 
     def every_second(first: int) -> torch.Tensor:
-        # `first` is a position of `plane`; the pad shifts it by one.
+        # `first` is a position of `plane`; the padding shifts it by one.
         index = [slice(None)] * 4
         index[axis] = slice(first + 1, first + 2 * count, 2)
         return padded[tuple(index)]

@@ -1,22 +1,22 @@
-"""What can go wrong while upscaling.
+"""Errors of upscaling.
 
 InferenceError              base
 ├── DeviceUnavailable       this machine has no such device
-├── PrecisionUnsupported    the device cannot compute so
+├── PrecisionUnsupported    the device cannot compute in that precision
 └── InsufficientMemory      not even the smallest tile fits
 """
 
 
 class InferenceError(RuntimeError):
-    """Upscaling cannot be set up, or cannot go on."""
+    """Upscaling cannot start or continue."""
 
 
 class DeviceUnavailable(InferenceError):
-    """The device that was asked for is not there."""
+    """The requested device does not exist or is not supported."""
 
 
 class PrecisionUnsupported(InferenceError):
-    """The precision that was asked for is not to be had on this device."""
+    """The device does not support the requested precision."""
 
 
 class InsufficientMemory(InferenceError):

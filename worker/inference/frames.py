@@ -1,8 +1,8 @@
-"""How one raw frame lies in memory: ffmpeg's planar `rawvideo`. Standard library and numpy only.
+"""The layout of one raw frame in memory: ffmpeg's planar `rawvideo`. Standard library and numpy only.
 
-Planes follow each other without padding: Y, Cb, Cr; or G, B, R for `gbr`; or Y alone. Samples of 8 bits take
-one byte, of more two, little-endian, in the low bits. Subsampled chroma planes of odd-sized frames are
-rounded up. Source: ffmpeg, libavutil/pixdesc.c and libavutil/imgutils.c.
+Planes follow each other without padding: Y, Cb, Cr; or G, B, R for `gbr`; or Y alone. A sample of 8 bits takes one
+byte, a deeper one two bytes, little-endian, in the low bits. The sizes of subsampled chroma planes are rounded up.
+Source: ffmpeg, libavutil/pixdesc.c and libavutil/imgutils.c.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ ChromaLocation = Literal[
     "left", "center", "topleft", "top", "bottomleft", "bottom", "right", "topright", "bottomright"
 ]
 
-# Where a chroma sample of a subsampled axis sits, from the first of its luma samples, in luma samples: (right, down).
-# The first six are ITU-T H.273, figure 1; the others are those that a turned picture has.
+# The location of a chroma sample relative to the first of its luma samples, in luma samples: (right, down). The first
+# six are those of ITU-T H.273, figure 1; the others occur in rotated pictures.
 CHROMA_OFFSETS: dict[ChromaLocation, tuple[float, float]] = {
     "left": (0.0, 0.5),
     "center": (0.5, 0.5),
@@ -35,7 +35,7 @@ CHROMA_OFFSETS: dict[ChromaLocation, tuple[float, float]] = {
     "bottomright": (1.0, 1.0),
 }
 
-# Those for which ffmpeg has a name in every layout.
+# The depths for which ffmpeg has a name in every layout.
 BIT_DEPTHS = (8, 9, 10, 12, 14, 16)
 
 _FFMPEG_LAYOUTS = {
@@ -51,11 +51,10 @@ _FFMPEG_LAYOUTS = {
 class FrameFormat:
     """The layout and the meaning of a raw frame's bytes.
 
-    `width` and `height` are in luma samples. `matrix` turns Y'CbCr into R'G'B' (for `gray` it only weighs the
-    way back, for `gbr` it is not used). `full_range` tells codes from 0 to 2**bit_depth - 1 from the limited
-    ("tv") range. `chroma_location` is where a chroma sample sits among the luma samples it belongs to, by
-    ffmpeg's names; only its horizontal part counts in `yuv422`, and nothing of it where chroma is not
-    subsampled.
+    `width` and `height` are in luma samples. `matrix` converts Y'CbCr to R'G'B' (for `gray` it is used from RGB alone,
+    for `gbr` not at all). `full_range` means codes from 0 to 2**bit_depth - 1 instead of the limited ("tv") range.
+    `chroma_location` locates a chroma sample among its luma samples, by ffmpeg's names; `yuv422` uses its horizontal
+    part alone, and layouts without subsampling ignore it.
 
     Raises `ValueError` for sizes below 1, a bit depth outside `BIT_DEPTHS` and unknown names.
     """
@@ -88,7 +87,7 @@ class FrameFormat:
 
     @property
     def dtype(self) -> "np.dtype[np.uint8] | np.dtype[np.uint16]":
-        """Of one sample."""
+        """The dtype of one sample."""
         return np.dtype(np.uint8) if self.bit_depth == 8 else np.dtype("<u2")
 
     @property
@@ -117,11 +116,11 @@ class FrameFormat:
         return int(2**self.bit_depth - 1)
 
     def enlarged(self, factor: int) -> "FrameFormat":
-        """The same format, `factor` times as wide and high."""
+        """Returns the same format, `factor` times as wide and high."""
         return replace(self, width=self.width * factor, height=self.height * factor)
 
     def split(self, frame: Frame) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
-        """The planes of one frame (1-D uint8 of `frame_bytes`), as views. Raises `ValueError`."""
+        """Returns views of the planes of one frame (1-D uint8 of `frame_bytes`; otherwise raises `ValueError`)."""
         if frame.dtype != np.uint8 or frame.shape != (self.frame_bytes,):
             raise ValueError(
                 f"A frame is {self.frame_bytes} bytes, not {frame.dtype} of shape {frame.shape}."
@@ -134,9 +133,7 @@ class FrameFormat:
         return planes
 
     def join(self, planes: Sequence[NDArray[np.generic]]) -> Frame:
-        """One frame (1-D uint8 of `frame_bytes`) out of its planes of codes. Raises `ValueError` for other
-        shapes.
-        """
+        """Returns one frame, 1-D uint8, from its planes of codes. Raises `ValueError` for other shapes."""
         if tuple(plane.shape for plane in planes) != self.plane_shapes:
             raise ValueError(f"The planes of {self.pix_fmt} have shapes {self.plane_shapes}.")
         return np.concatenate([plane.astype(self.dtype).reshape(-1).view(np.uint8) for plane in planes])

@@ -1,7 +1,7 @@
-"""The compiled kernels of `kernels.c`: 3x3 convolutions in 32-bit floats, and 4:2:0 to RGB and back, made when the
-package is installed.
+"""The compiled kernels of `kernels.c`: 3x3 convolutions in 32-bit floats, and 4:2:0 to RGB and back.
 
-Without a C compiler then, or on another processor than x86-64 with AVX2 and 64-bit Arm, there are none.
+The package's installation compiles them. They are absent without a C compiler and on processors other than x86-64 with
+AVX2 and 64-bit Arm.
 """
 
 import ctypes
@@ -13,20 +13,19 @@ from typing import Literal
 import torch
 
 MODULE = "worker.inference.cpu._kernels"
-# How the results lie, as in kernels.c.
+# The layout of results, as in kernels.c.
 ResultLayout = Literal[0, 1, 2]
 CHANNELS_LAST: ResultLayout = 0
 PLANES: ResultLayout = 1
 SHUFFLED: ResultLayout = 2
 
-# As in kernels.c: pixels have so many channels, or a multiple, of which the last ones may mean nothing; and MOST_INPUTS
-# at most.
+# As in kernels.c: the channels of a pixel are padded to a multiple of BLOCK; a convolution has at most MOST_INPUTS.
 BLOCK = 16
 MOST_INPUTS = 1024
 
 
 class ConvolutionStep(ctypes.Structure):
-    """One convolution and what follows it: `struct step` of kernels.c, which says what the fields mean."""
+    """A convolution and what follows it: `struct step` of kernels.c, which explains the fields."""
 
     _fields_ = (
         ("input", c_void_p),
@@ -59,7 +58,7 @@ class ConvolutionStep(ctypes.Structure):
 
 
 class Yuv420Conversion(ctypes.Structure):
-    """A picture as RGB and as 4:2:0: `struct yuv420` of kernels.c."""
+    """A picture as RGB and as 4:2:0, and how to convert it: `struct yuv420` of kernels.c."""
 
     _fields_ = (
         ("rgb", c_void_p),
@@ -88,8 +87,10 @@ class Kernels:
         self.rows = int(library.regen_rows(self._name))
 
     def prepare_weights(self, weights: torch.Tensor, ready: torch.Tensor) -> None:
-        """weights: outputs x inputs x 3 x 3, float32. ready: 1-D, `weight_floats` zeros, filled as these kernels read
-        them."""
+        """Fills `ready` (1-D, `weight_floats` zeros) with the weights as these kernels read them.
+
+        weights: outputs x inputs x 3 x 3, float32; otherwise raises ValueError.
+        """
         outputs, inputs, height, width = weights.shape
         if (height, width) != (3, 3) or weights.dtype != torch.float32:
             raise ValueError(f"not weights of a 3x3 convolution in 32 bits: {weights.dtype} {weights.shape}")
@@ -97,13 +98,13 @@ class Kernels:
         self._library.regen_prepare_weights(self._name, plain.data_ptr(), inputs, outputs, ready.data_ptr())
 
     def scratch_floats(self, steps: "ctypes.Array[ConvolutionStep]") -> int:
-        """What each thread needs for these steps beside what they point to."""
+        """Returns the floats of scratch memory that each thread needs for these steps."""
         return int(self._library.regen_scratch_floats(steps, len(steps)))
 
     def run(self, steps: "ctypes.Array[ConvolutionStep]", scratch: torch.Tensor, *, threads: int) -> None:
-        """All steps, one after the other. Whoever calls keeps alive what they point to.
+        """Computes all steps in order. The caller keeps alive what they point to.
 
-        scratch: as many `scratch_floats` as there are threads, zeros at first. Raises MemoryError.
+        scratch: `scratch_floats` for each thread, zeros at first (ValueError if smaller). Raises MemoryError.
         """
         each = scratch.numel() // threads
         if each < self.scratch_floats(steps):
@@ -112,26 +113,27 @@ class Kernels:
             raise MemoryError
 
     def read_yuv420(self, picture: Yuv420Conversion, *, threads: int) -> None:
-        """To RGB. Whoever calls keeps alive what it points to. Raises MemoryError."""
+        """Converts planes to RGB. The caller keeps alive what the argument points to. Raises MemoryError."""
         if self._library.regen_read_yuv420(ctypes.byref(picture), threads):
             raise MemoryError
 
     def write_yuv420(self, picture: Yuv420Conversion, *, threads: int) -> None:
-        """From RGB, otherwise likewise."""
+        """Converts RGB to planes; otherwise like `read_yuv420`."""
         if self._library.regen_write_yuv420(self._name, ctypes.byref(picture), threads):
             raise MemoryError
 
 
 def weight_floats(inputs: int, outputs: int) -> int:
-    """What a convolution's weights take as the kernels read them."""
+    """Returns the floats of a convolution's weights as the kernels read them."""
     return 36 * inputs * -(-outputs // BLOCK) * BLOCK
 
 
 @cache
 def find_kernels(instructions: str | None = None) -> Kernels | None:
-    """The kernels that suit this processor best, or those for these instructions (`avx512`, `avx2`, `neon`).
+    """Returns the best kernels for this processor, or those for an instruction set that it has (`avx512`, `avx2`,
+    `neon`).
 
-    None where there are none. Those that the processor does not have must not be asked for.
+    None means that no kernels were compiled or none fit.
     """
     library = _load()
     if library is None:

@@ -1,8 +1,7 @@
 """The networks as lists of compiled convolutions, in 32 bits on a CPU.
 
-Their results differ from those of torch's modules by rounding only. They are the same for any number of threads, and a
-result depends, to the last bit, on no input pixel further away than `reach_pixels`, as long as pictures are cut at
-multiples of TILE.
+Results differ from those of torch's modules by rounding alone. They are the same for any number of threads, and to the
+last bit they depend on no input pixel further away than `reach_pixels`, if pictures are cut at multiples of TILE.
 """
 
 from dataclasses import dataclass
@@ -27,13 +26,13 @@ from worker.inference.cpu.kernels import (
     weight_floats,
 )
 
-# Results are made in squares of so many pixels a side.
+# The kernels compute squares of so many pixels a side.
 TILE = 4
 
 
 @dataclass(frozen=True)
 class PackedConvolution:
-    """A 3x3 convolution as the kernels read it; `slopes` None: nothing follows it."""
+    """A 3x3 convolution as the kernels read it; `slopes` is None without an activation."""
 
     inputs: int
     outputs: int
@@ -44,7 +43,7 @@ class PackedConvolution:
 
 @dataclass(frozen=True)
 class PixelPointer:
-    """Where a picture lies: the address of its first float, and how many floats lie between two pixels."""
+    """A picture in memory: the address of its first float and the floats from one pixel to the next."""
 
     address: int
     stride: int
@@ -54,7 +53,7 @@ class PixelPointer:
 
 
 class StepList:
-    """A list of steps for a picture of this size, being written."""
+    """Collects the steps for a picture of one size."""
 
     def __init__(self, kernels: Kernels, *, height: int, width: int) -> None:
         self.height, self.width = height, width
@@ -79,7 +78,7 @@ class StepList:
         base: int | None = None,
         layout: ResultLayout = CHANNELS_LAST,
     ) -> None:
-        """`enlarged` says how many times larger than the picture the results are; the rest as `struct step`."""
+        """Adds a convolution whose results are `enlarged` times the picture's size; the rest is as in `struct step`."""
         step = ConvolutionStep()
         step.input, step.input_stride = source.address, source.stride
         for name, place in (("more_input", more), ("residual", residual), ("outer", outer)):
@@ -97,21 +96,21 @@ class StepList:
         step.height, step.width = self.height * enlarged, self.width * enlarged
         step.is_planar, step.is_doubled = is_planar, is_doubled
         step.layout, step.planes = layout, convolution.outputs
-        # The fewest there can be: what a thread has in hand should fit its cache.
+        # The smallest possible: what a thread works on should fit its cache.
         step.group = self._kernels.rows
         self.listed.append(step)
 
 
 class NetworkProgram(Protocol):
-    """How a network becomes steps."""
+    """Turns a network into steps; `layers` counts its convolutions."""
 
     layers: int
 
     def floats(self, pixels: int) -> int:
-        """What it needs to work in, for a picture of so many pixels."""
+        """Returns the floats of workspace for a picture of so many pixels."""
 
     def write(self, steps: StepList, *, picture: int, workspace: int, result: int) -> None:
-        """All are addresses: `picture` of 3 planes, `result` of 3 planes of 4 times the size."""
+        """Adds the steps. The others are addresses: `picture` of 3 planes, `result` of 3 planes of 4 times the size."""
 
 
 class SrvggProgram:
@@ -133,22 +132,22 @@ class SrvggProgram:
 
     def write(self, steps: StepList, *, picture: int, workspace: int, result: int) -> None:
         pixels = steps.height * steps.width
-        rooms = [
+        buffers = [
             PixelPointer(workspace, self._features),
             PixelPointer(workspace + 4 * self._features * pixels, self._features),
         ]
         source = PixelPointer(picture, 1)
         for index, convolution in enumerate(self._convolutions[:-1]):
-            steps.add(convolution, source, rooms[index % 2], is_planar=index == 0)
-            source = rooms[index % 2]
+            steps.add(convolution, source, buffers[index % 2], is_planar=index == 0)
+            source = buffers[index % 2]
         steps.add(self._convolutions[-1], source, PixelPointer(result, 1), base=picture, layout=SHUFFLED)
 
 
 class RrdbnetProgram:
     """RRDBNet.
 
-    Nothing is laid side by side: what a dense block's convolutions add lies in one place, each behind the other's, and
-    their input in another. The doublings are read from the smaller picture.
+    Nothing is concatenated: the outputs of a dense block's convolutions share one buffer, each behind the one before,
+    and the block's input has another. Enlarged pictures are read from the smaller ones.
     """
 
     def __init__(self, network: RRDBNet, kernels: Kernels) -> None:
@@ -170,7 +169,7 @@ class RrdbnetProgram:
         self.layers = 6 + sum(len(block) for outer in self._blocks for block in outer)
 
     def floats(self, pixels: int) -> int:
-        # The last two pictures, of 16 times the pixels; all that is smaller lies where the very last will.
+        # The last two pictures have 16 times the pixels; all smaller ones share the memory of the last.
         return 2 * 16 * self._features * pixels
 
     def write(self, steps: StepList, *, picture: int, workspace: int, result: int) -> None:
@@ -179,7 +178,7 @@ class RrdbnetProgram:
             PixelPointer(workspace, self._features),
             PixelPointer(workspace + 16 * size, self._features),
         )
-        # Behind each other in the room of the last: at most 4 + 3 + 1 of its 16 sizes, and what is added to them.
+        # One after the other in the memory of the last: at most 4 + 1 + 3 of its 16 sizes, and the blocks' outputs.
         doubled = last
         shallow = PixelPointer(last.address + 4 * size, self._features)
         states = [PixelPointer(last.address + (5 + index) * size, self._features) for index in range(3)]
@@ -190,7 +189,7 @@ class RrdbnetProgram:
         for outer in self._blocks:
             before = now
             for index, block in enumerate(outer):
-                # The first state of this group of blocks is read until its end, the others a block long.
+                # The input of this group of blocks is read until its end, the other states for one block.
                 free = next(state for state in states if state not in (now, before))
                 ends = index + 1 == len(outer)
                 self._add_block(steps, block, now, free, added, outer=before if ends else None)
@@ -229,10 +228,10 @@ class RrdbnetProgram:
 
 
 class CompiledNetwork:
-    """A network for pictures of any size. Not for use from several threads at once."""
+    """A network for pictures of any size. Not thread-safe."""
 
     def __init__(self, network: SRVGGNetCompact | RRDBNet, kernels: Kernels) -> None:
-        """`network` is in float32; it is read, and may be thrown away."""
+        """`network` is in float32 and only read; it may be deleted afterwards."""
         self._kernels = kernels
         self._program: NetworkProgram
         if isinstance(network, SRVGGNetCompact):
@@ -243,11 +242,11 @@ class CompiledNetwork:
 
     @property
     def reach_pixels(self) -> int:
-        """How far an input pixel reaches, to the last bit: a tile for every layer."""
+        """The largest distance at which an input pixel affects a result's last bit: a tile for every layer."""
         return TILE * self._program.layers + TILE - 1
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """N x 3 x H x W -> N x 3 x 4H x 4W, float32, each channel's rows one after another: until the next call."""
+        """N x 3 x H x W -> N x 3 x 4H x 4W, float32, contiguous. The next call overwrites the result."""
         number, channels, height, width = x.shape
         workspace = self._workspace.floats(self._program.floats(height * width))
         result = self._result.floats(number * channels * 16 * height * width)
@@ -268,7 +267,7 @@ class CompiledNetwork:
 
 
 def compile_network(network: nn.Module) -> CompiledNetwork | None:
-    """The network in compiled convolutions; None where there are no kernels, or not for a network of this shape.
+    """Returns the network in compiled convolutions, or None without kernels or for a shape that they do not support.
 
     `network` is in float32, on the CPU, and only read.
     """
@@ -283,7 +282,7 @@ def compile_network(network: nn.Module) -> CompiledNetwork | None:
 
 
 def _has_whole_blocks(network: SRVGGNetCompact | RRDBNet) -> bool:
-    """Whether what one convolution hands to the next fills whole blocks of channels."""
+    """Returns whether all convolutions but the last have outputs in whole blocks of channels."""
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     return (
         layers[0].in_channels <= BLOCK
@@ -293,7 +292,7 @@ def _has_whole_blocks(network: SRVGGNetCompact | RRDBNet) -> bool:
 
 
 class _WeightPacker:
-    """Makes the convolutions of one network, whose weights lie together."""
+    """Packs the convolutions of one network into one arena."""
 
     def __init__(self, network: nn.Module, kernels: Kernels) -> None:
         self._kernels = kernels
@@ -320,7 +319,7 @@ def _layers(block: nn.Module) -> list[nn.Conv2d]:
 
 
 def _padded_to_blocks(values: torch.Tensor) -> torch.Tensor:
-    """With zeros to whole blocks."""
+    """Returns the values, padded with zeros to whole blocks of channels."""
     filled = torch.zeros(-(-values.numel() // BLOCK) * BLOCK)
     filled[: values.numel()] = values
     return filled

@@ -1,19 +1,19 @@
-"""Feature maps in memory that is allocated once, in the layout that the kernels read without masks."""
+"""Feature maps in preallocated memory, in a layout that the kernels read without masks."""
 
 from dataclasses import dataclass
 
 import torch
 
-# What tiles may reach over the last pixel's end; no kernel's tile is larger.
+# How far a program may read beyond the last pixel; no launch configuration is larger.
 MAX_TILE_ROWS, MAX_TILE_COLUMNS = 8, 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMap:
-    """images x (height + 2) x (width + 2) x stride values, channels next to each other, and slack behind them.
+    """images x (height + 2) x (width + 2) x stride values, channels last, and slack behind them.
 
-    The border of one pixel is zero, as a convolution's padding is, and nobody writes to it. `begin` is the first
-    channel that this view means; the memory is shared with the views that `channels` gives.
+    The border of one pixel is the convolutions' zero padding and is never written. `begin` is the first channel of this
+    view; views made by `channels` share the memory.
     """
 
     values: torch.Tensor
@@ -27,13 +27,13 @@ class FeatureMap:
     def allocate(
         cls, *, images: int, height: int, width: int, channels: int, device: torch.device
     ) -> "FeatureMap":
-        """Zeros, in 16-bit floats. torch's own error where memory runs out."""
+        """Returns a map of zeros in 16-bit floats. Raises torch's error if memory runs out."""
         pixels = images * (height + 2) * (width + 2) + MAX_TILE_ROWS * (width + 2) + MAX_TILE_COLUMNS
         values = torch.zeros(pixels * channels, dtype=torch.float16, device=device)
         return cls(values=values, images=images, height=height, width=width, stride=channels)
 
     def channels(self, begin: int) -> "FeatureMap":
-        """The same map from that channel on."""
+        """Returns a view of the map from that channel on."""
         return FeatureMap(
             values=self.values,
             images=self.images,
@@ -45,11 +45,11 @@ class FeatureMap:
 
     @property
     def pointer(self) -> torch.Tensor:
-        """What a kernel takes: 1-D, from the first channel that is meant."""
+        """The kernel's argument: 1-D, from the first channel of this view."""
         return self.values[self.begin :]
 
     def interior(self, channels: int) -> torch.Tensor:
-        """images x channels x height x width of it, a view: writing to it fills the map."""
+        """Returns a view of images x channels x height x width: writing to it fills the map."""
         pixels = self.images * (self.height + 2) * (self.width + 2)
         whole = self.values[: pixels * self.stride].view(
             self.images, self.height + 2, self.width + 2, self.stride

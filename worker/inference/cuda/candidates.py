@@ -16,8 +16,10 @@ FUSED = "fused, graph"
 def make_candidates(
     network: nn.Module, *, modules: nn.Module, device: torch.device, tuner: Autotuner
 ) -> list[Candidate]:
-    """For a CUDA device. `network` is in 32 bits, wherever it lies; `modules` the same on the device in 16 bits.
-    `tuner` is shared by all candidates.
+    """Returns the candidates for a CUDA device.
+
+    `network` is in 32 bits on any device, `modules` the same network in 16 bits on this one. All candidates share
+    `tuner`.
     """
 
     def graphed(shape: tuple[int, int, int, int]) -> StaticRun:

@@ -1,8 +1,8 @@
-"""Which of several ways to run a network for one shape is right, and the fastest of those.
+"""Chooses the fastest right way to run a network for one input shape.
 
-Right means: on a picture with content at all scales, the result is as near to the network in 32 bits as that of
-torch's modules in 16 bits is, or nearly so, and nowhere far from the modules' own. So two workers that choose
-differently differ by rounding alone: by less than `WORST` anywhere, and by `LEAST_PSNR` or more over a picture.
+A candidate is right if, on a picture with content at all scales, its result is about as close to the network in 32
+bits as that of torch's modules in 16 bits, and close to the modules' result everywhere. So the results of two workers
+that choose differently differ by rounding alone: by at most `WORST` in any value, with a PSNR of at least `LEAST_PSNR`.
 """
 
 import logging
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 MODULES = "modules"
 
-# Against the modules' result, in dB: what 16 bits cost is some 10 dB less, a fault in one of a hundred pixels more.
+# In dB, against the modules' result. 16-bit rounding stays 10 dB above it; a fault in one of a hundred pixels does not.
 LEAST_PSNR = 50.0
-# Against the 32-bit result: this is enough, and so is hardly less than the modules reach.
+# In dB, against the 32-bit result: this suffices, and so does this much less than the modules reach.
 ENOUGH_PSNR = 60.0
 ALLOWED_LOSS_DB = 1.0
-# Of any value, where 1 is white: a fault of a few pixels hides in a mean.
+# The largest difference of a value, where 1 is white: a mean hides a fault of a few pixels.
 WORST = 1 / 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One way to run the network. `make` gives it ready to run for that shape (images, 3, height, width)."""
+    """One way to run the network. `make` prepares it for an input shape (images, 3, height, width)."""
 
     name: str
     make: Callable[[tuple[int, int, int, int]], StaticRun]
@@ -39,9 +39,9 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """`run` None: torch's modules are the fastest, or all that is right.
+    """The way that was chosen; `run` is None for torch's modules.
 
-    seconds: what each right one took for one run; `dropped`: why each other one was not taken.
+    `seconds` is the time of one run of each right candidate; `dropped` is the reason against each other one.
     """
 
     name: str
@@ -59,10 +59,10 @@ def choose(
     device: torch.device,
     seconds_of: Callable[[Callable[[], None]], float] = seconds_on_cuda,
 ) -> Choice:
-    """The fastest right candidate, or torch's `modules`. Call it with the device current, and without gradients.
+    """Returns the fastest right candidate, or torch's `modules`. Requires the current device and no gradients.
 
-    `exact`: the network in 32 bits. Whatever a candidate raises drops it, a lack of memory too: what the modules
-    manage in one piece is not to be cut smaller for its sake. What the modules raise passes through.
+    `exact` is the network in 32 bits. An error drops the candidate that raised it, a lack of memory too: frames that
+    the modules process in one piece are not cut smaller for a candidate. Errors of the modules pass through.
     """
     picture = test_picture(shape, device)
     expected = modules(picture).clone()
@@ -79,13 +79,13 @@ def choose(
             fault = find_fault(run.output, expected, reference)
             if fault is None:
                 seconds[candidate.name] = seconds_of(run.run)
-        except Exception as error:  # compilers, drivers and libraries have many; the modules are always there
+        except Exception as error:  # compilers, drivers and libraries have many kinds; the modules remain
             fault = "too little memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
         if fault is not None:
             dropped[candidate.name] = fault.strip().splitlines()[0][:300]
         elif seconds[candidate.name] < best[0]:
             best = (seconds[candidate.name], candidate.name, run)
-        # Outside the handler, where the error's traceback no longer holds tensors: the next needs the memory.
+        # Outside the handler, whose traceback holds tensors: the next candidate needs the memory.
         run = None  # type: ignore[assignment]
         torch.cuda.empty_cache()
     for name, reason in dropped.items():
@@ -95,8 +95,9 @@ def choose(
 
 
 def test_picture(shape: tuple[int, int, int, int], device: torch.device) -> torch.Tensor:
-    """Waves of several lengths, edges, points and grain, up to every border; another one each image. Float32, in
-    [0, 1], always the same for a shape.
+    """Returns waves of several lengths, edges, points and grain up to every border, different for each image.
+
+    Float32 in [0, 1], always the same for a shape.
     """
     images, colours, height, width = shape
     y = torch.arange(height, dtype=torch.float32).view(1, 1, height, 1)
@@ -113,14 +114,14 @@ def test_picture(shape: tuple[int, int, int, int], device: torch.device) -> torc
 def find_fault(
     found: torch.Tensor, expected: torch.Tensor, reference: torch.Tensor | None = None
 ) -> str | None:
-    """What is wrong with a result, or None.
+    """Returns what is wrong with a result, or None.
 
-    found, expected: N x 3 x H x W, the candidate's and the modules'. reference: 1 x 3 x H x W, the first image in 32
-    bits, where there is one.
+    found, expected: N x 3 x H x W, the candidate's and the modules' result. reference: 1 x 3 x H x W, the first image
+    in 32 bits, if it is known.
     """
     if found.shape != expected.shape:
         return f"gives {tuple(found.shape)}, not {tuple(expected.shape)}"
-    # Chained comparisons with NaN are false: what is not a number is a fault.
+    # Comparisons with NaN are false, so NaN is a fault.
     worst = float((found.float() - expected.float()).abs().max())
     if not worst <= WORST:
         return f"differs from the modules by up to {worst:.3g}"
@@ -135,7 +136,7 @@ def find_fault(
 
 
 def psnr(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """In dB, where 1 is white; infinite for equal ones, NaN where values are missing."""
+    """Returns the PSNR in dB, where 1 is white: infinite for equal tensors, NaN if a value is NaN."""
     error = float((found.float() - expected.float()).square().mean())
     return math.inf if error == 0 else -10 * math.log10(error)
 
@@ -143,7 +144,7 @@ def psnr(found: torch.Tensor, expected: torch.Tensor) -> float:
 def _try_exact(
     exact: Callable[[torch.Tensor], torch.Tensor] | None, picture: torch.Tensor, device: torch.device
 ) -> torch.Tensor | None:
-    """The first image in 32 bits, where that fits."""
+    """Returns the first image's result in 32 bits, or None if memory does not suffice."""
     if exact is None:
         return None
     try:
@@ -156,4 +157,4 @@ def _try_exact(
 
 
 def _discard(result: torch.Tensor) -> None:
-    """A run gives nothing."""
+    """Drops the result: timed functions return None."""

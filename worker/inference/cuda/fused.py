@@ -1,15 +1,16 @@
-"""Both networks as sequences of fused convolutions over feature maps that are allocated once.
+"""Both networks as sequences of fused convolutions over preallocated feature maps.
 
-What differs from torch's modules is rounding alone: sums of a convolution, its bias, activation and residuals stay in
-32 bits until they are written, where the modules round to 16 after each, and what comes out is never rounded to 16.
+Results differ from those of torch's modules by rounding alone: the sum of a convolution, its bias, activation and
+residuals stays in 32 bits until it is stored, where the modules round to 16 bits after each; the output is never
+rounded to 16 bits.
 
-A dense block's five convolutions, of 32, 32, 32, 32 and 64 outputs, are computed as five others, three of which have
-64: with fewer, reading keeps the tensor cores waiting. The first gives x1 and what x2 takes from x0, the second adds
-to that what x2 takes from x1, and so on:
+The five convolutions of a dense block, with 32, 32, 32, 32 and 64 outputs, are computed as five others, three of which
+have 64: with fewer outputs the tensor cores wait for loads. The first gives x1 and the part of x2 that depends on x0,
+the second adds the part that depends on x1, and so on:
 
     x0 -> [x1 | part of x2],  x1 -> x2,  [x0 x1 x2] -> [x3 | part of x4],  x3 -> x4,  [x0 x1 x2 x3 x4] -> out
 
-Each writes behind what is there in one map of 192 channels, so nothing is concatenated.
+Each writes behind the channels present in one map of 192 channels, so nothing is concatenated.
 """
 
 from collections.abc import Callable
@@ -30,8 +31,8 @@ _GROWTH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class FusedNetwork:
-    """A network for one shape: `run` reads `input` (N x 3 x H x W) and writes `output` (N x 3 x 4H x 4W), both
-    float32 and contiguous, and always the same.
+    """A network for one input shape: `run` reads `input` (N x 3 x H x W) and writes `output` (N x 3 x 4H x 4W); both
+    are float32, contiguous, and always the same tensors.
     """
 
     input: torch.Tensor
@@ -59,9 +60,9 @@ def can_fuse(network: nn.Module) -> bool:
 def fuse(
     network: nn.Module, *, images: int, height: int, width: int, device: torch.device, tuner: Autotuner
 ) -> FusedNetwork:
-    """The network on the device, for inputs of that shape. Its weights are rounded to 16 bits.
+    """Returns the network on the device for inputs of that shape, with weights rounded to 16 bits.
 
-    Raises `ValueError` if `can_fuse` is False, and torch's own error where memory runs out.
+    Raises `ValueError` if `can_fuse` is False, and torch's error if memory runs out.
     """
     if not can_fuse(network):
         raise ValueError(f"{type(network).__name__} cannot be fused.")
@@ -148,7 +149,7 @@ def _convolutions(network: SRVGGNetCompact) -> list[nn.Conv2d]:
 def _add_rrdbnet(fused: FusedNetwork, network: RRDBNet, build: _Build) -> None:
     add = fused.steps.append
     picture, shallow, body = build.map_of(16), build.map_of(_FEATURES), build.map_of(_FEATURES)
-    # A block's input stays where it is until its last sum: three maps in turn.
+    # The input of a residual-in-residual block is needed until its last sum: three maps in turn.
     first, second, third = (build.map_of(_FEATURES + 4 * _GROWTH) for _ in range(3))
     add(partial(picture.interior(3).copy_, fused.input))
     add(partial(build.whole(network.conv_first), picture, shallow))
@@ -181,7 +182,7 @@ def _add_dense_block(
     out: FeatureMap,
     around: FeatureMap | None = None,
 ) -> None:
-    """`source` holds the block's input in its first 64 channels, and takes what is made of it in the others."""
+    """`source` holds the block's input in its first 64 channels and receives intermediate results in the others."""
     add = fused.steps.append
     for now, later, width in ((block.conv1, block.conv2, 64), (block.conv3, block.conv4, 128)):
         assert now.bias is not None and later.bias is not None

@@ -1,4 +1,4 @@
-"""A network for one shape of input, captured as a CUDA graph: no launch waits for Python."""
+"""A network for one input shape, captured as a CUDA graph: no launch waits for Python."""
 
 from typing import Protocol
 
@@ -7,9 +7,9 @@ from torch import nn
 
 
 class StaticRun(Protocol):
-    """A network for one shape: `run` reads `input` (N x 3 x H x W) and writes `output` (N x 3 x 4H x 4W), float32.
+    """A network for one input shape: `run` reads `input` (N x 3 x H x W), writes `output` (N x 3 x 4H x 4W); float32.
 
-    Where `output` lies may change with a run until the run is captured; then never again.
+    A run may move `output` until the run is captured.
     """
 
     @property
@@ -22,7 +22,7 @@ class StaticRun(Protocol):
 
 
 class ModulesRun:
-    """torch's modules for one shape."""
+    """torch's modules for one input shape."""
 
     def __init__(self, placed: nn.Module, *, shape: tuple[int, int, int, int], device: torch.device) -> None:
         self._placed = placed
@@ -39,16 +39,16 @@ class ModulesRun:
 
 
 class GraphedRun:
-    """Runs what another does, by one launch.
+    """Replays another run by a single launch.
 
-    Other threads may go on using the device meanwhile. cuDNN's settings are those that hold when this is made. The
-    memory of what is computed in between stays taken until this is freed.
+    Capturing allows other threads to use the device. cuDNN's settings are those at the time of capture. Intermediate
+    results keep their memory until this object is freed.
     """
 
     def __init__(self, static: StaticRun) -> None:
-        """On the current device. Raises what the run raises, and torch's own error where memory runs out."""
+        """Captures on the current device. Raises what the run raises, and torch's error if memory runs out."""
         self._static = static
-        # Kernels are loaded and chosen before, which no capture allows; on a stream of its own, as the capture is.
+        # Warm up on a stream of its own, as for the capture: kernels cannot be loaded and chosen while capturing.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,13 +1,12 @@
-"""A 3x3 convolution with all that stands around it, for feature maps in `buffers.FeatureMap`'s layout.
+"""A fused 3x3 convolution for feature maps in `buffers.FeatureMap`'s layout.
 
-One program makes ROWS x COLUMNS pixels of all N outputs, each row in an accumulator of its own. What it has read of
-a row of the input serves the up to three rows of output that it touches, which is what the tensor cores are kept busy
-by: a third of the reading of one dot product a tap. Reads need no masks: maps have a border of zeros, and slack
-behind their last pixel for tiles that reach over the edge.
+One program computes ROWS x COLUMNS pixels of all N outputs, with one accumulator for each row. Each input row that it
+loads serves up to three output rows, which keeps the tensor cores busy: a third of the loads of one dot product per
+tap. Loads need no masks: maps have a border of zeros, and slack behind their last pixel for programs that cross it.
 
-Importing it needs no Triton; `AVAILABLE` tells whether launching works.
+The module imports without Triton; `AVAILABLE` tells whether kernels can be launched.
 """
-# Triton reads this as a language of its own.
+# Triton compiles the kernel's source: it is no ordinary Python.
 # mypy: ignore-errors
 # ruff: noqa: N803, RUF005
 
@@ -18,15 +17,15 @@ from typing import Any
 try:
     import triton
     import triton.language as tl
-except ImportError:  # torch without CUDA brings none
+except ImportError:  # torch without CUDA does not bring it
     triton, tl = None, None
 
 AVAILABLE: bool = triton is not None
 
 
 def _compiled(function: Any) -> Any:
-    # The picture's size is not to make another kernel: compiling takes seconds. A loop whose count is known would be
-    # unrolled, for which the registers do not suffice.
+    # Specializing on the picture's size would compile another kernel for each, which takes seconds, and would unroll
+    # the loop over steps, for which the registers do not suffice.
     return triton.jit(function, do_not_specialize=["height", "width", "steps"]) if AVAILABLE else function
 
 
@@ -59,21 +58,20 @@ def convolve(
     DOUBLES: tl.constexpr,
     SHUFFLE: tl.constexpr,
 ):
-    """value = act(conv(source) + bias + before) [* scale + residual [* second_scale + second]]
+    """Computes act(conv(source) + bias + before) [* scale + residual [* second_scale + second]].
 
-    height, width: of the output, in pixels, before a shuffle. source, before, residual, second, out: the first of
-    the channels to read or write, in maps whose pixels lie *_STRIDE channels apart; a stride of 0 leaves before,
-    residual or second out. weights: [tap across][tap down][steps * CHUNK][N]. bias, slopes (of act, for negative
-    values): N float32 each.
+    height, width: of the output in pixels, before a shuffle. source, before, residual, second, out: the first channel
+    to read or write in maps with *_STRIDE channels per pixel; a stride of 0 omits before, residual or second.
+    weights: [tap across][tap down][steps * CHUNK][N]. bias, slopes (of act, for negative values): N float32 each.
 
-    DOUBLES: the source is half as high and wide, and read as if each of its pixels stood twice in both directions.
-    SHUFFLE: 0 writes a map of N channels. Otherwise `out` is images x 3 x SHUFFLE*height x SHUFFLE*width float32, and
-    the first 3 * SHUFFLE**2 outputs are shuffled into it; with 4 it is summed with `enlarged` (images x 3 x height
-    x width float32) enlarged by nearest neighbour.
+    DOUBLES: the source has half the height and width and is read as if enlarged by nearest neighbour.
+    SHUFFLE: 0 writes a map of N channels. Otherwise `out` is images x 3 x SHUFFLE*height x SHUFFLE*width float32 and
+    receives the first 3 * SHUFFLE**2 outputs by a pixel shuffle; with 4 the sum includes `enlarged` (images x 3 x
+    height x width float32), enlarged by nearest neighbour.
     """
     left = tl.program_id(0) * COLUMNS
     top = tl.program_id(1) * ROWS
-    # Offsets within a map may need more than 32 bits, those within a tile do not.
+    # Offsets within a map may need more than 32 bits; those within a program's pixels do not.
     image = tl.program_id(2).to(tl.int64)
     across = tl.arange(0, COLUMNS)
     channels = tl.arange(0, CHUNK)
@@ -102,7 +100,7 @@ def convolve(
         else:
             block = (left + across + shift)[:, None] * SOURCE_STRIDE + channels[None, :]
         for line in tl.static_range(ROWS + 2):
-            # In the map the border comes first: its line 0 is the one above the picture.
+            # Line 0 of a map is the border above the picture.
             if DOUBLES:
                 line_start = start + ((top + line + 1) // 2).to(tl.int64) * line_stride
             else:

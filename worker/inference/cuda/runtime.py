@@ -1,4 +1,4 @@
-"""The network that the upscaler calls on a GPU: torch's modules, until something is known to be right and faster."""
+"""The network that the upscaler calls on a GPU: torch's modules until a candidate is known to be right and faster."""
 
 import logging
 import threading
@@ -16,14 +16,14 @@ from worker.inference.precision import place_network
 
 logger = logging.getLogger(__name__)
 
-# One call is a preview, two are a clip of a second: choosing costs more than it can save there.
+# One call is a preview, two are a clip of a second: choosing would cost more than it saves.
 CALLS_BEFORE_CHOOSING = 2
-# Whose memory ran out twice while something was chosen is better off with what takes least.
+# After memory ran out this often with a choice in place, the modules remain: they take the least memory.
 CHANCES = 2
 
 
-class Tried(Protocol):
-    """What is known beforehand about the candidates."""
+class TrialResult(Protocol):
+    """What a trial found out about the candidates."""
 
     @property
     def dropped(self) -> dict[str, str]: ...
@@ -32,13 +32,13 @@ class Tried(Protocol):
 
 
 class CudaRuntime:
-    """Takes and gives what the network does. Not for use from several threads at once.
+    """Has the contract of the network. Not thread-safe.
 
-    The first calls, and those of other sizes than the one that was chosen for, go to torch's modules. For fewer
-    images than it was chosen for, the same runs. What a call gives lies in memory that the next call writes over.
+    torch's modules compute the first calls and pictures of other sizes than that of the choice. The chosen run also
+    takes fewer images than it was chosen for. The next call overwrites the result.
 
-    Results do not depend on what was chosen by more than `choice` allows, which is rounding; and once chosen, equal
-    images give equal results, whatever stands beside them.
+    Candidates differ by no more than the rounding that `choice` allows. Once one is chosen, equal images give equal
+    results, independent of the other images of the call.
     """
 
     def __init__(
@@ -46,16 +46,16 @@ class CudaRuntime:
         network: nn.Module,
         *,
         device: torch.device,
-        trial: Callable[[], Tried] | None = None,
+        trial: Callable[[], TrialResult] | None = None,
         choose_among: Callable[[Sequence[Candidate], tuple[int, int, int, int]], Choice] | None = None,
     ) -> None:
-        """For 16-bit floats. `network` is only read. `trial` and `choose_among` are for tests."""
+        """Runs the network in 16-bit floats; `network` is only read. `trial` and `choose_among` are for tests."""
         self._network = network
         self._device = device
         self._modules = place_network(network, device=device, precision="fp16")
         self._candidates = make_candidates(network, modules=self._modules, device=device, tuner=Autotuner())
         self._trial = trial or (lambda: trial_of(network, device))
-        # Not a method of its own: in a cycle of references the device's memory would not be freed at once.
+        # No bound method: a reference cycle would delay freeing the device's memory.
         self._choose_among = choose_among
         self._calls = 0
         self._chances = CHANCES
@@ -77,7 +77,7 @@ class CudaRuntime:
             return run.output[: x.shape[0]]
 
     def release(self) -> None:
-        """Gives back what was taken for one shape: memory ran out."""
+        """Frees the memory of the choice, after memory ran out."""
         if self.choice is not None:
             self._chances -= 1
         self.choice = self._shape = None
@@ -92,7 +92,7 @@ class CudaRuntime:
             return False
         if self._shape is None:
             return True
-        # The last batch of a video may have come first.
+        # The first batch may have been smaller than the later ones.
         return self._shape[1:] == tuple(x.shape[1:]) and x.shape[0] > self._shape[0]
 
     def _make_choice(self, x: torch.Tensor) -> None:
@@ -118,9 +118,9 @@ class CudaRuntime:
 
 
 def _current(device: torch.device) -> torch.cuda.device:
-    """Triton launches on the device that is current."""
+    """Makes the device current: Triton launches on the current device."""
     return torch.cuda.device(device if device.type == "cuda" else -1)
 
 
-# Captures of two threads at once would have to share what torch keeps of them.
+# torch keeps state for captures that two threads must not share.
 _CHOOSING = threading.Lock()

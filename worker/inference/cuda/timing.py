@@ -1,4 +1,4 @@
-"""How long a GPU takes."""
+"""Time on a GPU."""
 
 import statistics
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 
 
 def seconds_on_cuda(run: Callable[[], None], *, times: int = 5) -> float:
-    """The median of some runs on the current device, after one that is not timed."""
+    """Returns the median time of `times` runs on the current device, after one that is not timed."""
     run()
     spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
     for _ in range(times):
