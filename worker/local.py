@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.platform.errors import Canceled
+from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
@@ -91,7 +92,7 @@ def upscale_file(
             if cancelled():
                 raise Canceled()
             before = done
-            path = directory / f"segment-{segment.index}.mp4"
+            path = directory / f"segment-{segment.index}{SEGMENT.suffix}"
             run_segment(
                 runner=runner,
                 source=source,

@@ -26,6 +26,7 @@ from app.platform.errors import (
     TransientError,
     Unavailable,
 )
+from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
@@ -148,7 +149,7 @@ class WorkUnits:
 
         key = segment_key(job.render_id, position=segment_job.position, attempt=job.attempt)
         with self.workspace.job_directory() as directory:
-            result = directory / "segment.mp4"
+            result = directory / f"segment{SEGMENT.suffix}"
             with meter:
                 run_segment(
                     runner=self.runner,
@@ -164,7 +165,7 @@ class WorkUnits:
                     on_stall=self.give_up,
                 )
             with self._removed_unless_told(key):
-                self._put(key, result, content_type="video/mp4", cancelled=cancelled)
+                self._put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)
                 ready = self._tell(lambda: self.ledger.segment_done(job, storage_key=key))
         note_segment(
             self.ledger.database,
@@ -186,9 +187,9 @@ class WorkUnits:
             files = []
             for segment_job in job.segments:
                 assert segment_job.storage_key is not None
-                files.append(directory / f"segment-{segment_job.position:06d}.mp4")
+                files.append(directory / f"segment-{segment_job.position:06d}{SEGMENT.suffix}")
                 self._fetch(segment_job.storage_key, files[-1], cancelled=cancelled)
-            video, picture = directory / "output.mp4", directory / "thumbnail.jpg"
+            video, picture = directory / f"output{OUTPUT.suffix}", directory / "thumbnail.jpg"
             finished = finish_render(
                 runner=self.runner,
                 source=source,
@@ -206,7 +207,7 @@ class WorkUnits:
                     warnings.append(NOT_MEASURED)
             size_bytes = video.stat().st_size
             with self._removed_unless_told(video_key, picture_key):
-                self._put(video_key, video, content_type="video/mp4", cancelled=cancelled)
+                self._put(video_key, video, content_type=OUTPUT.content_type, cancelled=cancelled)
                 self._put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
                 self._tell(
                     lambda: self.ledger.finished(

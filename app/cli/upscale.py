@@ -23,6 +23,7 @@ from app.cli.reporting import (
     stdout,
 )
 from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
+from app.platform.media.containers import OUTPUT
 from app.platform.media.rates import Retime
 from app.serving.signals import StopSignals
 from models.catalog import DEFAULT_ENGINE, ENGINES
@@ -51,7 +52,9 @@ def _frame_rate(value: str) -> Fraction:
 
 def upscale(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The video to enlarge.")],
-    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: an .mp4.")],
+    destination: Annotated[
+        Path, typer.Argument(metavar="OUT", help=f"The file to write: an {OUTPUT.suffix}.")
+    ],
     engine: Annotated[
         str, typer.Option(parser=_engine, metavar="ENGINE", help="One of `regen engines`.")
     ] = DEFAULT_ENGINE,
@@ -139,8 +142,10 @@ def _quiet(log_level: str) -> str:
 
 
 def _check_places(source: Path, destination: Path, *, overwrite: bool) -> None:
-    if destination.suffix.lower() != ".mp4":
-        raise typer.BadParameter("OUT must end in .mp4: that is what is written.", param_hint="OUT")
+    if destination.suffix.lower() != OUTPUT.suffix:
+        raise typer.BadParameter(
+            f"OUT must end in {OUTPUT.suffix}: that is what is written.", param_hint="OUT"
+        )
     if not source.is_file():
         raise ConfigurationError(f"There is no file {source}.")
     if not destination.absolute().parent.is_dir():

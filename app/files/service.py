@@ -14,6 +14,7 @@ from app.files.tables import File
 from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import Conflict, InvalidRequest, NotFound
+from app.platform.media.containers import content_type_of_format
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo, probe_video
@@ -23,18 +24,6 @@ from app.platform.storage.keys import input_key
 from app.usage.allowances import Allowance, require_room_for_file
 
 T = TypeVar("T")
-
-# By ffmpeg's name of the container; the first that fits.
-CONTENT_TYPES = {
-    "mov": "video/mp4",
-    "matroska": "video/x-matroska",
-    "avi": "video/x-msvideo",
-    "mpegts": "video/mp2t",
-    "mpeg": "video/mpeg",
-    "flv": "video/x-flv",
-    "asf": "video/x-ms-asf",
-    "ogg": "video/ogg",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +70,9 @@ def store_upload(
         require_room(session, is_made=False)
     file_id = new_id()
     key = input_key(file_id)
-    storage.put_file(key, upload.path, content_type=_content_type(info, upload.name))
+    storage.put_file(
+        key, upload.path, content_type=content_type_of_format(info.format_name, name=upload.name)
+    )
     try:
         with database.write() as session:
             require_room(session)
@@ -100,7 +91,7 @@ def new_file(upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaIn
         id=file_id,
         user_id=user_id,
         name=upload.name,
-        content_type=_content_type(info, upload.name),
+        content_type=content_type_of_format(info.format_name, name=upload.name),
         size_bytes=upload.size_bytes,
         sha256=upload.sha256,
         storage_key=input_key(file_id),
@@ -148,15 +139,3 @@ def _found(file: File | None) -> File:
     if file is None:
         raise NotFound("File not found")
     return file
-
-
-def _content_type(info: MediaInfo, name: str) -> str:
-    suffix = Path(name).suffix.lower()
-    if "matroska" in info.format_name and suffix == ".webm":
-        return "video/webm"
-    if "mov" in info.format_name and suffix == ".mov":
-        return "video/quicktime"
-    for part in info.format_name.split(","):
-        if part in CONTENT_TYPES:
-            return CONTENT_TYPES[part]
-    return "application/octet-stream"

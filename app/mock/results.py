@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from app.mock.scaler import scale_video, take_picture, take_thumbnail
 from app.platform.media.areas import Area
+from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
@@ -42,7 +43,7 @@ class ResultMaker:
             if len(self._kept) > MOST_KEPT:
                 shutil.rmtree(self._kept.popitem(last=False)[1])
         self._kept.move_to_end(name)
-        return self._kept[name] / "output.mp4", self._kept[name] / "thumbnail.jpg"
+        return self._kept[name] / f"output{OUTPUT.suffix}", self._kept[name] / "thumbnail.jpg"
 
     def store(self, kept: Path, key: str, *, content_type: str) -> None:
         """Raises StorageError."""
@@ -85,7 +86,7 @@ class ResultMaker:
             source, result = directory / "input", directory / "result"
             self._storage.fetch(render.file.storage_key, source)
             result.mkdir()
-            video, picture = result / "output.mp4", result / "thumbnail.jpg"
+            video, picture = result / f"output{OUTPUT.suffix}", result / "thumbnail.jpg"
             scale_video(
                 self._runner,
                 source,

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from app.platform.errors import FfmpegCancelled, FfmpegError
+from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.properties import VideoProperties
 
@@ -21,8 +22,8 @@ FAST_ENCODER = {
     "preset": "ultrafast",
     "crf": 28,
     "pix_fmt": "yuv420p",
-    "movflags": "+faststart",
-    "f": "mp4",
+    **OUTPUT.muxer_options,
+    **OUTPUT.finished_options,
 }
 
 log = structlog.get_logger(__name__)
@@ -127,5 +128,5 @@ def _command(
     # A file without sound has none to map.
     streams = [read["V:0"], read["a?"]] if with_sound else [read["V:0"]]
     if with_sound:
-        options["c:a"] = "aac"
+        options["c:a"] = OUTPUT.audio_encoder
     return runner.output(*streams, destination, vf=",".join(filters), **options)

@@ -11,6 +11,7 @@ from typing import Any
 from app.mock.fault_rules import RenderFault
 from app.mock.results import ResultMaker
 from app.platform.errors import FfmpegCancelled, FfmpegError, PermanentError, StorageError
+from app.platform.media.containers import OUTPUT
 from app.platform.media.properties import VideoProperties
 from app.platform.storage.keys import output_key, segment_key, thumbnail_key
 from app.platform.work_kinds import WorkKind
@@ -73,7 +74,7 @@ class MockUnits:
         picture_key = thumbnail_key(job.render_id, attempt=job.attempt)
         with permanent_errors():
             video, picture = self.results.make(render, cancelled=cancelled)
-            self.results.store(video, video_key, content_type="video/mp4")
+            self.results.store(video, video_key, content_type=OUTPUT.content_type)
             self.results.store(picture, picture_key, content_type="image/jpeg")
         fault = self.fault_of(job.render_id)
         self.ledger.finished(

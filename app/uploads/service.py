@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.orm import Session
@@ -29,6 +29,7 @@ from app.platform.errors import (
     StorageError,
     TooManyRequests,
 )
+from app.platform.media.containers import content_type_of_name
 from app.platform.media.probe import MediaInfo
 from app.platform.secrets import new_id
 from app.platform.settings import GIB, MIB, Settings
@@ -51,22 +52,6 @@ RETRY_SECONDS = 60
 COPY_BYTES = MIB
 
 ENDED = "This upload has ended."
-# What the storage says of an object until somebody has looked into it: by the name's suffix, else this.
-UNKNOWN_TYPE = "application/octet-stream"
-TYPES = {
-    ".avi": "video/x-msvideo",
-    ".flv": "video/x-flv",
-    ".m4v": "video/mp4",
-    ".mkv": "video/x-matroska",
-    ".mov": "video/quicktime",
-    ".mp4": "video/mp4",
-    ".mpeg": "video/mpeg",
-    ".mpg": "video/mpeg",
-    ".ogv": "video/ogg",
-    ".ts": "video/mp2t",
-    ".webm": "video/webm",
-    ".wmv": "video/x-ms-asf",
-}
 
 
 class UploadStatus(StrEnum):
@@ -143,7 +128,7 @@ def open_upload(
         require_room(session, is_made=False)
     file_id = new_id()
     key = input_key(file_id)
-    multipart_id = storage.open_parts(key, content_type=_expected_type(name))
+    multipart_id = storage.open_parts(key, content_type=content_type_of_name(name))
     try:
         with database.write() as session:
             # One by one, so that of many at once no more pass than there is room for.
@@ -327,10 +312,6 @@ def _chosen_part_size(size_bytes: int, wanted: int | None) -> int:
     elif -(-size_bytes // wanted) > MOST_PARTS:
         raise InvalidRequest(f"With this `part_size_bytes` there would be more than {MOST_PARTS:,} parts.")
     return wanted
-
-
-def _expected_type(name: str) -> str:
-    return TYPES.get(PurePath(name).suffix.lower(), UNKNOWN_TYPE)
 
 
 def _is_together(upload: Upload, storage: Storage) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from app.platform.errors import ConfigurationError, FfmpegError
+from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from worker.inference.frames import FrameFormat
 from worker.video.plan import RenderPlan, SegmentPlan, VideoCodec
@@ -122,15 +123,15 @@ def encoding_stream(
         "vf": ",".join(filters),
         "fps_mode": "passthrough",
         "enc_time_base": f"1/{render.timescale}",
-        "video_track_timescale": render.timescale,
-        "movie_timescale": render.timescale,
+        **SEGMENT.video_options(
+            codec=render.codec, timescale=render.timescale, movie_timescale=render.timescale
+        ),
         "pix_fmt": target.pix_fmt,
         "color_range": tags.range,
         "color_primaries": tags.primaries,
         "color_trc": tags.transfer,
         "colorspace": tags.matrix,
         "g": max(1, round(KEYFRAME_SECONDS * render.frame_rate)),
-        "f": "mp4",
         **_encoder_options(render, quality, threads),
     }
     return runner.output(source["v:0"], destination, **options)
@@ -167,7 +168,6 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
         else:
             options["crf"] = step.crf
         options["x265-params"] = ":".join(parameters)
-        options["tag:v"] = "hvc1"
     return options
 
 

@@ -22,6 +22,7 @@ from app.platform.errors import (
     PermanentError,
     TransientError,
 )
+from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from app.platform.media.properties import VideoProperties
 from worker.video.join import concat_list, timestamp_filter
@@ -94,11 +95,11 @@ def finish_render(
     choice = choose_tracks(streams, video_index=render.stream_index)
     part = destination.with_name(f"{destination.name}.part")
     try:
-        with TemporaryDirectory(prefix="join-", dir=destination.parent) as name:
-            directory = Path(name)
-            for number, path in enumerate(segment_files):
-                (directory / f"{number}.mp4").symlink_to(path.resolve())
-            names = [f"{number}.mp4" for number in range(len(segment_files))]
+        with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
+            directory = Path(scratch)
+            names = [f"{number}{SEGMENT.suffix}" for number in range(len(segment_files))]
+            for name, path in zip(names, segment_files, strict=True):
+                (directory / name).symlink_to(path.resolve())
             list_path = directory / "segments.ffconcat"
             list_path.write_text(concat_list(names, segments, timescale=render.timescale), encoding="ascii")
             mux = _Mux(
@@ -188,17 +189,12 @@ class _Mux:
         options: dict[str, Any] = {
             "c:v": "copy",
             "bsf:v": self._timestamps,
-            "video_track_timescale": render.timescale,
-            "movie_timescale": self._movie_timescale(),
-            "movflags": "+faststart",
-            # FLAC in MP4 is standard by now, but ffmpeg 5 calls it experimental.
-            "strict": "experimental",
-            "write_tmcd": 0,
+            **OUTPUT.video_options(
+                codec=render.codec, timescale=render.timescale, movie_timescale=self._movie_timescale()
+            ),
+            **OUTPUT.finished_options,
             "max_muxing_queue_size": MUXING_QUEUE_PACKETS,
-            "f": "mp4",
         }
-        if render.codec == "hevc":
-            options["tag:v"] = "hvc1"
         numbers = {"audio": 0, "subtitle": 0}
         for track in tracks:
             options |= track.options(numbers[track.kind])

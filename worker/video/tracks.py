@@ -4,24 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from app.platform.media.containers import OUTPUT
 from app.platform.media.whitelists import is_decodable
 
-# Codecs that players of MP4 take. DTS, MP2 and the like MP4 could hold on paper.
-COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
-COPIED_SUBTITLES = frozenset({"mov_text"})
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "text"})
 
-AAC_BITS_PER_SECOND_AND_CHANNEL = 96_000
-AAC_MAX_CHANNELS = 8
+AUDIO_BITS_PER_SECOND_AND_CHANNEL = 96_000
+MAX_AUDIO_CHANNELS = 8
 
-SOUND_LEFT_OUT = "A sound track was left out: MP4 cannot hold it, and it cannot be converted."
+SOUND_LEFT_OUT = f"A sound track was left out: {OUTPUT.name} cannot hold it, and it cannot be converted."
 SUBTITLES_LEFT_OUT = (
-    "Subtitles stored as pictures, or in an unknown form, were left out: MP4 holds subtitles of text only."
+    "Subtitles stored as pictures, or in an unknown form, were left out: "
+    f"{OUTPUT.name} holds subtitles of text only."
 )
 VIDEO_LEFT_OUT = "The file has more than one video track; the others were left out."
 COVER_LEFT_OUT = "The cover picture was left out."
 ATTACHMENTS_LEFT_OUT = "Files attached to the video, such as fonts, were left out."
-SOUND_CONVERTED = "Sound was converted to AAC, because MP4 players do not take the input's."
+SOUND_CONVERTED = (
+    f"Sound was converted to {OUTPUT.audio_codec}, because {OUTPUT.name} players do not take the input's."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,13 @@ class KeptTrack:
     def options(self, number: int) -> dict[str, Any]:
         """ffmpeg's options for it as the output's `number`-th stream of its kind."""
         if self.kind == "subtitle":
-            return {f"c:s:{number}": "copy" if self.is_copied else "mov_text"}
+            return {f"c:s:{number}": "copy" if self.is_copied else OUTPUT.subtitle_encoder}
         if self.is_copied:
             return {f"c:a:{number}": "copy"}
-        channels = min(max(self.channels, 1), AAC_MAX_CHANNELS)
+        channels = min(max(self.channels, 1), MAX_AUDIO_CHANNELS)
         return {
-            f"c:a:{number}": "aac",
-            f"b:a:{number}": channels * AAC_BITS_PER_SECOND_AND_CHANNEL,
+            f"c:a:{number}": OUTPUT.audio_encoder,
+            f"b:a:{number}": channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL,
             f"ac:a:{number}": channels,
             # Gaps in the timestamps become silence: an encoder would close them, and the rest would come too early.
             f"filter:a:{number}": "aresample=async=1",
@@ -64,7 +65,7 @@ def choose_tracks(streams: Sequence[dict[str, Any]], *, video_index: int) -> Tra
         if index == video_index:
             continue
         if kind == "audio":
-            if codec in COPIED_SOUND:
+            if codec in OUTPUT.copied_audio:
                 tracks.append(
                     KeptTrack(index=index, kind="audio", is_copied=True, channels=_channels(stream))
                 )
@@ -76,8 +77,8 @@ def choose_tracks(streams: Sequence[dict[str, Any]], *, video_index: int) -> Tra
             else:
                 warnings[SOUND_LEFT_OUT] = None
         elif kind == "subtitle":
-            if codec in COPIED_SUBTITLES or (codec in TEXT_SUBTITLES and is_decodable(codec)):
-                is_copied = codec in COPIED_SUBTITLES
+            if codec in OUTPUT.copied_subtitles or (codec in TEXT_SUBTITLES and is_decodable(codec)):
+                is_copied = codec in OUTPUT.copied_subtitles
                 tracks.append(KeptTrack(index=index, kind="subtitle", is_copied=is_copied))
             else:
                 warnings[SUBTITLES_LEFT_OUT] = None

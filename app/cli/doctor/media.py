@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.cli.doctor.findings import Finding, FindingState
 from app.platform.errors import FfmpegError, FfmpegMissing
+from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
 from app.platform.media.whitelists import VIDEO_DECODERS
 from app.platform.settings import GIB, Settings
@@ -31,11 +32,11 @@ class EncoderCheck:
 VIDEO = "testsrc2=size=256x144:rate=25:duration=0.2"
 SOUND = "sine=duration=0.2"
 ENCODERS = (
-    EncoderCheck(name="libx264", source=VIDEO, suffix=".mp4", required=True),
-    EncoderCheck(name="libx265", source=VIDEO, suffix=".mp4", required=True),
+    EncoderCheck(name="libx264", source=VIDEO, suffix=SEGMENT.suffix, required=True),
+    EncoderCheck(name="libx265", source=VIDEO, suffix=SEGMENT.suffix, required=True),
     EncoderCheck(name="aac", source=SOUND, suffix=".m4a", required=True),
-    EncoderCheck(name="h264_nvenc", source=VIDEO, suffix=".mp4", required=False),
-    EncoderCheck(name="hevc_nvenc", source=VIDEO, suffix=".mp4", required=False),
+    EncoderCheck(name="h264_nvenc", source=VIDEO, suffix=SEGMENT.suffix, required=False),
+    EncoderCheck(name="hevc_nvenc", source=VIDEO, suffix=SEGMENT.suffix, required=False),
 )
 
 

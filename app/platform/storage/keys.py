@@ -3,6 +3,8 @@ a good one."""
 
 import re
 
+from app.platform.media.containers import OUTPUT, SEGMENT
+
 FILES_PREFIX = "files/"
 RENDERS_PREFIX = "renders/"
 PREVIEWS_PREFIX = "previews/"
@@ -40,11 +42,11 @@ def segments_prefix(render_id: str) -> str:
 
 
 def segment_key(render_id: str, *, position: int, attempt: int) -> str:
-    return f"{segments_prefix(render_id)}{position:06d}-{attempt}.mp4"
+    return f"{segments_prefix(render_id)}{position:06d}-{attempt}{SEGMENT.suffix}"
 
 
 def output_key(render_id: str, *, attempt: int) -> str:
-    return f"{render_prefix(render_id)}output-{attempt}.mp4"
+    return f"{render_prefix(render_id)}output-{attempt}{OUTPUT.suffix}"
 
 
 def thumbnail_key(render_id: str, *, attempt: int) -> str:
