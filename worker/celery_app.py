@@ -1,4 +1,4 @@
-"""A worker process: its set-up, its signals, its end."""
+"""A worker process: assembles its parts, handles its signals, and runs Celery's worker until it is to end."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 from celery.worker import state
 from celery.worker.consumer import Consumer
@@ -28,8 +28,8 @@ from app.work.drain import Drain
 from app.work.ledger import WorkLedger
 from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
-from worker.cleanup_job import Caretaker
-from worker.metrics import WorkMetrics, metrics_endpoint
+from worker.cleanup_job import CleanUpJob
+from worker.metrics import UnitMetrics, metrics_endpoint
 from worker.networks import Networks
 from worker.previews import Previewer
 from worker.registration import Registration, worker_name
@@ -45,14 +45,11 @@ log = structlog.get_logger(__name__)
 
 
 def run_worker(settings: Settings) -> int:
-    """Work until SIGTERM or SIGINT, in this process and thread. Returns the exit status.
+    """Works until SIGTERM or SIGINT, in this process and thread. Returns the exit status.
 
-    Until there is something to tidy up, signals are the caller's. From then on the first lets the work in hand be
-    finished within REGEN_DRAIN_SECONDS; at a second it is given back at once.
-
-    CUDA does not survive a fork and one process drives one device, hence the solo pool: a task runs in the main
-    thread, and the heartbeat, the sweeper and the watchdog in threads beside it. A broker that is away is waited
-    for. Raises ConfigurationError or FfmpegMissing when the machine lacks something.
+    The first signal lets the work in hand be finished within REGEN_DRAIN_SECONDS; the second gives it back at once.
+    Before the workspace is made, signals are the caller's. An unreachable broker is waited for. Raises
+    ConfigurationError or FfmpegMissing when the machine lacks something.
     """
     name = worker_name()
     networks = Networks(settings)
@@ -60,148 +57,168 @@ def run_worker(settings: Settings) -> int:
     if WorkQueue.GPU in settings.queues:
         networks.check()
         device = networks.device
-    # For the lines of every thread that is started with this one's context.
+    # Bound here for the log lines of every thread that is started with a copy of this context.
     with structlog.contextvars.bound_contextvars(worker=name, device=device):
-        return _consume(settings, name=name, device=device, networks=networks)
+        worker = CeleryWorker(settings, name=name, device=device, networks=networks)
+        try:
+            exit_status = worker.run()
+        finally:
+            worker.close()
+        if worker.has_hanging_thread():
+            # Python would wait for the thread of a hanging transfer, and abort over one that computes.
+            sys.stderr.flush()
+            os._exit(exit_status)
+        return exit_status
 
 
-def _consume(settings: Settings, *, name: str, device: str, networks: Networks) -> int:
-    database = Database.from_settings(settings)
-    migrations.require_usable(database)
-    # A worker signs no URLs: on S3 it may know no secret at all.
-    storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
-    ledger = WorkLedger(
-        database=database,
-        worker=name,
-        lease_seconds=settings.lease_seconds,
-        max_attempts=settings.max_attempts,
-        max_running_segments=settings.max_running_segments_per_user,
-        max_running_renders=settings.max_running_renders_per_user,
-        queues=settings.queues,
-    )
-    celery = make_celery(settings)
-    try:
-        check_broker(celery)
-    except Unavailable as error:
-        log.warning("broker_awaited", error=error.message, detail=error.detail)
-    drain = Drain(grace_seconds=settings.drain_seconds)
-    outage_retry = OutageRetry(seconds=settings.outage_patience_seconds)
-    sweeper = Sweeper(ledger=ledger, celery=celery)
-    device_name = None if device == NO_DEVICE else networks.device_name
-    registration = Registration(ledger, device=device, device_name=device_name)
-    caretaker = Caretaker(settings=settings, database=database, storage=storage, worker=name)
+class CeleryWorker:
+    """Celery's worker with the parts of ours: the work loop as its one task, and threads beside it.
 
-    def stop(exit_status: int, *, at_once: bool = False) -> None:
-        # Under the solo pool Celery's own warm shutdown waits for the task, which may take long. The task looks
-        # at `drain`, and gives back what it cannot finish in time.
-        drain.request(at_once=at_once)
-        state.should_stop = exit_status
+    CUDA does not survive a fork and one process drives one device, hence the solo pool: the task runs in the main
+    thread, and heartbeat, sweeper, previews and clean-up in threads of their own.
+    """
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop(os.EX_OK)
-
-    def take_over_signals(_worker: object = None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # nohup has SIGHUP ignored: leave that.
-            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
-                signal.signal(number, end)
-
-    # From here on there is something to tidy up. Celery looks at `should_stop` before it begins.
-    take_over_signals()
-    workspace = Workspace(settings.work_dir, cache_bytes=settings.input_cache_bytes)
-    runner = FfmpegRunner.for_work(settings)
-    previewer = Previewer(
-        settings=settings,
-        ledger=PreviewLedger(
-            database=database,
+    def __init__(self, settings: Settings, *, name: str, device: str, networks: Networks) -> None:
+        """Takes over the signals just before it makes the first thing that `close` removes, the workspace."""
+        self._settings = settings
+        self._name = name
+        self._device = device
+        self._database = Database.from_settings(settings)
+        migrations.require_usable(self._database)
+        # A worker signs no URLs: on S3 it may know no secret at all.
+        secrets = Secrets.load(settings) if settings.storage == "local" else None
+        storage = open_storage(settings, secrets)
+        ledger = WorkLedger(
+            database=self._database,
             worker=name,
             lease_seconds=settings.lease_seconds,
             max_attempts=settings.max_attempts,
-        ),
-        storage=storage,
-        runner=runner,
-        outage_retry=outage_retry,
-        drain=drain,
-    )
-    task = WorkLoop(
-        ledger=ledger,
-        units=WorkUnits(
+            max_running_segments=settings.max_running_segments_per_user,
+            max_running_renders=settings.max_running_renders_per_user,
+            queues=settings.queues,
+        )
+        self._celery = make_celery(settings)
+        _try_broker(self._celery)
+        self._drain = Drain(grace_seconds=settings.drain_seconds)
+        self._outage_retry = OutageRetry(seconds=settings.outage_patience_seconds)
+        self._sweeper = Sweeper(ledger=ledger, celery=self._celery)
+        device_name = None if device == NO_DEVICE else networks.device_name
+        self._registration = Registration(ledger, device=device, device_name=device_name)
+        self._clean_up_job = CleanUpJob(
+            settings=settings, database=self._database, storage=storage, worker=name
+        )
+        # Celery checks `should_stop` before it begins, so a signal from here on is not lost.
+        self._take_over_signals()
+        self._workspace = Workspace(settings.work_dir, cache_bytes=settings.input_cache_bytes)
+        runner = FfmpegRunner.for_work(settings)
+        self._previewer = Previewer(
+            settings=settings,
+            ledger=PreviewLedger(
+                database=self._database,
+                worker=name,
+                lease_seconds=settings.lease_seconds,
+                max_attempts=settings.max_attempts,
+            ),
+            storage=storage,
+            runner=runner,
+            outage_retry=self._outage_retry,
+            drain=self._drain,
+        )
+        units = WorkUnits(
             settings=settings,
             ledger=ledger,
             storage=storage,
-            workspace=workspace,
+            workspace=self._workspace,
             runner=runner,
             limits=MediaLimits.from_settings(settings),
             networks=networks,
-            outage_retry=outage_retry,
-            drain=drain,
-            give_up=_give_up,
-        ).by_kind(),
-        wake=sweeper.announce,
-        drain=drain,
-        outage_retry=outage_retry,
-        stop=lambda: stop(os.EX_CONFIG, at_once=True),
-        observer=WorkMetrics(),
-    )
-    celery.task(name=WORK_TASK)(task.__call__)
+            outage_retry=self._outage_retry,
+            drain=self._drain,
+            on_device_hang=_end_process,
+        )
+        work_loop = WorkLoop(
+            ledger=ledger,
+            units=units.by_kind(),
+            wake=self._sweeper.announce,
+            drain=self._drain,
+            outage_retry=self._outage_retry,
+            stop=lambda: self._stop(os.EX_CONFIG, at_once=True),
+            observer=UnitMetrics(),
+        )
+        self._celery.task(name=WORK_TASK)(work_loop.__call__)
 
-    def begin(**_: object) -> None:
-        registration.start()
-        sweeper.start()
-        if WorkQueue.CPU in settings.queues:
-            caretaker.start()
-        if WorkQueue.GPU in settings.queues:
-            previewer.start()
-        log.info("worker_ready", queues=[queue.value for queue in settings.queues])
-
-    def keep_logging(**_: object) -> None:
-        """Celery sets up logging itself unless somebody listens."""
-
-    signals.setup_logging.connect(keep_logging, weak=False)
-    signals.worker_ready.connect(begin, weak=False)
-    # Celery warns of root because of pickled messages; ours carry nothing, and only JSON is read.
-    warnings.filterwarnings("ignore", category=SecurityWarning)
-    try:
-        worker = celery.Worker(
-            hostname=f"regen@{name}",
+    def run(self) -> int:
+        """Works until it is stopped. Returns the exit status."""
+        signals.setup_logging.connect(_keep_logging, weak=False)
+        signals.worker_ready.connect(self._start_threads, weak=False)
+        # Celery warns root of pickled messages; ours carry nothing, and only JSON is read.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
+        worker = self._celery.Worker(
+            hostname=f"regen@{self._name}",
             pool="solo",
             concurrency=1,
-            queues=[*map(queue_name, settings.queues), OLD_QUEUE],
-            consumer_cls=ForgivingConsumer,
+            queues=[*map(queue_name, self._settings.queues), OLD_QUEUE],
+            consumer_cls=TolerantConsumer,
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,
             quiet=True,
         )
-        # Its own handlers would wait for the task in hand, and start a new worker on SIGHUP.
-        worker.install_platform_tweaks = take_over_signals
-        # Only now: whoever asks it whether the worker is well shall not be answered by one that cannot work.
-        with metrics_endpoint(settings, worker=name, device=device):
+        # Celery's own handlers would wait for the task in hand, and start a new worker on SIGHUP.
+        worker.install_platform_tweaks = self._take_over_signals
+        # Only now: a worker that cannot work must not answer a health check.
+        with metrics_endpoint(self._settings, worker=self._name, device=self._device):
             worker.start()
-        exit_status = int(worker.exitcode or os.EX_OK)
-    finally:
-        signals.worker_ready.disconnect(begin)
-        signals.setup_logging.disconnect(keep_logging)
-        drain.request(at_once=True)
-        previewer.stop()
-        caretaker.stop()
-        sweeper.stop()
-        registration.stop()
-        workspace.close()
-        database.close()
-    if outage_retry.has_hanging_transfer or previewer.is_left_computing:
-        # Python would wait for the threads of a transfer that hangs, and abort over one that computes.
-        if outage_retry.has_hanging_transfer:
+        return int(worker.exitcode or os.EX_OK)
+
+    def close(self) -> None:
+        signals.worker_ready.disconnect(self._start_threads)
+        signals.setup_logging.disconnect(_keep_logging)
+        self._drain.request(at_once=True)
+        self._previewer.stop()
+        self._clean_up_job.stop()
+        self._sweeper.stop()
+        self._registration.stop()
+        self._workspace.close()
+        self._database.close()
+
+    def has_hanging_thread(self) -> bool:
+        """Whether a transfer or a preview goes on after `close`, in a thread that cannot be ended. Logs it."""
+        if self._outage_retry.has_hanging_transfer:
             log.warning("transfer_left_hanging")
-        else:
+            return True
+        if self._previewer.is_left_computing:
             log.warning("preview_left_computing")
-        sys.stderr.flush()
-        os._exit(exit_status)
-    return exit_status
+            return True
+        return False
+
+    def _start_threads(self, **_: object) -> None:
+        self._registration.start()
+        self._sweeper.start()
+        if WorkQueue.CPU in self._settings.queues:
+            self._clean_up_job.start()
+        if WorkQueue.GPU in self._settings.queues:
+            self._previewer.start()
+        log.info("worker_ready", queues=[queue.value for queue in self._settings.queues])
+
+    def _take_over_signals(self, _worker: object = None) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # nohup makes the process ignore SIGHUP, which stays so.
+            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stop(os.EX_OK)
+
+    def _stop(self, exit_status: int, *, at_once: bool = False) -> None:
+        # Under the solo pool Celery's own warm shutdown waits for the task, which may take long. The work loop watches
+        # `drain` instead, and gives back what it cannot finish in time.
+        self._drain.request(at_once=at_once)
+        state.should_stop = exit_status
 
 
-class ForgivingConsumer(Consumer):  # type: ignore[misc]
-    """Drops messages that it cannot understand, such as those of another version, with one line each."""
+class TolerantConsumer(Consumer):  # type: ignore[misc]
+    """Drops messages that it cannot understand, such as those of another version, with one log line each."""
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         self._drop(message, reason="unknown task")
@@ -221,6 +238,17 @@ class ForgivingConsumer(Consumer):  # type: ignore[misc]
         message.ack_log_error(log, self.connection_errors)
 
 
-def _give_up() -> None:
+def _try_broker(celery: Celery) -> None:
+    try:
+        check_broker(celery)
+    except Unavailable as error:
+        log.warning("broker_awaited", error=error.message, detail=error.detail)
+
+
+def _keep_logging(**_: object) -> None:
+    """Keeps Celery from configuring the logging, which it does when nothing is connected to the signal."""
+
+
+def _end_process() -> None:
     log.critical("device_hangs")
     os._exit(EXIT_DEVICE_HANGS)

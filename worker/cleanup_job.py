@@ -1,4 +1,4 @@
-"""The caretaker: one of all workers cleans up from time to time, beside its work."""
+"""The clean-up job: one of all workers cleans up from time to time, beside its work."""
 
 import random
 import threading
@@ -24,7 +24,7 @@ STOP_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-class Caretaker:
+class CleanUpJob:
     """A thread of every worker of the CPU queue; the table of chores says whose turn it is."""
 
     def __init__(self, *, settings: Settings, database: Database, storage: Storage, worker: str) -> None:
@@ -40,7 +40,7 @@ class Caretaker:
             stopped=self._ended.is_set,
         )
         self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="caretaker", daemon=True
+            target=copy_context().run, args=(self._run,), name="clean-up", daemon=True
         )
 
     def start(self) -> None:

@@ -47,7 +47,7 @@ WORKER = Gauge(
 log = structlog.get_logger(__name__)
 
 
-class WorkMetrics(WorkObserver):
+class UnitMetrics(WorkObserver):
     """Counts and times the units of this worker's loop."""
 
     @contextmanager

@@ -75,7 +75,7 @@ class WorkUnits:
     outage_retry: OutageRetry
     drain: Drain
     """What its end leaves time for."""
-    give_up: Callable[[], None]
+    on_device_hang: Callable[[], None]
     """Ends the process: the last resort when the device no longer answers."""
 
     def by_kind(self) -> Mapping[WorkKind, WorkUnit]:
@@ -162,7 +162,7 @@ class WorkUnits:
                     on_frame=report,
                     cancelled=stopped,
                     stall_seconds=self.settings.stall_seconds,
-                    on_stall=self.give_up,
+                    on_stall=self.on_device_hang,
                 )
             with self._removed_unless_told(key):
                 self._put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)

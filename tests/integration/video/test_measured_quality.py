@@ -305,7 +305,7 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
         networks=nothing,
         outage_retry=OutageRetry(seconds=0),
         drain=drain,
-        give_up=lambda: None,
+        on_device_hang=lambda: None,
     )
     job = place.job()
     heartbeat: Any = SimpleNamespace(end=lambda: None)

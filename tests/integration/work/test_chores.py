@@ -14,7 +14,7 @@ from app.renders.tables import Render
 from app.work.chores import take_chore
 from app.work.tables import Chore
 from tests.integration.work.test_work_at_once import side_by_side
-from worker.cleanup_job import Caretaker
+from worker.cleanup_job import CleanUpJob
 
 
 def take(database: Database, worker: str, name: str = "a chore") -> bool:
@@ -57,9 +57,9 @@ def test_a_caretaker_does_what_is_due_and_leaves_it_to_others_else(
     put(left)
     put(orphan)
 
-    def caretaker(worker: str) -> Caretaker:
+    def caretaker(worker: str) -> CleanUpJob:
         settings = Settings(data_dir=tmp_path)
-        return Caretaker(settings=settings, database=database, storage=storage, worker=worker)
+        return CleanUpJob(settings=settings, database=database, storage=storage, worker=worker)
 
     with monkeypatch.context() as patched:
         # What is raised ends no thread, and not the other chore either.

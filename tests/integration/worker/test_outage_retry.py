@@ -144,7 +144,7 @@ def units_with(storage: BrokenStorage, *, retry_seconds: float = 0.0) -> WorkUni
         networks=nothing,
         outage_retry=OutageRetry(seconds=retry_seconds),
         drain=Drain(grace_seconds=0),
-        give_up=lambda: None,
+        on_device_hang=lambda: None,
     )
 
 

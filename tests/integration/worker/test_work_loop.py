@@ -35,7 +35,7 @@ from app.work.loop import WorkLoop, WorkUnit
 from app.work.outage_retry import OutageRetry
 from app.work.queries import Claim, ReadyUnits
 from tests.servers.process import wait_until
-from worker.metrics import WorkMetrics
+from worker.metrics import UnitMetrics
 
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
@@ -66,7 +66,7 @@ def run(make_ledger: Callable[..., WorkLedger], drain: Drain) -> Callable[..., l
             drain=drain,
             outage_retry=OutageRetry(seconds=0),
             stop=stop,
-            observer=WorkMetrics(),
+            observer=UnitMetrics(),
         )
         task()
         return calls
