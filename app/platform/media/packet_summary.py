@@ -35,7 +35,7 @@ class PacketSummary:
     ends_abruptly: bool
 
 
-def summarize_packets(
+def summarize_packets(  # noqa: C901 - one loop over the packets, all of whose state is local
     runner: FfmpegRunner, path: Path, *, stream_index: int, time_base: Fraction, limits: MediaLimits
 ) -> PacketSummary | None:
     """Walk over the packets of one video stream; None when it has none to show.

@@ -60,7 +60,7 @@ class StepList:
         self.listed: list[ConvolutionStep] = []
         self._kernels = kernels
 
-    def add(
+    def add(  # noqa: PLR0913 - the fields of `struct step`
         self,
         convolution: PackedConvolution,
         source: PixelPointer,
