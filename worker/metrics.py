@@ -1,6 +1,6 @@
-"""What a worker counts, and where it shows it: `/metrics` in the format of Prometheus.
+"""A worker's metrics, and the server of `/metrics` in the format of Prometheus.
 
-Labels have few values: kinds, outcomes, engines and devices, never the id of anything.
+Labels have few values: kinds, outcomes, engines and devices, never ids.
 """
 
 import time
@@ -70,9 +70,9 @@ class UnitMetrics(WorkObserver):
 
 
 def start_at_zero(settings: Settings, *, device: str) -> None:
-    """Show every series that this worker may come to count. Prometheus does not see what was absent grow."""
+    """Initializes every series of this worker: Prometheus does not see the growth of a series that was absent."""
     for kind in WorkKind:
-        # Its sweeper takes work of every kind from others.
+        # The sweeper gives back work of every kind.
         LEASES_EXPIRED.labels(kind.value)
         if kind.queue in settings.queues:
             UNIT_SECONDS.labels(kind.value)
@@ -88,10 +88,10 @@ def start_at_zero(settings: Settings, *, device: str) -> None:
 
 
 class SegmentMeter:
-    """Around the work on one segment: counts frames, pixels and seconds as they come, not only at its end."""
+    """Counts the frames, pixels and seconds of one segment while it is upscaled."""
 
     def __init__(self, *, engine: str, device: str, input_pixels: int, output_pixels: int) -> None:
-        """Pixels are those of one frame."""
+        """`input_pixels` and `output_pixels` are those of one frame."""
         self._labels = (engine, device)
         self._input_pixels = input_pixels
         self._output_pixels = output_pixels
@@ -106,7 +106,7 @@ class SegmentMeter:
         self._count_seconds()
 
     def progress(self, frames_done: int) -> None:
-        """So many frames of the segment are upscaled."""
+        """Reports the number of frames upscaled."""
         frames, self._frames_done = frames_done - self._frames_done, frames_done
         FRAMES.labels(*self._labels).inc(frames)
         INPUT_PIXELS.labels(*self._labels).inc(frames * self._input_pixels)
@@ -121,7 +121,7 @@ class SegmentMeter:
 
 @contextmanager
 def metrics_endpoint(settings: Settings, *, worker: str, device: str) -> Iterator[None]:
-    """Serve `/metrics` meanwhile, when the settings name a port. Raises ConfigurationError when it is taken."""
+    """Serves `/metrics` within the block, if the settings name a port. Raises ConfigurationError if it is taken."""
     queues = ",".join(queue.value for queue in settings.queues)
     WORKER.labels(worker, device, queues, server_version()).set(1)
     start_at_zero(settings, device=device)

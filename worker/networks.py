@@ -1,4 +1,4 @@
-"""The upscaler in a worker's memory: made for one engine and one shape of video, kept while the next segment fits."""
+"""The upscaler in a worker's memory: loaded for one engine and one format of video, kept while segments need it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,9 @@ from worker.inference.upscaler import Upscaler, make_upscaler
 
 
 class Networks:
-    """Holds one upscaler: a device's memory is for one network at a time.
+    """Holds one upscaler, because a device's memory is for one network at a time.
 
-    `memory_share` is how much of what is free it may plan with: little, where it is not the only one on its device.
+    `memory_share`, from 0 to 1, is the share of the free memory that it plans with.
     """
 
     def __init__(self, settings: Settings, *, memory_share: float = 1.0) -> None:
@@ -32,7 +32,7 @@ class Networks:
 
     @property
     def device(self) -> str:
-        """The device that computes, by torch's name for it. Raises ConfigurationError when it is missing."""
+        """torch's name of the device. Raises ConfigurationError when the device is missing."""
         return str(self._chosen_device())
 
     @property
@@ -57,17 +57,17 @@ class Networks:
 
     @property
     def device_name(self) -> str:
-        """What the speed of this device is known by: its make, the same for every device of that kind.
+        """The name under which this device's speed is kept: its model, the same for all devices of that model.
 
-        A stand-in has a name of its own: its speed is none of a network. Raises ConfigurationError as `device` does.
+        The stand-in network has a name of its own. Raises ConfigurationError as `device` does.
         """
         name = self._chosen_device().model
         return f"stand-in network, {name}" if self._settings.stand_in_network else name
 
     def check(self) -> None:
-        """Raise ConfigurationError when this machine cannot run every engine as the settings ask.
+        """Raises ConfigurationError when this machine cannot run every engine as configured.
 
-        A worker finds out before it claims work: attempts must not be spent on a machine that is set up wrong.
+        Called before the first claim: a misconfigured machine must not spend attempts.
         """
         with _typed_errors():
             choose_device(self._settings.device).check_precision(self._settings.precision)
@@ -97,7 +97,7 @@ class Networks:
         return TypedUpscaler(self._upscaler, pause_seconds=pause_seconds)
 
     def release(self) -> None:
-        """Give the upscaler's memory back, the device's too."""
+        """Frees the upscaler's memory, including that of the device."""
         if self._upscaler is not None:
             device = self._upscaler.device
             self._upscaler = None
@@ -111,7 +111,7 @@ class Networks:
 
 
 class TypedUpscaler:
-    """An upscaler whose errors are of our tree. For measurements it may sleep `pause_seconds` for every frame."""
+    """An upscaler that raises errors of our tree. For measurements it sleeps `pause_seconds` for each frame."""
 
     def __init__(self, upscaler: Upscaler, *, pause_seconds: float = 0.0) -> None:
         self._upscaler = upscaler
@@ -123,7 +123,7 @@ class TypedUpscaler:
 
     @property
     def longest_batch_seconds(self) -> float:
-        """What one batch takes on a machine slower than any that is worth waiting for."""
+        """The time of one batch on a device so slow that waiting longer is pointless."""
         upscaler = self._upscaler
         pixels = upscaler.source.width * upscaler.source.height * upscaler.batch_size
         return pixels * upscaler.properties.mflop_per_input_pixel / upscaler.device.slowest_mflop_per_second
@@ -133,7 +133,7 @@ class TypedUpscaler:
         return self._upscaler.processor_threads
 
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
-        """As Upscaler.upscale. Raises TransientError when memory ran out for good."""
+        """As Upscaler.upscale. Raises TransientError when memory does not suffice for the smallest batch and tile."""
         time.sleep(self._pause_seconds * len(frames))
         with _typed_errors():
             return self._upscaler.upscale(frames)
@@ -141,7 +141,7 @@ class TypedUpscaler:
 
 @contextmanager
 def _typed_errors() -> Iterator[None]:
-    """`models` and `worker.inference` know no errors of ours: they run where there is nothing but torch."""
+    """Translates errors of `models` and `worker.inference`, which do not import ours."""
     try:
         yield
     except InsufficientMemory as error:

@@ -1,4 +1,4 @@
-"""A worker's row among the workers: made at its start, kept fresh while it lives, removed at its end."""
+"""A worker's row in the table of workers: added at its start, kept fresh while it lives, removed at its end."""
 
 import os
 import secrets
@@ -24,19 +24,19 @@ log = structlog.get_logger(__name__)
 
 
 def worker_name() -> str:
-    """A name that no other process has or had: in containers host names and process ids come again."""
+    """Returns a name that no other process has or had: in containers host names and process ids repeat."""
     mark = f"-{os.getpid()}-{secrets.token_hex(RANDOM_BYTES)}"
     return socket.gethostname()[: LONGEST_NAME - len(mark)] + mark
 
 
 class Registration:
-    """A thread that says that the worker lives. What it has in hand is written down by its claims themselves.
+    """A thread that reports that the worker lives. Claims themselves record what the worker has in hand.
 
-    Nothing depends on it: while the database is away it goes on trying, and the worker goes on working.
+    Nothing depends on the row: while the database is away the thread goes on trying, and the worker goes on working.
     """
 
     def __init__(self, ledger: WorkLedger, *, device: str, device_name: str | None = None) -> None:
-        """`device_name` is what the speeds of such devices are kept under; None for a worker that has none."""
+        """The speed of such devices is kept under `device_name`; None for a worker without a device."""
         self._ledger = ledger
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._facts: dict[str, Any] = {
@@ -57,13 +57,13 @@ class Registration:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the row away, unless the database is away itself. Also when it was never started."""
+        """Removes the row, unless the database is away. Does nothing when the thread was never started."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def beat(self) -> None:
-        """Say that the worker lives. Raises Unavailable when the database is away."""
+        """Reports that the worker lives. Raises Unavailable when the database is unreachable."""
         with self._ledger.database.write() as session:
             if not worker_queries.beat(session, name=self._ledger.worker):
                 worker_queries.register(session, name=self._ledger.worker, facts=self._facts)
@@ -75,7 +75,7 @@ class Registration:
                 self.beat()
                 is_heard = True
             except RegenError as error:
-                # Of an outage the heartbeat and the sweeper tell enough.
+                # One line for each outage: heartbeat and sweeper log it too.
                 if is_heard:
                     log.warning("registration_failed", error=error.message, detail=error.detail)
                 is_heard = False

@@ -1,4 +1,4 @@
-"""The sweeper: gives back the work of workers that are gone, and wakes workers for work that is ready."""
+"""The sweeper: gives back work whose lease has expired, and wakes workers for work that is ready."""
 
 import random
 import threading
@@ -16,66 +16,66 @@ from app.work.queries import ReadyUnits
 from worker.metrics import LEASES_EXPIRED, SWEEP_FAILURES
 
 LONGEST_INTERVAL_SECONDS = 5.0
-# A round is due a little before its worker comes again, so that one worker alone never misses every second one.
-CHORE_SHARE = 0.75
+# The next sweep is due a little before the interval ends: a single worker must not miss every second sweep.
+DUE_SHARE = 0.75
 
 log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """A thread of every worker. One of them all sweeps in each interval, whoever comes first; any number of them may
-    sweep at once, for each move is a compare-and-set.
+    """A thread of every worker. In each interval the first one to ask sweeps for all. Concurrent sweeps are safe: each
+    move is a compare-and-set.
 
-    It also sends the wake-ups for what its own worker made ready, so that a broker that is away holds up no work.
+    It also sends the wake-ups for what its own worker made ready, so that an unreachable broker delays no work.
     """
 
     def __init__(self, *, ledger: WorkLedger, celery: Celery) -> None:
         self._ledger = ledger
         self._celery = celery
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
-        self._database_was_away = False
+        self._had_outage = False
         self._trust_leases_at = 0.0
         self._lock = threading.Lock()
         self._announced: ReadyUnits = Counter()
-        self._poked = threading.Event()
+        self._woken = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._run,), name="sweeper", daemon=True
         )
 
     def start(self) -> None:
-        # An outage that this worker has not seen may be the reason why leases have run out.
+        # Leases may have expired in an outage that ended before this worker started.
         self._trust_leases_at = time.monotonic() + self._interval_seconds
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns once the last wake-ups are sent, or given up. Also when it was never started."""
+        """Returns once the last wake-ups are sent or dropped. Does nothing when the thread was never started."""
         self._ended.set()
-        self._poked.set()
+        self._woken.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def announce(self, ready: ReadyUnits) -> None:
-        """Have workers woken for these units soon. Returns at once."""
+        """Wakes workers for these units soon. Returns at once."""
         with self._lock:
             self._announced += ready
-        self._poked.set()
+        self._woken.set()
 
     def sweep(self) -> None:
-        """One round, for the work of every queue. Raises Unavailable when database or broker is away.
+        """Sweeps once, for all queues. Raises Unavailable when the database or the broker is unreachable.
 
-        While the database was away no lease could be renewed. Afterwards nobody's is held against them before they
-        have had as long as a lease to tell that they live.
+        No lease can be renewed while the database is away. After an outage no lease counts as expired for the length of
+        a lease, so that workers have time to renew theirs.
         """
         try:
-            if time.monotonic() >= self._trust_leases_at and not self._database_was_away:
+            if time.monotonic() >= self._trust_leases_at and not self._had_outage:
                 for claim in self._ledger.give_back_expired():
                     LEASES_EXPIRED.labels(claim.kind.value).inc()
             ready = self._ledger.ready_units()
         except Unavailable:
-            self._database_was_away = True
+            self._had_outage = True
             raise
-        self._note_database_is_there()
+        self._note_database_reached()
         for queue, units in ready.items():
             if units:
                 missing = min(units, MOST_WAKE_UPS) - waiting_messages(self._celery, queue)
@@ -83,18 +83,18 @@ class Sweeper:
                     wake_workers(self._celery, queue, units=missing)
 
     def _is_due(self) -> bool:
-        """Whether this round is this worker's, and not that of another one."""
+        """Whether this worker is to sweep now."""
         try:
-            is_due = self._ledger.take_sweep(every_seconds=self._interval_seconds * CHORE_SHARE)
+            is_due = self._ledger.take_sweep(every_seconds=self._interval_seconds * DUE_SHARE)
         except Unavailable:
-            self._database_was_away = True
+            self._had_outage = True
             raise
-        self._note_database_is_there()
+        self._note_database_reached()
         return is_due
 
-    def _note_database_is_there(self) -> None:
-        if self._database_was_away:
-            self._database_was_away = False
+    def _note_database_reached(self) -> None:
+        if self._had_outage:
+            self._had_outage = False
             self._trust_leases_at = time.monotonic() + self._ledger.lease_seconds
 
     def _run(self) -> None:
@@ -102,29 +102,29 @@ class Sweeper:
         while not self._ended.is_set():
             if time.monotonic() >= sweep_at:
                 self._sweep_safely()
-                # Not all of them at the same moment, nor the same one first each time.
+                # Spread, so that workers do not ask at the same moment, nor always in the same order.
                 sweep_at = time.monotonic() + self._interval_seconds * random.uniform(0.8, 1.0)  # noqa: S311
-            self._poked.wait(max(0.0, sweep_at - time.monotonic()))
-            self._poked.clear()
+            self._woken.wait(max(0.0, sweep_at - time.monotonic()))
+            self._woken.clear()
             self._send_announced()
 
     def _sweep_safely(self) -> None:
         try:
             if self._is_due():
-                self._sweep_or_leave_it()
+                self._sweep_or_pass_on()
         except RegenError as error:
             SWEEP_FAILURES.inc()
             log.warning("sweep_failed", error=error.message, detail=error.detail)
         except Exception:
-            # A defect in one round must not end all further ones.
+            # A defect must not end the thread.
             SWEEP_FAILURES.inc()
             log.exception("sweep_failed")
 
-    def _sweep_or_leave_it(self) -> None:
+    def _sweep_or_pass_on(self) -> None:
         try:
             self.sweep()
         except Exception:
-            # Perhaps another worker gets at the broker.
+            # Another worker may reach the broker.
             self._ledger.leave_sweep()
             raise
 

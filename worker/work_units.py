@@ -1,10 +1,10 @@
 """The three units of work: prepare a render, upscale a segment, finish a render.
 
-Each step brings what it needs from storage, runs the part that knows neither database nor storage, stores what came
-out under a key that carries the attempt, and moves the row. Each returns the units of work that it made ready.
+Each unit fetches its files from storage, runs code that knows neither database nor storage, stores the results under
+keys that carry the attempt, and moves the row. Each returns the units of work that became ready by that.
 
-Storage and database may be away for a while: what is at hand is kept and brought or told later. A report that was asked
-to be repeated may have arrived the first time; the ledger knows.
+While storage or database are away, the unit keeps its results and repeats the call. A repeated report may have arrived
+the first time; the ledger recognizes that.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ from worker.workspace import Workspace
 
 Result = TypeVar("Result")
 
-# A worker that ends has no more to spare for what an attempt left behind; the clean-up finds it too.
+# A stopping worker spends no more on removing files of a failed attempt; the clean-up removes them later.
 REMOVE_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkUnits:
-    """The units of work of one worker process, and what they share."""
+    """The units of work of one worker process."""
 
     settings: Settings
     ledger: WorkLedger
@@ -74,7 +74,7 @@ class WorkUnits:
     networks: Networks
     outage_retry: OutageRetry
     drain: Drain
-    """What its end leaves time for."""
+    """Limits the time left for a segment."""
     on_device_hang: Callable[[], None]
     """Ends the process: the last resort when the device no longer answers."""
 
@@ -86,7 +86,7 @@ class WorkUnits:
         }
 
     def prepare(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
-        """Plan the render's segments from the timestamps of every frame. Units: the segments."""
+        """Plans the render's segments from the timestamps of all frames. Makes the segments ready."""
         engine = ENGINES[job.engine]
         source = self._input(job, cancelled)
         try:
@@ -110,7 +110,7 @@ class WorkUnits:
                 f"at most {self.limits.max_output_frames:,} are possible."
             )
         planned = [PlannedSegment(frames=segment.used_frames, plan=segment.to_json()) for segment in segments]
-        return self._tell(
+        return self._report(
             lambda: self.ledger.prepared(
                 job,
                 plan=plan.to_json(),
@@ -123,7 +123,7 @@ class WorkUnits:
         )
 
     def upscale(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
-        """Decode, upscale and encode one segment. Units: the finish, after the last segment."""
+        """Decodes, upscales and encodes one segment. The last segment makes the finish ready."""
         started = time.monotonic()
         (segment_job,) = job.segments
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
@@ -144,7 +144,7 @@ class WorkUnits:
             eta.progress(frames_done)
 
         def stopped() -> bool:
-            # Nobody is kept waiting for a segment that will not be done in time.
+            # A segment that will not be done within the drain's grace is given back at once.
             return cancelled() or eta.seconds_left > self.drain.seconds_left
 
         key = segment_key(job.render_id, position=segment_job.position, attempt=job.attempt)
@@ -164,9 +164,9 @@ class WorkUnits:
                     stall_seconds=self.settings.stall_seconds,
                     on_stall=self.on_device_hang,
                 )
-            with self._removed_unless_told(key):
+            with self._removed_unless_reported(key):
                 self._put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)
-                ready = self._tell(lambda: self.ledger.segment_done(job, storage_key=key))
+                ready = self._report(lambda: self.ledger.segment_done(job, storage_key=key))
         note_segment(
             self.ledger.database,
             device=self.networks.device_name,
@@ -177,7 +177,7 @@ class WorkUnits:
         return ready
 
     def finish(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
-        """Join the segments, add the sound, make the thumbnail; measure the quality if asked to. Units: none."""
+        """Joins the segments, adds the sound, makes the thumbnail, and measures the quality if requested."""
         render = _plan_of(job)
         segments = [SegmentPlan.from_json(segment_job.plan) for segment_job in job.segments]
         source = self._input(job, cancelled)
@@ -206,10 +206,10 @@ class WorkUnits:
                 if quality is None:
                     warnings.append(NOT_MEASURED)
             size_bytes = video.stat().st_size
-            with self._removed_unless_told(video_key, picture_key):
+            with self._removed_unless_reported(video_key, picture_key):
                 self._put(video_key, video, content_type=OUTPUT.content_type, cancelled=cancelled)
                 self._put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
-                self._tell(
+                self._report(
                     lambda: self.ledger.finished(
                         job,
                         output_key=video_key,
@@ -241,13 +241,13 @@ class WorkUnits:
             segments=segments,
             cancelled=cancelled,
             stall_seconds=self.settings.stall_seconds,
-            # Who stops a worker may have stopped its ffmpeg too.
+            # What stops a worker may have stopped its ffmpeg as well.
             is_fatal=lambda error: self.drain.requested or is_outage(error),
         )
 
-    def _tell(self, ask: Callable[[], Result]) -> Result:
-        """Ask the ledger, or tell it. A lost lease is no reason to stop asking: the row decides, not the heartbeat."""
-        return self.outage_retry.call(ask, cancelled=lambda: self.drain.is_over)
+    def _report(self, call: Callable[[], Result]) -> Result:
+        """Calls the ledger, again during outages. A lost heartbeat does not end it: the row decides."""
+        return self.outage_retry.call(call, cancelled=lambda: self.drain.is_over)
 
     def _input(self, job: Job, cancelled: Cancelled) -> Path:
         def fetch(storage_key: str, path: Path) -> None:
@@ -268,7 +268,7 @@ class WorkUnits:
             self.outage_retry.transfer(fetch, cancelled=cancelled, undo=lambda: path.unlink(missing_ok=True))
         except AccessRefused as error:
             self.storage.check(beside=key)
-            # Nothing else is refused. For this file alone nobody would ever stop waiting.
+            # Only this file is refused, which is no outage: waiting for its end would never stop.
             raise TransientError(
                 "The storage refuses this one file.", detail=f"{key}: {error.detail}"
             ) from error
@@ -281,12 +281,12 @@ class WorkUnits:
         )
 
     @contextlib.contextmanager
-    def _removed_unless_told(self, *keys: str) -> Iterator[None]:
-        """Remove from storage what was put there, when the row is sure not to name it."""
+    def _removed_unless_reported(self, *keys: str) -> Iterator[None]:
+        """Removes the stored objects if the block raises and the row cannot name them."""
         try:
             yield
         except Unavailable:
-            # The commit may have gone through all the same.
+            # The commit may have succeeded.
             raise
         except Exception:
             self._remove(keys)
@@ -312,7 +312,7 @@ class WorkUnits:
             for stored in list(self.storage.list(segments_prefix(render_id))):
                 self.storage.delete(stored.key)
         except StorageError as error:
-            # The render is complete; its segments only take up room.
+            # The render is complete; its segments only take up space.
             log.warning("segments_not_removed", render_id=render_id, error=error.message)
 
 

@@ -1,4 +1,4 @@
-"""A worker's own directory on this machine: private directories of jobs, and the inputs it has fetched."""
+"""A worker's directory on this machine: temporary directories of jobs, and a cache of fetched inputs."""
 
 import contextlib
 import fcntl
@@ -15,14 +15,14 @@ LOCK_NAME = "in-use"
 
 
 class Workspace:
-    """Created for one process and locked while it lives; the leftovers of workers that died are removed first."""
+    """Belongs to one process and is locked while it lives. Directories of workers that died are removed first."""
 
     def __init__(self, parent: Path, *, cache_bytes: int) -> None:
         parent.mkdir(parents=True, exist_ok=True)
         self._cache_bytes = cache_bytes
-        with (parent / "lock").open("w") as everyone:
-            # Held so that no other worker takes a directory for abandoned before its own lock is on it.
-            fcntl.flock(everyone, fcntl.LOCK_EX)
+        with (parent / "lock").open("w") as creation_lock:
+            # Held until the new directory is locked: until then another worker would take it for abandoned.
+            fcntl.flock(creation_lock, fcntl.LOCK_EX)
             _remove_abandoned(parent)
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=parent))
             self._lock = (self.path / LOCK_NAME).open("w")
@@ -33,11 +33,11 @@ class Workspace:
 
     @contextmanager
     def job_directory(self) -> Iterator[Path]:
-        """A fresh private directory, removed afterwards with all that is in it.
+        """A new temporary directory, removed afterwards.
 
-        When the disk is full the next job finds more room: all inputs but this one's are dropped.
+        When the disk is full, all inputs but the last one are removed, to make room for the next job.
         """
-        # Errors ignored: a transfer that was called off may be about to write a file there.
+        # Errors ignored: a cancelled transfer may still write a file there.
         with tempfile.TemporaryDirectory(
             prefix="job-", dir=self.path, ignore_cleanup_errors=True
         ) as directory:
@@ -49,22 +49,20 @@ class Workspace:
                 raise
 
     def fetch_input(self, *, file_id: str, storage_key: str, fetch: Callable[[str, Path], None]) -> Path:
-        """The input on this machine's disk, brought there by `fetch` once and kept for further segments while there is
-        room. It must be read only.
-        """
+        """Returns the input's path, after fetching it by `fetch` unless it is cached. Callers must not write to it."""
         path = self._fetched.pop(file_id, None)
         if path is None:
             path = self._inputs / file_id
-            # A fetch of the same input that was called off may still go on.
+            # A cancelled fetch of the same input may still go on.
             part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
             fetch(storage_key, part)
             part.replace(path)
-        self._fetched[file_id] = path  # the newest comes last
+        self._fetched[file_id] = path  # the most recently used comes last
         self._make_room(keep=file_id)
         return path
 
     def drop_inputs(self) -> None:
-        """Make room on the disk. The input that was asked for last stays: it may be in use."""
+        """Removes all inputs but the most recently used one, which may be in use."""
         for file_id in list(self._fetched)[:-1]:
             self._drop(file_id)
 
@@ -80,7 +78,7 @@ class Workspace:
             held_bytes -= self._drop(file_id)
 
     def _drop(self, file_id: str) -> int:
-        """Returns how many bytes it took up."""
+        """Returns the size of the removed file in bytes."""
         path = self._fetched.pop(file_id)
         size_bytes = path.stat().st_size
         path.unlink()

@@ -156,7 +156,7 @@ def test_what_was_stored_is_removed_only_when_no_row_can_name_it(
     error: Exception, removed: list[str]
 ) -> None:
     storage = BrokenStorage()
-    with pytest.raises(type(error)), units_with(storage)._removed_unless_told("key"):
+    with pytest.raises(type(error)), units_with(storage)._removed_unless_reported("key"):
         raise error
     assert storage.removed == removed
 
