@@ -9,7 +9,7 @@ from dataclasses import asdict
 import structlog
 
 from app.cleanup.orphans import find_orphans, remove_orphans
-from app.cleanup.service import DAY_SECONDS, CleanUp, Rules
+from app.cleanup.service import DAY_SECONDS, CleanUp, RetentionRules
 from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.platform.settings import Settings
@@ -36,7 +36,7 @@ class CleanUpJob:
         self._clean_up = CleanUp(
             database=database,
             storage=storage,
-            rules=Rules.from_settings(settings),
+            rules=RetentionRules.from_settings(settings),
             stopped=self._ended.is_set,
         )
         self._thread = threading.Thread(

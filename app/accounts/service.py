@@ -22,7 +22,7 @@ HINT_LENGTH = len(secrets.API_KEY_PREFIX) + 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewKey:
+class CreatedKey:
     """A key that was just made. `key` is shown once; only its keyed hash is kept."""
 
     row: ApiKey
@@ -65,7 +65,7 @@ def create_key(
     keys: Secrets,
     scopes: Collection[Scope] = DEFAULT_SCOPES,
     expires_at: datetime | None = None,
-) -> NewKey:
+) -> CreatedKey:
     """Raises NotFound when there is no such user, InvalidRequest when it would have expired already."""
     user = account_queries.find_user(session, name=user_name)
     if user is None:
@@ -82,7 +82,7 @@ def create_key_of(
     scopes: Collection[Scope],
     limits: Limits | None = None,
     expires_at: datetime | None = None,
-) -> NewKey:
+) -> CreatedKey:
     """A key of that user. Raises InvalidRequest when it would have expired already."""
     check_expiry(expires_at)
     key = secrets.new_api_key()
@@ -97,7 +97,7 @@ def create_key_of(
         limits=None if limits is None else changed_limits(None, limits),
         expires_at=expires_at,
     )
-    return NewKey(row=row, key=key)
+    return CreatedKey(row=row, key=key)
 
 
 def check_expiry(expires_at: datetime | None) -> None:
@@ -106,7 +106,7 @@ def check_expiry(expires_at: datetime | None) -> None:
         raise InvalidRequest("`expires_at` must be in the future.")
 
 
-def create_first_key(session: Session, *, keys: Secrets) -> NewKey | None:
+def create_first_key(session: Session, *, keys: Secrets) -> CreatedKey | None:
     """A user named `default` with one key, when there is no user at all yet.
 
     Of several processes that start at once, one makes it; the others wait for that one's commit and get None.

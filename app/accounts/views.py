@@ -4,7 +4,7 @@ from app.accounts import schemas as account_schemas
 from app.accounts.tables import ApiKey, User
 from app.platform.settings import Settings
 from app.usage.allowances import Allowance, Limits
-from app.usage.service import Usage
+from app.usage.service import UsageReport
 
 
 def user_of(user: User) -> account_schemas.User:
@@ -34,7 +34,7 @@ def key_of(key: ApiKey) -> account_schemas.Key:
 
 
 def usage_body(
-    usage: Usage, *, user: User, allowance: Allowance, settings: Settings
+    usage: UsageReport, *, user: User, allowance: Allowance, settings: Settings
 ) -> account_schemas.UsageBody:
     days = [
         account_schemas.UsedOnDay(
@@ -73,7 +73,7 @@ def _limits(limits: Limits) -> account_schemas.ShownLimits:
 def _effective_limits(
     user: User, allowance: Allowance, settings: Settings
 ) -> account_schemas.EffectiveLimits:
-    media, room, key_room = allowance.media, allowance.room, allowance.key_room
+    media, quota, key_quota = allowance.media, allowance.quota, allowance.key_quota
     rules = [rule for rule in (allowance.requests, allowance.key_requests) if rule is not None]
     return account_schemas.EffectiveLimits(
         requests=";".join(rules) or None,
@@ -82,9 +82,9 @@ def _effective_limits(
         max_duration_seconds=media.max_duration_seconds,
         max_output_pixels=media.max_output_pixels,
         max_output_frames=media.max_output_frames,
-        max_queued_renders=_least(room.max_queued_renders, key_room.max_queued_renders),
-        max_storage_bytes=_least(room.max_storage_bytes, key_room.max_storage_bytes),
-        max_cost_per_month=_least(room.max_cost_per_month, key_room.max_cost_per_month),
+        max_queued_renders=_least(quota.max_queued_renders, key_quota.max_queued_renders),
+        max_storage_bytes=_least(quota.max_storage_bytes, key_quota.max_storage_bytes),
+        max_cost_per_month=_least(quota.max_cost_per_month, key_quota.max_cost_per_month),
         max_running_segments=user.max_running_segments or settings.max_running_segments_per_user,
         max_running_renders=user.max_running_renders or settings.max_running_renders_per_user,
     )

@@ -52,7 +52,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class RetentionRules:
     """When things may go, in seconds; None keeps them for ever.
 
     `settled` is how long after a render's end nobody writes files for it any more, `url_lifetime` how long after the
@@ -65,7 +65,7 @@ class Rules:
     url_lifetime: float
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Rules":
+    def from_settings(cls, settings: Settings) -> "RetentionRules":
         def seconds(days: float | None) -> float | None:
             return None if days is None else days * DAY_SECONDS
 
@@ -101,7 +101,7 @@ class CleanUp:
         *,
         database: Database,
         storage: Storage,
-        rules: Rules,
+        rules: RetentionRules,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database

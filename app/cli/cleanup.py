@@ -36,13 +36,13 @@ def cleanup(
     """Remove what nobody needs any more, as the workers do from time to time by themselves."""
     settings = load_settings(data_dir)
     from app.cleanup.orphans import find_orphans, remove_orphans
-    from app.cleanup.service import CleanUp, Rules
+    from app.cleanup.service import CleanUp, RetentionRules
     from app.platform.secrets import Secrets
     from app.platform.storage import open_storage
 
     storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
     with open_database(settings) as database:
-        clean_up = CleanUp(database=database, storage=storage, rules=Rules.from_settings(settings))
+        clean_up = CleanUp(database=database, storage=storage, rules=RetentionRules.from_settings(settings))
         removed = clean_up.preview() if dry_run else clean_up.run()
         orphans = find_orphans(database, storage)
         is_refused = orphans.are_suspect and not anyway

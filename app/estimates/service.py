@@ -14,7 +14,7 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.renders.options import RenderOptions
 from app.renders.service import cost_in_gigapixels
-from app.usage.allowances import Allowance, require_room_for_file, require_room_for_render
+from app.usage.allowances import Allowance, check_file_quota, check_render_quota
 from app.work import workload
 
 
@@ -70,7 +70,7 @@ def estimate_upload(
     refusals = [
         *_refused(lambda: check_input(info, asker.allowance.media)),
         *_refused(
-            lambda: require_room_for_file(
+            lambda: check_file_quota(
                 session,
                 user_id=asker.user_id,
                 api_key_id=asker.api_key_id,
@@ -108,7 +108,7 @@ def _estimate(
         )
     )
     no_room = _refused(
-        lambda: require_room_for_render(
+        lambda: check_render_quota(
             session,
             user_id=asker.user_id,
             api_key_id=asker.api_key_id,

@@ -21,7 +21,7 @@ from app.platform.media.probe import MediaInfo, probe_video
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import input_key
-from app.usage.allowances import Allowance, require_room_for_file
+from app.usage.allowances import Allowance, check_file_quota
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def store_upload(
     LimitExceeded when the allowance has no room for it, most often before anything is stored.
     """
     require_room = partial(
-        require_room_for_file,
+        check_file_quota,
         user_id=user_id,
         api_key_id=api_key_id,
         allowance=allowance,

@@ -1,4 +1,4 @@
-"""Lists in pages, the newest first: where a page ends is a place among the rows, so that new ones shift nothing."""
+"""Keyset pagination, newest first: a cursor names the last row of a page, so that new rows shift nothing."""
 
 import base64
 import binascii
@@ -17,53 +17,52 @@ from app.platform.tables import ListedTable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-
 Row = TypeVar("Row", bound=ListedTable)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page(Generic[Row]):
-    """`cursor` is where the next page begins; None after the last."""
+    """One page of rows. `cursor` is that of the next page, None on the last."""
 
     rows: Sequence[Row]
     cursor: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Of a row among those of its list."""
+class Cursor:
+    """The position of a row in its list."""
 
     created_at: datetime
     id: str
 
     def __str__(self) -> str:
-        """As clients carry it: opaque to them, and safe in a URL."""
+        """The opaque, URL-safe text for clients."""
         microseconds = (self.created_at - EPOCH) // timedelta(microseconds=1)
         return (
             base64.urlsafe_b64encode(struct.pack(">q", microseconds) + self.id.encode()).decode().rstrip("=")
         )
 
     @classmethod
-    def parse(cls, text: str) -> "Place":
-        """Raises InvalidRequest for what is no place of ours."""
+    def parse(cls, text: str) -> "Cursor":
+        """Raises InvalidRequest for a text that `str` did not make."""
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             (microseconds,) = struct.unpack(">q", raw[:8])
-            place = cls(created_at=EPOCH + timedelta(microseconds=microseconds), id=raw[8:].decode("ascii"))
+            found = cls(created_at=EPOCH + timedelta(microseconds=microseconds), id=raw[8:].decode("ascii"))
         except (binascii.Error, struct.error, ValueError, OverflowError) as error:
             raise InvalidRequest("`cursor` is not one that a page ended with.") from error
-        if not is_id(place.id):
+        if not is_id(found.id):
             raise InvalidRequest("`cursor` is not one that a page ended with.")
-        return place
+        return found
 
 
 def read_page(
     session: Session, query: Select[Row], table: type[Row], *, limit: int, cursor: str | None
 ) -> Page[Row]:
-    """Up to `limit` rows of the query from the cursor on. Raises InvalidRequest for a cursor that is none."""
+    """Up to `limit` rows of the query after the cursor. Raises InvalidRequest for an invalid cursor."""
     query = query.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)
     if cursor is not None:
-        last = Place.parse(cursor)
+        last = Cursor.parse(cursor)
         query = query.where(
             or_(
                 table.created_at < last.created_at,
@@ -74,4 +73,4 @@ def read_page(
     if len(rows) <= limit:
         return Page(rows=rows, cursor=None)
     ending = rows[limit - 1]
-    return Page(rows=rows[:limit], cursor=str(Place(created_at=ending.created_at, id=ending.id)))
+    return Page(rows=rows[:limit], cursor=str(Cursor(created_at=ending.created_at, id=ending.id)))

@@ -19,7 +19,7 @@ from app.renders.options import RenderOptions, find_engine
 from app.renders.queries import FramesDone
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
-from app.usage.allowances import Allowance, require_room_for_render
+from app.usage.allowances import Allowance, check_render_quota
 from app.work import workload
 from app.work.workload import WorkAhead
 from models.catalog import ENGINES, Engine
@@ -64,9 +64,7 @@ def create_render(
     check_output(file.video, scale=engine.scale, target_fps=target_fps, limits=allowance.media)
     output = file.video.upscaled(scale=engine.scale, target_fps=target_fps)
     cost = cost_in_gigapixels(output, engine=engine)
-    require_room_for_render(
-        session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost
-    )
+    check_render_quota(session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost)
     render = Render(
         id=new_id(),
         user_id=file.user_id,

@@ -33,11 +33,11 @@ from app.platform.media.containers import content_type_of_name
 from app.platform.media.probe import MediaInfo
 from app.platform.secrets import new_id
 from app.platform.settings import GIB, MIB, Settings
-from app.platform.storage.contract import ReceivedPart, Storage
+from app.platform.storage.contract import Storage, StoredPart
 from app.platform.storage.keys import input_key
 from app.uploads import queries as upload_queries
 from app.uploads.tables import Upload
-from app.usage.allowances import Allowance, require_room_for_file
+from app.usage.allowances import Allowance, check_file_quota
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ def open_upload(
     chosen = _chosen_part_size(size_bytes, part_size_bytes)
 
     def require_room(session: Session, *, is_made: bool) -> None:
-        require_room_for_file(
+        check_file_quota(
             session,
             user_id=user_id,
             api_key_id=api_key_id,
@@ -202,7 +202,7 @@ def parts_to_send(
     ]
 
 
-def received_parts(upload: Upload, storage: Storage) -> Sequence[ReceivedPart]:
+def received_parts(upload: Upload, storage: Storage) -> Sequence[StoredPart]:
     """What has come in of an upload, by number; nothing any more once it was put together.
 
     A part that was sent with different bytes, where the storage does not tell which came last, is left out.
@@ -211,7 +211,7 @@ def received_parts(upload: Upload, storage: Storage) -> Sequence[ReceivedPart]:
         listed = storage.list_parts(input_key(upload.file_id), upload.multipart_id)
     except KeyNotFound:
         return []
-    by_number: dict[int, set[ReceivedPart]] = {}
+    by_number: dict[int, set[StoredPart]] = {}
     for part in listed:
         by_number.setdefault(part.number, set()).add(part)
     return [parts.pop() for _number, parts in sorted(by_number.items()) if len(parts) == 1]
@@ -322,8 +322,8 @@ def _is_together(upload: Upload, storage: Storage) -> bool:
 
 
 def _chosen_parts(
-    upload: Upload, given: Mapping[int, str], received: Sequence[ReceivedPart]
-) -> Sequence[ReceivedPart]:
+    upload: Upload, given: Mapping[int, str], received: Sequence[StoredPart]
+) -> Sequence[StoredPart]:
     """What came in with the ETags that were given, by number. Raises InvalidRequest with one message per fault."""
     count = part_count(upload)
     faults = [f"There is no part {number} in this upload of {count:,}." for number in given if number > count]

@@ -1,7 +1,6 @@
-"""What a user may do with a key, as far as it is counted: sizes, numbers, money.
+"""The limits on requests, videos, renders, storage and cost for a user and a key.
 
-The server's settings, what an administrator set for the user, and what was set for the key are put together here, and
-nowhere else.
+This module alone combines the server's settings with the limits that an administrator set for the user and the key.
 """
 
 import sys
@@ -22,15 +21,15 @@ from app.platform.rate_rules import parse_rule
 from app.platform.settings import Settings
 from app.usage import queries as usage_queries
 
-# When a place among queued renders will be free depends on workers: a guess, and how often to ask.
+# When the queue has room again depends on the workers: this is a guess.
 QUEUE_RETRY_SECONDS = 30
-MAKE_ROOM = "Delete files and renders that are not needed any more."
+HOW_TO_FREE_STORAGE = "Delete files and renders that are not needed any more."
 
 RateRule = Annotated[str, Field(max_length=200), AfterValidator(lambda rule: parse_rule(rule) and rule)]
 
 
 class Limits(BaseModel):
-    """What an administrator set for a user or a key. What is left out is not limited by it."""
+    """The limits that an administrator set for a user or a key; None does not limit."""
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"requests": "100/minute"}]})
 
@@ -62,13 +61,13 @@ class Limits(BaseModel):
 
     @classmethod
     def stored(cls, column: Mapping[str, Any] | None) -> Self:
-        """Those of a row of users or keys."""
+        """The limits in a column of a user's or a key's row."""
         return cls.model_validate(column or {})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
-    """How much of what adds up there may be: of a user's in all, or of what was made with one key."""
+class Quota:
+    """Limits on totals: of a user, or of everything made with one key. None does not limit."""
 
     max_queued_renders: int | None = None
     max_storage_bytes: int | None = None
@@ -77,23 +76,23 @@ class Room:
 
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
-    """The limits on what is done with a key.
+    """The limits that apply to requests with a key.
 
-    `media` and `max_upload_bytes`, those on single videos, are the tightest of the server's, the user's and the key's.
-    `requests` and `key_requests` are the rules of the user and of the key; `room` is the user's, `key_room` the key's:
-    both hold.
+    `media` and `max_upload_bytes`, which limit single videos, are the tightest of the server's, the user's and the
+    key's. `requests` and `key_requests` are rate limit rules of the user and of the key, `quota` and `key_quota` limits
+    on totals; of both pairs, both apply.
     """
 
     media: MediaLimits
     max_upload_bytes: int = sys.maxsize
     requests: str | None = None
     key_requests: str | None = None
-    room: Room = field(default_factory=Room)
-    key_room: Room = field(default_factory=Room)
+    quota: Quota = field(default_factory=Quota)
+    key_quota: Quota = field(default_factory=Quota)
 
 
 def user_limits(stored: Mapping[str, Any] | None, settings: Settings) -> Limits:
-    """A user's limits: their own, else the server's."""
+    """The user's own limits, with the server's defaults for those that are not set."""
     own = Limits.stored(stored)
     defaults = {
         "requests": settings.rate_limit,
@@ -109,12 +108,12 @@ def user_limits(stored: Mapping[str, Any] | None, settings: Settings) -> Limits:
 def allowance_of(
     settings: Settings, *, user: Mapping[str, Any] | None, key: Mapping[str, Any] | None = None
 ) -> Allowance:
-    """What is allowed with a key: `user` and `key` are the limits that the two rows hold."""
+    """The allowance of a key. `user` and `key` are the `limits` columns of the two rows."""
     return _allowance(user_limits(user, settings), Limits.stored(key), settings)
 
 
 def changed_limits(stored: Mapping[str, Any] | None, given: Limits) -> dict[str, Any] | None:
-    """As a row keeps them: those that are given, also as None, replace the stored ones of their names."""
+    """The new value of a row's limits column: each field set in `given`, also to None, replaces the stored one."""
     changed = Limits.stored(stored).model_copy(update=given.model_dump(exclude_unset=True))
     return changed.model_dump(exclude_none=True) or None
 
@@ -130,12 +129,12 @@ def _allowance(user: Limits, own: Limits, settings: Settings) -> Allowance:
         max_upload_bytes=_tightest(settings.max_upload_bytes, user.max_upload_bytes, own.max_upload_bytes),
         requests=user.requests,
         key_requests=own.requests,
-        room=_room(user),
-        key_room=_room(own),
+        quota=_quota(user),
+        key_quota=_quota(own),
     )
 
 
-def require_room_for_render(
+def check_render_quota(
     session: Session,
     *,
     user_id: str,
@@ -144,15 +143,15 @@ def require_room_for_render(
     cost: float,
     is_made: bool = True,
 ) -> None:
-    """To be called in the transaction that makes a render of that cost, before it is made.
+    """Check the quotas for a new render of that cost; call it in the transaction that makes the render, before it.
 
-    Raises TooManyRequests when too many are queued, or the month's cost would be over its limit, and LimitExceeded when
-    the user has more in storage than allowed: how large a result will be nobody knows yet. When there is such a limit
-    the user's row is locked, so that of many requests at once no more pass than there is room for. `is_made` False only
-    asks: for an estimate, also in a session that cannot write.
+    Raises TooManyRequests when too many renders are queued or the month's cost would exceed its limit, LimitExceeded
+    when more is stored than allowed; the result's own size is not known yet. If a quota applies, the user's row is
+    locked, so that concurrent requests cannot exceed it together. With `is_made` False nothing is locked: for an
+    estimate, and in a read-only session.
     """
-    rooms = _rooms(allowance, api_key_id)
-    if all(room == Room() for room, _key in rooms):
+    quotas = _quotas(allowance, api_key_id)
+    if all(quota == Quota() for quota, _key in quotas):
         return
     if is_made:
         account_queries.lock_user(session, user_id=user_id)
@@ -162,11 +161,11 @@ def require_room_for_render(
         stored = usage_queries.stored_bytes(session, user_id=user_id, moment=now)
         if stored > most_stored:
             raise LimitExceeded(
-                f"There are {stored:,} bytes in storage, of {most_stored:,} allowed. {MAKE_ROOM}"
+                f"There are {stored:,} bytes in storage, of {most_stored:,} allowed. {HOW_TO_FREE_STORAGE}"
             )
-    for room, key_id in rooms:
+    for quota, key_id in quotas:
         whose = "" if key_id is None else "made with this key "
-        most = room.max_queued_renders
+        most = quota.max_queued_renders
         if most is not None:
             queued = usage_queries.count_queued(session, user_id=user_id, api_key_id=key_id)
             if queued >= most:
@@ -174,17 +173,17 @@ def require_room_for_render(
                     f"{queued:,} renders {whose}are queued; at most {most:,} may be. Try again when one has begun.",
                     retry_after_seconds=QUEUE_RETRY_SECONDS,
                 )
-        if room.max_cost_per_month is not None:
+        if quota.max_cost_per_month is not None:
             spent = usage_queries.cost_of_month(session, user_id=user_id, api_key_id=key_id, moment=now)
-            if spent + cost > room.max_cost_per_month:
+            if spent + cost > quota.max_cost_per_month:
                 raise TooManyRequests(
                     f"The renders {whose}of this month cost {spent:g}; with this one's {cost:g} that would be more "
-                    f"than the {room.max_cost_per_month:g} allowed in a month.",
+                    f"than the {quota.max_cost_per_month:g} allowed in a month.",
                     retry_after_seconds=seconds_to_next_month(now),
                 )
 
 
-def require_room_for_file(
+def check_file_quota(
     session: Session,
     *,
     user_id: str,
@@ -193,10 +192,10 @@ def require_room_for_file(
     size_bytes: int,
     is_made: bool = True,
 ) -> None:
-    """To be called in the transaction that makes a file, or an upload in parts that will become one, before it is made.
+    """Check the storage quota for a new file or upload in parts; call it in the transaction that makes it, before it.
 
-    Raises LimitExceeded when the user would have more in storage than allowed. Locks, and `is_made`, as in
-    `require_room_for_render`. A key's limit holds for all that its user has: files do not say with which key they came.
+    Raises LimitExceeded when more would be stored than allowed. Locks and `is_made` are as in `check_render_quota`. A
+    key's limit applies to everything that its user stores, because a file's row does not name a key.
     """
     most = _most_stored(allowance, api_key_id)
     if most is None:
@@ -207,30 +206,30 @@ def require_room_for_file(
     if stored + size_bytes > most:
         raise LimitExceeded(
             f"There are {stored:,} bytes in storage; with the {size_bytes:,} of this upload that would be more than "
-            f"the {most:,} allowed. {MAKE_ROOM}"
+            f"the {most:,} allowed. {HOW_TO_FREE_STORAGE}"
         )
 
 
 def seconds_to_next_month(now: datetime) -> int:
-    """Until the month ends (UTC)."""
+    """Seconds until the end of the month (UTC), rounded up."""
     first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     next_month = (first + timedelta(days=32)).replace(day=1)
     return ceil((next_month - now).total_seconds())
 
 
-def _rooms(allowance: Allowance, api_key_id: str | None) -> list[tuple[Room, str | None]]:
-    """Each with the key that it is about; None for the user's own."""
-    rooms: list[tuple[Room, str | None]] = [(allowance.room, None)]
-    return rooms if api_key_id is None else [*rooms, (allowance.key_room, api_key_id)]
+def _quotas(allowance: Allowance, api_key_id: str | None) -> list[tuple[Quota, str | None]]:
+    """The user's quota with None, and the key's with its id."""
+    quotas: list[tuple[Quota, str | None]] = [(allowance.quota, None)]
+    return quotas if api_key_id is None else [*quotas, (allowance.key_quota, api_key_id)]
 
 
 def _most_stored(allowance: Allowance, api_key_id: str | None) -> int | None:
-    limits = [room.max_storage_bytes for room, _key in _rooms(allowance, api_key_id)]
+    limits = [quota.max_storage_bytes for quota, _key in _quotas(allowance, api_key_id)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _room(limits: Limits) -> Room:
-    return Room(
+def _quota(limits: Limits) -> Quota:
+    return Quota(
         max_queued_renders=limits.max_queued_renders,
         max_storage_bytes=limits.max_storage_bytes,
         max_cost_per_month=limits.max_cost_per_month,

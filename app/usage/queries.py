@@ -20,7 +20,7 @@ RUNNING = (RenderStatus.PENDING, RenderStatus.PROCESSING)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UsedOnDay:
+class DayUsage:
     """What was completed on a day (UTC) with one engine."""
 
     day: date
@@ -64,7 +64,7 @@ def add_completed(session: Session, *, render_id: str) -> None:
     )
 
 
-def list_days(session: Session, *, user_id: str, first: date, last: date) -> Sequence[UsedOnDay]:
+def list_days(session: Session, *, user_id: str, first: date, last: date) -> Sequence[DayUsage]:
     """By day, the earliest first, and engine; both days included."""
     query = (
         select(
@@ -79,7 +79,7 @@ def list_days(session: Session, *, user_id: str, first: date, last: date) -> Seq
         .order_by(DailyUsage.day, DailyUsage.engine)
     )
     return [
-        UsedOnDay(day=day, engine=engine, renders=int(renders), gigapixels=gigapixels, cost=cost)
+        DayUsage(day=day, engine=engine, renders=int(renders), gigapixels=gigapixels, cost=cost)
         for day, engine, renders, gigapixels, cost in session.execute(query)
     ]
 

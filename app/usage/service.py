@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.platform import clock
 from app.platform.errors import InvalidRequest
 from app.usage import queries as usage_queries
-from app.usage.queries import UsedOnDay
+from app.usage.queries import DayUsage
 
 LONGEST_PERIOD_DAYS = 366
 
@@ -23,12 +23,12 @@ class Period:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usage:
+class UsageReport:
     """`days` are what was completed in the period. The rest is of now: `month_cost` is that of the present month with
     all that has not ended, as the limit on it counts."""
 
     period: Period
-    days: Sequence[UsedOnDay]
+    days: Sequence[DayUsage]
     month_cost: float
     stored_bytes: int
     queued: int
@@ -49,9 +49,9 @@ def period_of(first: date | None, last: date | None) -> Period:
     return period
 
 
-def usage_of(session: Session, *, user_id: str, period: Period) -> Usage:
+def usage_of(session: Session, *, user_id: str, period: Period) -> UsageReport:
     now = clock.now()
-    return Usage(
+    return UsageReport(
         period=period,
         days=usage_queries.list_days(session, user_id=user_id, first=period.first, last=period.last),
         month_cost=usage_queries.cost_of_month(session, user_id=user_id, api_key_id=None, moment=now),

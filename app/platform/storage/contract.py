@@ -29,7 +29,7 @@ class StoredObject(ListedObject):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReceivedPart:
+class StoredPart:
     """A received part of an upload in parts. `number` counts from 1; `etag` identifies its bytes."""
 
     number: int
@@ -88,13 +88,13 @@ class Storage(Protocol):
         It accepts exactly `size_bytes` bytes. The response's ETag header is the etag that `complete_parts` expects.
         """
 
-    def list_parts(self, key: str, multipart_id: str) -> Sequence[ReceivedPart]:
+    def list_parts(self, key: str, multipart_id: str) -> Sequence[StoredPart]:
         """The received parts. Raises KeyNotFound when the upload was completed or aborted.
 
         For a part that was sent again some servers list the earlier versions too, in no particular order.
         """
 
-    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[ReceivedPart]) -> None:
+    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[StoredPart]) -> None:
         """Make the object of these parts, in this order, atomically. The upload ends.
 
         Raises StorageError also when the upload was already completed or aborted; `stat` shows which.

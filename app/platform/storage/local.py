@@ -21,7 +21,7 @@ from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
 from app.platform.errors import Forbidden, NotFound, StorageError
-from app.platform.storage.contract import ListedObject, ReceivedPart, StoredObject
+from app.platform.storage.contract import ListedObject, StoredObject, StoredPart
 from app.platform.storage.keys import check_key, check_prefix
 from app.platform.storage.local_files import (
     PARTS_URL_PREFIX,
@@ -185,12 +185,12 @@ class LocalStorage:
         with local_errors("The part could not be stored."):
             return self._parts.receive(part)
 
-    def list_parts(self, key: str, multipart_id: str) -> Sequence[ReceivedPart]:
+    def list_parts(self, key: str, multipart_id: str) -> Sequence[StoredPart]:
         with local_errors("The upload's parts could not be listed."):
             self._parts.content_type(key, multipart_id)
             return self._parts.list(multipart_id)
 
-    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[ReceivedPart]) -> None:
+    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[StoredPart]) -> None:
         with local_errors("The upload's parts could not be put together."):
             content_type = self._parts.content_type(key, multipart_id)
             joined = self._parts.join(multipart_id, parts)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.platform.errors import InvalidRequest, KeyNotFound, NotFound, StorageError
-from app.platform.storage.contract import ReceivedPart
+from app.platform.storage.contract import StoredPart
 
 PARTS_URL_PREFIX = "/storage-parts/"
 
@@ -121,7 +121,7 @@ class LocalParts:
             raise _gone(multipart_id)
         return str(facts["content_type"])
 
-    def list(self, multipart_id: str) -> Sequence[ReceivedPart]:
+    def list(self, multipart_id: str) -> Sequence[StoredPart]:
         """The received parts by number. Raises KeyNotFound when the upload has ended."""
         parts = []
         try:
@@ -132,7 +132,7 @@ class LocalParts:
             raise _gone(multipart_id) from error
         return sorted(parts, key=lambda part: part.number)
 
-    def join(self, multipart_id: str, parts: Sequence[ReceivedPart]) -> Path:
+    def join(self, multipart_id: str, parts: Sequence[StoredPart]) -> Path:
         """Join these parts durably in a new incoming file. Raises KeyNotFound when one is missing or was replaced."""
         directory, joined = self._directory(multipart_id), self._incoming / secrets.token_hex(16)
         try:
@@ -194,7 +194,7 @@ class PartReceiver:
         with local_errors(NOT_STORED):
             self._file.write(block)
 
-    def finish(self) -> ReceivedPart:
+    def finish(self) -> StoredPart:
         """Store the part, replacing an earlier one. Raises InvalidRequest when bytes are missing, NotFound when the
         upload has ended."""
         if self._got_bytes != self._part.size_bytes:
@@ -209,7 +209,7 @@ class PartReceiver:
                 sync_directory(self._directory)
             except FileNotFoundError as error:
                 raise NotFound(ENDED) from error
-        return ReceivedPart(number=self._part.number, etag=digest.hex(), size_bytes=self._got_bytes)
+        return StoredPart(number=self._part.number, etag=digest.hex(), size_bytes=self._got_bytes)
 
     def discard(self) -> None:
         with suppress(OSError):  # closing flushes, which fails on a full disk
@@ -226,13 +226,13 @@ def wrong_size(size_bytes: int) -> InvalidRequest:
     return InvalidRequest(f"This part must have {size_bytes:,} bytes.")
 
 
-def _read_part(path: Path) -> ReceivedPart:
+def _read_part(path: Path) -> StoredPart:
     with path.open("rb") as file:
         size_bytes = file.seek(-DIGEST_BYTES, os.SEEK_END)
-        return ReceivedPart(number=int(path.name), etag=file.read().hex(), size_bytes=size_bytes)
+        return StoredPart(number=int(path.name), etag=file.read().hex(), size_bytes=size_bytes)
 
 
-def _append(path: Path, part: ReceivedPart, writer: BinaryIO) -> None:
+def _append(path: Path, part: StoredPart, writer: BinaryIO) -> None:
     try:
         reader = path.open("rb")
     except FileNotFoundError as error:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from s3transfer.manager import TransferConfig, TransferManager
 
 from app.platform.errors import KeyNotFound, StorageError
-from app.platform.storage.contract import ListedObject, ReceivedPart, StoredObject, attachment
+from app.platform.storage.contract import ListedObject, StoredObject, StoredPart, attachment
 from app.platform.storage.keys import check_key, check_prefix, is_key
 from app.platform.storage.s3_connection import S3_ERRORS, S3Connection, code_of, explain, storage_errors
 
@@ -141,18 +141,18 @@ class S3Storage:
             )
         return url
 
-    def list_parts(self, key: str, multipart_id: str) -> Sequence[ReceivedPart]:
+    def list_parts(self, key: str, multipart_id: str) -> Sequence[StoredPart]:
         with storage_errors("The upload's parts could not be listed."):
             pages = self._client.get_paginator("list_parts").paginate(**self._multipart(key, multipart_id))
             return [
-                ReceivedPart(
+                StoredPart(
                     number=found["PartNumber"], etag=found["ETag"].strip('"'), size_bytes=found["Size"]
                 )
                 for page in pages
                 for found in page.get("Parts", [])
             ]
 
-    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[ReceivedPart]) -> None:
+    def complete_parts(self, key: str, multipart_id: str, parts: Sequence[StoredPart]) -> None:
         named = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
         with storage_errors("The upload's parts could not be put together."):
             self._client.complete_multipart_upload(

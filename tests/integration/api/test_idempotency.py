@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.accounts.tables import IdempotencyKey
-from app.cleanup.service import CleanUp, Rules
+from app.cleanup.service import CleanUp, RetentionRules
 from app.files.tables import File
 from app.platform.database import Database, database_now
 from app.platform.errors import PermanentError
@@ -165,7 +165,7 @@ def test_keys_are_forgotten_after_a_week(
 ) -> None:
     upload().raise_for_status()
     storage = app.state.resources.storage
-    clean_up = CleanUp(database=database, storage=storage, rules=Rules.from_settings(settings))
+    clean_up = CleanUp(database=database, storage=storage, rules=RetentionRules.from_settings(settings))
     for age, left in ((6, 1), (8, 0)):
         with database.write() as session:
             session.execute(

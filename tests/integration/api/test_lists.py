@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from app.files.tables import File
 from app.platform.database import Database
 from app.platform.errors import PermanentError
-from app.platform.pages import Place
+from app.platform.pages import Cursor
 from app.renders.tables import Render
 from app.work.ledger import WorkLedger
 
@@ -130,10 +130,10 @@ def test_whatever_a_cursor_says_it_is_a_place_or_refused(text: str) -> None:
     from app.platform.errors import InvalidRequest
 
     try:
-        place = Place.parse(text)
+        place = Cursor.parse(text)
     except InvalidRequest:
         return
-    assert Place.parse(str(place)) == place
+    assert Cursor.parse(str(place)) == place
 
 
 def test_another_users_rows_are_not_listed(

@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 from app.accounts import service as account_service
 from app.accounts.scopes import Scope
 from app.accounts.tables import ApiKey, User
-from app.platform.pages import Place
+from app.platform.pages import Cursor
 from app.platform.secrets import Secrets, new_id
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
@@ -176,7 +176,7 @@ def test_every_answer_is_one_that_the_description_names(
     app, administrators_key, ids, bobs, ffmpeg, tmp_path: Path
 ):
     video = ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:rate=5:duration=1", "video.mp4")
-    cursor = str(Place(created_at=datetime.now(UTC) + timedelta(days=1), id=new_id()))
+    cursor = str(Cursor(created_at=datetime.now(UTC) + timedelta(days=1), id=new_id()))
     dictionaries = {**ids, **bobs, "cursors": [cursor]}
     with serving(app) as url:
         configuration = CONFIGURATION.format(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.cleanup import queries as cleanup_queries
 from app.cleanup import service
-from app.cleanup.service import CleanUp, Removed, Rules
+from app.cleanup.service import CleanUp, Removed, RetentionRules
 from app.files.service import find_file_to_use
 from app.files.tables import File
 from app.platform.errors import NotFound, StorageError
@@ -28,7 +28,7 @@ from tests.integration.aged_rows import DAY, AgedRows, ago, leavings
 from tests.integration.work.test_work_at_once import on_postgresql, while_it_waits
 
 # Each a different length, so that none can stand for another.
-RULES = Rules(keep_files=5 * DAY, keep_results=7 * DAY, settled=600, url_lifetime=2 * DAY)
+RULES = RetentionRules(keep_files=5 * DAY, keep_results=7 * DAY, settled=600, url_lifetime=2 * DAY)
 JUST_NOW = 60.0
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from app.cleanup.orphans import find_orphans
-from app.cleanup.service import CleanUp, Removed, Rules
+from app.cleanup.service import CleanUp, Removed, RetentionRules
 from app.files.service import delete_file, find_file_to_use
 from app.files.tables import File
 from app.platform.database import Database, database_now
@@ -194,7 +194,7 @@ def test_what_cannot_be_mended_ends_it_at_once(
 def test_a_file_is_not_removed_from_under_a_preview(
     database: Database, place: AgedRows, storage: Storage, file: File, add_preview: Callable[..., str]
 ) -> None:
-    rules = Rules(keep_files=DAY, keep_results=None, settled=60.0, url_lifetime=DAY)
+    rules = RetentionRules(keep_files=DAY, keep_results=None, settled=60.0, url_lifetime=DAY)
     file_id = place.add_file(age=2 * DAY)
     preview_id = add_preview(file_id=file_id)
     with pytest.raises(Conflict):
@@ -211,7 +211,7 @@ def test_a_file_is_not_removed_from_under_a_preview(
 def test_after_a_day_they_are_removed_with_their_images(
     database: Database, place: AgedRows, storage: Storage, add_preview: Callable[..., str]
 ) -> None:
-    clean_up = CleanUp(database=database, storage=storage, rules=Rules.from_settings(Settings()))
+    clean_up = CleanUp(database=database, storage=storage, rules=RetentionRules.from_settings(Settings()))
     file_id = place.add_file(age=60)
     old, waiting, new = (add_preview(file_id=file_id) for _ in range(3))
     for preview_id in (old, new):

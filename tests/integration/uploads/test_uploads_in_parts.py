@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 
 from app.cleanup.orphans import find_orphans
-from app.cleanup.service import COMPLETING_SECONDS, CleanUp, Removed, Rules
+from app.cleanup.service import COMPLETING_SECONDS, CleanUp, Removed, RetentionRules
 from app.platform import clock
 from app.platform.errors import KeyNotFound
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
-from app.platform.storage.contract import ReceivedPart
+from app.platform.storage.contract import StoredPart
 from app.platform.storage.keys import input_key
 from app.uploads.service import put_together, received_parts
 from app.uploads.tables import Upload
@@ -19,7 +19,9 @@ from tests.integration.aged_rows import AgedRows
 
 @pytest.fixture
 def clean_up(place: AgedRows):
-    return CleanUp(database=place.database, storage=place.storage, rules=Rules.from_settings(Settings()))
+    return CleanUp(
+        database=place.database, storage=place.storage, rules=RetentionRules.from_settings(Settings())
+    )
 
 
 def add_upload(place: AgedRows, *, expired_for: float = -60.0, **columns: object) -> Upload:
@@ -103,13 +105,13 @@ class SeveralVersions:
     """A storage that lists every version of a part, as SeaweedFS does."""
 
     def __init__(self) -> None:
-        self.chosen: list[ReceivedPart] = []
+        self.chosen: list[StoredPart] = []
 
-    def list_parts(self, key: str, multipart_id: str) -> list[ReceivedPart]:
+    def list_parts(self, key: str, multipart_id: str) -> list[StoredPart]:
         versions = ((2, "new"), (1, "only"), (1, "only"), (2, "old"))
-        return [ReceivedPart(number=number, etag=etag, size_bytes=5) for number, etag in versions]
+        return [StoredPart(number=number, etag=etag, size_bytes=5) for number, etag in versions]
 
-    def complete_parts(self, key: str, multipart_id: str, parts: list[ReceivedPart]) -> None:
+    def complete_parts(self, key: str, multipart_id: str, parts: list[StoredPart]) -> None:
         self.chosen = parts
 
 

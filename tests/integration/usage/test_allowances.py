@@ -1,4 +1,4 @@
-"""Limits on what adds up: of many requests at once no more pass than there is room for, on either database."""
+"""Quotas: concurrent requests cannot exceed one together, on either database."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +25,10 @@ from app.usage import queries as usage_queries
 from app.usage.allowances import (
     Allowance,
     Limits,
-    Room,
+    Quota,
     allowance_of,
-    require_room_for_file,
-    require_room_for_render,
+    check_file_quota,
+    check_render_quota,
     seconds_to_next_month,
 )
 from app.usage.tables import DailyUsage
@@ -76,12 +76,12 @@ def cost(database: Database, file: File) -> float:
 def test_no_more_renders_are_queued_and_no_more_is_spent_than_allowed(
     database: Database, file: File, cost: float
 ) -> None:
-    queue = Allowance(media=MEDIA, room=Room(max_queued_renders=7))
+    queue = Allowance(media=MEDIA, quota=Quota(max_queued_renders=7))
     assert at_once(partial(make_render, database, file, queue)) == 7
 
     # What is under way counts, what failed does not, nor who else made it.
     key = new_id()
-    spend = Allowance(media=MEDIA, key_room=Room(max_cost_per_month=3.5 * cost))
+    spend = Allowance(media=MEDIA, key_quota=Quota(max_cost_per_month=3.5 * cost))
     assert at_once(partial(make_render, database, file, spend, api_key_id=key)) == 3
     with database.write() as session:
         session.execute(update(Render).values(status=RenderStatus.FAILED))
@@ -89,12 +89,14 @@ def test_no_more_renders_are_queued_and_no_more_is_spent_than_allowed(
 
 
 def test_no_more_is_stored_than_allowed(database: Database, file: File) -> None:
-    allowance = Allowance(media=MEDIA, room=Room(max_storage_bytes=105), key_room=Room(max_storage_bytes=100))
+    allowance = Allowance(
+        media=MEDIA, quota=Quota(max_storage_bytes=105), key_quota=Quota(max_storage_bytes=100)
+    )
 
     def store() -> bool:
         try:
             with database.write() as session:
-                require_room_for_file(
+                check_file_quota(
                     session, user_id=file.user_id, api_key_id="key", allowance=allowance, size_bytes=9
                 )
                 row = a_file(file.user_id)
@@ -110,7 +112,7 @@ def test_no_more_is_stored_than_allowed(database: Database, file: File) -> None:
         session.execute(update(File).where(File.id == file.id).values(removed_at=clock.now()))
     assert not store(), "one byte is too few"
     with database.read() as session:
-        require_room_for_file(
+        check_file_quota(
             session, user_id=file.user_id, api_key_id=None, allowance=allowance, size_bytes=6, is_made=False
         )
 
@@ -119,7 +121,7 @@ def test_a_months_cost_is_that_of_the_month_and_an_estimate_only_asks(
     database: Database, file: File, cost: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "_source", lambda: datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC))
-    allowance = Allowance(media=MEDIA, room=Room(max_cost_per_month=5 * cost))
+    allowance = Allowance(media=MEDIA, quota=Quota(max_cost_per_month=5 * cost))
     with database.write() as session:
         for day, factor in (("2026-10-31", 50), ("2026-11-01", 2), ("2026-11-30", 2), ("2026-12-01", 50)):
             session.add(
@@ -136,7 +138,7 @@ def test_a_months_cost_is_that_of_the_month_and_an_estimate_only_asks(
 
     def ask(price: float) -> None:
         with database.read() as session:
-            require_room_for_render(
+            check_render_quota(
                 session, user_id=file.user_id, api_key_id=None, allowance=allowance, cost=price, is_made=False
             )
 
@@ -169,14 +171,14 @@ def test_a_users_limit_replaces_the_servers_and_a_keys_tightens_it() -> None:
 
     plain = allowed(Limits(), Limits())
     assert (plain.media, plain.max_upload_bytes) == (MediaLimits.from_settings(settings), 1000)
-    assert (plain.requests, plain.room) == ("10/minute", Room(max_queued_renders=10))
+    assert (plain.requests, plain.quota) == ("10/minute", Quota(max_queued_renders=10))
 
     generous = allowed(
         Limits(max_queued_renders=50, max_upload_bytes=5000, requests="99/minute", max_duration_seconds=60),
         Limits(max_queued_renders=99, max_duration_seconds=30, max_upload_bytes=500, requests="1/second"),
     )
-    assert generous.room == Room(max_queued_renders=50)
-    assert generous.key_room == Room(max_queued_renders=99)
+    assert generous.quota == Quota(max_queued_renders=50)
+    assert generous.key_quota == Quota(max_queued_renders=99)
     assert (generous.requests, generous.key_requests) == ("99/minute", "1/second")
     assert generous.max_upload_bytes == 500, "nothing raises the server's own"
     assert generous.media.max_duration_seconds == 30
@@ -218,9 +220,9 @@ def test_a_completed_render_is_counted_once(
     with database.write() as session:
         (day,) = usage_queries.list_days(session, user_id=file.user_id, first=today, last=today)
         assert (day.day, day.engine, day.renders, day.cost) == (today, render.engine, 2, 1.0)
-        # The results take room, until they are removed.
+        # The results count until they are removed.
         assert usage_queries.stored_bytes(session, user_id=file.user_id, moment=clock.now()) == 1 + 2 * 1000
-        full = Allowance(media=MEDIA, room=Room(max_storage_bytes=2000))
+        full = Allowance(media=MEDIA, quota=Quota(max_storage_bytes=2000))
         with pytest.raises(LimitExceeded, match="2,001 bytes in storage, of 2,000"):
             create_render(session, file=session.merge(file), options=RenderOptions(), allowance=full)
         session.execute(update(Render).where(Render.id == render.id).values(output_key=None))

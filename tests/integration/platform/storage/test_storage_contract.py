@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.platform.errors import KeyNotFound, StorageError
-from app.platform.storage.contract import ReceivedPart, Storage
+from app.platform.storage.contract import Storage, StoredPart
 
 CHUNK = 1024**2
 MISSING = "renders/none/output-1.mp4"
@@ -366,7 +366,7 @@ class TestUploadsInParts:
             storage.list_parts(self.KEY, multipart_id)
         with pytest.raises(StorageError):
             storage.complete_parts(
-                self.KEY, multipart_id, [ReceivedPart(number=1, etag="0" * 32, size_bytes=6)]
+                self.KEY, multipart_id, [StoredPart(number=1, etag="0" * 32, size_bytes=6)]
             )
         assert list(storage.list("")) == []
 
