@@ -6,6 +6,7 @@ from app.administration import queries as administration_queries
 from app.platform.errors import Conflict, NotFound
 from app.renders.service import RenderView, find_render, retry_render
 from app.usage.allowances import Allowance
+from app.work import queries as work_queries
 
 
 def requeue_render(session: Session, *, render_id: str) -> RenderView:
@@ -14,7 +15,7 @@ def requeue_render(session: Session, *, render_id: str) -> RenderView:
     Raises NotFound for an unknown render, Conflict for one that has ended.
     """
     user_id = _owner(session, render_id)
-    if administration_queries.requeue(session, render_id=render_id).is_final:
+    if work_queries.requeue(session, render_id=render_id).is_final:
         raise Conflict("The render has ended: one that failed can be tried again.")
     return find_render(session, render_id=render_id, user_id=user_id)
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, Update, select
 from sqlalchemy.orm import Session, joinedload
 
-from app.platform.database import database_now
+from app.platform.lease import Leased, claim_first
 from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
@@ -42,37 +42,25 @@ def claim_next_unit(session: Session, render: Render) -> Job | None:
 
 
 def _claim_render(session: Session, render: Render, kind: WorkKind) -> Job | None:
-    statement = (
-        update(Render)
-        .where(Render.id == render.id, Render.status == render.status)
-        .values(
-            status=RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING,
-            attempt=Render.attempt + 1,
-            worker=WORKER_NAME,
-            work_lease_expires_at=database_now(plus_seconds=LEASE_SECONDS),
-        )
-        .returning(Render.attempt)
-        .execution_options(synchronize_session=False)
-    )
+    own = select(Render.id).where(Render.id == render.id, Render.status == render.status)
+    status = RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING
+    statement = _claim(Render, own, status=status).returning(Render.attempt)
     attempt = session.scalar(statement)
     return None if attempt is None else _job(render, kind=kind, segment_id=None, attempt=attempt)
 
 
 def _claim_segment(session: Session, render: Render) -> Job | None:
-    statement = (
-        update(Segment)
-        .where(Segment.render_id == render.id, Segment.status.in_(OPEN_SEGMENT))
-        .values(
-            status=SegmentStatus.RUNNING,
-            attempt=Segment.attempt + 1,
-            worker=WORKER_NAME,
-            lease_expires_at=database_now(plus_seconds=LEASE_SECONDS),
-        )
-        .returning(Segment.id, Segment.attempt)
-        .execution_options(synchronize_session=False)
-    )
+    own = select(Segment.id).where(Segment.render_id == render.id, Segment.status.in_(OPEN_SEGMENT))
+    statement = _claim(Segment, own, status=SegmentStatus.RUNNING).returning(Segment.id, Segment.attempt)
     row = session.execute(statement).one_or_none()
     return None if row is None else _job(render, kind=WorkKind.UPSCALE, segment_id=row[0], attempt=row[1])
+
+
+def _claim(table: type[Leased], own: Select[str], **values: Any) -> Update:
+    # The lease that it replaces is the mock's own, and no failure.
+    return claim_first(
+        table, own, seconds=LEASE_SECONDS, worker=WORKER_NAME, failures=table.failures, **values
+    )
 
 
 def _job(render: Render, **claimed: Any) -> Job:

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Update, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, joinedload
 
 from app.platform.database import database_now
+from app.platform.lease import Lease, claim_first, is_expired, is_rested, revoke
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
 from app.previews.tables import Preview
@@ -17,10 +18,14 @@ from app.renders.statuses import RenderStatus
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewClaim:
-    """One preview in one worker's hands."""
+    """Identifies one attempt at one preview, which one worker holds."""
 
     preview_id: str
     attempt: int
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(Preview, self.preview_id, self.attempt)
 
 
 def find_preview(session: Session, *, preview_id: str, user_id: str) -> Preview | None:
@@ -56,29 +61,11 @@ def any_waits(session: Session) -> bool:
 
 def claim(session: Session, *, worker: str, lease_seconds: float) -> PreviewClaim | None:
     """The oldest that waits, or whose worker was not heard of for a lease; that counts as a failure of it."""
-    chosen = (
-        select(Preview.id)
-        .where(_waits())
-        .order_by(Preview.created_at, Preview.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .correlate(None)
-        .scalar_subquery()
-    )
+    waiting = select(Preview.id).where(_waits()).order_by(Preview.created_at, Preview.id)
     row = session.execute(
-        update(Preview)
-        .where(Preview.id == chosen)
-        .values(
-            status=RenderStatus.PROCESSING,
-            attempt=Preview.attempt + 1,
-            # Who ends its work in good order takes its lease along.
-            failures=Preview.failures + _one_if(Preview.lease_expires_at.is_not(None)),
-            worker=worker,
-            lease_expires_at=database_now(plus_seconds=lease_seconds),
-            retry_at=None,
-        )
-        .returning(Preview.id, Preview.attempt)
-        .execution_options(synchronize_session=False)
+        claim_first(
+            Preview, waiting, seconds=lease_seconds, worker=worker, status=RenderStatus.PROCESSING
+        ).returning(Preview.id, Preview.attempt)
     ).one_or_none()
     return None if row is None else PreviewClaim(preview_id=row[0], attempt=row[1])
 
@@ -89,45 +76,31 @@ def get_preview(session: Session, *, preview_id: str) -> Preview | None:
     return session.scalar(query)
 
 
-def renew(session: Session, claim: PreviewClaim, *, lease_seconds: float) -> bool:
-    """False when the preview is no longer this claim's."""
-    return _changed(session, _own(claim).values(lease_expires_at=database_now(plus_seconds=lease_seconds)))
-
-
 def complete(session: Session, claim: PreviewClaim, *, values: dict[str, Any]) -> bool:
-    """May be asked again by the same claim, whose commit went through without an answer."""
-    changed = _changed(session, _own(claim).values(**_ended(RenderStatus.COMPLETED), **values))
+    """Move it to `completed`. False when the lease is lost.
+
+    May be repeated by the same claim, whose commit went through without an answer.
+    """
+    changed = claim.lease.release(session, status=RenderStatus.COMPLETED, ended_at=database_now(), **values)
     return changed or _was_completed(session, claim)
 
 
-def fail(session: Session, claim: PreviewClaim, *, error: str) -> bool:
-    return _changed(session, _own(claim).values(**_ended(RenderStatus.FAILED), error=error))
-
-
-def count_failure(session: Session, claim: PreviewClaim) -> int | None:
-    """Of its attempts so far, this one included; None when it is not this claim's."""
-    statement = _own(claim).values(failures=Preview.failures + 1).returning(Preview.failures)
-    return session.execute(statement.execution_options(synchronize_session=False)).scalar_one_or_none()
-
-
-def give_back(session: Session, claim: PreviewClaim, *, rest_seconds: float = 0.0) -> None:
-    """For another attempt, once it has rested."""
-    retry_at = database_now(plus_seconds=rest_seconds) if rest_seconds else None
-    _changed(session, _own(claim).values(lease_expires_at=None, worker=None, retry_at=retry_at))
+def fail(session: Session, claim: PreviewClaim, *, error: str) -> None:
+    """Move it to `failed`. Does nothing when the lease is lost."""
+    claim.lease.release(session, status=RenderStatus.FAILED, ended_at=database_now(), error=error)
 
 
 def withdraw(session: Session, *, preview_id: str, error: str) -> None:
     """End it, and give its images to nobody any more. A late worker finds that it is not its own."""
-    statement = update(Preview).where(Preview.id == preview_id)
-    session.execute(
-        statement.values(
-            status=RenderStatus.FAILED,
-            error=error,
-            ended_at=func.coalesce(Preview.ended_at, database_now()),
-            before_key=None,
-            after_key=None,
-            lease_expires_at=None,
-        ).execution_options(synchronize_session=False)
+    revoke(
+        session,
+        Preview,
+        Preview.id == preview_id,
+        status=RenderStatus.FAILED,
+        error=error,
+        ended_at=func.coalesce(Preview.ended_at, database_now()),
+        before_key=None,
+        after_key=None,
     )
 
 
@@ -165,26 +138,8 @@ def _is_old(made_for: float) -> ColumnElement[bool]:
 
 
 def _waits() -> ColumnElement[bool]:
-    is_free = or_(Preview.lease_expires_at.is_(None), Preview.lease_expires_at < database_now())
-    is_rested = or_(Preview.retry_at.is_(None), Preview.retry_at < database_now())
-    return and_(Preview.ended_at.is_(None), is_free, is_rested)
-
-
-def _one_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return case((condition, 1), else_=0)
-
-
-def _own(claim: PreviewClaim) -> Update:
-    return update(Preview).where(
-        Preview.id == claim.preview_id,
-        Preview.attempt == claim.attempt,
-        Preview.ended_at.is_(None),
-        Preview.lease_expires_at.is_not(None),
-    )
-
-
-def _ended(status: RenderStatus) -> dict[str, Any]:
-    return {"status": status, "ended_at": database_now(), "lease_expires_at": None, "worker": None}
+    is_free = or_(Preview.lease_expires_at.is_(None), is_expired(Preview))
+    return and_(Preview.ended_at.is_(None), is_free, is_rested(Preview))
 
 
 def _was_completed(session: Session, claim: PreviewClaim) -> bool:
@@ -194,8 +149,3 @@ def _was_completed(session: Session, claim: PreviewClaim) -> bool:
         Preview.status == RenderStatus.COMPLETED,
     )
     return session.scalar(query) is not None
-
-
-def _changed(session: Session, statement: Update) -> bool:
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return cast(CursorResult[Any], result).rowcount == 1

@@ -193,7 +193,7 @@ class PreviewLedger:
         """The heartbeat. False when the preview is no longer this claim's: stop, report nothing."""
         del frames_done  # there is but one
         with self._database.write() as session:
-            return preview_queries.renew(session, claim, lease_seconds=self.lease_seconds)
+            return claim.lease.renew(session, seconds=self.lease_seconds)
 
     def completed(
         self,
@@ -217,23 +217,23 @@ class PreviewLedger:
             if isinstance(error, PermanentError):
                 preview_queries.fail(session, claim, error=error.message)
                 return
-            failures = preview_queries.count_failure(session, claim)
+            failures = claim.lease.charge(session, "failures")
             if failures is None:
                 return
             if failures >= self._max_attempts:
                 preview_queries.fail(session, claim, error=_gave_up(failures))
             else:
-                preview_queries.give_back(session, claim, rest_seconds=REST_AFTER_FAILURE_SECONDS * failures)
+                claim.lease.release(session, rest_seconds=REST_AFTER_FAILURE_SECONDS * failures)
 
     def postponed(self, claim: PreviewClaim) -> None:
         """What it needs was away: it goes back uncharged, and rests."""
         with self._database.write() as session:
-            preview_queries.give_back(session, claim, rest_seconds=REST_AFTER_OUTAGE_SECONDS)
+            claim.lease.release(session, rest_seconds=REST_AFTER_OUTAGE_SECONDS)
 
     def hand_back(self, claim: PreviewClaim) -> None:
         """The worker stops before it is done: it goes back uncharged."""
         with self._database.write() as session:
-            preview_queries.give_back(session, claim)
+            claim.lease.release(session)
 
 
 def _gave_up(failures: int) -> str:

@@ -8,16 +8,16 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.accounts.tables import User
 from app.files.tables import File
+from app.platform.lease import LeasedToWorker
 from app.platform.tables import ListedTable, StatusText
 from app.renders.statuses import RenderStatus
 
 
-class Preview(ListedTable):
+class Preview(LeasedToWorker, ListedTable):
     """One moment of a file, upscaled ahead of all renders.
 
     The crop is in pixels of the frame as displayed. None is the whole frame of one that is completed; before that, the
-    worker's to choose. It is never `pending`. `failures` counts attempts that failed or whose worker fell silent;
-    `retry_at` lets it rest.
+    worker's to choose. It is never `pending`. An expired lease counts among its `failures`.
     """
 
     __tablename__ = "previews"
@@ -45,10 +45,5 @@ class Preview(ListedTable):
     before_key: Mapped[str | None] = mapped_column(String(200))
     after_key: Mapped[str | None] = mapped_column(String(200))
     ended_at: Mapped[datetime | None]
-    attempt: Mapped[int] = mapped_column(default=0)
-    failures: Mapped[int] = mapped_column(default=0)
-    worker: Mapped[str | None] = mapped_column(String(100))
-    lease_expires_at: Mapped[datetime | None]
-    retry_at: Mapped[datetime | None]
 
     file: Mapped[File] = relationship()

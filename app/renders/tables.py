@@ -9,20 +9,30 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.accounts.tables import User
 from app.files.tables import File
+from app.platform.lease import LeasedToWorker
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.tables import ListedTable, StatusText, Table, video_columns
 from app.renders.statuses import RenderStatus, SegmentStatus
 
 
-class Render(ListedTable):
-    """A user's job. `attempt` grows with every claim of the render itself (to prepare it, to finish it).
+class UnitOfWork(LeasedToWorker):
+    """Columns of what workers claim.
 
-    `work_lease_expires_at` is set while a worker holds such a claim. `failures` counts failed attempts at the
-    present step and starts again with the next. `input` and `output` are as expected at first, as
+    `outages` counts attempts that ended because something the work needs was away, `expiries` those whose lease ran
+    out.
+    """
+
+    outages: Mapped[int] = mapped_column(default=0, server_default="0")
+    expiries: Mapped[int] = mapped_column(default=0, server_default="0")
+
+
+class Render(UnitOfWork, ListedTable):
+    """A user's job. It is leased to be prepared and to be finished; the counts of attempts start again for each.
+
+    `input` and `output` are as expected at first, as
     measured once the render is prepared and completed. `plan` is the worker's own.
-    `outages` counts what went wrong around the work in a row, without being its fault; `expiries` how often its worker
-    was not heard of for a lease. `ended_at` is when the render was completed or failed; from `files_removed_at` on,
+    `ended_at` is when the render was completed or failed; from `files_removed_at` on,
     its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
     is when what its work left behind was removed.
     `request_id` is that of the request that asked for the render, so that its lines in all logs can be found,
@@ -81,20 +91,14 @@ class Render(ListedTable):
     files_removed_at: Mapped[datetime | None]
     cleaned_at: Mapped[datetime | None]
 
-    attempt: Mapped[int] = mapped_column(default=0)
-    failures: Mapped[int] = mapped_column(default=0)
-    outages: Mapped[int] = mapped_column(default=0, server_default="0")
-    expiries: Mapped[int] = mapped_column(default=0, server_default="0")
-    worker: Mapped[str | None] = mapped_column(String(100))
-    work_lease_expires_at: Mapped[datetime | None]
-    retry_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None] = mapped_column("work_lease_expires_at")
 
     file: Mapped[File] = relationship()
     segments: Mapped[list["Segment"]] = relationship(order_by="Segment.position", back_populates="render")
 
 
-class Segment(Table):
-    """A run of frames of one render, the unit of work. `attempt` grows with every claim."""
+class Segment(UnitOfWork, Table):
+    """A run of frames of one render, leased to be upscaled. `worker` stays set once it is done."""
 
     __tablename__ = "segments"
     __table_args__ = (
@@ -126,13 +130,5 @@ class Segment(Table):
     frames: Mapped[int]
     frames_done: Mapped[int] = mapped_column(default=0)
     storage_key: Mapped[str | None] = mapped_column(String(200))
-
-    attempt: Mapped[int] = mapped_column(default=0)
-    failures: Mapped[int] = mapped_column(default=0)
-    outages: Mapped[int] = mapped_column(default=0, server_default="0")
-    expiries: Mapped[int] = mapped_column(default=0, server_default="0")
-    worker: Mapped[str | None] = mapped_column(String(100))
-    lease_expires_at: Mapped[datetime | None]
-    retry_at: Mapped[datetime | None]
 
     render: Mapped[Render] = relationship(back_populates="segments")

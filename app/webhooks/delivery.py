@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.platform.database import Database
+from app.platform.lease import Lease
 from app.platform.secrets import Secrets
 from app.webhooks import queries as webhook_queries
 from app.webhooks.queries import AttemptResult, DueDelivery
@@ -50,6 +51,10 @@ class ClaimedDelivery:
     facts: dict[str, Any]
     created_at: datetime
     secrets: SigningSecrets
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(WebhookDelivery, self.id, self.attempt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +97,14 @@ class DeliveryLedger:
             row = session.get_one(WebhookDelivery, due.id)
             refusal = _refusal(session, row)
             if refusal is not None:
-                webhook_queries.end_delivery(
-                    session, delivery_id=row.id, attempt=row.attempts, status=DeliveryStatus.FAILED
-                )
+                lease = Lease(WebhookDelivery, row.id, row.attempt)
+                webhook_queries.end_delivery(session, lease, DeliveryStatus.FAILED)
                 not_sent = AttemptResult(duration_seconds=0.0, status_code=None, error=refusal)
-                webhook_queries.note_attempt(
-                    session, delivery_id=row.id, attempt=row.attempts, result=not_sent
-                )
+                webhook_queries.note_attempt(session, lease, not_sent)
                 return None
             return ClaimedDelivery(
                 id=row.id,
-                attempt=row.attempts,
+                attempt=row.attempt,
                 failures=row.failures,
                 user_id=row.user_id,
                 endpoint_id=row.endpoint_id,
@@ -142,22 +144,16 @@ class DeliveryLedger:
         """This process stops: the delivery is due at once, for any other, and nothing of it counts as a failure."""
         result = AttemptResult(duration_seconds=duration_seconds, status_code=None, error=STOPPED)
         with self.database.write() as session:
-            if webhook_queries.give_back_delivery(session, delivery_id=claimed.id, attempt=claimed.attempt):
-                webhook_queries.note_attempt(
-                    session, delivery_id=claimed.id, attempt=claimed.attempt, result=result
-                )
+            if claimed.lease.release(session, rest_seconds=0.0):
+                webhook_queries.note_attempt(session, claimed.lease, result)
 
     def _end(self, claimed: ClaimedDelivery, outcome: Outcome, status: DeliveryStatus) -> bool:
         disabled: str | None = None
         with self.database.write() as session:
             self._lock_endpoint(session, claimed)
-            ended = webhook_queries.end_delivery(
-                session, delivery_id=claimed.id, attempt=claimed.attempt, status=status
-            )
+            ended = webhook_queries.end_delivery(session, claimed.lease, status)
             if ended:
-                webhook_queries.note_attempt(
-                    session, delivery_id=claimed.id, attempt=claimed.attempt, result=_result(outcome)
-                )
+                webhook_queries.note_attempt(session, claimed.lease, _result(outcome))
                 if claimed.endpoint_id is not None:
                     disabled = self._judge_endpoint(session, claimed.endpoint_id, outcome)
         if disabled is not None:
@@ -169,13 +165,11 @@ class DeliveryLedger:
     def _postpone(self, claimed: ClaimedDelivery, outcome: Outcome, pause: float) -> bool:
         with self.database.write() as session:
             self._lock_endpoint(session, claimed)
-            postponed = webhook_queries.postpone_delivery(
-                session, delivery_id=claimed.id, attempt=claimed.attempt, seconds=pause
+            postponed = claimed.lease.release(
+                session, rest_seconds=pause, failures=WebhookDelivery.failures + 1
             )
             if postponed:
-                webhook_queries.note_attempt(
-                    session, delivery_id=claimed.id, attempt=claimed.attempt, result=_result(outcome)
-                )
+                webhook_queries.note_attempt(session, claimed.lease, _result(outcome))
                 if claimed.endpoint_id is not None:
                     webhook_queries.note_failing(session, endpoint_id=claimed.endpoint_id)
         return postponed

@@ -62,8 +62,8 @@ def add_delivery(
             facts=facts,
             status=DeliveryStatus.PENDING.value,
             created_at=clock.now(),
-            due_at=database_now(),
-            attempts=0,
+            retry_at=database_now(),
+            attempt=0,
             failures=0,
         )
     )

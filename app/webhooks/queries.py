@@ -6,14 +6,14 @@ later carries that attempt and touches nothing when the row has moved on.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, Update, and_, case, delete, func, select, update
+from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import User
 from app.platform import clock
 from app.platform.database import database_now
+from app.platform.lease import Lease, changed_rows, claim_first
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
 from app.webhooks.statuses import DeliveryStatus
@@ -22,12 +22,12 @@ from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 @dataclass(frozen=True, kw_only=True)
 class DueDelivery:
-    """A delivery whose turn has come: a candidate for a claim."""
+    """A delivery that is due: a candidate for a claim. `attempt` is how many there were."""
 
     id: str
     user_id: str
     host: str
-    attempts: int
+    attempt: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,46 +117,36 @@ def due_deliveries(
     session: Session, *, limit: int, but_hosts: Collection[str] = (), but_users: Collection[str] = ()
 ) -> Sequence[DueDelivery]:
     """The ones that have been due for longest, leaving out those hosts and users."""
-    columns = (WebhookDelivery.id, WebhookDelivery.user_id, WebhookDelivery.host, WebhookDelivery.attempts)
-    query = select(*columns).where(WebhookDelivery.due_at <= database_now())
+    columns = (WebhookDelivery.id, WebhookDelivery.user_id, WebhookDelivery.host, WebhookDelivery.attempt)
+    query = select(*columns).where(WebhookDelivery.retry_at <= database_now())
     if but_hosts:
         query = query.where(WebhookDelivery.host.not_in(but_hosts))
     if but_users:
         query = query.where(WebhookDelivery.user_id.not_in(but_users))
-    rows = session.execute(query.order_by(WebhookDelivery.due_at, WebhookDelivery.id).limit(limit))
+    rows = session.execute(query.order_by(WebhookDelivery.retry_at, WebhookDelivery.id).limit(limit))
     return [
-        DueDelivery(id=row_id, user_id=user_id, host=host, attempts=attempts)
-        for row_id, user_id, host, attempts in rows
+        DueDelivery(id=row_id, user_id=user_id, host=host, attempt=attempt)
+        for row_id, user_id, host, attempt in rows
     ]
 
 
 def claim_delivery(session: Session, due: DueDelivery, *, lease_seconds: float) -> bool:
     """Whether the delivery is now this caller's, for its next attempt. A lease that ran out counts as a failure."""
-    until = database_now(plus_seconds=lease_seconds)
-    crashed = case((WebhookDelivery.lease_expires_at.is_not(None), 1), else_=0)
-    return _changed(
-        session,
-        update(WebhookDelivery)
-        .where(
-            WebhookDelivery.id == due.id,
-            WebhookDelivery.attempts == due.attempts,
-            WebhookDelivery.due_at <= database_now(),
-        )
-        .values(
-            attempts=due.attempts + 1,
-            failures=WebhookDelivery.failures + crashed,
-            due_at=until,
-            lease_expires_at=until,
-        ),
+    own = select(WebhookDelivery.id).where(
+        WebhookDelivery.id == due.id,
+        WebhookDelivery.attempt == due.attempt,
+        WebhookDelivery.retry_at <= database_now(),
     )
+    until = database_now(plus_seconds=lease_seconds)
+    return changed_rows(session, claim_first(WebhookDelivery, own, seconds=lease_seconds, retry_at=until))
 
 
-def note_attempt(session: Session, *, delivery_id: str, attempt: int, result: AttemptResult) -> None:
-    """To be called when one of the next three returned true."""
+def note_attempt(session: Session, lease: Lease, result: AttemptResult) -> None:
+    """Keep the result of an attempt whose lease was just released."""
     session.add(
         WebhookAttempt(
-            delivery_id=delivery_id,
-            number=attempt,
+            delivery_id=lease.row_id,
+            number=lease.attempt,
             at=clock.now(),
             duration_seconds=result.duration_seconds,
             status_code=result.status_code,
@@ -166,73 +156,52 @@ def note_attempt(session: Session, *, delivery_id: str, attempt: int, result: At
     session.flush()
 
 
-def end_delivery(session: Session, *, delivery_id: str, attempt: int, status: DeliveryStatus) -> bool:
-    """False when the delivery is no longer this attempt's."""
+def end_delivery(session: Session, lease: Lease, status: DeliveryStatus) -> bool:
+    """False when the lease is lost."""
     failed = 1 if status is DeliveryStatus.FAILED else 0
-    return _changed(
+    return lease.release(
         session,
-        _own(delivery_id, attempt).values(
-            status=status.value,
-            due_at=None,
-            lease_expires_at=None,
-            ended_at=database_now(),
-            failures=WebhookDelivery.failures + failed,
-        ),
+        status=status.value,
+        ended_at=database_now(),
+        failures=WebhookDelivery.failures + failed,
     )
-
-
-def postpone_delivery(session: Session, *, delivery_id: str, attempt: int, seconds: float) -> bool:
-    """It failed, and is due again in so many seconds."""
-    return _changed(
-        session,
-        _own(delivery_id, attempt).values(
-            due_at=database_now(plus_seconds=seconds),
-            lease_expires_at=None,
-            failures=WebhookDelivery.failures + 1,
-        ),
-    )
-
-
-def give_back_delivery(session: Session, *, delivery_id: str, attempt: int) -> bool:
-    """It was not seen through: due at once, and no failure."""
-    return _changed(session, _own(delivery_id, attempt).values(due_at=database_now(), lease_expires_at=None))
 
 
 def ask_again(session: Session, *, delivery_id: str) -> None:
     """Due now, with all attempts before it. One that is under way is left to that."""
     idle = and_(WebhookDelivery.id == delivery_id, WebhookDelivery.lease_expires_at.is_(None))
-    values = {"status": DeliveryStatus.PENDING.value, "due_at": database_now(), "ended_at": None}
-    _changed(session, update(WebhookDelivery).where(idle).values(failures=0, **values))
+    values = {"status": DeliveryStatus.PENDING.value, "retry_at": database_now(), "ended_at": None}
+    changed_rows(session, update(WebhookDelivery).where(idle).values(failures=0, **values))
 
 
 def redirect_deliveries(session: Session, *, endpoint_id: str, url: str, host: str) -> None:
     """What was not delivered goes to the endpoint's new address."""
-    waiting = and_(WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.due_at.is_not(None))
-    _changed(session, update(WebhookDelivery).where(waiting).values(url=url, host=host))
+    waiting = and_(WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.retry_at.is_not(None))
+    changed_rows(session, update(WebhookDelivery).where(waiting).values(url=url, host=host))
 
 
 def drop_deliveries(session: Session, *, endpoint_id: str) -> None:
     """No further attempt is made at what waits for the endpoint."""
     waiting = and_(
         WebhookDelivery.endpoint_id == endpoint_id,
-        WebhookDelivery.due_at.is_not(None),
+        WebhookDelivery.retry_at.is_not(None),
         # One that is under way is told by its own attempt.
         WebhookDelivery.lease_expires_at.is_(None),
     )
-    values = {"status": DeliveryStatus.FAILED.value, "due_at": None, "ended_at": database_now()}
-    _changed(session, update(WebhookDelivery).where(waiting).values(**values))
+    values = {"status": DeliveryStatus.FAILED.value, "retry_at": None, "ended_at": database_now()}
+    changed_rows(session, update(WebhookDelivery).where(waiting).values(**values))
 
 
 def note_working(session: Session, *, endpoint_id: str) -> None:
     """An attempt at the endpoint succeeded."""
     failing = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.failing_since.is_not(None))
-    _changed(session, update(WebhookEndpoint).where(failing).values(failing_since=None))
+    changed_rows(session, update(WebhookEndpoint).where(failing).values(failing_since=None))
 
 
 def note_failing(session: Session, *, endpoint_id: str) -> None:
     """An attempt at the endpoint failed."""
     working = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.failing_since.is_(None))
-    _changed(session, update(WebhookEndpoint).where(working).values(failing_since=database_now()))
+    changed_rows(session, update(WebhookEndpoint).where(working).values(failing_since=database_now()))
 
 
 def disable_endpoint(
@@ -245,7 +214,7 @@ def disable_endpoint(
     enabled = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.disabled_at.is_(None))
     if failing_for is not None:
         enabled = and_(enabled, WebhookEndpoint.failing_since < database_now(plus_seconds=-failing_for))
-    changed = _changed(
+    changed = changed_rows(
         session,
         update(WebhookEndpoint).where(enabled).values(disabled_at=clock.now(), disabled_reason=reason),
     )
@@ -267,16 +236,3 @@ def forget_deliveries(session: Session, *, ended_for: float, limit: int) -> None
         .where(WebhookDelivery.id.in_(old))
         .execution_options(synchronize_session=False)
     )
-
-
-def _own(delivery_id: str, attempt: int) -> Update:
-    return update(WebhookDelivery).where(
-        WebhookDelivery.id == delivery_id,
-        WebhookDelivery.attempts == attempt,
-        WebhookDelivery.lease_expires_at.is_not(None),
-    )
-
-
-def _changed(session: Session, statement: Update) -> bool:
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return cast(CursorResult[Any], result).rowcount > 0

@@ -7,6 +7,7 @@ from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.accounts.tables import User
+from app.platform.lease import Leased
 from app.platform.tables import ListedTable, Table
 
 
@@ -27,12 +28,13 @@ class WebhookEndpoint(ListedTable):
     failing_since: Mapped[datetime | None]
 
 
-class WebhookDelivery(ListedTable):
+class WebhookDelivery(Leased, ListedTable):
     """One event on its way to one address. `id` is the `webhook-id` of every attempt.
 
     `endpoint_id` is None for a render's own `webhook_url`, `render_id` for a test. `facts` are what is sent, see
-    `outbox.add_delivery`. It is due at `due_at` until it has ended. `attempts` grows with every claim; while one is
-    under way `lease_expires_at` is set, and `due_at` is the same. `failures` are those since it was last asked for.
+    `outbox.add_delivery`. `retry_at` is when the first or next attempt is due, during an attempt the end of its lease,
+    and None once the delivery has ended: one index finds all that are due. `failures` are those since it was last asked
+    for.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -54,11 +56,9 @@ class WebhookDelivery(ListedTable):
     event: Mapped[str] = mapped_column(String(40))
     facts: Mapped[dict[str, Any]]
     status: Mapped[str] = mapped_column(String(16))
-    due_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
-    attempts: Mapped[int] = mapped_column(default=0)
-    failures: Mapped[int] = mapped_column(default=0)
-    lease_expires_at: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column("attempts", default=0)
+    retry_at: Mapped[datetime | None] = mapped_column("due_at")
 
 
 class WebhookAttempt(Table):

@@ -25,7 +25,7 @@ def delivery_of(
     row: WebhookDelivery, *, attempts: Sequence[WebhookAttempt] | None = None
 ) -> webhook_schemas.WebhookDelivery:
     """`attempts` are shown where they are given."""
-    rests = row.due_at is not None and row.lease_expires_at is None
+    rests = row.retry_at is not None and row.lease_expires_at is None
     return webhook_schemas.WebhookDelivery(
         id=row.id,
         webhook_id=row.endpoint_id,
@@ -34,9 +34,9 @@ def delivery_of(
         event=WebhookEvent(row.event),
         status=DeliveryStatus(row.status),
         created_at=row.created_at,
-        next_attempt_at=row.due_at if rests else None,
+        next_attempt_at=row.retry_at if rests else None,
         ended_at=row.ended_at,
-        attempt_count=row.attempts,
+        attempt_count=row.attempt,
         attempts=None if attempts is None else [_attempt_of(attempt) for attempt in attempts],
     )
 

@@ -14,7 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.accounts.tables import User
-from app.platform.database import database_now
+from app.platform.lease import is_rested
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -43,8 +43,8 @@ def ready_units(session: Session, *, cap: int | None, render_cap: int | None = N
 def ready_to_prepare() -> ColumnElement[bool]:
     return and_(
         Render.status.in_((RenderStatus.QUEUED, RenderStatus.PENDING)),
-        Render.work_lease_expires_at.is_(None),
-        pause_over(Render),
+        Render.lease_expires_at.is_(None),
+        is_rested(Render),
     )
 
 
@@ -53,18 +53,14 @@ def ready_to_finish() -> ColumnElement[bool]:
     unfinished = exists().where(Segment.render_id == Render.id, Segment.status.in_(UNFINISHED_SEGMENT))
     return and_(
         Render.status == RenderStatus.PROCESSING,
-        Render.work_lease_expires_at.is_(None),
-        pause_over(Render),
+        Render.lease_expires_at.is_(None),
+        is_rested(Render),
         ~unfinished,
     )
 
 
 def ready_to_upscale() -> ColumnElement[bool]:
-    return and_(Segment.status == SegmentStatus.WAITING, pause_over(Segment))
-
-
-def pause_over(row: type[Render] | type[Segment]) -> ColumnElement[bool]:
-    return or_(row.retry_at.is_(None), row.retry_at <= database_now())
+    return and_(Segment.status == SegmentStatus.WAITING, is_rested(Segment))
 
 
 def render_waits() -> ColumnElement[bool]:
@@ -112,7 +108,7 @@ def is_render_capped(*, cap: int | None) -> ColumnElement[bool]:
 def below_render_cap(*, cap: int | None) -> ColumnElement[bool]:
     """The user may have one more render at work. One that was given back before it was prepared is not."""
     own = func.coalesce(User.max_running_renders, cap)
-    is_held = or_(Render.status == RenderStatus.PROCESSING, Render.work_lease_expires_at.is_not(None))
+    is_held = or_(Render.status == RenderStatus.PROCESSING, Render.lease_expires_at.is_not(None))
     at_work = (
         select(func.count())
         .select_from(Render)

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, Select, String, and_, bindparam, or_, select, update
+from sqlalchemy import Float, Select, String, and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.accounts.tables import User
 from app.files.tables import File
-from app.platform.database import UtcDateTime, database_now
+from app.platform.database import UtcDateTime
+from app.platform.lease import claim_first
 from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
@@ -168,29 +169,20 @@ def _next_render(cap: int | None) -> Select[str]:
 @cache
 def _segment_claim() -> ReturningUpdate[*tuple[Any, ...]]:
     """The render's first waiting segment becomes the worker's."""
-    chosen = (
+    waiting = (
         select(Segment.id)
         .where(Segment.render_id == OF_RENDER, claimable.ready_to_upscale())
         .order_by(Segment.position)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .correlate(None)
-        .scalar_subquery()
     )
-    return (
-        update(Segment)
-        .where(Segment.id == chosen)
-        .values(
-            status=SegmentStatus.RUNNING,
-            attempt=Segment.attempt + 1,
-            worker=BY_WORKER,
-            frames_done=0,
-            lease_expires_at=database_now(plus_seconds=FOR_SECONDS),
-            retry_at=None,
-        )
-        .returning(Segment.id, Segment.attempt, *SEGMENT_COLUMNS)
-        .execution_options(synchronize_session=False)
+    claim = claim_first(
+        Segment,
+        waiting,
+        seconds=FOR_SECONDS,
+        worker=BY_WORKER,
+        status=SegmentStatus.RUNNING,
+        frames_done=0,
     )
+    return claim.returning(Segment.id, Segment.attempt, *SEGMENT_COLUMNS)
 
 
 @cache
@@ -254,20 +246,14 @@ def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int]:
             Render.user_id == OF_USER, claimable.ready_to_prepare(), claimable.below_render_cap(cap=cap)
         )
         candidates = candidates.order_by(*WITHIN_USER)
-    chosen = candidates.limit(1).with_for_update(skip_locked=True, of=Render).correlate(None)
-    return (
-        update(Render)
-        .where(Render.id == chosen.scalar_subquery())
-        .values(
-            status=RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING,
-            attempt=Render.attempt + 1,
-            worker=BY_WORKER,
-            work_lease_expires_at=database_now(plus_seconds=FOR_SECONDS),
-            retry_at=None,
-        )
-        .returning(Render.id, Render.attempt)
-        .execution_options(synchronize_session=False)
+    claim = claim_first(
+        Render,
+        candidates,
+        seconds=FOR_SECONDS,
+        worker=BY_WORKER,
+        status=RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING,
     )
+    return claim.returning(Render.id, Render.attempt)
 
 
 def _job(session: Session, *, render_id: str, **claimed: Any) -> Job:

@@ -69,7 +69,7 @@ def work_figures(session: Session) -> WorkFigures:
 def _count_renders(session: Session, renders: dict[RenderStatus, int]) -> _Tally:
     """Renders to prepare and to finish; every unfinished one is added to `renders`."""
     tally = _Tally()
-    is_free = Render.work_lease_expires_at.is_(None)
+    is_free = Render.lease_expires_at.is_(None)
     unfinished = (
         select(Render.status, is_free, func.count(), func.min(Render.created_at))
         .where(Render.status.in_(UNFINISHED))

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
 from app.platform import clock
 from app.platform.database import Database
@@ -23,7 +24,7 @@ from app.renders.statuses import SegmentStatus
 from app.renders.tables import Segment
 from app.work import chores, claimable, claiming, worker_queries
 from app.work import queries as work_queries
-from app.work.queries import Claim, Job, ReadyUnits, Setback
+from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
 LONGEST_PAUSE_SECONDS = 300.0
@@ -185,16 +186,17 @@ class WorkLedger:
         """
         with self.database.write() as session:
             worker_queries.put_down_unit(session, name=self.worker, is_done=False)
-            failures = work_queries.give_back(session, claim, setback=Setback.FAILURE)
+            failures = work_queries.charge(session, claim, AttemptOutcome.FAILURE)
             if failures is None:
                 return
+            fatal = None
             if isinstance(error, PermanentError):
-                work_queries.fail_render(session, render_id=claim.render_id, error=error.message)
+                fatal = error.message
             elif failures >= self.max_attempts:
-                message = f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
-                work_queries.fail_render(session, render_id=claim.render_id, error=message)
-            else:
-                work_queries.postpone(session, claim, seconds=_pause(failures, longest=LONGEST_PAUSE_SECONDS))
+                fatal = f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
+            _give_back(
+                session, claim, fatal=fatal, rest_seconds=_pause(failures, longest=LONGEST_PAUSE_SECONDS)
+            )
 
     def postponed(self, claim: Claim) -> float:
         """What the work needs was away: it goes back uncharged, and rests. Returns for how many seconds.
@@ -203,11 +205,11 @@ class WorkLedger:
         """
         with self.database.write() as session:
             worker_queries.put_down_unit(session, name=self.worker, is_done=False)
-            outages = work_queries.give_back(session, claim, setback=Setback.OUTAGE)
+            outages = work_queries.charge(session, claim, AttemptOutcome.OUTAGE)
             if outages is None:
                 return 0.0
             seconds = _pause(outages, longest=LONGEST_OUTAGE_PAUSE_SECONDS) * _jitter.uniform(0.75, 1.0)
-            work_queries.postpone(session, claim, seconds=seconds)
+            work_queries.give_back(session, claim, rest_seconds=seconds)
             return seconds
 
     def hand_back(self, claim: Claim) -> None:
@@ -217,7 +219,7 @@ class WorkLedger:
             work_queries.give_back(session, claim)
 
     def give_back_expired(self) -> Sequence[Claim]:
-        """Give back the work of workers that were not heard of for a lease. Returns the claims that ended so.
+        """Give back the work whose leases have run out. Returns the claims that ended so.
 
         That weighs a third of a failure: most workers that die take innocent work along. From the second time on the
         work rests for a while, so that what kills its workers leaves them time for other work.
@@ -225,7 +227,7 @@ class WorkLedger:
         given_back = []
         with self.database.write() as session:
             for claim in work_queries.expired_claims(session):
-                expiries = work_queries.give_back(session, claim, setback=Setback.EXPIRY)
+                expiries = work_queries.charge(session, claim, AttemptOutcome.EXPIRY)
                 if expiries is None:
                     continue
                 given_back.append(claim)
@@ -237,16 +239,15 @@ class WorkLedger:
                     attempt=claim.attempt,
                     expiries=expiries,
                 )
+                fatal, rest_seconds = None, None
                 if expiries >= EXPIRIES_PER_ATTEMPT * self.max_attempts:
-                    message = (
+                    fatal = (
                         f"The video could not be processed: the worker stopped unexpectedly {expiries} times "
                         f"while {_step(claim.kind)} ran."
                     )
-                    work_queries.fail_render(session, render_id=claim.render_id, error=message)
                 elif expiries > 1:
-                    work_queries.postpone(
-                        session, claim, seconds=_pause(expiries - 1, longest=LONGEST_OUTAGE_PAUSE_SECONDS)
-                    )
+                    rest_seconds = _pause(expiries - 1, longest=LONGEST_OUTAGE_PAUSE_SECONDS)
+                _give_back(session, claim, fatal=fatal, rest_seconds=rest_seconds)
         return given_back
 
     def take_sweep(self, *, every_seconds: float) -> bool:
@@ -267,6 +268,13 @@ class WorkLedger:
             return claimable.ready_units(
                 session, cap=self.max_running_segments, render_cap=self.max_running_renders
             )
+
+
+def _give_back(session: Session, claim: Claim, *, fatal: str | None, rest_seconds: float | None) -> None:
+    """Release the work for another attempt; with `fatal` end its render with that error."""
+    work_queries.give_back(session, claim, rest_seconds=None if fatal else rest_seconds)
+    if fatal:
+        work_queries.fail_render(session, render_id=claim.render_id, error=fatal)
 
 
 def _pause(times: int, *, longest: float) -> float:

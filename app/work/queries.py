@@ -5,16 +5,17 @@ touches nothing when the row has moved on.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from sqlalchemy import CursorResult, Update, and_, exists, select, update
+from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
 
 from app.platform.database import database_now
+from app.platform.lease import Lease, is_expired, revoke
 from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import webhook_events
@@ -28,6 +29,8 @@ ReadyUnits: TypeAlias = Counter[WorkQueue]
 # Everything but done, named so that an index finds them: done segments are many.
 UNFINISHED_SEGMENT = tuple(status for status in SegmentStatus if status is not SegmentStatus.DONE)
 
+BACK_TO_WAITING: Mapping[str, Any] = {"status": SegmentStatus.WAITING, "frames_done": 0}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -37,6 +40,13 @@ class Claim:
     render_id: str
     segment_id: str | None
     attempt: int
+
+    @property
+    def lease(self) -> Lease:
+        """Of the segment for `upscale`, else of the render."""
+        if self.segment_id is not None:
+            return Lease(Segment, self.segment_id, self.attempt)
+        return Lease(Render, self.render_id, self.attempt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,141 +79,118 @@ class Job(Claim):
     opened: ReadyUnits = field(default_factory=Counter)
 
 
-class Setback(StrEnum):
-    """What ended an attempt, by the column that counts it."""
+class AttemptOutcome(StrEnum):
+    """Why an attempt ended without a result, by the column that counts it."""
 
     FAILURE = "failures"
     """The work itself failed."""
     EXPIRY = "expiries"
-    """Its worker was not heard of for a lease: killed, cut off, or killed by the work."""
+    """Its lease ran out: the worker was killed, cut off, or killed by the work."""
     OUTAGE = "outages"
-    """What the work needs was away."""
+    """Something that the work needs was away."""
 
 
 def renew(session: Session, claim: Claim, *, lease_seconds: float, frames_done: int) -> bool:
-    """Renew the lease and report progress. False when the work is no longer this claim's."""
-    expires_at = database_now(plus_seconds=lease_seconds)
-    if claim.kind is WorkKind.UPSCALE:
-        statement = _own_segment(claim).values(lease_expires_at=expires_at, frames_done=frames_done)
-    else:
-        statement = _own_render(claim).values(work_lease_expires_at=expires_at)
-    return _changed(session, statement)
+    """Extend the lease and report progress. False when the lease is lost."""
+    values = {"frames_done": frames_done} if claim.kind is WorkKind.UPSCALE else {}
+    return claim.lease.renew(session, seconds=lease_seconds, **values)
 
 
 def store_plan(
     session: Session, claim: Claim, *, values: dict[str, Any], segments: Iterable[Segment]
 ) -> bool:
-    """`pending` becomes `processing`, with its segments waiting.
+    """Move the render from `pending` to `processing`, with its segments waiting. False when the lease is lost.
 
-    This and the next two may be asked again by the same claim, whose commit went through without an answer.
+    This and the next two may be repeated by the same claim, whose commit went through without an answer.
     """
-    changed = _changed(
-        session,
-        _own_render(claim).values(
-            status=RenderStatus.PROCESSING, failures=0, expiries=0, outages=0, **_released_render(), **values
-        ),
+    changed = claim.lease.release(
+        session, status=RenderStatus.PROCESSING, failures=0, expiries=0, outages=0, **values
     )
     if changed:
         session.add_all(segments)
         session.flush()
         webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.PROCESSING)
-    return changed or _render_is(session, claim, RenderStatus.PROCESSING)
+    return changed or _has_brought(session, claim, RenderStatus.PROCESSING)
 
 
 def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> bool:
+    """Move the segment to `done`. False when the lease is lost."""
     _lock_render(session, claim.render_id)
-    changed = _changed(
+    changed = claim.lease.release(
         session,
-        _own_segment(claim).values(
-            status=SegmentStatus.DONE,
-            storage_key=storage_key,
-            frames_done=Segment.frames,
-            lease_expires_at=None,
-        ),
+        status=SegmentStatus.DONE,
+        storage_key=storage_key,
+        frames_done=Segment.frames,
+        worker=Segment.worker,
     )
-    done_before = exists().where(
-        Segment.id == claim.segment_id,
-        Segment.attempt == claim.attempt,
-        Segment.status == SegmentStatus.DONE,
-    )
-    return changed or bool(session.scalar(select(done_before)))
+    return changed or _has_brought(session, claim, SegmentStatus.DONE)
 
 
 def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -> bool:
-    changed = _changed(
-        session,
-        _own_render(claim).values(
-            status=RenderStatus.COMPLETED, ended_at=database_now(), **_released_render(), **values
-        ),
-    )
+    """Move the render to `completed`. False when the lease is lost."""
+    changed = claim.lease.release(session, status=RenderStatus.COMPLETED, ended_at=database_now(), **values)
     if changed:
         usage_queries.add_completed(session, render_id=claim.render_id)
         webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.COMPLETED)
-    return changed or _render_is(session, claim, RenderStatus.COMPLETED)
+    return changed or _has_brought(session, claim, RenderStatus.COMPLETED)
 
 
-def give_back(session: Session, claim: Claim, *, setback: Setback | None = None) -> int | None:
-    """Put the work back for another attempt. Returns its count of such setbacks, None when it is not this claim's."""
-    row: type[Render] | type[Segment] = Segment if claim.kind is WorkKind.UPSCALE else Render
-    row_id = claim.segment_id if claim.kind is WorkKind.UPSCALE else claim.render_id
-    counted = {} if setback is None else {setback.value: getattr(row, setback.value) + 1}
+def charge(session: Session, claim: Claim, outcome: AttemptOutcome) -> int | None:
+    """Count how this attempt ended. Returns the count; None when the lease is lost."""
     if claim.kind is WorkKind.UPSCALE:
         _lock_render(session, claim.render_id)
-        statement = _own_segment(claim).values(
-            status=SegmentStatus.WAITING,
-            frames_done=0,
-            worker=None,
-            lease_expires_at=None,
-            **counted,
-        )
-    else:
-        statement = _own_render(claim).values(**_released_render(), **counted)
-    if not _changed(session, statement):
-        return None
-    if setback is None:
-        return 0
-    return session.scalar(select(getattr(row, setback.value)).where(row.id == row_id))
+    return claim.lease.charge(session, outcome.value)
 
 
-def postpone(session: Session, claim: Claim, *, seconds: float) -> None:
-    """Let work that was just given back rest before its next attempt."""
-    retry_at = database_now(plus_seconds=seconds)
-    row, row_id = (Segment, claim.segment_id) if claim.kind is WorkKind.UPSCALE else (Render, claim.render_id)
-    session.execute(
-        update(row)
-        .where(row.id == row_id, row.attempt == claim.attempt)
-        .values(retry_at=retry_at)
-        .execution_options(synchronize_session=False)
-    )
+def give_back(session: Session, claim: Claim, *, rest_seconds: float | None = None) -> None:
+    """Release the work for another attempt, in `rest_seconds` at the earliest. Does nothing when the lease is lost."""
+    values: Mapping[str, Any] = {}
+    if claim.kind is WorkKind.UPSCALE:
+        _lock_render(session, claim.render_id)
+        values = BACK_TO_WAITING
+    claim.lease.release(session, rest_seconds=rest_seconds, **values)
 
 
 def fail_render(session: Session, *, render_id: str, error: str) -> bool:
-    """End an unfinished render as failed; its unfinished segments with it. False when it had ended already."""
-    changed = _changed(
+    """End an unfinished render as failed, and its unfinished segments. False when it had ended already."""
+    changed = revoke(
         session,
-        update(Render)
-        .where(Render.id == render_id, Render.status.in_(RenderStatus.FAILED.predecessors))
-        .values(status=RenderStatus.FAILED, error=error, ended_at=database_now(), **_released_render()),
+        Render,
+        Render.id == render_id,
+        Render.status.in_(RenderStatus.FAILED.predecessors),
+        status=RenderStatus.FAILED,
+        error=error,
+        ended_at=database_now(),
     )
     if changed:
-        session.execute(
-            update(Segment)
-            .where(Segment.render_id == render_id, Segment.status != SegmentStatus.DONE)
-            .values(status=SegmentStatus.FAILED, lease_expires_at=None)
-            .execution_options(synchronize_session=False)
-        )
+        unfinished = and_(Segment.render_id == render_id, Segment.status != SegmentStatus.DONE)
+        revoke(session, Segment, unfinished, status=SegmentStatus.FAILED)
         webhook_events.write_event(session, render_id=render_id, status=RenderStatus.FAILED)
     return changed
+
+
+def requeue(session: Session, *, render_id: str) -> RenderStatus:
+    """Release what workers hold of an unfinished render, uncharged, for an attempt at once.
+
+    They learn so from their next heartbeat. Returns the render's status; one that has ended is left as it is.
+    """
+    _lock_render(session, render_id)
+    status: RenderStatus = session.scalars(select(Render.status).where(Render.id == render_id)).one()
+    if not status.is_final:
+        revoke(session, Render, Render.id == render_id)
+        open_segments = Segment.status.in_((SegmentStatus.WAITING, SegmentStatus.RUNNING))
+        revoke(session, Segment, Segment.render_id == render_id, open_segments, **BACK_TO_WAITING)
+    return status
 
 
 def expired_claims(session: Session) -> Sequence[Claim]:
     """Claims whose lease ran out. Until the session ends no late heartbeat can renew them, nor another sweeper find
     them.
     """
-    late_segment = and_(Segment.status == SegmentStatus.RUNNING, Segment.lease_expires_at < database_now())
+    late_segment = and_(Segment.status == SegmentStatus.RUNNING, is_expired(Segment))
     late_render = and_(
         Render.status.in_((RenderStatus.PENDING, RenderStatus.PROCESSING)),
-        Render.work_lease_expires_at < database_now(),
+        is_expired(Render),
     )
     suspects = select(Segment.render_id).where(late_segment).union(select(Render.id).where(late_render))
     locked = session.scalars(
@@ -248,36 +235,10 @@ def _lock_render(session: Session, render_id: str) -> None:
     session.execute(select(Render.id).where(Render.id == render_id).with_for_update())
 
 
-def _own_segment(claim: Claim) -> Update:
-    return update(Segment).where(
-        Segment.id == claim.segment_id,
-        Segment.attempt == claim.attempt,
-        Segment.status == SegmentStatus.RUNNING,
+def _has_brought(session: Session, claim: Claim, status: RenderStatus | SegmentStatus) -> bool:
+    """Whether this claim, and none after it, has brought its row to this status."""
+    table, row_id = (
+        (Segment, claim.segment_id) if claim.kind is WorkKind.UPSCALE else (Render, claim.render_id)
     )
-
-
-def _own_render(claim: Claim) -> Update:
-    status = RenderStatus.PENDING if claim.kind is WorkKind.PREPARE else RenderStatus.PROCESSING
-    return update(Render).where(
-        Render.id == claim.render_id,
-        Render.attempt == claim.attempt,
-        Render.status == status,
-        Render.work_lease_expires_at.is_not(None),
-    )
-
-
-def _render_is(session: Session, claim: Claim, status: RenderStatus) -> bool:
-    """Whether this claim, and none after it, has brought the render so far."""
-    brought = exists().where(
-        Render.id == claim.render_id, Render.attempt == claim.attempt, Render.status == status
-    )
+    brought = exists().where(table.id == row_id, table.attempt == claim.attempt, table.status == status)
     return bool(session.scalar(select(brought)))
-
-
-def _released_render() -> dict[str, Any]:
-    return {"work_lease_expires_at": None, "worker": None, "retry_at": None}
-
-
-def _changed(session: Session, statement: Update) -> bool:
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return cast(CursorResult[Any], result).rowcount == 1

@@ -115,7 +115,7 @@ def test_an_unfinished_render_ends_at_once_and_its_work_with_it(
         ledger.failed(claim, RuntimeError("its ffmpeg was ended"))
     with database.read() as session:
         row = session.get_one(Render, submitted["id"])
-        assert (row.status, row.error, row.work_lease_expires_at) == ("failed", "Canceled", None)
+        assert (row.status, row.error, row.lease_expires_at) == ("failed", "Canceled", None)
         assert row.ended_at is not None
         assert set(session.scalars(select(Segment.status))) <= {"done", "failed"}
 

@@ -93,11 +93,11 @@ def test_renders_and_work(client, clip, database):
     with database.write() as session:
         # Two wait to be prepared, one of them after a failure.
         move(session, ids[1], status="pending", created_at=long_ago)
-        move(session, ids[2], status="pending", work_lease_expires_at=lease)
+        move(session, ids[2], status="pending", lease_expires_at=lease)
         # One is being upscaled, one waits for its finish since it was made, one is being finished.
         for render_id in ids[3:6]:
             move(session, render_id, status="processing", created_at=long_ago - timedelta(hours=1))
-        move(session, ids[5], work_lease_expires_at=lease)
+        move(session, ids[5], lease_expires_at=lease)
         move(session, ids[6], status="completed")
         move(session, ids[7], status="failed")
         session.add_all(

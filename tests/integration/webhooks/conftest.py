@@ -93,8 +93,8 @@ class Webhooks:
         with self.database.write() as session:
             session.execute(
                 update(WebhookDelivery)
-                .where(WebhookDelivery.due_at.is_not(None))
-                .values(due_at=database_now(plus_seconds=-1))
+                .where(WebhookDelivery.retry_at.is_not(None))
+                .values(retry_at=database_now(plus_seconds=-1))
             )
 
     def wait_for(self, delivery_id: str, **columns: object) -> WebhookDelivery:

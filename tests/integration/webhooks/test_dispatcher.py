@@ -48,7 +48,7 @@ def test_the_way_of_a_render(hooks, make_dispatcher, make_ledger, prepare, recei
 
     for delivery in hooks.deliveries():
         ended = hooks.wait_for(delivery.id, status="delivered")
-        assert (ended.due_at, ended.attempts, ended.failures) == (None, 1, 0)
+        assert (ended.retry_at, ended.attempt, ended.failures) == (None, 1, 0)
         (attempt,) = hooks.attempts(delivery.id)
         assert (attempt.number, attempt.status_code, attempt.error) == (1, 204, None)
     assert sorted(receiver.ids) == sorted(delivery.id for delivery in hooks.deliveries())
@@ -143,7 +143,7 @@ def test_what_receivers_do_wrong_is_told_and_tried_again(hooks, make_dispatcher,
     assert not any("elsewhere" in received.path for received in receiver.received)
     busy = hooks.delivery(ids["/busy"])
     assert (busy.status, busy.failures) == ("pending", 1)
-    assert 3600 - SLACK_SECONDS < seconds_until(hooks.database, busy.due_at) <= 3600
+    assert 3600 - SLACK_SECONDS < seconds_until(hooks.database, busy.retry_at) <= 3600
 
     receiver.answer = lambda _received: 200
     hooks.let_time_pass()
@@ -167,7 +167,7 @@ def add_later_delivery(hooks, endpoint_id, url):
         session.execute(
             update(WebhookDelivery)
             .where(WebhookDelivery.id == delivery_id)
-            .values(due_at=database_now(plus_seconds=3600))
+            .values(retry_at=database_now(plus_seconds=3600))
         )
     return delivery_id
 
@@ -182,7 +182,7 @@ def test_a_receiver_that_is_gone_is_left_in_peace(hooks, make_dispatcher, receiv
     hooks.wait_for(first, status="failed")
     assert hooks.endpoint(endpoint).disabled_reason == GONE
     assert hooks.endpoint(other).disabled_at is None
-    assert hooks.wait_for(later, status="failed").attempts == 0
+    assert hooks.wait_for(later, status="failed").attempt == 0
     assert receiver.ids == [first]
 
 
@@ -200,7 +200,7 @@ def test_after_ten_attempts_it_is_given_up_and_can_be_replayed(
         row = hooks.delivery(delivery_id)
         assert row.failures == number
         pause, slack = PAUSES_SECONDS[number - 1], SLACK_SECONDS
-        assert pause - slack < seconds_until(hooks.database, row.due_at) < 1.2 * pause
+        assert pause - slack < seconds_until(hooks.database, row.retry_at) < 1.2 * pause
         with hooks.database.write() as session:
             session.execute(
                 update(WebhookEndpoint).values(
@@ -210,7 +210,7 @@ def test_after_ten_attempts_it_is_given_up_and_can_be_replayed(
         hooks.let_time_pass()
 
     row = hooks.wait_for(delivery_id, status="failed")
-    assert (row.attempts, row.due_at) == (len(PAUSES_SECONDS) + 1, None)
+    assert (row.attempt, row.retry_at) == (len(PAUSES_SECONDS) + 1, None)
     disabled = hooks.endpoint(endpoint).disabled_reason
     assert disabled == (FAILED_FOR_DAYS if failing_days > 5 else None)
     if disabled:
@@ -243,7 +243,7 @@ def test_after_a_crash_it_arrives_again_under_the_same_id(hooks, make_dispatcher
     make_dispatcher().start()
 
     row = hooks.wait_for(delivery_id, status="delivered")
-    assert (row.attempts, row.failures) == (2, 1)
+    assert (row.attempt, row.failures) == (2, 1)
     assert receiver.ids == [delivery_id, delivery_id]
 
 
@@ -282,7 +282,7 @@ def test_what_is_in_hand_at_the_end_is_given_back(hooks, make_dispatcher, receiv
 
     release.set()
     make_dispatcher().start()
-    assert hooks.wait_for(delivery_id, status="delivered").attempts == 2
+    assert hooks.wait_for(delivery_id, status="delivered").attempt == 2
 
 
 @on_sqlite
@@ -332,7 +332,7 @@ def test_a_webhook_that_changes_meanwhile(hooks, make_dispatcher, receiver):
 
     wait_until(all_ended, seconds=WAIT_SECONDS, what="all are delivered")
     assert len({received.path for received in receiver.received}) > 1
-    assert hooks.wait_for(gone, status="failed").attempts == 1
+    assert hooks.wait_for(gone, status="failed").attempt == 1
     assert [attempt.error for attempt in hooks.attempts(gone)] == [NO_LONGER_WANTED]
     assert gone not in receiver.ids
 

@@ -125,9 +125,7 @@ def machine(
                     update(Segment).where(Segment.lease_expires_at.is_not(None)).values(lease_expires_at=past)
                 )
                 session.execute(
-                    update(Render)
-                    .where(Render.work_lease_expires_at.is_not(None))
-                    .values(work_lease_expires_at=past)
+                    update(Render).where(Render.lease_expires_at.is_not(None)).values(lease_expires_at=past)
                 )
             if soon:
                 ledger.give_back_expired()
@@ -161,7 +159,7 @@ def machine(
                     assert self.completions.get(render.id, 0) == int(is_complete)
                     self.renders[render.id] = (render.status, render.attempt)
                     if render.status.is_final:
-                        assert render.work_lease_expires_at is None
+                        assert render.lease_expires_at is None
                         assert all(
                             row.status in (SegmentStatus.DONE, SegmentStatus.FAILED)
                             for row in render.segments

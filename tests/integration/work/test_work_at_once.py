@@ -248,7 +248,8 @@ def test_a_heartbeat_comes_before_the_sweeper_or_after_it_never_between(
     with database.write() as session:
         assert [late.segment_id for late in work_queries.expired_claims(session)] == [claim.segment_id]
         assert ledger.give_back_expired() == []  # a second sweeper
-        assert work_queries.give_back(session, claim, setback=work_queries.Setback.EXPIRY) == 1
+        assert work_queries.charge(session, claim, work_queries.AttemptOutcome.EXPIRY) == 1
+        work_queries.give_back(session, claim)
         renewed = while_it_waits(database, lambda: ledger.renew(claim, frames_done=3), session.commit)
     assert renewed is False
     assert claimed(ledger).attempt == claim.attempt + 1

@@ -41,7 +41,7 @@ def in_hand(session: Session, render_id: str, kind: WorkKind) -> Hold | None:
         key = segment_key(render_id, position=running[0].position, attempt=running[0].attempt)
         return Hold(worker=running[0].worker or "", result=key)
     status = RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING
-    if render.status is not status or render.work_lease_expires_at is None:
+    if render.status is not status or render.lease_expires_at is None:
         return None
     key = output_key(render_id, attempt=render.attempt) if kind is WorkKind.FINISH else None
     return Hold(worker=render.worker or "", result=key)

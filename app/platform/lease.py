@@ -1,0 +1,140 @@
+"""Leases: rows that one process at a time works on, and the moves by which a row changes hands.
+
+Every move is one compare-and-set on the database's clock. A claim starts the row's next attempt and a lease; a later
+move names that attempt and changes nothing once the row has another one, or no lease.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CursorResult,
+    Executable,
+    Select,
+    String,
+    Update,
+    and_,
+    case,
+    or_,
+    update,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from app.platform.database import database_now
+
+
+class Leased:
+    """Columns of a table whose rows are leased.
+
+    `attempt` grows with every claim. `lease_expires_at` is set while the row is held. `retry_at` is when its next
+    attempt may begin, None for at once. `failures` counts attempts that failed.
+    """
+
+    if TYPE_CHECKING:
+        id: Mapped[str]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    lease_expires_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+
+
+class LeasedToWorker(Leased):
+    """As `Leased`; `worker` is the name of the holder."""
+
+    worker: Mapped[str | None] = mapped_column(String(100))
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One attempt's lease of one row."""
+
+    table: type[Leased]
+    row_id: str
+    attempt: int
+
+    def renew(self, session: Session, *, seconds: float, **values: Any) -> bool:
+        """Extend the lease to `seconds` from now. False when it is lost."""
+        statement = update(self.table).where(self._is_held)
+        return changed_rows(
+            session, statement.values(lease_expires_at=database_now(plus_seconds=seconds), **values)
+        )
+
+    def release(self, session: Session, *, rest_seconds: float | None = None, **values: Any) -> bool:
+        """End the lease; `values` say what became of the row. False when the lease is lost."""
+        return revoke(session, self.table, self._is_held, rest_seconds=rest_seconds, **values)
+
+    def charge(self, session: Session, counter: str) -> int | None:
+        """Add one to the column of that name. Returns the new count; None when the lease is lost."""
+        column = getattr(self.table, counter)
+        statement = update(self.table).where(self._is_held).values({column: column + 1}).returning(column)
+        count: int | None = session.scalar(statement.execution_options(synchronize_session=False))
+        return count
+
+    @property
+    def _is_held(self) -> ColumnElement[bool]:
+        return and_(
+            self.table.id == self.row_id,
+            self.table.attempt == self.attempt,
+            self.table.lease_expires_at.is_not(None),
+        )
+
+
+def claim_first(
+    table: type[Leased],
+    candidates: Select[str],
+    *,
+    seconds: float | BindParameter[float],
+    **values: Any,
+) -> Update:
+    """The statement that leases the first of `candidates`, a query of ids, for its row's next attempt.
+
+    Rows that another transaction has locked are passed over. A lease that has run out counts as a failure.
+    """
+    first = candidates.limit(1).with_for_update(skip_locked=True, of=table).correlate(None).scalar_subquery()
+    expired = case((table.lease_expires_at.is_not(None), 1), else_=0)
+    lease = {
+        "attempt": table.attempt + 1,
+        "failures": table.failures + expired,
+        "lease_expires_at": database_now(plus_seconds=seconds),
+        "retry_at": None,
+    }
+    statement = update(table).where(table.id == first).values(**{**lease, **values})
+    return statement.execution_options(synchronize_session=False)
+
+
+def revoke(
+    session: Session,
+    table: type[Leased],
+    *where: ColumnElement[bool],
+    rest_seconds: float | None = None,
+    **values: Any,
+) -> bool:
+    """End the leases of these rows, whichever process holds them. Returns whether there were any rows.
+
+    The next attempt may begin in `rest_seconds`. With None `retry_at` is cleared.
+    """
+    released: dict[str, Any] = {
+        "lease_expires_at": None,
+        "retry_at": None if rest_seconds is None else database_now(plus_seconds=rest_seconds),
+    }
+    if issubclass(table, LeasedToWorker):
+        released["worker"] = None
+    return changed_rows(session, update(table).where(*where).values(**{**released, **values}))
+
+
+def is_expired(table: type[Leased]) -> ColumnElement[bool]:
+    return table.lease_expires_at < database_now()
+
+
+def is_rested(table: type[Leased]) -> ColumnElement[bool]:
+    return or_(table.retry_at.is_(None), table.retry_at <= database_now())
+
+
+def changed_rows(session: Session, statement: Executable) -> bool:
+    """Whether the statement changed any row."""
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast(CursorResult[Any], result).rowcount > 0
