@@ -22,7 +22,7 @@ from app.http.metrics import HttpMetrics
 from app.http.middleware import BodyLimit, ErrorBoundary, LingeringClose
 from app.http.openapi import operation_id
 from app.http.rate_limit import RateLimitHeaders
-from app.http.read_retry import Patience
+from app.http.read_retry import ReadRetry
 from app.http.request_log import Observation
 from app.http.resources import OpenResources, open_resources, tidy_spool_directory
 from app.platform.logs import drop_query
@@ -120,7 +120,7 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(
-        Patience,
+        ReadRetry,
         seconds=lambda: app.state.resources.settings.read_patience_seconds,
         answers=database_answers,
     )

@@ -13,6 +13,7 @@ import structlog
 
 from app.platform.errors import Canceled, ConfigurationError, LeaseLost, RegenError, Unavailable
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.retry_policies import preview_poll
 from app.platform.settings import GIB, Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
@@ -28,7 +29,6 @@ from worker.workspace import Workspace
 
 # Network and input are kept for the next preview, which often follows at once.
 IDLE_SECONDS = 60.0
-LONGEST_PAUSE_SECONDS = 10.0
 # A device that computes cannot be interrupted: whoever ends the worker does not wait for it.
 STOP_SECONDS = 5.0
 LONGEST_RUN_SECONDS = 600.0
@@ -110,22 +110,23 @@ class Previewer:
 
     def _run(self) -> None:
         interval_seconds = self._settings.preview_interval_seconds
-        pause_seconds = interval_seconds
-        is_away, made_at = False, time.monotonic()
+        retry = preview_poll(interval_seconds)
+        pause_seconds, outages, made_at = interval_seconds, 0, time.monotonic()
         # Spread, so that many workers do not ask all at once.
         while not self._ended.wait(pause_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
             try:
                 while not self._ended.is_set() and not self._drain.requested and self.look():
                     made_at = time.monotonic()
-                pause_seconds, is_away = interval_seconds, False
+                pause_seconds, outages = interval_seconds, 0
             except Unavailable as error:
-                if not is_away:
+                if not outages:
                     log.warning("previews_not_seen", error=error.message, detail=error.detail)
-                pause_seconds, is_away = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS), True
+                outages += 1
+                pause_seconds = retry.pause(outages)
             except Exception:
                 # A defect must not end the thread.
                 log.exception("previews_not_seen")
-                pause_seconds = LONGEST_PAUSE_SECONDS
+                pause_seconds = retry.longest_seconds
             if time.monotonic() - made_at > IDLE_SECONDS:
                 self._cool_down()
 

@@ -11,12 +11,11 @@ from anyio import to_thread
 from fastapi import Depends, Header, Request, Response
 
 from app.platform.errors import Unavailable
+from app.platform.retry_policies import HELD_ANSWER
 
 LONGEST_SECONDS = 30
 # Each costs a connection and some kilobytes while it waits. Beyond it answers leave at once.
 MOST_HELD = 500
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 0.75
 APPLIED = "Preference-Applied"
 # What OpenAPI says of answers that may be held.
 APPLIED_HEADER: dict[str, Any] = {
@@ -86,13 +85,12 @@ class HeldAnswers:
 
     async def _hold(self, request: Request, seconds: int, has_ended: Callable[[], bool]) -> None:
         deadline = time.monotonic() + seconds
-        pause_seconds = FIRST_PAUSE_SECONDS
+        pauses = HELD_ANSWER.pauses()
         while not await to_thread.run_sync(has_ended):
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0 or await request.is_disconnected():
                 return
-            await anyio.sleep(min(pause_seconds, left_seconds))
-            pause_seconds = min(1.5 * pause_seconds, LONGEST_PAUSE_SECONDS)
+            await anyio.sleep(min(next(pauses), left_seconds))
 
 
 held_answers = HeldAnswers()

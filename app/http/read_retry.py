@@ -1,6 +1,5 @@
 """Reads outlast a short absence of the database: the client waits a little longer and sees no error."""
 
-import random
 import time
 from collections.abc import Awaitable, Callable
 
@@ -8,19 +7,19 @@ import anyio
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.platform.retry_policies import READ_RETRY
+
 READS = ("/v1/", "/renders/")
 # What the error handler leaves in a request's state when the database is why it answers 503.
 DATABASE_AWAY = "database_away"
 
 # Each costs a connection and some kilobytes while it waits. Beyond it the answer is 503 at once.
 MOST_WAITING = 500
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
 
-class Patience:
+class ReadRetry:
     """Asks again on behalf of a GET that was answered 503 because of the database, for up to `seconds`.
 
     It waits until `answers` says that the database is back, which all who wait ask together, so that waiting takes no
@@ -58,15 +57,14 @@ class Patience:
     async def _outlast(
         self, scope: Scope, client: "_Client", send: Send, *, answer: list[Message], deadline: float
     ) -> str:
-        pause_seconds = FIRST_PAUSE_SECONDS
+        pauses = READ_RETRY.pauses()
         while True:
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0:
                 await _send_all(answer, send)
                 return "refused"
-            if await client.leaves_within(min(left_seconds, pause_seconds * random.uniform(0.5, 1.5))):  # noqa: S311
+            if await client.leaves_within(min(left_seconds, next(pauses))):
                 return "client_left"
-            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
             if await self._answers():
                 again = await self._ask(scope, client, send)
                 if again is None:

@@ -20,6 +20,7 @@ from app.platform.errors import (
 )
 from app.platform.media.areas import Area
 from app.platform.media.limits import MediaLimits
+from app.platform.retry_policies import PREVIEW_FAILED, PREVIEW_OUTAGE
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import preview_prefix
@@ -36,8 +37,6 @@ CANCELED = "Canceled"
 RETRY_SECONDS = 5
 # What clients compute as frame / rate is nearer to the frame's own moment than to any other such fraction.
 FINEST_SECONDS = 1_000_000
-REST_AFTER_FAILURE_SECONDS = 2.0
-REST_AFTER_OUTAGE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,12 +222,12 @@ class PreviewLedger:
             if failures >= self._max_attempts:
                 preview_queries.fail(session, claim, error=_gave_up(failures))
             else:
-                claim.lease.release(session, rest_seconds=REST_AFTER_FAILURE_SECONDS * failures)
+                claim.lease.release(session, rest_seconds=PREVIEW_FAILED.pause(failures))
 
     def postponed(self, claim: PreviewClaim) -> None:
         """What it needs was away: it goes back uncharged, and rests."""
         with self._database.write() as session:
-            claim.lease.release(session, rest_seconds=REST_AFTER_OUTAGE_SECONDS)
+            claim.lease.release(session, rest_seconds=PREVIEW_OUTAGE.pause(1))
 
     def hand_back(self, claim: PreviewClaim) -> None:
         """The worker stops before it is done: it goes back uncharged."""

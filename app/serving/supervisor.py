@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from app.platform.errors import RegenError
+from app.platform.retry_policies import CHILD_RESTART
 from app.serving.child import ChildProcess
 
 log = structlog.get_logger(__name__)
 
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0
 POLL_SECONDS = 0.2
 # Beyond what a worker may take to finish the work in hand.
@@ -23,18 +22,17 @@ BROKER_GRACE_SECONDS = 5.0
 
 
 class RestartPauses:
-    """How long to wait before a process is started again: 1, 2, 4 .. 30 s; from 1 s after a healthy minute."""
+    """How long to wait before a process is started again. A healthy minute starts the pauses anew."""
 
     def __init__(self) -> None:
-        self._next_seconds = FIRST_PAUSE_SECONDS
+        self._restarts = 0
 
     def after(self, *, lived_seconds: float) -> float:
         """The pause, in seconds, after a process that lived that long."""
         if lived_seconds >= HEALTHY_SECONDS:
-            self._next_seconds = FIRST_PAUSE_SECONDS
-        pause = self._next_seconds
-        self._next_seconds = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        return pause
+            self._restarts = 0
+        self._restarts += 1
+        return CHILD_RESTART.pause(self._restarts)
 
 
 class SupervisedProcess:
@@ -99,7 +97,7 @@ class SupervisedProcess:
     def _plan_start(self, lived_seconds: float, **facts: object) -> None:
         pause_seconds = self._pauses.after(lived_seconds=lived_seconds)
         if self._ended_with_config_error:
-            pause_seconds = LONGEST_PAUSE_SECONDS
+            pause_seconds = CHILD_RESTART.longest_seconds
         log.warning("child_ended", child=self.name, restart_in_seconds=pause_seconds, **facts)
         self._start_at = time.monotonic() + pause_seconds
 

@@ -1,6 +1,5 @@
 """Deliveries on their way: who has one in hand, when it is due again, and when it is given up."""
 
-import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.platform.database import Database
 from app.platform.lease import Lease
+from app.platform.retry_policies import WEBHOOK_DELIVERY
 from app.platform.secrets import Secrets
 from app.webhooks import queries as webhook_queries
 from app.webhooks.queries import AttemptResult, DueDelivery
@@ -18,9 +18,7 @@ from app.webhooks.service import SigningSecrets, signing_secrets
 from app.webhooks.statuses import DeliveryStatus, WebhookEvent
 from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
-# After each failure in turn, as Standard Webhooks recommends: three days and a bit, ten attempts in all.
-PAUSES_SECONDS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
-JITTER = 0.1
+MOST_RETRIES = len(WEBHOOK_DELIVERY.steps_seconds)
 LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
 # An endpoint that gives up deliveries, and has taken nothing for so long, is left in peace.
 FAILING_SECONDS = 5 * 24 * 3600.0
@@ -31,8 +29,6 @@ NO_LONGER_WANTED = "The webhook was disabled or removed."
 STOPPED = "The server stopped before the attempt had ended."
 
 log = structlog.get_logger(__name__)
-
-_random = random.SystemRandom()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,15 +192,16 @@ class DeliveryLedger:
 
 def pause_after(failures: int, retry_after_seconds: float | None = None) -> float | None:
     """How long a delivery that had failed so often before, and did again, rests. None when it is given up."""
-    if failures >= len(PAUSES_SECONDS):
+    if failures >= MOST_RETRIES:
         return None
-    pause = PAUSES_SECONDS[failures] * _random.uniform(1.0, 1.0 + JITTER)
-    return max(pause, min(retry_after_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS))
+    return max(
+        WEBHOOK_DELIVERY.pause(failures + 1), min(retry_after_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS)
+    )
 
 
 def _refusal(session: Session, row: WebhookDelivery) -> str | None:
     """Why the delivery is not even tried, if so."""
-    if row.failures > len(PAUSES_SECONDS):
+    if row.failures > MOST_RETRIES:
         return STOPPED  # each time, if it is not what stops the server
     if row.endpoint_id is None:
         return None

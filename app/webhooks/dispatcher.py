@@ -18,13 +18,12 @@ from app.http.metrics import webhook_attempts
 from app.http.resources import Resources
 from app.platform.errors import OutboundError, RegenError
 from app.platform.outbound import guarded_client, outbound_errors
+from app.platform.retry_policies import WEBHOOK_DISPATCH
 from app.webhooks.delivery import GONE, ClaimedDelivery, DeliveryLedger, Outcome
 from app.webhooks.events import OutgoingEvent, outgoing_event
 from app.webhooks.queries import DueDelivery
 
 LOOK_SECONDS = 1.0
-# After a round that the database did not answer.
-REST_SECONDS = 5.0
 LEASE_MARGIN_SECONDS = 30.0
 # Of one receiver: one that never answers holds up two of our threads, and nobody else's events.
 MOST_PER_HOST = 2
@@ -115,7 +114,7 @@ class WebhookDispatcher:
                 self._trouble = None
             except Exception as error:
                 # Whatever it was, webhooks must not end with it.
-                pause = max(pause, REST_SECONDS)
+                pause = max(pause, WEBHOOK_DISPATCH.pause(1))
                 self._tell(error)
             self._wake.wait(pause)
 

@@ -4,7 +4,6 @@ Each method is one short transaction. What a method returns as ReadyUnits is how
 it, by queue, so that the caller can wake workers after the commit.
 """
 
-import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import LeaseLost, PermanentError
 from app.platform.media.properties import VideoProperties
+from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
 from app.platform.secrets import new_id
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import SegmentStatus
@@ -27,15 +27,11 @@ from app.work import queries as work_queries
 from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
-LONGEST_PAUSE_SECONDS = 300.0
-LONGEST_OUTAGE_PAUSE_SECONDS = 60.0
 # A worker falls silent for many reasons, most of which have nothing to do with what it had in hand.
 EXPIRIES_PER_ATTEMPT = 3
 SWEEP = "sweep"
 
 log = structlog.get_logger(__name__)
-
-_jitter = random.SystemRandom()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +190,7 @@ class WorkLedger:
                 fatal = error.message
             elif failures >= self.max_attempts:
                 fatal = f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
-            _give_back(
-                session, claim, fatal=fatal, rest_seconds=_pause(failures, longest=LONGEST_PAUSE_SECONDS)
-            )
+            _give_back(session, claim, fatal=fatal, rest_seconds=WORK_FAILED.pause(failures))
 
     def postponed(self, claim: Claim) -> float:
         """What the work needs was away: it goes back uncharged, and rests. Returns for how many seconds.
@@ -208,7 +202,7 @@ class WorkLedger:
             outages = work_queries.charge(session, claim, AttemptOutcome.OUTAGE)
             if outages is None:
                 return 0.0
-            seconds = _pause(outages, longest=LONGEST_OUTAGE_PAUSE_SECONDS) * _jitter.uniform(0.75, 1.0)
+            seconds = WORK_OUTAGE.pause(outages)
             work_queries.give_back(session, claim, rest_seconds=seconds)
             return seconds
 
@@ -246,7 +240,7 @@ class WorkLedger:
                         f"while {_step(claim.kind)} ran."
                     )
                 elif expiries > 1:
-                    rest_seconds = _pause(expiries - 1, longest=LONGEST_OUTAGE_PAUSE_SECONDS)
+                    rest_seconds = WORK_LEASE_EXPIRED.pause(expiries - 1)
                 _give_back(session, claim, fatal=fatal, rest_seconds=rest_seconds)
         return given_back
 
@@ -275,11 +269,6 @@ def _give_back(session: Session, claim: Claim, *, fatal: str | None, rest_second
     work_queries.give_back(session, claim, rest_seconds=None if fatal else rest_seconds)
     if fatal:
         work_queries.fail_render(session, render_id=claim.render_id, error=fatal)
-
-
-def _pause(times: int, *, longest: float) -> float:
-    """2, 4, 8 seconds .. `longest`."""
-    return min(2.0 ** min(times, 30), longest)
 
 
 def _step(kind: WorkKind) -> str:

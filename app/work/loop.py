@@ -13,6 +13,7 @@ from typing import TypeAlias
 import structlog
 
 from app.platform.errors import Canceled, ConfigurationError, LeaseLost, PermanentError, RegenError
+from app.platform.retry_policies import WORKER_OUTAGE
 from app.platform.work_kinds import WorkKind
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
@@ -21,7 +22,6 @@ from app.work.outage_retry import OutageRetry, is_outage
 from app.work.queries import Claim, Job, ReadyUnits
 
 POLL_SECONDS = 0.1
-LONGEST_REST_SECONDS = 15.0
 
 Cancelled: TypeAlias = Callable[[], bool]
 # Does the work of a job, moves its row, and returns the units of work that became ready by that. It reports its
@@ -151,7 +151,7 @@ class WorkLoop:
         if outcome is UnitOutcome.POSTPONED:
             # This machine may be the only one that lacks something: it must not take all the work in vain.
             self._outages_in_a_row += 1
-            self._rest(min(2.0**self._outages_in_a_row, LONGEST_REST_SECONDS))
+            self._rest(WORKER_OUTAGE.pause(self._outages_in_a_row))
         return True
 
     def _outcome(self, error: Exception) -> UnitOutcome:

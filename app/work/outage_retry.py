@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import errno
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -21,16 +20,13 @@ from app.platform.errors import (
     Unavailable,
     causes,
 )
+from app.platform.retry_policies import OUTAGE_RETRY
 
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 5.0
 POLL_SECONDS = 0.1
 
 Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
-
-_jitter = random.SystemRandom()
 
 
 def is_outage(error: BaseException) -> bool:
@@ -73,7 +69,7 @@ class OutageRetry:
         Raises what `action` raised last.
         """
         give_up_at: float | None = None
-        pause_seconds = FIRST_PAUSE_SECONDS
+        pauses = OUTAGE_RETRY.pauses()
         while True:
             try:
                 return action()
@@ -82,10 +78,9 @@ class OutageRetry:
                     raise
                 now = time.monotonic()
                 give_up_at = now + self._seconds if give_up_at is None else give_up_at
-                if now >= give_up_at or not _rest(pause_seconds * _jitter.uniform(0.75, 1.0), cancelled):
+                if now >= give_up_at or not _rest(next(pauses), cancelled):
                     raise
                 log.warning("outage_retried", error=str(error), detail=getattr(error, "detail", None))
-            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
     def transfer(
         self, action: Callable[[], None], *, cancelled: Callable[[], bool], undo: Callable[[], None]

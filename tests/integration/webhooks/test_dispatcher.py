@@ -14,13 +14,14 @@ from app.accounts.tables import User
 from app.platform import clock
 from app.platform.database import database_now
 from app.platform.errors import DatabaseUnavailable
+from app.platform.retry_policies import WEBHOOK_DELIVERY, RetryPolicy
 from app.platform.storage.local import LocalStorage
 from app.renders import cancellation
 from app.webhooks import dispatcher as webhook_dispatcher
 from app.webhooks import outbox
 from app.webhooks import queries as rows
 from app.webhooks import service as webhook_service
-from app.webhooks.delivery import FAILED_FOR_DAYS, GONE, NO_LONGER_WANTED, PAUSES_SECONDS, STOPPED
+from app.webhooks.delivery import FAILED_FOR_DAYS, GONE, NO_LONGER_WANTED, STOPPED
 from app.webhooks.statuses import WebhookEvent
 from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from tests.integration.webhooks.test_outbox import complete
@@ -29,6 +30,7 @@ from tests.servers.receiver import receiving
 
 # What has to do with the wire alone.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+PAUSES_SECONDS = WEBHOOK_DELIVERY.steps_seconds
 SLACK_SECONDS = 20.0
 WAIT_SECONDS = 30.0
 
@@ -339,7 +341,7 @@ def test_a_webhook_that_changes_meanwhile(hooks, make_dispatcher, receiver):
 
 @on_sqlite
 def test_a_database_that_is_away_for_a_moment(hooks, make_dispatcher, receiver, monkeypatch):
-    monkeypatch.setattr(webhook_dispatcher, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(webhook_dispatcher, "WEBHOOK_DISPATCH", RetryPolicy(steps_seconds=(0.05,)))
     monkeypatch.setattr(webhook_dispatcher, "LOOK_SECONDS", 0.05)
     delivery_id = hooks.add_delivery(receiver.url)
     dispatcher = make_dispatcher()

@@ -20,6 +20,7 @@ from app.platform.errors import (
     Unavailable,
 )
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.retry_policies import RetryPolicy
 from app.platform.settings import Settings
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -40,7 +41,7 @@ def never() -> bool:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage_retry, "FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(outage_retry, "OUTAGE_RETRY", RetryPolicy.exponential(0.02, 5.0, jitter=(0.75, 1.0)))
 
 
 def forget_pause(database: Database, row: Segment) -> None:

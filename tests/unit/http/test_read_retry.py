@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.http import read_retry
-from app.http.read_retry import DATABASE_AWAY, Patience
+from app.http.read_retry import DATABASE_AWAY, ReadRetry
 
 AWAY, WELL, OTHERWISE_AWAY = "away", "well", "away for another reason"
 
@@ -61,11 +61,11 @@ def scope(method: str = "GET", path: str = "/v1/renders/x", **headers: str) -> d
 
 def patient(
     application: Application, *, seconds: float = 30, answers: Callable[[], bool] = lambda: True
-) -> Patience:
+) -> ReadRetry:
     async def database_answers() -> bool:
         return answers()
 
-    return Patience(application, seconds=lambda: seconds, answers=database_answers)
+    return ReadRetry(application, seconds=lambda: seconds, answers=database_answers)
 
 
 def test_a_read_gets_the_one_answer_that_the_database_has_once_it_is_back():

@@ -3,9 +3,12 @@
 import pytest
 
 from app.platform.errors import InvalidRequest
-from app.webhooks.delivery import LONGEST_RETRY_AFTER_SECONDS, PAUSES_SECONDS, pause_after
+from app.platform.retry_policies import WEBHOOK_DELIVERY
+from app.webhooks.delivery import LONGEST_RETRY_AFTER_SECONDS, pause_after
 from app.webhooks.dispatcher import _retry_after_seconds
 from app.webhooks.urls import host_of, parse_webhook_url
+
+PAUSES_SECONDS = WEBHOOK_DELIVERY.steps_seconds
 
 
 def test_pauses_grow_for_days_and_end():

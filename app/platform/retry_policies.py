@@ -1,0 +1,78 @@
+"""How long to wait before another attempt: the type, and every policy of the code."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Self
+
+_random = random.SystemRandom()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """The pause before each retry in a row: `steps_seconds` in turn, then the last of them again and again.
+
+    Each is multiplied by a random factor from the range `jitter`.
+    """
+
+    steps_seconds: tuple[float, ...]
+    jitter: tuple[float, float] = (1.0, 1.0)
+
+    @classmethod
+    def exponential(
+        cls, first: float, longest: float, *, factor: float = 2.0, jitter: tuple[float, float] = (1.0, 1.0)
+    ) -> Self:
+        """From `first` seconds, each pause `factor` times the one before, up to `longest` seconds."""
+        steps = []
+        while first < longest:
+            steps.append(first)
+            first *= factor
+        return cls(steps_seconds=(*steps, longest), jitter=jitter)
+
+    @property
+    def longest_seconds(self) -> float:
+        """The last pause, without jitter."""
+        return self.steps_seconds[-1]
+
+    def pause(self, retry: int) -> float:
+        """Seconds to wait before that retry in a row; the first is 1."""
+        return self.steps_seconds[min(retry, len(self.steps_seconds)) - 1] * _random.uniform(*self.jitter)
+
+    def pauses(self) -> Iterator[float]:
+        """The pauses of one row of retries. Never ends."""
+        return map(self.pause, count(1))
+
+
+# A unit of work whose attempt failed; something that it needs was away; its lease ran out for the second time or more.
+WORK_FAILED = RetryPolicy.exponential(2.0, 300.0)
+WORK_OUTAGE = RetryPolicy.exponential(2.0, 60.0, jitter=(0.75, 1.0))
+WORK_LEASE_EXPIRED = RetryPolicy.exponential(2.0, 60.0)
+# A worker that met an outage, before its next claim: this machine may be the only one that lacks something.
+WORKER_OUTAGE = RetryPolicy.exponential(2.0, 15.0)
+# A call to storage or database that a worker repeats with the work in hand.
+OUTAGE_RETRY = RetryPolicy.exponential(0.5, 5.0, jitter=(0.75, 1.0))
+
+PREVIEW_FAILED = RetryPolicy(steps_seconds=tuple(2.0 * failures for failures in range(1, 1001)))
+PREVIEW_OUTAGE = RetryPolicy(steps_seconds=(5.0,))
+
+# As Standard Webhooks recommends: three days and a bit, ten attempts in all. After the last step it is given up.
+WEBHOOK_DELIVERY = RetryPolicy(
+    steps_seconds=(5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0),
+    jitter=(1.0, 1.1),
+)
+# The dispatcher after a round that failed.
+WEBHOOK_DISPATCH = RetryPolicy(steps_seconds=(5.0,))
+
+# A GET that was answered 503 because the database is away.
+READ_RETRY = RetryPolicy.exponential(0.1, 2.0, jitter=(0.5, 1.5))
+# The question whether a render or preview has ended, for a client that waits for it.
+HELD_ANSWER = RetryPolicy.exponential(0.1, 0.75, factor=1.5)
+
+# A child process of the supervisor that has ended.
+CHILD_RESTART = RetryPolicy.exponential(1.0, 30.0)
+
+
+def preview_poll(interval_seconds: float) -> RetryPolicy:
+    """A worker's look for previews, which happens every `interval_seconds`, after one that the database refused."""
+    return RetryPolicy.exponential(2 * interval_seconds, 10.0)
