@@ -8,15 +8,15 @@ from app.renders.tables import Render, Segment
 from app.uploads.tables import Upload
 from app.usage.tables import DailyUsage
 from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from app.work.tables import Chore, MeasuredSpeed, Worker
+from app.work.tables import MeasuredSpeed, PeriodicTask, WorkerProcess
 
 __all__ = [
     "ApiKey",
-    "Chore",
     "DailyUsage",
     "File",
     "IdempotencyKey",
     "MeasuredSpeed",
+    "PeriodicTask",
     "Preview",
     "Render",
     "Segment",
@@ -26,5 +26,5 @@ __all__ = [
     "WebhookAttempt",
     "WebhookDelivery",
     "WebhookEndpoint",
-    "Worker",
+    "WorkerProcess",
 ]

@@ -14,7 +14,7 @@ from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
-from app.work import chores
+from app.work import periodic_tasks
 
 CLEAN_UP = "clean-up"
 ORPHANS = "orphans"
@@ -67,7 +67,9 @@ class CleanUpJob:
     def _do(self, name: str, chore: Callable[[], None], *, every_seconds: float) -> None:
         try:
             with self._database.write() as session:
-                is_ours = chores.take_chore(session, name, worker=self._worker, every_seconds=every_seconds)
+                is_ours = periodic_tasks.claim_run(
+                    session, name, worker=self._worker, every_seconds=every_seconds
+                )
             if is_ours:
                 chore()
         except RegenError as error:

@@ -14,7 +14,7 @@ from app.http.shared_call import SharedCall
 from app.platform.database import UNREACHABLE, Database
 from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
 from app.platform.work_kinds import WorkQueue
-from app.work.figures import WorkFigures, work_figures
+from app.work.queue_metrics import WorkMetrics, work_metrics
 
 # A probe is answered within 5 s, whatever hangs.
 CHECK_SECONDS = 4.0
@@ -56,7 +56,7 @@ FAULTS = {
 class Figures:
     """What could be learned; None stands for a database or broker that did not tell."""
 
-    work: WorkFigures | None
+    work: WorkMetrics | None
     messages: Mapping[WorkQueue, int] | None
 
 
@@ -157,6 +157,6 @@ def _check_migrations(database: Database) -> None:
         raise Unavailable(FAULTS[Part.MIGRATIONS])
 
 
-def _read_figures(database: Database) -> WorkFigures:
+def _read_figures(database: Database) -> WorkMetrics:
     with database.read() as session:
-        return work_figures(session)
+        return work_metrics(session)

@@ -11,7 +11,7 @@ from app.http.health_checks import Figures, Part, PartState
 from app.platform.metrics import server_version
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
-from app.work.figures import QueueFigures, WorkFigures
+from app.work.queue_metrics import QueueMetrics, WorkMetrics
 
 # Uploads and downloads take minutes.
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -92,12 +92,12 @@ def exposition(metrics: HttpMetrics, snapshot: Snapshot) -> bytes:
     return generate_latest(_Together(metrics.registry, snapshot, REGISTRY))
 
 
-def _work_families(work: WorkFigures) -> Iterator[Metric]:
+def _work_families(work: WorkMetrics) -> Iterator[Metric]:
     renders = GaugeMetricFamily("regen_renders", "Renders in each status.", labels=("status",))
     for status in RenderStatus:
         renders.add_metric((status.value,), work.renders[status])
     yield renders
-    queues: Mapping[WorkQueue, QueueFigures] = work.queues
+    queues: Mapping[WorkQueue, QueueMetrics] = work.queues
     yield _by_queue(
         "regen_work_waiting",
         "Units of work that no worker holds.",

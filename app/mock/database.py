@@ -17,7 +17,7 @@ from app.platform.metrics import server_version
 from app.platform.secrets import Secrets, api_key_digest, new_id
 from app.platform.work_kinds import WorkQueue
 from app.tables import Table
-from app.work.tables import MeasuredSpeed, Worker
+from app.work.tables import MeasuredSpeed, WorkerProcess
 from models.catalog import ENGINES
 
 DEVICE = "Mock"
@@ -61,7 +61,7 @@ def newest_migration() -> str:
 def fill(database: Database, keys: Secrets) -> None:
     """Adds the user with the documented keys, and one worker with measured speeds, to an empty database."""
     with database.write() as session:
-        if session.get(Worker, WORKER_NAME) is None:
+        if session.get(WorkerProcess, WORKER_NAME) is None:
             _add_worker(session)
         known = {digest for (digest,) in session.execute(text("SELECT digest FROM api_keys"))}
         if api_key_digest(KEY, keys=keys) in known:
@@ -96,7 +96,7 @@ def empty(database: Database) -> None:
 
 def _add_worker(session: Session) -> None:
     session.add(
-        Worker(
+        WorkerProcess(
             name=WORKER_NAME,
             host=socket.gethostname(),
             pid=0,

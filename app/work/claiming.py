@@ -1,8 +1,8 @@
-"""Claims: the unit of work that is next becomes one worker's.
+"""Claims: lease the next unit of work to one worker.
 
-Each is one compare-and-set on the unit's row, after the turn of its user was taken (`turns`). Within a user the render
-of the highest priority comes first, then the oldest. Statements are made once and take parameters: making them anew
-took more of a worker's time than all else in a claim.
+Each claim is one compare-and-set on the unit's row, after its user was chosen (`fair_scheduling`). Within a user the
+render of the highest priority comes first, then the oldest. Statements are built once and take parameters: building
+them anew took more of a worker's time than all else in a claim.
 """
 
 from collections import Counter
@@ -23,10 +23,10 @@ from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import claimable, fair_scheduling
-from app.work.fair_scheduling import Line, Turn
+from app.work.fair_scheduling import Rotation, RoundRobin
 from app.work.queries import Job, SegmentJob
 
-# Work may vanish between the choice of its user and its claim, when it is canceled just then.
+# The work of the chosen user may be canceled before it is claimed.
 MOST_TRIES = 3
 
 # Parameters of the statements below.
@@ -42,51 +42,57 @@ WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 
 
 def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Job | None:
-    """The oldest render whose segments are all done and that nobody is finishing. No turn or cap holds it back."""
+    """The oldest render whose segments are all done and that no worker is finishing. Users' rotation and caps do not
+    apply."""
     return _claim_render(session, WorkKind.FINISH, by_worker=worker, for_seconds=lease_seconds)
 
 
 def claim_prepare(
     session: Session, *, worker: str, lease_seconds: float, render_cap: int | None = None
 ) -> Job | None:
-    """A queued render of the user whose turn it is, or one whose preparing was given back.
+    """A queued render of the next user, or one whose preparation was given back.
 
     `render_cap` is how many renders of one user may be at work, for users who have no cap of their own.
 
-    Of users who have more than a few segments waiting none is prepared (`readiness.few_segments_wait`): `queued` means
-    waiting, yet no worker has to wait for a render to be prepared.
+    No render is prepared of users who have more than a few segments waiting (`claimable.few_segments_wait`): `queued`
+    means waiting, yet no worker has to wait for a render to be prepared.
     """
     return _claim_prepare(
-        session, _prepare_line(render_cap), {}, render_cap, worker=worker, lease_seconds=lease_seconds
+        session, _users_to_prepare(render_cap), {}, render_cap, worker=worker, lease_seconds=lease_seconds
     )
 
 
 def claim_urgent_prepare(
     session: Session, *, worker: str, lease_seconds: float, cap: int | None, render_cap: int | None = None
 ) -> Job | None:
-    """For a worker that also upscales, and would never come to prepare anything while segments wait.
+    """For a worker that also upscales, and would never prepare anything while segments wait.
 
-    A render of a user who has no segment waiting, and whose last render was prepared before the user had a turn whose
-    segment is next.
+    A render of a user who has no segment waiting, and whose last render was prepared before the user was last served
+    whose segment is next.
     """
-    following = fair_scheduling.first_in_line(session, _segment_line(cap))
+    following = fair_scheduling.peek_next_user(session, _users_to_upscale(cap))
     if following is None or following[1] is None:
         return None
     parameters = {EARLIER_THAN.key: following[1]}
     return _claim_prepare(
-        session, _urgent_line(render_cap), parameters, render_cap, worker=worker, lease_seconds=lease_seconds
+        session,
+        _users_to_prepare_first(render_cap),
+        parameters,
+        render_cap,
+        worker=worker,
+        lease_seconds=lease_seconds,
     )
 
 
 def claim_segment(
     session: Session, *, worker: str, lease_seconds: float, cap: int | None = None
 ) -> Job | None:
-    """The first waiting segment of the user whose turn it is.
+    """The first waiting segment of the next user.
 
     `cap` is how many segments of one user may run, for users who have no cap of their own.
     """
     for _try in range(MOST_TRIES):
-        user_id = fair_scheduling.take_turn(session, _segment_line(cap))
+        user_id = fair_scheduling.serve_next_user(session, _users_to_upscale(cap))
         if user_id is None:
             return None
         claim = _claim_segment_of(session, user_id, worker=worker, lease_seconds=lease_seconds, cap=cap)
@@ -96,29 +102,31 @@ def claim_segment(
 
 
 @cache
-def _segment_line(cap: int | None) -> Line:
-    return Line(
-        Turn.SEGMENTS, has_work=claimable.user_may_upscale(cap=cap), is_capped=claimable.is_capped(cap=cap)
+def _users_to_upscale(cap: int | None) -> RoundRobin:
+    return RoundRobin(
+        Rotation.SEGMENTS,
+        has_work=claimable.user_may_upscale(cap=cap),
+        is_capped=claimable.is_capped(cap=cap),
     )
 
 
 @cache
-def _prepare_line(cap: int | None) -> Line:
-    return Line(
-        Turn.PREPARE,
+def _users_to_prepare(cap: int | None) -> RoundRobin:
+    return RoundRobin(
+        Rotation.PREPARE,
         has_work=claimable.user_may_prepare(cap=cap),
         is_capped=claimable.is_render_capped(cap=cap),
     )
 
 
 @cache
-def _urgent_line(cap: int | None) -> Line:
+def _users_to_prepare_first(cap: int | None) -> RoundRobin:
     is_urgent = and_(
         claimable.user_may_prepare(cap=cap),
         ~claimable.segments_wait(User.id),
         or_(User.prepared_at.is_(None), User.prepared_at < EARLIER_THAN),
     )
-    return Line(Turn.PREPARE, has_work=is_urgent, is_capped=claimable.is_render_capped(cap=cap))
+    return RoundRobin(Rotation.PREPARE, has_work=is_urgent, is_capped=claimable.is_render_capped(cap=cap))
 
 
 def _claim_segment_of(
@@ -142,15 +150,15 @@ def _claim_segment_of(
                 segments=[_segment_job(*segment)],
                 opened=Counter({WorkKind.PREPARE.queue: 1} if may_prepare else {}),
             )
-        # Other workers have all of its waiting segments in their hands, and will have committed that soon.
+        # Other workers hold locks on all of its waiting segments, and will commit their claims soon.
         taken.append(render_id)
     return None
 
 
 @cache
 def _next_render(cap: int | None) -> Select[str]:
-    """The first of the user's renders that has a segment to claim. It looks at the cap again: the user's row is locked
-    only now."""
+    """The first of the user's renders that has a segment to claim. Checks the cap again: the user's row is locked only
+    now."""
     return (
         select(Render.id)
         .join(User, User.id == Render.user_id)
@@ -168,7 +176,7 @@ def _next_render(cap: int | None) -> Select[str]:
 
 @cache
 def _segment_claim() -> ReturningUpdate[*tuple[Any, ...]]:
-    """The render's first waiting segment becomes the worker's."""
+    """Leases the render's first waiting segment."""
     waiting = (
         select(Segment.id)
         .where(Segment.render_id == OF_RENDER, claimable.ready_to_upscale())
@@ -194,7 +202,7 @@ def _next_prepare() -> Select[str]:
 
 def _claim_prepare(
     session: Session,
-    line: Line,
+    users: RoundRobin,
     parameters: Mapping[str, Any],
     cap: int | None,
     *,
@@ -202,7 +210,7 @@ def _claim_prepare(
     lease_seconds: float,
 ) -> Job | None:
     for _try in range(MOST_TRIES):
-        user_id = fair_scheduling.take_turn(session, line, **parameters)
+        user_id = fair_scheduling.serve_next_user(session, users, **parameters)
         if user_id is None:
             return None
         claim = _claim_render(
@@ -235,8 +243,8 @@ def _claim_render(
 
 @cache
 def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int]:
-    """The first render that is ready to be finished, or the user's first to be prepared, becomes the worker's. The cap
-    on renders is looked at again: the user's row is locked only now."""
+    """Leases the first render that is ready to be finished, or the user's first to be prepared. Checks the cap on
+    renders again: the user's row is locked only now."""
     if kind is WorkKind.FINISH:
         candidates = select(Render.id).where(claimable.ready_to_finish())
         candidates = candidates.order_by(Render.created_at, Render.id)
@@ -267,7 +275,7 @@ def _segment_job(position: int, plan: str, storage_key: str | None) -> SegmentJo
 
 @cache
 def _render_to_work_on() -> Select[*tuple[Any, ...]]:
-    """What a job says of its render, by the names of the job's fields."""
+    """Selects a job's fields of its render, by their names in `Job`."""
     return (
         select(
             Render.request_id,

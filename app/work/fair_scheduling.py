@@ -1,7 +1,7 @@
-"""Whose turn it is: users take turns, so that nobody's many renders keep another's waiting.
+"""Fair scheduling: round robin over the users who have work, the least recently served first.
 
-There are two turns, one for segments and one for renders to prepare, which are the work of different machines. The turn
-of a user is when their work of that kind was last claimed; the longest ago is next, and never comes first of all.
+There are two rotations, one for segments and one for renders to prepare, which different machines work on. A user's
+place in a rotation is the time at which their work of that kind was last claimed; a user never served comes first.
 """
 
 import random
@@ -21,13 +21,13 @@ from sqlalchemy.sql.functions import FunctionElement
 from app.accounts.tables import User
 from app.platform.database import UtcDateTime
 
-# So many of those next in line are looked at. When they all have their work claimed just now, one is waited for.
-MOST_RIVALS = 64
+# How many of the next users are considered. When other workers serve them all just now, one of them is waited for.
+MOST_CANDIDATES = 64
 AMONG = bindparam("among", type_=String, expanding=True)
 
 
-class Turn(StrEnum):
-    """The two turns, by the column of `users` that keeps them."""
+class Rotation(StrEnum):
+    """The two rotations, by the column of `users` that holds when a user was last served."""
 
     SEGMENTS = "served_at"
     PREPARE = "prepared_at"
@@ -39,28 +39,28 @@ class Turn(StrEnum):
 
     @property
     def order(self) -> tuple[ColumnElement[Any], ...]:
-        """What users are sorted by to have the next one first."""
+        """The order in which users are served."""
         return self.column.asc().nulls_first(), User.id.asc()
 
 
-class end_of_line(FunctionElement[Any]):  # noqa: N801  (SQL functions are written in lower case)
-    """The database's present time as a turn: later than everybody's."""
+class last_served_now(FunctionElement[Any]):  # noqa: N801  (SQL functions are written in lower case)
+    """The database's present time, made later than every other user's in the rotation."""
 
     type = UtcDateTime()
     inherit_cache = True
-    name = "end_of_line"
+    name = "last_served_now"
 
-    def __init__(self, turn: Turn) -> None:
-        super().__init__(literal_column(turn.value))
+    def __init__(self, rotation: Rotation) -> None:
+        super().__init__(literal_column(rotation.value))
 
 
-@compiles(end_of_line, "postgresql")
-def _postgresql_end(element: end_of_line, compiler: SQLCompiler, **_: Any) -> str:
+@compiles(last_served_now, "postgresql")
+def _postgresql_last_served(element: last_served_now, compiler: SQLCompiler, **_: Any) -> str:
     return "statement_timestamp()"
 
 
-@compiles(end_of_line, "sqlite")
-def _sqlite_end(element: end_of_line, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(last_served_now, "sqlite")
+def _sqlite_last_served(element: last_served_now, compiler: SQLCompiler, **options: Any) -> str:
     # Its clock counts milliseconds, in which several claims have room: the second counts one microsecond more.
     now = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
     last = f"(SELECT max({compiler.process(element.clauses, **options)}) FROM users)"  # noqa: S608
@@ -72,54 +72,56 @@ def _sqlite_end(element: end_of_line, compiler: SQLCompiler, **options: Any) -> 
     )
 
 
-class Line:
-    """Users who wait for a turn of one kind: those for whom `has_work` holds.
+class RoundRobin:
+    """The users in one rotation for whom `has_work` holds.
 
-    `is_capped` says for whom claiming one unit may leave no other to claim. Both are conditions on the rows of users,
-    and may hold parameters. The statements are made once: they are large, and every claim asks them.
+    `is_capped` holds for users of whom one claimed unit may leave no other to claim. Both are conditions on rows of
+    users, and may contain parameters. The statements are built once: they are large, and every claim runs them.
     """
 
     def __init__(
         self,
-        turn: Turn,
+        rotation: Rotation,
         *,
         has_work: ColumnElement[bool],
         is_capped: ColumnElement[bool] = false(),  # noqa: B008  (an expression, which is never changed)
     ) -> None:
-        waiting = select(User.id, turn.column, is_capped).where(has_work).order_by(*turn.order)
-        self._first = waiting.limit(MOST_RIVALS)
-        self._take = _take(turn)
+        waiting = select(User.id, rotation.column, is_capped).where(has_work).order_by(*rotation.order)
+        self._first = waiting.limit(MOST_CANDIDATES)
+        self._serve = _serve(rotation)
 
-    def first(self, session: Session, parameters: Mapping[str, Any]) -> Sequence[Row[str, Any, bool]]:
-        """Those who are next, in turn: each one's id, when their last turn was, and whether they are capped."""
+    def candidates(self, session: Session, parameters: Mapping[str, Any]) -> Sequence[Row[str, Any, bool]]:
+        """The next users in order: each one's id, when they were last served, and whether they are capped."""
         return session.execute(self._first, parameters).all()
 
-    def take(self, session: Session, users: Iterable[str]) -> str | None:
-        """Of these users the next one whose row nobody has locked. Their turn is over then."""
-        return session.scalar(self._take, {AMONG.key: list(users)})
+    def serve(self, session: Session, users: Iterable[str]) -> str | None:
+        """Move the first of these users whose row is not locked to the rotation's end. Returns their id."""
+        return session.scalar(self._serve, {AMONG.key: list(users)})
 
 
-def take_turn(session: Session, line: Line, **parameters: object) -> str | None:
-    """The user whose turn it is; it is over then. None when nobody has any work. `parameters` are those of the line.
+def serve_next_user(session: Session, round_robin: RoundRobin, **parameters: object) -> str | None:
+    """Move the next user to the rotation's end. Returns their id; None when no user has work.
 
-    On PostgreSQL the user's row is locked until the session ends, so that no two workers serve one user on the same
+    `parameters` are those of the round robin's conditions.
+
+    On PostgreSQL the user's row stays locked until the session ends, so that no two workers serve one user on the same
     grounds: the next statement sees all that was claimed for them. A user whose row another worker has locked is
-    passed over. When all are locked, one is waited for. Only a user who has neither rivals nor a cap is served by
-    several workers at once: there is nothing that a lock would keep in order.
+    passed over. When all are locked, one is waited for. Only a user without rivals and without a cap is served by
+    several workers at once: a lock would keep nothing in order.
     """
     held = None
-    while users := line.first(session, parameters):
-        user_id = line.take(session, (row[0] for row in users))
+    while users := round_robin.candidates(session, parameters):
+        user_id = round_robin.serve(session, (row[0] for row in users))
         if user_id is not None:
             if held is not None:
                 held.commit()
             return user_id
         if held is not None:
             held.rollback()
-        rival, _turn, capped = random.choice(users)  # noqa: S311
+        rival, _last_served, capped = random.choice(users)  # noqa: S311
         if len(users) == 1 and not capped:
             return str(rival)
-        # Whoever waits for one user holds no other: the savepoint's end gives up what was waited for.
+        # A worker that waits for one user holds no other: the savepoint's end gives up what was waited for.
         held = session.begin_nested()
         session.execute(select(User.id).where(User.id == rival).with_for_update(key_share=True))
     if held is not None:
@@ -127,21 +129,25 @@ def take_turn(session: Session, line: Line, **parameters: object) -> str | None:
     return None
 
 
-def first_in_line(session: Session, line: Line) -> tuple[str, datetime | None] | None:
-    """Whose turn it would be, and when their last one was. Takes nothing."""
-    users = line.first(session, {})
+def peek_next_user(session: Session, round_robin: RoundRobin) -> tuple[str, datetime | None] | None:
+    """The next user's id, and when they were last served. Changes nothing."""
+    users = round_robin.candidates(session, {})
     return (users[0][0], users[0][1]) if users else None
 
 
 @cache
-def _take(turn: Turn) -> ReturningUpdate[str]:
-    line = select(User.id, turn.column.label("turn")).where(User.id.in_(AMONG)).cte("line")
-    # A user who was served since this statement began is not locked either: they are at the end of the line.
-    unserved = and_(User.id == line.c.id, turn.column.is_not_distinct_from(line.c.turn))
+def _serve(rotation: Rotation) -> ReturningUpdate[str]:
+    candidates = (
+        select(User.id, rotation.column.label("last_served")).where(User.id.in_(AMONG)).cte("candidates")
+    )
+    # A user who was served since this statement began is not locked either: they are at the rotation's end.
+    unserved = and_(
+        User.id == candidates.c.id, rotation.column.is_not_distinct_from(candidates.c.last_served)
+    )
     first = (
         select(User.id)
-        .join(line, unserved)
-        .order_by(line.c.turn.asc().nulls_first(), line.c.id)
+        .join(candidates, unserved)
+        .order_by(candidates.c.last_served.asc().nulls_first(), candidates.c.id)
         .limit(1)
         .with_for_update(of=User, skip_locked=True, key_share=True)
         .correlate(None)
@@ -150,7 +156,7 @@ def _take(turn: Turn) -> ReturningUpdate[str]:
     return (
         update(User)
         .where(User.id == first)
-        .values({turn.column: end_of_line(turn)})
+        .values({rotation.column: last_served_now(rotation)})
         .returning(User.id)
         .execution_options(synchronize_session=False)
     )

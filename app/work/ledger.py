@@ -22,7 +22,7 @@ from app.platform.secrets import new_id
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import SegmentStatus
 from app.renders.tables import Segment
-from app.work import chores, claimable, claiming, worker_queries
+from app.work import claimable, claiming, periodic_tasks, worker_queries
 from app.work import queries as work_queries
 from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
@@ -247,15 +247,17 @@ class WorkLedger:
     def take_sweep(self, *, every_seconds: float) -> bool:
         """Whether it is this worker's turn to sweep, as it is one worker's in so many seconds."""
         with self.database.write() as session:
-            is_taken = chores.take_chore(session, SWEEP, worker=self.worker, every_seconds=every_seconds)
+            is_taken = periodic_tasks.claim_run(
+                session, SWEEP, worker=self.worker, every_seconds=every_seconds
+            )
             if is_taken:
-                worker_queries.forget_silent(session, silent_for=FORGOTTEN_AFTER_SECONDS)
+                worker_queries.remove_silent(session, silent_for=FORGOTTEN_AFTER_SECONDS)
         return is_taken
 
     def leave_sweep(self) -> None:
         """The sweep failed: let any worker try again at once."""
         with self.database.write() as session:
-            chores.leave_chore(session, SWEEP, worker=self.worker)
+            periodic_tasks.release_run(session, SWEEP, worker=self.worker)
 
     def ready_units(self) -> ReadyUnits:
         with self.database.read() as session:

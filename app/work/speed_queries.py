@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.platform.database import database_now
 from app.platform.work_kinds import WorkQueue
-from app.work.tables import MeasuredSpeed, Worker
+from app.work.tables import MeasuredSpeed, WorkerProcess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,12 @@ def speeds_at_work(session: Session, *, silent_for: float) -> Sequence[DeviceSpe
             MeasuredSpeed.worker_device,
             MeasuredSpeed.engine,
             MeasuredSpeed.pixels_per_second,
-            func.count(Worker.name),
+            func.count(WorkerProcess.name),
         )
-        .join(Worker, Worker.device_name == MeasuredSpeed.worker_device)
+        .join(WorkerProcess, WorkerProcess.device_name == MeasuredSpeed.worker_device)
         .where(
-            Worker.heartbeat_at >= database_now(plus_seconds=-silent_for),
-            Worker.queues.contains(WorkQueue.GPU.value),
+            WorkerProcess.heartbeat_at >= database_now(plus_seconds=-silent_for),
+            WorkerProcess.queues.contains(WorkQueue.GPU.value),
         )
         .group_by(MeasuredSpeed.worker_device, MeasuredSpeed.engine, MeasuredSpeed.pixels_per_second)
         .order_by(MeasuredSpeed.worker_device, MeasuredSpeed.engine)

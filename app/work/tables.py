@@ -1,4 +1,4 @@
-"""Workers, what they take turns at, and how fast they were found to be."""
+"""Worker processes, the tasks that one of them runs at a time, and the speeds measured on them."""
 
 from datetime import datetime
 
@@ -8,10 +8,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.platform.tables import Table
 
 
-class Worker(Table):
-    """A worker process that lives, or did. `kind`, `render_id` and `segment_id` are the unit in its hands.
+class WorkerProcess(Table):
+    """A worker process that runs, or ran until lately. `kind`, `render_id` and `segment_id` are the unit it works on.
 
-    `device_name` is what its speed is known by (`measured_speeds`): the device's make, whichever of them it is.
+    `device_name` is the model of its device, by which its speed is kept (`MeasuredSpeed`).
     """
 
     __tablename__ = "workers"
@@ -32,8 +32,8 @@ class Worker(Table):
     units_done: Mapped[int] = mapped_column(default=0)
 
 
-class Chore(Table):
-    """Something that one of all workers does from time to time. `due_at` is moved on by whoever takes it."""
+class PeriodicTask(Table):
+    """A task that one of all workers runs at intervals. The worker that claims a run moves `due_at` on."""
 
     __tablename__ = "chores"
 

@@ -1,21 +1,22 @@
-"""The rows of worker processes: who is there, and what each has in hand."""
+"""Rows of worker processes: which ones run, and the unit that each works on."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, Delete, Integer, Update, bindparam, delete, select, update
+from sqlalchemy import Integer, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.platform.database import database_now
+from app.platform.lease import changed_rows
 from app.work.queries import Claim
-from app.work.tables import Worker
+from app.work.tables import WorkerProcess
 
-# Made once, for they go with every claim.
+# Built once: every claim runs them.
 _TAKE_UNIT = (
-    update(Worker)
-    .where(Worker.name == bindparam("named"))
+    update(WorkerProcess)
+    .where(WorkerProcess.name == bindparam("named"))
     .values(
         heartbeat_at=database_now(),
         kind=bindparam("of_kind"),
@@ -25,21 +26,21 @@ _TAKE_UNIT = (
     .execution_options(synchronize_session=False)
 )
 _PUT_DOWN_UNIT = (
-    update(Worker)
-    .where(Worker.name == bindparam("named"), Worker.kind.is_not(None))
+    update(WorkerProcess)
+    .where(WorkerProcess.name == bindparam("named"), WorkerProcess.kind.is_not(None))
     .values(
         heartbeat_at=database_now(),
         kind=None,
         render_id=None,
         segment_id=None,
-        units_done=Worker.units_done + bindparam("more_done", type_=Integer),
+        units_done=WorkerProcess.units_done + bindparam("more_done", type_=Integer),
     )
     .execution_options(synchronize_session=False)
 )
 
 
 def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
-    """The worker lives, from now on. `facts` are the columns that do not change while it does."""
+    """Add the worker's row, unless it has one. `facts` are the columns that never change."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = {
         "name": name,
@@ -48,44 +49,38 @@ def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
         "units_done": 0,
         **facts,
     }
-    session.execute(insert(Worker).values(row).on_conflict_do_nothing(index_elements=["name"]))
+    session.execute(insert(WorkerProcess).values(row).on_conflict_do_nothing(index_elements=["name"]))
 
 
 def beat(session: Session, *, name: str) -> bool:
-    """The worker is heard of. False when it has no row."""
-    return (
-        _changed(session, update(Worker).where(Worker.name == name).values(heartbeat_at=database_now())) == 1
-    )
+    """Note that the worker is alive. False when it has no row."""
+    alive = update(WorkerProcess).where(WorkerProcess.name == name).values(heartbeat_at=database_now())
+    return changed_rows(session, alive)
 
 
 def take_unit(session: Session, *, name: str, claim: Claim) -> None:
-    """The worker has this in hand."""
+    """Note that the worker works on this unit."""
     unit = {"of_kind": claim.kind.value, "of_render": claim.render_id, "of_segment": claim.segment_id}
     session.execute(_TAKE_UNIT, {"named": name, **unit})
 
 
 def put_down_unit(session: Session, *, name: str, is_done: bool) -> None:
-    """The worker has nothing in hand any more. Nothing is written when it had nothing."""
+    """Note that the worker works on no unit. Writes nothing when it had none."""
     session.execute(_PUT_DOWN_UNIT, {"named": name, "more_done": int(is_done)})
 
 
 def remove(session: Session, *, name: str) -> None:
-    _changed(session, delete(Worker).where(Worker.name == name))
+    """Remove the worker's row."""
+    changed_rows(session, delete(WorkerProcess).where(WorkerProcess.name == name))
 
 
-def forget_silent(session: Session, *, silent_for: float) -> int:
-    """Remove those that were not heard of for so many seconds. Returns how many."""
-    return _changed(
-        session, delete(Worker).where(Worker.heartbeat_at < database_now(plus_seconds=-silent_for))
-    )
+def remove_silent(session: Session, *, silent_for: float) -> None:
+    """Remove the workers that were last heard of more than so many seconds ago."""
+    silent = WorkerProcess.heartbeat_at < database_now(plus_seconds=-silent_for)
+    changed_rows(session, delete(WorkerProcess).where(silent))
 
 
-def list_workers(session: Session) -> Sequence[tuple[Worker, datetime]]:
-    """Every worker with the database's present time, those that started first coming first."""
-    query = select(Worker, database_now()).order_by(Worker.started_at, Worker.name)
+def list_workers(session: Session) -> Sequence[tuple[WorkerProcess, datetime]]:
+    """Every worker, in the order of their start, with the database's present time."""
+    query = select(WorkerProcess, database_now()).order_by(WorkerProcess.started_at, WorkerProcess.name)
     return [(worker, now) for worker, now in session.execute(query)]
-
-
-def _changed(session: Session, statement: Update | Delete) -> int:
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return cast(CursorResult[Any], result).rowcount

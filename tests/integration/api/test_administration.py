@@ -13,7 +13,7 @@ from app.platform.media.properties import VideoProperties
 from app.platform.secrets import Secrets
 from app.renders.tables import Segment
 from app.work.ledger import PlannedSegment, WorkLedger
-from app.work.tables import Worker
+from app.work.tables import WorkerProcess
 
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
@@ -66,7 +66,7 @@ def test_an_administrator_sees_the_workers(client, administrator, database):
     assert client.get("/v1/admin/workers", headers=administrator).json() == {"workers": []}
     with database.write() as session:
         for row in (IDLE, BUSY_AND_SILENT):
-            session.execute(insert(Worker).values(row))
+            session.execute(insert(WorkerProcess).values(row))
     answer = client.get("/v1/workers", headers=administrator)
     assert answer.status_code == 200
     idle, silent = answer.json()["workers"]

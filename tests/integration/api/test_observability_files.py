@@ -14,7 +14,7 @@ from app.http.health_checks import Figures, Part, PartState
 from app.http.metrics import HttpMetrics, Snapshot
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
-from app.work.figures import QueueFigures, WorkFigures
+from app.work.queue_metrics import QueueMetrics, WorkMetrics
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "observability.md"
@@ -43,11 +43,11 @@ def registered(registry: CollectorRegistry) -> Iterator[tuple[str, frozenset[str
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, frozenset[str]]:
     """Every metric of ours and its labels."""
-    queue = QueueFigures(waiting=0, running=0, oldest_seconds=0)
+    queue = QueueMetrics(waiting=0, running=0, oldest_seconds=0)
     snapshot = Snapshot(
         parts=dict.fromkeys(Part, PartState.OK),
         figures=Figures(
-            work=WorkFigures(renders=dict.fromkeys(RenderStatus, 0), queues=dict.fromkeys(WorkQueue, queue)),
+            work=WorkMetrics(renders=dict.fromkeys(RenderStatus, 0), queues=dict.fromkeys(WorkQueue, queue)),
             messages=dict.fromkeys(WorkQueue, 0),
         ),
     )

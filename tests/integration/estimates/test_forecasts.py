@@ -21,7 +21,7 @@ from app.usage.allowances import Allowance
 from app.work import speed_queries, workload
 from app.work.ledger import WorkLedger
 from app.work.speeds import MEMORY_SECONDS, note_segment
-from app.work.tables import MeasuredSpeed, Worker
+from app.work.tables import MeasuredSpeed, WorkerProcess
 from tests.integration.rows import a_file
 from worker.registration import Registration
 
@@ -77,7 +77,7 @@ def test_speeds_of_the_workers_that_are_there(
     start("five", None, queues=[WorkQueue.CPU])
     start("silent", "H200")
     with database.write() as session:
-        silent = session.get_one(Worker, "silent")
+        silent = session.get_one(WorkerProcess, "silent")
         silent.heartbeat_at = silent.heartbeat_at.replace(year=2020)
     for device, pixels in (("H200", 1000), ("CPU", 10), ("nobody's", 5000)):
         note_segment(database, device=device, engine=LITE, pixels=pixels, seconds=1)

@@ -103,14 +103,16 @@ def test_a_claim_between_the_choice_of_a_user_and_their_turn_counts_for_the_cap_
     database: Database, make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_user(database, renders=2)
-    chosen, rivals = fair_scheduling.Line.first, [make_ledger(max_running_renders=1)]
+    chosen, rivals = fair_scheduling.RoundRobin.candidates, [make_ledger(max_running_renders=1)]
 
-    def choose(line: fair_scheduling.Line, session: Session, parameters: Mapping[str, object]) -> object:
-        users = chosen(line, session, parameters)
-        while users and rivals:
+    def choose(
+        users: fair_scheduling.RoundRobin, session: Session, parameters: Mapping[str, object]
+    ) -> object:
+        candidates = chosen(users, session, parameters)
+        while candidates and rivals:
             assert rivals.pop().claim() is not None
-        return users
+        return candidates
 
     ledger = make_ledger(queues=[WorkQueue.CPU], max_running_renders=1)
-    monkeypatch.setattr(fair_scheduling.Line, "first", choose)
+    monkeypatch.setattr(fair_scheduling.RoundRobin, "candidates", choose)
     assert ledger.claim() is None and rivals == []

@@ -17,7 +17,7 @@ from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.tables import Render
 from app.work.ledger import WorkLedger
-from app.work.tables import Chore, Worker
+from app.work.tables import PeriodicTask, WorkerProcess
 from app.work.workers import FORGOTTEN_AFTER_SECONDS, WorkerView, list_workers
 from tests.servers.process import wait_until
 from worker.registration import LONGEST_NAME, Registration, worker_name
@@ -67,11 +67,11 @@ def test_a_silent_worker_is_told_apart_and_forgotten_after_a_day(
     def silent_for(seconds: float) -> WorkerView | None:
         with database.write() as session:
             session.execute(
-                update(Worker)
-                .where(Worker.name == "old")
+                update(WorkerProcess)
+                .where(WorkerProcess.name == "old")
                 .values(heartbeat_at=database_now(plus_seconds=-seconds))
             )
-            session.execute(update(Chore).values(due_at=database_now()))
+            session.execute(update(PeriodicTask).values(due_at=database_now()))
         make_ledger("new").take_sweep(every_seconds=60)
         return known(database).get("old")
 
@@ -135,8 +135,8 @@ def test_the_command_lists_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         ledger = WorkLedger(database=database, worker=name, lease_seconds=30, max_attempts=3)
         Registration(ledger, device="cpu").beat()
     with database.write() as session:
-        long_ago = session.get_one(Worker, "silent-1").heartbeat_at - timedelta(hours=1)
-        session.get_one(Worker, "silent-1").heartbeat_at = long_ago
+        long_ago = session.get_one(WorkerProcess, "silent-1").heartbeat_at - timedelta(hours=1)
+        session.get_one(WorkerProcess, "silent-1").heartbeat_at = long_ago
     table = CliRunner().invoke(application, ["workers"], env={"COLUMNS": "200"})
     assert table.exit_code == 0, table.output
     assert "alive-1" in table.stdout and "idle" in table.stdout

@@ -1,4 +1,4 @@
-"""Worker processes: which work they take, and that they outlive their broker's troubles and others' messages."""
+"""WorkerProcess processes: which work they take, and that they outlive their broker's troubles and others' messages."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from app.platform.queue import OLD_QUEUE, make_celery, queue_name, waiting_messa
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import RenderStatus
 from app.work.ledger import WorkLedger
-from app.work.tables import MeasuredSpeed, Worker
+from app.work.tables import MeasuredSpeed, WorkerProcess
 from tests.integration.worker.conftest import (
     CLIP_FRAMES,
     CLIP_HEIGHT,
@@ -109,7 +109,7 @@ def test_workers_of_different_queues_share_a_render_and_count_what_they_do(
         assert (speed.engine, speed.pixels_per_second > 0) == ("regen-4x-lite", True)
         # It says nothing of what a network takes on such a device.
         assert speed.worker_device.startswith("stand-in network, CPU, ")
-        names = {worker.queues: worker.device_name for worker in session.scalars(select(Worker))}
+        names = {worker.queues: worker.device_name for worker in session.scalars(select(WorkerProcess))}
         assert names == {"gpu": speed.worker_device, "cpu": None}
 
 

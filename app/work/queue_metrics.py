@@ -1,4 +1,4 @@
-"""How many renders there are and how much work waits, for those who watch the server."""
+"""Queue metrics: how many renders there are by status, and how much work waits and runs in each queue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueueFigures:
+class QueueMetrics:
     """One queue's units of work.
 
-    `waiting` counts those that no worker holds, also while they rest after a failure. `oldest_seconds` is the age of
-    the oldest waiting segment, or of the oldest render that waits to be prepared, and 0 when none waits. A render
-    that only waits for its finish is counted, but has no age: no row says since when it waits.
+    `waiting` counts those that no worker holds, including those that pause before a retry. `oldest_seconds` is the age
+    of the oldest waiting segment, or of the oldest render that waits to be prepared; 0 when none waits. A render
+    that only waits for its finish is counted without an age: no column says since when it waits.
     """
 
     waiting: int
@@ -31,11 +31,11 @@ class QueueFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkFigures:
-    """Every status and every queue has its figures, zeros too."""
+class WorkMetrics:
+    """Contains every status and every queue, also those with zeros."""
 
     renders: Mapping[RenderStatus, int]
-    queues: Mapping[WorkQueue, QueueFigures]
+    queues: Mapping[WorkQueue, QueueMetrics]
 
 
 @dataclass(kw_only=True)
@@ -44,12 +44,12 @@ class _Tally:
     running: int = 0
     first: list[datetime] = field(default_factory=list)
 
-    def figures(self, now: datetime) -> QueueFigures:
+    def metrics(self, now: datetime) -> QueueMetrics:
         ages = [(now - created_at).total_seconds() for created_at in self.first]
-        return QueueFigures(waiting=self.waiting, running=self.running, oldest_seconds=max([0.0, *ages]))
+        return QueueMetrics(waiting=self.waiting, running=self.running, oldest_seconds=max([0.0, *ages]))
 
 
-def work_figures(session: Session) -> WorkFigures:
+def work_metrics(session: Session) -> WorkMetrics:
     """Four counts, each along an index on the status."""
     renders = dict.fromkeys(RenderStatus, 0)
     ended = select(Render.status, func.count()).where(Render.status.in_(FINAL)).group_by(Render.status)
@@ -57,11 +57,11 @@ def work_figures(session: Session) -> WorkFigures:
         renders[status] = count
     now = datetime.now(UTC)
     cpu = _count_renders(session, renders)
-    return WorkFigures(
+    return WorkMetrics(
         renders=renders,
         queues={
-            WorkQueue.CPU: cpu.figures(now),
-            WorkQueue.GPU: _count_segments(session).figures(now),
+            WorkQueue.CPU: cpu.metrics(now),
+            WorkQueue.GPU: _count_segments(session).metrics(now),
         },
     )
 

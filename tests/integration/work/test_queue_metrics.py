@@ -9,8 +9,8 @@ from app.platform.database import Database
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import SegmentStatus
 from app.renders.tables import Render, Segment
-from app.work.figures import work_figures
 from app.work.ledger import WorkLedger
+from app.work.queue_metrics import work_metrics
 from tests.integration.work.test_work_at_once import on_postgresql
 
 SEGMENTS = 2000
@@ -38,7 +38,7 @@ def test_segments_that_are_done_are_not_read(
 
     event.listen(database.engine, "before_cursor_execute", note)
     with database.read() as session:
-        assert work_figures(session).queues[WorkQueue.CPU].waiting == 1
+        assert work_metrics(session).queues[WorkQueue.CPU].waiting == 1
     event.remove(database.engine, "before_cursor_execute", note)
 
     read = []

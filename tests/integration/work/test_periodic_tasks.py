@@ -11,20 +11,20 @@ from app.platform.settings import Settings
 from app.platform.storage.keys import input_key, segment_key
 from app.platform.storage.local import LocalStorage
 from app.renders.tables import Render
-from app.work.chores import take_chore
-from app.work.tables import Chore
+from app.work.periodic_tasks import claim_run
+from app.work.tables import PeriodicTask
 from tests.integration.work.test_work_at_once import side_by_side
 from worker.cleanup_job import CleanUpJob
 
 
 def take(database: Database, worker: str, name: str = "a chore") -> bool:
     with database.write() as session:
-        return take_chore(session, name, worker=worker, every_seconds=60)
+        return claim_run(session, name, worker=worker, every_seconds=60)
 
 
 def make_due(database: Database) -> None:
     with database.write() as session:
-        session.execute(update(Chore).values(due_at=database_now(plus_seconds=-1)))
+        session.execute(update(PeriodicTask).values(due_at=database_now(plus_seconds=-1)))
 
 
 def test_a_chore_is_one_workers_at_a_time(database: Database) -> None:

@@ -1,0 +1,35 @@
+"""Periodic tasks: what one of all workers does at intervals."""
+
+from sqlalchemy import update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.platform.database import database_now
+from app.platform.lease import changed_rows
+from app.work.tables import PeriodicTask
+
+
+def claim_run(session: Session, name: str, *, worker: str, every_seconds: float) -> bool:
+    """Whether the task is due and this run is now this worker's. The next one is due in `every_seconds`."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    session.execute(
+        insert(PeriodicTask)
+        .values(name=name, due_at=database_now())
+        .on_conflict_do_nothing(index_elements=["name"])
+    )
+    return changed_rows(
+        session,
+        update(PeriodicTask)
+        .where(PeriodicTask.name == name, PeriodicTask.due_at <= database_now())
+        .values(due_at=database_now(plus_seconds=every_seconds), worker=worker),
+    )
+
+
+def release_run(session: Session, name: str, *, worker: str) -> None:
+    """Make the task due again for any worker, after a run of this worker that failed."""
+    changed_rows(
+        session,
+        update(PeriodicTask)
+        .where(PeriodicTask.name == name, PeriodicTask.worker == worker)
+        .values(due_at=database_now()),
+    )
