@@ -1,9 +1,8 @@
-/* 3x3 convolutions of a network in 32-bit floats, on a CPU: a list of steps, done by several threads together. And the
-   ways from a decoder's planes to what they take, and from their results to the planes that an encoder takes.
+/* A network's 3x3 convolutions in 32-bit floats on a CPU: a list of steps that several threads compute together. Also the
+   conversions from a decoder's planes to the network's input and from its output to an encoder's planes.
 
-   Pictures lie channels last: a pixel is `stride` floats, of which a step reads or writes the first ones from where its
-   pointer points. Only the network's own input and output are in planes. A plain shared library, loaded with ctypes: no
-   Python in here. */
+   Pictures are channels last: a pixel is `stride` floats, of which a step reads or writes the first ones from its pointer
+   on. Only the network's input and output are planar. This is a plain shared library, loaded with ctypes, without Python. */
 
 #include <math.h>
 #include <pthread.h>
@@ -13,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Channels that lie together in what is transformed. */
+/* Adjacent channels of transformed tiles. */
 enum { BLOCK = 16, MOST_INPUTS = 1024 };
 enum { CHANNELS_LAST = 0, PLANES = 1, SHUFFLED = 2 };
 
@@ -25,9 +24,9 @@ enum { CHANNELS_LAST = 0, PLANES = 1, SHUFFLED = 2 };
 /* One convolution and what follows it, for every channel of every pixel:
 
        value = convolution + bias
-       value = value > 0 ? value : value * slope           where there are slopes
-       value = value * scale + residual                    where there is a residual
-       value = value * outer_scale + outer                 where there is an outer one
+       value = value > 0 ? value : value * slope           with slopes
+       value = value * scale + residual                    with a residual
+       value = value * outer_scale + outer                 with an outer one
 
    Mirrored in Python (kernels.py): fields in this order. */
 struct step {
@@ -38,29 +37,29 @@ struct step {
     const float *slopes;
     const float *residual;
     const float *outer;
-    const float *base; /* SHUFFLED: 3 planes; what is added to all 16 results of a pixel */
+    const float *base; /* SHUFFLED: 3 planes, whose value is added to all 16 results of a pixel */
     float *output;
     int64_t input_stride, more_input_stride, residual_stride, outer_stride, output_stride;
     float scale, outer_scale;
     int32_t inputs, inputs_of_first, outputs;
     int32_t height, width; /* of the results */
-    int32_t is_planar;     /* the input is in planes of the height and width, `input_stride` is 1; at most BLOCK of them */
-    int32_t is_doubled;    /* the input has half the height and width: each of its pixels counts four times */
-    int32_t layout;        /* CHANNELS_LAST; PLANES: the first `planes` channels, each apart; SHUFFLED: 3 planes of 4 times
-                              the height and width, of 48 channels */
+    int32_t is_planar;     /* the input is at most BLOCK planes of the height and width; `input_stride` is 1 */
+    int32_t is_doubled;    /* the input has half the height and width and is enlarged by nearest neighbour */
+    int32_t layout;        /* CHANNELS_LAST; PLANES: the first `planes` channels, planar; SHUFFLED: 48 channels as 3 planes of
+                              4 times the height and width */
     int32_t planes;
-    int32_t group; /* tiles that a thread does at a time */
+    int32_t group; /* tiles that a thread computes at a time */
 };
 
-/* A picture as RGB in three planes, and as 4:2:0 in 8 bits, chroma half way between two rows. Mirrored in Python
-   (kernels.py). A code is value * scale + offset; `blue_scale` and `red_scale` are those of B - Y and R - Y. */
+/* A picture as RGB in three planes, and as 4:2:0 in 8 bits, with chroma midway between two rows. Mirrored in
+   Python (kernels.py). A code is value * scale + offset; `blue_scale` and `red_scale` are those of B - Y and R - Y. */
 struct yuv420 {
     float *rgb;
     uint8_t *planes;
     int64_t height, width;
     float red_weight, green_weight, blue_weight;
     float luma_scale, luma_offset, blue_scale, red_scale, chroma_offset;
-    int32_t is_centred; /* chroma lies between two columns, else on the first of them */
+    int32_t is_centred; /* chroma is located between two columns, otherwise on the first of them */
 };
 
 static const float ZEROS[MOST_INPUTS];
@@ -69,7 +68,7 @@ static int blocks_of(int channels) {
     return (channels + BLOCK - 1) / BLOCK;
 }
 
-/* Where the 6x6 pixels are that the 4x4 results at (top, left) are made of; outside the picture there are zeros. */
+/* Finds the 6x6 pixels that the 4x4 results at (top, left) depend on; outside the picture they are zeros. */
 static void find_pixels(
     const struct step *step, const float *input, int64_t stride, int top, int left, const float *pixels[36]
 ) {
@@ -88,7 +87,7 @@ static void find_pixels(
     }
 }
 
-/* The planes' values of these pixels side by side, to which the pointers then point. */
+/* Gathers the planes' values of these pixels next to each other and lets the pointers point to them. */
 static void gather(const struct step *step, const float *pixels[36], float gathered[36][BLOCK]) {
     const int64_t plane = (int64_t)step->height * step->width;
     memset(gathered, 0, sizeof(float[36][BLOCK]));
@@ -104,8 +103,8 @@ static int64_t tiles_of(const struct step *step) {
     return (int64_t)((step->height + 3) / 4) * ((step->width + 3) / 4);
 }
 
-/* What lies between two of a tile's 36 places: an odd number of cache lines, for the 36 would otherwise fall into few sets
-   of the cache and drive each other out. */
+/* The distance of a tile's 36 values in floats: an odd number of cache lines, because otherwise the 36 would map to few
+   cache sets and evict each other. */
 static int64_t place_floats(int blocks, int64_t tiles) {
     return (blocks * tiles | 1) * BLOCK;
 }
@@ -179,7 +178,7 @@ static const struct kernels *named(const char *name) {
     return NULL;
 }
 
-/* The instruction set that suits this processor best, or NULL. */
+/* Returns the best instruction set for this processor, or NULL. */
 const char *regen_best(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -195,14 +194,14 @@ const char *regen_best(void) {
 #endif
 }
 
-/* How many tiles are multiplied together: `group` of every step is a multiple of it. */
+/* Returns the number of tiles that are multiplied together; `group` of every step is a multiple of it. */
 int regen_rows(const char *name) {
     return named(name)->rows;
 }
 
-/* weights[outputs][inputs][3][3] into ready[36][inputs][outputs rounded up to BLOCK], the last two in the order in which
-   these kernels read them: two vectors of outputs for every input, then the next two; a last one may be alone. `ready` is
-   zero before. */
+/* Transforms weights[outputs][inputs][3][3] into ready[36][inputs][outputs rounded up to BLOCK], the last two dimensions
+   in the kernels' reading order: two vectors of outputs for every input, then the next two; the last one may be single.
+   `ready` is zero before. */
 void regen_prepare_weights(const char *name, const float *weights, int inputs, int outputs, float *ready) {
     const double a = sqrt(0.5), b = sqrt(2.0), points[5] = {0, a, -a, b, -b};
     double into[6][3] = {{0}};
@@ -231,15 +230,15 @@ void regen_prepare_weights(const char *name, const float *weights, int inputs, i
     }
 }
 
-/* What the threads that do a list of steps share. No step waits for the whole of the one before: a group of tiles is
-   begun when what it reads is there, so a thread that the system holds up holds up the others late or never. */
+/* The shared state of the threads that compute a list of steps. No step waits for the whole previous one: a group of tiles
+   starts when its inputs are ready, so a preempted thread delays the others late or never. */
 struct run {
     const struct kernels *kernels;
     const struct step *steps;
     int step_count;
     float *scratch;
     size_t scratch_floats;       /* of each thread */
-    atomic_int_fast64_t *next;   /* for each step: the first tile that nobody has taken */
+    atomic_int_fast64_t *next;   /* for each step: the first tile that no thread has taken */
     atomic_uchar *is_done;       /* for each group of each step */
     atomic_int next_scratch;
     pthread_mutex_t lock;
@@ -251,11 +250,11 @@ static int64_t groups_of(const struct step *step) {
     return (tiles_of(step) + step->group - 1) / step->group;
 }
 
-/* How many of the first groups of the step before must be done before tiles up to `end` of this step are begun.
+/* Returns how many of the previous step's first groups must be done before tiles up to `end` of this step may start.
 
-   Between pictures of one size, in which nothing is doubled, all a tile reads and writes lies in its own rows of tiles and
-   those beside them. When the step before has done these, every earlier step has done with them too: for it had to before.
-   So what the tile reads is there, and what it writes over nobody reads any more. Otherwise all has to be done. */
+   Between pictures of one size without enlargement, a tile reads and writes in its own and the adjacent rows of tiles
+   alone. Once the previous step has done these, so has every earlier one, because it had to before. So the tile's inputs
+   are ready, and no step still reads what the tile overwrites. Otherwise the whole previous step must be done. */
 static int64_t groups_needed(const struct step *before, const struct step *step, int64_t end) {
     const int64_t columns = (step->width + 3) / 4, groups = groups_of(before);
     if (before->is_doubled || step->is_doubled || before->width != step->width || before->height != step->height)
@@ -264,7 +263,7 @@ static int64_t groups_needed(const struct step *before, const struct step *step,
     return needed < groups ? needed : groups;
 }
 
-/* A wait awake costs others the processor, and one asleep some time to wake up: so short ones are awake. */
+/* Spinning takes the processor from others, sleeping takes time to wake up: short waits spin. */
 enum { TURNS_AWAKE = 400 };
 
 static void await(struct run *run, const atomic_uchar *is_done) {
@@ -283,7 +282,7 @@ static void await(struct run *run, const atomic_uchar *is_done) {
 
 static void finish(struct run *run, atomic_uchar *is_done) {
     atomic_store(is_done, 1);
-    /* In one order for all threads: either this sees the sleeper, or the sleeper what is done. */
+    /* Sequentially consistent: either this thread sees the sleeper, or the sleeper sees the finished group. */
     if (atomic_load(&run->sleepers) == 0) return;
     pthread_mutex_lock(&run->lock);
     pthread_cond_broadcast(&run->done);
@@ -297,7 +296,7 @@ static void *work(void *argument) {
     for (int index = 0; index < run->step_count; index++) {
         const struct step *step = run->steps + index;
         const int64_t tiles = tiles_of(step);
-        int64_t first, seen = 0; /* groups of the step before that are known to be done */
+        int64_t first, seen = 0; /* groups of the previous step that are known to be done */
         while ((first = atomic_fetch_add(&run->next[index], step->group)) < tiles) {
             const int64_t end = first + step->group < tiles ? first + step->group : tiles;
             const int64_t needed = index == 0 ? 0 : groups_needed(step - 1, step, end);
@@ -311,7 +310,7 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* What each thread needs for the largest of the steps. */
+/* Returns the floats of scratch memory that each thread needs for the largest step. */
 size_t regen_scratch_floats(const struct step *steps, int step_count) {
     size_t most = 0;
     for (int index = 0; index < step_count; index++) {
@@ -321,9 +320,9 @@ size_t regen_scratch_floats(const struct step *steps, int step_count) {
     return most;
 }
 
-/* Do all steps, one after the other, with this many threads, this one included, each of which has its part of `scratch`:
-   numbers, for rows of a group that no tile fills are multiplied too. 0, or -1 without memory. Fewer threads than asked
-   for do where the system has no more. */
+/* Computes all steps in order with this many threads, the calling one included; each has its part of `scratch`. Scratch
+   memory holds numbers, because rows of a group that no tile fills are multiplied too. Returns 0, or -1 without memory.
+   If the system refuses threads, fewer compute. */
 int regen_run(
     const char *name, const struct step *steps, int step_count, int threads, float *scratch, size_t floats_of_each
 ) {
@@ -357,8 +356,8 @@ int regen_run(
     return result;
 }
 
-/* Pairs of rows `first` to `last` of a picture, from 4:2:0 to RGB between 0 and 1. Chroma is interpolated linearly. Here,
-   not in kernels.h: beside a network this is nothing. */
+/* Converts the pairs of rows `first` to `last` of a picture from 4:2:0 to RGB between 0 and 1. Chroma is interpolated
+   linearly. One version serves all instruction sets: its time is negligible beside a network's. */
 static void read_yuv420(const struct yuv420 *picture, int64_t first, int64_t last, float *scratch) {
     const int64_t height = picture->height, width = picture->width;
     const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2;
@@ -366,7 +365,7 @@ static void read_yuv420(const struct yuv420 *picture, int64_t first, int64_t las
     const float green_scale = 1 / picture->green_weight;
     const float luma_scale = 1 / picture->luma_scale, luma_offset = picture->luma_offset;
     const float scales[2] = {1 / picture->blue_scale, 1 / picture->red_scale};
-    /* What a result takes of the sample it lies at, on the left one and on the right one of two columns. */
+    /* The weight of the nearest chroma sample, for the left and the right one of two columns. */
     const float left_share = picture->is_centred ? 0.75f : 1.0f, right_share = picture->is_centred ? 0.75f : 0.5f;
     /* One sample more on each side. */
     float *differences[2] = {scratch + 1, scratch + columns + 3};
@@ -420,7 +419,7 @@ static void *convert_share(void *argument) {
     return NULL;
 }
 
-/* What a thread must have to do, in pixels, to be worth its start. */
+/* The least work that is worth starting a thread, in pixels. */
 enum { PIXELS_OF_A_THREAD = 1 << 17 };
 
 static int convert(
@@ -442,7 +441,7 @@ static int convert(
         int started = 0;
         while (started < threads - 1 && pthread_create(others + started, NULL, convert_share, &conversion) == 0)
             started++;
-        /* Shares that no thread could be had for are done here. */
+        /* The calling thread computes the shares of threads that the system refused. */
         for (int share = started; share < threads; share++) convert_share(&conversion);
         for (int index = 0; index < started; index++) pthread_join(others[index], NULL);
         result = 0;
@@ -452,12 +451,12 @@ static int convert(
     return result;
 }
 
-/* 4:2:0 to RGB, with at most this many threads. 0, or -1 without memory. */
+/* Converts 4:2:0 to RGB with at most this many threads. Returns 0, or -1 without memory. */
 int regen_read_yuv420(const struct yuv420 *picture, int threads) {
     return convert(picture, read_yuv420, threads);
 }
 
-/* RGB to 4:2:0, likewise. */
+/* Converts RGB to 4:2:0; otherwise like regen_read_yuv420. */
 int regen_write_yuv420(const char *name, const struct yuv420 *picture, int threads) {
     return convert(picture, named(name)->write_yuv420, threads);
 }

@@ -3,15 +3,15 @@
        LANES    floats in a vector
        TARGET   the attribute that lets the compiler use these instructions
        NAMED(x) the name of x for this instruction set
-       ROWS(X)  X(0) X(1) ... for as many rows as there are registers for: two accumulators each, and three more
+       ROWS(X)  X(0) X(1) ... for as many rows as registers allow: two accumulators each, and three more
        ROW_COUNT
 
-   A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (CVPR 2016): a tile of 4x4 results is made of
-   6x6 inputs with 36 multiplications a pair of channels instead of 144. Here with the points 0, +-sqrt(1/2), +-sqrt(2) and
-   infinity, whose powers stay closer to one than those of 0, +-1, +-2: the results are more exact.
+   A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (CVPR 2016): a tile of 4x4 results takes
+   6x6 inputs and 36 multiplications per pair of channels instead of 144. The points are 0, +-sqrt(1/2), +-sqrt(2) and
+   infinity: their powers stay closer to one than those of 0, +-1, +-2, which makes the results more exact.
 
-   Every tile is computed by the same instructions, whatever lies beside it and whichever thread does it: its results depend
-   on its 6x6 inputs alone, to the last bit. */
+   The same instructions compute every tile, independent of its neighbours and of the thread: its results depend on its
+   6x6 inputs alone, to the last bit. */
 
 typedef float NAMED(vector) __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t NAMED(mask) __attribute__((vector_size(4 * LANES)));
@@ -28,7 +28,7 @@ TARGET static inline void NAMED(store)(float *to, vector value) {
     *(vector *)to = value;
 }
 
-/* Rows of the input's transformation: six values, step apart, to six. */
+/* One row of the input's transform: six values to six. */
 #define TRANSFORM_INPUT(d0, d1, d2, d3, d4, d5, STORE)         \
     {                                                          \
         vector even = d4 - 2.0f * d2, odd = d3 - 2.0f * d1;    \
@@ -42,7 +42,7 @@ TARGET static inline void NAMED(store)(float *to, vector value) {
         STORE(5, d5 - 2.5f * d3 + d1);                         \
     }
 
-/* Of the result's: six values to four. */
+/* One row of the result's transform: six values to four. */
 #define TRANSFORM_RESULT(m0, m1, m2, m3, m4, m5, STORE)            \
     {                                                              \
         vector even1 = m1 + m2, odd1 = m1 - m2;                    \
@@ -53,7 +53,7 @@ TARGET static inline void NAMED(store)(float *to, vector value) {
         STORE(3, ROOT_EIGHTH * odd1 + ROOT_EIGHT * odd2 + m5);     \
     }
 
-/* The first `count` blocks of one tile's 6x6 pixels, into transformed[36][blocks][tiles][BLOCK]. */
+/* Transforms the first `count` blocks of one tile's 6x6 pixels into transformed[36][blocks][tiles][BLOCK]. */
 TARGET static void NAMED(transform_input)(
     const float *const pixels[36], int count, int blocks, int64_t tiles, float *transformed
 ) {
@@ -83,8 +83,8 @@ TARGET static void NAMED(transform_input)(
     }
 }
 
-/* ROW_COUNT tiles times two vectors of results: left[blocks][tiles][BLOCK] by right[inputs][2 * LANES], to two vectors
-   of each tile's BLOCK, or, if the second is NULL, to one. */
+/* Multiplies left[blocks][tiles][BLOCK] of ROW_COUNT tiles by right[inputs][2 * LANES] into two vectors of each tile's
+   BLOCK, or into one if `second` is NULL. */
 TARGET static void NAMED(multiply_two)(
     const float *left, int64_t block_step, int inputs, const float *right, float *first, float *second
 ) {
@@ -132,7 +132,7 @@ TARGET static void NAMED(multiply_one)(
 #undef KEEP
 }
 
-/* What follows a convolution, and writing it where it belongs. */
+/* Applies what follows a convolution and stores the result. */
 TARGET static inline void NAMED(finish)(
     const struct step *step, vector value, int channel, int64_t row, int64_t column, int64_t pixel
 ) {
@@ -162,7 +162,7 @@ TARGET static inline void NAMED(finish)(
     }
 }
 
-/* One tile of products[36][blocks][tiles][BLOCK], finished as the step says and written where it belongs. */
+/* Transforms one tile of products[36][blocks][tiles][BLOCK] back, finishes it as the step says, and stores it. */
 TARGET static void NAMED(transform_result)(
     const struct step *step, const float *products, int blocks, int64_t tiles, int top, int left
 ) {
@@ -205,7 +205,7 @@ TARGET static void NAMED(transform_result)(
     }
 }
 
-/* Tiles `first` to `last` of a step. `scratch` holds scratch_floats(step). */
+/* Computes tiles `first` to `last` of a step. `scratch` has scratch_floats(step) floats. */
 TARGET static void NAMED(convolve)(const struct step *step, int64_t first, int64_t last, float *scratch) {
     const int in_blocks = blocks_of(step->inputs), out_blocks = blocks_of(step->outputs);
     const int64_t tiles = step->group;
@@ -256,7 +256,7 @@ TARGET static inline vector NAMED(clip)(vector value) {
     return (vector)(((NAMED(mask))value & is_less) | ((NAMED(mask))one & ~is_less));
 }
 
-/* Pairs of rows `first` to `last` of a picture as 4:2:0. */
+/* Converts the pairs of rows `first` to `last` of a picture to 4:2:0. */
 TARGET static void NAMED(write_yuv420)(const struct yuv420 *picture, int64_t first, int64_t last, float *scratch) {
     const int64_t height = picture->height, width = picture->width, columns = (width + 1) / 2;
     const float red_weight = picture->red_weight, blue_weight = picture->blue_weight;
@@ -268,7 +268,7 @@ TARGET static void NAMED(write_yuv420)(const struct yuv420 *picture, int64_t fir
     for (int64_t pair = first; pair < last; pair++) {
         float *restrict blues = differences[0], *restrict reds = differences[1];
         for (int64_t row = 2 * pair; row < 2 * pair + 2; row++) {
-            /* Below an odd last row there is the same again. */
+            /* An odd last row is paired with itself. */
             const int64_t from = (row < height ? row : height - 1) * width;
             const float *red = picture->rgb + from, *green = red + height * width, *blue = green + height * width;
             uint8_t *restrict luma = picture->planes + from;
@@ -278,7 +278,7 @@ TARGET static void NAMED(write_yuv420)(const struct yuv420 *picture, int64_t fir
                 const vector r = NAMED(clip)(NAMED(load)(red + x)), g = NAMED(clip)(NAMED(load)(green + x));
                 const vector b = NAMED(clip)(NAMED(load)(blue + x));
                 const vector y = r * red_weight + g * green_weight + b * blue_weight;
-                /* Adding and taking off 1.5 * 2^23 leaves the nearest integer, an even one half way between two. */
+                /* Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even. */
                 const vector code = y * luma_scale + luma_offset + 12582912.0f - 12582912.0f;
                 *(NAMED(bytes) *)(luma + x) =
                     __builtin_convertvector(__builtin_convertvector(code, NAMED(mask)), NAMED(bytes));
@@ -301,7 +301,7 @@ TARGET static void NAMED(write_yuv420)(const struct yuv420 *picture, int64_t fir
             const float scale = *scales[plane], offset = picture->chroma_offset, most = 255;
             difference[-1] = difference[0];
             difference[width] = difference[width - 1];
-            /* Where chroma lies between two columns their mean, else (1, 2, 1)/4. */
+            /* The mean of two columns for chroma located between them, otherwise (1, 2, 1)/4. */
             const float before = picture->is_centred ? 0.0f : 0.25f;
             const float at = 0.5f, after = picture->is_centred ? 0.5f : 0.25f;
             for (int64_t x = 0; x < columns; x++) {
