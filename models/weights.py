@@ -15,9 +15,8 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -28,18 +27,6 @@ from models.catalog import ENGINES, Checkpoint, Engine, PackagedWeights, get_eng
 from models.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from models.ncnn_format import read_state_dict
 
-__all__ = [
-    "WeightsCorrupt",
-    "WeightsError",
-    "WeightsMissing",
-    "data_sha256",
-    "ensure_weights",
-    "load_state_dict",
-    "main",
-    "read_network",
-    "weights_path",
-]
-
 _MAX_CHECKPOINT_BYTES = 512 * 1024**2
 _FROM_WHEEL = "ncnn"
 _FROM_CHECKPOINT = "pth"
@@ -47,8 +34,7 @@ _FROM_CHECKPOINT = "pth"
 _STATE_DICT_KEYS = ("params_ema", "params", "state_dict")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _StoredWeights:
+class _StoredWeights(NamedTuple):
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, str]
 
@@ -165,7 +151,7 @@ def _damaged(path: Path) -> WeightsCorrupt:
 def _read(path: Path) -> _StoredWeights:
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return _StoredWeights(tensors=tensors, metadata=file.metadata() or {})
+        return _StoredWeights(tensors, file.metadata() or {})
 
 
 def _read_verified(path: Path, engine: Engine) -> _StoredWeights:

@@ -1,11 +1,11 @@
 """A stand-in without weights: it exercises everything around the networks fast and exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 
-from models.architectures.network import NetworkProperties, Shapes, UpscalingNetwork
+from models.architectures.network import NetworkProperties, UpscalingNetwork
 
 
 class NearestNeighbour(UpscalingNetwork):
@@ -38,14 +38,6 @@ class NearestNeighbour(UpscalingNetwork):
             widest_tensor_values_per_input_pixel=64,
             reduced_precision="bf16",
         )
-
-    @classmethod
-    def dimensions_of_state(cls, shapes: Shapes) -> None:
-        return None
-
-    @classmethod
-    def dimensions_of_layers(cls, convolutions: Sequence[tuple[int, int]], prelus: int) -> None:
-        return None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W -> N x 3 x scale*H x scale*W, same dtype."""

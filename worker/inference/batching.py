@@ -25,9 +25,15 @@ def run_in_batches(
     pending: PendingFrames | None = None
     while started < len(frames) or pending is not None:
         batch = frames[started : started + size]
-        following = _try(start, batch) if batch else None
+        following: PendingFrames | None = None
+        if batch:
+            try:
+                following = start(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
         if pending is not None:
-            results.extend(pending.wait())
+            results.extend(pending())
         pending = following
         if following is not None:
             started += len(batch)
@@ -35,13 +41,3 @@ def run_in_batches(
             # Here, not in the handler, where the error's traceback still holds the tensors.
             size = shrink(len(batch))
     return results
-
-
-def _try(start: Callable[[Sequence[Frame]], PendingFrames], batch: Sequence[Frame]) -> PendingFrames | None:
-    """Returns the results on their way, or None if memory ran out."""
-    try:
-        return start(batch)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None

@@ -1,28 +1,13 @@
 """Frames from the host to a device and back."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import torch
 
 from worker.inference.frames import Frame
 
-
-class PendingFrames(Protocol):
-    """Results on their way to the host."""
-
-    def wait(self) -> list[Frame]:
-        """Returns the frames once they have arrived; later calls do not change them. Raises the device's errors."""
-
-
-class FinishedFrames:
-    """Results that have arrived already."""
-
-    def __init__(self, frames: list[Frame]) -> None:
-        self._frames = frames
-
-    def wait(self) -> list[Frame]:
-        return self._frames
+# Waits for a download and returns its frames, which later calls do not change. Raises the device's errors.
+PendingFrames = Callable[[], list[Frame]]
 
 
 class Transfers:
@@ -37,7 +22,8 @@ class Transfers:
 
     def start_download(self, planes: torch.Tensor) -> PendingFrames:
         """planes: N x bytes uint8 on the device."""
-        return FinishedFrames(list(planes.cpu().numpy()))
+        frames = list(planes.cpu().numpy())
+        return lambda: frames
 
 
 def stack(frames: Sequence[Frame], *, is_pinned: bool = False) -> torch.Tensor:

@@ -18,7 +18,7 @@ from worker.inference.frames import Frame, FrameFormat
 from worker.inference.precision import Precision
 from worker.inference.reuse import FrameReuse
 from worker.inference.tiles import TiledNetwork
-from worker.inference.transfers import FinishedFrames, PendingFrames
+from worker.inference.transfers import PendingFrames
 
 _WARM_UP_PIXELS = 32
 
@@ -136,7 +136,8 @@ class Upscaler:
             rgb = planes_to_rgb(self._transfers.upload(batch), self.source)
             rgb = rgb.contiguous(memory_format=self._runtime.memory_format)
             if self._reuses_regions:
-                return FinishedFrames([self._reuse.upscale(batch[0], rgb, self._enlarge)])
+                result = self._reuse.upscale(batch[0], rgb, self._enlarge)
+                return lambda: [result]
             return self._transfers.start_download(self._enlarge(rgb))
 
     def _enlarge(self, rgb: torch.Tensor) -> torch.Tensor:

@@ -13,18 +13,6 @@ from worker.inference.frames import Frame
 from worker.inference.transfers import PendingFrames, Transfers, stack
 
 
-class _Download:
-    def __init__(self, planes: torch.Tensor, frames: torch.Tensor, done: torch.cuda.Event) -> None:
-        self._planes: torch.Tensor | None = planes
-        self._frames = frames
-        self._done = done
-
-    def wait(self) -> list[Frame]:
-        self._done.synchronize()
-        self._planes = None
-        return list(self._frames.numpy())
-
-
 class StreamTransfers(Transfers):
     """Copies of one device. Downloads run on a stream of their own, beside the next batch's computing."""
 
@@ -45,4 +33,9 @@ class StreamTransfers(Transfers):
             done.record(self._downloads)
         # The allocator must not reuse this memory before the copy has finished.
         planes.record_stream(self._downloads)
-        return _Download(planes, frames, done)
+
+        def wait() -> list[Frame]:
+            done.synchronize()
+            return list(frames.numpy())
+
+        return wait

@@ -92,7 +92,9 @@ class CpuDevice(Device):
     ) -> Runtime:
         if precision == "fp32" and (compiled := compile_network(network)) is not None:
             return Runtime(
-                compiled, memory_format=torch.contiguous_format, reach_pixels=compiled.reach_pixels
+                network=compiled,
+                memory_format=torch.contiguous_format,
+                reach_pixels=compiled.reach_pixels,
             )
         return super().make_runtime(network, properties=properties, precision=precision)
 

@@ -74,7 +74,7 @@ class CudaDevice(Device):
             if can_fuse(network):
                 fastest = CudaRuntime(network, device=self.torch_device)
                 return Runtime(
-                    fastest,
+                    network=fastest,
                     memory_format=self.memory_format,
                     reach_pixels=properties.receptive_radius,
                     release=fastest.release,

@@ -132,7 +132,11 @@ class Device(ABC):
         placed = place_network(
             network, device=self.torch_device, precision=precision, memory_format=self.memory_format
         )
-        return Runtime(placed, memory_format=self.memory_format, reach_pixels=properties.receptive_radius)
+        return Runtime(
+            network=placed,
+            memory_format=self.memory_format,
+            reach_pixels=properties.receptive_radius,
+        )
 
     def make_transfers(self) -> Transfers:
         """Returns what copies frames to the device and back, for one upscaler."""
