@@ -9,7 +9,6 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from app.accounts.key_use import KeyUse
-from app.administration import render_routes as administration_render_routes
 from app.administration import routes as administration_routes
 from app.engines import routes as engine_routes
 from app.estimates import routes as estimate_routes
@@ -28,10 +27,8 @@ from app.http.resources import OpenResources, open_resources, tidy_spool_directo
 from app.platform.logs import drop_query
 from app.platform.settings import Settings, get_settings
 from app.previews import routes as preview_routes
-from app.renders import event_routes, upscale_routes
 from app.renders import routes as render_routes
-from app.renders.streams import open_streams
-from app.uploads import part_routes
+from app.renders.streams import RenderStreams
 from app.uploads import routes as upload_routes
 from app.usage import routes as usage_routes
 from app.webhooks import routes as webhook_routes
@@ -42,10 +39,8 @@ MakeWebhooks = Callable[..., WebhookDispatcher]
 
 # In the order of the API's description.
 ROUTERS = (
-    upscale_routes.router,
     render_routes.router,
     preview_routes.router,
-    event_routes.router,
     estimate_routes.router,
     file_routes.router,
     upload_routes.router,
@@ -55,11 +50,9 @@ ROUTERS = (
     metrics_routes.router,
     stored.router,
     webhook_routes.router,
-    part_routes.router,
     documentation.router,
     usage_routes.router,
     administration_routes.router,
-    administration_render_routes.router,
 )
 
 
@@ -84,7 +77,7 @@ def create_app(
         with opening(settings or get_settings()) as resources:
             app.state.resources = resources
             app.state.watch = Watch(resources)
-            app.state.streams = open_streams(resources, app.state.watch)
+            app.state.streams = RenderStreams(resources, app.state.watch)
             app.state.key_use = KeyUse(resources.database)
             app.state.webhooks = make_webhooks(resources, base_url=resources.settings.public_url or own_url)
             app.state.webhooks.start()
@@ -132,3 +125,9 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+def end_streams(app: FastAPI) -> None:
+    """End the streams of events of a running application."""
+    streams: RenderStreams = app.state.streams
+    streams.end()

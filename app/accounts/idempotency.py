@@ -1,56 +1,84 @@
-"""Requests that may be made twice and shall have one effect: what the first one made is remembered with its key.
+"""Idempotency keys: a request that is sent again has one effect, and answers with what the first one made.
 
-The key's row is written in the transaction of what is made, so there is no state between the two: of many requests at
-once one commits, and the others find out when they write theirs.
+The key's row is written in the transaction of what is made, so there is no state between the two. Of many requests at
+once one commits; the others find its row.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.accounts import queries as account_queries
 from app.accounts.tables import IdempotencyKey
 from app.platform import clock
 from app.platform.errors import Conflict
 
+REPLAYED_HEADER = "Idempotent-Replayed"
+
 
 class AlreadyMade(Exception):
-    """Another request with the same key was faster; `recall` knows what it made."""
+    """Another request with the same key committed first; `lookup` knows what it made."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Once:
-    """A request with a key. `fingerprint` is that of all that it asks for."""
+class AnswerHeaders(Protocol):
+    def __setitem__(self, name: str, value: str, /) -> None: ...
+
+
+@dataclass(kw_only=True)
+class IdempotentRequest:
+    """A request that makes something. Without a `key` it is never found, and not recorded.
+
+    `content` is all that it asks for, in JSON types: the address, and the fields, body or upload that a route adds.
+    `headers` are those of the answer.
+    """
 
     user_id: str
-    key: str
-    fingerprint: str
+    key: str | None
+    content: list[object]
+    headers: AnswerHeaders
+    is_replayed: bool = False
 
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.content).encode()).hexdigest()
 
-def recall(session: Session, once: Once) -> str | None:
-    """The id of what was made for this key; None when it is new. Raises Conflict when that was asked otherwise."""
-    row = session.get(IdempotencyKey, (once.user_id, once.key))
-    if row is None:
-        return None
-    if row.fingerprint != once.fingerprint:
-        raise Conflict("This Idempotency-Key was used for a different request. Use a new one.")
-    return row.made_id
+    def lookup(self, session: Session, *, lock: bool = False) -> str | None:
+        """The id of what an earlier request with this key made; None for a new one.
 
+        With `lock` no other request of the user's with a key makes anything until the session, which must be one that
+        writes, ends: then `record` does not raise. Raises Conflict when the earlier request asked for something else.
+        """
+        if self.key is None:
+            return None
+        if lock:
+            account_queries.lock_user(session, user_id=self.user_id)
+        row = session.get(IdempotencyKey, (self.user_id, self.key))
+        if row is None:
+            return None
+        if row.fingerprint != self.fingerprint:
+            raise Conflict("This Idempotency-Key was used for a different request. Use a new one.")
+        self.is_replayed = True
+        self.headers[REPLAYED_HEADER] = "true"
+        return row.made_id
 
-def remember(session: Session, once: Once | None, *, made_id: str) -> None:
-    """To be called in the transaction that makes it, nothing of which may be kept when this raises AlreadyMade."""
-    if once is None:
-        return
-    session.add(
-        IdempotencyKey(
-            user_id=once.user_id,
-            key=once.key,
-            fingerprint=once.fingerprint,
-            made_id=made_id,
-            created_at=clock.now(),
+    def record(self, session: Session, *, made_id: str) -> None:
+        """Write the key's row in the transaction that makes `made_id`. Raises AlreadyMade: roll back then."""
+        if self.key is None:
+            return
+        session.add(
+            IdempotencyKey(
+                user_id=self.user_id,
+                key=self.key,
+                fingerprint=self.fingerprint,
+                made_id=made_id,
+                created_at=clock.now(),
+            )
         )
-    )
-    try:
-        session.flush()
-    except IntegrityError as error:
-        raise AlreadyMade from error
+        try:
+            session.flush()
+        except IntegrityError as error:
+            raise AlreadyMade from error

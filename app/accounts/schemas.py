@@ -1,9 +1,9 @@
-"""Users, keys, limits, and what was used. Requests are snake_case, answers camelCase."""
+"""Users, keys and limits. Requests are snake_case, answers camelCase."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.accounts.scopes import DEFAULT_SCOPES, Scope
 from app.http.body import Body, Number, Timestamp, with_example
@@ -112,11 +112,8 @@ class ShownLimits(Body):
     max_cost_per_month: Number | None = None
 
 
-class EffectiveLimits(ShownLimits):
-    """The tightest of the server's, the user's and the key's."""
-
-    max_running_segments: int | None = None
-    max_running_renders: int | None = None
+# Of a row, which keeps those that there are.
+StoredLimits = Annotated[ShownLimits, BeforeValidator(Limits.stored)]
 
 
 class User(Body):
@@ -125,7 +122,7 @@ class User(Body):
     created_at: Timestamp
     max_running_segments: int | None = Field(None, description="When it is not the server's own.")
     max_running_renders: int | None = Field(None, description="When it is not the server's own.")
-    limits: ShownLimits = Field(description="The user's own; the server's hold for the others.")
+    limits: StoredLimits = Field(description="The user's own; the server's hold for the others.")
 
 
 class UserBody(Body):
@@ -149,7 +146,7 @@ class Key(Body):
     name: str
     hint: str = Field(description="What it begins with.")
     scopes: list[str]
-    limits: ShownLimits
+    limits: StoredLimits
     created_at: Timestamp
     last_used_at: Timestamp | None = Field(None, description="To within a minute or two.")
     expires_at: Timestamp | None = None
@@ -178,63 +175,3 @@ class KeysBody(Body):
 
     keys: list[Key]
     next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
-
-
-class UsedOnDay(Body):
-    day: date = Field(description="In UTC: when the renders were completed.")
-    engine: str
-    renders: int
-    gigapixels: Number = Field(description="Of the outputs.")
-    cost: Number = Field(description="Gigapixels times the engine's multiplier.")
-
-
-class UsageTotals(Body):
-    renders: int = Field(description="Completed in the period.")
-    gigapixels: Number
-    cost: Number
-    month_cost: Number = Field(
-        description="Of the present month, with the renders that have not ended: what `maxCostPerMonth` is about."
-    )
-    storage_bytes: int = Field(description="Of uploads and results, now.")
-    queued_renders: int
-    running_renders: int
-
-
-class Usage(Body):
-    from_: date = Field(alias="from")
-    to: date
-    days: list[UsedOnDay] = Field(description="Those on which renders were completed, by engine.")
-    totals: UsageTotals
-    limits: EffectiveLimits
-
-
-class UsageBody(Body):
-    model_config = with_example(
-        {
-            "usage": {
-                "from": "2026-11-01",
-                "to": "2026-11-30",
-                "days": [
-                    {
-                        "day": "2026-11-22",
-                        "engine": "regen-4x-lite",
-                        "renders": 3,
-                        "gigapixels": 1.25,
-                        "cost": 1.25,
-                    }
-                ],
-                "totals": {
-                    "renders": 3,
-                    "gigapixels": 1.25,
-                    "cost": 1.25,
-                    "monthCost": 1.5,
-                    "storageBytes": 157286400,
-                    "queuedRenders": 1,
-                    "runningRenders": 0,
-                },
-                "limits": {"requests": "100/minute", "maxUploadBytes": 2147483648},
-            }
-        }
-    )
-
-    usage: Usage

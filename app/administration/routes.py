@@ -1,35 +1,43 @@
-"""Users and their keys, for those who run the server: every route needs a key with the scope `admin`."""
+"""Users, their keys, and renders of any user: every route needs a key with the scope `admin`."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
-from sqlalchemy.orm import Session
 
 from app.accounts import service as account_service
-from app.accounts.idempotency import remember
 from app.accounts.schemas import (
+    Key,
     KeyBody,
     KeyChange,
     KeysBody,
     NewKey,
     NewKeyBody,
     NewUser,
-    UsageBody,
+    User,
     UserBody,
     UserChange,
     UsersBody,
 )
-from app.accounts.views import key_of, usage_body, user_of
-from app.http.dependencies import AdministratorDependency, PageDependency, ResourcesDependency
+from app.administration import service as administration_service
+from app.http.dependencies import (
+    AdministratorDependency,
+    PageDependency,
+    PublicUrlDependency,
+    ResourcesDependency,
+)
 from app.http.errors import documented
-from app.http.idempotency import IdempotencyDependency, make_once, once_of
-from app.http.multipart import ReceivedForm
+from app.http.idempotency import IdempotencyDependency
+from app.http.openapi import LOCATION
 from app.platform.errors import InvalidRequest
-from app.usage.allowances import Limits, allowance_of
-from app.usage.routes import PeriodDependency
+from app.platform.work_kinds import WorkQueue
+from app.renders.answer import answer_with_render, show_render
+from app.renders.schemas import RenderBody
+from app.usage.allowances import Allowance, Limits, allowance_of
+from app.usage.schemas import PeriodDependency, UsageBody
 from app.usage.service import usage_of
 
 router = APIRouter()
@@ -47,44 +55,37 @@ def list_users(
     """All users, the newest first."""
     with resources.database.read() as session:
         rows, cursor = account_service.list_users(session, limit=page.limit, cursor=page.cursor)
-        return UsersBody(users=[user_of(user) for user in rows], next_cursor=cursor)
+    return UsersBody(users=[User.model_validate(row) for row in rows], next_cursor=cursor)
 
 
 @router.post(
     "/v1/admin/users", response_model_exclude_none=True, responses=documented(400, 401, 403, 409, 503)
 )
-async def create_user(
-    request: Request,
-    response: Response,
+def create_user(
     asked: NewUser,
-    admin: AdministratorDependency,
+    _admin: AdministratorDependency,
     resources: ResourcesDependency,
-    idempotency: IdempotencyDependency,
+    idempotent: IdempotencyDependency,
 ) -> UserBody:
     """Add a user. They need a key before they can do anything."""
-    once = once_of(idempotency, request, admin, _as_form(asked))
-
-    def create() -> UserBody:
-        with resources.database.write() as session:
+    idempotent.content += _content(asked)
+    with resources.database.write() as session:
+        made_id = idempotent.lookup(session, lock=True)
+        if made_id is None:
             user = account_service.create_user(session, name=asked.name)
             account_service.change_user(session, user_id=user.id, changes=_changes(asked))
-            remember(session, once, made_id=user.id)
-            return UserBody(user=user_of(user))
-
-    def show(session: Session, made_id: str) -> UserBody:
-        return UserBody(user=user_of(account_service.get_user(session, user_id=made_id)))
-
-    body, _is_new = await make_once(
-        once, response, resources, make=lambda: to_thread.run_sync(create), show=show
-    )
-    return body
+            idempotent.record(session, made_id=user.id)
+        else:
+            user = account_service.get_user(session, user_id=made_id)
+    return UserBody(user=User.model_validate(user))
 
 
 @router.get("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=READ_ERRORS)
 def get_user(user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> UserBody:
     """A user, with the limits that are their own."""
     with resources.database.read() as session:
-        return UserBody(user=user_of(account_service.get_user(session, user_id=user_id)))
+        user = account_service.get_user(session, user_id=user_id)
+    return UserBody(user=User.model_validate(user))
 
 
 @router.patch("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=WRITE_ERRORS)
@@ -94,7 +95,7 @@ def update_user(
     """Change a user's name, limits or caps. It holds for the next request, and for the next claim of a worker."""
     with resources.database.write() as session:
         user = account_service.change_user(session, user_id=user_id, changes=_changes(asked))
-        return UserBody(user=user_of(user))
+    return UserBody(user=User.model_validate(user))
 
 
 @router.get(
@@ -108,7 +109,7 @@ def get_usage_of_user(
     """As `GET /v1/usage`, of any user."""
     with resources.database.read() as session:
         user = account_service.get_user(session, user_id=user_id)
-        return usage_body(
+        return UsageBody.of(
             usage_of(session, user_id=user.id, period=period),
             user=user,
             allowance=allowance_of(resources.settings, user=user.limits),
@@ -127,43 +128,34 @@ def list_keys(
     """A user's keys, the newest first, revoked ones too."""
     with resources.database.read() as session:
         rows, cursor = account_service.keys_of(session, user_id=user_id, limit=page.limit, cursor=page.cursor)
-        return KeysBody(keys=[key_of(key) for key in rows], next_cursor=cursor)
+    return KeysBody(keys=[Key.model_validate(row) for row in rows], next_cursor=cursor)
 
 
 @router.post("/v1/admin/users/{user_id}/keys", response_model_exclude_none=True, responses=WRITE_ERRORS)
-async def create_key(
-    request: Request,
-    response: Response,
+def create_key(
     user_id: str,
     asked: NewKey,
-    admin: AdministratorDependency,
+    _admin: AdministratorDependency,
     resources: ResourcesDependency,
-    idempotency: IdempotencyDependency,
+    idempotent: IdempotencyDependency,
 ) -> NewKeyBody:
     """Make a key for a user. `secret` is the key: it is in no other answer, and only its hash is kept."""
-    once = once_of(idempotency, request, admin, _as_form(asked))
-
-    def create() -> NewKeyBody:
-        with resources.database.write() as session:
-            made = account_service.create_key_of(
-                session,
-                account_service.get_user(session, user_id=user_id),
-                key_name=asked.name,
-                keys=resources.secrets,
-                scopes=asked.scopes,
-                limits=asked.limits,
-                expires_at=asked.expires_at,
-            )
-            remember(session, once, made_id=made.row.id)
-            return NewKeyBody(key=key_of(made.row), secret=made.key)
-
-    def show(session: Session, made_id: str) -> NewKeyBody:
-        return NewKeyBody(key=key_of(account_service.get_key(session, key_id=made_id)))
-
-    body, _is_new = await make_once(
-        once, response, resources, make=lambda: to_thread.run_sync(create), show=show
-    )
-    return body
+    idempotent.content += _content(asked)
+    with resources.database.write() as session:
+        made_id = idempotent.lookup(session, lock=True)
+        if made_id is not None:
+            return NewKeyBody(key=Key.model_validate(account_service.get_key(session, key_id=made_id)))
+        made = account_service.create_key_of(
+            session,
+            account_service.get_user(session, user_id=user_id),
+            key_name=asked.name,
+            keys=resources.secrets,
+            scopes=asked.scopes,
+            limits=asked.limits,
+            expires_at=asked.expires_at,
+        )
+        idempotent.record(session, made_id=made.row.id)
+    return NewKeyBody(key=Key.model_validate(made.row), secret=made.key)
 
 
 @router.patch("/v1/admin/keys/{key_id}", response_model_exclude_none=True, responses=WRITE_ERRORS)
@@ -172,9 +164,8 @@ def update_key(
 ) -> KeyBody:
     """Change a key's name, scopes, limits or expiry. It holds for the next request."""
     with resources.database.write() as session:
-        return KeyBody(
-            key=key_of(account_service.change_key(session, key_id=key_id, changes=_changes(asked)))
-        )
+        key = account_service.change_key(session, key_id=key_id, changes=_changes(asked))
+    return KeyBody(key=Key.model_validate(key))
 
 
 @router.delete("/v1/admin/keys/{key_id}", status_code=HTTPStatus.NO_CONTENT, responses=READ_ERRORS)
@@ -183,6 +174,54 @@ def revoke_key(key_id: str, _admin: AdministratorDependency, resources: Resource
     with resources.database.write() as session:
         account_service.revoke_key(session, key_id=key_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post(
+    "/v1/admin/renders/{render_id}/requeue",
+    response_model_exclude_none=True,
+    responses=documented(401, 403, 404, 409, 503),
+)
+def requeue_render(
+    render_id: str,
+    _admin: AdministratorDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+) -> RenderBody:
+    """Take an unfinished render of any user out of its workers' hands, uncharged and without a pause.
+
+    What they have not reported yet is done again by whoever is next. A render that has ended answers 409.
+    """
+    with resources.database.write() as session:
+        render = administration_service.requeue_render(session, render_id=render_id)
+    for queue in WorkQueue:
+        resources.broker.wake(queue)
+    return show_render(render, resources, base_url)
+
+
+@router.post(
+    "/v1/admin/renders/{render_id}/retry",
+    response_model_exclude_none=True,
+    responses={200: LOCATION, **documented(400, 401, 403, 404, 409, 413, 503)},
+)
+async def retry_render_of_user(
+    request: Request,
+    render_id: str,
+    _admin: AdministratorDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+    idempotent: IdempotencyDependency,
+) -> RenderBody:
+    """As its user's own retry of a failed render, whatever the user's limits: the new one is theirs."""
+    retry = partial(
+        administration_service.retry_for_owner,
+        resources.database,
+        render_id=render_id,
+        allowance=Allowance(media=resources.limits),
+        request_id=request.state.request_id,
+        idempotent=idempotent,
+    )
+    render = await to_thread.run_sync(retry)
+    return await answer_with_render(render, idempotent=idempotent, resources=resources, base_url=base_url)
 
 
 def _changes(asked: BaseModel) -> dict[str, Any]:
@@ -197,5 +236,6 @@ def _changes(asked: BaseModel) -> dict[str, Any]:
     return given
 
 
-def _as_form(asked: BaseModel) -> ReceivedForm:
-    return ReceivedForm(fields={"body": asked.model_dump_json(exclude_unset=True)})
+def _content(asked: BaseModel) -> list[object]:
+    # As a form of one field was fingerprinted: keys are remembered for a week, across versions of the server.
+    return [[("body", asked.model_dump_json(exclude_unset=True))], None]

@@ -2,14 +2,17 @@
 
 from sqlalchemy.orm import Session
 
+from app.accounts.idempotency import IdempotentRequest
 from app.administration import queries as administration_queries
+from app.platform.database import Database
 from app.platform.errors import Conflict, NotFound
-from app.renders.service import RenderView, find_render, retry_render
+from app.renders.service import get_render, retry_render
+from app.renders.tables import Render
 from app.usage.allowances import Allowance
 from app.work import queries as work_queries
 
 
-def requeue_render(session: Session, *, render_id: str) -> RenderView:
+def requeue_render(session: Session, *, render_id: str) -> Render:
     """Take an unfinished render out of all workers' hands, so that it is taken up at once.
 
     Raises NotFound for an unknown render, Conflict for one that has ended.
@@ -17,25 +20,31 @@ def requeue_render(session: Session, *, render_id: str) -> RenderView:
     user_id = _owner(session, render_id)
     if work_queries.requeue(session, render_id=render_id).is_final:
         raise Conflict("The render has ended: one that failed can be tried again.")
-    return find_render(session, render_id=render_id, user_id=user_id)
+    return get_render(session, render_id=render_id, user_id=user_id)
 
 
 def retry_for_owner(
-    session: Session, *, render_id: str, allowance: Allowance, request_id: str | None
-) -> RenderView:
-    """As `retry_render`, for a render of any user: the new one is its user's, made with nobody's key."""
-    return retry_render(
-        session,
-        render_id=render_id,
-        user_id=_owner(session, render_id),
-        allowance=allowance,
-        request_id=request_id,
-    )
-
-
-def find_any_render(session: Session, *, render_id: str) -> RenderView:
-    """Whosever it is. Raises NotFound for an unknown render."""
-    return find_render(session, render_id=render_id, user_id=_owner(session, render_id))
+    database: Database,
+    *,
+    render_id: str,
+    allowance: Allowance,
+    request_id: str,
+    idempotent: IdempotentRequest,
+) -> Render:
+    """As `retry_own_render`, for a render of any user: the new one is its user's, made with no key."""
+    with database.write() as session:
+        made_id = idempotent.lookup(session, lock=True)
+        if made_id is not None:
+            return get_render(session, render_id=made_id, user_id=_owner(session, made_id))
+        render = retry_render(
+            session,
+            render_id=render_id,
+            user_id=_owner(session, render_id),
+            allowance=allowance,
+            request_id=request_id,
+        )
+        idempotent.record(session, made_id=render.id)
+    return render
 
 
 def _owner(session: Session, render_id: str) -> str:

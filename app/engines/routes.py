@@ -13,15 +13,4 @@ router = APIRouter()
 @router.get("/v1/engines", responses=documented(401, 429, 503))
 def list_engines(_user: UserDependency) -> schemas.EnginesBody:
     """Every engine, with its scale and what it costs."""
-    return schemas.EnginesBody(
-        engines=[
-            schemas.Engine(
-                id=engine.id,
-                scale=engine.scale,
-                cost_multiplier=engine.cost_multiplier,
-                description=engine.description,
-                default=engine.default,
-            )
-            for engine in ENGINES.values()
-        ]
-    )
+    return schemas.EnginesBody(engines=[schemas.Engine.model_validate(engine) for engine in ENGINES.values()])

@@ -1,7 +1,10 @@
 """Estimates."""
 
+from typing import Self
+
 from pydantic import Field
 
+from app.estimates import service
 from app.http.body import Body, Number, with_example
 from app.renders.schemas import VideoFactsBody
 
@@ -41,6 +44,22 @@ class Estimate(Body):
     )
     accepted: bool = Field(description="Whether the render would be accepted now.")
     refusals: list[str] = Field(description="The sentences with which it would be refused.")
+
+    @classmethod
+    def of(cls, estimate: service.Estimate) -> Self:
+        options, times = estimate.options, estimate.times
+        return cls(
+            engine=options.engine.id,
+            target_fps=options.target_fps,
+            input=estimate.input and VideoFactsBody.model_validate(estimate.input),
+            output=estimate.output and VideoFactsBody.model_validate(estimate.output),
+            cost=estimate.cost,
+            expected_seconds=times and times.expected_seconds,
+            wait_seconds=times and times.wait_seconds,
+            measured_on=times and list(times.measured_on),
+            accepted=not estimate.refusals,
+            refusals=list(estimate.refusals),
+        )
 
 
 class EstimateBody(Body):

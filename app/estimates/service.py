@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy.orm import Session
 
-from app.estimates.forecasts import DECIMALS, Outlook
-from app.files.tables import File
+from app.estimates.forecasts import DECIMALS, Forecast, Outlook
+from app.files.service import find_file
+from app.platform.database import Database
 from app.platform.errors import LimitExceeded, TooManyRequests
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import check_input, check_output
@@ -14,17 +16,8 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.renders.options import RenderOptions
 from app.renders.service import cost_in_gigapixels
-from app.usage.allowances import Allowance, check_file_quota, check_render_quota
+from app.usage.allowances import Requester, check_file_quota, check_render_quota
 from app.work import workload
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asker:
-    """Who would ask for the render, and what is allowed to them."""
-
-    user_id: str
-    api_key_id: str
-    allowance: Allowance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,36 +51,46 @@ def estimate_unseen(options: RenderOptions, refusal: LimitExceeded) -> Estimate:
 
 
 def estimate_upload(
-    session: Session,
-    info: MediaInfo,
+    database: Database,
+    forecast: Forecast,
     *,
+    info: MediaInfo,
     size_bytes: int,
     options: RenderOptions,
-    asker: Asker,
-    outlook: Outlook,
+    requester: Requester,
 ) -> Estimate:
     """Of an upload that is not kept."""
-    refusals = [
-        *_refused(lambda: check_input(info, asker.allowance.media)),
-        *_refused(
-            lambda: check_file_quota(
-                session,
-                user_id=asker.user_id,
-                api_key_id=asker.api_key_id,
-                allowance=asker.allowance,
-                size_bytes=size_bytes,
-                is_made=False,
-            )
-        ),
-    ]
-    return _estimate(session, info.video, options=options, asker=asker, outlook=outlook, refusals=refusals)
+    outlook = forecast.outlook()
+    with database.read() as session:
+        refusals = [
+            *_refused(partial(check_input, info, requester.allowance.media)),
+            *_refused(
+                partial(
+                    check_file_quota,
+                    session,
+                    user_id=requester.user_id,
+                    api_key_id=requester.api_key_id,
+                    allowance=requester.allowance,
+                    size_bytes=size_bytes,
+                    is_made=False,
+                )
+            ),
+        ]
+        return _estimate(
+            session, info.video, options=options, requester=requester, outlook=outlook, refusals=refusals
+        )
 
 
 def estimate_file(
-    session: Session, file: File, *, options: RenderOptions, asker: Asker, outlook: Outlook
+    database: Database, forecast: Forecast, *, file_id: str, options: RenderOptions, requester: Requester
 ) -> Estimate:
-    """Of a file that was uploaded before."""
-    return _estimate(session, file.video, options=options, asker=asker, outlook=outlook, refusals=[])
+    """Of a file that was uploaded before. Raises NotFound."""
+    outlook = forecast.outlook()
+    with database.read() as session:
+        file = find_file(session, file_id=file_id, user_id=requester.user_id)
+        return _estimate(
+            session, file.video, options=options, requester=requester, outlook=outlook, refusals=[]
+        )
 
 
 def _estimate(
@@ -95,7 +98,7 @@ def _estimate(
     video: VideoProperties,
     *,
     options: RenderOptions,
-    asker: Asker,
+    requester: Requester,
     outlook: Outlook,
     refusals: Sequence[str],
 ) -> Estimate:
@@ -103,16 +106,21 @@ def _estimate(
     output = video.upscaled(scale=engine.scale, target_fps=options.target_fps)
     cost = cost_in_gigapixels(output, engine=engine)
     too_much = _refused(
-        lambda: check_output(
-            video, scale=engine.scale, target_fps=options.target_fps, limits=asker.allowance.media
+        partial(
+            check_output,
+            video,
+            scale=engine.scale,
+            target_fps=options.target_fps,
+            limits=requester.allowance.media,
         )
     )
     no_room = _refused(
-        lambda: check_render_quota(
+        partial(
+            check_render_quota,
             session,
-            user_id=asker.user_id,
-            api_key_id=asker.api_key_id,
-            allowance=asker.allowance,
+            user_id=requester.user_id,
+            api_key_id=requester.api_key_id,
+            allowance=requester.allowance,
             cost=cost,
             is_made=False,
         )
@@ -122,7 +130,7 @@ def _estimate(
         input=video,
         output=output,
         cost=cost,
-        times=_times(session, video, output, options=options, user_id=asker.user_id, outlook=outlook),
+        times=_times(session, video, output, options=options, user_id=requester.user_id, outlook=outlook),
         refusals=[*refusals, *too_much, *no_room],
     )
 

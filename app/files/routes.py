@@ -1,71 +1,54 @@
 """Files: videos uploaded once, to be rendered as often as wanted."""
 
-from fractions import Fraction
+from functools import partial
 from http import HTTPStatus
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from sqlalchemy.orm import Session
 
-from app.accounts.idempotency import remember
 from app.files import service as file_service
-from app.files.schemas import FileBody, FilesBody
-from app.files.tables import File
+from app.files.accept_video import inspect_video
+from app.files.schemas import File, FileBody, FileForm, FilesBody
 from app.http.dependencies import PageDependency, ResourcesDependency, UserDependency
 from app.http.errors import documented
-from app.http.forms import received_form
-from app.http.idempotency import IdempotencyDependency, make_once, once_of
+from app.http.forms import form_description, received_form
+from app.http.idempotency import IdempotencyDependency
 from app.http.multipart import FILE_FIELD
-from app.http.request_documentation import FILE_REQUEST
 from app.platform.errors import InvalidRequest
-from app.platform.media.rates import MIN_FPS
-from app.renders.accept_video import accept_upload
-from app.renders.views import file_body, file_of
-from models.catalog import ENGINES
 
 router = APIRouter()
 
 
-@router.post("/v1/files", responses=documented(400, 401, 409, 413, 415, 429, 503), openapi_extra=FILE_REQUEST)
+@router.post(
+    "/v1/files",
+    responses=documented(400, 401, 409, 413, 415, 429, 503),
+    openapi_extra=form_description(FileForm, example={FILE_FIELD: "the bytes of clip.mp4"}),
+)
 async def upload_file(
-    request: Request,
-    response: Response,
-    user: UserDependency,
-    resources: ResourcesDependency,
-    key: IdempotencyDependency,
+    request: Request, user: UserDependency, resources: ResourcesDependency, idempotent: IdempotencyDependency
 ) -> FileBody:
     """Upload a video."""
     async with received_form(
-        request,
-        resources=resources,
-        max_file_bytes=user.allowance.max_upload_bytes,
-        text_fields=frozenset(),
+        request, FileForm, resources=resources, max_file_bytes=user.allowance.max_upload_bytes
     ) as form:
-        if form.upload is None:
+        upload = form.upload
+        if upload is None:
             raise InvalidRequest(f"`{FILE_FIELD}` is required, as a part of a multipart/form-data body.")
-        upload, once = form.upload, once_of(key, request, user, form)
-
-        def written_down(session: Session, file: File) -> FileBody:
-            remember(session, once, made_id=file.id)
-            return file_body(file)
-
-        body, _is_new = await make_once(
-            once,
-            response,
-            resources,
-            make=lambda: accept_upload(
+        idempotent.content += form.content
+        file = await to_thread.run_sync(file_service.find_made_file, resources.database, idempotent)
+        if file is None:
+            info = await inspect_video(upload, limits=user.allowance.media, resources=resources)
+            create = partial(
+                file_service.create_file,
                 upload,
-                user=user,
-                resources=resources,
-                # What the least demanding render of it would be: a file that has none is refused here and now.
-                scale=min(engine.scale for engine in ENGINES.values()),
-                target_fps=Fraction(MIN_FPS),
-                then=written_down,
-            ),
-            show=lambda session, made_id: file_body(
-                file_service.find_file(session, file_id=made_id, user_id=user.id)
-            ),
-        )
-        return body
+                info=info,
+                requester=user.requester,
+                storage=resources.storage,
+                database=resources.database,
+                idempotent=idempotent,
+            )
+            file = await to_thread.run_sync(create)
+    return FileBody(file=File.of(file))
 
 
 @router.get("/v1/files", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
@@ -73,14 +56,15 @@ def list_files(user: UserDependency, resources: ResourcesDependency, page: PageD
     """Your files, the newest first."""
     with resources.database.read() as session:
         rows, cursor = file_service.list_files(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
-        return FilesBody(files=[file_of(file) for file in rows], next_cursor=cursor)
+    return FilesBody(files=[File.of(row) for row in rows], next_cursor=cursor)
 
 
 @router.get("/v1/files/{file_id}", responses=documented(401, 404, 429, 503))
 def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> FileBody:
     """A file of yours."""
     with resources.database.read() as session:
-        return file_body(file_service.find_file(session, file_id=file_id, user_id=user.id))
+        file = file_service.find_file(session, file_id=file_id, user_id=user.id)
+    return FileBody(file=File.of(file))
 
 
 @router.delete(

@@ -1,8 +1,12 @@
 """Files."""
 
-from pydantic import Field
+from typing import Self
 
+from pydantic import BaseModel, Field
+
+from app.files import tables
 from app.http.body import Body, Number, Timestamp, with_example
+from app.http.forms import FormUpload
 
 _EXAMPLE = {
     "id": "QkjXasuzs2TKugHH",
@@ -16,6 +20,10 @@ _EXAMPLE = {
 }
 
 
+class FileForm(BaseModel):
+    file: FormUpload
+
+
 class File(Body):
     id: str
     name: str = Field(description="As it was sent, without any folders.")
@@ -25,6 +33,19 @@ class File(Body):
     frame_rate: Number = Field(description="Frames per second.")
     duration_seconds: Number
     created_at: Timestamp
+
+    @classmethod
+    def of(cls, file: tables.File) -> Self:
+        return cls(
+            id=file.id,
+            name=file.name,
+            size_bytes=file.size_bytes,
+            width=file.video.width,
+            height=file.video.height,
+            frame_rate=file.video.frame_rate,
+            duration_seconds=file.video.duration_seconds,
+            created_at=file.created_at,
+        )
 
 
 class FileBody(Body):

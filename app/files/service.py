@@ -1,13 +1,15 @@
 """A spooled upload becomes a file: looked at under limits, stored, and written down."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
+from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.cleanup import queries as cleanup_queries
 from app.files import queries as file_queries
 from app.files.tables import File
@@ -16,14 +18,14 @@ from app.platform.database import Database
 from app.platform.errors import Conflict, InvalidRequest, NotFound
 from app.platform.media.containers import content_type_of_format
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.limits import MediaLimits
+from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.probe import MediaInfo, probe_video
+from app.platform.media.rates import MIN_FPS
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import input_key
-from app.usage.allowances import Allowance, check_file_quota
-
-T = TypeVar("T")
+from app.usage.allowances import Requester, check_file_quota
+from models.catalog import ENGINES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,45 +45,71 @@ def inspect_upload(upload: SpooledUpload, *, runner: FfmpegRunner, limits: Media
     return probe_video(runner, upload.path, limits=limits)
 
 
-def store_upload(
+def check_usable(info: MediaInfo, limits: MediaLimits) -> None:
+    """Raises LimitExceeded for a video of which even the least demanding render would be over a limit."""
+    scale = min(engine.scale for engine in ENGINES.values())
+    check_output(info.video, scale=scale, target_fps=Fraction(MIN_FPS), limits=limits)
+
+
+def create_file(
     upload: SpooledUpload,
     *,
     info: MediaInfo,
-    user_id: str,
-    allowance: Allowance,
-    api_key_id: str | None,
+    requester: Requester,
     storage: Storage,
     database: Database,
-    then: Callable[[Session, File], T],
-) -> T:
-    """Put the upload into storage, then write its row and whatever `then` adds, in one transaction.
+    idempotent: IdempotentRequest,
+) -> File:
+    """Store the upload as a file. Raises LimitExceeded and StorageError."""
+    check_usable(info, requester.allowance.media)
+    try:
+        with stored_upload(upload, info=info, requester=requester, storage=storage, database=database) as (
+            session,
+            file,
+        ):
+            idempotent.record(session, made_id=file.id)
+            return file
+    except AlreadyMade:
+        made = find_made_file(database, idempotent)
+        assert made is not None
+        return made
 
-    Returns what `then` returns. When the rows cannot be written the stored object is removed again. Raises
-    LimitExceeded when the allowance has no room for it, most often before anything is stored.
+
+def find_made_file(database: Database, idempotent: IdempotentRequest) -> File | None:
+    """What an earlier request with the same key made. Raises NotFound when it was removed since, and Conflict."""
+    with database.read() as session:
+        made_id = idempotent.lookup(session)
+        return None if made_id is None else find_file(session, file_id=made_id, user_id=idempotent.user_id)
+
+
+@contextmanager
+def stored_upload(
+    upload: SpooledUpload, *, info: MediaInfo, requester: Requester, storage: Storage, database: Database
+) -> Iterator[tuple[Session, File]]:
+    """A unit of work with a new file in it, whose bytes are stored before: what the caller adds is committed with it.
+
+    Whatever keeps the rows from being written, the stored object is removed again. Raises LimitExceeded when the
+    allowance has no room for it, most often before anything is stored, and StorageError.
     """
-    require_room = partial(
+    check_quota = partial(
         check_file_quota,
-        user_id=user_id,
-        api_key_id=api_key_id,
-        allowance=allowance,
+        user_id=requester.user_id,
+        api_key_id=requester.api_key_id,
+        allowance=requester.allowance,
         size_bytes=upload.size_bytes,
     )
     with database.read() as session:
-        require_room(session, is_made=False)
-    file_id = new_id()
-    key = input_key(file_id)
-    storage.put_file(
-        key, upload.path, content_type=content_type_of_format(info.format_name, name=upload.name)
-    )
+        check_quota(session, is_made=False)
+    file = new_file(upload, file_id=new_id(), user_id=requester.user_id, info=info)
+    storage.put_file(file.storage_key, upload.path, content_type=file.content_type)
     try:
         with database.write() as session:
-            require_room(session)
-            file = new_file(upload, file_id=file_id, user_id=user_id, info=info)
+            check_quota(session)
             session.add(file)
             session.flush()
-            return then(session, file)
+            yield session, file
     except BaseException:
-        storage.delete(key)
+        storage.delete(file.storage_key)
         raise
 
 

@@ -17,7 +17,7 @@ from app.http.health_checks import Watch
 from app.http.rate_limit import RATE_LIMIT_HEADERS, Rule, Spent
 from app.http.resources import Resources
 from app.platform.errors import Forbidden
-from app.usage.allowances import Allowance, allowance_of
+from app.usage.allowances import Allowance, Requester, allowance_of
 
 BEARER = "bearer"
 
@@ -34,6 +34,10 @@ class CurrentUser:
     scopes: frozenset[Scope]
     allowance: Allowance
 
+    @property
+    def requester(self) -> Requester:
+        return Requester(user_id=self.id, api_key_id=self.key_id, allowance=self.allowance)
+
 
 class Access:
     """One request's access. `run` runs in the event loop; the methods that take a session run in the thread that `run`
@@ -44,6 +48,12 @@ class Access:
         self.resources: Resources = request.app.state.resources
         self._request = request
         self._key: StoredKey | None = None
+
+    @property
+    def user_id(self) -> str:
+        """The user of the key, once it has been required."""
+        assert self._key is not None
+        return self._key.user_id
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """What `work` returns in a thread. It may change nothing.

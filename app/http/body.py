@@ -24,7 +24,10 @@ Url = Annotated[str, Field(json_schema_extra={"format": "uri"})]
 
 
 class Body(BaseModel):
-    """Properties are camelCase on the wire; those that are None are left out by the routes."""
+    """Properties are camelCase on the wire; those that are None are left out by the routes.
+
+    `model_validate` takes a row, or any object that has the properties as attributes.
+    """
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, from_attributes=True, frozen=True

@@ -1,18 +1,32 @@
-"""Request bodies with an upload or a few fields in them, read as they stream in and never faster than the disk."""
+"""Request bodies with an upload or a few fields in them, read as they stream in and never faster than the disk.
+
+The fields of a form are those of a pydantic model; the one named `file` is the upload. What OpenAPI says of a form
+follows from the same model.
+"""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio
 from anyio import to_thread
+from pydantic import BaseModel, InstanceOf, ValidationError, WithJsonSchema
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from app.files.service import SpooledUpload
 from app.http.middleware import streams_body
-from app.http.multipart import MAX_OVERHEAD_BYTES, MAX_PARTS, MultipartReceiver, ReceivedForm, file_too_large
+from app.http.multipart import (
+    FILE_FIELD,
+    MAX_OVERHEAD_BYTES,
+    MAX_PARTS,
+    MultipartReceiver,
+    ReceivedForm,
+    file_too_large,
+)
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.settings import MIB
@@ -24,21 +38,27 @@ IDLE_SECONDS = 60.0
 
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
-# Those that may be numbers in JSON.
-NUMBER_FIELDS = frozenset({"target_fps", "priority"})
-BOOLEAN_FIELDS = frozenset({"quality"})
+JSON = "application/json"
+
+# The type of the field `file`.
+FormUpload = Annotated[
+    InstanceOf[SpooledUpload],
+    WithJsonSchema({"type": "string", "format": "binary", "description": "The video."}),
+]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @asynccontextmanager
 async def received_form(
-    request: Request, *, resources: Resources, max_file_bytes: int, text_fields: frozenset[str]
+    request: Request, model: type[BaseModel], *, resources: Resources, max_file_bytes: int
 ) -> AsyncIterator[ReceivedForm]:
-    """The form in the request's body: multipart, or, for a few fields without a file, JSON or urlencoded.
+    """The fields of `model` in the request's body: multipart, or, for a few fields without a file, JSON or urlencoded.
 
     On exit the upload's spool file is removed unless it was moved away. Field values are text; JSON numbers arrive
     as they were written. Raises InvalidRequest for a body that cannot be understood, LimitExceeded for one that is
     too large, Unavailable when the disk is full, and ClientDisconnect when the client leaves half-way.
     """
+    fields = _text_fields(model)
     content_type, parameters = parse_options_header(request.headers.get("Content-Type"))
     media_type = content_type.decode("latin-1")
     if media_type == MULTIPART:
@@ -50,21 +70,70 @@ async def received_form(
             resources=resources,
             max_file_bytes=max_file_bytes,
             boundary=boundary,
-            text_fields=text_fields,
+            text_fields=frozenset(fields),
         ) as form:
             yield form
     elif media_type == URLENCODED:
-        yield _urlencoded_form(await _small_body(request), text_fields)
-    elif media_type == "application/json" or (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
-        yield _json_form(await _small_body(request), text_fields)
+        yield _urlencoded_form(await _small_body(request), fields.keys())
+    elif media_type == JSON or (media_type.startswith("application/") and media_type.endswith("+json")):
+        yield _json_form(await _small_body(request), fields)
     elif not await _small_body(request):
         yield ReceivedForm()
     else:
-        raise InvalidRequest(
-            f"The body must be {MULTIPART}, or {URLENCODED} or application/json when it has no file."
-        )
+        raise InvalidRequest(f"The body must be {MULTIPART}, or {URLENCODED} or {JSON} when it has no file.")
+
+
+def parse_form(model: type[Model], form: ReceivedForm, *, faults: Iterable[str] = ()) -> Model:
+    """The form's fields. Raises InvalidRequest with one message per fault: the form's, the given ones, the fields'."""
+    sentences = [*form.faults.values(), *faults]
+    try:
+        parsed = model.model_validate({**form.fields, FILE_FIELD: form.upload})
+    except ValidationError as error:
+        sentences += [str(fault["ctx"]["error"]) for fault in error.errors()]
+    if sentences:
+        raise InvalidRequest(*sentences)
+    return parsed
+
+
+def form_description(
+    model: type[BaseModel],
+    *,
+    example: Mapping[str, Any],
+    example_without_file: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What OpenAPI says of a request with this form; without `example_without_file` it is always multipart."""
+    schema = {**_schema(model)}
+    content: dict[str, Any] = {MULTIPART: {"schema": schema, "example": example}}
+    if example_without_file is not None:
+        properties = {name: part for name, part in schema["properties"].items() if name != FILE_FIELD}
+        choices = [choice for choice in schema["oneOf"] if choice["required"] != [FILE_FIELD]]
+        content[JSON] = content[URLENCODED] = {
+            "schema": {**schema, "properties": properties, "oneOf": choices},
+            "example": example_without_file,
+        }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """What is left out is not null, and every field is known by its name alone."""
+    schema = model.model_json_schema()
+    for part in schema["properties"].values():
+        part.pop("title", None)
+        if part.get("default", ...) is None:
+            del part["default"]
+    return {key: schema[key] for key in ("type", "properties", "required", "oneOf") if key in schema}
+
+
+@cache
+def _text_fields(model: type[BaseModel]) -> Mapping[str, str]:
+    """The names of the fields beside the file, and what each must be in JSON."""
+    kinds = {"number": "number", "integer": "number", "boolean": "truth value"}
+    return {
+        name: kinds.get(part["type"], "text")
+        for name, part in _schema(model)["properties"].items()
+        if name != FILE_FIELD
+    }
 
 
 @asynccontextmanager
@@ -134,7 +203,7 @@ def content_length(request: Request) -> int | None:
     return int(length) if length.isascii() and length.isdigit() else None
 
 
-def _urlencoded_form(body: bytes, text_fields: frozenset[str]) -> ReceivedForm:
+def _urlencoded_form(body: bytes, text_fields: Collection[str]) -> ReceivedForm:
     try:
         pairs = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARTS
@@ -151,7 +220,7 @@ def _urlencoded_form(body: bytes, text_fields: frozenset[str]) -> ReceivedForm:
     return ReceivedForm(fields=fields, faults=faults)
 
 
-def _json_form(body: bytes, text_fields: frozenset[str]) -> ReceivedForm:
+def _json_form(body: bytes, wanted: Mapping[str, str]) -> ReceivedForm:
     try:
         # Numbers stay as they were written: 23.976 is not what a float makes of it.
         content = json.loads(
@@ -163,8 +232,14 @@ def _json_form(body: bytes, text_fields: frozenset[str]) -> ReceivedForm:
         raise InvalidRequest("The JSON body must be an object.")
     fields: dict[str, str] = {}
     faults: dict[str, str] = {}
-    for name in sorted(text_fields & content.keys()):
-        _add_json_field(name, content[name], fields=fields, faults=faults)
+    for name in sorted(wanted.keys() & content.keys()):
+        value = content[name]
+        if isinstance(value, bool) and wanted[name] == "truth value":
+            fields[name] = str(value).lower()
+        elif isinstance(value, str) and (wanted[name] == "number" or not isinstance(value, _Number)):
+            fields[name] = str(value)
+        elif value is not None:
+            faults[name] = f"`{name}` must be a {wanted[name]}."
     return ReceivedForm(fields=fields, faults=faults)
 
 
@@ -172,17 +247,3 @@ class _Number(str):
     """A JSON number as it was written."""
 
     __slots__ = ()
-
-
-def _add_json_field(name: str, value: Any, *, fields: dict[str, str], faults: dict[str, str]) -> None:
-    wanted = "number" if name in NUMBER_FIELDS else "truth value" if name in BOOLEAN_FIELDS else "text"
-    if value is None:
-        return
-    if isinstance(value, _Number) and wanted != "number":
-        faults[name] = f"`{name}` must be a {wanted}."
-    elif isinstance(value, bool) and wanted == "truth value":
-        fields[name] = str(value).lower()
-    elif isinstance(value, str):
-        fields[name] = str(value)
-    else:
-        faults[name] = f"`{name}` must be a {wanted}."

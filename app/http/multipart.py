@@ -40,6 +40,12 @@ class ReceivedForm:
     upload: SpooledUpload | None = None
     faults: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def content(self) -> list[object]:
+        """What it says, in JSON types: how it was written does not count."""
+        upload = self.upload
+        return [sorted(self.fields.items()), None if upload is None else [upload.name, upload.sha256]]
+
 
 @dataclass(kw_only=True)
 class _Part:

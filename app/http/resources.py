@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -46,6 +47,18 @@ class Resources:
     probe_slots: CapacityLimiter
     fetch_slots: CapacityLimiter
     forecast: Forecast
+
+    def signed_url(
+        self, key: str | None, *, base_url: str, file_name: str, longest_seconds: int = sys.maxsize
+    ) -> str | None:
+        """A URL of the stored object, valid from now for as long as is configured, at most `longest_seconds`; None for
+        no key."""
+        if key is None:
+            return None
+        lifetime_seconds = min(self.settings.url_lifetime_seconds, longest_seconds)
+        return self.storage.signed_url(
+            key, base_url=base_url, file_name=file_name, lifetime_seconds=lifetime_seconds
+        )
 
 
 OpenResources = Callable[[Settings], AbstractContextManager[Resources]]

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from app.main import end_streams
 from app.mock.application import create_mock_app, mock_settings
 from app.mock.options import KEY, MockOptions
 from app.mock.protocol import CuttableProtocol
 from app.platform.errors import ConfigurationError
 from app.platform.settings import Settings
-from app.renders.streams import end_streams
 from app.serving.api import ApiServer
 from app.serving.listener import listen, local_url
 from app.serving.process_lock import locked_data_directory

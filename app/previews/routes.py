@@ -1,26 +1,30 @@
 """Previews: one frame of a file before and after, ahead of the queue."""
 
+from functools import partial
 from http import HTTPStatus
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from sqlalchemy.orm import Session
 
-from app.accounts.idempotency import remember
+from app.accounts.idempotency import IdempotentRequest
 from app.files.service import find_file_to_use
 from app.files.tables import File
-from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
+from app.http.access import CurrentUser
+from app.http.dependencies import (
+    PageDependency,
+    PublicUrlDependency,
+    ResourcesDependency,
+    UserDependency,
+)
 from app.http.errors import documented
 from app.http.held_answers import APPLIED_HEADER, WaitDependency, held_answers
-from app.http.idempotency import IdempotencyDependency, make_once, once_of
+from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, NotFound, Unavailable
 from app.platform.media.areas import Area
+from app.previews import schemas, tables
 from app.previews import service as preview_service
-from app.previews.schemas import NewPreview, PreviewBody, PreviewsBody
-from app.previews.tables import Preview
-from app.previews.views import preview_body, preview_of
 from app.renders.options import find_engine
 
 router = APIRouter()
@@ -35,59 +39,58 @@ router = APIRouter()
     },
 )
 async def create_preview(
-    asked: NewPreview,
+    asked: schemas.NewPreview,
     request: Request,
     response: Response,
     user: UserDependency,
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
-    key: IdempotencyDependency,
+    idempotent: IdempotencyDependency,
     wait: WaitDependency,
-) -> PreviewBody:
+) -> schemas.PreviewBody:
     """Have one frame of a file of yours upscaled, ahead of all renders. It is kept for a day."""
-    engine = find_engine(asked.engine)
-    _check_crop(asked)
-    once = once_of(key, request, user, body=asked)
-
-    def create() -> Preview:
-        with resources.database.write() as session:
-            file = find_file_to_use(session, file_id=asked.file_id, user_id=user.id)
-            preview = preview_service.create_preview(
-                session,
-                file=file,
-                engine=engine,
-                at_seconds=preview_service.exact_moment(asked.at_seconds),
-                crop=_crop_of(asked, file),
-                limits=user.allowance.media,
-                max_open=resources.settings.max_open_previews_per_user,
-            )
-            remember(session, once, made_id=preview.id)
-            return preview
-
-    def show(session: Session, preview_id: str) -> Preview:
-        return preview_service.find_preview(session, preview_id=preview_id, user_id=user.id)
-
-    made, _is_new = await make_once(
-        once, response, resources, make=lambda: to_thread.run_sync(create), show=show
-    )
-    response.headers["Location"] = f"{base_url}/v1/previews/{made.id}"
+    _check(asked)
+    idempotent.content.append(asked.model_dump(mode="json"))
+    preview = await to_thread.run_sync(_make_preview, asked, user, resources, idempotent)
+    response.headers["Location"] = f"{base_url}/v1/previews/{preview.id}"
     if wait:
-        await _hold(request, response, resources, made.id, seconds=wait)
-        made = await to_thread.run_sync(_latest, resources, made, user.id)
-    return await to_thread.run_sync(lambda: preview_body(made, resources=resources, base_url=base_url))
+        await _hold(request, response, resources, preview.id, seconds=wait)
+        preview = await to_thread.run_sync(_latest, resources, preview, user.id)
+    return await to_thread.run_sync(partial(_body, preview, resources=resources, base_url=base_url))
+
+
+def _make_preview(
+    asked: schemas.NewPreview, user: CurrentUser, resources: Resources, idempotent: IdempotentRequest
+) -> tables.Preview:
+    with resources.database.write() as session:
+        made_id = idempotent.lookup(session, lock=True)
+        if made_id is not None:
+            return preview_service.find_preview(session, preview_id=made_id, user_id=user.id)
+        file = find_file_to_use(session, file_id=asked.file_id, user_id=user.id)
+        preview = preview_service.create_preview(
+            session,
+            file=file,
+            engine=find_engine(asked.engine),
+            at_seconds=preview_service.exact_moment(asked.at_seconds),
+            crop=_crop_of(asked, file),
+            limits=user.allowance.media,
+            max_open=resources.settings.max_open_previews_per_user,
+        )
+        idempotent.record(session, made_id=preview.id)
+    return preview
 
 
 @router.get("/v1/previews", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
 def list_previews(
     user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency, page: PageDependency
-) -> PreviewsBody:
+) -> schemas.PreviewsBody:
     """Your previews, the newest first."""
     with resources.database.read() as session:
         rows, cursor = preview_service.list_previews(
             session, user_id=user.id, limit=page.limit, cursor=page.cursor
         )
-        shown = [preview_of(row, resources=resources, base_url=base_url) for row in rows]
-        return PreviewsBody(previews=shown, next_cursor=cursor)
+    shown = [schemas.Preview.of(row, resources=resources, base_url=base_url) for row in rows]
+    return schemas.PreviewsBody(previews=shown, next_cursor=cursor)
 
 
 @router.get(
@@ -103,19 +106,14 @@ async def get_preview(
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
     wait: WaitDependency,
-) -> PreviewBody:
+) -> schemas.PreviewBody:
     """A preview of yours. Its URLs are signed afresh with every answer."""
-
-    def find() -> PreviewBody:
-        with resources.database.read() as session:
-            found = preview_service.find_preview(session, preview_id=preview_id, user_id=user.id)
-            return preview_body(found, resources=resources, base_url=base_url)
-
     if wait:
         # Another user's is not waited for.
-        await to_thread.run_sync(find)
+        await to_thread.run_sync(_find, resources, preview_id, user.id)
         await _hold(request, response, resources, preview_id, seconds=wait)
-    return await to_thread.run_sync(find)
+    preview = await to_thread.run_sync(_find, resources, preview_id, user.id)
+    return await to_thread.run_sync(partial(_body, preview, resources=resources, base_url=base_url))
 
 
 @router.delete(
@@ -134,30 +132,42 @@ def delete_preview(preview_id: str, user: UserDependency, resources: ResourcesDe
 async def _hold(
     request: Request, response: Response, resources: Resources, preview_id: str, *, seconds: int
 ) -> None:
-    def has_ended() -> bool:
-        with resources.database.read() as session:
-            return preview_service.has_ended(session, preview_id=preview_id)
-
+    has_ended = partial(_has_ended, resources, preview_id)
     await held_answers.hold(request, response, seconds, has_ended=has_ended)
 
 
-def _latest(resources: Resources, made: Preview, user_id: str) -> Preview:
+def _has_ended(resources: Resources, preview_id: str) -> bool:
+    with resources.database.read() as session:
+        return preview_service.has_ended(session, preview_id=preview_id)
+
+
+def _find(resources: Resources, preview_id: str, user_id: str) -> tables.Preview:
+    with resources.database.read() as session:
+        return preview_service.find_preview(session, preview_id=preview_id, user_id=user_id)
+
+
+def _latest(resources: Resources, made: tables.Preview, user_id: str) -> tables.Preview:
     """The preview as it is now; as it was made when that cannot be told, for it has been made all the same."""
     try:
-        with resources.database.read() as session:
-            return preview_service.find_preview(session, preview_id=made.id, user_id=user_id)
+        return _find(resources, made.id, user_id)
     except (Unavailable, NotFound):
         return made
 
 
-def _check_crop(asked: NewPreview) -> None:
+def _body(preview: tables.Preview, *, resources: Resources, base_url: str) -> schemas.PreviewBody:
+    return schemas.PreviewBody(preview=schemas.Preview.of(preview, resources=resources, base_url=base_url))
+
+
+def _check(asked: schemas.NewPreview) -> None:
+    """Raises InvalidRequest, before the database is asked."""
+    find_engine(asked.engine)
     if (asked.crop_width is None) != (asked.crop_height is None):
         raise InvalidRequest("`crop_width` and `crop_height` are needed together.")
     if asked.crop is not None and asked.crop_width is not None:
         raise InvalidRequest("Either `crop`, or `crop_width` and `crop_height`: not both.")
 
 
-def _crop_of(asked: NewPreview, file: File) -> Area | None:
+def _crop_of(asked: schemas.NewPreview, file: File) -> Area | None:
     """The part of the file's frames that is asked for. Raises InvalidRequest for one that is larger than these."""
     if asked.crop is not None:
         return Area(x=asked.crop.x, y=asked.crop.y, width=asked.crop.width, height=asked.crop.height)

@@ -1,10 +1,18 @@
 """Previews."""
 
-from typing import Annotated
+from datetime import timedelta
+from pathlib import PurePath
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.body import Body, Number, Timestamp, Url, with_example
+from app.http.resources import Resources
+from app.platform.file_names import output_name
+from app.previews import tables
+from app.previews.service import KEPT_SECONDS, crop_of
+from app.renders.options import find_engine
+from app.renders.statuses import RenderStatus
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
 LONGEST_ID = 64
@@ -96,6 +104,37 @@ class Preview(Body):
     )
     error: str | None = Field(None, description="A sentence; when failed.")
     warnings: list[str] | None = Field(None, description="When there are any.")
+
+    @classmethod
+    def of(cls, preview: tables.Preview, *, resources: Resources, base_url: str) -> Self:
+        """The preview with URLs signed now, which do not outlast it by more than the clean-up takes."""
+        completed = preview.status is RenderStatus.COMPLETED
+        crop = crop_of(preview)
+        scale = find_engine(preview.engine).scale
+        before_url, after_url = (
+            resources.signed_url(
+                key if completed else None,
+                base_url=base_url,
+                file_name=output_name(preview.file.name, scale=factor, suffix=PurePath(key or "").suffix),
+                longest_seconds=KEPT_SECONDS,
+            )
+            for key, factor in ((preview.before_key, 1), (preview.after_key, scale))
+        )
+        return cls(
+            id=preview.id,
+            status=preview.status,
+            created_at=preview.created_at,
+            expires_at=preview.created_at + timedelta(seconds=KEPT_SECONDS),
+            file_id=preview.file_id,
+            engine=preview.engine,
+            at_seconds=preview.at_seconds,
+            crop=None if crop is None else Crop.model_validate(crop),
+            whole_frame=crop is None if completed else None if crop is None else False,
+            before_url=before_url,
+            after_url=after_url,
+            error=preview.error if preview.status is RenderStatus.FAILED else None,
+            warnings=preview.warnings or None,
+        )
 
 
 class PreviewBody(Body):

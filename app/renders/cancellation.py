@@ -4,11 +4,10 @@ from sqlalchemy.orm import Session
 
 from app.cleanup import queries as cleanup_queries
 from app.platform.database import Database
-from app.platform.errors import Conflict, NotFound
+from app.platform.errors import Conflict
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import render_prefix
-from app.renders import queries as render_queries
-from app.renders.service import RenderView, view_render
+from app.renders.service import get_render
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.work import queries as work_queries
@@ -16,20 +15,20 @@ from app.work import queries as work_queries
 CANCELED = "Canceled"
 
 
-def cancel_render(session: Session, *, render_id: str, user_id: str) -> RenderView:
+def cancel_render(session: Session, *, render_id: str, user_id: str) -> Render:
     """End the user's unfinished render as failed. One that had failed before is returned as it is.
 
     Whoever works on it learns so from the next heartbeat, and nothing of it is taken from them any more. Raises
     NotFound for an unknown render and another user's, Conflict for a completed one.
     """
-    before = _own_render(session, render_id=render_id, user_id=user_id)
+    before = get_render(session, render_id=render_id, user_id=user_id)
     work_queries.fail_render(session, render_id=render_id, error=CANCELED)
     # Its end may have come from elsewhere since it was read.
     session.expire(before)
-    render = _own_render(session, render_id=render_id, user_id=user_id)
+    render = get_render(session, render_id=render_id, user_id=user_id)
     if render.status is RenderStatus.COMPLETED:
         raise Conflict("The render is completed already: it can be deleted, but not canceled.")
-    return view_render(session, render)
+    return render
 
 
 def delete_render(database: Database, storage: Storage, *, render_id: str, user_id: str) -> None:
@@ -40,7 +39,7 @@ def delete_render(database: Database, storage: Storage, *, render_id: str, user_
     Conflict for one that has not ended, StorageError when the files cannot be removed.
     """
     with database.write() as session:
-        render = _own_render(session, render_id=render_id, user_id=user_id)
+        render = get_render(session, render_id=render_id, user_id=user_id)
         if not render.status.is_final:
             raise Conflict("The render has not ended: cancel it first.")
         cleanup_queries.stop_giving_out(session, render_id=render_id)
@@ -48,10 +47,3 @@ def delete_render(database: Database, storage: Storage, *, render_id: str, user_
         storage.delete(stored.key)
     with database.write() as session:
         cleanup_queries.delete_render(session, render_id=render_id)
-
-
-def _own_render(session: Session, *, render_id: str, user_id: str) -> Render:
-    render = render_queries.find_render(session, render_id=render_id, user_id=user_id)
-    if render is None:
-        raise NotFound("Render not found")
-    return render

@@ -8,10 +8,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.renders.event_schemas import RenderProgress
 from app.renders.service import RenderView
 from app.renders.statuses import RenderStatus
-from app.renders.streams import Sight
+from app.renders.streams import RenderSnapshot
 
 DELETED = "deleted"
 _ID = re.compile(r"([a-z]{1,20})(?:-([0-9]{1,15}))?")
@@ -61,27 +60,27 @@ class EventLine:
     def __init__(self, last_event_id: str | None) -> None:
         self._seen = Seen.from_id(last_event_id)
 
-    def has_seen_end(self, sight: Sight) -> bool:
+    def has_seen_end(self, snapshot: RenderSnapshot) -> bool:
         """Whether the render has ended, and the client knows."""
         return (
-            sight.view is not None
-            and sight.view.render.status.is_final
-            and state_of(sight.view) == self._seen
+            snapshot.view is not None
+            and snapshot.view.render.status.is_final
+            and state_of(snapshot.view) == self._seen
         )
 
-    def next(self, sight: Sight) -> tuple[EventName, str] | None:
+    def next(self, snapshot: RenderSnapshot) -> tuple[EventName, str] | None:
         """The event that tells what is new, and its id; None when nothing is."""
-        if sight.view is None:
+        if snapshot.view is None:
             return EventName.END, DELETED
-        state, before = state_of(sight.view), self._seen
+        state, before = state_of(snapshot.view), self._seen
         if before is not None and before.status == state.status:
-            if before == state or _went_back(before, state, sight.view):
+            if before == state or _went_back(before, state, snapshot.view):
                 return None
             name = EventName.PROGRESS
         else:
             name = EventName.STATUS
         self._seen = state
-        return (EventName.END if sight.view.render.status.is_final else name), state.id
+        return (EventName.END if snapshot.view.render.status.is_final else name), state.id
 
 
 def _went_back(before: Seen, state: Seen, view: RenderView) -> bool:
@@ -90,18 +89,3 @@ def _went_back(before: Seen, state: Seen, view: RenderView) -> bool:
         return False
     done, told = state.number or 0, before.number or 0
     return done < told <= view.frames.total
-
-
-def progress_of(sight: Sight) -> RenderProgress:
-    """The data of `status` and `progress`."""
-    assert sight.view is not None
-    view = sight.view
-    return RenderProgress(
-        id=view.render.id,
-        status=view.render.status,
-        progress=view.progress,
-        frames_done=view.frames.done if view.frames else None,
-        frames=view.frames.total if view.frames else None,
-        eta_seconds=sight.eta_seconds,
-        queue_position=view.queue_position,
-    )

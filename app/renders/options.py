@@ -1,33 +1,20 @@
 """What may be asked of a render, and how each option is read from the text of a request."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, WithJsonSchema
 
 from app.platform.errors import InvalidRequest
-from app.platform.media.rates import Retime, parse_retime, parse_target_fps
+from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, parse_retime, parse_target_fps
+from app.platform.outbound import MOST_URL_CHARACTERS
 from app.webhooks.urls import parse_webhook_url
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderOptions:
-    """How a file is to be rendered. The defaults are those of a request that names none.
-
-    `target_fps` is None for the input's own frames. `priority` is the place among the user's own renders,
-    `webhook_url` an address that is told how the render goes.
-    """
-
-    engine: Engine = ENGINES[DEFAULT_ENGINE]
-    target_fps: Fraction | None = None
-    retime: Retime = Retime.NEAREST
-    measures_quality: bool = False
-    priority: int = 0
-    webhook_url: str | None = None
 
 
 def find_engine(engine_id: str) -> Engine:
@@ -53,28 +40,63 @@ def parse_measures_quality(text: str) -> bool:
     raise InvalidRequest("`quality` must be true or false.")
 
 
-# By the name of the request's field: which option it is, and how it is read.
-_FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "engine": ("engine", find_engine),
-    "target_fps": ("target_fps", parse_target_fps),
-    "retime": ("retime", parse_retime),
-    "quality": ("measures_quality", parse_measures_quality),
-    "priority": ("priority", parse_priority),
-    "webhook_url": ("webhook_url", parse_webhook_url),
-}
-OPTION_FIELDS = frozenset(_FIELDS)
+def _read(parse: Callable[[str], Any], value: Any) -> Any:
+    """What the text of a field means; a value that is no text is the option itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value)
+    except InvalidRequest as error:
+        raise ValueError(error.message) from error
 
 
-def parse_options(fields: Mapping[str, str]) -> RenderOptions:
-    """The options among a request's fields. Raises InvalidRequest with one message per fault."""
-    options: dict[str, Any] = {}
-    faults: list[str] = []
-    for name, (option, parse) in _FIELDS.items():
-        try:
-            if name in fields:
-                options[option] = parse(fields[name])
-        except InvalidRequest as error:
-            faults += error.messages
-    if faults:
-        raise InvalidRequest(*faults)
-    return RenderOptions(**options)
+class RenderOptions(BaseModel):
+    """How a file is to be rendered. The defaults are those of a request that names none.
+
+    Each option may be given as text. `target_fps` is None for the input's own frames. `priority` is the place among the
+    user's own renders, `webhook_url` an address that is told how the render goes.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    engine: Annotated[
+        InstanceOf[Engine],
+        BeforeValidator(partial(_read, find_engine)),
+        WithJsonSchema({"type": "string", "enum": list(ENGINES)}),
+    ] = Field(ENGINES[DEFAULT_ENGINE], json_schema_extra={"default": DEFAULT_ENGINE})
+    target_fps: Annotated[
+        Fraction | None,
+        BeforeValidator(partial(_read, parse_target_fps)),
+        WithJsonSchema({"type": "number", "minimum": MIN_FPS, "maximum": MAX_FPS}),
+    ] = Field(
+        None,
+        description="The output's frame rate; 29.97 and its like mean n*1000/1001. Left out: the input's.",
+    )
+    retime: Annotated[
+        Retime,
+        BeforeValidator(partial(_read, parse_retime)),
+        WithJsonSchema({"type": "string", "enum": list(Retime)}),
+    ] = Field(
+        Retime.NEAREST,
+        description="With `target_fps`: what is shown between two frames of the input. `nearest`: one of them; "
+        "`blend`: both, mixed; `motion`: both, moved along their motion.",
+    )
+    measures_quality: Annotated[bool, BeforeValidator(partial(_read, parse_measures_quality))] = Field(
+        False,
+        validation_alias="quality",
+        description="Whether to measure how near the output is to the input, and how steady.",
+    )
+    priority: Annotated[
+        int,
+        BeforeValidator(partial(_read, parse_priority)),
+        WithJsonSchema({"type": "integer", "minimum": LEAST_PRIORITY, "maximum": MOST_PRIORITY}),
+    ] = Field(0, description="Of your own renders those with a higher one come first.")
+    webhook_url: Annotated[
+        str | None,
+        BeforeValidator(partial(_read, parse_webhook_url)),
+        WithJsonSchema({"type": "string", "format": "uri", "maxLength": MOST_URL_CHARACTERS}),
+    ] = Field(
+        None,
+        description="An http or https address that is told when this render is queued, processing, completed and "
+        "failed, beside your webhooks.",
+    )

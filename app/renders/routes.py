@@ -1,32 +1,160 @@
-"""Renders: how far they are, where their results lie, and how to be rid of them."""
+"""Renders: asked for, followed as they come along, fetched, and removed."""
 
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+import structlog
+from anyio import to_thread
+from anyio.lowlevel import checkpoint
+from fastapi import APIRouter, Header, Query, Request, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette import types as asgi
 
+from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.accounts.scopes import Scope
-from app.http.access import Access
+from app.files.accept_video import accept_video, inspect_video
+from app.http.access import Access, CurrentUser
 from app.http.dependencies import (
     AccessDependency,
     PageDependency,
     PublicUrlDependency,
     ResourcesDependency,
     UserDependency,
+    WatchDependency,
 )
+from app.http.disconnect import ClientConnection
 from app.http.errors import documented
-from app.http.idempotency import IdempotencyDependency, once_of
+from app.http.forms import received_form
+from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
-from app.renders import cancellation
+from app.http.protocol import ABORT
+from app.http.resources import Resources
+from app.renders import cancellation, tables
 from app.renders import service as render_service
-from app.renders.accept_video import retry_once
+from app.renders.answer import answer_with_render, show_render
+from app.renders.events import EventLine, EventName
 from app.renders.options import find_engine
-from app.renders.schemas import RenderBody, RendersBody
+from app.renders.schemas import (
+    UPSCALE_REQUEST,
+    Render,
+    RenderBody,
+    RenderEnd,
+    RenderProgress,
+    RendersBody,
+    UpscaleForm,
+)
 from app.renders.statuses import RenderStatus
-from app.renders.views import render_body, view_of
+from app.renders.streams import RenderSnapshot, RenderStreams, Subscription, read_snapshot
+from app.webhooks.urls import require_permitted
 from models.catalog import ENGINES
 
+# After so long a browser comes back when a stream breaks off.
+RECONNECT_MS = 2000
+# Proxies close what is silent for a minute, some sooner.
+PING_SECONDS = 15
+# A client that takes nothing for so long has gone, or as good as.
+SEND_SECONDS = 30.0
+LINE_END = "\n"
+
+_EXAMPLE = (
+    "event: status\nid: processing-0\n"
+    'data: {"id":"VxIlYTomwGfEp0D3","status":"processing","progress":0.0,"framesDone":0,"frames":50}\n\n'
+)
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Events `status`, `progress` and, as the last one, `end`.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+    },
+    204: {
+        "description": "The render has ended, and `Last-Event-ID` says that the client knows: do not come back."
+    },
+}
+
 router = APIRouter()
+log = structlog.get_logger(__name__)
+
+
+@router.post(
+    "/v1/upscale",
+    response_model_exclude_none=True,
+    responses={200: LOCATION, **documented(400, 401, 404, 409, 413, 415, 429, 503)},
+    openapi_extra=UPSCALE_REQUEST,
+)
+async def upscale(
+    request: Request,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+    idempotent: IdempotencyDependency,
+) -> RenderBody:
+    """Upscale a video four times. Send `file`, or `file_id` of a file that was uploaded before.
+
+    Where the server's operator allows it, `file_url` may name a video for the server to fetch.
+    """
+    async with received_form(
+        request, UpscaleForm, resources=resources, max_file_bytes=user.allowance.max_upload_bytes
+    ) as form:
+        asked = UpscaleForm.read(form, resources.settings)
+        if asked.webhook_url is not None:
+            networks = resources.settings.outbound_allowed_networks
+            require_permitted(asked.webhook_url, allowed_networks=networks)
+        idempotent.content += form.content
+        find_made = partial(render_service.find_made_render, resources.database, idempotent)
+        render = await to_thread.run_sync(find_made)
+        if render is None:
+            try:
+                render = await _make_render(
+                    request, asked, user=user, resources=resources, idempotent=idempotent
+                )
+            except AlreadyMade:
+                render = await to_thread.run_sync(find_made)
+                assert render is not None
+    return await answer_with_render(render, idempotent=idempotent, resources=resources, base_url=base_url)
+
+
+async def _make_render(
+    request: Request,
+    asked: UpscaleForm,
+    *,
+    user: CurrentUser,
+    resources: Resources,
+    idempotent: IdempotentRequest,
+) -> tables.Render:
+    """A committed render of the file, or of the video that the request brings. Raises AlreadyMade."""
+    if asked.file_id is not None:
+        make = partial(
+            render_service.render_file,
+            resources.database,
+            file_id=asked.file_id,
+            options=asked,
+            requester=user.requester,
+            request_id=request.state.request_id,
+            idempotent=idempotent,
+        )
+        return await to_thread.run_sync(make)
+    async with accept_video(
+        asked.file,
+        asked.file_url,
+        connection=ClientConnection(request=request),
+        user=user,
+        resources=resources,
+    ) as upload:
+        info = await inspect_video(upload, limits=user.allowance.media, resources=resources)
+        make = partial(
+            render_service.render_upload,
+            upload,
+            info=info,
+            options=asked,
+            requester=user.requester,
+            request_id=request.state.request_id,
+            storage=resources.storage,
+            database=resources.database,
+            idempotent=idempotent,
+        )
+        return await to_thread.run_sync(make)
 
 
 @router.get("/v1/renders", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
@@ -51,7 +179,7 @@ def list_renders(
             status=status,
             engine=None if engine is None else find_engine(engine),
         )
-    shown = [view_of(view, resources=resources, base_url=base_url) for view in views]
+    shown = [Render.of(view, resources=resources, base_url=base_url) for view in views]
     return RendersBody(renders=shown, next_cursor=cursor)
 
 
@@ -68,7 +196,7 @@ def _read_render(access: Access, *, render_id: str, base_url: str) -> Response:
     with access.resources.database.read() as session:
         user = access.require(session, Scope.READ)
         view = render_service.find_render(session, render_id=render_id, user_id=user.id)
-    body = render_body(view, resources=access.resources, base_url=base_url)
+    body = RenderBody.of(view, resources=access.resources, base_url=base_url)
     return Response(body.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
 
 
@@ -82,8 +210,8 @@ def cancel_render(
 ) -> RenderBody:
     """End a render of yours that is not completed: it is `failed` at once, with the error "Canceled"."""
     with resources.database.write() as session:
-        view = cancellation.cancel_render(session, render_id=render_id, user_id=user.id)
-    return render_body(view, resources=resources, base_url=base_url)
+        render = cancellation.cancel_render(session, render_id=render_id, user_id=user.id)
+    return show_render(render, resources, base_url)
 
 
 @router.post(
@@ -93,29 +221,23 @@ def cancel_render(
 )
 async def retry_render(
     request: Request,
-    response: Response,
     render_id: str,
     user: UserDependency,
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
-    key: IdempotencyDependency,
+    idempotent: IdempotencyDependency,
 ) -> RenderBody:
     """Ask again for what a failed render of yours was asked for: a new render, which names it in `retryOf`."""
-    return await retry_once(
-        once_of(key, request, user),
-        response,
-        resources,
-        retry=lambda session: render_service.retry_render(
-            session,
-            render_id=render_id,
-            user_id=user.id,
-            allowance=user.allowance,
-            api_key_id=user.key_id,
-            request_id=request.state.request_id,
-        ),
-        show=lambda session, made_id: render_service.find_render(session, render_id=made_id, user_id=user.id),
-        base_url=base_url,
+    retry = partial(
+        render_service.retry_own_render,
+        resources.database,
+        render_id=render_id,
+        requester=user.requester,
+        request_id=request.state.request_id,
+        idempotent=idempotent,
     )
+    render = await to_thread.run_sync(retry)
+    return await answer_with_render(render, idempotent=idempotent, resources=resources, base_url=base_url)
 
 
 @router.delete(
@@ -127,3 +249,100 @@ def delete_render(render_id: str, user: UserDependency, resources: ResourcesDepe
     """Remove a render of yours that has ended, with its results. The uploaded file stays."""
     cancellation.delete_render(resources.database, resources.storage, render_id=render_id, user_id=user.id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+class RenderEventStream(EventSourceResponse):
+    """The stream of one subscription, which it gives back however it ends."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[ServerSentEvent], *, give_back: Callable[[], None]) -> None:
+        super().__init__(
+            events,
+            ping=PING_SECONDS,
+            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep=LINE_END),
+            sep=LINE_END,
+            send_timeout=SEND_SECONDS,
+            headers={"Cache-Control": "no-store, no-transform"},
+        )
+        self._give_back = give_back
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            log.info("stream_dropped", after_seconds=SEND_SECONDS)
+            abort = scope.get("extensions", {}).get(ABORT)
+            if abort is not None:
+                abort()
+                # The server hears of it in its next round, and then does not miss the rest of the answer.
+                await checkpoint()
+        finally:
+            self._give_back()
+
+
+@router.get(
+    "/v1/renders/{render_id}/events",
+    status_code=HTTPStatus.OK,  # which OpenAPI cannot tell from the class
+    response_class=RenderEventStream,
+    responses={**_STREAM, **documented(400, 401, 403, 404, 429, 503)},
+)
+async def watch_render(
+    request: Request,
+    render_id: str,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    watch: WatchDependency,
+    base_url: PublicUrlDependency,
+    last_event_id: Annotated[
+        str | None, Header(description="The `id` of the last event that the client has seen.", max_length=64)
+    ] = None,
+    last_event_id_given: Annotated[
+        str | None,
+        Query(
+            alias="last_event_id",
+            max_length=64,
+            description="The same, for clients that cannot set the header.",
+        ),
+    ] = None,
+) -> Response:
+    """Follow a render of yours until it ends, by server-sent events."""
+    find = partial(read_snapshot, resources, render_id=render_id, user_id=user.id)
+    first = await watch.ask_database(find)
+    line = EventLine(last_event_id or last_event_id_given)
+    if line.has_seen_end(first):
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+    streams: RenderStreams = request.app.state.streams
+    subscription = streams.subscribe(user_id=user.id, render_id=render_id, key_id=user.key_id)
+    return RenderEventStream(
+        _events(line, first, subscription, resources, base_url),
+        give_back=partial(streams.unsubscribe, subscription, user_id=user.id),
+    )
+
+
+async def _events(
+    line: EventLine, first: RenderSnapshot, subscription: Subscription, resources: Resources, base_url: str
+) -> AsyncIterator[ServerSentEvent]:
+    yield ServerSentEvent(retry=RECONNECT_MS, sep=LINE_END)
+    snapshot: RenderSnapshot | None = first
+    while snapshot is not None:
+        news = line.next(snapshot)
+        if news is not None:
+            name, event_id = news
+            body: RenderProgress | RenderEnd
+            if name is EventName.END:
+                body = await to_thread.run_sync(_end_of, snapshot, resources, base_url)
+            else:
+                assert snapshot.view is not None
+                body = RenderProgress.of(snapshot.view, eta_seconds=snapshot.eta_seconds)
+            data = body.model_dump_json(by_alias=True, exclude_none=True)
+            yield ServerSentEvent(data, event=name.value, id=event_id, sep=LINE_END)
+            if name is EventName.END:
+                return
+        snapshot = await subscription.next()
+
+
+def _end_of(snapshot: RenderSnapshot, resources: Resources, base_url: str) -> RenderEnd:
+    if snapshot.view is None:
+        return RenderEnd(deleted=True)
+    return RenderEnd(render=Render.of(snapshot.view, resources=resources, base_url=base_url))

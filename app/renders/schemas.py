@@ -1,9 +1,22 @@
-"""Renders."""
+"""Renders, and the events of a render."""
 
-from pydantic import Field
+from typing import Any, Self
 
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from app.files.accept_video import FILE_URL_FIELD, url_faults
 from app.http.body import Body, Number, Timestamp, Url, with_example
+from app.http.forms import FormUpload, form_description, parse_form
+from app.http.multipart import FILE_FIELD, ReceivedForm
+from app.http.resources import Resources
+from app.platform.outbound import MOST_URL_CHARACTERS
+from app.platform.settings import Settings
+from app.renders.options import RenderOptions
+from app.renders.representation import links, shown_fields
+from app.renders.service import RenderView
 from app.renders.statuses import RenderStatus
+from models.catalog import DEFAULT_ENGINE
 
 _STORAGE = "https://regen.example.com/storage"
 _SIGNED = "expires=1795505662&signature=5f0c"
@@ -23,6 +36,55 @@ RENDER_EXAMPLE = {
     "input": {"width": 240, "height": 136, "frameRate": 25, "durationSeconds": 2, "frames": 50},
     "output": {"width": 960, "height": 544, "frameRate": 25, "durationSeconds": 2, "frames": 50},
 }
+
+
+class VideoSource(BaseModel):
+    """The video of a request: exactly one of these."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [name]} for name in (FILE_FIELD, "file_id", FILE_URL_FIELD)]
+        }
+    )
+
+    file: FormUpload | SkipJsonSchema[None] = None
+    file_id: str | SkipJsonSchema[None] = Field(
+        None, description="The id of a file that was uploaded before."
+    )
+    file_url: str | SkipJsonSchema[None] = Field(
+        None,
+        description="An http or https URL of a video that the server is to fetch, where its operator allows it.",
+        json_schema_extra={"format": "uri", "maxLength": MOST_URL_CHARACTERS},
+    )
+
+
+class UpscaleForm(RenderOptions, VideoSource):
+    """What a request for a render, or for an estimate of one, says."""
+
+    @classmethod
+    def read(cls, form: ReceivedForm, settings: Settings) -> Self:
+        """Check every field, cheaply. Raises InvalidRequest with one message per fault."""
+        file_id, file_url = form.fields.get("file_id"), form.fields.get(FILE_URL_FIELD)
+        sources = {FILE_FIELD: form.upload, "file_id": file_id, FILE_URL_FIELD: file_url}
+        given = [name for name, source in sources.items() if source is not None or name in form.faults]
+        faults: list[str] = []
+        if len(given) != 1:
+            named = " and ".join(f"`{name}`" for name in given) or "none"
+            faults.append(
+                f"Exactly one of `{FILE_FIELD}`, `file_id` and `{FILE_URL_FIELD}` is needed; given: {named}."
+            )
+        elif file_id == "":
+            faults.append("`file_id` is empty.")
+        elif file_url is not None:
+            faults += url_faults(file_url, settings)
+        return parse_form(cls, form, faults=faults)
+
+
+UPSCALE_REQUEST: dict[str, Any] = form_description(
+    UpscaleForm,
+    example={FILE_FIELD: "the bytes of clip.mp4", "engine": DEFAULT_ENGINE, "target_fps": 59.94},
+    example_without_file={"file_id": "QkjXasuzs2TKugHH", "engine": DEFAULT_ENGINE, "target_fps": 59.94},
+)
 
 
 class VideoFactsBody(Body):
@@ -81,11 +143,31 @@ class Render(Body):
     input: VideoFactsBody
     output: VideoFactsBody
 
+    @classmethod
+    def of(cls, view: RenderView, *, resources: Resources, base_url: str) -> Self:
+        """The render with URLs signed now."""
+        render = view.render
+        removed_at = [moment for moment in (render.files_removed_at, render.file.removed_at) if moment]
+        urls = {
+            name: resources.signed_url(link.storage_key, base_url=base_url, file_name=link.file_name)
+            for name, link in links(render).items()
+        }
+        return cls(
+            **shown_fields(render, progress=view.progress, queue_position=view.queue_position),
+            **urls,
+            eta_seconds=resources.forecast.eta_seconds(view),
+            files_removed_at=min(removed_at, default=None),
+        )
+
 
 class RenderBody(Body):
     model_config = with_example({"render": RENDER_EXAMPLE})
 
     render: Render
+
+    @classmethod
+    def of(cls, view: RenderView, *, resources: Resources, base_url: str) -> Self:
+        return cls(render=Render.of(view, resources=resources, base_url=base_url))
 
 
 class RendersBody(Body):
@@ -95,3 +177,36 @@ class RendersBody(Body):
 
     renders: list[Render]
     next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
+
+
+class RenderProgress(Body):
+    """How far a render is: the data of the events `status` and `progress`."""
+
+    id: str
+    status: RenderStatus
+    progress: Number = Field(description="From 0 to 1; within a stream it never goes back.")
+    frames_done: int | None = Field(
+        None, description="Frames of the input that are upscaled, once it is prepared."
+    )
+    frames: int | None = Field(None, description="Of how many.")
+    eta_seconds: Number | None = Field(None, description="Until it is done, when that is known.")
+    queue_position: int | None = Field(None, description="While queued; 1 is next.")
+
+    @classmethod
+    def of(cls, view: RenderView, *, eta_seconds: float | None) -> Self:
+        return cls(
+            id=view.render.id,
+            status=view.render.status,
+            progress=view.progress,
+            frames_done=view.frames.done if view.frames else None,
+            frames=view.frames.total if view.frames else None,
+            eta_seconds=eta_seconds,
+            queue_position=view.queue_position,
+        )
+
+
+class RenderEnd(Body):
+    """The data of the event `end`: the render as `GET` answers it, or that it was deleted."""
+
+    render: Render | None = None
+    deleted: bool | None = Field(None, description="True when the render was deleted while it was watched.")

@@ -5,21 +5,26 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from app.accounts.idempotency import IdempotentRequest
 from app.files import queries as file_queries
+from app.files.service import SpooledUpload, find_file_to_use, stored_upload
 from app.files.tables import File
 from app.platform import clock
+from app.platform.database import Database
 from app.platform.errors import Conflict, NotFound
+from app.platform.media.info import MediaInfo
 from app.platform.media.limits import check_output
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.secrets import new_id
+from app.platform.storage.contract import Storage
 from app.renders import queries as render_queries
 from app.renders import webhook_events
 from app.renders.options import RenderOptions, find_engine
 from app.renders.queries import FramesDone
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
-from app.usage.allowances import Allowance, check_render_quota
+from app.usage.allowances import Allowance, Requester, check_render_quota
 from app.work import workload
 from app.work.workload import WorkAhead
 from models.catalog import ENGINES, Engine
@@ -60,8 +65,96 @@ def create_render(
     `request_id` and `api_key_id` are those of the request that asks for it, `retry_of` the failed render that it is to
     stand in for.
     """
+    check_output(
+        file.video, scale=options.engine.scale, target_fps=options.target_fps, limits=allowance.media
+    )
+    return _add_render(
+        session,
+        file=file,
+        options=options,
+        allowance=allowance,
+        api_key_id=api_key_id,
+        request_id=request_id,
+        retry_of=retry_of,
+    )
+
+
+def render_file(
+    database: Database,
+    *,
+    file_id: str,
+    options: RenderOptions,
+    requester: Requester,
+    request_id: str,
+    idempotent: IdempotentRequest,
+) -> Render:
+    """A queued render of the user's file. Raises NotFound, AlreadyMade, and what `create_render` does."""
+    with database.write() as session:
+        render = create_render(
+            session,
+            file=find_file_to_use(session, file_id=file_id, user_id=requester.user_id),
+            options=options,
+            allowance=requester.allowance,
+            api_key_id=requester.api_key_id,
+            request_id=request_id,
+        )
+        idempotent.record(session, made_id=render.id)
+    return render
+
+
+def render_upload(
+    upload: SpooledUpload,
+    *,
+    info: MediaInfo,
+    options: RenderOptions,
+    requester: Requester,
+    request_id: str,
+    storage: Storage,
+    database: Database,
+    idempotent: IdempotentRequest,
+) -> Render:
+    """Store the upload as a file, with a queued render of it in the same transaction.
+
+    Raises AlreadyMade, StorageError, LimitExceeded, most often before anything is stored, and TooManyRequests.
+    """
+    limits = requester.allowance.media
+    check_output(info.video, scale=options.engine.scale, target_fps=options.target_fps, limits=limits)
+    with stored_upload(upload, info=info, requester=requester, storage=storage, database=database) as (
+        session,
+        file,
+    ):
+        render = _add_render(
+            session,
+            file=file,
+            options=options,
+            allowance=requester.allowance,
+            api_key_id=requester.api_key_id,
+            request_id=request_id,
+        )
+        idempotent.record(session, made_id=render.id)
+    return render
+
+
+def find_made_render(database: Database, idempotent: IdempotentRequest) -> Render | None:
+    """What an earlier request with the same key made. Raises NotFound when it was deleted since, and Conflict."""
+    with database.read() as session:
+        made_id = idempotent.lookup(session)
+        if made_id is None:
+            return None
+        return get_render(session, render_id=made_id, user_id=idempotent.user_id)
+
+
+def _add_render(
+    session: Session,
+    *,
+    file: File,
+    options: RenderOptions,
+    allowance: Allowance,
+    api_key_id: str | None,
+    request_id: str | None,
+    retry_of: str | None = None,
+) -> Render:
     engine, target_fps = options.engine, options.target_fps
-    check_output(file.video, scale=engine.scale, target_fps=target_fps, limits=allowance.media)
     output = file.video.upscaled(scale=engine.scale, target_fps=target_fps)
     cost = cost_in_gigapixels(output, engine=engine)
     check_render_quota(session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost)
@@ -91,13 +184,19 @@ def create_render(
     return render
 
 
+def view_committed(database: Database, render: Render) -> RenderView:
+    """As `view_render`, of a row that a unit of work has committed: what is counted for it holds up no writer."""
+    with database.read() as session:
+        return view_render(session, render)
+
+
 def view_render(session: Session, render: Render) -> RenderView:
     """The render with its place in the queue (while queued) and its progress from 0 to 1."""
     return view_renders(session, [render])[0]
 
 
 def view_renders(session: Session, rows: Sequence[Render]) -> list[RenderView]:
-    """As `view_render`, of one user's renders, for the price of one."""
+    """As `view_render`, of one user's renders, by the same few statements."""
     queued = [row.id for row in rows if row.status is RenderStatus.QUEUED]
     places = (
         render_queries.queue_positions(session, user_id=rows[0].user_id, render_ids=queued) if queued else {}
@@ -110,24 +209,23 @@ def view_renders(session: Session, rows: Sequence[Render]) -> list[RenderView]:
         if open_ids
         else {}
     )
-
-    def progress(row: Render) -> float:
-        if row.status is RenderStatus.COMPLETED:
-            return 1.0
-        done = frames.get(row.id)
-        return done.done / done.total if done and done.total else 0.0
-
     return [
         RenderView(
             render=row,
             # It may have been claimed between the two statements.
             queue_position=places.get(row.id, 1) if row.status is RenderStatus.QUEUED else None,
-            progress=progress(row),
+            progress=_progress(row, frames.get(row.id)),
             frames=frames.get(row.id),
             work=ahead.get(row.id),
         )
         for row in rows
     ]
+
+
+def _progress(render: Render, frames: FramesDone | None) -> float:
+    if render.status is RenderStatus.COMPLETED:
+        return 1.0
+    return frames.done / frames.total if frames and frames.total else 0.0
 
 
 def list_renders(
@@ -159,22 +257,23 @@ def retry_render(
     allowance: Allowance,
     api_key_id: str | None = None,
     request_id: str | None = None,
-) -> RenderView:
+) -> Render:
     """A new render that asks for what a failed one did.
 
     Raises NotFound for an unknown render and another user's, Conflict for one that has not failed or whose file is
     gone, LimitExceeded when limits have become tighter.
     """
-    failed = find_render(session, render_id=render_id, user_id=user_id).render
+    failed = get_render(session, render_id=render_id, user_id=user_id)
     if failed.status is not RenderStatus.FAILED:
         raise Conflict("Only a render that failed can be tried again.")
     file = file_queries.find_file_to_use(session, file_id=failed.file_id, user_id=user_id)
     if file is None:
         raise Conflict("The uploaded file is gone: upload it again.")
-    render = create_render(
+    return create_render(
         session,
         file=file,
-        options=RenderOptions(
+        # Its options were checked when it was made.
+        options=RenderOptions.model_construct(
             engine=find_engine(failed.engine),
             target_fps=failed.target_fps,
             retime=Retime(failed.retime),
@@ -187,15 +286,44 @@ def retry_render(
         request_id=request_id,
         retry_of=failed.id,
     )
-    return view_render(session, render)
+
+
+def retry_own_render(
+    database: Database,
+    *,
+    render_id: str,
+    requester: Requester,
+    request_id: str,
+    idempotent: IdempotentRequest,
+) -> Render:
+    """As `retry_render`, or what an earlier request with the same key made."""
+    with database.write() as session:
+        made_id = idempotent.lookup(session, lock=True)
+        if made_id is not None:
+            return get_render(session, render_id=made_id, user_id=requester.user_id)
+        render = retry_render(
+            session,
+            render_id=render_id,
+            user_id=requester.user_id,
+            allowance=requester.allowance,
+            api_key_id=requester.api_key_id,
+            request_id=request_id,
+        )
+        idempotent.record(session, made_id=render.id)
+    return render
 
 
 def find_render(session: Session, *, render_id: str, user_id: str) -> RenderView:
     """Raises NotFound for an unknown render and for another user's."""
+    return view_render(session, get_render(session, render_id=render_id, user_id=user_id))
+
+
+def get_render(session: Session, *, render_id: str, user_id: str) -> Render:
+    """The user's render with its file. Raises NotFound for an unknown render and for another user's."""
     render = render_queries.find_render(session, render_id=render_id, user_id=user_id)
     if render is None:
         raise NotFound("Render not found")
-    return view_render(session, render)
+    return render
 
 
 def find_renders(session: Session, *, render_ids: Collection[str], user_id: str) -> dict[str, RenderView]:

@@ -8,18 +8,18 @@ between, and nothing piles up.
 import asyncio
 import contextvars
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
-from fastapi import FastAPI
 
 from app.accounts.queries import valid_keys
 from app.http.health_checks import Watch
 from app.http.resources import Resources
 from app.platform import clock
 from app.platform.errors import RegenError, TooManyRequests, Unavailable
-from app.renders.service import RenderView, find_renders
+from app.renders.service import RenderView, find_render, find_renders
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 10
@@ -28,22 +28,19 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
-    """A render as it was seen; `view` is None once it is deleted."""
+class RenderSnapshot:
+    """A render at one moment; `view` is None once it is deleted."""
 
     view: RenderView | None
     eta_seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sights:
-    """What one look at a user's renders found: those there are, and which keys are still good."""
+class UserSnapshot:
+    """Renders of one user at one moment: those that exist, by id, and which keys are still valid."""
 
-    renders: Mapping[str, Sight]
+    renders: Mapping[str, RenderSnapshot]
     keys: Collection[str]
-
-
-Look = Callable[[str, Collection[str], Collection[str]], Sights]
 
 
 class Subscription:
@@ -52,18 +49,18 @@ class Subscription:
     def __init__(self, *, render_id: str, key_id: str) -> None:
         self.render_id = render_id
         self.key_id = key_id
-        self._latest: Sight | None = None
+        self._latest: RenderSnapshot | None = None
         self._is_over = False
         self._news = asyncio.Event()
 
-    async def next(self) -> Sight | None:
+    async def next(self) -> RenderSnapshot | None:
         """Wait for a look later than the last one returned; None when the stream is to end without an `end`."""
         await self._news.wait()
         self._news.clear()
         return None if self._is_over else self._latest
 
-    def show(self, sight: Sight) -> None:
-        self._latest = sight
+    def show(self, snapshot: RenderSnapshot) -> None:
+        self._latest = snapshot
         self._news.set()
 
     def end(self) -> None:
@@ -72,12 +69,12 @@ class Subscription:
 
 
 class RenderStreams:
-    """The streams of one process. `look` asks the database, in a thread, for a user's renders and keys."""
+    """The streams of one process."""
 
-    def __init__(self, *, look: Look, watch: Watch, most_per_user: int) -> None:
-        self._look = look
+    def __init__(self, resources: Resources, watch: Watch) -> None:
+        self._resources = resources
         self._watch = watch
-        self._most_per_user = most_per_user
+        self._most_per_user = resources.settings.max_event_streams_per_user
         self._open: dict[str, set[Subscription]] = defaultdict(set)
         self._pollers: dict[str, asyncio.Task[None]] = {}
         self._is_ending = False
@@ -121,8 +118,11 @@ class RenderStreams:
             watched = list(self._open[user_id])
             renders = {one.render_id for one in watched}
             keys = {one.key_id for one in watched}
+            look = partial(
+                _read_snapshots, self._resources, user_id=user_id, render_ids=renders, key_ids=keys
+            )
             try:
-                sights = await self._watch.ask_database(lambda: self._look(user_id, renders, keys))  # noqa: B023
+                found = await self._watch.ask_database(look)
             except RegenError as error:
                 # The streams stay open, and go on when it is back. Once is enough to say.
                 if not is_told:
@@ -136,31 +136,29 @@ class RenderStreams:
                 continue
             is_told = False
             for one in watched:
-                if one.key_id in sights.keys:
-                    one.show(sights.renders.get(one.render_id, Sight(view=None, eta_seconds=None)))
+                if one.key_id in found.keys:
+                    one.show(found.renders.get(one.render_id, RenderSnapshot(view=None, eta_seconds=None)))
                 else:
                     one.end()
 
 
-def open_streams(resources: Resources, watch: Watch) -> RenderStreams:
-    """Those of a process with these resources."""
-
-    def look(user_id: str, render_ids: Collection[str], key_ids: Collection[str]) -> Sights:
-        with resources.database.read() as session:
-            views = find_renders(session, render_ids=render_ids, user_id=user_id)
-            keys = valid_keys(session, key_ids=key_ids, now=clock.now())
-        return Sights(
-            renders={
-                render_id: Sight(view=view, eta_seconds=resources.forecast.eta_seconds(view))
-                for render_id, view in views.items()
-            },
-            keys=keys,
-        )
-
-    return RenderStreams(look=look, watch=watch, most_per_user=resources.settings.max_event_streams_per_user)
+def read_snapshot(resources: Resources, *, render_id: str, user_id: str) -> RenderSnapshot:
+    """The render now. Raises NotFound for an unknown render and another user's."""
+    with resources.database.read() as session:
+        view = find_render(session, render_id=render_id, user_id=user_id)
+    return RenderSnapshot(view=view, eta_seconds=resources.forecast.eta_seconds(view))
 
 
-def end_streams(app: FastAPI) -> None:
-    """Those of a running application."""
-    streams: RenderStreams = app.state.streams
-    streams.end()
+def _read_snapshots(
+    resources: Resources, *, user_id: str, render_ids: Collection[str], key_ids: Collection[str]
+) -> UserSnapshot:
+    with resources.database.read() as session:
+        views = find_renders(session, render_ids=render_ids, user_id=user_id)
+        keys = valid_keys(session, key_ids=key_ids, now=clock.now())
+    return UserSnapshot(
+        renders={
+            render_id: RenderSnapshot(view=view, eta_seconds=resources.forecast.eta_seconds(view))
+            for render_id, view in views.items()
+        },
+        keys=keys,
+    )

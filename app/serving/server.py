@@ -11,12 +11,11 @@ import structlog
 
 from app import migrations
 from app.accounts import service as account_service
-from app.main import create_app
+from app.main import create_app, end_streams
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
-from app.renders.streams import end_streams
 from app.serving.api import ApiServer
 from app.serving.broker import remove_socket, start_broker
 from app.serving.child import ChildProcess

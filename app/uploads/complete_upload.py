@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Mapping
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -12,20 +11,16 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from app.files.fetched_video import fetch_slot
-from app.files.service import SpooledUpload, find_file, inspect_upload
+from app.files.accept_video import fetch_slot, inspect_video
+from app.files.service import SpooledUpload, check_usable, find_file
 from app.files.tables import File
 from app.http.access import CurrentUser
 from app.http.multipart import SPOOL_PREFIX
 from app.http.resources import Resources
 from app.platform.errors import LimitExceeded, NotAVideo, StorageError
-from app.platform.media.limits import check_output
-from app.platform.media.probe import MediaInfo
-from app.platform.media.rates import MIN_FPS
 from app.uploads import service as uploads
 from app.uploads.service import UploadStatus
 from app.uploads.tables import Upload
-from models.catalog import ENGINES
 
 log = structlog.get_logger(__name__)
 
@@ -53,42 +48,42 @@ async def complete(
 async def _complete(
     upload_id: str, given: Mapping[int, str], *, path: Path, user: CurrentUser, resources: Resources
 ) -> File:
-    def fetch() -> tuple[Upload, SpooledUpload] | File:
-        with resources.database.read() as session:
-            upload = uploads.find_upload(session, upload_id=upload_id, user_id=user.id)
-            if uploads.status_of(upload) is UploadStatus.COMPLETED:
-                return find_file(session, file_id=upload.file_id, user_id=user.id)
-        uploads.require_open(upload)
-        uploads.put_together(upload, given, resources.storage)
-        return upload, uploads.fetch_upload(upload, resources.storage, path)
-
-    def inspect(spooled: SpooledUpload) -> MediaInfo:
-        limits = user.allowance.media
-        info = inspect_upload(spooled, runner=resources.runner, limits=limits)
-        # As for a video that is uploaded at once: what the least demanding render of it would be.
-        scale = min(engine.scale for engine in ENGINES.values())
-        check_output(info.video, scale=scale, target_fps=Fraction(MIN_FPS), limits=limits)
-        return info
-
-    def refuse(upload: Upload, reason: str) -> None:
-        log.info("upload_refused", upload_id=upload.id, reason=reason)
-        try:
-            uploads.give_up(upload, resources.database, resources.storage)
-        except StorageError as error:  # the clean-up does it later
-            log.warning("not_removed", id=upload.id, error=error.message, detail=error.detail)
-
+    fetch = partial(_fetch, upload_id, given, path=path, user_id=user.id, resources=resources)
     fetched = await to_thread.run_sync(fetch)
     if isinstance(fetched, File):
         return fetched
     upload, spooled = fetched
+    limits = user.allowance.media
     try:
-        info = await to_thread.run_sync(inspect, spooled, limiter=resources.probe_slots)
+        info = await inspect_video(spooled, limits=limits, resources=resources)
+        check_usable(info, limits)
     except (LimitExceeded, NotAVideo) as error:
-        await to_thread.run_sync(refuse, upload, error.message)
+        await to_thread.run_sync(_refuse, upload, error.message, resources)
         raise
     file = await to_thread.run_sync(uploads.make_file, upload, spooled, info, resources.database)
     log.info("upload_completed", upload_id=upload.id, file_id=file.id, size_bytes=file.size_bytes)
     return file
+
+
+def _fetch(
+    upload_id: str, given: Mapping[int, str], *, path: Path, user_id: str, resources: Resources
+) -> tuple[Upload, SpooledUpload] | File:
+    """The upload with the object that its parts make; its file when that was made before."""
+    with resources.database.read() as session:
+        upload = uploads.find_upload(session, upload_id=upload_id, user_id=user_id)
+        if uploads.status_of(upload) is UploadStatus.COMPLETED:
+            return find_file(session, file_id=upload.file_id, user_id=user_id)
+    uploads.require_open(upload)
+    uploads.put_together(upload, given, resources.storage)
+    return upload, uploads.fetch_upload(upload, resources.storage, path)
+
+
+def _refuse(upload: Upload, reason: str, resources: Resources) -> None:
+    log.info("upload_refused", upload_id=upload.id, reason=reason)
+    try:
+        uploads.give_up(upload, resources.database, resources.storage)
+    except StorageError as error:  # the clean-up does it later
+        log.warning("not_removed", id=upload.id, error=error.message, detail=error.detail)
 
 
 def _turn(upload_id: str) -> asyncio.Lock:

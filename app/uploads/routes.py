@@ -3,21 +3,22 @@
 from http import HTTPStatus
 from typing import Annotated
 
+import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy.orm import Session
 
-from app.accounts.idempotency import remember
-from app.files.schemas import FileBody
+from app.files.schemas import File, FileBody
 from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.http.errors import documented
-from app.http.idempotency import IdempotencyDependency, make_once, once_of
+from app.http.forms import body_blocks, content_length
+from app.http.idempotency import IdempotencyDependency
 from app.http.multipart import file_too_large
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
-from app.platform.errors import InvalidRequest
+from app.platform.errors import InvalidRequest, NotFound
 from app.platform.file_names import safe_name
-from app.renders.views import file_body
+from app.platform.storage.local import LocalStorage
+from app.platform.storage.local_files import PARTS_URL_PREFIX, wrong_size
 from app.uploads import schemas
 from app.uploads import service as uploads
 from app.uploads.complete_upload import complete
@@ -35,47 +36,36 @@ MOST_URLS = 1000
     response_model_exclude_none=True,
     responses={200: LOCATION, **documented(400, 401, 409, 413, 429, 503)},
 )
-async def open_upload(
-    request: Request,
-    response: Response,
+def open_upload(
     asked: schemas.UploadRequest,
+    response: Response,
     user: UserDependency,
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
-    key: IdempotencyDependency,
+    idempotent: IdempotencyDependency,
 ) -> schemas.UploadBody:
     """Open an upload in parts. Its answer says where to send them; then complete it."""
     if asked.size_bytes > user.allowance.max_upload_bytes:
         raise file_too_large(user.allowance.max_upload_bytes)
-    once = once_of(key, request, user, body=asked)
-
-    def written_down(session: Session, upload: Upload) -> Upload:
-        remember(session, once, made_id=upload.id)
-        return upload
-
-    def make() -> Upload:
-        return uploads.open_upload(
-            name=safe_name(asked.name),
-            size_bytes=asked.size_bytes,
-            part_size_bytes=asked.part_size_bytes,
-            user_id=user.id,
-            api_key_id=user.key_id,
-            allowance=user.allowance,
-            settings=resources.settings,
-            storage=resources.storage,
-            database=resources.database,
-            then=written_down,
-        )
-
-    upload, _is_new = await make_once(
-        once,
-        response,
-        resources,
-        make=lambda: to_thread.run_sync(make),
-        show=lambda session, made_id: uploads.find_upload(session, upload_id=made_id, user_id=user.id),
+    idempotent.content.append(asked.model_dump(mode="json"))
+    upload = uploads.open_upload(
+        name=safe_name(asked.name),
+        size_bytes=asked.size_bytes,
+        part_size_bytes=asked.part_size_bytes,
+        requester=user.requester,
+        settings=resources.settings,
+        storage=resources.storage,
+        database=resources.database,
+        idempotent=idempotent,
     )
     response.headers["Location"] = f"{base_url}/v1/uploads/{upload.id}"
-    return await to_thread.run_sync(lambda: _opened(upload, resources, base_url))
+    parts = None
+    # A request that is sent again may find it over.
+    if uploads.status_of(upload) is UploadStatus.OPEN:
+        parts = uploads.parts_to_send(
+            upload, after=0, limit=MOST_URLS, storage=resources.storage, base_url=base_url
+        )
+    return schemas.UploadBody(upload=schemas.Upload.of(upload, parts=parts))
 
 
 @router.get("/v1/uploads", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
@@ -85,7 +75,7 @@ def list_uploads(
     """Your open uploads, the newest first."""
     with resources.database.read() as session:
         rows, cursor = uploads.list_uploads(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
-    return schemas.UploadsBody(uploads=[_shown(upload) for upload in rows], next_cursor=cursor)
+    return schemas.UploadsBody(uploads=[schemas.Upload.of(row) for row in rows], next_cursor=cursor)
 
 
 @router.get(
@@ -94,13 +84,10 @@ def list_uploads(
 def get_upload(upload_id: str, user: UserDependency, resources: ResourcesDependency) -> schemas.UploadBody:
     """An upload of yours, with the parts that have come in: what is not among them is to be sent (again)."""
     upload = _found(upload_id, user.id, resources)
-    if uploads.status_of(upload) is not UploadStatus.OPEN:
-        return schemas.UploadBody(upload=_shown(upload))
-    received = [
-        schemas.ReceivedPart(number=part.number, etag=part.etag, size_bytes=part.size_bytes)
-        for part in uploads.received_parts(upload, resources.storage)
-    ]
-    return schemas.UploadBody(upload=_shown(upload, received_parts=received))
+    received = None
+    if uploads.status_of(upload) is UploadStatus.OPEN:
+        received = uploads.received_parts(upload, resources.storage)
+    return schemas.UploadBody(upload=schemas.Upload.of(upload, received_parts=received))
 
 
 @router.get(
@@ -119,9 +106,14 @@ def list_upload_parts(
     """Where to send the parts of an open upload of yours, with fresh URLs."""
     upload = _found(upload_id, user.id, resources)
     uploads.require_open(upload)
-    parts = _parts(upload, resources, base_url, after=after, limit=limit)
+    parts = uploads.parts_to_send(
+        upload, after=after, limit=limit, storage=resources.storage, base_url=base_url
+    )
     has_more = bool(parts) and parts[-1].number < uploads.part_count(upload)
-    return schemas.PartsBody(parts=parts, next_after=parts[-1].number if has_more else None)
+    return schemas.PartsBody(
+        parts=[schemas.PartToSend.model_validate(part) for part in parts],
+        next_after=parts[-1].number if has_more else None,
+    )
 
 
 @router.post(
@@ -140,7 +132,8 @@ async def complete_upload(
     given = {part.number: part.etag for part in asked.parts}
     if len(given) < len(asked.parts):
         raise InvalidRequest("`parts` names a part more than once.")
-    return file_body(await complete(upload_id, given, user=user, resources=resources))
+    file = await complete(upload_id, given, user=user, resources=resources)
+    return FileBody(file=File.of(file))
 
 
 @router.delete(
@@ -154,47 +147,28 @@ def abort_upload(upload_id: str, user: UserDependency, resources: ResourcesDepen
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
+@router.put(PARTS_URL_PREFIX + "{multipart_id}/{number}", include_in_schema=False)
+async def put_part(
+    multipart_id: str, number: str, request: Request, resources: ResourcesDependency
+) -> Response:
+    """No API key: the signature is the permission. 404 for one that does not fit, 403 for one that has expired."""
+    storage = resources.storage
+    if not isinstance(storage, LocalStorage):
+        raise NotFound("There is nothing at this address.")
+    part = storage.open_signed_part(multipart_id, number, request.query_params)
+    if content_length(request) not in (None, part.size_bytes):
+        raise wrong_size(part.size_bytes)
+    receiver = await to_thread.run_sync(storage.receive_part, part)
+    try:
+        async for block in body_blocks(request):
+            await to_thread.run_sync(receiver.feed, block)
+        received = await to_thread.run_sync(receiver.finish)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(receiver.discard)
+    return Response(headers={"ETag": f'"{received.etag}"'})
+
+
 def _found(upload_id: str, user_id: str, resources: Resources) -> Upload:
     with resources.database.read() as session:
         return uploads.find_upload(session, upload_id=upload_id, user_id=user_id)
-
-
-def _opened(upload: Upload, resources: Resources, base_url: str) -> schemas.UploadBody:
-    """With the first URLs, while it is open: a request that is sent again may find it over."""
-    if uploads.status_of(upload) is not UploadStatus.OPEN:
-        return schemas.UploadBody(upload=_shown(upload))
-    parts = _parts(upload, resources, base_url, after=0, limit=MOST_URLS)
-    return schemas.UploadBody(upload=_shown(upload, parts=parts))
-
-
-def _parts(
-    upload: Upload, resources: Resources, base_url: str, *, after: int, limit: int
-) -> list[schemas.PartToSend]:
-    return [
-        schemas.PartToSend(number=part.number, url=part.url, size_bytes=part.size_bytes)
-        for part in uploads.parts_to_send(
-            upload, after=after, limit=limit, storage=resources.storage, base_url=base_url
-        )
-    ]
-
-
-def _shown(
-    upload: Upload,
-    *,
-    parts: list[schemas.PartToSend] | None = None,
-    received_parts: list[schemas.ReceivedPart] | None = None,
-) -> schemas.Upload:
-    status = uploads.status_of(upload)
-    return schemas.Upload(
-        id=upload.id,
-        status=status,
-        name=upload.name,
-        size_bytes=upload.size_bytes,
-        part_size_bytes=upload.part_size_bytes,
-        part_count=uploads.part_count(upload),
-        created_at=upload.created_at,
-        expires_at=upload.expires_at,
-        file_id=upload.file_id if status is UploadStatus.COMPLETED else None,
-        parts=parts,
-        received_parts=received_parts,
-    )

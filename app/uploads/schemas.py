@@ -1,10 +1,13 @@
 """Uploads in parts."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.body import Body, Timestamp, Url, with_example
+from app.platform.storage import contract
+from app.uploads import service, tables
 from app.uploads.service import LEAST_PART_BYTES, MOST_PART_BYTES, MOST_PARTS, UploadStatus
 
 PartNumber = Annotated[int, Field(ge=1, le=MOST_PARTS, strict=True)]
@@ -86,6 +89,32 @@ class Upload(Body):
         None, description="When just opened: the first thousand parts to send."
     )
     received_parts: list[ReceivedPart] | None = Field(None, description="What came in of an open upload.")
+
+    @classmethod
+    def of(
+        cls,
+        upload: tables.Upload,
+        *,
+        parts: Sequence[service.PartToSend] | None = None,
+        received_parts: Sequence[contract.StoredPart] | None = None,
+    ) -> Self:
+        """`parts` and `received_parts` are shown where they are given."""
+        status = service.status_of(upload)
+        return cls(
+            id=upload.id,
+            status=status,
+            name=upload.name,
+            size_bytes=upload.size_bytes,
+            part_size_bytes=upload.part_size_bytes,
+            part_count=service.part_count(upload),
+            created_at=upload.created_at,
+            expires_at=upload.expires_at,
+            file_id=upload.file_id if status is UploadStatus.COMPLETED else None,
+            parts=None if parts is None else [*map(PartToSend.model_validate, parts)],
+            received_parts=None
+            if received_parts is None
+            else [*map(ReceivedPart.model_validate, received_parts)],
+        )
 
 
 class UploadBody(Body):

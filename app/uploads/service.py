@@ -6,16 +6,17 @@ nobody is given the file; a crash leaves the upload open, to be completed again 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
+from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.files.service import SpooledUpload, find_file, new_file
 from app.files.tables import File
 from app.platform import clock
@@ -37,9 +38,7 @@ from app.platform.storage.contract import Storage, StoredPart
 from app.platform.storage.keys import input_key
 from app.uploads import queries as upload_queries
 from app.uploads.tables import Upload
-from app.usage.allowances import Allowance, check_file_quota
-
-T = TypeVar("T")
+from app.usage.allowances import Requester, check_file_quota
 
 # What S3 servers take.
 LEAST_PART_BYTES = 5 * MIB
@@ -90,68 +89,83 @@ def open_upload(
     name: str,
     size_bytes: int,
     part_size_bytes: int | None,
-    user_id: str,
-    api_key_id: str | None,
-    allowance: Allowance,
+    requester: Requester,
     settings: Settings,
     storage: Storage,
     database: Database,
-    then: Callable[[Session, Upload], T],
-) -> T:
-    """Open an upload, and write its row and whatever `then` adds in one transaction; returns what `then` returns.
+    idempotent: IdempotentRequest,
+) -> Upload:
+    """Open an upload, or find what an earlier request with the same key opened.
 
     Raises LimitExceeded for a size over a limit, InvalidRequest for parts that would be too many, TooManyRequests when
-    the user has too many open, and StorageError.
+    the user has too many open, NotFound, Conflict and StorageError.
     """
+    made = _find_made_upload(database, idempotent)
+    if made is not None:
+        return made
     chosen = _chosen_part_size(size_bytes, part_size_bytes)
-
-    def require_room(session: Session, *, is_made: bool) -> None:
-        check_file_quota(
-            session,
-            user_id=user_id,
-            api_key_id=api_key_id,
-            allowance=allowance,
-            size_bytes=size_bytes,
-            is_made=is_made,
-        )
-        if (
-            upload_queries.count_open(session, user_id=user_id, moment=clock.now())
-            >= settings.max_open_uploads
-        ):
-            raise TooManyRequests(
-                f"You have {settings.max_open_uploads} uploads open, which is as many as may be. "
-                "Complete or abort one.",
-                retry_after_seconds=RETRY_SECONDS,
-            )
-
+    check_quota = partial(
+        _check_quotas, requester=requester, size_bytes=size_bytes, most_open=settings.max_open_uploads
+    )
     with database.read() as session:
-        require_room(session, is_made=False)
+        check_quota(session, is_made=False)
     file_id = new_id()
     key = input_key(file_id)
     multipart_id = storage.open_parts(key, content_type=content_type_of_name(name))
+    now = clock.now()
+    upload = Upload(
+        id=new_id(),
+        user_id=requester.user_id,
+        file_id=file_id,
+        name=name,
+        size_bytes=size_bytes,
+        part_size_bytes=chosen,
+        multipart_id=multipart_id,
+        created_at=now,
+        expires_at=now + timedelta(seconds=settings.upload_lifetime_seconds),
+    )
     try:
         with database.write() as session:
             # One by one, so that of many at once no more pass than there is room for.
-            account_queries.lock_user(session, user_id=user_id)
-            require_room(session, is_made=True)
-            now = clock.now()
-            upload = Upload(
-                id=new_id(),
-                user_id=user_id,
-                file_id=file_id,
-                name=name,
-                size_bytes=size_bytes,
-                part_size_bytes=chosen,
-                multipart_id=multipart_id,
-                created_at=now,
-                expires_at=now + timedelta(seconds=settings.upload_lifetime_seconds),
-            )
+            account_queries.lock_user(session, user_id=requester.user_id)
+            check_quota(session, is_made=True)
             session.add(upload)
             session.flush()
-            return then(session, upload)
-    except BaseException:
+            idempotent.record(session, made_id=upload.id)
+    except BaseException as error:
         storage.abort_parts(key, multipart_id)
-        raise
+        if not isinstance(error, AlreadyMade):
+            raise
+        made = _find_made_upload(database, idempotent)
+        assert made is not None
+        return made
+    return upload
+
+
+def _find_made_upload(database: Database, idempotent: IdempotentRequest) -> Upload | None:
+    with database.read() as session:
+        made_id = idempotent.lookup(session)
+        if made_id is None:
+            return None
+        return find_upload(session, upload_id=made_id, user_id=idempotent.user_id)
+
+
+def _check_quotas(
+    session: Session, *, requester: Requester, size_bytes: int, most_open: int, is_made: bool
+) -> None:
+    check_file_quota(
+        session,
+        user_id=requester.user_id,
+        api_key_id=requester.api_key_id,
+        allowance=requester.allowance,
+        size_bytes=size_bytes,
+        is_made=is_made,
+    )
+    if upload_queries.count_open(session, user_id=requester.user_id, moment=clock.now()) >= most_open:
+        raise TooManyRequests(
+            f"You have {most_open} uploads open, which is as many as may be. Complete or abort one.",
+            retry_after_seconds=RETRY_SECONDS,
+        )
 
 
 def find_upload(session: Session, *, upload_id: str, user_id: str) -> Upload:

@@ -91,6 +91,15 @@ class Allowance:
     key_quota: Quota = field(default_factory=Quota)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Requester:
+    """The user who asks for something, the key that they ask with, and what that allows."""
+
+    user_id: str
+    api_key_id: str | None
+    allowance: Allowance
+
+
 def user_limits(stored: Mapping[str, Any] | None, settings: Settings) -> Limits:
     """The user's own limits, with the server's defaults for those that are not set."""
     own = Limits.stored(stored)

@@ -3,31 +3,30 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy.orm import Session
+from fastapi import APIRouter, Query, Response
 
-from app.accounts.idempotency import remember
 from app.accounts.scopes import Scope
 from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.http.errors import documented
-from app.http.idempotency import IdempotencyDependency, make_once, once_of
+from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.platform.errors import Forbidden
 from app.webhooks import service as webhook_service
 from app.webhooks.schemas import (
     NewWebhook,
+    Webhook,
     WebhookBody,
     WebhookChange,
     WebhookDeliveriesBody,
+    WebhookDelivery,
     WebhookDeliveryBody,
     WebhooksBody,
+    WebhookSecret,
     WebhookSecretBody,
 )
 from app.webhooks.statuses import DeliveryStatus
 from app.webhooks.urls import parse_webhook_url, require_permitted
-from app.webhooks.views import delivery_of, secret_of, webhook_of
 
 router = APIRouter()
 
@@ -37,7 +36,7 @@ def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: Pa
     """Your webhooks, the newest first."""
     with resources.database.read() as session:
         found = webhook_service.list_endpoints(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
-        return WebhooksBody(webhooks=[webhook_of(row) for row in found.rows], next_cursor=found.cursor)
+    return WebhooksBody(webhooks=[Webhook.of(row) for row in found.rows], next_cursor=found.cursor)
 
 
 @router.post(
@@ -45,21 +44,20 @@ def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: Pa
     response_model_exclude_none=True,
     responses={200: LOCATION, **documented(400, 401, 409, 429, 503)},
 )
-async def create_webhook(
+def create_webhook(
     asked: NewWebhook,
-    request: Request,
     response: Response,
     user: UserDependency,
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
-    key: IdempotencyDependency,
+    idempotent: IdempotencyDependency,
 ) -> WebhookBody:
     """Have an address told of your renders: of all that move from now on."""
     _check_url(asked.url, resources)
-    once = once_of(key, request, user, body=asked)
-
-    def create() -> WebhookBody:
-        with resources.database.write() as session:
+    idempotent.content.append(asked.model_dump(mode="json"))
+    with resources.database.write() as session:
+        made_id = idempotent.lookup(session, lock=True)
+        if made_id is None:
             endpoint = webhook_service.create_endpoint(
                 session,
                 user_id=user.id,
@@ -68,19 +66,11 @@ async def create_webhook(
                 enabled=asked.enabled,
                 most=resources.settings.max_webhooks_per_user,
             )
-            remember(session, once, made_id=endpoint.id)
-            return WebhookBody(webhook=webhook_of(endpoint))
-
-    def show(session: Session, made_id: str) -> WebhookBody:
-        return WebhookBody(
-            webhook=webhook_of(webhook_service.find_endpoint(session, endpoint_id=made_id, user_id=user.id))
-        )
-
-    body, _is_new = await make_once(
-        once, response, resources, make=lambda: to_thread.run_sync(create), show=show
-    )
-    response.headers["Location"] = f"{base_url}/v1/webhooks/{body.webhook.id}"
-    return body
+            idempotent.record(session, made_id=endpoint.id)
+        else:
+            endpoint = webhook_service.find_endpoint(session, endpoint_id=made_id, user_id=user.id)
+    response.headers["Location"] = f"{base_url}/v1/webhooks/{endpoint.id}"
+    return WebhookBody(webhook=Webhook.of(endpoint))
 
 
 # Above those with an id, which it would be taken for.
@@ -91,7 +81,7 @@ def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> 
         raise Forbidden("This needs a key with the scope `write`, which this one has not.")
     with resources.database.read() as session:
         found = webhook_service.signing_secrets(session, user_id=user.id, keys=resources.secrets)
-        return WebhookSecretBody(secret=secret_of(found))
+    return WebhookSecretBody(secret=WebhookSecret.of(found))
 
 
 @router.post(
@@ -99,30 +89,17 @@ def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> 
     response_model_exclude_none=True,
     responses=documented(400, 401, 409, 429, 503),
 )
-async def rotate_webhook_secret(
-    request: Request,
-    response: Response,
-    user: UserDependency,
-    resources: ResourcesDependency,
-    key: IdempotencyDependency,
+def rotate_webhook_secret(
+    user: UserDependency, resources: ResourcesDependency, idempotent: IdempotencyDependency
 ) -> WebhookSecretBody:
     """Make a new secret. For a day events are signed with both, so that receivers can change over."""
-    once = once_of(key, request, user)
-
-    def rotate() -> WebhookSecretBody:
-        with resources.database.write() as session:
-            rotated = webhook_service.rotate_secret(session, user_id=user.id, keys=resources.secrets)
-            remember(session, once, made_id=user.id)
-            return WebhookSecretBody(secret=secret_of(rotated))
-
-    def show(session: Session, _made_id: str) -> WebhookSecretBody:
-        found = webhook_service.signing_secrets(session, user_id=user.id, keys=resources.secrets)
-        return WebhookSecretBody(secret=secret_of(found))
-
-    body, _is_new = await make_once(
-        once, response, resources, make=lambda: to_thread.run_sync(rotate), show=show
-    )
-    return body
+    with resources.database.write() as session:
+        if idempotent.lookup(session, lock=True) is None:
+            secrets = webhook_service.rotate_secret(session, user_id=user.id, keys=resources.secrets)
+            idempotent.record(session, made_id=user.id)
+        else:
+            secrets = webhook_service.signing_secrets(session, user_id=user.id, keys=resources.secrets)
+    return WebhookSecretBody(secret=WebhookSecret.of(secrets))
 
 
 @router.get(
@@ -131,11 +108,8 @@ async def rotate_webhook_secret(
 def get_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDependency) -> WebhookBody:
     """A webhook of yours."""
     with resources.database.read() as session:
-        return WebhookBody(
-            webhook=webhook_of(
-                webhook_service.find_endpoint(session, endpoint_id=webhook_id, user_id=user.id)
-            )
-        )
+        endpoint = webhook_service.find_endpoint(session, endpoint_id=webhook_id, user_id=user.id)
+    return WebhookBody(webhook=Webhook.of(endpoint))
 
 
 @router.patch(
@@ -158,7 +132,7 @@ def update_webhook(
             events=asked.events,
             enabled=asked.enabled,
         )
-        return WebhookBody(webhook=webhook_of(endpoint))
+    return WebhookBody(webhook=Webhook.of(endpoint))
 
 
 @router.delete(
@@ -178,33 +152,25 @@ def delete_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDe
     response_model_exclude_none=True,
     responses={200: LOCATION, **documented(400, 401, 404, 409, 429, 503)},
 )
-async def send_webhook_test(
+def send_webhook_test(
     webhook_id: str,
-    request: Request,
     response: Response,
     user: UserDependency,
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
-    key: IdempotencyDependency,
+    idempotent: IdempotencyDependency,
 ) -> WebhookDeliveryBody:
     """Send a `webhook.test` event to a webhook of yours, whatever it has subscribed to."""
-    once = once_of(key, request, user)
-
-    def send() -> WebhookDeliveryBody:
-        with resources.database.write() as session:
+    with resources.database.write() as session:
+        made_id = idempotent.lookup(session, lock=True)
+        if made_id is None:
             delivery = webhook_service.send_test(session, endpoint_id=webhook_id, user_id=user.id)
-            remember(session, once, made_id=delivery.id)
-            return WebhookDeliveryBody(delivery=delivery_of(delivery, attempts=()))
-
-    body, _is_new = await make_once(
-        once,
-        response,
-        resources,
-        make=lambda: to_thread.run_sync(send),
-        show=lambda session, made_id: _show_delivery(session, made_id, user_id=user.id),
-    )
-    response.headers["Location"] = f"{base_url}/v1/webhook-deliveries/{body.delivery.id}"
-    return body
+            idempotent.record(session, made_id=delivery.id)
+        else:
+            delivery = webhook_service.find_delivery(session, delivery_id=made_id, user_id=user.id)
+        attempts = webhook_service.attempts_of(session, delivery)
+    response.headers["Location"] = f"{base_url}/v1/webhook-deliveries/{delivery.id}"
+    return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
 
 @router.get(
@@ -229,9 +195,9 @@ def list_webhook_deliveries(
             render_id=render_id,
             status=status,
         )
-        return WebhookDeliveriesBody(
-            deliveries=[delivery_of(row) for row in found.rows], next_cursor=found.cursor
-        )
+    return WebhookDeliveriesBody(
+        deliveries=[WebhookDelivery.of(row) for row in found.rows], next_cursor=found.cursor
+    )
 
 
 @router.get(
@@ -244,7 +210,9 @@ def get_webhook_delivery(
 ) -> WebhookDeliveryBody:
     """One event on its way to one webhook of yours, with every attempt."""
     with resources.database.read() as session:
-        return _show_delivery(session, delivery_id, user_id=user.id)
+        delivery = webhook_service.find_delivery(session, delivery_id=delivery_id, user_id=user.id)
+        attempts = webhook_service.attempts_of(session, delivery)
+    return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
 
 @router.post(
@@ -258,16 +226,8 @@ def replay_webhook_delivery(
     """Send it again now, under the same `webhook-id`, however it ended."""
     with resources.database.write() as session:
         delivery = webhook_service.replay_delivery(session, delivery_id=delivery_id, user_id=user.id)
-        return WebhookDeliveryBody(
-            delivery=delivery_of(delivery, attempts=webhook_service.attempts_of(session, delivery))
-        )
-
-
-def _show_delivery(session: Session, delivery_id: str, *, user_id: str) -> WebhookDeliveryBody:
-    delivery = webhook_service.find_delivery(session, delivery_id=delivery_id, user_id=user_id)
-    return WebhookDeliveryBody(
-        delivery=delivery_of(delivery, attempts=webhook_service.attempts_of(session, delivery))
-    )
+        attempts = webhook_service.attempts_of(session, delivery)
+    return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
 
 def _check_url(url: str, resources: Resources) -> None:

@@ -1,11 +1,15 @@
 """Webhooks, what was sent to them, and the secrets that sign it."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool
 
 from app.http.body import Body, Number, Timestamp, Url, with_example
 from app.platform.outbound import MOST_URL_CHARACTERS
+from app.webhooks import tables
+from app.webhooks.service import SigningSecrets
 from app.webhooks.statuses import RENDER_EVENTS, DeliveryStatus, WebhookEvent
 
 RenderEvent = Literal[
@@ -85,6 +89,19 @@ class Webhook(Body):
         None, description="While attempts fail: when the first one did since the last that succeeded."
     )
 
+    @classmethod
+    def of(cls, endpoint: tables.WebhookEndpoint) -> Self:
+        return cls(
+            id=endpoint.id,
+            url=endpoint.url,
+            events=[WebhookEvent(event) for event in endpoint.events],
+            enabled=endpoint.disabled_at is None,
+            created_at=endpoint.created_at,
+            disabled_at=endpoint.disabled_at,
+            disabled_reason=endpoint.disabled_reason,
+            failing_since=endpoint.failing_since,
+        )
+
 
 class WebhookBody(Body):
     model_config = with_example({"webhook": _WEBHOOK})
@@ -106,7 +123,7 @@ class WebhookAttempt(Body):
 
     number: int = Field(description="Grows with each attempt. One that a crash cut off is missing.")
     at: Timestamp = Field(description="When it ended.")
-    duration_seconds: Number
+    duration_seconds: Annotated[Number, AfterValidator(partial(round, ndigits=3))]
     status_code: int | None = Field(None, description="Of the receiver's answer, if there was one.")
     error: str | None = Field(None, description="A sentence; when it was not delivered.")
 
@@ -125,6 +142,26 @@ class WebhookDelivery(Body):
     ended_at: Timestamp | None = Field(None, description="When delivered or failed.")
     attempt_count: int
     attempts: list[WebhookAttempt] | None = Field(None, description="Left out in lists.")
+
+    @classmethod
+    def of(
+        cls, delivery: tables.WebhookDelivery, *, attempts: Sequence[tables.WebhookAttempt] | None = None
+    ) -> Self:
+        """`attempts` are shown where they are given."""
+        waits = delivery.lease_expires_at is None
+        return cls(
+            id=delivery.id,
+            webhook_id=delivery.endpoint_id,
+            render_id=delivery.render_id,
+            url=delivery.url,
+            event=WebhookEvent(delivery.event),
+            status=DeliveryStatus(delivery.status),
+            created_at=delivery.created_at,
+            next_attempt_at=delivery.retry_at if waits else None,
+            ended_at=delivery.ended_at,
+            attempt_count=delivery.attempt,
+            attempts=None if attempts is None else [*map(WebhookAttempt.model_validate, attempts)],
+        )
 
 
 class WebhookDeliveryBody(Body):
@@ -148,6 +185,10 @@ class WebhookSecret(Body):
     current: str
     previous: str | None = Field(None, description="The secret before, while it signs as well.")
     previous_until: Timestamp | None = Field(None, description="How long it does.")
+
+    @classmethod
+    def of(cls, secrets: SigningSecrets) -> Self:
+        return cls(current=secrets.current, previous=secrets.before, previous_until=secrets.before_until)
 
 
 class WebhookSecretBody(Body):

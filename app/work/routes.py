@@ -4,8 +4,7 @@ from fastapi import APIRouter
 
 from app.http.dependencies import AdministratorDependency, ResourcesDependency
 from app.http.errors import documented
-from app.renders.views import worker_body
-from app.work.schemas import WorkersBody
+from app.work.schemas import Worker, WorkersBody
 from app.work.workers import list_workers
 
 router = APIRouter()
@@ -23,4 +22,4 @@ def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) 
     with resources.database.read() as session:
         found = list_workers(session)
     lease_seconds = resources.settings.lease_seconds
-    return WorkersBody(workers=[worker_body(view, lease_seconds=lease_seconds) for view in found])
+    return WorkersBody(workers=[Worker.of(view, lease_seconds=lease_seconds) for view in found])

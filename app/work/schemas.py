@@ -1,8 +1,11 @@
 """Workers."""
 
+from typing import Self
+
 from pydantic import Field
 
 from app.http.body import Body, Timestamp, with_example
+from app.work.workers import WorkerView
 
 
 class WorkInHand(Body):
@@ -24,6 +27,23 @@ class Worker(Body):
     alive: bool = Field(description="Whether it was heard of within three leases.")
     work: WorkInHand | None = Field(None, description="While it has a unit of work in hand.")
     units_done: int = Field(description="Since it was started.")
+
+    @classmethod
+    def of(cls, view: WorkerView, *, lease_seconds: float) -> Self:
+        return cls(
+            name=view.name,
+            host=view.host,
+            pid=view.pid,
+            device=view.device,
+            queues=list(view.queues),
+            engines=list(view.engines),
+            version=view.version,
+            started_at=view.started_at,
+            heartbeat_at=view.heartbeat_at,
+            alive=view.is_alive(lease_seconds=lease_seconds),
+            work=None if view.kind is None else WorkInHand.model_validate(view),
+            units_done=view.units_done,
+        )
 
 
 class WorkersBody(Body):

@@ -107,7 +107,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, A
     for module in (
         "http.errors",
         "http.middleware",
-        "renders.accept_video",
+        "renders.answer",
         "http.health_checks",
         "http.protocol",
         "renders.streams",

@@ -17,11 +17,12 @@ from sqlalchemy import select, update
 
 from app.accounts import service as account_service
 from app.accounts.tables import ApiKey, User
-from app.main import create_app
+from app.main import create_app, end_streams
 from app.platform.errors import PermanentError
 from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
-from app.renders import event_routes, streams
+from app.renders import routes as render_routes
+from app.renders import streams
 from app.renders.options import RenderOptions
 from app.renders.service import create_render
 from app.renders.tables import Render
@@ -258,7 +259,7 @@ def test_streams_spoil_no_metrics(client, render_id):
 
 
 def test_silence_is_broken_by_comments(client, render_id, monkeypatch):
-    monkeypatch.setattr(event_routes, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(render_routes, "PING_SECONDS", 0.05)
     with client.stream("GET", f"/v1/renders/{render_id}/events") as response:
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith("retry: ")) == "retry: 2000"
@@ -266,16 +267,16 @@ def test_silence_is_broken_by_comments(client, render_id, monkeypatch):
 
 
 def test_a_client_that_takes_nothing_is_dropped(monkeypatch, capfd):
-    monkeypatch.setattr(event_routes, "SEND_SECONDS", 0.3)
+    monkeypatch.setattr(render_routes, "SEND_SECONDS", 0.3)
     app, given_back = FastAPI(), []
 
     @app.get("/")
-    async def flood() -> event_routes.RenderEventStream:
+    async def flood() -> render_routes.RenderEventStream:
         async def endless():
             while True:
-                yield event_routes.ServerSentEvent("x" * 100_000)
+                yield render_routes.ServerSentEvent("x" * 100_000)
 
-        return event_routes.RenderEventStream(endless(), give_back=lambda: given_back.append(True))
+        return render_routes.RenderEventStream(endless(), give_back=lambda: given_back.append(True))
 
     with serving(app) as url:
         address = urlsplit(url)
@@ -294,7 +295,7 @@ def test_a_client_that_takes_nothing_is_dropped(monkeypatch, capfd):
 def test_a_server_that_stops_ends_its_streams_in_good_order(client, key, settings, render_id):
     app = create_app(settings)
     with listen("127.0.0.1", 0) as listener:
-        api = ApiServer(app, before_grace=partial(streams.end_streams, app))
+        api = ApiServer(app, before_grace=partial(end_streams, app))
         thread = threading.Thread(target=api.serve_socket, args=(listener,))
         thread.start()
         try:

@@ -45,7 +45,7 @@ def lines(capture: LogCapture, log: Any, monkeypatch: pytest.MonkeyPatch) -> lis
     for module in (
         "http.errors",
         "http.middleware",
-        "renders.accept_video",
+        "renders.answer",
         "http.request_log",
         "http.protocol",
     ):

@@ -1,4 +1,4 @@
-"""Videos that the server fetches itself, from an address that a user names."""
+"""The video of a request, received with it or fetched from an address that it names, and looked at."""
 
 import hashlib
 import secrets
@@ -12,14 +12,16 @@ from pathlib import Path
 import anyio
 import httpx
 from anyio import to_thread
-from starlette.requests import ClientDisconnect, Request
 
-from app.files.service import SpooledUpload
+from app.files.service import SpooledUpload, inspect_upload
 from app.http.access import CurrentUser
+from app.http.disconnect import ClientConnection
 from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, OutboundError, Unavailable
 from app.platform.file_names import disposition_parameters, safe_name
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import MediaInfo
 from app.platform.outbound import check_url, followed, guarded_client
 from app.platform.settings import MIB, Settings
 
@@ -54,20 +56,36 @@ def url_faults(url: str, settings: Settings) -> list[str]:
     return []
 
 
-@asynccontextmanager
-async def fetched_video(
-    url: str, *, request: Request, user: CurrentUser, resources: Resources
-) -> AsyncIterator[SpooledUpload]:
-    """What lies at the URL, as an upload. On exit its spool file is removed unless it was moved away.
+async def inspect_video(upload: SpooledUpload, *, limits: MediaLimits, resources: Resources) -> MediaInfo:
+    """Look at the video in a thread, as one of a bounded number. Raises what `inspect_upload` does, and FfmpegError."""
+    return await to_thread.run_sync(
+        partial(inspect_upload, upload, runner=resources.runner, limits=limits), limiter=resources.probe_slots
+    )
 
-    The request's body must have been read. Raises InvalidRequest for what the other side does, LimitExceeded when there
-    is too much of it, Unavailable, and ClientDisconnect when the client leaves meanwhile.
+
+@asynccontextmanager
+async def accept_video(
+    upload: SpooledUpload | None,
+    file_url: str | None,
+    *,
+    connection: ClientConnection,
+    user: CurrentUser,
+    resources: Resources,
+) -> AsyncIterator[SpooledUpload]:
+    """The request's upload or, when there is none, what lies at the URL; its spool file is then removed on exit.
+
+    Raises InvalidRequest for what the other side does, LimitExceeded when there is too much of it, Unavailable, and
+    ClientDisconnect when the client leaves meanwhile.
     """
+    if upload is not None:
+        yield upload
+        return
+    assert file_url is not None
     path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
     cancelled = threading.Event()
     fetch = partial(
         _fetch,
-        url,
+        file_url,
         path,
         max_bytes=user.allowance.max_upload_bytes,
         make_client=partial(
@@ -75,46 +93,15 @@ async def fetched_video(
             allowed_networks=resources.settings.outbound_allowed_networks,
             total_seconds=resources.settings.fetch_timeout_seconds,
         ),
-        cancelled=cancelled.is_set,
+        cancelled=cancelled,
     )
     try:
         async with fetch_slot(resources):
-            spooled = await _unless_the_client_leaves(request, fetch, cancelled)
-        yield spooled
+            fetched = await connection.run(fetch, cancelled=cancelled)
+        yield fetched
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(partial(path.unlink, missing_ok=True))
-
-
-async def _unless_the_client_leaves(
-    request: Request, fetch: Callable[[], SpooledUpload], cancelled: threading.Event
-) -> SpooledUpload:
-    left = False
-
-    async def watch() -> None:
-        nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        cancelled.set()
-
-    spooled: SpooledUpload | None = None
-    fault: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        try:
-            spooled = await to_thread.run_sync(fetch, abandon_on_cancel=True)
-        except Exception as error:  # raised below, and not as one of a group
-            fault = error
-        finally:
-            cancelled.set()
-            tasks.cancel_scope.cancel()
-    if left:
-        raise ClientDisconnect
-    if fault is not None:
-        raise fault
-    assert spooled is not None
-    return spooled
 
 
 def _fetch(
@@ -123,7 +110,7 @@ def _fetch(
     *,
     max_bytes: int,
     make_client: Callable[[], httpx.Client],
-    cancelled: Callable[[], bool],
+    cancelled: threading.Event,
 ) -> SpooledUpload:
     digest, size_bytes = hashlib.sha256(), 0
     # As it lies there: a small body that unpacks to a large one is no video file.
@@ -137,8 +124,8 @@ def _fetch(
             path.chmod(0o600)
             _check_answer(answer, max_bytes)
             for block in answer.iter_raw():
-                if cancelled():
-                    raise ClientDisconnect
+                if cancelled.is_set():
+                    raise OutboundError("The fetch was given up.")
                 size_bytes += len(block)
                 if size_bytes > max_bytes:
                     raise file_too_large(max_bytes)

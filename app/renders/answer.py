@@ -1,0 +1,42 @@
+"""The answer that names a render which a request has made."""
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from app.accounts.idempotency import IdempotentRequest
+from app.http.resources import Resources
+from app.platform.work_kinds import WorkKind
+from app.renders.schemas import RenderBody
+from app.renders.service import view_committed
+from app.renders.tables import Render
+
+# The publish is bounded by itself; this bounds what it is not, so that the answer leaves within 5 s of the commit.
+WAKE_SECONDS = 4.0
+
+log = structlog.get_logger(__name__)
+
+
+async def answer_with_render(
+    render: Render, *, idempotent: IdempotentRequest, resources: Resources, base_url: str
+) -> RenderBody:
+    """The committed render, and its `Location`. One that is new is logged, and a worker woken for it."""
+    if not idempotent.is_replayed:
+        log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
+        await announce_work(resources)
+    idempotent.headers["Location"] = f"{base_url}/v1/renders/{render.id}"
+    return await to_thread.run_sync(show_render, render, resources, base_url)
+
+
+def show_render(render: Render, resources: Resources, base_url: str) -> RenderBody:
+    """The committed render as it is now."""
+    view = view_committed(resources.database, render)
+    return RenderBody.of(view, resources=resources, base_url=base_url)
+
+
+async def announce_work(resources: Resources) -> None:
+    """Wake a worker, after the commit. A wake-up that fails or takes long is left to the workers' own sweeper."""
+    with anyio.move_on_after(WAKE_SECONDS) as scope:
+        await to_thread.run_sync(resources.broker.wake, WorkKind.PREPARE.queue, abandon_on_cancel=True)
+    if scope.cancelled_caught:
+        log.warning("wake_up_abandoned", after_seconds=WAKE_SECONDS)
