@@ -1,4 +1,4 @@
-"""Previews: one frame at a time, made beside whatever else the worker has in hand, ahead of all renders."""
+"""Previews: single frames, made beside the unit of work in hand and ahead of all renders."""
 
 import contextlib
 import random
@@ -20,16 +20,16 @@ from app.platform.storage.keys import after_key, before_key
 from app.previews.service import PreviewJob, PreviewLedger
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
-from app.work.loop import Cancelled
-from app.work.outage_retry import OutageRetry, is_outage
+from app.work.loop import Cancelled, UnitOutcome
+from app.work.outage_retry import OutageRetry
 from worker.metrics import HEARTBEAT_FAILURES, PREVIEWS
 from worker.pictures import CONTENT_TYPES
 from worker.preview_maker import MadePreview, PreviewMaker
 from worker.workspace import Workspace
 
-# Network and input are kept for the next preview, which often follows at once.
+# How long network and input are kept for the next preview.
 IDLE_SECONDS = 60.0
-# A device that computes cannot be interrupted: whoever ends the worker does not wait for it.
+# A computing device cannot be interrupted; the end of the worker does not wait for it any longer.
 STOP_SECONDS = 5.0
 LONGEST_RUN_SECONDS = 600.0
 CACHE_BYTES = 4 * GIB
@@ -38,8 +38,8 @@ log = structlog.get_logger(__name__)
 
 
 class Previewer:
-    """A thread of every worker of the GPU queue. It shares a device with the segment in hand, and nothing else:
-    network, input and errors are its own. `start` and `stop` are the main thread's.
+    """A thread of every worker of the GPU queue. It shares the device with the segment in hand, and nothing else:
+    network, input and errors are its own. `start` and `stop` are called from the main thread.
     """
 
     def __init__(
@@ -73,29 +73,29 @@ class Previewer:
         self._thread.start()
 
     def stop(self) -> None:
-        """What is in hand goes back, when it does not end at once. Also when it was never started."""
+        """Gives back the preview in hand unless it ends soon. Does nothing when the thread was never started."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
         job = self._in_hand
         if job is not None:
-            with contextlib.suppress(RegenError):  # else its lease runs out
+            with contextlib.suppress(RegenError):  # then its lease expires
                 self._ledger.hand_back(job.claim)
-        self._cool_down()
+        self._release()
 
     @property
     def is_left_computing(self) -> bool:
-        """Whether a preview still goes on, after `stop`, in a thread that nobody can end."""
+        """Whether a preview goes on after `stop`, in a thread that cannot be ended."""
         return self._thread.is_alive()
 
     def look(self) -> bool:
-        """Make a preview if one waits. Returns whether one did. Raises Unavailable when the database is away."""
+        """Makes a preview if one waits. Returns whether one did. Raises Unavailable without the database."""
         job = self._ledger.claim() if self._ledger.any_waits() else None
         if job is None:
             return False
         self._in_hand = job
-        facts = {"preview_id": job.claim.preview_id, "attempt": job.claim.attempt, "engine": job.engine}
-        with structlog.contextvars.bound_contextvars(**facts):
+        fields = {"preview_id": job.claim.preview_id, "attempt": job.claim.attempt, "engine": job.engine}
+        with structlog.contextvars.bound_contextvars(**fields):
             log.info("preview_started", file_id=job.file_id)
             started = time.monotonic()
             try:
@@ -103,7 +103,7 @@ class Previewer:
             except Exception as error:
                 self._report(job, error)
             else:
-                PREVIEWS.labels(job.engine, "done").inc()
+                PREVIEWS.labels(job.engine, UnitOutcome.DONE.value).inc()
                 log.info("preview_done", seconds=round(time.monotonic() - started, 3))
         self._in_hand = None
         return True
@@ -128,34 +128,34 @@ class Previewer:
                 log.exception("previews_not_seen")
                 pause_seconds = retry.longest_seconds
             if time.monotonic() - made_at > IDLE_SECONDS:
-                self._cool_down()
+                self._release()
 
-    def _cool_down(self) -> None:
+    def _release(self) -> None:
         self._maker.release()
         workspace, self._workspace = self._workspace, None
         if workspace is not None:
             workspace.close()
 
     def _report(self, job: PreviewJob, error: Exception) -> None:
-        """What becomes of a preview whose making raised. Raises Unavailable; then its lease runs out."""
+        """Reports a preview that raised. Raises Unavailable; then its lease expires."""
         detail = getattr(error, "detail", None)
-        if isinstance(error, LeaseLost | Canceled) and not self._drain.requested:
-            # Deleted, most often.
-            outcome = "lease_lost"
-            log.info("preview_abandoned")
-        elif self._drain.requested:
-            outcome = "given_back"
-            log.info("preview_given_back", reason=str(error), detail=detail)
-            self._ledger.hand_back(job.claim)
-        elif isinstance(error, ConfigurationError) or is_outage(error):
-            outcome = "postponed"
-            log.warning("preview_postponed", error=str(error), detail=detail)
-            self._ledger.postponed(job.claim)
-        else:
-            outcome = "failed"
-            log.error("preview_failed", exc_info=error, detail=detail)
-            self._ledger.failed(job.claim, error)
-        PREVIEWS.labels(job.engine, outcome).inc()
+        outcome = UnitOutcome.of_error(error, is_draining=self._drain.requested)
+        if outcome is UnitOutcome.FAILED and isinstance(error, ConfigurationError):
+            outcome = UnitOutcome.POSTPONED
+        match outcome:
+            case UnitOutcome.LEASE_LOST:
+                # Deleted, most often.
+                log.info("preview_abandoned")
+            case UnitOutcome.GIVEN_BACK:
+                log.info("preview_given_back", reason=str(error), detail=detail)
+                self._ledger.hand_back(job.claim)
+            case UnitOutcome.POSTPONED:
+                log.warning("preview_postponed", error=str(error), detail=detail)
+                self._ledger.postponed(job.claim)
+            case _:
+                log.error("preview_failed", exc_info=error, detail=detail)
+                self._ledger.failed(job.claim, error)
+        PREVIEWS.labels(job.engine, outcome.value).inc()
 
     def _work_on(self, job: PreviewJob) -> None:
         with Heartbeat(self._ledger, job.claim, on_failure=HEARTBEAT_FAILURES.inc) as heartbeat:
@@ -206,7 +206,7 @@ class Previewer:
 
     @contextlib.contextmanager
     def _removed_when_lost(self, *keys: str) -> Iterator[None]:
-        """Remove what was stored when the row is sure not to name it; what is missed the clean-up finds."""
+        """Removes the stored images if the row cannot name them; what remains is left to the clean-up."""
         try:
             yield
         except (LeaseLost, Canceled):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import structlog
 
@@ -43,6 +43,16 @@ class UnitOutcome(StrEnum):
     """The worker stops: the unit goes back uncharged."""
     LEASE_LOST = "lease_lost"
     """The unit belongs to another worker, or its render has ended: nothing is reported."""
+
+    @classmethod
+    def of_error(cls, error: Exception, *, is_draining: bool) -> Self:
+        """The outcome of a unit that raised `error`."""
+        if is_draining:
+            # Whatever the error: what stops a worker may have stopped its ffmpeg as well.
+            return cls.GIVEN_BACK
+        if isinstance(error, LeaseLost | Canceled):
+            return cls.LEASE_LOST
+        return cls.POSTPONED if is_outage(error) else cls.FAILED
 
 
 class WorkObserver:
@@ -156,24 +166,23 @@ class WorkLoop:
 
     def _outcome(self, error: Exception) -> UnitOutcome:
         detail = getattr(error, "detail", None)
-        if self._drain.requested:
-            # Whatever the error: what stops a worker may have stopped its ffmpeg as well.
-            log.info("work_given_back", reason=str(error), detail=detail)
-            return UnitOutcome.GIVEN_BACK
-        if isinstance(error, LeaseLost | Canceled):
-            log.warning("work_abandoned")
-            return UnitOutcome.LEASE_LOST
-        if isinstance(error, ConfigurationError):
+        if isinstance(error, ConfigurationError) and not self._drain.requested:
             log.critical("worker_cannot_work", error=error.message, detail=detail)
             self._stop()
             return UnitOutcome.GIVEN_BACK
-        if is_outage(error):
-            log.warning("work_postponed", error=str(error), detail=detail)
-            return UnitOutcome.POSTPONED
-        # The message and the detail of a permanent error say what a traceback would.
-        traceback = None if isinstance(error, PermanentError) else error
-        log.error("work_failed", error=str(error), exc_info=traceback, detail=detail)
-        return UnitOutcome.FAILED
+        outcome = UnitOutcome.of_error(error, is_draining=self._drain.requested)
+        match outcome:
+            case UnitOutcome.GIVEN_BACK:
+                log.info("work_given_back", reason=str(error), detail=detail)
+            case UnitOutcome.LEASE_LOST:
+                log.warning("work_abandoned")
+            case UnitOutcome.POSTPONED:
+                log.warning("work_postponed", error=str(error), detail=detail)
+            case _:
+                # The message and the detail of a permanent error say what a traceback would.
+                traceback = None if isinstance(error, PermanentError) else error
+                log.error("work_failed", error=str(error), exc_info=traceback, detail=detail)
+        return outcome
 
     def _tell(self, claim: Claim, error: Exception, outcome: UnitOutcome) -> None:
         def tell() -> None:
