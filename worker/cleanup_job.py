@@ -1,4 +1,4 @@
-"""The clean-up job: one of all workers cleans up from time to time, beside its work."""
+"""The clean-up job: removes what has expired and what no row names, beside the work of one of all workers."""
 
 import random
 import threading
@@ -18,14 +18,14 @@ from app.work import periodic_tasks
 
 CLEAN_UP = "clean-up"
 ORPHANS = "orphans"
-# A delete that hangs holds up nobody's end.
+# How long the worker's end waits for a delete that hangs.
 STOP_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
 
 class CleanUpJob:
-    """A thread of every worker of the CPU queue; the table of chores says whose turn it is."""
+    """A thread of every worker of the CPU queue. A table lets one worker at a time run each task."""
 
     def __init__(self, *, settings: Settings, database: Database, storage: Storage, worker: str) -> None:
         self._database = database
@@ -47,38 +47,38 @@ class CleanUpJob:
         self._thread.start()
 
     def stop(self) -> None:
-        """What is being done is left at its next step. Also when it was never started."""
+        """Ends the running task after its present step. Does nothing when the thread was never started."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
 
-    def look(self) -> None:
-        """Do what is due and nobody else does. Never raises."""
-        self._do(CLEAN_UP, self._remove_what_is_due, every_seconds=self._interval_seconds)
-        self._do(ORPHANS, self._remove_orphans, every_seconds=DAY_SECONDS)
+    def run_due_tasks(self) -> None:
+        """Runs the tasks that are due and that no other worker runs. Never raises."""
+        self._run_if_due(CLEAN_UP, self._remove_expired, every_seconds=self._interval_seconds)
+        self._run_if_due(ORPHANS, self._remove_orphans, every_seconds=DAY_SECONDS)
 
     def _run(self) -> None:
         # Spread, so that many workers do not ask all at once.
         pause_seconds = self._interval_seconds * random.uniform(0.05, 0.15)  # noqa: S311
         while not self._ended.wait(pause_seconds):
-            self.look()
+            self.run_due_tasks()
             pause_seconds = self._interval_seconds * random.uniform(0.5, 1.0)  # noqa: S311
 
-    def _do(self, name: str, chore: Callable[[], None], *, every_seconds: float) -> None:
+    def _run_if_due(self, name: str, task: Callable[[], None], *, every_seconds: float) -> None:
         try:
             with self._database.write() as session:
-                is_ours = periodic_tasks.claim_run(
+                is_due = periodic_tasks.claim_run(
                     session, name, worker=self._worker, every_seconds=every_seconds
                 )
-            if is_ours:
-                chore()
+            if is_due:
+                task()
         except RegenError as error:
-            log.warning("chore_failed", chore=name, error=error.message, detail=error.detail)
+            log.warning("periodic_task_failed", task=name, error=error.message, detail=error.detail)
         except Exception:
-            # A defect in one chore must end neither the others nor the work.
-            log.exception("chore_failed", chore=name)
+            # A defect in one task must end neither the others nor the work.
+            log.exception("periodic_task_failed", task=name)
 
-    def _remove_what_is_due(self) -> None:
+    def _remove_expired(self) -> None:
         removed = self._clean_up.run()
         if removed:
             log.info("cleaned_up", **asdict(removed))

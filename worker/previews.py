@@ -88,7 +88,7 @@ class Previewer:
         """Whether a preview goes on after `stop`, in a thread that cannot be ended."""
         return self._thread.is_alive()
 
-    def look(self) -> bool:
+    def make_next(self) -> bool:
         """Makes a preview if one waits. Returns whether one did. Raises Unavailable without the database."""
         job = self._ledger.claim() if self._ledger.any_waits() else None
         if job is None:
@@ -115,7 +115,7 @@ class Previewer:
         # Spread, so that many workers do not ask all at once.
         while not self._ended.wait(pause_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
             try:
-                while not self._ended.is_set() and not self._drain.requested and self.look():
+                while not self._ended.is_set() and not self._drain.requested and self.make_next():
                     made_at = time.monotonic()
                 pause_seconds, outages = interval_seconds, 0
             except Unavailable as error:

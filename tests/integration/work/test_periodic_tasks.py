@@ -41,7 +41,7 @@ def storage(tmp_path):
     return LocalStorage(root=tmp_path / "storage", url_key=b"a key")
 
 
-def test_a_caretaker_does_what_is_due_and_leaves_it_to_others_else(
+def test_a_clean_up_job_does_what_is_due_and_leaves_it_to_others_else(
     database, storage, add_render, tmp_path, monkeypatch
 ):
     render = add_render()
@@ -57,17 +57,17 @@ def test_a_caretaker_does_what_is_due_and_leaves_it_to_others_else(
     put(left)
     put(orphan)
 
-    def caretaker(worker: str) -> CleanUpJob:
+    def clean_up_job(worker: str) -> CleanUpJob:
         settings = Settings(data_dir=tmp_path)
         return CleanUpJob(settings=settings, database=database, storage=storage, worker=worker)
 
     with monkeypatch.context() as patched:
         # What is raised ends no thread, and not the other chore either.
         patched.setattr("worker.cleanup_job.CleanUp.run", lambda _self: 1 / 0)
-        caretaker("first").look()
+        clean_up_job("first").run_due_tasks()
     assert {stored.key for stored in storage.list("")} == {left, orphan}
-    caretaker("second").look()
+    clean_up_job("second").run_due_tasks()
     assert {stored.key for stored in storage.list("")} == {left, orphan}, "it is not due again yet"
     make_due(database)
-    caretaker("second").look()
+    clean_up_job("second").run_due_tasks()
     assert {stored.key for stored in storage.list("")} == {orphan}, "and the orphan is too young"

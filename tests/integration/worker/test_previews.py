@@ -183,8 +183,8 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
     crop = Area(x=41, y=33, width=31, height=22)
     preview_id = at.ask(Fraction(1, 25), crop)
 
-    assert at.previewer.look()
-    assert not at.previewer.look()
+    assert at.previewer.make_next()
+    assert not at.previewer.make_next()
     preview = at.read(preview_id)
     assert preview is not None
     assert (preview.status, preview.warnings, preview.crop_x) == (RenderStatus.COMPLETED, [], 41)
@@ -205,7 +205,7 @@ def test_what_a_cpu_shows(studio: Callable[..., Studio], tmp_path: Path) -> None
         small.ask(crop=Area(x=0, y=0, width=64, height=48 * 2 // 3)),
     )
     too_much = small.ask(crop=Area(x=0, y=0, width=CLIP_WIDTH, height=CLIP_HEIGHT))
-    while small.previewer.look():
+    while small.previewer.make_next():
         pass
 
     preview = small.read(chosen)
@@ -252,10 +252,10 @@ class TestFaults:
         monkeypatch.setattr(Networks, "upscaler", no_memory)
         preview_id = at.ask()
         for _attempt in range(3):
-            assert at.previewer.look()
+            assert at.previewer.make_next()
             at.wake()
 
-        assert not at.previewer.look()
+        assert not at.previewer.make_next()
         row = at.read(preview_id)
         assert row is not None
         assert (row.status, row.error) == (
@@ -274,7 +274,7 @@ class TestFaults:
         at.place.storage.put_file(key, tmp_path / "text", content_type="video/mp4")
         preview_id = at.ask()
 
-        assert at.previewer.look()
+        assert at.previewer.make_next()
         row = at.read(preview_id)
         assert row is not None
         assert row.status is RenderStatus.FAILED
@@ -296,10 +296,10 @@ class TestFaults:
         at = studio(with_outage)
         monkeypatch.setattr(preview_maker, "MAX_PNG_PIXELS", 1)
         preview_id = at.ask()
-        assert at.previewer.look()
-        assert not at.previewer.look(), "it rests"
+        assert at.previewer.make_next()
+        assert not at.previewer.make_next(), "it rests"
         at.wake()
-        assert at.previewer.look()
+        assert at.previewer.make_next()
 
         row = at.read(preview_id)
         assert row is not None
@@ -329,7 +329,7 @@ class TestFaults:
         at = studio(deleting)
         preview_id = at.ask()
 
-        assert at.previewer.look()
+        assert at.previewer.make_next()
         assert at.read(preview_id) is None
         assert at.stored() == []
 
