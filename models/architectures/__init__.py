@@ -1,6 +1,6 @@
 """The networks, as `torch.nn.Module`s.
 
-All take N x 3 x H x W (RGB, nominally 0 to 1) and give N x 3 x scale*H x scale*W in the same range (values may lie
+All take N x 3 x H x W (RGB, nominally 0 to 1) and give N x 3 x scale*H x scale*W in the same range (values may be
 slightly outside). Each layer computes in the dtype of its own parameters; where all are float32, so is everything.
 """
 

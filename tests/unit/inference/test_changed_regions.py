@@ -1,4 +1,4 @@
-"""What has not changed is not computed again, and that never shows in a result."""
+"""Unchanged pixels are not computed again, and results equal those of whole frames to the last bit."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ class Counted(nn.Module):
 
 @pytest.fixture(scope="module")
 def network():
-    """Run by torch wherever it is taken: what is of no known class is not compiled."""
+    """Run by torch on every machine: a network of an unknown class is not compiled."""
     torch.manual_seed(1)
     return Counted(SRVGGNetCompact(features=16, convolutions=1).eval())
 

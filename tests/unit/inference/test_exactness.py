@@ -1,4 +1,4 @@
-"""Where colours lie and how many bits of them are left, held against the formulas in float64 (`h273`)."""
+"""Chroma locations and the precision of samples, compared with the formulas in float64 (`h273`)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The networks against ncnn, which runs the original files, and against what is published of them."""
+"""The networks compared with ncnn running the original files, and with their published figures."""
 
 import importlib.util
 import math

@@ -140,7 +140,7 @@ def test_damaged_weights_are_not_loaded_and_are_made_again(damage, weights_direc
         path.write_bytes(weights_path("regen-4x", weights_directory).read_bytes())
     with pytest.raises(WeightsCorrupt, match="damaged"):
         load_state_dict(path, get_engine(LITE))
-    if damage != "truncate":  # of which nobody can tell what it was
+    if damage != "truncate":  # its origin cannot be read any more
         ensure_weights(LITE, tmp_path)
         assert tensors_digest(path) == get_engine(LITE).source.data_sha256
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_from_a_path_replaces_the_official_weights(checkpoint, tmp_
     state = load_state_dict(path, get_engine(LITE))
     assert torch.equal(state["body.0.bias"], official["body.0.bias"] + 0.25)
     assert all(torch.equal(state[name], official[name]) for name in state if name != "body.0.bias")
-    # And stays, also for a caller who names no source.
+    # And stays, also for a call without a source.
     assert ensure_weights(LITE, tmp_path) == path
     assert torch.equal(load_state_dict(path, get_engine(LITE))["body.0.bias"], state["body.0.bias"])
 

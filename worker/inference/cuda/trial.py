@@ -92,7 +92,7 @@ _trials_lock = threading.Lock()
 
 def trial_of(network: nn.Module, device: torch.device) -> Trial:
     """Returns this process's trial for networks of that shape on a device; the first call starts it."""
-    shape = _shape_as_json(network)
+    shape = shape_as_json(network)
     with _trials_lock:
         key = (shape, str(device))
         if not _trials:
@@ -143,7 +143,8 @@ def random_network(architecture: str, **dimensions: int) -> UpscalingNetwork:
     return network
 
 
-def _shape_as_json(network: nn.Module) -> str:
+def shape_as_json(network: nn.Module) -> str:
+    """Returns the arguments that make `random_network` return a network of that shape. Raises TypeError."""
     if not isinstance(network, UpscalingNetwork):
         raise TypeError(f"A {type(network).__name__} tells no dimensions.")
     return json.dumps({"architecture": network.architecture, **network.dimensions}, sort_keys=True)

@@ -11,7 +11,7 @@ from worker.inference.cpu.network import PackedConvolution, PixelPointer, StepLi
 
 BEST = find_kernels()
 pytestmark = pytest.mark.skipif(BEST is None, reason="the package was installed without a C compiler")
-# Whoever has the one has the other.
+# A processor with AVX-512 has AVX2 too.
 SETS = {"avx512": ["avx512", "avx2"], "avx2": ["avx2"], "neon": ["neon"]}[BEST.instructions] if BEST else []
 
 
@@ -53,7 +53,7 @@ def convolution(kernels, inputs, outputs, *, slopes=False, seed=1):
 
 
 def laid(x, stride=None):
-    """1 x C x H x W to H x W x stride: channels last, with room behind them that holds what nobody may use."""
+    """1 x C x H x W to H x W x stride: channels last, with values behind them that must not be used."""
     channels = x.shape[1]
     picture = torch.full((*x.shape[2:], stride or -(-channels // BLOCK) * BLOCK), 1e30)
     picture[..., :channels] = x[0].permute(1, 2, 0)

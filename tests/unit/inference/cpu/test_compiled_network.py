@@ -13,7 +13,7 @@ from worker.inference.devices import CpuDevice
 
 KERNELS = find_kernels()
 pytestmark = pytest.mark.skipif(KERNELS is None, reason="the package was installed without a C compiler")
-# Whoever has the one has the other.
+# A processor with AVX-512 has AVX2 too.
 SETS = (
     {"avx512": ["avx512", "avx2"], "avx2": ["avx2"], "neon": ["neon"]}[KERNELS.instructions]
     if KERNELS
@@ -69,7 +69,7 @@ def test_real_weights_on_a_photograph_and_on_noise(engine_id, instructions, weig
 
 
 def test_sizes_in_turn_and_any_number_of_threads_give_the_same(monkeypatch):
-    """With more threads than cores, the system holds up some of them anywhere: nobody must have waited in vain."""
+    """With more threads than cores, the system preempts some of them anywhere: no thread may miss a wake-up."""
     network = dense(blocks=3)
     pictures = [random(1, 3, 9, 14), random(1, 3, 60, 33), random(1, 3, 2, 2), random(1, 3, 40, 3)]
     expected = [compile_network(network)(picture) for picture in pictures]
@@ -94,7 +94,7 @@ def test_a_pixel_changes_nothing_beyond_its_reach_and_parts_equal_the_whole():
     assert len(differs) > 0
     distances = (differs - torch.tensor([21, 30])).abs()
     assert distances.max() <= reach
-    # A part that starts where a square starts, of which only what is out of reach of its edges counts.
+    # A part that starts at a square's border; only pixels beyond the reach of its edges are compared.
     part = fast(x[..., 8:44, 12:52])
     assert torch.equal(
         part[..., TILE * reach : -TILE * reach, TILE * reach : -TILE * reach],

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def picture(height, width, seed=0):
-    """Values in and out of range, and what is no number."""
+    """Values in and out of range, and infinities."""
     values = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed)) * 1.4 - 0.2
     values[0, 0, 0, 0], values[0, 1, -1, -1] = torch.inf, -torch.inf
     return values
@@ -35,7 +35,7 @@ def test_codes_are_those_of_torch(height, width, location, matrix, full_range, m
 
     for codes in found.values():
         difference = (codes.int() - expected).abs()
-        # Where a value lies half way between two codes, the last bit of a sum decides.
+        # For a value midway between two codes the last bit of a sum decides.
         assert difference.max() <= 1
         assert difference.sum() <= 1 + 0.001 * difference.numel()
 

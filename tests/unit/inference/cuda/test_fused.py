@@ -14,7 +14,7 @@ CONFIG = LaunchConfig(columns=32, rows=4, chunk=64, warps=4, stages=2)
 
 
 def shallow(network):
-    """With what 16 bits hold exactly for weights: what is compared is the arithmetic."""
+    """With weights that 16 bits hold exactly: the arithmetic alone is compared."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):

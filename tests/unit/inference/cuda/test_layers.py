@@ -24,7 +24,7 @@ def random_map(device, *, images, height, width, stride, channels=None, seed=0):
 def random_weights(outputs, inputs, seed=1):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(outputs, inputs, 3, 3, generator=generator) / (3 * inputs**0.5)
-    # Exact in 16 bits: what is compared is the kernel, not rounded weights.
+    # Exact in 16 bits: the kernel is compared, not rounded weights.
     return weight.half().float(), torch.randn(outputs, generator=generator)
 
 

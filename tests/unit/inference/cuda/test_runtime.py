@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 class Run:
-    """Gives one more than the network, so that a test sees who computed."""
+    """Gives one more than the network, so that a test sees which one computed."""
 
     def __init__(self, shape):
         self.input = torch.zeros(shape)

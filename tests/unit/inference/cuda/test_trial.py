@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from worker.inference.cuda.trial import Trial
+from models.architectures import RRDBNet, SRVGGNetCompact
+from worker.inference.cuda.trial import Trial, random_network, shape_as_json
 
 SECONDS = 30
 
@@ -61,3 +62,10 @@ def test_it_can_be_called_off():
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     trial.stop()
+
+
+@pytest.mark.parametrize("network", [SRVGGNetCompact(convolutions=3), RRDBNet(blocks=1, growth=16)])
+def test_the_child_tries_a_network_of_the_same_shape(network):
+    other = random_network(**json.loads(shape_as_json(network)))
+    assert type(other) is type(network)
+    assert other.dimensions == network.dimensions
