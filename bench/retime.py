@@ -29,7 +29,7 @@ from app.platform.media.rates import Retime
 from bench.clips import size_of
 from worker.inference.frames import FrameFormat
 from worker.video.retime import Retimer
-from worker.video.timeline import WHOLE_WAY
+from worker.video.timeline import FULL_PHASE
 
 MEDIA = Path(__file__).parents[1] / "tests" / "media"
 MOST_DECIBELS = 60.0
@@ -41,10 +41,10 @@ VARIANTS: dict[str, dict[str, object]] = {
     "compared over 5x5": {"NEIGHBOURHOOD": 5},
     "compared over 9x9": {"NEIGHBOURHOOD": 9},
     "choices not brought into line": {"SMOOTHING": 1},
-    "trusted a third as far": {"DOUBT": 10.0},
-    "always trusted": {"DOUBT": 10_000.0},
-    "nothing held still": {"STILL": (-2.0, -1.0)},
-    "flow of half the size": {"MOST_PIXELS": 1},
+    "trusted a third as far": {"MISMATCH": 10.0},
+    "always trusted": {"MISMATCH": 10_000.0},
+    "nothing held still": {"STATIC_DIFFERENCE": (-2.0, -1.0)},
+    "flow of half the size": {"MAX_FLOW_PIXELS": 1},
     "DIS, preset fast": {"cv2.DISOPTICAL_FLOW_PRESET_MEDIUM": cv2.DISOPTICAL_FLOW_PRESET_FAST},
     "DIS, preset ultrafast": {"cv2.DISOPTICAL_FLOW_PRESET_MEDIUM": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST},
 }
@@ -99,7 +99,7 @@ def retimed(way: Retime) -> Callable[[Clip], Made]:
         for number in clip.left_out:
             made[number] = np.empty(clip.source.frame_bytes, np.uint8)
             pair = retimer.pair(clip.frames[number - 1], clip.frames[number + 1])
-            pair.frame_at(WHOLE_WAY // 2, made[number])
+            pair.frame_at(FULL_PHASE // 2, made[number])
         return made
 
     return make

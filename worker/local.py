@@ -1,4 +1,4 @@
-"""A whole render on this machine, without server, database or queue: plan, every segment, finish, measurement."""
+"""Renders a whole video on this machine, without server, database or queue."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ from worker.video.segmenter import plan_render
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderOptions:
-    """What is asked for. `target_fps` None: the input's own frames. For the rest see `plan_render`.
+class LocalRenderOptions:
+    """The options of a local render. `target_fps` None keeps the input's frames; for the others see `plan_render`.
 
-    `measures_quality`: whether the output is to be compared with the input (`quality` is the encoder's).
+    `measures_quality`: whether the output is compared with the input (`quality` is the encoder's).
     """
 
     scale: int
@@ -38,7 +38,7 @@ class RenderOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalRender:
-    """What came out. `quality` None: it was not to be measured, or could not be, which a warning tells."""
+    """The result. `quality` is None if it was not asked for, or, with a warning, if it could not be measured."""
 
     video: FinishedVideo
     quality: MeasuredQuality | None
@@ -46,7 +46,7 @@ class LocalRender:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalProgress:
-    """Source frames upscaled so far, of how many."""
+    """`done` of `total` frames are upscaled."""
 
     done: int
     total: int
@@ -58,7 +58,7 @@ def upscale_file(
     source: Path,
     info: MediaInfo,
     destination: Path,
-    options: RenderOptions,
+    options: LocalRenderOptions,
     make_upscaler: Callable[[RenderPlan], FrameUpscaler],
     work_directory: Path,
     on_progress: Callable[[LocalProgress], None],
@@ -67,8 +67,8 @@ def upscale_file(
 ) -> LocalRender:
     """Upscale `source` to the MP4 file `destination`, which appears complete or not at all.
 
-    Segments lie in a private directory under `work_directory` meanwhile. `make_upscaler` is called once the frame
-    formats are known. Raises what `plan_render`, `run_segment` and `finish_render` raise.
+    Segments are kept in a private directory under `work_directory`. `make_upscaler` is called once the frame formats
+    are known. Raises what `plan_render`, `run_segment` and `finish_render` raise.
     """
     with TemporaryDirectory(prefix="upscale-", dir=work_directory) as name:
         directory = Path(name)

@@ -1,4 +1,4 @@
-"""Frames as pictures: parts of raw frames cut out, turned into RGB, and written as PNG or JPEG."""
+"""Makes pictures of raw frames: crops them, converts them to RGB, and writes PNG or JPEG."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -22,12 +22,12 @@ PictureKind = Literal["png", "jpg"]
 
 CONTENT_TYPES: dict[PictureKind, str] = {"png": "image/png", "jpg": "image/jpeg"}
 JPEG_QUALITY = 2  # ffmpeg's qscale: the best
-# A whole frame in float32 may take gigabytes.
+# Rows that are converted at a time: a whole frame in float32 can take gigabytes.
 STRIP_ROWS = 256
-# What the colour of a pixel depends on beside itself: chroma samples next to it.
+# Pixels around a crop whose chroma samples its colours depend on.
 CHROMA_MARGIN = 2
 FILTER_LIST_LIMIT_BYTES = 1024 * 1024
-# HDR's white of paper, in candelas per square metre (ITU-R BT.2408), and how many times brighter highlights are.
+# HDR reference white in cd/m2 (ITU-R BT.2408), and the peak of highlights relative to it.
 REFERENCE_WHITE = 203
 HIGHLIGHTS = 5
 
@@ -37,16 +37,16 @@ NO_TONE_MAPPING = (
 )
 
 
-def area_around(area: Area, *, margin: int, frame: FrameFormat) -> Area:
-    """The area and `margin` pixels to each side, as far as the frame goes, cut between whole chroma samples."""
+def expanded(area: Area, *, margin: int, frame: FrameFormat) -> Area:
+    """The area with `margin` pixels on each side, clipped to the frame and aligned to chroma samples."""
     left, top = max(0, area.x - margin) // 2 * 2, max(0, area.y - margin) // 2 * 2
     right = min(frame.width, (area.x + area.width + margin + 1) // 2 * 2)
     bottom = min(frame.height, (area.y + area.height + margin + 1) // 2 * 2)
     return Area(x=left, y=top, width=right - left, height=bottom - top)
 
 
-def cut_out(frame: Frame, frame_format: FrameFormat, area: Area) -> tuple[Frame, FrameFormat]:
-    """The area, which begins at even pixels, as a frame of its own."""
+def cropped(frame: Frame, frame_format: FrameFormat, area: Area) -> tuple[Frame, FrameFormat]:
+    """The area of a frame, which must start at even pixels, as a frame of its own."""
     part_format = replace(frame_format, width=area.width, height=area.height)
     planes = []
     for plane, (rows, columns), (part_rows, part_columns) in zip(
@@ -58,15 +58,15 @@ def cut_out(frame: Frame, frame_format: FrameFormat, area: Area) -> tuple[Frame,
     return part_format.join(planes), part_format
 
 
-def rgb_picture(frame: Frame, frame_format: FrameFormat, area: Area, *, bits: Literal[8, 16] = 8) -> Picture:
-    """The area in R'G'B': rows x columns x 3, 8 or 16 bits, the full range."""
+def to_rgb(frame: Frame, frame_format: FrameFormat, area: Area, *, bits: Literal[8, 16] = 8) -> Picture:
+    """The area in full-range R'G'B', shape (rows, columns, 3), 8 or 16 bits."""
     top_code, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
     picture = np.empty((area.height, area.width, 3), dtype)
     for start in range(0, area.height, STRIP_ROWS):
         rows = min(STRIP_ROWS, area.height - start)
         strip = replace(area, y=area.y + start, height=rows)
-        around = area_around(strip, margin=CHROMA_MARGIN, frame=frame_format)
-        part, part_format = cut_out(frame, frame_format, around)
+        around = expanded(strip, margin=CHROMA_MARGIN, frame=frame_format)
+        part, part_format = cropped(frame, frame_format, around)
         inner = strip.within(around)
         with torch.inference_mode():
             rgb = planes_to_rgb(torch.from_numpy(part)[None], part_format)[0]
@@ -81,7 +81,7 @@ def is_hdr(tags: OutputTags) -> bool:
 
 
 def require_tone_mapping(runner: FfmpegRunner) -> None:
-    """Raise PermanentError when this ffmpeg cannot show HDR as SDR."""
+    """Raises PermanentError if this ffmpeg cannot tone-map HDR to SDR."""
     listed = runner.run(
         ["-filters"], purpose="looking for filters", stdout_limit_bytes=FILTER_LIST_LIMIT_BYTES
     )
@@ -99,9 +99,9 @@ def write_picture(
     tags: OutputTags,
     sample_aspect_ratio: Fraction,
 ) -> None:
-    """Write an R'G'B' picture of a video with these tags. HDR, which takes 16 bits, is tone-mapped to SDR.
+    """Write an R'G'B' picture of a video with these tags. HDR, which needs 16 bits, is tone-mapped to SDR.
 
-    What SDR's R'G'B' is on a screen is left to the viewer, as video players do it. Raises FfmpegError.
+    SDR is written without conversion to a display's colours, as video players show it. Raises FfmpegError.
     """
     rows, columns, _channels = picture.shape
     filters = []
@@ -110,7 +110,7 @@ def write_picture(
     filters.append(f"setsar={sample_aspect_ratio.numerator}/{sample_aspect_ratio.denominator}:max=65535")
     options: dict[str, object] = {"vcodec": "png", "pix_fmt": "rgb24"}
     if kind == "jpg":
-        # JPEG has BT.601 in the full range by definition.
+        # JPEG defines full-range BT.601.
         filters.append(
             "scale=flags=accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt601:out_range=pc"
         )

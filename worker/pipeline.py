@@ -1,14 +1,14 @@
-"""One segment, from the input file to an encoded file: decode, upscale and encode at the same time, no frame on disk.
+"""Renders one segment, from the input file to an encoded file: decodes, upscales and encodes concurrently.
 
     decoder (ffmpeg) -> reader thread -> [queue] -> calling thread, upscaling -> [queue] -> writer thread -> encoder
 
-Where output frames lie between source frames, one more thread stands behind the reader and makes them:
+If output frames are interpolated between source frames, another thread makes them after the reader:
 
     reader thread -> [queue] -> retiming thread -> [queue] -> calling thread
 
-The calling thread starts both ffmpeg processes and outlives them. Queues are bounded, and source frames live in a fixed
-set of buffers, so memory does not grow with the segment. The first error of any thread stops all of them, and is the
-one that is raised. It knows no database and no task queue.
+The calling thread starts both ffmpeg processes and outlives them. Queues are bounded and source frames are kept in a
+fixed set of buffers, so that memory does not grow with the segment. The first error of any thread stops all of them and
+is raised. The module depends on no database and no task queue.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,28 +31,28 @@ from worker.video.decoder import (
 )
 from worker.video.encoder import Quality, encoding_stream, missing_encoder
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import compare, read_back, runner_for_output
+from worker.video.recheck import deviation, read_back, runner_for_output
 from worker.video.retime import FramePair, Retimer
-from worker.video.watchdog import Abandoned, Handover, Watch, Worker
+from worker.video.watchdog import PipelineQueue, PipelineStopped, PipelineThread, Watchdog
 
 log = structlog.get_logger(__name__)
 
 Frame: TypeAlias = NDArray[np.uint8]
-# A frame of the source's size and how many output frames show it; then the same enlarged.
+# A frame, before or after upscaling, and how many output frames show it.
 RepeatedFrame: TypeAlias = tuple[Frame, int]
 
-# Batches of source frames that are decoded ahead of the one being upscaled.
+# Batches of source frames decoded ahead of the one being upscaled.
 BATCHES_AHEAD = 2
-# Of x264, beside a network on the processor. With fewer it could hold up the fastest network where pictures are hard to
-# encode; with more it takes more processor time, and interrupts the network more often (bench/RESULTS.md).
+# x264's threads beside a network on the processor. Fewer could delay the fastest network if pictures are hard to
+# encode; more take processor time and interrupt the network more often (bench/RESULTS.md).
 NETWORK_THREADS_TO_ENCODER_THREADS = 2
-# For retiming: the two source frames that output frames lie between, the one after, and the one being decoded.
+# Buffers for interpolation: the two source frames, the one after them, and the one being decoded.
 FRAMES_TO_RETIME = 4
 
 
 class FrameUpscaler(Protocol):
-    """What enlarges frames. `upscale` takes 1-D uint8 arrays of one source frame each, and gives as many, in the same
-    order, of one target frame each; the arrays it was given are written over once it has returned.
+    """Upscales frames. `upscale` takes 1-D uint8 arrays of one source frame each and returns as many, in the same
+    order, of one target frame each; its arguments are overwritten once it has returned.
     """
 
     @property
@@ -60,17 +60,17 @@ class FrameUpscaler(Protocol):
 
     @property
     def longest_batch_seconds(self) -> float:
-        """More than one call can take when all is well: the watchdog is that much more patient."""
+        """Upper bound of a regular call; it extends the watchdog's stall time."""
 
     @property
     def processor_threads(self) -> int | None:
-        """How many of the processor's threads it keeps busy; None when it computes elsewhere."""
+        """How many processor threads it uses; None if it computes on another device."""
 
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]: ...
 
 
 def encoder_threads(upscaler: FrameUpscaler) -> int | None:
-    """How many threads x264 gets beside this upscaler; None: as many as it likes."""
+    """How many threads x264 gets beside this upscaler; None for x264's default."""
     threads = upscaler.processor_threads
     return None if threads is None else -(-threads // NETWORK_THREADS_TO_ENCODER_THREADS)
 
@@ -89,14 +89,14 @@ def run_segment(
     stall_seconds: float,
     on_stall: Callable[[], None] | None = None,
 ) -> None:
-    """Make one segment of the output.
+    """Render one segment of the output.
 
-    `destination` appears complete and checked, or not at all. `on_frame` gets the number of frames upscaled so far, in
-    this thread. `cancelled` is asked several times a second, in another thread; `on_stall`: see Watch.
+    `destination` appears complete and verified, or not at all. `on_frame` gets the number of frames upscaled so far, in
+    this thread. `cancelled` is polled several times a second, in another thread; `on_stall`: see Watchdog.
 
-    Raises PermanentError when the input's frames cannot be read as planned, PipelineStalled when no frame moved for
-    `stall_seconds` and the longest batch, Canceled when `cancelled` said so, ConfigurationError when ffmpeg lacks the
-    encoder, FfmpegError when ffmpeg fails otherwise, and whatever the upscaler raises.
+    Raises PermanentError if the input's frames cannot be decoded as planned, PipelineStalled if no frame moved for
+    `stall_seconds` plus the longest batch, Canceled once `cancelled` returned True, ConfigurationError if ffmpeg lacks
+    the encoder, FfmpegError if ffmpeg fails otherwise, and what the upscaler raises.
     """
     part = destination.with_name(f"{destination.name}.part")
     most_done = 0
@@ -108,10 +108,17 @@ def run_segment(
             on_frame(done)
 
     def attempt(point: DecodePoint, *, verify: bool) -> None:
-        patience_seconds = stall_seconds + upscaler.longest_batch_seconds
-        with Watch(cancelled=cancelled, stall_seconds=patience_seconds, on_stall=on_stall) as watch:
+        stall_timeout_seconds = stall_seconds + upscaler.longest_batch_seconds
+        with Watchdog(
+            cancelled=cancelled, stall_seconds=stall_timeout_seconds, on_stall=on_stall
+        ) as watchdog:
             stream = _SegmentRun(
-                runner=runner, render=render, segment=segment, upscaler=upscaler, watch=watch, on_frame=report
+                runner=runner,
+                render=render,
+                segment=segment,
+                upscaler=upscaler,
+                watchdog=watchdog,
+                on_frame=report,
             )
             stream.run(source, part, point=point, verify=verify, quality=quality)
 
@@ -120,8 +127,8 @@ def run_segment(
             attempt(decode_points(render, segment)[0], verify=True)
         except WrongFrame as wrong:
             log.warning("segment_decoded_differently", index=segment.index, position=wrong.position)
-            with Watch(cancelled=cancelled, stall_seconds=stall_seconds) as watch:
-                point, verify = _find_point(runner, source, render, segment, watch)
+            with Watchdog(cancelled=cancelled, stall_seconds=stall_seconds) as watchdog:
+                point, verify = _find_point(runner, source, render, segment, watchdog)
             log.info("decode_point_found", index=segment.index, point=str(point), verify=verify)
             try:
                 attempt(point, verify=verify)
@@ -136,25 +143,25 @@ def run_segment(
 
 
 def _find_point(
-    runner: FfmpegRunner, source: Path, render: RenderPlan, segment: SegmentPlan, watch: Watch
+    runner: FfmpegRunner, source: Path, render: RenderPlan, segment: SegmentPlan, watchdog: Watchdog
 ) -> tuple[DecodePoint, bool]:
     try:
-        return find_decode_point(runner, source, render=render, segment=segment, watch=watch)
+        return find_decode_point(runner, source, render=render, segment=segment, watchdog=watchdog)
     except WrongFrame as error:
-        watch.check()
+        watchdog.check()
         raise PermanentError(
             "The video's frames cannot be read the same way twice; the file is damaged.", detail=str(error)
         ) from error
     except FfmpegError:
-        # A process that the watch has killed.
-        watch.check()
+        # The watchdog may have killed the process.
+        watchdog.check()
         raise
 
 
 def _check(runner: FfmpegRunner, part: Path, *, render: RenderPlan, segment: SegmentPlan) -> None:
     written = read_back(runner_for_output(runner, render.target), part)
     ticks = list(segment.output_ticks())
-    fault = compare(written, target=render.target, timescale=render.timescale, ticks=ticks)
+    fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
     if fault is not None:
         raise TransientError("A part of the video was not encoded as planned.", detail=fault)
 
@@ -169,31 +176,31 @@ class _SegmentRun:
         render: RenderPlan,
         segment: SegmentPlan,
         upscaler: FrameUpscaler,
-        watch: Watch,
+        watchdog: Watchdog,
         on_frame: Callable[[int], None],
     ) -> None:
         self._runner = runner
         self._render = render
         self._segment = segment
         self._upscaler = upscaler
-        self._watch = watch
+        self._watchdog = watchdog
         self._on_frame = on_frame
         batch_size = upscaler.batch_size
-        self._free: Handover[Frame] = Handover(watch)
+        self._free: PipelineQueue[Frame] = PipelineQueue(watchdog)
         for _ in range((BATCHES_AHEAD + 1) * batch_size):
             self._free.put(np.empty(render.source.frame_bytes, np.uint8))
-        self._unused: Handover[Frame] = Handover(watch)
+        self._unused: PipelineQueue[Frame] = PipelineQueue(watchdog)
         if segment.between:
             for _ in range(FRAMES_TO_RETIME):
                 self._unused.put(np.empty(render.source.frame_bytes, np.uint8))
-        # Frames of the source's size are bounded by their buffers. None ends each queue.
-        self._to_retime: Handover[RepeatedFrame] = Handover(watch)
-        self._decoded: Handover[RepeatedFrame | None] = Handover(watch)
-        self._upscaled: Handover[RepeatedFrame | None] = Handover(watch, maxsize=batch_size + 1)
+        # Queues of source frames are bounded by the number of buffers. None marks the end.
+        self._to_retime: PipelineQueue[RepeatedFrame] = PipelineQueue(watchdog)
+        self._decoded: PipelineQueue[RepeatedFrame | None] = PipelineQueue(watchdog)
+        self._upscaled: PipelineQueue[RepeatedFrame | None] = PipelineQueue(watchdog, maxsize=batch_size + 1)
 
     def run(self, source: Path, part: Path, *, point: DecodePoint, verify: bool, quality: Quality) -> None:
         """Raises the first error of any thread."""
-        runner, render, segment, watch = self._runner, self._render, self._segment, self._watch
+        runner, render, segment, watchdog = self._runner, self._render, self._segment, self._watchdog
         encoding = encoding_stream(
             runner,
             part,
@@ -207,36 +214,40 @@ class _SegmentRun:
             runner.start(encoding, purpose="encoding the video", stdin=True, stdout=False) as encoder,
             runner.start(decoding, purpose="reading the video", stdin=False, stdout=True) as decoder,
         ):
-            watch.own(encoder)
-            watch.own(decoder)
-            threads = [Worker(watch, lambda: self._write(encoder), name="segment-writer")]
+            watchdog.own(encoder)
+            watchdog.own(decoder)
+            threads = [PipelineThread(watchdog, lambda: self._write(encoder), name="segment-writer")]
             if segment.between:
                 threads += [
-                    Worker(watch, lambda: self._read_all(decoder, verify=verify), name="segment-reader"),
-                    Worker(watch, self._retime, name="segment-retimer"),
+                    PipelineThread(
+                        watchdog, lambda: self._read_all(decoder, verify=verify), name="segment-reader"
+                    ),
+                    PipelineThread(watchdog, self._retime, name="segment-retimer"),
                 ]
             else:
                 threads.append(
-                    Worker(watch, lambda: self._read(decoder, verify=verify), name="segment-reader")
+                    PipelineThread(
+                        watchdog, lambda: self._read(decoder, verify=verify), name="segment-reader"
+                    )
                 )
             for thread in threads:
                 thread.start()
             try:
                 self._upscale()
-            except Abandoned:
-                pass  # the watch knows why
+            except PipelineStopped:
+                pass  # the watchdog holds the reason
             except BaseException as error:
-                watch.fail(error)
+                watchdog.fail(error)
             for thread in threads:
                 thread.join()
-        watch.check()
+        watchdog.check()
 
     def _read(self, decoder: FfmpegProcess, *, verify: bool) -> None:
         reader = FrameReader(decoder, self._segment, verify=verify)
         for _ in range(self._segment.source_frames):
             buffer = self._free.get()
             repeats = reader.read_into(buffer)
-            self._watch.progress()
+            self._watchdog.progress()
             if repeats:
                 self._decoded.put((buffer, repeats))
             else:
@@ -245,37 +256,37 @@ class _SegmentRun:
         self._decoded.put(None)
 
     def _read_all(self, decoder: FfmpegProcess, *, verify: bool) -> None:
-        """Hand over every frame, shown or not."""
+        """Pass on every source frame, shown or not."""
         reader = FrameReader(decoder, self._segment, verify=verify)
         for _ in range(self._segment.source_frames):
             buffer = self._unused.get()
             self._to_retime.put((buffer, reader.read_into(buffer)))
-            self._watch.progress()
+            self._watchdog.progress()
         reader.finish()
 
     def _retime(self) -> None:
-        """Each source frame as often as it is shown, and after it what lies between it and the next."""
+        """Pass on each source frame that is shown, and after it those interpolated between it and the next."""
         retimer = Retimer(self._render.retime, self._render.source)
         before: Frame | None = None
-        places: tuple[int, ...] = ()
+        phases: tuple[int, ...] = ()
         for following in self._segment.between:
             after, repeats = self._to_retime.get()
             if before is not None:
-                if places:
-                    self._fill(retimer.pair(before, after), places)
+                if phases:
+                    self._fill(retimer.pair(before, after), phases)
                 self._unused.put(before)
             if repeats:
                 buffer = self._free.get()
                 buffer[:] = after
                 self._decoded.put((buffer, repeats))
-            before, places = after, following
+            before, phases = after, following
         self._decoded.put(None)
 
-    def _fill(self, pair: FramePair, places: Sequence[int]) -> None:
-        for place in places:
+    def _fill(self, pair: FramePair, phases: Sequence[int]) -> None:
+        for phase in phases:
             buffer = self._free.get()
-            pair.frame_at(place, buffer)
-            self._watch.progress()
+            pair.frame_at(phase, buffer)
+            self._watchdog.progress()
             self._decoded.put((buffer, 1))
 
     def _upscale(self) -> None:
@@ -292,7 +303,7 @@ class _SegmentRun:
             if not batch:
                 break
             results = self._upscaler.upscale([frame for frame, _ in batch])
-            self._watch.progress()
+            self._watchdog.progress()
             for (buffer, repeats), result in zip(batch, results, strict=True):
                 self._free.put(buffer)
                 self._upscaled.put((result, repeats))
@@ -306,11 +317,11 @@ class _SegmentRun:
                 frame, repeats = item
                 for _ in range(repeats):
                     encoder.write_all(frame.data)
-                    self._watch.progress()
+                    self._watchdog.progress()
             encoder.close_stdin()
             encoder.wait()
         except FfmpegError as error:
-            # An exception raised from itself is its own cause: those who follow the causes never come to an end.
+            # An exception raised from itself would be its own cause, an endless chain.
             if (missing := missing_encoder(error, self._render)) is not None:
                 raise missing from error
             raise

@@ -1,4 +1,4 @@
-"""One preview: a frame of a video, the part of it that is shown, and both as pictures, before and after."""
+"""Makes a preview: decodes a frame, chooses the crop, upscales it, and writes pictures before and after."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,24 +18,24 @@ from worker.pictures import (
     CHROMA_MARGIN,
     TONE_MAPPED_WARNING,
     PictureKind,
-    area_around,
-    cut_out,
+    cropped,
+    expanded,
     is_hdr,
     require_tone_mapping,
-    rgb_picture,
+    to_rgb,
     write_picture,
 )
-from worker.video.frame_grab import Footage, Frame, look_at, read_frame
+from worker.video.frame_grab import Frame, IndexedVideo, index_video, read_frame
 
-# The rest is for the segment in hand.
+# Of the device's memory; the rest is for segments.
 MEMORY_SHARE = 0.25
-# Larger pictures are JPEGs: lossless they would take minutes to fetch.
+# Larger pictures are JPEGs: as PNGs they would take minutes to download.
 MAX_PNG_PIXELS = 8_000_000
-# Of context around a crop on a CPU with an engine whose full overlap would be most of the work.
+# Context around a crop on a CPU, for engines whose full overlap would be most of the work.
 CPU_MARGIN = 24
-# How much smaller a crop on a CPU is with such an engine, and how much larger one that was asked for may be.
-SLOW_ENGINE_SHARE = 4
-WANTED_TIMES_MORE = 4
+# By how much a crop on a CPU is smaller with such an engine, and may be larger if it was requested.
+SLOW_ENGINE_DIVISOR = 4
+REQUESTED_CROP_FACTOR = 4
 
 CROPPED_WARNING = (
     "This server computes on a CPU: the images show a part of the frame. Choose which with `crop`."
@@ -45,8 +45,8 @@ TOO_LARGE_WARNING = "The whole would be larger than this server makes; the image
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadePreview:
-    """Two pictures of one kind. `crop` None: they show the whole frame."""
+class PreviewResult:
+    """Two pictures of one kind. `crop` is None if they show the whole frame."""
 
     before: Path
     after: Path
@@ -56,8 +56,8 @@ class MadePreview:
 
 
 class PreviewMaker:
-    """Keeps its network and what it knows of the last video until `release`: a next preview is often of the same. For
-    one thread.
+    """Makes previews. Keeps the network and the last video's index until `release`: the next preview is often of the
+    same video. Not thread-safe.
     """
 
     def __init__(self, settings: Settings, runner: FfmpegRunner) -> None:
@@ -65,19 +65,19 @@ class PreviewMaker:
         self._runner = runner
         self._limits = MediaLimits.from_settings(settings)
         self._networks = Networks(settings, memory_share=MEMORY_SHARE)
-        self._footage: tuple[str, Footage] | None = None
+        self._video: tuple[str, IndexedVideo] | None = None
 
     def make(
         self, job: PreviewJob, source: Path, directory: Path, *, cancelled: Callable[[], bool]
-    ) -> MadePreview:
+    ) -> PreviewResult:
         """Make the preview of the file `source` in `directory`.
 
-        Raises PermanentError when there can be none, Canceled when `cancelled` says so, ConfigurationError,
+        Raises PermanentError if there can be none, Canceled once `cancelled` returns True, ConfigurationError,
         TransientError and FfmpegError.
         """
         engine = ENGINES[job.engine]
-        footage = self._look_at(job.file_id, source, scale=engine.scale, cancelled=cancelled)
-        whole, tags = footage.colour.source, footage.colour.tags
+        video = self._indexed(job.file_id, source, scale=engine.scale, cancelled=cancelled)
+        whole, tags = video.colour.source, video.colour.tags
         on_cpu = not self._networks.is_accelerated
         crop, warnings = choose_crop(
             job.crop, frame=whole, engine=engine, settings=self._settings, on_cpu=on_cpu
@@ -85,15 +85,15 @@ class PreviewMaker:
         if is_hdr(tags):
             require_tone_mapping(self._runner)
             warnings.append(TONE_MAPPED_WARNING)
-        # Long before its end ffmpeg may have nothing to show but that it decodes.
+        # ffmpeg may decode for long before it outputs the frame.
         stall_seconds = self._runner.limits.wall_seconds
         frame = read_frame(
-            self._runner, footage, job.at_seconds, cancelled=cancelled, stall_seconds=stall_seconds
+            self._runner, video, job.at_seconds, cancelled=cancelled, stall_seconds=stall_seconds
         )
-        area = area_around(crop, margin=self._margin(engine, on_cpu=on_cpu), frame=whole)
-        part, part_format = cut_out(frame, whole, area)
+        area = expanded(crop, margin=self._margin(engine, on_cpu=on_cpu), frame=whole)
+        part, part_format = cropped(frame, whole, area)
         scaled = area.enlarged(engine.scale)
-        target = replace(footage.colour.target, width=scaled.width, height=scaled.height)
+        target = replace(video.colour.target, width=scaled.width, height=scaled.height)
         upscaler = self._networks.upscaler(engine_id=engine.id, source=part_format, target=target)
         if cancelled():
             raise Canceled()
@@ -101,26 +101,30 @@ class PreviewMaker:
         inner = crop.within(area)
         kind: PictureKind = "png" if crop.pixels * engine.scale**2 <= MAX_PNG_PIXELS else "jpg"
         before, after = directory / f"before.{kind}", directory / f"after.{kind}"
-        self._write(part, part_format, inner, before, kind=kind, footage=footage)
-        self._write(enlarged, target, inner.enlarged(engine.scale), after, kind=kind, footage=footage)
-        is_whole = (crop.width, crop.height) == (whole.width, whole.height)
-        return MadePreview(
-            before=before, after=after, kind=kind, crop=None if is_whole else crop, warnings=warnings
+        self._write(part, part_format, inner, before, kind=kind, video=video)
+        self._write(enlarged, target, inner.enlarged(engine.scale), after, kind=kind, video=video)
+        shows_all = (crop.width, crop.height) == (whole.width, whole.height)
+        return PreviewResult(
+            before=before, after=after, kind=kind, crop=None if shows_all else crop, warnings=warnings
         )
 
     def release(self) -> None:
-        """Give the memory back, the device's too."""
-        self._footage = None
+        """Free the memory, the device's too."""
+        self._video = None
         self._networks.release()
 
-    def _look_at(self, file_id: str, source: Path, *, scale: int, cancelled: Callable[[], bool]) -> Footage:
-        if self._footage is None or self._footage[0] != file_id:
+    def _indexed(
+        self, file_id: str, source: Path, *, scale: int, cancelled: Callable[[], bool]
+    ) -> IndexedVideo:
+        if self._video is None or self._video[0] != file_id:
             try:
-                footage = look_at(self._runner, source, scale=scale, limits=self._limits, cancelled=cancelled)
+                video = index_video(
+                    self._runner, source, scale=scale, limits=self._limits, cancelled=cancelled
+                )
             except RequestError as error:
                 raise PermanentError(error.message, detail=error.detail) from error
-            self._footage = file_id, footage
-        return replace(self._footage[1], path=source)
+            self._video = file_id, video
+        return replace(self._video[1], path=source)
 
     def _margin(self, engine: Engine, *, on_cpu: bool) -> int:
         """Returns how many pixels around a crop go through the network with it, for the result of a whole frame."""
@@ -137,23 +141,23 @@ class PreviewMaker:
         path: Path,
         *,
         kind: PictureKind,
-        footage: Footage,
+        video: IndexedVideo,
     ) -> None:
-        tags = footage.colour.tags
-        picture = rgb_picture(frame, frame_format, area, bits=16 if is_hdr(tags) else 8)
-        ratio = footage.info.video.sample_aspect_ratio
+        tags = video.colour.tags
+        picture = to_rgb(frame, frame_format, area, bits=16 if is_hdr(tags) else 8)
+        ratio = video.info.video.sample_aspect_ratio
         write_picture(self._runner, picture, path, kind=kind, tags=tags, sample_aspect_ratio=ratio)
 
 
 def choose_crop(
-    wanted: Area | None, *, frame: FrameFormat, engine: Engine, settings: Settings, on_cpu: bool
+    requested: Area | None, *, frame: FrameFormat, engine: Engine, settings: Settings, on_cpu: bool
 ) -> tuple[Area, list[str]]:
-    """Which part of the frame is made, and what is to be said of it."""
-    area = Area(x=0, y=0, width=frame.width, height=frame.height) if wanted is None else wanted
+    """The part of the frame that is made, and warnings."""
+    area = Area(x=0, y=0, width=frame.width, height=frame.height) if requested is None else requested
     most = settings.max_output_pixels // engine.scale**2
     if on_cpu:
-        share = 1 if engine.id == DEFAULT_ENGINE else SLOW_ENGINE_SHARE
-        times = 1 if wanted is None else WANTED_TIMES_MORE
+        share = 1 if engine.id == DEFAULT_ENGINE else SLOW_ENGINE_DIVISOR
+        times = 1 if requested is None else REQUESTED_CROP_FACTOR
         most = min(most, settings.preview_cpu_pixels // share * times)
     if area.pixels <= most:
         return area, []
@@ -161,4 +165,4 @@ def choose_crop(
     smaller = area.centred(width=max(1, int(area.width * factor)), height=max(1, int(area.height * factor)))
     if not on_cpu:
         return smaller, [TOO_LARGE_WARNING]
-    return smaller, [CROPPED_WARNING if wanted is None else REDUCED_WARNING]
+    return smaller, [CROPPED_WARNING if requested is None else REDUCED_WARNING]

@@ -24,7 +24,7 @@ from app.work.loop import Cancelled, UnitOutcome
 from app.work.outage_retry import OutageRetry
 from worker.metrics import HEARTBEAT_FAILURES, PREVIEWS
 from worker.pictures import CONTENT_TYPES
-from worker.preview_maker import MadePreview, PreviewMaker
+from worker.preview_maker import PreviewMaker, PreviewResult
 from worker.workspace import Workspace
 
 # How long network and input are kept for the next preview.
@@ -183,7 +183,7 @@ class Previewer:
             made = self._maker.make(job, source, directory, cancelled=cancelled)
             self._store(job, made, cancelled=cancelled)
 
-    def _store(self, job: PreviewJob, made: MadePreview, *, cancelled: Cancelled) -> None:
+    def _store(self, job: PreviewJob, made: PreviewResult, *, cancelled: Cancelled) -> None:
         preview_id, attempt = job.claim.preview_id, job.claim.attempt
         before = before_key(preview_id, attempt=attempt, suffix=f".{made.kind}")
         after = after_key(preview_id, attempt=attempt, suffix=f".{made.kind}")

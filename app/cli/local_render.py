@@ -11,7 +11,7 @@ from app.platform.media.probe import probe_video
 from app.platform.media.rates import Retime
 from app.platform.settings import Settings
 from models.catalog import ENGINES
-from worker.local import LocalProgress, LocalRender, RenderOptions, upscale_file
+from worker.local import LocalProgress, LocalRender, LocalRenderOptions, upscale_file
 from worker.networks import Networks
 
 
@@ -43,7 +43,7 @@ def render_locally(
         source=source,
         info=info,
         destination=destination,
-        options=RenderOptions(
+        options=LocalRenderOptions(
             scale=scale,
             target_fps=target_fps,
             retime=retime,

@@ -175,7 +175,7 @@ def _show(
     )
     table.add_row("file size", _bytes(source), _bytes(destination))
     if result.quality is not None:
-        for name, figure in result.quality.in_words():
+        for name, figure in result.quality.formatted():
             table.add_row(name, "", figure)
     stdout().print(table)
     for warning in result.video.warnings:

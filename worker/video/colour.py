@@ -1,8 +1,7 @@
-"""Colour decisions, without a pixel touched: what the source's samples mean, and what the output is tagged with.
+"""Decides on colours: what the source's samples mean, and how the output is tagged. No pixel is converted here.
 
-Names of primaries, transfers, matrices and ranges are ffmpeg's (ITU-T H.273 by other words). Where the input leaves
-one out, a documented guess fills the gap, the same that players make; the output then says it outright, because at four
-times the size a player would guess differently.
+Names of primaries, transfers, matrices and ranges are ffmpeg's, for the codes of ITU-T H.273. A missing tag is guessed
+as players do; the output is always tagged, because at four times the size a player would guess differently.
 """
 
 import re
@@ -12,7 +11,7 @@ from app.platform.errors import PermanentError
 from app.platform.media.probe import ColourTags, VideoStream
 from worker.inference.frames import BIT_DEPTHS, CHROMA_OFFSETS, ChromaLocation, FrameFormat, Layout, Matrix
 
-# Players take pictures from this size on for high definition, and so for BT.709.
+# From this size on, players assume BT.709 for untagged video.
 HD_WIDTH = 1280
 SD_MAX_HEIGHT = 576
 # Heights of 625-line systems, whose primaries are bt470bg; other standard-definition pictures are 525-line.
@@ -25,14 +24,14 @@ MATRICES: dict[str, Matrix] = {
     "bt2020nc": "bt2020nc",
     "smpte240m": "smpte240m",
     "fcc": "fcc",
-    # Not linear combinations of R'G'B', and next to unused. Taken for the nearest one on the way in and on the way out,
-    # and tagged as what they are, the picture keeps its colours; only the network sees them slightly shifted.
+    # Not linear combinations of R'G'B', and rarely used. Both conversions use the nearest matrix and the tag stays, so
+    # that the picture keeps its colours; only the network's input is slightly shifted.
     "bt2020c": "bt2020nc",
     "ictcp": "bt2020nc",
 }
 RGB_MATRIX = "gbr"
 HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
-# Codecs whose chroma samples lie in the middle of four luma samples unless a tag says otherwise.
+# Codecs whose chroma is sited in the centre of four luma samples unless tagged otherwise.
 CENTRED_CHROMA_CODECS = ("mjpeg", "mpeg1video")
 UNTAGGED = (None, "", "unknown", "unspecified", "reserved")
 
@@ -41,8 +40,8 @@ _PLANAR_YUV = re.compile(
 )
 _PLANAR_RGB = re.compile(r"^gbr(?P<alpha>a)?p(?P<depth>\d+)?(?P<order>le|be)?$")
 _GRAY = re.compile(r"^(?:gray|y)(?P<depth>\d+)?(?P<order>le|be)?$")
-# Semi-planar and packed formats whose samples go over into a planar layout unchanged, or (yuv410p, yuv411p, yuv440p,
-# whose layouts the network's side does not know) into one with more chroma samples.
+# Semi-planar and packed formats whose samples move unchanged into a planar layout, or (yuv410p, yuv411p, yuv440p, whose
+# layouts the inference side does not support) into one with more chroma samples.
 _OTHER_LAYOUTS: dict[str, tuple[Layout, int, bool]] = {
     **dict.fromkeys(("nv12", "nv21"), ("yuv420", 8, False)),
     **dict.fromkeys(("nv16", "yuyv422", "uyvy422", "yvyu422"), ("yuv422", 8, False)),
@@ -59,7 +58,7 @@ _OTHER_LAYOUTS: dict[str, tuple[Layout, int, bool]] = {
     **dict.fromkeys(("ayuv64le", "ayuv64be"), ("yuv444", 16, True)),
     **dict.fromkeys(("rgb24", "bgr24", "rgb0", "bgr0", "0rgb", "0bgr"), ("gbr", 8, False)),
     **dict.fromkeys(("rgba", "bgra", "argb", "abgr"), ("gbr", 8, True)),
-    # Palettes rarely have transparent entries, and nobody misses them.
+    # The rare transparent entries of palettes are ignored.
     "pal8": ("gbr", 8, False),
     **{
         f"{name}{order}": ("gbr", 8, False)
@@ -81,10 +80,10 @@ _OTHER_LAYOUTS: dict[str, tuple[Layout, int, bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class OutputTags:
-    """The four colour tags of the output, in stream and container alike, none of them left open.
+    """The colour tags of the output, written to stream and container, none of them unspecified.
 
-    `chroma_location` goes into the stream where its encoder can say it; None in plans made before that was so, whose
-    segments must stay alike.
+    `chroma_location` goes into the stream if its encoder supports that; it is None in plans of earlier versions, whose
+    segments must be encoded alike.
     """
 
     primaries: str
@@ -96,10 +95,10 @@ class OutputTags:
 
 @dataclass(frozen=True, kw_only=True)
 class ColourPlan:
-    """How frames come out of the decoder, how they go into the encoder, and what the output is tagged with.
+    """Formats of decoded and of encoded frames, and the output's tags.
 
-    `decoded_pix_fmts` are the pixel formats that the decoding filter chain may end in, the best first; all of them lie
-    in memory as `source` says.
+    `decoded_pix_fmts` are the pixel formats that the decoding filter chain may output, the best first; all have the
+    memory layout of `source`.
     """
 
     source: FrameFormat
@@ -110,10 +109,10 @@ class ColourPlan:
 
 
 def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
-    """Decide on the colours of a video of `video`'s kind that is made `scale` times wider and higher.
+    """The colours of `video` upscaled by `scale`.
 
-    Output is 4:2:0 with the range and the matrix of the input: 8 bits for 8 bits, 10 for more. RGB becomes BT.709 in
-    the limited range. Raises PermanentError for pixel formats and matrices that cannot be read.
+    The output is 4:2:0 with the input's range and matrix: 8 bits for 8 bits, 10 for more. RGB becomes limited-range
+    BT.709. Raises PermanentError for unsupported pixel formats and matrices.
     """
     layout, bit_depth, alpha, jpeg = read_pix_fmt(video.pix_fmt)
     is_rgb = layout == "gbr"
@@ -152,8 +151,8 @@ def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
 
 
 def read_pix_fmt(pix_fmt: str) -> tuple[Layout, int, bool, bool]:
-    """The planar layout and bit depth that hold all of `pix_fmt`; whether it has alpha; whether it is a full-range
-    ("yuvj") one. Raises PermanentError for formats that none holds.
+    """The planar layout and bit depth that `pix_fmt` is decoded to; whether it has alpha; whether it is a full-range
+    ("yuvj") format. Raises PermanentError for unsupported formats.
     """
     if match := _PLANAR_YUV.match(pix_fmt):
         layouts: dict[str, Layout] = {"420": "yuv420", "422": "yuv422", "444": "yuv444"}
@@ -176,11 +175,11 @@ def read_pix_fmt(pix_fmt: str) -> tuple[Layout, int, bool, bool]:
 def fill_tags(
     colour: ColourTags, *, width: int, height: int, is_rgb: bool, full_range_format: bool
 ) -> OutputTags:
-    """The output's tags: the input's, gaps filled.
+    """The output's tags: the input's, with missing ones guessed.
 
-    Gaps: a tag that is there decides its neighbours (BT.2020 primaries go with its matrix, PQ and HLG with BT.2020);
-    with none, sizes from 1280 wide or over 576 high are BT.709, smaller ones BT.601 (SMPTE 170M; with the primaries of
-    625-line systems at their heights). The range is limited unless tag or format say full. RGB becomes BT.709, limited.
+    A given tag decides the others (BT.2020 primaries imply its matrix, PQ and HLG imply BT.2020); without any, sizes
+    from 1280 wide or over 576 high are BT.709, smaller ones BT.601 (SMPTE 170M, with the primaries of 625-line systems
+    at their heights). The range is limited unless tag or format is full. RGB becomes limited-range BT.709.
     """
     primaries, transfer, matrix = (
         None if tag in UNTAGGED else tag for tag in (colour.primaries, colour.transfer, colour.matrix)
@@ -190,7 +189,7 @@ def fill_tags(
             primaries=primaries or "bt709", transfer=transfer or "bt709", matrix="bt709", range="tv"
         )
     if matrix is None or matrix == RGB_MATRIX:
-        # Some recorders tag their Y'CbCr as RGB.
+        # Some recorders tag Y'CbCr as RGB.
         matrix = _guess_matrix(primaries, transfer, is_hd=width >= HD_WIDTH or height > SD_MAX_HEIGHT)
     if primaries is None:
         primaries = _guess_primaries(matrix, height)
@@ -236,11 +235,11 @@ def _chroma_location(video: VideoStream) -> ChromaLocation:
     for name in CHROMA_OFFSETS:
         if name == tagged:
             location = name
-    return turned(location, degrees=video.rotation)
+    return rotated(location, degrees=video.rotation)
 
 
-def turned(location: ChromaLocation, *, degrees: int) -> ChromaLocation:
-    """Where chroma samples sit once the picture has been turned clockwise. Sides of odd length are out by a sample."""
+def rotated(location: ChromaLocation, *, degrees: int) -> ChromaLocation:
+    """The siting of chroma after a clockwise rotation. For sides of odd length it is off by a sample."""
     right, down = CHROMA_OFFSETS[location]
     for _quarter in range(degrees // 90):
         right, down = 1 - down, right
@@ -257,8 +256,8 @@ def _depth(pix_fmt: str, digits: str | None) -> int:
 
 
 def _decoded_pix_fmts(source: FrameFormat) -> tuple[str, ...]:
-    # A yuvj format is the full-range twin of a yuv one: asking for the wrong twin makes ffmpeg convert the range. Which
-    # of them a decoder delivers depends on codec and version, so both are allowed and the decoder's own one wins.
+    # A yuvj format is the full-range counterpart of a yuv one; requesting the other one makes ffmpeg convert the range.
+    # Which of them a decoder outputs depends on codec and version, so both are allowed and none is converted.
     if source.full_range and source.bit_depth == 8 and source.layout.startswith("yuv"):
         return (source.pix_fmt.replace("yuv", "yuvj"), source.pix_fmt)
     return (source.pix_fmt,)

@@ -1,7 +1,6 @@
-"""Decoding: one ffmpeg that delivers raw frames of the source, exactly those that a plan lists.
+"""Decodes a segment's source frames: one ffmpeg that writes raw frames, exactly those that the plan lists.
 
-The same filter chain serves the scan that makes the plan and every segment after it, so that a frame's checksum is the
-same in both.
+The scan that makes the plan uses the same filter chain, so that a frame has the same checksum in both.
 """
 
 import zlib
@@ -18,18 +17,18 @@ from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from worker.inference.frames import FrameFormat
 from worker.video.deinterlace import Deinterlacing
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.watchdog import Watch
+from worker.video.watchdog import Watchdog
 
 MICROSECONDS = 1_000_000
-# Exact where nothing has to be converted; careful where a format or size has.
+# The most accurate conversion, for streams whose format or size changes.
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodePoint:
-    """Where decoding of a segment starts. `seek_ticks` None: at the file's start.
+    """Where decoding of a segment starts; at the file's start if `seek_ticks` is None.
 
-    `by_number` picks frames by their number from the file's start instead of by timestamp.
+    With `by_number`, frames are selected by number from the file's start instead of by timestamp.
     """
 
     seek_ticks: int | None
@@ -41,7 +40,7 @@ class DecodePoint:
 
 
 class WrongFrame(Exception):
-    """A decoded frame is not the one the plan lists at `position` in the segment; `checksum` None: there is none."""
+    """A decoded frame is not the one that the plan lists at `position`; `checksum` is None if there is no frame."""
 
     def __init__(self, position: int, checksum: int | None) -> None:
         super().__init__(f"frame {position} of the segment: checksum {checksum}")
@@ -50,7 +49,7 @@ class WrongFrame(Exception):
 
 
 def decode_points(render: RenderPlan, segment: SegmentPlan) -> list[DecodePoint]:
-    """The ways to decode a segment, the cheapest first, the surest last."""
+    """The decode points of a segment, from the cheapest to the most reliable."""
     if not render.seekable:
         return [DecodePoint(seek_ticks=None, by_number=True)]
     points = [DecodePoint(seek_ticks=ticks, by_number=False) for ticks in segment.seek_ticks]
@@ -71,7 +70,7 @@ def filter_chain(
 ) -> str:
     """Filters from the decoder (after ffmpeg's own rotation, see `decoder_options`) to raw frames as `source` says.
 
-    The scale filter passes frames of the right size on untouched: it is there for streams whose size changes.
+    The scale filter, which leaves frames of the right size unchanged, is there for streams whose size changes.
     """
     chain = [f"settb={time_base.numerator}/{time_base.denominator}"]
     if deinterlacing is not None:
@@ -84,7 +83,7 @@ def filter_chain(
 
 
 def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
-    """Options of the input, that the filter chain counts on: all timestamps as they are in the file."""
+    """Input options that the filter chain relies on: timestamps as in the file; deinterlacing precedes rotation."""
     options: dict[str, object] = {"copyts": None}
     if deinterlacing is not None and deinterlacing.rotation:
         options["noautorotate"] = None
@@ -94,7 +93,7 @@ def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
 def decoding_stream(
     runner: FfmpegRunner, path: Path, *, render: RenderPlan, segment: SegmentPlan, point: DecodePoint
 ) -> Stream:
-    """The command that writes the segment's source frames to stdout, one after the other."""
+    """The command that writes the segment's source frames to stdout."""
     if point.by_number:
         last = segment.first_frame + segment.source_frames
         trim = f"start_frame={segment.first_frame}:end_frame={last}"
@@ -102,7 +101,7 @@ def decoding_stream(
         trim = f"start_pts={segment.first_pts}:end_pts={segment.last_pts + 1}"
     options = decoder_options(render.deinterlacing)
     if point.seek_ticks is not None:
-        # Frames are picked by the trim filter; ffmpeg's own way of dropping frames before the seek point rounds.
+        # The trim filter selects the frames: ffmpeg's accurate seek rounds.
         options |= {
             "noaccurate_seek": None,
             "seek_timestamp": 1,
@@ -155,27 +154,26 @@ class FrameReader:
         return self._segment.repeats[position]
 
     def finish(self) -> None:
-        """After the last frame: see that none is left over, and that the decoder ended well."""
+        """Raises WrongFrame if frames follow the last planned one, and what FfmpegProcess.wait raises."""
         if self._process.stdout.read(1):
             raise WrongFrame(self._position, None)
         self._process.wait()
 
 
 def find_decode_point(
-    runner: FfmpegRunner, path: Path, *, render: RenderPlan, segment: SegmentPlan, watch: Watch
+    runner: FfmpegRunner, path: Path, *, render: RenderPlan, segment: SegmentPlan, watchdog: Watchdog
 ) -> tuple[DecodePoint, bool]:
-    """The first way of decoding that delivers the frames the plan lists, found by trying; and whether their checksums
-    hold.
+    """Try the decode points in turn; returns the first that delivers the planned frames, and whether checksums match.
 
-    They may not hold although the frames are the right ones: decoders differ between processors, and conceal damage
-    differently from run to run. So when two ways agree with each other, or only their number is right from the start of
-    the file, the checksums are let go. Raises WrongFrame when not even the number is right.
+    Checksums may differ although the frames are right: decoders differ between processors, and conceal damage
+    differently from run to run. If two decode points agree with each other, or at least the number of frames is right,
+    checksums are no longer verified. Raises WrongFrame if not even the number is right.
     """
     seen: dict[tuple[int, int | None], DecodePoint] = {}
     points = decode_points(render, segment)
     for point in points:
         try:
-            _read_through(runner, path, render, segment, watch, point=point, verify=True)
+            _read_through(runner, path, render, segment, watchdog, point=point, verify=True)
         except WrongFrame as wrong:
             found = (wrong.position, wrong.checksum)
             if wrong.checksum is not None and found in seen:
@@ -185,13 +183,13 @@ def find_decode_point(
             return point, True
     for point in reversed(points):
         try:
-            _read_through(runner, path, render, segment, watch, point=point, verify=False)
+            _read_through(runner, path, render, segment, watchdog, point=point, verify=False)
         except WrongFrame:
             if point is points[0]:
                 raise
         else:
             return point, False
-    raise AssertionError("there is always a way from the start")
+    raise AssertionError("decode_points always includes the start of the file")
 
 
 def _read_through(
@@ -199,7 +197,7 @@ def _read_through(
     path: Path,
     render: RenderPlan,
     segment: SegmentPlan,
-    watch: Watch,
+    watchdog: Watchdog,
     *,
     point: DecodePoint,
     verify: bool,
@@ -207,15 +205,15 @@ def _read_through(
     stream = decoding_stream(runner, path, render=render, segment=segment, point=point)
     buffer = np.empty(render.source.frame_bytes, np.uint8)
     with runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
-        reader = FrameReader(watch.own(process), segment, verify=verify)
+        reader = FrameReader(watchdog.own(process), segment, verify=verify)
         for _ in range(segment.source_frames):
             reader.read_into(buffer)
-            watch.progress()
+            watchdog.progress()
         reader.finish()
 
 
 def seconds_up(seconds: Fraction) -> str:
-    """Seconds as ffmpeg's options take them, rounded up: a seek to just before a keyframe lands on the one before."""
+    """Seconds for ffmpeg's options, rounded up: a seek to just before a keyframe would find the one before it."""
     microseconds = -(-seconds.numerator * MICROSECONDS // seconds.denominator)
     sign = "-" if microseconds < 0 else ""
     whole, rest = divmod(abs(microseconds), MICROSECONDS)

@@ -1,7 +1,7 @@
-"""Interlaced video: each frame is two pictures, taken one after the other, in every other line.
+"""Deinterlacing: each frame of an interlaced video is two fields, taken one after the other, in alternate lines.
 
-A frame becomes the picture of its first field, at its own time: as many frames as before. The filters look at the frame
-before and the one after, too.
+Each frame becomes the picture of its first field, at the frame's time. The filters also read the frames before and
+after it.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ Parity: TypeAlias = Literal["auto", "tff", "bff"]
 # The better first.
 FILTERS: tuple[DeinterlacingFilter, ...] = ("bwdif", "yadif")
 FILTER_LIST_LIMIT_BYTES = 1024 * 1024
-# The filters refuse planes of fewer than three or four lines, by version; well above that for those of chroma.
+# The filters refuse planes of fewer than three or four lines, depending on version; chroma planes are smaller.
 MIN_SIDE = 16
-# Frames before the wanted one from which decoding starts: the filters treat the very first they get differently.
+# Frames decoded before the wanted one: the filters treat the first frame that they get differently.
 FRAMES_BEFORE = 2
 
 INTERLACED_ORDERS = ("tt", "bb", "tb", "bt")
-# By the field shown first. ffmpeg's header has the mixed ones the other way round; QuickTime's and Matroska's
-# definitions, and ffmpeg's own muxers, have them so.
+# Orders that show the top field first. ffmpeg's header documents the mixed ones the other way round; QuickTime,
+# Matroska and ffmpeg's own muxers define them so.
 TOP_FIRST_ORDERS = ("tt", "tb")
-# Nothing in these streams themselves says that they are interlaced: the container says it of all frames.
+# Codecs whose streams do not signal interlacing: the container does, for all frames.
 TOLD_BY_CONTAINER = ("rawvideo", "v210", "huffyuv", "ffvhuff", "png", "qtrle")
-# These mark each frame for itself, whatever the container says of all.
+# Codecs that signal it for each frame, whatever the container says.
 MARKING_CODECS = ("h264", "mpeg2video", "vc1", "dvvideo")
-# Broadcasts and discs change from one kind to the other within a stream.
+# Codecs and formats of broadcasts and discs, in which interlacing may change within a stream.
 CHANGING_CODECS = ("mpeg2video", "vc1")
 CHANGING_FORMATS = ("mpegts", "mpeg")
-# Interlaced HEVC is a sequence of fields, which ffmpeg delivers one by one, as frames of half the height.
+# Interlaced HEVC is a sequence of fields, which ffmpeg delivers as frames of half the height.
 SINGLE_FIELDS_CODEC = "hevc"
 
 DEINTERLACED_WARNING = "The video is interlaced; it was deinterlaced, one frame for each of its own."
@@ -46,8 +46,10 @@ FIELDS_KEPT_WARNING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Deinterlacing:
-    """`parity`: the field shown first; `auto` as each frame says. `marked_only`: frames not marked as interlaced pass
-    untouched. `rotation`: degrees clockwise to turn by afterwards; ffmpeg itself would turn fields into columns first.
+    """How a video is deinterlaced.
+
+    `parity`: the field shown first; `auto`: as each frame signals. `marked_only`: frames not marked as interlaced are
+    left unchanged. `rotation`: degrees clockwise to rotate by afterwards; ffmpeg would rotate before it deinterlaces.
     """
 
     filter: DeinterlacingFilter
@@ -56,7 +58,7 @@ class Deinterlacing:
     rotation: int
 
     def filters(self, time_base: Fraction) -> list[str]:
-        """From the decoder's frames to whole ones, timestamps unchanged."""
+        """The filters from decoded frames to progressive ones, with the same timestamps."""
         turns = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transpose=cclock"]}
         which = "interlaced" if self.marked_only else "all"
         return [
@@ -70,10 +72,10 @@ class Deinterlacing:
 def plan_deinterlacing(
     runner: FfmpegRunner, info: MediaInfo, *, has_interlaced: bool
 ) -> tuple[Deinterlacing | None, Sequence[str]]:
-    """How to deinterlace the video, None where that is not called for; and warnings.
+    """How to deinterlace the video, None if it need not be; and warnings.
 
-    `has_interlaced`: whether the first frames are marked so. Raises ConfigurationError when this ffmpeg has no filter
-    for it.
+    `has_interlaced`: whether one of the first frames is marked as interlaced. Raises ConfigurationError if this ffmpeg
+    has no deinterlacing filter.
     """
     video = info.video
     is_ordered = video.field_order in INTERLACED_ORDERS
@@ -98,7 +100,7 @@ def plan_deinterlacing(
 
 
 def _may_change(info: MediaInfo) -> bool:
-    """Whether interlaced frames may follow, although the first ones are not."""
+    """Whether interlaced frames may follow although the first ones are progressive."""
     changes = any(name in CHANGING_FORMATS for name in info.format_name.split(","))
     return info.video.codec in CHANGING_CODECS or (changes and info.video.codec == "h264")
 

@@ -1,4 +1,4 @@
-"""Encoding one segment: raw frames on stdin to an MP4 file with exact timestamps, made to be joined with others."""
+"""Encodes one segment: raw frames on stdin to a file with exact timestamps, suitable for joining by stream copy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ Quality: TypeAlias = Literal["lossless", "high", "medium", "small"]
 # (ITU-T H.264, A.3.1 and table A-1).
 H264_MAX_MACROBLOCKS = 36_864
 MACROBLOCK = 16
-# With B-frames the first packets of a segment have decoding times before its start; they fit between the last ones of
-# the segment before only if each segment has more frames than the encoder holds back. Shorter ones do without B-frames.
+# With B-frames the first packets of a segment have decoding times before its start. They fit between the last ones of
+# the previous segment only if each segment has more frames than the encoder delays; shorter ones use no B-frames.
 MIN_REORDERED_FRAMES = 4
-# A keyframe at least this often, for players that jump.
+# Longest keyframe interval, for seeking players.
 KEYFRAME_SECONDS = 10
 MAX_RATE_DENOMINATOR = 100_000
-# Sixteen bits hold each side of the ratio in the stream (ITU-T H.264, sar_width).
+# Each term of the ratio has sixteen bits in the stream (ITU-T H.264, sar_width).
 MAX_ASPECT_TERM = 65_535
 
-# In the order of their numbers (ITU-T H.265, chroma_sample_loc_type_top_field).
+# Indexed by their code (ITU-T H.265, chroma_sample_loc_type_top_field).
 CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
-# Of mastering metadata in the stream (ITU-T H.265, D.3.28).
+# Units of mastering metadata in the stream (ITU-T H.265, D.3.28).
 COLOUR_UNIT = Fraction(1, 50_000)
 LUMINANCE_UNIT = Fraction(1, 10_000)
 
@@ -44,9 +44,8 @@ class QualityStep:
     preset: str
 
 
-# What x264's preset medium gives at CRF 16 is visually lossless (its own scale calls 17 or 18 so), and x265 about 2
-# higher. At CRF 14 the preset veryfast gives the same quality, frame for frame, for half the time and a fifth more bits
-# (bench/encoder_presets.py).
+# x264's preset medium is visually lossless at CRF 16 (its authors say 17 or 18), x265's at about 2 higher. At CRF 14
+# the preset veryfast has the same quality in half the time, with a fifth more bits (bench/encoder_presets.py).
 QUALITIES: dict[VideoCodec, dict[Quality, QualityStep]] = {
     "h264": {
         "lossless": QualityStep(crf=None, preset="veryfast"),
@@ -64,7 +63,7 @@ QUALITIES: dict[VideoCodec, dict[Quality, QualityStep]] = {
 
 
 def choose_codec(target: FrameFormat) -> VideoCodec:
-    """H.264 for 8 bits up to the frame size of level 5.2, which players decode everywhere; HEVC for all else."""
+    """H.264 for 8 bits up to the frame size of level 5.2, which all players decode; HEVC otherwise."""
     columns = -(-target.width // MACROBLOCK)
     rows = -(-target.height // MACROBLOCK)
     fits = columns * rows <= H264_MAX_MACROBLOCKS and max(columns, rows) ** 2 <= 8 * H264_MAX_MACROBLOCKS
@@ -74,7 +73,7 @@ def choose_codec(target: FrameFormat) -> VideoCodec:
 def timestamp_expression(runs: Sequence[tuple[int, int]]) -> str:
     """The timestamp of frame N as an expression for the setpts filter, for (frames, duration) runs.
 
-    A balanced tree, so that hundreds of runs cost a handful of comparisons per frame and no depth of recursion.
+    A balanced tree: hundreds of runs take few comparisons per frame and little recursion.
     """
     leaves: list[tuple[int, str]] = []
     frame = tick = 0
@@ -104,7 +103,7 @@ def encoding_stream(
 ) -> Stream:
     """The command that encodes the segment's output frames from stdin to `destination`.
 
-    `threads` are x264's, None for as many as it likes; x265 always takes what it likes.
+    `threads` are x264's, None for its default; x265 always uses its default.
     """
     target, tags, ratio = render.target, render.tags, render.sample_aspect_ratio
     rate = render.frame_rate.limit_denominator(MAX_RATE_DENOMINATOR)
@@ -112,7 +111,7 @@ def encoding_stream(
         f"settb=1/{render.timescale}",
         f"setpts={timestamp_expression(segment.runs)}",
         f"setsar={ratio.numerator}/{ratio.denominator}:max={MAX_ASPECT_TERM}",
-        # Newer versions take an encoder's tags from the frames alone, older ones from the options.
+        # Newer versions take an encoder's tags from the frames, older ones from the options.
         f"setparams=range={tags.range}:color_primaries={tags.primaries}:color_trc={tags.transfer}"
         f":colorspace={tags.matrix}",
     ]
@@ -144,14 +143,13 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
         )
     step = QUALITIES[render.codec][quality]
     rate = render.frame_rate.limit_denominator(MAX_RATE_DENOMINATOR)
-    # The rate is given outright: with exact timestamps the encoders would take the time base for it, and with that
-    # choose the highest level there is.
+    # The rate is explicit: the encoders would otherwise take the time base for it and choose the highest level.
     parameters = [f"fps={rate.numerator}/{rate.denominator}"]
     options: dict[str, Any] = {"vcodec": ENCODERS[render.codec], "preset": step.preset}
     if not render.reorder:
         options["bf"] = 0
     if render.codec == "h264":
-        # Headers that do not depend on the pictures, so that segments encoded apart share them.
+        # Headers that do not depend on the pictures, so that all segments share them.
         parameters += ["stitchable=1", "open-gop=0"]
         options |= {"qp": 0} if step.crf is None else {"crf": step.crf, "profile:v": "high"}
         options["x264-params"] = ":".join(parameters)
@@ -160,7 +158,7 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
     else:
         parameters += ["open-gop=0", "log-level=error", "repeat-headers=0", "info=0"]
         if (location := render.tags.chroma_location) is not None:
-            # x264 has no word for the left, and needs none: in H.264 that is where chroma lies unless told otherwise.
+            # x264 has no option for it and needs none: H.264's default is left.
             parameters.append(f"chromaloc={CHROMA_LOCATIONS.index(location)}")
         parameters += _hdr_parameters(render)
         if step.crf is None:
@@ -172,7 +170,7 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
 
 
 def _hdr_parameters(render: RenderPlan) -> list[str]:
-    """x265's, in its units: 0.00002 for colours, 0.0001 candelas per square metre for luminance."""
+    """x265's HDR parameters, in units of 0.00002 for colours and 0.0001 cd/m2 for luminance."""
     parameters = []
     if (display := render.mastering_display) is not None:
         primaries = {"G": display.green, "B": display.blue, "R": display.red, "WP": display.white}
@@ -189,7 +187,7 @@ def _hdr_parameters(render: RenderPlan) -> list[str]:
 
 
 def missing_encoder(error: FfmpegError, render: RenderPlan) -> ConfigurationError | None:
-    """A sentence for the operator when that is why ffmpeg failed; None otherwise."""
+    """The error to raise if ffmpeg failed because it lacks the encoder; None otherwise."""
     encoder = ENCODERS[render.codec]
     detail = error.detail or ""
     if "Unknown encoder" in detail or f"Encoder '{encoder}' not found" in detail:

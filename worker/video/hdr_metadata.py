@@ -1,4 +1,4 @@
-"""What a video is beside its frames and colours: interlaced, transparent, HDR; and what becomes of that."""
+"""Interlacing, transparency and HDR metadata of the source, and what the output keeps of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ DOLBY_VISION_ONLY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traits:
-    """See the fields of the same names in RenderPlan."""
+class SourceMetadata:
+    """What the plan takes from the source's metadata; see the fields of the same names in RenderPlan."""
 
     deinterlacing: Deinterlacing | None
     mastering_display: MasteringDisplay | None
@@ -32,16 +32,20 @@ class Traits:
     warnings: Sequence[str]
 
 
-def read_traits(runner: FfmpegRunner, path: Path, info: MediaInfo, *, colour: ColourPlan) -> Traits:
-    """Look at the first frames, and decide. Raises PermanentError for colours that cannot be read without Dolby Vision,
-    what `probe_first_frames` raises, and ConfigurationError when ffmpeg lacks a filter that is needed.
+def read_source_metadata(
+    runner: FfmpegRunner, path: Path, info: MediaInfo, *, colour: ColourPlan
+) -> SourceMetadata:
+    """Probe the first frames and decide what the output keeps.
+
+    Raises PermanentError for colours that cannot be decoded without Dolby Vision, ConfigurationError if ffmpeg lacks a
+    filter that is needed, and what `probe_first_frames` raises.
     """
     first = probe_first_frames(runner, path, stream_index=info.video.index)
     if first.is_dolby_vision_only:
         raise PermanentError(DOLBY_VISION_ONLY)
     deinterlacing, warnings = plan_deinterlacing(runner, info, has_interlaced=first.has_interlaced)
     can_carry = choose_codec(colour.target) == "hevc"
-    return Traits(
+    return SourceMetadata(
         deinterlacing=deinterlacing,
         mastering_display=first.mastering_display if can_carry else None,
         content_light=first.content_light if can_carry else None,

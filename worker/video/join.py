@@ -1,13 +1,13 @@
-"""Joining segments by stream copy so that every timestamp, and the length of the last frame, comes out exactly.
+"""Joins segments by stream copy with exact timestamps, the end of the last frame included.
 
-The concat demuxer shifts each segment to the sum of the durations before it, which it counts in microseconds. Durations
-are therefore given as differences of rounded sums, so that no error adds up: each start is off by half a microsecond at
-most, which ticks no finer than a microsecond round away. For finer ticks the rest is added back, segment by segment, by
-the `setts` bitstream filter.
+The concat demuxer offsets each segment by the sum of the durations before it, in microseconds. Durations are therefore
+given as differences of rounded sums, so that errors do not accumulate: each start is off by at most half a microsecond,
+which disappears in ticks of a microsecond or more. For finer ticks the `setts` bitstream filter adds the remainder, per
+segment.
 
-The same filter settles what the MP4 muxer cannot know: decoding times at the very start, and how long the last frame
-is shown. MP4 has two durations of a track: the edit list's (from the largest pts plus duration) and the media's (from
-decoding times, up to the last packet's duration). Players take the shorter one, so both must be the video's.
+The same filter sets what the MP4 muxer cannot know: decoding times at the start, and the duration of the last frame.
+MP4 states a track's duration twice: in the edit list (the largest pts plus duration) and for the media (the decoding
+times, up to the last packet's duration). Players use the shorter one, so both must equal the video's.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from worker.video.timeline import MICROSECONDS
 
 
 def concat_list(names: Sequence[str], segments: Sequence[SegmentPlan], *, timescale: int) -> str:
-    """An ffconcat script that plays the files one after the other."""
+    """An ffconcat script that concatenates the files."""
     lines = ["ffconcat version 1.0"]
     starts = _starts_microseconds(segments, timescale)
     for name, (start, end) in zip(names, pairwise(starts), strict=True):
@@ -33,7 +33,7 @@ def concat_list(names: Sequence[str], segments: Sequence[SegmentPlan], *, timesc
 def timestamp_filter(
     render: RenderPlan, segments: Sequence[SegmentPlan], *, first: WrittenVideo, last: WrittenVideo
 ) -> str:
-    """The setts bitstream filter for the joined packets. `first`, `last`: the files of the outer segments."""
+    """The setts bitstream filter for the joined packets. `first`, `last`: the first and the last segment's file."""
     shift = _corrections(render, segments)
     last_start = segments[-1].start_tick
     last_pts, last_dts = last_start + last.pts[-1], last_start + last.dts[-1]
@@ -51,7 +51,7 @@ def timestamp_filter(
     packets = render.frame_count
     duration = f"if(eq(N\\,{packets - 1})\\,{last_duration}\\,1)"
     if greatest_pts != last_pts:
-        # Expressions see timestamps as they come from the demuxer.
+        # Expressions use timestamps as the demuxer delivers them.
         duration = f"if(eq(PTS{shift}\\,{greatest_pts})\\,{render.total_ticks - greatest_pts}\\,{duration})"
     return f"setts=pts=PTS{shift}{offset}:dts={_with_shift(dts, shift)}{offset}:duration={duration}"
 
@@ -73,12 +73,12 @@ def decoding_times(
 ) -> tuple[str | None, int]:
     """An expression for the decoding times, None to keep them; and the last packet's duration.
 
-    `held_back`: packets decoded before the first frame is shown, `natural_delay` ticks before it at most.
+    `held_back`: packets decoded before the first frame is shown, at most `natural_delay` ticks before it.
 
-    With `delay` ticks between the first packet's decoding and the first frame's showing, the media lasts
-    `last_dts + duration + delay`, which shall be `total_ticks`; and `last_pts + duration` may not pass `total_ticks`,
-    or the edit list gets too long (nor fall short of it, where no other packet is shown later). Where the encoder's
-    delay cannot meet both, the least that does takes its place.
+    With `delay` ticks between decoding the first packet and showing the first frame, the media lasts
+    `last_dts + duration + delay`, which must be `total_ticks`; and `last_pts + duration` must not exceed `total_ticks`,
+    or the edit list becomes too long (nor be less, if no other packet is shown later). If the encoder's delay does not
+    meet both, the least delay that does replaces it.
     """
     most = total_ticks - last_pts
     duration = total_ticks - natural_delay - last_dts
@@ -93,7 +93,7 @@ def decoding_times(
 
 
 def _corrections(render: RenderPlan, segments: Sequence[SegmentPlan]) -> str:
-    """What to add to a timestamp so that its segment starts where planned; empty where nothing is off."""
+    """An expression to add to timestamps so that each segment starts as planned; empty if none is off."""
     starts = _starts_microseconds(segments, render.timescale)
     packets = [0, *accumulate(segment.output_frames for segment in segments)]
     leaves: list[tuple[int, str]] = []
@@ -105,7 +105,7 @@ def _corrections(render: RenderPlan, segments: Sequence[SegmentPlan]) -> str:
 
 
 def _starts_microseconds(segments: Sequence[SegmentPlan], timescale: int) -> list[int]:
-    """When each segment starts, and the last one ends, to the nearest microsecond."""
+    """The start of each segment and the end of the last, rounded to microseconds."""
     ticks = [
         *(segment.start_tick for segment in segments),
         segments[-1].start_tick + segments[-1].duration_ticks,
@@ -114,5 +114,5 @@ def _starts_microseconds(segments: Sequence[SegmentPlan], timescale: int) -> lis
 
 
 def _to_ticks(microseconds: int, timescale: int) -> int:
-    """As ffmpeg rescales: to the nearest, halves away from zero."""
+    """As ffmpeg rescales: rounded to the nearest, halves away from zero."""
     return (2 * microseconds * timescale + MICROSECONDS) // (2 * MICROSECONDS)

@@ -1,4 +1,4 @@
-"""The finish: segments joined by stream copy, and the input's sound, subtitles, chapters and metadata beside them."""
+"""Makes the output: joins the segments by stream copy and adds the input's sound, subtitles, chapters and metadata."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,20 +27,20 @@ from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from app.platform.media.properties import VideoProperties
 from worker.video.join import concat_list, timestamp_filter
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import WrittenVideo, compare, read_back, runner_for_output
+from worker.video.recheck import WrittenVideo, deviation, read_back, runner_for_output
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timeline import MICROSECONDS
 from worker.video.tracks import KeptTrack, choose_tracks
 
 log = structlog.get_logger(__name__)
 
-# Times in MP4's movie header are 32-bit where it can be; beyond that some players stumble.
+# Some players do not read 64-bit durations in MP4's movie header.
 MAX_MOVIE_TICKS = 2**31 - 1
-# Finer than a sample of sound, for a video whose own ticks are coarser.
+# Finer than an audio sample, for a video whose own ticks are coarser.
 MOVIE_TIMESCALE = 90_000
-# Sound that starts late leaves the video waiting in the muxer's queue.
+# The muxer queues video until late audio starts.
 MUXING_QUEUE_PACKETS = 16_384
-# Written by us when they are there; the rest of the video stream's tags tell of the input's coding.
+# The only tags of the video stream that are kept: the others describe the input's coding.
 STREAM_TAGS = ("language", "title")
 
 DAMAGED_SOUND = "Sound that could not be copied was converted."
@@ -60,7 +60,7 @@ class FinishedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class _Attempt:
-    """One way to put the input's other streams beside the video."""
+    """One choice of the input's other streams."""
 
     tracks: tuple[KeptTrack, ...]
     warnings: tuple[str, ...]
@@ -77,11 +77,11 @@ def finish_render(
     thumbnail: Path,
     cancelled: Callable[[], bool],
 ) -> FinishedVideo:
-    """Make the output and its thumbnail out of the input and all segments' files, in order.
+    """Make the output and its thumbnail from the input and the files of all segments, in order.
 
-    Every frame's timestamp and the duration are read back and compared with the plan; `destination` appears only when
-    they are right. Raises PermanentError when the segments do not belong together, TransientError when the output is
-    not as planned, Canceled when `cancelled` says so, FfmpegError when ffmpeg fails.
+    Every frame's timestamp and the duration are read back and compared with the plan before `destination` appears.
+    Raises PermanentError if the segments do not belong together, TransientError if the output is not as planned,
+    Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
     """
     _check_plan(render, segments, segment_files)
     own_runner = runner_for_output(runner, render.target)
@@ -102,7 +102,7 @@ def finish_render(
                 (directory / name).symlink_to(path.resolve())
             list_path = directory / "segments.ffconcat"
             list_path.write_text(concat_list(names, segments, timescale=render.timescale), encoding="ascii")
-            mux = _Mux(
+            mux = _MuxCommand(
                 runner=own_runner,
                 list_path=list_path,
                 source=source,
@@ -126,8 +126,8 @@ def finish_render(
     )
 
 
-class _Mux:
-    """The mux command of one render, for whichever tracks."""
+class _MuxCommand:
+    """The mux command of one render, for any choice of tracks."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _Mux:
         self._timestamps = timestamps
 
     def run(self, attempts: Sequence[_Attempt], cancelled: Callable[[], bool]) -> tuple[str, ...]:
-        """Try one after the other; the warnings of the one that worked."""
+        """Try the attempts in order; returns the warnings of the one that succeeded."""
         for attempt in attempts[:-1]:
             try:
                 self._run(attempt, cancelled)
@@ -168,7 +168,7 @@ class _Mux:
 
     def _arguments(self, tracks: Sequence[KeptTrack]) -> list[str]:
         arguments: list[str] = self._compose(tracks).get_args()
-        # The position of an input on ffmpeg's command line is ffmpeg-python's choice: look, then say.
+        # ffmpeg-python chooses the order of the inputs.
         inputs = [arguments[at + 1] for at, word in enumerate(arguments) if word == "-i"]
         position = str(inputs.index(file_name(self._source)))
         extra = ["-map_metadata", position, "-map_chapters", position]
@@ -181,10 +181,10 @@ class _Mux:
     def _compose(self, tracks: Sequence[KeptTrack]) -> Stream:
         render = self._render
         joined = self._runner.concat_input(self._list_path, auto_convert=0, copyts=None)
-        # All of the input is moved so that its start comes to lie at 0; the video's own offset is in its timestamps.
-        # Without copyts, ffmpeg would move it by the start of the streams that are used, whatever those are.
+        # The input is shifted so that its start is at 0; the video's offset is in its timestamps. Without copyts,
+        # ffmpeg would shift by the earliest start of the streams in use.
         original = self._runner.input(self._source, itsoffset=_seconds(-render.input_start_seconds))
-        # The file itself must be an input, for its chapters and metadata, even when none of its streams is used.
+        # The file must be an input for its chapters and metadata, even if none of its streams is used.
         maps = [original[str(track.index)] for track in tracks] or [original["a:999?"]]
         options: dict[str, Any] = {
             "c:v": "copy",
@@ -202,8 +202,8 @@ class _Mux:
         return self._runner.output(joined["v:0"], *maps, self._part, **options)
 
     def _movie_timescale(self) -> int:
-        """Ticks of the movie header, in which edit lists say when a track starts: the video's and the sound's alike, so
-        that neither is rounded; where that would be too fine for 32 bits, the video's.
+        """Ticks per second of the movie header, in which edit lists state a track's start: a common multiple of video
+        and audio, so that neither is rounded; if that is too fine for 32 bits, a multiple of the video's.
         """
         timescale = self._render.timescale
         rates = [
@@ -217,7 +217,7 @@ class _Mux:
 
 
 def _attempts(tracks: tuple[KeptTrack, ...]) -> list[_Attempt]:
-    """All tracks as chosen; then sound converted, which survives damage that a copy does not; then less and less."""
+    """All tracks as chosen; then sound converted, which survives damage that a copy does not; then fewer tracks."""
     sound = tuple(track for track in tracks if track.kind == "audio")
     subtitles = tuple(track for track in tracks if track.kind == "subtitle")
     converted = tuple(replace(track, is_copied=False) for track in sound)
@@ -251,7 +251,7 @@ def _check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_fil
 
 
 def _outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
-    """The first and the last file, once it is clear that all were encoded alike. Raises PermanentError."""
+    """The first and the last file. Raises PermanentError if the files were not encoded alike."""
     written = [read_back(runner, path) for path in segment_files]
     for before, after in pairwise(written):
         if before.parameter_hash != after.parameter_hash or before.time_base != after.time_base:
@@ -272,7 +272,7 @@ def _check_output(
         for segment in segments
         for tick in segment.output_ticks()
     ]
-    fault = compare(written, target=render.target, timescale=render.timescale, ticks=ticks)
+    fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
     if fault is None and written.duration != render.total_ticks:
         fault = f"it lasts {written.duration} ticks, planned {render.total_ticks}"
     if fault is not None:
@@ -280,7 +280,7 @@ def _check_output(
 
 
 def _seconds(seconds: Fraction) -> str:
-    """As ffmpeg's options take them, to the nearest microsecond."""
+    """Seconds for ffmpeg's options, rounded to microseconds."""
     microseconds = round(seconds * MICROSECONDS)
     whole, rest = divmod(abs(microseconds), MICROSECONDS)
     return f"{'-' if microseconds < 0 else ''}{whole}.{rest:06d}"

@@ -1,6 +1,6 @@
-"""What preparing a render decides: facts of the whole video, and one plan for each segment.
+"""The result of preparing a render: one plan for the whole video, and one for each segment.
 
-Both are plain data: stored as JSON in the database by one worker, and read back by another.
+Both are plain data, which one worker stores in the database as JSON and another reads.
 """
 
 from collections.abc import Iterator
@@ -22,31 +22,31 @@ VideoCodec: TypeAlias = Literal["h264", "hevc"]
 
 @dataclass(frozen=True, kw_only=True)
 class RenderPlan:
-    """All that one segment, or the finish, must know of the whole video.
+    """What the segments and the finish need to know of the whole video.
 
     Attributes:
         stream_index: the video stream in the input file.
-        source: a decoded frame, after rotation, as the network takes it.
-        target: a frame as the network gives it and the encoder takes it.
-        decoded_pix_fmts: pixel formats that the decoder's filters may end in; all lie in memory as `source` says.
+        source: format of decoded frames, after rotation: the network's input.
+        target: format of the network's output and the encoder's input.
+        decoded_pix_fmts: pixel formats that the decoder's filters may output; all have the memory layout of `source`.
         source_time_base: seconds per tick of the source's timestamps.
-        seekable: whether the source's timestamps can be trusted to find frames by.
+        seekable: whether frames can be found by the source's timestamps.
         tags: colour tags of the output.
         codec: of the output.
         reorder: whether the encoder may use B-frames.
-        sample_aspect_ratio: of the output; a tag, never resampled.
+        sample_aspect_ratio: of the output; frames are never resampled for it.
         timescale: ticks per second of all output times.
-        total_ticks: how long the output lasts.
-        offset_ticks: how long after the input's start its first frame is shown.
+        total_ticks: duration of the output.
+        offset_ticks: time from the input's start to its first frame.
         input_start_seconds: timestamp of the input's start, which becomes 0 in the output.
         frame_count: output frames.
         source_frame_count: frames that the decoder delivers.
         frame_rate: of the output, on average where it varies.
-        segment_count: into how many segments it is cut.
-        retime: how output frames that lie between two source frames are made.
+        segment_count: number of segments.
+        retime: how output frames between two source frames are made.
         warnings: sentences for the user.
-        deinterlacing: how, where the source is interlaced.
-        mastering_display, content_light: HDR metadata of the output, as the source's.
+        deinterlacing: None if the source is progressive.
+        mastering_display, content_light: HDR metadata, the same in source and output.
     """
 
     stream_index: int
@@ -101,16 +101,16 @@ class SegmentPlan:
 
     Attributes:
         index: from 0.
-        first_frame: number of the first source frame in decoding order of display, from 0.
+        first_frame: number of the first source frame in presentation order, from 0.
         first_pts, last_pts: timestamps of the first and the last source frame, in ticks of the source.
         seek_ticks: where to start decoding, in ticks of the source, the best first; decoding from the start of the file
-            is always right, and what is left when none of these is.
-        repeats: for each source frame in turn how many output frames show it.
-        between: for each source frame in turn the output frames that follow these and lie between it and the next,
-            which is then part of the run: how far along, in parts of `timeline.WHOLE_WAY`. Empty: nowhere any.
-        checksums: for each source frame the Adler-32 (from 0, as ffmpeg's framecrc) of its bytes.
-        start_tick: when the first output frame is shown, in the whole video.
-        runs: output timestamps by runs of equal frame duration: (frames, ticks each lasts).
+            is the fallback.
+        repeats: for each source frame, how many output frames show it.
+        between: for each source frame, the phases (see `timeline.FULL_PHASE`) of the output frames that follow these and
+            are interpolated between it and the next source frame, which is then in the run too. Empty if there are none.
+        checksums: for each source frame, the Adler-32 (from 0, as ffmpeg's framecrc) of its bytes.
+        start_tick: timestamp of the first output frame in the whole video.
+        runs: runs of equal frame duration: (output frames, ticks each).
     """
 
     index: int
@@ -126,12 +126,12 @@ class SegmentPlan:
 
     @property
     def source_frames(self) -> int:
-        """How many source frames are decoded for it."""
+        """How many source frames the segment decodes."""
         return len(self.repeats)
 
     @property
     def used_frames(self) -> int:
-        """How many frames go through the network, source frames and such between them: the work in it."""
+        """How many frames go through the network, source frames and interpolated ones."""
         return sum(1 for count in self.repeats if count) + sum(map(len, self.between))
 
     @property

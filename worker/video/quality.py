@@ -1,9 +1,9 @@
-"""Measured quality: the output, brought back to the input's size, compared with the input.
+"""Measures quality: compares the output, reduced to the input's size, with the input.
 
-Luma alone is compared, on a sample of frames, so that the cost does not grow with the video's length: runs of
-successive output frames spread evenly over it, or all of a short video. Both videos are decoded side by side, the input
-by the very command that upscaling reads it with, so that a frame is compared with the frame that the network saw. No
-more than a few planes of the input's size are held at a time.
+Only luma is compared, on a sample of frames, so that the cost does not grow with the video's length: evenly spread runs
+of consecutive output frames, or all of a short video. Both videos are decoded side by side, the input with the command
+that upscaling uses, so that each frame is compared with the one that the network was given. A few planes of the input's
+size are held at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +34,14 @@ from worker.video.decoder import (
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import runner_for_output
 from worker.video.retime import Retimer
-from worker.video.similarity_metrics import Likeness, Plane
+from worker.video.similarity_metrics import Plane, SimilarityMeter
 from worker.video.vmaf import VmafMeter, can_measure_vmaf
-from worker.video.watchdog import Watch
+from worker.video.watchdog import Watchdog
 
 RUNS = 8
-# Two frames show one change; three tell whether it went on.
+# Three frames show two consecutive changes, for temporal stability.
 RUN_FRAMES = 3
-# Rows of the reduced picture that are read at a time: the largest frames are far larger than what is made of them.
+# Rows of the reduced picture that are read at a time: whole frames of the output can be very large.
 STRIP_ROWS = 16
 # RGB becomes BT.709 (see plan_colour): ITU-R BT.709-6, Kr and Kb.
 KR, KB = 0.2126, 0.0722
@@ -54,7 +54,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredQuality:
-    """See docs/quality.md. `temporal_stability` (dB) None: the video has one frame; `vmaf` None: nothing to measure it.
+    """See docs/quality.md. `temporal_stability` (dB) is None for a single frame, `vmaf` if it cannot be measured.
 
     `frames`: how many were compared.
     """
@@ -66,8 +66,8 @@ class MeasuredQuality:
     frames: int
 
     def as_json(self) -> dict[str, Any]:
-        """As the API shows it: figures that are not there are left out."""
-        figures = {
+        """As the API shows it, without metrics that are None."""
+        metrics = {
             "psnr": round(self.psnr, 3),
             "ssim": round(self.ssim, 5),
             "vmaf": None if self.vmaf is None else round(self.vmaf, 3),
@@ -76,10 +76,10 @@ class MeasuredQuality:
             else round(self.temporal_stability, 3),
             "frames": self.frames,
         }
-        return {name: figure for name, figure in figures.items() if figure is not None}
+        return {name: figure for name, figure in metrics.items() if figure is not None}
 
-    def in_words(self) -> list[tuple[str, str]]:
-        """Each figure that is there: its name, and it with its unit."""
+    def formatted(self) -> list[tuple[str, str]]:
+        """Name and formatted value of each metric that is not None."""
         words = [("PSNR", f"{self.psnr:.2f} dB"), ("SSIM", f"{self.ssim:.4f}")]
         if self.vmaf is not None:
             words.append(("VMAF", f"{self.vmaf:.2f}"))
@@ -99,9 +99,9 @@ def measure_if_possible(
     stall_seconds: float,
     is_fatal: Callable[[Exception], bool] = lambda _: False,
 ) -> MeasuredQuality | None:
-    """As `measure_quality`; None, and a line in the log, where that fails: the render is made, and is good without.
+    """As `measure_quality`, but logs a failure and returns None: the render is complete without a measurement.
 
-    Raises Canceled when `cancelled` says so, and errors that `is_fatal`.
+    Raises Canceled once `cancelled` returns True, and errors for which `is_fatal` does.
     """
     try:
         return measure_quality(
@@ -118,7 +118,7 @@ def measure_if_possible(
     except Exception as error:
         if is_fatal(error):
             raise
-        # The traceback of a defect; of all else the sentence says enough.
+        # Only a defect is logged with its traceback.
         is_known = isinstance(error, RegenError | WrongFrame)
         log.warning(
             "quality_not_measured",
@@ -141,24 +141,24 @@ def measure_quality(
 ) -> MeasuredQuality:
     """Compare the finished render `output` with its input.
 
-    Raises WrongFrame when the input's frames cannot be read as planned, PipelineStalled when no frame came for
-    `stall_seconds`, Canceled when `cancelled` says so, FfmpegError when ffmpeg fails.
+    Raises WrongFrame if the input's frames cannot be decoded as planned, PipelineStalled if no frame moved for
+    `stall_seconds`, Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
     """
-    likeness = Likeness()
+    similarity = SimilarityMeter()
     width, height = render.source.width, render.source.height
     with ExitStack() as stack:
-        watch = stack.enter_context(Watch(cancelled=cancelled, stall_seconds=stall_seconds))
+        watchdog = stack.enter_context(Watchdog(cancelled=cancelled, stall_seconds=stall_seconds))
         try:
             vmaf: VmafMeter | None = None
             if can_measure_vmaf(runner, width=width, height=height):
-                vmaf = stack.enter_context(VmafMeter(runner, width=width, height=height, watch=watch))
+                vmaf = stack.enter_context(VmafMeter(runner, width=width, height=height, watchdog=watchdog))
             comparison = _Comparison(
                 runner=runner,
                 source=source,
                 output=output,
                 render=render,
-                watch=watch,
-                likeness=likeness,
+                watchdog=watchdog,
+                similarity=similarity,
                 vmaf=vmaf,
             )
             sample = sampled_frames(render.frame_count)
@@ -170,22 +170,22 @@ def measure_quality(
                 shown += segment.output_frames
             score = None if vmaf is None else vmaf.score()
         except (FfmpegError, WrongFrame):
-            # Maybe of a process that the watch has killed.
-            watch.check()
+            # The watchdog may have killed the process.
+            watchdog.check()
             raise
-        watch.check()
-    figures = likeness.figures()
+        watchdog.check()
+    metrics = similarity.metrics()
     return MeasuredQuality(
-        psnr=figures.psnr_db,
-        ssim=figures.ssim,
+        psnr=metrics.psnr_db,
+        ssim=metrics.ssim,
         vmaf=score,
-        temporal_stability=figures.stability_db,
-        frames=figures.frames,
+        temporal_stability=metrics.stability_db,
+        frames=metrics.frames,
     )
 
 
 def sampled_frames(count: int) -> list[int]:
-    """Which of `count` output frames are compared: RUNS runs of RUN_FRAMES, each in the middle of its share."""
+    """Which of `count` output frames are compared: RUNS runs of RUN_FRAMES, each in the middle of its part."""
     if count <= RUNS * RUN_FRAMES:
         return list(range(count))
     starts = ((2 * run + 1) * (count - RUN_FRAMES) // (2 * RUNS) for run in range(RUNS))
@@ -193,7 +193,7 @@ def sampled_frames(count: int) -> list[int]:
 
 
 class _Comparison:
-    """Both videos of one render, read side by side."""
+    """Decodes both videos of one render side by side."""
 
     def __init__(
         self,
@@ -202,8 +202,8 @@ class _Comparison:
         source: Path,
         output: Path,
         render: RenderPlan,
-        watch: Watch,
-        likeness: Likeness,
+        watchdog: Watchdog,
+        similarity: SimilarityMeter,
         vmaf: VmafMeter | None,
     ) -> None:
         self._runner = runner
@@ -211,89 +211,89 @@ class _Comparison:
         self._source = source
         self._output = output
         self._render = render
-        self._watch = watch
-        self._likeness = likeness
+        self._watchdog = watchdog
+        self._detail_correlation = similarity
         self._vmaf = vmaf
 
     def run(self, segment: SegmentPlan, wanted: Sequence[int], *, first_number: int) -> None:
-        """Compare those output frames of the segment. `first_number` is that of the segment's first in the video."""
+        """Compare the `wanted` output frames of the segment, whose first has the number `first_number` in the video."""
         left = list(wanted)
         try:
             self._attempt(segment, left, decode_points(self._render, segment)[0], True, first_number)
         except WrongFrame:
             point, verify = find_decode_point(
-                self._runner, self._source, render=self._render, segment=segment, watch=self._watch
+                self._runner, self._source, render=self._render, segment=segment, watchdog=self._watchdog
             )
             log.info("decode_point_found", index=segment.index, point=str(point), verify=verify)
-            # What was compared so far was compared with the right frames.
+            # The frames compared so far were verified.
             self._attempt(segment, left, point, verify, first_number)
 
     def _attempt(
         self, segment: SegmentPlan, left: list[int], point: DecodePoint, verify: bool, first_number: int
     ) -> None:
-        """Compares the frames that are `left` and takes them off it, one by one."""
-        runner, render, watch = self._runner, self._render, self._watch
+        """Compare the frames in `left`, removing each from it."""
+        runner, render, watchdog = self._runner, self._render, self._watchdog
         source_stream = decoding_stream(runner, self._source, render=render, segment=segment, point=point)
         output_stream = _output_stream(self._output_runner, self._output, render, segment, left)
         with (
             runner.start(source_stream, purpose=PURPOSE, stdin=False, stdout=True) as decoder,
             self._output_runner.start(output_stream, purpose=PURPOSE, stdin=False, stdout=True) as reader,
         ):
-            source = _ShownFrames(FrameReader(watch.own(decoder), segment, verify=verify), render, segment)
-            watch.own(reader)
+            source = _ReferenceFrames(
+                FrameReader(watchdog.own(decoder), segment, verify=verify), render, segment
+            )
+            watchdog.own(reader)
             while left:
-                reference = source.shown_by(left[0])
-                watch.progress()
+                reference = source.reference_for(left[0])
+                watchdog.progress()
                 result = _read_reduced(reader, render)
-                watch.progress()
-                self._likeness.add(first_number + left[0], reference, result)
+                watchdog.progress()
+                self._detail_correlation.add(first_number + left[0], reference, result)
                 if self._vmaf is not None:
                     self._vmaf.add(reference, result)
-                watch.progress()
+                watchdog.progress()
                 left.pop(0)
 
 
-class _ShownFrames:
-    """The luma of the frames that the network made a segment's output frames of: source frames, or what was put between
-    them for another rate, made anew.
-    """
+class _ReferenceFrames:
+    """The luma of the network's input for each output frame of a segment: a source frame, or one interpolated again."""
 
     def __init__(self, reader: FrameReader, render: RenderPlan, segment: SegmentPlan) -> None:
         self._reader = reader
         self._render = render
-        self._places = _places(segment)
+        self._frame_sources = _frame_sources(segment)
         self._retimer = Retimer(render.retime, render.source)
-        # The two source frames that were read last, and the number of the second.
+        # The last two source frames that were read, and the position of the second.
         self._held = [np.empty(render.source.frame_bytes, np.uint8) for _ in range(2)]
         self._last = -1
 
-    def shown_by(self, index: int) -> Plane:
-        """Of output frame `index` of the segment; indices must not fall."""
+    def reference_for(self, index: int) -> Plane:
+        """The luma for output frame `index` of the segment. Indices must not decrease."""
         source, target = self._render.source, self._render.target
-        position, place = self._places[index]
-        while self._last < (position + 1 if place else position):
+        position, phase = self._frame_sources[index]
+        while self._last < (position + 1 if phase else position):
             self._held.reverse()
             self._reader.read_into(self._held[1])
             self._last += 1
-        if not place:
+        if not phase:
             return luma(self._held[1 - (self._last - position)], source=source, target=target)
         between = np.empty(source.frame_bytes, np.uint8)
-        self._retimer.pair(*self._held).frame_at(place, between)
+        self._retimer.pair(*self._held).frame_at(phase, between)
         return luma(between, source=source, target=target)
 
 
-def _places(segment: SegmentPlan) -> list[tuple[int, int]]:
-    """For each output frame the source frame that it shows or follows, and how far it is on from that to the next."""
-    places: list[tuple[int, int]] = []
+def _frame_sources(segment: SegmentPlan) -> list[tuple[int, int]]:
+    """For each output frame the position of its source frame, and its phase from there to the next (0: none)."""
+    phases: list[tuple[int, int]] = []
     for position, repeats in enumerate(segment.repeats):
-        places += [(position, 0)] * repeats
+        phases += [(position, 0)] * repeats
         if segment.between:
-            places += [(position, place) for place in segment.between[position]]
-    return places
+            phases += [(position, phase) for phase in segment.between[position]]
+    return phases
 
 
 def luma(frame: NDArray[np.uint8], *, source: FrameFormat, target: FrameFormat) -> Plane:
-    """The luma of a source frame in codes of the target's range, scaled to 8 bits."""
+    """The luma of a source frame, as unrounded 8-bit codes of the target's range."""
     planes = source.split(frame)
     if source.layout == "gbr":
         green, blue, red = (plane.astype(np.float32) for plane in planes)
@@ -309,7 +309,7 @@ def luma(frame: NDArray[np.uint8], *, source: FrameFormat, target: FrameFormat) 
 
 
 def _nominal_range(bit_depth: int, *, full_range: bool) -> tuple[float, float]:
-    """The code of black, and how far above it white is."""
+    """The code of black, and the distance from it to white."""
     if full_range:
         return 0.0, 2.0**bit_depth - 1
     return 16 * 2.0 ** (bit_depth - 8), 219 * 2.0 ** (bit_depth - 8)
@@ -318,7 +318,7 @@ def _nominal_range(bit_depth: int, *, full_range: bool) -> tuple[float, float]:
 def _output_stream(
     runner: FfmpegRunner, output: Path, render: RenderPlan, segment: SegmentPlan, wanted: Sequence[int]
 ) -> Stream:
-    """The command that writes the luma planes of those frames to stdout, one after the other."""
+    """The command that writes the luma planes of the wanted frames to stdout."""
     start = render.offset_ticks + segment.start_tick
     ticks = list(segment.output_ticks())
     first, last = start + ticks[wanted[0]], start + ticks[wanted[-1]]
@@ -332,7 +332,7 @@ def _output_stream(
 
 
 def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> Plane:
-    """The next luma plane of the output, at the input's size: each sample the mean of those that cover it."""
+    """The next luma plane of the output, reduced to the input's size by averaging."""
     source, target = render.source, render.target
     factor = target.width // source.width
     black, span = _nominal_range(target.bit_depth, full_range=target.full_range)
@@ -345,7 +345,7 @@ def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> Plane:
         if not process.read_exactly_into(codes.data):
             process.wait()
             raise FfmpegError(f"The video program failed while {PURPOSE}: a frame of the output is missing.")
-        # With whole factors INTER_AREA is the plain mean.
+        # For integer factors INTER_AREA is the mean.
         reduced[top : top + rows] = cv2.resize(
             codes.astype(np.float32), (source.width, rows), interpolation=cv2.INTER_AREA
         )

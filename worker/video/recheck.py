@@ -1,4 +1,4 @@
-"""Reading back what was written: the timestamps of our own MP4 files, compared with the plan."""
+"""Reads back the timestamps of files that ffmpeg wrote, and compares them with the plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts,extradata_hash"
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenVideo:
-    """The video stream of an MP4 file of ours. Times in ticks of `time_base`; packets in decoding order.
+    """The video stream of a written file. Times are in ticks of `time_base`, packets in decoding order.
 
-    `parameter_hash`: of the codec's parameter sets. `duration`: the stream's, as a player sees it.
+    `parameter_hash`: of the codec's parameter sets. `duration`: the stream's, as a player reads it.
     """
 
     time_base: Fraction
@@ -36,7 +36,7 @@ def runner_for_output(runner: FfmpegRunner, target: FrameFormat) -> FfmpegRunner
 
 
 def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
-    """Demux the file's video. Raises FfmpegError, also when there is no video stream."""
+    """Demux the file's video. Raises FfmpegError, also if there is no video stream."""
     pts: list[int] = []
     dts: list[int] = []
     stream: dict[str, str] = {}
@@ -66,10 +66,10 @@ def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
     )
 
 
-def compare(
+def deviation(
     written: WrittenVideo, *, target: FrameFormat, timescale: int, ticks: Sequence[int]
 ) -> str | None:
-    """What differs between a written video and its plan, in words for the log; None when nothing does."""
+    """The first difference between a written video and its plan, for the log; None if there is none."""
     if (written.width, written.height) != (target.width, target.height):
         return f"size {written.width}x{written.height}, planned {target.width}x{target.height}"
     if written.time_base != Fraction(1, timescale):

@@ -1,9 +1,8 @@
-"""What the decoder will deliver: every frame's timestamp and checksum, and where decoding can start.
+"""Lists every frame that the decoder delivers, with timestamp and checksum, and the keyframes.
 
-Two passes over the file. The demuxer's packets (ffprobe) tell keyframes and durations. Then the video is decoded once
-by the very program and filters that decode the segments later, with ffmpeg's `framecrc` output in place of the frames
-themselves: a line per frame with its timestamp and its checksum, so that memory stays flat and a segment can prove that
-it got the frames it asked for.
+Two passes over the file: ffprobe lists the demuxer's packets, for keyframes and durations; then the video is decoded
+once, by the program and filters that decode the segments later. ffmpeg's `framecrc` muxer writes a line per frame with
+its timestamp and checksum, so that memory does not grow and a segment can verify the frames that it decodes.
 """
 
 import re
@@ -34,12 +33,12 @@ from worker.video.timeline import SourceTimeline, increasing_timestamps
 
 log = structlog.get_logger(__name__)
 
-# Lines between two questions whether to go on.
+# Lines between two polls of `cancelled`.
 LINES_PER_CHECK = 64
-# No codec decodes a frame more than 16 frames before it is shown (ITU-T H.264, max_num_reorder_frames).
+# Most frames that a decoder reorders by (ITU-T H.264, max_num_reorder_frames).
 MAX_REORDERED_FRAMES = 16
 
-# What ffmpeg's demuxers say of a file that ends too early, and its decoders of pictures that are damaged.
+# Messages of ffmpeg's demuxers about a truncated file, and of its decoders about damaged pictures.
 _CUT_OFF_SIGNS = re.compile(r"partial file|ended prematurely|truncat", re.IGNORECASE)
 _DAMAGE_SIGNS = re.compile(
     r"concealing|error while decoding|Invalid NAL|corrupt|Invalid data found|Error submitting", re.IGNORECASE
@@ -52,7 +51,7 @@ TIMES_WARNING = "Some frames had no valid timestamp; they were spaced evenly."
 
 @dataclass(frozen=True, kw_only=True)
 class Packets:
-    """Of the video stream, in file order, in its time base. `keyframes`: (pts, dts) of each, by pts."""
+    """The video stream's packets, in file order and ticks of its time base. `keyframes`: (pts, dts), by pts."""
 
     pts: Sequence[int]
     durations: Sequence[int]
@@ -61,9 +60,9 @@ class Packets:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameScan:
-    """Every frame that the decoder delivers, in the order in which they are shown.
+    """Every frame that the decoder delivers, in presentation order.
 
-    `is_trusted`: timestamps are the file's own, so frames can be found by them.
+    `is_trusted`: no timestamp had to be repaired, so frames can be found by timestamp.
     """
 
     timeline: SourceTimeline
@@ -85,7 +84,7 @@ def scan_frames(
 ) -> FrameScan:
     """Demux and decode the whole video stream once.
 
-    Raises PermanentError when not one frame can be decoded, Canceled when `cancelled` says so, FfmpegError otherwise.
+    Raises PermanentError if no frame can be decoded, Canceled once `cancelled` returns True, FfmpegError otherwise.
     """
     packets = read_packets(runner, path, video, cancelled)
     pts, checksums, complaints = _decode(
@@ -97,7 +96,7 @@ def scan_frames(
     times, changed = increasing_timestamps(pts, nominal=nominal)
     last = _last_duration(packets, pts[-1])
     if last <= 0 and len(times) == video.frames:
-        # The container may say when the video ends, where its packets do not.
+        # The container may state the video's end if the packets do not.
         last = round(video.duration_seconds / video.time_base) - (times[-1] - times[0])
     if last <= 0:
         last = max(1, round((times[-1] - times[0]) / (len(times) - 1))) if len(times) > 1 else nominal
@@ -135,7 +134,7 @@ def read_packets(
         try:
             for number, line in enumerate(lines):
                 if number % LINES_PER_CHECK == 0:
-                    _check(cancelled)
+                    _raise_if_cancelled(cancelled)
                 fields = line.split(",")
                 if len(fields) < 4:
                     continue
@@ -143,7 +142,7 @@ def read_packets(
                 if at is None:
                     if decoded_at is None:
                         continue
-                    # AVI and MPEG-PS do not say when a frame is shown that is decoded out of turn: by then, at last.
+                    # AVI and MPEG-PS have no pts for reordered frames: this is the latest possible.
                     at = decoded_at + reorder_ticks
                 pts.append(at)
                 durations.append(_ticks(fields[2]) or 0)
@@ -152,7 +151,7 @@ def read_packets(
         except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
             raise
         except FfmpegError as error:
-            # Of a damaged file, what came before the damage counts; whether any frame decodes is seen next.
+            # Of a damaged file, the packets before the damage are used; the decoding pass decides.
             log.warning("packet_scan_incomplete", packets=len(pts), detail=error.detail)
     return Packets(pts=pts, durations=durations, keyframes=sorted(keyframes))
 
@@ -166,7 +165,7 @@ def _decode(
     deinterlacing: Deinterlacing | None,
     cancelled: Callable[[], bool],
 ) -> tuple[Sequence[int], Sequence[int], str]:
-    """Timestamp and checksum of each frame, and what ffmpeg had to complain of."""
+    """Timestamp and checksum of each frame, and ffmpeg's messages."""
     time_base = f"{video.time_base.numerator}/{video.time_base.denominator}"
     chain = filter_chain(
         time_base=video.time_base,
@@ -188,7 +187,7 @@ def _decode(
     with runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
         for line in process.lines():
             if len(pts) % LINES_PER_CHECK == 0:
-                _check(cancelled)
+                _raise_if_cancelled(cancelled)
             if line.startswith("#"):
                 if line.startswith("#tb 0:") and line.split(":", 1)[1].strip() != time_base:
                     raise FfmpegError("The video program keeps time differently than asked.", detail=line)
@@ -213,7 +212,7 @@ def _decode(
 
 
 def _last_duration(packets: Packets, pts: int) -> int:
-    """Of the packet shown at `pts`, which is one of the last; 0 where unknown."""
+    """Duration of the packet with that `pts`, which is one of the last; 0 if unknown."""
     for index in range(len(packets.pts) - 1, -1, -1):
         if packets.pts[index] == pts:
             return packets.durations[index]
@@ -224,6 +223,6 @@ def _ticks(text: str) -> int | None:
     return None if text == "N/A" else int(text)
 
 
-def _check(cancelled: Callable[[], bool]) -> None:
+def _raise_if_cancelled(cancelled: Callable[[], bool]) -> None:
     if cancelled():
         raise Canceled()

@@ -1,4 +1,4 @@
-"""Planning: one video into a RenderPlan and segments that together show every output frame exactly once."""
+"""Plans a render: a RenderPlan, and segments that together contain every output frame exactly once."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from app.platform.media.rates import Retime
 from worker.video.colour import plan_colour
 from worker.video.deinterlace import FRAMES_BEFORE
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
-from worker.video.hdr_metadata import read_traits
+from worker.video.hdr_metadata import read_source_metadata
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.scan import FrameScan, scan_frames
 from worker.video.timeline import (
     OutputTimeline,
     SourceTimeline,
-    place_at_offset,
+    apply_offset,
     plan_output_timeline,
     without_equal_neighbours,
 )
@@ -29,27 +29,27 @@ from worker.video.timeline import (
 MICROSECOND = Fraction(1, 1_000_000)
 # Segments bound the length of the encoder's timestamp expression, which is one argument of at most 128 KiB on Linux.
 MAX_SEGMENT_FRAMES = 2000
-# A keyframe this far into a segment's allowed length is worth ending it early for.
+# From this part of its allowed length on, a segment may end early at a keyframe.
 KEYFRAME_WINDOW = Fraction(1, 2)
-# What is left over after a full segment, up to this much more, is shared out evenly between the last two.
+# A remainder of up to this many full segments is divided evenly between the last two.
 TAIL_SHARE = Fraction(3, 2)
-# An earlier keyframe to fall back to lies at least this far before the nearest one.
+# Least distance of the fallback keyframe before the nearest one.
 EARLIER_SEEK_SECONDS = 2
-# ffmpeg seeks in these by presentation time; in others (MPEG-TS, AVI, ...) by decoding time.
+# Formats in which ffmpeg seeks by presentation time; in others (MPEG-TS, AVI, ...) by decoding time.
 SEEKS_BY_PTS = ("mov", "matroska")
 
 
 @dataclass(frozen=True, kw_only=True)
 class UsedFrames:
-    """The frames that go through the network, in turn, and the end.
+    """The network's input frames, in presentation order.
 
-    `numbers`: each one's source frame, or where it lies between two the earlier; `places`: how far along from there to
-    the next, in parts of `timeline.WHOLE_WAY`, 0 for the source frame itself; `starts`: its first tick; `repeats`: the
-    output frames that show it.
+    For each: `numbers`, its source frame (of an interpolated frame, the earlier of the two); `phases`, its phase to the
+    next source frame (see `timeline.FULL_PHASE`), 0 for the source frame itself; `starts`, its first tick; `repeats`,
+    how many output frames show it. `end_tick` is the end of the last.
     """
 
     numbers: Sequence[int]
-    places: Sequence[int]
+    phases: Sequence[int]
     starts: Sequence[int]
     repeats: Sequence[int]
     end_tick: int
@@ -69,27 +69,27 @@ def plan_render(
 ) -> tuple[RenderPlan, list[SegmentPlan]]:
     """Read the whole video once and plan its render.
 
-    segment_seconds bounds a segment's length, segment_max_output_pixels its output pixels; one upscaled frame, with all
-    its repeats, is the least a segment has. `retime` counts with `target_fps` only. Raises PermanentError when the
-    video cannot be rendered, Canceled when `cancelled` says so, FfmpegError when ffmpeg fails.
+    `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
+    one upscaled frame with all its repeats. `retime` applies with `target_fps` only. Raises PermanentError if the video
+    cannot be rendered, Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
     """
     video = info.video
     colour = plan_colour(video, scale=scale)
-    traits = read_traits(runner, path, info, colour=colour)
+    metadata = read_source_metadata(runner, path, info, colour=colour)
     scan = scan_frames(
         runner,
         path,
         video=video,
         source=colour.source,
         decoded_pix_fmts=colour.decoded_pix_fmts,
-        deinterlacing=traits.deinterlacing,
+        deinterlacing=metadata.deinterlacing,
         cancelled=cancelled,
     )
     timeline = plan_output_timeline(scan.timeline, target_fps=target_fps, retime=retime)
     timeline = without_equal_neighbours(timeline, scan.checksums)
     start_seconds = scan.timeline.pts[0] * video.time_base
     input_start_seconds = input_start(info.format_name, info.start_seconds, start_seconds)
-    timeline, offset_ticks = place_at_offset(timeline, start_seconds - input_start_seconds)
+    timeline, offset_ticks = apply_offset(timeline, start_seconds - input_start_seconds)
     output_pixels = colour.target.width * colour.target.height
     used = used_frames(timeline)
     cuts = cut_segments(
@@ -105,7 +105,7 @@ def plan_render(
         scan=scan,
         timeline=timeline,
         seeks_by_pts=by_pts,
-        frames_before=0 if traits.deinterlacing is None else FRAMES_BEFORE,
+        frames_before=0 if metadata.deinterlacing is None else FRAMES_BEFORE,
     )
     render = RenderPlan(
         stream_index=video.index,
@@ -127,29 +127,29 @@ def plan_render(
         frame_rate=target_fps or _average_rate(scan.timeline, video.frame_rate),
         segment_count=len(segments),
         retime=retime if timeline.between else Retime.NEAREST,
-        warnings=(*scan.warnings, *traits.warnings),
-        deinterlacing=traits.deinterlacing,
-        mastering_display=traits.mastering_display,
-        content_light=traits.content_light,
+        warnings=(*scan.warnings, *metadata.warnings),
+        deinterlacing=metadata.deinterlacing,
+        mastering_display=metadata.mastering_display,
+        content_light=metadata.content_light,
     )
     return render, segments
 
 
 def input_start(format_name: str, file_start: Fraction, video_start: Fraction) -> Fraction:
-    """The moment of the input, in seconds of its timestamps, that becomes 0 in the output.
+    """The timestamp of the input, in seconds, that becomes 0 in the output.
 
     `file_start`: the earliest timestamp of all streams, to the microsecond; `video_start`: the video's first, exactly.
     """
     if file_start < 0 and "matroska" in format_name.split(","):
-        # Matroska's own timestamps start at 0 at the earliest. What ffmpeg puts before that are samples with which a
-        # sound decoder warms up, and which nobody hears.
+        # Matroska's own timestamps are not negative. What ffmpeg puts before 0 is the preroll of an audio decoder,
+        # which is not played.
         file_start = Fraction(0)
     return video_start if video_start - file_start < MICROSECOND else file_start
 
 
 def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:
-    """The rate found when the file was examined, if the decoded frames bear it out but for rounded timestamps; else
-    their own: fewer may have been decoded, or some timestamps been missing.
+    """The probed rate if the decoded frames agree with it up to rounded timestamps; else their own average: some may
+    not have been decoded, or may lack timestamps.
     """
     count = len(timeline.pts)
     if abs(count / examined - timeline.duration_seconds) <= 2 * timeline.time_base:
@@ -158,15 +158,15 @@ def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:
 
 
 def used_frames(timeline: OutputTimeline) -> UsedFrames:
-    """The frames of which there is at least one output frame."""
-    numbers, places, starts, repeats = [], [], [], []
+    """The frames that at least one output frame shows."""
+    numbers, phases, starts, repeats = [], [], [], []
     shown = 0
     for number, count in enumerate(timeline.repeats):
         between = timeline.between[number] if timeline.between else ()
-        for place, times in [(0, count), *((place, 1) for place in between)]:
+        for phase, times in [(0, count), *((phase, 1) for phase in between)]:
             if times:
                 numbers.append(number)
-                places.append(place)
+                phases.append(phase)
                 starts.append(timeline.ticks[shown])
                 repeats.append(times)
                 shown += times
@@ -175,16 +175,16 @@ def used_frames(timeline: OutputTimeline) -> UsedFrames:
             "The video's frames could not be planned.", detail=f"{shown} != {len(timeline.ticks)}"
         )
     return UsedFrames(
-        numbers=numbers, places=places, starts=starts, repeats=repeats, end_tick=timeline.end_tick
+        numbers=numbers, phases=phases, starts=starts, repeats=repeats, end_tick=timeline.end_tick
     )
 
 
 def cut_segments(used: UsedFrames, *, keyframes: Sequence[int], max_ticks: int, max_frames: int) -> list[int]:
-    """Where to cut: positions in `used`, from 0 to its length; each neighbouring pair is one segment.
+    """The cuts: positions in `used`, from 0 to its length; each neighbouring pair is one segment.
 
-    A segment is as long as `max_ticks` and `max_frames` (output frames) allow; a position out of `keyframes` in its
-    second half ends it there, which saves decoding. What remains at the end is shared out so that no segment is
-    absurdly short. One frame alone may be over the bounds.
+    A segment is as long as `max_ticks` and `max_frames` (output frames) allow, but ends at a position in `keyframes` in
+    its second half, which saves decoding. The remainder at the end is divided so that no segment is very short. A
+    single frame may exceed the bounds.
     """
     count = len(used.numbers)
     starts = [*used.starts, used.end_tick]
@@ -193,14 +193,14 @@ def cut_segments(used: UsedFrames, *, keyframes: Sequence[int], max_ticks: int, 
         shown.append(shown[-1] + repeats)
 
     def load(start: int, stop: int) -> Fraction:
-        """How full a segment would be; up to 1 is allowed."""
+        """The used part of a segment's bounds; at most 1 is allowed."""
         return max(
             Fraction(starts[stop] - starts[start], max_ticks),
             Fraction(shown[stop] - shown[start], max_frames),
         )
 
     def furthest(start: int, limit: Fraction) -> int:
-        """The last cut that loads the segment with no more than `limit`, at least one frame on."""
+        """The last cut with a load of at most `limit`, at least one frame further."""
         by_time = bisect_right(starts, starts[start] + limit * max_ticks) - 1
         by_frames = bisect_right(shown, shown[start] + limit * max_frames) - 1
         return min(count, max(start + 1, min(by_time, by_frames)))
@@ -225,7 +225,7 @@ def cut_segments(used: UsedFrames, *, keyframes: Sequence[int], max_ticks: int, 
 
 
 def _keyframe_cuts(used: UsedFrames, scan: FrameScan) -> list[int]:
-    """Positions in `used` before which there is a keyframe that no earlier used frame needs to be decoded past."""
+    """Positions in `used` at which decoding can start at a keyframe that no earlier used frame follows."""
     positions = []
     pts = scan.timeline.pts
     at = 0
@@ -247,14 +247,14 @@ def _make_segments(
     seeks_by_pts: bool,
     frames_before: int,
 ) -> list[SegmentPlan]:
-    """`frames_before`: how many frames before a segment's first have to be decoded for it."""
+    """`frames_before`: how many frames before its first a segment must decode."""
     pts = scan.timeline.pts
     key_times = [keyframe[0] for keyframe in scan.keyframes]
     segments = []
     shown = 0
     for index, (start, stop) in enumerate(pairwise(cuts)):
-        first, last = used.numbers[start], used.numbers[stop - 1] + (used.places[stop - 1] > 0)
-        repeats, between = _shown_of(used, start, stop, count=last - first + 1)
+        first, last = used.numbers[start], used.numbers[stop - 1] + (used.phases[stop - 1] > 0)
+        repeats, between = _segment_frames(used, start, stop, count=last - first + 1)
         frames = sum(used.repeats[start:stop])
         end_tick = used.starts[stop] if stop < len(used.starts) else used.end_tick
         seeks = _seek_points(key_times, pts[max(0, first - frames_before)], time_base=scan.timeline.time_base)
@@ -276,7 +276,7 @@ def _make_segments(
     return segments
 
 
-def _shown_of(
+def _segment_frames(
     used: UsedFrames, start: int, stop: int, *, count: int
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
     """`repeats` and `between` of a segment of `count` source frames."""
@@ -284,15 +284,15 @@ def _shown_of(
     between: list[list[int]] = [[] for _ in range(count)]
     for position in range(start, stop):
         number = used.numbers[position] - used.numbers[start]
-        if used.places[position]:
-            between[number].append(used.places[position])
+        if used.phases[position]:
+            between[number].append(used.phases[position])
         else:
             repeats[number] = used.repeats[position]
     return tuple(repeats), tuple(map(tuple, between)) if any(between) else ()
 
 
 def run_lengths(ticks: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """(frames, duration of each) of runs of equal duration; the last tick is the end of the last frame."""
+    """Runs of equal frame duration as (frames, duration of each); the last tick is the end of the last frame."""
     runs: list[tuple[int, int]] = []
     for before, after in pairwise(ticks):
         if runs and runs[-1][1] == after - before:
@@ -303,8 +303,8 @@ def run_lengths(ticks: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _seek_points(key_times: Sequence[int], first_pts: int, *, time_base: Fraction) -> list[int]:
-    """Which keyframes to start decoding at: the last at or before the frame, and one well before that; none where that
-    is the file's first.
+    """Indices of the keyframes to start decoding at: the last at or before the frame, and one well before it; none of
+    them is the file's first.
     """
     nearest = bisect_right(key_times, first_pts) - 1
     if nearest <= 0:

@@ -1,8 +1,8 @@
-"""How alike two videos are, in numbers: planes of luma compared pair by pair.
+"""Full-reference similarity metrics: planes of luma compared pair by pair.
 
 PSNR; SSIM as Wang, Bovik, Sheikh and Simoncelli define it ("Image quality assessment: from error visibility to
-structural similarity", IEEE Transactions on Image Processing 13(4), 2004); and how steady the difference is from one
-frame to the next. docs/quality.md says what each of them means.
+structural similarity", IEEE Transactions on Image Processing 13(4), 2004); and temporal stability, the
+change of the difference from one frame to the next. docs/quality.md defines each of them.
 """
 
 from collections.abc import Iterator
@@ -14,25 +14,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Luma codes scaled to 8 bits, as fractions where they are.
+# Luma codes scaled to 8 bits, unrounded.
 Plane: TypeAlias = NDArray[np.float32]
 
 PEAK = 255.0
-# Of planes that are equal. JSON has no infinity.
-MOST_DECIBELS = 100.0
+# For planes that are equal: JSON has no infinity.
+MAX_DECIBELS = 100.0
 
 WINDOW = 11
 MARGIN = WINDOW // 2
 SIGMA = 1.5
 C1 = (0.01 * PEAK) ** 2
 C2 = (0.03 * PEAK) ** 2
-# Rows of a picture whose SSIM is worked out at a time, which bounds the memory of large ones.
+# Rows of a picture whose SSIM is computed at a time, which bounds memory.
 BAND_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What `Likeness` found. `stability_db` None: no two frames followed each other."""
+class SimilarityMetrics:
+    """The result of `SimilarityMeter`. `stability_db` is None if no two consecutive frames were compared."""
 
     psnr_db: float
     ssim: float
@@ -40,8 +40,8 @@ class Figures:
     frames: int
 
 
-class Likeness:
-    """Gathers the figures of a video from pairs of planes: the input's, and the output's at the same size."""
+class SimilarityMeter:
+    """Accumulates the metrics of a video from pairs of planes: the input's, and the output's at the same size."""
 
     def __init__(self) -> None:
         self._frames = 0
@@ -52,7 +52,7 @@ class Likeness:
         self._last: tuple[int, Plane] | None = None
 
     def add(self, number: int, reference: Plane, result: Plane) -> None:
-        """`number` counts the frames of the output: only of frames that follow each other the change is counted."""
+        """Compare two planes. `number` is the output frame's: temporal stability counts consecutive numbers only."""
         difference = result - reference
         self._frames += 1
         self._squares += mean_square(difference)
@@ -62,11 +62,11 @@ class Likeness:
             self._changes += mean_square(difference - self._last[1])
         self._last = (number, difference)
 
-    def figures(self) -> Figures:
-        """Raises ValueError when nothing was compared."""
+    def metrics(self) -> SimilarityMetrics:
+        """Raises ValueError if nothing was compared."""
         if not self._frames:
             raise ValueError("no frames were compared")
-        return Figures(
+        return SimilarityMetrics(
             psnr_db=decibels(self._squares / self._frames),
             ssim=self._ssim / self._frames,
             stability_db=decibels(self._changes / self._pairs) if self._pairs else None,
@@ -79,8 +79,8 @@ def mean_square(plane: Plane) -> float:
 
 
 def decibels(mean_square_error: float) -> float:
-    """The peak against a mean squared error: 10 log10(255^2 / error), MOST_DECIBELS at most."""
-    least = PEAK**2 / 10 ** (MOST_DECIBELS / 10)
+    """The peak against a mean squared error: 10 log10(255^2 / error), MAX_DECIBELS at most."""
+    least = PEAK**2 / 10 ** (MAX_DECIBELS / 10)
     return 10 * log10(PEAK**2 / max(mean_square_error, least))
 
 
@@ -100,7 +100,7 @@ def structural_similarity(one: Plane, other: Plane) -> float:
 
 
 def _bands(height: int) -> Iterator[tuple[int, int]]:
-    """Rows from, to: overlapping, so that each window lies wholly inside one of them, and inside one alone."""
+    """Row ranges (start, stop) that overlap so that each window lies inside exactly one of them."""
     if height < WINDOW:
         yield 0, height
         return

@@ -1,4 +1,4 @@
-"""A small picture of the output, as JPEG."""
+"""Makes a small JPEG picture of the output."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -10,14 +10,14 @@ from worker.video.decoder import seconds_up
 from worker.video.plan import RenderPlan, SegmentPlan
 
 MAX_SIDE = 640
-# Most videos have left their opening black or title by then.
+# Most videos are past opening black and titles by then.
 POSITION = Fraction(1, 10)
 JPEG_QUALITY = 3  # ffmpeg's qscale: 2 is the best, 31 the worst
 
 
 def thumbnail_size(width: int, height: int, sample_aspect_ratio: Fraction) -> tuple[int, int]:
-    """Pixels of the thumbnail: square ones, as the video is shown, no side over MAX_SIDE and never enlarged."""
-    # The wider of the two is shrunk, so that neither direction is blown up.
+    """Width and height in square pixels, in the displayed proportions; at most MAX_SIDE, and never enlarged."""
+    # Non-square pixels are made square by reducing one side, never by enlarging the other.
     shown_width = width * sample_aspect_ratio if sample_aspect_ratio < 1 else Fraction(width)
     shown_height = height / sample_aspect_ratio if sample_aspect_ratio > 1 else Fraction(height)
     factor = min(Fraction(1), MAX_SIDE / max(shown_width, shown_height))
@@ -33,9 +33,9 @@ def make_thumbnail(
     segments: Sequence[SegmentPlan],
     cancelled: Callable[[], bool],
 ) -> None:
-    """Write the frame that is shown a tenth into the output to `destination`. Raises FfmpegError.
+    """Write the frame at a tenth of the output's duration to `destination`. Raises FfmpegError.
 
-    JPEG has BT.601 in the full range by definition: colours are converted to that.
+    Colours are converted to full-range BT.601, which JPEG defines.
     """
     tick = render.offset_ticks + _frame_at(segments, render.total_ticks * POSITION)
     width, height = thumbnail_size(render.target.width, render.target.height, render.sample_aspect_ratio)

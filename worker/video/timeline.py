@@ -1,4 +1,4 @@
-"""Time, in integers: when each output frame is shown, which source frames it comes from, and in what time base.
+"""Output timing in integers: when each output frame is shown, which source frames it comes from, the time base.
 
 Pure arithmetic on ticks. A source frame's timestamp is `pts`, in ticks of the source's time base; the output counts
 from 0 at the first frame, in ticks of `1/timescale` seconds.
@@ -14,19 +14,19 @@ from app.platform.media.rates import Retime, frames_at_rate
 
 # The concat demuxer counts the starts of files in microseconds: finer ticks would be rounded by it.
 MICROSECONDS = 1_000_000
-# Finer ticks than this do not fit MP4's 32-bit durations for long frames.
+# With finer ticks, long frames overflow MP4's 32-bit durations.
 MAX_TIMESCALE = 10_000_000
-# To shift a video by an offset that its own ticks do not hold, ticks at least as fine as this are taken.
+# Least timescale for an offset that the video's own ticks cannot express.
 OFFSET_TIMESCALE = 90_000
-# The whole way from one source frame to the next. A step of it changes no 16-bit sample by more than one code.
-WHOLE_WAY = 65_536
-# What is shown for longer stands still on purpose (a slide, an idle screen): nothing is made up in between.
-LONGEST_MOVE_SECONDS = Fraction(1, 2)
+# The phase of the next source frame; 0 is this one. One step changes no 16-bit sample by more than one code.
+FULL_PHASE = 65_536
+# A source frame that is shown for longer is static on purpose (a slide, an idle screen): nothing is interpolated.
+MAX_INTERPOLATED_SECONDS = Fraction(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceTimeline:
-    """The frames of the source as decoded. `pts` strictly increases; `end_pts` is where the last frame ends."""
+    """The decoded source frames. `pts` strictly increases; `end_pts` is the end of the last frame."""
 
     time_base: Fraction
     pts: Sequence[int]
@@ -41,9 +41,9 @@ class SourceTimeline:
 class OutputTimeline:
     """`repeats[i]` output frames show source frame i, one after the other; 0 where it is not shown.
 
-    They are followed by those that lie between source frames i and i + 1: `between[i]` says how far along each lies, in
-    parts of WHOLE_WAY, more than none and less than all; `between` is empty where no frame lies between two.
-    `ticks` are the timestamps of the output frames, `end_tick` is where the last one ends.
+    Those interpolated between source frames i and i + 1 follow: `between[i]` are their phases, each above 0 and below
+    FULL_PHASE; `between` is empty if no frame is interpolated. `ticks` are the timestamps of the output frames,
+    `end_tick` is the end of the last one.
     """
 
     timescale: int
@@ -56,8 +56,8 @@ class OutputTimeline:
 def plan_output_timeline(
     source: SourceTimeline, *, target_fps: Fraction | None, retime: Retime = Retime.NEAREST
 ) -> OutputTimeline:
-    """Each source frame once at its own time, or, with `target_fps`, what is shown at each of its times: the nearest
-    source frame, or with another `retime` a place between two.
+    """Each source frame once at its own time; with `target_fps`, at each of its times the nearest source frame or, with
+    another `retime` than NEAREST, a frame interpolated between two.
     """
     if target_fps is not None:
         return _constant_rate(source, target_fps, retime)
@@ -72,15 +72,15 @@ def plan_output_timeline(
 
 
 def nearest_frames(source: SourceTimeline, *, count: int, frame_rate: Fraction) -> list[int]:
-    """How often each source frame is shown when `count` frames at `frame_rate` each show the source frame whose
-    timestamp is nearest; of two as near, the earlier.
+    """How often each source frame is shown if each of `count` frames at `frame_rate` shows the source frame with the
+    nearest timestamp; of two equally near ones, the earlier.
     """
     repeats = [0] * len(source.pts)
     first = source.pts[0]
-    # Output frame i lies at i * step / unit ticks of the source, exactly.
+    # Output frame i is at exactly i * step / unit ticks of the source.
     step_ticks = 1 / (frame_rate * source.time_base)
     step, unit = step_ticks.numerator, step_ticks.denominator
-    # Twice the time at which source frame k takes over from k - 1, in ticks.
+    # Twice the midpoint between source frames k - 1 and k, in ticks.
     turns = [(before - first) + (after - first) for before, after in pairwise(source.pts)]
     current = 0
     for index in range(count):
@@ -91,21 +91,21 @@ def nearest_frames(source: SourceTimeline, *, count: int, frame_rate: Fraction) 
     return repeats
 
 
-def places_between(
+def interpolated_frames(
     source: SourceTimeline, *, count: int, frame_rate: Fraction
 ) -> tuple[list[int], list[tuple[int, ...]]]:
     """`repeats` and `between` of an OutputTimeline of `count` frames at `frame_rate`.
 
-    A place is exact up to the nearest part of WHOLE_WAY; one that is nearest to a source frame shows that frame. A
-    source frame that lasts longer than LONGEST_MOVE_SECONDS, or is the last, is shown until it ends.
+    Phases are rounded to the nearest integer; 0 and FULL_PHASE show the source frame itself. A source frame that lasts
+    longer than MAX_INTERPOLATED_SECONDS, or is the last, is shown until it ends.
     """
     repeats = [0] * len(source.pts)
     between: list[tuple[int, ...]] = [()] * len(source.pts)
     first = source.pts[0]
-    # Output frame i lies at i * step / unit ticks of the source, exactly.
+    # Output frame i is at exactly i * step / unit ticks of the source.
     step_ticks = 1 / (frame_rate * source.time_base)
     step, unit = step_ticks.numerator, step_ticks.denominator
-    longest = floor(LONGEST_MOVE_SECONDS / source.time_base)
+    longest = floor(MAX_INTERPOLATED_SECONDS / source.time_base)
     last = len(source.pts) - 1
     current = 0
     for index in range(count):
@@ -116,18 +116,18 @@ def places_between(
             repeats[current] += 1
             continue
         passed = index * step - (source.pts[current] - first) * unit
-        place = (2 * WHOLE_WAY * passed + gap * unit) // (2 * gap * unit)
-        if place == 0:
+        phase = (2 * FULL_PHASE * passed + gap * unit) // (2 * gap * unit)
+        if phase == 0:
             repeats[current] += 1
-        elif place == WHOLE_WAY:
+        elif phase == FULL_PHASE:
             repeats[current + 1] += 1
         else:
-            between[current] = (*between[current], place)
+            between[current] = (*between[current], phase)
     return repeats, between
 
 
 def without_equal_neighbours(timeline: OutputTimeline, checksums: Sequence[int]) -> OutputTimeline:
-    """The timeline, with nothing between two source frames that are the same: the earlier is repeated instead."""
+    """The timeline without interpolation between two equal source frames: the earlier is repeated instead."""
     if not timeline.between:
         return timeline
     repeats, between = list(timeline.repeats), list(timeline.between)
@@ -144,7 +144,7 @@ def _constant_rate(source: SourceTimeline, frame_rate: Fraction, retime: Retime)
     if retime is Retime.NEAREST:
         repeats = nearest_frames(source, count=count, frame_rate=frame_rate)
     else:
-        repeats, between = places_between(source, count=count, frame_rate=frame_rate)
+        repeats, between = interpolated_frames(source, count=count, frame_rate=frame_rate)
     return OutputTimeline(
         timescale=frame_rate.numerator,
         repeats=repeats,
@@ -155,8 +155,8 @@ def _constant_rate(source: SourceTimeline, frame_rate: Fraction, retime: Retime)
 
 
 def _coarsen(timescale: int, ticks: list[int], end_tick: int) -> tuple[int, list[int], int]:
-    """A coarser timescale that holds the ticks as exactly. Where even that is finer than MP4 can take (only ever seen
-    with Matroska in nanoseconds), to the nearest microsecond.
+    """A coarser timescale that expresses the ticks exactly; if even that is finer than MP4 allows (as Matroska's
+    nanoseconds may be), ticks rounded to microseconds.
     """
     common = gcd(timescale, end_tick, *ticks)
     timescale, end_tick = timescale // common, end_tick // common
@@ -164,7 +164,7 @@ def _coarsen(timescale: int, ticks: list[int], end_tick: int) -> tuple[int, list
     if timescale <= MAX_TIMESCALE:
         return timescale, ticks, end_tick
     rounded = [_rescale(tick, timescale, MICROSECONDS) for tick in ticks]
-    # Frames closer than a microsecond would fall together.
+    # Frames closer than a microsecond would get equal ticks.
     for index in range(1, len(rounded)):
         rounded[index] = max(rounded[index], rounded[index - 1] + 1)
     return MICROSECONDS, rounded, max(_rescale(end_tick, timescale, MICROSECONDS), rounded[-1] + 1)
@@ -174,11 +174,11 @@ def _rescale(tick: int, from_scale: int, to_scale: int) -> int:
     return (2 * tick * to_scale + from_scale) // (2 * from_scale)
 
 
-def place_at_offset(timeline: OutputTimeline, offset_seconds: Fraction) -> tuple[OutputTimeline, int]:
-    """The timeline in ticks that hold `offset_seconds` (0 or more) too, and the offset in those ticks.
+def apply_offset(timeline: OutputTimeline, offset_seconds: Fraction) -> tuple[OutputTimeline, int]:
+    """The timeline in ticks that express `offset_seconds` (0 or more) too, and the offset in those ticks.
 
-    The ticks stay as they are where they hold it already; else they are divided, exactly where that stays coarse enough
-    for the join, else to 1/90000 s or finer, and the offset is rounded to them.
+    The ticks are kept if they express it already; else they are divided: exactly if the result is coarse enough for the
+    join, otherwise to 1/90000 s or finer, to which the offset is rounded.
     """
     wanted = (offset_seconds * timeline.timescale).denominator
     if timeline.timescale * wanted <= MICROSECONDS:
@@ -197,9 +197,9 @@ def place_at_offset(timeline: OutputTimeline, offset_seconds: Fraction) -> tuple
 def increasing_timestamps(pts: Sequence[int], *, nominal: int) -> tuple[list[int], bool]:
     """Timestamps that strictly increase, and whether any had to be changed.
 
-    `pts` never decreases, as ffmpeg hands it over; `nominal` is the usual distance. Frames that share a timestamp (it
-    was missing, doubled, or went backwards) are spread evenly up to the next one that differs, `nominal` apart at most.
-    What precedes and follows keeps its time.
+    `pts` never decreases, as ffmpeg delivers it; `nominal` is the usual distance. Frames that share a timestamp (it
+    was missing, doubled, or went backwards) are spread evenly up to the next one that differs, at most `nominal` apart.
+    All other frames keep their timestamps.
     """
     repaired = list(pts)
     changed = False
@@ -215,7 +215,7 @@ def increasing_timestamps(pts: Sequence[int], *, nominal: int) -> tuple[list[int
             for index in range(1, count):
                 offset = min(index * nominal, index * room // count)
                 repaired[start + index] = max(repaired[start] + offset, repaired[start + index - 1] + 1)
-        # Too little room pushes the followers on, a tick at a time.
+        # Too small a gap delays the following frames, by a tick each.
         if stop < len(repaired) and repaired[stop] <= repaired[stop - 1]:
             repaired[stop] = repaired[stop - 1] + 1
         start = stop

@@ -1,4 +1,4 @@
-"""What becomes of the input's other streams: sound and subtitles that go along, and how; and what is left out."""
+"""Chooses which of the input's other streams go into the output, and whether they are copied or converted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SOUND_CONVERTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class KeptTrack:
-    """A stream of the input that goes into the output. `channels`: of sound that is converted."""
+    """A stream of the input that goes into the output. `channels` are those of converted sound."""
 
     index: int
     kind: Literal["audio", "subtitle"]
@@ -35,7 +35,7 @@ class KeptTrack:
     channels: int = 0
 
     def options(self, number: int) -> dict[str, Any]:
-        """ffmpeg's options for it as the output's `number`-th stream of its kind."""
+        """ffmpeg's options for the track as the output's `number`-th stream of its kind."""
         if self.kind == "subtitle":
             return {f"c:s:{number}": "copy" if self.is_copied else OUTPUT.subtitle_encoder}
         if self.is_copied:
@@ -45,7 +45,7 @@ class KeptTrack:
             f"c:a:{number}": OUTPUT.audio_encoder,
             f"b:a:{number}": channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL,
             f"ac:a:{number}": channels,
-            # Gaps in the timestamps become silence: an encoder would close them, and the rest would come too early.
+            # Gaps in the timestamps become silence: an encoder would close them, and later sound would be too early.
             f"filter:a:{number}": "aresample=async=1",
         }
 
@@ -57,7 +57,7 @@ class TrackChoice:
 
 
 def choose_tracks(streams: Sequence[dict[str, Any]], *, video_index: int) -> TrackChoice:
-    """Decide on the streams that ffprobe lists (`index`, `codec_type`, `codec_name`, `channels`, `disposition`)."""
+    """Choose from ffprobe's streams (`index`, `codec_type`, `codec_name`, `channels`, `disposition`)."""
     tracks: list[KeptTrack] = []
     warnings: dict[str, None] = {}
     for stream in streams:

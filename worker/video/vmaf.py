@@ -1,4 +1,4 @@
-"""VMAF, where the ffmpeg at hand has it (its filter libvmaf, with the model that is built in)."""
+"""Measures VMAF if ffmpeg has it (filter libvmaf, with its built-in model)."""
 
 import json
 from types import TracebackType
@@ -12,37 +12,37 @@ from numpy.typing import NDArray
 from app.platform.errors import FfmpegError
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from worker.video.similarity_metrics import Plane
-from worker.video.watchdog import Watch
+from worker.video.watchdog import Watchdog
 
 FILTER = "libvmaf"
 LISTING_LIMIT_BYTES = 1024 * 1024
-# Smaller pictures libvmaf refuses, or does not survive.
-LEAST_SIDE = 33
+# libvmaf refuses smaller pictures, or crashes.
+MIN_SIDE = 33
 PURPOSE = "measuring VMAF"
 
 log = structlog.get_logger(__name__)
 
 
 def can_measure_vmaf(runner: FfmpegRunner, *, width: int, height: int) -> bool:
-    """Whether this ffmpeg has VMAF, and pictures of that size are large enough for it. Raises FfmpegError."""
-    if min(width, height) < LEAST_SIDE:
+    """Whether ffmpeg has VMAF and pictures of that size are large enough for it. Raises FfmpegError."""
+    if min(width, height) < MIN_SIDE:
         return False
     listing = runner.run(["-filters"], purpose="listing its filters", stdout_limit_bytes=LISTING_LIMIT_BYTES)
     return any(FILTER in line.split()[:2] for line in listing.stdout.decode(errors="replace").splitlines())
 
 
 class VmafMeter:
-    """One ffmpeg that is given pairs of planes; use it in a `with` block.
+    """One ffmpeg that compares pairs of planes; a context manager.
 
-    Its failure is no error: `score` is None then, and the log says why.
+    A failure is logged and not raised: `score` returns None then.
     """
 
-    def __init__(self, runner: FfmpegRunner, *, width: int, height: int, watch: Watch) -> None:
+    def __init__(self, runner: FfmpegRunner, *, width: int, height: int, watchdog: Watchdog) -> None:
         self._has_failed = False
         self._process = runner.start(
             _stream(runner, width=width, height=height), purpose=PURPOSE, stdin=True, stdout=True
         )
-        watch.own(self._process)
+        watchdog.own(self._process)
 
     def add(self, reference: Plane, result: Plane) -> None:
         if self._has_failed:
@@ -50,7 +50,7 @@ class VmafMeter:
         try:
             for plane in (result, reference):
                 self._process.write_all(_codes(plane).data)
-            # What is measured is luma; the chroma planes are there for the format's sake.
+            # Only luma is measured; the pixel format needs chroma planes.
             gray = np.full(2 * reference.size, 128, np.uint8)
             for _ in range(2):
                 self._process.write_all(gray.data)
@@ -58,7 +58,7 @@ class VmafMeter:
             self._fail(error)
 
     def score(self) -> float | None:
-        """The mean of all frames, 0 to 100. Nothing may be added after this."""
+        """The mean of all frames, 0 to 100; None after a failure. No planes may be added after this."""
         if self._has_failed:
             return None
         try:
@@ -93,14 +93,14 @@ class VmafMeter:
 
 
 def _stream(runner: FfmpegRunner, *, width: int, height: int) -> Stream:
-    """Each frame on stdin is the result above the input; 4:4:4, because not every version of libvmaf takes gray.
+    """Each frame on stdin is the result above the input, in 4:4:4: not every version of libvmaf takes gray.
 
-    The rate means nothing: VMAF counts in frames.
+    The frame rate has no effect: VMAF is computed per frame.
     """
     pairs = runner.raw_input(width=width, height=2 * height, pix_fmt="yuv444p", frame_rate=25)
     copies = pairs["v:0"].filter_multi_output("split")
     result, reference = (copies[index].filter("crop", width, height, 0, index * height) for index in range(2))
-    # To stdout by its name as a file: a path of ours could hold characters that filters take for their own.
+    # The log goes to stdout by name: a file's path could contain characters that filters parse.
     measured = ffmpeg.filter([result, reference], FILTER, log_fmt="json", log_path="/dev/stdout")
     return ffmpeg.output(measured, "pipe:1", f="null")
 

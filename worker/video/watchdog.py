@@ -1,4 +1,4 @@
-"""Stopping threads and ffmpeg processes together: on the first error, on request, or when frames stop coming."""
+"""Stops the threads and ffmpeg processes of one job together: on the first error, on cancellation, or on a stall."""
 
 import queue
 import threading
@@ -17,23 +17,24 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.25
 QUEUE_POLL_SECONDS = 0.1
-# How long after a stall the work may take to come back before `on_stall` is called.
+# How long the job may take to end after a stall before `on_stall` is called.
 GRACE_SECONDS = 5.0
 
 Item = TypeVar("Item")
 
 
-class Abandoned(Exception):
-    """The work was stopped for a reason that the watch holds; a thread that sees this just ends."""
+class PipelineStopped(Exception):
+    """The job was stopped, for a reason that the watchdog holds. A thread that gets this ends without reporting it."""
 
 
-class Watch:
-    """Watches one piece of work in a thread of its own; use it in a `with` block around the work.
+class Watchdog:
+    """Supervises one job from its own thread; a context manager around the job.
 
-    `cancelled` is asked every quarter of a second, in the watch's thread. Without `progress` for `stall_seconds` the
-    work is stopped with PipelineStalled. To stop means: processes given to `own` are killed, which frees threads that
-    wait for them, and queues raise Abandoned. A thread within a network call cannot be freed so; when the work has not
-    ended `GRACE_SECONDS` after a stall, `on_stall` is called (once, in the watch's thread), which may end the process.
+    `cancelled` is polled every POLL_SECONDS in the watchdog's thread. Without a call of `progress` for `stall_seconds`
+    the job is stopped with PipelineStalled. To stop it, the watchdog kills the processes given to `own`, which unblocks
+    the threads that wait for them, and its queues raise PipelineStopped. A thread inside an inference call cannot be
+    unblocked so: if the job has not ended GRACE_SECONDS after a stall, `on_stall` is called, once, in the watchdog's
+    thread; it may end the process.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class Watch:
         self._processes: list[FfmpegProcess] = []
         self._finished = threading.Event()
         self._last_progress = time.monotonic()
-        # Its log lines say what is bound in the thread that made it.
+        # Log lines carry the context of the thread that creates the watchdog.
         self._thread = threading.Thread(
-            target=copy_context().run, args=(self._run,), name="watch", daemon=True
+            target=copy_context().run, args=(self._run,), name="watchdog", daemon=True
         )
 
     @property
@@ -61,11 +62,11 @@ class Watch:
         return self._error is not None
 
     def progress(self) -> None:
-        """A frame moved."""
+        """Report that a frame has moved."""
         self._last_progress = time.monotonic()
 
     def own(self, process: FfmpegProcess) -> FfmpegProcess:
-        """Kill this process when the work is stopped."""
+        """Kill the process when the job is stopped."""
         with self._lock:
             self._processes.append(process)
             stopped = self._error is not None
@@ -74,7 +75,7 @@ class Watch:
         return process
 
     def fail(self, error: BaseException) -> None:
-        """Stop the work. Of several errors the first counts."""
+        """Stop the job. Only the first error is kept."""
         with self._lock:
             if self._error is None:
                 self._error = error
@@ -83,13 +84,13 @@ class Watch:
             process.kill()
 
     def check(self) -> None:
-        """Raise the error that stopped the work, if it was."""
+        """Raises the error that stopped the job, if it was stopped."""
         if self._error is not None:
             raise self._error
 
     def __enter__(self) -> Self:
         self._last_progress = time.monotonic()
-        # What was called off before it began does not begin: it may be too short for the thread's first look.
+        # A job that was cancelled before it began must not begin: it may end before the first poll.
         self._ask()
         self.check()
         self._thread.start()
@@ -126,54 +127,54 @@ class Watch:
         try:
             cancelled = self._cancelled()
         except Exception as error:
-            # The work must not go on unwatched; the question's failure is what stops it.
+            # The job must not go on unsupervised.
             self.fail(error)
             return
         if cancelled:
             self.fail(Canceled())
 
 
-class Handover(Generic[Item]):
-    """A bounded queue between two threads of one piece of work. `maxsize` 0: bounded by what goes round in it."""
+class PipelineQueue(Generic[Item]):
+    """A queue between two threads of one job. `maxsize` 0: bounded by the number of buffers that circulate."""
 
-    def __init__(self, watch: Watch, *, maxsize: int = 0) -> None:
-        self._watch = watch
+    def __init__(self, watchdog: Watchdog, *, maxsize: int = 0) -> None:
+        self._watchdog = watchdog
         self._queue: queue.Queue[Item] = queue.Queue(maxsize)
 
     def put(self, item: Item) -> None:
-        """Raises Abandoned once the work is stopped."""
+        """Raises PipelineStopped once the job is stopped."""
         while True:
-            if self._watch.is_stopped:
-                raise Abandoned
+            if self._watchdog.is_stopped:
+                raise PipelineStopped
             try:
                 return self._queue.put(item, timeout=QUEUE_POLL_SECONDS)
             except queue.Full:
                 continue
 
     def get(self) -> Item:
-        """Raises Abandoned once the work is stopped."""
+        """Raises PipelineStopped once the job is stopped."""
         while True:
-            if self._watch.is_stopped:
-                raise Abandoned
+            if self._watchdog.is_stopped:
+                raise PipelineStopped
             try:
                 return self._queue.get(timeout=QUEUE_POLL_SECONDS)
             except queue.Empty:
                 continue
 
 
-class Worker(threading.Thread):
-    """A thread of one piece of work: its error stops all of it, its log lines say what is bound where it was made."""
+class PipelineThread(threading.Thread):
+    """A thread of one job. Its error stops the job; its log lines carry the context of the thread that creates it."""
 
-    def __init__(self, watch: Watch, work: Callable[[], None], *, name: str) -> None:
+    def __init__(self, watchdog: Watchdog, work: Callable[[], None], *, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._context = copy_context()
-        self._watch = watch
+        self._watchdog = watchdog
         self._work = work
 
     def run(self) -> None:
         try:
             self._context.run(self._work)
-        except Abandoned:
+        except PipelineStopped:
             return
-        except BaseException as error:  # handed to the thread that waits for this one
-            self._watch.fail(error)
+        except BaseException as error:  # raised again by the thread that joins this one
+            self._watchdog.fail(error)

@@ -25,7 +25,7 @@ from tests.unit.inference.h273 import Coding, codes_of, rgb_of
 from worker.inference.devices import CpuDevice
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
-from worker.local import RenderOptions, upscale_file
+from worker.local import LocalRenderOptions, upscale_file
 from worker.video.plan import RenderPlan
 
 MEDIA = Path(__file__).parents[2] / "media"
@@ -132,7 +132,7 @@ def upscaled(
             source=source,
             info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / name,
-            options=RenderOptions(
+            options=LocalRenderOptions(
                 scale=4,
                 target_fps=None,
                 quality=quality,

@@ -19,9 +19,9 @@ from tests.media.corpus import missing
 from tests.media.kinds import KINDS
 from worker import pictures
 from worker.inference.frames import FrameFormat, Layout
-from worker.pictures import area_around, cut_out, require_tone_mapping, rgb_picture, write_picture
+from worker.pictures import cropped, expanded, require_tone_mapping, to_rgb, write_picture
 from worker.video.colour import OutputTags
-from worker.video.frame_grab import Footage, look_at, read_frame
+from worker.video.frame_grab import IndexedVideo, index_video, read_frame
 from worker.video.scan import FrameScan, scan_frames
 
 LIMITS = MediaLimits.from_settings(Settings())
@@ -30,31 +30,31 @@ CORPUS = ("interlaced-bff", "rotated-90", "mpeg4-avi")
 BT709 = OutputTags(primaries="bt709", transfer="bt709", matrix="bt709", range="tv")
 
 
-def looked_at(runner: FfmpegRunner, path: Path) -> tuple[Footage, FrameScan]:
-    footage = look_at(runner, path, scale=4, limits=LIMITS, cancelled=lambda: False)
+def indexed(runner: FfmpegRunner, path: Path) -> tuple[IndexedVideo, FrameScan]:
+    video = index_video(runner, path, scale=4, limits=LIMITS, cancelled=lambda: False)
     scan = scan_frames(
         runner,
         path,
-        video=footage.info.video,
-        source=footage.colour.source,
-        decoded_pix_fmts=footage.colour.decoded_pix_fmts,
-        deinterlacing=footage.traits.deinterlacing,
+        video=video.info.video,
+        source=video.colour.source,
+        decoded_pix_fmts=video.colour.decoded_pix_fmts,
+        deinterlacing=video.metadata.deinterlacing,
         cancelled=lambda: False,
     )
-    return footage, scan
+    return video, scan
 
 
 def check_frames(runner: FfmpegRunner, path: Path, *, numbers: tuple[int, ...]) -> None:
-    footage, scan = looked_at(runner, path)
-    tick, first = footage.info.video.time_base, footage.info.video.start_pts
+    video, scan = indexed(runner, path)
+    tick, first = video.info.video.time_base, video.info.video.start_pts
     for number in numbers:
         number %= len(scan.timeline.pts)
         begins = (scan.timeline.pts[number] - first) * tick
         for at_seconds in (begins, begins + tick / 2):
-            frame = read_frame(runner, footage, at_seconds, cancelled=lambda: False, stall_seconds=60)
+            frame = read_frame(runner, video, at_seconds, cancelled=lambda: False, stall_seconds=60)
             assert zlib.adler32(frame.data, 0) == scan.checksums[number], (path.name, number)
         if number:
-            frame = read_frame(runner, footage, begins - tick / 2, cancelled=lambda: False, stall_seconds=60)
+            frame = read_frame(runner, video, begins - tick / 2, cancelled=lambda: False, stall_seconds=60)
             assert zlib.adler32(frame.data, 0) == scan.checksums[number - 1], (path.name, number)
 
 
@@ -75,9 +75,9 @@ def test_of_every_kind_of_file(runner: FfmpegRunner, tmp_path: Path) -> None:
 
 
 def test_after_the_end_it_is_the_last_frame(runner: FfmpegRunner, clip: Callable[..., Path]) -> None:
-    footage, scan = looked_at(runner, clip("short.mp4", frames=10))
+    video, scan = indexed(runner, clip("short.mp4", frames=10))
 
-    frame = read_frame(runner, footage, Fraction(60), cancelled=lambda: False, stall_seconds=60)
+    frame = read_frame(runner, video, Fraction(60), cancelled=lambda: False, stall_seconds=60)
     assert zlib.adler32(frame.data, 0) == scan.checksums[-1]
 
 
@@ -85,26 +85,26 @@ def test_what_cannot_be_decoded_is_said(
     runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = clip("whole.ts", "-c:v", "mpeg2video", frames=10)
-    footage, _scan = looked_at(runner, path)
+    video, _scan = indexed(runner, path)
     broken = tmp_path / "broken.ts"
     broken.write_bytes(b"\x00" * path.stat().st_size)
-    footage = replace(footage, path=broken)
+    video = replace(video, path=broken)
 
     with pytest.raises(PermanentError, match="no frame"):
-        read_frame(runner, footage, Fraction(0), cancelled=lambda: False, stall_seconds=60)
+        read_frame(runner, video, Fraction(0), cancelled=lambda: False, stall_seconds=60)
 
 
 def test_it_ends_when_it_is_called_off_or_hangs(
     runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path
 ) -> None:
-    footage, _scan = looked_at(runner, clip("short.mp4", frames=10))
+    video, _scan = indexed(runner, clip("short.mp4", frames=10))
     os.mkfifo(tmp_path / "pipe.mp4")
-    footage = replace(footage, path=tmp_path / "pipe.mp4")
+    video = replace(video, path=tmp_path / "pipe.mp4")
 
     with pytest.raises(Canceled):
-        read_frame(runner, footage, Fraction(0), cancelled=lambda: True, stall_seconds=60)
+        read_frame(runner, video, Fraction(0), cancelled=lambda: True, stall_seconds=60)
     with pytest.raises(PipelineStalled):
-        read_frame(runner, footage, Fraction(0), cancelled=lambda: False, stall_seconds=0.3)
+        read_frame(runner, video, Fraction(0), cancelled=lambda: False, stall_seconds=0.3)
 
 
 @pytest.mark.parametrize(
@@ -114,16 +114,16 @@ def test_a_part_of_a_frame_has_the_colours_of_the_whole(layout: Layout, width: i
     frame_format = FrameFormat(width=width, height=height, layout=layout, bit_depth=10)
     samples = np.random.default_rng(1).integers(64, 940, frame_format.frame_bytes // 2, dtype="<u2")
     frame = samples.view(np.uint8)
-    whole = rgb_picture(frame, frame_format, Area(x=0, y=0, width=width, height=height))
+    whole = to_rgb(frame, frame_format, Area(x=0, y=0, width=width, height=height))
 
     for area in (
         Area(x=7, y=5, width=9, height=11),
         Area(x=0, y=0, width=1, height=1),
         Area(x=20, y=3, width=width - 20, height=height - 3),
     ):
-        around = area_around(area, margin=2, frame=frame_format)
-        part, part_format = cut_out(frame, frame_format, around)
-        picture = rgb_picture(part, part_format, area.within(around))
+        around = expanded(area, margin=2, frame=frame_format)
+        part, part_format = cropped(frame, frame_format, around)
+        picture = to_rgb(part, part_format, area.within(around))
         expected = whole[area.y : area.y + area.height, area.x : area.x + area.width]
         assert np.array_equal(picture, expected)
 
@@ -135,7 +135,7 @@ def test_pictures_are_written_as_they_are(
     frame_format = FrameFormat(width=64, height=48, layout="yuv444")
     ramp = [np.linspace(40, 200, 64 * 48).reshape(48, 64), np.full((48, 64), 110), np.full((48, 64), 150)]
     frame = frame_format.join([plane.round() for plane in ramp])
-    picture = rgb_picture(frame, frame_format, Area(x=0, y=0, width=64, height=48))
+    picture = to_rgb(frame, frame_format, Area(x=0, y=0, width=64, height=48))
 
     for kind, tolerance in (("png", 0), ("jpg", 4)):
         path = tmp_path / f"picture.{kind}"

@@ -14,7 +14,7 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
-from worker.local import LocalProgress, RenderOptions, upscale_file
+from worker.local import LocalProgress, LocalRenderOptions, upscale_file
 from worker.video.plan import RenderPlan
 
 
@@ -40,7 +40,7 @@ def upscale(runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path) -> 
             source=source,
             info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / "out.mp4",
-            options=RenderOptions(
+            options=LocalRenderOptions(
                 scale=4,
                 target_fps=Fraction(50),
                 quality="high",

@@ -25,10 +25,10 @@ from app.work.outage_retry import OutageRetry
 from app.work.queries import Claim, Job, SegmentJob
 from models.catalog import DEFAULT_ENGINE
 from tests.integration.video.conftest import NearestNeighbour
-from worker.local import LocalRender, RenderOptions, upscale_file
+from worker.local import LocalRender, LocalRenderOptions, upscale_file
 from worker.video import quality
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible, measure_quality
-from worker.video.similarity_metrics import MOST_DECIBELS
+from worker.video.similarity_metrics import MAX_DECIBELS
 from worker.video.vmaf import can_measure_vmaf
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
@@ -55,7 +55,7 @@ def measured(runner: FfmpegRunner, tmp_path: Path) -> Callable[..., LocalRender]
             source=source,
             info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / "out.mp4",
-            options=RenderOptions(**asked | options),
+            options=LocalRenderOptions(**asked | options),
             make_upscaler=lambda plan: NearestNeighbour(plan.source, plan.target),
             work_directory=tmp_path,
             on_progress=lambda progress: None,
@@ -122,10 +122,10 @@ def test_an_exact_output_is_found_exact(
     """No frame is compared with its neighbour: each shows another number."""
     result = measured(clip("in.mkv", *arguments, **graph), **options)
     assert result.quality == MeasuredQuality(
-        psnr=MOST_DECIBELS,
+        psnr=MAX_DECIBELS,
         ssim=pytest.approx(1, abs=1e-9),
         vmaf=result.quality and result.quality.vmaf,
-        temporal_stability=None if frames == 1 else MOST_DECIBELS,
+        temporal_stability=None if frames == 1 else MAX_DECIBELS,
         frames=frames,
     )
 
@@ -140,7 +140,7 @@ def test_luma_of_other_formats_agrees(
 ) -> None:
     result = measured(clip("in.mkv", "-c:v", "ffv1", "-pix_fmt", pix_fmt, frames=5))
     assert result.quality is not None
-    assert least < result.quality.psnr <= MOST_DECIBELS
+    assert least < result.quality.psnr <= MAX_DECIBELS
 
 
 def test_figures_agree_with_ffmpegs_own(
@@ -313,7 +313,7 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
     units.finish(job, heartbeat, lambda: False)
     figures = place.told.pop()
     assert figures["warnings"] == []
-    assert (figures["quality"]["psnr"], figures["quality"]["frames"]) == (MOST_DECIBELS, 3)
+    assert (figures["quality"]["psnr"], figures["quality"]["frames"]) == (MAX_DECIBELS, 3)
 
     monkeypatch.setattr(quality, "measure_quality", killed)
     units.finish(job, heartbeat, lambda: False)
@@ -365,4 +365,4 @@ def test_pictures_too_small_for_vmaf_have_the_other_figures(
     clip: Callable[..., Path], rendered: Callable[..., Any], measure: Measure, runner: FfmpegRunner
 ) -> None:
     found = measure(rendered(clip("in.mp4", frames=3, size="32x10")), runner=with_vmaf(runner) or runner)
-    assert (found.vmaf, found.psnr) == (None, MOST_DECIBELS)
+    assert (found.vmaf, found.psnr) == (None, MAX_DECIBELS)

@@ -30,9 +30,9 @@ from models.catalog import DEFAULT_ENGINE, ENGINES
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_RATE, CLIP_WIDTH, Workplace
 from worker import preview_maker, previews
 from worker.inference.frames import FrameFormat
-from worker.local import RenderOptions, upscale_file
+from worker.local import LocalRenderOptions, upscale_file
 from worker.networks import Networks
-from worker.pictures import rgb_picture
+from worker.pictures import to_rgb
 from worker.preview_maker import CROPPED_WARNING, REDUCED_WARNING, choose_crop
 from worker.previews import Previewer
 
@@ -165,7 +165,7 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
         source=film,
         info=info,
         destination=tmp_path / "render.mp4",
-        options=RenderOptions(
+        options=LocalRenderOptions(
             scale=4,
             target_fps=None,
             quality="lossless",
@@ -189,8 +189,8 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
     assert preview is not None
     assert (preview.status, preview.warnings, preview.crop_x) == (RenderStatus.COMPLETED, [], 41)
     before, after = at.pictures(preview, tmp_path)
-    assert np.array_equal(before, rgb_picture(original, plans[0].source, crop))
-    expected = rgb_picture(rendered, plans[0].target, crop.enlarged(4)).astype(int)
+    assert np.array_equal(before, to_rgb(original, plans[0].source, crop))
+    expected = to_rgb(rendered, plans[0].target, crop.enlarged(4)).astype(int)
     # Where convolutions add up in another order a sample may be rounded the other way.
     assert np.abs(after - expected).max() <= 3
     assert (after != expected).mean() < 0.01

@@ -21,7 +21,7 @@ def make_used(repeats: list[int], duration: int = 10) -> UsedFrames:
     starts = [duration * shown for shown in accumulate(repeats, initial=0)]
     return UsedFrames(
         numbers=range(len(repeats)),
-        places=[0] * len(repeats),
+        phases=[0] * len(repeats),
         starts=starts[:-1],
         repeats=repeats,
         end_tick=starts[-1],

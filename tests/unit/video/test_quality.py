@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worker.inference.frames import FrameFormat
 from worker.video import similarity_metrics
 from worker.video.quality import RUN_FRAMES, RUNS, MeasuredQuality, luma, sampled_frames
-from worker.video.similarity_metrics import Likeness, decibels, structural_similarity
+from worker.video.similarity_metrics import SimilarityMeter, decibels, structural_similarity
 
 RANDOM = np.random.default_rng(7)
 
@@ -47,10 +47,10 @@ def ssim_by_definition(one: Any, other: Any) -> float:
 
 
 def compared(references: list[Any], results: list[Any], numbers: list[int] | None = None) -> Any:
-    gathered = Likeness()
+    gathered = SimilarityMeter()
     for number, reference, result in zip(numbers or range(len(results)), references, results, strict=True):
         gathered.add(number, reference, result)
-    return gathered.figures()
+    return gathered.metrics()
 
 
 @pytest.mark.parametrize("size", [(29, 34), (11, 11), (11, 40)])

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from app.platform.media.rates import Retime
 from worker.inference.frames import BIT_DEPTHS, FrameFormat
-from worker.video.motion import MOST_PIXELS, Motion
+from worker.video.motion import MAX_FLOW_PIXELS, Motion
 from worker.video.plan import SegmentPlan
 from worker.video.retime import Retimer, is_cut
-from worker.video.timeline import WHOLE_WAY
+from worker.video.timeline import FULL_PHASE
 
 WAYS = (Retime.BLEND, Retime.MOTION)
-HALF = WHOLE_WAY // 2
+HALF = FULL_PHASE // 2
 FORMATS = [
     FrameFormat(width=37, height=33, layout=layout, bit_depth=depth)
     for layout, depth in [
@@ -65,13 +65,13 @@ def moved(source: FrameFormat, x: int, y: int, seed: int = 1) -> NDArray[np.uint
 @pytest.mark.parametrize("source", FORMATS, ids=lambda source: str(source.pix_fmt))
 def test_two_equal_frames_have_the_same_between_them(way: Retime, source: FrameFormat) -> None:
     frame = moved(source, 0, 0)
-    for place in (1, 20_000, WHOLE_WAY - 1):
+    for place in (1, 20_000, FULL_PHASE - 1):
         np.testing.assert_array_equal(between(way, source, frame, frame.copy(), place), frame)
 
 
 @given(
     st.sampled_from(FORMATS),
-    st.integers(1, WHOLE_WAY - 1),
+    st.integers(1, FULL_PHASE - 1),
     st.integers(0, 2**32 - 1),
 )
 def test_blended_codes_are_the_nearest_to_the_mean(source: FrameFormat, place: int, seed: int) -> None:
@@ -81,7 +81,7 @@ def test_blended_codes_are_the_nearest_to_the_mean(source: FrameFormat, place: i
     after = [(plane + random.integers(-3, 4, plane.shape)).clip(0, source.max_code) for plane in before]
     mixed = between(Retime.BLEND, source, source.join(before), source.join(after), place)
     for first, last, plane in zip(before, after, source.split(mixed), strict=True):
-        exact = (first * (WHOLE_WAY - place) + last * place) / WHOLE_WAY
+        exact = (first * (FULL_PHASE - place) + last * place) / FULL_PHASE
         assert np.abs(plane - exact).max() <= 0.5
 
 
@@ -89,13 +89,13 @@ def test_the_greatest_codes_do_not_overflow() -> None:
     source = FrameFormat(width=32, height=32, layout="gray", bit_depth=16)
     frame = source.join([np.full((32, 32), 65535)])
     for way in WAYS:
-        for place in (1, HALF, WHOLE_WAY - 1):
+        for place in (1, HALF, FULL_PHASE - 1):
             np.testing.assert_array_equal(between(way, source, frame, frame.copy(), place), frame)
 
 
 @pytest.mark.parametrize(
     ("place", "first", "last", "expected"),
-    [(HALF, (-4, 0), (4, 4), (0, 2)), (WHOLE_WAY // 4, (-2, 2), (6, 2), (0, 2))],
+    [(HALF, (-4, 0), (4, 4), (0, 2)), (FULL_PHASE // 4, (-2, 2), (6, 2), (0, 2))],
     ids=["half-way", "a quarter"],
 )
 @pytest.mark.parametrize("source", FORMATS, ids=lambda source: str(source.pix_fmt))
@@ -185,8 +185,8 @@ def test_sizes_at_which_the_flow_needs_help(way: Retime, size: tuple[int, int]) 
 
 def test_large_frames_are_looked_at_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     source = FrameFormat(width=192, height=128)
-    assert source.width * source.height < MOST_PIXELS
-    monkeypatch.setattr("worker.video.motion.MOST_PIXELS", 192 * 128 // 4)
+    assert source.width * source.height < MAX_FLOW_PIXELS
+    monkeypatch.setattr("worker.video.motion.MAX_FLOW_PIXELS", 192 * 128 // 4)
     before, after = moved(source, -4, 0), moved(source, 4, 4)
     made, right = (
         source.split(frame)[0].astype(float)
@@ -246,7 +246,7 @@ def test_flat_pictures_are_told_apart_by_their_brightness() -> None:
 def test_across_a_cut_the_nearer_is_shown_and_the_earlier_of_two_as_near(way: Retime) -> None:
     source = FrameFormat(width=160, height=96, layout="gray")
     before, after = _scene(1).reshape(-1), _scene(9).reshape(-1)
-    for place, shown in [(1, before), (HALF, before), (HALF + 1, after), (WHOLE_WAY - 1, after)]:
+    for place, shown in [(1, before), (HALF, before), (HALF + 1, after), (FULL_PHASE - 1, after)]:
         np.testing.assert_array_equal(between(way, source, before, after, place), shown)
 
 

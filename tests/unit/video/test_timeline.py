@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from app.platform.media.rates import Retime
 from worker.video.timeline import (
-    LONGEST_MOVE_SECONDS,
+    FULL_PHASE,
+    MAX_INTERPOLATED_SECONDS,
     MAX_TIMESCALE,
-    WHOLE_WAY,
     OutputTimeline,
     SourceTimeline,
+    apply_offset,
     increasing_timestamps,
-    place_at_offset,
     plan_output_timeline,
     without_equal_neighbours,
 )
@@ -67,7 +67,7 @@ def shown_places(output: OutputTimeline) -> list[Fraction]:
     for number, repeats in enumerate(output.repeats):
         places += [Fraction(number)] * repeats
         if output.between:
-            places += [number + Fraction(place, WHOLE_WAY) for place in output.between[number]]
+            places += [number + Fraction(place, FULL_PHASE) for place in output.between[number]]
     return places
 
 
@@ -93,12 +93,12 @@ def test_between_two_frames_each_output_frame_has_its_exact_place(
         at = number / rate
         before = max(k for k, time in enumerate(times) if time <= at)
         gap = times[before + 1] - times[before] if before + 1 < len(times) else Fraction(0)
-        moves = 0 < gap <= LONGEST_MOVE_SECONDS
+        moves = 0 < gap <= MAX_INTERPOLATED_SECONDS
         exact = before + ((at - times[before]) / gap if moves else 0)
-        assert abs(place - exact) <= Fraction(1, 2 * WHOLE_WAY)
+        assert abs(place - exact) <= Fraction(1, 2 * FULL_PHASE)
     if output.between:
         assert len(output.between) == len(output.repeats)
-        assert all(0 < place < WHOLE_WAY for frame in output.between for place in frame)
+        assert all(0 < place < FULL_PHASE for frame in output.between for place in frame)
 
 
 def test_a_frame_that_is_shown_for_long_does_not_move() -> None:
@@ -155,7 +155,7 @@ def test_ticks_too_fine_for_mp4_go_to_the_nearest_microsecond() -> None:
 )
 def test_offset(timescale: int, offset: Fraction, expected_timescale: int, expected_offset: int) -> None:
     timeline = OutputTimeline(timescale=timescale, repeats=[1, 1], ticks=[0, 3], end_tick=5)
-    placed, ticks = place_at_offset(timeline, offset)
+    placed, ticks = apply_offset(timeline, offset)
     assert (placed.timescale, ticks) == (expected_timescale, expected_offset)
     factor = expected_timescale // timescale
     assert (list(placed.ticks), placed.end_tick) == ([0, 3 * factor], 5 * factor)
