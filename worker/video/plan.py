@@ -106,8 +106,8 @@ class SegmentPlan:
         seek_ticks: where to start decoding, in ticks of the source, the best first; decoding from the start of the file
             is the fallback.
         repeats: for each source frame, how many output frames show it.
-        between: for each source frame, the phases (see `timeline.FULL_PHASE`) of the output frames that follow these and
-            are interpolated between it and the next source frame, which is then in the run too. Empty if there are none.
+        between: for each source frame, the phases (see `timeline.FULL_PHASE`) of the output frames that follow these
+            and are interpolated between it and the next source frame, which is then in the run too. Empty: none.
         checksums: for each source frame, the Adler-32 (from 0, as ffmpeg's framecrc) of its bytes.
         start_tick: timestamp of the first output frame in the whole video.
         runs: runs of equal frame duration: (output frames, ticks each).

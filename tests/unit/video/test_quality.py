@@ -154,6 +154,6 @@ def test_figures_that_are_not_there_are_left_out() -> None:
     assert one_frame.as_json() == {"psnr": 100.0, "ssim": 0.98765, "frames": 1}
     whole = MeasuredQuality(psnr=40.12345, ssim=1.0, vmaf=95.5, temporal_stability=50.0, frames=24)
     assert list(whole.as_json()) == ["psnr", "ssim", "vmaf", "temporalStability", "frames"]
-    assert [name for name, _ in whole.in_words()] == [
+    assert [name for name, _ in whole.formatted()] == [
         *("PSNR", "SSIM", "VMAF", "temporal stability", "frames compared")
     ]
