@@ -1,1 +1,1 @@
-"""What all features stand on: settings, database, storage, media, queue, logs, secrets, clock, outbound HTTP."""
+"""The foundation of all features: settings, database, storage, media, queue, logs, secrets, clock, outbound HTTP."""

@@ -1,4 +1,4 @@
-"""Who is told that there is work: one contract, whatever stands behind it."""
+"""The broker contract: wake-ups for workers."""
 
 from typing import Protocol
 
@@ -7,24 +7,24 @@ from app.platform.work_kinds import WorkQueue
 
 
 class Broker(Protocol):
-    """Wakes workers. Nothing that it says or forgets matters to what the rows say."""
+    """Wakes workers. The rows do not depend on it: a lost wake-up only delays work."""
 
     def wake(self, queue: WorkQueue) -> None:
-        """Wake an idle worker of the queue. Never raises for a broker that is away; takes a few seconds at most."""
+        """Wake an idle worker of the queue. Does not raise for an unreachable broker; takes a few seconds at most."""
 
     def waiting(self, queue: WorkQueue) -> int:
-        """How many wake-ups wait. Raises what `check` raises."""
+        """The number of wake-ups in the queue. Raises as `check` does."""
 
     def check(self) -> None:
-        """Raises Unavailable when it does not answer, ConfigurationError when it does not let us in."""
+        """Raises Unavailable when it does not answer, ConfigurationError when it refuses the connection."""
 
     def close(self) -> None:
-        """No more is asked of it."""
+        """Close its connections."""
 
 
 def open_broker(settings: Settings) -> Broker:
-    """The configured one. Nothing is connected yet. Raises ConfigurationError for an address that cannot be one."""
-    # Loading Celery takes a while.
+    """The configured broker, not connected yet. Raises ConfigurationError for an invalid REGEN_BROKER_URL."""
+    # Importing Celery is slow.
     from app.platform.queue import CeleryBroker
 
     return CeleryBroker(settings)

@@ -1,11 +1,11 @@
-"""The time that rows and answers show. Leases run on the database's own clock instead: see `database_now`."""
+"""The clock of rows and answers. Leases use the database's own clock instead: see `database_now`."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 
 def system_now() -> datetime:
-    """What the machine's own clock says, in UTC."""
+    """The time of the machine's clock, in UTC."""
     return datetime.now(UTC)
 
 
@@ -18,6 +18,6 @@ def now() -> datetime:
 
 
 def set_source(source: Callable[[], datetime]) -> None:
-    """Have `now` ask that instead of the machine, in this whole process: for a server whose answers repeat."""
+    """Make `now` of this process return the time of `source`: for a server with repeatable answers."""
     global _source  # noqa: PLW0603
     _source = source

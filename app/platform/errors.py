@@ -1,7 +1,7 @@
-"""The tree of our exceptions.
+"""The server's exceptions.
 
     RegenError
-    ├── RequestError                what a client did; carries the HTTP status
+    ├── RequestError                a fault of the request; has the HTTP status
     │   ├── InvalidRequest          400, one message per fault
     │   ├── Unauthorized            401
     │   ├── Forbidden               403
@@ -11,28 +11,28 @@
     │   ├── NotAVideo               415
     │   ├── TooManyRequests         429, with Retry-After
     │   └── Unavailable             503, with Retry-After
-    │       └── DatabaseUnavailable because the database is away
-    ├── WorkError                   what befell a render at work
-    │   ├── Canceled                the caller's `cancelled` said that the work is to stop
-    │   ├── PermanentError          trying again cannot help; the message is for the user
-    │   └── TransientError          worth another attempt
-    │       ├── PipelineStalled     frames stopped coming
-    │       └── LeaseLost           the work now belongs to somebody else
-    ├── FfmpegError                 ffmpeg or ffprobe ended badly; its last words are in `detail`
-    │   ├── FfmpegMissing           there is no such program
-    │   ├── FfmpegTimeout           it ran past its wall-clock limit
-    │   ├── FfmpegKilled            a signal ended it (its memory limit, most often)
-    │   ├── FfmpegDiskFull          there was no room for what it wrote
-    │   └── FfmpegCancelled         the caller wanted it no longer
-    ├── StorageError                the storage did not do as asked
-    │   ├── KeyNotFound             there is nothing under that key
-    │   └── AccessRefused           it denies us what is under that key, or everything
-    ├── OutboundError               an address that a user named did not answer as it should
-    │   ├── AddressRefused          it is none that the server may connect to
+    │       └── DatabaseUnavailable the database cannot be reached
+    ├── WorkError                   the work on a render failed
+    │   ├── Canceled                the caller's `cancelled` returned true
+    │   ├── PermanentError          another attempt cannot help; the message is for the user
+    │   └── TransientError          another attempt may succeed
+    │       ├── PipelineStalled     no frame came in time
+    │       └── LeaseLost           another worker holds the work
+    ├── FfmpegError                 ffmpeg or ffprobe failed; the end of its stderr is in `detail`
+    │   ├── FfmpegMissing           the program is not installed or does not start
+    │   ├── FfmpegTimeout           it exceeded its wall-clock limit
+    │   ├── FfmpegKilled            a signal ended it (most often its memory limit)
+    │   ├── FfmpegDiskFull          the disk had no room for its output
+    │   └── FfmpegCancelled         the caller's `cancelled` returned true
+    ├── StorageError                a storage operation failed
+    │   ├── KeyNotFound             there is no object with that key
+    │   └── AccessRefused           the storage denies access to the object, or to everything
+    ├── OutboundError               a request to a user-supplied URL failed
+    │   ├── AddressRefused          the server may not connect to that address
     │   └── OutboundTimeout         it took too long
-    └── ConfigurationError          the operator's settings or machine do not add up
+    └── ConfigurationError          the settings or the machine are wrong
 
-`str(error)` is a sentence that may be shown to a user; what only the log may see is in `detail`.
+`str(error)` is a sentence that may be shown to a user; `detail` is for the log only.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -41,9 +41,9 @@ from collections.abc import Callable, Iterable, Iterator
 def causes(
     error: BaseException, *, also: Callable[[BaseException], Iterable[object]] = lambda _error: ()
 ) -> Iterator[BaseException]:
-    """The error, then all that it came from, each once: chains of exceptions may contain circles.
+    """The error, then all its causes and contexts, each once: chains of exceptions may contain cycles.
 
-    `also` names further exceptions that an error carries; what it gives that is none is left out.
+    `also` returns further exceptions of an error; anything else in its result is ignored.
     """
     waiting: list[object] = [error]
     seen: set[int] = set()
@@ -57,7 +57,7 @@ def causes(
 
 
 class RegenError(Exception):
-    """Base of all. `detail` (for the log only) tells what the message leaves out."""
+    """Base of all. `detail` (for the log only) has what the message leaves out."""
 
     def __init__(self, message: str, *, detail: str | None = None) -> None:
         super().__init__(message)
@@ -107,7 +107,7 @@ class NotAVideo(RequestError):
 
 
 class RetryLater(RequestError):
-    """Base of the answers that name a pause. `retry_after_seconds` goes out as the Retry-After header."""
+    """Base of the answers with a pause. `retry_after_seconds` is the Retry-After header."""
 
     def __init__(self, *messages: str, retry_after_seconds: int, detail: str | None = None) -> None:
         super().__init__(*messages, detail=detail)
@@ -132,11 +132,11 @@ class Unavailable(RetryLater):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database is away, or gave a transaction up: asking again may help."""
+    """The database cannot be reached, or aborted a transaction: another attempt may succeed."""
 
 
 class WorkError(RegenError):
-    """A render's work went wrong."""
+    """The work on a render failed."""
 
 
 class Canceled(WorkError):
@@ -147,7 +147,7 @@ class Canceled(WorkError):
 
 
 class PermanentError(WorkError):
-    """Another attempt would end the same way. The message is what the render's `error` will say."""
+    """Another attempt would fail in the same way. The message becomes the render's `error`."""
 
 
 class TransientError(WorkError):
@@ -159,7 +159,7 @@ class PipelineStalled(TransientError):
 
 
 class LeaseLost(TransientError):
-    """The lease ran out and the work was given to somebody else, or its render has ended: stop, report nothing."""
+    """The lease expired and another worker holds the work, or its render has ended: stop without a report."""
 
 
 class FfmpegError(RegenError):
@@ -171,7 +171,7 @@ class FfmpegMissing(FfmpegError):
 
 
 class FfmpegTimeout(FfmpegError):
-    """The program ran past its wall-clock limit and was killed."""
+    """The program exceeded its wall-clock limit and was killed."""
 
 
 class FfmpegKilled(FfmpegError):
@@ -179,31 +179,31 @@ class FfmpegKilled(FfmpegError):
 
 
 class FfmpegDiskFull(FfmpegError):
-    """The disk, or a quota on it, had no room for what the program wrote."""
+    """The disk, or a quota on it, had no room for the program's output."""
 
 
 class FfmpegCancelled(FfmpegError):
-    """The caller's `cancelled` said so, and the program was killed."""
+    """The caller's `cancelled` returned true, and the program was killed."""
 
 
 class StorageError(RegenError):
-    """The storage could not do what was asked; worth another attempt."""
+    """A storage operation failed; another attempt may succeed."""
 
 
 class KeyNotFound(StorageError):
-    """There is no object under that key."""
+    """There is no object with that key."""
 
 
 class AccessRefused(StorageError):
-    """The storage denied access: to this object alone, or to everything. Its `check` tells which."""
+    """The storage denied access, to this object or to everything; `Storage.check` shows which."""
 
 
 class OutboundError(RegenError):
-    """A request to an address that a user named failed. The message is for that user."""
+    """A request to a user-supplied URL failed. The message is for that user."""
 
 
 class AddressRefused(OutboundError):
-    """The address is none that this server may connect to, as far as its user may know."""
+    """The server may not connect to the address, or the address does not exist; the message does not say which."""
 
 
 class OutboundTimeout(OutboundError):
@@ -211,4 +211,4 @@ class OutboundTimeout(OutboundError):
 
 
 class ConfigurationError(RegenError):
-    """Settings or machine do not add up; the sentence says what to change."""
+    """The settings or the machine are wrong; the message says what to change."""

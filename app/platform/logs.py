@@ -1,8 +1,8 @@
-"""How log lines are written: ours and those of libraries alike, to stderr, as text or JSON.
+"""Logging to stderr, as text or JSON, for the server's own lines and those of libraries.
 
-As JSON, every line is one object, whoever wrote it: `timestamp`, `level`, `event`, `logger`, then the facts. Events of
-ours are constants in snake_case. Lines of libraries and Python's warnings have the event `library_line` and their text
-in `message`. A traceback is text in the field `exception`.
+As JSON, every line is one object: `timestamp`, `level`, `event`, `logger`, then further fields. The server's events are
+constants in snake_case. Lines of libraries and Python's warnings have the event `library_line` and their text in
+`message`. A traceback is text in the field `exception`.
 """
 
 import json
@@ -20,7 +20,7 @@ import structlog
 from app.platform.redaction import redactor
 from app.platform.settings import Settings
 
-# Libraries whose everyday lines say nothing of use here, and at `debug` more than a log should hold.
+# Libraries whose routine lines are of no use, and whose debug lines contain more than a log should.
 QUIET_LIBRARIES = (
     *("alembic", "asyncio", "celery", "kombu", "amqp", "redis", "httpx", "httpcore", "uvicorn.error"),
     *("boto3", "botocore", "s3transfer", "urllib3", "python_multipart", "psycopg"),
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 def configure_logging(settings: Settings) -> None:
-    """Set up logging for this process. Call it once, first of all."""
+    """Set up logging for this process. Call it once, before anything else."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     as_json = settings.log_format == "json"
     shared: list[Any] = [
@@ -67,7 +67,7 @@ def configure_logging(settings: Settings) -> None:
 def drop_query(record: logging.LogRecord) -> bool:
     """A filter for uvicorn's access lines, whose arguments are client, method, path, version and status.
 
-    Signed URLs carry their signature in the query: whoever reads the log must not be able to use it.
+    It removes the query, which contains the signature of a signed URL: a reader of the log must not be able to use it.
     """
     if isinstance(record.args, tuple) and len(record.args) > 2:
         client, method, path, *rest = record.args
@@ -76,7 +76,7 @@ def drop_query(record: logging.LogRecord) -> bool:
 
 
 class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
-    """The last to touch a line, whoever wrote it."""
+    """The last step for every line: removes secrets."""
 
     def __init__(self, *, redact: Callable[[str], str], **options: Any) -> None:
         super().__init__(**options)
@@ -87,7 +87,7 @@ class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
 
 
 class _JsonHandler(logging.StreamHandler[Any]):
-    """A line that cannot be formatted is told in a line, where Python would print a traceback."""
+    """Logs a line about a line that cannot be formatted, where Python would print a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name for it)
         line = {
@@ -98,7 +98,7 @@ class _JsonHandler(logging.StreamHandler[Any]):
             "place": f"{record.pathname}:{record.lineno}",
             "error": type(sys.exception()).__name__,
         }
-        # When stderr itself is closed there is nobody left to tell.
+        # If stderr itself is closed, the line is lost.
         with suppress(OSError, ValueError):
             self.stream.write(json.dumps(line) + self.terminator)
             self.flush()
@@ -117,7 +117,7 @@ def _console_renderers() -> list[Any]:
 
 
 class _Quoted:
-    """A text that the console shows as Python writes it."""
+    """A text that the console shows as a Python literal."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -127,7 +127,7 @@ class _Quoted:
 
 
 def _on_one_line(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """What strangers sent may hold line ends that feign lines of ours, or control the terminal. Tracebacks stay."""
+    """Escapes texts with control characters, which could forge log lines or control the terminal; not tracebacks."""
     event = str(fields["event"]).strip()
     fields["event"] = event if event.isprintable() else repr(event)[1:-1]
     for name, value in fields.items():
@@ -141,7 +141,7 @@ def _json_renderers() -> list[Any]:
 
 
 def _in_order(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """What every line has comes first; a library's text moves from `event`, which holds constants, to `message`."""
+    """Puts the common fields first, and moves a library's text from `event`, which holds constants, to `message`."""
     del fields["_record"]
     ours = fields.pop("_from_structlog")
     text = fields.pop("event")
@@ -158,7 +158,7 @@ def _in_order(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str
 
 
 def _log_what_python_prints() -> None:
-    """Warnings, and exceptions that nobody caught, become lines of the log."""
+    """Logs Python's warnings and uncaught exceptions."""
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

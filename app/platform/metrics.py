@@ -1,4 +1,4 @@
-"""Metrics of what API and workers share, in prometheus_client's default registry: both show them."""
+"""Metrics that the API and the workers share, in prometheus_client's default registry."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -6,7 +6,7 @@ from prometheus_client import Counter, disable_created_metrics
 
 DISTRIBUTION = "regen-server"
 
-# When each counter was made is of no use here, and would be half of all samples.
+# The creation times of counters are of no use, and would be half of all samples.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 ffmpeg_failures = Counter(
@@ -14,7 +14,7 @@ ffmpeg_failures = Counter(
     "Runs of ffmpeg and ffprobe that failed. Uploads that are no videos make ffprobe fail.",
     ("program", "reason"),
 )
-# Each starts at zero: Prometheus does not see the growth of what was not there before.
+# Each starts at zero, because Prometheus does not see the first increase of a new series.
 for _program in ("ffmpeg", "ffprobe"):
     for _reason in ("failed", "timeout", "killed", "missing"):
         ffmpeg_failures.labels(program=_program, reason=_reason)

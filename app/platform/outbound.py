@@ -1,7 +1,7 @@
-"""HTTP to addresses that users name: connects to public addresses alone, and to those of networks the operator allows.
+"""HTTP to user-supplied URLs, only to public addresses and to the networks that the operator allows.
 
-A name is resolved here, its addresses are checked, and the connection is made to the very address that was checked: a
-name that says something else when asked again changes nothing. TLS still proves the name.
+The client resolves a name, checks its addresses, and connects to the checked address itself, so a DNS answer that
+changes in between has no effect. TLS verifies the name as usual.
 """
 
 import queue
@@ -24,7 +24,7 @@ from app.platform.errors import AddressRefused, OutboundError, OutboundTimeout, 
 from app.platform.public_addresses import Address, Network, is_permitted
 
 CONNECT_SECONDS = 10.0
-# Longest silence of the other server.
+# The longest pause between two reads.
 READ_SECONDS = 30.0
 MOST_REDIRECTS = 5
 MOST_URL_CHARACTERS = 2048
@@ -33,7 +33,7 @@ USER_AGENT = "regen-server"
 REFUSED = "This server may not connect to that address, or the address does not exist."
 TOO_SLOW = "The other server took too long."
 
-# A name as the DNS has them, or an address; no zone of one.
+# A DNS name, or an address without a zone.
 _HOST = re.compile(rb"[A-Za-z0-9._:-]+")
 
 Resolve = Callable[[str, int], Iterable[str]]
@@ -47,15 +47,15 @@ def guarded_client(
     resolve: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> httpx.Client:
-    """A client for one exchange with an address that a user named: give it only URLs that passed `check_url`.
+    """A client for one exchange with a user-supplied URL, which must have passed `check_url`.
 
-    Everything over it ends `total_seconds` from now, however slowly the other side sends. It follows no redirects (see
-    `followed`), keeps no cookies and no connections, and knows no proxies. To be used in `with outbound_errors()`.
-    `resolve` gives a host's addresses, `tls` says whom to trust: the system's resolver and the usual authorities.
+    All its traffic ends `total_seconds` from now. It follows no redirects (see `followed`), keeps neither cookies nor
+    connections, and uses no proxy. Use it inside `with outbound_errors()`. `resolve` returns a host's addresses (by
+    default the system's resolver), `tls` has the trusted authorities (by default the usual ones).
     """
     backend = _GuardedBackend(
         allowed_networks=allowed_networks,
-        resolve=resolve or _resolved,
+        resolve=resolve or _resolve_host,
         deadline=time.monotonic() + total_seconds,
     )
     return httpx.Client(
@@ -69,9 +69,9 @@ def guarded_client(
 
 
 def check_url(text: str) -> httpx.URL:
-    """The URL, if it is one that this server would ask: http or https, a host, no credentials. Raises AddressRefused.
+    """The parsed URL. Raises AddressRefused unless it is http or https with a host and without credentials.
 
-    Where the host lies is found out at the time of each connection.
+    The host's addresses are checked at each connection.
     """
     if len(text) > MOST_URL_CHARACTERS:
         raise AddressRefused(f"The URL is longer than {MOST_URL_CHARACTERS} characters.")
@@ -96,9 +96,9 @@ def followed(
     headers: dict[str, str] | None = None,
     most_redirects: int = MOST_REDIRECTS,
 ) -> Iterator[httpx.Response]:
-    """GET the URL and what it redirects to, each checked anew; the last answer, whatever its status, not yet read.
+    """GET the URL and follow its redirects, with a check of each; the last answer, of any status, before its body.
 
-    Each hop has a client of its own by `make_client`. Raises AddressRefused, OutboundTimeout and OutboundError.
+    Each hop has its own client from `make_client`. Raises AddressRefused, OutboundTimeout and OutboundError.
     """
     url = check_url(text)
     for _ in range(most_redirects + 1):
@@ -115,21 +115,21 @@ def followed(
 
 @contextmanager
 def outbound_errors() -> Iterator[None]:
-    """Tells what httpx raises as OutboundError and OutboundTimeout, in sentences for the user who named the address."""
+    """Raises OutboundError or OutboundTimeout for httpx's errors, with sentences for the user who gave the URL."""
     try:
         yield
     except httpx.TimeoutException as error:
-        raise OutboundTimeout(TOO_SLOW, detail=_told(error)) from error
+        raise OutboundTimeout(TOO_SLOW, detail=_detail(error)) from error
     except httpx.ConnectError as error:
         sentence = (
-            "There is no secure connection to the other server: check its certificate."
-            if _is_about_tls(error)
+            "The TLS handshake with the other server failed: check its certificate."
+            if _is_tls_error(error)
             else "The other server cannot be reached."
         )
-        raise OutboundError(sentence, detail=_told(error)) from error
+        raise OutboundError(sentence, detail=_detail(error)) from error
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
         raise OutboundError(
-            "The other server broke off, or does not speak proper HTTP.", detail=_told(error)
+            "The other server closed the connection early or sent invalid HTTP.", detail=_detail(error)
         ) from error
 
 
@@ -155,7 +155,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
                 stream = self._system.connect_tcp(
                     str(address),
                     port,
-                    timeout=_left(self._deadline, timeout),
+                    timeout=_remaining(self._deadline, timeout),
                     local_address=local_address,
                     socket_options=socket_options,
                 )
@@ -170,10 +170,10 @@ class _GuardedBackend(httpcore.NetworkBackend):
         raise AddressRefused(REFUSED, detail=f"a unix socket: {path}")
 
     def _permitted(self, host: str, port: int, timeout: float | None) -> list[Address]:
-        """The host's addresses without the forbidden ones. One sentence for all: it tells nobody what names there are
-        inside."""
+        """The host's permitted addresses. Raises AddressRefused with one sentence for every cause, which does not
+        disclose which internal names exist."""
         found = list(
-            dict.fromkeys(_within(lambda: self._resolve(host, port), _left(self._deadline, timeout)))
+            dict.fromkeys(_within(lambda: self._resolve(host, port), _remaining(self._deadline, timeout)))
         )
         addresses = [ip_address(text) for text in found]
         permitted = [one for one in addresses if is_permitted(one, allowed_networks=self._allowed_networks)]
@@ -183,17 +183,17 @@ class _GuardedBackend(httpcore.NetworkBackend):
 
 
 class _BoundedStream(httpcore.NetworkStream):
-    """Nothing over it takes longer than until the deadline."""
+    """A stream whose operations all end at the deadline."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream = stream
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, timeout=_left(self._deadline, timeout))
+        return self._stream.read(max_bytes, timeout=_remaining(self._deadline, timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, timeout=_left(self._deadline, timeout))
+        self._stream.write(buffer, timeout=_remaining(self._deadline, timeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -202,7 +202,7 @@ class _BoundedStream(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         inner = self._stream.start_tls(
-            ssl_context, server_hostname=server_hostname, timeout=_left(self._deadline, timeout)
+            ssl_context, server_hostname=server_hostname, timeout=_remaining(self._deadline, timeout)
         )
         return _BoundedStream(inner, self._deadline)
 
@@ -211,7 +211,7 @@ class _BoundedStream(httpcore.NetworkStream):
 
 
 class _Transport(httpx.BaseTransport):
-    """httpx's own takes no backend. Connections are not kept: each request looks the name up anew."""
+    """A transport with a network backend, which httpx's own does not accept. Each request makes a new connection."""
 
     def __init__(self, backend: httpcore.NetworkBackend, *, tls: ssl.SSLContext) -> None:
         self._pool = httpcore.ConnectionPool(
@@ -260,31 +260,31 @@ class _AnswerStream(httpx.SyncByteStream):
 
 @contextmanager
 def _httpx_errors() -> Iterator[None]:
-    """httpx has a class of the same name for each of httpcore's."""
+    """Raises httpx's error of the same name for each of httpcore's."""
     try:
         yield
     except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise getattr(httpx, type(error).__name__, httpx.TransportError)(str(error)) from error
 
 
-def _left(deadline: float, timeout: float | None) -> float:
+def _remaining(deadline: float, timeout: float | None) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise httpcore.ReadTimeout("the time for the whole exchange is over")
     return left if timeout is None else min(left, timeout)
 
 
-def _resolved(host: str, port: int) -> Iterable[str]:
-    """In the system's order. None for a name that does not exist."""
+def _resolve_host(host: str, port: int) -> Iterable[str]:
+    """The addresses in the system's order; empty for a name that does not exist."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    return [str(place[0]) for *_, place in found]
+    return [str(address[0]) for *_, address in found]
 
 
 def _within(ask: Callable[[], Iterable[str]], seconds: float) -> list[str]:
-    """What `ask` returns in a thread of its own: a resolver cannot be told how long it may take."""
+    """The result of `ask`, which runs in its own thread because a resolver has no timeout."""
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def run() -> None:
@@ -310,15 +310,15 @@ def _joined(url: httpx.URL, location: str) -> str:
         raise AddressRefused("The other server redirects to what is not a URL.", detail=str(error)) from error
 
 
-def _is_about_tls(error: BaseException) -> bool:
+def _is_tls_error(error: BaseException) -> bool:
     return any(isinstance(cause, ssl.SSLError) for cause in causes(error))
 
 
-def _told(error: Exception) -> str:
+def _detail(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 @lru_cache(maxsize=1)
 def _usual_authorities() -> ssl.SSLContext:
-    """Read once: that takes longer than many requests."""
+    """Cached, because reading them takes longer than many requests."""
     return httpx.create_ssl_context(trust_env=False)

@@ -1,4 +1,4 @@
-"""Which addresses on the network anyone may be sent to: the public ones, and those of networks the operator names."""
+"""The addresses that outbound requests may reach: public ones, and those of networks that the operator allows."""
 
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# Written out, for what Python calls global differs from version to version.
+# Listed here, because `is_global` differs between Python versions.
 _NOT_PUBLIC_V4 = tuple(
     map(
         IPv4Network,
@@ -32,7 +32,7 @@ _NOT_PUBLIC_V4 = tuple(
         ),
     )
 )
-# All that is given out to be reached from everywhere; loopback, private, link-local and multicast lie outside.
+# Global unicast; loopback, private, link-local and multicast addresses are outside.
 _PUBLIC_V6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_V6 = tuple(
     map(
@@ -45,7 +45,7 @@ _NOT_PUBLIC_V6 = tuple(
         ),
     )
 )
-# Translators hand on what is sent there to the IPv4 address in its last 32 bits.
+# A NAT64 translator forwards to the IPv4 address in the last 32 bits.
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
@@ -55,7 +55,7 @@ def is_permitted(address: Address, *, allowed_networks: Collection[Network] = ()
     An IPv6 address that stands for an IPv4 one (mapped, 6to4, NAT64) is as public as that.
     """
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        # The system itself connects to the IPv4 address.
+        # The operating system connects to the IPv4 address.
         address = address.ipv4_mapped
     return any(address in network for network in allowed_networks) or _is_public(address)
 

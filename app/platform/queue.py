@@ -1,8 +1,8 @@
-"""Celery and the wake-ups that go through it.
+"""Celery, and the wake-ups that it carries.
 
-A message carries nothing: it wakes one idle worker of its queue, which then claims units of work from the database
-until there is none left for it. A busy worker needs no message to go on. A lost message costs a pause until a worker's
-sweeper announces the work again; a doubled one, a query.
+A message is empty: it wakes one idle worker of its queue, which claims units of work from the database until there is
+none left. A busy worker needs no message. A lost message delays the work until a worker's sweeper announces it again; a
+duplicate costs one query.
 """
 
 import ssl
@@ -26,14 +26,14 @@ from app.platform.work_kinds import WorkQueue
 WORK_TASK = "regen.work"
 # The one queue of version 0.1: during a rolling upgrade its servers still announce work there.
 OLD_QUEUE = "regen.work"
-# More messages than this wait in no queue: they would wake nobody who is not awake already.
+# The maximum number of messages in a queue: more would not wake further workers.
 MOST_WAKE_UPS = 100
 
 SOCKET_TIMEOUT_SECONDS = 2.0
-# A consumer whose broker stopped answering connects anew after at most two of these, and a second.
+# A consumer of an unresponsive broker reconnects after at most two of these intervals and one second.
 HEALTH_CHECK_SECONDS = 5
 POOLED_CONNECTIONS = 10
-# While the broker hangs, the connections are held by those who wait for it. Nobody queues up behind them.
+# While the broker hangs, callers that wait for it hold the connections; further callers give up after this time.
 POOL_WAIT_SECONDS = 0.2
 
 SCHEMES = ("redis", "rediss", "redis+socket")
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 
 class OwnPoolCelery(Celery):  # type: ignore[misc]
-    """Celery's pools are shared by every application of a process whose address is the same, whatever its TLS."""
+    """A Celery with its own pool: Celery shares one among all applications with the same URL, whatever their TLS."""
 
     @cached_property
     def pool(self) -> Any:
@@ -55,7 +55,7 @@ class OwnPoolCelery(Celery):  # type: ignore[misc]
 
 
 class CeleryBroker:
-    """See Broker. The Redis or Valkey server of the settings, by way of Celery."""
+    """See Broker. Celery on the configured Redis or Valkey server."""
 
     def __init__(self, settings: Settings) -> None:
         self._celery = make_celery(settings)
@@ -74,36 +74,36 @@ class CeleryBroker:
 
 
 def queue_name(queue: WorkQueue) -> str:
-    """The broker's name for it."""
+    """The queue's name in the broker."""
     return f"regen.{queue.value}"
 
 
 def make_celery(settings: Settings) -> Celery:
-    """A Celery application on the configured broker. Nothing is connected yet.
+    """A Celery application on the configured broker, not connected yet.
 
-    Raises ConfigurationError for an address that cannot be one.
+    Raises ConfigurationError for an invalid REGEN_BROKER_URL.
     """
     url = settings.resolved_broker_url
     celery = OwnPoolCelery("regen", broker=url, set_as_current=False)
     celery.conf.update(
-        # Rows are the truth: a message is taken off the queue at once, and no result is kept anywhere.
+        # The database holds the state: a message leaves the queue at once, and no result is stored.
         task_acks_late=False,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
-        # A message waits in the broker, where any free worker finds it, never inside a busy worker.
+        # A message waits in the broker for any idle worker, never inside a busy worker.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         task_default_queue=queue_name(WorkQueue.CPU),
         task_create_missing_queues=True,
-        # A publish that cannot be made is given up soon; the sweeper announces the work again.
+        # A failing publish is given up soon; the sweeper announces the work again.
         task_publish_retry=False,
         broker_connection_timeout=SOCKET_TIMEOUT_SECONDS,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Left alone, Celery does not verify a server whose address has no parameters; those of the address win.
+        # By default Celery does not verify the server's certificate. Parameters in the URL take precedence.
         broker_use_ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED} if url.startswith("rediss:") else None,
         broker_transport_options={
-            # Taken is taken. With it, a worker whose acknowledgement got no answer would take no further message.
+            # With emulated acknowledgements, a worker whose acknowledgement gets no answer takes no further message.
             "ack_emulation": False,
             "socket_timeout": SOCKET_TIMEOUT_SECONDS,
             "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
@@ -113,9 +113,9 @@ def make_celery(settings: Settings) -> Celery:
             "interval_start": 0,
             "interval_step": 0.2,
         },
-        # Concerns tasks that are acknowledged late, which ours are not; unset, Celery warns at every reconnection.
+        # Affects only tasks with late acknowledgement; unset, Celery warns at every reconnection.
         worker_cancel_long_running_tasks_on_connection_loss=True,
-        # Workers neither gossip nor watch each other: leases in the database tell who is alive.
+        # Workers do not monitor each other: leases in the database show which are alive.
         worker_send_task_events=False,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
@@ -128,10 +128,10 @@ def make_celery(settings: Settings) -> Celery:
 
 
 def wake_workers(celery: Celery, queue: WorkQueue, *, units: int = 1) -> bool:
-    """Wake up to `units` idle workers of the queue. Call it after the commit that made as many units ready.
+    """Wake up to `units` idle workers of the queue. Call it after the commit that made that many units ready.
 
-    Returns whether the broker took every message that is worth sending. Never raises for a broker that is away: what
-    the rows say is found by the sweeper. Takes a few seconds at most.
+    Returns whether the broker accepted every useful message. Does not raise for an unreachable broker, because the
+    sweeper announces the work again. Takes a few seconds at most.
     """
     try:
         with _connection(celery) as connection:
@@ -146,15 +146,15 @@ def wake_workers(celery: Celery, queue: WorkQueue, *, units: int = 1) -> bool:
 
 
 def waiting_messages(celery: Celery, queue: WorkQueue) -> int:
-    """How many wake-ups lie in the queue. Raises what `check_broker` raises."""
+    """The number of wake-ups in the queue. Raises as `check_broker` does."""
     with _connection(celery) as connection:
         return _depth(connection, queue)
 
 
 def check_broker(celery: Celery) -> None:
-    """Raises Unavailable when the broker does not answer, ConfigurationError when it does not let us in.
+    """Raises Unavailable when the broker does not answer, ConfigurationError when it refuses the credentials or TLS.
 
-    Tries once, and takes a few seconds at most: whoever asks will ask again.
+    Tries once, and takes a few seconds at most.
     """
     waiting_messages(celery, WorkQueue.CPU)
 
@@ -166,13 +166,13 @@ def _depth(connection: Connection, queue: WorkQueue) -> int:
 
 @contextmanager
 def _connection(celery: Celery) -> Iterator[Connection]:
-    """A connection that is kept for whoever needs one next; a broken one is closed."""
+    """A connection from the pool; a broken one is closed. Raises as `check_broker` does."""
     try:
         with celery.pool.acquire(block=True, timeout=POOL_WAIT_SECONDS) as connection:
             yield connection
     except LimitExceeded as error:
         raise Unavailable(
-            "The broker cannot be reached just now.", detail="every connection waits for its answer"
+            "The broker cannot be reached just now.", detail="every connection waits for an answer"
         ) from error
     except _errors(celery) as error:
         if reason := _refusal(error):
@@ -186,15 +186,15 @@ def _errors(celery: Celery) -> tuple[type[Exception], ...]:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """A sentence, when the broker can be reached and trying again will not help."""
+    """A sentence for a refusal that another attempt does not change, else None."""
     for cause in causes(error):
         if isinstance(cause, AuthenticationError | NoPermissionError):
             return (
-                "The broker refuses our password or user: check REGEN_BROKER_PASSWORD and REGEN_BROKER_URL."
+                "The broker refuses the password or user: check REGEN_BROKER_PASSWORD and REGEN_BROKER_URL."
             )
         if isinstance(cause, ssl.SSLCertVerificationError):
             return (
-                "The broker's certificate is not trusted: name the file of its authority in REGEN_BROKER_URL as "
+                "The broker's certificate is not trusted: add the file of its authority to REGEN_BROKER_URL as "
                 "?ssl_ca_certs=/path, or correct the host name."
             )
     return None
@@ -218,8 +218,8 @@ def _check_address(celery: Celery, url: str) -> None:
             f"{error.filename}, which REGEN_BROKER_URL names, cannot be read: {error.strerror}."
         ) from error
     except (ValueError, KeyError):
-        # What these say may quote a password.
+        # Their messages may quote a password.
         raise ConfigurationError(
-            "REGEN_BROKER_URL cannot be understood: it is like redis://user:password@host:6379/0, where what stands "
-            "for a character such as / or @ in a password is its percent-encoding."
+            "REGEN_BROKER_URL is invalid: it must look like redis://user:password@host:6379/0, with characters such as "
+            "/ or @ in a password percent-encoded."
         ) from None

@@ -1,7 +1,7 @@
-"""What must never be read in a log: keys, passwords, tokens and signatures are cut out of finished lines.
+"""Removes keys, passwords, tokens and signatures from finished log lines.
 
-Two nets, one behind the other. What the settings hold is known and removed wherever it stands. What only passes
-through (a client's API key, the signature in a URL, the password in somebody's error text) is known by its form.
+It works in two steps. Secrets in the settings are known, and removed wherever they occur. Other secrets (a client's API
+key, the signature in a URL, the password in an error's text) are recognised by their form.
 """
 
 import json
@@ -15,15 +15,15 @@ from app.platform.settings import Settings
 
 REMOVED = "[removed]"
 
-# A shorter secret would cut harmless words in pieces; where it can stand at all, its form gives it away.
+# A shorter secret would match parts of harmless words; it is still removed where its form is recognised.
 LEAST_CHARACTERS = 8
 
-# No pattern crosses a quote or a backslash: a line of JSON stays one. None of them scans a text more than once, for
-# part of what is logged was sent by strangers.
+# No pattern crosses a quote or a backslash, so that a JSON line stays valid. None backtracks over a text, because part
+# of what is logged comes from clients.
 _FORMS = (
-    # API keys of ours
+    # API keys of this server
     (re.compile(r"regen_[A-Za-z0-9_-]{43}"), REMOVED),
-    # Secrets that sign webhooks, also as part of a URL
+    # Webhook secrets, also in a URL
     (re.compile(r"whsec_[A-Za-z0-9+/%]{43,80}"), REMOVED),
     # `Authorization: Basic ...`, also as a pair or an item of a dictionary
     (
@@ -53,8 +53,8 @@ _SIGNED = ("signature", "x-amz-")
 
 
 def redactor(settings: Settings) -> Callable[[str], str]:
-    """What takes every secret out of a finished line of the log."""
-    # The longest first: one secret may be a part of another.
+    """A function that removes every secret from a finished log line."""
+    # The longest first, because one secret may be part of another.
     known = sorted(
         {form for secret in _secrets(settings) for form in _written(secret)}, key=len, reverse=True
     )
@@ -77,7 +77,7 @@ def _unless_signed(query: re.Match[str]) -> str:
 
 
 def _secrets(settings: Settings) -> Iterator[str]:
-    """Every secret among the settings, and the passwords in their URLs."""
+    """Every secret setting, and the passwords in the settings' URLs."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
@@ -90,7 +90,7 @@ def _secrets(settings: Settings) -> Iterator[str]:
 
 
 def _written(secret: str) -> set[str]:
-    """The ways in which a secret may stand in a line: as it is, as a part of a URL, in JSON, in Python."""
+    """The forms of a secret in a line: plain, percent-encoded, in JSON, as a Python literal."""
     if len(secret) < LEAST_CHARACTERS:
         return set()
     return {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1]}

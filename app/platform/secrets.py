@@ -16,7 +16,7 @@ API_KEY_PREFIX = "regen_"
 ID_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_LENGTH = 16
 MUST_BE_SET = (
-    "REGEN_SECRET_KEY must be set when the database is a server, to the same on every machine. "
+    "REGEN_SECRET_KEY must be set when the database is a server, to the same value on every machine. "
     'Make one with: python3 -c "import secrets; print(secrets.token_hex(32))"'
 )
 
@@ -31,10 +31,10 @@ class Secrets:
 
     @classmethod
     def load(cls, settings: Settings) -> "Secrets":
-        """From `REGEN_SECRET_KEY`, else from the data directory's `secret` file, which is made when missing.
+        """The keys from `REGEN_SECRET_KEY`, else from the data directory's `secret` file, created when missing.
 
-        Raises ConfigurationError when there is no key and the database is a server: each machine would make a secret
-        of its own, and the keys made on one would be worth nothing on another.
+        Raises ConfigurationError when the setting is missing and the database is a server: each machine would create
+        its own secret, and API keys from one machine would be invalid on another.
         """
         if settings.secret_key is not None:
             secret = settings.secret_key.get_secret_value().encode()
@@ -61,7 +61,7 @@ def _read_or_make(path: Path) -> bytes:
     fresh.touch(mode=0o600)
     try:
         fresh.write_bytes(secrets.token_hex(32).encode())
-        # A link, unlike a rename, fails when another process was first: then its secret is the one.
+        # A link, unlike a rename, fails if another process was first; then the other process's secret applies.
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)
         return path.read_bytes()
@@ -82,18 +82,18 @@ def new_id() -> str:
 
 
 def set_id_source(source: Callable[[], str]) -> None:
-    """Have `new_id` ask that, in this whole process: for a server whose answers repeat. No secret comes from it."""
+    """Make `new_id` of this process return ids from `source`: for repeatable answers. No secret depends on it."""
     global _id_source  # noqa: PLW0603
     _id_source = source
 
 
 def is_id(text: str) -> bool:
-    """Whether it can be one of `new_id`. Of what else clients send, a database may not even take the characters."""
+    """Whether the text may be an id; a database may refuse characters of any other text."""
     return text.isascii() and text.isalnum()
 
 
 def new_api_key() -> str:
-    """A fresh API key: the prefix and 256 random bits."""
+    """A new API key: the prefix and 256 random bits."""
     return API_KEY_PREFIX + secrets.token_urlsafe(32)
 
 

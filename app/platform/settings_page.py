@@ -25,7 +25,7 @@ Every setting is an environment variable. This page is made from `app/platform/s
 
 
 def settings_page() -> str:
-    """The page as it should be."""
+    """The page's expected content."""
     return HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())
 
 
@@ -75,15 +75,13 @@ def _seconds(value: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.platform.settings_page")
-    parser.add_argument("--check", action="store_true", help="fail when the page is not in step")
+    parser.add_argument("--check", action="store_true", help="fail when the page is not up to date")
     options = parser.parse_args(arguments)
     page = settings_page()
     if options.check:
         if PAGE.is_file() and PAGE.read_text() == page:
             return 0
-        sys.stderr.write(
-            f"{PAGE.name} is not in step with Settings: run python -m app.platform.settings_page\n"
-        )
+        sys.stderr.write(f"{PAGE.name} is not up to date: run python -m app.platform.settings_page\n")
         return 1
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page)

@@ -1,4 +1,4 @@
-"""What all tables have in common: their column types and the names of their constraints."""
+"""The base of all tables: column types and the names of constraints."""
 
 from dataclasses import fields
 from datetime import datetime
@@ -16,7 +16,7 @@ from app.platform.media.properties import VideoProperties
 
 
 class ExactFraction(TypeDecorator[Fraction]):
-    """A Fraction kept as text, `30000/1001`: no rate or duration is ever rounded."""
+    """A Fraction stored as text, `30000/1001`, so that no rate or duration is rounded."""
 
     impl = String(64)
     cache_ok = True
@@ -29,7 +29,7 @@ class ExactFraction(TypeDecorator[Fraction]):
 
 
 class StatusText(TypeDecorator[Any]):
-    """A status enum kept as its text, readable in the database and free of migrations for new members."""
+    """A status enum stored as text: readable in the database, and a new member needs no migration."""
 
     impl = String(16)
     cache_ok = True
@@ -64,7 +64,7 @@ class Table(DeclarativeBase):
 
 
 class ListedTable(Table):
-    """A table whose rows are listed, the newest first."""
+    """A table whose rows are listed in pages, newest first."""
 
     __abstract__ = True
 

@@ -1,10 +1,10 @@
-"""The kinds of work that workers claim, and the queues that wake them for it."""
+"""The kinds of units of work, and the queues that wake workers for them."""
 
 from enum import StrEnum
 
 
 class WorkKind(StrEnum):
-    """The three units of work that a worker claims, the most urgent first."""
+    """The three kinds of units of work, the most urgent first."""
 
     FINISH = "finish"
     UPSCALE = "upscale"
@@ -16,12 +16,12 @@ class WorkKind(StrEnum):
 
 
 class WorkQueue(StrEnum):
-    """Which workers a unit of work is for: those with a device that computes, or any."""
+    """The workers that a unit of work is for: those that upscale on a device, or those that read and write videos."""
 
     CPU = "cpu"
     GPU = "gpu"
 
     @property
     def kinds(self) -> tuple[WorkKind, ...]:
-        """The units of this queue, the most urgent first."""
+        """The kinds of units in this queue, the most urgent first."""
         return tuple(kind for kind in WorkKind if kind.queue is self)

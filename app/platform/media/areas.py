@@ -1,11 +1,11 @@
-"""Parts of frames."""
+"""Rectangles in frames."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """A part of a frame, in its pixels."""
+    """A rectangle in a frame, in pixels."""
 
     x: int
     y: int
@@ -17,17 +17,17 @@ class Area:
         return self.width * self.height
 
     def within(self, outer: "Area") -> "Area":
-        """The same part, as seen from the corner of another that holds it."""
+        """The same rectangle relative to the corner of `outer`, which contains it."""
         return replace(self, x=self.x - outer.x, y=self.y - outer.y)
 
     def enlarged(self, factor: int) -> "Area":
-        """The same part of a frame so many times as wide and high."""
+        """The same rectangle in a frame that is enlarged by `factor`."""
         return Area(
             x=self.x * factor, y=self.y * factor, width=self.width * factor, height=self.height * factor
         )
 
     def centred(self, *, width: int, height: int) -> "Area":
-        """As much of that size as fits, around the middle of this one."""
+        """A rectangle of that size, cut to this one, around its centre."""
         width, height = min(width, self.width), min(height, self.height)
         return Area(
             x=self.x + (self.width - width) // 2,

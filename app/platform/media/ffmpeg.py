@@ -47,7 +47,7 @@ Stream: TypeAlias = Any
 EXAMINING = "examining the file"
 PROBE_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
 
-# Options that decide what may be opened. They are the builders' alone.
+# Options that decide what may be opened. Only the builders set them.
 SAFETY_OPTIONS = frozenset(
     {"protocol_whitelist", "format_whitelist", "codec_whitelist", "max_pixels", "f", "format", "safe"}
     | {"enable_drefs", "use_absolute_path", "protocol_blacklist"}
@@ -56,7 +56,7 @@ SAFETY_OPTIONS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """A run that ended well. `stdout` is what it wrote there, as far as it was asked for; `stderr` the last 64 KiB."""
+    """A successful run. `stdout` is its output, empty unless requested; `stderr` is the last 64 KiB."""
 
     stdout: bytes
     stderr: str
@@ -95,17 +95,17 @@ class FfmpegRunner:
     # Inputs
 
     def input(self, path: Path, **options: Any) -> Stream:
-        """A file from a user, or one of our own in a video format, as an ffmpeg-python input.
+        """A user's file, or one of the server's in a video format, as an ffmpeg-python input.
 
-        `options` are ffmpeg's for this input (`ss`, `t`, `noautorotate=None`, ...); those that decide what may be
-        opened are refused with ValueError.
+        `options` are ffmpeg's input options (`ss`, `t`, `noautorotate=None`, ...). Raises ValueError for an option that
+        decides what may be opened.
         """
         return ffmpeg.input(file_name(path), **self._input_options(FORMATS, options))
 
     def raw_input(
         self, *, width: int, height: int, pix_fmt: str, frame_rate: Fraction | int, **options: Any
     ) -> Stream:
-        """Raw frames that we write to stdin, `frame_rate` a second."""
+        """Raw frames from stdin, at `frame_rate` frames per second."""
         safety = _safety(formats=("rawvideo",), protocols=("pipe",), decoders=("rawvideo",))
         _refuse_safety_options(options)
         size = f"{width}x{height}"
@@ -113,16 +113,16 @@ class FfmpegRunner:
         return ffmpeg.input("pipe:0", **safety, **raw, **options)
 
     def concat_input(self, list_path: Path, **options: Any) -> Stream:
-        """Files of ours, joined by a list (ffconcat) that we wrote beside them.
+        """The server's own files, joined by an ffconcat list beside them.
 
-        The list names them relative to its own directory, in letters, digits and `._-/`, no part starting with a dot;
-        ffmpeg itself refuses any other name (`-safe 1`), so a list can name nothing outside that directory.
+        The list names them relative to its directory, in letters, digits and `._-/`, with no part that starts with a
+        dot; ffmpeg refuses any other name (`-safe 1`), so a list cannot name a file outside its directory.
         """
         own = {"f": "concat", "safe": 1}
         return ffmpeg.input(file_name(list_path), **self._input_options(("concat", *FORMATS), options), **own)
 
     def generated_input(self, graph: str, **options: Any) -> Stream:
-        """A picture or sound that ffmpeg makes itself: `graph`, a constant of ours, is `testsrc2=...`, for instance."""
+        """A picture or sound that ffmpeg generates; `graph` is a constant in code, such as `testsrc2=...`."""
         safety = _safety(
             formats=("lavfi",), protocols=("pipe",), decoders=("rawvideo", "wrapped_avframe", *_pcm())
         )
@@ -130,7 +130,7 @@ class FfmpegRunner:
         return ffmpeg.input(graph, **safety, f="lavfi", **options)
 
     def output(self, *streams: Stream, **options: Any) -> Stream:
-        """`ffmpeg.output` to the file `path`, which must be absolute and is overwritten."""
+        """`ffmpeg.output` to a file: the last argument is its absolute path. An existing file is overwritten."""
         *mapped, path = streams
         return ffmpeg.output(*mapped, file_name(path), **options)
 
@@ -146,8 +146,8 @@ class FfmpegRunner:
     ) -> Completed:
         """Run ffmpeg to its end. `purpose` completes "failed while ..." in messages: "joining the segments".
 
-        `cancelled` is asked every tenth of a second. Raises what FfmpegProcess.wait raises, and FfmpegError when
-        more than `stdout_limit_bytes` come out (with 0, stdout goes nowhere).
+        `cancelled` is polled every 0.1 s. Raises what FfmpegProcess.wait raises, and FfmpegError when stdout exceeds
+        `stdout_limit_bytes` (with 0, stdout is discarded).
         """
         command = self._ffmpeg_command(stream_or_args)
         return self._complete(
@@ -161,16 +161,16 @@ class FfmpegRunner:
     def start(
         self, stream_or_args: Stream | Sequence[str], *, purpose: str, stdin: bool, stdout: bool
     ) -> FfmpegProcess:
-        """Start ffmpeg with the pipes asked for; use the process in a `with` block, in this thread."""
+        """Start ffmpeg with these pipes. This thread must enter the process's `with` block."""
         command = self._ffmpeg_command(stream_or_args)
         return FfmpegProcess(command=command, purpose=purpose, limits=self.limits, stdin=stdin, stdout=stdout)
 
     def probe(self, path: Path, *ffprobe_args: str) -> dict[str, Any]:
-        """What ffprobe answers of a user's file to `-show_...` arguments, as JSON. Raises as `run` does."""
+        """ffprobe's JSON answer to `-show_...` arguments about a user's file. Raises as `run` does."""
         return self.probe_with_stderr(path, *ffprobe_args)[0]
 
     def probe_with_stderr(self, path: Path, *ffprobe_args: str) -> tuple[dict[str, Any], str]:
-        """As `probe`, and the last 64 KiB of what ffprobe said beside its answer."""
+        """As `probe`, with the last 64 KiB of stderr."""
         deadline = time.monotonic() + self.limits.wall_seconds
         opened: OpenedDecoders = {}
         while True:
@@ -197,7 +197,7 @@ class FfmpegRunner:
         return answer, done.stderr
 
     def scan_lines(self, path: Path, *ffprobe_args: str) -> ScannedLines:
-        """The lines that ffprobe prints about a user's file, one at a time, in flat memory; see ScannedLines."""
+        """The lines that ffprobe prints about a user's file, in constant memory; see ScannedLines."""
         deadline = time.monotonic() + self.limits.wall_seconds
 
         def start(opened: OpenedDecoders) -> FfmpegProcess:
@@ -214,7 +214,7 @@ class FfmpegRunner:
     def _input_options(self, formats: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
         _refuse_safety_options(options)
         safety = _safety(formats=formats, protocols=PROTOCOLS, decoders=DECODERS)
-        # Decoders count whole coding blocks, which may stick out over the picture: hence twice the limit.
+        # Twice the limit, because decoders count whole coding blocks, which may exceed the picture.
         safety["max_pixels"] = 2 * self.limits.max_pixels
         if self.limits.threads is not None:
             safety["threads"] = self.limits.threads
@@ -277,7 +277,7 @@ class FfmpegRunner:
 
 
 def file_name(path: Path) -> str:
-    """The path as ffmpeg takes it: absolute, and marked as a file, so that no name is read as an option or a URL."""
+    """The path for ffmpeg: absolute and with the `file:` protocol, so that no name is read as an option or a URL."""
     if not path.is_absolute():
         raise ValueError(f"not an absolute path: {path}")
     return f"file:{path}"

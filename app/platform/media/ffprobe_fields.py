@@ -1,4 +1,4 @@
-"""Reading the values that ffprobe prints: numbers as text, fractions, and many ways to say that there is none."""
+"""Parsing of the values that ffprobe prints: numbers as text, fractions, and the many spellings of a missing value."""
 
 import re
 from fractions import Fraction
@@ -22,7 +22,7 @@ def section_list(section: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def integer(section: dict[str, Any], name: str) -> int:
-    """A whole number that ffprobe prints as one or as text; 0 where there is none."""
+    """A whole number, which ffprobe prints as a number or as text; 0 if missing."""
     value = section.get(name, 0)
     return int(value) if re.fullmatch(r"-?[0-9]{1,19}", str(value)) else 0
 
@@ -40,6 +40,6 @@ def fraction(text: str | None, *, separator: str = "/") -> Fraction | None:
 
 
 def clock(text: str | None) -> Fraction | None:
-    """Seconds of `01:00:01.000000000`; None for anything else."""
+    """Seconds of a time such as `01:00:01.000000000`; None for anything else."""
     match = re.fullmatch(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,9})?)", text or "")
     return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3]) if match else None

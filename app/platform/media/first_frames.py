@@ -1,4 +1,4 @@
-"""What only decoded frames tell of a video, from the first few: fields, HDR metadata, layers beside the picture."""
+"""Properties that only decoded frames show, from the first few: interlacing, HDR metadata, further layers."""
 
 import re
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from .ffprobe_fields import integer, section_list
 
 log = structlog.get_logger(__name__)
 
-# Some encoders say it of keyframes alone, and some decoders deliver nothing for a while.
+# Some encoders mark only keyframes, and some decoders deliver their first frame late.
 EXAMINED_PACKETS = 12
-# Profiles of Dolby Vision whose picture may have colours of its own; it has when it is compatible with nothing.
+# Dolby Vision profiles whose base layer may have other colours; it has if its compatibility id is 0.
 DOLBY_VISION_PROFILES = (5, 10, 20)
 STREAM_ENTRIES = "stream=index:stream_side_data:stream_tags=alpha_mode"
 FRAME_ENTRIES = "frame=interlaced_frame:frame_side_data"
-# What fits into the fields of the metadata (ITU-T H.265, D.3.28 and D.3.35): 16 bits of 0.00002, 32 bits of 0.0001
-# candelas per square metre, 16 bits of those.
+# Maximum values of the metadata's fields (ITU-T H.265, D.3.28 and D.3.35): 16 bits in units of 0.00002, 32 bits of
+# 0.0001 candelas per square metre, 16 bits of 1 candela per square metre.
 MOST_COLOUR = Fraction(65_535, 50_000)
 MOST_LUMINANCE = Fraction(2**32 - 1, 10_000)
 MOST_LIGHT = 65_535
@@ -30,7 +30,7 @@ MOST_LIGHT = 65_535
 
 @dataclass(frozen=True, kw_only=True)
 class MasteringDisplay:
-    """The screen on which the video was graded (SMPTE ST 2086): CIE 1931 x and y, and candelas per square metre."""
+    """The display on which the video was graded (SMPTE ST 2086): CIE 1931 x and y, and candelas per square metre."""
 
     red: tuple[Fraction, Fraction]
     green: tuple[Fraction, Fraction]
@@ -42,7 +42,7 @@ class MasteringDisplay:
 
 @dataclass(frozen=True, kw_only=True)
 class ContentLight:
-    """The brightest pixel and the brightest frame on average (CTA-861.3), in candelas per square metre."""
+    """The brightest pixel and the highest frame average (CTA-861.3), in candelas per square metre."""
 
     max_content: int
     max_frame_average: int
@@ -50,11 +50,12 @@ class ContentLight:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstFrames:
-    """`has_interlaced`: a frame is marked as two fields.
+    """Properties of the first frames.
 
-    `is_dolby_vision_only`: the picture by itself, without Dolby Vision's metadata, has other colours than it should.
-    `has_dynamic_hdr`: metadata from scene to scene (HDR10+).
-    `has_alpha_layer`: transparency is stored beside the picture, where a pixel format does not show it.
+    `has_interlaced`: a frame is marked as interlaced.
+    `is_dolby_vision_only`: without Dolby Vision's metadata the picture has wrong colours.
+    `has_dynamic_hdr`: metadata for each scene (HDR10+).
+    `has_alpha_layer`: transparency in a separate layer, which the pixel format does not show.
     """
 
     has_interlaced: bool = False
@@ -67,10 +68,10 @@ class FirstFrames:
 
 
 def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -> FirstFrames:
-    """Decode the first frames of a video stream, and read what they and the container say.
+    """Decode the first frames of a video stream, and read their metadata and the container's.
 
-    Where no frame can be decoded, what the container says is all. Raises FfmpegMissing, FfmpegKilled and FfmpegTimeout;
-    FfmpegError when the file cannot be read at all.
+    If no frame can be decoded, the container's metadata remains. Raises FfmpegMissing, FfmpegKilled and FfmpegTimeout,
+    and FfmpegError when the file cannot be read at all.
     """
     chosen = ("-select_streams", str(stream_index), "-show_entries")
     try:
@@ -83,7 +84,7 @@ def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -
         answer = runner.probe(path, *chosen, STREAM_ENTRIES)
     stream = next(iter(section_list(answer, "streams")), {})
     frames = section_list(answer, "frames")
-    # The stream's own come last: what frames say is nearer to the picture.
+    # The frames' metadata takes precedence over the stream's.
     side_data = [entry for section in (*frames, stream) for entry in section_list(section, "side_data_list")]
     record = _first(side_data, "DOVI configuration record") or {}
     is_dolby_vision_only = (
@@ -110,9 +111,7 @@ def _first(side_data: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
 
 
 def _mastering_display(entry: dict[str, Any] | None) -> MasteringDisplay | None:
-    """None when there is none, when it lacks the screen's colours or its luminance, as some files' do, and when it has
-    numbers that codecs have no room for.
-    """
+    """None for metadata that is missing, incomplete (as in some files) or out of range."""
     if entry is None:
         return None
     names = ("red_x", "red_y", "green_x", "green_y", "blue_x", "blue_y", "white_point_x", "white_point_y")
@@ -135,12 +134,12 @@ def _content_light(entry: dict[str, Any] | None) -> ContentLight | None:
     if entry is None:
         return None
     most, average = integer(entry, "max_content"), integer(entry, "max_average")
-    # Zeros say that it is not known.
+    # Zeros mean unknown.
     known = (most or average) and max(most, average) <= MOST_LIGHT
     return ContentLight(max_content=most, max_frame_average=average) if known else None
 
 
 def _ratio(text: object) -> Fraction | None:
-    """`34000/50000`, `0/10000`; None for what is no number of zero or more."""
+    """`34000/50000`, `0/10000`; None for anything but a ratio of at least 0."""
     match = re.fullmatch(r"([0-9]{1,10})/([0-9]{1,10})", str(text))
     return Fraction(int(match[1]), int(match[2])) if match and int(match[2]) else None

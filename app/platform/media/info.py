@@ -1,4 +1,4 @@
-"""What is known of a media file once it has been examined."""
+"""The properties of a probed media file."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +11,7 @@ StreamKind = Literal["audio", "subtitle", "data", "attachment", "video"]
 
 @dataclass(frozen=True, kw_only=True)
 class ColourTags:
-    """Colour as the file tags it, in ffmpeg's names (`bt709`, `smpte2084`, ...); None where it is untagged.
+    """The file's colour tags in ffmpeg's names (`bt709`, `smpte2084`, ...); None for an untagged property.
 
     `range` is `tv` (limited) or `pc` (full).
     """
@@ -27,14 +27,14 @@ class ColourTags:
 class VideoStream(VideoProperties):
     """The video stream of a file.
 
-    `width`, `height`: what ffmpeg delivers unless told otherwise.
-    `coded_width`, `coded_height`: pixels as coded, before rotation, padding of the codec included.
-    `rotation`: degrees clockwise that a player turns the coded picture by: 0, 90, 180 or 270.
-    `sample_aspect_ratio`: width to height of a pixel as displayed; 1 where the file does not say.
-    `time_base`: seconds per tick. `start_pts`: ticks, of the first frame shown.
+    `width`, `height`: the size that ffmpeg delivers by default, after rotation and crop.
+    `coded_width`, `coded_height`: the coded size in pixels, before rotation, including the codec's padding.
+    `rotation`: degrees clockwise by which a player rotates the coded picture: 0, 90, 180 or 270.
+    `sample_aspect_ratio`: width to height of a displayed pixel; 1 where the file has none.
+    `time_base`: seconds per tick. `start_pts`: the timestamp of the first shown frame, in ticks.
     `frame_rate`: the declared rate where the timestamps agree with it.
-    `frames`: packets that will be shown. `declared_frames`: frames that the container promises, where it does; more
-    than `frames` when the file was cut off.
+    `frames`: packets that will be shown. `declared_frames`: the container's own count, None without one; larger than
+    `frames` in a truncated file.
     `field_order`: `progressive`, `tt`, `bb`, `tb`, `bt`, or None when unknown.
     """
 
@@ -54,10 +54,10 @@ class VideoStream(VideoProperties):
 
 @dataclass(frozen=True, kw_only=True)
 class OtherStream:
-    """A stream beside the video: sound, subtitles, a cover picture, a second video, ...
+    """Any other stream: sound, subtitles, a cover picture, a second video, ...
 
     `codec`: ffprobe's name, None when ffmpeg does not know it. `is_decodable`: whether ffmpeg may decode it;
-    copying works either way. `is_attached_picture`: a picture (cover art, thumbnail) kept as a video stream.
+    copying works either way. `is_attached_picture`: a picture (cover art, thumbnail) stored as a video stream.
     """
 
     index: int
@@ -70,7 +70,7 @@ class OtherStream:
 
 @dataclass(frozen=True, kw_only=True)
 class MediaInfo:
-    """A file with a video in it. `format_name` is ffmpeg's; `start_seconds` the earliest timestamp of all streams."""
+    """A file with a video. `format_name` is ffmpeg's; `start_seconds` is the earliest timestamp of all streams."""
 
     format_name: str
     start_seconds: Fraction

@@ -1,10 +1,10 @@
 """Starts one program under limits: `python -I -S launcher.py MEMORY_BYTES PARENT_PID PROGRAM ARGUMENT...`
 
-Run as a script of its own, never imported by the server: setting limits between fork and exec in the server itself is
-unsafe in a process with threads. Standard library only, so that it starts in some ten milliseconds.
+It runs as a separate script, because setting limits between fork and exec is unsafe in a server with threads. It
+imports only the standard library, so that it starts in about ten milliseconds.
 
-The program takes over this process (exec), so its process id and exit status are the ones the server waits for.
-Exit status 127 with a line that starts with LAUNCHER_PREFIX says that the program could not be started.
+The program replaces this process (exec), so the server waits for its process id and exit status. Exit status 127 with a
+line that starts with LAUNCHER_PREFIX means that the program could not be started.
 """
 
 import os
@@ -18,9 +18,9 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends (Linux).
+    """Make the kernel kill this process when the thread that started it ends (Linux).
 
-    The setting survives exec. A parent that died before it was made left us to another process: then end at once.
+    The setting survives exec. If the parent died before the setting was made, this process ends at once.
     """
     import ctypes
 
@@ -32,7 +32,7 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def set_limit(kind: int, value: int) -> None:
-    """Lower a resource limit to `value`, or to the hard limit already set where that is lower still."""
+    """Lower a resource limit to `value`, or to the existing hard limit if that is lower."""
     hard = resource.getrlimit(kind)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
@@ -42,7 +42,7 @@ def set_limit(kind: int, value: int) -> None:
 def main(arguments: list[str]) -> None:
     memory_bytes, parent_pid, command = int(arguments[0]), int(arguments[1]), arguments[2:]
     try:
-        # Python ignores these two; a program that inherited that would not end on a closed pipe.
+        # Python ignores both signals; a program that inherits this would not end on a closed pipe.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         if sys.platform == "linux":

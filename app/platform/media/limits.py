@@ -1,4 +1,4 @@
-"""Limits on what comes in and what it would become."""
+"""Limits on input videos and on the outputs they would produce."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,9 +14,9 @@ from .rates import MAX_FPS
 
 @dataclass(frozen=True, kw_only=True)
 class MediaLimits:
-    """Most pixels in one frame of input and output, most seconds, most output frames, most streams in a file.
+    """Maximum pixels in one input and one output frame, seconds, output frames, and streams in a file.
 
-    `max_output_side`: most pixels in a row or column of the output: what encoders take (x264: 16384).
+    `max_output_side`: maximum pixels in a row or column of the output, a limit of encoders (x264: 16384).
     """
 
     max_input_pixels: int
@@ -38,10 +38,10 @@ class MediaLimits:
 
     @property
     def max_input_frames(self) -> int:
-        """Most frames that are counted in an input.
+        """Maximum frames of an input.
 
-        An input may have more frames than an output, since `target_fps` may drop some; it is still one that lasts no
-        longer than allowed, at no more frames a second than an output may have.
+        An input may have more frames than an output, because `target_fps` may drop some, but not more than the longest
+        allowed input at the highest frame rate of an output.
         """
         return max(self.max_output_frames, self.max_duration_seconds * MAX_FPS)
 
@@ -77,7 +77,7 @@ def check_input_frames(frames: int, limits: MediaLimits) -> None:
 
 
 def check_input(info: MediaInfo, limits: MediaLimits) -> None:
-    """Raises LimitExceeded when the input itself is over a limit, with a sentence that names both numbers."""
+    """Raises LimitExceeded for an input over a limit, with a sentence that contains both numbers."""
     check_stream_count(info.stream_count, limits)
     check_frame_size(width=info.video.width, height=info.video.height, limits=limits)
     check_duration(info.video.duration_seconds, limits)
@@ -87,7 +87,7 @@ def check_input(info: MediaInfo, limits: MediaLimits) -> None:
 def check_output(
     video: VideoProperties, *, scale: int, target_fps: Fraction | None, limits: MediaLimits
 ) -> None:
-    """Raises LimitExceeded when what the input would become is over a limit, one sentence per limit.
+    """Raises LimitExceeded if the output would be over a limit, one sentence per limit.
 
     `scale` is the factor of width and height; `target_fps` the output's rate, None for the input's own frames.
     """

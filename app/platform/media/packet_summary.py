@@ -1,4 +1,4 @@
-"""Counting and timing a video's packets by demuxing alone: nothing is decoded, and memory stays flat."""
+"""The count and the timestamps of a video's packets, by demuxing alone, in constant memory."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,20 +10,20 @@ from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, Ffmpeg
 from .ffmpeg import FfmpegRunner
 from .limits import MediaLimits, check_duration, check_input_frames
 
-# Printed in this order, whatever the order here; side data may follow, on the same line or on one of its own.
+# ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
 PACKET_FIELDS = ("-show_entries", "packet=pts,dts,duration,flags", "-of", "csv=p=0")
-# What the demuxers of MP4 and Matroska say when a file ends in the middle of something.
+# Messages of the MP4 and Matroska demuxers about a truncated file.
 CUT_OFF_SIGNS = ("partial file", "File ended prematurely")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PacketSummary:
-    """What a walk over all packets of a video stream shows; timestamps in ticks of its time base.
+    """A summary of all packets of a video stream; timestamps in ticks of its time base.
 
-    `frames`: packets that will be shown, 1 or more; `discarded`: those that an edit list keeps for decoding alone.
-    `start_pts`: the least timestamp shown. `last_pts`: the greatest. `last_duration`: that packet's, 0 if it has none.
-    `is_timed`: every packet says when it is shown.
-    `ends_abruptly`: the demuxer met the file's end where it expected more.
+    `frames`: packets that will be shown, 1 or more; `discarded`: packets that an edit list keeps only for decoding.
+    `start_pts`, `last_pts`: the smallest and largest timestamp shown. `last_duration`: the duration of the packet at
+    `last_pts`, 0 if it has none. `is_timed`: every packet has a pts.
+    `ends_abruptly`: the demuxer reached the end of the file where it expected more.
     """
 
     frames: int
@@ -38,11 +38,11 @@ class PacketSummary:
 def summarize_packets(  # noqa: C901 - one loop over the packets, all of whose state is local
     runner: FfmpegRunner, path: Path, *, stream_index: int, time_base: Fraction, limits: MediaLimits
 ) -> PacketSummary | None:
-    """Walk over the packets of one video stream; None when it has none to show.
+    """Read the packets of one video stream; None if no packet is shown.
 
     A packet without a pts (AVI, MPEG-PS) counts at its dts. Raises LimitExceeded as soon as the frames or their span
-    are over a limit, so that a file of endless packets costs little, and what FfmpegProcess.wait raises; but a demuxer
-    that fails after the first frame has met the end of what can be read, which is an abrupt end.
+    exceed a limit, so that endless packets cost little, and what FfmpegProcess.wait raises. A failure of the demuxer
+    after the first frame is not raised: it makes `ends_abruptly` true.
     """
     frames = discarded = start_pts = last_pts = last_duration = 0
     longest_span = floor(limits.max_duration_seconds / time_base)
@@ -92,5 +92,5 @@ def summarize_packets(  # noqa: C901 - one loop over the packets, all of whose s
 
 
 def _ticks(text: str) -> int | None:
-    """A timestamp as ffprobe prints it: `N/A` is none."""
+    """A timestamp as ffprobe prints it; None for `N/A`."""
     return None if text == "N/A" else int(text)

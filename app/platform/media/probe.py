@@ -1,4 +1,4 @@
-"""Examining an upload: is it a video, what is in it, is it within the limits."""
+"""Probing an upload: whether it is a video within the limits, and its streams."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -42,11 +42,11 @@ DAMAGED = "The video in this file cannot be decoded: it is damaged or incomplete
 
 
 def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> MediaInfo:
-    """Examine the file at `path`: which streams it has, and every packet of its video, without decoding any.
+    """Probe the file at `path`: its streams, and every packet of its video stream, without decoding.
 
-    The video is the first stream of moving pictures, one marked as default before others. Raises NotAVideo with a
-    sentence that says what the file is instead, LimitExceeded when it is over a limit or cannot be examined within
-    the limits of the runner on time and memory, and FfmpegMissing.
+    The video is the first stream of moving pictures marked as default, else the first one. Raises NotAVideo with
+    a sentence that says what the file is instead, LimitExceeded when it is over a limit or the probe exceeds the
+    runner's limits on time and memory, and FfmpegMissing.
     """
     try:
         answer, said = runner.probe_with_stderr(path, *PROBE_FIELDS)
@@ -55,7 +55,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
         video = _choose_video(streams, container)
         _check_size(video, said, limits)
         time_base = fraction(video.get("time_base"))
-        # No pixel format is found for a video of which no frame and no header can be decoded.
+        # ffprobe finds no pixel format if it can decode no frame and no header.
         if time_base is None or video.get("pix_fmt") in UNTAGGED:
             raise NotAVideo(DAMAGED)
         scan = summarize_packets(
@@ -72,7 +72,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
     start_seconds = fraction(container.get("start_time"))
     info = MediaInfo(
         format_name=str(container.get("format_name", "")),
-        # None is found for a transport stream of a single frame.
+        # ffprobe finds no start time for a transport stream of a single frame.
         start_seconds=scan.start_pts * time_base if start_seconds is None else start_seconds,
         video=_describe_video(video, scan, time_base=time_base, container=container),
         others=tuple(_describe_other(stream) for stream in streams if stream is not video),
@@ -96,7 +96,7 @@ def _refusal(path: Path, said: str, limits: MediaLimits) -> LimitExceeded | NotA
 
 def _check_size(video: dict[str, Any], said: str, limits: MediaLimits) -> None:
     """Raises LimitExceeded for frames that are, or claim to be, of too many pixels; NotAVideo for none at all."""
-    # ffmpeg drops a claim that it refused, and goes by what the first frame says, or by nothing.
+    # ffmpeg drops a refused size, and uses that of the first frame, or none.
     claims = refused_frame_sizes(said, VIDEO_DECODERS[video["codec_name"]])
     width, height = integer(video, "width"), integer(video, "height")
     for claimed_width, claimed_height in [*claims, (width, height)]:
@@ -106,7 +106,7 @@ def _check_size(video: dict[str, Any], said: str, limits: MediaLimits) -> None:
 
 
 def _choose_video(streams: list[dict[str, Any]], container: dict[str, Any]) -> dict[str, Any]:
-    """The stream to upscale. Raises NotAVideo when there is none, or it cannot be decoded."""
+    """The stream to upscale. Raises NotAVideo when there is none or its codec is not accepted."""
     if container.get("tags", {}).get("major_brand", "").strip() in PICTURE_BRANDS:
         raise NotAVideo(PICTURE)
     moving = [
@@ -183,7 +183,7 @@ def _describe_other(stream: dict[str, Any]) -> OtherStream:
 
 
 def _cropped_size(stream: dict[str, Any], side_data: list[dict[str, Any]]) -> tuple[int, int]:
-    """Width and height once the container's crop is applied, which ffmpeg does from 7.1 on (and reports only then)."""
+    """Width and height after the container's crop, which ffmpeg applies and reports from 7.1 on."""
     width, height = integer(stream, "width"), integer(stream, "height")
     for entry in side_data:
         if entry.get("side_data_type") == "Frame Cropping":
@@ -195,13 +195,13 @@ def _cropped_size(stream: dict[str, Any], side_data: list[dict[str, Any]]) -> tu
 
 
 def _rotation(side_data: list[dict[str, Any]]) -> int:
-    """Degrees clockwise by the display matrix, 0 for an angle that is not a right one: ffmpeg then keeps the size.
+    """Degrees clockwise of the display matrix; 0 unless it is a multiple of 90, where ffmpeg keeps the size.
 
-    The `rotate` tag of files from before the matrix was understood means nothing to ffmpeg from 5 on, nor to us.
+    The older `rotate` tag is ignored, as ffmpeg does from 5 on.
     """
     for entry in side_data:
         if "rotation" in entry:
-            clockwise = -float(entry["rotation"])  # ffprobe counts against the clock
+            clockwise = -float(entry["rotation"])  # ffprobe counts counterclockwise
             right_angle = round(clockwise / 90) * 90
             return right_angle % 360 if abs(clockwise - right_angle) < 1 else 0
     return 0

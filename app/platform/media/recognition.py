@@ -1,4 +1,4 @@
-"""Saying what a file is that ffmpeg could not, or may not, read as a video: for the sentence, it decides nothing."""
+"""What a file is that ffprobe did not accept as a video. It only words the error message."""
 
 import re
 from collections.abc import Collection
@@ -27,7 +27,7 @@ SOUND_SIGNATURES = (b"ID3", b"fLaC", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\x
 MP4_BOXES = (b"ftyp", b"mdat", b"free", b"skip", b"wide", b"moov", b"moof", b"styp", b"pnot", b"uuid")
 PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<smil", b"v=0\n", b"v=0\r")
 
-# Brands of HEIF and AVIF, which are pictures in MP4's clothes (ISO/IEC 23008-12, AV1 Image File Format).
+# Brands of HEIF and AVIF, which are pictures in an MP4 container (ISO/IEC 23008-12, AV1 Image File Format).
 PICTURE_BRANDS = frozenset({"mif1", "mif2", "msf1", "miaf", "heic", "heix", "heim", "heis", "avif"})
 
 # From libavutil's check of frame sizes: "[h264 @ 0x5604d37d0d40] [IMGUTILS @ 0x7ffd] [error] Picture size 8x8 is ..."
@@ -37,7 +37,7 @@ _REFUSED_SIZE = re.compile(
 
 
 def refused_frame_sizes(said: str, decoders: Collection[str] | None = None) -> list[tuple[int, int]]:
-    """Widths and heights that ffmpeg refused to make room for, in one of `decoders` or in any."""
+    """Frame sizes (width, height) that ffmpeg refused to allocate, in one of `decoders` or in any."""
     return [
         (int(width), int(height))
         for decoder, width, height in _REFUSED_SIZE.findall(said)
@@ -46,7 +46,7 @@ def refused_frame_sizes(said: str, decoders: Collection[str] | None = None) -> l
 
 
 def reason_unreadable(path: Path, said: str) -> str:
-    """A sentence on why the file at `path` is no video, after ffprobe has given up on it and said `said`."""
+    """A sentence on why the file at `path` is not a video; `said` is the stderr of the ffprobe run that failed."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -1,10 +1,9 @@
-"""ffprobe's answer, whatever streams stand beside the one that is asked about.
+"""ffprobe runs that succeed in spite of streams in codecs outside the whitelist.
 
-ffprobe opens a decoder for every stream of a file and gives up at the first that it may not open: one sound track in a
-rare codec would make the whole video unreadable. So a run that failed in this way is repeated, with that one decoder
-allowed for that one stream. It is then opened, and never fed: ffprobe decodes nothing unless asked for frames (for
-which there is no second run), and the demuxer's own look at the first packets keeps to the whitelist of the whole
-file.
+ffprobe opens a decoder for every stream of a file and fails at the first refused one: one sound track in a rare codec
+would make the whole video unreadable. So a run that failed in this way is repeated with that one decoder allowed for
+that one stream. It is opened but decodes nothing: ffprobe decodes only if asked for frames (in which case there is no
+second run), and the demuxer's own probing uses the whitelist of the whole file.
 """
 
 import re
@@ -15,13 +14,13 @@ from app.platform.errors import FfmpegError
 
 from .process import FfmpegProcess
 
-# Decoders allowed beside the listed ones, by stream index.
+# Decoders allowed in addition to the whitelist, by stream index.
 OpenedDecoders = Mapping[int, str]
 
-# A file with more streams in unlisted codecs is no user's; and each costs a run.
+# The maximum number of additional decoders: each costs a run, and no real file has more.
 MOST_OPENED = 32
 
-# In ffprobe's arguments, these make it decode: -show_frames, -count_frames, -analyze_frames, -show_entries frame=...
+# ffprobe arguments that cause decoding: -show_frames, -count_frames, -analyze_frames, -show_entries frame=...
 _DECODING = re.compile(r"^-(show|count|analyze)_frames|(^|:)(packets_and_)?frames?(=|:|_|$)")
 _NOT_LISTED = re.compile(r"Codec \(([\w.-]+)\) not on whitelist")
 _NOT_OPENED = re.compile(r"Could not open codec for input stream ([0-9]{1,4})\b")
@@ -30,7 +29,7 @@ _NOT_OPENED = re.compile(r"Could not open codec for input stream ([0-9]{1,4})\b"
 def with_refused_decoder(
     error: FfmpegError, opened: OpenedDecoders, ffprobe_args: Sequence[str]
 ) -> OpenedDecoders | None:
-    """`opened` and the decoder that ffprobe was refused, for the next run; None when another run would not help."""
+    """`opened` plus the refused decoder, for the next run; None when another run would not help."""
     said = error.detail or ""
     streams, decoders = _NOT_OPENED.findall(said), _NOT_LISTED.findall(said)
     if not streams or not decoders or any(_DECODING.search(argument) for argument in ffprobe_args):
@@ -42,7 +41,7 @@ def with_refused_decoder(
 
 
 class ScannedLines:
-    """An iterator over the lines of one ffprobe run. Use it in one thread, and close it when leaving it early.
+    """An iterator over the lines of one ffprobe run, for one thread. Close it when leaving it early.
 
     `stderr_tail` is complete after the last line. Raises what FfmpegProcess.wait raises, after the last line.
     """

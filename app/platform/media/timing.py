@@ -1,4 +1,4 @@
-"""How long a video lasts, at what rate, and how much of it is missing, from its packets and its container's claims."""
+"""A video's duration, frame rate and missing frames, from its packets and its container's metadata."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,13 +8,13 @@ from .ffprobe_fields import clock, fraction, integer
 from .packet_summary import PacketSummary
 from .rates import snap_ntsc
 
-# Timestamps are rounded to ticks: the first and the end of the last are each off by a tick at most.
+# Timestamps are rounded to ticks: the start and the end are each off by at most one tick.
 ROUNDING_TICKS = 2
-# For a single frame of which nothing says how long it is shown: ffmpeg's own default.
+# The rate of a single frame without a duration: ffmpeg's default.
 FALLBACK_FRAME_RATE = Fraction(25)
-# A container whose stated length is missing by more than this many frames was cut off.
+# A file is truncated if more than this many frames of its stated duration are missing.
 CUT_OFF_FRAMES = Fraction(3, 2)
-# MPEG-1 and MPEG-2 decode a frame no more than one before its turn; it is off at the start and at the end.
+# MPEG-1 and MPEG-2 reorder by at most one frame, at the start and at the end.
 REORDERED_FRAMES = 2
 
 
@@ -30,15 +30,15 @@ class Timing:
 def time_video(
     stream: dict[str, Any], container: dict[str, Any], scan: PacketSummary, *, time_base: Fraction
 ) -> Timing:
-    """What `scan` and ffprobe's sections on the stream and its container say together."""
+    """The timing, from `scan` and ffprobe's sections about the stream and its container."""
     declared_rates = _declared_rates(stream)
     formats = str(container.get("format_name", "")).split(",")
     last_duration = scan.last_duration
     if "avi" in formats:
-        # There a packet lasts a tick, however long the frame is shown: slots of time may be left empty.
+        # In AVI every packet has a duration of one tick, however long its frame is shown.
         last_duration = _last_duration_as_stated(stream, scan, start_pts=0)
     elif "mov" in formats and last_duration <= 0:
-        # Of uneven timestamps, ffmpeg's demuxer does not say it.
+        # With uneven timestamps ffmpeg's demuxer gives no duration.
         last_duration = _last_duration_as_stated(stream, scan, start_pts=scan.start_pts)
     duration_seconds = _duration(
         scan, last_duration=last_duration, time_base=time_base, declared_rates=declared_rates
@@ -60,7 +60,7 @@ def time_video(
     if not is_cut_off:
         declared_frames = None if missing_seconds is None else scan.frames
     else:
-        # Of the frames before a cut some are missing: those that come later in the file than in time.
+        # Before the truncation some frames are missing too: those stored later than they are shown.
         measured = rate
         rate = min(declared_rates, key=lambda declared: abs(declared - measured), default=rate)
         by_index = integer(stream, "nb_frames") - scan.discarded
@@ -70,18 +70,18 @@ def time_video(
 
 
 def _declared_rates(stream: dict[str, Any]) -> list[Fraction]:
-    """The container's rates, likeliest first; one that it holds as a decimal (FLV's 29.97) as the fraction it means."""
+    """The container's rates, the most likely first; a decimal rate (FLV's 29.97) as the fraction it stands for."""
     rates = []
     for key in ("r_frame_rate", "avg_frame_rate"):
         rate = fraction(stream.get(key))
         if rate is not None and rate > 0:
             rates.append(snap_ntsc(rate, step=Fraction(1, 1000)))
-    # Among rates that the timestamps cannot tell apart, one in common use is the likelier.
+    # Of rates that the timestamps cannot distinguish, a commonly used one is more likely.
     return sorted(rates, key=lambda rate: rate.denominator not in (1, 1001))
 
 
 def _last_duration_as_stated(stream: dict[str, Any], scan: PacketSummary, *, start_pts: int) -> int:
-    """Ticks that the last frame is shown for: until the end that the header states, if that is where it should be."""
+    """The duration of the last frame in ticks: until the header's stated end, if that is plausible."""
     stated = start_pts + integer(stream, "duration_ts") - scan.last_pts
     longest = CUT_OFF_FRAMES * Fraction(scan.last_pts - scan.start_pts, max(1, scan.frames - 1))
     return stated if 0 < stated <= longest else scan.last_duration
@@ -90,7 +90,7 @@ def _last_duration_as_stated(stream: dict[str, Any], scan: PacketSummary, *, sta
 def _duration(
     scan: PacketSummary, *, last_duration: int, time_base: Fraction, declared_rates: list[Fraction]
 ) -> Fraction:
-    """Seconds from the first frame shown to the end of the last one; above 0."""
+    """Seconds from the start of the first frame to the end of the last one, above 0."""
     span = (scan.last_pts - scan.start_pts) * time_base
     if last_duration > 0:
         return span + last_duration * time_base
@@ -100,8 +100,9 @@ def _duration(
 
 
 def _at_declared_rate(frames: int, measured: Fraction, declared_rates: list[Fraction]) -> Fraction:
-    """Seconds that `frames` last at a declared rate, if that is what was measured but for frames decoded out of turn:
-    a program stream does not say of each of them when it is shown.
+    """Seconds of `frames` at a declared rate that matches `measured` except for reordered frames, else `measured`.
+
+    In a program stream not every frame has a pts.
     """
     for rate in declared_rates:
         if abs(frames / rate - measured) * rate <= REORDERED_FRAMES:
@@ -112,7 +113,7 @@ def _at_declared_rate(frames: int, measured: Fraction, declared_rates: list[Frac
 def _average_rate(
     frames: int, duration_seconds: Fraction, *, rounding_seconds: Fraction, declared_rates: list[Fraction]
 ) -> Fraction:
-    """Frames a second: a declared rate if `frames` at that rate last as long, but for rounding, else the quotient."""
+    """Frames per second: a declared rate that matches the duration within rounding, else the quotient."""
     for rate in declared_rates:
         if abs(frames / rate - duration_seconds) <= rounding_seconds:
             return rate
@@ -128,15 +129,15 @@ def _missing_seconds(
     time_base: Fraction,
     duration_seconds: Fraction,
 ) -> Fraction | None:
-    """How much of the stream's stated length there is no packet for; None where no length is stated for it."""
+    """Seconds of the stream's stated duration without packets; None if the container states none."""
     start_seconds = scan.start_pts * time_base
     if "matroska" in formats:
-        # Matroska states where the track ends, in a tag of the muxer's.
+        # Matroska muxers state the track's end in a tag.
         end_seconds = clock(stream.get("tags", {}).get("DURATION"))
         if end_seconds is None and scan.ends_abruptly:
             end_seconds = fraction(container.get("duration"))
         return None if end_seconds is None else end_seconds - start_seconds - duration_seconds
-    # Other containers state the length of the whole file alone, which sound may outlast.
+    # Other containers state only the duration of the whole file, whose sound may be longer.
     if ("mov" in formats or "avi" in formats) and (stated := integer(stream, "duration_ts")):
         return stated * time_base - duration_seconds
     return None

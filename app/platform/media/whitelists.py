@@ -1,8 +1,8 @@
-"""What ffmpeg may open: the formats, protocols and decoders that users' videos need, and nothing beside them.
+"""The formats, protocols and decoders that ffmpeg may open: those that users' videos need.
 
-ffmpeg knows some 350 demuxers and 500 decoders. Playlists and scripts among them (hls, dash, concat, ...) read other
-files, and little-used decoders are where its memory errors are found. The names are ffmpeg's own: a format by its
-demuxer's name, a codec by its descriptor's name (ffprobe's `codec_name`), a decoder by the name `-decoders` lists.
+ffmpeg has some 350 demuxers and 500 decoders. Playlist and script formats (hls, dash, concat, ...) read other files,
+and most memory errors are in little-used decoders. The names are ffmpeg's: a format's is its demuxer's, a codec's is
+its descriptor's (ffprobe's `codec_name`), a decoder's is the one that `-decoders` lists.
 """
 
 # Demuxers of self-contained video files. None of them opens a second file: mov's external references are off unless
@@ -24,7 +24,7 @@ FORMATS += ("flv", "asf", "ogg", "mxf", "dv")
 
 PROTOCOLS: tuple[str, ...] = ("file", "pipe")
 
-# Decoders by codec: well-kept ones of codecs in common use. A decoder missing from a build does no harm.
+# Decoders by codec: maintained ones of commonly used codecs. A decoder may be missing from a build.
 VIDEO_DECODERS: dict[str, tuple[str, ...]] = {
     "h264": ("h264",),
     "hevc": ("hevc",),

@@ -221,7 +221,7 @@ class TestTime:
                     connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
 
             threading.Thread(target=answer, daemon=True).start()
-            with pytest.raises(OutboundError, match="proper HTTP"):
+            with pytest.raises(OutboundError, match="invalid HTTP"):
                 get(f"http://127.0.0.1:{server.getsockname()[1]}/")
 
 
