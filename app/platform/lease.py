@@ -6,6 +6,7 @@ move names that attempt and changes nothing once the row has another one, or no 
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import (
@@ -18,7 +19,9 @@ from sqlalchemy import (
     Update,
     and_,
     case,
+    exists,
     or_,
+    select,
     update,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -35,6 +38,7 @@ class Leased:
 
     if TYPE_CHECKING:
         id: Mapped[str]
+        status: Mapped[Any]
 
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
@@ -73,6 +77,13 @@ class Lease:
         statement = update(self.table).where(self._is_held).values({column: column + 1}).returning(column)
         count: int | None = session.scalar(statement.execution_options(synchronize_session=False))
         return count
+
+    def has_left(self, session: Session, *, status: StrEnum) -> bool:
+        """Whether this attempt, and none after it, brought the row to its present status, which is this one."""
+        left = exists().where(
+            self.table.id == self.row_id, self.table.attempt == self.attempt, self.table.status == status
+        )
+        return bool(session.scalar(select(left)))
 
     @property
     def _is_held(self) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Previews: as users see them, and as workers claim them. Every move is one compare-and-set on the row."""
+"""Queries of previews, for users and for workers."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class PreviewClaim:
 
 
 def find_preview(session: Session, *, preview_id: str, user_id: str) -> Preview | None:
-    """The user's own preview of that id, with its file; another user's is not found."""
+    """The user's preview of that id, with its file. None for another user's."""
     if not is_id(preview_id):
         return None
     query = select(Preview).options(joinedload(Preview.file))
@@ -37,7 +37,7 @@ def find_preview(session: Session, *, preview_id: str, user_id: str) -> Preview 
 
 
 def list_previews(session: Session, *, user_id: str, limit: int, cursor: str | None) -> Page[Preview]:
-    """The user's own previews, with their files."""
+    """A page of the user's previews, with their files."""
     query = select(Preview).options(joinedload(Preview.file)).where(Preview.user_id == user_id)
     return read_page(session, query, Preview, limit=limit, cursor=cursor)
 
@@ -49,18 +49,18 @@ def count_open(session: Session, *, user_id: str) -> int:
 
 
 def is_ended(session: Session, *, preview_id: str) -> bool:
-    """Whether it has ended, or is gone."""
+    """Whether the preview has ended or was deleted."""
     query = select(Preview.id).where(Preview.id == preview_id, Preview.ended_at.is_(None))
     return session.scalar(query) is None
 
 
 def any_waits(session: Session) -> bool:
-    """Whether there is one to claim. Cheap: an index holds those that have not ended, and no others."""
+    """Whether there is one to claim. Cheap: an index holds only those that have not ended."""
     return session.scalar(select(Preview.id).where(_waits()).limit(1)) is not None
 
 
 def claim(session: Session, *, worker: str, lease_seconds: float) -> PreviewClaim | None:
-    """The oldest that waits, or whose worker was not heard of for a lease; that counts as a failure of it."""
+    """Lease the oldest preview that waits, or whose lease has run out, which counts as a failure."""
     waiting = select(Preview.id).where(_waits()).order_by(Preview.created_at, Preview.id)
     row = session.execute(
         claim_first(
@@ -71,27 +71,27 @@ def claim(session: Session, *, worker: str, lease_seconds: float) -> PreviewClai
 
 
 def get_preview(session: Session, *, preview_id: str) -> Preview | None:
-    """With its file; None when it was deleted meanwhile."""
+    """The preview with its file; None when it was deleted."""
     query = select(Preview).options(joinedload(Preview.file)).where(Preview.id == preview_id)
     return session.scalar(query)
 
 
 def complete(session: Session, claim: PreviewClaim, *, values: dict[str, Any]) -> bool:
-    """Move it to `completed`. False when the lease is lost.
+    """Move the preview to `completed`. False when the lease is lost.
 
     May be repeated by the same claim, whose commit went through without an answer.
     """
     changed = claim.lease.release(session, status=RenderStatus.COMPLETED, ended_at=database_now(), **values)
-    return changed or _was_completed(session, claim)
+    return changed or claim.lease.has_left(session, status=RenderStatus.COMPLETED)
 
 
 def fail(session: Session, claim: PreviewClaim, *, error: str) -> None:
-    """Move it to `failed`. Does nothing when the lease is lost."""
+    """Move the preview to `failed`. Does nothing when the lease is lost."""
     claim.lease.release(session, status=RenderStatus.FAILED, ended_at=database_now(), error=error)
 
 
 def withdraw(session: Session, *, preview_id: str, error: str) -> None:
-    """End it, and give its images to nobody any more. A late worker finds that it is not its own."""
+    """End the preview and forget its images, whichever worker holds it."""
     revoke(
         session,
         Preview,
@@ -105,7 +105,7 @@ def withdraw(session: Session, *, preview_id: str, error: str) -> None:
 
 
 def delete(session: Session, *, preview_id: str) -> None:
-    """Its row. The images went before."""
+    """Delete the row. The images are deleted before."""
     statement = delete_from(Preview).where(Preview.id == preview_id)
     session.execute(statement.execution_options(synchronize_session=False))
 
@@ -113,7 +113,7 @@ def delete(session: Session, *, preview_id: str) -> None:
 def due_to_remove(
     session: Session, *, made_for: float, limit: int, but: Collection[str] = ()
 ) -> Sequence[str]:
-    """Ids of those that were made that long ago, the oldest first, ended or not."""
+    """Ids of previews created at least `made_for` seconds ago, ended or not, the oldest first."""
     query = select(Preview.id).where(_is_old(made_for), Preview.id.not_in(but))
     return session.scalars(query.order_by(Preview.created_at).limit(limit)).all()
 
@@ -124,7 +124,7 @@ def count_to_remove(session: Session, *, made_for: float) -> int:
 
 
 def known_previews(session: Session, ids: Iterable[str]) -> dict[str, frozenset[str] | None]:
-    """Those of the ids that are previews, with the keys of their images; None while it has not ended."""
+    """The ids that are previews, each with its images' keys, or None while it has not ended."""
     columns = (Preview.id, Preview.ended_at, Preview.before_key, Preview.after_key)
     rows = session.execute(select(*columns).where(Preview.id.in_(ids)))
     return {
@@ -140,12 +140,3 @@ def _is_old(made_for: float) -> ColumnElement[bool]:
 def _waits() -> ColumnElement[bool]:
     is_free = or_(Preview.lease_expires_at.is_(None), is_expired(Preview))
     return and_(Preview.ended_at.is_(None), is_free, is_rested(Preview))
-
-
-def _was_completed(session: Session, claim: PreviewClaim) -> bool:
-    query = select(Preview.id).where(
-        Preview.id == claim.preview_id,
-        Preview.attempt == claim.attempt,
-        Preview.status == RenderStatus.COMPLETED,
-    )
-    return session.scalar(query) is not None

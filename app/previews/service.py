@@ -1,4 +1,4 @@
-"""Previews: one moment of a file, as it is and upscaled, made ahead of all renders."""
+"""Previews: one frame of a file, original and upscaled, made ahead of all renders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,18 +30,18 @@ from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus
 from models.catalog import Engine
 
-# Their images go with them.
+# Then a preview and its images are removed.
 KEPT_SECONDS = 24 * 3600
 CANCELED = "Canceled"
-# When one that is open will end depends on workers: a guess, and how often to ask.
+# When an open preview ends is not known: this is how often to ask.
 RETRY_SECONDS = 5
-# What clients compute as frame / rate is nearer to the frame's own moment than to any other such fraction.
+# A float that a client computes as frame / rate is nearer to the frame's exact time than to any other such fraction.
 FINEST_SECONDS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewJob:
-    """What a worker must know of a preview to make it. Without a crop it is the worker's to choose."""
+    """What a worker needs to make a preview. With `crop` None the worker chooses it."""
 
     claim: PreviewClaim
     file_id: str
@@ -52,7 +52,7 @@ class PreviewJob:
 
 
 def exact_moment(at_seconds: float) -> Fraction:
-    """The moment that is meant: 1/30 for 0.03333333333333333."""
+    """The exact fraction that a float stands for: 1/30 for 0.03333333333333333."""
     return Fraction(str(at_seconds)).limit_denominator(FINEST_SECONDS)
 
 
@@ -84,7 +84,7 @@ def create_preview(
         raise InvalidRequest(*faults)
     if crop is not None:
         _check_size(crop, engine=engine, limits=limits)
-    # Of many requests at once no more pass than there is room for.
+    # Locked so that concurrent requests do not exceed the limit together.
     account_queries.lock_user(session, user_id=file.user_id)
     if preview_queries.count_open(session, user_id=file.user_id) >= max_open:
         raise TooManyRequests(
@@ -108,7 +108,7 @@ def create_preview(
 
 
 def find_preview(session: Session, *, preview_id: str, user_id: str) -> Preview:
-    """With its file. Raises NotFound for an unknown preview and another user's."""
+    """The user's preview, with its file. Raises NotFound for an unknown preview and another user's."""
     preview = preview_queries.find_preview(session, preview_id=preview_id, user_id=user_id)
     if preview is None:
         raise NotFound("Preview not found")
@@ -124,12 +124,12 @@ def list_previews(
 
 
 def has_ended(session: Session, *, preview_id: str) -> bool:
-    """Whether it has, or was deleted."""
+    """Whether the preview has ended or was deleted."""
     return preview_queries.is_ended(session, preview_id=preview_id)
 
 
 def delete_preview(database: Database, storage: Storage, *, preview_id: str, user_id: str) -> None:
-    """Remove the user's preview and its images; one that has not ended is called off.
+    """Remove the user's preview and its images; one that has not ended is canceled.
 
     What a late worker may still store is an object without a row, which the clean-up finds. Raises NotFound as
     `find_preview`, StorageError when the images cannot be removed; then it can be deleted again.
@@ -155,7 +155,7 @@ def crop_of(preview: Preview) -> Area | None:
 
 
 class PreviewLedger:
-    """One worker's view of the previews. Each method is one short transaction, and raises Unavailable."""
+    """One worker's interface to the previews. Each method is one short transaction, and raises Unavailable."""
 
     def __init__(self, *, database: Database, worker: str, lease_seconds: float, max_attempts: int) -> None:
         self.lease_seconds = lease_seconds
@@ -164,12 +164,12 @@ class PreviewLedger:
         self._max_attempts = max_attempts
 
     def any_waits(self) -> bool:
-        """Whether there is one to claim: a question that costs next to nothing."""
+        """Whether there is a preview to claim. Costs next to nothing."""
         with self._database.read() as session:
             return preview_queries.any_waits(session)
 
     def claim(self) -> PreviewJob | None:
-        """The oldest that waits. One whose workers fell silent too often ends here as failed."""
+        """Lease the oldest preview that waits. One whose leases ran out too often ends here as failed."""
         with self._database.write() as session:
             while claim := preview_queries.claim(
                 session, worker=self._worker, lease_seconds=self.lease_seconds
@@ -189,8 +189,8 @@ class PreviewLedger:
         return None
 
     def renew(self, claim: PreviewClaim, *, frames_done: int = 0) -> bool:
-        """The heartbeat. False when the preview is no longer this claim's: stop, report nothing."""
-        del frames_done  # there is but one
+        """Extend the lease. False when it is lost: the worker stops and reports nothing."""
+        del frames_done  # a preview has only one
         with self._database.write() as session:
             return claim.lease.renew(session, seconds=self.lease_seconds)
 
@@ -203,15 +203,15 @@ class PreviewLedger:
         after_key: str,
         warnings: Sequence[str],
     ) -> None:
-        """`crop` None: it shows the whole frame. Raises LeaseLost."""
+        """Complete the preview; with `crop` None it shows the whole frame. Raises LeaseLost."""
         values = {"before_key": before_key, "after_key": after_key, "warnings": list(warnings)}
         with self._database.write() as session:
             if not preview_queries.complete(session, claim, values={**values, **_crop_columns(crop)}):
                 raise LeaseLost("The preview was given to another worker, or deleted.")
 
     def failed(self, claim: PreviewClaim, error: Exception) -> None:
-        """It goes back for another attempt after a pause, or has failed: after the last attempt, or at once with the
-        message of a PermanentError."""
+        """Release the preview for another attempt after a pause. After the last attempt it fails, and after a
+        PermanentError at once, with its message."""
         with self._database.write() as session:
             if isinstance(error, PermanentError):
                 preview_queries.fail(session, claim, error=error.message)
@@ -225,12 +225,12 @@ class PreviewLedger:
                 claim.lease.release(session, rest_seconds=PREVIEW_FAILED.pause(failures))
 
     def postponed(self, claim: PreviewClaim) -> None:
-        """What it needs was away: it goes back uncharged, and rests."""
+        """Release the preview after an outage: uncharged, for another attempt after a pause."""
         with self._database.write() as session:
             claim.lease.release(session, rest_seconds=PREVIEW_OUTAGE.pause(1))
 
     def hand_back(self, claim: PreviewClaim) -> None:
-        """The worker stops before it is done: it goes back uncharged."""
+        """Release the preview when the worker stops: uncharged, for another attempt at once."""
         with self._database.write() as session:
             claim.lease.release(session)
 

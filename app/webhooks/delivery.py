@@ -1,4 +1,4 @@
-"""Deliveries on their way: who has one in hand, when it is due again, and when it is given up."""
+"""Webhook deliveries: claimed, retried after growing pauses, and given up."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 MOST_RETRIES = len(WEBHOOK_DELIVERY.steps_seconds)
 LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
-# An endpoint that gives up deliveries, and has taken nothing for so long, is left in peace.
+# An endpoint whose deliveries are given up, and that accepted none for so long, is disabled.
 FAILING_SECONDS = 5 * 24 * 3600.0
 
 GONE = "It answered 410: nobody is there any more."
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedDelivery:
-    """A delivery in this process's hands, for its attempt of that number."""
+    """A delivery that this process holds, for its attempt of that number."""
 
     id: str
     attempt: int
@@ -55,7 +55,7 @@ class ClaimedDelivery:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an attempt met. Without `error` it was delivered; `detail` is for the log.
+    """The result of an attempt. Without `error` it was delivered; `detail` is for the log.
 
     `is_gone`: the receiver wants nothing any more. `retry_after_seconds` is how long it wants to be left alone.
     """
@@ -69,7 +69,7 @@ class Outcome:
 
 
 class DeliveryLedger:
-    """One process's view of the deliveries. Each method is one short transaction, or one a delivery."""
+    """One process's interface to the deliveries. Each method is one short transaction."""
 
     def __init__(self, *, database: Database, keys: Secrets, lease_seconds: float) -> None:
         self.database = database
@@ -79,14 +79,14 @@ class DeliveryLedger:
     def due(
         self, *, limit: int, but_hosts: Collection[str] = (), but_users: Collection[str] = ()
     ) -> Sequence[DueDelivery]:
-        """What may be claimed, the one that waited longest first. Changes nothing."""
+        """Deliveries that may be claimed, the longest due first. Changes nothing."""
         with self.database.read() as session:
             return webhook_queries.due_deliveries(
                 session, limit=limit, but_hosts=but_hosts, but_users=but_users
             )
 
     def claim(self, due: DueDelivery) -> ClaimedDelivery | None:
-        """None when somebody else was faster, or its endpoint is not there any more."""
+        """Lease the delivery. None when another process was faster, or its endpoint is gone or disabled."""
         with self.database.write() as session:
             if not webhook_queries.claim_delivery(session, due, lease_seconds=self.lease_seconds):
                 return None
@@ -114,7 +114,7 @@ class DeliveryLedger:
             )
 
     def note(self, claimed: ClaimedDelivery, outcome: Outcome) -> None:
-        """The attempt has ended: the delivery too, or it is due again after a pause that grows."""
+        """End the delivery after its attempt, or release it for another after a growing pause."""
         facts = {
             "delivery_id": claimed.id,
             "type": claimed.event.value,
@@ -137,7 +137,7 @@ class DeliveryLedger:
             log.warning("webhook_failed", next_in_seconds=round(pause, 1), **facts)
 
     def give_back(self, claimed: ClaimedDelivery, *, duration_seconds: float) -> None:
-        """This process stops: the delivery is due at once, for any other, and nothing of it counts as a failure."""
+        """Release the delivery when this process stops: due at once, and not counted as a failure."""
         result = AttemptResult(duration_seconds=duration_seconds, status_code=None, error=STOPPED)
         with self.database.write() as session:
             if claimed.lease.release(session, rest_seconds=0.0):
@@ -171,14 +171,14 @@ class DeliveryLedger:
         return postponed
 
     def _lock_endpoint(self, session: Session, claimed: ClaimedDelivery) -> None:
-        """Whoever changes an endpoint and its deliveries takes the endpoint first."""
+        """Lock the endpoint before its deliveries: every transaction that changes both does."""
         if claimed.endpoint_id is not None:
             webhook_queries.find_endpoint(
                 session, endpoint_id=claimed.endpoint_id, user_id=claimed.user_id, lock=True
             )
 
     def _judge_endpoint(self, session: Session, endpoint_id: str, outcome: Outcome) -> str | None:
-        """Why the endpoint was disabled by the end of this delivery, if it was."""
+        """Note the result at the endpoint. Returns why it was disabled, None when it was not."""
         if outcome.error is None:
             webhook_queries.note_working(session, endpoint_id=endpoint_id)
             return None
@@ -191,7 +191,7 @@ class DeliveryLedger:
 
 
 def pause_after(failures: int, retry_after_seconds: float | None = None) -> float | None:
-    """How long a delivery that had failed so often before, and did again, rests. None when it is given up."""
+    """Seconds until the next attempt, after one more failure than `failures`. None when the delivery is given up."""
     if failures >= MOST_RETRIES:
         return None
     return max(
@@ -200,12 +200,12 @@ def pause_after(failures: int, retry_after_seconds: float | None = None) -> floa
 
 
 def _refusal(session: Session, row: WebhookDelivery) -> str | None:
-    """Why the delivery is not even tried, if so."""
+    """Why no attempt is made, None when one is."""
     if row.failures > MOST_RETRIES:
-        return STOPPED  # each time, if it is not what stops the server
+        return STOPPED  # each time: the delivery itself may be what stops the server
     if row.endpoint_id is None:
         return None
-    # It may have been written down while the endpoint went.
+    # The delivery may have been added while the endpoint was removed.
     endpoint = session.get(WebhookEndpoint, row.endpoint_id)
     return NO_LONGER_WANTED if endpoint is None or endpoint.disabled_at is not None else None
 

@@ -74,7 +74,7 @@ def get_user(session: Session, *, user_id: str) -> User:
 
 
 def lock_user(session: Session, *, user_id: str) -> User:
-    # Not a lock that rows which refer to the user would wait for.
+    # A lock that does not block new rows that refer to the user.
     query = select(User).where(User.id == user_id).with_for_update(key_share=True)
     return session.scalars(query.execution_options(populate_existing=True)).one()
 
@@ -116,7 +116,7 @@ def attempts_of(session: Session, *, delivery_id: str) -> Sequence[WebhookAttemp
 def due_deliveries(
     session: Session, *, limit: int, but_hosts: Collection[str] = (), but_users: Collection[str] = ()
 ) -> Sequence[DueDelivery]:
-    """The ones that have been due for longest, leaving out those hosts and users."""
+    """The deliveries that have been due for longest, except those of these hosts and users."""
     columns = (WebhookDelivery.id, WebhookDelivery.user_id, WebhookDelivery.host, WebhookDelivery.attempt)
     query = select(*columns).where(WebhookDelivery.retry_at <= database_now())
     if but_hosts:
@@ -131,7 +131,7 @@ def due_deliveries(
 
 
 def claim_delivery(session: Session, due: DueDelivery, *, lease_seconds: float) -> bool:
-    """Whether the delivery is now this caller's, for its next attempt. A lease that ran out counts as a failure."""
+    """Lease the delivery for its next attempt. False when another process was faster."""
     own = select(WebhookDelivery.id).where(
         WebhookDelivery.id == due.id,
         WebhookDelivery.attempt == due.attempt,
@@ -168,24 +168,24 @@ def end_delivery(session: Session, lease: Lease, status: DeliveryStatus) -> bool
 
 
 def ask_again(session: Session, *, delivery_id: str) -> None:
-    """Due now, with all attempts before it. One that is under way is left to that."""
+    """Make the delivery due now, keeping its attempts. One under way is left as it is."""
     idle = and_(WebhookDelivery.id == delivery_id, WebhookDelivery.lease_expires_at.is_(None))
     values = {"status": DeliveryStatus.PENDING.value, "retry_at": database_now(), "ended_at": None}
     changed_rows(session, update(WebhookDelivery).where(idle).values(failures=0, **values))
 
 
 def redirect_deliveries(session: Session, *, endpoint_id: str, url: str, host: str) -> None:
-    """What was not delivered goes to the endpoint's new address."""
+    """Send what was not delivered to the endpoint's new address."""
     waiting = and_(WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.retry_at.is_not(None))
     changed_rows(session, update(WebhookDelivery).where(waiting).values(url=url, host=host))
 
 
 def drop_deliveries(session: Session, *, endpoint_id: str) -> None:
-    """No further attempt is made at what waits for the endpoint."""
+    """End the deliveries that wait for the endpoint."""
     waiting = and_(
         WebhookDelivery.endpoint_id == endpoint_id,
         WebhookDelivery.retry_at.is_not(None),
-        # One that is under way is told by its own attempt.
+        # One under way ends with its own attempt.
         WebhookDelivery.lease_expires_at.is_(None),
     )
     values = {"status": DeliveryStatus.FAILED.value, "retry_at": None, "ended_at": database_now()}
@@ -224,7 +224,7 @@ def disable_endpoint(
 
 
 def forget_deliveries(session: Session, *, ended_for: float, limit: int) -> None:
-    """Remove up to so many that ended that long ago, with their attempts."""
+    """Remove up to `limit` deliveries that ended at least `ended_for` seconds ago, with their attempts."""
     old = (
         select(WebhookDelivery.id)
         .where(WebhookDelivery.ended_at < database_now(plus_seconds=-ended_for))

@@ -1,6 +1,6 @@
-"""Which work is ready to be claimed, as conditions on the rows of renders, segments and users.
+"""Claimable work, as conditions on rows of renders, segments and users.
 
-Those of every claim are made once: they are large.
+The conditions that every claim uses are built once: they are large.
 """
 
 from collections import Counter
@@ -106,7 +106,7 @@ def is_render_capped(*, cap: int | None) -> ColumnElement[bool]:
 
 @cache
 def below_render_cap(*, cap: int | None) -> ColumnElement[bool]:
-    """The user may have one more render at work. One that was given back before it was prepared is not."""
+    """The user may have one more render at work. A render given back before it was prepared does not count."""
     own = func.coalesce(User.max_running_renders, cap)
     is_held = or_(Render.status == RenderStatus.PROCESSING, Render.lease_expires_at.is_not(None))
     at_work = (
@@ -154,7 +154,7 @@ def _as_many_as_wait(element: _enough, compiler: SQLCompiler, **options: Any) ->
 
 
 def _running(user_id: UserId) -> ColumnElement[int]:
-    # Counted once for everybody: few segments run, but for each user PostgreSQL might look at all that do.
+    # Counted once for all users: few segments run, but for each user PostgreSQL might look at all that do.
     by_user = (
         select(Render.user_id, func.count().label("count"))
         .join(Segment, Segment.render_id == Render.id)
@@ -169,7 +169,7 @@ def _running(user_id: UserId) -> ColumnElement[int]:
 
 
 def _sum(user_id: UserId, segments: Select[str]) -> ColumnElement[int]:
-    """How many there are of such segments in all of the user's renders."""
+    """Counts these segments in all of the user's renders."""
     in_render = select(func.count()).select_from(segments.subquery()).scalar_subquery()
     renders = _renders_of(user_id).with_only_columns(func.coalesce(func.sum(in_render), 0))
     return renders.scalar_subquery()

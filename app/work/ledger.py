@@ -1,7 +1,7 @@
-"""Work as workers see it: claim a unit, keep its lease, report how it ended.
+"""The work ledger: a worker's interface to units of work. Claims a unit, renews its lease, reports how it ended.
 
-Each method is one short transaction. What a method returns as ReadyUnits is how many pieces of work became ready by
-it, by queue, so that the caller can wake workers after the commit.
+Each method is one short transaction. ReadyUnits counts the units that became claimable through it, by queue, so that
+the caller can wake workers after the commit.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from app.work import queries as work_queries
 from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
-# A worker falls silent for many reasons, most of which have nothing to do with what it had in hand.
+# A lease expires for many reasons, most of which have nothing to do with the work.
 EXPIRIES_PER_ATTEMPT = 3
 SWEEP = "sweep"
 
@@ -43,7 +43,7 @@ class PlannedSegment:
 
 
 class WorkLedger:
-    """One worker's view of the rows. `worker` names it in the rows it holds; it claims the work of `queues`."""
+    """One worker's ledger. `worker` names it in the rows that it holds; it claims the work of `queues`."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class WorkLedger:
     def claim(self) -> Job | None:
         """The most urgent unit of its queues: a render to finish, else a segment, else a render to prepare.
 
-        Users take turns. A worker of both queues also prepares a render before it takes a segment, where its user would
-        otherwise have to wait for all segments of others.
+        Users are served in rotation. A worker of both queues also prepares a render before it claims a segment, where
+        that render's user would otherwise wait for all segments of others.
         """
         claims: dict[WorkKind, list[Callable[..., Job | None]]] = {
             WorkKind.FINISH: [claiming.claim_finish],
@@ -94,7 +94,7 @@ class WorkLedger:
         return None
 
     def renew(self, claim: Claim, *, frames_done: int) -> bool:
-        """The heartbeat. False when the work is no longer this claim's: stop, report nothing."""
+        """Extend the lease. False when it is lost: the worker stops and reports nothing."""
         with self.database.write() as session:
             return work_queries.renew(
                 session, claim, lease_seconds=self.lease_seconds, frames_done=frames_done
@@ -111,7 +111,7 @@ class WorkLedger:
         warnings: Iterable[str],
         segments: Sequence[PlannedSegment],
     ) -> ReadyUnits:
-        """The render is `processing` and its segments wait: the units made ready. Raises LeaseLost."""
+        """Move the render to `processing`, with its segments waiting. Raises LeaseLost."""
         now = clock.now()
         rows = [
             Segment(
@@ -139,7 +139,7 @@ class WorkLedger:
         return Counter({WorkKind.UPSCALE.queue: len(rows)})
 
     def segment_done(self, claim: Claim, *, storage_key: str) -> ReadyUnits:
-        """When it was the render's last segment, the finish is ready. Raises LeaseLost."""
+        """Move the segment to `done`; after the render's last one the finish is claimable. Raises LeaseLost."""
         with self.database.write() as session:
             if not work_queries.complete_segment(session, claim, storage_key=storage_key):
                 raise LeaseLost("The segment was given to another worker.")
@@ -159,7 +159,7 @@ class WorkLedger:
         quality: Mapping[str, Any] | None = None,
         output_bytes: int | None = None,
     ) -> None:
-        """The render is `completed`. Raises LeaseLost."""
+        """Move the render to `completed`. Raises LeaseLost."""
         values = {
             "completed_at": clock.now(),
             "output_key": output_key,
@@ -176,7 +176,7 @@ class WorkLedger:
             worker_queries.put_down_unit(session, name=self.worker, is_done=True)
 
     def failed(self, claim: Claim, error: Exception) -> None:
-        """The attempt failed: the work goes back for another one after a pause that grows, or its render ends.
+        """Release the work for another attempt after a growing pause, or end its render as failed.
 
         A PermanentError ends the render at once, with its message; so does the last of `max_attempts`.
         """
@@ -193,9 +193,9 @@ class WorkLedger:
             _give_back(session, claim, fatal=fatal, rest_seconds=WORK_FAILED.pause(failures))
 
     def postponed(self, claim: Claim) -> float:
-        """What the work needs was away: it goes back uncharged, and rests. Returns for how many seconds.
+        """Release the work after an outage, for another attempt after a growing pause. Returns the pause in seconds.
 
-        The pause grows with each time in a row. This alone never fails a render.
+        Outages alone never fail a render.
         """
         with self.database.write() as session:
             worker_queries.put_down_unit(session, name=self.worker, is_done=False)
@@ -207,16 +207,16 @@ class WorkLedger:
             return seconds
 
     def hand_back(self, claim: Claim) -> None:
-        """The worker stops before the work is done: it goes back uncharged."""
+        """Release the work when the worker stops: uncharged, for another attempt at once."""
         with self.database.write() as session:
             worker_queries.put_down_unit(session, name=self.worker, is_done=False)
             work_queries.give_back(session, claim)
 
     def give_back_expired(self) -> Sequence[Claim]:
-        """Give back the work whose leases have run out. Returns the claims that ended so.
+        """Release the work whose leases have run out. Returns the claims that ended so.
 
-        That weighs a third of a failure: most workers that die take innocent work along. From the second time on the
-        work rests for a while, so that what kills its workers leaves them time for other work.
+        An expiry weighs a third of a failure: most workers that die take innocent work along. From the second one on
+        the work pauses, so that a unit that kills its workers leaves them time for other work.
         """
         given_back = []
         with self.database.write() as session:
@@ -245,7 +245,7 @@ class WorkLedger:
         return given_back
 
     def take_sweep(self, *, every_seconds: float) -> bool:
-        """Whether it is this worker's turn to sweep, as it is one worker's in so many seconds."""
+        """Whether this worker is to sweep now; one worker is, every `every_seconds`."""
         with self.database.write() as session:
             is_taken = periodic_tasks.claim_run(
                 session, SWEEP, worker=self.worker, every_seconds=every_seconds
@@ -255,7 +255,7 @@ class WorkLedger:
         return is_taken
 
     def leave_sweep(self) -> None:
-        """The sweep failed: let any worker try again at once."""
+        """Make the sweep due again for any worker, after one of this worker that failed."""
         with self.database.write() as session:
             periodic_tasks.release_run(session, SWEEP, worker=self.worker)
 

@@ -1,7 +1,6 @@
-"""Heartbeats and results: every move of a render or segment is one compare-and-set.
+"""Moves of renders and segments after their claim: renewed, completed, failed, given back.
 
-A claim names the row and the attempt that the claim started. Whatever is reported later carries that attempt and
-touches nothing when the row has moved on.
+Each move is one compare-and-set on the attempt that the claim started, and changes nothing when the lease is lost.
 """
 
 from collections import Counter
@@ -26,7 +25,7 @@ from app.usage import queries as usage_queries
 # How many units of work are ready to be claimed, by queue.
 ReadyUnits: TypeAlias = Counter[WorkQueue]
 
-# Everything but done, named so that an index finds them: done segments are many.
+# Named one by one, so that an index finds them: done segments are many.
 UNFINISHED_SEGMENT = tuple(status for status in SegmentStatus if status is not SegmentStatus.DONE)
 
 BACK_TO_WAITING: Mapping[str, Any] = {"status": SegmentStatus.WAITING, "frames_done": 0}
@@ -110,7 +109,7 @@ def store_plan(
         session.add_all(segments)
         session.flush()
         webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.PROCESSING)
-    return changed or _has_brought(session, claim, RenderStatus.PROCESSING)
+    return changed or claim.lease.has_left(session, status=RenderStatus.PROCESSING)
 
 
 def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> bool:
@@ -121,9 +120,9 @@ def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> boo
         status=SegmentStatus.DONE,
         storage_key=storage_key,
         frames_done=Segment.frames,
-        worker=Segment.worker,
+        worker=Segment.worker,  # stays on record
     )
-    return changed or _has_brought(session, claim, SegmentStatus.DONE)
+    return changed or claim.lease.has_left(session, status=SegmentStatus.DONE)
 
 
 def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -> bool:
@@ -132,7 +131,7 @@ def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -
     if changed:
         usage_queries.add_completed(session, render_id=claim.render_id)
         webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.COMPLETED)
-    return changed or _has_brought(session, claim, RenderStatus.COMPLETED)
+    return changed or claim.lease.has_left(session, status=RenderStatus.COMPLETED)
 
 
 def charge(session: Session, claim: Claim, outcome: AttemptOutcome) -> int | None:
@@ -184,8 +183,8 @@ def requeue(session: Session, *, render_id: str) -> RenderStatus:
 
 
 def expired_claims(session: Session) -> Sequence[Claim]:
-    """Claims whose lease ran out. Until the session ends no late heartbeat can renew them, nor another sweeper find
-    them.
+    """Claims whose lease has run out. They stay locked until the session ends: no late heartbeat renews them, and no
+    other sweeper finds them.
     """
     late_segment = and_(Segment.status == SegmentStatus.RUNNING, is_expired(Segment))
     late_render = and_(
@@ -227,18 +226,9 @@ def all_segments_done(session: Session, *, render_id: str) -> bool:
 
 
 def _lock_render(session: Session, render_id: str) -> None:
-    """Hold the render's row until the session ends.
+    """Lock the render's row until the session ends.
 
-    Who changes a segment and then looks at the others, or at the render, takes this lock first, always before the
-    segment's own: so nobody misses what another transaction is just about to commit, and no two wait for each other.
+    A transaction that changes a segment and then reads the others, or the render, takes this lock first, always before
+    the segment's own: so it misses nothing that another transaction is about to commit, and none deadlock.
     """
     session.execute(select(Render.id).where(Render.id == render_id).with_for_update())
-
-
-def _has_brought(session: Session, claim: Claim, status: RenderStatus | SegmentStatus) -> bool:
-    """Whether this claim, and none after it, has brought its row to this status."""
-    table, row_id = (
-        (Segment, claim.segment_id) if claim.kind is WorkKind.UPSCALE else (Render, claim.render_id)
-    )
-    brought = exists().where(table.id == row_id, table.attempt == claim.attempt, table.status == status)
-    return bool(session.scalar(select(brought)))

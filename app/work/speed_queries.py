@@ -1,4 +1,4 @@
-"""How fast workers were found to be, and which of them are there now."""
+"""Measured speeds, and the workers that run now."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from app.work.tables import MeasuredSpeed, WorkerProcess
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSpeed:
-    """`workers` workers that live have such a device, and each upscales so many input pixels a second."""
+    """`workers` running workers have such a device; each upscales so many input pixels a second."""
 
     device: str
     engine: str
@@ -25,7 +25,7 @@ class DeviceSpeed:
 def note(
     session: Session, *, device: str, engine: str, pixels: float, seconds: float, longest_memory: float
 ) -> None:
-    """Add some work to the mean, which stands for the last `longest_memory` seconds of it or little more."""
+    """Add work to the mean, which covers about the last `longest_memory` seconds of work."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     new = insert(MeasuredSpeed).values(
         worker_device=device,
@@ -49,7 +49,7 @@ def note(
 
 
 def speeds_at_work(session: Session, *, silent_for: float) -> Sequence[DeviceSpeed]:
-    """Those of the workers that upscale and were heard of within so many seconds, as far as they were measured."""
+    """Measured speeds of the upscaling workers with a heartbeat within `silent_for` seconds."""
     query = (
         select(
             MeasuredSpeed.worker_device,

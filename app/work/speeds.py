@@ -1,4 +1,4 @@
-"""What workers note of their speed, for those who ask how long a render will take."""
+"""Measured speeds of workers, from which render times are estimated."""
 
 import structlog
 
@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 def note_segment(database: Database, *, device: str, engine: str, pixels: int, seconds: float) -> None:
-    """A segment of so many input pixels took so long, with all that belongs to it.
+    """Note that a segment of `pixels` input pixels took `seconds`, transfers included.
 
     In a transaction of its own, and never raises: nothing depends on it, and no segment is done again for it.
     """

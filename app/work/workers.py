@@ -1,4 +1,4 @@
-"""Workers as those who run the server see them."""
+"""Workers as administrators see them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.work import worker_queries
 
-# A worker that is not heard of for so many leases is silent: its work was given to others long ago.
+# After so many leases without a heartbeat a worker is silent: its work was given to others long ago.
 SILENT_LEASES = 3
 FORGOTTEN_AFTER_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerView:
-    """One worker process. `kind`, `render_id` and `segment_id` are the unit of work in its hands, when it has one.
+    """One worker process. `kind`, `render_id` and `segment_id` are the unit of work that it holds, if any.
 
     `unheard_seconds`: since when it was not heard of, on the database's clock.
     """

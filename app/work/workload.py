@@ -1,4 +1,4 @@
-"""How much upscaling lies ahead: in pixels of the frames that go through a network, by engine.
+"""Workload: how much upscaling waits or runs, in pixels of the frames that go through a network, by engine.
 
 What is queued counts as it is expected; from then on the segments that are not done do.
 """
@@ -27,7 +27,7 @@ AMONG = bindparam("among", type_=String, expanding=True)
 
 @dataclass(frozen=True, kw_only=True)
 class UserWork:
-    """Everything of one user's that waits or runs, with one engine."""
+    """All work of one user that waits or runs, with one engine."""
 
     user_id: str
     engine: str
@@ -47,7 +47,7 @@ class WorkAhead:
 
 
 def work_by_user(session: Session) -> Sequence[UserWork]:
-    """Of all users who have any; of one user up to two with the same engine."""
+    """The work of every user who has any; up to two entries of one user and engine."""
     frame = COLUMNS.input_width * COLUMNS.input_height
     planned_later = (
         select(Render.user_id, Render.engine, func.sum(_expected_frames() * frame))
@@ -70,7 +70,7 @@ def work_by_user(session: Session) -> Sequence[UserWork]:
 def work_ahead(
     session: Session, *, user_id: str, render_ids: Collection[str], engines: Collection[str]
 ) -> dict[str, WorkAhead]:
-    """Of those of the user's renders that have not ended.
+    """The work ahead of each of these renders of the user that has not ended.
 
     What has begun comes first; then, as everywhere, the highest priority, then the oldest.
     """
@@ -88,7 +88,7 @@ def work_ahead(
 
 @cache
 def _work_ahead(engines: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
-    """Made once: every poll asks it, and making it takes longer than running it."""
+    """Built once: every poll runs it, and building it takes longer than running it."""
     own = _unfinished()
     in_turn = (own.c.is_queued, own.c.priority.desc(), own.c.created_at, own.c.id)
     sums = [
@@ -102,7 +102,7 @@ def _work_ahead(engines: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
 
 
 def work_before_another(session: Session, *, user_id: str, priority: int) -> Mapping[str, float]:
-    """What of the user's would come before a render of that priority that was asked for now, by engine."""
+    """The user's work that would precede a render of that priority submitted now, by engine."""
     own = _unfinished()
     query = (
         select(own.c.engine, func.sum(own.c.pixels))
@@ -114,7 +114,7 @@ def work_before_another(session: Session, *, user_id: str, priority: int) -> Map
 
 def _unfinished() -> Subquery:
     """The renders of the user whose id is given with the statement, and what is left of each."""
-    # Added up once: as a subquery of each render it would be a costly plan, which PostgreSQL compiles for longer than
+    # Summed once: as a subquery of each render it would be a costly plan, which PostgreSQL compiles for longer than
     # it runs.
     at_work = select(Render.id).where(Render.user_id == USER, Render.status == RenderStatus.PROCESSING)
     planned = (

@@ -1,4 +1,4 @@
-"""WorkerProcess processes: which work they take, and that they outlive their broker's troubles and others' messages."""
+"""Worker processes: which work they take, and that they outlive their broker's troubles and others' messages."""
 
 import os
 import re
