@@ -300,7 +300,7 @@ def test_what_is_due_is_found_along_an_index(place: AgedRows) -> None:
     with place.database.write() as session:
         rows = [
             {
-                **{column.key: getattr(template, column.key) for column in Render.__table__.columns},
+                **{column.key: getattr(template, name) for name, column in Render.__mapper__.columns.items()},
                 "id": new_id(),
             }
             for template in [
