@@ -29,7 +29,7 @@ RateRule = Annotated[str, Field(max_length=200), AfterValidator(lambda rule: par
 
 
 class Limits(BaseModel):
-    """The limits that an administrator set for a user or a key; None does not limit."""
+    """What an administrator set for a user or a key. What is left out is not limited by it."""
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"requests": "100/minute"}]})
 
