@@ -15,7 +15,7 @@ from app.estimates import routes as estimate_routes
 from app.files import routes as file_routes
 from app.http import documentation, health, metrics_routes, stored
 from app.http.cors import Cors
-from app.http.errors import add_error_handlers
+from app.http.errors import add_error_handlers, documented
 from app.http.health_checks import Watch
 from app.http.metrics import HttpMetrics
 from app.http.middleware import BodyLimit, ErrorBoundary, LingeringClose
@@ -37,7 +37,7 @@ from app.work import routes as work_routes
 
 MakeWebhooks = Callable[..., WebhookDispatcher]
 
-# In the order of the API's description.
+# In the order of the API's description: those that need a key, and those that do not.
 ROUTERS = (
     render_routes.router,
     preview_routes.router,
@@ -46,14 +46,11 @@ ROUTERS = (
     upload_routes.router,
     engine_routes.router,
     work_routes.router,
-    health.router,
-    metrics_routes.router,
-    stored.router,
     webhook_routes.router,
-    documentation.router,
     usage_routes.router,
     administration_routes.router,
 )
+OPEN_ROUTERS = (health.router, metrics_routes.router, stored.router, documentation.router)
 
 
 def create_app(
@@ -122,8 +119,11 @@ def create_app(
     app.add_middleware(LingeringClose)
     app.add_middleware(Cors, origins=lambda: app.state.resources.settings.cors_origins)
     app.add_middleware(Observation, metrics=app.state.metrics)
+    # Whatever a route does: what surrounds it may answer so.
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=documented(400, 401, 403, 429, 500, 503))
+    for router in OPEN_ROUTERS:
+        app.include_router(router, responses=documented(400, 500))
     return app
 
 

@@ -40,15 +40,13 @@ from app.usage.allowances import Allowance, Limits, allowance_of
 from app.usage.schemas import PeriodDependency, UsageBody
 from app.usage.service import usage_of
 
-router = APIRouter()
+router = APIRouter(tags=["administration"])
 
-READ_ERRORS = documented(401, 403, 404, 503)
-WRITE_ERRORS = documented(400, 401, 403, 404, 409, 503)
 # Null stands for nothing in these.
 NOT_NULL = ("name", "scopes")
 
 
-@router.get("/v1/admin/users", response_model_exclude_none=True, responses=documented(400, 401, 403, 503))
+@router.get("/v1/admin/users", response_model_exclude_none=True)
 def list_users(
     _admin: AdministratorDependency, resources: ResourcesDependency, page: PageDependency
 ) -> UsersBody:
@@ -58,9 +56,7 @@ def list_users(
     return UsersBody(users=[User.model_validate(row) for row in rows], next_cursor=cursor)
 
 
-@router.post(
-    "/v1/admin/users", response_model_exclude_none=True, responses=documented(400, 401, 403, 409, 503)
-)
+@router.post("/v1/admin/users", response_model_exclude_none=True, responses=documented(409))
 def create_user(
     asked: NewUser,
     _admin: AdministratorDependency,
@@ -80,7 +76,7 @@ def create_user(
     return UserBody(user=User.model_validate(user))
 
 
-@router.get("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=READ_ERRORS)
+@router.get("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=documented(404))
 def get_user(user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> UserBody:
     """A user, with the limits that are their own."""
     with resources.database.read() as session:
@@ -88,7 +84,7 @@ def get_user(user_id: str, _admin: AdministratorDependency, resources: Resources
     return UserBody(user=User.model_validate(user))
 
 
-@router.patch("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=WRITE_ERRORS)
+@router.patch("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=documented(404, 409))
 def update_user(
     user_id: str, asked: UserChange, _admin: AdministratorDependency, resources: ResourcesDependency
 ) -> UserBody:
@@ -101,7 +97,7 @@ def update_user(
 @router.get(
     "/v1/admin/users/{user_id}/usage",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(404),
 )
 def get_usage_of_user(
     user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency, period: PeriodDependency
@@ -120,7 +116,7 @@ def get_usage_of_user(
 @router.get(
     "/v1/admin/users/{user_id}/keys",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(404),
 )
 def list_keys(
     user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency, page: PageDependency
@@ -131,7 +127,9 @@ def list_keys(
     return KeysBody(keys=[Key.model_validate(row) for row in rows], next_cursor=cursor)
 
 
-@router.post("/v1/admin/users/{user_id}/keys", response_model_exclude_none=True, responses=WRITE_ERRORS)
+@router.post(
+    "/v1/admin/users/{user_id}/keys", response_model_exclude_none=True, responses=documented(404, 409)
+)
 def create_key(
     user_id: str,
     asked: NewKey,
@@ -158,7 +156,7 @@ def create_key(
     return NewKeyBody(key=Key.model_validate(made.row), secret=made.key)
 
 
-@router.patch("/v1/admin/keys/{key_id}", response_model_exclude_none=True, responses=WRITE_ERRORS)
+@router.patch("/v1/admin/keys/{key_id}", response_model_exclude_none=True, responses=documented(404, 409))
 def update_key(
     key_id: str, asked: KeyChange, _admin: AdministratorDependency, resources: ResourcesDependency
 ) -> KeyBody:
@@ -168,7 +166,7 @@ def update_key(
     return KeyBody(key=Key.model_validate(key))
 
 
-@router.delete("/v1/admin/keys/{key_id}", status_code=HTTPStatus.NO_CONTENT, responses=READ_ERRORS)
+@router.delete("/v1/admin/keys/{key_id}", status_code=HTTPStatus.NO_CONTENT, responses=documented(404))
 def revoke_key(key_id: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> Response:
     """Refuse a key from the next request on. It stays in the list."""
     with resources.database.write() as session:
@@ -179,7 +177,7 @@ def revoke_key(key_id: str, _admin: AdministratorDependency, resources: Resource
 @router.post(
     "/v1/admin/renders/{render_id}/requeue",
     response_model_exclude_none=True,
-    responses=documented(401, 403, 404, 409, 503),
+    responses=documented(404, 409),
 )
 def requeue_render(
     render_id: str,
@@ -201,7 +199,7 @@ def requeue_render(
 @router.post(
     "/v1/admin/renders/{render_id}/retry",
     response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(400, 401, 403, 404, 409, 413, 503)},
+    responses={200: LOCATION, **documented(404, 409, 413)},
 )
 async def retry_render_of_user(
     request: Request,

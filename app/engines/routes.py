@@ -4,13 +4,12 @@ from fastapi import APIRouter
 
 from app.engines import schemas
 from app.http.dependencies import UserDependency
-from app.http.errors import documented
 from models.catalog import ENGINES
 
-router = APIRouter()
+router = APIRouter(tags=["engines"])
 
 
-@router.get("/v1/engines", responses=documented(401, 429, 503))
+@router.get("/v1/engines")
 def list_engines(_user: UserDependency) -> schemas.EnginesBody:
     """Every engine, with its scale and what it costs."""
     return schemas.EnginesBody(engines=[schemas.Engine.model_validate(engine) for engine in ENGINES.values()])

@@ -21,13 +21,13 @@ from app.renders.schemas import UPSCALE_REQUEST, UpscaleForm
 # Videos that are too long are read some way beyond the limit, so that the answer can say by how much.
 BEYOND = 4
 
-router = APIRouter()
+router = APIRouter(tags=["estimates"])
 
 
 @router.post(
     "/v1/estimates",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 403, 404, 413, 415, 429, 503),
+    responses=documented(404, 413, 415),
     openapi_extra=UPSCALE_REQUEST,
 )
 async def estimate_render(

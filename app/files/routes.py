@@ -16,12 +16,12 @@ from app.http.idempotency import IdempotencyDependency
 from app.http.multipart import FILE_FIELD
 from app.platform.errors import InvalidRequest
 
-router = APIRouter()
+router = APIRouter(tags=["files"])
 
 
 @router.post(
     "/v1/files",
-    responses=documented(400, 401, 409, 413, 415, 429, 503),
+    responses=documented(409, 413, 415),
     openapi_extra=form_description(FileForm, example={FILE_FIELD: "the bytes of clip.mp4"}),
 )
 async def upload_file(
@@ -51,7 +51,7 @@ async def upload_file(
     return FileBody(file=File.of(file))
 
 
-@router.get("/v1/files", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+@router.get("/v1/files", response_model_exclude_none=True)
 def list_files(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> FilesBody:
     """Your files, the newest first."""
     with resources.database.read() as session:
@@ -59,7 +59,7 @@ def list_files(user: UserDependency, resources: ResourcesDependency, page: PageD
     return FilesBody(files=[File.of(row) for row in rows], next_cursor=cursor)
 
 
-@router.get("/v1/files/{file_id}", responses=documented(401, 404, 429, 503))
+@router.get("/v1/files/{file_id}", responses=documented(404))
 def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> FileBody:
     """A file of yours."""
     with resources.database.read() as session:
@@ -70,7 +70,7 @@ def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency)
 @router.delete(
     "/v1/files/{file_id}",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=documented(401, 404, 409, 429, 503),
+    responses=documented(404, 409),
 )
 def delete_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
     """Remove a file of yours that no unfinished render needs. The results of its renders stay."""

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from app.http.error_schema import ErrorsBody
+from app.http.error_schema import ERRORS_SCHEMA
 from app.http.read_retry import DATABASE_AWAY
 from app.platform.errors import (
     DatabaseUnavailable,
@@ -59,19 +59,15 @@ _ERRORS: dict[int, tuple[str, str]] = {
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of these error statuses.
-
-    A route names those that are its own; `app.http.openapi` adds what every route may answer.
-    """
+    """The documentation of these error statuses. A route names its own, `app.main` those of every route."""
     return {status: _documentation(*_ERRORS[status]) for status in statuses}
 
 
 def _documentation(description: str, message: str) -> dict[str, Any]:
     example = {"errors": [{"message": message}]}
     return {
-        "model": ErrorsBody,
         "description": description,
-        "content": {"application/json": {"example": example}},
+        "content": {"application/json": {"schema": ERRORS_SCHEMA, "example": example}},
     }
 
 

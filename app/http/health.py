@@ -10,7 +10,7 @@ from app.http.errors import documented, error_response
 from app.http.health_checks import FAULTS, PartState
 from app.http.health_schemas import HealthBody, ReadyBody
 
-router = APIRouter()
+router = APIRouter(tags=["health"])
 
 RETRY_AFTER_SECONDS = 5
 

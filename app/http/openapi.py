@@ -7,10 +7,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from app.http.body import leave_out_nulls
+from app.http.error_schema import error_schemas
 from app.http.errors import documented
 from app.platform.metrics import server_version
 
-ERRORS_SCHEMA = {"$ref": "#/components/schemas/ErrorsBody"}
 JSON = "application/json"
 
 DESCRIPTION = """Upscales videos four times, each way. Send one to `POST /v1/upscale`, then poll
@@ -22,7 +23,7 @@ Properties that do not apply are left out, never null. Expect new properties and
 
 The URLs in answers are signed and need no key. Take them as they are: they may lead to another server."""
 
-# In the order in which a reader needs them. Every operation belongs to the one that its path names.
+# In the order in which a reader needs them.
 TAGS = {
     "renders": "A video on its way to four times its size: ask for it, follow it, fetch its results.",
     "files": "Videos uploaded once, to be rendered as often as wanted.",
@@ -34,14 +35,6 @@ TAGS = {
     "usage": "What was rendered, and what is left.",
     "administration": "For those who run the server: keys with the scope `admin`.",
     "health": "For those who watch the server. No key is needed.",
-}
-_TAG_OF_PATH = {
-    "upscale": "renders",
-    "webhook-deliveries": "webhooks",
-    "admin": "administration",
-    "workers": "administration",
-    "healthz": "health",
-    "readyz": "health",
 }
 
 _HEADERS: dict[str, dict[str, Any]] = {
@@ -103,29 +96,22 @@ def openapi_document(app: FastAPI, *, server_url: str = "/") -> dict[str, Any]:
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": server_url}],
+        tags=[{"name": name, "description": description} for name, description in TAGS.items()],
         routes=app.routes,
         webhooks=webhooks.routes,
     )
     for events in document["webhooks"].values():
         _finish_event(events["post"])
+    for _method, _path, operation in operations_of(document):
+        _finish_operation(operation)
     components = document["components"]
-    components["headers"] = _HEADERS
-    used_tags = set()
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            _finish_operation(operation, tag=_tag_of(path))
-            used_tags.update(operation["tags"])
-    document["tags"] = [
-        {"name": name, "description": description} for name, description in TAGS.items() if name in used_tags
-    ]
     # Every fault of a body is told in the shape of all errors.
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
+    components["schemas"] |= error_schemas()
+    components["headers"] = _HEADERS
     components["responses"] = _shared_errors(document)
-    asked_for = _reachable(_request_parts(document), components["schemas"])
-    for name, schema in components["schemas"].items():
-        if name not in asked_for:
-            _leave_out_nulls(schema)
+    for schema in components["schemas"].values():
         for part in schema.get("properties", {}).values():
             part.pop("title", None)  # the property's name over again
     return document
@@ -138,36 +124,20 @@ def operations_of(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[
             yield method.upper(), path, operation
 
 
-def _tag_of(path: str) -> str:
-    resource = path.removeprefix("/v1").split("/")[1]
-    return _TAG_OF_PATH.get(resource, resource)
-
-
-def _finish_operation(operation: dict[str, Any], *, tag: str) -> None:
-    operation["tags"] = [tag]
+def _finish_operation(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
-    needs_key = "security" in operation
-    # Whatever the route does: what stands around it may answer so.
-    common: tuple[int, ...] = (400, 401, 403, 429, 500, 503) if needs_key else (400, 500)
     if JSON in operation.get("requestBody", {}).get("content", {}):
-        common += (413,)
-    for status, response in documented(*common).items():
-        said = {key: value for key, value in response.items() if key != "model"}
-        responses.setdefault(str(status), said)
-    operation["responses"] = dict(sorted(responses.items()))
+        responses |= {"413": documented(413)[413]}
     parameters = operation.get("parameters", [])
     asked = {parameter["name"] for parameter in parameters}
-    for status, response in operation["responses"].items():
-        if status >= "400":
-            # Also where a success is something else than JSON.
-            response["content"] = {JSON: {"schema": ERRORS_SCHEMA, **response["content"][JSON]}}
+    for status, response in responses.items():
         names = ["X-Request-ID"]
         if status in ("429", "503"):
             names.append("Retry-After")
         if status == "401":
             names.append("WWW-Authenticate")
-        elif needs_key:
+        elif "security" in operation:
             names += ["RateLimit", "RateLimit-Policy"]
         if status.startswith("2"):
             names += [header for parameter, header in _HEARD.items() if parameter in asked]
@@ -175,13 +145,12 @@ def _finish_operation(operation: dict[str, Any], *, tag: str) -> None:
         # A new one: routes may share theirs.
         response["headers"] = {**response.get("headers", {}), **named}
     for parameter in parameters:
-        _leave_out_nulls(parameter["schema"])
+        leave_out_nulls(parameter["schema"])
         parameter["schema"].pop("title", None)
 
 
 def _finish_event(operation: dict[str, Any]) -> None:
     """What FastAPI says of a route of ours is not so for a receiver."""
-    operation["tags"] = ["webhooks"]
     responses = operation["responses"]
     responses.pop("422", None)
     responses["2XX"] = {"description": responses.pop("200")["description"]}
@@ -202,43 +171,3 @@ def _shared_errors(document: Mapping[str, Any]) -> dict[str, Any]:
                 name = f"Error{status}_{number}"
             operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}
     return shared
-
-
-def _leave_out_nulls(schema: Any) -> None:
-    """What may be left out is never null: neither in answers nor among parameters."""
-    if isinstance(schema, list):
-        for part in schema:
-            _leave_out_nulls(part)
-    elif isinstance(schema, dict):
-        choices = schema.get("anyOf")
-        if isinstance(choices, list) and {"type": "null"} in choices:
-            choices.remove({"type": "null"})
-            if len(choices) == 1:
-                del schema["anyOf"]
-                schema.update({**choices[0], **schema})
-            if schema.get("default", ...) is None:
-                del schema["default"]
-        for key, part in schema.items():
-            if key not in ("example", "examples"):
-                _leave_out_nulls(part)
-
-
-def _request_parts(document: Mapping[str, Any]) -> list[Any]:
-    return [operation.get("requestBody") for _method, _path, operation in operations_of(document)]
-
-
-def _reachable(part: Any, schemas: Mapping[str, Any]) -> set[str]:
-    """The names of the schemas that `part` refers to, directly or not."""
-    found: set[str] = set()
-    waiting = [part]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, list):
-            waiting += part
-        elif isinstance(part, dict):
-            name = str(part.get("$ref", "")).removeprefix("#/components/schemas/")
-            if name in schemas and name not in found:
-                found.add(name)
-                waiting.append(schemas[name])
-            waiting += part.values()
-    return found

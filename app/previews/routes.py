@@ -27,7 +27,7 @@ from app.previews import schemas, tables
 from app.previews import service as preview_service
 from app.renders.options import find_engine
 
-router = APIRouter()
+router = APIRouter(tags=["previews"])
 
 
 @router.post(
@@ -35,7 +35,7 @@ router = APIRouter()
     response_model_exclude_none=True,
     responses={
         200: {"headers": {**LOCATION["headers"], **APPLIED_HEADER}},
-        **documented(400, 401, 404, 409, 413, 429, 503),
+        **documented(404, 409, 413),
     },
 )
 async def create_preview(
@@ -80,7 +80,7 @@ def _make_preview(
     return preview
 
 
-@router.get("/v1/previews", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+@router.get("/v1/previews", response_model_exclude_none=True)
 def list_previews(
     user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency, page: PageDependency
 ) -> schemas.PreviewsBody:
@@ -96,7 +96,7 @@ def list_previews(
 @router.get(
     "/v1/previews/{preview_id}",
     response_model_exclude_none=True,
-    responses={200: {"headers": APPLIED_HEADER}, **documented(401, 404, 429, 503)},
+    responses={200: {"headers": APPLIED_HEADER}, **documented(404)},
 )
 async def get_preview(
     preview_id: str,
@@ -119,7 +119,7 @@ async def get_preview(
 @router.delete(
     "/v1/previews/{preview_id}",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=documented(401, 404, 429, 503),
+    responses=documented(404),
 )
 def delete_preview(preview_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
     """Remove a preview of yours with its images. One that has not ended is called off."""

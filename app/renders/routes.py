@@ -73,14 +73,14 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     },
 }
 
-router = APIRouter()
+router = APIRouter(tags=["renders"])
 log = structlog.get_logger(__name__)
 
 
 @router.post(
     "/v1/upscale",
     response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(400, 401, 404, 409, 413, 415, 429, 503)},
+    responses={200: LOCATION, **documented(404, 409, 413, 415)},
     openapi_extra=UPSCALE_REQUEST,
 )
 async def upscale(
@@ -157,7 +157,7 @@ async def _make_render(
         return await to_thread.run_sync(make)
 
 
-@router.get("/v1/renders", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+@router.get("/v1/renders", response_model_exclude_none=True)
 def list_renders(
     user: UserDependency,
     resources: ResourcesDependency,
@@ -183,7 +183,7 @@ def list_renders(
     return RendersBody(renders=shown, next_cursor=cursor)
 
 
-@router.get("/v1/renders/{render_id}", response_model=RenderBody, responses=documented(401, 404, 429, 503))
+@router.get("/v1/renders/{render_id}", response_model=RenderBody, responses=documented(404))
 # How the hosted API's getting-started page writes it.
 @router.get("/renders/{render_id}", include_in_schema=False)
 async def get_render(render_id: str, access: AccessDependency, base_url: PublicUrlDependency) -> Response:
@@ -203,7 +203,7 @@ def _read_render(access: Access, *, render_id: str, base_url: str) -> Response:
 @router.post(
     "/v1/renders/{render_id}/cancel",
     response_model_exclude_none=True,
-    responses=documented(401, 404, 409, 429, 503),
+    responses=documented(404, 409),
 )
 def cancel_render(
     render_id: str, user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency
@@ -217,7 +217,7 @@ def cancel_render(
 @router.post(
     "/v1/renders/{render_id}/retry",
     response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(400, 401, 404, 409, 413, 429, 503)},
+    responses={200: LOCATION, **documented(404, 409, 413)},
 )
 async def retry_render(
     request: Request,
@@ -243,7 +243,7 @@ async def retry_render(
 @router.delete(
     "/v1/renders/{render_id}",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=documented(401, 404, 409, 429, 503),
+    responses=documented(404, 409),
 )
 def delete_render(render_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
     """Remove a render of yours that has ended, with its results. The uploaded file stays."""
@@ -285,7 +285,7 @@ class RenderEventStream(EventSourceResponse):
     "/v1/renders/{render_id}/events",
     status_code=HTTPStatus.OK,  # which OpenAPI cannot tell from the class
     response_class=RenderEventStream,
-    responses={**_STREAM, **documented(400, 401, 403, 404, 429, 503)},
+    responses={**_STREAM, **documented(404)},
 )
 async def watch_render(
     request: Request,

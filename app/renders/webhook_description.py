@@ -2,15 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Depends, Header
 from pydantic import Field
 
 from app.http.body import Body, Timestamp, with_example
 from app.renders.schemas import RENDER_EXAMPLE, Render
 from app.webhooks.schemas import RenderEvent
 from app.webhooks.statuses import WebhookEvent
-
-webhooks = APIRouter()
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any other answer, or none: the event is sent again, for three days."},
@@ -52,45 +50,46 @@ class TestEventBody(Body):
     data: TestEventData
 
 
-def _describe(event: WebhookEvent, when: str, *, body_type: type[Body]) -> None:
-    def tell(
-        body: object,
-        webhook_id: Annotated[
-            str, Header(alias="webhook-id", description="The same whenever the event is sent again.")
-        ],
-        webhook_timestamp: Annotated[
-            int, Header(alias="webhook-timestamp", description="When it was sent, in seconds since 1970.")
-        ],
-        webhook_signature: Annotated[
-            str,
-            Header(
-                alias="webhook-signature",
-                description="As Standard Webhooks says: `v1,` and a signature, one for each valid secret.",
-            ),
-        ],
-    ) -> None:
-        """Nothing calls it: what it takes is what a receiver is sent."""
-
-    tell.__annotations__["body"] = body_type
-    webhooks.add_api_route(
-        event.value,
-        tell,
-        methods=["POST"],
-        operation_id="".join(word.capitalize() for word in ("on", *event.value.split("."))).replace(
-            "O", "o", 1
+def sent_headers(
+    webhook_id: Annotated[
+        str, Header(alias="webhook-id", description="The same whenever the event is sent again.")
+    ],
+    webhook_timestamp: Annotated[
+        int, Header(alias="webhook-timestamp", description="When it was sent, in seconds since 1970.")
+    ],
+    webhook_signature: Annotated[
+        str,
+        Header(
+            alias="webhook-signature",
+            description="As Standard Webhooks says: `v1,` and a signature, one for each valid secret.",
         ),
-        summary=when,
-        description=when,
-        response_description=DELIVERED,
-        responses=ANSWERS,
-    )
+    ],
+) -> None:
+    """What every event is sent with."""
 
 
-for _event, _when in (
-    (WebhookEvent.QUEUED, "A render was asked for."),
-    (WebhookEvent.PROCESSING, "A render was read, and is being upscaled."),
-    (WebhookEvent.COMPLETED, "The results of a render are there."),
-    (WebhookEvent.FAILED, "A render failed, or was canceled."),
+def receive_render_event(body: RenderEventBody) -> None:
+    """Nothing calls it: what it takes is what a receiver is sent."""
+
+
+def receive_test_event(body: TestEventBody) -> None:
+    """Nothing calls it: what it takes is what a receiver is sent."""
+
+
+webhooks = APIRouter(tags=["webhooks"], dependencies=[Depends(sent_headers)], responses=ANSWERS)
+for _event, _receive, _when in (
+    (WebhookEvent.QUEUED, receive_render_event, "A render was asked for."),
+    (WebhookEvent.PROCESSING, receive_render_event, "A render was read, and is being upscaled."),
+    (WebhookEvent.COMPLETED, receive_render_event, "The results of a render are there."),
+    (WebhookEvent.FAILED, receive_render_event, "A render failed, or was canceled."),
+    (WebhookEvent.TEST, receive_test_event, "You asked for it."),
 ):
-    _describe(_event, _when, body_type=RenderEventBody)
-_describe(WebhookEvent.TEST, "You asked for it.", body_type=TestEventBody)
+    webhooks.add_api_route(
+        _event.value,
+        _receive,
+        methods=["POST"],
+        operation_id="on" + "".join(word.capitalize() for word in _event.value.split(".")),
+        summary=_when,
+        description=_when,
+        response_description=DELIVERED,
+    )

@@ -25,7 +25,7 @@ from app.uploads.complete_upload import complete
 from app.uploads.service import MOST_PARTS, UploadStatus
 from app.uploads.tables import Upload
 
-router = APIRouter()
+router = APIRouter(tags=["uploads"])
 
 # Signing takes a while each.
 MOST_URLS = 1000
@@ -34,7 +34,7 @@ MOST_URLS = 1000
 @router.post(
     "/v1/uploads",
     response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(400, 401, 409, 413, 429, 503)},
+    responses={200: LOCATION, **documented(409, 413)},
 )
 def open_upload(
     asked: schemas.UploadRequest,
@@ -68,7 +68,7 @@ def open_upload(
     return schemas.UploadBody(upload=schemas.Upload.of(upload, parts=parts))
 
 
-@router.get("/v1/uploads", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+@router.get("/v1/uploads", response_model_exclude_none=True)
 def list_uploads(
     user: UserDependency, resources: ResourcesDependency, page: PageDependency
 ) -> schemas.UploadsBody:
@@ -78,9 +78,7 @@ def list_uploads(
     return schemas.UploadsBody(uploads=[schemas.Upload.of(row) for row in rows], next_cursor=cursor)
 
 
-@router.get(
-    "/v1/uploads/{upload_id}", response_model_exclude_none=True, responses=documented(401, 404, 429, 503)
-)
+@router.get("/v1/uploads/{upload_id}", response_model_exclude_none=True, responses=documented(404))
 def get_upload(upload_id: str, user: UserDependency, resources: ResourcesDependency) -> schemas.UploadBody:
     """An upload of yours, with the parts that have come in: what is not among them is to be sent (again)."""
     upload = _found(upload_id, user.id, resources)
@@ -93,7 +91,7 @@ def get_upload(upload_id: str, user: UserDependency, resources: ResourcesDepende
 @router.get(
     "/v1/uploads/{upload_id}/parts",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 404, 409, 429, 503),
+    responses=documented(404, 409),
 )
 def list_upload_parts(
     upload_id: str,
@@ -119,7 +117,7 @@ def list_upload_parts(
 @router.post(
     "/v1/uploads/{upload_id}/complete",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 404, 409, 413, 415, 429, 503),
+    responses=documented(404, 409, 413, 415),
 )
 async def complete_upload(
     upload_id: str, asked: schemas.CompletionRequest, user: UserDependency, resources: ResourcesDependency
@@ -139,7 +137,7 @@ async def complete_upload(
 @router.delete(
     "/v1/uploads/{upload_id}",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=documented(401, 404, 409, 429, 503),
+    responses=documented(404, 409),
 )
 def abort_upload(upload_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
     """End an upload of yours that is not completed, and remove what came in of it."""

@@ -4,14 +4,13 @@ from fastapi import APIRouter
 
 from app.accounts.service import get_user
 from app.http.dependencies import ResourcesDependency, UserDependency
-from app.http.errors import documented
 from app.usage.schemas import PeriodDependency, UsageBody
 from app.usage.service import usage_of
 
-router = APIRouter()
+router = APIRouter(tags=["usage"])
 
 
-@router.get("/v1/usage", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+@router.get("/v1/usage", response_model_exclude_none=True)
 def get_usage(user: UserDependency, resources: ResourcesDependency, period: PeriodDependency) -> UsageBody:
     """What was completed, by day and engine, what is stored and under way now, and your limits.
 

@@ -28,10 +28,10 @@ from app.webhooks.schemas import (
 from app.webhooks.statuses import DeliveryStatus
 from app.webhooks.urls import parse_webhook_url, require_permitted
 
-router = APIRouter()
+router = APIRouter(tags=["webhooks"])
 
 
-@router.get("/v1/webhooks", response_model_exclude_none=True, responses=documented(400, 401, 429, 503))
+@router.get("/v1/webhooks", response_model_exclude_none=True)
 def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> WebhooksBody:
     """Your webhooks, the newest first."""
     with resources.database.read() as session:
@@ -42,7 +42,7 @@ def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: Pa
 @router.post(
     "/v1/webhooks",
     response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(400, 401, 409, 429, 503)},
+    responses={200: LOCATION, **documented(409)},
 )
 def create_webhook(
     asked: NewWebhook,
@@ -74,7 +74,7 @@ def create_webhook(
 
 
 # Above those with an id, which it would be taken for.
-@router.get("/v1/webhooks/secret", response_model_exclude_none=True, responses=documented(401, 403, 429, 503))
+@router.get("/v1/webhooks/secret", response_model_exclude_none=True)
 def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> WebhookSecretBody:
     """What your events are signed with. The key needs the scope `write`: who has the secret can sign as we do."""
     if Scope.WRITE not in user.scopes:
@@ -87,7 +87,7 @@ def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> 
 @router.post(
     "/v1/webhooks/secret/rotate",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 409, 429, 503),
+    responses=documented(409),
 )
 def rotate_webhook_secret(
     user: UserDependency, resources: ResourcesDependency, idempotent: IdempotencyDependency
@@ -102,9 +102,7 @@ def rotate_webhook_secret(
     return WebhookSecretBody(secret=WebhookSecret.of(secrets))
 
 
-@router.get(
-    "/v1/webhooks/{webhook_id}", response_model_exclude_none=True, responses=documented(401, 404, 429, 503)
-)
+@router.get("/v1/webhooks/{webhook_id}", response_model_exclude_none=True, responses=documented(404))
 def get_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDependency) -> WebhookBody:
     """A webhook of yours."""
     with resources.database.read() as session:
@@ -115,7 +113,7 @@ def get_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDepen
 @router.patch(
     "/v1/webhooks/{webhook_id}",
     response_model_exclude_none=True,
-    responses=documented(400, 401, 404, 429, 503),
+    responses=documented(404),
 )
 def update_webhook(
     webhook_id: str, asked: WebhookChange, user: UserDependency, resources: ResourcesDependency
@@ -138,7 +136,7 @@ def update_webhook(
 @router.delete(
     "/v1/webhooks/{webhook_id}",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=documented(401, 404, 429, 503),
+    responses=documented(404),
 )
 def delete_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
     """Remove a webhook of yours. Nothing more is sent to it."""
@@ -150,7 +148,7 @@ def delete_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDe
 @router.post(
     "/v1/webhooks/{webhook_id}/test",
     response_model_exclude_none=True,
-    responses={200: LOCATION, **documented(400, 401, 404, 409, 429, 503)},
+    responses={200: LOCATION, **documented(404, 409)},
 )
 def send_webhook_test(
     webhook_id: str,
@@ -173,9 +171,7 @@ def send_webhook_test(
     return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
 
-@router.get(
-    "/v1/webhook-deliveries", response_model_exclude_none=True, responses=documented(400, 401, 429, 503)
-)
+@router.get("/v1/webhook-deliveries", response_model_exclude_none=True)
 def list_webhook_deliveries(
     user: UserDependency,
     resources: ResourcesDependency,
@@ -203,7 +199,7 @@ def list_webhook_deliveries(
 @router.get(
     "/v1/webhook-deliveries/{delivery_id}",
     response_model_exclude_none=True,
-    responses=documented(401, 404, 429, 503),
+    responses=documented(404),
 )
 def get_webhook_delivery(
     delivery_id: str, user: UserDependency, resources: ResourcesDependency
@@ -218,7 +214,7 @@ def get_webhook_delivery(
 @router.post(
     "/v1/webhook-deliveries/{delivery_id}/replay",
     response_model_exclude_none=True,
-    responses=documented(401, 404, 409, 429, 503),
+    responses=documented(404, 409),
 )
 def replay_webhook_delivery(
     delivery_id: str, user: UserDependency, resources: ResourcesDependency

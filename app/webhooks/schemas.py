@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, Field, StrictBool
 
 from app.http.body import Body, Number, Timestamp, Url, with_example
 from app.platform.outbound import MOST_URL_CHARACTERS
@@ -59,7 +59,7 @@ _ATTEMPT = {
 }
 
 
-class NewWebhook(Body):
+class NewWebhook(BaseModel):
     model_config = with_example({"url": _URL, "events": ["render.completed", "render.failed"]})
 
     url: WebhookUrl
@@ -67,7 +67,7 @@ class NewWebhook(Body):
     enabled: StrictBool = True
 
 
-class WebhookChange(Body):
+class WebhookChange(BaseModel):
     """What is left out stays as it is."""
 
     model_config = with_example({"enabled": True})

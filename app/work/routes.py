@@ -3,20 +3,18 @@
 from fastapi import APIRouter
 
 from app.http.dependencies import AdministratorDependency, ResourcesDependency
-from app.http.errors import documented
 from app.work.schemas import Worker, WorkersBody
 from app.work.workers import list_workers
 
-router = APIRouter()
+router = APIRouter(tags=["administration"])
 
 
 @router.get(
     "/v1/admin/workers",
     name="list_workers",
     response_model_exclude_none=True,
-    responses=documented(401, 403, 429, 503),
 )
-@router.get("/v1/workers", response_model_exclude_none=True, responses=documented(401, 403, 429, 503))
+@router.get("/v1/workers", response_model_exclude_none=True)
 def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) -> WorkersBody:
     """Every worker that was heard of within a day. For keys made with `regen keys create --admin`."""
     with resources.database.read() as session:
