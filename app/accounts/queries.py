@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.accounts.scopes import Scope
 from app.accounts.tables import ApiKey, User
 from app.platform import clock
-from app.platform.database import fetch_rows
+from app.platform.database import ColumnReader, fetch_rows
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
 
@@ -99,9 +99,9 @@ def add_key(
     return key
 
 
-def find_key_by_digest(session: Session, *, digest: str) -> StoredKey | None:
+def find_key_by_digest(reader: ColumnReader, *, digest: str) -> StoredKey | None:
     """The key with this keyed hash, unless it was revoked."""
-    rows = fetch_rows(session, _key_by_digest(), {DIGEST.key: digest})
+    rows = fetch_rows(reader, _key_by_digest(), {DIGEST.key: digest})
     return StoredKey(*rows[0]) if rows else None
 
 

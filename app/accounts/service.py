@@ -14,6 +14,7 @@ from app.accounts.queries import StoredKey
 from app.accounts.scopes import DEFAULT_SCOPES, Scope
 from app.accounts.tables import ApiKey, User
 from app.platform import clock, secrets
+from app.platform.database import ColumnReader
 from app.platform.errors import Conflict, InvalidRequest, NotFound, Unauthorized
 from app.platform.secrets import Secrets
 from app.usage.allowances import Limits, changed_limits
@@ -29,12 +30,12 @@ class CreatedKey:
     key: str = field(repr=False)
 
 
-def authenticate(session: Session, *, key: str | None, keys: Secrets) -> StoredKey:
+def authenticate(reader: ColumnReader, *, key: str | None, keys: Secrets) -> StoredKey:
     """The stored key, with its user. Raises Unauthorized for a missing, unknown, revoked or expired one."""
     if not key:
         raise Unauthorized
     digest = _digest(key, keys)
-    row = account_queries.find_key_by_digest(session, digest=digest)
+    row = account_queries.find_key_by_digest(reader, digest=digest)
     # The index found it by a keyed hash, whose bytes nobody can choose; this compares it without telling how far.
     if row is None or not hmac.compare_digest(row.digest, digest):
         raise Unauthorized

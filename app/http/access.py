@@ -6,7 +6,6 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from anyio import from_thread
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from app.accounts.key_use import KeyUse
@@ -16,6 +15,7 @@ from app.accounts.service import authenticate
 from app.http.health_checks import Watch
 from app.http.rate_limit import RATE_LIMIT_HEADERS, Rule, Spent
 from app.http.resources import Resources
+from app.platform.database import ColumnReader
 from app.platform.errors import Forbidden
 from app.usage.allowances import Allowance, Requester, allowance_of
 
@@ -40,8 +40,8 @@ class CurrentUser:
 
 
 class Access:
-    """One request's access. `run` runs in the event loop; the methods that take a session run in the thread that `run`
-    provides, so that a route can check the key and answer from one transaction.
+    """One request's access. `run` runs in the event loop; the methods that read the database run in the thread that
+    `run` provides, so that a route can check the key and answer from one transaction.
     """
 
     def __init__(self, request: Request) -> None:
@@ -70,29 +70,29 @@ class Access:
                 key_use: KeyUse = self._request.app.state.key_use
                 key_use.note(self._key.id, last_used_at=self._key.last_used_at)
 
-    def require(self, session: Session, scope: Scope) -> CurrentUser:
+    def require(self, reader: ColumnReader, scope: Scope) -> CurrentUser:
         """The user of a key with that scope; the request is counted against their rate limits.
 
         Raises Unauthorized without a valid key, TooManyRequests when no request is left, Forbidden without the scope.
         """
-        user = self._authenticate(session)
+        user = self._authenticate(reader)
         self._count(user)
         _require(user, scope)
         return user
 
-    def require_administrator(self, session: Session) -> CurrentUser:
+    def require_administrator(self, reader: ColumnReader) -> CurrentUser:
         """The user of an administrator's key, whose requests are not counted: no limit keeps them from lifting it.
 
         Raises as `require` does.
         """
-        user = self._authenticate(session)
+        user = self._authenticate(reader)
         if Scope.ADMIN not in user.scopes:
             self._count(user)
             _require(user, Scope.ADMIN)
         return user
 
-    def _authenticate(self, session: Session) -> CurrentUser:
-        key = authenticate(session, key=given_key(self._request), keys=self.resources.secrets)
+    def _authenticate(self, reader: ColumnReader) -> CurrentUser:
+        key = authenticate(reader, key=given_key(self._request), keys=self.resources.secrets)
         self._key = key
         return CurrentUser(
             id=key.user_id,

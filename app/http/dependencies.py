@@ -58,13 +58,13 @@ async def administrator(access: Annotated[Access, Depends(access_of)]) -> Curren
 
 
 def _user_with(access: Access, scope: Scope) -> CurrentUser:
-    with access.resources.database.read() as session:
-        return access.require(session, scope)
+    with access.resources.database.read_columns() as reader:
+        return access.require(reader, scope)
 
 
 def _administrator(access: Access) -> CurrentUser:
-    with access.resources.database.read() as session:
-        return access.require_administrator(session)
+    with access.resources.database.read_columns() as reader:
+        return access.require_administrator(reader)
 
 
 async def public_url(request: Request, resources: Annotated[Resources, Depends(resources_of)]) -> str:

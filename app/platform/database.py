@@ -135,15 +135,18 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **options: Any
     return f"(statement_timestamp(){offset})"
 
 
-def fetch_rows(
-    session: Session, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]
-) -> Sequence[Row[*tuple[Any, ...]]]:
-    """The rows of a statement that selects columns.
+# Statements that select columns are executed on a connection, which takes a third of a session's time for them.
+ColumnReader = Session | Connection
 
-    Executed on the session's connection, which takes a third of the time that the session itself takes for it.
-    """
-    session.flush()
-    return session.connection().execute(statement, parameters).all()
+
+def fetch_rows(
+    reader: ColumnReader, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """The rows of a statement that selects columns."""
+    if isinstance(reader, Session):
+        reader.flush()
+        reader = reader.connection()
+    return reader.execute(statement, parameters).all()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +193,12 @@ class Database:
         """A read-only session. Raises Unavailable when the database cannot be reached."""
         with client_errors(), Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def read_columns(self) -> Iterator[Connection]:
+        """A read-only connection for `fetch_rows`. Raises Unavailable when the database cannot be reached."""
+        with client_errors(), self._reader.connect() as connection:
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[Session]:

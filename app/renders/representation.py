@@ -6,8 +6,8 @@ from typing import Any
 
 from app.platform.file_names import output_name
 from app.platform.media.rates import Retime
+from app.renders.queries import ShownRender
 from app.renders.statuses import RenderStatus
-from app.renders.tables import Render
 from models.catalog import ENGINES
 
 
@@ -19,7 +19,7 @@ class Link:
     file_name: str
 
 
-def shown_fields(render: Render, *, progress: float, queue_position: int | None) -> dict[str, Any]:
+def shown_fields(render: ShownRender, *, progress: float, queue_position: int | None) -> dict[str, Any]:
     """The API's fields that follow from the row, by their names in `schemas.Render`; None where one is left out.
 
     `progress` is from 0 to 1, `queue_position` from 1 while the render is queued.
@@ -48,7 +48,7 @@ def shown_fields(render: Render, *, progress: float, queue_position: int | None)
     }
 
 
-def links(render: Render) -> dict[str, Link]:
+def links(render: ShownRender) -> dict[str, Link]:
     """The files that the user may download now, by the JSON name of the URL's field."""
     file, shown = render.file, {}
     if file.removed_at is None:

@@ -193,9 +193,9 @@ async def get_render(render_id: str, access: AccessDependency, base_url: PublicU
 
 
 def _read_render(access: Access, *, render_id: str, base_url: str) -> Response:
-    with access.resources.database.read() as session:
-        user = access.require(session, Scope.READ)
-        view = render_service.find_render(session, render_id=render_id, user_id=user.id)
+    with access.resources.database.read_columns() as reader:
+        user = access.require(reader, Scope.READ)
+        view = render_service.find_render(reader, render_id=render_id, user_id=user.id)
     body = RenderBody.of(view, resources=access.resources, base_url=base_url)
     return Response(body.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
 

@@ -10,7 +10,7 @@ from app.files import queries as file_queries
 from app.files.service import SpooledUpload, find_file_to_use, stored_upload
 from app.files.tables import File
 from app.platform import clock
-from app.platform.database import Database
+from app.platform.database import ColumnReader, Database
 from app.platform.errors import Conflict, NotFound
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import check_output
@@ -21,7 +21,7 @@ from app.platform.storage.contract import Storage
 from app.renders import queries as render_queries
 from app.renders import webhook_events
 from app.renders.options import RenderOptions, find_engine
-from app.renders.queries import FramesDone
+from app.renders.queries import FramesDone, ShownRender
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.usage.allowances import Allowance, Requester, check_render_quota
@@ -30,13 +30,14 @@ from app.work.workload import WorkAhead
 from models.catalog import ENGINES, Engine
 
 PIXELS_PER_GIGAPIXEL = 1e9
+NO_RENDER = "Render not found"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderView:
     """A render and what has to be counted to show it. `work` is what lies ahead of its end, until it has ended."""
 
-    render: Render
+    render: ShownRender
     queue_position: int | None
     progress: float
     frames: FramesDone | None = None
@@ -190,22 +191,22 @@ def view_committed(database: Database, render: Render) -> RenderView:
         return view_render(session, render)
 
 
-def view_render(session: Session, render: Render) -> RenderView:
+def view_render(reader: ColumnReader, render: ShownRender) -> RenderView:
     """The render with its place in the queue (while queued) and its progress from 0 to 1."""
-    return view_renders(session, [render])[0]
+    return view_renders(reader, [render])[0]
 
 
-def view_renders(session: Session, rows: Sequence[Render]) -> list[RenderView]:
+def view_renders(reader: ColumnReader, rows: Sequence[ShownRender]) -> list[RenderView]:
     """As `view_render`, of one user's renders, by the same few statements."""
     queued = [row.id for row in rows if row.status is RenderStatus.QUEUED]
     places = (
-        render_queries.queue_positions(session, user_id=rows[0].user_id, render_ids=queued) if queued else {}
+        render_queries.queue_positions(reader, user_id=rows[0].user_id, render_ids=queued) if queued else {}
     )
     counted = [row.id for row in rows if row.status not in (RenderStatus.QUEUED, RenderStatus.COMPLETED)]
-    frames = render_queries.frames_done(session, render_ids=counted) if counted else {}
+    frames = render_queries.frames_done(reader, render_ids=counted) if counted else {}
     open_ids = [row.id for row in rows if not row.status.is_final]
     ahead = (
-        workload.work_ahead(session, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(ENGINES))
+        workload.work_ahead(reader, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(ENGINES))
         if open_ids
         else {}
     )
@@ -222,7 +223,7 @@ def view_renders(session: Session, rows: Sequence[Render]) -> list[RenderView]:
     ]
 
 
-def _progress(render: Render, frames: FramesDone | None) -> float:
+def _progress(render: ShownRender, frames: FramesDone | None) -> float:
     if render.status is RenderStatus.COMPLETED:
         return 1.0
     return frames.done / frames.total if frames and frames.total else 0.0
@@ -313,16 +314,19 @@ def retry_own_render(
     return render
 
 
-def find_render(session: Session, *, render_id: str, user_id: str) -> RenderView:
+def find_render(reader: ColumnReader, *, render_id: str, user_id: str) -> RenderView:
     """Raises NotFound for an unknown render and for another user's."""
-    return view_render(session, get_render(session, render_id=render_id, user_id=user_id))
+    render = render_queries.find_stored_render(reader, render_id=render_id, user_id=user_id)
+    if render is None:
+        raise NotFound(NO_RENDER)
+    return view_render(reader, render)
 
 
 def get_render(session: Session, *, render_id: str, user_id: str) -> Render:
     """The user's render with its file. Raises NotFound for an unknown render and for another user's."""
     render = render_queries.find_render(session, render_id=render_id, user_id=user_id)
     if render is None:
-        raise NotFound("Render not found")
+        raise NotFound(NO_RENDER)
     return render
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, String, Subquery, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
-from app.platform.database import fetch_rows
+from app.platform.database import ColumnReader, fetch_rows
 from app.platform.media.rates import Retime
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -68,14 +68,14 @@ def work_by_user(session: Session) -> Sequence[UserWork]:
 
 
 def work_ahead(
-    session: Session, *, user_id: str, render_ids: Collection[str], engines: Collection[str]
+    reader: ColumnReader, *, user_id: str, render_ids: Collection[str], engines: Collection[str]
 ) -> dict[str, WorkAhead]:
     """The work ahead of each of these renders of the user that has not ended.
 
     What has begun comes first; then, as everywhere, the highest priority, then the oldest.
     """
     statement = _work_ahead(tuple(engines))
-    rows = fetch_rows(session, statement, {USER.key: user_id, AMONG.key: list(render_ids)})
+    rows = fetch_rows(reader, statement, {USER.key: user_id, AMONG.key: list(render_ids)})
     return {
         render_id: WorkAhead(
             pixels=float(pixels),
