@@ -145,12 +145,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, clip: Path) -> Iterator[Callable[..., Workplace]]:
+def workplace(tmp_path: Path, clip: Path, migrated_database: Path) -> Iterator[Callable[..., Workplace]]:
     """Make one: `workplace(broker_url=..., lease_seconds="2")`. Its workers are ended afterwards."""
     made: list[Workplace] = []
 
     def make(**settings: str) -> Workplace:
-        made.append(make_workplace(tmp_path / f"workplace-{len(made)}", clip, **settings))
+        root = tmp_path / f"workplace-{len(made)}"
+        if "database_url" not in settings:
+            (root / "data").mkdir(parents=True)
+            shutil.copy(migrated_database, root / "data" / "regen.db")
+        made.append(make_workplace(root, clip, **settings))
         return made[-1]
 
     yield make
@@ -159,7 +163,7 @@ def workplace(tmp_path: Path, clip: Path) -> Iterator[Callable[..., Workplace]]:
 
 
 def make_workplace(root: Path, clip: Path, **settings: str) -> Workplace:
-    """One in the new directory `root`, with further settings. Close it."""
+    """One in the directory `root`, with further settings. Its database is migrated if need be. Close it."""
     values = {
         "stand_in_network": "true",
         "device": "cpu",
@@ -168,7 +172,7 @@ def make_workplace(root: Path, clip: Path, **settings: str) -> Workplace:
         "secret_key": "a key for these tests and no others",
         **settings,
     }
-    (root / "data").mkdir(parents=True)
+    (root / "data").mkdir(parents=True, exist_ok=True)
     own = Settings(data_dir=root / "data", **values)  # type: ignore[arg-type]
     database = Database.from_settings(own)
     migrations.upgrade(database)
