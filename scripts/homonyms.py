@@ -1,7 +1,7 @@
 """Fails when two modules of the server define a class of one name: `python scripts/homonyms.py`.
 
-A name has one meaning in the code. A wire shape in `schemas.py` may have the name of what it shows, as `Render` has; two
-wire shapes of one name would be one component of the API's description. Tests and nested classes are left out.
+A name has one meaning in the code. A wire shape in `schemas.py` may have the name of what it shows, as `Render` has;
+two wire shapes of one name would be one component of the API's description. Tests and nested classes are left out.
 """
 
 import ast
@@ -20,7 +20,9 @@ def classes_by_name() -> dict[tuple[str, bool], list[str]]:
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.parse(path.read_text()).body:
                 if isinstance(node, ast.ClassDef):
-                    found[node.name, path.name == "schemas.py"].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+                    found[node.name, path.name == "schemas.py"].append(
+                        f"{path.relative_to(ROOT)}:{node.lineno}"
+                    )
     return found
 
 
