@@ -3,7 +3,7 @@
     python -m bench.gpu [--weights DIRECTORY] [--frames FRAMES.npy] [--skip SECTION ...]
     python -m bench.gpu --write-frames FRAMES.npy        where ffmpeg is: natural frames, for a machine without it
 
-Prints Markdown for bench/RESULTS.md. Needs torch and numpy alone; Triton where it is to be measured. Without weights
+Prints Markdown for bench/RESULTS.md. Needs torch, numpy and safetensors; Triton to measure it. Without weights
 those of the same shape are random, which changes no time; without frames the picture is drawn. `--device cpu --tiny`
 only shows that it runs. A section that fails says so, and the next one follows.
 """

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show. Needs torch and numpy; real weights where they are at hand."""
+"""What only a CUDA device can show. Needs torch, numpy and safetensors; real weights where they are at hand."""
 
 import math
 import os
