@@ -1,7 +1,7 @@
-"""Orphans: objects in storage that no row knows.
+"""Orphans: objects in storage without a row.
 
 A process that is killed between storing a file and writing its row leaves one, and so does a worker that stores its
-result after its render was cleaned or deleted. Finding them means to list everything, so it is done rarely.
+result after its render was cleaned or deleted. Finding them lists the whole storage, so it runs rarely.
 """
 
 import re
@@ -21,13 +21,13 @@ from app.platform.storage.keys import FILES_PREFIX, PREVIEWS_PREFIX, RENDERS_PRE
 from app.previews import queries as preview_queries
 from app.uploads import queries as upload_queries
 
-# Younger ones may get their row yet.
+# A younger object may still get its row.
 LEAST_AGE = timedelta(days=1)
 BATCH = 500
-# More than so many orphans, and more of them than of known objects: then it is the rows that are missing.
+# With more orphans than this, and more than known objects, rows are missing rather than objects superfluous.
 FEW = 20
 
-# What this server stores, and nothing else that somebody may keep there.
+# The server's own keys; other objects in the storage are ignored.
 _FILE_KEY = re.compile(rf"{FILES_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/input")
 _RENDER_KEY = re.compile(rf"{RENDERS_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/(?:segments/|output-|thumbnail-).+")
 _PREVIEW_KEY = re.compile(rf"{PREVIEWS_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/(?:before|after)-.+")
@@ -39,14 +39,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(kw_only=True)
 class Orphans:
-    """What a search found. `known` counts the objects that have a row."""
+    """The result of a search. `known` counts the objects with a row."""
 
     keys: list[str] = field(default_factory=list)
     known: int = 0
 
     @property
     def are_suspect(self) -> bool:
-        """So many that the database is rather the wrong one, or an old copy."""
+        """Whether there are so many that the database is probably the wrong one, or an old copy."""
         return len(self.keys) > max(FEW, self.known)
 
 
@@ -57,22 +57,22 @@ def find_orphans(
     least_age: timedelta = LEAST_AGE,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Orphans:
-    """Looks at every object of this server that is older than `least_age`. Raises StorageError and Unavailable."""
+    """Check every object of this server that is older than `least_age`. Raises StorageError and Unavailable."""
     found = Orphans()
     newest = datetime.now(UTC) - least_age
-    judges = {FILES_PREFIX: _judge_files, RENDERS_PREFIX: _judge_renders, PREVIEWS_PREFIX: _judge_previews}
-    for prefix, judge in judges.items():
+    checks = {FILES_PREFIX: _check_files, RENDERS_PREFIX: _check_renders, PREVIEWS_PREFIX: _check_previews}
+    for prefix, check in checks.items():
         for batch in _batches(storage.list(prefix), BATCH):
             if stopped():
                 return found
-            judge(database, [stored for stored in batch if stored.modified_at <= newest], found)
+            check(database, [stored for stored in batch if stored.modified_at <= newest], found)
     return found
 
 
 def remove_orphans(
     storage: Storage, orphans: Orphans, *, anyway: bool = False, stopped: Callable[[], bool] = lambda: False
 ) -> int:
-    """Remove what `find_orphans` found. Returns how many; none when they are suspect, unless `anyway`."""
+    """Remove the orphans and return their number; suspect ones only with `anyway`."""
     if orphans.are_suspect and not anyway:
         log.error("orphans_suspect", orphans=len(orphans.keys), known=orphans.known)
         return 0
@@ -85,11 +85,11 @@ def remove_orphans(
     return removed
 
 
-def _judge_files(database: Database, batch: list[ListedObject], found: Orphans) -> None:
+def _check_files(database: Database, batch: list[ListedObject], found: Orphans) -> None:
     ids = _ids(batch, _FILE_KEY)
     with database.read() as session:
         known = cleanup_queries.known_files(session, set(ids.values()))
-        # What was put together is not looked at yet, or is to be cleared away with its upload.
+        # The object of an upload in parts has no file yet: it is being probed, or will be removed with its upload.
         known |= upload_queries.files_to_be(session, set(ids.values()))
     for key, file_id in ids.items():
         if file_id in known:
@@ -98,7 +98,7 @@ def _judge_files(database: Database, batch: list[ListedObject], found: Orphans) 
             found.keys.append(key)
 
 
-def _judge_renders(database: Database, batch: list[ListedObject], found: Orphans) -> None:
+def _check_renders(database: Database, batch: list[ListedObject], found: Orphans) -> None:
     ids = _ids(batch, _RENDER_KEY)
     with database.read() as session:
         known = cleanup_queries.known_renders(session, set(ids.values()))
@@ -110,7 +110,7 @@ def _judge_renders(database: Database, batch: list[ListedObject], found: Orphans
             found.keys.append(key)
 
 
-def _judge_previews(database: Database, batch: list[ListedObject], found: Orphans) -> None:
+def _check_previews(database: Database, batch: list[ListedObject], found: Orphans) -> None:
     ids = _ids(batch, _PREVIEW_KEY)
     with database.read() as session:
         known = preview_queries.known_previews(session, set(ids.values()))
@@ -123,7 +123,7 @@ def _judge_previews(database: Database, batch: list[ListedObject], found: Orphan
 
 
 def _ids(batch: list[ListedObject], pattern: re.Pattern[str]) -> dict[str, str]:
-    """The id in each key that is one of ours."""
+    """The id in each of the server's own keys."""
     matches = {stored.key: pattern.fullmatch(stored.key) for stored in batch}
     return {key: match[1] for key, match in matches.items() if match}
 

@@ -1,6 +1,6 @@
-"""What is no longer needed: which rows say so, and how they are told that it is gone.
+"""Rows whose files are no longer needed, and the updates after their removal.
 
-Ages are seconds on the database's clock. Each `due_*` gives the oldest first, and leaves out the ids in `but`.
+Ages are seconds on the database's clock. Each `due_*` returns the oldest first, without the ids in `but`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -24,7 +24,7 @@ Ids: TypeAlias = Collection[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """A row whose turn has come. Of a render to be cleaned `keys` are what stays, else they are what goes."""
+    """A row that is due. `keys` are the objects to remove; of a render to be cleaned, the objects to keep."""
 
     id: str
     keys: tuple[str, ...]
@@ -32,14 +32,14 @@ class Due:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRender:
-    """`is_settled`: it has ended and was cleaned, so that of its objects only `keys` are its own."""
+    """`is_settled`: the render has ended and was cleaned, so only the objects in `keys` belong to it."""
 
     is_settled: bool
     keys: frozenset[str]
 
 
 def stop_giving_out(session: Session, *, render_id: str) -> None:
-    """No URL of the render's results is signed from now on."""
+    """Withdraw the render's results: no further URL of them is signed."""
     _update(
         session,
         update(Render)
@@ -49,19 +49,19 @@ def stop_giving_out(session: Session, *, render_id: str) -> None:
 
 
 def delete_render(session: Session, *, render_id: str) -> None:
-    """The row of an ended render and those of its segments."""
+    """Delete an ended render's row and those of its segments."""
     session.execute(delete(Segment).where(Segment.render_id == render_id))
     session.execute(delete(Render).where(Render.id == render_id, Render.status.in_(FINAL)))
 
 
 def note_ends(session: Session) -> None:
-    """Ended renders that do not say when: the version before, at work beside this one, leaves that out."""
+    """Set the missing end of ended renders, which the previous version does not write during a rolling upgrade."""
     unsaid = and_(Render.ended_at.is_(None), Render.cleaned_at.is_(None), Render.status.in_(FINAL))
     _update(session, update(Render).where(unsaid).values(ended_at=database_now()))
 
 
 def due_to_clean(session: Session, *, ended_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
-    """Renders that ended that long ago and were not cleaned since."""
+    """Renders that ended that long ago and are not cleaned yet."""
     query = (
         select(Render.id, Render.output_key, Render.thumbnail_key)
         .where(_to_clean(ended_for), Render.id.not_in(but))
@@ -72,9 +72,9 @@ def due_to_clean(session: Session, *, ended_for: float, limit: int, but: Ids = (
 
 
 def shed_segments(session: Session, *, render_id: str, limit: int) -> int:
-    """Remove up to so many rows of an ended render's segments. Returns of how many; fewer than `limit` are the last.
+    """Delete up to `limit` segment rows of an ended render. Returns their number; fewer than `limit` are the last.
 
-    Those of a failed render stay, without their plans: its progress, which is still shown, is theirs.
+    The rows of a failed render stay, without their plans, because its progress is computed from them.
     """
     own = select(Segment.id).join(Segment.render).where(Render.id == render_id).limit(limit)
     completed = own.where(Render.status == RenderStatus.COMPLETED)
@@ -88,7 +88,7 @@ def note_cleaned(session: Session, render_id: str) -> None:
 
 
 def give_up_results(session: Session, *, ended_for: float, limit: int) -> int:
-    """Stop giving out the results of renders that were completed that long ago. Returns of how many."""
+    """Withdraw the results of renders that were completed that long ago. Returns the number of renders."""
     chosen = select(Render.id).where(_to_give_up(ended_for)).order_by(Render.ended_at).limit(limit)
     return _update(
         session, update(Render).where(Render.id.in_(chosen)).values(files_removed_at=database_now())
@@ -96,7 +96,7 @@ def give_up_results(session: Session, *, ended_for: float, limit: int) -> int:
 
 
 def due_results(session: Session, *, given_up_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
-    """Results that nobody was given a URL of for that long."""
+    """Results that were withdrawn that long ago."""
     query = (
         select(Render.id, Render.output_key, Render.thumbnail_key)
         .where(_results_to_erase(given_up_for), Render.id.not_in(but))
@@ -111,7 +111,7 @@ def note_results_erased(session: Session, render_id: str) -> None:
 
 
 def unused_files(session: Session, *, unused_for: float, limit: int, but: Ids = ()) -> Sequence[str]:
-    """Ids of files that look unused: `give_up_file` decides."""
+    """Ids of files that seem unused; `give_up_file` decides."""
     query = (
         select(File.id)
         .where(File.removed_at.is_(None), _unused(unused_for), File.id.not_in(but))
@@ -122,20 +122,21 @@ def unused_files(session: Session, *, unused_for: float, limit: int, but: Ids = 
 
 
 def give_up_file(session: Session, file_id: str, *, unused_for: float) -> bool:
-    """Give the file to nobody any more. False when it was used meanwhile, also by a render that is just submitted."""
+    """Withdraw the file. Returns False if it was used in between, also by a render that is just being submitted."""
     return _give_up_file(session, file_id, _unused(unused_for))
 
 
 def withdraw_file(session: Session, file_id: str) -> bool:
-    """As `give_up_file`, of a file however new. False when a render or preview that has not ended needs it."""
+    """As `give_up_file`, for a file of any age. Returns False if an unfinished render or preview needs it."""
     needed = exists().where(Render.file_id == File.id, Render.status.not_in(FINAL))
     previewed = exists().where(Preview.file_id == File.id, Preview.ended_at.is_(None))
     return _give_up_file(session, file_id, and_(~needed, ~previewed))
 
 
 def _give_up_file(session: Session, file_id: str, condition: ColumnElement[bool]) -> bool:
-    """Whoever submits a render holds the file's row (`files.find_file_to_use`). So the row is locked here first, and
-    only the next statement, which sees everything that was committed until then, looks at the renders.
+    """Lock the file's row first, as the submission of a render does (`files.find_file_to_use`), then check its renders.
+
+    The check is a second statement, so that it sees everything committed before the lock was acquired.
     """
     session.execute(select(File.id).where(File.id == file_id).with_for_update())
     given_up = update(File).where(File.id == file_id, File.removed_at.is_(None), condition)
@@ -143,7 +144,7 @@ def _give_up_file(session: Session, file_id: str, condition: ColumnElement[bool]
 
 
 def due_files(session: Session, *, given_up_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
-    """Files that nobody was given a URL of for that long."""
+    """Files that were withdrawn that long ago."""
     query = (
         select(File.id, File.storage_key)
         .where(_files_to_erase(given_up_for), File.id.not_in(but))
@@ -158,7 +159,7 @@ def note_file_erased(session: Session, file_id: str) -> None:
 
 
 def forget_requests(session: Session, *, made_for: float) -> None:
-    """Idempotency keys of requests that were made that long ago."""
+    """Delete idempotency keys of requests that were made that long ago."""
     _update(
         session,
         delete(IdempotencyKey).where(IdempotencyKey.created_at < database_now(plus_seconds=-made_for)),
@@ -166,12 +167,12 @@ def forget_requests(session: Session, *, made_for: float) -> None:
 
 
 def known_files(session: Session, ids: Iterable[str]) -> set[str]:
-    """Those of the ids that are files whose bytes were not erased."""
+    """The ids of files whose bytes are not erased."""
     return set(session.scalars(select(File.id).where(File.id.in_(ids), File.erased_at.is_(None))))
 
 
 def known_renders(session: Session, ids: Iterable[str]) -> dict[str, KnownRender]:
-    """Those of the ids that are renders."""
+    """The renders with these ids."""
     columns = (Render.id, Render.cleaned_at, Render.output_key, Render.thumbnail_key)
     rows = session.execute(select(*columns).where(Render.id.in_(ids)))
     return {
@@ -223,7 +224,7 @@ def _files_to_erase(given_up_for: float) -> ColumnElement[bool]:
 
 
 def _unused(unused_for: float) -> ColumnElement[bool]:
-    """Uploaded that long ago, and every render and preview of it ended that long ago."""
+    """Files that were uploaded that long ago and whose renders and previews all ended that long ago."""
     moment = database_now(plus_seconds=-unused_for)
     used = exists().where(
         Render.file_id == File.id, or_(Render.ended_at.is_(None), Render.ended_at >= moment)

@@ -1,7 +1,7 @@
-"""The clean-up: removes what nobody needs any more, the rows being told at each step.
+"""The clean-up: removes files that are no longer needed, and records each step in their rows.
 
-Results and uploads go in two steps. First a row says that nobody is given the file any more; once every URL that was
-signed before has expired, the file goes, and the row is told so. A crash in between leaves the next step to be done.
+Results and uploads are removed in two steps. First the row withdraws the file, so that no further URL of it is signed;
+after every signed URL has expired, the file is removed and the row records that. After a crash the next run continues.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -24,26 +24,26 @@ from app.uploads.service import free_storage
 from app.webhooks import queries as webhook_queries
 
 DAY_SECONDS = 24 * 3600.0
-# A worker whose lease ran out may still be writing: it learns of it at its next heartbeat.
+# A worker whose lease has expired may still write files until its next heartbeat.
 SETTLING_SECONDS = 300.0
-# Between the moment a row is read and the one its URLs are signed.
+# The longest time between reading a row and signing its URLs.
 SIGNING_SECONDS = 300.0
 
-# Longest that an upload which expired may still be on its way to become a file.
+# The longest time that an expired upload may still need to become a file.
 COMPLETING_SECONDS = 3600.0
 
-# Clients that try again after a failure of theirs do so within days.
+# Clients repeat a failed request within days.
 REQUESTS_REMEMBERED_SECONDS = 7 * 86_400.0
-# Of webhooks, from their end on.
+# Webhook deliveries, counted from their end.
 DELIVERIES_KEPT_SECONDS = 30 * 86_400.0
 DELIVERIES_A_RUN = 10_000
 
 BATCH = 100
-# One transaction's worth, of the tens of thousands that a long video has.
+# Segment rows per transaction; a long video has tens of thousands.
 SEGMENT_ROWS = 1000
-# The rest is left to the next run.
+# The next run continues with the rest.
 MOST_A_RUN = 2000
-# One file may be beyond help; when several are, the storage is.
+# One file may fail; if several do, the storage is at fault.
 MOST_FAILURES = 3
 
 FindDue = Callable[..., Sequence[Due]]
@@ -53,10 +53,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionRules:
-    """When things may go, in seconds; None keeps them for ever.
+    """How long files are kept, in seconds; None keeps them for ever.
 
-    `settled` is how long after a render's end nobody writes files for it any more, `url_lifetime` how long after the
-    last signed URL nobody reads one.
+    `settled`: the time after a render's end until no worker writes files for it. `url_lifetime`: the time after a
+    withdrawal until every signed URL has expired.
     """
 
     keep_files: float | None
@@ -79,7 +79,7 @@ class RetentionRules:
 
 @dataclass(kw_only=True)
 class Removed:
-    """What one run did, or would do, to how many."""
+    """The numbers of removed objects of one run, or of a preview of it."""
 
     renders_cleaned: int = 0
     results_withdrawn: int = 0
@@ -94,7 +94,7 @@ class Removed:
 
 
 class CleanUp:
-    """Any number of them may run at once; one is enough. `stopped` is asked before each step."""
+    """One clean-up run. Concurrent runs are safe. `stopped` is polled before each step."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class CleanUp:
         self._stopped = stopped
 
     def run(self) -> Removed:
-        """Raises StorageError or Unavailable when storage or database are away; then the rest is left for later."""
+        """Raises StorageError or Unavailable when the storage or the database fails; the next run continues."""
         rules, removed = self._rules, Removed()
         with self._database.write() as session:
             cleanup_queries.note_ends(session)
@@ -156,7 +156,7 @@ class CleanUp:
         return removed
 
     def preview(self) -> Removed:
-        """What `run` would do now, if nothing of it fails. Changes nothing."""
+        """What `run` would do now without failures. Changes nothing."""
         rules, removed = self._rules, Removed()
         with self._database.read() as session:
             removed.renders_cleaned = cleanup_queries.count_renders_to_clean(session, ended_for=rules.settled)
@@ -223,7 +223,7 @@ class CleanUp:
                     failed.add(due.id)
                     if len(failed) == MOST_FAILURES:
                         raise
-                    log.warning("not_removed", id=due.id, error=error.message, detail=error.detail)
+                    log.warning("files_not_removed", id=due.id, error=error.message, detail=error.detail)
                     continue
                 with self._database.write() as session:
                     note(session, due.id)
@@ -233,7 +233,7 @@ class CleanUp:
         return count
 
     def _clean_render(self, due: Due) -> None:
-        """Segments, and what attempts stored whose success came too late: all but the results. Then the rows."""
+        """Remove all objects but the results, including those of late attempts, then the segment rows."""
         keep: Collection[str] = due.keys
         for stored in list(self._storage.list(render_prefix(due.id))):
             if stored.key not in keep:

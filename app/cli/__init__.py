@@ -1,11 +1,11 @@
-"""The `regen` command. One file a group of commands; what is heavy is imported inside the command that needs it."""
+"""The `regen` command. One file per group of commands; a command imports slow modules itself."""
 
 import sys
 
 
 def main() -> None:
     """Entry point of the installed `regen` command."""
-    # Before the other imports: a worker may be asked to end while they take their seconds.
+    # Before the other imports, which take seconds: a worker may be stopped meanwhile.
     if next((word for word in sys.argv[1:] if not word.startswith("-")), None) == "worker":
         from app.serving.signals import exit_on_signals
 

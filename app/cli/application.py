@@ -1,4 +1,4 @@
-"""The command line as a whole: its groups, and how errors are told."""
+"""The command line: all groups of commands."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ application = typer.Typer(
     cls=ReportingGroup,
     no_args_is_help=True,
     add_completion=True,
-    # Its tracebacks show the values of variables, and keys among them.
+    # Typer's tracebacks show the values of variables, including keys.
     pretty_exceptions_enable=False,
     help="A self-hosted server that speaks the Regen video upscale API.",
 )

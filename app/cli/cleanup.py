@@ -13,27 +13,25 @@ from app.cli.reporting import DataDirectory, load_settings, stdout
 
 LABELS = {
     "renders_cleaned": "ended renders cleaned of segments and failed attempts",
-    "results_withdrawn": "results too old: given out no more, removed once their URLs have expired",
+    "results_withdrawn": "old results withdrawn: removed once their URLs have expired",
     "results_erased": "results removed",
-    "files_withdrawn": "uploads too long unused: given out no more, removed once their URLs have expired",
+    "files_withdrawn": "unused uploads withdrawn: removed once their URLs have expired",
     "files_erased": "uploads removed",
-    "previews_removed": "previews of more than a day ago removed",
-    "uploads_cleared": "uploads in parts that were aborted or have expired cleared away",
-    "orphans": "objects in the storage that belong to nothing",
+    "previews_removed": "previews older than a day removed",
+    "uploads_cleared": "aborted and expired uploads in parts removed",
+    "orphans": "orphans: objects in the storage without a row in the database",
 }
 
 
 def cleanup(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     anyway: Annotated[
         bool,
-        typer.Option(
-            "--anyway", help="Also remove objects that belong to nothing when they are most of all."
-        ),
+        typer.Option("--anyway", help="Remove orphans even if they are most of the storage."),
     ] = False,
     data_dir: DataDirectory = None,
 ) -> None:
-    """Remove what nobody needs any more, as the workers do from time to time by themselves."""
+    """Remove files that are no longer needed, as the workers do regularly."""
     settings = load_settings(data_dir)
     from app.cleanup.orphans import find_orphans, remove_orphans
     from app.cleanup.service import CleanUp, RetentionRules
@@ -55,8 +53,8 @@ def cleanup(
     stdout().print(table)
     if is_refused:
         typer.echo(
-            f"The {count} objects that belong to nothing stay: they are most of the storage, so this may be the "
-            "wrong database, or an old copy of it. If it is not, add --anyway.",
+            f"The {count} orphans were kept: they are most of the storage, so this may be the wrong database, or an "
+            "old copy of it. If it is not, add --anyway.",
             err=True,
         )
     if dry_run:

@@ -42,7 +42,7 @@ def status(data_dir: DataDirectory = None) -> None:
 
     file = _sqlite_file(settings)
     if file is not None and not file.exists():
-        # To connect would make it.
+        # A connection would create it.
         typer.echo(f"There is no database at {file} yet. Make it with: regen db upgrade")
         raise typer.Exit(EXIT_FAILURE)
     database = Database.from_settings(settings)
@@ -56,7 +56,7 @@ def status(data_dir: DataDirectory = None) -> None:
 
 
 def _sqlite_file(settings: Settings) -> Path | None:
-    """Where the database lies, when it is a file."""
+    """The path of the database if it is a file, else None."""
     from app.platform.database import parse_url
 
     url = parse_url(settings.resolved_database_url)
@@ -82,7 +82,7 @@ def _sentence(database: Database) -> str:
 
 @contextmanager
 def open_database(settings: Settings) -> Iterator[Database]:
-    """The database, at the newest migration: our own file is brought there, any other must be there already.
+    """The database at the newest migration. The default SQLite file is migrated; any other database must be.
 
     Raises ConfigurationError.
     """

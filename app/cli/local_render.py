@@ -1,4 +1,4 @@
-"""The parts of the worker, put together for one local file."""
+"""Upscales one local file with the parts of the worker."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -28,9 +28,9 @@ def render_locally(
     on_progress: Callable[[LocalProgress], None],
     cancelled: Callable[[], bool],
 ) -> tuple[MediaInfo, LocalRender]:
-    """Upscale one file under the limits of the settings; what went in, and what came out.
+    """Upscale one file within the configured limits; returns the input's properties and the result.
 
-    Raises errors of our tree alone, with sentences for the user.
+    Raises only RegenError, with sentences for the user.
     """
     limits = MediaLimits.from_settings(settings)
     runner = FfmpegRunner.for_work(settings)

@@ -1,4 +1,4 @@
-"""What every command shares: settings, consoles, and errors told in a sentence."""
+"""Shared by all commands: settings, consoles, and errors as sentences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
 UNFOLDED_WIDTH = 240
-# The two that everything under worker/ needs; the others of the extra come with them.
+# The packages that worker/ imports; the extra installs them together.
 WORKER_PACKAGES = ("torch", "numpy", "cv2", "safetensors")
 
 DataDirectory = Annotated[
@@ -30,7 +30,7 @@ DataDirectory = Annotated[
 
 
 class ReportingGroup(TyperGroup):
-    """Tells errors of ours as a sentence on stderr, with exit status 1, unless a traceback was asked for."""
+    """Prints the server's errors as a sentence on stderr, with exit status 1, unless a traceback was requested."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -38,14 +38,14 @@ class ReportingGroup(TyperGroup):
         except (RegenError, OSError) as error:
             if ctx.params.get("debug") or os.environ.get("REGEN_LOG_LEVEL", "").lower() == "debug":
                 raise
-            if isinstance(error, BrokenPipeError):  # the reader of our output has left
+            if isinstance(error, BrokenPipeError):  # the reader of stdout has closed it
                 raise
-            tell_error(error)
+            print_error(error)
             raise typer.Exit(EXIT_FAILURE) from error
 
 
-def tell_error(error: BaseException) -> None:
-    """One red sentence on stderr; one line per fault when there are several."""
+def print_error(error: BaseException) -> None:
+    """Print one red sentence per fault on stderr."""
     messages = error.messages if isinstance(error, RequestError) else (_sentence(error),)
     for message in messages:
         stderr().print(f"[red]{escape(message)}[/red]", soft_wrap=True, highlight=False)
@@ -58,7 +58,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def stdout() -> Console:
-    """Made anew each time, for the stdout of now. Wide where it is no terminal, so that no line is folded."""
+    """A new console on the current stdout. It is wide unless stdout is a terminal, so that no line is wrapped."""
     return Console() if Console().is_terminal else Console(width=UNFOLDED_WIDTH)
 
 
@@ -67,8 +67,7 @@ def stderr() -> Console:
 
 
 def load_settings(data_dir: Path | None, **given: Any) -> Settings:
-    """The settings of the environment, with `--data-dir` in place of REGEN_DATA_DIR and so on. Raises
-    ConfigurationError."""
+    """The settings of the environment, overridden by `data_dir` and `given`. Raises ConfigurationError."""
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
@@ -90,10 +89,10 @@ def start_logging(settings: Settings) -> None:
 
 
 def require_worker_packages() -> None:
-    """Raises ConfigurationError when this is an installation of the API alone."""
+    """Raises ConfigurationError when the worker's packages are not installed."""
     missing = [name for name in WORKER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"What upscales is not installed here ({' and '.join(missing)} missing). "
+            f"The worker's packages are not installed here ({' and '.join(missing)} missing). "
             "Install the worker: pip install 'regen-server[worker]'"
         )

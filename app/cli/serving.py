@@ -11,9 +11,9 @@ import typer
 from app.cli.reporting import (
     DataDirectory,
     load_settings,
+    print_error,
     require_worker_packages,
     start_logging,
-    tell_error,
 )
 from app.platform.errors import ConfigurationError, FfmpegMissing
 from app.platform.work_kinds import WorkQueue
@@ -104,7 +104,7 @@ def worker(
             parent_pid=parent_pid,
         )
     except (ConfigurationError, FfmpegMissing) as error:
-        tell_error(error)
+        print_error(error)
         raise typer.Exit(os.EX_CONFIG) from error
     raise typer.Exit(status)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 URL_SECONDS = 60
 
-storage = typer.Typer(no_args_is_help=True, help="Where videos lie.")
+storage = typer.Typer(no_args_is_help=True, help="The storage of videos.")
 
 
 @storage.command("check")
@@ -48,7 +48,7 @@ def check(data_dir: DataDirectory = None) -> None:
 
 @storage.command("create-bucket")
 def create_bucket() -> None:
-    """Make the bucket of REGEN_S3_BUCKET unless it is there, and have broken uploads cleared away after two days.
+    """Create the bucket of REGEN_S3_BUCKET unless it exists; a rule in it removes incomplete uploads after two days.
 
     Web pages of REGEN_CORS_ORIGINS may then use its signed URLs.
     """

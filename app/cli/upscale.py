@@ -92,7 +92,7 @@ def upscale(
         update={name: value for name, value in choices.items() if value is not None}
     )
     start_logging(settings.model_copy(update={"log_level": _quiet(settings.log_level)}))
-    _check_places(source, destination, overwrite=overwrite)
+    _check_paths(source, destination, overwrite=overwrite)
     require_worker_packages()
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -103,7 +103,7 @@ def upscale(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         StopSignals() as signals,
-        # Beside OUT, so that it appears there whole by a rename; gone whatever happens.
+        # Beside OUT, so that a rename puts the complete file in place; removed in any case.
         tempfile.TemporaryDirectory(prefix=".regen-", dir=destination.parent) as scratch,
     ):
         unfinished = Path(scratch) / destination.name
@@ -131,17 +131,17 @@ def upscale(
             stderr().print("[yellow]Stopped; nothing was written.[/yellow]")
             raise typer.Exit(EXIT_INTERRUPTED)
         if destination.exists() and not overwrite:
-            raise ConfigurationError(f"{destination} has appeared meanwhile and was left alone.")
+            raise ConfigurationError(f"{destination} was created in the meantime and was not replaced.")
         unfinished.replace(destination)
     _show(info.video, result, source, destination, seconds=time.monotonic() - started)
 
 
 def _quiet(log_level: str) -> str:
-    """The progress bar tells what info lines would."""
+    """The progress bar replaces info lines."""
     return "warning" if log_level == "info" else log_level
 
 
-def _check_places(source: Path, destination: Path, *, overwrite: bool) -> None:
+def _check_paths(source: Path, destination: Path, *, overwrite: bool) -> None:
     if destination.suffix.lower() != OUTPUT.suffix:
         raise typer.BadParameter(
             f"OUT must end in {OUTPUT.suffix}: that is what is written.", param_hint="OUT"

@@ -1,1 +1,1 @@
-"""`regen serve`: the API in this process, the embedded broker and worker as its children."""
+"""`regen serve`: the API in this process, the embedded broker and the worker as child processes."""

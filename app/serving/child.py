@@ -1,4 +1,4 @@
-"""A child process that ends with us, whatever ends us."""
+"""A child process that ends with its parent, even if the parent is killed."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from typing import IO
 from app.platform.errors import ConfigurationError
 from app.platform.media import launcher
 
-# The launcher sets a limit in any case; this one is larger than any address space.
+# The launcher always sets a limit; this one is larger than any address space.
 NO_MEMORY_LIMIT = 2**63 - 1
 PARENT_POLL_SECONDS = 1.0
 PARENT_GONE_GRACE_SECONDS = 10.0
@@ -21,10 +21,10 @@ EXIT_PARENT_GONE = 1
 
 
 class ChildProcess:
-    """A started process in a session of its own, so that a Ctrl-C in the terminal reaches us alone.
+    """A started process in its own session, so that Ctrl-C in the terminal reaches only the parent.
 
     On Linux the kernel kills it when the *thread* that made this object ends: that thread must live as long as the
-    process is wanted.
+    process is needed.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ChildProcess:
         output: IO[bytes] | None = None,
         directory: Path | None = None,
     ) -> None:
-        """Start `command`. Its stdout and stderr go to `output`, else where ours go. Raises ConfigurationError."""
+        """Start `command`. `output` receives its stdout and stderr, by default inherited. Raises ConfigurationError."""
         launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
         try:
             self._process = subprocess.Popen(
@@ -64,13 +64,13 @@ class ChildProcess:
         return self._process.poll()
 
     def terminate(self, *, again: bool = False) -> None:
-        """SIGTERM, once unless it shall be sent `again`; returns at once."""
+        """Send SIGTERM, once unless `again`; returns at once."""
         if self.status is None and (again or not self._terminated):
             self._terminated = True
             self._process.terminate()
 
     def stop(self, *, grace_seconds: float) -> None:
-        """SIGTERM, then SIGKILL for the whole group after `grace_seconds`; returns when it has ended."""
+        """Send SIGTERM, and SIGKILL to the process group after `grace_seconds`; returns when the process has ended."""
         self.terminate()
         try:
             self._process.wait(timeout=max(0.0, grace_seconds))
@@ -78,7 +78,7 @@ class ChildProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL for the whole group; returns when it has ended."""
+        """Send SIGKILL to the process group; returns when the process has ended."""
         if self.status is None:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -87,9 +87,9 @@ class ChildProcess:
 def end_with_parent(
     parent_pid: int, *, get_parent: Callable[[], int] = os.getppid, poll_seconds: float = PARENT_POLL_SECONDS
 ) -> threading.Thread:
-    """Watch for the end of our parent and then end this process: SIGTERM first, soon after that for good.
+    """Watch the parent in a thread; after its end, send this process SIGTERM, and exit after a grace period.
 
-    For systems whose kernel does not do it.
+    For systems whose kernel does not end a child with its parent.
     """
 
     def watch() -> None:

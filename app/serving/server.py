@@ -1,4 +1,4 @@
-"""Runs the server: everything in its order, from the lock on the data directory to the last process ended."""
+"""Starts, runs and stops the server, from the lock on the data directory to the end of the last child process."""
 
 import os
 import threading
@@ -41,10 +41,10 @@ def serve(
     on_first_key: OnFirstKey,
     on_ready: OnReady,
 ) -> None:
-    """Serve until a signal asks for a stop, in the main thread.
+    """Serve in the main thread until a signal requests a stop.
 
-    `on_first_key` gets the new key on the first start; `on_ready` the URL once requests are answered, in another
-    thread. Raises ConfigurationError, and what the database raises.
+    `on_first_key` receives the new key on the first start; `on_ready` receives the URL once requests are answered, in
+    another thread. Raises ConfigurationError, and what the database raises.
     """
     with ExitStack() as stack:
         stack.enter_context(locked_data_directory(settings.root))
@@ -103,7 +103,7 @@ def _first_broker(settings: Settings, stack: ExitStack) -> SupervisedProcess:
     socket_path = settings.broker_socket
     child = start_broker(socket_path)
     stack.callback(remove_socket, socket_path)
-    # Should anything fail before the supervisor has taken over.
+    # In case of a failure before the supervisor takes over.
     stack.callback(child.stop, grace_seconds=BROKER_GRACE_SECONDS)
     kept = SupervisedProcess("broker", lambda: start_broker(socket_path), grace_seconds=BROKER_GRACE_SECONDS)
     kept.adopt(child)
@@ -114,7 +114,7 @@ def _worker(settings: Settings) -> SupervisedProcess:
     command = worker_command(settings)
     return SupervisedProcess(
         "worker",
-        # Whoever stops `regen serve`, with Ctrl-C on a laptop perhaps, is not kept waiting for a segment.
+        # A stop of `regen serve`, such as Ctrl-C on a laptop, does not wait for a segment.
         lambda: ChildProcess(command, environment={**os.environ, "REGEN_DRAIN_SECONDS": "0"}),
         grace_seconds=WORKER_GRACE_SECONDS,
     )

@@ -10,22 +10,22 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def exit_on_signals() -> None:
-    """Until others are set, SIGINT, SIGTERM and SIGHUP end this process at once, with exit status 0.
+    """Make SIGINT, SIGTERM and SIGHUP end this process at once with exit status 0, until other handlers are set.
 
-    For a start, with nothing in hand yet.
+    For the time of the start, before any work.
     """
     for number in STOP_SIGNALS:
-        # nohup has SIGHUP ignored, a shell SIGINT of what it runs beside itself: leave that.
+        # nohup ignores SIGHUP, and a shell ignores SIGINT for a background process: leave that.
         if signal.getsignal(number) is not signal.SIG_IGN:
-            # Not by an exception: what is being imported might swallow it.
+            # Not by an exception, which a module that is being imported might swallow.
             signal.signal(number, lambda _number, _frame: os._exit(os.EX_OK))
 
 
 class StopSignals:
-    """Within its block, SIGINT, SIGTERM and SIGHUP ask for a stop instead of ending the process.
+    """Within its block, SIGINT, SIGTERM and SIGHUP request a stop instead of ending the process.
 
-    A handler may interrupt the main thread anywhere, so it takes no lock: it sets `requested`, the second time
-    `repeated`, and calls `on_stop` with whether this is a repeated request.
+    A handler may interrupt the main thread anywhere, so it takes no lock: it sets `requested`, the second time also
+    `repeated`, and calls `on_stop` with whether the request is repeated.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def request(self) -> None:
-        """Ask for a stop from within; may be called from any thread."""
+        """Request a stop; callable from any thread."""
         again, self.requested = self.requested, True
         self.repeated = again
         self.on_stop(again)
 
     def __enter__(self) -> Self:
         for number in STOP_SIGNALS:
-            # nohup has SIGHUP ignored: leave that.
+            # nohup ignores SIGHUP: leave that.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
         return self

@@ -1,4 +1,4 @@
-"""Keeps the children of `regen serve` and `regen worker` alive, and ends them in order."""
+"""Restarts the child processes of `regen serve` and `regen worker`, and stops them in order."""
 
 import math
 import os
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 HEALTHY_SECONDS = 60.0
 POLL_SECONDS = 0.2
-# Beyond what a worker may take to finish the work in hand.
+# In addition to the time in which a worker may finish its current work.
 WORKER_GRACE_SECONDS = 10.0
 BROKER_GRACE_SECONDS = 5.0
 
@@ -36,10 +36,10 @@ class RestartPauses:
 
 
 class SupervisedProcess:
-    """One child, started by `start`, and again when it dies. For one thread only, which outlives the child.
+    """One child process, started by `start` and restarted when it ends. For one thread, which outlives the child.
 
-    One that ends with EX_CONFIG says that its machine is set up wrong: it is tried again only now and then, for
-    somebody may have mended it.
+    Exit status EX_CONFIG means that the machine is set up wrong: the child is restarted only after long pauses, in case
+    an operator has corrected that.
     """
 
     def __init__(self, name: str, start: Callable[[], ChildProcess], *, grace_seconds: float) -> None:
@@ -53,12 +53,12 @@ class SupervisedProcess:
 
     @property
     def misconfigured(self) -> bool:
-        """Whether the child ended with EX_CONFIG, and no later one has gone on for a minute since."""
+        """Whether the child ended with EX_CONFIG and no later one has run for a minute."""
         started_at = math.inf if self._child is None else self._child.started_at
         return self._ended_with_config_error and time.monotonic() - started_at < HEALTHY_SECONDS
 
     def supervise(self) -> None:
-        """Start the child when it is due; notice its end. Call it often."""
+        """Check whether the child has ended, and start it when due. Call it often."""
         if self._child is not None and self._child.status is not None:
             lived_seconds = time.monotonic() - self._child.started_at
             status, self._child = self._child.status, None
@@ -75,23 +75,23 @@ class SupervisedProcess:
         return self._child is not None and self._child.status is None
 
     def terminate(self, *, again: bool = False) -> None:
-        """Ask the child to end; returns at once. Asked `again`, a worker gives back what it has in hand."""
+        """Ask the child to end; returns at once. Asked `again`, a worker releases its current work."""
         if self._child is not None:
             self._child.terminate(again=again)
 
     def stop(self, *, asked_at: float | None = None) -> None:
-        """End the child, in `grace_seconds` from now or from when it was asked to; returns when it has ended."""
+        """Stop the child within `grace_seconds` from now, or from `asked_at`; returns when it has ended."""
         if self._child is not None:
             waited_seconds = 0.0 if asked_at is None else time.monotonic() - asked_at
             self._child.stop(grace_seconds=self._grace_seconds - waited_seconds)
             self._child = None
 
     def is_within_grace(self, asked_at: float) -> bool:
-        """Whether it was asked to end, and may still take its time."""
+        """Whether the child still runs within its grace period."""
         return self.is_running and time.monotonic() - asked_at < self._grace_seconds
 
     def adopt(self, child: ChildProcess) -> None:
-        """Take over a child that was started already."""
+        """Supervise a child that is already running."""
         self._child = child
 
     def _plan_start(self, lived_seconds: float, **facts: object) -> None:
@@ -103,7 +103,7 @@ class SupervisedProcess:
 
 
 def supervise_until(stopping: Callable[[], bool], children: Sequence[SupervisedProcess]) -> None:
-    """Tend the children until `stopping` says so; it is polled."""
+    """Supervise the children until `stopping`, which is polled, returns true."""
     while not stopping():
         for child in children:
             child.supervise()
@@ -111,7 +111,7 @@ def supervise_until(stopping: Callable[[], bool], children: Sequence[SupervisedP
 
 
 def stop_all(children: Iterable[SupervisedProcess], *, hurry: Callable[[], bool] = lambda: False) -> None:
-    """End them side by side. Once `hurry`, which is polled, says so, they are asked again."""
+    """Stop the children concurrently. Once `hurry`, which is polled, returns true, they are asked again."""
     children = list(children)
     asked_at = time.monotonic()
     for child in children:
@@ -127,10 +127,10 @@ def stop_all(children: Iterable[SupervisedProcess], *, hurry: Callable[[], bool]
 
 
 class Supervisor(threading.Thread):
-    """The thread that starts and tends the children of `regen serve`.
+    """The thread that starts and supervises the children of `regen serve`.
 
-    It ends after they have, because on Linux a child is killed when the thread that started it ends. `stopping` is
-    polled, not waited for: what sets it is a signal handler, where no lock may be taken.
+    It ends after them, because on Linux a child is killed when the thread that started it ends. `stopping` is polled
+    rather than waited for, because a signal handler, which must not take a lock, sets it.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Supervisor(threading.Thread):
         stopping: Callable[[], bool],
         give_up: Callable[[], None],
     ) -> None:
-        """`give_up` stops the server, when this thread cannot go on."""
+        """`give_up` stops the server if this thread fails."""
         super().__init__(name="supervisor")
         self._give_up = give_up
         self._brokers = brokers
@@ -150,7 +150,7 @@ class Supervisor(threading.Thread):
         self._api_has_stopped = threading.Event()
 
     def api_has_stopped(self) -> None:
-        """Nothing needs the broker any more."""
+        """Allow this thread to stop the broker."""
         self._api_has_stopped.set()
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Several workers on one machine: one process per device, each kept alive."""
+"""Several workers on one machine: one supervised process per device."""
 
 import os
 import subprocess
@@ -22,18 +22,17 @@ log = structlog.get_logger(__name__)
 
 
 def run_workers(settings: Settings, devices: Sequence[str]) -> int:
-    """Keep one worker per device until SIGTERM or SIGINT, in the main thread. Returns the exit status.
+    """Run one worker per device until SIGTERM or SIGINT, in the main thread. Returns the exit status.
 
-    They finish what they have in hand, as long as the settings allow; at a second signal they give it back at once.
-
-    It is EX_CONFIG once all of them say that the machine is set up wrong. Raises ConfigurationError.
+    At the signal they finish their current work, as long as the settings allow; at a second one they release it at
+    once. The status is EX_CONFIG if all of them end with it. Raises ConfigurationError.
     """
     commands = [
         worker_command(settings, device=device, metrics_port=port)
         for device, port in zip(devices, metrics_ports(settings, len(devices)), strict=True)
     ]
     environment = child_environment(devices)
-    # Two of one device have names that tell them apart.
+    # The number distinguishes two workers on one device.
     workers = [
         SupervisedProcess(
             f"worker {number} ({device})",
@@ -54,8 +53,8 @@ def run_workers(settings: Settings, devices: Sequence[str]) -> int:
 def worker_command(
     settings: Settings, *, device: str | None = None, metrics_port: int | None = None
 ) -> list[str]:
-    """The command of one worker process, a child of ours. Without a device: that of the settings."""
-    # -P: no `app` of the present directory shall stand in for ours.
+    """The command of one worker process as a child of this one; `device` defaults to the setting."""
+    # -P: an `app` package in the current directory must not shadow the installed one.
     command = [
         *(sys.executable, "-P", "-m", "app.cli", "worker"),
         *("--data-dir", str(settings.root), "--parent-pid", str(os.getpid())),
@@ -69,19 +68,19 @@ def worker_command(
 
 
 def metrics_ports(settings: Settings, count: int) -> list[int | None]:
-    """One port per worker, from the settings' own upwards; 0 stays "any free one". Raises ConfigurationError."""
+    """One port per worker, counting up from the setting; 0 stays "any free port". Raises ConfigurationError."""
     first = settings.worker_metrics_port
     if not first:
         return [first] * count
     if first + count - 1 > HIGHEST_PORT:
         raise ConfigurationError(
-            f"{count} workers need as many ports for their metrics, and there are not as many from {first} on."
+            f"{count} workers need as many ports for their metrics, and there are not that many from {first} on."
         )
     return list(range(first, first + count))
 
 
 def child_environment(devices: Sequence[str]) -> dict[str, str]:
-    """Workers on the CPU share its cores, unless the environment says already how many threads each has."""
+    """This process's environment; it divides the cores among CPU workers unless the threads are already set."""
     environment = dict(os.environ)
     on_cpu = devices.count("cpu")
     if on_cpu > 1:
@@ -90,9 +89,9 @@ def child_environment(devices: Sequence[str]) -> dict[str, str]:
 
 
 def cuda_devices() -> list[str]:
-    """Every CUDA device that this process may see. Raises ConfigurationError when there is none.
+    """The visible CUDA devices. Raises ConfigurationError when there is none.
 
-    Asked in a process of its own: torch takes seconds and hundreds of megabytes, and its workers load it themselves.
+    A separate process asks torch, which takes seconds and hundreds of megabytes to load.
     """
     try:
         asked = subprocess.run(

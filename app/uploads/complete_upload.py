@@ -83,7 +83,7 @@ def _refuse(upload: Upload, reason: str, resources: Resources) -> None:
     try:
         uploads.give_up(upload, resources.database, resources.storage)
     except StorageError as error:  # the clean-up does it later
-        log.warning("not_removed", id=upload.id, error=error.message, detail=error.detail)
+        log.warning("files_not_removed", id=upload.id, error=error.message, detail=error.detail)
 
 
 def _turn(upload_id: str) -> asyncio.Lock:

@@ -31,7 +31,7 @@ def orphan(regen, tmp_path):
 def test_cleanup_says_what_it_would_do_and_then_does_it(regen, orphan):
     would = regen("cleanup", "--dry-run")
     assert would.exit_code == 0 and "Nothing was changed" in would.stdout
-    assert "1 " in next(line for line in would.stdout.splitlines() if "belong to nothing" in line)
+    assert "1 " in next(line for line in would.stdout.splitlines() if "orphans" in line)
     assert orphan.exists()
     assert regen("cleanup").exit_code == 0
     assert not orphan.exists()

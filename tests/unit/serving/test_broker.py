@@ -78,7 +78,7 @@ def test_a_directory_that_others_may_enter_is_closed_to_them(start, socket_path)
 
 def test_a_link_in_place_of_the_directory_is_refused(start, socket_path, tmp_path):
     socket_path.parent.symlink_to(tmp_path)
-    with pytest.raises(ConfigurationError, match="belongs to someone else"):
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
         start()
     assert list(tmp_path.iterdir()) == []
 
@@ -87,7 +87,7 @@ def test_another_users_directory_is_refused(start, socket_path, monkeypatch):
     socket_path.parent.mkdir(mode=0o700)
     owner = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
-    with pytest.raises(ConfigurationError, match="belongs to someone else"):
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
         start()
 
 
