@@ -16,13 +16,13 @@ from app.files import routes as file_routes
 from app.http import documentation, health, metrics_routes, stored
 from app.http.cors import Cors
 from app.http.errors import add_error_handlers, documented
-from app.http.health_checks import Watch
+from app.http.health_checks import HealthChecks
 from app.http.metrics import HttpMetrics
 from app.http.middleware import BodyLimit, ErrorBoundary, LingeringClose
 from app.http.openapi import operation_id
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
-from app.http.request_log import Observation
+from app.http.request_log import RequestLog
 from app.http.resources import OpenResources, open_resources, tidy_spool_directory
 from app.platform.logs import drop_query
 from app.platform.settings import Settings, get_settings
@@ -73,8 +73,8 @@ def create_app(
         logging.getLogger("uvicorn.access").addFilter(drop_query)
         with opening(settings or get_settings()) as resources:
             app.state.resources = resources
-            app.state.watch = Watch(resources)
-            app.state.streams = RenderStreams(resources, app.state.watch)
+            app.state.health_checks = HealthChecks(resources)
+            app.state.streams = RenderStreams(resources, app.state.health_checks)
             app.state.key_use = KeyUse(resources.database)
             app.state.webhooks = make_webhooks(resources, base_url=resources.settings.public_url or own_url)
             app.state.webhooks.start()
@@ -102,8 +102,8 @@ def create_app(
     )
 
     async def database_answers() -> bool:
-        watch: Watch = app.state.watch
-        return await watch.database_answers()
+        checks: HealthChecks = app.state.health_checks
+        return await checks.database_answers()
 
     app.state.metrics = HttpMetrics()
     add_error_handlers(app)
@@ -118,7 +118,7 @@ def create_app(
     app.add_middleware(ErrorBoundary)
     app.add_middleware(LingeringClose)
     app.add_middleware(Cors, origins=lambda: app.state.resources.settings.cors_origins)
-    app.add_middleware(Observation, metrics=app.state.metrics)
+    app.add_middleware(RequestLog, metrics=app.state.metrics)
     # Whatever a route does: what surrounds it may answer so.
     for router in ROUTERS:
         app.include_router(router, responses=documented(400, 401, 403, 429, 500, 503))

@@ -12,8 +12,8 @@ from app.accounts.key_use import KeyUse
 from app.accounts.queries import StoredKey
 from app.accounts.scopes import Scope
 from app.accounts.service import authenticate
-from app.http.health_checks import Watch
-from app.http.rate_limit import RATE_LIMIT_HEADERS, Rule, Spent
+from app.http.health_checks import HealthChecks
+from app.http.rate_limit import RATE_LIMIT_HEADERS, RateLimitDecision, RateLimitPolicy
 from app.http.resources import Resources
 from app.platform.database import ColumnReader
 from app.platform.errors import Forbidden
@@ -61,7 +61,7 @@ class Access:
         Raises what `work` raises, and within 5 s DatabaseUnavailable, also when the database takes a statement and
         never answers.
         """
-        checks: Watch = self._request.app.state.watch
+        checks: HealthChecks = self._request.app.state.health_checks
         try:
             return await checks.ask_database(partial(work, *arguments, **options))
         finally:
@@ -106,7 +106,11 @@ class Access:
         if hasattr(self._request.state, RATE_LIMIT_HEADERS):
             return
         rules = _rules(user)
-        spent = from_thread.run(self.resources.rate_limit.spend, rules) if rules else Spent(headers={})
+        spent = (
+            from_thread.run(self.resources.rate_limit.spend, rules)
+            if rules
+            else RateLimitDecision(headers={})
+        )
         setattr(self._request.state, RATE_LIMIT_HEADERS, spent.headers)
         if spent.refusal is not None:
             raise spent.refusal
@@ -130,11 +134,11 @@ def _require(user: CurrentUser, scope: Scope) -> None:
     raise Forbidden(f"This needs a key with the scope `{scope}`, which this one has not.")
 
 
-def _rules(user: CurrentUser) -> list[Rule]:
+def _rules(user: CurrentUser) -> list[RateLimitPolicy]:
     allowance = user.allowance
     given = [("user", user.id, allowance.requests), ("key", user.key_id, allowance.key_requests)]
     return [
-        Rule(policy=policy, who=f"{policy}:{who}", text=text)
+        RateLimitPolicy(policy=policy, who=f"{policy}:{who}", text=text)
         for policy, who, text in given
         if text is not None
     ]

@@ -8,7 +8,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from app.accounts.scopes import Scope
 from app.http.access import Access, CurrentUser
-from app.http.health_checks import Watch
+from app.http.health_checks import HealthChecks
 from app.http.resources import Resources
 
 READING_METHODS = ("GET", "HEAD")
@@ -24,9 +24,9 @@ async def resources_of(request: Request) -> Resources:
     return resources
 
 
-async def watch_of(request: Request) -> Watch:
-    watch: Watch = request.app.state.watch
-    return watch
+async def health_checks_of(request: Request) -> HealthChecks:
+    checks: HealthChecks = request.app.state.health_checks
+    return checks
 
 
 async def access_of(
@@ -94,7 +94,7 @@ AccessDependency = Annotated[Access, Depends(access_of)]
 ResourcesDependency = Annotated[Resources, Depends(resources_of)]
 UserDependency = Annotated[CurrentUser, Depends(current_user)]
 ReaderDependency = Annotated[CurrentUser, Depends(reader)]
-WatchDependency = Annotated[Watch, Depends(watch_of)]
+HealthChecksDependency = Annotated[HealthChecks, Depends(health_checks_of)]
 AdministratorDependency = Annotated[CurrentUser, Depends(administrator)]
 PageDependency = Annotated[PageRequest, Depends(page_of)]
 PublicUrlDependency = Annotated[str, Depends(public_url)]

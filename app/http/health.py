@@ -5,7 +5,7 @@ Nothing here waits for a thread of the requests' pool: a server that is busy to 
 
 from fastapi import APIRouter, Response
 
-from app.http.dependencies import WatchDependency
+from app.http.dependencies import HealthChecksDependency
 from app.http.errors import documented, error_response
 from app.http.health_checks import FAULTS, PartState
 from app.http.health_schemas import HealthBody, ReadyBody
@@ -22,7 +22,7 @@ async def healthz() -> HealthBody:
 
 
 @router.get("/readyz", response_model=ReadyBody, responses=documented(503))
-async def readyz(watch: WatchDependency) -> ReadyBody | Response:
+async def readyz(watch: HealthChecksDependency) -> ReadyBody | Response:
     """Database, migrations, storage and broker can be used. Otherwise 503, with one message for each that cannot."""
     states = await watch.parts()
     faults = [FAULTS[part] for part, state in states.items() if state is PartState.FAILED]

@@ -53,14 +53,14 @@ FAULTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class Measurements:
     """What could be learned; None stands for a database or broker that did not tell."""
 
     work: WorkMetrics | None
     messages: Mapping[WorkQueue, int] | None
 
 
-class Watch:
+class HealthChecks:
     """Asks every part in threads beside each other, for bounded times, once for all who ask together."""
 
     def __init__(self, resources: Resources) -> None:
@@ -126,14 +126,14 @@ class Watch:
             self._database_hangs = True
             raise DatabaseUnavailable(UNREACHABLE, detail=f"no answer within {CHECK_SECONDS:g} s") from error
 
-    async def figures(self) -> Figures:
+    async def figures(self) -> Measurements:
         """What database and broker can tell within 5 s."""
         asked = _ask(self._work), _ask(self._messages)
         (work, work_fault), (messages, messages_fault) = await asyncio.gather(*asked)
         for what, fault in (("work", work_fault), ("messages", messages_fault)):
             if fault is not None:
                 log.warning("figures_missing", what=what, error=fault.message, detail=fault.detail)
-        return Figures(work=work, messages=messages)
+        return Measurements(work=work, messages=messages)
 
 
 async def _ask(call: SharedCall[T]) -> tuple[T | None, RegenError | None]:

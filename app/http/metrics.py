@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from app.http.health_checks import Figures, Part, PartState
+from app.http.health_checks import Measurements, Part, PartState
 from app.platform.metrics import server_version
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
@@ -58,10 +58,10 @@ class HttpMetrics:
         build.labels(version=server_version()).set(1)
 
 
-class Snapshot(Collector):
+class MeasurementsCollector(Collector):
     """What rows and parts said a moment ago. What is not known is left out, but for `regen_part_up`."""
 
-    def __init__(self, *, parts: Mapping[Part, PartState], figures: Figures) -> None:
+    def __init__(self, *, parts: Mapping[Part, PartState], figures: Measurements) -> None:
         self._parts = parts
         self._figures = figures
 
@@ -87,7 +87,7 @@ class _Together(Collector):
             yield from collector.collect()
 
 
-def exposition(metrics: HttpMetrics, snapshot: Snapshot) -> bytes:
+def exposition(metrics: HttpMetrics, snapshot: MeasurementsCollector) -> bytes:
     """Everything in Prometheus' text format 0.0.4, the process's own figures included."""
     return generate_latest(_Together(metrics.registry, snapshot, REGISTRY))
 

@@ -9,8 +9,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import Response
 
-from app.http.dependencies import WatchDependency
-from app.http.metrics import HttpMetrics, Snapshot, exposition
+from app.http.dependencies import HealthChecksDependency
+from app.http.metrics import HttpMetrics, MeasurementsCollector, exposition
 from app.http.resources import Resources
 from app.platform.errors import Unauthorized
 
@@ -32,9 +32,9 @@ async def may_scrape(request: Request, bearer: Bearer) -> None:
 
 
 @router.get("/metrics", include_in_schema=False, dependencies=[Depends(may_scrape)])
-async def read_metrics(request: Request, watch: WatchDependency) -> Response:
+async def read_metrics(request: Request, watch: HealthChecksDependency) -> Response:
     """Answers 200 within 5 s also when database or broker are away, with what is known."""
     metrics: HttpMetrics = request.app.state.metrics
     parts, figures = await asyncio.gather(watch.parts(), watch.figures())
-    content = exposition(metrics, Snapshot(parts=parts, figures=figures))
+    content = exposition(metrics, MeasurementsCollector(parts=parts, figures=figures))
     return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,14 +1,17 @@
-"""How many requests may be made with a key in a stretch of time."""
+"""Rate limits: how many requests a user and a key may make in a moving window of time."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.platform.errors import ConfigurationError, TooManyRequests
@@ -19,15 +22,25 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
     from limits.strategies import MovingWindowRateLimiter
 
-# Where a request's state holds what its answer shall say.
+# The attribute of a request's state that holds the headers for its answer.
 RATE_LIMIT_HEADERS = "rate_limit_headers"
+
+# The longest wait for the shared server's count.
+SHARED_TIMEOUT_SECONDS = 0.25
+# While the shared server is away, one request in so many seconds tries it again.
+SHARED_RETRY_SECONDS = 5.0
+MAX_CONNECTIONS = 32
+KEY_PREFIX = "regen.requests"
+
+log = structlog.get_logger(__name__)
 
 _items = lru_cache(maxsize=1024)(parse_rule)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
-    """`text` is like `100/minute`, `who` what is counted apart; `policy` is its name in the headers."""
+class RateLimitPolicy:
+    """One limit. `policy` is its name in the headers, `who` the client that is counted, `text` a rule such as
+    `100/minute`."""
 
     policy: str
     who: str
@@ -35,41 +48,32 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
-    """What counting a request came to. `refusal` is to be raised, if there is one."""
+class RateLimitDecision:
+    """The headers for a request's answer, and the error to raise when the request is refused."""
 
     headers: Mapping[str, str]
     refusal: TooManyRequests | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hit:
-    """A request that was counted, or refused. At `reset_at`, in seconds since the epoch, one more is `remaining`."""
+class WindowState:
+    """One window after a request. `remaining` requests are left; `reset_at`, in seconds since the epoch, is when the
+    next one becomes free."""
 
     is_granted: bool
     remaining: int
     reset_at: float
 
 
-class Counts(Protocol):
-    """A place where several processes count together."""
+class RateLimiter:
+    """Moving windows, counted by `shared` if there is one and it answers, else in this process's memory."""
 
-    async def hit(self, item: RateLimitItem, who: str) -> Hit | None:
-        """None when it does not tell. Never raises."""
-
-    async def close(self) -> None: ...
-
-
-class RateLimit:
-    """Moving windows. They are counted where all API processes see them, if there is such a place and it answers; else
-    in this process's memory."""
-
-    def __init__(self, shared: Counts | None = None) -> None:
+    def __init__(self, shared: SharedRateLimiter | None = None) -> None:
         self._shared = shared
 
     @cached_property
     def _own(self) -> MovingWindowRateLimiter:
-        # Loading it takes a while, and most servers count nothing.
+        # Imported here: it loads slowly, and most servers have no limits.
         from limits.storage import MemoryStorage
         from limits.strategies import MovingWindowRateLimiter
 
@@ -77,9 +81,9 @@ class RateLimit:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """With a broker of the operator's own counts are shared there; the embedded one serves a single process.
+        """An external broker holds the shared counts; the embedded broker serves a single process.
 
-        Raises ConfigurationError for a rule that cannot be understood.
+        Raises ConfigurationError for a rule that cannot be parsed.
         """
         if settings.rate_limit is not None:
             try:
@@ -88,37 +92,91 @@ class RateLimit:
                 raise ConfigurationError(f"REGEN_RATE_LIMIT: {error}.") from error
         if settings.broker_url is None:
             return cls()
-        # Loading the client takes a while.
-        from app.http.shared_counts import SharedCounts
+        return cls(SharedRateLimiter(settings.resolved_broker_url))
 
-        return cls(SharedCounts(settings.resolved_broker_url))
-
-    async def spend(self, rules: Sequence[Rule]) -> Spent:
-        """Count one request against each of the rules, up to the first that has none left."""
-        hits: list[tuple[str, RateLimitItem, Hit]] = []
-        for rule in rules:
-            for number, item in enumerate(_items(rule.text), start=1):
-                hit = await self._hit(item, rule.who)
-                hits.append((rule.policy if number == 1 else f"{rule.policy}-{number}", item, hit))
+    async def spend(self, policies: Sequence[RateLimitPolicy]) -> RateLimitDecision:
+        """Counts one request against each policy, up to the first that refuses it."""
+        hits: list[tuple[str, RateLimitItem, WindowState]] = []
+        for policy in policies:
+            for number, item in enumerate(_items(policy.text), start=1):
+                hit = await self._hit(item, policy.who)
+                hits.append((policy.policy if number == 1 else f"{policy.policy}-{number}", item, hit))
                 if not hit.is_granted:
-                    return Spent(headers=_headers(hits), refusal=_refusal(item, hit))
-        return Spent(headers=_headers(hits))
+                    return RateLimitDecision(headers=_headers(hits), refusal=_refusal(item, hit))
+        return RateLimitDecision(headers=_headers(hits))
 
-    async def _hit(self, item: RateLimitItem, who: str) -> Hit:
+    async def _hit(self, item: RateLimitItem, who: str) -> WindowState:
         hit = None if self._shared is None else await self._shared.hit(item, who)
         if hit is not None:
             return hit
         is_granted = self._own.hit(item, who)
         stats = self._own.get_window_stats(item, who)
-        return Hit(is_granted=is_granted, remaining=stats.remaining, reset_at=stats.reset_time)
+        return WindowState(is_granted=is_granted, remaining=stats.remaining, reset_at=stats.reset_time)
 
     async def close(self) -> None:
         if self._shared is not None:
             await self._shared.close()
 
 
+class SharedRateLimiter:
+    """Counts in a Redis or Valkey server, where all API processes count together.
+
+    A server that does not answer delays a request by at most SHARED_TIMEOUT_SECONDS and is then left alone for
+    SHARED_RETRY_SECONDS.
+    """
+
+    def __init__(self, broker_url: str) -> None:
+        """Does not connect yet."""
+        # Imported here: these clients load slowly, and most servers share no counts.
+        from limits.aio.storage import RedisStorage
+        from limits.aio.strategies import MovingWindowRateLimiter
+        from redis.asyncio import ConnectionPool
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+        from redis.exceptions import RedisError
+
+        self._errors = (RedisError, OSError, TimeoutError)
+        self._pool = ConnectionPool.from_url(
+            _redis_url(broker_url),
+            max_connections=MAX_CONNECTIONS,
+            socket_timeout=SHARED_TIMEOUT_SECONDS,
+            socket_connect_timeout=SHARED_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        # Its annotations leave out what its documentation names.
+        options: dict[str, Any] = {"connection_pool": self._pool}
+        storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=KEY_PREFIX, **options)
+        self._limiter = MovingWindowRateLimiter(storage)
+        self._retry_at: float | None = None
+
+    async def hit(self, item: RateLimitItem, who: str) -> WindowState | None:
+        """None when the server does not answer. Never raises."""
+        was_away = self._retry_at is not None
+        if self._retry_at is not None:
+            if time.monotonic() < self._retry_at:
+                return None
+            # This request tries the server; the others go on without it.
+            self._retry_at = time.monotonic() + SHARED_RETRY_SECONDS
+        try:
+            async with asyncio.timeout(SHARED_TIMEOUT_SECONDS):
+                is_granted = await self._limiter.hit(item, who)
+                stats = await self._limiter.get_window_stats(item, who)
+        except self._errors as error:
+            self._retry_at = time.monotonic() + SHARED_RETRY_SECONDS
+            if not was_away:
+                log.warning("requests_counted_apart", error=f"{type(error).__name__}: {error}")
+            return None
+        self._retry_at = None
+        if was_away:
+            log.info("requests_counted_together")
+        return WindowState(is_granted=is_granted, remaining=stats.remaining, reset_at=stats.reset_time)
+
+    async def close(self) -> None:
+        await self._pool.disconnect()
+
+
 class RateLimitHeaders:
-    """Puts what the request's counting came to on its answer, whether that is an error or not."""
+    """Adds the rate limit headers to a request's answer, errors included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -134,7 +192,7 @@ class RateLimitHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-def _headers(hits: Sequence[tuple[str, RateLimitItem, Hit]]) -> dict[str, str]:
+def _headers(hits: Sequence[tuple[str, RateLimitItem, WindowState]]) -> dict[str, str]:
     """As draft-ietf-httpapi-ratelimit-headers-10 has them: `q` requests in each `w` seconds; `r` are left, and in `t`
     seconds there will be more."""
     if not hits:
@@ -144,7 +202,7 @@ def _headers(hits: Sequence[tuple[str, RateLimitItem, Hit]]) -> dict[str, str]:
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(standings)}
 
 
-def _refusal(item: RateLimitItem, hit: Hit) -> TooManyRequests:
+def _refusal(item: RateLimitItem, hit: WindowState) -> TooManyRequests:
     seconds = _seconds_until(hit)
     return TooManyRequests(
         f"Too many requests: at most {item} are allowed. Try again in {seconds} s.",
@@ -152,5 +210,16 @@ def _refusal(item: RateLimitItem, hit: Hit) -> TooManyRequests:
     )
 
 
-def _seconds_until(hit: Hit) -> int:
+def _seconds_until(hit: WindowState) -> int:
     return max(1, math.ceil(hit.reset_at - time.time()))
+
+
+def _redis_url(broker_url: str) -> str:
+    """The broker's URL in the Redis client's form; Celery's form differs for sockets and certificates."""
+    parts = urlsplit(broker_url)
+    query = dict(parse_qsl(parts.query))
+    if "ssl_cert_reqs" in query:
+        query["ssl_cert_reqs"] = query["ssl_cert_reqs"].removeprefix("CERT_").lower()
+    if parts.scheme == "redis+socket":
+        return f"unix://{parts.netloc}{parts.path}?db={query.get('virtual_host', '0')}"
+    return parts._replace(query=urlencode(query)).geturl()

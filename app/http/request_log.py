@@ -30,7 +30,7 @@ EVENT_STREAM = b"text/event-stream"
 log = structlog.get_logger(__name__)
 
 
-class Observation:
+class RequestLog:
     """The outermost middleware. A client's own X-Request-ID is taken over when it is sane, else one is made; every
     answer carries it, every line of the log that the request causes does, and routes find it in
     `request.state.request_id`.

@@ -14,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 
 from app.estimates.forecasts import Forecast
 from app.http.multipart import SPOOL_PREFIX
-from app.http.rate_limit import RateLimit
+from app.http.rate_limit import RateLimiter
 from app.platform.broker import Broker, open_broker
 from app.platform.database import Database
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -43,7 +43,7 @@ class Resources:
     runner: FfmpegRunner
     limits: MediaLimits
     broker: Broker
-    rate_limit: RateLimit
+    rate_limit: RateLimiter
     probe_slots: CapacityLimiter
     fetch_slots: CapacityLimiter
     forecast: Forecast
@@ -72,7 +72,7 @@ def open_resources(
     make_storage: Callable[[Settings, Secrets], Storage] = open_storage,
 ) -> Iterator[Resources]:
     """Raises ConfigurationError, FfmpegMissing or StorageError when the server cannot work as it is set up."""
-    rate_limit = RateLimit.from_settings(settings)
+    rate_limit = RateLimiter.from_settings(settings)
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     remove_stale_spool_files(settings.spool_dir)
     secrets = Secrets.load(settings)

@@ -19,11 +19,11 @@ from app.files.accept_video import accept_video, inspect_video
 from app.http.access import Access, CurrentUser
 from app.http.dependencies import (
     AccessDependency,
+    HealthChecksDependency,
     PageDependency,
     PublicUrlDependency,
     ResourcesDependency,
     UserDependency,
-    WatchDependency,
 )
 from app.http.disconnect import ClientConnection
 from app.http.errors import documented
@@ -292,7 +292,7 @@ async def watch_render(
     render_id: str,
     user: UserDependency,
     resources: ResourcesDependency,
-    watch: WatchDependency,
+    watch: HealthChecksDependency,
     base_url: PublicUrlDependency,
     last_event_id: Annotated[
         str | None, Header(description="The `id` of the last event that the client has seen.", max_length=64)

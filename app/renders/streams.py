@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 
 from app.accounts.queries import valid_keys
-from app.http.health_checks import Watch
+from app.http.health_checks import HealthChecks
 from app.http.resources import Resources
 from app.platform import clock
 from app.platform.errors import RegenError, TooManyRequests, Unavailable
@@ -71,7 +71,7 @@ class Subscription:
 class RenderStreams:
     """The streams of one process."""
 
-    def __init__(self, resources: Resources, watch: Watch) -> None:
+    def __init__(self, resources: Resources, watch: HealthChecks) -> None:
         self._resources = resources
         self._watch = watch
         self._most_per_user = resources.settings.max_event_streams_per_user

@@ -10,8 +10,8 @@ import yaml
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 import worker.metrics  # noqa: F401  (defines the workers' metrics)
-from app.http.health_checks import Figures, Part, PartState
-from app.http.metrics import HttpMetrics, Snapshot
+from app.http.health_checks import Measurements, Part, PartState
+from app.http.metrics import HttpMetrics, MeasurementsCollector
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
 from app.work.queue_metrics import QueueMetrics, WorkMetrics
@@ -44,9 +44,9 @@ def registered(registry: CollectorRegistry) -> Iterator[tuple[str, frozenset[str
 def metrics() -> dict[str, frozenset[str]]:
     """Every metric of ours and its labels."""
     queue = QueueMetrics(waiting=0, running=0, oldest_seconds=0)
-    snapshot = Snapshot(
+    snapshot = MeasurementsCollector(
         parts=dict.fromkeys(Part, PartState.OK),
-        figures=Figures(
+        figures=Measurements(
             work=WorkMetrics(renders=dict.fromkeys(RenderStatus, 0), queues=dict.fromkeys(WorkQueue, queue)),
             messages=dict.fromkeys(WorkQueue, 0),
         ),
