@@ -24,7 +24,7 @@ HINT_LENGTH = len(secrets.API_KEY_PREFIX) + 4
 
 @dataclass(frozen=True, kw_only=True)
 class CreatedKey:
-    """A key that was just made. `key` is shown once; only its keyed hash is kept."""
+    """A new key. `key` is returned once; only its keyed hash is stored."""
 
     row: ApiKey
     key: str = field(repr=False)
@@ -36,7 +36,7 @@ def authenticate(reader: ColumnReader, *, key: str | None, keys: Secrets) -> Sto
         raise Unauthorized
     digest = _digest(key, keys)
     row = account_queries.find_key_by_digest(reader, digest=digest)
-    # The index found it by a keyed hash, whose bytes nobody can choose; this compares it without telling how far.
+    # The index finds it by a keyed hash, which a client cannot choose; this comparison takes constant time.
     if row is None or not hmac.compare_digest(row.digest, digest):
         raise Unauthorized
     if row.expires_at is not None and row.expires_at <= clock.now():
@@ -45,7 +45,7 @@ def authenticate(reader: ColumnReader, *, key: str | None, keys: Secrets) -> Sto
 
 
 def note_use(session: Session, *, key_ids: Collection[str]) -> None:
-    """These keys are used now."""
+    """Record that these keys are used now."""
     account_queries.note_use(session, key_ids=key_ids, now=clock.now())
 
 

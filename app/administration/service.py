@@ -1,4 +1,4 @@
-"""Renders of any user, as those who run the server set them going again."""
+"""Requeues and retries renders of any user, for administrators."""
 
 from sqlalchemy.orm import Session
 
@@ -13,7 +13,7 @@ from app.work import queries as work_queries
 
 
 def requeue_render(session: Session, *, render_id: str) -> Render:
-    """Take an unfinished render out of all workers' hands, so that it is taken up at once.
+    """Release an unfinished render from all workers, so that it can be claimed at once.
 
     Raises NotFound for an unknown render, Conflict for one that has ended.
     """

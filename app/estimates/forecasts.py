@@ -1,4 +1,4 @@
-"""How long renders will take: what lies ahead of them over the speed of the workers that are there.
+"""Forecasts how long renders take: the work ahead of them, divided by the speed of the present workers.
 
 Users take turns at segments, so all who have work share the workers evenly. Until a render that would keep all workers
 busy for n seconds is done, every other user has got n seconds of their own work done, or all of it, if that is less:
@@ -92,7 +92,7 @@ class Outlook:
 
 
 class Forecast:
-    """What the process knows of workers and of everybody's work, read again every few seconds by whoever asks."""
+    """The process's outlook on workers and work, read again by a request once it is a few seconds old."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -120,8 +120,8 @@ class Forecast:
         return None if alone is None or in_turn is None else round(max(alone, in_turn), DECIMALS)
 
     def outlook(self) -> Outlook:
-        """Asks the database once it is due. While that cannot tell, everything is unknown."""
-        # Who comes while another one asks makes do with what was known before.
+        """The outlook, read again once it is due. While the database is away, everything in it is unknown."""
+        # While another thread reads, the previous outlook is used.
         if self._lock.acquire(blocking=self._outlook is None):
             try:
                 if self._outlook is None or time.monotonic() >= self._fresh_until:
@@ -138,7 +138,7 @@ class Forecast:
         try:
             with self._database.read() as session:
                 measured = speed_queries.speeds_at_work(session, silent_for=self._silent_for)
-                # Nobody is told any time, so what everybody has to do need not be added up.
+                # Without speeds no time can be forecast, so the work need not be added up.
                 return Outlook.of(self._cut, measured, workload.work_by_user(session) if measured else [])
         except RegenError as error:
             log.warning("outlook_missing", error=error.message, detail=error.detail)

@@ -44,7 +44,7 @@ class Estimate:
 
 
 def estimate_unseen(options: RenderOptions, refusal: LimitExceeded) -> Estimate:
-    """Of an upload that was refused before it was looked at to its end."""
+    """The estimate of an upload that was refused before it was fully probed."""
     return Estimate(
         options=options, input=None, output=None, cost=None, times=None, refusals=refusal.messages
     )
@@ -59,7 +59,7 @@ def estimate_upload(
     options: RenderOptions,
     requester: Requester,
 ) -> Estimate:
-    """Of an upload that is not kept."""
+    """The estimate of an upload that is not kept."""
     outlook = forecast.outlook()
     with database.read() as session:
         refusals = [
@@ -84,7 +84,7 @@ def estimate_upload(
 def estimate_file(
     database: Database, forecast: Forecast, *, file_id: str, options: RenderOptions, requester: Requester
 ) -> Estimate:
-    """Of a file that was uploaded before. Raises NotFound."""
+    """The estimate of a file that was uploaded before. Raises NotFound."""
     outlook = forecast.outlook()
     with database.read() as session:
         file = find_file(session, file_id=file_id, user_id=requester.user_id)

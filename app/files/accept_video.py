@@ -26,13 +26,13 @@ from app.platform.outbound import check_url, followed, guarded_client
 from app.platform.settings import MIB, Settings
 
 FILE_URL_FIELD = "file_url"
-# Longest that a request waits for others that fetch.
+# The longest that a request waits for a slot.
 SLOT_SECONDS = 30.0
 
 
 @asynccontextmanager
 async def fetch_slot(resources: Resources) -> AsyncIterator[None]:
-    """One of the places for those that fetch a video. Raises Unavailable when none is free for half a minute."""
+    """One of the process's slots for fetching a video. Raises Unavailable when none is free for half a minute."""
     borrower = object()
     try:
         with anyio.fail_after(SLOT_SECONDS):
@@ -46,7 +46,7 @@ async def fetch_slot(resources: Resources) -> AsyncIterator[None]:
 
 
 def url_faults(url: str, settings: Settings) -> list[str]:
-    """What is wrong with a `file_url`, as far as it can be told without asking anybody."""
+    """The faults of a `file_url` that are known without a request to it, as sentences."""
     if not settings.allow_file_urls:
         return [f"`{FILE_URL_FIELD}` is not allowed on this server: upload the video instead."]
     try:
@@ -72,9 +72,9 @@ async def accept_video(
     user: CurrentUser,
     resources: Resources,
 ) -> AsyncIterator[SpooledUpload]:
-    """The request's upload or, when there is none, what lies at the URL; its spool file is then removed on exit.
+    """The request's upload or, when there is none, the video at the URL, whose spool file is removed on exit.
 
-    Raises InvalidRequest for what the other side does, LimitExceeded when there is too much of it, Unavailable, and
+    Raises InvalidRequest when it cannot be fetched, LimitExceeded when it is too large, Unavailable, and
     ClientDisconnect when the client leaves meanwhile.
     """
     if upload is not None:
@@ -113,7 +113,7 @@ def _fetch(
     cancelled: threading.Event,
 ) -> SpooledUpload:
     digest, size_bytes = hashlib.sha256(), 0
-    # As it lies there: a small body that unpacks to a large one is no video file.
+    # Uncompressed: a small body that unpacks to a large one is no video file.
     headers = {"Accept": "video/*, */*", "Accept-Encoding": "identity"}
     try:
         with (
@@ -140,7 +140,7 @@ def _fetch(
 
 
 def _check_answer(answer: httpx.Response, max_bytes: int) -> None:
-    """Raises OutboundError for an answer that is no file, LimitExceeded for one that says to be too large."""
+    """Raises OutboundError for an answer that is no file, LimitExceeded when its declared size is too large."""
     if answer.status_code != HTTPStatus.OK:
         raise OutboundError(f"The other server answers with the status {answer.status_code}.")
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -151,7 +151,7 @@ def _check_answer(answer: httpx.Response, max_bytes: int) -> None:
 
 
 def _name(url: str, answer: httpx.Response) -> str:
-    """What the other server calls it, else the end of the URL's path."""
+    """The file name that the other server gives, else the end of the URL's path."""
     try:
         given = disposition_parameters(
             answer.headers.get("Content-Disposition", "").encode("latin-1", "replace")

@@ -1,4 +1,4 @@
-"""A spooled upload becomes a file: looked at under limits, stored, and written down."""
+"""Files: a spooled upload is probed within limits, stored, and recorded as a row."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ from models.catalog import ENGINES
 
 @dataclass(frozen=True, kw_only=True)
 class SpooledUpload:
-    """An upload that lies complete on this machine's disk, counted and hashed on its way in."""
+    """A complete upload in a file on this machine's disk. `sha256` is in hexadecimal."""
 
     path: Path
     name: str
@@ -86,9 +86,9 @@ def find_made_file(database: Database, idempotent: IdempotentRequest) -> File | 
 def stored_upload(
     upload: SpooledUpload, *, info: MediaInfo, requester: Requester, storage: Storage, database: Database
 ) -> Iterator[tuple[Session, File]]:
-    """A unit of work with a new file in it, whose bytes are stored before: what the caller adds is committed with it.
+    """Store the upload, then open a unit of work with its new file's row: what the caller adds is committed with it.
 
-    Whatever keeps the rows from being written, the stored object is removed again. Raises LimitExceeded when the
+    Unless it commits, the stored object is removed again. Raises LimitExceeded when the
     allowance has no room for it, most often before anything is stored, and StorageError.
     """
     check_quota = partial(
@@ -114,7 +114,7 @@ def stored_upload(
 
 
 def new_file(upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaInfo) -> File:
-    """The row of an upload that was looked at, whose bytes lie in storage under the key of `file_id`."""
+    """The row of a probed upload, whose object's key follows from `file_id`."""
     return File(
         id=file_id,
         user_id=user_id,
@@ -142,7 +142,7 @@ def list_files(
 
 
 def delete_file(database: Database, storage: Storage, *, file_id: str, user_id: str) -> None:
-    """Remove the user's file: first nobody is given it any more, then its bytes go. Its renders keep their results.
+    """Remove the user's file: first from every answer, then its bytes. Its renders keep their results.
 
     A crash in between leaves the bytes to the clean-up. Raises NotFound for an unknown file and another user's,
     Conflict while a render or preview needs it, StorageError when the bytes cannot be removed.
@@ -159,7 +159,7 @@ def delete_file(database: Database, storage: Storage, *, file_id: str, user_id: 
 
 
 def find_file_to_use(session: Session, *, file_id: str, user_id: str) -> File:
-    """As `find_file`, for who makes a render of it: it is not removed before the session ends."""
+    """As `find_file`, for creating a render of it: the file is not removed before the session ends."""
     return _found(file_queries.find_file_to_use(session, file_id=file_id, user_id=user_id))
 
 

@@ -13,7 +13,7 @@ from app.platform.tables import ListedTable, video_columns
 class File(ListedTable):
     """An uploaded video.
 
-    From `removed_at` on nobody is given the file any more; at `erased_at` its bytes were removed from storage.
+    From `removed_at` on the API does not return the file; at `erased_at` its bytes were removed from storage.
     """
 
     __tablename__ = "files"

@@ -21,7 +21,7 @@ class ClientConnection:
     async def run(self, work: Callable[[], T], *, cancelled: threading.Event) -> T:
         """What `work` returns in a thread. Raises what it raises, and ClientDisconnect when the client leaves first.
 
-        `cancelled` is set when the client leaves, or nobody waits for the work any more: it should end then.
+        `cancelled` is set when the client leaves or the caller is cancelled: the work should end then.
         """
         left = anyio.Event()
         result: T

@@ -138,7 +138,7 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
 def _fault_sentence(fault: Mapping[str, Any]) -> str:
     if fault.get("type") == "json_invalid":
         return "The body is not valid JSON."
-    # The first part only says where the field lies: in the body, the query, the path or a header.
+    # The first part names the place: body, query, path or header.
     location = fault.get("loc", ())
     field = ".".join(str(part) for part in location[1:])
     if not field:
@@ -184,7 +184,7 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 async def _client_disconnect(request: Request, _error: Exception) -> Response:
-    # Nobody is left to read this answer; it only ends the request in good order.
+    # No client reads this answer; it ends the request properly.
     log.info("client_disconnected", path=request.scope["path"])
     return error_response(400, ["The request ended before its body did."])
 

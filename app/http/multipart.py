@@ -1,4 +1,4 @@
-"""Taking multipart/form-data apart as it streams in.
+"""Parses multipart/form-data as it streams in.
 
 `MultipartReceiver` is synchronous and meant for a worker thread: it is fed blocks of the body, writes the part named
 `file` to a spool file, counts and hashes it, and keeps short text fields. Its memory does not grow with the body.
@@ -24,7 +24,7 @@ from app.platform.settings import GIB, MIB
 FILE_FIELD = "file"
 MAX_PARTS = 64
 MAX_TEXT_BYTES = 4 * 1024
-# All of the body that is not the file: boundaries, headers, text fields, and fields that nobody asked for.
+# The whole body except the file: boundaries, headers, known and unknown fields.
 MAX_OVERHEAD_BYTES = MIB
 SPOOL_PREFIX = "upload-"
 NO_ROOM_RETRY_SECONDS = 60
@@ -42,14 +42,14 @@ class ReceivedForm:
 
     @property
     def content(self) -> list[object]:
-        """What it says, in JSON types: how it was written does not count."""
+        """The fields and the upload's name and hash in JSON types, independent of how the body was encoded."""
         upload = self.upload
         return [sorted(self.fields.items()), None if upload is None else [upload.name, upload.sha256]]
 
 
 @dataclass(kw_only=True)
 class _Part:
-    """The part that is being received. `text` is None for the file and for fields that nobody asked for."""
+    """The part that is being received. `text` is None for the file and for unknown fields."""
 
     name: str = ""
     text: bytearray | None = None

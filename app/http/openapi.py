@@ -1,4 +1,4 @@
-"""What OpenAPI says of the API as a whole, beside what every route says of itself."""
+"""The OpenAPI description of the whole API, beside what every route declares."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -74,7 +74,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "format": "uri"},
     },
 }
-# What answers to a header of a request.
+# The header of an answer that belongs to a header of the request.
 _HEARD = {"Idempotency-Key": "Idempotent-Replayed", "Prefer": "Preference-Applied"}
 LOCATION = {"headers": {"Location": {"$ref": "#/components/headers/Location"}}}
 
@@ -87,7 +87,7 @@ def operation_id(route: APIRoute) -> str:
 
 def openapi_document(app: FastAPI, *, server_url: str = "/") -> dict[str, Any]:
     """The description of all routes of `app`, which clients reach under `server_url`."""
-    # Making it takes a while, and a server can do without until somebody asks for the description.
+    # Creating these routes takes a while, and nothing else needs them.
     from app.renders.webhook_description import webhooks
 
     document = get_openapi(
@@ -105,7 +105,7 @@ def openapi_document(app: FastAPI, *, server_url: str = "/") -> dict[str, Any]:
     for _method, _path, operation in operations_of(document):
         _finish_operation(operation)
     components = document["components"]
-    # Every fault of a body is told in the shape of all errors.
+    # A faulty body is answered in the one error shape.
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     components["schemas"] |= error_schemas()
@@ -150,7 +150,7 @@ def _finish_operation(operation: dict[str, Any]) -> None:
 
 
 def _finish_event(operation: dict[str, Any]) -> None:
-    """What FastAPI says of a route of ours is not so for a receiver."""
+    """Correct what FastAPI says of a route, which a receiver is not."""
     responses = operation["responses"]
     responses.pop("422", None)
     responses["2XX"] = {"description": responses.pop("200")["description"]}

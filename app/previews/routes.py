@@ -109,7 +109,7 @@ async def get_preview(
 ) -> schemas.PreviewBody:
     """A preview of yours. Its URLs are signed afresh with every answer."""
     if wait:
-        # Another user's is not waited for.
+        # An unknown preview is answered at once.
         await to_thread.run_sync(_find, resources, preview_id, user.id)
         await _hold(request, response, resources, preview_id, seconds=wait)
     preview = await to_thread.run_sync(_find, resources, preview_id, user.id)
@@ -147,7 +147,7 @@ def _find(resources: Resources, preview_id: str, user_id: str) -> tables.Preview
 
 
 def _latest(resources: Resources, made: tables.Preview, user_id: str) -> tables.Preview:
-    """The preview as it is now; as it was made when that cannot be told, for it has been made all the same."""
+    """The preview as it is now; as it was created when the database does not answer, because it exists."""
     try:
         return _find(resources, made.id, user_id)
     except (Unavailable, NotFound):

@@ -1,4 +1,4 @@
-"""Renders that their user wants no longer: canceled while unfinished, deleted once they have ended."""
+"""Cancels renders that have not ended, and deletes those that have."""
 
 from sqlalchemy.orm import Session
 
@@ -18,7 +18,7 @@ CANCELED = "Canceled"
 def cancel_render(session: Session, *, render_id: str, user_id: str) -> Render:
     """End the user's unfinished render as failed. One that had failed before is returned as it is.
 
-    Whoever works on it learns so from the next heartbeat, and nothing of it is taken from them any more. Raises
+    A worker that holds it learns so from its next heartbeat, and its result is refused. Raises
     NotFound for an unknown render and another user's, Conflict for a completed one.
     """
     before = get_render(session, render_id=render_id, user_id=user_id)

@@ -1,7 +1,7 @@
-"""What a render's state is to somebody who watches it: which event comes next, and its id.
+"""The events of a render's stream: which one comes next, and its id.
 
-The id says all of the state that events tell. So nothing is kept: whichever process a client comes back to knows from
-the id that it brings along what it has seen.
+The id encodes the whole state that events carry. So nothing is stored: any process that a client reconnects to knows
+from `Last-Event-ID` what the client has received.
 """
 
 import re
@@ -24,9 +24,9 @@ class EventName(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A state: the status, and what moves while it lasts. Its id is `queued-3`, `processing-120` or `completed`.
+    """A status, and the number that changes during it. Its id is `queued-3`, `processing-120` or `completed`.
 
-    `number` is the place in the queue or the frames done; None for statuses in which nothing moves.
+    `number` is the queue position or the frames done; None for the other statuses.
     """
 
     status: str
@@ -38,7 +38,7 @@ class Seen:
 
     @classmethod
     def from_id(cls, event_id: str | None) -> "Seen | None":
-        """None for what is no id of ours: then everything is new."""
+        """None for an unknown id: then everything is new."""
         match = _ID.fullmatch(event_id or "")
         if match is None:
             return None
@@ -55,13 +55,13 @@ def state_of(view: RenderView) -> Seen:
 
 
 class EventLine:
-    """What one client is to be told of one render. `last_event_id` is what it has seen already."""
+    """The sequence of events of one render for one client, which has received those up to `last_event_id`."""
 
     def __init__(self, last_event_id: str | None) -> None:
         self._seen = Seen.from_id(last_event_id)
 
     def has_seen_end(self, snapshot: RenderSnapshot) -> bool:
-        """Whether the render has ended, and the client knows."""
+        """Whether the render has ended and the client has received the `end` event."""
         return (
             snapshot.view is not None
             and snapshot.view.render.status.is_final
@@ -69,7 +69,7 @@ class EventLine:
         )
 
     def next(self, snapshot: RenderSnapshot) -> tuple[EventName, str] | None:
-        """The event that tells what is new, and its id; None when nothing is."""
+        """The next event and its id; None when nothing has changed."""
         if snapshot.view is None:
             return EventName.END, DELETED
         state, before = state_of(snapshot.view), self._seen
@@ -84,7 +84,7 @@ class EventLine:
 
 
 def _went_back(before: Seen, state: Seen, view: RenderView) -> bool:
-    """A part that is done again takes frames back: nobody is told before there are more than ever before."""
+    """Whether a repeated segment took frames back: no event is sent until there are more than ever before."""
     if view.render.status is not RenderStatus.PROCESSING or view.frames is None:
         return False
     done, told = state.number or 0, before.number or 0

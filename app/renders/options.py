@@ -1,4 +1,4 @@
-"""What may be asked of a render, and how each option is read from the text of a request."""
+"""The options of a render, each with its parser and its description."""
 
 import re
 from collections.abc import Callable
@@ -27,21 +27,21 @@ def find_engine(engine_id: str) -> Engine:
 
 
 def parse_priority(text: str) -> int:
-    """A render's place among its user's own. Raises InvalidRequest for what is no whole number of the range."""
+    """A render's priority among its user's own. Raises InvalidRequest unless it is an integer within the range."""
     if re.fullmatch(r"[+-]?[0-9]{1,3}", text) and LEAST_PRIORITY <= int(text) <= MOST_PRIORITY:
         return int(text)
     raise InvalidRequest(f"`priority` must be a whole number from {LEAST_PRIORITY} to {MOST_PRIORITY}.")
 
 
 def parse_measures_quality(text: str) -> bool:
-    """Whether the output's quality is to be measured. Raises InvalidRequest for what is neither true nor false."""
+    """Whether to measure the output's quality. Raises InvalidRequest unless it is true or false."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     raise InvalidRequest("`quality` must be true or false.")
 
 
 def _read(parse: Callable[[str], Any], value: Any) -> Any:
-    """What the text of a field means; a value that is no text is the option itself."""
+    """The option that a field's text stands for; other values are returned as they are. Raises ValueError."""
     if not isinstance(value, str):
         return value
     try:
@@ -53,8 +53,8 @@ def _read(parse: Callable[[str], Any], value: Any) -> Any:
 class RenderOptions(BaseModel):
     """How a file is to be rendered. The defaults are those of a request that names none.
 
-    Each option may be given as text. `target_fps` is None for the input's own frames. `priority` is the place among the
-    user's own renders, `webhook_url` an address that is told how the render goes.
+    Each option may be given as text. `target_fps` is None for the input's own rate. `priority` orders the user's own
+    renders, `webhook_url` receives the render's events.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)

@@ -134,7 +134,7 @@ def queue_positions(reader: ColumnReader, *, user_id: str, render_ids: Collectio
     """The place of each of the user's queued renders in the order in which queued ones are prepared; 1 is next.
 
     Users take turns: before a user's third render come up to two of everybody, and one of those whose turn is earlier.
-    A place grows only when somebody else's turn comes first, or a render of the same user has a higher priority.
+    A position grows only when another user's turn comes first, or when a render of the same user has a higher priority.
     """
     rows = fetch_rows(reader, _queue_positions(), {USER.key: user_id, AMONG.key: list(render_ids)})
     return {render_id: int(place) for render_id, place in rows}

@@ -1,4 +1,4 @@
-"""Renders as clients make and see them."""
+"""Renders: created, retried, and read with their progress and queue position."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,8 @@ NO_RENDER = "Render not found"
 
 @dataclass(frozen=True, kw_only=True)
 class RenderView:
-    """A render and what has to be counted to show it. `work` is what lies ahead of its end, until it has ended."""
+    """A render with the values that are counted for its representation. `work` is the work ahead of its end, None once
+    it has ended."""
 
     render: ShownRender
     queue_position: int | None

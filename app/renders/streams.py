@@ -1,8 +1,8 @@
-"""Who watches which render, and one look at the rows for all of them.
+"""The open event streams of the process, and one poll of the rows for all of them.
 
-The renders of one user that anybody watches in this process are looked at together, once a second. While nobody looks,
-a stream holds neither thread nor connection. Each keeps only what was seen last: whoever reads slowly misses what lies
-between, and nothing piles up.
+The renders of one user that have streams in this process are polled together, once a second. Between polls a stream
+holds neither a thread nor a database connection. Each stream keeps only the latest snapshot: a slow reader misses the
+ones between, and nothing accumulates.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class UserSnapshot:
 
 
 class Subscription:
-    """One stream's view of its render."""
+    """One stream of a render's snapshots."""
 
     def __init__(self, *, render_id: str, key_id: str) -> None:
         self.render_id = render_id
@@ -54,7 +54,7 @@ class Subscription:
         self._news = asyncio.Event()
 
     async def next(self) -> RenderSnapshot | None:
-        """Wait for a look later than the last one returned; None when the stream is to end without an `end`."""
+        """Wait for the next snapshot; None when the stream ends without an `end` event."""
         await self._news.wait()
         self._news.clear()
         return None if self._is_over else self._latest
@@ -80,7 +80,7 @@ class RenderStreams:
         self._is_ending = False
 
     def subscribe(self, *, user_id: str, render_id: str, key_id: str) -> Subscription:
-        """To be given back with `unsubscribe`. Raises TooManyRequests when the user has too many open."""
+        """A stream, which `unsubscribe` closes. Raises TooManyRequests when the user has too many open."""
         if self._is_ending:
             raise Unavailable("The server is about to stop. Try again soon.")
         if len(self._open[user_id]) >= self._most_per_user:
@@ -91,13 +91,13 @@ class RenderStreams:
         subscription = Subscription(render_id=render_id, key_id=key_id)
         self._open[user_id].add(subscription)
         if user_id not in self._pollers:
-            # What it logs belongs to no request.
+            # Its log lines belong to no request.
             poller = asyncio.create_task(self._poll(user_id), context=contextvars.Context())
             self._pollers[user_id] = poller
         return subscription
 
     def unsubscribe(self, subscription: Subscription, *, user_id: str) -> None:
-        """Nobody reads that stream any more. The last one of a user ends the looking."""
+        """Close the stream. The last one of a user ends the polling."""
         self._open[user_id].discard(subscription)
         if not self._open[user_id]:
             del self._open[user_id]
@@ -106,7 +106,7 @@ class RenderStreams:
                 poller.cancel()
 
     def end(self) -> None:
-        """The server stops: every stream ends now, and there are no new ones."""
+        """End every stream and refuse new ones: the server stops."""
         self._is_ending = True
         for subscription in [one for some in self._open.values() for one in some]:
             subscription.end()
@@ -124,7 +124,7 @@ class RenderStreams:
             try:
                 found = await self._watch.ask_database(look)
             except RegenError as error:
-                # The streams stay open, and go on when it is back. Once is enough to say.
+                # The streams stay open and go on when the database is back. One log line is enough.
                 if not is_told:
                     log.warning("streams_wait", error=error.message, detail=error.detail)
                 is_told = True

@@ -1,4 +1,4 @@
-"""An upload in parts becomes a file: put together, fetched to be hashed and looked at, and written down."""
+"""Completes an upload in parts: assembles the object, fetches it to be hashed and probed, and records the file."""
 
 import asyncio
 import secrets
@@ -24,7 +24,7 @@ from app.uploads.tables import Upload
 
 log = structlog.get_logger(__name__)
 
-_turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+_locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
 
 async def complete(
@@ -35,8 +35,8 @@ async def complete(
     Raises NotFound, Conflict when the upload has ended, InvalidRequest for parts that are not as named, NotAVideo and
     LimitExceeded for what is no file (the upload has ended then), StorageError and Unavailable.
     """
-    # A client whose connection broke asks again while its first request is still at work: it waits for that.
-    async with _turn(upload_id), fetch_slot(resources):
+    # A client whose connection broke repeats its request while the first is still at work: it waits for that.
+    async with _completion_lock(upload_id), fetch_slot(resources):
         path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
         try:
             return await _complete(upload_id, given, path=path, user=user, resources=resources)
@@ -86,10 +86,10 @@ def _refuse(upload: Upload, reason: str, resources: Resources) -> None:
         log.warning("files_not_removed", id=upload.id, error=error.message, detail=error.detail)
 
 
-def _turn(upload_id: str) -> asyncio.Lock:
-    """What one request at a time holds of this process. Others that complete it at once only do work twice."""
-    place = (id(asyncio.get_running_loop()), upload_id)
-    lock = _turns.get(place)
+def _completion_lock(upload_id: str) -> asyncio.Lock:
+    """Held by one request at a time of this process. Another process may do the same work, to the same result."""
+    key = (id(asyncio.get_running_loop()), upload_id)
+    lock = _locks.get(key)
     if lock is None:
-        lock = _turns[place] = asyncio.Lock()
+        lock = _locks[key] = asyncio.Lock()
     return lock

@@ -33,17 +33,17 @@ def count_open(session: Session, *, user_id: str, moment: datetime) -> int:
 
 
 def note_completed(session: Session, *, upload_id: str, moment: datetime) -> bool:
-    """The upload has become a file. False when it had ended before, in whatever way."""
+    """The upload has become a file. False when it had ended before."""
     return _end(session, upload_id, update(Upload).values(completed_at=moment))
 
 
 def note_aborted(session: Session, *, upload_id: str, moment: datetime) -> bool:
-    """The upload will not become a file. False when it had ended before, in whatever way."""
+    """The upload will not become a file. False when it had ended before."""
     return _end(session, upload_id, update(Upload).values(aborted_at=moment))
 
 
 def note_cleaned(session: Session, upload_id: str) -> None:
-    """Nothing lies in storage of an upload that will not become a file."""
+    """Record that an upload that will not become a file has no bytes in storage."""
     _changed(session, update(Upload).where(Upload.id == upload_id).values(cleaned_at=database_now()))
 
 

@@ -2,7 +2,7 @@
 
 Completing goes in steps that can each be repeated: the storage makes the object of the parts, the object is fetched
 once to be hashed and looked at, and one transaction ends the upload and writes the file's row. Until that commits
-nobody is given the file; a crash leaves the upload open, to be completed again or to expire.
+no answer names the file; a crash leaves the upload open, to be completed again or to expire.
 """
 
 import hashlib
@@ -217,7 +217,7 @@ def parts_to_send(
 
 
 def received_parts(upload: Upload, storage: Storage) -> Sequence[StoredPart]:
-    """What has come in of an upload, by number; nothing any more once it was put together.
+    """The received parts of an upload, by number; none once they were assembled.
 
     A part that was sent with different bytes, where the storage does not tell which came last, is left out.
     """
@@ -247,7 +247,7 @@ def abort_upload(database: Database, storage: Storage, *, upload_id: str, user_i
 
 
 def free_storage(storage: Storage, *, file_id: str, multipart_id: str) -> None:
-    """Remove whatever lies in storage of an upload that will not become a file."""
+    """Remove the parts and the object of an upload that will not become a file."""
     storage.abort_parts(input_key(file_id), multipart_id)
     storage.delete(input_key(file_id))
 

@@ -13,7 +13,7 @@ class Upload(ListedTable):
     """An upload in parts. `file_id` is the id that its file has once it is completed; the object lies under its key.
 
     `multipart_id` is the storage's own name of it. It ends by `completed_at` or `aborted_at`, or after `expires_at`.
-    From `cleaned_at` on nothing lies in storage of one that did not become a file.
+    From `cleaned_at` on, one that did not become a file has no bytes in storage.
     """
 
     __tablename__ = "uploads"

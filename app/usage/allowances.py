@@ -93,7 +93,7 @@ class Allowance:
 
 @dataclass(frozen=True, kw_only=True)
 class Requester:
-    """The user who asks for something, the key that they ask with, and what that allows."""
+    """The user and API key behind a request, and the limits that apply. `api_key_id` is None without a key."""
 
     user_id: str
     api_key_id: str | None

@@ -1,4 +1,4 @@
-"""What a user has used, and what they may."""
+"""What a user has used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class UsageReport:
 
 
 def period_of(first: date | None, last: date | None) -> Period:
-    """The days that are asked for; those of the present month where nothing is said. Raises InvalidRequest."""
+    """The given days; those of the current month where None. Raises InvalidRequest."""
     this_month = clock.now().date().replace(day=1)
     period = Period(
         first=first or this_month,

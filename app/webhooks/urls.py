@@ -1,4 +1,4 @@
-"""Addresses that users want to be told at."""
+"""URLs that webhooks are sent to."""
 
 from collections.abc import Collection
 from ipaddress import ip_address

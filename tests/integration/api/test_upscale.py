@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
 from app.files.tables import File
 from app.platform.database import Database
+from app.renders import queries as render_queries
 from app.renders.tables import Render
 
 
@@ -48,6 +50,19 @@ def test_an_uploaded_video_becomes_a_queued_render(
     assert (file.name, file.size_bytes) == (clip.name, clip.stat().st_size)
     assert spool_files() == []
     assert stored_files() == [file.storage_key]
+
+
+def test_places_in_the_queue_are_counted_after_the_commit(client, clip, database: Database, monkeypatch):
+    count, committed = render_queries.queue_positions, []
+
+    def count_beside_a_writer(session, **asked):
+        with database.write() as writer:  # which SQLite has one of
+            committed.append(writer.scalar(select(func.count()).select_from(Render)))
+        return count(session, **asked)
+
+    monkeypatch.setattr(render_queries, "queue_positions", count_beside_a_writer)
+    assert upload(client, clip).json()["render"]["queuePosition"] == 1
+    assert committed == [1]
 
 
 def test_the_input_comes_back_through_its_url(client, clip):
