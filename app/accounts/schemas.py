@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.accounts.limits import Limits
 from app.accounts.scopes import DEFAULT_SCOPES, Scope
 from app.http.body import Body, Number, Timestamp, with_example
-from app.usage.allowances import Limits
 
 LONGEST_NAME = 200  # the column's length
 MOST_AT_WORK = 1_000_000

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
+from app.accounts.limits import Limits, changed_limits
 from app.accounts.queries import StoredKey
 from app.accounts.scopes import DEFAULT_SCOPES, Scope
 from app.accounts.tables import ApiKey, User
@@ -17,7 +18,6 @@ from app.platform import clock, secrets
 from app.platform.database import ColumnReader
 from app.platform.errors import Conflict, InvalidRequest, NotFound, Unauthorized
 from app.platform.secrets import Secrets
-from app.usage.allowances import Limits, changed_limits
 
 HINT_LENGTH = len(secrets.API_KEY_PREFIX) + 4
 

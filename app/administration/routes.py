@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from app.accounts import service as account_service
+from app.accounts.limits import Limits
 from app.accounts.schemas import (
     Key,
     KeyBody,
@@ -36,7 +37,7 @@ from app.platform.errors import InvalidRequest
 from app.platform.work_kinds import WorkQueue
 from app.renders.answer import answer_with_render, show_render
 from app.renders.schemas import RenderBody
-from app.usage.allowances import Allowance, Limits, allowance_of
+from app.usage.allowances import Allowance, allowance_of
 from app.usage.schemas import PeriodDependency, UsageBody
 from app.usage.service import usage_of
 

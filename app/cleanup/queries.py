@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, exists
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import IdempotencyKey
+from app.files import queries as file_queries
 from app.files.tables import File
 from app.platform.database import database_now
 from app.previews.tables import Preview
@@ -36,22 +37,6 @@ class KnownRender:
 
     is_settled: bool
     keys: frozenset[str]
-
-
-def stop_giving_out(session: Session, *, render_id: str) -> None:
-    """Withdraw the render's results: no further URL of them is signed."""
-    _update(
-        session,
-        update(Render)
-        .where(Render.id == render_id)
-        .values(files_removed_at=func.coalesce(Render.files_removed_at, database_now())),
-    )
-
-
-def delete_render(session: Session, *, render_id: str) -> None:
-    """Delete an ended render's row and those of its segments."""
-    session.execute(delete(Segment).where(Segment.render_id == render_id))
-    session.execute(delete(Render).where(Render.id == render_id, Render.status.in_(FINAL)))
 
 
 def note_ends(session: Session) -> None:
@@ -123,24 +108,7 @@ def unused_files(session: Session, *, unused_for: float, limit: int, but: Ids = 
 
 def give_up_file(session: Session, file_id: str, *, unused_for: float) -> bool:
     """Withdraw the file. Returns False if it was used in between, also by a render that is just being submitted."""
-    return _give_up_file(session, file_id, _unused(unused_for))
-
-
-def withdraw_file(session: Session, file_id: str) -> bool:
-    """As `give_up_file`, for a file of any age. Returns False if an unfinished render or preview needs it."""
-    needed = exists().where(Render.file_id == File.id, Render.status.not_in(FINAL))
-    previewed = exists().where(Preview.file_id == File.id, Preview.ended_at.is_(None))
-    return _give_up_file(session, file_id, and_(~needed, ~previewed))
-
-
-def _give_up_file(session: Session, file_id: str, condition: ColumnElement[bool]) -> bool:
-    """Lock the file's row first, as the submission of a render does (`files.find_file_to_use`), then check its renders.
-
-    The check is a second statement, so that it sees everything committed before the lock was acquired.
-    """
-    session.execute(select(File.id).where(File.id == file_id).with_for_update())
-    given_up = update(File).where(File.id == file_id, File.removed_at.is_(None), condition)
-    return bool(_update(session, given_up.values(removed_at=database_now())))
+    return file_queries.withdraw_if(session, file_id, _unused(unused_for))
 
 
 def due_files(session: Session, *, given_up_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
@@ -152,10 +120,6 @@ def due_files(session: Session, *, given_up_for: float, limit: int, but: Ids = (
         .limit(limit)
     )
     return _due(session, query)
-
-
-def note_file_erased(session: Session, file_id: str) -> None:
-    _update(session, update(File).where(File.id == file_id).values(erased_at=database_now()))
 
 
 def forget_requests(session: Session, *, made_for: float) -> None:

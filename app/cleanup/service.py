@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.cleanup import queries as cleanup_queries
 from app.cleanup.queries import Due
+from app.files import queries as file_queries
 from app.platform.database import Database
 from app.platform.errors import StorageError
 from app.platform.settings import Settings
@@ -143,16 +144,14 @@ class CleanUp:
                 session, given_up_for=rules.url_lifetime, **options
             ),
             self._delete_keys,
-            cleanup_queries.note_file_erased,
+            file_queries.note_file_erased,
         )
         removed.previews_removed = self._erase(
             _due_previews,
             self._delete_preview,
             lambda session, preview_id: preview_queries.delete(session, preview_id=preview_id),
         )
-        removed.uploads_cleared = self._erase(
-            upload_queries.due_to_clean, self._clear_upload, upload_queries.note_cleaned
-        )
+        removed.uploads_cleared = self._erase(_due_uploads, self._clear_upload, upload_queries.note_cleaned)
         return removed
 
     def preview(self) -> Removed:
@@ -259,3 +258,8 @@ class CleanUp:
 def _due_previews(session: Session, *, limit: int, but: Collection[str]) -> Sequence[Due]:
     ids = preview_queries.due_to_remove(session, made_for=PREVIEWS_KEPT_SECONDS, limit=limit, but=but)
     return [Due(id=preview_id, keys=()) for preview_id in ids]
+
+
+def _due_uploads(session: Session, *, limit: int, but: Collection[str]) -> Sequence[Due]:
+    rows = upload_queries.due_to_clean(session, limit=limit, but=but)
+    return [Due(id=row_id, keys=tuple(keys)) for row_id, *keys in rows]

@@ -19,11 +19,12 @@ import structlog
 from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.platform.settings import Settings
+from app.renders import workload
 from app.renders.service import RenderView
-from app.work import speed_queries, workload
+from app.renders.workload import UserWork
+from app.work import speed_queries
 from app.work.speed_queries import DeviceSpeed
 from app.work.workers import SILENT_LEASES
-from app.work.workload import UserWork
 
 # What others have to do changes slowly beside what it costs to add it up.
 FRESH_SECONDS = 2.0

@@ -14,10 +14,10 @@ from app.platform.media.info import MediaInfo
 from app.platform.media.limits import check_input, check_output
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
+from app.renders import workload
 from app.renders.options import RenderOptions
 from app.renders.service import cost_in_gigapixels
 from app.usage.allowances import Requester, check_file_quota, check_render_quota
-from app.work import workload
 
 
 @dataclass(frozen=True, kw_only=True)

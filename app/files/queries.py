@@ -1,11 +1,19 @@
 """Uploaded files."""
 
-from sqlalchemy import Select, select
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, CursorResult, Select, Update, and_, exists, select, update
 from sqlalchemy.orm import Session
 
 from app.files.tables import File
+from app.platform.database import database_now
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
+from app.previews.tables import Preview
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
+
+UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
 
 
 def find_file(session: Session, *, file_id: str, user_id: str) -> File | None:
@@ -22,6 +30,34 @@ def list_files(session: Session, *, user_id: str, limit: int, cursor: str | None
 def find_file_to_use(session: Session, *, file_id: str, user_id: str) -> File | None:
     """As `find_file`, and until the session ends the clean-up does not remove it."""
     return session.scalar(_own(file_id, user_id).with_for_update(read=True)) if is_id(file_id) else None
+
+
+def withdraw_file(session: Session, file_id: str) -> bool:
+    """Withdraw the file. Returns False if an unfinished render or preview needs it."""
+    needed = exists().where(Render.file_id == File.id, Render.status.in_(UNFINISHED))
+    previewed = exists().where(Preview.file_id == File.id, Preview.ended_at.is_(None))
+    return withdraw_if(session, file_id, and_(~needed, ~previewed))
+
+
+def withdraw_if(session: Session, file_id: str, condition: ColumnElement[bool]) -> bool:
+    """Withdraw the file. Returns False if the condition does not hold, or it was withdrawn before.
+
+    The file's row is locked first, as the submission of a render does (`find_file_to_use`). The condition is checked in
+    a second statement, so that it sees everything committed before the lock was acquired.
+    """
+    session.execute(select(File.id).where(File.id == file_id).with_for_update())
+    withdrawn = update(File).where(File.id == file_id, File.removed_at.is_(None), condition)
+    return _changed(session, withdrawn.values(removed_at=database_now()))
+
+
+def note_file_erased(session: Session, file_id: str) -> None:
+    """Record that the file's bytes were removed from storage."""
+    _changed(session, update(File).where(File.id == file_id).values(erased_at=database_now()))
+
+
+def _changed(session: Session, statement: Update) -> bool:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast(CursorResult[Any], result).rowcount == 1
 
 
 def _own(file_id: str, user_id: str) -> Select[File]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.accounts.idempotency import AlreadyMade, IdempotentRequest
-from app.cleanup import queries as cleanup_queries
 from app.files import queries as file_queries
 from app.files.tables import File
 from app.platform import clock
@@ -149,13 +148,13 @@ def delete_file(database: Database, storage: Storage, *, file_id: str, user_id: 
     """
     with database.write() as session:
         file = find_file(session, file_id=file_id, user_id=user_id)
-        if not cleanup_queries.withdraw_file(session, file.id):
+        if not file_queries.withdraw_file(session, file.id):
             raise Conflict(
                 "A render or preview that has not ended needs this file: wait for it, or cancel it."
             )
     storage.delete(file.storage_key)
     with database.write() as session:
-        cleanup_queries.note_file_erased(session, file.id)
+        file_queries.note_file_erased(session, file.id)
 
 
 def find_file_to_use(session: Session, *, file_id: str, user_id: str) -> File:

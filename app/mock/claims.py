@@ -11,8 +11,8 @@ from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
+from app.renders.workload import OPEN_SEGMENT
 from app.work.queries import Job
-from app.work.workload import OPEN_SEGMENT
 
 WORKER_NAME = "mock"
 # No lease of the mock expires: no other worker could take the work over.

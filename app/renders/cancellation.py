@@ -2,15 +2,15 @@
 
 from sqlalchemy.orm import Session
 
-from app.cleanup import queries as cleanup_queries
 from app.platform.database import Database
 from app.platform.errors import Conflict
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import render_prefix
+from app.renders import queries as render_queries
 from app.renders.service import get_render
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
-from app.work import queries as work_queries
+from app.renders.transitions import fail_render
 
 CANCELED = "Canceled"
 
@@ -22,7 +22,7 @@ def cancel_render(session: Session, *, render_id: str, user_id: str) -> Render:
     NotFound for an unknown render and another user's, Conflict for a completed one.
     """
     before = get_render(session, render_id=render_id, user_id=user_id)
-    work_queries.fail_render(session, render_id=render_id, error=CANCELED)
+    fail_render(session, render_id=render_id, error=CANCELED)
     # Its end may have come from elsewhere since it was read.
     session.expire(before)
     render = get_render(session, render_id=render_id, user_id=user_id)
@@ -42,8 +42,8 @@ def delete_render(database: Database, storage: Storage, *, render_id: str, user_
         render = get_render(session, render_id=render_id, user_id=user_id)
         if not render.status.is_final:
             raise Conflict("The render has not ended: cancel it first.")
-        cleanup_queries.stop_giving_out(session, render_id=render_id)
+        render_queries.stop_giving_out(session, render_id=render_id)
     for stored in list(storage.list(render_prefix(render_id))):
         storage.delete(stored.key)
     with database.write() as session:
-        cleanup_queries.delete_render(session, render_id=render_id)
+        render_queries.delete_render(session, render_id=render_id)

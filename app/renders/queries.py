@@ -7,12 +7,12 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, String, and_, bindparam, case, func, or_, select, true
+from sqlalchemy import Select, String, and_, bindparam, case, delete, func, or_, select, true, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.tables import User
 from app.files.tables import File
-from app.platform.database import ColumnReader, fetch_rows
+from app.platform.database import ColumnReader, database_now, fetch_rows
 from app.platform.media.properties import VideoProperties
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
@@ -199,3 +199,20 @@ def _frames_done() -> Select[str, Any, Any]:
         .where(Segment.render_id.in_(AMONG))
         .group_by(Segment.render_id)
     )
+
+
+def stop_giving_out(session: Session, *, render_id: str) -> None:
+    """Withdraw the render's results: no further URL of them is signed."""
+    session.execute(
+        update(Render)
+        .where(Render.id == render_id)
+        .values(files_removed_at=func.coalesce(Render.files_removed_at, database_now()))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def delete_render(session: Session, *, render_id: str) -> None:
+    """Delete an ended render's row and those of its segments."""
+    ended = tuple(status for status in RenderStatus if status.is_final)
+    session.execute(delete(Segment).where(Segment.render_id == render_id))
+    session.execute(delete(Render).where(Render.id == render_id, Render.status.in_(ended)))

@@ -19,14 +19,13 @@ from app.platform.media.rates import Retime
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.renders import queries as render_queries
-from app.renders import webhook_events
+from app.renders import webhook_events, workload
 from app.renders.options import RenderOptions, find_engine
 from app.renders.queries import FramesDone, ShownRender
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
+from app.renders.workload import WorkAhead
 from app.usage.allowances import Allowance, Requester, check_render_quota
-from app.work import workload
-from app.work.workload import WorkAhead
 from models.catalog import ENGINES, Engine
 
 PIXELS_PER_GIGAPIXEL = 1e9

@@ -7,7 +7,6 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, Update, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.cleanup.queries import Due
 from app.platform.database import database_now
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
@@ -59,15 +58,17 @@ def forget(session: Session, *, ended_for: float) -> None:
     session.execute(delete(Upload).where(ended).execution_options(synchronize_session=False))
 
 
-def due_to_clean(session: Session, *, limit: int, but: Collection[str] = ()) -> Sequence[Due]:
-    """Uploads that will not become files; `keys` are the file's id that was meant and the storage's name."""
+def due_to_clean(
+    session: Session, *, limit: int, but: Collection[str] = ()
+) -> Sequence[tuple[str, str, str]]:
+    """Uploads that will not become files: each one's id, the id that its file was to have, and its id in storage."""
     query = (
         select(Upload.id, Upload.file_id, Upload.multipart_id)
         .where(_to_clean(), Upload.id.not_in(but))
         .order_by(Upload.expires_at)
         .limit(limit)
     )
-    return [Due(id=row_id, keys=(file_id, name)) for row_id, file_id, name in session.execute(query)]
+    return session.execute(query).tuples().all()
 
 
 def count_to_clean(session: Session, *, expired_for: float) -> int:

@@ -8,61 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
+from app.accounts.limits import Limits
 from app.platform import clock
 from app.platform.errors import LimitExceeded, TooManyRequests
 from app.platform.media.limits import MediaLimits
-from app.platform.rate_rules import parse_rule
 from app.platform.settings import Settings
 from app.usage import queries as usage_queries
 
 # When the queue has room again depends on the workers: this is a guess.
 QUEUE_RETRY_SECONDS = 30
 HOW_TO_FREE_STORAGE = "Delete files and renders that are not needed any more."
-
-RateRule = Annotated[str, Field(max_length=200), AfterValidator(lambda rule: parse_rule(rule) and rule)]
-
-
-class Limits(BaseModel):
-    """What an administrator set for a user or a key. What is left out is not limited by it."""
-
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"requests": "100/minute"}]})
-
-    requests: RateRule | None = Field(
-        None, description="Requests in a stretch of time, as `100/minute` or `10/second;1000/hour`."
-    )
-    max_upload_bytes: int | None = Field(None, strict=True, ge=1, description="Largest upload.")
-    max_input_pixels: int | None = Field(
-        None, strict=True, ge=1, description="Most pixels in one input frame."
-    )
-    max_duration_seconds: int | None = Field(None, strict=True, ge=1, description="Longest input.")
-    max_output_pixels: int | None = Field(
-        None, strict=True, ge=1, description="Most pixels in one output frame."
-    )
-    max_output_frames: int | None = Field(None, strict=True, ge=1, description="Most frames in one output.")
-    max_queued_renders: int | None = Field(
-        None, strict=True, ge=0, description="Most renders that are queued."
-    )
-    max_storage_bytes: int | None = Field(
-        None, strict=True, ge=0, description="Most bytes of uploads and results that are kept."
-    )
-    max_cost_per_month: float | None = Field(
-        None,
-        ge=0,
-        strict=True,
-        allow_inf_nan=False,
-        description="Most gigapixels times multiplier in a month (UTC).",
-    )
-
-    @classmethod
-    def stored(cls, column: Mapping[str, Any] | None) -> Self:
-        """The limits in a column of a user's or a key's row."""
-        return cls.model_validate(column or {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +79,6 @@ def allowance_of(
 ) -> Allowance:
     """The allowance of a key. `user` and `key` are the `limits` columns of the two rows."""
     return _allowance(user_limits(user, settings), Limits.stored(key), settings)
-
-
-def changed_limits(stored: Mapping[str, Any] | None, given: Limits) -> dict[str, Any] | None:
-    """The new value of a row's limits column: each field set in `given`, also to None, replaces the stored one."""
-    changed = Limits.stored(stored).model_copy(update=given.model_dump(exclude_unset=True))
-    return changed.model_dump(exclude_none=True) or None
 
 
 def _allowance(user: Limits, own: Limits, settings: Settings) -> Allowance:

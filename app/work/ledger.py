@@ -22,6 +22,7 @@ from app.platform.secrets import new_id
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import SegmentStatus
 from app.renders.tables import Segment
+from app.renders.transitions import fail_render
 from app.work import claimable, claiming, periodic_tasks, worker_queries
 from app.work import queries as work_queries
 from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
@@ -270,7 +271,7 @@ def _give_back(session: Session, claim: Claim, *, fatal: str | None, rest_second
     """Release the work for another attempt; with `fatal` end its render with that error."""
     work_queries.give_back(session, claim, rest_seconds=None if fatal else rest_seconds)
     if fatal:
-        work_queries.fail_render(session, render_id=claim.render_id, error=fatal)
+        fail_render(session, render_id=claim.render_id, error=fatal)
 
 
 def _step(kind: WorkKind) -> str:

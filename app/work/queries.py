@@ -150,24 +150,6 @@ def give_back(session: Session, claim: Claim, *, rest_seconds: float | None = No
     claim.lease.release(session, rest_seconds=rest_seconds, **values)
 
 
-def fail_render(session: Session, *, render_id: str, error: str) -> bool:
-    """End an unfinished render as failed, and its unfinished segments. False when it had ended already."""
-    changed = revoke(
-        session,
-        Render,
-        Render.id == render_id,
-        Render.status.in_(RenderStatus.FAILED.predecessors),
-        status=RenderStatus.FAILED,
-        error=error,
-        ended_at=database_now(),
-    )
-    if changed:
-        unfinished = and_(Segment.render_id == render_id, Segment.status != SegmentStatus.DONE)
-        revoke(session, Segment, unfinished, status=SegmentStatus.FAILED)
-        webhook_events.write_event(session, render_id=render_id, status=RenderStatus.FAILED)
-    return changed
-
-
 def requeue(session: Session, *, render_id: str) -> RenderStatus:
     """Release what workers hold of an unfinished render, uncharged, for an attempt at once.
 

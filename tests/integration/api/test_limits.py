@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from app.accounts import service as account_service
+from app.accounts.limits import Limits
 from app.platform.secrets import Secrets
-from app.usage.allowances import Limits
 from app.work.ledger import WorkLedger
 from tests.servers.process import free_port, wait_until
 

@@ -14,11 +14,12 @@ from app.platform.media.rates import Retime
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkQueue
+from app.renders import workload
 from app.renders.options import RenderOptions, find_engine
 from app.renders.service import create_render, find_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
-from app.work import speed_queries, workload
+from app.work import speed_queries
 from app.work.ledger import WorkLedger
 from app.work.speeds import MEMORY_SECONDS, note_segment
 from app.work.tables import MeasuredSpeed, WorkerProcess

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select, update
 
+from app.accounts.limits import Limits
 from app.files.tables import File
 from app.platform import clock
 from app.platform.database import Database
@@ -24,7 +25,6 @@ from app.renders.tables import Render
 from app.usage import queries as usage_queries
 from app.usage.allowances import (
     Allowance,
-    Limits,
     Quota,
     allowance_of,
     check_file_quota,

@@ -21,7 +21,7 @@ from app.platform.media.properties import VideoProperties
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
-from app.work import queries as work_queries
+from app.renders.transitions import fail_render
 from app.work.ledger import PlannedSegment, WorkLedger
 from app.work.queries import Claim
 
@@ -142,7 +142,7 @@ def machine(
         def cancel(self, pick: int) -> None:
             if pick % 4 == 0:
                 with database.write() as session:
-                    work_queries.fail_render(
+                    fail_render(
                         session, render_id=sorted(self.renders)[pick % len(self.renders)], error="Canceled"
                     )
 

@@ -1,0 +1,53 @@
+"""The limits that an administrator sets for a user or a key, as rows keep them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.platform.rate_rules import parse_rule
+
+RateRule = Annotated[str, Field(max_length=200), AfterValidator(lambda rule: parse_rule(rule) and rule)]
+
+
+class Limits(BaseModel):
+    """What an administrator set for a user or a key. What is left out is not limited by it."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"requests": "100/minute"}]})
+
+    requests: RateRule | None = Field(
+        None, description="Requests in a stretch of time, as `100/minute` or `10/second;1000/hour`."
+    )
+    max_upload_bytes: int | None = Field(None, strict=True, ge=1, description="Largest upload.")
+    max_input_pixels: int | None = Field(
+        None, strict=True, ge=1, description="Most pixels in one input frame."
+    )
+    max_duration_seconds: int | None = Field(None, strict=True, ge=1, description="Longest input.")
+    max_output_pixels: int | None = Field(
+        None, strict=True, ge=1, description="Most pixels in one output frame."
+    )
+    max_output_frames: int | None = Field(None, strict=True, ge=1, description="Most frames in one output.")
+    max_queued_renders: int | None = Field(
+        None, strict=True, ge=0, description="Most renders that are queued."
+    )
+    max_storage_bytes: int | None = Field(
+        None, strict=True, ge=0, description="Most bytes of uploads and results that are kept."
+    )
+    max_cost_per_month: float | None = Field(
+        None,
+        ge=0,
+        strict=True,
+        allow_inf_nan=False,
+        description="Most gigapixels times multiplier in a month (UTC).",
+    )
+
+    @classmethod
+    def stored(cls, column: Mapping[str, Any] | None) -> Self:
+        """The limits in a column of a user's or a key's row."""
+        return cls.model_validate(column or {})
+
+
+def changed_limits(stored: Mapping[str, Any] | None, given: Limits) -> dict[str, Any] | None:
+    """The new value of a row's limits column: each field set in `given`, also to None, replaces the stored one."""
+    changed = Limits.stored(stored).model_copy(update=given.model_dump(exclude_unset=True))
+    return changed.model_dump(exclude_none=True) or None

@@ -1,0 +1,28 @@
+"""Changes of a render's status that a worker's progress does not make."""
+
+from sqlalchemy import and_
+from sqlalchemy.orm import Session
+
+from app.platform.database import database_now
+from app.platform.lease import revoke
+from app.renders import webhook_events
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render, Segment
+
+
+def fail_render(session: Session, *, render_id: str, error: str) -> bool:
+    """End an unfinished render as failed, and its unfinished segments. False when it had ended already."""
+    changed = revoke(
+        session,
+        Render,
+        Render.id == render_id,
+        Render.status.in_(RenderStatus.FAILED.predecessors),
+        status=RenderStatus.FAILED,
+        error=error,
+        ended_at=database_now(),
+    )
+    if changed:
+        unfinished = and_(Segment.render_id == render_id, Segment.status != SegmentStatus.DONE)
+        revoke(session, Segment, unfinished, status=SegmentStatus.FAILED)
+        webhook_events.write_event(session, render_id=render_id, status=RenderStatus.FAILED)
+    return changed
