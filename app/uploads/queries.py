@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Update, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Row, Update, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.platform.database import database_now
@@ -60,7 +60,7 @@ def forget(session: Session, *, ended_for: float) -> None:
 
 def due_to_clean(
     session: Session, *, limit: int, but: Collection[str] = ()
-) -> Sequence[tuple[str, str, str]]:
+) -> Sequence[Row[str, str, str]]:
     """Uploads that will not become files: each one's id, the id that its file was to have, and its id in storage."""
     query = (
         select(Upload.id, Upload.file_id, Upload.multipart_id)
@@ -68,7 +68,7 @@ def due_to_clean(
         .order_by(Upload.expires_at)
         .limit(limit)
     )
-    return session.execute(query).tuples().all()
+    return session.execute(query).all()
 
 
 def count_to_clean(session: Session, *, expired_for: float) -> int:
