@@ -58,9 +58,7 @@ def forget(session: Session, *, ended_for: float) -> None:
     session.execute(delete(Upload).where(ended).execution_options(synchronize_session=False))
 
 
-def due_to_clean(
-    session: Session, *, limit: int, but: Collection[str] = ()
-) -> Sequence[Row[str, str, str]]:
+def due_to_clean(session: Session, *, limit: int, but: Collection[str] = ()) -> Sequence[Row[str, str, str]]:
     """Uploads that will not become files: each one's id, the id that its file was to have, and its id in storage."""
     query = (
         select(Upload.id, Upload.file_id, Upload.multipart_id)
