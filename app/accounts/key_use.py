@@ -1,4 +1,4 @@
-"""When keys were last used, written down beside the requests: none waits for it, and none fails with it."""
+"""Records the last use of API keys in the background: no request waits for it or fails with it."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import RegenError
 
-# A key's time is written once in so many seconds.
+# The minimum time between two writes for one key.
 NOTED_EVERY_SECONDS = 60.0
-# Keys that are used at about the same time share a transaction.
+# Uses within this time share a transaction.
 GATHERED_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
 
 class KeyUse:
-    """Used in one event loop. `keep` must run for what is noted to be written."""
+    """For one event loop. The uses are written while `keep` runs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,7 +31,7 @@ class KeyUse:
         self._is_due = asyncio.Event()
 
     def note(self, key_id: str, *, last_used_at: datetime | None) -> None:
-        """The key is used now. `last_used_at` is what its row says."""
+        """Note that the key is used now. `last_used_at` is the value in its row."""
         if (
             last_used_at is not None
             and timedelta(0) <= clock.now() - last_used_at < timedelta(seconds=NOTED_EVERY_SECONDS)
@@ -42,7 +42,7 @@ class KeyUse:
         self._is_due.set()
 
     async def keep(self) -> None:
-        """Goes on for ever. What cannot be written is tried again when the key is used a minute later."""
+        """Write the uses, without end. A failed write is repeated with a use of the key at least a minute later."""
         thread = CapacityLimiter(1)
         while True:
             await self._is_due.wait()

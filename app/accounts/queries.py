@@ -61,8 +61,8 @@ def keys_of(session: Session, *, user_id: str, limit: int, cursor: str | None) -
 
 
 def lock_user(session: Session, *, user_id: str) -> None:
-    """Hold the user's row until the session ends: what is counted of theirs meanwhile is counted one by one."""
-    # Rows that refer to the user can be made meanwhile.
+    """Lock the user's row until the transaction ends, which serializes the checks of the user's quotas."""
+    # KEY SHARE: rows that refer to the user can still be inserted.
     session.execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))
 
 
@@ -120,7 +120,7 @@ def _key_by_digest() -> Select[*tuple[Any, ...]]:
 
 
 def note_use(session: Session, *, key_ids: Collection[str], now: datetime) -> None:
-    """These keys are used now. Another process may have written a later time."""
+    """Set the last use of these keys to `now`, unless another process has written a later time."""
     session.execute(
         update(ApiKey)
         .where(ApiKey.id.in_(key_ids), or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < now))
@@ -141,6 +141,6 @@ def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tup
 
 
 def valid_keys(session: Session, *, key_ids: Collection[str], now: datetime) -> set[str]:
-    """Those of the keys that are neither revoked nor expired."""
+    """The keys that are neither revoked nor expired."""
     is_valid = and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now))
     return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(key_ids), is_valid)))

@@ -50,7 +50,7 @@ def note_use(session: Session, *, key_ids: Collection[str]) -> None:
 
 
 def create_user(session: Session, *, name: str) -> User:
-    """Raises Conflict when there is a user of that name, also when another transaction makes them just now."""
+    """Create a user. Raises Conflict when the name is taken, also by a concurrent transaction."""
     try:
         with session.begin_nested():
             return account_queries.add_user(session, user_id=secrets.new_id(), name=name)
@@ -67,7 +67,7 @@ def create_key(
     scopes: Collection[Scope] = DEFAULT_SCOPES,
     expires_at: datetime | None = None,
 ) -> CreatedKey:
-    """Raises NotFound when there is no such user, InvalidRequest when it would have expired already."""
+    """Create a key. Raises NotFound when there is no such user, InvalidRequest when `expires_at` is past."""
     user = account_queries.find_user(session, name=user_name)
     if user is None:
         raise NotFound(f"There is no user named {user_name!r}.")
@@ -84,7 +84,7 @@ def create_key_of(
     limits: Limits | None = None,
     expires_at: datetime | None = None,
 ) -> CreatedKey:
-    """A key of that user. Raises InvalidRequest when it would have expired already."""
+    """Create a key of that user. Raises InvalidRequest when `expires_at` is past."""
     check_expiry(expires_at)
     key = secrets.new_api_key()
     row = account_queries.add_key(
@@ -102,15 +102,15 @@ def create_key_of(
 
 
 def check_expiry(expires_at: datetime | None) -> None:
-    """Raises InvalidRequest for a moment that is past."""
+    """Raises InvalidRequest for a time in the past."""
     if expires_at is not None and expires_at <= clock.now():
         raise InvalidRequest("`expires_at` must be in the future.")
 
 
 def create_first_key(session: Session, *, keys: Secrets) -> CreatedKey | None:
-    """A user named `default` with one key, when there is no user at all yet.
+    """Create a user named `default` with one key if there is no user yet.
 
-    Of several processes that start at once, one makes it; the others wait for that one's commit and get None.
+    Of concurrent processes one creates it; the others wait for its commit and return None.
     """
     if account_queries.has_users(session):
         return None
@@ -142,7 +142,7 @@ def get_user(session: Session, *, user_id: str) -> User:
 
 
 def list_users(session: Session, *, limit: int, cursor: str | None) -> tuple[Sequence[User], str | None]:
-    """A page, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    """A page of users, newest first, and the cursor of the next page. Raises InvalidRequest."""
     page = account_queries.list_users(session, limit=limit, cursor=cursor)
     return page.rows, page.cursor
 
@@ -150,14 +150,14 @@ def list_users(session: Session, *, limit: int, cursor: str | None) -> tuple[Seq
 def keys_of(
     session: Session, *, user_id: str, limit: int, cursor: str | None
 ) -> tuple[Sequence[ApiKey], str | None]:
-    """A page of the user's keys, the newest first, and the cursor of the next. Raises NotFound and InvalidRequest."""
+    """A page of the user's keys, newest first, and the next page's cursor. Raises NotFound and InvalidRequest."""
     get_user(session, user_id=user_id)
     page = account_queries.keys_of(session, user_id=user_id, limit=limit, cursor=cursor)
     return page.rows, page.cursor
 
 
 def change_user(session: Session, *, user_id: str, changes: Mapping[str, Any]) -> User:
-    """Set these columns; `limits` are merged with those there are. Raises NotFound, and Conflict for a taken name."""
+    """Set these columns; `limits` are merged with the stored ones. Raises NotFound, and Conflict for a taken name."""
     account_queries.lock_user(session, user_id=user_id)
     user = get_user(session, user_id=user_id)
     try:
@@ -170,7 +170,7 @@ def change_user(session: Session, *, user_id: str, changes: Mapping[str, Any]) -
 
 
 def change_key(session: Session, *, key_id: str, changes: Mapping[str, Any]) -> ApiKey:
-    """Set these columns; `limits` are merged with those there are. Raises NotFound and InvalidRequest."""
+    """Set these columns; `limits` are merged with the stored ones. Raises NotFound and InvalidRequest."""
     check_expiry(changes.get("expires_at"))
     account_queries.lock_user(session, user_id=get_key(session, key_id=key_id).user_id)
     key = session.get_one(ApiKey, key_id, populate_existing=True)
@@ -185,7 +185,7 @@ def _change(row: User | ApiKey, changes: Mapping[str, Any]) -> None:
 
 
 def revoke_key(session: Session, *, key_id: str) -> ApiKey:
-    """The key is refused from now on. Raises NotFound when there is no such key."""
+    """Revoke the key. Raises NotFound when there is no such key."""
     key = get_key(session, key_id=key_id)
     if key.revoked_at is None:
         key.revoked_at = clock.now()

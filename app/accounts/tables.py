@@ -1,4 +1,4 @@
-"""The tables of users, their keys, and the requests that they may repeat."""
+"""The tables of users, API keys and idempotency keys."""
 
 from datetime import datetime
 from typing import Any
@@ -10,11 +10,11 @@ from app.platform.tables import ListedTable, Table
 
 
 class User(ListedTable):
-    """`served_at` is when a segment of the user was last claimed, `prepared_at` when a render of theirs was claimed to
-    be prepared: whose turn is longest ago is next.
+    """A user. `served_at` is the last claim of one of the user's segments, `prepared_at` the last claim of a render to
+    prepare: the user with the oldest time is served next.
 
-    `max_running_segments` and `max_running_renders` are the user's own caps, above or below the settings'. `limits` are
-    their other limits. `webhook_secret_generation` says which secret signs their webhooks.
+    `max_running_segments` and `max_running_renders` override the settings' caps. `limits` has the user's other limits.
+    `webhook_secret_generation` selects the secret that signs the user's webhooks.
     """
 
     __tablename__ = "users"
@@ -30,7 +30,7 @@ class User(ListedTable):
 
 
 class ApiKey(ListedTable):
-    """An API key: only its keyed hash is kept. `hint` is its first characters, for telling keys apart."""
+    """An API key; only its keyed hash is stored. `hint` is its first characters, to tell keys apart."""
 
     __tablename__ = "api_keys"
 

@@ -1,4 +1,4 @@
-"""Every setting of the server, read from the environment (prefix `REGEN_`). Nobody else reads the environment."""
+"""Every setting of the server, read from the environment (prefix `REGEN_`). No other module reads the environment."""
 
 import hashlib
 import os
@@ -49,23 +49,22 @@ AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().res
 
 
 def _default_weights_dir(settings: dict[str, Any]) -> Path:
-    """The data directory's own weights, where there are some; else those that `scripts/setup` converted once beside
-    the installed packages, for every data directory."""
+    """The `weights` folder of the data directory if it exists, else the weights from `scripts/setup`, if any."""
     own: Path = settings["data_dir"] / "weights"
     installed = Path(sys.prefix) / "share" / "regen-server" / "weights"
     return installed if installed.is_dir() and not own.expanduser().is_dir() else own
 
 
 class Settings(BaseSettings):
-    """All settings. Each field's description is what `docs/settings.md` says of it.
+    """All settings. `docs/settings.md` is made from the fields' descriptions.
 
-    A setting may also be a file named as its variable in lower case (`regen_secret_key`) in the directory that
-    REGEN_SECRETS_DIR names, else in `/run/secrets`, where containers find their secrets. The variable wins.
+    A setting may also be a file with the variable's name in lower case (`regen_secret_key`) in the directory of
+    REGEN_SECRETS_DIR, by default `/run/secrets`, where containers find their secrets. The variable takes precedence.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="REGEN_",
-        # Set to nothing is not set: compose files and shells leave such variables behind.
+        # An empty variable counts as unset: compose files and shells leave such variables behind.
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -73,20 +72,20 @@ class Settings(BaseSettings):
 
     # Places
     data_dir: Path = Field(
-        Path("~/.regen"), description="Where the database, local storage, weights and spool files lie."
+        Path("~/.regen"), description="The directory of the database, local storage, weights and spool files."
     )
     weights_dir: AbsolutePath = Field(
         default_factory=_default_weights_dir,
         validate_default=True,
-        description="Where the engines' weights lie. Unset: `weights` in the data directory, or, while there is no "
-        "such folder, what `scripts/setup` converted. Weights that are missing are converted on first use.",
+        description="The directory of the engines' weights. Unset: `weights` in the data directory, or, while there is "
+        "no such folder, what `scripts/setup` converted. Missing weights are converted on first use.",
     )
     database_url: Url | None = Field(
         None,
         description="Where the database is: `postgresql://user@host:5432/name`. Unset: SQLite in the data directory.",
     )
     database_password: SecretStr | None = Field(
-        None, description="The password for `REGEN_DATABASE_URL`, when it does not stand there."
+        None, description="The password for `REGEN_DATABASE_URL`, unless the URL contains it."
     )
     database_pool_size: int = Field(
         20, ge=1, description="Most connections to PostgreSQL that one process keeps open."
@@ -103,11 +102,11 @@ class Settings(BaseSettings):
         "that `regen serve` starts on a unix socket.",
     )
     broker_password: SecretStr | None = Field(
-        None, description="The password for `REGEN_BROKER_URL`, when it does not stand there."
+        None, description="The password for `REGEN_BROKER_URL`, unless the URL contains it."
     )
     storage: Literal["local", "s3"] = Field(
         "local",
-        description="Where videos lie: `local` is the data directory, `s3` a bucket of any S3-compatible server.",
+        description="Where videos are: `local` is the data directory, `s3` a bucket of any S3-compatible server.",
     )
     s3_bucket: str | None = Field(None, description="The bucket, which must exist.")
     s3_prefix: str = Field(
@@ -182,14 +181,12 @@ class Settings(BaseSettings):
         description="Networks, as `10.1.0.0/16,fd00::/8`, where what users name (`file_url`, webhooks) may lie "
         "although they are not public. Unset: none; the server connects to public addresses alone.",
     )
-    probe_timeout_seconds: float = Field(
-        60.0, gt=0, description="Longest that looking at an upload may take."
-    )
+    probe_timeout_seconds: float = Field(60.0, gt=0, description="Longest that probing an upload may take.")
     ffmpeg_timeout_seconds: float = Field(
         6 * 3600.0, gt=0, description="Longest that any one run of ffmpeg may take."
     )
     probe_memory_bytes: int = Field(
-        2 * GIB, gt=0, description="Address space that ffprobe may use while it looks at an upload."
+        2 * GIB, gt=0, description="Address space that ffprobe may use for an upload."
     )
     ffmpeg_memory_bytes: int = Field(
         16 * GIB, gt=0, description="Address space that one ffmpeg may use while it decodes or encodes."
@@ -206,7 +203,7 @@ class Settings(BaseSettings):
         description="Most output pixels in one segment (at least one frame): keeps segments of large videos short.",
     )
     lease_seconds: float = Field(
-        30.0, ge=2, description="How long work stays with a worker that is not heard of."
+        30.0, ge=2, description="How long a worker without a heartbeat keeps its work."
     )
     stall_seconds: float = Field(
         300.0,
@@ -293,7 +290,7 @@ class Settings(BaseSettings):
         None, gt=0, description="Days after which a render's results are removed. Unset: never."
     )
     cleanup_interval_seconds: float = Field(
-        600.0, gt=0, description="How often one of the workers removes what nobody needs any more."
+        600.0, gt=0, description="How often one of the workers removes files that are no longer needed."
     )
 
     # The API

@@ -1,4 +1,4 @@
-"""What users have used: completed renders by day, and what is queued, running and stored now."""
+"""Usage: completed renders by day, and the current numbers of queued and running renders and stored bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ RUNNING = (RenderStatus.PENDING, RenderStatus.PROCESSING)
 
 @dataclass(frozen=True, kw_only=True)
 class DayUsage:
-    """What was completed on a day (UTC) with one engine."""
+    """The renders completed on a day (UTC) with one engine."""
 
     day: date
     engine: str
@@ -31,7 +31,7 @@ class DayUsage:
 
 
 def add_completed(session: Session, *, render_id: str) -> None:
-    """Count a render that this transaction has completed, once."""
+    """Add a render that this transaction has completed; call it once per render."""
     render = session.execute(
         select(
             Render.user_id,
@@ -65,7 +65,7 @@ def add_completed(session: Session, *, render_id: str) -> None:
 
 
 def list_days(session: Session, *, user_id: str, first: date, last: date) -> Sequence[DayUsage]:
-    """By day, the earliest first, and engine; both days included."""
+    """Usage by day, the earliest first, and engine; both days are included."""
     query = (
         select(
             DailyUsage.day,
@@ -85,8 +85,7 @@ def list_days(session: Session, *, user_id: str, first: date, last: date) -> Seq
 
 
 def cost_of_month(session: Session, *, user_id: str, api_key_id: str | None, moment: datetime) -> float:
-    """Of what was completed in the moment's month (UTC), and of all that has not ended. With a key: of what was made
-    with it."""
+    """The cost of renders completed in the month of `moment` (UTC) and of all unfinished ones; with a key, its own."""
     first = moment.astimezone(UTC).date().replace(day=1)
     completed = select(func.coalesce(func.sum(DailyUsage.cost), 0.0)).where(
         DailyUsage.user_id == user_id,
@@ -99,13 +98,13 @@ def cost_of_month(session: Session, *, user_id: str, api_key_id: str | None, mom
     if api_key_id is not None:
         completed = completed.where(DailyUsage.api_key_id == api_key_id)
         unfinished = unfinished.where(Render.api_key_id == api_key_id)
-    # In one statement: a render that is completed between two would be in neither.
+    # One statement, because a render completed between two would be in neither.
     total = session.scalar(select(completed.scalar_subquery() + unfinished.scalar_subquery()))
     return float(total or 0.0)
 
 
 def count_queued(session: Session, *, user_id: str, api_key_id: str | None = None) -> int:
-    """The user's renders that wait to be prepared; with a key those that were made with it."""
+    """The number of the user's queued renders; with a key, of those made with it."""
     query = _count(user_id).where(Render.status == RenderStatus.QUEUED)
     if api_key_id is not None:
         query = query.where(Render.api_key_id == api_key_id)
@@ -113,12 +112,12 @@ def count_queued(session: Session, *, user_id: str, api_key_id: str | None = Non
 
 
 def count_running(session: Session, *, user_id: str) -> int:
-    """The user's renders that have begun and not ended."""
+    """The number of the user's renders that have begun and not ended."""
     return session.scalar(_count(user_id).where(Render.status.in_(RUNNING))) or 0
 
 
 def stored_bytes(session: Session, *, user_id: str, moment: datetime) -> int:
-    """Of the user's files, of uploads in parts that may still become some, and of results."""
+    """The bytes of the user's files, of open uploads in parts, and of results."""
     files = select(func.coalesce(func.sum(File.size_bytes), 0)).where(
         File.user_id == user_id, File.removed_at.is_(None)
     )
@@ -133,7 +132,7 @@ def stored_bytes(session: Session, *, user_id: str, moment: datetime) -> int:
         Render.status == RenderStatus.COMPLETED,
         Render.output_key.is_not(None),
     )
-    # In one statement: an upload that is completed between two would be in neither, or in both.
+    # One statement, because an upload completed between two would be in neither, or in both.
     parts = (files.scalar_subquery(), uploads.scalar_subquery(), results.scalar_subquery())
     return int(session.scalar(select(parts[0] + parts[1] + parts[2])) or 0)
 

@@ -16,7 +16,7 @@ LONGEST_PERIOD_DAYS = 366
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """Both days are included."""
+    """A range of days (UTC), both included."""
 
     first: date
     last: date
@@ -24,8 +24,8 @@ class Period:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageReport:
-    """`days` are what was completed in the period. The rest is of now: `month_cost` is that of the present month with
-    all that has not ended, as the limit on it counts."""
+    """`days` has the renders completed in the period. All other values are current: `month_cost` is the cost that
+    counts towards the monthly limit, of the current month with all unfinished renders."""
 
     period: Period
     days: Sequence[DayUsage]

@@ -1,4 +1,4 @@
-"""The table of what was rendered, day by day."""
+"""The table of daily usage."""
 
 from datetime import date
 
@@ -10,9 +10,10 @@ from app.platform.tables import Table
 
 
 class DailyUsage(Table):
-    """What the renders of one key completed on one day (UTC), by engine. It stays when the renders are deleted.
+    """The completed renders of one key on one day (UTC), by engine. Rows stay when renders are deleted.
 
-    `gigapixels` are the outputs' frames times their pixels in units of 1e9, `cost` that times the engine's multiplier.
+    `gigapixels`: the outputs' frames times their pixels, divided by 1e9. `cost`: gigapixels times the engine's
+    multiplier.
     """
 
     __tablename__ = "daily_usage"
