@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.requests import HTTPConnection
 
 from app.accounts.scopes import Scope
 from app.http.access import Access, CurrentUser
@@ -14,9 +15,20 @@ from app.http.resources import Resources
 READING_METHODS = ("GET", "HEAD")
 MOST_A_PAGE = 100
 
-# They tell OpenAPI how to authenticate; `Access` reads the headers themselves, which errs in our own words.
-_bearer_scheme = HTTPBearer(auto_error=False, description="An API key.")
-_header_scheme = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
+
+# These describe to OpenAPI how to authenticate. `Access` reads the headers, and raises errors in the one shape.
+class _BearerScheme(HTTPBearer):
+    async def __call__(self, request: HTTPConnection) -> None:
+        return None
+
+
+class _HeaderScheme(APIKeyHeader):
+    async def __call__(self, request: HTTPConnection) -> None:
+        return None
+
+
+_bearer_scheme = _BearerScheme(scheme_name="HTTPBearer", description="An API key.")
+_header_scheme = _HeaderScheme(name="X-API-Key", scheme_name="APIKeyHeader", description="An API key.")
 
 
 async def resources_of(request: Request) -> Resources:
@@ -67,8 +79,9 @@ def _administrator(access: Access) -> CurrentUser:
         return access.require_administrator(reader)
 
 
-async def public_url(request: Request, resources: Annotated[Resources, Depends(resources_of)]) -> str:
+async def public_url(request: Request) -> str:
     """Where clients reach the API, without a slash at the end."""
+    resources: Resources = request.app.state.resources
     return (resources.settings.public_url or str(request.base_url)).rstrip("/")
 
 

@@ -36,10 +36,11 @@ class BodyLimit:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        size_bytes = _body_size(scope) if scope["type"] == "http" else 0
+        if size_bytes == 0:
             await self.app(scope, receive, send)
             return
-        announced_bytes, read_bytes = _body_size(scope) or 0, 0
+        announced_bytes, read_bytes = size_bytes or 0, 0
 
         async def receive_and_count() -> Message:
             nonlocal read_bytes
