@@ -32,9 +32,9 @@ async def may_scrape(request: Request, bearer: Bearer) -> None:
 
 
 @router.get("/metrics", include_in_schema=False, dependencies=[Depends(may_scrape)])
-async def read_metrics(request: Request, watch: HealthChecksDependency) -> Response:
+async def read_metrics(request: Request, checks: HealthChecksDependency) -> Response:
     """Answers 200 within 5 s also when database or broker are away, with what is known."""
     metrics: HttpMetrics = request.app.state.metrics
-    parts, figures = await asyncio.gather(watch.parts(), watch.figures())
+    parts, figures = await asyncio.gather(checks.parts(), checks.figures())
     content = exposition(metrics, MeasurementsCollector(parts=parts, figures=figures))
     return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4)

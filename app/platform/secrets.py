@@ -70,7 +70,12 @@ def _read_or_make(path: Path) -> bytes:
 
 
 def random_id() -> str:
-    return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+    # One number instead of a choice for each character: every request makes an id.
+    number, characters = secrets.randbelow(len(ID_ALPHABET) ** ID_LENGTH), []
+    for _ in range(ID_LENGTH):
+        number, digit = divmod(number, len(ID_ALPHABET))
+        characters.append(ID_ALPHABET[digit])
+    return "".join(characters)
 
 
 _id_source: Callable[[], str] = random_id
