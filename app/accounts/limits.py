@@ -44,7 +44,7 @@ class Limits(BaseModel):
     @classmethod
     def stored(cls, column: Mapping[str, Any] | None) -> Self:
         """The limits in a column of a user's or a key's row."""
-        return cls.model_validate(column or {})
+        return cls.model_validate(column) if column else cls()
 
 
 def changed_limits(stored: Mapping[str, Any] | None, given: Limits) -> dict[str, Any] | None:
