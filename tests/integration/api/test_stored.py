@@ -1,6 +1,7 @@
 """Signed URLs of stored files: range requests, conditions, names, and links that are altered or too old."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
@@ -13,6 +14,10 @@ from app.platform.storage.local import LocalStorage
 CONTENT = bytes(range(256)) * 5000  # 1,280,000 bytes: more than one chunk
 SIZE = len(CONTENT)
 KEY = "renders/abc/output-1.mp4"
+
+# Without a key, and patient: a machine under test may be slow.
+get = partial(httpx.get, timeout=60)
+head = partial(httpx.head, timeout=60)
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def altered(url: str, **changes: str) -> str:
 
 
 def test_the_whole(sign):
-    response = httpx.get(sign())
+    response = get(sign())
 
     assert (response.status_code, response.content) == (200, CONTENT)
     assert response.headers["Content-Type"] == "video/mp4"
@@ -49,13 +54,13 @@ def test_the_whole(sign):
 
 def test_head(sign):
     url = sign()
-    whole, part = httpx.head(url), httpx.head(url, headers={"Range": "bytes=5-9"})
+    whole, part = head(url), head(url, headers={"Range": "bytes=5-9"})
 
     assert whole.content == part.content == b""
     assert (whole.status_code, whole.headers["Content-Length"]) == (200, str(SIZE))
     assert (part.status_code, part.headers["Content-Length"]) == (206, "5")
     changing = {"date": "", "x-request-id": ""}
-    assert dict(whole.headers) | changing == dict(httpx.get(url).headers) | changing
+    assert dict(whole.headers) | changing == dict(get(url).headers) | changing
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ def test_head(sign):
     ],
 )
 def test_a_range(sign, asked, first, last):
-    response = httpx.get(sign(), headers={"Range": asked})
+    response = get(sign(), headers={"Range": asked})
 
     assert response.status_code == 206
     assert response.content == CONTENT[first : last + 1]
@@ -84,7 +89,7 @@ def test_a_range(sign, asked, first, last):
 
 @pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0", f"bytes={SIZE + 5}-{SIZE + 9}"])
 def test_a_range_outside(sign, asked):
-    response = httpx.get(sign(), headers={"Range": asked})
+    response = get(sign(), headers={"Range": asked})
 
     assert response.status_code == 416
     assert response.headers["Content-Range"] == f"bytes */{SIZE}"
@@ -103,13 +108,13 @@ def test_ranges_that_may_be_ignored(sign):
         "bytes=0-1,5-6",
         "bytes=٣-٤".encode(),
     ):
-        response = httpx.get(url, headers={"Range": asked})
+        response = get(url, headers={"Range": asked})
         assert (response.status_code, response.content) == (200, CONTENT), asked
 
 
 def test_a_range_of_what_has_changed_meanwhile(sign):
     url = sign()
-    facts = httpx.head(url).headers
+    facts = head(url).headers
     for condition, status in (
         (facts["ETag"], 206),
         (facts["Last-Modified"], 206),
@@ -117,25 +122,25 @@ def test_a_range_of_what_has_changed_meanwhile(sign):
         ("W/" + facts["ETag"], 200),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 200),
     ):
-        response = httpx.get(url, headers={"Range": "bytes=0-9", "If-Range": condition})
+        response = get(url, headers={"Range": "bytes=0-9", "If-Range": condition})
         assert (response.status_code, len(response.content)) == (status, 10 if status == 206 else SIZE)
 
 
 def test_what_the_client_already_has(sign):
     url = sign()
-    tag = httpx.head(url).headers["ETag"]
+    tag = head(url).headers["ETag"]
 
-    response = httpx.get(url, headers={"If-None-Match": f'"x", W/{tag}'})
+    response = get(url, headers={"If-None-Match": f'"x", W/{tag}'})
 
     assert (response.status_code, response.content) == (304, b"")
-    assert httpx.get(url, headers={"If-None-Match": '"x"'}).status_code == 200
+    assert get(url, headers={"If-None-Match": '"x"'}).status_code == 200
 
 
 def test_the_tag_changes_with_the_content(sign):
-    first = httpx.head(sign()).headers["ETag"]
+    first = head(sign()).headers["ETag"]
 
-    assert httpx.head(sign()).headers["ETag"] != first
-    assert httpx.head(sign("renders/abc/output-2.mp4")).headers["ETag"] != first
+    assert head(sign()).headers["ETag"] != first
+    assert head(sign("renders/abc/output-2.mp4")).headers["ETag"] != first
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_the_tag_changes_with_the_content(sign):
     ],
 )  # fmt: skip
 def test_names_for_downloads(sign, name, header):
-    response = httpx.head(sign(name=name))
+    response = head(sign(name=name))
 
     assert response.headers["Content-Disposition"].replace("Gro\u0308", "Gro") == header
     assert "Set-Cookie" not in response.headers
@@ -175,7 +180,7 @@ def test_an_altered_link(sign, storage, server, tmp_path):
         f"{server}/storage/%2e%2e/regen.db?{urlsplit(url).query}",
         f"{server}/storage/?{urlsplit(url).query}",
     ):
-        response = httpx.get(wrong)
+        response = get(wrong)
         assert (response.status_code, response.json()) == (
             404,
             {"errors": [{"message": "There is nothing at this address."}]},
@@ -188,26 +193,26 @@ def test_a_link_signed_with_another_secret(sign, settings, server):
 
     url = stranger.signed_url(KEY, base_url=server, file_name="a", lifetime_seconds=60)
 
-    assert httpx.get(url).status_code == 404
+    assert get(url).status_code == 404
 
 
 def test_an_expired_link(sign):
     url = sign(lifetime_seconds=-1)
 
-    response = httpx.get(url)
+    response = get(url)
 
     assert (response.status_code, response.json()) == (
         403,
         {"errors": [{"message": "This link has expired."}]},
     )
-    assert httpx.get(altered(url, expires="99999999999")).status_code == 404
+    assert get(altered(url, expires="99999999999")).status_code == 404
 
 
 def test_a_file_that_was_deleted(sign, storage):
     url = sign()
     storage.delete(KEY)
 
-    response = httpx.get(url)
+    response = get(url)
 
     assert response.status_code == 404
     assert response.json() == {"errors": [{"message": "This file is no longer here."}]}
