@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 import structlog
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from app.http.resources import Resources
 from app.http.shared_call import SharedCall
@@ -23,6 +23,9 @@ PROBE_FRESH_SECONDS = 1.0
 FIGURES_FRESH_SECONDS = 5.0
 # Counting never costs the database more than a tenth of its time, however many rows there are.
 FIGURES_REST_FACTOR = 10.0
+
+# Threads that read SQLite at once. They share one interpreter, so that more of them only take it from each other.
+SQLITE_READERS = 2
 
 T = TypeVar("T")
 
@@ -77,6 +80,7 @@ class HealthChecks:
             Part.BROKER: call(broker.check, Part.BROKER),
         }
         self._database_hangs = False
+        self._readers = CapacityLimiter(SQLITE_READERS) if database.is_sqlite else None
         self._work = SharedCall(
             lambda: _read_figures(database),
             name="count-work",
@@ -121,7 +125,7 @@ class HealthChecks:
         self._database_hangs = False
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                return await to_thread.run_sync(question, abandon_on_cancel=True)
+                return await to_thread.run_sync(question, abandon_on_cancel=True, limiter=self._readers)
         except TimeoutError as error:
             self._database_hangs = True
             raise DatabaseUnavailable(UNREACHABLE, detail=f"no answer within {CHECK_SECONDS:g} s") from error
