@@ -69,7 +69,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Our own server writes no access lines beside ours; whoever runs the application otherwise may.
+        # `regen serve` writes no access lines of uvicorn; another way to run the application may.
         logging.getLogger("uvicorn.access").addFilter(drop_query)
         with opening(settings or get_settings()) as resources:
             app.state.resources = resources

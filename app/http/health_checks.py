@@ -115,10 +115,10 @@ class HealthChecks:
         return fault is None
 
     async def ask_database(self, question: Callable[[], T]) -> T:
-        """What the question, which changes nothing, returns in a thread, within 4 s.
+        """Runs a query, which changes nothing, in a thread, and returns its result within 4 s.
 
-        Raises DatabaseUnavailable when it takes longer. From then on nobody else asks, and no more threads hang,
-        until the database answers again.
+        Raises DatabaseUnavailable when it takes longer. From then on no further query starts, so that no more threads
+        hang, until the database answers again.
         """
         if self._database_hangs and not await self.database_answers():
             raise DatabaseUnavailable(UNREACHABLE, detail="it did not answer others either")

@@ -1,4 +1,4 @@
-"""The API's metrics: those of its requests, and those that are asked for when somebody looks."""
+"""The API's metrics: those of its requests, and those that are read from the database at each scrape."""
 
 from collections.abc import Iterator, Mapping
 

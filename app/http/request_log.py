@@ -22,7 +22,7 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 IDS_IN_PATHS = ("render_id", "file_id")
 ID = re.compile(r"[A-Za-z0-9]{1,32}")
 
-# Nobody was left to be answered; nginx' number for it.
+# The client left before the answer; nginx's status for it.
 CLIENT_LEFT = 499
 CRASHED = 500
 EVENT_STREAM = b"text/event-stream"
@@ -122,7 +122,7 @@ class _Answer:
     def noted(self, message: Message) -> Message:
         """The message as it shall go out."""
         if message["type"] == "http.response.start":
-            # An answer that nobody is left to read does not count as one.
+            # An answer to a client that left is logged as such.
             self._status = CLIENT_LEFT if self.aborted else int(message["status"])
             headers = [*message.get("headers", ())]
             lengths = [value for name, value in headers if name.lower() == b"content-length"]

@@ -106,7 +106,7 @@ async def tidy_spool_directory(resources: Resources) -> None:
 
 
 def remove_stale_spool_files(spool_dir: Path) -> None:
-    """Remove uploads that a crash left half-way, once nobody can be writing them any more."""
+    """Removes partial uploads that a crash left behind, once they are too old to be still written."""
     newest = time.time() - STALE_SPOOL_SECONDS
     for path in spool_dir.glob(f"{SPOOL_PREFIX}*"):
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""A slow question that many may ask at once, asked once for all of them."""
+"""A slow call that many requests need at once, made once for all of them."""
 
 import asyncio
 import threading
@@ -19,11 +19,11 @@ class _Call(Generic[T]):
 
 
 class SharedCall(Generic[T]):
-    """Calls `ask` in a thread of its own, never twice at once, and keeps what it returned or raised for a while:
-    `fresh_seconds`, and after an answer at least `rest_factor` times as long as it took.
+    """Calls `ask` in a thread of its own, never twice at once, and keeps its result or exception for `fresh_seconds`,
+    and for at least `rest_factor` times as long as the call took.
 
-    The thread belongs to nobody's pool: questions that hang take no place away from requests. Nobody can end it, but
-    nobody waits for it longer than its time either, and until it returns there is no second one.
+    The thread belongs to no pool: a call that hangs takes no thread from requests. It cannot be interrupted, but no
+    caller waits longer than the limit, and no second call starts before it returns.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from app.webhooks.queries import DueDelivery
 
 LOOK_SECONDS = 1.0
 LEASE_MARGIN_SECONDS = 30.0
-# Of one receiver: one that never answers holds up two of our threads, and nobody else's events.
+# To one host at once: a receiver that never answers occupies two threads, and delays no other receiver.
 MOST_PER_HOST = 2
 MOST_ANSWER_BYTES = 4096
 # At the end: what is nearly done may be done, then the rest is given back.

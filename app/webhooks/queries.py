@@ -42,7 +42,7 @@ class AttemptResult:
 def find_endpoint(
     session: Session, *, endpoint_id: str, user_id: str, lock: bool = False
 ) -> WebhookEndpoint | None:
-    """The user's own, and with `lock` nobody else's to change until the session ends."""
+    """Returns the user's own endpoint; `lock` locks its row until the session ends."""
     if not is_id(endpoint_id):
         return None
     query = select(WebhookEndpoint).where(
