@@ -15,6 +15,8 @@ from app.platform.database import Database
 from app.platform.settings import Settings
 from tests.servers.process import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 START_SECONDS = 60
 # What an installation of the API alone lacks, and what a mock has no use for.

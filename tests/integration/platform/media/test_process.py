@@ -14,6 +14,8 @@ from app.platform.media import launcher
 from app.platform.media.process import STDERR_KEPT_BYTES, FfmpegProcess, RunLimits
 from tests.servers.process import SOON_SECONDS, is_alive, wait_until
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024**2
 
 on_linux = pytest.mark.xfail(sys.platform != "linux", reason="a limit that only Linux has")
