@@ -286,7 +286,12 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("regen_begin", "BEGIN"))
+        statement = connection.get_execution_options().get("regen_begin")
+        if statement is not None:
+            connection.exec_driver_sql(statement)
+        else:
+            # A deferred transaction takes no lock and cannot fail, so it needs none of SQLAlchemy's handling of errors.
+            connection.connection.cursor().execute("BEGIN")
 
     return engine
 
