@@ -5,15 +5,15 @@ Ages are seconds on the database's clock. Each `due_*` returns the oldest first,
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import IdempotencyKey
 from app.files import queries as file_queries
 from app.files.tables import File
-from app.platform.database import database_now
+from app.platform.database import count_changed, database_now
 from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment
@@ -42,7 +42,7 @@ class KnownRender:
 def note_ends(session: Session) -> None:
     """Set the missing end of ended renders, which the previous version does not write during a rolling upgrade."""
     unsaid = and_(Render.ended_at.is_(None), Render.cleaned_at.is_(None), Render.status.in_(FINAL))
-    _update(session, update(Render).where(unsaid).values(ended_at=database_now()))
+    count_changed(session, update(Render).where(unsaid).values(ended_at=database_now()))
 
 
 def due_to_clean(session: Session, *, ended_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
@@ -64,18 +64,18 @@ def shed_segments(session: Session, *, render_id: str, limit: int) -> int:
     own = select(Segment.id).join(Segment.render).where(Render.id == render_id).limit(limit)
     completed = own.where(Render.status == RenderStatus.COMPLETED)
     failed = own.where(Render.status == RenderStatus.FAILED, Segment.plan != "")
-    removed = _update(session, delete(Segment).where(Segment.id.in_(completed)))
-    return removed + _update(session, update(Segment).where(Segment.id.in_(failed)).values(plan=""))
+    removed = count_changed(session, delete(Segment).where(Segment.id.in_(completed)))
+    return removed + count_changed(session, update(Segment).where(Segment.id.in_(failed)).values(plan=""))
 
 
 def note_cleaned(session: Session, render_id: str) -> None:
-    _update(session, update(Render).where(Render.id == render_id).values(cleaned_at=database_now()))
+    count_changed(session, update(Render).where(Render.id == render_id).values(cleaned_at=database_now()))
 
 
 def give_up_results(session: Session, *, ended_for: float, limit: int) -> int:
     """Withdraw the results of renders that were completed that long ago. Returns the number of renders."""
     chosen = select(Render.id).where(_to_give_up(ended_for)).order_by(Render.ended_at).limit(limit)
-    return _update(
+    return count_changed(
         session, update(Render).where(Render.id.in_(chosen)).values(files_removed_at=database_now())
     )
 
@@ -92,7 +92,9 @@ def due_results(session: Session, *, given_up_for: float, limit: int, but: Ids =
 
 
 def note_results_erased(session: Session, render_id: str) -> None:
-    _update(session, update(Render).where(Render.id == render_id).values(output_key=None, thumbnail_key=None))
+    count_changed(
+        session, update(Render).where(Render.id == render_id).values(output_key=None, thumbnail_key=None)
+    )
 
 
 def unused_files(session: Session, *, unused_for: float, limit: int, but: Ids = ()) -> Sequence[str]:
@@ -124,7 +126,7 @@ def due_files(session: Session, *, given_up_for: float, limit: int, but: Ids = (
 
 def forget_requests(session: Session, *, made_for: float) -> None:
     """Delete idempotency keys of requests that were made that long ago."""
-    _update(
+    count_changed(
         session,
         delete(IdempotencyKey).where(IdempotencyKey.created_at < database_now(plus_seconds=-made_for)),
     )
@@ -201,11 +203,6 @@ def _unused(unused_for: float) -> ColumnElement[bool]:
 
 def _due(session: Session, query: Select[*tuple[Any, ...]]) -> Sequence[Due]:
     return [Due(id=row_id, keys=tuple(filter(None, keys))) for row_id, *keys in session.execute(query)]
-
-
-def _update(session: Session, statement: Any) -> int:
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return cast(CursorResult[Any], result).rowcount
 
 
 def _count(session: Session, table: type[Render] | type[File], condition: ColumnElement[bool]) -> int:

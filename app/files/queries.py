@@ -1,12 +1,10 @@
 """Uploaded files."""
 
-from typing import Any, cast
-
-from sqlalchemy import ColumnElement, CursorResult, Select, Update, and_, exists, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, select, update
 from sqlalchemy.orm import Session
 
 from app.files.tables import File
-from app.platform.database import database_now
+from app.platform.database import count_changed, database_now
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
 from app.previews.tables import Preview
@@ -47,17 +45,12 @@ def withdraw_if(session: Session, file_id: str, condition: ColumnElement[bool]) 
     """
     session.execute(select(File.id).where(File.id == file_id).with_for_update())
     withdrawn = update(File).where(File.id == file_id, File.removed_at.is_(None), condition)
-    return _changed(session, withdrawn.values(removed_at=database_now()))
+    return count_changed(session, withdrawn.values(removed_at=database_now())) == 1
 
 
 def note_file_erased(session: Session, file_id: str) -> None:
     """Record that the file's bytes were removed from storage."""
-    _changed(session, update(File).where(File.id == file_id).values(erased_at=database_now()))
-
-
-def _changed(session: Session, statement: Update) -> bool:
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return cast(CursorResult[Any], result).rowcount == 1
+    count_changed(session, update(File).where(File.id == file_id).values(erased_at=database_now()))
 
 
 def _own(file_id: str, user_id: str) -> Select[File]:

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     URL,
     BindParameter,
+    CursorResult,
     DateTime,
     Engine,
+    Executable,
     Float,
     Row,
     Select,
@@ -147,6 +149,12 @@ def fetch_rows(
         reader.flush()
         reader = reader.connection()
     return reader.execute(statement, parameters).all()
+
+
+def count_changed(session: Session, statement: Executable) -> int:
+    """Execute an UPDATE or DELETE, and return how many rows it changed. Objects in the session stay as they are."""
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast(CursorResult[Any], result).rowcount
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,11 @@ move names that attempt and changes nothing once the row has another one, or no 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    CursorResult,
     Executable,
     Select,
     String,
@@ -26,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.platform.database import database_now
+from app.platform.database import count_changed, database_now
 
 
 class Leased:
@@ -147,5 +146,4 @@ def is_rested(table: type[Leased]) -> ColumnElement[bool]:
 
 def changed_rows(session: Session, statement: Executable) -> bool:
     """Whether the statement changed any row."""
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return cast(CursorResult[Any], result).rowcount > 0
+    return count_changed(session, statement) > 0

@@ -2,12 +2,11 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Row, Update, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Update, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.platform.database import database_now
+from app.platform.database import count_changed, database_now
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
 from app.uploads.tables import Upload
@@ -43,12 +42,14 @@ def note_aborted(session: Session, *, upload_id: str, moment: datetime) -> bool:
 
 def note_cleaned(session: Session, upload_id: str) -> None:
     """Record that an upload that will not become a file has no bytes in storage."""
-    _changed(session, update(Upload).where(Upload.id == upload_id).values(cleaned_at=database_now()))
+    count_changed(session, update(Upload).where(Upload.id == upload_id).values(cleaned_at=database_now()))
 
 
 def abort_expired(session: Session, *, expired_for: float) -> int:
     """Of those that expired that many seconds ago none becomes a file any more."""
-    return _changed(session, update(Upload).where(_expired(expired_for)).values(aborted_at=database_now()))
+    return count_changed(
+        session, update(Upload).where(_expired(expired_for)).values(aborted_at=database_now())
+    )
 
 
 def forget(session: Session, *, ended_for: float) -> None:
@@ -104,9 +105,4 @@ def _expired(expired_for: float) -> ColumnElement[bool]:
 
 def _end(session: Session, upload_id: str, change: Update) -> bool:
     condition = and_(Upload.id == upload_id, Upload.completed_at.is_(None), Upload.aborted_at.is_(None))
-    return bool(_changed(session, change.where(condition)))
-
-
-def _changed(session: Session, statement: Update) -> int:
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return cast(CursorResult[Any], result).rowcount
+    return bool(count_changed(session, change.where(condition)))
