@@ -31,6 +31,7 @@ MOST_URL_CHARACTERS = 2048
 USER_AGENT = "regen-server"
 
 REFUSED = "This server may not connect to that address, or the address does not exist."
+NO_HOST = "The URL does not name a host."
 TOO_SLOW = "The other server took too long."
 
 # A DNS name, or an address without a zone.
@@ -71,7 +72,7 @@ def guarded_client(
 def check_url(text: str) -> httpx.URL:
     """The parsed URL. Raises AddressRefused unless it is http or https with a host and without credentials.
 
-    The host's addresses are checked at each connection.
+    A host with an `xn--` label must be valid IDNA: httpx decodes it. Its addresses are checked at each connection.
     """
     if len(text) > MOST_URL_CHARACTERS:
         raise AddressRefused(f"The URL is longer than {MOST_URL_CHARACTERS} characters.")
@@ -82,7 +83,11 @@ def check_url(text: str) -> httpx.URL:
     if url.scheme not in ("http", "https"):
         raise AddressRefused("The URL must begin with http:// or https://.")
     if not _HOST.fullmatch(url.raw_host) or (url.port is not None and not 0 < url.port < 65536):
-        raise AddressRefused("The URL does not name a host.")
+        raise AddressRefused(NO_HOST)
+    try:
+        url.host  # noqa: B018 - decoded on access
+    except UnicodeError as error:
+        raise AddressRefused(NO_HOST, detail=str(error)) from error
     if url.userinfo:
         raise AddressRefused("The URL must not carry a user name or password.")
     return url

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import httpx
 
 from app.platform.errors import AddressRefused, InvalidRequest
-from app.platform.outbound import REFUSED, check_url
+from app.platform.outbound import NO_HOST, REFUSED, check_url
 from app.platform.public_addresses import Network, is_permitted
 
 LONGEST_HOST = 253
@@ -21,7 +21,7 @@ def parse_webhook_url(text: str, *, field: str = "webhook_url") -> str:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidRequest(f"`{field}`: The URL must be of printable ASCII characters, without spaces.")
     if len(url.host) > LONGEST_HOST:
-        raise InvalidRequest(f"`{field}`: The URL does not name a host.")
+        raise InvalidRequest(f"`{field}`: {NO_HOST}")
     return text
 
 

@@ -30,12 +30,17 @@ ARCHITECTURES: Mapping[str, type[UpscalingNetwork]] = MappingProxyType(
     {one.architecture: one for one in (SRVGGNetCompact, RRDBNet, NearestNeighbour)}
 )
 
+# An empty tensor's other dimensions may be anything, which the file's size does not bound: torch cannot multiply them.
+_LARGEST_DIMENSION = 2**16
+
 
 def network_for_state(shapes: Shapes) -> UpscalingNetwork | None:
     """Returns the network whose state dict has these names and shapes, on the meta device (no memory, no weights).
 
     None means that no architecture fits.
     """
+    if not all(0 < size <= _LARGEST_DIMENSION for shape in shapes.values() for size in shape):
+        return None
     for architecture in ARCHITECTURES.values():
         dimensions = architecture.dimensions_of_state(shapes)
         if dimensions is not None:

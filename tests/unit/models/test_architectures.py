@@ -163,3 +163,17 @@ def test_dimensions_are_read_from_weights_and_from_layers(network):
 def test_properties_are_those_of_the_loaded_network(engine_id, weights_directory):
     network = load_network(engine_id, weights_directory=weights_directory)
     assert read_properties(engine_id, weights_directory=weights_directory) == network.properties
+
+
+@pytest.mark.parametrize("size", [0, 2**62, 2**64 - 1])
+def test_impossible_sizes_fit_no_network(size):
+    """safetensors allows any size beside a zero, and torch cannot multiply them."""
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in SRVGGNetCompact(features=4, convolutions=1).state_dict().items()
+    }
+    for name, shape in shapes.items():
+        for axis in range(len(shape)):
+            changed = [0] * len(shape)
+            changed[axis] = size
+            assert network_for_state({**shapes, name: tuple(changed)}) is None
