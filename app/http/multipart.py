@@ -1,17 +1,18 @@
 """Parses multipart/form-data as it streams in.
 
-`MultipartReceiver` is synchronous and meant for a worker thread: it is fed blocks of the body, writes the part named
-`file` to a spool file, counts and hashes it, and keeps short text fields. Its memory does not grow with the body.
+`MultipartParts` splits a body into its parts. `MultipartReceiver` is synchronous and meant for a worker thread: it is
+fed blocks of the body, writes the part named `file` to a spool file, counts and hashes it, and keeps short text fields.
+Its memory does not grow with the body.
 """
 
 import errno
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
@@ -30,6 +31,107 @@ SPOOL_PREFIX = "upload-"
 NO_ROOM_RETRY_SECONDS = 60
 
 _PLAIN_ENCODINGS = frozenset({b"", b"binary", b"7bit", b"8bit"})
+_MALFORMED = "The body is not proper multipart/form-data."
+
+
+class PartSink(Protocol):
+    """Takes the parts of a multipart body, one after the other."""
+
+    def begin_part(self, disposition: Mapping[str, str], headers: Mapping[bytes, bytes]) -> None:
+        """The parameters of its Content-Disposition, and its headers by lower-case name."""
+
+    def part_data(self, data: memoryview) -> None:
+        """The next bytes of its content. The view holds until this returns."""
+
+    def end_part(self) -> None: ...
+
+
+class MultipartParts:
+    """Splits a body that is fed in blocks. What comes before the first boundary and after the last is ignored.
+
+    Everything raises InvalidRequest for a body that is not multipart or has too many parts; `sink` may raise as well.
+    """
+
+    def __init__(self, boundary: bytes, sink: PartSink) -> None:
+        self._sink = sink
+        self._delimiter = b"\r\n--" + boundary
+        # A delimiter begins a line; the body's first line is one.
+        self._preamble: bytes | None = b"\r\n"
+        self._is_empty = True
+        self._has_ended = False
+        self._parts = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._name = bytearray()
+        self._value = bytearray()
+        with _proper_multipart():
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": self._header_name,
+                    "on_header_value": self._header_value,
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
+                    "on_part_data": self._data,
+                    "on_part_end": sink.end_part,
+                    "on_end": self._end,
+                },
+            )
+
+    def feed(self, data: bytes) -> None:
+        self._is_empty = self._is_empty and not data
+        if self._preamble is not None:
+            data = self._after_preamble(self._preamble + data)
+        with _proper_multipart():
+            self._parser.write(data)
+
+    def finish(self) -> None:
+        """Raises InvalidRequest unless the closing boundary has come."""
+        if not self._has_ended:
+            is_ours = self._preamble is None or self._is_empty
+            raise InvalidRequest(
+                "The multipart body ends before its closing boundary." if is_ours else _MALFORMED
+            )
+
+    def _after_preamble(self, data: bytes) -> bytes:
+        start = data.find(self._delimiter)
+        if start < 0:
+            self._preamble = data[1 - len(self._delimiter) :]
+            return b""
+        self._preamble = None
+        return data[start + 2 :]
+
+    def _begin_part(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise InvalidRequest(f"The form has more than {MAX_PARTS} parts.")
+        self._headers = {}
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        self._headers.setdefault(bytes(self._name).lower(), bytes(self._value).strip())
+        self._name.clear()
+        self._value.clear()
+
+    def _end_headers(self) -> None:
+        try:
+            disposition = disposition_parameters(self._headers.get(b"content-disposition", b""))
+        except ValueError as error:
+            raise InvalidRequest(
+                "A part of the form has a Content-Disposition that cannot be understood.", detail=str(error)
+            ) from error
+        self._sink.begin_part(disposition, self._headers)
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self._sink.part_data(memoryview(data)[start:end])
+
+    def _end(self) -> None:
+        self._has_ended = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,29 +169,11 @@ class MultipartReceiver:
     def __init__(
         self, *, boundary: bytes, spool_dir: Path, max_file_bytes: int, text_fields: frozenset[str]
     ) -> None:
-        with _proper_multipart():
-            self._parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._begin_part,
-                    "on_header_field": self._header_name,
-                    "on_header_value": self._header_value,
-                    "on_header_end": self._end_header,
-                    "on_headers_finished": self._end_headers,
-                    "on_part_data": self._data,
-                    "on_part_end": self._end_part,
-                    "on_end": self._end,
-                },
-            )
+        self._form = MultipartParts(boundary, self)
         self._spool_dir = spool_dir
         self._max_file_bytes = max_file_bytes
         self._text_fields = text_fields
         self._body_bytes = 0
-        self._parts = 0
-        self._ended = False
-        self._headers: dict[bytes, bytes] = {}
-        self._name = bytearray()
-        self._value = bytearray()
         self._part = _Part()
         self._fields: dict[str, str] = {}
         self._faults: dict[str, str] = {}
@@ -102,15 +186,14 @@ class MultipartReceiver:
 
     def feed(self, data: bytes) -> None:
         self._body_bytes += len(data)
-        with _proper_multipart(), room_on_disk():
-            self._parser.write(data)
+        with room_on_disk():
+            self._form.feed(data)
         if self._body_bytes - self._file_bytes > MAX_OVERHEAD_BYTES:
             raise LimitExceeded("The fields beside the file are larger than 1 MiB together.")
 
     def finish(self) -> ReceivedForm:
         """The form. A file field left empty in a browser, without name and content, counts as not given."""
-        if not self._ended:
-            raise InvalidRequest("The multipart body ends before its closing boundary.")
+        self._form.finish()
         upload = None
         if self._file is not None:
             assert self._path is not None
@@ -139,39 +222,16 @@ class MultipartReceiver:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def _begin_part(self) -> None:
-        self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise InvalidRequest(f"The form has more than {MAX_PARTS} parts.")
-        self._headers = {}
+    def begin_part(self, disposition: Mapping[str, str], headers: Mapping[bytes, bytes]) -> None:
         self._part = _Part()
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _end_header(self) -> None:
-        self._headers.setdefault(bytes(self._name).lower(), bytes(self._value).strip())
-        self._name.clear()
-        self._value.clear()
-
-    def _end_headers(self) -> None:
-        try:
-            parameters = disposition_parameters(self._headers.get(b"content-disposition", b""))
-        except ValueError as error:
-            raise InvalidRequest(
-                "A part of the form has a Content-Disposition that cannot be understood.", detail=str(error)
-            ) from error
-        if "name" not in parameters:
+        if "name" not in disposition:
             raise InvalidRequest("A part of the form has no name.")
-        name = parameters["name"]
-        encoding = self._headers.get(b"content-transfer-encoding", b"").lower()
+        name = disposition["name"]
+        encoding = headers.get(b"content-transfer-encoding", b"").lower()
         if encoding not in _PLAIN_ENCODINGS:
             raise InvalidRequest(f"`{safe_name(name)}` must be sent as it is, without a transfer encoding.")
         if name == FILE_FIELD:
-            self._begin_file(parameters.get("filename"))
+            self._begin_file(disposition.get("filename"))
         elif name in self._text_fields:
             self._part = _Part(name=name, text=bytearray())
 
@@ -186,22 +246,21 @@ class MultipartReceiver:
         self._file = self._path.open("xb", buffering=MIB)
         self._path.chmod(0o600)
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def part_data(self, data: memoryview) -> None:
         if self._part.is_file:
             assert self._file is not None
-            self._file_bytes += end - start
+            self._file_bytes += len(data)
             if self._file_bytes > self._max_file_bytes:
                 raise file_too_large(self._max_file_bytes)
-            block = memoryview(data)[start:end]
-            self._digest.update(block)
-            self._file.write(block)
+            self._digest.update(data)
+            self._file.write(data)
         elif self._part.text is not None:
-            self._part.text += data[start:end]
+            self._part.text += data
             if len(self._part.text) > MAX_TEXT_BYTES:
                 self._fault(self._part.name, f"is longer than {MAX_TEXT_BYTES} bytes.")
                 self._part.text = None
 
-    def _end_part(self) -> None:
+    def end_part(self) -> None:
         part = self._part
         if part.text is None:
             return
@@ -212,9 +271,6 @@ class MultipartReceiver:
             self._fields[part.name] = part.text.decode("utf-8")
         except UnicodeDecodeError:
             self._fault(part.name, "is not valid UTF-8 text.")
-
-    def _end(self) -> None:
-        self._ended = True
 
     def _fault(self, name: str, fault: str) -> None:
         self._faults.setdefault(name, f"`{name}` {fault}")
@@ -239,7 +295,7 @@ def _proper_multipart() -> Iterator[None]:
     try:
         yield
     except FormParserError as error:
-        raise InvalidRequest("The body is not proper multipart/form-data.", detail=str(error)) from error
+        raise InvalidRequest(_MALFORMED, detail=str(error)) from error
 
 
 @contextmanager

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.types import Scope
 
-from app.platform.file_names import disposition_parameters
+from app.http.multipart import MultipartParts
+from app.platform.errors import InvalidRequest
 
 MOST_REQUESTS = 1000
 MOST_TEXT_BYTES = 64 * 1024
-MOST_PARTS = 64
 REMOVED = "[removed]"
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
 
@@ -131,64 +130,38 @@ class _FormRecorder:
     def __init__(self, request: ReceivedRequest, boundary: bytes) -> None:
         self._request = request
         self._malformed = False
-        self._parts = 0
-        self._header = [bytearray(), bytearray()]
-        self._parameters: Mapping[str, str] = {}
+        self._name: str | None = None
         self._text = bytearray()
         self._file: ReceivedFile | None = None
         self._digest = hashlib.sha256()
-        self._parser = MultipartParser(
-            boundary[:70],
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._end_headers,
-                "on_part_data": self._data,
-                "on_part_end": self._end,
-            },
-        )
+        self._parts = MultipartParts(boundary[:70], self)
 
     def feed(self, data: bytes) -> None:
         if self._malformed:
             return
         try:
-            self._parser.write(data)
-        except FormParserError:
+            self._parts.feed(data)
+        except InvalidRequest:
             self._malformed = True
 
-    def _begin(self) -> None:
-        self._parts += 1
-        self._malformed = self._parts > MOST_PARTS
-        self._parameters, self._file = {}, None
+    def begin_part(self, disposition: Mapping[str, str], headers: Mapping[bytes, bytes]) -> None:
+        del headers
+        self._name, self._file = disposition.get("name"), None
         self._text.clear()
-
-    def _end_header(self) -> None:
-        name, value = bytes(self._header[0]).lower(), bytes(self._header[1])
-        self._header = [bytearray(), bytearray()]
-        if name == b"content-disposition":
-            try:
-                self._parameters = disposition_parameters(value)
-            except ValueError:
-                self._malformed = True
-
-    def _end_headers(self) -> None:
-        name = self._parameters.get("name", "")
-        if "filename" in self._parameters or name == "file":
-            self._file = ReceivedFile(field=name, name=self._parameters.get("filename"))
+        if "filename" in disposition or self._name == "file":
+            self._file = ReceivedFile(field=self._name or "", name=disposition.get("filename"))
             self._digest = hashlib.sha256()
             self._request.files.append(self._file)
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def part_data(self, data: memoryview) -> None:
         if self._file is not None:
-            self._file.size_bytes += end - start
-            self._digest.update(memoryview(data)[start:end])
+            self._file.size_bytes += len(data)
+            self._digest.update(data)
         elif len(self._text) < MOST_TEXT_BYTES:
-            self._text += data[start:end]
+            self._text += data
 
-    def _end(self) -> None:
+    def end_part(self) -> None:
         if self._file is not None:
             self._file.sha256 = self._digest.hexdigest()
-        elif "name" in self._parameters:
-            self._request.fields[self._parameters["name"]] = self._text.decode("utf-8", errors="replace")
+        elif self._name is not None:
+            self._request.fields[self._name] = self._text.decode("utf-8", errors="replace")

@@ -135,6 +135,30 @@ def test_what_comes_before_and_after_the_parts_is_ignored(spool_dir):
     assert form.fields == {"engine": "a"}
 
 
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        b"This is a multi-part message in MIME format.\r\n",
+        b"not the boundary: --BOUNDARY\r\n--BOUNDAR\r\n\r\n",
+        b"--BOUND\r\n" * 1000,
+    ],
+)
+@pytest.mark.parametrize("single_bytes", [False, True])
+def test_a_preamble_is_ignored(spool_dir, preamble, single_bytes):
+    """RFC 2046, section 5.1.1."""
+    body = preamble + part("engine", b"a") + END
+    blocks = [body[at : at + 1] for at in range(len(body))] if single_bytes else [body]
+
+    form, _content = receive(spool_dir, *blocks)
+
+    assert form.fields == {"engine": "a"}
+
+
+def test_an_endless_preamble_is_a_limit(spool_dir):
+    with pytest.raises(LimitExceeded):
+        receive(spool_dir, *[b"x" * 65536] * (MAX_OVERHEAD_BYTES // 65536 + 1))
+
+
 def test_the_end_must_come(spool_dir):
     whole = part("file", b"content", "a.mp4") + END
     for length in range(len(whole) - 4):
