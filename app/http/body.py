@@ -1,6 +1,7 @@
 """What all bodies have in common."""
 
 from datetime import datetime
+from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -14,12 +15,12 @@ from app.platform import json_values
 
 def _shown(value: Any) -> Any:
     """What rows hold as JSON shows it."""
-    if isinstance(value, Fraction):
+    if isinstance(value, Fraction | Decimal):
         return json_values.number(value)
     return json_values.timestamp(value) if isinstance(value, datetime) else value
 
 
-# Both take what rows hold, a Fraction and a datetime.
+# They take what rows and sums hold: a Fraction or a Decimal, and a datetime.
 Number = Annotated[int | float, BeforeValidator(_shown), WithJsonSchema({"type": "number"})]
 Timestamp = Annotated[str, BeforeValidator(_shown), Field(json_schema_extra={"format": "date-time"})]
 Url = Annotated[str, Field(json_schema_extra={"format": "uri"})]

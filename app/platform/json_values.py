@@ -1,6 +1,7 @@
 """How moments and exact numbers are written in JSON."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from fractions import Fraction
 
 
@@ -9,6 +10,6 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def number(value: Fraction) -> int | float:
-    """25 as 25, 30000/1001 as 29.97002997002997."""
-    return value.numerator if value.denominator == 1 else float(value)
+def number(value: Fraction | Decimal) -> int | float:
+    """25 as 25, 30000/1001 as 29.97002997002997, a decimal as the number of the same digits."""
+    return int(value) if value == int(value) else float(value)

@@ -26,9 +26,9 @@ from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.renders.workload import WorkAhead
 from app.usage.allowances import Allowance, Requester, check_render_quota
+from app.usage.queries import PIXELS_PER_GIGAPIXEL
 from models.catalog import ENGINES, Engine
 
-PIXELS_PER_GIGAPIXEL = 1e9
 NO_RENDER = "Render not found"
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from math import ceil
 from typing import Any
 
@@ -138,10 +139,11 @@ def check_render_quota(
                 )
         if quota.max_cost_per_month is not None:
             spent = usage_queries.cost_of_month(session, user_id=user_id, api_key_id=key_id, moment=now)
-            if spent + cost > quota.max_cost_per_month:
+            # A float's repr is the decimal that was meant: 0.1 + 0.2 is no more than 0.3.
+            if spent + Decimal(repr(cost)) > Decimal(repr(quota.max_cost_per_month)):
                 raise TooManyRequests(
-                    f"The renders {whose}of this month cost {spent:g}; with this one's {cost:g} that would be more "
-                    f"than the {quota.max_cost_per_month:g} allowed in a month.",
+                    f"The renders {whose}of this month cost {float(spent):g}; with this one's {cost:g} that would be "
+                    f"more than the {quota.max_cost_per_month:g} allowed in a month.",
                     retry_after_seconds=seconds_to_next_month(now),
                 )
 

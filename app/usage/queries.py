@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -14,7 +16,7 @@ from app.renders.tables import Render
 from app.uploads.tables import Upload
 from app.usage.tables import DailyUsage
 
-PIXELS_PER_GIGAPIXEL = 1e9
+PIXELS_PER_GIGAPIXEL = 10**9
 UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
 RUNNING = (RenderStatus.PENDING, RenderStatus.PROCESSING)
 
@@ -26,8 +28,8 @@ class DayUsage:
     day: date
     engine: str
     renders: int
-    gigapixels: float
-    cost: float
+    gigapixels: Decimal
+    cost: Decimal
 
 
 def add_completed(session: Session, *, render_id: str) -> None:
@@ -57,8 +59,12 @@ def add_completed(session: Session, *, render_id: str) -> None:
         statement.on_conflict_do_update(
             index_elements=["user_id", "day", "engine", "api_key_id"],
             set_={
-                name: getattr(DailyUsage, name) + statement.excluded[name]
-                for name in ("renders", "gigapixels", "cost")
+                "renders": DailyUsage.renders + statement.excluded.renders,
+                **{
+                    name: _pixels(getattr(DailyUsage, name) + statement.excluded[name])
+                    / float(PIXELS_PER_GIGAPIXEL)
+                    for name in ("gigapixels", "cost")
+                },
             },
         )
     )
@@ -71,28 +77,35 @@ def list_days(session: Session, *, user_id: str, first: date, last: date) -> Seq
             DailyUsage.day,
             DailyUsage.engine,
             func.sum(DailyUsage.renders),
-            func.sum(DailyUsage.gigapixels),
-            func.sum(DailyUsage.cost),
+            _total_pixels(DailyUsage.gigapixels),
+            _total_pixels(DailyUsage.cost),
         )
         .where(DailyUsage.user_id == user_id, DailyUsage.day.between(first, last))
         .group_by(DailyUsage.day, DailyUsage.engine)
         .order_by(DailyUsage.day, DailyUsage.engine)
     )
     return [
-        DayUsage(day=day, engine=engine, renders=int(renders), gigapixels=gigapixels, cost=cost)
-        for day, engine, renders, gigapixels, cost in session.execute(query)
+        DayUsage(
+            day=day,
+            engine=engine,
+            renders=int(renders),
+            gigapixels=_gigapixels(pixels),
+            cost=_gigapixels(cost_pixels),
+        )
+        for day, engine, renders, pixels, cost_pixels in session.execute(query)
     ]
 
 
-def cost_of_month(session: Session, *, user_id: str, api_key_id: str | None, moment: datetime) -> float:
-    """The cost of renders completed in the month of `moment` (UTC) and of all unfinished ones; with a key, its own."""
+def cost_of_month(session: Session, *, user_id: str, api_key_id: str | None, moment: datetime) -> Decimal:
+    """The exact cost of renders completed in the month of `moment` (UTC) and of all unfinished ones; with a key, its
+    own."""
     first = moment.astimezone(UTC).date().replace(day=1)
-    completed = select(func.coalesce(func.sum(DailyUsage.cost), 0.0)).where(
+    completed = select(_total_pixels(DailyUsage.cost)).where(
         DailyUsage.user_id == user_id,
         DailyUsage.day >= first,
         DailyUsage.day < (first + timedelta(days=32)).replace(day=1),
     )
-    unfinished = select(func.coalesce(func.sum(Render.cost), 0.0)).where(
+    unfinished = select(_total_pixels(Render.cost)).where(
         Render.user_id == user_id, Render.status.in_(UNFINISHED)
     )
     if api_key_id is not None:
@@ -100,7 +113,7 @@ def cost_of_month(session: Session, *, user_id: str, api_key_id: str | None, mom
         unfinished = unfinished.where(Render.api_key_id == api_key_id)
     # One statement, because a render completed between two would be in neither.
     total = session.scalar(select(completed.scalar_subquery() + unfinished.scalar_subquery()))
-    return float(total or 0.0)
+    return _gigapixels(total or 0)
 
 
 def count_queued(session: Session, *, user_id: str, api_key_id: str | None = None) -> int:
@@ -139,3 +152,17 @@ def stored_bytes(session: Session, *, user_id: str, moment: datetime) -> int:
 
 def _count(user_id: str) -> Select[int]:
     return select(func.count()).select_from(Render).where(Render.user_id == user_id)
+
+
+def _pixels(gigapixels: ColumnElement[float]) -> ColumnElement[float]:
+    """Whole pixels, still a float. Multipliers are integers, so a fraction of a pixel is an error of rounding."""
+    return func.round(gigapixels * float(PIXELS_PER_GIGAPIXEL))
+
+
+def _total_pixels(gigapixels: Any) -> ColumnElement[int]:
+    """The sum of a column of gigapixels in whole pixels, which no order of adding changes."""
+    return func.coalesce(func.sum(cast(_pixels(gigapixels), BigInteger)), 0)
+
+
+def _gigapixels(pixels: int | Decimal) -> Decimal:
+    return Decimal(int(pixels)) / PIXELS_PER_GIGAPIXEL

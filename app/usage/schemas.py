@@ -1,6 +1,7 @@
 """What was used, in which period, and what is left."""
 
 from datetime import date
+from decimal import Decimal
 from typing import Annotated, Self, TypeVar
 
 from fastapi import Depends, Query
@@ -102,8 +103,8 @@ class UsageBody(Body):
     def of(cls, usage: UsageReport, *, user: User, allowance: Allowance, settings: Settings) -> Self:
         totals = UsageTotals(
             renders=sum(used.renders for used in usage.days),
-            gigapixels=sum(used.gigapixels for used in usage.days),
-            cost=sum(used.cost for used in usage.days),
+            gigapixels=sum((used.gigapixels for used in usage.days), Decimal()),
+            cost=sum((used.cost for used in usage.days), Decimal()),
             month_cost=usage.month_cost,
             storage_bytes=usage.stored_bytes,
             queued_renders=usage.queued,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from decimal import Decimal
 
 from sqlalchemy.orm import Session
 
@@ -29,7 +30,7 @@ class UsageReport:
 
     period: Period
     days: Sequence[DayUsage]
-    month_cost: float
+    month_cost: Decimal
     stored_bytes: int
     queued: int
     running: int

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 
@@ -227,4 +228,4 @@ def test_a_completed_render_is_counted_once(
             create_render(session, file=session.merge(file), options=RenderOptions(), allowance=full)
         session.execute(update(Render).where(Render.id == render.id).values(output_key=None))
         assert create_render(session, file=session.merge(file), options=RenderOptions(), allowance=full)
-        assert day.gigapixels == pytest.approx(2 * 64 * 48 * 50 / 1e9)
+        assert day.gigapixels == Decimal(2 * 64 * 48 * 50) / 10**9
