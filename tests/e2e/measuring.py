@@ -93,10 +93,18 @@ def expected(kind: Kind, source: Film) -> tuple[list[Fraction], list[int]]:
         return source.times, list(range(len(source.times)))
     count = max(1, int(expected_duration(kind, source) * rate))
     times = [index / rate for index in range(count)]
-    return times, [
-        min(range(len(source.times)), key=lambda frame: (abs(source.times[frame] - time), frame))
-        for time in times
-    ]
+    # A frame comes half an output frame early or late at most.
+    half = 1 / rate / 2
+    shown: list[int] = []
+    for time in times:
+        apart = [at - time for at in source.times]
+        due = [frame for frame, late in enumerate(apart) if -half <= late < half]
+        stays = time < times[-1] and not any(half <= late < 3 * half for late in apart)
+        if not due:
+            shown.append(shown[-1])
+        else:
+            shown.append(due[-1] if stays else min((abs(apart[frame]), frame) for frame in due)[1])
+    return times, shown
 
 
 def expected_duration(kind: Kind, source: Film) -> Fraction:

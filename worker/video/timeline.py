@@ -56,8 +56,8 @@ class OutputTimeline:
 def plan_output_timeline(
     source: SourceTimeline, *, target_fps: Fraction | None, retime: Retime = Retime.NEAREST
 ) -> OutputTimeline:
-    """Each source frame once at its own time; with `target_fps`, at each of its times the nearest source frame or, with
-    another `retime` than NEAREST, a frame interpolated between two.
+    """Each source frame once at its own time; with `target_fps`, at each of its times the source frame of that moment
+    (see `nearest_frames`) or, with another `retime` than NEAREST, a frame interpolated between two.
     """
     if target_fps is not None:
         return _constant_rate(source, target_fps, retime)
@@ -72,22 +72,32 @@ def plan_output_timeline(
 
 
 def nearest_frames(source: SourceTimeline, *, count: int, frame_rate: Fraction) -> list[int]:
-    """How often each source frame is shown if each of `count` frames at `frame_rate` shows the source frame with the
-    nearest timestamp; of two equally near ones, the earlier.
+    """How often each source frame is shown by `count` frames at `frame_rate`.
+
+    A source frame is new at the output frame that is nearest to its timestamp (the later of two equally near ones), and
+    stays until another one is new: it comes half an output frame early or late at most. Where several are new at one
+    output frame, the nearest is shown; the last of them if it stays for longer.
     """
-    repeats = [0] * len(source.pts)
     first = source.pts[0]
     # Output frame i is at exactly i * step / unit ticks of the source.
     step_ticks = 1 / (frame_rate * source.time_base)
     step, unit = step_ticks.numerator, step_ticks.denominator
-    # Twice the midpoint between source frames k - 1 and k, in ticks.
-    turns = [(before - first) + (after - first) for before, after in pairwise(source.pts)]
-    current = 0
+    places = [(pts - first) * unit for pts in source.pts]
+    new_at = [(2 * place + step) // (2 * step) for place in places]
+    repeats = [0] * len(places)
+    shown = upcoming = 0
     for index in range(count):
-        twice = 2 * index * step
-        while current < len(turns) and twice > turns[current] * unit:
-            current += 1
-        repeats[current] += 1
+        new = upcoming
+        while upcoming < len(places) and new_at[upcoming] <= index:
+            upcoming += 1
+        if upcoming > new:
+            stays = index + 1 < count and (upcoming == len(places) or new_at[upcoming] > index + 1)
+            shown = (
+                upcoming - 1
+                if stays
+                else min(range(new, upcoming), key=lambda frame: abs(places[frame] - index * step))
+            )
+        repeats[shown] += 1
     return repeats
 
 

@@ -24,7 +24,7 @@ class Retime(StrEnum):
     """How an output frame between two input frames is made, with `target_fps`."""
 
     NEAREST = "nearest"
-    """The input frame that is nearest in time."""
+    """An input frame, half an output frame early or late at most."""
     BLEND = "blend"
     """A mix of the two neighbouring frames, weighted by nearness."""
     MOTION = "motion"

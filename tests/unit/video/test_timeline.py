@@ -44,7 +44,7 @@ def test_own_rate_keeps_every_timestamp(durations: list[int], time_base: Fractio
 
 
 @given(durations, time_bases, rates)
-def test_constant_rate_shows_the_nearest_frame(
+def test_constant_rate_shows_no_frame_more_than_half_an_output_frame_beside_its_time(
     durations: list[int], time_base: Fraction, rate: Fraction
 ) -> None:
     source = make_source(durations, time_base)
@@ -56,9 +56,26 @@ def test_constant_rate_shows_the_nearest_frame(
     assert abs(Fraction(count) / rate - source.duration_seconds) <= 1 / rate / 2 or count == 1
     assert [Fraction(tick, output.timescale) for tick in output.ticks] == [i / rate for i in range(count)]
     shown = [frame for frame, repeats in enumerate(output.repeats) for _ in range(repeats)]
+    assert shown == sorted(shown)
     times = [pts * time_base for pts in source.pts]
+    half = 1 / rate / 2
     for number, frame in enumerate(shown):
-        assert frame == min(range(len(times)), key=lambda k: (abs(times[k] - number / rate), k))
+        at = number / rate
+        if number == 0 or shown[number - 1] != frame:
+            assert abs(times[frame] - at) <= half
+        # Another one that was due is shown in its place only if it is nearer, or stays.
+        due = [one for one, time in enumerate(times) if -half <= time - at < half]
+        stays = number + 1 < count and shown[number + 1] == frame
+        if due and not stays:
+            assert abs(times[frame] - at) == min(abs(times[one] - at) for one in due)
+        if not due:
+            assert frame == max(one for one, time in enumerate(times) if time < at)
+
+
+def test_a_slide_changes_at_its_time_and_not_halfway_to_the_next() -> None:
+    """At 30 frames a second slides of 0, 6, 7 and 8 s change at 6.00, 7.00 and 8.00 s."""
+    source = SourceTimeline(time_base=Fraction(1, 1000), pts=[0, 6000, 7000, 8000], end_pts=10_000)
+    assert list(plan_output_timeline(source, target_fps=Fraction(30)).repeats) == [180, 30, 30, 60]
 
 
 def shown_places(output: OutputTimeline) -> list[Fraction]:
