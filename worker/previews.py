@@ -14,9 +14,10 @@ import structlog
 from app.platform.errors import Canceled, ConfigurationError, LeaseLost, RegenError, Unavailable
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.retry_policies import preview_poll
-from app.platform.settings import GIB, Settings
+from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
+from app.platform.units import GIB
 from app.previews.service import PreviewJob, PreviewLedger
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat

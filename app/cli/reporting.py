@@ -76,8 +76,9 @@ def load_settings(data_dir: Path | None, **given: Any) -> Settings:
     try:
         return Settings(**given) if data_dir is None else Settings(data_dir=data_dir, **given)
     except ValidationError as error:
-        faults = [f"REGEN_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}." for one in error.errors()]
-        raise ConfigurationError(" ".join(faults)) from error
+        from app.platform.setting_faults import sentences
+
+        raise ConfigurationError(" ".join(sentences(error))) from error
     except SettingsError as error:
         raise ConfigurationError(f"The settings cannot be read: {error}.") from error
 

@@ -23,7 +23,8 @@ from app.platform.file_names import disposition_parameters, safe_name
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo
 from app.platform.outbound import check_url, followed, guarded_client
-from app.platform.settings import MIB, Settings
+from app.platform.settings import Settings
+from app.platform.units import MIB
 
 FILE_URL_FIELD = "file_url"
 # The longest that a request waits for a slot.

@@ -29,7 +29,7 @@ from app.http.multipart import (
 )
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, LimitExceeded
-from app.platform.settings import MIB
+from app.platform.units import MIB
 
 BLOCK_BYTES = MIB
 MAX_SMALL_BODY_BYTES = 64 * 1024

@@ -12,7 +12,16 @@ from starlette.responses import Response
 from app.http.dependencies import HealthChecksDependency
 from app.http.metrics import HttpMetrics, MeasurementsCollector, exposition
 from app.http.resources import Resources
-from app.platform.errors import Unauthorized
+from app.platform.errors import Forbidden, Unauthorized
+from app.platform.public_addresses import is_loopback
+
+FORWARDING_HEADERS = frozenset(
+    {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+)
+FOR_THIS_MACHINE = (
+    "The metrics are for programs on the server's own machine. "
+    "To read them from elsewhere set REGEN_METRICS_TOKEN and send that."
+)
 
 router = APIRouter()
 
@@ -20,15 +29,27 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_
 
 
 async def may_scrape(request: Request, bearer: Bearer) -> None:
-    """Raises Unauthorized when a token is set and the request has another one or none."""
+    """Raises Unauthorized when a token is set and the request has another one or none.
+
+    Without a token, raises Forbidden for other machines unless the settings open the metrics to them.
+    """
     resources: Resources = request.app.state.resources
-    token = resources.settings.metrics_token
+    settings = resources.settings
+    token = settings.metrics_token
     if token is None:
+        if not settings.metrics_open and not _is_from_this_machine(request):
+            raise Forbidden(FOR_THIS_MACHINE)
         return
     given = bearer.credentials if bearer else ""
     # Headers arrive as Latin-1, whatever their bytes meant.
     if not hmac.compare_digest(given.encode("latin-1"), token.get_secret_value().encode()):
         raise Unauthorized("A valid metrics token is required.")
+
+
+def _is_from_this_machine(request: Request) -> bool:
+    """Whether a program of this machine asks on its own behalf: a proxy or a browser may ask for another's."""
+    hosts = [request.client.host if request.client else "", request.url.hostname or ""]
+    return FORWARDING_HEADERS.isdisjoint(request.headers.keys()) and all(map(is_loopback, hosts))
 
 
 @router.get("/metrics", include_in_schema=False, dependencies=[Depends(may_scrape)])

@@ -20,7 +20,7 @@ from python_multipart.multipart import MultipartParser
 from app.files.service import SpooledUpload
 from app.platform.errors import InvalidRequest, LimitExceeded, Unavailable
 from app.platform.file_names import UNNAMED, disposition_parameters, safe_name
-from app.platform.settings import GIB, MIB
+from app.platform.units import GIB, MIB
 
 FILE_FIELD = "file"
 MAX_PARTS = 64

@@ -30,7 +30,10 @@ MOST_REDIRECTS = 5
 MOST_URL_CHARACTERS = 2048
 USER_AGENT = "regen-server"
 
-REFUSED = "This server may not connect to that address, or the address does not exist."
+REFUSED = (
+    "This server may not connect to that address, or the address does not exist. "
+    "Its operator allows networks that are not public with REGEN_OUTBOUND_ALLOWED_NETWORKS."
+)
 NO_HOST = "The URL does not name a host."
 TOO_SLOW = "The other server took too long."
 

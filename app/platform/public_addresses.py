@@ -1,7 +1,8 @@
 """The addresses that outbound requests may reach: public ones, and those of networks that the operator allows."""
 
-from collections.abc import Collection
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+import socket
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -47,6 +48,30 @@ _NOT_PUBLIC_V6 = tuple(
 )
 # A NAT64 translator forwards to the IPv4 address in the last 32 bits.
 _NAT64 = IPv6Network("64:ff9b::/96")
+
+
+def fixed_addresses(host: str) -> Sequence[Address]:
+    """The addresses of a host that stands for the same ones everywhere; empty for a name that is to be looked up.
+
+    These are `localhost` and all names below it, and addresses in every spelling that the system understands, such as
+    `127.1` and `0x7f000001`.
+    """
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+    try:
+        found = socket.getaddrinfo(
+            name.strip("[]"), None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+    except (OSError, UnicodeError):
+        return ()
+    return [ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine's loopback, by its name or address alone."""
+    found = fixed_addresses(host)
+    return bool(found) and all((getattr(one, "ipv4_mapped", None) or one).is_loopback for one in found)
 
 
 def is_permitted(address: Address, *, allowed_networks: Collection[Network] = ()) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.platform.errors import ConfigurationError
+from app.platform.setting_types import weakness
 from app.platform.settings import Settings
 
 API_KEY_PREFIX = "regen_"
@@ -34,14 +35,21 @@ class Secrets:
         """The keys from `REGEN_SECRET_KEY`, else from the data directory's `secret` file, created when missing.
 
         Raises ConfigurationError when the setting is missing and the database is a server: each machine would create
-        its own secret, and API keys from one machine would be invalid on another.
+        its own secret, and API keys from one machine would be invalid on another. So it does for a file whose secret
+        could be guessed.
         """
         if settings.secret_key is not None:
             secret = settings.secret_key.get_secret_value().encode()
         elif not settings.resolved_database_url.startswith("sqlite"):
             raise ConfigurationError(MUST_BE_SET)
         else:
-            secret = _read_or_make(settings.root / "secret")
+            path = settings.root / "secret"
+            secret = _read_or_make(path)
+            if (why := weakness(secret.decode("latin-1").strip())) is not None:
+                raise ConfigurationError(
+                    f"The secret in {path} {why}. Put back the file of a backup; or remove it, and a new one is made: "
+                    "then every API key and signed URL of the old one is refused."
+                )
         return cls(
             api_key_key=_derive(secret, b"api keys"),
             url_key=_derive(secret, b"signed urls"),

@@ -5,47 +5,30 @@ import os
 import sys
 import tempfile
 from datetime import datetime
-from fractions import Fraction
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import SecretsSettingsSource
 
-from app.platform.work_kinds import WorkQueue
+from app.platform.setting_types import (
+    AbsolutePath,
+    BrokerUrl,
+    DatabaseUrl,
+    HttpUrl,
+    KeyPrefix,
+    NetworkList,
+    OriginList,
+    StrongSecret,
+    Token,
+)
+from app.platform.units import GIB
+from app.platform.work_settings import WorkSettings
 
-GIB = 1024**3
-MIB = 1024**2
 DEFAULT_SECRETS_DIR = "/run/secrets"
-
-PositiveFraction = Annotated[Fraction, BeforeValidator(lambda value: Fraction(str(value))), Field(gt=0)]
-Url = Annotated[str, AfterValidator(lambda url: urlsplit(url) and url)]
-QueueList = Annotated[
-    tuple[WorkQueue, ...],
-    NoDecode,
-    BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value),
-    Field(min_length=1),
-]
-NetworkList = Annotated[
-    tuple[IPv4Network | IPv6Network, ...],
-    NoDecode,
-    BeforeValidator(
-        lambda value: tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-    ),
-]
-Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
-OriginList = Annotated[
-    tuple[Origin, ...],
-    NoDecode,
-    BeforeValidator(
-        lambda value: tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-    ),
-]
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 
 
 def _default_weights_dir(settings: dict[str, Any]) -> Path:
@@ -55,7 +38,7 @@ def _default_weights_dir(settings: dict[str, Any]) -> Path:
     return installed if installed.is_dir() and not own.expanduser().is_dir() else own
 
 
-class Settings(BaseSettings):
+class Settings(WorkSettings):
     """All settings. `docs/settings.md` is made from the fields' descriptions.
 
     A setting may also be a file with the variable's name in lower case (`regen_secret_key`) in the directory of
@@ -68,6 +51,8 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     # Places
@@ -80,7 +65,7 @@ class Settings(BaseSettings):
         description="The directory of the engines' weights. Unset: `weights` in the data directory, or, while there is "
         "no such folder, what `scripts/setup` converted. Missing weights are converted on first use.",
     )
-    database_url: Url | None = Field(
+    database_url: DatabaseUrl | None = Field(
         None,
         description="Where the database is: `postgresql://user@host:5432/name`. Unset: SQLite in the data directory.",
     )
@@ -96,7 +81,7 @@ class Settings(BaseSettings):
     database_pool_timeout_seconds: float = Field(
         10.0, gt=0, description="Longest that a request waits for a free connection; then it is answered 503."
     )
-    broker_url: Url | None = Field(
+    broker_url: BrokerUrl | None = Field(
         None,
         description="Where Redis or Valkey is: `redis://host:6379/0`, with TLS `rediss://`. Unset: the embedded Valkey "
         "that `regen serve` starts on a unix socket.",
@@ -109,9 +94,8 @@ class Settings(BaseSettings):
         description="Where videos are: `local` is the data directory, `s3` a bucket of any S3-compatible server.",
     )
     s3_bucket: str | None = Field(None, description="The bucket, which must exist.")
-    s3_prefix: str = Field(
+    s3_prefix: KeyPrefix = Field(
         "",
-        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*$",
         description="What all keys in the bucket start with, such as `regen/`.",
     )
     s3_endpoint_url: str | None = Field(
@@ -137,15 +121,15 @@ class Settings(BaseSettings):
     s3_ca_file: Path | None = Field(
         None, description="Certificates (PEM) that vouch for the S3 server. Unset: the usual authorities."
     )
-    public_url: str | None = Field(
+    public_url: HttpUrl | None = Field(
         None,
         description="Address under which clients reach the API, for signed URLs. "
         "Unset: the one each request was made to.",
     )
-    secret_key: SecretStr | None = Field(
+    secret_key: StrongSecret | None = Field(
         None,
-        min_length=32,
-        description="Secret that keys the hashes of API keys and the signatures of URLs; the same on every machine. "
+        description="Secret that keys the hashes of API keys and the signatures of URLs, of 32 random characters or "
+        "more; the same on every machine. "
         "Unset: one is made on first start and kept in the data directory; with PostgreSQL it must be set.",
     )
     ffmpeg: str | None = Field(None, description="Path of ffmpeg. Unset: the one on PATH, else a wheel's.")
@@ -190,107 +174,6 @@ class Settings(BaseSettings):
     )
     ffmpeg_memory_bytes: int = Field(
         16 * GIB, gt=0, description="Address space that one ffmpeg may use while it decodes or encodes."
-    )
-
-    # Work
-    segment_seconds: PositiveFraction = Field(
-        Fraction(4),
-        description="Length of a segment in seconds of video; fractions such as 0.5 or 1/3 are allowed.",
-    )
-    segment_max_output_pixels: int = Field(
-        500_000_000,
-        gt=0,
-        description="Most output pixels in one segment (at least one frame): keeps segments of large videos short.",
-    )
-    lease_seconds: float = Field(
-        30.0, ge=2, description="How long a worker without a heartbeat keeps its work."
-    )
-    stall_seconds: float = Field(
-        300.0,
-        gt=0,
-        description="How long a worker waits for the next frame before it gives the work back, beyond what the network "
-        "may take for it on a slow device.",
-    )
-    max_attempts: int = Field(
-        3, ge=1, description="How often a piece of work may fail before its render fails."
-    )
-    outage_patience_seconds: float = Field(
-        120.0,
-        ge=0,
-        description="How long a worker keeps what it has made while storage or database are away, before it gives the "
-        "work back.",
-    )
-    drain_seconds: float = Field(
-        25.0,
-        ge=0,
-        description="How long a worker that is asked to stop may go on with the work in hand, before it gives it back. "
-        "The worker of `regen serve` gives it back at once.",
-    )
-    max_running_segments_per_user: int | None = Field(
-        None,
-        ge=1,
-        description="Most segments of one user that run at the same time; a user may have a cap of their own. "
-        "Unset: no cap.",
-    )
-    max_running_renders_per_user: int | None = Field(
-        None,
-        ge=1,
-        description="Most renders of one user that are worked on at the same time; a user may have a cap of their own. "
-        "Unset: no cap.",
-    )
-    device: str = Field(
-        "auto", description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..."
-    )
-    queues: QueueList = Field(
-        (WorkQueue.CPU, WorkQueue.GPU),
-        description="What a worker does: `gpu` upscales segments, `cpu` reads videos and puts results together; "
-        "`cpu,gpu` both.",
-    )
-    precision: Literal["auto", "fp32", "fp16", "bf16", "mixed"] = Field(
-        "auto",
-        description="Arithmetic of the networks. `auto`: the fastest that stays 50 dB or more from fp32.",
-    )
-    quality: Literal["lossless", "high", "medium", "small"] = Field(
-        "high", description="Encoder quality of outputs; `high` is visually lossless."
-    )
-    stand_in_network: bool = Field(
-        False,
-        description="Enlarge by nearest neighbour instead of a network: for tests and load measurements.",
-    )
-    stand_in_seconds_per_frame: float = Field(
-        0.0, ge=0, description="What a frame costs the stand-in: it sleeps that long."
-    )
-    input_cache_bytes: int = Field(
-        20 * GIB, ge=0, description="Room for fetched inputs that a worker keeps for further segments."
-    )
-    max_open_previews_per_user: int = Field(
-        4,
-        ge=1,
-        description="Most previews of one user that wait or are being made; past it the answer is 429.",
-    )
-    preview_interval_seconds: float = Field(
-        1.0,
-        gt=0,
-        description="How often a worker that upscales looks for previews, also while it has work in hand.",
-    )
-    preview_cpu_pixels: int = Field(
-        57_600,
-        ge=256,
-        description="Pixels of the crop that a preview on a CPU shows when none was asked for; "
-        "a quarter of it with `regen-4x`. A crop that was asked for may have four times as many.",
-    )
-
-    # Clean-up
-    keep_files_days: float | None = Field(
-        None,
-        gt=0,
-        description="Days after which an upload is removed, counted from its last use. Unset: never.",
-    )
-    keep_outputs_days: float | None = Field(
-        None, gt=0, description="Days after which a render's results are removed. Unset: never."
-    )
-    cleanup_interval_seconds: float = Field(
-        600.0, gt=0, description="How often one of the workers removes files that are no longer needed."
     )
 
     # The API
@@ -363,10 +246,15 @@ class Settings(BaseSettings):
     )
 
     # What to watch
-    metrics_token: SecretStr | None = Field(
+    metrics_token: Token | None = Field(
         None,
-        description="What Prometheus must send to read the API's `/metrics`, as `Authorization: Bearer <token>`. "
-        "Unset: anyone who reaches it may.",
+        description="What Prometheus must send to read the API's `/metrics`, as `Authorization: Bearer <token>`: 16 "
+        "random characters or more. Unset: see `REGEN_METRICS_OPEN`.",
+    )
+    metrics_open: bool = Field(
+        False,
+        description="Whether anyone who reaches the API may read its `/metrics` while there is no token. Off: programs "
+        "on this machine may, not through a proxy.",
     )
     worker_metrics_port: int | None = Field(
         None,

@@ -11,13 +11,14 @@ from typing import Any, Literal
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from app.platform.settings import GIB, MIB, Settings
+from app.platform.settings import Settings
+from app.platform.units import GIB, MIB
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 HEAD = """# Settings
 
-Every setting is an environment variable. This page is made from `app/platform/settings.py` by
-`python -m app.platform.settings_page`; change it there.
+Every setting is an environment variable. This page is made from `app/platform/settings.py` and
+`work_settings.py` by `python -m app.platform.settings_page`; change it there.
 
 | variable | default | meaning |
 |---|---|---|
@@ -26,7 +27,9 @@ Every setting is an environment variable. This page is made from `app/platform/s
 
 def settings_page() -> str:
     """The page's expected content."""
-    return HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())
+    own = Settings.__annotations__
+    fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] not in own)
+    return HEAD + "".join(_row(name, field) for name, field in fields)
 
 
 def _row(name: str, field: FieldInfo) -> str:

@@ -33,9 +33,10 @@ from app.platform.errors import (
 from app.platform.media.containers import content_type_of_name
 from app.platform.media.probe import MediaInfo
 from app.platform.secrets import new_id
-from app.platform.settings import GIB, MIB, Settings
+from app.platform.settings import Settings
 from app.platform.storage.contract import Storage, StoredPart
 from app.platform.storage.keys import input_key
+from app.platform.units import GIB, MIB
 from app.uploads import queries as upload_queries
 from app.uploads.tables import Upload
 from app.usage.allowances import Requester, check_file_quota

@@ -1,13 +1,12 @@
 """URLs that webhooks are sent to."""
 
 from collections.abc import Collection
-from ipaddress import ip_address
 
 import httpx
 
 from app.platform.errors import AddressRefused, InvalidRequest
 from app.platform.outbound import NO_HOST, REFUSED, check_url
-from app.platform.public_addresses import Network, is_permitted
+from app.platform.public_addresses import Network, fixed_addresses, is_permitted
 
 LONGEST_HOST = 253
 
@@ -28,12 +27,12 @@ def parse_webhook_url(text: str, *, field: str = "webhook_url") -> str:
 def require_permitted(
     text: str, *, allowed_networks: Collection[Network], field: str = "webhook_url"
 ) -> None:
-    """Raises InvalidRequest for an IP address that no event is ever sent to. Names are looked up at each attempt."""
-    try:
-        address = ip_address(check_url(text).host)
-    except ValueError:
-        return
-    if not is_permitted(address, allowed_networks=allowed_networks):
+    """Raises InvalidRequest for an address that no event is ever sent to, `localhost` included.
+
+    Other names are looked up at each attempt.
+    """
+    addresses = fixed_addresses(check_url(text).host)
+    if addresses and not any(is_permitted(one, allowed_networks=allowed_networks) for one in addresses):
         raise InvalidRequest(f"`{field}`: {REFUSED}")
 
 

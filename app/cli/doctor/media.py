@@ -9,7 +9,8 @@ from app.platform.errors import FfmpegError, FfmpegMissing
 from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
 from app.platform.media.whitelists import VIDEO_DECODERS
-from app.platform.settings import GIB, Settings
+from app.platform.settings import Settings
+from app.platform.units import GIB
 
 FIX = "install a full ffmpeg (Debian, Ubuntu: apt install ffmpeg), run scripts/setup, or set REGEN_FFMPEG"
 WALL_SECONDS = 60.0

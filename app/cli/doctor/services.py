@@ -12,8 +12,9 @@ from app.platform import queue
 from app.platform.database import Database, parse_url
 from app.platform.errors import ConfigurationError, RegenError
 from app.platform.secrets import Secrets
-from app.platform.settings import GIB, Settings
+from app.platform.settings import Settings
 from app.platform.storage import open_storage
+from app.platform.units import GIB
 from app.serving.broker import answers, find_program
 
 MIN_FREE_BYTES = 1 * GIB

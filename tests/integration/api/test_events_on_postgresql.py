@@ -36,7 +36,7 @@ def settings(tmp_path, migrated_postgres_url, relay) -> Settings:
         data_dir=tmp_path / "data",
         broker_url=f"redis://127.0.0.1:{free_port()}/0",  # nobody is woken here
         database_url=url.render_as_string(hide_password=False),
-        secret_key=SecretStr("x" * 32),
+        secret_key=SecretStr("a secret of these tests, which is none"),
     )
 
 

@@ -71,7 +71,10 @@ def test_the_database_accepts_and_never_answers(
     serve, settings: Settings, key: str, black_hole: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("app.http.health_checks.CHECK_SECONDS", 1.0)
-    hanging = {"database_url": f"postgresql://regen@127.0.0.1:{black_hole}/regen", "secret_key": "k" * 32}
+    hanging = {
+        "database_url": f"postgresql://regen@127.0.0.1:{black_hole}/regen",
+        "secret_key": "a secret of these tests, which is none",
+    }
     client = serve(Settings(**{**settings.model_dump(), **hanging}), key=key)
 
     with ThreadPoolExecutor() as together:

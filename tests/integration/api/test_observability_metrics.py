@@ -143,6 +143,29 @@ def test_the_token(serve, settings, key):
     assert client.get("/metrics", headers={"Authorization": token}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "regen.example.com"},
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"X-Real-IP": "127.0.0.1"},
+        {"Via": "1.1 proxy"},
+    ],
+)
+def test_without_a_token_only_this_machine_reads_them(serve, settings, key, stranger, headers):
+    assert stranger.get("/metrics").status_code == 200
+    refused = stranger.get("/metrics", headers=headers)
+    assert refused.status_code == 403
+    assert "REGEN_METRICS_TOKEN" in refused.json()["errors"][0]["message"]
+    assert "regen_" not in refused.text
+
+
+def test_metrics_can_be_open(serve, settings, key):
+    client = serve(settings.model_copy(update={"metrics_open": True}), key=key)
+    assert client.get("/metrics", headers={"Host": "regen.example.com"}).status_code == 200
+
+
 def test_two_applications_in_one_process_count_apart(serve, settings, key, server):
     other = serve(settings, key=key)
     other.get("/v1/engines")

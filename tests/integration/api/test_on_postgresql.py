@@ -56,7 +56,7 @@ def settings(tmp_path, postgres, template):
         data_dir=tmp_path / "data",
         broker_url=f"redis://127.0.0.1:{free_port()}/0",  # nobody is woken here
         database_url=postgres.create_database(template=template),
-        secret_key=SecretStr("x" * 32),
+        secret_key=SecretStr("a secret of these tests, which is none"),
     )
 
 

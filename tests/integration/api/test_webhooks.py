@@ -99,8 +99,21 @@ def test_what_cannot_be_set_up(client):
     ]
     assert len(refused(url="https://example.com/" + "x" * 2048)) == 1
     assert len(refused(url="https://exämple.com/ a")) == 1
-    sentence = "`url`: This server may not connect to that address, or the address does not exist."
-    for host in ("127.0.0.2", "10.1.2.3", "169.254.169.254", "[::1]", "[::ffff:10.0.0.1]", "0.0.0.0"):
+    sentence = (
+        "`url`: This server may not connect to that address, or the address does not exist. "
+        "Its operator allows networks that are not public with REGEN_OUTBOUND_ALLOWED_NETWORKS."
+    )
+    private = (
+        "127.0.0.2",
+        "10.1.2.3",
+        "169.254.169.254",
+        "[::1]",
+        "[::ffff:10.0.0.1]",
+        "0.0.0.0",
+        "127.2",
+        "0xa000001",
+    )
+    for host in private:
         assert refused(url=f"http://{host}:9000/") == [sentence], host
     webhook = created(client, url="http://127.0.0.1:9000/")
     path = f"/v1/webhooks/{webhook['id']}"

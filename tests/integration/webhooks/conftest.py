@@ -122,7 +122,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     return Settings(
         data_dir=tmp_path / "data",
         database_url=database_url,
-        secret_key=SecretStr("x" * 32),
+        secret_key=SecretStr("a secret of these tests, which is none"),
         broker_url=f"redis://127.0.0.1:{free_port()}/0",  # nobody is woken here
         outbound_allowed_networks=(ip_network("127.0.0.0/8"),),
     )

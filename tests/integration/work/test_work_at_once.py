@@ -290,7 +290,7 @@ def done(ledger: WorkLedger, claim: Claim) -> None:
 
 @on_postgresql
 def test_of_two_servers_that_start_at_once_one_makes_the_first_key(database: Database) -> None:
-    keys = Secrets.load(Settings(secret_key="x" * 32))
+    keys = Secrets.load(Settings(secret_key="a secret of these tests, which is none"))
 
     def first_key() -> object:
         with database.write() as session:

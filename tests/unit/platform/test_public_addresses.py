@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.platform.public_addresses import is_permitted
+from app.platform.public_addresses import is_loopback, is_permitted
 
 PUBLIC = [
     "1.1.1.1", "8.8.8.8", "93.184.216.34", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0",
@@ -64,3 +64,25 @@ class TestNetworksOfTheOperator:
         assert not is_permitted(IPv4Address("10.2.0.1"), allowed_networks=networks)
         assert not is_permitted(IPv6Address("fd00:2::5"), allowed_networks=networks)
         assert not is_permitted(IPv6Address("64:ff9b::10.1.2.3"), allowed_networks=networks)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("app.localhost", True),
+        ("127.1", True),
+        ("0x7f000001", True),
+        ("2130706433", True),
+        ("[::1]", True),
+        ("::ffff:127.0.0.1", True),
+        ("localhost.example.com", False),
+        ("10.1", False),
+        ("1.1.1.1", False),
+        ("", False),
+        ("a" * 70, False),
+    ],
+)
+def test_this_machine_by_its_name_or_address_alone(host, expected):
+    assert is_loopback(host) is expected

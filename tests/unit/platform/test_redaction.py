@@ -18,7 +18,7 @@ def settings(tmp_path) -> Settings:
         broker_url="redis://broker.test",
         broker_password=SECRET,
         s3_secret_key="wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY",
-        metrics_token="metrics-token-1",
+        metrics_token="metrics-token-01",
     )
 
 
@@ -30,7 +30,7 @@ def test_every_secret_of_the_settings_wherever_it_stands(settings):
         "inTheUrl/itself",
         SECRET,
         "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY",
-        "metrics-token-1",
+        "metrics-token-01",
     ):
         for written in (secret, json.dumps({"detail": f"<{secret}>"}), f"[{secret!r}]"):
             line = redact(f"before {written} after")

@@ -5,11 +5,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from app.platform.errors import ConfigurationError
 from app.platform.secrets import Secrets, api_key_digest, new_api_key, new_id
 from app.platform.settings import Settings
+
+SECRET = "a secret of these tests, which is none"
 
 
 def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
@@ -40,12 +42,12 @@ def test_a_database_that_others_use_too_needs_a_secret_that_they_know(tmp_path: 
     ):
         Secrets.load(Settings(data_dir=tmp_path, database_url=url))
     assert not (tmp_path / "secret").exists()
-    Secrets.load(Settings(data_dir=tmp_path, database_url=url, secret_key=SecretStr("x" * 32)))
+    Secrets.load(Settings(data_dir=tmp_path, database_url=url, secret_key=SecretStr(SECRET)))
     Secrets.load(Settings(data_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/own.db"))
 
 
 def test_purposes_have_keys_of_their_own_and_none_is_shown() -> None:
-    keys = Secrets.load(Settings(secret_key=SecretStr("x" * 32)))
+    keys = Secrets.load(Settings(secret_key=SecretStr(SECRET)))
     assert keys.api_key_key != keys.url_key
     assert repr(keys) == "Secrets()"
 
@@ -58,6 +60,31 @@ def test_ids_and_keys_do_not_repeat() -> None:
 
 def test_a_digest_depends_on_the_secret_and_does_not_hold_the_key() -> None:
     key = new_api_key()
-    one, other = (Secrets.load(Settings(secret_key=SecretStr(letter * 32))) for letter in "ab")
+    one, other = (Secrets.load(Settings(secret_key=SecretStr(SECRET + letter))) for letter in "ab")
     assert api_key_digest(key, keys=one) != api_key_digest(key, keys=other)
     assert key not in api_key_digest(key, keys=one)
+
+
+WEAK = ["", "\n", "short", "x" * 64, "01" * 32, "changeme" * 8]
+
+
+@pytest.mark.parametrize("secret", WEAK)
+def test_a_file_with_a_secret_that_can_be_guessed_is_refused(tmp_path: Path, secret: str) -> None:
+    (tmp_path / "secret").write_text(secret)
+    with pytest.raises(ConfigurationError, match=rf"The secret in {tmp_path}/secret must .* remove it"):
+        Secrets.load(Settings(data_dir=tmp_path))
+    assert (tmp_path / "secret").read_text() == secret
+
+
+@pytest.mark.parametrize("name", ["secret_key", "metrics_token"])
+@pytest.mark.parametrize("secret", WEAK)
+def test_a_setting_with_a_secret_that_can_be_guessed_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, secret: str
+) -> None:
+    # As a file, because an empty variable counts as unset.
+    monkeypatch.setenv("REGEN_SECRETS_DIR", str(tmp_path))
+    (tmp_path / f"regen_{name}").write_text(secret)
+    with pytest.raises(ValidationError, match=f"{name}.*\n.* must "):
+        Settings()
+    (tmp_path / f"regen_{name}").write_text(SECRET)
+    assert getattr(Settings(), name).get_secret_value() == SECRET
