@@ -6,11 +6,14 @@ from pydantic import Field
 
 from app.estimates import service
 from app.http.body import Body, Number, with_example
+from app.renders.options import EXACT_RATE, RATE_PATTERN
+from app.renders.representation import rate_fields
 from app.renders.schemas import VideoFactsBody
 
 _EXAMPLE = {
     "engine": "regen-4x-lite",
     "targetFps": 50,
+    "targetFpsExact": "50/1",
     "input": {"width": 240, "height": 136, "frameRate": 25, "durationSeconds": 2, "frames": 50},
     "output": {"width": 960, "height": 544, "frameRate": 50, "durationSeconds": 2, "frames": 100},
     "cost": 0.052224,
@@ -24,7 +27,8 @@ _EXAMPLE = {
 
 class Estimate(Body):
     engine: str
-    target_fps: Number | None = Field(None, description="When it was given.")
+    target_fps: Number | None = Field(None, description="As it was sent; when it was.")
+    target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
     input: VideoFactsBody | None = Field(
         None,
         description="Left out, like `output` and `cost`, when the video is too far over a limit to be read.",
@@ -50,7 +54,11 @@ class Estimate(Body):
         options, times = estimate.options, estimate.times
         return cls(
             engine=options.engine.id,
-            target_fps=options.target_fps,
+            **(
+                rate_fields(options.target_fps.exact, sent=options.target_fps.sent)
+                if options.target_fps
+                else {}
+            ),
             input=estimate.input and VideoFactsBody.model_validate(estimate.input),
             output=estimate.output and VideoFactsBody.model_validate(estimate.output),
             cost=estimate.cost,

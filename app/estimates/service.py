@@ -103,14 +103,14 @@ def _estimate(
     refusals: Sequence[str],
 ) -> Estimate:
     engine = options.engine
-    output = video.upscaled(scale=engine.scale, target_fps=options.target_fps)
+    output = video.upscaled(scale=engine.scale, target_fps=options.exact_rate)
     cost = cost_in_gigapixels(output, engine=engine)
     too_much = _refused(
         partial(
             check_output,
             video,
             scale=engine.scale,
-            target_fps=options.target_fps,
+            target_fps=options.exact_rate,
             limits=requester.allowance.media,
         )
     )

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, WithJsonSchema
 
 from app.platform.errors import InvalidRequest
-from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, parse_retime, parse_target_fps
+from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
 from app.platform.outbound import MOST_URL_CHARACTERS
 from app.webhooks.urls import parse_webhook_url
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
+EXACT_RATE = "The rate that follows from `target_fps`, as a fraction: `30000/1001` for 29.97, `25/1` for 25."
+RATE_PATTERN = "^[0-9]+/[0-9]+$"
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 
 
@@ -65,8 +67,8 @@ class RenderOptions(BaseModel):
         WithJsonSchema({"type": "string", "enum": list(ENGINES)}),
     ] = Field(ENGINES[DEFAULT_ENGINE], json_schema_extra={"default": DEFAULT_ENGINE})
     target_fps: Annotated[
-        Fraction | None,
-        BeforeValidator(partial(_read, parse_target_fps)),
+        InstanceOf[TargetRate] | None,
+        BeforeValidator(partial(_read, TargetRate.parse)),
         WithJsonSchema({"type": "number", "minimum": MIN_FPS, "maximum": MAX_FPS}),
     ] = Field(
         None,
@@ -100,3 +102,8 @@ class RenderOptions(BaseModel):
         description="An http or https address that is told when this render is queued, processing, completed and "
         "failed, beside your webhooks.",
     )
+
+    @property
+    def exact_rate(self) -> Fraction | None:
+        """Frames per second of the output; None for the input's own rate."""
+        return None if self.target_fps is None else self.target_fps.exact

@@ -45,6 +45,7 @@ class StoredRender:
     completed_at: datetime | None
     engine: str
     target_fps: Fraction | None
+    target_fps_sent: float | None
     retime: str
     file_id: str
     cost: float

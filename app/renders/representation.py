@@ -1,6 +1,7 @@
 """A render as its user sees it, as plain values: answers are made of them, and what webhooks are sent."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 
@@ -32,7 +33,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "queue_position": queue_position,
         "completed_at": render.completed_at if render.status is RenderStatus.COMPLETED else None,
         "engine": render.engine,
-        "target_fps": render.target_fps,
+        **rate_fields(render.target_fps, sent=render.target_fps_sent),
         "retime": None if render.retime == Retime.NEAREST else render.retime,
         "file_id": render.file_id,
         "cost": render.cost,
@@ -45,6 +46,16 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "quality": render.quality,
         "input": render.input,
         "output": render.output,
+    }
+
+
+def rate_fields(exact: Fraction | None, *, sent: float | None) -> dict[str, Any]:
+    """What is shown of a target rate: the number that was sent (None in older rows), and the exact rate."""
+    if exact is None:
+        return {}
+    return {
+        "target_fps": exact if sent is None else Fraction(sent),
+        "target_fps_exact": f"{exact.numerator}/{exact.denominator}",
     }
 
 

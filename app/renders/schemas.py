@@ -12,7 +12,7 @@ from app.http.multipart import FILE_FIELD, ReceivedForm
 from app.http.resources import Resources
 from app.platform.outbound import MOST_URL_CHARACTERS
 from app.platform.settings import Settings
-from app.renders.options import RenderOptions
+from app.renders.options import EXACT_RATE, RATE_PATTERN, RenderOptions
 from app.renders.representation import links, shown_fields
 from app.renders.service import RenderView
 from app.renders.statuses import RenderStatus
@@ -122,7 +122,8 @@ class Render(Body):
     thumbnail_url: Url | None = Field(None, alias="thumbnailURL", description="When completed.")
     completed_at: Timestamp | None = Field(None, description="When completed.")
     engine: str
-    target_fps: Number | None = Field(None, description="When it was given.")
+    target_fps: Number | None = Field(None, description="As it was sent; when it was.")
+    target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
     retime: str | None = Field(None, description="When it is not `nearest`.")
     file_id: str
     cost: Number = Field(description="Gigapixels of the output times the engine's multiplier.")

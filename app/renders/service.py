@@ -15,7 +15,7 @@ from app.platform.errors import Conflict, NotFound
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import check_output
 from app.platform.media.properties import VideoProperties
-from app.platform.media.rates import Retime
+from app.platform.media.rates import Retime, TargetRate
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.renders import queries as render_queries
@@ -67,7 +67,7 @@ def create_render(
     stand in for.
     """
     check_output(
-        file.video, scale=options.engine.scale, target_fps=options.target_fps, limits=allowance.media
+        file.video, scale=options.engine.scale, target_fps=options.exact_rate, limits=allowance.media
     )
     return _add_render(
         session,
@@ -119,7 +119,7 @@ def render_upload(
     Raises AlreadyMade, StorageError, LimitExceeded, most often before anything is stored, and TooManyRequests.
     """
     limits = requester.allowance.media
-    check_output(info.video, scale=options.engine.scale, target_fps=options.target_fps, limits=limits)
+    check_output(info.video, scale=options.engine.scale, target_fps=options.exact_rate, limits=limits)
     with stored_upload(upload, info=info, requester=requester, storage=storage, database=database) as (
         session,
         file,
@@ -155,8 +155,8 @@ def _add_render(
     request_id: str | None,
     retry_of: str | None = None,
 ) -> Render:
-    engine, target_fps = options.engine, options.target_fps
-    output = file.video.upscaled(scale=engine.scale, target_fps=target_fps)
+    engine = options.engine
+    output = file.video.upscaled(scale=engine.scale, target_fps=options.exact_rate)
     cost = cost_in_gigapixels(output, engine=engine)
     check_render_quota(session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost)
     render = Render(
@@ -164,7 +164,8 @@ def _add_render(
         user_id=file.user_id,
         file=file,
         engine=engine.id,
-        target_fps=target_fps,
+        target_fps=options.exact_rate,
+        target_fps_sent=options.target_fps and options.target_fps.sent,
         status=RenderStatus.QUEUED,
         created_at=clock.now(),
         warnings=[],
@@ -276,7 +277,7 @@ def retry_render(
         # Its options were checked when it was made.
         options=RenderOptions.model_construct(
             engine=find_engine(failed.engine),
-            target_fps=failed.target_fps,
+            target_fps=_target_rate(failed),
             retime=Retime(failed.retime),
             measures_quality=failed.measures_quality,
             priority=failed.priority,
@@ -287,6 +288,12 @@ def retry_render(
         request_id=request_id,
         retry_of=failed.id,
     )
+
+
+def _target_rate(render: Render) -> TargetRate | None:
+    if render.target_fps is None:
+        return None
+    return TargetRate(exact=render.target_fps, sent=render.target_fps_sent or float(render.target_fps))
 
 
 def retry_own_render(

@@ -66,6 +66,7 @@ class Render(UnitOfWork, ListedTable):
     file_id: Mapped[str] = mapped_column(ForeignKey(File.id), index=True)
     engine: Mapped[str] = mapped_column(String(40))
     target_fps: Mapped[Fraction | None]
+    target_fps_sent: Mapped[float | None]
     retime: Mapped[str] = mapped_column(String(16), default=Retime.NEAREST, server_default=Retime.NEAREST)
     measures_quality: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[RenderStatus] = mapped_column(StatusText(RenderStatus))

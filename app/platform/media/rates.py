@@ -1,10 +1,12 @@
 """Frame rates as exact fractions, parsed from `target_fps` and from containers."""
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from math import floor
+from typing import Self
 
 from app.platform.errors import InvalidRequest
 
@@ -32,6 +34,21 @@ class Retime(StrEnum):
 
 
 _NOT_A_RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001."
+
+
+@dataclass(frozen=True)
+class TargetRate:
+    """A user's `target_fps`: the exact rate, and the number that was sent for it, 29.97 for 30000/1001."""
+
+    exact: Fraction
+    sent: float
+
+    @classmethod
+    def parse(cls, value: str | float | int | Decimal | Fraction) -> Self:
+        """As `parse_target_fps`. A fraction was sent as the number that it is."""
+        text = str(value).strip()
+        exact = parse_target_fps(text)
+        return cls(exact=exact, sent=float(Fraction(text)))
 
 
 def parse_target_fps(value: str | float | int | Decimal) -> Fraction:

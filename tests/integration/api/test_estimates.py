@@ -49,7 +49,10 @@ def test_an_estimate_is_what_the_render_will_be(client, clip, database, spool_fi
     with clip.open("rb") as body:
         answer = client.post("/v1/upscale", files={"file": (clip.name, body)}, data=fields)
     render = answer.json()["render"]
-    same = {name: render[name] for name in ("engine", "targetFps", "cost", "input", "output")}
+    same = {
+        name: render[name] for name in ("engine", "targetFps", "targetFpsExact", "cost", "input", "output")
+    }
+    assert (render["targetFps"], render["targetFpsExact"]) == (59.94, "60000/1001")
     assert estimate == same | {"accepted": True, "refusals": []}
     again = client.post("/v1/estimates", json={"file_id": render["fileId"], **fields, "target_fps": 59.94})
     assert estimate_of(again) == estimate

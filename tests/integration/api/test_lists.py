@@ -209,7 +209,17 @@ def test_a_failed_render_is_tried_again(
     assert answer.headers["Location"].endswith(f"/v1/renders/{again['id']}")
     assert again["retryOf"] == failed["id"] != again["id"]
     assert again["status"] == "queued"
-    same = ("engine", "targetFps", "retime", "priority", "fileId", "cost", "input", "output")
+    same = (
+        "engine",
+        "targetFps",
+        "targetFpsExact",
+        "retime",
+        "priority",
+        "fileId",
+        "cost",
+        "input",
+        "output",
+    )
     assert {name: again[name] for name in same} == {name: failed[name] for name in same}
     with database.read() as session:
         assert session.get_one(Render, again["id"]).measures_quality

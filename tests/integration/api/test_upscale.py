@@ -76,22 +76,25 @@ def test_the_input_comes_back_through_its_url(client, clip):
 
 
 @pytest.mark.parametrize(
-    ("given", "rate", "on_the_wire"),
+    ("given", "rate", "sent", "on_the_wire"),
     [
-        ("60", Fraction(60), 60),
-        ("23.976", Fraction(24000, 1001), 24000 / 1001),
-        ("12.5", Fraction(25, 2), 12.5),
+        ("60", Fraction(60), 60, 60),
+        ("23.976", Fraction(24000, 1001), 23.976, 24000 / 1001),
+        ("23.98", Fraction(24000, 1001), 23.98, 24000 / 1001),
+        ("30000/1001", Fraction(30000, 1001), 30000 / 1001, 30000 / 1001),
+        ("12.5", Fraction(25, 2), 12.5, 12.5),
     ],
 )
-def test_target_fps_and_engine(client, clip, database: Database, given, rate, on_the_wire):
+def test_target_fps_and_engine(client, clip, database: Database, given, rate, sent, on_the_wire):
     response = upload(client, clip, target_fps=given, engine="regen-4x")
 
     render = response.json()["render"]
-    assert (render["targetFps"], render["engine"]) == (on_the_wire, "regen-4x")
+    assert (render["targetFps"], render["engine"]) == (sent, "regen-4x")
+    assert render["targetFpsExact"] == f"{rate.numerator}/{rate.denominator}"
     assert render["output"]["frameRate"] == on_the_wire
     assert render["output"]["frames"] == round(2 * rate)
     assert render["cost"] == 2 * 960 * 544 * round(2 * rate) / 1e9
-    assert json.dumps(render["targetFps"]) == json.dumps(on_the_wire), "whole rates go out without a point"
+    assert json.dumps(render["targetFps"]) == json.dumps(sent), "whole rates go out without a point"
     with database.read() as session:
         assert session.get(Render, render["id"]).target_fps == rate
 
@@ -110,7 +113,8 @@ def test_a_file_uploaded_before(client, clip):
     assert [answer.status_code for answer in answers] == [200] * 4
     renders = [answer.json()["render"] for answer in answers]
     assert {render["fileId"] for render in renders} == {uploaded["id"]}
-    assert {render["targetFps"] for render in renders} == {30000 / 1001}
+    assert [render["targetFps"] for render in renders] == [29.97, 29.97, 30000 / 1001, 29.97]
+    assert {render["targetFpsExact"] for render in renders} == {"30000/1001"}
     assert [render["queuePosition"] for render in renders] == [1, 2, 3, 4]
 
 

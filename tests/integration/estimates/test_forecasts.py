@@ -132,8 +132,8 @@ def test_the_work_ahead_of_a_render(database, add, make_ledger, prepare) -> None
     ledger.renew(ledger.claim(), frames_done=4)
     waits = add(engine=find_engine(FULL))
     urgent = add(priority=5)
-    slower, faster = add(target_fps=Fraction(10)), add(target_fps=Fraction(100))
-    smoother = add(target_fps=Fraction(100), retime=Retime.MOTION)
+    slower, faster = add(target_fps="10"), add(target_fps="100")
+    smoother = add(target_fps="100", retime=Retime.MOTION)
     add("another")
 
     found = ahead(database, begun, urgent, waits, slower, faster, smoother)
