@@ -40,6 +40,10 @@ _ERRORS: dict[int, tuple[str, str]] = {
     401: ("There is no valid API key.", "A valid API key is required."),
     403: ("The key has not the scope that this needs.", "This needs the key of an administrator."),
     404: ("There is no such thing among this user's own.", "Render not found"),
+    408: (
+        "The request did not come, or came too slowly.",
+        "The body did not come, or came too slowly.",
+    ),
     409: (
         "The present state does not allow it; or the `Idempotency-Key` stands for another request.",
         "This render has already ended.",
@@ -159,6 +163,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
             message = f"The method {request.method} is not allowed at this address."
         case HTTPStatus.BAD_REQUEST:
             message = "The request's body cannot be read."
+        case HTTPStatus.REQUEST_TIMEOUT:
+            message = _ERRORS[408][1]
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             message = "The request's body is too large."
         case status if status >= 500:

@@ -124,7 +124,8 @@ class LingeringClose:
             if body_ended:
                 await send(message)
             elif message["type"] == "http.response.start":
-                if size_bytes is None or size_bytes > KEEP_ALIVE_BODY_BYTES:
+                has_failed = message["status"] == HTTPStatus.REQUEST_TIMEOUT
+                if size_bytes is None or size_bytes > KEEP_ALIVE_BODY_BYTES or has_failed:
                     headers: MutableSequence[tuple[bytes, bytes]] = [*message.get("headers", ())]
                     message = {**message, "headers": [*headers, (b"connection", b"close")]}
                 await send(message)

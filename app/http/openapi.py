@@ -127,8 +127,9 @@ def operations_of(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[
 def _finish_operation(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
-    if JSON in operation.get("requestBody", {}).get("content", {}):
-        responses |= {"413": documented(413)[413]}
+    if "requestBody" in operation:
+        statuses = (408, 413) if JSON in operation["requestBody"]["content"] else (408,)
+        responses |= {str(status): answer for status, answer in documented(*statuses).items()}
     parameters = operation.get("parameters", [])
     asked = {parameter["name"] for parameter in parameters}
     for status, response in responses.items():

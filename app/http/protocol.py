@@ -1,20 +1,31 @@
-"""HTTP/1.1 by uvicorn and h11, with the errors that it answers itself in the one error shape.
+"""HTTP/1.1 by uvicorn and h11: with deadlines for clients, and errors of its own in the one error shape.
 
-A request that is not HTTP, or whose headers are over-long, never reaches the application.
+A request that is not HTTP, or whose head is over-long or does not come, never reaches the application.
 """
 
+import asyncio
+import socket
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import h11
 import structlog
-from starlette.types import Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.http.connections import Connections, Patience
 from app.http.errors import error_response
 from app.http.request_log import REQUEST_ID_HEADER
 from app.platform.secrets import new_id
 
 BAD_REQUEST = "This is not a valid HTTP/1.1 request, or its headers are too long."
+# The system takes this much of an answer ahead of what it may send: what a slow client has not taken is not in memory,
+# and the server learns soon that it took something.
+UNSENT_BYTES = 128 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -24,33 +35,194 @@ log = structlog.get_logger(__name__)
 ABORT = "regen.abort"
 
 
-class ErrorShapeProtocol(H11Protocol):
-    """Give it to uvicorn as `http`."""
+class HttpProtocol(H11Protocol):
+    """One connection. Beside what uvicorn gives a protocol it takes `connections`, which count it."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, connections: Connections, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._connections = connections
+        self._limits = connections.limits
+        self._deadline: asyncio.TimerHandle | None = None
         application = self.app
 
-        async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             scope.setdefault("extensions", {})[ABORT] = self.transport.abort
-            await application(scope, receive, send)
+            _to_origin_form(scope)
+            exchange = _PatientExchange(self, receive, send)
+            await application(scope, exchange.receive, exchange.send)
 
-        self.app = with_abort
+        self.app = serve
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        self._set_deadline()
+        self._connections.add(self, host=self.client[0] if self.client else "")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_deadline()
+        self._connections.remove(self)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._note_progress(is_waiting=True)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self.loop.call_later(self._limits.patience_seconds, self.transport.abort)
+        # Of the next request a part may have come already.
+        self._note_progress(is_waiting=bool(self.conn.trailing_data[0]))
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            # Closing would wait for the client to take the rest.
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
+
+    def close_idle(self) -> None:
+        """End the connection, on which no request is in progress."""
+        self.timeout_keep_alive_handler()
+
+    @property
+    def is_writing_paused(self) -> bool:
+        """Whether the client has yet to take what was sent before."""
+        return self.flow.write_paused
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing reaches the client any more."""
+        return self.transport.is_closing()
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(self._limits)
+
+    def abort_slow(self) -> None:
+        """End the connection of a client that takes its answer too slowly."""
+        log.info("client_too_slow", client=self.client[0] if self.client else None)
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
+        del msg
+        self._refuse(HTTPStatus.BAD_REQUEST, BAD_REQUEST)
+
+    def _note_progress(self, *, is_waiting: bool) -> None:
+        """`is_waiting`: unless a request is in progress, the head of one is expected."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unset_deadline()
+            self._connections.note_request(self)
+        elif not self.transport.is_closing():
+            self._connections.note_idle(self)
+            if is_waiting:
+                self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self._limits.head_seconds, self._end_overdue)
+
+    def _unset_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _end_overdue(self) -> None:
+        has_begun = bool(self.conn.trailing_data[0]) and self.conn.their_state is h11.IDLE
+        if has_begun and not self.transport.is_closing():
+            sentence = f"The request's head did not come within {self._limits.head_seconds:g} seconds."
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, sentence)
+        else:
+            self.close_idle()
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
         request_id = new_id()
-        log.info("request_unreadable", request_id=request_id, client=self.client[0] if self.client else None)
-        content = bytes(error_response(400, [BAD_REQUEST]).body)
+        log.info(
+            "request_unreadable",
+            request_id=request_id,
+            status=int(status),
+            client=self.client[0] if self.client else None,
+        )
+        content = bytes(error_response(status, [message]).body)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(content)).encode()),
             (b"connection", b"close"),
             (REQUEST_ID_HEADER, request_id.encode()),
         ]
-        events = (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+        events: Sequence[h11.Event] = (
+            h11.Response(status_code=status, headers=headers, reason=status.phrase.encode()),
             h11.Data(data=content),
             h11.EndOfMessage(),
         )
-        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
+
+
+class _PatientExchange:
+    """What passes between one request's client and the application: a client that is too slow is not waited for."""
+
+    def __init__(self, protocol: HttpProtocol, receive: Receive, send: Send) -> None:
+        self._protocol = protocol
+        self._receive = receive
+        self._send = send
+        self._sending = protocol.patience
+        self._receiving = protocol.patience
+        self._body_ended = False
+        self._is_over = False
+
+    async def receive(self) -> Message:
+        """The next message. Raises HTTPException (408) once when the body comes too slowly; then the client is gone."""
+        if self._body_ended:
+            return await self._receive()
+        if self._is_over:
+            return {"type": "http.disconnect"}
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._receiving.seconds_left):
+                message = await self._receive()
+        except TimeoutError as error:
+            self._is_over = True
+            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from error
+        self._receiving.waited(time.monotonic() - began, passed_bytes=len(message.get("body", b"")))
+        self._body_ended = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send it. Aborts the connection when the client takes what was sent before too slowly."""
+        if self._protocol.is_gone:
+            # Sending to a client that left takes no time: what waits to hear of it would never have its turn.
+            await asyncio.sleep(0)
+        if not self._protocol.is_writing_paused:
+            await self._send(message)
+            return
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._sending.seconds_left):
+                await self._send(message)
+        except TimeoutError:
+            self._protocol.abort_slow()
+        else:
+            size_bytes = len(message.get("body", b""))
+            self._sending.waited(time.monotonic() - began, passed_bytes=size_bytes)
+
+
+def _to_origin_form(scope: Scope) -> None:
+    """Bring an absolute request target (RFC 9112, section 3.2.2) into the form of others: its host is the Host."""
+    raw_path: bytes = scope["raw_path"]
+    if raw_path.startswith(b"/"):
+        return
+    try:
+        target = urlsplit(raw_path.decode("ascii"))
+    except ValueError:
+        return
+    host = target.netloc.rpartition("@")[2]
+    if target.scheme.lower() not in ("http", "https") or not host:
+        return
+    path = target.path or "/"
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    scope["headers"] = [(b"host", host.encode("ascii")), *headers]
+    scope["path"], scope["raw_path"] = unquote(path), path.encode("ascii")

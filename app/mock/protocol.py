@@ -4,13 +4,13 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from app.http.protocol import ErrorShapeProtocol
+from app.http.protocol import HttpProtocol
 
 # The key, in a scope's extensions, of a function that ends the connection; `flush`: after sending what is buffered.
 CUT = "regen.cut"
 
 
-class CuttableProtocol(ErrorShapeProtocol):
+class CuttableProtocol(HttpProtocol):
     """Give it to uvicorn as `http`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

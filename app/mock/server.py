@@ -12,7 +12,7 @@ from app.mock.options import KEY, MockOptions
 from app.mock.protocol import CuttableProtocol
 from app.platform.errors import ConfigurationError
 from app.platform.settings import Settings
-from app.serving.api import ApiServer
+from app.serving.api import ApiServer, connection_limits
 from app.serving.listener import listen, local_url
 from app.serving.process_lock import locked_data_directory
 from app.serving.ready_file import OnReady, announce_ready, prepare_ready_file, remove_ready_file
@@ -47,7 +47,12 @@ def serve_mock(
             stack.callback(remove_ready_file, ready_file)
         url = local_url(listener)
         app = create_mock_app(settings, options, own_url=url)
-        api = ApiServer(app, protocol=CuttableProtocol, before_grace=partial(end_streams, app))
+        api = ApiServer(
+            app,
+            limits=connection_limits(settings),
+            protocol=CuttableProtocol,
+            before_grace=partial(end_streams, app),
+        )
         signals.on_stop = api.stop
         if signals.requested:
             return

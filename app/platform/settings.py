@@ -177,6 +177,35 @@ class Settings(WorkSettings):
     )
 
     # The API
+    keep_alive_seconds: float = Field(
+        150.0,
+        gt=0,
+        description="How long a connection stays open without a request. Proxies and clients must close theirs sooner.",
+    )
+    request_head_seconds: float = Field(
+        30.0, gt=0, description="How long a request's head may take to come; past it the answer is 408."
+    )
+    transfer_patience_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="How long a client is waited for that sends or takes nothing, or less than the rate below, before "
+        "the answer is 408 or the connection ends.",
+    )
+    min_transfer_bytes_per_second: int = Field(
+        1024, ge=0, description="The rate at which a body must come and an answer must be taken. 0: any."
+    )
+    max_connections: int = Field(
+        4000,
+        ge=1,
+        description="Most connections to one API process, where its limit of open files allows them. Past it those "
+        "without a request are closed, and new ones wait.",
+    )
+    max_connections_per_peer: int | None = Field(
+        None,
+        ge=1,
+        description="Most of them from one address (IPv6: one network of 64 bits). Behind a proxy all come from its "
+        "address. Unset: half.",
+    )
     read_patience_seconds: float = Field(
         75.0,
         ge=0,

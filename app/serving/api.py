@@ -1,16 +1,34 @@
 """The API server in this process: uvicorn on an existing socket, with the server's own signal handlers."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Generator
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.protocol import ErrorShapeProtocol
+from app.http.connections import ConnectionLimits, Connections
+from app.http.protocol import HttpProtocol
 from app.platform.errors import ConfigurationError, RegenError
+from app.platform.settings import Settings
+from app.serving.acceptor import Acceptor
+from app.serving.open_files import allow_open_files
 
 REQUEST_GRACE_SECONDS = 10
+
+log = structlog.get_logger(__name__)
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """The limits of this process, which may from now on have as many files open as they need, where it is allowed."""
+    wished = ConnectionLimits.from_settings(settings)
+    open_files = allow_open_files(wished.wanted_files)
+    limits = ConnectionLimits.from_settings(settings, open_files=open_files)
+    if limits.most < wished.most:
+        log.warning("few_open_files", open_files=open_files, max_connections=limits.most)
+    return limits
 
 
 class ApiServer(uvicorn.Server):
@@ -20,12 +38,15 @@ class ApiServer(uvicorn.Server):
         self,
         app: ASGIApp,
         *,
-        protocol: type[ErrorShapeProtocol] = ErrorShapeProtocol,
+        limits: ConnectionLimits,
+        protocol: type[HttpProtocol] = HttpProtocol,
         before_grace: Callable[[], None] = lambda: None,
     ) -> None:
         """`before_grace` is called at the stop, before the wait for open requests: it ends endless ones."""
         self._startup = _StartupFailure(app)
         self._before_grace = before_grace
+        self._protocol = protocol
+        self._connections = Connections(limits)
         super().__init__(
             uvicorn.Config(
                 self._startup,
@@ -36,6 +57,7 @@ class ApiServer(uvicorn.Server):
                 loop="asyncio",
                 ws="none",
                 http=protocol,
+                timeout_keep_alive=limits.keep_alive_seconds,  # type: ignore[arg-type]  # a timer's seconds
                 server_header=False,
                 timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
             )
@@ -46,9 +68,27 @@ class ApiServer(uvicorn.Server):
         """Keep the server's own handlers instead of uvicorn's."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then accept connections on `sockets`, which closing the server closes."""
+        await super().startup(sockets=[])
+        self.servers = [  # of what uvicorn does with servers an Acceptor does all
+            Acceptor(listener, self._make_protocol, self._connections)  # type: ignore[misc]
+            for listener in sockets or ()
+        ]
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        del sockets
         self._before_grace()
-        await super().shutdown(sockets)
+        await super().shutdown()
+
+    def _make_protocol(self) -> HttpProtocol:
+        return self._protocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            _loop=asyncio.get_running_loop(),
+            connections=self._connections,
+        )
 
     def stop(self, again: bool) -> None:
         """Stop accepting requests; with `again`, do not wait for open ones. Safe in signal handlers."""

@@ -16,7 +16,7 @@ from app.platform.database import Database
 from app.platform.errors import ConfigurationError
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
-from app.serving.api import ApiServer
+from app.serving.api import ApiServer, connection_limits
 from app.serving.broker import remove_socket, start_broker
 from app.serving.child import ChildProcess
 from app.serving.listener import listen, local_url
@@ -63,7 +63,7 @@ def serve(
         if key is not None:
             on_first_key(key)
         app = create_app(settings, own_url=local_url(listener))
-        api = ApiServer(app, before_grace=partial(end_streams, app))
+        api = ApiServer(app, limits=connection_limits(settings), before_grace=partial(end_streams, app))
         signals.on_stop = api.stop
         if signals.requested:
             return

@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 
-import uvicorn
 from fastapi import FastAPI
 
-from app.http.protocol import ErrorShapeProtocol
+from app.http.connections import ConnectionLimits
+from app.platform.settings import Settings
+from app.serving.api import ApiServer
+from app.serving.listener import listen, local_url
 
 START_SECONDS = 20
 STOP_SECONDS = 20
 
 
-class PromptServer(uvicorn.Server):
+class PromptServer(ApiServer):
     """Ends as soon as it is told to. uvicorn's own looks ten times a second, and waits even if nobody is connected."""
 
     async def main_loop(self) -> None:
@@ -36,21 +38,19 @@ class PromptServer(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, *, limits: ConnectionLimits | None = None) -> Iterator[str]:
     """The address of a real HTTP server on loopback. At the end it waits for open requests, then ends."""
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="error", access_log=False, http=ErrorShapeProtocol
-    )
-    server = PromptServer(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + START_SECONDS
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(STOP_SECONDS)
-        assert not thread.is_alive(), "the server did not stop"
+    with listen("127.0.0.1", 0) as listener:
+        server = PromptServer(app, limits=limits or ConnectionLimits.from_settings(Settings()))
+        thread = threading.Thread(target=server.serve_socket, args=(listener,), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.01)
+        try:
+            yield local_url(listener)
+        finally:
+            server.should_exit = True
+            thread.join(STOP_SECONDS)
+            assert not thread.is_alive(), "the server did not stop"

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from app.http.connections import ConnectionLimits
 from tests.servers.process import wait_until
+from tests.servers.serving import serving
 
 MIB = 1024**2
 FILE_HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="clip.mp4"\r\n\r\n'
@@ -160,16 +163,17 @@ class TestBrokenUploads:
 
         assert top.startswith(b"HTTP/1.1 200 "), answer
 
-    def test_a_client_that_falls_silent(self, server, key, spool_files, monkeypatch):
-        monkeypatch.setattr("app.http.forms.IDLE_SECONDS", 0.3)
-        with connect(server) as connection:
+    def test_a_client_that_falls_silent(self, app, settings, key, spool_files):
+        limits = replace(ConnectionLimits.from_settings(settings), patience_seconds=0.3)
+        with serving(app, limits=limits) as server, connect(server) as connection:
             connection.sendall(self.upload_head(key, 5 * MIB) + FILE_HEAD + b"x" * MIB)
 
             top, body = read_answer(connection)
 
-        assert top.startswith(b"HTTP/1.1 400 ")
-        assert b"Nothing of the body came" in body
-        assert spool_files() == []
+            assert top.startswith(b"HTTP/1.1 408 ")
+            assert b"connection: close" in top.lower()
+            assert body == b'{"errors":[{"message":"The body did not come, or came too slowly."}]}'
+            assert spool_files() == []
 
     def test_no_room_on_the_disk(self, client, clip, spool_files):
         """A limit on file sizes fails a write as a full disk does."""

@@ -13,6 +13,12 @@ async def refuse(scope, receive, send):
     await send({"type": "http.response.body", "body": b"no"})
 
 
+async def give_up(scope, receive, send):
+    """Waits no longer for the body."""
+    await send({"type": "http.response.start", "status": 408, "headers": []})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
 async def read_all(scope, receive, send):
     while (await receive()).get("more_body"):
         pass
@@ -66,6 +72,12 @@ def test_a_long_body_costs_the_connection_and_is_read_within_bounds():
         assert closes(sent)
         assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
         assert LINGER_BYTES <= taken < LINGER_BYTES + 2 * BLOCK
+
+
+def test_a_body_that_did_not_come_costs_the_connection():
+    sent, _taken = run(give_up, length(BLOCK), body_bytes=BLOCK)
+
+    assert closes(sent)
 
 
 def test_a_body_that_was_read_changes_nothing():

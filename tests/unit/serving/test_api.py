@@ -1,8 +1,12 @@
 import pytest
 
+from app.http.connections import ConnectionLimits
 from app.platform.errors import ConfigurationError, FfmpegMissing
+from app.platform.settings import Settings
 from app.serving.api import ApiServer
 from app.serving.listener import listen
+
+LIMITS = ConnectionLimits.from_settings(Settings())
 
 
 def failing_app(error):
@@ -19,10 +23,10 @@ def failing_app(error):
 
 def test_an_application_that_cannot_start_says_why():
     with listen("127.0.0.1", 0) as listener, pytest.raises(FfmpegMissing, match="no ffmpeg"):
-        ApiServer(failing_app(FfmpegMissing("There is no ffmpeg."))).serve_socket(listener)
+        ApiServer(failing_app(FfmpegMissing("There is no ffmpeg.")), limits=LIMITS).serve_socket(listener)
 
 
 def test_a_fault_in_the_application_is_left_to_the_log(caplog):
     with listen("127.0.0.1", 0) as listener, pytest.raises(ConfigurationError, match="log"):
-        ApiServer(failing_app(ZeroDivisionError("a fault"))).serve_socket(listener)
+        ApiServer(failing_app(ZeroDivisionError("a fault")), limits=LIMITS).serve_socket(listener)
     assert "a fault" in caplog.text

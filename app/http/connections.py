@@ -1,0 +1,163 @@
+"""The connections of one server: how many there may be, and for how long a client may keep one waiting."""
+
+import asyncio
+import ipaddress
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import structlog
+
+from app.platform.settings import Settings
+
+# Beside connections and the files that their requests read or write: database, broker, logs, ffmpeg's pipes.
+RESERVED_FILES = 150
+FILES_PER_CONNECTION = 2
+LOG_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionLimits:
+    """`most` connections at once, `most_per_peer` of them from one address.
+
+    A connection is closed after `keep_alive_seconds` without a new request, and when a request's head is not complete
+    `head_seconds` after it could begin. A client that sends a body or takes an answer slower than `bytes_per_second`
+    is waited for `patience_seconds` in all.
+    """
+
+    keep_alive_seconds: float
+    head_seconds: float
+    patience_seconds: float
+    bytes_per_second: int
+    most: int
+    most_per_peer: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, open_files: int | None = None) -> Self:
+        """`open_files` is how many the process may have open; None for any number."""
+        most = settings.max_connections
+        if open_files is not None:
+            most = max(1, min(most, (open_files - RESERVED_FILES) // FILES_PER_CONNECTION))
+        per_peer = settings.max_connections_per_peer
+        return cls(
+            keep_alive_seconds=settings.keep_alive_seconds,
+            head_seconds=settings.request_head_seconds,
+            patience_seconds=settings.transfer_patience_seconds,
+            bytes_per_second=settings.min_transfer_bytes_per_second,
+            most=most,
+            most_per_peer=max(1, most // 2) if per_peer is None else per_peer,
+        )
+
+    @property
+    def wanted_files(self) -> int:
+        """How many open files let there be `most` connections."""
+        return self.most * FILES_PER_CONNECTION + RESERVED_FILES
+
+
+class Connection(Protocol):
+    """A connection as `Connections` sees it."""
+
+    def close_idle(self) -> None:
+        """End the connection, on which no request is in progress."""
+
+
+class Connections:
+    """The open connections of one server.
+
+    Past a limit the connection that has been without a request for longest is closed, whether it never had one or is
+    kept alive: a client that asks something always finds room, also while others only occupy connections.
+    """
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self._peers: dict[Connection, str] = {}
+        self._numbers: Counter[str] = Counter()
+        # In the order in which they became idle.
+        self._idle: dict[Connection, None] = {}
+        self._change = asyncio.Event()
+        self._told_at = -LOG_SECONDS
+
+    async def room(self) -> None:
+        """Wait until another connection may be accepted."""
+        while len(self._peers) > self.limits.most:
+            self._change.clear()
+            await self._change.wait()
+
+    def add(self, connection: Connection, *, host: str) -> None:
+        """A new connection, idle so far, from that address. Closes one that is idle when there are too many."""
+        peer = peer_of(host)
+        self._peers[connection] = peer
+        self._numbers[peer] += 1
+        self._idle[connection] = None
+        if self._numbers[peer] > self.limits.most_per_peer:
+            self._close_idle(peer)
+        elif len(self._peers) > self.limits.most:
+            self.close_longest_idle(but=connection)
+
+    def remove(self, connection: Connection) -> None:
+        peer = self._peers.pop(connection)
+        self._numbers[peer] -= 1
+        if not self._numbers[peer]:
+            del self._numbers[peer]
+        self._idle.pop(connection, None)
+        self._change.set()
+
+    def note_request(self, connection: Connection) -> None:
+        """A request is in progress on it."""
+        self._idle.pop(connection, None)
+
+    def note_idle(self, connection: Connection) -> None:
+        """Its request has been answered, or it began anew to wait for one."""
+        self._idle.setdefault(connection, None)
+
+    def close_longest_idle(self, *, but: Connection | None = None) -> None:
+        """Close the connection that has been idle for longest, if there is one."""
+        found = next((one for one in self._idle if one is not but), None)
+        if found is not None:
+            self._close(found)
+
+    def _close_idle(self, peer: str) -> None:
+        """The newest is idle, so there is one."""
+        self._close(next(one for one in self._idle if self._peers[one] == peer))
+
+    def _close(self, connection: Connection) -> None:
+        if time.monotonic() - self._told_at >= LOG_SECONDS:
+            self._told_at = time.monotonic()
+            busiest, number = self._numbers.most_common(1)[0]
+            log.warning(
+                "connections_at_limit", open=len(self._peers), of_busiest_peer=number, busiest_peer=busiest
+            )
+        del self._idle[connection]
+        connection.close_idle()
+
+
+class Patience:
+    """For how much longer one request's client is waited for.
+
+    Waiting uses it up, and every byte that passes restores what it may take, never beyond `patience_seconds`.
+    """
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
+        self.seconds_left = limits.patience_seconds
+
+    def waited(self, seconds: float, *, passed_bytes: int) -> None:
+        limits = self._limits
+        earned = passed_bytes / limits.bytes_per_second if limits.bytes_per_second else float(passed_bytes)
+        self.seconds_left = min(limits.patience_seconds, self.seconds_left - seconds + earned)
+
+
+def peer_of(host: str) -> str:
+    """What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return str(ipaddress.ip_network((address, 64), strict=False))
+        address = address.ipv4_mapped
+    return str(address)
