@@ -132,7 +132,7 @@ def write_picture(
 def _tone_mapping(tags: OutputTags) -> list[str]:
     return [
         "format=gbrp16le",
-        f"setparams=range=pc:color_primaries={tags.primaries}:color_trc={tags.transfer}:colorspace=gbr",
+        f"setparams=range=pc:color_primaries={tags.primaries:d}:color_trc={tags.transfer:d}:colorspace=gbr",
         f"zscale=t=linear:npl={REFERENCE_WHITE}",
         "format=gbrpf32le",
         "zscale=p=bt709",

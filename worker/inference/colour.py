@@ -22,7 +22,11 @@ _LUMA_WEIGHTS = {
     "bt2020nc": (0.2627, 0.0593),
     "smpte240m": (0.212, 0.087),
     "fcc": (0.30, 0.11),
+    # Y'D'zD'x is of this form but for factors within 1.4 % of 1.
+    "smpte2085": (0.0, 0.0),
 }
+# Not of that form: Cg in the place of Cb and Co in that of Cr (H.273, MatrixCoefficients 8).
+YCGCO = "ycgco"
 
 _ACROSS, _DOWN = 3, 2
 
@@ -40,12 +44,16 @@ def planes_to_rgb(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
     if source.layout == "gbr":
         green, blue, red = (_from_codes(plane, source) for plane in planes)
         return torch.cat((red, green, blue), dim=1).clamp_(0, 1)
-    kr, kb = _LUMA_WEIGHTS[source.matrix]
-    kg = 1 - kr - kb
     luma = _from_codes(planes[0], source)
     blue_difference, red_difference = (
         _enlarge_chroma(_from_codes(plane, source, chroma=True), source) for plane in planes[1:]
     )
+    if source.matrix == YCGCO:
+        magenta = luma - blue_difference
+        rgb = (magenta + red_difference, luma + blue_difference, magenta - red_difference)
+        return torch.cat(rgb, dim=1).clamp_(0, 1)
+    kr, kb = _LUMA_WEIGHTS[source.matrix]
+    kg = 1 - kr - kb
     red = luma + red_difference * (2 * (1 - kr))
     blue = luma + blue_difference * (2 * (1 - kb))
     green = (luma - red * kr - blue * kb) / kg
@@ -73,14 +81,19 @@ def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
         for index, colour in enumerate((green, blue, red)):
             _write_plane(result, _to_codes(channel(colour), target), target, index)
         return result
-    kr, kb = _LUMA_WEIGHTS[target.matrix]
+    is_ycgco = target.matrix == YCGCO
+    kr, kb = (0.25, 0.25) if is_ycgco else _LUMA_WEIGHTS[target.matrix]
     luma = channel(red).mul_(kr)
     luma += channel(green).mul_(1 - kr - kb)
     luma += channel(blue).mul_(kb)
     _write_plane(result, _to_codes(luma, target), target, 0)
     if target.layout != "gray":
         for index, colour, weight in ((1, blue, kb), (2, red, kr)):
-            difference = _reduce_chroma(channel(colour).sub_(luma).div_(2 * (1 - weight)), target)
+            if is_ycgco:
+                whole = channel(green).sub_(luma) if index == 1 else channel(red).sub_(channel(blue)).div_(2)
+            else:
+                whole = channel(colour).sub_(luma).div_(2 * (1 - weight))
+            difference = _reduce_chroma(whole, target)
             _write_plane(result, _to_codes(difference, target, chroma=True), target, index)
     return result
 
@@ -90,6 +103,7 @@ def _kernels_for(values: torch.Tensor, frame_format: FrameFormat) -> Kernels | N
     without torch's threads, which spin while idle and take the processor from the network's."""
     is_common = frame_format.layout == "yuv420" and frame_format.bit_depth == 8
     is_common = is_common and frame_format.chroma_location in ("left", "center")
+    is_common = is_common and frame_format.matrix != YCGCO
     return find_kernels() if values.is_cpu and is_common else None
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Frame = NDArray[np.uint8]
 
 Layout = Literal["gray", "yuv420", "yuv422", "yuv444", "gbr"]
-Matrix = Literal["bt709", "bt601", "bt2020nc", "smpte240m", "fcc"]
+Matrix = Literal["bt709", "bt601", "bt2020nc", "smpte240m", "fcc", "smpte2085", "ycgco"]
 ChromaLocation = Literal[
     "left", "center", "topleft", "top", "bottomleft", "bottom", "right", "topright", "bottomright"
 ]

@@ -1,13 +1,21 @@
 """Decides on colours: what the source's samples mean, and how the output is tagged. No pixel is converted here.
 
-Names of primaries, transfers, matrices and ranges are ffmpeg's, for the codes of ITU-T H.273. A missing tag is guessed
-as players do; the output is always tagged, because at four times the size a player would guess differently.
+Primaries, transfers and matrices are code points of ITU-T H.273. A missing tag is guessed as players do; the output is
+always tagged, because at four times the size a player would guess differently.
 """
 
 import re
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import PlainSerializer
 
 from app.platform.errors import PermanentError
+from app.platform.media.h273 import (
+    ColourPrimaries,
+    MatrixCoefficients,
+    TransferCharacteristics,
+)
 from app.platform.media.probe import ColourTags, VideoStream
 from worker.inference.frames import BIT_DEPTHS, CHROMA_OFFSETS, ChromaLocation, FrameFormat, Layout, Matrix
 
@@ -17,24 +25,41 @@ SD_MAX_HEIGHT = 576
 # Heights of 625-line systems, whose primaries are bt470bg; other standard-definition pictures are 525-line.
 PAL_HEIGHTS = (288, 576)
 
-MATRICES: dict[str, Matrix] = {
-    "bt709": "bt709",
-    "bt470bg": "bt601",
-    "smpte170m": "bt601",
-    "bt2020nc": "bt2020nc",
-    "smpte240m": "smpte240m",
-    "fcc": "fcc",
-    # Not linear combinations of R'G'B', and rarely used. Both conversions use the nearest matrix and the tag stays, so
-    # that the picture keeps its colours; only the network's input is slightly shifted.
-    "bt2020c": "bt2020nc",
-    "ictcp": "bt2020nc",
+MATRICES: dict[MatrixCoefficients, Matrix] = {
+    MatrixCoefficients.BT709: "bt709",
+    MatrixCoefficients.FCC: "fcc",
+    MatrixCoefficients.BT470BG: "bt601",
+    MatrixCoefficients.SMPTE170M: "bt601",
+    MatrixCoefficients.SMPTE240M: "smpte240m",
+    MatrixCoefficients.YCGCO: "ycgco",
+    MatrixCoefficients.BT2020NC: "bt2020nc",
+    MatrixCoefficients.SMPTE2085: "smpte2085",
+    # Not linear combinations of R'G'B', or of other weights, and rarely used. Both conversions use the nearest matrix
+    # and the tag stays, so that the picture keeps its colours; only the network's input is slightly shifted.
+    MatrixCoefficients.BT2020C: "bt2020nc",
+    MatrixCoefficients.ICTCP: "bt2020nc",
+    MatrixCoefficients.CHROMA_DERIVED_NC: "bt709",
+    MatrixCoefficients.CHROMA_DERIVED_C: "bt709",
 }
-RGB_MATRIX = "gbr"
-HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
+# Matrices of BT.2020's primaries, and those that are named like the primaries that go with them.
+WIDE_MATRICES = (MatrixCoefficients.BT2020NC, MatrixCoefficients.BT2020C, MatrixCoefficients.ICTCP)
+PAIRED_MATRICES = (
+    MatrixCoefficients.BT709,
+    MatrixCoefficients.FCC,
+    MatrixCoefficients.BT470BG,
+    MatrixCoefficients.SMPTE170M,
+    MatrixCoefficients.SMPTE240M,
+)
+HDR_TRANSFERS = (TransferCharacteristics.SMPTE2084, TransferCharacteristics.ARIB_STD_B67)
+UNKNOWN_COLOURS_WARNING = (
+    "The video's colour tags have values that this server does not know; its colours were read as those of a video "
+    "without these tags."
+)
 # Codecs whose chroma is sited in the centre of four luma samples unless tagged otherwise.
 CENTRED_CHROMA_CODECS = ("mjpeg", "mpeg1video")
-UNTAGGED = (None, "", "unknown", "unspecified", "reserved")
 
+# Plans hold names, as those of earlier versions do.
+_AS_NAME = PlainSerializer(lambda code: code.label, return_type=str)
 _PLANAR_YUV = re.compile(
     r"^yuv(?P<alpha>a)?(?P<jpeg>j)?(?P<layout>420|422|444)p(?P<depth>\d+)?(?P<order>le|be)?$"
 )
@@ -86,9 +111,9 @@ class OutputTags:
     segments must be encoded alike.
     """
 
-    primaries: str
-    transfer: str
-    matrix: str
+    primaries: Annotated[ColourPrimaries, _AS_NAME]
+    transfer: Annotated[TransferCharacteristics, _AS_NAME]
+    matrix: Annotated[MatrixCoefficients, _AS_NAME]
     range: str
     chroma_location: ChromaLocation | None = None
 
@@ -106,31 +131,26 @@ class ColourPlan:
     decoded_pix_fmts: tuple[str, ...]
     tags: OutputTags
     drops_alpha: bool
+    warnings: tuple[str, ...] = ()
 
 
 def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
     """The colours of `video` upscaled by `scale`.
 
     The output is 4:2:0 with the input's range and matrix: 8 bits for 8 bits, 10 for more. RGB becomes limited-range
-    BT.709. Raises PermanentError for unsupported pixel formats and matrices.
+    BT.709. Raises PermanentError for unsupported pixel formats.
     """
     layout, bit_depth, alpha, jpeg = read_pix_fmt(video.pix_fmt)
     is_rgb = layout == "gbr"
     tags = fill_tags(
         video.colour, width=video.width, height=video.height, is_rgb=is_rgb, full_range_format=jpeg
     )
-    matrix = MATRICES.get(tags.matrix)
-    if matrix is None:
-        raise PermanentError(
-            f"The video's colours are stored in a way ({tags.matrix}) that this server cannot read. "
-            "Convert the video to BT.709 and try again.",
-        )
     source = FrameFormat(
         width=video.width,
         height=video.height,
         layout=layout,
         bit_depth=bit_depth,
-        matrix=matrix,
+        matrix=_sample_matrix(tags),
         full_range=is_rgb or tags.range == "pc",
         chroma_location=_chroma_location(video),
     )
@@ -147,7 +167,15 @@ def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
         decoded_pix_fmts=_decoded_pix_fmts(source),
         tags=replace(tags, chroma_location=target.chroma_location),
         drops_alpha=alpha,
+        warnings=(UNKNOWN_COLOURS_WARNING,) if video.colour.has_unknown else (),
     )
+
+
+def _sample_matrix(tags: OutputTags) -> Matrix:
+    derives = tags.matrix in (MatrixCoefficients.CHROMA_DERIVED_NC, MatrixCoefficients.CHROMA_DERIVED_C)
+    if derives and tags.primaries == ColourPrimaries.BT2020:
+        return "bt2020nc"
+    return MATRICES[tags.matrix]
 
 
 def read_pix_fmt(pix_fmt: str) -> tuple[Layout, int, bool, bool]:
@@ -181,52 +209,57 @@ def fill_tags(
     from 1280 wide or over 576 high are BT.709, smaller ones BT.601 (SMPTE 170M, with the primaries of 625-line systems
     at their heights). The range is limited unless tag or format is full. RGB becomes limited-range BT.709.
     """
-    primaries, transfer, matrix = (
-        None if tag in UNTAGGED else tag for tag in (colour.primaries, colour.transfer, colour.matrix)
-    )
+    primaries, transfer, matrix = colour.primaries, colour.transfer, colour.matrix
     if is_rgb:
         return OutputTags(
-            primaries=primaries or "bt709", transfer=transfer or "bt709", matrix="bt709", range="tv"
+            primaries=primaries or ColourPrimaries.BT709,
+            transfer=transfer or TransferCharacteristics.BT709,
+            matrix=MatrixCoefficients.BT709,
+            range="tv",
         )
-    if matrix is None or matrix == RGB_MATRIX:
+    if matrix is None or matrix == MatrixCoefficients.GBR:
         # Some recorders tag Y'CbCr as RGB.
         matrix = _guess_matrix(primaries, transfer, is_hd=width >= HD_WIDTH or height > SD_MAX_HEIGHT)
-    if primaries is None:
-        primaries = _guess_primaries(matrix, height)
-    if transfer is None:
-        transfer = _guess_transfer(matrix)
     full_range = full_range_format or colour.range == "pc"
     return OutputTags(
-        primaries=primaries, transfer=transfer, matrix=matrix, range="pc" if full_range else "tv"
+        primaries=primaries or _guess_primaries(matrix, height),
+        transfer=transfer or _guess_transfer(matrix),
+        matrix=matrix,
+        range="pc" if full_range else "tv",
     )
 
 
-def _guess_matrix(primaries: str | None, transfer: str | None, *, is_hd: bool) -> str:
-    if primaries == "bt2020" or transfer in HDR_TRANSFERS:
-        return "bt2020nc"
-    if primaries in ("bt709", "smpte170m", "bt470bg", "smpte240m"):
-        return primaries
-    return "bt709" if is_hd else "smpte170m"
+def _guess_matrix(
+    primaries: ColourPrimaries | None, transfer: TransferCharacteristics | None, *, is_hd: bool
+) -> MatrixCoefficients:
+    if primaries == ColourPrimaries.BT2020 or transfer in HDR_TRANSFERS:
+        return MatrixCoefficients.BT2020NC
+    named_alike = [
+        matrix for matrix in PAIRED_MATRICES if primaries is not None and matrix.label == primaries.label
+    ]
+    if named_alike:
+        return named_alike[0]
+    return MatrixCoefficients.BT709 if is_hd else MatrixCoefficients.SMPTE170M
 
 
-def _guess_primaries(matrix: str, height: int) -> str:
-    if matrix in ("bt2020nc", "bt2020c", "ictcp"):
-        return "bt2020"
-    if matrix == "smpte170m":
-        return "bt470bg" if height in PAL_HEIGHTS else "smpte170m"
-    if matrix == "fcc":
-        return "bt470m"
-    return matrix
+def _guess_primaries(matrix: MatrixCoefficients, height: int) -> ColourPrimaries:
+    if matrix in WIDE_MATRICES:
+        return ColourPrimaries.BT2020
+    if matrix == MatrixCoefficients.SMPTE170M and height in PAL_HEIGHTS:
+        return ColourPrimaries.BT470BG
+    return ColourPrimaries(matrix) if matrix in PAIRED_MATRICES else ColourPrimaries.BT709
 
 
-def _guess_transfer(matrix: str) -> str:
-    if matrix == "ictcp":
-        return "smpte2084"
-    if matrix in ("bt2020nc", "bt2020c"):
-        return "bt2020-10"
-    if matrix in ("smpte170m", "bt470bg", "fcc"):
-        return "smpte170m"
-    return matrix
+def _guess_transfer(matrix: MatrixCoefficients) -> TransferCharacteristics:
+    if matrix == MatrixCoefficients.ICTCP:
+        return TransferCharacteristics.SMPTE2084
+    if matrix in WIDE_MATRICES:
+        return TransferCharacteristics.BT2020_10
+    if matrix in (MatrixCoefficients.SMPTE170M, MatrixCoefficients.BT470BG, MatrixCoefficients.FCC):
+        return TransferCharacteristics.SMPTE170M
+    if matrix == MatrixCoefficients.SMPTE240M:
+        return TransferCharacteristics.SMPTE240M
+    return TransferCharacteristics.BT709
 
 
 def _chroma_location(video: VideoStream) -> ChromaLocation:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
+from app.platform.media.h273 import UNSPECIFIED
 from worker.inference.frames import FrameFormat
 from worker.video.deinterlace import Deinterlacing
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -22,6 +23,7 @@ from worker.video.watchdog import Watchdog
 MICROSECONDS = 1_000_000
 # The most accurate conversion, for streams whose format or size changes.
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+UNTAGGED_COLOURS = f"setparams=color_primaries={UNSPECIFIED}:color_trc={UNSPECIFIED}:colorspace={UNSPECIFIED}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,8 @@ def filter_chain(
 
     The scale filter, which leaves frames of the right size unchanged, is there for streams whose size changes.
     """
-    chain = [f"settb={time_base.numerator}/{time_base.denominator}"]
+    # No filter here needs the colour tags, and newer versions of ffmpeg refuse to scale frames with unusual ones.
+    chain = [UNTAGGED_COLOURS, f"settb={time_base.numerator}/{time_base.denominator}"]
     if deinterlacing is not None:
         chain += deinterlacing.filters(time_base)
     if trim is not None:

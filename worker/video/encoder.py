@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from app.platform.errors import ConfigurationError, FfmpegError
 from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
+from app.platform.media.h273 import UNSPECIFIED
 from worker.inference.frames import FrameFormat
 from worker.video.plan import RenderPlan, SegmentPlan, VideoCodec
 
@@ -18,6 +19,11 @@ Quality: TypeAlias = Literal["lossless", "high", "medium", "small"]
 # (ITU-T H.264, A.3.1 and table A-1).
 H264_MAX_MACROBLOCKS = 36_864
 MACROBLOCK = 16
+# x265's smallest picture side; sides are padded to multiples of the smallest coding unit.
+X265_MIN_SIDE = 16
+X265_CODING_UNIT = 8
+# Pictures with a smaller side have coding trees that level 5 and above, which long pictures need, does not allow.
+LEVEL_5_MIN_SIDE = 32
 # With B-frames the first packets of a segment have decoding times before its start. They fit between the last ones of
 # the previous segment only if each segment has more frames than the encoder delays; shorter ones use no B-frames.
 MIN_REORDERED_FRAMES = 4
@@ -27,6 +33,8 @@ MAX_RATE_DENOMINATOR = 100_000
 # Each term of the ratio has sixteen bits in the stream (ITU-T H.264, sar_width).
 MAX_ASPECT_TERM = 65_535
 
+# The largest code point of primaries that x264 and x265 write.
+ENCODERS_MAX_PRIMARIES = 12
 # Indexed by their code (ITU-T H.265, chroma_sample_loc_type_top_field).
 CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 # Units of mastering metadata in the stream (ITU-T H.265, D.3.28).
@@ -106,15 +114,26 @@ def encoding_stream(
     `threads` are x264's, None for its default; x265 always uses its default.
     """
     target, tags, ratio = render.target, render.tags, render.sample_aspect_ratio
+    # What the encoder cannot write is written into its packets.
+    metadata: dict[str, int] = {}
+    primaries = int(tags.primaries)
+    if primaries > ENCODERS_MAX_PRIMARIES:
+        metadata["colour_primaries"] = primaries
+        primaries = UNSPECIFIED
     rate = render.frame_rate.limit_denominator(MAX_RATE_DENOMINATOR)
     filters = [
         f"settb=1/{render.timescale}",
         f"setpts={timestamp_expression(segment.runs)}",
         f"setsar={ratio.numerator}/{ratio.denominator}:max={MAX_ASPECT_TERM}",
         # Newer versions take an encoder's tags from the frames, older ones from the options.
-        f"setparams=range={tags.range}:color_primaries={tags.primaries}:color_trc={tags.transfer}"
-        f":colorspace={tags.matrix}",
+        # Numbers: their names for code points differ from ffprobe's.
+        f"setparams=range={tags.range}:color_primaries={primaries}:color_trc={tags.transfer:d}"
+        f":colorspace={tags.matrix:d}",
     ]
+    if render.codec == "hevc" and min(target.width, target.height) < X265_MIN_SIDE:
+        width, height = _padded(target.width), _padded(target.height)
+        filters.append(f"pad={width}:{height}")
+        metadata |= {"crop_right": width - target.width, "crop_bottom": height - target.height}
     source = runner.raw_input(
         width=target.width, height=target.height, pix_fmt=target.pix_fmt, frame_rate=rate
     )
@@ -127,13 +146,21 @@ def encoding_stream(
         ),
         "pix_fmt": target.pix_fmt,
         "color_range": tags.range,
-        "color_primaries": tags.primaries,
-        "color_trc": tags.transfer,
-        "colorspace": tags.matrix,
+        "color_primaries": primaries,
+        "color_trc": int(tags.transfer),
+        "colorspace": int(tags.matrix),
         "g": max(1, round(KEYFRAME_SECONDS * render.frame_rate)),
         **_encoder_options(render, quality, threads),
     }
+    if metadata:
+        written = ":".join(f"{name}={value:d}" for name, value in metadata.items())
+        options["bsf:v"] = f"{render.codec}_metadata={written}"
     return runner.output(source["v:0"], destination, **options)
+
+
+def _padded(side: int) -> int:
+    """The smallest side that x265 codes without padding of its own."""
+    return max(X265_MIN_SIDE, -(-side // X265_CODING_UNIT) * X265_CODING_UNIT)
 
 
 def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) -> dict[str, Any]:
@@ -160,6 +187,8 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
         if (location := render.tags.chroma_location) is not None:
             # x264 has no option for it and needs none: H.264's default is left.
             parameters.append(f"chromaloc={CHROMA_LOCATIONS.index(location)}")
+        if min(render.target.width, render.target.height) < LEVEL_5_MIN_SIDE:
+            parameters.append("allow-non-conformance=1")
         parameters += _hdr_parameters(render)
         if step.crf is None:
             parameters.append("lossless=1")

@@ -127,7 +127,7 @@ def plan_render(
         frame_rate=target_fps or _average_rate(scan.timeline, video.frame_rate),
         segment_count=len(segments),
         retime=retime if timeline.between else Retime.NEAREST,
-        warnings=(*scan.warnings, *metadata.warnings),
+        warnings=(*scan.warnings, *colour.warnings, *metadata.warnings),
         deinterlacing=metadata.deinterlacing,
         mastering_display=metadata.mastering_display,
         content_light=metadata.content_light,

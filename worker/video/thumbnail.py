@@ -6,12 +6,29 @@ from pathlib import Path
 
 from app.platform.errors import FfmpegError
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.h273 import UNSPECIFIED, MatrixCoefficients
 from worker.video.decoder import seconds_up
 from worker.video.plan import RenderPlan, SegmentPlan
 
 MAX_SIDE = 640
 # Most videos are past opening black and titles by then.
 POSITION = Fraction(1, 10)
+SCALE_FLAGS = "area+accurate_rnd+full_chroma_int+full_chroma_inp"
+# The matrices of the scale filter; it has none that is nearer to the others.
+SCALE_MATRICES = {
+    "bt709": MatrixCoefficients.BT709,
+    "bt601": MatrixCoefficients.SMPTE170M,
+    "bt2020nc": MatrixCoefficients.BT2020NC,
+    "smpte240m": MatrixCoefficients.SMPTE240M,
+    "fcc": MatrixCoefficients.FCC,
+    "smpte2085": MatrixCoefficients.BT2020NC,
+}
+# Planes Y, Cg and Co, taken for G, B and R, to R'G'B'.
+FROM_YCGCO = (
+    "format=yuv444p,mergeplanes=0x000102:gbrp,"
+    r"geq=r='clip(g(X\,Y)-b(X\,Y)+r(X\,Y)\,0\,255)':g='clip(g(X\,Y)+b(X\,Y)-128\,0\,255)'"
+    r":b='clip(g(X\,Y)-b(X\,Y)-r(X\,Y)+256\,0\,255)',"
+)
 JPEG_QUALITY = 3  # ffmpeg's qscale: 2 is the best, 31 the worst
 
 
@@ -42,9 +59,13 @@ def make_thumbnail(
     seek = seconds_up(Fraction(tick, render.timescale))
     chain = (
         f"settb=1/{render.timescale},trim=start_pts={tick}:end_pts={tick + 1},"
-        f"scale={width}:{height}:flags=area+accurate_rnd+full_chroma_int+full_chroma_inp"
-        ":out_color_matrix=bt601:out_range=pc,format=yuvj420p,setsar=1"
+        f"setparams=color_primaries={UNSPECIFIED}:color_trc={UNSPECIFIED}"
+        f":colorspace={SCALE_MATRICES.get(render.target.matrix, UNSPECIFIED):d},"
+        f"scale={width}:{height}:flags={SCALE_FLAGS}:out_range=pc,"
     )
+    if render.target.matrix == "ycgco":
+        chain += FROM_YCGCO
+    chain += f"scale=flags={SCALE_FLAGS}:out_color_matrix=bt601:out_range=pc,format=yuvj420p,setsar=1"
     source = runner.input(video, copyts=None, noaccurate_seek=None, seek_timestamp=1, ss=seek)
     stream = runner.output(
         source["v:0"],

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from app.platform.media.h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from app.platform.media.properties import VideoProperties
 
 StreamKind = Literal["audio", "subtitle", "data", "attachment", "video"]
@@ -11,16 +12,17 @@ StreamKind = Literal["audio", "subtitle", "data", "attachment", "video"]
 
 @dataclass(frozen=True, kw_only=True)
 class ColourTags:
-    """The file's colour tags in ffmpeg's names (`bt709`, `smpte2084`, ...); None for an untagged property.
+    """The file's colour tags; None for a property that is untagged, or tagged by a reserved value.
 
-    `range` is `tv` (limited) or `pc` (full).
+    `range` is `tv` (limited) or `pc` (full). `has_unknown`: a tag has a value that this server does not know.
     """
 
-    primaries: str | None
-    transfer: str | None
-    matrix: str | None
+    primaries: ColourPrimaries | None
+    transfer: TransferCharacteristics | None
+    matrix: MatrixCoefficients | None
     range: str | None
     chroma_location: str | None
+    has_unknown: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from app.platform.errors import (
 
 from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import UNTAGGED, disposition, fraction, integer, section_list, tagged
+from .h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from .info import ColourTags, MediaInfo, OtherStream, StreamKind, VideoStream
 from .limits import MediaLimits, check_frame_size, check_input, check_stream_count
 from .packet_summary import PacketSummary, summarize_packets
@@ -22,7 +23,7 @@ from .recognition import NO_INDEX, PICTURE, PICTURE_BRANDS, SOUND, reason_unread
 from .timing import time_video
 from .whitelists import VIDEO_DECODERS, is_decodable
 
-__all__ = ["ColourTags", "MediaInfo", "OtherStream", "VideoStream", "probe_video"]
+__all__ = ["ColourTags", "MediaInfo", "OtherStream", "VideoStream", "colour_tags", "probe_video"]
 
 STREAM_FIELDS = (
     "index,codec_type,codec_name,width,height,coded_width,coded_height,pix_fmt,sample_aspect_ratio,time_base,"
@@ -153,14 +154,27 @@ def _describe_video(
         duration_seconds=timing.duration_seconds,
         frames=scan.frames,
         declared_frames=timing.declared_frames,
-        colour=ColourTags(
-            primaries=tagged(stream, "color_primaries"),
-            transfer=tagged(stream, "color_transfer"),
-            matrix=tagged(stream, "color_space"),
-            range=tagged(stream, "color_range"),
-            chroma_location=tagged(stream, "chroma_location"),
-        ),
+        colour=colour_tags(stream),
         field_order=tagged(stream, "field_order"),
+    )
+
+
+def colour_tags(stream: dict[str, Any]) -> ColourTags:
+    """The colour tags of one of ffprobe's video streams."""
+    names = [tagged(stream, field) for field in ("color_primaries", "color_transfer", "color_space")]
+    primaries = ColourPrimaries.of_name(names[0] or "")
+    transfer = TransferCharacteristics.of_name(names[1] or "")
+    matrix = MatrixCoefficients.of_name(names[2] or "")
+    return ColourTags(
+        primaries=primaries,
+        transfer=transfer,
+        matrix=matrix,
+        range=tagged(stream, "color_range"),
+        chroma_location=tagged(stream, "chroma_location"),
+        has_unknown=any(
+            name is not None and code is None
+            for name, code in zip(names, (primaries, transfer, matrix), strict=True)
+        ),
     )
 
 

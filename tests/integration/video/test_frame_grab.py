@@ -13,6 +13,7 @@ import pytest
 from app.platform.errors import Canceled, PermanentError, PipelineStalled
 from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
 from tests.media.corpus import missing
@@ -27,7 +28,12 @@ from worker.video.scan import FrameScan, scan_frames
 LIMITS = MediaLimits.from_settings(Settings())
 # Fields, which look at their neighbours; turned; no times of its own.
 CORPUS = ("interlaced-bff", "rotated-90", "mpeg4-avi")
-BT709 = OutputTags(primaries="bt709", transfer="bt709", matrix="bt709", range="tv")
+BT709 = OutputTags(
+    primaries=ColourPrimaries.BT709,
+    transfer=TransferCharacteristics.BT709,
+    matrix=MatrixCoefficients.BT709,
+    range="tv",
+)
 
 
 def indexed(runner: FfmpegRunner, path: Path) -> tuple[IndexedVideo, FrameScan]:
@@ -162,7 +168,12 @@ def test_hdr_is_tone_mapped(
     picture = np.empty((4, 6, 3), np.uint16)
     for column in range(6):
         picture[:, column] = round(codes[column // 2] * 65535)
-    tags = OutputTags(primaries="bt2020", transfer=transfer, matrix="bt2020nc", range="tv")
+    tags = OutputTags(
+        primaries=ColourPrimaries.BT2020,
+        transfer=TransferCharacteristics(transfer),
+        matrix=MatrixCoefficients.BT2020NC,
+        range="tv",
+    )
     path = tmp_path / "picture.png"
     write_picture(runner, picture, path, kind="png", tags=tags, sample_aspect_ratio=Fraction(1))
 

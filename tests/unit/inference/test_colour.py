@@ -15,6 +15,8 @@ MATRICES = {
     "bt2020nc": (0.2627, 0.0593),
     "smpte240m": (0.212, 0.087),
     "fcc": (0.30, 0.11),
+    "smpte2085": (0.0, 0.0),
+    "ycgco": None,
 }
 OFFSETS = {
     "left": (0, 0.5),
@@ -37,6 +39,8 @@ formats_444 = st.builds(
 
 
 def forward_matrix(name):
+    if name == "ycgco":
+        return np.array([[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0, -0.5]])
     kr, kb = MATRICES[name]
     luma = np.array([kr, 1 - kr - kb, kb])
     return np.stack(

@@ -91,7 +91,7 @@ def test_wrong_frames_and_planes_are_refused():
         {"bit_depth": 7},
         {"bit_depth": 11},
         {"layout": "nv12"},
-        {"matrix": "ycgco"},
+        {"matrix": "bt602"},
         {"chroma_location": "middle"},
     ],
 )

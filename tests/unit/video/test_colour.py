@@ -1,21 +1,32 @@
 """Colour decisions: what untagged samples mean, which layout holds them, and what the output says."""
 
+import ctypes
+import ctypes.util
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from app.platform.errors import PermanentError
+from app.platform.media.ffprobe_fields import UNTAGGED
+from app.platform.media.h273 import CodePoint, ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from app.platform.media.probe import ColourTags, VideoStream
 from tests.unit.inference.h273 import PLACES
-from worker.video.colour import plan_colour, read_pix_fmt
+from worker.video.colour import UNKNOWN_COLOURS_WARNING, OutputTags, plan_colour, read_pix_fmt
+
+KINDS: dict[str, type[CodePoint]] = {
+    "primaries": ColourPrimaries,
+    "transfer": TransferCharacteristics,
+    "matrix": MatrixCoefficients,
+}
 
 
 def make_video(**changes: Any) -> VideoStream:
-    tags = {
-        name: changes.pop(name, None)
-        for name in ("primaries", "transfer", "matrix", "range", "chroma_location")
-    }
+    tags = {name: changes.pop(name, None) for name in ("range", "chroma_location")}
+    for name, kind in KINDS.items():
+        tags[name] = kind.of_name(changes.pop(name, ""))
     values: dict[str, Any] = {
         "index": 0,
         "codec": "h264",
@@ -54,11 +65,13 @@ def make_video(**changes: Any) -> VideoStream:
         ({"pix_fmt": "gbrp", "range": "pc", "matrix": "gbr"}, ("bt709", "bt709", "bt709", "tv")),
         ({"pix_fmt": "rgb24", "transfer": "iec61966-2-1"}, ("bt709", "iec61966-2-1", "bt709", "tv")),
         ({"matrix": "gbr"}, ("smpte170m", "smpte170m", "smpte170m", "tv")),
+        ({"matrix": "ycgco"}, ("bt709", "bt709", "ycgco", "tv")),
+        ({"matrix": "fcc"}, ("bt470m", "smpte170m", "fcc", "tv")),
     ],
 )
 def test_tags(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
     tags = plan_colour(make_video(**changes), scale=4).tags
-    assert (tags.primaries, tags.transfer, tags.matrix, tags.range) == expected
+    assert (*(tag.label for tag in (tags.primaries, tags.transfer, tags.matrix)), tags.range) == expected
 
 
 def test_eight_bits_stay_eight_and_more_become_ten() -> None:
@@ -100,9 +113,7 @@ def test_layouts_hold_all_of_a_format(pix_fmt: str, layout: str, depth: int, alp
     assert read_pix_fmt(pix_fmt)[:3] == (layout, depth, alpha)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"pix_fmt": "bayer_bggr8"}, {"pix_fmt": "gbrpf32le"}, {"matrix": "ycgco"}]
-)
+@pytest.mark.parametrize("changes", [{"pix_fmt": "bayer_bggr8"}, {"pix_fmt": "gbrpf32le"}])
 def test_what_cannot_be_read_is_refused_in_a_sentence(changes: dict[str, Any]) -> None:
     with pytest.raises(PermanentError, match=r"cannot read\."):
         plan_colour(make_video(**changes), scale=4)
@@ -121,3 +132,39 @@ def test_chroma_is_turned_with_the_picture(tagged: str, degrees: int) -> None:
         width, height = height, width
     right, down = PLACES[place]
     assert samples == {(2 * x + right, 2 * y + down) for x in range(width // 2) for y in range(height // 2)}
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_code_points_have_the_names_that_ffprobe_prints(kind: type[CodePoint]) -> None:
+    """By the library that ffprobe asks, where it can be loaded."""
+    name = ctypes.util.find_library("avutil")
+    if name is None:
+        pytest.skip("ffmpeg has no shared library here")
+    function = {
+        ColourPrimaries: "av_color_primaries_name",
+        TransferCharacteristics: "av_color_transfer_name",
+        MatrixCoefficients: "av_color_space_name",
+    }[kind]
+    ask = getattr(ctypes.CDLL(name), function)
+    ask.restype = ctypes.c_char_p
+    named = {code: ask(code).decode() for code in range(256) if ask(code)}
+    known = {code: label for code, label in named.items() if label not in UNTAGGED}
+    # Later versions of the standard add matrices from 15 on, which are read as untagged.
+    assert {code.value: code.label for code in kind} == {
+        code: label for code, label in known.items() if kind is not MatrixCoefficients or code < 15
+    }
+
+
+def test_a_plan_holds_names_that_earlier_versions_read() -> None:
+    tags = plan_colour(make_video(transfer="bt470m"), scale=4).tags
+    adapter = TypeAdapter(OutputTags)
+    text = adapter.dump_json(tags)
+    assert b'"transfer":"bt470m"' in text
+    assert adapter.validate_json(text) == tags
+
+
+def test_a_tag_with_an_unknown_value_is_told() -> None:
+    video = make_video()
+    unknown = replace(video, colour=replace(video.colour, has_unknown=True))
+    assert plan_colour(unknown, scale=4).warnings == (UNKNOWN_COLOURS_WARNING,)
+    assert plan_colour(video, scale=4).warnings == ()
