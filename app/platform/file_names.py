@@ -1,13 +1,21 @@
 """Names that clients give their files: made safe on the way in, derived for downloads on the way out."""
 
 import email.utils
+import hashlib
 import re
 import unicodedata
 from email.message import Message
 
+from anyascii import anyascii
+
 UNNAMED = "video"
 MAX_NAME_CHARACTERS = 255
 MAX_SUFFIX_CHARACTERS = 20
+MAX_ASCII_CHARACTERS = 200
+
+# What shells, quoted strings and every file system take as it is.
+_PLAIN = re.compile(r"[A-Za-z0-9 ._()\[\]+,=@~-]+")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._()\[\]+,=@~-]+")
 
 # What browsers write for a quote and for line breaks in a quoted file name (WHATWG HTML, multipart/form-data).
 _BROWSER_ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
@@ -65,6 +73,21 @@ def output_name(uploaded_name: str, *, scale: int, suffix: str) -> str:
     stem, _suffix = _split(uploaded_name)
     ending = f"-{scale}x{suffix}"
     return stem[: MAX_NAME_CHARACTERS - len(ending)] + ending
+
+
+def ascii_name(name: str) -> str:
+    """A name for clients that know ASCII alone: visible, at most 200 characters, and another one for each name.
+
+    A name of plain ASCII stays. Any other is transliterated, and a digest of it keeps two apart: `видео.mov` becomes
+    `video-199ec1.mov`.
+    """
+    if _PLAIN.fullmatch(name) and not name.startswith((".", "-", " ")) and len(name) <= MAX_ASCII_CHARACTERS:
+        return name
+    stem, suffix = (_NOT_PLAIN.sub("_", anyascii(part)) for part in _split(name))
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    ending = f"-{digest}{suffix}"
+    stem = stem.strip("._- ") or UNNAMED
+    return stem[: MAX_ASCII_CHARACTERS - len(ending)].rstrip() + ending
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -1,7 +1,5 @@
 """The storage contract. One set of contract tests covers local files and S3-compatible servers."""
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
-DEFAULT_NAME = "video"
+from app.platform.file_names import ascii_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +110,7 @@ class Storage(Protocol):
 
 def attachment(name: str) -> str:
     """A Content-Disposition with `name` as the download name: in ASCII, and exact as RFC 6266 defines."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^A-Za-z0-9 ._()\[\]+,=@~-]", "_", ascii_name) or DEFAULT_NAME
+    plain = ascii_name(name)
     header = f'attachment; filename="{plain}"'
     if plain != name:
         header += f"; filename*=UTF-8''{quote(name, safe='')}"

@@ -147,18 +147,18 @@ def test_the_tag_changes_with_the_content(sign):
     ("name", "header"),
     [
         ("clip.mp4", 'attachment; filename="clip.mp4"'),
-        ("Größe 1.mp4", "attachment; filename=\"Groe 1.mp4\"; filename*=UTF-8''Gr%C3%B6%C3%9Fe%201.mp4"),
-        ('a"b;c\\d.mp4', "attachment; filename=\"a_b_c_d.mp4\"; filename*=UTF-8''a%22b%3Bc%5Cd.mp4"),
-        ("a\r\nSet-Cookie: x.mp4", "attachment; filename=\"a__Set-Cookie_ x.mp4\"; "
+        ("Größe 1.mp4", "attachment; filename=\"Grosse 1-597867.mp4\"; filename*=UTF-8''Gr%C3%B6%C3%9Fe%201.mp4"),
+        ('a"b;c\\d.mp4', "attachment; filename=\"a_b_c_d-1442a3.mp4\"; filename*=UTF-8''a%22b%3Bc%5Cd.mp4"),
+        ("a\r\nSet-Cookie: x.mp4", "attachment; filename=\"a_Set-Cookie_ x-8faf53.mp4\"; "
          "filename*=UTF-8''a%0D%0ASet-Cookie%3A%20x.mp4"),
-        ("映画.mp4", "attachment; filename=\".mp4\"; filename*=UTF-8''%E6%98%A0%E7%94%BB.mp4"),
-        ("映画", "attachment; filename=\"video\"; filename*=UTF-8''%E6%98%A0%E7%94%BB"),
+        ("映画.mp4", "attachment; filename=\"YingHua-18cb31.mp4\"; filename*=UTF-8''%E6%98%A0%E7%94%BB.mp4"),
+        ("映画", "attachment; filename=\"YingHua-d626ec\"; filename*=UTF-8''%E6%98%A0%E7%94%BB"),
     ],
 )  # fmt: skip
 def test_names_for_downloads(sign, name, header):
     response = head(sign(name=name))
 
-    assert response.headers["Content-Disposition"].replace("Gro\u0308", "Gro") == header
+    assert response.headers["Content-Disposition"] == header
     assert "Set-Cookie" not in response.headers
 
 

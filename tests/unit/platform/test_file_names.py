@@ -1,11 +1,12 @@
 import email.message
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.platform.file_names import disposition_parameters, output_name, safe_name
+from app.platform.file_names import ascii_name, disposition_parameters, output_name, safe_name
 from app.platform.storage.contract import attachment
 
 
@@ -90,6 +91,35 @@ def test_every_name_becomes_safe(given_name):
 )
 def test_output_names(uploaded, offered):
     assert output_name(uploaded, scale=4, suffix=".mp4") == offered
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("holiday (1) [4x].mp4", r"holiday \(1\) \[4x\].mp4"),
+        ("видео-4x.mp4", "video-4x-DIGEST.mp4"),
+        ("日本語-4x.mp4", "RiBenYu-4x-DIGEST.mp4"),
+        ("größe.mov", "grosse-DIGEST.mov"),
+        ("😀.mp4", "grinning-DIGEST.mp4"),
+        ('a "quoted" clip.mp4', "a _quoted_ clip-DIGEST.mp4"),
+        (".mp4-4x.mp4", "mp4-4x-DIGEST.mp4"),
+        ("-rf.mp4", "rf-DIGEST.mp4"),
+        ("\u200d.mp4", "video-DIGEST.mp4"),
+        ("../\r\n\x00", "video-DIGEST"),
+        ("x" * 251 + ".mp4", "x" * 189 + "-DIGEST.mp4"),
+    ],
+)
+def test_names_in_ascii(name, plain):
+    assert re.fullmatch(plain.replace("DIGEST", "[0-9a-f]{6}"), ascii_name(name))
+
+
+@given(st.sets(st.text(max_size=300), min_size=2, max_size=8))
+def test_names_in_ascii_are_visible_and_distinct(names):
+    plain = {ascii_name(name) for name in names}
+
+    assert len(plain) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9 ._()\[\]+,=@~-]{1,200}", name) for name in plain)
+    assert not any(name.startswith((".", "-", " ")) for name in plain)
 
 
 @given(st.text(max_size=300).map(safe_name))
