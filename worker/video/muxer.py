@@ -28,6 +28,7 @@ from app.platform.media.properties import VideoProperties
 from worker.video.join import concat_list, timestamp_filter
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import WrittenVideo, deviation, read_back, runner_for_output
+from worker.video.sound_headers import sound_formats
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timeline import MICROSECONDS
 from worker.video.tracks import KeptTrack, choose_tracks
@@ -44,9 +45,9 @@ MUXING_QUEUE_PACKETS = 16_384
 STREAM_TAGS = ("language", "title")
 
 DAMAGED_SOUND = "Sound that could not be copied was converted."
-SUBTITLES_UNREADABLE = "The subtitles could not be read and were left out."
-SOUND_UNREADABLE = "The sound could not be read and was left out."
-STREAM_FIELDS = "index,codec_type,codec_name,channels,sample_rate"
+SUBTITLES_UNREADABLE = "Subtitles could not be read and were left out."
+SOUND_UNREADABLE = "A sound track could not be read and was left out."
+STREAM_FIELDS = "index,codec_type,codec_name,channels,channel_layout,sample_rate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,6 @@ class FinishedVideo:
 
     properties: VideoProperties
     size_bytes: int
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Attempt:
-    """One choice of the input's other streams."""
-
-    tracks: tuple[KeptTrack, ...]
     warnings: tuple[str, ...]
 
 
@@ -89,12 +82,15 @@ def finish_render(
     answer = runner.probe(
         source,
         "-show_entries",
-        f"stream={STREAM_FIELDS}:stream_disposition=attached_pic:stream_tags=language,title",
+        f"format=format_name:stream={STREAM_FIELDS}:stream_disposition=attached_pic:stream_tags=language,title",
     )
     streams: list[dict[str, Any]] = answer.get("streams", [])
-    choice = choose_tracks(streams, video_index=render.stream_index)
     part = destination.with_name(f"{destination.name}.part")
     try:
+        formats = sound_formats(
+            runner, source, streams, format_name=answer["format"]["format_name"], cancelled=cancelled
+        )
+        choice = choose_tracks(streams, video_index=render.stream_index, formats=formats)
         with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
             directory = Path(scratch)
             names = [f"{number}{SEGMENT.suffix}" for number in range(len(segment_files))]
@@ -111,7 +107,7 @@ def finish_render(
                 streams=streams,
                 timestamps=timestamp_filter(render, segments, first=first, last=last),
             )
-            warnings = mux.run(_attempts(choice.tracks), cancelled)
+            warnings = mux.run(choice.tracks, cancelled)
         _check_output(own_runner, part, render=render, segments=segments)
         make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
         part.replace(destination)
@@ -149,25 +145,63 @@ class _MuxCommand:
         self._video = next(stream for stream in streams if stream["index"] == render.stream_index)
         self._timestamps = timestamps
 
-    def run(self, attempts: Sequence[_Attempt], cancelled: Callable[[], bool]) -> tuple[str, ...]:
-        """Try the attempts in order; returns the warnings of the one that succeeded."""
-        for attempt in attempts[:-1]:
-            try:
-                self._run(attempt, cancelled)
-            except (FfmpegCancelled, FfmpegDiskFull, FfmpegKilled, FfmpegMissing, FfmpegTimeout):
-                raise
-            except FfmpegError as error:
-                log.warning("mux_failed", tracks=len(attempt.tracks), detail=error.detail)
-            else:
-                return attempt.warnings
-        self._run(attempts[-1], cancelled)
-        return attempts[-1].warnings
+    def run(self, tracks: Sequence[KeptTrack], cancelled: Callable[[], bool]) -> tuple[str, ...]:
+        """Mux the tracks; if that fails, those of them that can be muxed alone. Returns warnings about the others."""
+        if self._succeeds(tracks, cancelled):
+            return ()
+        warnings: dict[str, None] = {}
+        usable = []
+        for track in tracks:
+            # Conversion survives damage that a copy does not.
+            converted = replace(track, is_copied=False)
+            ways = [track, converted] if track.kind == "audio" and track.is_copied else [track]
+            way = next((one for one in ways if self._has_packets_alone(one, cancelled)), None)
+            if way is not None:
+                usable.append(way)
+            if way is not track:
+                unreadable = SOUND_UNREADABLE if track.kind == "audio" else SUBTITLES_UNREADABLE
+                warnings[unreadable if way is None else DAMAGED_SOUND] = None
+            if way not in (None, track) and track.mixed is not None:
+                warnings[track.mixed] = None
+        if usable and self._succeeds(usable, cancelled):
+            return tuple(warnings)
+        self._run((), cancelled)
+        lost = {"audio": SOUND_UNREADABLE, "subtitle": SUBTITLES_UNREADABLE}
+        return tuple(dict.fromkeys(lost[track.kind] for track in tracks))
 
-    def _run(self, attempt: _Attempt, cancelled: Callable[[], bool]) -> None:
-        self._runner.run(self._arguments(attempt.tracks), purpose="joining the segments", cancelled=cancelled)
+    def _has_packets_alone(self, track: KeptTrack, cancelled: Callable[[], bool]) -> bool:
+        """Whether a file of this one track, without the video, can be written and is not empty."""
+        if not self._succeeds((track,), cancelled, has_video=False):
+            return False
+        first = ("-read_intervals", "%+#1", "-show_entries", "packet=size")
+        return bool(self._runner.probe(self._part, *first).get("packets"))
 
-    def _arguments(self, tracks: Sequence[KeptTrack]) -> list[str]:
-        arguments: list[str] = self._compose(tracks).get_args()
+    def _succeeds(
+        self, tracks: Sequence[KeptTrack], cancelled: Callable[[], bool], *, has_video: bool = True
+    ) -> bool:
+        """Whether ffmpeg accepts the tracks; errors that are not theirs are raised."""
+        try:
+            self._run(tracks, cancelled, has_video=has_video)
+        except (FfmpegCancelled, FfmpegDiskFull, FfmpegKilled, FfmpegMissing, FfmpegTimeout):
+            raise
+        except FfmpegError as error:
+            log.warning("mux_failed", tracks=[track.index for track in tracks], detail=error.detail)
+            return False
+        # The muxer leaves a track out, without an error, if its first packets do not describe it.
+        written = self._runner.probe(self._part, "-show_entries", "stream=codec_type").get("streams", [])
+        kinds = [stream.get("codec_type") for stream in written]
+        return sum(kind in ("audio", "subtitle") for kind in kinds) == len(tracks)
+
+    def _run(
+        self, tracks: Sequence[KeptTrack], cancelled: Callable[[], bool], *, has_video: bool = True
+    ) -> None:
+        command = self._arguments(tracks, has_video=has_video)
+        self._runner.run(command, purpose="joining the segments", cancelled=cancelled)
+
+    def _arguments(self, tracks: Sequence[KeptTrack], *, has_video: bool) -> list[str]:
+        arguments: list[str] = self._compose(tracks, has_video=has_video).get_args()
+        if not has_video:
+            return arguments
         # ffmpeg-python chooses the order of the inputs.
         inputs = [arguments[at + 1] for at, word in enumerate(arguments) if word == "-i"]
         position = str(inputs.index(file_name(self._source)))
@@ -178,7 +212,7 @@ class _MuxCommand:
                 extra += ["-metadata:s:v:0", f"{tag}={tags[tag]}"]
         return [*arguments[:-1], *extra, arguments[-1]]
 
-    def _compose(self, tracks: Sequence[KeptTrack]) -> Stream:
+    def _compose(self, tracks: Sequence[KeptTrack], *, has_video: bool) -> Stream:
         render = self._render
         joined = self._runner.concat_input(self._list_path, auto_convert=0, copyts=None)
         # The input is shifted so that its start is at 0; the video's offset is in its timestamps. Without copyts,
@@ -199,7 +233,8 @@ class _MuxCommand:
         for track in tracks:
             options |= track.options(numbers[track.kind])
             numbers[track.kind] += 1
-        return self._runner.output(joined["v:0"], *maps, self._part, **options)
+        streams = [joined["v:0"], *maps] if has_video else maps
+        return self._runner.output(*streams, self._part, **options)
 
     def _movie_timescale(self) -> int:
         """Ticks per second of the movie header, in which edit lists state a track's start: a common multiple of video
@@ -214,24 +249,6 @@ class _MuxCommand:
         if exact <= fits:
             return exact
         return timescale * max(1, min(fits, MOVIE_TIMESCALE) // timescale)
-
-
-def _attempts(tracks: tuple[KeptTrack, ...]) -> list[_Attempt]:
-    """All tracks as chosen; then sound converted, which survives damage that a copy does not; then fewer tracks."""
-    sound = tuple(track for track in tracks if track.kind == "audio")
-    subtitles = tuple(track for track in tracks if track.kind == "subtitle")
-    converted = tuple(replace(track, is_copied=False) for track in sound)
-    attempts = [_Attempt(tracks=tracks, warnings=())]
-    if any(track.is_copied for track in sound):
-        attempts.append(_Attempt(tracks=(*converted, *subtitles), warnings=(DAMAGED_SOUND,)))
-    if subtitles:
-        attempts.append(_Attempt(tracks=sound, warnings=(SUBTITLES_UNREADABLE,)))
-        if converted != sound:
-            attempts.append(_Attempt(tracks=converted, warnings=(DAMAGED_SOUND, SUBTITLES_UNREADABLE)))
-    if sound:
-        lost = (SOUND_UNREADABLE, SUBTITLES_UNREADABLE) if subtitles else (SOUND_UNREADABLE,)
-        attempts.append(_Attempt(tracks=(), warnings=lost))
-    return attempts
 
 
 def _check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_files: Sequence[Path]) -> None:

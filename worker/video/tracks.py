@@ -1,18 +1,21 @@
 """Chooses which of the input's other streams go into the output, and whether they are copied or converted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.platform.media.containers import OUTPUT
+from app.platform.media.ffprobe_fields import UNTAGGED, integer
 from app.platform.media.whitelists import is_decodable
+from worker.video.channel_layouts import MAX_STEREO, MAX_SURROUND, KeptLayout, kept_layout
+from worker.video.sound_headers import SoundFormat
 
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "text"})
 
 AUDIO_BITS_PER_SECOND_AND_CHANNEL = 96_000
-MAX_AUDIO_CHANNELS = 8
 
 SOUND_LEFT_OUT = f"A sound track was left out: {OUTPUT.name} cannot hold it, and it cannot be converted."
+SOUND_EMPTY = "A sound track was left out: there is no sound in it that can be read."
 SUBTITLES_LEFT_OUT = (
     "Subtitles stored as pictures, or in an unknown form, were left out: "
     f"{OUTPUT.name} holds subtitles of text only."
@@ -23,16 +26,29 @@ ATTACHMENTS_LEFT_OUT = "Files attached to the video, such as fonts, were left ou
 SOUND_CONVERTED = (
     f"Sound was converted to {OUTPUT.audio_codec}, because {OUTPUT.name} players do not take the input's."
 )
+SOUND_CHANGES = (
+    f"Sound whose channels or sampling rate change on the way was converted to {OUTPUT.audio_codec}: "
+    f"{OUTPUT.name} holds sound of one kind."
+)
+SOUND_MIXED = (
+    "Sound of {channels} channels{layout} was mixed to {kept}: {codec} has no place for each channel."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptTrack:
-    """A stream of the input that goes into the output. `channels` are those of converted sound."""
+    """A stream of the input that goes into the output.
+
+    `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning, if conversion
+    mixes channels.
+    """
 
     index: int
     kind: Literal["audio", "subtitle"]
     is_copied: bool
-    channels: int = 0
+    layout: KeptLayout | None = None
+    sample_rate: int = 0
+    mixed: str | None = None
 
     def options(self, number: int) -> dict[str, Any]:
         """ffmpeg's options for the track as the output's `number`-th stream of its kind."""
@@ -40,13 +56,13 @@ class KeptTrack:
             return {f"c:s:{number}": "copy" if self.is_copied else OUTPUT.subtitle_encoder}
         if self.is_copied:
             return {f"c:a:{number}": "copy"}
-        channels = min(max(self.channels, 1), MAX_AUDIO_CHANNELS)
+        assert self.layout is not None
+        rate = f"{self.sample_rate}:" if self.sample_rate else ""
         return {
             f"c:a:{number}": OUTPUT.audio_encoder,
-            f"b:a:{number}": channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL,
-            f"ac:a:{number}": channels,
+            f"b:a:{number}": self.layout.channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL,
             # Gaps in the timestamps become silence: an encoder would close them, and later sound would be too early.
-            f"filter:a:{number}": "aresample=async=1",
+            f"filter:a:{number}": f"aresample={rate}async=1,aformat=channel_layouts={self.layout.name}",
         }
 
 
@@ -56,8 +72,16 @@ class TrackChoice:
     warnings: tuple[str, ...]
 
 
-def choose_tracks(streams: Sequence[dict[str, Any]], *, video_index: int) -> TrackChoice:
-    """Choose from ffprobe's streams (`index`, `codec_type`, `codec_name`, `channels`, `disposition`)."""
+def choose_tracks(
+    streams: Sequence[dict[str, Any]],
+    *,
+    video_index: int,
+    formats: Mapping[int, Set[SoundFormat]],
+) -> TrackChoice:
+    """Choose from ffprobe's streams (`index`, `codec_type`, `codec_name`, `channels`, `disposition`, ...).
+
+    `formats`: of sound tracks by their index, as far as they are known from the tracks' headers.
+    """
     tracks: list[KeptTrack] = []
     warnings: dict[str, None] = {}
     for stream in streams:
@@ -65,17 +89,9 @@ def choose_tracks(streams: Sequence[dict[str, Any]], *, video_index: int) -> Tra
         if index == video_index:
             continue
         if kind == "audio":
-            if codec in OUTPUT.copied_audio:
-                tracks.append(
-                    KeptTrack(index=index, kind="audio", is_copied=True, channels=_channels(stream))
-                )
-            elif is_decodable(codec):
-                tracks.append(
-                    KeptTrack(index=index, kind="audio", is_copied=False, channels=_channels(stream))
-                )
-                warnings[SOUND_CONVERTED] = None
-            else:
-                warnings[SOUND_LEFT_OUT] = None
+            track, told = _sound_track(stream, formats.get(index, set()))
+            tracks += [track] if track else []
+            warnings |= dict.fromkeys(told)
         elif kind == "subtitle":
             if codec in OUTPUT.copied_subtitles or (codec in TEXT_SUBTITLES and is_decodable(codec)):
                 is_copied = codec in OUTPUT.copied_subtitles
@@ -90,6 +106,35 @@ def choose_tracks(streams: Sequence[dict[str, Any]], *, video_index: int) -> Tra
     return TrackChoice(tracks=tuple(tracks), warnings=tuple(warnings))
 
 
-def _channels(stream: dict[str, Any]) -> int:
-    channels = stream.get("channels", 2)
-    return channels if isinstance(channels, int) else 2
+def _sound_track(stream: dict[str, Any], formats: Set[SoundFormat]) -> tuple[KeptTrack | None, Sequence[str]]:
+    """A sound track as it goes into the output, if it does, and warnings."""
+    codec, channels = stream.get("codec_name"), integer(stream, "channels")
+    if codec not in OUTPUT.copied_audio and not is_decodable(codec):
+        return None, [SOUND_LEFT_OUT]
+    if not channels:
+        # A transport stream may announce sound that never comes.
+        return None, [SOUND_EMPTY]
+    changes = len(formats) > 1
+    layout = stream.get("channel_layout")
+    if changes:
+        channels, layout = max(channels, *(one.channels for one in formats)), None
+        if channels > MAX_STEREO:
+            # 5.1 has the places of the smaller layouts.
+            channels = max(channels, MAX_SURROUND)
+    kept = kept_layout(None if layout in UNTAGGED else layout, channels=channels)
+    is_copied = codec in OUTPUT.copied_audio and not changes
+    named = f" ({layout})" if layout not in UNTAGGED else ""
+    track = KeptTrack(
+        index=int(stream["index"]),
+        kind="audio",
+        is_copied=is_copied,
+        layout=kept,
+        sample_rate=max(one.sample_rate for one in formats) if changes else 0,
+        mixed=SOUND_MIXED.format(channels=channels, layout=named, kept=kept.name, codec=OUTPUT.audio_codec)
+        if kept.is_mixed
+        else None,
+    )
+    if is_copied:
+        return track, []
+    converted = SOUND_CHANGES if changes and codec in OUTPUT.copied_audio else SOUND_CONVERTED
+    return track, [converted, *([track.mixed] if track.mixed else [])]

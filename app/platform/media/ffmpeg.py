@@ -13,6 +13,7 @@ Works with ffmpeg 5.1 to 9.
 """
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -65,9 +66,11 @@ class Completed:
 class FfmpegRunner:
     """Builds and runs commands of one pair of programs under one set of limits. Holds no process; cheap to make."""
 
-    def __init__(self, *, programs: Programs, limits: RunLimits) -> None:
+    def __init__(self, *, programs: Programs, limits: RunLimits, deadline: float = math.inf) -> None:
+        """`deadline`: when every run must have ended, by the monotonic clock."""
         self.programs = programs
         self.limits = limits
+        self._deadline = deadline
 
     @classmethod
     def for_uploads(cls, settings: Settings) -> Self:
@@ -153,7 +156,7 @@ class FfmpegRunner:
         return self._complete(
             command,
             purpose=purpose,
-            limits=self.limits,
+            limits=self._limits_until(self._deadline_of_a_run()),
             cancelled=cancelled,
             stdout_limit_bytes=stdout_limit_bytes,
         )
@@ -163,7 +166,8 @@ class FfmpegRunner:
     ) -> FfmpegProcess:
         """Start ffmpeg with these pipes. This thread must enter the process's `with` block."""
         command = self._ffmpeg_command(stream_or_args)
-        return FfmpegProcess(command=command, purpose=purpose, limits=self.limits, stdin=stdin, stdout=stdout)
+        limits = self._limits_until(self._deadline_of_a_run())
+        return FfmpegProcess(command=command, purpose=purpose, limits=limits, stdin=stdin, stdout=stdout)
 
     def probe(self, path: Path, *ffprobe_args: str) -> dict[str, Any]:
         """ffprobe's JSON answer to `-show_...` arguments about a user's file. Raises as `run` does."""
@@ -171,7 +175,7 @@ class FfmpegRunner:
 
     def probe_with_stderr(self, path: Path, *ffprobe_args: str) -> tuple[dict[str, Any], str]:
         """As `probe`, with the last 64 KiB of stderr."""
-        deadline = time.monotonic() + self.limits.wall_seconds
+        deadline = self._deadline_of_a_run()
         opened: OpenedDecoders = {}
         while True:
             command = self._ffprobe_command(path, opened, "-of", "json", *ffprobe_args)
@@ -198,7 +202,7 @@ class FfmpegRunner:
 
     def scan_lines(self, path: Path, *ffprobe_args: str) -> ScannedLines:
         """The lines that ffprobe prints about a user's file, in constant memory; see ScannedLines."""
-        deadline = time.monotonic() + self.limits.wall_seconds
+        deadline = self._deadline_of_a_run()
 
         def start(opened: OpenedDecoders) -> FfmpegProcess:
             command = self._ffprobe_command(path, opened, *ffprobe_args)
@@ -207,8 +211,16 @@ class FfmpegRunner:
 
         return ScannedLines(start, ffprobe_args)
 
+    def within_one_limit(self) -> "FfmpegRunner":
+        """A runner all of whose runs together take no longer than one of this runner's may, from now on."""
+        return FfmpegRunner(programs=self.programs, limits=self.limits, deadline=self._deadline_of_a_run())
+
+    def _deadline_of_a_run(self) -> float:
+        """When a run that starts now must have ended, by the monotonic clock."""
+        return min(self._deadline, time.monotonic() + self.limits.wall_seconds)
+
     def _limits_until(self, deadline: float) -> RunLimits:
-        """The limits of one of several runs that share this runner's time (`deadline` by the monotonic clock)."""
+        """The limits of one of several runs that share this runner's time."""
         return replace(self.limits, wall_seconds=max(0.0, deadline - time.monotonic()))
 
     def _input_options(self, formats: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:

@@ -45,31 +45,23 @@ DAMAGED = "The video in this file cannot be decoded: it is damaged or incomplete
 def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> MediaInfo:
     """Probe the file at `path`: its streams, and every packet of its video stream, without decoding.
 
-    The video is the first stream of moving pictures marked as default, else the first one. Raises NotAVideo with
-    a sentence that says what the file is instead, LimitExceeded when it is over a limit or the probe exceeds the
+    The video is the first stream with more than one picture: those marked as default come first. Raises NotAVideo
+    with a sentence that says what the file is instead, LimitExceeded when it is over a limit or the probe exceeds the
     runner's limits on time and memory, and FfmpegMissing.
     """
+    runner = runner.within_one_limit()
     try:
         answer, said = runner.probe_with_stderr(path, *PROBE_FIELDS)
         streams, container = section_list(answer, "streams"), answer.get("format", {})
         check_stream_count(len(streams), limits)
-        video = _choose_video(streams, container)
-        _check_size(video, said, limits)
-        time_base = fraction(video.get("time_base"))
-        # ffprobe finds no pixel format if it can decode no frame and no header.
-        if time_base is None or video.get("pix_fmt") in UNTAGGED:
-            raise NotAVideo(DAMAGED)
-        scan = summarize_packets(
-            runner, path, stream_index=video["index"], time_base=time_base, limits=limits
-        )
+        candidates = _moving_streams(streams, container)
+        video, time_base, scan = _choose_video(runner, path, candidates, said, limits)
     except FfmpegMissing:
         raise
     except (FfmpegTimeout, FfmpegKilled) as error:
         raise LimitExceeded(TOO_COSTLY, detail=error.detail) from error
     except FfmpegError as error:
         raise _refusal(path, error.detail or "", limits) from error
-    if scan is None:
-        raise NotAVideo("The video in this file has no pictures.")
     start_seconds = fraction(container.get("start_time"))
     info = MediaInfo(
         format_name=str(container.get("format_name", "")),
@@ -95,19 +87,8 @@ def _refusal(path: Path, said: str, limits: MediaLimits) -> LimitExceeded | NotA
     return NotAVideo(reason_unreadable(path, said), detail=said)
 
 
-def _check_size(video: dict[str, Any], said: str, limits: MediaLimits) -> None:
-    """Raises LimitExceeded for frames that are, or claim to be, of too many pixels; NotAVideo for none at all."""
-    # ffmpeg drops a refused size, and uses that of the first frame, or none.
-    claims = refused_frame_sizes(said, VIDEO_DECODERS[video["codec_name"]])
-    width, height = integer(video, "width"), integer(video, "height")
-    for claimed_width, claimed_height in [*claims, (width, height)]:
-        check_frame_size(width=claimed_width, height=claimed_height, limits=limits)
-    if width < 1 or height < 1:
-        raise NotAVideo(DAMAGED)
-
-
-def _choose_video(streams: list[dict[str, Any]], container: dict[str, Any]) -> dict[str, Any]:
-    """The stream to upscale. Raises NotAVideo when there is none or its codec is not accepted."""
+def _moving_streams(streams: list[dict[str, Any]], container: dict[str, Any]) -> list[dict[str, Any]]:
+    """The video streams that are not cover art, those marked as default first. Raises NotAVideo if there is none."""
     if container.get("tags", {}).get("major_brand", "").strip() in PICTURE_BRANDS:
         raise NotAVideo(PICTURE)
     moving = [
@@ -120,12 +101,53 @@ def _choose_video(streams: list[dict[str, Any]], container: dict[str, Any]) -> d
             raise NotAVideo(NO_INDEX)
         has_sound = any(stream.get("codec_type") == "audio" for stream in streams)
         raise NotAVideo(SOUND if has_sound else "There is no video in this file.")
-    video = next((stream for stream in moving if disposition(stream, "default")), moving[0])
+    return sorted(moving, key=lambda stream: not disposition(stream, "default"))
+
+
+def _choose_video(
+    runner: FfmpegRunner, path: Path, candidates: list[dict[str, Any]], said: str, limits: MediaLimits
+) -> tuple[dict[str, Any], Fraction, PacketSummary]:
+    """The stream to upscale, its time base and its packets: the first of more than one picture.
+
+    A stream of one picture is the last choice, because not every muxer marks cover art. One that has packets but
+    cannot be decoded takes precedence over it, and is refused. Raises NotAVideo and LimitExceeded.
+    """
+    refusals, stills = [], []
+    for stream in candidates:
+        refusal = _refusal_to_decode(stream, said, limits)
+        time_base = fraction(stream.get("time_base")) or Fraction(1)
+        scan = summarize_packets(
+            runner, path, stream_index=stream["index"], time_base=time_base, limits=limits
+        )
+        if scan is None:
+            continue
+        if refusal is not None:
+            refusals.append(refusal)
+        elif scan.frames > 1:
+            return stream, time_base, scan
+        else:
+            stills.append((stream, time_base, scan))
+    if refusals:
+        raise refusals[0]
+    if stills:
+        return stills[0]
+    raise NotAVideo("The video in this file has no pictures.")
+
+
+def _refusal_to_decode(video: dict[str, Any], said: str, limits: MediaLimits) -> NotAVideo | None:
+    """Why a video stream cannot be decoded here. Raises LimitExceeded for one of too many pixels."""
     codec = video.get("codec_name")
     if codec not in VIDEO_DECODERS:
         named = f" ({codec})" if codec else ""
-        raise NotAVideo(f"The video in this file is in a codec that this server does not decode{named}.")
-    return video
+        return NotAVideo(f"The video in this file is in a codec that this server does not decode{named}.")
+    # ffmpeg drops a refused size, and uses that of the first frame, or none.
+    claims = refused_frame_sizes(said, VIDEO_DECODERS[codec])
+    width, height = integer(video, "width"), integer(video, "height")
+    for claimed_width, claimed_height in [*claims, (width, height)]:
+        check_frame_size(width=claimed_width, height=claimed_height, limits=limits)
+    # ffprobe finds no pixel format if it can decode no frame and no header.
+    is_known = fraction(video.get("time_base")) is not None and video.get("pix_fmt") not in UNTAGGED
+    return None if is_known and width > 0 and height > 0 else NotAVideo(DAMAGED)
 
 
 def _describe_video(

@@ -1,0 +1,109 @@
+"""Files of many streams: each is kept or left out by itself, and the film is what is upscaled."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker.video.muxer import SOUND_UNREADABLE
+from worker.video.tracks import SOUND_CHANGES, SOUND_CONVERTED, SOUND_EMPTY, VIDEO_LEFT_OUT
+
+X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10")
+SINE = "sine=f=440:r=48000:d=0.4"
+RATE = 48_000
+FIRST_PID, TS_PACKET_BYTES = 0x100, 188
+
+
+def _without_stream(path: Path, stream: int) -> Path:
+    """The transport stream without the packets of one of its streams, which it still announces."""
+    whole = path.read_bytes()
+    packets = (whole[at : at + TS_PACKET_BYTES] for at in range(0, len(whole), TS_PACKET_BYTES))
+    rest = [one for one in packets if (one[1] & 0x1F) << 8 | one[2] != FIRST_PID + stream]
+    path.write_bytes(b"".join(rest))
+    return path
+
+
+def test_a_stream_that_never_comes_takes_no_other_with_it(
+    clip: Callable[..., Path], rendered: Callable[..., Any]
+) -> None:
+    maps = ("-map", "0:v", "-map", "0:v", "-map", "1:a", "-map", "1:a", "-map", "1:a")
+    sounds = ("-c:a:0", "aac", "-c:a:1", "aac", "-c:a:2", "mp2")
+    source = clip("a.ts", *maps, *X264, *sounds, before=("-f", "lavfi", "-i", SINE), frames=10)
+    for dead in (0, 2):
+        _without_stream(source, dead)
+    result = rendered(source)
+    assert (result.info.video.index, result.finished.properties.frames) == (1, 10)
+    assert [stream["codec_name"] for stream in result.all_streams] == ["h264", "aac", "aac"]
+    assert set(result.finished.warnings) == {VIDEO_LEFT_OUT, SOUND_EMPTY, SOUND_CONVERTED}
+
+
+@pytest.mark.parametrize(("codec", "name"), [("mjpeg", "a.mov"), ("png", "a.mkv")])
+def test_the_film_is_chosen_not_a_picture_before_it(
+    clip: Callable[..., Path], rendered: Callable[..., Any], codec: str, name: str
+) -> None:
+    picture = ("-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=0.04")
+    maps = ("-map", "1:v", "-map", "0:v", "-disposition:v:0", "default", "-disposition:v:1", "default")
+    coded = (
+        "-c:v:0",
+        codec,
+        "-pix_fmt:v:0",
+        "yuvj420p" if codec == "mjpeg" else "rgb24",
+        "-c:v:1",
+        "libx264",
+    )
+    source = clip(
+        name, *maps, *coded, "-c:v", "libx264", "-pix_fmt:v:1", "yuv420p", *coded, before=picture, frames=10
+    )
+    result = rendered(source)
+    assert (result.info.video.index, result.finished.properties.frames) == (1, 10)
+
+
+def test_a_track_that_cannot_be_muxed_takes_no_other_with_it(
+    clip: Callable[..., Path], rendered: Callable[..., Any]
+) -> None:
+    maps = ("-map", "0:v", "-map", "1:a", "-map", "1:a")
+    sounds = ("-c:a:0", "eac3", "-c:a:1", "flac")
+    source = clip("a.mkv", *maps, *X264, *sounds, before=("-f", "lavfi", "-i", SINE), frames=10)
+    # MP4 describes E-AC-3 by its first frame.
+    source.write_bytes(source.read_bytes().replace(b"\x0b\x77", b"\x0b\x78"))
+    result = rendered(source)
+    assert [stream["codec_name"] for stream in result.all_streams] == ["h264", "flac"]
+    assert result.finished.warnings == (SOUND_UNREADABLE,)
+
+
+# How a track is coded, and the rate and layout of its two halves.
+CHANGES = (
+    ("aac", "adts", ("48000:stereo", "48000:5.1"), "5.1"),
+    ("aac", "adts", ("48000:stereo", "44100:stereo"), "stereo"),
+    ("ac3", "ac3", ("48000:5.1", "48000:stereo"), "5.1"),
+)
+
+
+def test_sound_that_changes_is_heard_to_its_end(
+    clip: Callable[..., Path], rendered: Callable[..., Any], ffmpeg: Callable[..., bytes], tmp_path: Path
+) -> None:
+    inputs: list[str | Path] = []
+    for codec, container, parts, _ in CHANGES:
+        sound = tmp_path / f"sound-{len(inputs)}.{container}"
+        coded = b""
+        for tone, part in zip((400, 800), parts, strict=True):
+            rate, layout = part.split(":")
+            sine = f"aevalsrc='0.3*sin(2*PI*{tone}*t)':s={rate}:d=0.8,pan={layout}|FL=c0"
+            coded += ffmpeg("-f", "lavfi", "-i", sine, "-c:a", codec, "-f", container, "pipe:1")
+        sound.write_bytes(coded)
+        inputs += ["-i", sound]
+    maps = [word for number in range(len(CHANGES) + 1) for word in ("-map", str(number))]
+    result = rendered(clip("a.ts", *maps, *X264, "-c:a", "copy", before=inputs, frames=40))
+    assert result.finished.warnings == (SOUND_CHANGES,)
+    for number, (track, (*_, layout)) in enumerate(zip(result.all_streams[1:], CHANGES, strict=True)):
+        assert (track["codec_name"], track["sample_rate"]) == ("aac", "48000")
+        assert track["channel_layout"] == layout
+        left = ("-map", f"0:a:{number}", "-af", "pan=mono|c0=FL", "-f", "f32le", "pipe:1")
+        heard = np.frombuffer(ffmpeg("-i", result.output, *left), np.float32)
+        for start, tone in ((0.2, 400), (0.5, 400), (1.0, 800), (1.3, 800)):
+            piece = heard[round(start * RATE) :][: RATE // 5]
+            spectrum = np.abs(np.fft.rfft(piece * np.hanning(len(piece))))
+            assert abs(spectrum.argmax() * 5 - tone) <= 10
+            assert np.abs(piece).max() > 0.2

@@ -1,0 +1,133 @@
+"""Sound tracks that are kept: in which layout, copied or converted, by themselves."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worker.video.channel_layouts import AAC_LAYOUTS, LAYOUTS, kept_layout
+from worker.video.sound_headers import FormatReader, SoundFormat
+from worker.video.tracks import SOUND_CHANGES, SOUND_EMPTY, choose_tracks
+
+RATE = 48_000
+# Where a speaker of the input is heard, if not in its own place: AAC does not tell beside from behind.
+BEHIND = {"SL": "BL", "SR": "BR"}
+# A rate and a layout, as pan's inputs: one tone in all of them.
+STEREO, SURROUND, SLOWER = (48_000, "stereo"), (48_000, "5.1"), (44_100, "stereo")
+
+
+def _ffmpeg(*arguments: str | Path) -> bytes:
+    return subprocess.run(["ffmpeg", "-v", "error", "-y", *arguments], capture_output=True, check=True).stdout
+
+
+def test_the_layouts_are_ffmpegs() -> None:
+    listed = _ffmpeg("-layouts").decode().partition("Standard channel layouts:")[2]
+    known = dict(line.split() for line in listed.splitlines()[2:] if len(line.split()) == 2)
+    assert {name: known.get(name, speakers) for name, speakers in LAYOUTS.items()} == LAYOUTS
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["mono", "stereo", "2.1", "3.0", "3.0(back)", "quad", "quad(side)", "5.0(side)", "5.1(side)", "7.1"],
+)
+def test_each_channel_is_heard_in_its_own_place(layout: str, tmp_path: Path) -> None:
+    speakers = LAYOUTS[layout].split("+")
+    tones = {speaker: 400 + 200 * number for number, speaker in enumerate(speakers)}
+    # AAC has no room for more at the place of low frequencies.
+    tones |= {"LFE": 60} if "LFE" in tones else {}
+    sums = "|".join(f"0.3*sin(2*PI*{tones[speaker]}*t)" for speaker in speakers)
+    stream = {"index": 1, "codec_type": "audio", "codec_name": "pcm_s16le", "channels": len(speakers)}
+    choice = choose_tracks([{**stream, "channel_layout": layout}], video_index=0, formats={})
+    options = [
+        f"-{word}" if at % 2 == 0 else str(word)
+        for at, word in enumerate(_words(choice.tracks[0].options(0)))
+    ]
+    path = tmp_path / "a.mp4"
+    _ffmpeg("-f", "lavfi", "-i", f"aevalsrc={sums}:c={layout}:s={RATE}:d=0.5", *options, path)
+    kept = kept_layout(layout, channels=len(speakers))
+    raw = _ffmpeg("-i", path, "-f", "f32le", "pipe:1")
+    heard = np.frombuffer(raw, np.float32).reshape(-1, kept.channels)[RATE // 10 : RATE * 4 // 10]
+    assert not kept.is_mixed
+    assert kept.name in AAC_LAYOUTS
+    places = LAYOUTS[kept.name].split("+")
+    for number, place in enumerate(places):
+        spectrum = np.abs(np.fft.rfft(heard[:, number] * np.hanning(len(heard))))
+        expected = next(
+            (tone for one, tone in tones.items() if place in (one, one not in places and BEHIND.get(one))),
+            None,
+        )
+        if expected is None:
+            assert np.abs(heard[:, number]).max() < 0.02, place
+        else:
+            assert abs(spectrum.argmax() * RATE / len(heard) - expected) < 10, place
+
+
+def _words(options: dict[str, object]) -> list[object]:
+    return [word for option in options.items() for word in option]
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels", "kept"),
+    [
+        ("hexagonal", 6, "5.1"),
+        ("7.1(wide)", 8, "7.1"),
+        ("hexadecagonal", 16, "7.1"),
+        (None, 16, "7.1"),
+        ("5 channels (FL+FR+LFE+BC+TC)", 5, "5.1"),
+    ],
+)
+def test_what_is_mixed_is_told(layout: str | None, channels: int, kept: str) -> None:
+    stream = {"index": 1, "codec_type": "audio", "codec_name": "pcm_s16le", "channels": channels}
+    choice = choose_tracks([{**stream, "channel_layout": layout}], video_index=0, formats={})
+    (warning,) = [one for one in choice.warnings if "mixed" in one]
+    assert f"{channels} channels" in warning
+    assert f"mixed to {kept}" in warning
+    assert choice.tracks[0].layout is not None
+    assert choice.tracks[0].layout.name == kept
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels", "kept"),
+    [(None, 2, "stereo"), ("unknown", 4, "4.0"), ("4 channels (FL+FR+LFE+BC)", 4, "5.1"), ("7.0", 7, "7.1")],
+)
+def test_layouts_without_a_name(layout: str | None, channels: int, kept: str) -> None:
+    found = kept_layout(layout, channels=channels)
+    if layout != "4 channels (FL+FR+LFE+BC)":
+        assert (found.name, found.is_mixed) == (kept, False)
+    else:
+        assert found.is_mixed
+
+
+@pytest.mark.parametrize("codec", ["aac", "ac3", "eac3", "mp3"])
+def test_formats_are_read_from_headers(codec: str, tmp_path: Path) -> None:
+    kinds = [STEREO, SLOWER] if codec == "mp3" else [STEREO, SURROUND, SLOWER]
+    encoder = "libmp3lame" if codec == "mp3" else codec
+    container = "adts" if codec == "aac" else codec
+    coded = b""
+    for rate, layout in kinds:
+        # Noise, so that what looks like a header comes up within frames.
+        noise = f"anoisesrc=r={rate}:d=1,aformat=channel_layouts={layout}"
+        coded += _ffmpeg("-f", "lavfi", "-i", noise, "-c:a", encoder, "-f", container, "pipe:1")
+    reader = FormatReader(codec)
+    for at in range(0, len(coded), 5000):
+        reader.feed(coded[at : at + 5000])
+    surround = 6 if codec == "aac" else 5
+    assert reader.formats == {SoundFormat(surround if layout == "5.1" else 2, rate) for rate, layout in kinds}
+
+
+def test_a_track_that_changes_is_converted_and_an_empty_one_left_out() -> None:
+    sound = {"codec_type": "audio", "codec_name": "aac", "channels": 2, "channel_layout": "stereo"}
+    empty = {**sound, "channels": 0, "channel_layout": "unknown"}
+    choice = choose_tracks(
+        [{"index": 1, **sound}, {"index": 2, **empty}, {"index": 3, **sound}],
+        video_index=0,
+        formats={
+            1: {SoundFormat(2, 48_000), SoundFormat(6, 44_100)},
+            3: {SoundFormat(2, 48_000)},
+        },
+    )
+    changing, steady = choice.tracks
+    assert (changing.index, changing.is_copied, steady.index, steady.is_copied) == (1, False, 3, True)
+    assert "aresample=48000:async=1,aformat=channel_layouts=5.1" in changing.options(0).values()
+    assert choice.warnings == (SOUND_CHANGES, SOUND_EMPTY)
