@@ -71,7 +71,20 @@ def revision(database: Database) -> str | None:
 def require_usable(database: Database) -> None:
     """Raises ConfigurationError when migrations are missing."""
     if not position(database).is_usable:
-        raise ConfigurationError("The database lacks migrations. Apply them with: regen db upgrade")
+        raise ConfigurationError(describe(database))
+
+
+def describe(database: Database) -> str:
+    """A sentence: where the database is among the migrations, and what helps."""
+    current = revision(database)
+    return {
+        Position.EMPTY: "The database is empty. Apply the migrations with: regen db upgrade",
+        Position.BEHIND: f"The database is at migration {current} and lacks later ones. "
+        "Apply them with: regen db upgrade",
+        Position.HEAD: f"The database is at the newest migration, {current}.",
+        Position.AHEAD: f"The database is at migration {current}, of a later version than this one. "
+        "This one can use it.",
+    }[position(database)]
 
 
 def upgrade(database: Database) -> None:

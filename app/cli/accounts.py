@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from app.cli.database import open_database
-from app.cli.reporting import DataDirectory, load_settings, stderr, stdout
+from app.cli.database import open_database, open_or_make_database
+from app.cli.reporting import DataDirectory, load_settings, print_rows, stderr
 
 LONGEST_NAME = 200  # the column's length
 SCOPES = ("read", "write", "admin")
@@ -57,7 +56,7 @@ def add_user(
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
 
-    with open_database(settings) as database, database.write() as session:
+    with open_or_make_database(settings, data_dir) as database, database.write() as session:
         user_id = account_service.create_user(session, name=name).id
     typer.echo(user_id)
     stderr().print(
@@ -121,13 +120,12 @@ def list_keys(
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
 
-    table = Table("id", "user", "name", "key", "scopes", "made", "last used", "expires", "revoked")
-    with open_database(settings) as database, database.read() as session:
-        for key, owner in account_service.list_keys(session, user_name=user):
-            table.add_row(
+    with open_database(settings, read_only=True) as database, database.read() as session:
+        rows = [
+            (
                 key.id,
-                escape(owner.name),
-                escape(key.name),
+                owner.name,
+                key.name,
                 f"{key.hint}...",
                 ", ".join(key.scopes),
                 _moment(key.created_at),
@@ -135,7 +133,9 @@ def list_keys(
                 _moment(key.expires_at),
                 _moment(key.revoked_at, otherwise="no"),
             )
-    stdout().print(table)
+            for key, owner in account_service.list_keys(session, user_name=user)
+        ]
+    print_rows(("id", "user", "name", "key", "scopes", "made", "last used", "expires", "revoked"), rows)
 
 
 @keys.command("revoke")

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from app.cli.database import open_database
-from app.cli.reporting import DataDirectory, load_settings, stdout
+from app.cli.reporting import DataDirectory, load_settings, print_rows
 
 LABELS = {
     "renders_cleaned": "ended renders cleaned of segments and failed attempts",
@@ -36,10 +35,13 @@ def cleanup(
     from app.cleanup.orphans import find_orphans, remove_orphans
     from app.cleanup.service import CleanUp, RetentionRules
     from app.platform.secrets import Secrets
-    from app.platform.storage import open_storage
+    from app.platform.storage import open_storage, open_storage_to_look
 
-    storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
-    with open_database(settings) as database:
+    with open_database(settings, read_only=dry_run) as database:
+        if dry_run:
+            storage = open_storage_to_look(settings)
+        else:
+            storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
         clean_up = CleanUp(database=database, storage=storage, rules=RetentionRules.from_settings(settings))
         removed = clean_up.preview() if dry_run else clean_up.run()
         orphans = find_orphans(database, storage)
@@ -47,10 +49,8 @@ def cleanup(
         count = (
             len(orphans.keys) if dry_run or is_refused else remove_orphans(storage, orphans, anyway=anyway)
         )
-    table = Table("how many", "what")
-    for name, number in {**asdict(removed), "orphans": count}.items():
-        table.add_row(str(number), LABELS[name])
-    stdout().print(table)
+    counts = {**asdict(removed), "orphans": count}
+    print_rows(("how many", "what"), [(str(number), LABELS[name]) for name, number in counts.items()])
     if is_refused:
         typer.echo(
             f"The {count} orphans were kept: they are most of the storage, so this may be the wrong database, or an "

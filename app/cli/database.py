@@ -20,7 +20,7 @@ db = typer.Typer(no_args_is_help=True, help="The database.")
 
 @db.command("upgrade")
 def upgrade(data_dir: DataDirectory = None) -> None:
-    """Apply the migrations that are missing."""
+    """Make the database if there is none, and apply the migrations that are missing."""
     settings = load_settings(data_dir)
     from app import migrations
     from app.platform.database import Database
@@ -28,7 +28,7 @@ def upgrade(data_dir: DataDirectory = None) -> None:
     database = Database.from_settings(settings)
     try:
         migrations.upgrade(database)
-        typer.echo(_sentence(database))
+        typer.echo(migrations.describe(database))
     finally:
         database.close()
 
@@ -40,14 +40,12 @@ def status(data_dir: DataDirectory = None) -> None:
     from app import migrations
     from app.platform.database import Database
 
-    file = _sqlite_file(settings)
-    if file is not None and not file.exists():
-        # A connection would create it.
-        typer.echo(f"There is no database at {file} yet. Make it with: regen db upgrade")
+    if (missing := missing_database(settings)) is not None:
+        typer.echo(missing)
         raise typer.Exit(EXIT_FAILURE)
-    database = Database.from_settings(settings)
+    database = Database.from_settings(settings, read_only=True)
     try:
-        typer.echo(_sentence(database))
+        typer.echo(migrations.describe(database))
         is_usable = migrations.position(database).is_usable
     finally:
         database.close()
@@ -55,45 +53,60 @@ def status(data_dir: DataDirectory = None) -> None:
         raise typer.Exit(EXIT_FAILURE)
 
 
-def _sqlite_file(settings: Settings) -> Path | None:
-    """The path of the database if it is a file, else None."""
-    from app.platform.database import parse_url
+def missing_database(settings: Settings) -> str | None:
+    """A sentence when the database is a file that does not exist, else None. Raises ConfigurationError."""
+    from app.platform.database import parse_url, sqlite_file
 
-    url = parse_url(settings.resolved_database_url)
-    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
+    file = sqlite_file(parse_url(settings.resolved_database_url))
+    if file is None or file.exists():
         return None
-    return Path(url.database)
+    return (
+        f"There is no database at {file}. Check --data-dir and REGEN_DATA_DIR. "
+        "For a new one: regen db upgrade, or regen serve."
+    )
 
 
-def _sentence(database: Database) -> str:
-    from app import migrations
-    from app.migrations import Position
+def require_database(settings: Settings) -> None:
+    """Raises ConfigurationError when the database is a file that does not exist."""
+    if (missing := missing_database(settings)) is not None:
+        from app.platform.errors import ConfigurationError
 
-    revision = migrations.revision(database)
-    return {
-        Position.EMPTY: "The database is empty. Apply the migrations with: regen db upgrade",
-        Position.BEHIND: f"The database is at migration {revision} and lacks later ones. "
-        "Apply them with: regen db upgrade",
-        Position.HEAD: f"The database is at the newest migration, {revision}.",
-        Position.AHEAD: f"The database is at migration {revision}, of a later version than this one. "
-        "This one can use it.",
-    }[migrations.position(database)]
+        raise ConfigurationError(missing)
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Database]:
-    """The database at the newest migration. The default SQLite file is migrated; any other database must be.
+def open_database(settings: Settings, *, read_only: bool = False) -> Iterator[Database]:
+    """The database, which must exist and have every migration; with `read_only`, nothing of it is changed.
 
     Raises ConfigurationError.
     """
     from app import migrations
     from app.platform.database import Database
 
-    database = Database.from_settings(settings)
+    require_database(settings)
+    database = Database.from_settings(settings, read_only=read_only)
     try:
-        if settings.database_url is None:
-            migrations.upgrade(database)
         migrations.require_usable(database)
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def open_or_make_database(settings: Settings, data_dir: Path | None) -> Iterator[Database]:
+    """As `open_database`; a missing one is made, except in a directory that `--data-dir` names and that does not exist.
+
+    Raises ConfigurationError.
+    """
+    from app import migrations
+    from app.platform.database import Database
+
+    is_meant = settings.database_url is None and (data_dir is None or settings.root.is_dir())
+    if is_meant and missing_database(settings) is not None:
+        database = Database.from_settings(settings)
+        try:
+            migrations.upgrade(database)
+        finally:
+            database.close()
+    with open_database(settings) as database:
+        yield database

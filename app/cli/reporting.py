@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 from typer.core import TyperGroup
 
 from app.platform.errors import ConfigurationError, RegenError, RequestError
@@ -64,6 +67,25 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     return Console(stderr=True)
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; in a terminal that is too narrow for it, each row as lines: nothing is cut off."""
+    console, table = stdout(), Table(*columns)
+    kept = [[escape(value) for value in row] for row in rows]
+    for row in kept:
+        table.add_row(*row)
+    unbounded = console.options.update(max_width=sys.maxsize)
+    if console.measure(table, options=unbounded).maximum <= console.width:
+        console.print(table)
+        return
+    for row in kept:
+        record = Table.grid("name", "value", padding=(0, 2))
+        record.columns[1].overflow = "fold"
+        for name, value in zip(columns, row, strict=True):
+            record.add_row(name, value)
+        console.print(record)
+        console.print()
 
 
 def load_settings(data_dir: Path | None, **given: Any) -> Settings:

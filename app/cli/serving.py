@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.database import require_database
 from app.cli.reporting import (
     DataDirectory,
     load_settings,
@@ -134,6 +135,8 @@ def _work(
 
         end_with_parent(parent_pid)
     require_worker_packages()
+    # Else it would be made empty, and be refused.
+    require_database(settings)
     if all_gpus or len(devices) > 1:
         from app.serving.workers import cuda_devices, run_workers
 

@@ -28,10 +28,13 @@ def check(data_dir: DataDirectory = None) -> None:
     """Write, read and remove a small file; of a bucket, read it by a signed URL too, as clients do."""
     settings = load_settings(data_dir)
     if settings.storage == "local":
-        from app.platform.secrets import Secrets
-        from app.platform.storage import open_storage
+        from app.platform.storage.local import LocalStorage
 
-        open_storage(settings, Secrets.load(settings)).check()
+        if not settings.root.is_dir():
+            raise ConfigurationError(
+                f"There is no data directory {settings.root}. Check --data-dir and REGEN_DATA_DIR."
+            )
+        LocalStorage(root=settings.storage_dir, url_key=b"").check()
         typer.echo(f"{settings.storage_dir}: files can be written, read and removed.")
         return
     from app.platform.storage.s3 import S3Storage

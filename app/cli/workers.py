@@ -6,11 +6,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from app.cli.database import open_database
-from app.cli.reporting import DataDirectory, load_settings, stdout
+from app.cli.reporting import DataDirectory, load_settings, print_rows
 
 
 def workers(
@@ -21,27 +19,28 @@ def workers(
     settings = load_settings(data_dir)
     from app.work.workers import list_workers
 
-    with open_database(settings) as database, database.read() as session:
+    with open_database(settings, read_only=True) as database, database.read() as session:
         found = [
             (view, view.is_alive(lease_seconds=settings.lease_seconds)) for view in list_workers(session)
         ]
     if as_json:
-        rows = [{**asdict(view), "alive": alive} for view, alive in found]
-        typer.echo(json.dumps(rows, indent=2, default=_plain))
+        views = [{**asdict(view), "alive": alive} for view, alive in found]
+        typer.echo(json.dumps(views, indent=2, default=_plain))
         return
-    table = Table("worker", "device", "queues", "version", "started", "state", "units done")
+    rows = []
     for view, alive in found:
         in_hand = f"{view.kind.value} {view.render_id}" if view.kind else "idle"
-        table.add_row(
-            escape(view.name),
-            escape(view.device),
+        row = (
+            view.name,
+            view.device,
             ",".join(view.queues),
             view.version,
             f"{view.started_at:%Y-%m-%d %H:%M}",
             in_hand if alive else f"silent since {view.heartbeat_at:%Y-%m-%d %H:%M:%S}",
             str(view.units_done),
         )
-    stdout().print(table)
+        rows.append(row)
+    print_rows(("worker", "device", "queues", "version", "started", "state", "units done"), rows)
 
 
 def _plain(value: Any) -> str:

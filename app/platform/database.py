@@ -5,6 +5,7 @@ for the write lock at the start and cannot fail half-way through for want of it.
 COMMITTED: a row lock protects what must not change between two statements.
 """
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,16 +182,21 @@ class PoolLimits:
 class Database:
     """Sessions on one database: `read()` and `write()` for the application, `connect()` for migrations and checks."""
 
-    def __init__(self, url: str, *, pool: PoolLimits | None = None) -> None:
-        """Does not connect yet. Raises ConfigurationError for a URL of no supported database."""
-        self.engine = make_engine(url, pool or PoolLimits())
+    def __init__(self, url: str, *, pool: PoolLimits | None = None, read_only: bool = False) -> None:
+        """Does not connect yet. Raises ConfigurationError for a URL of no supported database.
+
+        With `read_only` an SQLite file, which must exist, is neither changed nor given files beside it.
+        """
+        self.engine = make_engine(url, pool or PoolLimits(), read_only=read_only)
         self._reader = self.engine.execution_options(postgresql_readonly=True)
         self._writer = self.engine.execution_options(regen_begin="BEGIN IMMEDIATE")
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Database":
+    def from_settings(cls, settings: Settings, *, read_only: bool = False) -> "Database":
         """The configured database."""
-        return cls(settings.resolved_database_url, pool=PoolLimits.from_settings(settings))
+        return cls(
+            settings.resolved_database_url, pool=PoolLimits.from_settings(settings), read_only=read_only
+        )
 
     @property
     def is_sqlite(self) -> bool:
@@ -240,12 +246,19 @@ class Database:
         self.engine.dispose()
 
 
-def make_engine(url: str, pool: PoolLimits) -> Engine:
+def make_engine(url: str, pool: PoolLimits, *, read_only: bool = False) -> Engine:
     """Does not connect yet. Raises ConfigurationError, which never shows the URL: it may contain a password."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite_engine(parsed)
+        return _sqlite_engine(parsed, read_only=read_only)
     return _postgresql_engine(parsed, pool)
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The path of a database that is a file, else None."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
+        return None
+    return Path(url.database)
 
 
 def parse_url(url: str) -> URL:
@@ -276,10 +289,14 @@ def _postgresql_engine(url: URL, pool: PoolLimits) -> Engine:
     )
 
 
-def _sqlite_engine(url: URL) -> Engine:
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
+def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:
+    file = sqlite_file(url)
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}, "hide_parameters": True}
+    if read_only and file is not None:
+        options["creator"] = lambda: _open_to_read(file)
+    elif file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, **options)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -287,8 +304,9 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
+        if not read_only:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
@@ -302,6 +320,13 @@ def _sqlite_engine(url: URL) -> Engine:
             connection.connection.cursor().execute("BEGIN")
 
     return engine
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    # Without a log beside it no process has the file open. SQLite would make a log, and leave it behind.
+    is_open = file.with_name(f"{file.name}-wal").exists()
+    address = f"{file.absolute().as_uri()}?mode=ro{'' if is_open else '&immutable=1'}"
+    return sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False)
 
 
 @contextmanager

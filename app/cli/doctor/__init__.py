@@ -1,12 +1,14 @@
-"""`regen doctor`: checks of everything that the server needs, which change nothing."""
+"""`regen doctor`: checks of everything that the server needs. It writes nothing but temporary files of its own."""
 
 from __future__ import annotations
 
+import json
 import platform
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -21,32 +23,45 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "absent": "yellow", "missing": "red"}
 
 
-def doctor(data_dir: DataDirectory = None) -> None:
-    """Check everything that the server needs: what works, what is missing, and how to fix it."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    data_dir: DataDirectory = None,
+) -> None:
+    """Check everything that the server needs: what works, what is missing, and how to fix it. Changes nothing.
+
+    The exit status is 1 when something is missing that the server cannot do without.
+    """
     settings = load_settings(data_dir)
-    table = Table("what", "state", "found", "how to fix it")
-    console = stderr()
     findings = []
     with (
         tempfile.TemporaryDirectory(prefix="regen-doctor-") as scratch,
-        console.status("Checking ...") as status,
+        stderr().status("Checking ...") as status,
     ):
         for finding in _findings(settings, Path(scratch)):
             findings.append(finding)
-            status.update(f"Checking ... {finding.subject}: {finding.state.value}")
-    for finding in findings:
-        colour = COLOURS[finding.state.value]
-        table.add_row(
-            escape(finding.subject),
-            f"[{colour}]{finding.state.value}[/{colour}]",
-            escape(finding.found),
-            escape(finding.fix),
-        )
-    stdout().print(table)
+            status.update(f"Checking ... {escape(finding.subject)}: {finding.state.value}")
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _show(findings)
     missing = [finding.subject for finding in findings if finding.state.value == "missing"]
     if missing:
         stderr().print(f"[red]Missing: {escape(', '.join(missing))}.[/red]")
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _show(findings: list[Finding]) -> None:
+    """Two columns, of which the second folds: it fits a terminal of any width."""
+    table = Table.grid("state", "finding", padding=(0, 1))
+    table.columns[0].no_wrap = True
+    table.columns[1].overflow = "fold"
+    for finding in findings:
+        colour = COLOURS[finding.state.value]
+        text = f"[bold]{escape(finding.subject)}[/bold]: {escape(finding.found)}"
+        if finding.fix:
+            text += f"\n[dim]to fix it:[/dim] {escape(finding.fix)}"
+        table.add_row(f"[{colour}]{finding.state.value}[/{colour}]", text)
+    stdout().print(table)
 
 
 def _findings(settings: Settings, scratch: Path) -> Iterator[Finding]:
@@ -55,12 +70,15 @@ def _findings(settings: Settings, scratch: Path) -> Iterator[Finding]:
     from app.cli.doctor.findings import Finding
     from app.cli.doctor.media import check_media
     from app.cli.doctor.services import check_broker, check_database, check_disk, check_storage
+    from app.cli.doctor.setup import check_names, check_secret
 
     yield Finding.ok("Python", platform.python_version())
+    yield from check_names()
     yield from check_media(settings, scratch)
     yield from check_devices()
     yield from check_weights(settings)
-    yield check_database(settings)
+    yield check_secret(settings)
+    yield from check_database(settings)
     yield check_broker(settings)
     yield check_storage(settings)
     yield check_disk(settings)

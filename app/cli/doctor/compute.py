@@ -49,8 +49,10 @@ def check_weights(settings: Settings) -> Iterator[Finding]:
         path = settings.weights_dir / f"{engine.id}.safetensors"
         fix = f"python -m models.weights convert --engine {engine.id} --directory {settings.weights_dir}"
         if not can_verify:
-            report = Finding.ok if path.exists() else Finding.absent
-            yield report(subject, "for the worker alone; not verified without torch")
+            if path.exists():
+                yield Finding.ok(subject, "for workers alone; not verified without torch")
+            else:
+                yield Finding.absent(subject, "for workers alone", fix="pip install 'regen-server[worker]'")
             continue
         from models.errors import WeightsError, WeightsMissing
         from models.weights import load_state_dict

@@ -1,11 +1,11 @@
 """The result of one check of `regen doctor`."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Self
 
 
-class FindingState(Enum):
+class FindingState(StrEnum):
     """`ABSENT` and `MISSING` both need something installed or changed; the server runs without an absent one."""
 
     OK = "ok"
@@ -15,7 +15,7 @@ class FindingState(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the report. `fix` says what to do about it; empty where nothing is to be done."""
+    """One entry of the report. `fix` says what to do about it, in so many words; empty when it is ok."""
 
     subject: str
     state: FindingState
@@ -27,7 +27,7 @@ class Finding:
         return cls(subject=subject, state=FindingState.OK, found=found)
 
     @classmethod
-    def absent(cls, subject: str, found: str, *, fix: str = "") -> Self:
+    def absent(cls, subject: str, found: str, *, fix: str) -> Self:
         return cls(subject=subject, state=FindingState.ABSENT, found=found, fix=fix)
 
     @classmethod

@@ -12,7 +12,7 @@ from app.platform.media.whitelists import VIDEO_DECODERS
 from app.platform.settings import Settings
 from app.platform.units import GIB
 
-FIX = "install a full ffmpeg (Debian, Ubuntu: apt install ffmpeg), run scripts/setup, or set REGEN_FFMPEG"
+FULL = "install a full ffmpeg (Debian, Ubuntu: apt install ffmpeg)"
 WALL_SECONDS = 60.0
 MEMORY_BYTES = 4 * GIB
 LIST_BYTES = 1024 * 1024
@@ -46,7 +46,17 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
     try:
         programs = find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe)
     except FfmpegMissing as error:
-        yield Finding.missing("ffmpeg and ffprobe", str(error), fix=FIX)
+        given = " and ".join(
+            name
+            for name, path in (("REGEN_FFMPEG", settings.ffmpeg), ("REGEN_FFPROBE", settings.ffprobe))
+            if path
+        )
+        fix = (
+            f"correct {given}, or unset it to use the one on PATH"
+            if given
+            else f"{FULL}, or run scripts/setup"
+        )
+        yield Finding.missing("ffmpeg and ffprobe", str(error), fix=fix)
         return
     limits = RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES)
     runner = FfmpegRunner(programs=programs, limits=limits)
@@ -68,7 +78,9 @@ def _check_ffmpeg(runner: FfmpegRunner, programs: Programs) -> Finding:
     try:
         answer = runner.run(["-version"], purpose="telling its version", stdout_limit_bytes=LIST_BYTES).stdout
     except FfmpegError as error:
-        return Finding.missing("ffmpeg", _reason(error), fix=FIX)
+        return Finding.missing(
+            "ffmpeg", _reason(error), fix=f"see why {programs.ffmpeg} does not run, or {FULL}"
+        )
     words = answer.decode(errors="replace").split()
     version = words[2] if len(words) > 2 else "unknown version"
     return Finding.ok("ffmpeg", f"{programs.ffmpeg}, {version}")
@@ -85,8 +97,15 @@ def _check_encoder(runner: FfmpegRunner, encoder: EncoderCheck, path: Path) -> F
             raise FfmpegError("The program reports success and has written nothing.")
     except FfmpegError as error:
         if encoder.required:
-            return Finding.missing(subject, _reason(error), fix=FIX)
-        return Finding.absent(subject, "does not encode here; the server works without it")
+            fix = f"have an ffmpeg that was built with {encoder.name}, as Debian's is, on PATH or in REGEN_FFMPEG"
+            return Finding.missing(subject, _reason(error), fix=fix)
+        found = "does not encode here; the server works without it, in software"
+        return Finding.absent(
+            subject,
+            found,
+            fix="nothing, unless this machine has an NVIDIA GPU with NVENC: "
+            f"then install its driver, and an ffmpeg with {encoder.name}",
+        )
     return Finding.ok(subject, "encodes")
 
 
@@ -94,7 +113,8 @@ def _check_ffprobe(runner: FfmpegRunner, programs: Programs, path: Path) -> Find
     try:
         answer = runner.probe(path, "-show_program_version", "-show_streams")
     except FfmpegError as error:
-        return Finding.missing("ffprobe", _reason(error), fix=FIX)
+        fix = f"see why {programs.ffprobe} does not run, or have ffmpeg's own ffprobe on PATH or in REGEN_FFPROBE"
+        return Finding.missing("ffprobe", _reason(error), fix=fix)
     version = answer.get("program_version", {}).get("version", "unknown version")
     return Finding.ok("ffprobe", f"{programs.ffprobe}, {version}")
 
@@ -106,7 +126,8 @@ def _check_decoding(runner: FfmpegRunner, paths: list[Path], scratch: Path) -> F
         try:
             runner.run(command, purpose=f"decoding {path.stem}")
         except FfmpegError as error:
-            return Finding.missing("decoding", _reason(error), fix=FIX)
+            fix = f"have an ffmpeg that decodes {path.stem}'s format on PATH or in REGEN_FFMPEG"
+            return Finding.missing("decoding", _reason(error), fix=fix)
     return Finding.ok("decoding", f"decodes what {', '.join(path.stem for path in paths)} encoded")
 
 
@@ -117,7 +138,7 @@ def _check_decoders(runner: FfmpegRunner) -> Finding:
             ["-decoders"], purpose="listing its decoders", stdout_limit_bytes=LIST_BYTES
         ).stdout
     except FfmpegError as error:
-        return Finding.missing("decoders", _reason(error), fix=FIX)
+        return Finding.missing("decoders", _reason(error), fix=FULL)
     listed = {
         line.split()[1] for line in answer.decode(errors="replace").splitlines() if len(line.split()) > 1
     }
@@ -125,7 +146,7 @@ def _check_decoders(runner: FfmpegRunner) -> Finding:
     if lacking:
         report = Finding.absent if REQUIRED_CODECS.isdisjoint(lacking) else Finding.missing
         found = f"videos in {', '.join(lacking)} cannot be read"
-        return report("decoders", found, fix="install a full ffmpeg to accept such videos")
+        return report("decoders", found, fix=f"{FULL} to accept such videos")
     return Finding.ok("decoders", f"all {len(VIDEO_DECODERS)} accepted video codecs")
 
 

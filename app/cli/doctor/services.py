@@ -2,43 +2,64 @@
 
 import os
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import migrations
+from app.cli.database import missing_database
 from app.cli.doctor.findings import Finding
 from app.platform import queue
 from app.platform.database import Database, parse_url
 from app.platform.errors import ConfigurationError, RegenError
-from app.platform.secrets import Secrets
 from app.platform.settings import Settings
-from app.platform.storage import open_storage
+from app.platform.storage import open_storage_to_look
 from app.platform.units import GIB
 from app.serving.broker import answers, find_program
+from app.work.workers import list_workers
 
 MIN_FREE_BYTES = 1 * GIB
 RECOMMENDED_FREE_BYTES = 10 * GIB
 
 
-def check_database(settings: Settings) -> Finding:
-    """The database is reachable and has every migration. A missing SQLite file is not created."""
+def check_database(settings: Settings) -> Iterator[Finding]:
+    """The database is reachable and has every migration; then, the workers in it. A missing SQLite file is not made."""
     subject = "database"
     try:
-        url = parse_url(settings.resolved_database_url)
-        shown = url.set(query={}).render_as_string(hide_password=True)
-        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-            return Finding.ok(subject, f"{shown}: made by the first `regen serve`")
-        database = Database.from_settings(settings)
+        shown = parse_url(settings.resolved_database_url).set(query={}).render_as_string(hide_password=True)
+        if missing_database(settings) is not None:
+            fix = "if this is the directory that you mean: regen serve makes it; if not, give --data-dir"
+            yield Finding.absent(subject, f"there is none at {shown} yet", fix=fix)
+            return
+        database = Database.from_settings(settings, read_only=True)
         try:
-            is_usable = migrations.position(database).is_usable
+            if not migrations.position(database).is_usable:
+                fix = "regen db upgrade, or start regen serve, which does it"
+                yield Finding.missing(subject, f"{shown}: migrations are missing", fix=fix)
+                return
+            yield Finding.ok(subject, f"{shown}: reachable, every migration applied")
+            yield _check_workers(database, lease_seconds=settings.lease_seconds)
         finally:
             database.close()
     except (RegenError, SQLAlchemyError, ImportError, OSError) as error:
-        return Finding.missing(subject, _first_line(error), fix="check REGEN_DATABASE_URL")
-    if not is_usable:
-        return Finding.missing(subject, f"{shown}: migrations are missing", fix="regen db upgrade")
-    return Finding.ok(subject, f"{shown}: reachable, every migration applied")
+        yield Finding.missing(
+            subject, _first_line(error), fix="start it, or correct REGEN_DATABASE_URL and its password"
+        )
+
+
+def _check_workers(database: Database, *, lease_seconds: float) -> Finding:
+    with database.read() as session:
+        found = list_workers(session)
+    alive = [view for view in found if view.is_alive(lease_seconds=lease_seconds)]
+    if not alive:
+        fix = "regen serve starts one; on another machine, or beside --no-worker: regen worker"
+        return Finding.absent("workers", "none is alive: renders wait", fix=fix)
+    kinds = ", ".join(
+        f"{count} on {device}" for device, count in Counter(one.device for one in alive).items()
+    )
+    return Finding.ok("workers", f"{len(alive)} alive ({kinds})")
 
 
 def check_broker(settings: Settings) -> Finding:
@@ -50,7 +71,8 @@ def check_broker(settings: Settings) -> Finding:
         try:
             program = find_program()
         except ConfigurationError as error:
-            return Finding.missing(subject, str(error), fix="set REGEN_BROKER_URL")
+            fix = "set REGEN_BROKER_URL to a Redis or Valkey server"
+            return Finding.missing(subject, str(error), fix=fix)
         return Finding.ok(subject, f"embedded, starts with `regen serve` ({program})")
     try:
         queue.check_broker(queue.make_celery(settings))
@@ -60,35 +82,29 @@ def check_broker(settings: Settings) -> Finding:
 
 
 def check_storage(settings: Settings) -> Finding:
-    """The storage can be written. A missing data directory is not created."""
+    """The directory may be written, or the bucket listed: nothing is tried. A missing data directory is not made."""
     subject = "storage"
     if settings.storage == "s3":
         return _check_bucket(settings, subject)
-    fix = "let this user write there, or choose another with --data-dir or REGEN_DATA_DIR"
     root = settings.root
+    directory = _nearest_existing(settings.storage_dir)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        fix = f"let this user write to {directory}, or choose another with --data-dir or REGEN_DATA_DIR"
+        return Finding.missing(subject, f"{directory} cannot be written", fix=fix)
     if not root.exists():
-        parent = _nearest_existing(root)
-        if os.access(parent, os.W_OK | os.X_OK):
-            return Finding.ok(subject, f"{root}: made by the first `regen serve`")
-        return Finding.missing(subject, f"{root} cannot be made in {parent}", fix=fix)
-    try:
-        open_storage(settings, Secrets.load(settings)).check()
-    except (RegenError, OSError) as error:
-        return Finding.missing(subject, _first_line(error), fix=fix)
+        return Finding.ok(subject, f"{root}: made by the first `regen serve`")
     return Finding.ok(subject, f"{settings.storage}, {root}: writable")
 
 
 def _check_bucket(settings: Settings, subject: str) -> Finding:
-    from app.platform.storage.s3 import S3Storage
-    from app.platform.storage.s3_connection import connect
-
     try:
-        connection = connect(settings)
-        S3Storage(connection).check()
+        next(iter(open_storage_to_look(settings).list("")), None)
     except RegenError as error:
         fix = "correct the REGEN_S3_... settings, then: regen storage check"
         return Finding.missing(subject, _first_line(error), fix=fix)
-    return Finding.ok(subject, f"bucket {connection.bucket} at {connection.address}: writable")
+    return Finding.ok(
+        subject, f"bucket {settings.s3_bucket}: can be listed; regen storage check also writes to it"
+    )
 
 
 def check_disk(settings: Settings) -> Finding:
@@ -99,7 +115,8 @@ def check_disk(settings: Settings) -> Finding:
     if free_bytes >= RECOMMENDED_FREE_BYTES:
         return Finding.ok(subject, found)
     report = Finding.missing if free_bytes < MIN_FREE_BYTES else Finding.absent
-    return report(subject, found, fix="make room: outputs are many times larger than inputs")
+    fix = f"make room at {directory}: outputs are many times larger than inputs"
+    return report(subject, found, fix=fix)
 
 
 def _nearest_existing(path: Path) -> Path:

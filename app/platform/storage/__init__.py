@@ -15,10 +15,24 @@ def open_storage(settings: Settings, secrets: Secrets | None) -> Storage:
     if settings.storage == "local":
         assert secrets is not None
         return LocalStorage(root=settings.storage_dir, url_key=secrets.url_key)
+    storage = _bucket(settings)
+    storage.check()
+    return storage
+
+
+def open_storage_to_look(settings: Settings) -> Storage:
+    """The configured storage for a command that only reads and lists: nothing is made or tried.
+
+    Raises ConfigurationError.
+    """
+    if settings.storage == "local":
+        return LocalStorage(root=settings.storage_dir, url_key=b"", read_only=True)
+    return _bucket(settings)
+
+
+def _bucket(settings: Settings) -> Storage:
     # Importing boto3 is slow.
     from app.platform.storage.s3 import S3Storage
     from app.platform.storage.s3_connection import connect
 
-    storage = S3Storage(connect(settings))
-    storage.check()
-    return storage
+    return S3Storage(connect(settings))

@@ -52,14 +52,24 @@ _RENAME_ATTEMPTS = 5
 
 
 class LocalStorage:
-    """See Storage. A missing `root` is created; `url_key` signs URLs; `clock` returns seconds since the epoch."""
+    """See Storage. A missing `root` is created, unless `read_only`; `url_key` signs URLs; `clock` returns seconds since
+    the epoch."""
 
-    def __init__(self, *, root: Path, url_key: bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path,
+        url_key: bytes,
+        clock: Callable[[], float] = time.time,
+        read_only: bool = False,
+    ) -> None:
         self.root = root
         self._incoming = root / INCOMING
         self._parts = LocalParts(root=root, incoming=self._incoming)
         self._url_key = url_key
         self._clock = clock
+        if read_only:
+            return
         with local_errors("The storage directory cannot be used."):
             make_directories(self._incoming)
             self._remove_stale()

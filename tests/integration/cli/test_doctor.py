@@ -1,3 +1,7 @@
+import json
+import re
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -9,18 +13,17 @@ from models.catalog import ENGINES
 def doctor(monkeypatch, tmp_path):
     """Runs `regen doctor` for tmp_path / "data" under some settings."""
 
-    def run(**settings):
+    def run(*arguments, **settings):
         for name, value in settings.items():
             monkeypatch.setenv(f"REGEN_{name.upper()}", value)
-        return CliRunner().invoke(application, ["doctor", "--data-dir", str(tmp_path / "data")])
+        return CliRunner().invoke(application, ["doctor", "--data-dir", str(tmp_path / "data"), *arguments])
 
     return run
 
 
 def states(report):
-    """The state of each subject in the table."""
-    rows = [line.split("│") for line in report.splitlines() if line.count("│") > 3]
-    return {row[1].strip(): row[2].strip() for row in rows if row[1].strip()}
+    """The state of each subject in the report."""
+    return {subject: state for state, subject in re.findall(r"(?m)^(ok|absent|missing) +([^:]+): ", report)}
 
 
 def test_a_sound_machine_passes_and_is_left_as_it_was(doctor, tmp_path):
@@ -73,3 +76,19 @@ def test_a_database_without_its_migrations_is_told(doctor, tmp_path):
     assert answer.exit_code == 1
     assert states(answer.stdout)["database"] == "missing"
     assert "regen db upgrade" in answer.stdout
+
+
+def test_each_finding_as_json_with_a_remedy_of_its_own_where_one_is_needed(doctor, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "secret").write_text("x" * 64)
+    answer = doctor("--json", lease_second="3", ffmpeg="/bin/true", ffprobe="/bin/true")
+    assert answer.exit_code == 1
+    found = {finding["subject"]: finding for finding in json.loads(answer.stdout)}
+    assert found["setting REGEN_LEASE_SECOND"]["fix"] == "rename it to REGEN_LEASE_SECONDS"
+    assert found["secret"]["state"] == "missing"
+    assert "x" * 64 not in answer.output
+    for finding in found.values():
+        assert bool(finding["fix"]) == (finding["state"] != "ok"), finding
+    fixes = [finding["fix"] for finding in found.values() if finding["state"] == "missing"]
+    assert len(fixes) == len(set(fixes)) > 3

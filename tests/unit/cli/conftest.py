@@ -10,3 +10,9 @@ def regen(monkeypatch, tmp_path):
     monkeypatch.setenv("REGEN_DATA_DIR", str(tmp_path / "data"))
     runner = CliRunner()
     return lambda *arguments: runner.invoke(application, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def database(regen):
+    """An empty database at head in the data directory."""
+    assert regen("db", "upgrade").exit_code == 0

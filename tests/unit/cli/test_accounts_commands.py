@@ -65,7 +65,7 @@ def test_keys_of_one_user_can_be_listed_alone(regen):
         (("keys", "revoke", "unknown"), "There is no key with the id 'unknown'."),
     ],
 )
-def test_what_does_not_exist_is_told_in_a_sentence(regen, arguments, sentence):
+def test_what_does_not_exist_is_told_in_a_sentence(regen, database, arguments, sentence):
     answer = regen(*arguments)
     assert answer.exit_code == 1
     assert answer.stderr.strip() == sentence

@@ -2,9 +2,12 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+from rich.console import Console
 
+from app.cli import reporting
 from models.catalog import ENGINES
 
 
@@ -82,7 +85,7 @@ def test_the_status_of_a_database_that_is_not_there_makes_none(regen, tmp_path):
     assert regen("db", "status").exit_code == 0
 
 
-def test_debug_shows_where_an_error_came_from(regen):
+def test_debug_shows_where_an_error_came_from(regen, database):
     answer = regen("--debug", "keys", "create", "--user", "nobody")
     assert answer.exit_code == 1
     assert type(answer.exception).__name__ == "NotFound"
@@ -96,3 +99,16 @@ def test_without_the_workers_packages_the_way_to_them_is_told(regen, monkeypatch
     answer = regen(command, *arguments)
     assert answer.exit_code == (os.EX_CONFIG if command == "worker" else 1)
     assert "regen-server[worker]" in answer.stderr
+
+
+def test_a_table_that_is_wider_than_the_terminal_becomes_lines(monkeypatch, capsys):
+    console = partial(Console, width=40)
+    monkeypatch.setattr(reporting, "stdout", console)
+    reporting.print_rows(("id", "name"), [("XYvJu0123456789a", "[b]a name[/b]")])
+    assert "│" in capsys.readouterr().out
+    reporting.print_rows(
+        ("id", "name"), [("XYvJu0123456789a", "a [bold]name[/bold] of many words, which go on")]
+    )
+    shown = capsys.readouterr().out
+    assert "XYvJu0123456789a" in shown and "[bold]" in shown and "│" not in shown
+    assert max(map(len, shown.splitlines())) <= 40

@@ -1,0 +1,71 @@
+"""Commands that only look change nothing, whatever they find."""
+
+import sqlite3
+
+import pytest
+
+from app import migrations
+from app.platform.database import Database
+from app.platform.settings import Settings
+
+LOOKING = [
+    ("workers",),
+    ("workers", "--json"),
+    ("keys", "list"),
+    ("cleanup", "--dry-run"),
+    ("db", "status"),
+]
+ON_WHAT_IS_THERE = [
+    *LOOKING,
+    ("keys", "create"),
+    ("keys", "revoke", "x"),
+    ("cleanup",),
+    ("worker",),
+    ("storage", "check"),
+]
+
+
+def contents(directory):
+    """Every file below with its bytes."""
+    return {path: path.read_bytes() if path.is_file() else None for path in directory.rglob("*")}
+
+
+@pytest.mark.parametrize("arguments", [*ON_WHAT_IS_THERE, ("users", "add", "mina")])
+def test_a_mistyped_data_directory_is_told_and_not_made(regen, tmp_path, arguments):
+    answer = regen(*arguments, "--data-dir", tmp_path / "dtaa")
+    assert answer.exit_code not in (0, 2)
+    assert "--data-dir" in answer.output and "dtaa" in answer.output
+    assert "Traceback" not in answer.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_database_is_told_and_left_alone(regen, database, tmp_path):
+    older = Database(Settings().resolved_database_url)
+    migrations.downgrade(older, "-1")
+    older.close()
+    before = contents(tmp_path)
+    for arguments in (*LOOKING, ("users", "add", "mina"), ("keys", "create"), ("cleanup",)):
+        answer = regen(*arguments)
+        assert answer.exit_code == 1, arguments
+        assert "lacks later ones" in answer.output and "regen db upgrade" in answer.output
+        assert contents(tmp_path) == before, arguments
+
+
+def test_a_database_at_rest_stays_as_it_is(regen, database, tmp_path):
+    before = contents(tmp_path)
+    for arguments in LOOKING:
+        assert regen(*arguments).exit_code == 0, arguments
+        assert contents(tmp_path) == before, arguments
+
+
+def test_what_a_running_server_has_not_put_into_its_file_yet_is_seen(regen, database, tmp_path):
+    with sqlite3.connect(tmp_path / "data" / "regen.db") as server:
+        server.execute("PRAGMA journal_mode = WAL")
+        server.execute("INSERT INTO users (id, name, created_at) VALUES ('u', 'mina', '2026-01-01')")
+        server.execute(
+            "INSERT INTO api_keys (id, user_id, name, hint, digest, created_at, scopes)"
+            " VALUES ('k', 'u', 'laptop', 'regen_', 'd', '2026-01-01', '[]')"
+        )
+        server.commit()
+        assert "laptop" in regen("keys", "list").stdout
+    server.close()
