@@ -33,6 +33,7 @@ from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment
 from app.usage.allowances import Allowance
 from app.work.ledger import WorkLedger
+from tests.servers.forked import ForkedServerProcess
 from tests.servers.process import ServerProcess, wait_until
 
 CLIP_WIDTH, CLIP_HEIGHT, CLIP_FRAMES, CLIP_RATE = 64, 48, 20, 10
@@ -51,13 +52,15 @@ class Workplace:
     settings: Settings
     workers: list[ServerProcess] = field(default_factory=list)
 
-    def start_worker(self, *arguments: str, **settings: str) -> ServerProcess:
-        """`regen worker ARGUMENTS`, with further settings; returns at once."""
-        more = {f"REGEN_{name.upper()}": value for name, value in settings.items()}
-        worker = ServerProcess(
-            [sys.executable, "-m", "app.cli", "worker", "--data-dir", self.root / "data", *arguments],
-            log=self.root / f"worker-{len(self.workers)}.log",
-            environment=self.environment | more,
+    def start_worker(self, *arguments: str, forked: bool = True, **settings: str) -> ServerProcess:
+        """`regen worker ARGUMENTS`, with further settings; returns at once. Not `forked`: by a Python of its own."""
+        environment = self.environment | {f"REGEN_{name.upper()}": value for name, value in settings.items()}
+        command = ["worker", "--data-dir", str(self.root / "data"), *arguments]
+        log = self.root / f"worker-{len(self.workers)}.log"
+        worker = (
+            ForkedServerProcess(command, log=log, environment=environment)
+            if forked
+            else ServerProcess([sys.executable, "-m", "app.cli", *command], log=log, environment=environment)
         )
         self.workers.append(worker)
         return worker
