@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ import pytest
 from tests.e2e.client import RegenClient
 from tests.e2e.reading import decode, duration, probe, stream, timestamps
 from tests.servers.broker import BrokerServer
+from tests.servers.forked import ForkedServerProcess
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerProcess, wait_until
 from tests.servers.s3 import S3Bucket, S3Server
@@ -67,8 +67,8 @@ def cluster(
     def start(name: str, *arguments: str) -> ServerProcess:
         # Every process is a machine of its own: nothing on disk is shared.
         (directory / name).mkdir()
-        return ServerProcess(
-            [sys.executable, "-m", "app.cli", *arguments, "--data-dir", directory / name],
+        return ForkedServerProcess(
+            [*arguments, "--data-dir", directory / name],
             log=directory / f"{name}.log",
             environment=environment,
         )

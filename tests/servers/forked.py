@@ -1,4 +1,4 @@
-"""`regen` as a fork of a process that has imported what a worker needs: most of a start's processor time is imports."""
+"""`regen` as a fork of a process that has imported what it needs: most of a start's processor time is imports."""
 
 import contextlib
 import multiprocessing
@@ -12,7 +12,9 @@ from pathlib import Path
 from tests.servers.process import ServerProcess
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["app.cli.application", "worker.celery_app", "worker.work_units"])
+_context.set_forkserver_preload(
+    ["app.cli.application", "app.serving.server", "worker.celery_app", "worker.work_units"]
+)
 
 
 class ForkedProcess:
@@ -43,9 +45,7 @@ class ForkedProcess:
 class ForkedServerProcess(ServerProcess):
     """`regen ARGUMENTS`. A group and a session of its own, its output in `log`, and nothing but `environment`."""
 
-    def __init__(
-        self, arguments: Sequence[str | Path], *, log: Path, environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, arguments: Sequence[str | Path], *, log: Path, environment: Mapping[str, str]) -> None:
         self.log = log
         log.touch()
         self._process = ForkedProcess([str(one) for one in arguments], log=log, environment=environment)
