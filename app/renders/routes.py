@@ -323,7 +323,8 @@ async def watch_render(
 async def _events(
     line: EventLine, first: RenderSnapshot, subscription: Subscription, resources: Resources, base_url: str
 ) -> AsyncIterator[ServerSentEvent]:
-    yield ServerSentEvent(retry=RECONNECT_MS, sep=LINE_END)
+    # With the first event: some clients take a block of `retry` alone for an event without data.
+    retry: int | None = RECONNECT_MS
     snapshot: RenderSnapshot | None = first
     while snapshot is not None:
         news = line.next(snapshot)
@@ -336,7 +337,8 @@ async def _events(
                 assert snapshot.view is not None
                 body = RenderProgress.of(snapshot.view, eta_seconds=snapshot.eta_seconds)
             data = body.model_dump_json(by_alias=True, exclude_none=True)
-            yield ServerSentEvent(data, event=name.value, id=event_id, sep=LINE_END)
+            yield ServerSentEvent(data, event=name.value, id=event_id, retry=retry, sep=LINE_END)
+            retry = None
             if name is EventName.END:
                 return
         snapshot = await subscription.next()

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,9 +36,11 @@ from app.work.ledger import WorkLedger
 from tests.integration.conftest import FACTS
 from tests.integration.rows import a_file
 from tests.servers.process import wait_until
+from tests.servers.relay import relay_to
 from tests.servers.serving import serving
 
 LONG = 30
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @dataclass(frozen=True)
@@ -316,3 +320,44 @@ def test_a_server_that_stops_ends_its_streams_in_good_order(client, key, setting
             api.stop(again=False)
             thread.join(LONG)
     assert not thread.is_alive()
+
+
+def test_no_block_is_without_data(client, render_id):
+    """Some clients take a block of `retry` alone for an event, and fail at its data."""
+    with client.stream("GET", f"/v1/renders/{render_id}/events") as response:
+        first = list(iter(partial(next, response.iter_lines()), ""))
+    assert [line.partition(":")[0] for line in first] == ["id", "event", "data", "retry"]
+
+
+def test_the_sample_of_the_documentation_ends_wherever_its_stream_is_cut(
+    server, key, client, render_id, ledger, prepare, capsys
+):
+    """By a proxy that breaks off, and by one that ends the answer in good order."""
+    ledger.failed(ledger.claim(), PermanentError("It is damaged."))
+    with client.stream("GET", f"/v1/renders/{render_id}/events") as response:
+        told = response.read()
+    page = (DOCS / "events.md").read_text()
+    sample: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], sample)
+
+    def pause(_seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        assert pauses == 1, "it comes back once"
+
+    sample["time"] = SimpleNamespace(sleep=pause)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
+    # One client for all, because to make one takes longer than a request.
+    with relay_to(urlsplit(server).port) as relay, httpx.Client() as shared:
+        sample["httpx"] = SimpleNamespace(
+            stream=shared.stream, get=shared.get, TransportError=httpx.TransportError
+        )
+        follow = partial(sample["follow"], f"http://127.0.0.1:{relay.port}", key, render_id)
+        # Within the JSON one byte is like another.
+        begin, end = told.index(b"{"), told.rindex(b"}")
+        for cut in (*range(begin + 2), *range(begin + 2, end, 17), *range(end, len(told) + 1)):
+            length = b"" if cut % 2 else b"Content-Length: %d\r\n" % len(told)
+            pauses = 0
+            relay.answers.append(head + length + b"\r\n" + told[:cut])
+            assert follow()["error"] == "It is damaged.", told[:cut]
+    capsys.readouterr()
