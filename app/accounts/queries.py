@@ -70,6 +70,13 @@ def has_users(session: Session) -> bool:
     return session.scalar(select(User.id).limit(1)) is not None
 
 
+def has_usable_key(session: Session, *, now: datetime) -> bool:
+    query = select(ApiKey.id).where(
+        ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
 def add_key(
     session: Session,
     *,

@@ -121,6 +121,11 @@ def create_first_key(session: Session, *, keys: Secrets) -> CreatedKey | None:
     return create_key(session, user_name="default", key_name="first key", keys=keys)
 
 
+def has_usable_key(session: Session) -> bool:
+    """Whether any user has a key that is neither revoked nor expired."""
+    return account_queries.has_usable_key(session, now=clock.now())
+
+
 def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tuple[ApiKey, User]]:
     return account_queries.list_keys(session, user_name=user_name)
 

@@ -55,6 +55,7 @@ def serve(
         ready_file=ready_file,
         with_worker=not no_worker,
         on_first_key=_show_first_key,
+        on_no_key=_tell_how_to_make_a_key,
         on_ready=lambda url: typer.echo(f"Regen is serving at {url}"),
     )
 
@@ -158,3 +159,10 @@ def _parse_queues(text: str) -> tuple[WorkQueue, ...]:
 
 def _show_first_key(key: str) -> None:
     typer.echo(f"API key of the user 'default' (shown this once): {key}")
+
+
+def _tell_how_to_make_a_key() -> None:
+    typer.echo(
+        "No API key can be used: each was revoked or has expired. Make one with: regen keys create --user NAME",
+        err=True,
+    )

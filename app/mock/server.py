@@ -1,7 +1,6 @@
 """Runs the mock in one process, from the lock on its data directory to the last answer."""
 
 import tempfile
-import threading
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from app.platform.settings import Settings
 from app.serving.api import ApiServer, connection_limits
 from app.serving.listener import listen, local_url
 from app.serving.process_lock import locked_data_directory
-from app.serving.ready_file import OnReady, announce_ready, prepare_ready_file, remove_ready_file
+from app.serving.ready_file import OnReady, ReadyAnnouncement, prepare_ready_file, remove_ready_file
 from app.serving.signals import StopSignals
 
 
@@ -56,17 +55,13 @@ def serve_mock(
         signals.on_stop = api.stop
         if signals.requested:
             return
-        ready = threading.Thread(
-            target=announce_ready,
-            name="ready",
-            kwargs={
-                "url": url,
-                "key": KEY,
-                "ready_file": ready_file,
-                "api": api,
-                "on_ready": on_ready,
-                "signals": signals,
-            },
+        ready = ReadyAnnouncement(
+            url=url,
+            make_key=lambda: KEY,
+            ready_file=ready_file,
+            api=api,
+            on_ready=on_ready,
+            signals=signals,
         )
         ready.start()
         try:
@@ -74,5 +69,7 @@ def serve_mock(
         finally:
             stopped_by_request, signals.requested = signals.requested, True
             ready.join()
+        if ready.failure is not None:
+            raise ready.failure
         if not stopped_by_request:
             raise ConfigurationError("The mock has stopped by itself. The log says why.")

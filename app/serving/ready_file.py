@@ -5,18 +5,15 @@ import http.client
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import structlog
-
-from app.platform.errors import ConfigurationError
+from app.platform.errors import ConfigurationError, RegenError
 from app.serving.api import ApiServer
 from app.serving.signals import StopSignals
-
-log = structlog.get_logger(__name__)
 
 READY_POLL_SECONDS = 0.05
 READY_REQUEST_SECONDS = 5.0
@@ -56,28 +53,45 @@ def remove_ready_file(path: Path) -> None:
             path.unlink()
 
 
-def announce_ready(
-    *,
-    url: str,
-    key: str | None,
-    ready_file: Path | None,
-    api: ApiServer,
-    on_ready: OnReady,
-    signals: StopSignals,
-) -> None:
-    """Wait until the server answers requests, then write the file and call `on_ready`. Runs in its own thread."""
-    while not signals.requested:
-        if api.started and _is_healthy(url):
-            try:
-                if ready_file is not None:
-                    write_ready_file(ready_file, url=url, key=key)
-            except OSError as error:
-                log.error("ready_file_failed", path=str(ready_file), error=str(error))
-                signals.request()
+class ReadyAnnouncement(threading.Thread):
+    """Waits until the server answers requests, then makes its key, writes the ready file, and calls `on_ready`.
+
+    `make_key` returns the key for the file, if any: a start that fails has made none. `failure` is what ended the
+    server, after the thread's end: the key or the file could not be made.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        make_key: Callable[[], str | None],
+        ready_file: Path | None,
+        api: ApiServer,
+        on_ready: OnReady,
+        signals: StopSignals,
+    ) -> None:
+        super().__init__(name="ready")
+        self.failure: Exception | None = None
+        self._url = url
+        self._make_key = make_key
+        self._ready_file = ready_file
+        self._api = api
+        self._on_ready = on_ready
+        self._signals = signals
+
+    def run(self) -> None:
+        while not (self._api.started and _is_healthy(self._url)):
+            if self._signals.requested:
                 return
-            on_ready(url)
-            return
-        time.sleep(READY_POLL_SECONDS)
+            time.sleep(READY_POLL_SECONDS)
+        try:
+            key = self._make_key()
+            if self._ready_file is not None:
+                write_ready_file(self._ready_file, url=self._url, key=key)
+            self._on_ready(self._url)
+        except (RegenError, OSError) as error:
+            self.failure = error
+            self._signals.request()
 
 
 def _is_healthy(url: str) -> bool:

@@ -1,7 +1,6 @@
 """Starts, runs and stops the server, from the lock on the data directory to the end of the last child process."""
 
 import os
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -21,7 +20,7 @@ from app.serving.broker import remove_socket, start_broker
 from app.serving.child import ChildProcess
 from app.serving.listener import listen, local_url
 from app.serving.process_lock import locked_data_directory
-from app.serving.ready_file import OnReady, announce_ready, prepare_ready_file, remove_ready_file
+from app.serving.ready_file import OnReady, ReadyAnnouncement, prepare_ready_file, remove_ready_file
 from app.serving.signals import StopSignals
 from app.serving.supervisor import BROKER_GRACE_SECONDS, WORKER_GRACE_SECONDS, SupervisedProcess, Supervisor
 from app.serving.workers import worker_command
@@ -39,12 +38,14 @@ def serve(
     ready_file: Path | None,
     with_worker: bool,
     on_first_key: OnFirstKey,
+    on_no_key: Callable[[], None],
     on_ready: OnReady,
 ) -> None:
     """Serve in the main thread until a signal requests a stop.
 
-    `on_first_key` receives the new key on the first start; `on_ready` receives the URL once requests are answered, in
-    another thread. Raises ConfigurationError, and what the database raises.
+    Once requests are answered, in another thread: `on_first_key` receives the new key on the first start, `on_no_key`
+    is called when there are users and no key can be used, and at last `on_ready` receives the URL. Raises
+    ConfigurationError, and what the database raises.
     """
     with ExitStack() as stack:
         stack.enter_context(locked_data_directory(settings.root))
@@ -59,9 +60,6 @@ def serve(
         stack.callback(database.close)
         migrations.upgrade(database)
         broker = _first_broker(settings, stack) if settings.broker_url is None else None
-        key = _first_key(database, keys)
-        if key is not None:
-            on_first_key(key)
         app = create_app(settings, own_url=local_url(listener))
         api = ApiServer(app, limits=connection_limits(settings), before_grace=partial(end_streams, app))
         signals.on_stop = api.stop
@@ -74,17 +72,13 @@ def serve(
             give_up=signals.request,
         )
         url = local_url(listener)
-        ready = threading.Thread(
-            target=announce_ready,
-            name="ready",
-            kwargs={
-                "url": url,
-                "key": key,
-                "ready_file": ready_file,
-                "api": api,
-                "on_ready": on_ready,
-                "signals": signals,
-            },
+        ready = ReadyAnnouncement(
+            url=url,
+            make_key=lambda: first_key(database, keys, on_first_key=on_first_key, on_no_key=on_no_key),
+            ready_file=ready_file,
+            api=api,
+            on_ready=on_ready,
+            signals=signals,
         )
         supervisor.start()
         ready.start()
@@ -95,6 +89,8 @@ def serve(
             supervisor.api_has_stopped()
             ready.join()
             supervisor.join()
+        if ready.failure is not None:
+            raise ready.failure
         if not stopped_by_request:
             raise ConfigurationError("The API has stopped by itself. The log says why.")
 
@@ -120,7 +116,19 @@ def _worker(settings: Settings) -> SupervisedProcess:
     )
 
 
-def _first_key(database: Database, keys: Secrets) -> str | None:
+def first_key(
+    database: Database, keys: Secrets, *, on_first_key: OnFirstKey, on_no_key: Callable[[], None]
+) -> str | None:
+    """Make the first user's key and return it; None when there is a user. Calls `on_no_key` when no key can be used.
+
+    The key is shown by `on_first_key` before it is committed: one that could not be shown does not exist.
+    """
     with database.write() as session:
         made = account_service.create_first_key(session, keys=keys)
-    return None if made is None else made.key
+        if made is not None:
+            on_first_key(made.key)
+            return made.key
+        is_usable = account_service.has_usable_key(session)
+    if not is_usable:
+        on_no_key()
+    return None

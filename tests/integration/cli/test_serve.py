@@ -125,3 +125,8 @@ def test_a_program_that_is_missing_is_told_in_a_sentence(serve):
     assert "REGEN_FFMPEG" in server.output
     assert "Traceback" not in server.output
     assert not server.ready_file.exists()
+
+    # The first key is made by the first start that succeeds.
+    assert "API key" not in server.output
+    again = serve("--no-worker")
+    assert again.wait_until_ready()["key"] in again.output
