@@ -12,6 +12,7 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from worker.pipeline import FrameUpscaler, run_segment
+from worker.video.continuous import continuous_source
 from worker.video.encoder import Quality
 from worker.video.muxer import FinishedVideo, finish_render
 from worker.video.plan import RenderPlan
@@ -72,6 +73,9 @@ def upscale_file(
     """
     with TemporaryDirectory(prefix="upscale-", dir=work_directory) as name:
         directory = Path(name)
+        source, info, continuous = continuous_source(
+            runner, source, info, directory=directory, cancelled=cancelled
+        )
         render, segments = plan_render(
             runner,
             source,
@@ -81,6 +85,7 @@ def upscale_file(
             retime=options.retime,
             segment_seconds=options.segment_seconds,
             segment_max_output_pixels=options.segment_max_output_pixels,
+            continuous=continuous,
             cancelled=cancelled,
         )
         total = sum(segment.used_frames for segment in segments)
@@ -119,21 +124,21 @@ def upscale_file(
             thumbnail=thumbnail or directory / "thumbnail.jpg",
             cancelled=cancelled,
         )
-    if not options.measures_quality:
-        return LocalRender(video=video, quality=None)
-    try:
-        quality = measure_if_possible(
-            runner,
-            source=source,
-            output=destination,
-            render=render,
-            segments=segments,
-            cancelled=cancelled,
-            stall_seconds=options.stall_seconds,
-        )
-    except Canceled:
-        destination.unlink(missing_ok=True)
-        raise
-    if quality is None:
-        video = replace(video, warnings=(*video.warnings, NOT_MEASURED))
-    return LocalRender(video=video, quality=quality)
+        if not options.measures_quality:
+            return LocalRender(video=video, quality=None)
+        try:
+            quality = measure_if_possible(
+                runner,
+                source=source,
+                output=destination,
+                render=render,
+                segments=segments,
+                cancelled=cancelled,
+                stall_seconds=options.stall_seconds,
+            )
+        except Canceled:
+            destination.unlink(missing_ok=True)
+            raise
+        if quality is None:
+            video = replace(video, warnings=(*video.warnings, NOT_MEASURED))
+        return LocalRender(video=video, quality=quality)

@@ -76,7 +76,7 @@ class PreviewMaker:
         TransientError and FfmpegError.
         """
         engine = ENGINES[job.engine]
-        video = self._indexed(job.file_id, source, scale=engine.scale, cancelled=cancelled)
+        video = self._indexed(job.file_id, source, directory, scale=engine.scale, cancelled=cancelled)
         whole, tags = video.colour.source, video.colour.tags
         on_cpu = not self._networks.is_accelerated
         crop, warnings = choose_crop(
@@ -114,17 +114,24 @@ class PreviewMaker:
         self._networks.release()
 
     def _indexed(
-        self, file_id: str, source: Path, *, scale: int, cancelled: Callable[[], bool]
+        self, file_id: str, source: Path, directory: Path, *, scale: int, cancelled: Callable[[], bool]
     ) -> IndexedVideo:
-        if self._video is None or self._video[0] != file_id:
-            try:
-                video = index_video(
-                    self._runner, source, scale=scale, limits=self._limits, cancelled=cancelled
-                )
-            except RequestError as error:
-                raise PermanentError(error.message, detail=error.detail) from error
-            self._video = file_id, video
-        return replace(self._video[1], path=source)
+        if self._video is not None and self._video[0] == file_id:
+            return replace(self._video[1], path=source)
+        try:
+            video = index_video(
+                self._runner,
+                source,
+                scale=scale,
+                limits=self._limits,
+                directory=directory,
+                cancelled=cancelled,
+            )
+        except RequestError as error:
+            raise PermanentError(error.message, detail=error.detail) from error
+        # A copy is gone with the directory.
+        self._video = (file_id, video) if video.path == source else None
+        return video
 
     def _margin(self, engine: Engine, *, on_cpu: bool) -> int:
         """Returns how many pixels around a crop go through the network with it, for the result of a whole frame."""

@@ -47,6 +47,12 @@ from worker.metrics import SegmentMeter
 from worker.networks import Networks
 from worker.pipeline import run_segment
 from worker.segment_eta import SegmentEta
+from worker.video.continuous import (
+    ContinuousCopy,
+    plan_continuous_copy,
+    probe_copy,
+    write_continuous_copy,
+)
 from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
@@ -91,6 +97,10 @@ class WorkUnits:
         source = self._input(job, cancelled)
         try:
             info = probe_video(self.runner, source, limits=self.limits)
+            continuous = plan_continuous_copy(info)
+            if continuous is not None:
+                source = self._readable_input(job, continuous, cancelled)
+                info = probe_copy(self.runner, source)
         except RequestError as error:
             raise PermanentError(error.message, detail=error.detail) from error
         plan, segments = plan_render(
@@ -102,6 +112,7 @@ class WorkUnits:
             retime=job.retime,
             segment_seconds=self.settings.segment_seconds,
             segment_max_output_pixels=self.settings.segment_max_output_pixels,
+            continuous=continuous,
             cancelled=cancelled,
         )
         if plan.frame_count > self.limits.max_output_frames:
@@ -127,7 +138,7 @@ class WorkUnits:
         started = time.monotonic()
         (segment_job,) = job.segments
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
-        source = self._input(job, cancelled)
+        source = self._readable_input(job, render.continuous, cancelled)
         upscaler = self.networks.upscaler(engine_id=job.engine, source=render.source, target=render.target)
         meter = SegmentMeter(
             engine=job.engine,
@@ -180,7 +191,7 @@ class WorkUnits:
         """Joins the segments, adds the sound, makes the thumbnail, and measures the quality if requested."""
         render = _plan_of(job)
         segments = [SegmentPlan.from_json(segment_job.plan) for segment_job in job.segments]
-        source = self._input(job, cancelled)
+        source = self._readable_input(job, render.continuous, cancelled)
         video_key = output_key(job.render_id, attempt=job.attempt)
         picture_key = thumbnail_key(job.render_id, attempt=job.attempt)
         with self.workspace.job_directory() as directory:
@@ -254,6 +265,19 @@ class WorkUnits:
             self._fetch(storage_key, path, cancelled=cancelled)
 
         return self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key, fetch=fetch)
+
+    def _readable_input(self, job: Job, continuous: ContinuousCopy | None, cancelled: Cancelled) -> Path:
+        """The input, or the copy that stands for it, which is cached like an input."""
+        if continuous is None:
+            return self._input(job, cancelled)
+
+        def write(_storage_key: str, path: Path) -> None:
+            source = self._input(job, cancelled)
+            write_continuous_copy(self.runner, source, continuous, path, cancelled=cancelled)
+
+        return self.workspace.fetch_input(
+            file_id=f"{job.file_id}-continuous", storage_key=job.input_key, fetch=write
+        )
 
     def _fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
         def fetch() -> None:

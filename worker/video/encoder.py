@@ -11,6 +11,7 @@ from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.h273 import UNSPECIFIED
 from worker.inference.frames import FrameFormat
+from worker.video.expressions import expression_tree
 from worker.video.plan import RenderPlan, SegmentPlan, VideoCodec
 
 Quality: TypeAlias = Literal["lossless", "high", "medium", "small"]
@@ -91,13 +92,6 @@ def timestamp_expression(runs: Sequence[tuple[int, int]]) -> str:
         frame += count
         tick += count * duration
     return expression_tree(leaves)
-
-
-def expression_tree(leaves: Sequence[tuple[int, str]]) -> str:
-    if len(leaves) == 1:
-        return leaves[0][1]
-    middle = len(leaves) // 2
-    return f"if(lt(N\\,{leaves[middle][0]})\\,{expression_tree(leaves[:middle])}\\,{expression_tree(leaves[middle:])})"
 
 
 def encoding_stream(

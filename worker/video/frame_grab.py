@@ -21,6 +21,7 @@ from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo, probe_video
 from worker.video.colour import ColourPlan, plan_colour
+from worker.video.continuous import continuous_source
 from worker.video.decoder import decoder_options, filter_chain, seconds_up
 from worker.video.deinterlace import FRAMES_BEFORE
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
@@ -58,13 +59,21 @@ class IndexedVideo:
 
 
 def index_video(
-    runner: FfmpegRunner, path: Path, *, scale: int, limits: MediaLimits, cancelled: Callable[[], bool]
+    runner: FfmpegRunner,
+    path: Path,
+    *,
+    scale: int,
+    limits: MediaLimits,
+    directory: Path | None = None,
+    cancelled: Callable[[], bool],
 ) -> IndexedVideo:
-    """Probe the file and list its packets.
+    """Probe the file and list its packets; if its timestamps start again, and there is a `directory`, those of a copy.
 
     Raises Canceled once `cancelled` returns True, and what the functions raise that it calls.
     """
     info = probe_video(runner, path, limits=limits)
+    if directory is not None:
+        path, info, _ = continuous_source(runner, path, info, directory=directory, cancelled=cancelled)
     colour = plan_colour(info.video, scale=scale)
     metadata = read_source_metadata(runner, path, info, colour=colour)
     packets = read_packets(runner, path, info.video, cancelled)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
 
-from worker.video.encoder import expression_tree
+from worker.video.expressions import expression_tree
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import WrittenVideo
 from worker.video.timeline import MICROSECONDS

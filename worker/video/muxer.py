@@ -90,7 +90,9 @@ def finish_render(
         formats = sound_formats(
             runner, source, streams, format_name=answer["format"]["format_name"], cancelled=cancelled
         )
-        choice = choose_tracks(streams, video_index=render.stream_index, formats=formats)
+        choice = choose_tracks(
+            streams, video_index=render.stream_index, formats=formats, is_joined=render.continuous is not None
+        )
         with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
             directory = Path(scratch)
             names = [f"{number}{SEGMENT.suffix}" for number in range(len(segment_files))]
@@ -118,7 +120,7 @@ def finish_render(
     return FinishedVideo(
         properties=render.output,
         size_bytes=destination.stat().st_size,
-        warnings=(*render.warnings, *choice.warnings, *warnings),
+        warnings=tuple(dict.fromkeys((*render.warnings, *choice.warnings, *warnings))),
     )
 
 

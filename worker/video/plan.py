@@ -15,6 +15,7 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from worker.inference.frames import FrameFormat
 from worker.video.colour import OutputTags
+from worker.video.continuous import ContinuousCopy
 from worker.video.deinterlace import Deinterlacing
 
 VideoCodec: TypeAlias = Literal["h264", "hevc"]
@@ -46,6 +47,7 @@ class RenderPlan:
         retime: how output frames between two source frames are made.
         warnings: sentences for the user.
         deinterlacing: None if the source is progressive.
+        continuous: how the copy is made that stands for the input, None if the input itself is read.
         mastering_display, content_light: HDR metadata, the same in source and output.
     """
 
@@ -72,6 +74,7 @@ class RenderPlan:
     deinterlacing: Deinterlacing | None = None
     mastering_display: MasteringDisplay | None = None
     content_light: ContentLight | None = None
+    continuous: ContinuousCopy | None = None
 
     @property
     def duration_seconds(self) -> Fraction:

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,13 @@ MAX_REORDERED_FRAMES = 16
 # Messages of ffmpeg's demuxers about a truncated file, and of its decoders about damaged pictures.
 _CUT_OFF_SIGNS = re.compile(r"partial file|ended prematurely|truncat", re.IGNORECASE)
 _DAMAGE_SIGNS = re.compile(
-    r"concealing|error while decoding|Invalid NAL|corrupt|Invalid data found|Error submitting", re.IGNORECASE
+    r"concealing|error while decoding|Invalid NAL|(?<!Packet )corrupt(?! input)|Invalid data found|Error submitting",
+    re.IGNORECASE,
 )
+# What the MPEG-TS demuxer and ffmpeg say where packets are not numbered in turn: some are lost, or files were joined.
+_OUT_OF_TURN_SIGNS = re.compile(r"Packet corrupt|corrupt input packet")
+# A longer gap is a jump of the clock, not lost frames.
+LONGEST_LOSS_SECONDS = 1
 
 CUT_OFF_WARNING = "The file ends before the video does; it was upscaled as far as it goes."
 DAMAGE_WARNING = "Parts of the video are damaged; what could be read of them was upscaled."
@@ -105,7 +111,9 @@ def scan_frames(
     promised = video.declared_frames
     if (promised is not None and promised > video.frames) or _CUT_OFF_SIGNS.search(complaints):
         warnings.append(CUT_OFF_WARNING)
-    elif _DAMAGE_SIGNS.search(complaints):
+    elif _DAMAGE_SIGNS.search(complaints) or (
+        _OUT_OF_TURN_SIGNS.search(complaints) and _misses_frames(timeline, nominal=nominal)
+    ):
         warnings.append(DAMAGE_WARNING)
     if changed:
         warnings.append(TIMES_WARNING)
@@ -209,6 +217,12 @@ def _decode(
                 ) from error
             log.warning("decoding_incomplete", frames=len(pts), detail=error.detail)
         return pts, checksums, process.stderr_tail
+
+
+def _misses_frames(timeline: SourceTimeline, *, nominal: int) -> bool:
+    """Whether there is a gap among the frames, `nominal` ticks apart, that is not a jump of the clock."""
+    longest = LONGEST_LOSS_SECONDS / timeline.time_base
+    return any(1.5 * nominal < after - before <= longest for before, after in pairwise(timeline.pts))
 
 
 def _last_duration(packets: Packets, pts: int) -> int:

@@ -13,6 +13,7 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from worker.video.colour import plan_colour
+from worker.video.continuous import ContinuousCopy
 from worker.video.deinterlace import FRAMES_BEFORE
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
 from worker.video.hdr_metadata import read_source_metadata
@@ -65,13 +66,15 @@ def plan_render(
     segment_seconds: Fraction,
     segment_max_output_pixels: int,
     retime: Retime = Retime.NEAREST,
+    continuous: ContinuousCopy | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[RenderPlan, list[SegmentPlan]]:
     """Read the whole video once and plan its render.
 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
-    one upscaled frame with all its repeats. `retime` applies with `target_fps` only. Raises PermanentError if the video
-    cannot be rendered, Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
+    one upscaled frame with all its repeats. `retime` applies with `target_fps` only. `continuous`: how `path` was made,
+    if it is a copy. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled` returns True,
+    FfmpegError if ffmpeg fails.
     """
     video = info.video
     colour = plan_colour(video, scale=scale)
@@ -127,7 +130,13 @@ def plan_render(
         frame_rate=target_fps or _average_rate(scan.timeline, video.frame_rate),
         segment_count=len(segments),
         retime=retime if timeline.between else Retime.NEAREST,
-        warnings=(*scan.warnings, *colour.warnings, *metadata.warnings),
+        warnings=(
+            *(continuous.warnings if continuous else ()),
+            *scan.warnings,
+            *colour.warnings,
+            *metadata.warnings,
+        ),
+        continuous=continuous,
         deinterlacing=metadata.deinterlacing,
         mastering_display=metadata.mastering_display,
         content_light=metadata.content_light,

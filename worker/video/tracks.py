@@ -13,6 +13,8 @@ from worker.video.sound_headers import SoundFormat
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "text"})
 
 AUDIO_BITS_PER_SECOND_AND_CHANNEL = 96_000
+# Corrects from 10 ms on, where ffmpeg leaves up to 100: in most files those are rounded timestamps.
+CLOSELY = ":min_hard_comp=0.01"
 
 SOUND_LEFT_OUT = f"A sound track was left out: {OUTPUT.name} cannot hold it, and it cannot be converted."
 SOUND_EMPTY = "A sound track was left out: there is no sound in it that can be read."
@@ -30,6 +32,9 @@ SOUND_CHANGES = (
     f"Sound whose channels or sampling rate change on the way was converted to {OUTPUT.audio_codec}: "
     f"{OUTPUT.name} holds sound of one kind."
 )
+SOUND_JOINED = (
+    f"Sound was converted to {OUTPUT.audio_codec}, to stay with the picture where the file's parts meet."
+)
 SOUND_MIXED = (
     "Sound of {channels} channels{layout} was mixed to {kept}: {codec} has no place for each channel."
 )
@@ -40,7 +45,7 @@ class KeptTrack:
     """A stream of the input that goes into the output.
 
     `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning, if conversion
-    mixes channels.
+    mixes channels. `follows_closely`: even small gaps and overlaps of it are corrected.
     """
 
     index: int
@@ -49,6 +54,7 @@ class KeptTrack:
     layout: KeptLayout | None = None
     sample_rate: int = 0
     mixed: str | None = None
+    follows_closely: bool = False
 
     def options(self, number: int) -> dict[str, Any]:
         """ffmpeg's options for the track as the output's `number`-th stream of its kind."""
@@ -58,11 +64,12 @@ class KeptTrack:
             return {f"c:a:{number}": "copy"}
         assert self.layout is not None
         rate = f"{self.sample_rate}:" if self.sample_rate else ""
+        closely = CLOSELY if self.follows_closely else ""
         return {
             f"c:a:{number}": OUTPUT.audio_encoder,
             f"b:a:{number}": self.layout.channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL,
             # Gaps in the timestamps become silence: an encoder would close them, and later sound would be too early.
-            f"filter:a:{number}": f"aresample={rate}async=1,aformat=channel_layouts={self.layout.name}",
+            f"filter:a:{number}": f"aresample={rate}async=1{closely},aformat=channel_layouts={self.layout.name}",
         }
 
 
@@ -77,10 +84,12 @@ def choose_tracks(
     *,
     video_index: int,
     formats: Mapping[int, Set[SoundFormat]],
+    is_joined: bool = False,
 ) -> TrackChoice:
     """Choose from ffprobe's streams (`index`, `codec_type`, `codec_name`, `channels`, `disposition`, ...).
 
-    `formats`: of sound tracks by their index, as far as they are known from the tracks' headers.
+    `formats`: of sound tracks by their index, as far as they are known from the tracks' headers. `is_joined`: the
+    file's timestamps start again. Where its parts meet, sound overlaps or has a gap, which a copy cannot follow.
     """
     tracks: list[KeptTrack] = []
     warnings: dict[str, None] = {}
@@ -89,7 +98,7 @@ def choose_tracks(
         if index == video_index:
             continue
         if kind == "audio":
-            track, told = _sound_track(stream, formats.get(index, set()))
+            track, told = _sound_track(stream, formats.get(index, set()), is_joined=is_joined)
             tracks += [track] if track else []
             warnings |= dict.fromkeys(told)
         elif kind == "subtitle":
@@ -106,7 +115,9 @@ def choose_tracks(
     return TrackChoice(tracks=tuple(tracks), warnings=tuple(warnings))
 
 
-def _sound_track(stream: dict[str, Any], formats: Set[SoundFormat]) -> tuple[KeptTrack | None, Sequence[str]]:
+def _sound_track(
+    stream: dict[str, Any], formats: Set[SoundFormat], *, is_joined: bool
+) -> tuple[KeptTrack | None, Sequence[str]]:
     """A sound track as it goes into the output, if it does, and warnings."""
     codec, channels = stream.get("codec_name"), integer(stream, "channels")
     if codec not in OUTPUT.copied_audio and not is_decodable(codec):
@@ -122,7 +133,7 @@ def _sound_track(stream: dict[str, Any], formats: Set[SoundFormat]) -> tuple[Kep
             # 5.1 has the places of the smaller layouts.
             channels = max(channels, MAX_SURROUND)
     kept = kept_layout(None if layout in UNTAGGED else layout, channels=channels)
-    is_copied = codec in OUTPUT.copied_audio and not changes
+    is_copied = codec in OUTPUT.copied_audio and not changes and not is_joined
     named = f" ({layout})" if layout not in UNTAGGED else ""
     track = KeptTrack(
         index=int(stream["index"]),
@@ -133,8 +144,11 @@ def _sound_track(stream: dict[str, Any], formats: Set[SoundFormat]) -> tuple[Kep
         mixed=SOUND_MIXED.format(channels=channels, layout=named, kept=kept.name, codec=OUTPUT.audio_codec)
         if kept.is_mixed
         else None,
+        follows_closely=is_joined,
     )
     if is_copied:
         return track, []
-    converted = SOUND_CHANGES if changes and codec in OUTPUT.copied_audio else SOUND_CONVERTED
+    converted = SOUND_CONVERTED
+    if codec in OUTPUT.copied_audio:
+        converted = SOUND_CHANGES if changes else SOUND_JOINED
     return track, [converted, *([track.mixed] if track.mixed else [])]

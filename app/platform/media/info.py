@@ -1,12 +1,15 @@
 """The properties of a probed media file."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from app.platform.media.h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from app.platform.media.properties import VideoProperties
 
+# For each stream, the ticks to add to its timestamps from the packet of that number on.
+PacketShifts: TypeAlias = Mapping[int, tuple[tuple[int, int], ...]]
 StreamKind = Literal["audio", "subtitle", "data", "attachment", "video"]
 
 
@@ -72,10 +75,14 @@ class OtherStream:
 
 @dataclass(frozen=True, kw_only=True)
 class MediaInfo:
-    """A file with a video. `format_name` is ffmpeg's; `start_seconds` is the earliest timestamp of all streams."""
+    """A file with a video. `format_name` is ffmpeg's; `start_seconds` is the earliest timestamp of all streams.
+
+    `shifts`: if the file's timestamps start again, what makes them go on; empty otherwise. In `video` they do.
+    """
 
     format_name: str
     start_seconds: Fraction
     video: VideoStream
     others: tuple[OtherStream, ...]
     stream_count: int
+    shifts: PacketShifts = field(default_factory=dict)

@@ -70,6 +70,17 @@ def check_duration(duration_seconds: Fraction, limits: MediaLimits) -> None:
         )
 
 
+def check_span(span_seconds: Fraction, *, kind: str, limits: MediaLimits) -> None:
+    """Raises LimitExceeded for timestamps that reach too far; `kind` is ffprobe's name for the stream that does."""
+    if kind == "video":
+        check_duration(span_seconds, limits)
+    named = {"audio": "sound", "subtitle": "subtitles"}.get(kind, "data")
+    raise LimitExceeded(
+        f"The timestamps of this file's {named} reach over {float(span_seconds):,.1f} seconds or more; "
+        f"at most {limits.max_duration_seconds:,} are accepted."
+    )
+
+
 def check_input_frames(frames: int, limits: MediaLimits) -> None:
     """Raises LimitExceeded."""
     if frames > limits.max_input_frames:

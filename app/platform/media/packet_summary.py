@@ -1,29 +1,36 @@
-"""The count and the timestamps of a video's packets, by demuxing alone, in constant memory."""
+"""The count and the timestamps of a video's packets, by demuxing alone, in little memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor
 from pathlib import Path
+from typing import Any
 
 from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 
+from .clock import MICROSECONDS, EpochReader
 from .ffmpeg import FfmpegRunner
-from .limits import MediaLimits, check_duration, check_input_frames
+from .ffprobe_fields import disposition, fraction
+from .info import PacketShifts
+from .limits import MediaLimits, check_input_frames, check_span
 
 # ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
-PACKET_FIELDS = ("-show_entries", "packet=pts,dts,duration,flags", "-of", "csv=p=0")
+PACKET_FIELDS = ("-show_entries", "packet=stream_index,pts,dts,duration,flags", "-of", "csv=p=0")
+STEADY_KINDS = ("video", "audio")
+# Sound may begin earlier and end later than the longest video.
+SPAN_SLACK_SECONDS = 60
 # Messages of the MP4 and Matroska demuxers about a truncated file.
 CUT_OFF_SIGNS = ("partial file", "File ended prematurely")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PacketSummary:
-    """A summary of all packets of a video stream; timestamps in ticks of its time base.
+    """A summary of all packets of a video stream; timestamps in ticks of its time base, as if they never started again.
 
     `frames`: packets that will be shown, 1 or more; `discarded`: packets that an edit list keeps only for decoding.
     `start_pts`, `last_pts`: the smallest and largest timestamp shown. `last_duration`: the duration of the packet at
-    `last_pts`, 0 if it has none. `is_timed`: every packet has a pts.
-    `ends_abruptly`: the demuxer reached the end of the file where it expected more.
+    `last_pts`, 0 if it has none. `is_timed`: every packet has a pts. `shifts`: see MediaInfo. `ends_abruptly`: the
+    demuxer reached the end of the file where it expected more.
     """
 
     frames: int
@@ -32,63 +39,106 @@ class PacketSummary:
     last_pts: int
     last_duration: int
     is_timed: bool
+    shifts: PacketShifts
     ends_abruptly: bool
 
 
-def summarize_packets(  # noqa: C901 - one loop over the packets, all of whose state is local
-    runner: FfmpegRunner, path: Path, *, stream_index: int, time_base: Fraction, limits: MediaLimits
+def summarize_packets(
+    runner: FfmpegRunner,
+    path: Path,
+    streams: Sequence[dict[str, Any]],
+    *,
+    stream_index: int,
+    restarts: bool,
+    limits: MediaLimits,
 ) -> PacketSummary | None:
-    """Read the packets of one video stream; None if no packet is shown.
+    """Read all packets of a file with these streams (as ffprobe shows them); None if no packet of the video is shown.
 
-    A packet without a pts (AVI, MPEG-PS) counts at its dts. Raises LimitExceeded as soon as the frames or their span
-    exceed a limit, so that endless packets cost little, and what FfmpegProcess.wait raises. A failure of the demuxer
-    after the first frame is not raised: it makes `ends_abruptly` true.
+    `restarts`: whether the format allows for timestamps that start again. A packet without a pts (AVI, MPEG-PS) counts
+    at its dts. Raises LimitExceeded as soon as the frames, or the span of any stream, exceed a limit, so that endless
+    packets cost little, and what FfmpegProcess.wait raises. A failure of the demuxer after the first frame is not
+    raised: it makes `ends_abruptly` true.
     """
-    frames = discarded = start_pts = last_pts = last_duration = 0
-    longest_span = floor(limits.max_duration_seconds / time_base)
-    most_frames, failed, is_timed = limits.max_input_frames, False, True
-    with runner.scan_lines(path, "-select_streams", str(stream_index), *PACKET_FIELDS) as lines:
+    tally = _Tally(streams, stream_index=stream_index, restarts=restarts, limits=limits)
+    failed = False
+    with runner.scan_lines(path, *PACKET_FIELDS) as lines:
         try:
             for line in lines:
-                fields = line.split(",")
-                if len(fields) < 4:
-                    continue
-                if "D" in fields[3]:
-                    discarded += 1
-                    continue
-                frames += 1
-                if frames > most_frames:
-                    check_input_frames(frames, limits)
-                duration = _ticks(fields[2]) or 0
-                pts = _ticks(fields[0])
-                if pts is None:
-                    is_timed = False
-                    pts = _ticks(fields[1])
-                if pts is None:
-                    pts = last_pts + last_duration
-                start_pts = pts if frames == 1 else min(start_pts, pts)
-                if frames == 1 or pts >= last_pts:
-                    last_pts, last_duration = pts, duration
-                if last_pts - start_pts > longest_span:
-                    check_duration((last_pts - start_pts) * time_base, limits)
+                tally.add(line.split(","))
         except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
             raise
         except FfmpegError:
-            if frames == 0:
+            if tally.frames == 0:
                 raise
             failed = True
         said = lines.stderr_tail
-    if frames == 0:
+    if tally.frames == 0:
         return None
+    extents = tally.epochs.extents()
     return PacketSummary(
-        frames=frames,
-        discarded=discarded,
-        start_pts=start_pts,
-        last_pts=last_pts,
-        last_duration=last_duration,
-        is_timed=is_timed,
+        frames=tally.frames,
+        discarded=tally.discarded,
+        start_pts=extents[0].start,
+        last_pts=extents[-1].last,
+        last_duration=extents[-1].last_duration,
+        is_timed=tally.is_timed,
+        shifts=tally.epochs.packet_shifts(),
         ends_abruptly=failed or any(sign in said for sign in CUT_OFF_SIGNS),
     )
+
+
+class _Tally:
+    """Counts packets against the limits."""
+
+    def __init__(
+        self, streams: Sequence[dict[str, Any]], *, stream_index: int, restarts: bool, limits: MediaLimits
+    ) -> None:
+        self.frames = self.discarded = 0
+        self.is_timed = True
+        self._video = stream_index
+        self._limits = limits
+        self._video_end = 0
+        self._longest_span = (limits.max_duration_seconds + SPAN_SLACK_SECONDS) * MICROSECONDS
+        bases = {stream["index"]: fraction(stream.get("time_base")) for stream in streams}
+        bases[stream_index] = bases[stream_index] or Fraction(1)
+        self._kinds = {
+            stream["index"]: stream.get("codec_type", "data")
+            for stream in streams
+            if bases[stream["index"]] and not disposition(stream, "attached_pic")
+        }
+        self.epochs = EpochReader(
+            {index: base for index, base in bases.items() if base and index in self._kinds},
+            reference=stream_index,
+            restarts=restarts,
+        )
+
+    def add(self, fields: list[str]) -> None:
+        """Read one line of ffprobe. Raises LimitExceeded."""
+        if len(fields) < 5 or (index := int(fields[0])) not in self._kinds:
+            return
+        pts, dts, duration = (_ticks(text) for text in fields[1:4])
+        is_shown = "D" not in fields[4]
+        if index == self._video:
+            self.discarded += not is_shown
+            self.frames += is_shown
+            if self.frames > self._limits.max_input_frames:
+                check_input_frames(self.frames, self._limits)
+            self.is_timed = self.is_timed and (pts is not None or not is_shown)
+            shown = dts if pts is None else pts
+            if shown is None:
+                pts = shown = self._video_end
+            self._video_end = shown + (duration or 0)
+        kind = self._kinds[index]
+        self.epochs.add(
+            index,
+            pts=pts,
+            dts=dts,
+            duration=duration or 0,
+            is_steady=kind in STEADY_KINDS,
+            is_shown=is_shown,
+        )
+        if self.epochs.span > self._longest_span:
+            check_span(Fraction(self.epochs.span, MICROSECONDS), kind=kind, limits=self._limits)
 
 
 def _ticks(text: str) -> int | None:

@@ -1,6 +1,8 @@
 """Probing an upload: whether it is a video within the limits, and its streams."""
 
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from app.platform.errors import (
     NotAVideo,
 )
 
+from .clock import may_restart
 from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import UNTAGGED, disposition, fraction, integer, section_list, tagged
 from .h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
@@ -55,7 +58,9 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
         streams, container = section_list(answer, "streams"), answer.get("format", {})
         check_stream_count(len(streams), limits)
         candidates = _moving_streams(streams, container)
-        video, time_base, scan = _choose_video(runner, path, candidates, said, limits)
+        restarts = may_restart(str(container.get("format_name", "")))
+        summarize = partial(summarize_packets, runner, path, streams, restarts=restarts, limits=limits)
+        video, time_base, scan = _choose_video(candidates, said, limits, summarize)
     except FfmpegMissing:
         raise
     except (FfmpegTimeout, FfmpegKilled) as error:
@@ -70,6 +75,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
         video=_describe_video(video, scan, time_base=time_base, container=container),
         others=tuple(_describe_other(stream) for stream in streams if stream is not video),
         stream_count=len(streams),
+        shifts=scan.shifts,
     )
     check_input(info, limits)
     return info
@@ -105,9 +111,12 @@ def _moving_streams(streams: list[dict[str, Any]], container: dict[str, Any]) ->
 
 
 def _choose_video(
-    runner: FfmpegRunner, path: Path, candidates: list[dict[str, Any]], said: str, limits: MediaLimits
+    candidates: list[dict[str, Any]],
+    said: str,
+    limits: MediaLimits,
+    summarize: Callable[..., PacketSummary | None],
 ) -> tuple[dict[str, Any], Fraction, PacketSummary]:
-    """The stream to upscale, its time base and its packets: the first of more than one picture.
+    """The stream to upscale, its time base and its packets (of `stream_index`): the first of more than one picture.
 
     A stream of one picture is the last choice, because not every muxer marks cover art. One that has packets but
     cannot be decoded takes precedence over it, and is refused. Raises NotAVideo and LimitExceeded.
@@ -116,9 +125,7 @@ def _choose_video(
     for stream in candidates:
         refusal = _refusal_to_decode(stream, said, limits)
         time_base = fraction(stream.get("time_base")) or Fraction(1)
-        scan = summarize_packets(
-            runner, path, stream_index=stream["index"], time_base=time_base, limits=limits
-        )
+        scan = summarize(stream_index=stream["index"])
         if scan is None:
             continue
         if refusal is not None:

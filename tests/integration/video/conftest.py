@@ -19,6 +19,7 @@ from app.platform.media.rates import Retime
 from app.platform.settings import Settings
 from worker.inference.frames import FrameFormat
 from worker.pipeline import run_segment
+from worker.video.continuous import continuous_source
 from worker.video.muxer import FinishedVideo, finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.segmenter import plan_render
@@ -215,7 +216,9 @@ def _number(luma: Plane, depth: int) -> int:
 
 
 @pytest.fixture
-def planned(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]]:
+def planned(
+    runner: FfmpegRunner, tmp_path: Path
+) -> Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]]:
     def plan(
         path: Path,
         *,
@@ -225,6 +228,9 @@ def planned(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPlan, 
         segment_max_output_pixels: int = 500_000_000,
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
         info = probe_video(runner, path, limits=MediaLimits.from_settings(Settings()))
+        path, info, continuous = continuous_source(
+            runner, path, info, directory=tmp_path, cancelled=lambda: False
+        )
         render, segments = plan_render(
             runner,
             path,
@@ -234,6 +240,7 @@ def planned(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPlan, 
             retime=retime,
             segment_seconds=segment_seconds,
             segment_max_output_pixels=segment_max_output_pixels,
+            continuous=continuous,
         )
         # As the database hands it to another worker.
         render = RenderPlan.from_json(render.to_json())
@@ -255,6 +262,8 @@ def rendered(
         path: Path, *, quality: str = "lossless", name: str = "output", **options: Any
     ) -> Rendered:
         info, render, segments = planned(path, **options)
+        if render.continuous is not None:
+            path = tmp_path / "continuous.ts"
         directory = tmp_path / name
         directory.mkdir()
         files = [directory / f"segment-{segment.index}.mp4" for segment in segments]

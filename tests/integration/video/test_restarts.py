@@ -1,0 +1,85 @@
+"""Files whose timestamps start again: every frame evenly spaced, every sound beside its picture."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.e2e.film import SOUND_RATE, Film
+from tests.media.drawing import read_number
+from tests.media.encoding import CLICK_SECONDS, COUNT, RATE, Sound, encode, run
+
+MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-g", "8", "-bf", "2")
+AC3 = ("-c:a", "ac3")
+SECONDS = COUNT / RATE
+
+
+def joined(path: Path, parts: list[Path]) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def shifted(part: Path, seconds: float) -> Path:
+    """The part with later timestamps."""
+    path = part.with_name(f"{part.stem}-{seconds}{part.suffix}")
+    run("-i", part, "-map", "0", "-c", "copy", "-output_ts_offset", str(seconds), path)
+    return path
+
+
+def check(result: Any, *, parts: int) -> None:
+    film = Film(result.output)
+    assert [read_number(picture) for picture in film.rgb()] == [*range(COUNT)] * parts
+    assert film.times == [number / RATE for number in range(parts * COUNT)]
+    assert result.finished.properties.duration_seconds == parts * SECONDS
+    assert result.info.video.frames == parts * COUNT
+    assert abs(result.info.video.duration_seconds - parts * SECONDS) < Fraction(1, 1000)
+    assert not [warning for warning in result.finished.warnings if "damaged" in warning]
+    sound = np.abs(film.sound(0, start=film.start, seconds=parts * SECONDS))
+    for part in range(parts):
+        heard = sound[round(part * SECONDS * SOUND_RATE) : round((part + 1) * SECONDS * SOUND_RATE)]
+        late = np.flatnonzero(heard > heard.max() / 2).mean() / SOUND_RATE - float(CLICK_SECONDS) - 0.005
+        assert abs(late) < 0.011, (part, late)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_joined_transport_streams(parts: int, tmp_path: Path, rendered: Callable[..., Any]) -> None:
+    part = encode(tmp_path / "part.ts")
+    result = rendered(joined(tmp_path / "joined.ts", [part] * parts), segment_seconds=Fraction(1, 2))
+    check(result, parts=parts)
+    assert len(result.segments) > parts
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codecs", "starts"),
+    [
+        # From the second part on an hour later, and a minute earlier.
+        (".ts", ("-c:v", "libx264", "-preset", "veryfast", "-g", "8", "-bf", "2"), (60, 3600, 0)),
+        # The clock has 33 bits and 90,000 ticks a second: it wraps in the midst of the first part.
+        (".ts", MPEG2, (95441.9, 70)),
+        (".vob", MPEG2, (0, 0)),
+        (".mpg", MPEG2, (0, 30, 0)),
+    ],
+)
+def test_other_clocks(
+    suffix: str,
+    codecs: tuple[str, ...],
+    starts: tuple[float, ...],
+    tmp_path: Path,
+    rendered: Callable[..., Any],
+) -> None:
+    part = encode(tmp_path / f"part{suffix}", encoder=codecs, sounds=[Sound(codec=AC3)])
+    parts = [shifted(part, start) if start else part for start in starts]
+    check(rendered(joined(tmp_path / f"joined{suffix}", parts)), parts=len(parts))
+
+
+def test_a_short_step_forward_is_a_gap_in_the_recording(tmp_path: Path, rendered: Callable[..., Any]) -> None:
+    part = encode(tmp_path / "part.ts")
+    result = rendered(joined(tmp_path / "joined.ts", [part, shifted(part, 5)]))
+    times = Film(result.output).times
+    assert 4 < times[COUNT] < 5
+    even = [number / RATE for number in range(COUNT)]
+    assert even == times[:COUNT] == [at - times[COUNT] for at in times[COUNT:]]
+    assert result.finished.warnings == ()

@@ -1,0 +1,91 @@
+"""Packets of files whose timestamps start again: which belong together, and how far each part is moved."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import pytest
+
+from app.platform.errors import LimitExceeded
+from app.platform.media.clock import MAX_EPOCHS, EpochReader
+
+TICKS = 90_000
+FRAME, BLOCK = 3600, 1920
+VIDEO, SOUND, TEXT = 0, 1, 2
+
+
+def read(packets: Sequence[tuple[int, int]], *, restarts: bool = True) -> EpochReader:
+    """Of (stream, timestamp)."""
+    reader = EpochReader(
+        dict.fromkeys((VIDEO, SOUND, TEXT), Fraction(1, TICKS)), reference=VIDEO, restarts=restarts
+    )
+    for stream, at in packets:
+        duration = {VIDEO: FRAME, SOUND: BLOCK, TEXT: TICKS}[stream]
+        reader.add(stream, pts=at, dts=at, duration=duration, is_steady=stream != TEXT, is_shown=True)
+    return reader
+
+
+def frames(count: int, start: int = 0) -> list[tuple[int, int]]:
+    return [(VIDEO, start + number * FRAME) for number in range(count)]
+
+
+def blocks(count: int, start: int = 0) -> list[tuple[int, int]]:
+    return [(SOUND, start + number * BLOCK) for number in range(count)]
+
+
+def test_parts_follow_each_other_by_their_pictures() -> None:
+    """The second part's sound begins before its picture, and the first part's last sound comes after that."""
+    first, second = 126_000, 900
+    reader = read(
+        [
+            *frames(50, first),
+            *blocks(90, first),
+            *frames(2, second),
+            *blocks(4, first + 90 * BLOCK),
+            *blocks(94, second - BLOCK),
+            *frames(48, second + 2 * FRAME),
+        ]
+    )
+    assert reader.count == 2
+    assert reader.shifts() == [0, Fraction(first + 50 * FRAME - second, TICKS)]
+    assert reader.changes == {VIDEO: [(0, 0), (50, 1)], SOUND: [(0, 0), (94, 1)], TEXT: []}
+    moved = first + 50 * FRAME - second
+    assert reader.packet_shifts() == {
+        VIDEO: ((0, -first), (50, moved - first)),
+        SOUND: ((0, -first), (94, moved - first)),
+        TEXT: (),
+    }
+    assert [(extent.start, extent.end) for extent in reader.extents()] == [
+        (first, first + 50 * FRAME),
+        (first + 50 * FRAME, first + 100 * FRAME),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("packets", "epochs"),
+    [
+        ([*frames(100), *frames(100, 100 * FRAME + 9 * TICKS)], 1),
+        ([*frames(100), *frames(100, 100 * FRAME + 11 * TICKS)], 2),
+        ([*frames(100), *frames(100, 99 * FRAME)], 1),
+        ([*frames(100), *frames(100, 90 * FRAME)], 2),
+        # Sound that was away for a minute, while the picture went on.
+        ([*blocks(10), *frames(2000), *blocks(10, 60 * TICKS)], 1),
+        # The second part has no sound; the third has.
+        ([*frames(100), *blocks(180), *frames(100), *frames(100), *blocks(180)], 3),
+        # Subtitles are far apart.
+        ([*frames(3000), (TEXT, TICKS), (TEXT, 110 * TICKS)], 1),
+        ([*frames(50), *frames(10), (TEXT, 0), *frames(40, 10 * FRAME)], 2),
+    ],
+)
+def test_what_is_a_new_clock(packets: list[tuple[int, int]], epochs: int) -> None:
+    assert read(packets).count == epochs
+    assert read(packets, restarts=False).count == 1
+
+
+def test_sound_of_a_later_part_is_moved_with_it() -> None:
+    reader = read([*frames(100), *blocks(180), *frames(100), *frames(100), *blocks(180)])
+    assert reader.packet_shifts()[SOUND] == ((0, 0), (180, 200 * FRAME))
+
+
+def test_timestamps_that_start_again_all_the_time_are_refused() -> None:
+    with pytest.raises(LimitExceeded, match="start again"):
+        read([(VIDEO, 0), (VIDEO, TICKS)] * (MAX_EPOCHS + 1))
