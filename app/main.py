@@ -18,7 +18,7 @@ from app.http.cors import Cors
 from app.http.errors import add_error_handlers, documented
 from app.http.health_checks import HealthChecks
 from app.http.metrics import HttpMetrics
-from app.http.middleware import BodyLimit, ErrorBoundary, LingeringClose
+from app.http.middleware import BodyRules, ErrorBoundary, HeadRequests, LingeringClose
 from app.http.openapi import operation_id
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
@@ -108,13 +108,14 @@ def create_app(
     app.state.metrics = HttpMetrics()
     add_error_handlers(app)
     # The last one added is the outermost.
+    app.add_middleware(HeadRequests)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(
         ReadRetry,
         seconds=lambda: app.state.resources.settings.read_patience_seconds,
         answers=database_answers,
     )
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyRules)
     app.add_middleware(ErrorBoundary)
     app.add_middleware(LingeringClose)
     app.add_middleware(Cors, origins=lambda: app.state.resources.settings.cors_origins)

@@ -7,8 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from app.http.file_response import ConditionalFileResponse
 from app.http.openapi import openapi_document
 from app.http.resources import Resources
 from app.platform.errors import NotFound
@@ -53,13 +54,13 @@ def read_page(request: Request) -> HTMLResponse:
 
 
 @router.get(PAGE_PATH + "/{name}", include_in_schema=False)
-def read_page_file(name: str) -> FileResponse:
+def read_page_file(name: str) -> Response:
     """A file of the page."""
     if name not in FILES:
         raise NotFound("There is nothing at this address.")
-    return FileResponse(
-        _directory() / name, media_type=FILES[name], headers={"Cache-Control": "max-age=86400"}
-    )
+    path = _directory() / name
+    headers = {"Cache-Control": "max-age=86400"}
+    return ConditionalFileResponse(path, stat_result=path.stat(), media_type=FILES[name], headers=headers)
 
 
 @cache

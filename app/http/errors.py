@@ -25,9 +25,13 @@ from app.platform.errors import (
     Unavailable,
 )
 
+INVALID_JSON = "The body is not valid JSON."
 UNEXPECTED = "An unexpected error occurred while processing the request."
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+OPTIONS = "OPTIONS"
+# The target of OPTIONS that asks of the server as a whole.
+WHOLE_SERVER = "*"
 
 log = structlog.get_logger(__name__)
 
@@ -52,13 +56,22 @@ _ERRORS: dict[int, tuple[str, str]] = {
         "Over a limit: bytes, pixels, duration, output size or frames.",
         "The file is larger than the limit of 2 GiB.",
     ),
-    415: ("The file is not a video.", "This file is not a video."),
+    415: ("The file is not a video, or the body is compressed.", "This file is not a video."),
     429: (
         "Too many: requests in a while, or things that wait at once.",
         "Too many requests: at most 100 per 1 minute are allowed. Try again in 12 s.",
     ),
     500: ("A defect of the server; its log says more.", UNEXPECTED),
     503: ("The server cannot take this just now.", "The database cannot be reached just now."),
+}
+# What the framework and the middleware refuse without a sentence of their own.
+_HTTP_ERRORS = {
+    # JSON that cannot be read for another reason than its syntax, such as its encoding.
+    HTTPStatus.BAD_REQUEST: INVALID_JSON,
+    HTTPStatus.NOT_FOUND: "There is nothing at this address.",
+    HTTPStatus.REQUEST_TIMEOUT: _ERRORS[408][1],
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request's body is too large.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is compressed: send it as it is, without `Content-Encoding`.",
 }
 
 
@@ -141,7 +154,7 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
 
 def _fault_sentence(fault: Mapping[str, Any]) -> str:
     if fault.get("type") == "json_invalid":
-        return "The body is not valid JSON."
+        return INVALID_JSON
     # The first part names the place: body, query, path or header.
     location = fault.get("loc", ())
     field = ".".join(str(part) for part in location[1:])
@@ -153,29 +166,23 @@ def _fault_sentence(fault: Mapping[str, Any]) -> str:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
+    """What routing and the reading of bodies refuse."""
     assert isinstance(error, HTTPException)
-    if error.status_code in (204, 304):
-        return Response(status_code=error.status_code, headers=error.headers)
-    match error.status_code:
-        case HTTPStatus.NOT_FOUND:
-            message = "There is nothing at this address."
-        case HTTPStatus.METHOD_NOT_ALLOWED:
-            message = f"The method {request.method} is not allowed at this address."
-        case HTTPStatus.BAD_REQUEST:
-            message = "The request's body cannot be read."
-        case HTTPStatus.REQUEST_TIMEOUT:
-            message = _ERRORS[408][1]
-        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            message = "The request's body is too large."
-        case status if status >= 500:
-            message = UNEXPECTED
-        case status:
-            message = f"{HTTPStatus(status).phrase}."
-    headers = error.headers
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+    status, headers = HTTPStatus(error.status_code), error.headers
+    if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        return Response(status_code=status, headers=headers)
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
         # The router names those of the first route at this address alone.
         headers = {"Allow": ", ".join(_allowed_methods(request))}
-    return error_response(error.status_code, [message], headers=headers)
+    elif request.scope["path"] == WHOLE_SERVER:
+        headers = {"Allow": ", ".join((*METHODS, OPTIONS))}
+    if request.method == OPTIONS and headers is not None and "Allow" in headers:
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        message = f"The method {request.method} is not allowed at this address."
+    else:
+        message = _HTTP_ERRORS.get(status, UNEXPECTED if status >= 500 else f"{status.phrase}.")
+    return error_response(status, [message], headers=headers)
 
 
 def _allowed_methods(request: Request) -> list[str]:
@@ -186,7 +193,9 @@ def _allowed_methods(request: Request) -> list[str]:
         if route.original_route.matches(request.scope)[0] is not Match.NONE
     ]
     allowed = {method for route in routes if route.path == routes[0].path for method in route.methods or ()}
-    return [method for method in METHODS if method in allowed]
+    if "GET" in allowed:
+        allowed.add("HEAD")
+    return [*(method for method in METHODS if method in allowed), OPTIONS]
 
 
 async def _client_disconnect(request: Request, _error: Exception) -> Response:

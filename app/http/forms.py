@@ -218,7 +218,10 @@ def _json_form(body: bytes, wanted: Mapping[str, str]) -> ReceivedForm:
     try:
         # Numbers stay as they were written: 23.976 is not what a float makes of it.
         content = json.loads(
-            body.decode("utf-8"), parse_float=_Number, parse_int=_Number, parse_constant=_Number
+            body.decode(json.detect_encoding(body)),
+            parse_float=_Number,
+            parse_int=_Number,
+            parse_constant=_Number,
         )
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The body is not valid JSON.", detail=str(error)) from error

@@ -1,7 +1,8 @@
 """What stands around every request, below the routes.
 
 `ErrorBoundary` turns what no handler caught into the answer for crashes. `LingeringClose` lets a client that is still
-sending read an answer that came early.
+sending read an answer that came early. `BodyRules` refuses bodies that are too large or compressed. `HeadRequests`
+answers HEAD wherever GET is answered.
 """
 
 from collections.abc import MutableSequence
@@ -9,6 +10,8 @@ from http import HTTPStatus
 
 import anyio
 import structlog
+from anyio.lowlevel import checkpoint
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,10 +30,14 @@ LINGER_BYTES = 64 * 1024**2
 # The most of a body that is read into memory.
 SMALL_BODY_BYTES = 2 * 1024**2
 STREAMED = "body_is_streamed"
+# The content coding that is none.
+IDENTITY = "identity"
 
 
-class BodyLimit:
-    """Answers 413 when more of a body is read than may lie in memory, unless its reader called `streams_body`."""
+class BodyRules:
+    """What holds for every body, as soon as it is read: 415 for one that is compressed, and 413 for more than may lie
+    in memory, unless its reader called `streams_body`.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -41,9 +48,12 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         announced_bytes, read_bytes = size_bytes or 0, 0
+        coding = Headers(scope=scope).get("Content-Encoding", IDENTITY).strip().lower()
 
         async def receive_and_count() -> Message:
             nonlocal read_bytes
+            if coding not in (IDENTITY, ""):
+                raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, headers={"Accept-Encoding": IDENTITY})
             bounded = STREAMED not in scope["state"]
             if bounded and announced_bytes > SMALL_BODY_BYTES:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -59,6 +69,41 @@ class BodyLimit:
 def streams_body(request: Request) -> None:
     """For a route that reads the body block by block, within limits of its own."""
     setattr(request.state, STREAMED, True)
+
+
+class HeadRequests:
+    """Answers HEAD with the head that GET is answered with; what an endless answer sends after it is dropped.
+
+    Range is defined for GET alone.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        is_sent = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal is_sent
+            if is_sent:
+                # The server says that the client has left: lets those who listen for it hear so.
+                await checkpoint()
+                return
+            await send(message)
+            if message["type"] == "http.response.start":
+                is_sent = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        headers = [(name, value) for name, value in scope["headers"] if name not in (b"range", b"if-range")]
+        asked = {**scope, "method": "GET", "headers": headers}
+        try:
+            await self.app(asked, receive, send_head)
+        finally:
+            # Routing leaves its marks in the scope, and those who observe the request read them there.
+            scope.update({**asked, "method": scope["method"], "headers": scope["headers"]})
 
 
 class ErrorBoundary:

@@ -21,6 +21,8 @@ Authenticate with `Authorization: Bearer <API key>` or `X-API-Key: <API key>`. E
 `{"errors": [{"message": "..."}]}`. Every answer has an `X-Request-ID`, which is the request's own if it had one.
 Properties that do not apply are left out, never null. Expect new properties and ignore those that you do not know.
 
+HEAD is answered wherever GET is. Bodies are JSON in UTF-8 or forms, and never compressed (415).
+
 The URLs in answers are signed and need no key. Take them as they are: they may lead to another server."""
 
 # In the order in which a reader needs them.
@@ -128,7 +130,7 @@ def _finish_operation(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     if "requestBody" in operation:
-        statuses = (408, 413) if JSON in operation["requestBody"]["content"] else (408,)
+        statuses = (408, 413, 415) if JSON in operation["requestBody"]["content"] else (408, 415)
         responses |= {str(status): answer for status, answer in documented(*statuses).items()}
     parameters = operation.get("parameters", [])
     asked = {parameter["name"] for parameter in parameters}

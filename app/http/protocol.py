@@ -26,6 +26,8 @@ BAD_REQUEST = "This is not a valid HTTP/1.1 request, or its headers are too long
 # The system takes this much of an answer ahead of what it may send: what a slow client has not taken is not in memory,
 # and the server learns soon that it took something.
 UNSENT_BYTES = 128 * 1024
+# Above this the next piece of an answer waits until a client has taken most of what the system would not take.
+WRITE_BUFFER_BYTES = 32 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +60,7 @@ class HttpProtocol(H11Protocol):
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._set_deadline()
         self._connections.add(self, host=self.client[0] if self.client else "")
 

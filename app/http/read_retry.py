@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class ReadRetry:
-    """Asks again on behalf of a GET that was answered 503 because of the database, for up to `seconds`.
+    """Asks again on behalf of a GET or HEAD that was answered 503 because of the database, for up to `seconds`.
 
     It waits until `answers` says that the database is back, which all who wait ask together, so that waiting takes no
     thread away from others. Other methods, health, readiness and metrics are passed on as they are: a write is for the
@@ -116,7 +116,7 @@ class _Client:
 def _is_read(scope: Scope) -> bool:
     return (
         scope["type"] == "http"
-        and scope["method"] == "GET"
+        and scope["method"] in ("GET", "HEAD")
         and scope["path"].startswith(READS)
         and not any(name in (b"content-length", b"transfer-encoding") for name, _value in scope["headers"])
     )

@@ -56,9 +56,10 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
     app.state.mock = mock
     app.include_router(routes.router)
     app.add_middleware(RequestScopeMiddleware, repeatable=mock.repeatable)
-    # At the end, hence innermost.
-    app.user_middleware.append(
-        Middleware(FaultMiddleware, recorder=mock.recorder, faults=mock.faults, driver=lambda: mock.driver)
+    # The innermost, but for the one that answers HEAD as if it were GET.
+    app.user_middleware.insert(
+        -1,
+        Middleware(FaultMiddleware, recorder=mock.recorder, faults=mock.faults, driver=lambda: mock.driver),
     )
     return app
 

@@ -119,6 +119,13 @@ class LocalStorage:
                 raise
         return _chunks(file, length)
 
+    def locate(self, key: str) -> tuple[Path, os.stat_result, str]:
+        """The object's file, what the system says of it, and its content type. Raises KeyNotFound."""
+        content_type = self.stat(key).content_type
+        path = self._path(key)
+        with local_errors("The stored file could not be read.", source=path):
+            return path, path.stat(), content_type
+
     def stat(self, key: str) -> StoredObject:
         path = self._path(key)
         with local_errors("The stored file could not be read.", source=path):

@@ -44,3 +44,10 @@ def test_what_a_fault_did_stands_beside_the_request(regen_mock, clip):
     assert request["files"][0]["size_bytes"] == clip.stat().st_size
     assert regen_mock.client.delete("/_mock/requests").status_code == 204
     assert regen_mock.requests == []
+
+
+def test_head_is_received_as_head(regen_mock):
+    answer = regen_mock.client.head("/v1/renders")
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert [(request["method"], request["status"]) for request in regen_mock.requests] == [("HEAD", 200)]

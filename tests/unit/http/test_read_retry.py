@@ -68,10 +68,11 @@ def patient(
     return ReadRetry(application, seconds=lambda: seconds, answers=database_answers)
 
 
-def test_a_read_gets_the_one_answer_that_the_database_has_once_it_is_back():
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_read_gets_the_one_answer_that_the_database_has_once_it_is_back(method):
     async def run() -> None:
         application, client, looks = Application(AWAY, AWAY, WELL), Client(), iter([False, True, True])
-        asked = scope()
+        asked = scope(method)
         await patient(application, answers=lambda: next(looks))(asked, client.receive, client.send)
         assert client.answers == [(200, b"well")]
         # Only a database that answered is worth a thread.
@@ -87,7 +88,6 @@ def test_a_read_gets_the_one_answer_that_the_database_has_once_it_is_back():
     [
         scope("POST"),
         scope("DELETE"),
-        scope("HEAD"),
         scope(path="/readyz"),
         scope(path="/metrics"),
         scope(content_length="3"),
