@@ -98,6 +98,10 @@ def scan_frames(
     )
     if not pts:
         raise PermanentError("None of the video's frames can be decoded.", detail=complaints[-4000:])
+    if not packets.pts:
+        # A stream without a container has no timestamps, and ffmpeg rounds those that it assumes to microseconds.
+        ticks_per_frame = 1 / (video.frame_rate * video.time_base)
+        pts = [round(number * ticks_per_frame) for number in range(len(pts))]
     nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
     times, changed = increasing_timestamps(pts, nominal=nominal)
     last = _last_duration(packets, pts[-1])
@@ -124,7 +128,7 @@ def scan_frames(
         timeline=timeline,
         checksums=checksums,
         keyframes=packets.keyframes,
-        is_trusted=not changed,
+        is_trusted=bool(packets.pts) and not changed,
         warnings=tuple(warnings),
     )
 

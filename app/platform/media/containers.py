@@ -86,6 +86,10 @@ CONTAINERS = (
     Container(content_type="video/x-flv", suffixes=(".flv",), demuxer="flv"),
     Container(content_type="video/x-ms-asf", suffixes=(".wmv",), demuxer="asf"),
     Container(content_type="video/ogg", suffixes=(".ogv",), demuxer="ogg"),
+    Container(content_type="image/gif", suffixes=(".gif",), demuxer="gif"),
+    Container(content_type="image/apng", suffixes=(".apng", ".png"), demuxer="apng"),
+    Container(content_type="video/h264", suffixes=(".h264", ".264"), demuxer="h264"),
+    Container(content_type="video/h265", suffixes=(".h265", ".265", ".hevc"), demuxer="hevc"),
 )
 # What renders are written in, and what their segments are: only MP4 keeps every timestamp exactly.
 OUTPUT, SEGMENT = MP4, MP4

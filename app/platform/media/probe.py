@@ -39,6 +39,8 @@ PROBE_FIELDS = (
     f":stream={STREAM_FIELDS}:stream_disposition=default,attached_pic:stream_tags=DURATION"
     ":stream_side_data",
 )
+# Formats of pictures, which are videos if they have more than one.
+ANIMATION_FORMATS = ("gif", "apng")
 TOO_COSTLY = "Examining this file takes more time or memory than this server allows."
 # The C library's words for ENOMEM, and the dynamic linker's.
 OUT_OF_MEMORY = ("Cannot allocate memory", "failed to map segment")
@@ -67,9 +69,12 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
         raise LimitExceeded(TOO_COSTLY, detail=error.detail) from error
     except FfmpegError as error:
         raise _refusal(path, error.detail or "", limits) from error
+    format_name = str(container.get("format_name", ""))
+    if scan.frames == 1 and format_name in ANIMATION_FORMATS:
+        raise NotAVideo(PICTURE)
     start_seconds = fraction(container.get("start_time"))
     info = MediaInfo(
-        format_name=str(container.get("format_name", "")),
+        format_name=format_name,
         # ffprobe finds no start time for a transport stream of a single frame.
         start_seconds=scan.start_pts * time_base if start_seconds is None else start_seconds,
         video=_describe_video(video, scan, time_base=time_base, container=container),
@@ -146,7 +151,10 @@ def _refusal_to_decode(video: dict[str, Any], said: str, limits: MediaLimits) ->
     codec = video.get("codec_name")
     if codec not in VIDEO_DECODERS:
         named = f" ({codec})" if codec else ""
-        return NotAVideo(f"The video in this file is in a codec that this server does not decode{named}.")
+        return NotAVideo(
+            f"The video in this file is in a codec that this server does not decode{named}. "
+            "Convert it to another one first, such as H.264, ProRes or FFV1."
+        )
     # ffmpeg drops a refused size, and uses that of the first frame, or none.
     claims = refused_frame_sizes(said, VIDEO_DECODERS[codec])
     width, height = integer(video, "width"), integer(video, "height")

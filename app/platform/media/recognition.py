@@ -6,6 +6,9 @@ from pathlib import Path
 
 NOT_READABLE = "The file is not a video in a format this server reads."
 PICTURE = "This file is a picture, not a video."
+ANIMATED_WEBP = (
+    "This file is an animated WebP, which is not decoded here. Convert it to GIF, APNG or MP4 first."
+)
 SOUND = "This file has sound but no video."
 PLAYLIST = "This file is a playlist that names other files. Send the video itself."
 NO_INDEX = "The file ends before its index: it was cut off or is still being written."
@@ -24,6 +27,9 @@ PICTURE_SIGNATURES = (
     b"8BPS",
 )
 SOUND_SIGNATURES = (b"ID3", b"fLaC", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9", b"FORM")
+# The first byte after the header of the chunk VP8X, and the bit of an animation in it (RFC 9649, section 2.7.1.1).
+_EXTENDED_WEBP = re.compile(rb"RIFF.{4}WEBPVP8X.{4}(.)", re.DOTALL)
+WEBP_ANIMATION = 0x02
 MP4_BOXES = (b"ftyp", b"mdat", b"free", b"skip", b"wide", b"moov", b"moof", b"styp", b"pnot", b"uuid")
 PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<smil", b"v=0\n", b"v=0\r")
 
@@ -52,6 +58,8 @@ def reason_unreadable(path: Path, said: str) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(PLAYLIST_SIGNATURES):
         return PLAYLIST
+    if (webp := _EXTENDED_WEBP.match(head)) and webp[1][0] & WEBP_ANIMATION:
+        return ANIMATED_WEBP
     if head.startswith(PICTURE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return PICTURE
     if head[4:8] == b"ftyp" and head[8:12].decode("latin-1") in PICTURE_BRANDS:

@@ -21,6 +21,8 @@ FORMATS: tuple[str, ...] = (
     "mpeg",
 )
 FORMATS += ("flv", "asf", "ogg", "mxf", "dv")
+# Bare video: animations, and streams without a container.
+FORMATS += ("gif", "apng", "h264", "hevc", "yuv4mpegpipe")
 
 PROTOCOLS: tuple[str, ...] = ("file", "pipe")
 
@@ -36,11 +38,15 @@ VIDEO_DECODERS: dict[str, tuple[str, ...]] = {
     "mpeg1video": ("mpeg1video",),
     "mjpeg": ("mjpeg",),
     "png": ("png",),
+    "apng": ("apng",),
+    "gif": ("gif",),
     "prores": ("prores",),
     "dnxhd": ("dnxhd",),
     "ffv1": ("ffv1",),
     "huffyuv": ("huffyuv",),
     "ffvhuff": ("ffvhuff",),
+    "utvideo": ("utvideo",),
+    "cfhd": ("cfhd",),
     "rawvideo": ("rawvideo",),
     "v210": ("v210",),
     "qtrle": ("qtrle",),

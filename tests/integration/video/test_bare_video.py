@@ -1,0 +1,82 @@
+"""Animations, streams without a container, and intermediate codecs: the same frames at the same times."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.platform.errors import NotAVideo
+from app.platform.media.recognition import ANIMATED_WEBP, PICTURE
+
+# Of each frame in hundredths of a second, as a GIF's author sets them: 4, 7, 1, 10, ...
+DELAYS = (4, 7, 3, 10, 25, 6)
+STARTS = [sum(DELAYS[:number]) for number in range(len(DELAYS))]
+UNEVEN = ",settb=1/100,setpts='" + "+".join(f"gt(N,{n})*{delay}" for n, delay in enumerate(DELAYS)) + "'"
+RAW_H264 = ("-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "5", "-pix_fmt", "yuv420p")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("a.gif", ("-c:v", "gif")),
+        ("a.png", ("-f", "apng", "-pred", "none", "-pix_fmt", "rgb24", "-c:v", "apng")),
+    ],
+)
+def test_animations_keep_their_delays(
+    clip: Callable[..., Path],
+    rendered: Callable[..., Any],
+    decoded: Callable[..., Any],
+    name: str,
+    arguments: tuple[str, ...],
+) -> None:
+    source = clip(name, *arguments, "-fps_mode", "passthrough", frames=len(DELAYS), after=UNEVEN)
+    result = rendered(source)
+    shown = decoded(result.output)
+    assert shown.seconds == [Fraction(start, 100) for start in STARTS]
+    assert shown.numbers == list(range(len(DELAYS)))
+
+
+def test_a_raw_stream_is_cut_into_segments(
+    clip: Callable[..., Path], rendered: Callable[..., Any], decoded: Callable[..., Any]
+) -> None:
+    result = rendered(clip("a.h264", *RAW_H264, frames=15, rate="30000/1001"), segment_seconds=Fraction(1, 5))
+    shown = decoded(result.output)
+    assert len(result.segments) > 1
+    assert shown.numbers == list(range(15))
+    assert shown.seconds == [Fraction(number * 1001, 30_000) for number in range(15)]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("a.hevc", ("-c:v", "libx265", "-x265-params", "log-level=none", "-preset", "ultrafast")),
+        ("a.y4m", ("-c:v", "wrapped_avframe", "-pix_fmt", "yuv422p")),
+        ("a.avi", ("-c:v", "utvideo", "-pix_fmt", "yuv422p")),
+        ("a.mov", ("-c:v", "cfhd", "-pix_fmt", "yuv422p10le")),
+    ],
+)
+def test_frames_and_times_of_other_kinds(
+    clip: Callable[..., Path], planned: Callable[..., Any], name: str, arguments: tuple[str, ...]
+) -> None:
+    _, render, segments = planned(clip(name, *arguments, frames=5))
+    ticks = [segment.start_tick + tick for segment in segments for tick in segment.output_ticks()]
+    assert [Fraction(tick, render.timescale) for tick in ticks] == [
+        Fraction(number, 25) for number in range(5)
+    ]
+    assert render.warnings == ()
+
+
+def test_what_is_no_animation_or_cannot_be_decoded_is_named(
+    clip: Callable[..., Path], planned: Callable[..., Any], tmp_path: Path
+) -> None:
+    webp = tmp_path / "a.webp"
+    webp.write_bytes(b"RIFF\0\1\0\0WEBPVP8X\x0a\0\0\0\x02" + bytes(64))
+    for path, sentence in (
+        (clip("still.gif", "-c:v", "gif", frames=1), PICTURE),
+        (webp, ANIMATED_WEBP),
+        (clip("a.mkv", "-c:v", "magicyuv", frames=2), r"\(magicyuv\)\. Convert it to another one first"),
+    ):
+        with pytest.raises(NotAVideo, match=sentence):
+            planned(path)
