@@ -55,6 +55,17 @@ UNKNOWN_COLOURS_WARNING = (
     "The video's colour tags have values that this server does not know; its colours were read as those of a video "
     "without these tags."
 )
+# Codecs whose standards define limited range for untagged video, gray included. In others untagged gray is of full
+# range, like RGB, and as ffmpeg itself shows it.
+LIMITED_GRAY_CODECS = ("h264", "hevc", "av1")
+BLACK_AND_WHITE = ("monow", "monob")
+# The brightest red, green and blue that ffmpeg makes of packed RGB of few bits, whose bits it shifts up.
+_BRIGHTEST: dict[str, tuple[int, int, int]] = {
+    **{f"{name}555{order}": (248, 248, 248) for name in ("rgb", "bgr") for order in ("le", "be")},
+    **{f"{name}565{order}": (248, 252, 248) for name in ("rgb", "bgr") for order in ("le", "be")},
+    **{f"{name}444{order}": (240, 240, 240) for name in ("rgb", "bgr") for order in ("le", "be")},
+    **dict.fromkeys(("rgb8", "bgr8"), (252, 252, 255)),
+}
 # Codecs whose chroma is sited in the centre of four luma samples unless tagged otherwise.
 CENTRED_CHROMA_CODECS = ("mjpeg", "mpeg1video")
 
@@ -123,12 +134,14 @@ class ColourPlan:
     """Formats of decoded and of encoded frames, and the output's tags.
 
     `decoded_pix_fmts` are the pixel formats that the decoding filter chain may output, the best first; all have the
-    memory layout of `source`.
+    memory layout of `source`. `expansion` is a filter that brings samples of few bits to all of the range, None if
+    there is none.
     """
 
     source: FrameFormat
     target: FrameFormat
     decoded_pix_fmts: tuple[str, ...]
+    expansion: str | None
     tags: OutputTags
     drops_alpha: bool
     warnings: tuple[str, ...] = ()
@@ -142,8 +155,18 @@ def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
     """
     layout, bit_depth, alpha, jpeg = read_pix_fmt(video.pix_fmt)
     is_rgb = layout == "gbr"
+    is_untagged_gray = layout == "gray" and video.colour.range is None
+    full_range_format = (
+        jpeg
+        or video.pix_fmt in BLACK_AND_WHITE
+        or (is_untagged_gray and video.codec not in LIMITED_GRAY_CODECS)
+    )
     tags = fill_tags(
-        video.colour, width=video.width, height=video.height, is_rgb=is_rgb, full_range_format=jpeg
+        video.colour,
+        width=video.width,
+        height=video.height,
+        is_rgb=is_rgb,
+        full_range_format=full_range_format,
     )
     source = FrameFormat(
         width=video.width,
@@ -165,6 +188,7 @@ def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
         source=source,
         target=target,
         decoded_pix_fmts=_decoded_pix_fmts(source),
+        expansion=_expansion(video.pix_fmt),
         tags=replace(tags, chroma_location=target.chroma_location),
         drops_alpha=alpha,
         warnings=(UNKNOWN_COLOURS_WARNING,) if video.colour.has_unknown else (),
@@ -268,15 +292,28 @@ def _chroma_location(video: VideoStream) -> ChromaLocation:
     for name in CHROMA_OFFSETS:
         if name == tagged:
             location = name
-    return rotated(location, degrees=video.rotation)
+    return turned(location, degrees=video.rotation, is_mirrored=video.is_mirrored)
 
 
-def rotated(location: ChromaLocation, *, degrees: int) -> ChromaLocation:
-    """The siting of chroma after a clockwise rotation. For sides of odd length it is off by a sample."""
+def turned(location: ChromaLocation, *, degrees: int, is_mirrored: bool) -> ChromaLocation:
+    """The siting of chroma after left and right are swapped, if they are, and then a clockwise rotation. For sides of
+    odd length it is off by a sample.
+    """
     right, down = CHROMA_OFFSETS[location]
+    if is_mirrored:
+        right = 1 - right
     for _quarter in range(degrees // 90):
         right, down = 1 - down, right
     return next(name for name, offset in CHROMA_OFFSETS.items() if offset == (right, down))
+
+
+def _expansion(pix_fmt: str) -> str | None:
+    brightest = _BRIGHTEST.get(pix_fmt)
+    if brightest is None:
+        return None
+    # The filter cuts fractions off.
+    scaled = (f"{channel}=val*255/{most}+0.5" for channel, most in zip("rgb", brightest, strict=True))
+    return "lutrgb=" + ":".join(scaled)
 
 
 def _depth(pix_fmt: str, digits: str | None) -> int:

@@ -68,6 +68,7 @@ def filter_chain(
     source: FrameFormat,
     decoded_pix_fmts: Sequence[str],
     deinterlacing: Deinterlacing | None,
+    expansion: str | None,
     trim: str | None = None,
 ) -> str:
     """Filters from the decoder (after ffmpeg's own rotation, see `decoder_options`) to raw frames as `source` says.
@@ -82,13 +83,15 @@ def filter_chain(
         chain.append(f"trim={trim}")
     chain.append(f"scale={source.width}:{source.height}:flags={SCALE_FLAGS}")
     chain.append("format=" + "|".join(decoded_pix_fmts))
+    if expansion is not None:
+        chain.append(expansion)
     return ",".join(chain)
 
 
 def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
     """Input options that the filter chain relies on: timestamps as in the file; deinterlacing precedes rotation."""
     options: dict[str, object] = {"copyts": None}
-    if deinterlacing is not None and deinterlacing.rotation:
+    if deinterlacing is not None and deinterlacing.turns:
         options["noautorotate"] = None
     return options
 
@@ -116,6 +119,7 @@ def decoding_stream(
         source=render.source,
         decoded_pix_fmts=render.decoded_pix_fmts,
         deinterlacing=render.deinterlacing,
+        expansion=render.expansion,
         trim=trim,
     )
     return ffmpeg.output(

@@ -49,23 +49,30 @@ class Deinterlacing:
     """How a video is deinterlaced.
 
     `parity`: the field shown first; `auto`: as each frame signals. `marked_only`: frames not marked as interlaced are
-    left unchanged. `rotation`: degrees clockwise to rotate by afterwards; ffmpeg would rotate before it deinterlaces.
+    left unchanged. `rotation`, `is_mirrored`: how the pictures are turned afterwards (see VideoStream); ffmpeg would
+    turn them before it deinterlaces.
     """
 
     filter: DeinterlacingFilter
     parity: Parity
     marked_only: bool
     rotation: int
+    is_mirrored: bool = False
+
+    @property
+    def turns(self) -> list[str]:
+        """The filters that turn the pictures."""
+        rotations = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transpose=cclock"]}
+        return [*(["hflip"] if self.is_mirrored else []), *rotations.get(self.rotation, [])]
 
     def filters(self, time_base: Fraction) -> list[str]:
         """The filters from decoded frames to progressive ones, with the same timestamps."""
-        turns = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transpose=cclock"]}
         which = "interlaced" if self.marked_only else "all"
         return [
             f"{self.filter}=mode=send_frame:parity={self.parity}:deint={which}",
             # The filters count in half ticks.
             f"settb={time_base.numerator}/{time_base.denominator}",
-            *turns.get(self.rotation, []),
+            *self.turns,
         ]
 
 
@@ -95,6 +102,7 @@ def plan_deinterlacing(
         parity=first if by_container else "auto",
         marked_only=not by_container,
         rotation=video.rotation,
+        is_mirrored=video.is_mirrored,
     )
     return deinterlacing, [DEINTERLACED_WARNING] if is_interlaced else []
 

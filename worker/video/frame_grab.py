@@ -178,6 +178,7 @@ def _decoding_stream(
         source=video.colour.source,
         decoded_pix_fmts=video.colour.decoded_pix_fmts,
         deinterlacing=deinterlacing,
+        expansion=video.colour.expansion,
         trim=f"end_pts={end}" if first is None else f"start_pts={first}:end_pts={end}",
     )
     source = runner.input(video.path, **options)

@@ -30,6 +30,7 @@ class RenderPlan:
         source: format of decoded frames, after rotation: the network's input.
         target: format of the network's output and the encoder's input.
         decoded_pix_fmts: pixel formats that the decoder's filters may output; all have the memory layout of `source`.
+        expansion: a filter for decoded frames whose samples have few bits, see ColourPlan.
         source_time_base: seconds per tick of the source's timestamps.
         seekable: whether frames can be found by the source's timestamps.
         tags: colour tags of the output.
@@ -72,6 +73,7 @@ class RenderPlan:
     retime: Retime = Retime.NEAREST
     warnings: tuple[str, ...] = ()
     deinterlacing: Deinterlacing | None = None
+    expansion: str | None = None
     mastering_display: MasteringDisplay | None = None
     content_light: ContentLight | None = None
     continuous: ContinuousCopy | None = None

@@ -86,6 +86,7 @@ def scan_frames(
     source: FrameFormat,
     decoded_pix_fmts: Sequence[str],
     deinterlacing: Deinterlacing | None,
+    expansion: str | None,
     cancelled: Callable[[], bool],
 ) -> FrameScan:
     """Demux and decode the whole video stream once.
@@ -94,7 +95,7 @@ def scan_frames(
     """
     packets = read_packets(runner, path, video, cancelled)
     pts, checksums, complaints = _decode(
-        runner, path, video, source, decoded_pix_fmts, deinterlacing, cancelled
+        runner, path, video, source, decoded_pix_fmts, deinterlacing, expansion, cancelled
     )
     if not pts:
         raise PermanentError("None of the video's frames can be decoded.", detail=complaints[-4000:])
@@ -175,6 +176,7 @@ def _decode(
     source: FrameFormat,
     decoded_pix_fmts: Sequence[str],
     deinterlacing: Deinterlacing | None,
+    expansion: str | None,
     cancelled: Callable[[], bool],
 ) -> tuple[Sequence[int], Sequence[int], str]:
     """Timestamp and checksum of each frame, and ffmpeg's messages."""
@@ -184,6 +186,7 @@ def _decode(
         source=source,
         decoded_pix_fmts=decoded_pix_fmts,
         deinterlacing=deinterlacing,
+        expansion=expansion,
     )
     options: dict[str, Any] = {
         "vf": chain,

@@ -86,6 +86,7 @@ def plan_render(
         source=colour.source,
         decoded_pix_fmts=colour.decoded_pix_fmts,
         deinterlacing=metadata.deinterlacing,
+        expansion=colour.expansion,
         cancelled=cancelled,
     )
     timeline = plan_output_timeline(scan.timeline, target_fps=target_fps, retime=retime)
@@ -138,6 +139,7 @@ def plan_render(
         ),
         continuous=continuous,
         deinterlacing=metadata.deinterlacing,
+        expansion=colour.expansion,
         mastering_display=metadata.mastering_display,
         content_light=metadata.content_light,
     )

@@ -35,6 +35,7 @@ class VideoStream(VideoProperties):
     `width`, `height`: the size that ffmpeg delivers by default, after rotation and crop.
     `coded_width`, `coded_height`: the coded size in pixels, before rotation, including the codec's padding.
     `rotation`: degrees clockwise by which a player rotates the coded picture: 0, 90, 180 or 270.
+    `is_mirrored`: a player swaps left and right before it rotates.
     `sample_aspect_ratio`: width to height of a displayed pixel; 1 where the file has none.
     `time_base`: seconds per tick. `start_pts`: the timestamp of the first shown frame, in ticks.
     `frame_rate`: the declared rate where the timestamps agree with it.
@@ -55,6 +56,7 @@ class VideoStream(VideoProperties):
     declared_frames: int | None
     colour: ColourTags
     field_order: str | None
+    is_mirrored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
+from math import atan2, degrees
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def _describe_video(
     side_data = section_list(stream, "side_data_list")
     width, height = _cropped_size(stream, side_data)
     sample_aspect_ratio = fraction(stream.get("sample_aspect_ratio"), separator=":") or Fraction(1)
-    rotation = _rotation(side_data)
+    rotation, is_mirrored = _orientation(side_data)
     if rotation in (90, 270):
         width, height, sample_aspect_ratio = height, width, 1 / sample_aspect_ratio
     timing = time_video(stream, container, scan, time_base=time_base)
@@ -183,6 +184,7 @@ def _describe_video(
         coded_width=integer(stream, "coded_width") or integer(stream, "width"),
         coded_height=integer(stream, "coded_height") or integer(stream, "height"),
         rotation=rotation,
+        is_mirrored=is_mirrored,
         pix_fmt=stream["pix_fmt"],
         sample_aspect_ratio=sample_aspect_ratio,
         time_base=time_base,
@@ -245,14 +247,23 @@ def _cropped_size(stream: dict[str, Any], side_data: list[dict[str, Any]]) -> tu
     return width, height
 
 
-def _rotation(side_data: list[dict[str, Any]]) -> int:
-    """Degrees clockwise of the display matrix; 0 unless it is a multiple of 90, where ffmpeg keeps the size.
+def _orientation(side_data: list[dict[str, Any]]) -> tuple[int, bool]:
+    """Degrees clockwise of the display matrix, and whether it mirrors left and right before that.
 
-    The older `rotate` tag is ignored, as ffmpeg does from 5 on.
+    (0, False) unless the angle is a multiple of 90, where ffmpeg keeps the size. The older `rotate` tag is ignored, as
+    ffmpeg does from 5 on.
     """
     for entry in side_data:
-        if "rotation" in entry:
-            clockwise = -float(entry["rotation"])  # ffprobe counts counterclockwise
+        rows = [
+            line.split(":")[1].split()
+            for line in str(entry.get("displaymatrix", "")).split("\n")
+            if ":" in line
+        ]
+        if len(rows) == 3:
+            (a, b), (c, d) = ((int(number) for number in row[:2]) for row in rows[:2])
+            # A mirror changes the signs of `a` and `b` alone (ISO/IEC 14496-12, 6.2.2).
+            clockwise = degrees(atan2(-c, d))
             right_angle = round(clockwise / 90) * 90
-            return right_angle % 360 if abs(clockwise - right_angle) < 1 else 0
-    return 0
+            is_right = abs(clockwise - right_angle) < 1
+            return (right_angle % 360, a * d - b * c < 0) if is_right else (0, False)
+    return 0, False

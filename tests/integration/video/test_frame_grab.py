@@ -45,6 +45,7 @@ def indexed(runner: FfmpegRunner, path: Path) -> tuple[IndexedVideo, FrameScan]:
         source=video.colour.source,
         decoded_pix_fmts=video.colour.decoded_pix_fmts,
         deinterlacing=video.metadata.deinterlacing,
+        expansion=video.colour.expansion,
         cancelled=lambda: False,
     )
     return video, scan

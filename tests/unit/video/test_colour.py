@@ -121,12 +121,16 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(changes: dict[str, Any]) -
 
 @pytest.mark.parametrize("tagged", ["left", "center", "topleft", "top", "bottomleft", "bottom"])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_chroma_is_turned_with_the_picture(tagged: str, degrees: int) -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_chroma_is_turned_with_the_picture(tagged: str, degrees: int, mirrored: bool) -> None:
     """On a picture of 6x4: where its chroma samples are after they were turned like anything else in it."""
-    place = plan_colour(make_video(rotation=degrees, chroma_location=tagged), scale=4).source.chroma_location
+    video = make_video(rotation=degrees, is_mirrored=mirrored, chroma_location=tagged)
+    place = plan_colour(video, scale=4).source.chroma_location
     right, down = PLACES[tagged]
     samples = {(2 * x + right, 2 * y + down) for x in range(3) for y in range(2)}
     width, height = 6, 4
+    if mirrored:
+        samples = {(width - 1 - x, y) for x, y in samples}
     for _quarter in range(degrees // 90):
         samples = {(height - 1 - y, x) for x, y in samples}
         width, height = height, width

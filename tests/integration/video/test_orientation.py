@@ -1,0 +1,77 @@
+"""The eight ways in which a display matrix turns and mirrors: a deinterlaced video is shown like any other."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import probe_video
+from app.platform.settings import Settings
+from worker.video.colour import plan_colour
+from worker.video.decoder import decoder_options, filter_chain
+from worker.video.deinterlace import Deinterlacing
+
+# a, b, c, d of the matrix: degrees clockwise, and whether left and right are swapped before.
+ORIENTATIONS = {
+    (1, 0, 0, 1): (0, False),
+    (0, 1, -1, 0): (90, False),
+    (-1, 0, 0, -1): (180, False),
+    (0, -1, 1, 0): (270, False),
+    (-1, 0, 0, 1): (0, True),
+    (0, -1, -1, 0): (90, True),
+    (1, 0, 0, -1): (180, True),
+    (0, 1, 1, 0): (270, True),
+}
+
+
+@pytest.fixture
+def plain(clip: Callable[..., Path]) -> Path:
+    return clip("plain.mp4", frames=1, size="32x16")
+
+
+@pytest.mark.parametrize("matrix", ORIENTATIONS)
+def test_deinterlaced_video_is_turned_as_ffmpeg_turns_it(
+    matrix: tuple[int, int, int, int],
+    plain: Path,
+    runner: FfmpegRunner,
+    ffmpeg: Callable[..., bytes],
+    tmp_path: Path,
+) -> None:
+    a, b, c, d = matrix
+    data = bytearray(plain.read_bytes())
+    # Of a track's header, version 0 (ISO/IEC 14496-12, 8.3.2).
+    at = data.index(b"tkhd") + 4 + 40
+    one, w = 1 << 16, 1 << 30
+    struct.pack_into(">9i", data, at, a * one, b * one, 0, c * one, d * one, 0, 0, 0, w)
+    path = tmp_path / "turned.mp4"
+    path.write_bytes(data)
+
+    video = probe_video(runner, path, limits=MediaLimits.from_settings(Settings())).video
+    assert (video.rotation, video.is_mirrored) == ORIENTATIONS[matrix]
+    # Frames that are not marked as interlaced pass the filter unchanged.
+    deinterlacing = Deinterlacing(
+        filter="bwdif",
+        parity="auto",
+        marked_only=True,
+        rotation=video.rotation,
+        is_mirrored=video.is_mirrored,
+    )
+    colour = plan_colour(video, scale=4)
+    chain = filter_chain(
+        time_base=video.time_base,
+        source=colour.source,
+        decoded_pix_fmts=colour.decoded_pix_fmts,
+        deinterlacing=deinterlacing,
+        expansion=colour.expansion,
+    )
+    options: list[Any] = [f"-{name}" for name in decoder_options(deinterlacing)]
+    output = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-")
+    turned = ffmpeg(*options, "-i", path, "-vf", chain, *output)
+    np.testing.assert_array_equal(
+        np.frombuffer(turned, np.uint8), np.frombuffer(ffmpeg("-i", path, *output), np.uint8)
+    )
