@@ -60,15 +60,18 @@ async def _estimate(
         max_duration_seconds=BEYOND * resources.limits.max_duration_seconds,
         max_output_frames=BEYOND * resources.limits.max_output_frames,
     )
+    connection = ClientConnection(request=request)
     async with accept_video(
         asked.file,
         asked.file_url,
-        connection=ClientConnection(request=request),
+        connection=connection,
         user=user,
         resources=resources,
     ) as upload:
         try:
-            info = await inspect_video(upload, limits=limits, resources=resources)
+            info = await inspect_video(
+                upload, limits=limits, user=user, resources=resources, connection=connection
+            )
         except LimitExceeded as refusal:
             return estimate_unseen(asked, refusal)
         of_upload = partial(

@@ -18,7 +18,7 @@ from app.http.access import CurrentUser
 from app.http.disconnect import ClientConnection
 from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
 from app.http.resources import Resources
-from app.platform.errors import InvalidRequest, OutboundError, Unavailable
+from app.platform.errors import InvalidRequest, OutboundError
 from app.platform.file_names import disposition_parameters, safe_name
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo
@@ -27,23 +27,6 @@ from app.platform.settings import Settings
 from app.platform.units import MIB
 
 FILE_URL_FIELD = "file_url"
-# The longest that a request waits for a slot.
-SLOT_SECONDS = 30.0
-
-
-@asynccontextmanager
-async def fetch_slot(resources: Resources) -> AsyncIterator[None]:
-    """One of the process's slots for fetching a video. Raises Unavailable when none is free for half a minute."""
-    borrower = object()
-    try:
-        with anyio.fail_after(SLOT_SECONDS):
-            await resources.fetch_slots.acquire_on_behalf_of(borrower)
-    except TimeoutError as error:
-        raise Unavailable("Too many videos are being fetched just now. Try again soon.") from error
-    try:
-        yield
-    finally:
-        resources.fetch_slots.release_on_behalf_of(borrower)
 
 
 def url_faults(url: str, settings: Settings) -> list[str]:
@@ -57,11 +40,25 @@ def url_faults(url: str, settings: Settings) -> list[str]:
     return []
 
 
-async def inspect_video(upload: SpooledUpload, *, limits: MediaLimits, resources: Resources) -> MediaInfo:
-    """Look at the video in a thread, as one of a bounded number. Raises what `inspect_upload` does, and FfmpegError."""
-    return await to_thread.run_sync(
-        partial(inspect_upload, upload, runner=resources.runner, limits=limits), limiter=resources.probe_slots
-    )
+async def inspect_video(
+    upload: SpooledUpload,
+    *,
+    limits: MediaLimits,
+    user: CurrentUser,
+    resources: Resources,
+    connection: ClientConnection | None,
+) -> MediaInfo:
+    """Examine the video in one of the slots that users share. Without `connection` it goes on when the client leaves.
+
+    Raises what `inspect_upload` and `SharedSlots.slot` raise, FfmpegError, and ClientDisconnect.
+    """
+    slots = resources.probe_slots
+    async with slots.slot(user.id):
+        runner = resources.runner.within_one_limit()
+        inspect = partial(inspect_upload, upload, runner=runner, limits=limits)
+        if connection is None:
+            return await to_thread.run_sync(inspect, limiter=slots.threads)
+        return await connection.run(inspect, stop=runner.stop, threads=slots.threads)
 
 
 @asynccontextmanager
@@ -97,8 +94,8 @@ async def accept_video(
         cancelled=cancelled,
     )
     try:
-        async with fetch_slot(resources):
-            fetched = await connection.run(fetch, cancelled=cancelled)
+        async with resources.fetch_slots.slot(user.id):
+            fetched = await connection.run(fetch, stop=cancelled.set, threads=resources.fetch_slots.threads)
         yield fetched
     finally:
         with anyio.CancelScope(shield=True):

@@ -10,6 +10,7 @@ from app.files import service as file_service
 from app.files.accept_video import inspect_video
 from app.files.schemas import File, FileBody, FileForm, FilesBody
 from app.http.dependencies import PageDependency, ResourcesDependency, UserDependency
+from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import form_description, received_form
 from app.http.idempotency import IdempotencyDependency
@@ -37,7 +38,13 @@ async def upload_file(
         idempotent.content += form.content
         file = await to_thread.run_sync(file_service.find_made_file, resources.database, idempotent)
         if file is None:
-            info = await inspect_video(upload, limits=user.allowance.media, resources=resources)
+            info = await inspect_video(
+                upload,
+                limits=user.allowance.media,
+                user=user,
+                resources=resources,
+                connection=ClientConnection(request=request),
+            )
             create = partial(
                 file_service.create_file,
                 upload,

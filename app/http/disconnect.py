@@ -1,12 +1,11 @@
 """Work for a client that may leave before it is done."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 
 T = TypeVar("T")
@@ -18,22 +17,23 @@ class ClientConnection:
 
     request: Request
 
-    async def run(self, work: Callable[[], T], *, cancelled: threading.Event) -> T:
-        """What `work` returns in a thread. Raises what it raises, and ClientDisconnect when the client leaves first.
+    async def run(self, work: Callable[[], T], *, stop: Callable[[], None], threads: CapacityLimiter) -> T:
+        """What `work` returns in one of `threads`. Raises what it raises, and ClientDisconnect when the client leaves
+        first.
 
-        `cancelled` is set when the client leaves or the caller is cancelled: the work should end then.
+        `stop` is called when the client leaves, the caller is cancelled, or the work has ended: it must not block.
         """
         left = anyio.Event()
         result: T
         fault: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch, left, cancelled)
+            tasks.start_soon(self._watch, left, stop)
             try:
-                result = await to_thread.run_sync(work, abandon_on_cancel=True)
+                result = await to_thread.run_sync(work, abandon_on_cancel=True, limiter=threads)
             except Exception as error:  # raised below, and not as one of a group
                 fault = error
             finally:
-                cancelled.set()
+                stop()
                 tasks.cancel_scope.cancel()
         if left.is_set():
             raise ClientDisconnect
@@ -41,8 +41,8 @@ class ClientConnection:
             raise fault
         return result
 
-    async def _watch(self, left: anyio.Event, cancelled: threading.Event) -> None:
+    async def _watch(self, left: anyio.Event, stop: Callable[[], None]) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
         left.set()
-        cancelled.set()
+        stop()

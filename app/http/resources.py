@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from app.estimates.forecasts import Forecast
 from app.http.multipart import SPOOL_PREFIX
 from app.http.rate_limit import RateLimiter
+from app.http.shared_slots import SharedSlots
 from app.platform.broker import Broker, open_broker
 from app.platform.database import Database
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -26,7 +27,10 @@ from app.platform.storage.contract import Storage
 
 STALE_SPOOL_SECONDS = 24 * 3600
 TIDY_SECONDS = 3600.0
-MOST_FETCHES = 16
+MOST_FETCHES = 24
+MOST_FETCHES_PER_USER = 8
+# Of one user, for either.
+MOST_WAITING = 100
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +48,8 @@ class Resources:
     limits: MediaLimits
     broker: Broker
     rate_limit: RateLimiter
-    probe_slots: CapacityLimiter
-    fetch_slots: CapacityLimiter
+    probe_slots: SharedSlots
+    fetch_slots: SharedSlots
     forecast: Forecast
 
     def signed_url(
@@ -78,6 +82,7 @@ def open_resources(
     secrets = Secrets.load(settings)
     broker = make_broker(settings)
     database = Database.from_settings(settings)
+    processors = os.cpu_count() or 1
     try:
         yield Resources(
             settings=settings,
@@ -88,8 +93,18 @@ def open_resources(
             limits=MediaLimits.from_settings(settings),
             broker=broker,
             rate_limit=rate_limit,
-            probe_slots=CapacityLimiter(os.cpu_count() or 1),
-            fetch_slots=CapacityLimiter(MOST_FETCHES),
+            probe_slots=SharedSlots(
+                total=2 * processors,
+                per_user=processors,
+                most_waiting_per_user=MOST_WAITING,
+                busy="Too many videos are being examined just now. Try again soon.",
+            ),
+            fetch_slots=SharedSlots(
+                total=MOST_FETCHES,
+                per_user=MOST_FETCHES_PER_USER,
+                most_waiting_per_user=MOST_WAITING,
+                busy="Too many videos are being fetched just now. Try again soon.",
+            ),
             forecast=Forecast(database, settings),
         )
     finally:

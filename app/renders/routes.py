@@ -135,14 +135,17 @@ async def _make_render(
             idempotent=idempotent,
         )
         return await to_thread.run_sync(make)
+    connection = ClientConnection(request=request)
     async with accept_video(
         asked.file,
         asked.file_url,
-        connection=ClientConnection(request=request),
+        connection=connection,
         user=user,
         resources=resources,
     ) as upload:
-        info = await inspect_video(upload, limits=user.allowance.media, resources=resources)
+        info = await inspect_video(
+            upload, limits=user.allowance.media, user=user, resources=resources, connection=connection
+        )
         make = partial(
             render_service.render_upload,
             upload,

@@ -11,7 +11,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from app.files.accept_video import fetch_slot, inspect_video
+from app.files.accept_video import inspect_video
 from app.files.service import SpooledUpload, check_usable, find_file
 from app.files.tables import File
 from app.http.access import CurrentUser
@@ -36,7 +36,7 @@ async def complete(
     LimitExceeded for what is no file (the upload has ended then), StorageError and Unavailable.
     """
     # A client whose connection broke repeats its request while the first is still at work: it waits for that.
-    async with _completion_lock(upload_id), fetch_slot(resources):
+    async with _completion_lock(upload_id), resources.fetch_slots.slot(user.id):
         path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
         try:
             return await _complete(upload_id, given, path=path, user=user, resources=resources)
@@ -49,13 +49,13 @@ async def _complete(
     upload_id: str, given: Mapping[int, str], *, path: Path, user: CurrentUser, resources: Resources
 ) -> File:
     fetch = partial(_fetch, upload_id, given, path=path, user_id=user.id, resources=resources)
-    fetched = await to_thread.run_sync(fetch)
+    fetched = await to_thread.run_sync(fetch, limiter=resources.fetch_slots.threads)
     if isinstance(fetched, File):
         return fetched
     upload, spooled = fetched
     limits = user.allowance.media
     try:
-        info = await inspect_video(spooled, limits=limits, resources=resources)
+        info = await inspect_video(spooled, limits=limits, user=user, resources=resources, connection=None)
         check_usable(info, limits)
     except (LimitExceeded, NotAVideo) as error:
         await to_thread.run_sync(_refuse, upload, error.message, resources)

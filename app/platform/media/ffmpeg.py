@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, TypeAlias
+from weakref import WeakSet
 
 import ffmpeg
 
@@ -64,13 +65,16 @@ class Completed:
 
 
 class FfmpegRunner:
-    """Builds and runs commands of one pair of programs under one set of limits. Holds no process; cheap to make."""
+    """Builds and runs commands of one pair of programs under one set of limits. Cheap to make."""
 
     def __init__(self, *, programs: Programs, limits: RunLimits, deadline: float = math.inf) -> None:
         """`deadline`: when every run must have ended, by the monotonic clock."""
         self.programs = programs
         self.limits = limits
         self._deadline = deadline
+        self._stopped = False
+        self._started: WeakSet[FfmpegProcess] = WeakSet()
+        self._lock = threading.Lock()
 
     @classmethod
     def for_uploads(cls, settings: Settings) -> Self:
@@ -167,7 +171,7 @@ class FfmpegRunner:
         """Start ffmpeg with these pipes. This thread must enter the process's `with` block."""
         command = self._ffmpeg_command(stream_or_args)
         limits = self._limits_until(self._deadline_of_a_run())
-        return FfmpegProcess(command=command, purpose=purpose, limits=limits, stdin=stdin, stdout=stdout)
+        return self._start(command, purpose=purpose, limits=limits, stdin=stdin, stdout=stdout)
 
     def probe(self, path: Path, *ffprobe_args: str) -> dict[str, Any]:
         """ffprobe's JSON answer to `-show_...` arguments about a user's file. Raises as `run` does."""
@@ -207,13 +211,35 @@ class FfmpegRunner:
         def start(opened: OpenedDecoders) -> FfmpegProcess:
             command = self._ffprobe_command(path, opened, *ffprobe_args)
             limits = self._limits_until(deadline)
-            return FfmpegProcess(command=command, purpose=EXAMINING, limits=limits, stdin=False, stdout=True)
+            return self._start(command, purpose=EXAMINING, limits=limits, stdout=True)
 
         return ScannedLines(start, ffprobe_args)
 
     def within_one_limit(self) -> "FfmpegRunner":
-        """A runner all of whose runs together take no longer than one of this runner's may, from now on."""
+        """A runner all of whose runs together take no longer than one of this runner's may, from now on; this one if it
+        is such a runner."""
+        if self._deadline < math.inf:
+            return self
         return FfmpegRunner(programs=self.programs, limits=self.limits, deadline=self._deadline_of_a_run())
+
+    def stop(self) -> None:
+        """Kill what runs and whatever is started from now on: its callers get FfmpegCancelled. For any thread."""
+        with self._lock:
+            self._stopped = True
+            started = list(self._started)
+        for process in started:
+            process.cancel()
+
+    def _start(
+        self, command: Sequence[str], *, purpose: str, limits: RunLimits, stdin: bool = False, stdout: bool
+    ) -> FfmpegProcess:
+        process = FfmpegProcess(command=command, purpose=purpose, limits=limits, stdin=stdin, stdout=stdout)
+        with self._lock:
+            self._started.add(process)
+            stopped = self._stopped
+        if stopped:
+            process.cancel()
+        return process
 
     def _deadline_of_a_run(self) -> float:
         """When a run that starts now must have ended, by the monotonic clock."""
@@ -262,9 +288,7 @@ class FfmpegRunner:
         cancelled: Callable[[], bool] | None = None,
     ) -> Completed:
         captured = bytearray()
-        with FfmpegProcess(
-            command=command, purpose=purpose, limits=limits, stdin=False, stdout=stdout_limit_bytes > 0
-        ) as process:
+        with self._start(command, purpose=purpose, limits=limits, stdout=stdout_limit_bytes > 0) as process:
             reader = threading.Thread(
                 target=_capture, args=(process, captured, stdout_limit_bytes), daemon=True
             )

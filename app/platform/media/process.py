@@ -246,6 +246,10 @@ class FfmpegProcess:
             self._counted = True
             ffmpeg_failures.labels(program=self._program, reason=reason).inc()
 
+    def cancel(self) -> None:
+        """Kill the process if it still runs: `wait` raises FfmpegCancelled."""
+        self._kill(_Stop.CANCELLED)
+
     def kill(self) -> None:
         """Kill the process and its group if it still runs."""
         self._kill(_Stop.CLOSED)
