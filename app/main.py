@@ -16,6 +16,7 @@ from app.files import routes as file_routes
 from app.http import documentation, health, metrics_routes, stored
 from app.http.cors import Cors
 from app.http.errors import add_error_handlers, documented
+from app.http.fields import EmptyParameters
 from app.http.health_checks import HealthChecks
 from app.http.metrics import HttpMetrics
 from app.http.middleware import BodyRules, ErrorBoundary, HeadRequests, LingeringClose
@@ -106,8 +107,10 @@ def create_app(
         return await checks.database_answers()
 
     app.state.metrics = HttpMetrics()
+    app.state.refuses_unknown_names = lambda: False
     add_error_handlers(app)
     # The last one added is the outermost.
+    app.add_middleware(EmptyParameters)
     app.add_middleware(HeadRequests)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(

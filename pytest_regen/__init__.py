@@ -39,8 +39,8 @@ class RegenMock:
         self._control("POST", "/_mock/reset")
 
     def seed(self, **given: Any) -> None:
-        """As `reset`, with a `seed`, `clock` (`2026-01-01T00:00:00Z`, None for the machine's time) or `transitions`
-        (`instant`, `seconds:1`, `polls:2`) of your own."""
+        """As `reset`, with a `seed`, `clock` (`2026-01-01T00:00:00Z`, None for the machine's time), `transitions`
+        (`instant`, `seconds:1`, `polls:2`) or `strict` (whether unknown names are refused) of your own."""
         self._control("POST", "/_mock/seed", given)
 
     def faults(self, *rules: Mapping[str, Any]) -> None:

@@ -1,13 +1,13 @@
 """Users, keys and limits. Requests are snake_case, answers camelCase."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from app.accounts.limits import Limits
+from app.accounts import limits
 from app.accounts.scopes import DEFAULT_SCOPES, Scope
-from app.http.body import Body, Number, Timestamp, with_example
+from app.http.body import Body, Number, RequestBody, Timestamp, only, with_example
 
 LONGEST_NAME = 200  # the column's length
 MOST_AT_WORK = 1_000_000
@@ -53,14 +53,18 @@ _KEY = {
 }
 
 
-def _asked(example: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [example]})
+class Limits(RequestBody, limits.Limits):
+    """What an administrator set for a user or a key. What is left out is not limited by it."""
+
+    null_lifts = True
+    model_config = only({"requests": "100/minute"})
 
 
-class UserChange(BaseModel):
+class UserChange(RequestBody):
     """What is left out stays; of `limits` too. What is null is lifted: the server's own limit holds, if it has one."""
 
-    model_config = _asked({"limits": {**_LIMITS, "max_storage_bytes": None}, "max_running_renders": 4})
+    null_lifts = True
+    model_config = only({"limits": {**_LIMITS, "max_storage_bytes": None}, "max_running_renders": 4})
 
     name: Name | None = None
     limits: Limits | None = None
@@ -73,15 +77,17 @@ class UserChange(BaseModel):
 
 
 class NewUser(UserChange):
-    model_config = _asked({"name": "ann", "limits": _LIMITS})
+    null_lifts = False
+    model_config = only({"name": "ann", "limits": _LIMITS})
 
     name: Name
 
 
-class KeyChange(BaseModel):
+class KeyChange(RequestBody):
     """What is left out stays; of `limits` too. What is null is lifted."""
 
-    model_config = _asked({"scopes": ["read"], "limits": {"requests": "10/second"}})
+    null_lifts = True
+    model_config = only({"scopes": ["read"], "limits": {"requests": "10/second"}})
 
     name: Name | None = None
     scopes: Scopes | None = None
@@ -92,7 +98,8 @@ class KeyChange(BaseModel):
 
 
 class NewKey(KeyChange):
-    model_config = _asked({"name": "build server", "expires_at": "2027-11-22T00:00:00Z"})
+    null_lifts = False
+    model_config = only({"name": "build server", "expires_at": "2027-11-22T00:00:00Z"})
 
     name: Name = "key"
     scopes: Scopes = sorted(DEFAULT_SCOPES)
@@ -113,7 +120,7 @@ class ShownLimits(Body):
 
 
 # Of a row, which keeps those that there are.
-StoredLimits = Annotated[ShownLimits, BeforeValidator(Limits.stored)]
+StoredLimits = Annotated[ShownLimits, BeforeValidator(limits.Limits.stored)]
 
 
 class User(Body):

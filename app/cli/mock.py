@@ -48,12 +48,25 @@ def mock(
             show_default=False,
         ),
     ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict/--no-strict",
+            help="Refuse names of fields and query parameters that a request may not have, which the server ignores.",
+            show_default=False,
+        ),
+    ] = None,
     parent_pid: Annotated[
         int | None, typer.Option(hidden=True, help="End when this process, our parent, has ended.")
     ] = None,
 ) -> None:
     """Serve the same API with stand-ins behind it: for tests of clients. Renders are enlarged by a plain scaler."""
-    given: dict[str, Any] = {"mock_transitions": transitions, "mock_seed": seed, "mock_clock": clock}
+    given: dict[str, Any] = {
+        "mock_transitions": transitions,
+        "mock_seed": seed,
+        "mock_clock": clock,
+        "mock_strict": strict,
+    }
     settings = load_settings(None, **{name: value for name, value in given.items() if value is not None})
     if parent_pid is not None:
         from app.serving.child import end_with_parent

@@ -39,7 +39,7 @@ async def estimate_render(
     ) as form:
         asked = UpscaleForm.read(form, resources.settings)
         estimate = await _estimate(request, asked, user=user, resources=resources)
-    return schemas.EstimateBody(estimate=schemas.Estimate.of(estimate))
+    return schemas.EstimateBody(estimate=schemas.Estimate.of(estimate, warnings=form.warnings))
 
 
 async def _estimate(

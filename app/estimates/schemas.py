@@ -1,5 +1,6 @@
 """Estimates."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field
@@ -48,9 +49,10 @@ class Estimate(Body):
     )
     accepted: bool = Field(description="Whether the render would be accepted now.")
     refusals: list[str] = Field(description="The sentences with which it would be refused.")
+    warnings: list[str] | None = Field(None, description="About the request, when there are any.")
 
     @classmethod
-    def of(cls, estimate: service.Estimate) -> Self:
+    def of(cls, estimate: service.Estimate, *, warnings: Sequence[str]) -> Self:
         options, times = estimate.options, estimate.times
         return cls(
             engine=options.engine.id,
@@ -67,6 +69,7 @@ class Estimate(Body):
             measured_on=times and list(times.measured_on),
             accepted=not estimate.refusals,
             refusals=list(estimate.refusals),
+            warnings=[*warnings] or None,
         )
 
 

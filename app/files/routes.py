@@ -22,6 +22,7 @@ router = APIRouter(tags=["files"])
 
 @router.post(
     "/v1/files",
+    response_model_exclude_none=True,
     responses=documented(409, 413, 415),
     openapi_extra=form_description(FileForm, example={FILE_FIELD: "the bytes of clip.mp4"}),
 )
@@ -34,7 +35,8 @@ async def upload_file(
     ) as form:
         upload = form.upload
         if upload is None:
-            raise InvalidRequest(f"`{FILE_FIELD}` is required, as a part of a multipart/form-data body.")
+            missing = f"`{FILE_FIELD}` is required, as a part of a multipart/form-data body."
+            raise InvalidRequest(*(form.faults.values() or [missing]), *form.hints)
         idempotent.content += form.content
         file = await to_thread.run_sync(file_service.find_made_file, resources.database, idempotent)
         if file is None:
@@ -55,7 +57,7 @@ async def upload_file(
                 idempotent=idempotent,
             )
             file = await to_thread.run_sync(create)
-    return FileBody(file=File.of(file))
+    return FileBody(file=File.of(file, warnings=form.warnings))
 
 
 @router.get("/v1/files", response_model_exclude_none=True)
@@ -66,7 +68,7 @@ def list_files(user: UserDependency, resources: ResourcesDependency, page: PageD
     return FilesBody(files=[File.of(row) for row in rows], next_cursor=cursor)
 
 
-@router.get("/v1/files/{file_id}", responses=documented(404))
+@router.get("/v1/files/{file_id}", response_model_exclude_none=True, responses=documented(404))
 def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> FileBody:
     """A file of yours."""
     with resources.database.read() as session:

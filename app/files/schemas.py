@@ -1,5 +1,6 @@
 """Files."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import BaseModel, Field
@@ -33,9 +34,12 @@ class File(Body):
     frame_rate: Number = Field(description="Frames per second.")
     duration_seconds: Number
     created_at: Timestamp
+    warnings: list[str] | None = Field(
+        None, description="About the request that uploaded it, when there are any."
+    )
 
     @classmethod
-    def of(cls, file: tables.File) -> Self:
+    def of(cls, file: tables.File, *, warnings: Sequence[str] = ()) -> Self:
         return cls(
             id=file.id,
             name=file.name,
@@ -45,6 +49,7 @@ class File(Body):
             frame_rate=file.video.frame_rate,
             duration_seconds=file.video.duration_seconds,
             created_at=file.created_at,
+            warnings=[*warnings] or None,
         )
 
 

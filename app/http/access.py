@@ -1,5 +1,6 @@
 """Access to the API: the key that a request gives, its user, and what that key may do."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,18 @@ from app.http.health_checks import HealthChecks
 from app.http.rate_limit import RATE_LIMIT_HEADERS, RateLimitDecision, RateLimitPolicy
 from app.http.resources import Resources
 from app.platform.database import ColumnReader
-from app.platform.errors import Forbidden
+from app.platform.errors import Forbidden, Unauthorized
+from app.platform.quoting import quoted
 from app.usage.allowances import Allowance, Requester, allowance_of
 
 BEARER = "bearer"
+LONGEST_SCHEME = 10  # less than any key's
+NOT_IN_KEYS = re.compile(r"""[\s"'<>]""")
+NO_KEY = "A valid API key is required."
+# Where other APIs take a key: parameters of the query, and headers.
+KEY_NAMES = frozenset(
+    {"access_token", "api-key", "api_key", "apikey", "key", "token", "x-api-token", "x-auth-token"}
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,7 +101,10 @@ class Access:
         return user
 
     def _authenticate(self, reader: ColumnReader) -> CurrentUser:
-        key = authenticate(reader, key=given_key(self._request), keys=self.resources.secrets)
+        given = given_key(self._request)
+        if given is None or NOT_IN_KEYS.search(given):
+            raise Unauthorized(key_advice(self._request))
+        key = authenticate(reader, key=given, keys=self.resources.secrets)
         self._key = key
         return CurrentUser(
             id=key.user_id,
@@ -122,6 +134,24 @@ def given_key(request: Request) -> str | None:
     if scheme.lower() == BEARER and credentials.strip():
         return credentials.strip()
     return request.headers.get("X-API-Key", "").strip() or None
+
+
+def key_advice(request: Request) -> str:
+    """What to say to a request whose key is in no right place, or is none. Nothing of a key is repeated."""
+    scheme, _, credentials = request.headers.get("Authorization", "").strip().partition(" ")
+    if given_key(request) is not None:
+        found = "What came as a key is more than a key: leave out quotes, brackets and a second `Bearer`."
+    elif scheme.lower() == BEARER:
+        found = "The header `Authorization` has no key after `Bearer`: is a variable empty?"
+    elif scheme and not credentials:
+        found = "The header `Authorization` lacks the word `Bearer` before the key."
+    elif scheme:
+        found = f"The header `Authorization` begins with {quoted(scheme[:LONGEST_SCHEME])}, not `Bearer`."
+    elif misplaced := sorted(KEY_NAMES & {*request.query_params, *request.headers}):
+        found = f"A key in `{misplaced[0]}` is not read."
+    else:
+        return NO_KEY
+    return f"{NO_KEY} {found} Send `Authorization: Bearer <API key>`."
 
 
 def _require(user: CurrentUser, scope: Scope) -> None:

@@ -1,15 +1,29 @@
 """What all bodies have in common."""
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
+from starlette.requests import Request
 
+from app.http.fields import UNKNOWN_NAME, advice_on, ignored_names, is_empty, is_empty_text, nearest_name
 from app.platform import json_values
 
 
@@ -62,6 +76,63 @@ class Body(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, from_attributes=True, frozen=True
     )
+
+
+class RequestBody(BaseModel):
+    """The JSON body of a request. Empty fields count as not given, and null does unless it `lifts` what there is.
+
+    Unknown names are refused where the configuration forbids extra fields, else kept for `warnings`.
+    """
+
+    null_lifts: ClassVar[bool] = False
+    _unknown: Sequence[str] = PrivateAttr(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, sent: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(sent, dict):
+            return read(sent)
+        known, is_absent = cls.model_fields, is_empty_text if cls.null_lifts else is_empty
+        given = {name: value for name, value in sent.items() if not is_absent(value)}
+        unknown = [name for name in given if name not in known]
+        forbids = cls.model_config.get("extra") == "forbid"
+        faults: list[InitErrorDetails] = []
+        try:
+            body = read({name: given[name] for name in known if name in given})
+        except ValidationError as error:
+            faults = [_fault(fault) for fault in error.errors(include_url=False)]
+        if faults or forbids:
+            told = unknown if forbids else [name for name in unknown if nearest_name(name, known)]
+            faults += [_unknown_fault(name, known) for name in told]
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        body._unknown = unknown
+        return body
+
+    def warnings(self, request: Request) -> list[str]:
+        """What is said of unknown names. Raises InvalidRequest where the application refuses them."""
+        return ignored_names(request, self._unknown, type(self).model_fields)
+
+
+def only(example: dict[str, Any]) -> ConfigDict:
+    """The configuration of a body that may have no other fields, and shows one of its kind."""
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [example]})
+
+
+def _fault(fault: ErrorDetails) -> InitErrorDetails:
+    type_ = fault["type"]
+    context = fault.get("ctx", {})
+    return InitErrorDetails(
+        type=PydanticCustomError(UNKNOWN_NAME, "unknown", context) if type_ == UNKNOWN_NAME else type_,
+        loc=fault["loc"],
+        input=fault["input"],
+        ctx=context,
+    )
+
+
+def _unknown_fault(name: str, known: Iterable[str]) -> InitErrorDetails:
+    error = PydanticCustomError(UNKNOWN_NAME, "unknown", {"advice": advice_on(name, known)})
+    return InitErrorDetails(type=error, loc=(name,), input=None)
 
 
 def with_example(example: dict[str, Any]) -> ConfigDict:

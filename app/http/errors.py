@@ -1,5 +1,6 @@
 """Every error, of every kind, in one shape: {"errors": [{"message": "..."}]}, and nothing beside it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from app.http.error_schema import ERRORS_SCHEMA
+from app.http.fields import UNKNOWN_NAME, shown_name
 from app.http.read_retry import DATABASE_AWAY
 from app.platform.errors import (
     DatabaseUnavailable,
@@ -24,6 +27,7 @@ from app.platform.errors import (
     Unauthorized,
     Unavailable,
 )
+from app.platform.quoting import printable, received, shortened
 
 INVALID_JSON = "The body is not valid JSON."
 UNEXPECTED = "An unexpected error occurred while processing the request."
@@ -68,7 +72,6 @@ _ERRORS: dict[int, tuple[str, str]] = {
 _HTTP_ERRORS = {
     # JSON that cannot be read for another reason than its syntax, such as its encoding.
     HTTPStatus.BAD_REQUEST: INVALID_JSON,
-    HTTPStatus.NOT_FOUND: "There is nothing at this address.",
     HTTPStatus.REQUEST_TIMEOUT: _ERRORS[408][1],
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request's body is too large.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is compressed: send it as it is, without `Content-Encoding`.",
@@ -147,22 +150,29 @@ async def _ffmpeg_missing(request: Request, error: Exception) -> Response:
     )
 
 
-async def _validation_error(_request: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(400, [_fault_sentence(fault) for fault in error.errors()])
+    media_type = request.headers.get("Content-Type", "")
+    return error_response(400, [_fault_sentence(fault, media_type=media_type) for fault in error.errors()])
 
 
-def _fault_sentence(fault: Mapping[str, Any]) -> str:
-    if fault.get("type") == "json_invalid":
+def _fault_sentence(fault: Mapping[str, Any], *, media_type: str) -> str:
+    kind = fault["type"]
+    if kind == "json_invalid":
         return INVALID_JSON
     # The first part names the place: body, query, path or header.
-    location = fault.get("loc", ())
-    field = ".".join(str(part) for part in location[1:])
+    field = ".".join(str(part) for part in fault["loc"][1:])
     if not field:
-        return "The body is missing." if fault.get("type") == "missing" else "The body is not as expected."
-    if fault.get("type") == "missing":
+        if kind == "missing":
+            return "The body is missing."
+        if "json" not in media_type.lower():
+            return "The body must be JSON and its Content-Type must say so: send `Content-Type: application/json`."
+        return f"The JSON body must be an object{received(fault['input'])}"
+    if kind == UNKNOWN_NAME:
+        return f"{shown_name(field)} is not a field of this request{fault['ctx']['advice']}"
+    if kind == "missing":
         return f"`{field}` is required."
-    return f"`{field}` is not valid: {fault.get('msg', 'not as expected')}."
+    return f"`{field}` is not valid: {fault['msg']}{received(fault['input'])}"
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -180,18 +190,38 @@ async def _http_error(request: Request, error: Exception) -> Response:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"The method {request.method} is not allowed at this address."
+    elif status is HTTPStatus.NOT_FOUND:
+        message = f"There is nothing at this address{_meant_address(request)}"
     else:
         message = _HTTP_ERRORS.get(status, UNEXPECTED if status >= 500 else f"{status.phrase}.")
     return error_response(status, [message], headers=headers)
 
 
+def _meant_address(request: Request) -> str:
+    """The end of the sentence: which address is meant when a base URL has a slash or `/v1` too many or too few."""
+    root = str(request.scope.get("root_path", ""))
+    path = re.sub("/+", "/", request.scope["path"].removeprefix(root)).rstrip("/ ")
+    for meant in (path, re.sub("^(/v1)*(?=/)", "/v1", path)):
+        if _routes({**request.scope, "path": root + meant}):
+            return (
+                f": did you mean {printable(shortened(root + meant))}? Look at the client's base URL for a slash or "
+                "`/v1` too many or too few."
+            )
+    return "."
+
+
+def _routes(scope: Scope) -> list[RouteContext]:
+    """The routes of the API at that address, whatever their methods."""
+    return [
+        route
+        for route in iter_route_contexts(scope["app"].routes)
+        if route.original_route.matches(scope)[0] is not Match.NONE
+    ]
+
+
 def _allowed_methods(request: Request) -> list[str]:
     """Those of the address's own routes, not of a later one whose pattern happens to fit as well."""
-    routes = [
-        route
-        for route in iter_route_contexts(request.app.routes)
-        if route.original_route.matches(request.scope)[0] is not Match.NONE
-    ]
+    routes = _routes(request.scope)
     allowed = {method for route in routes if route.path == routes[0].path for method in route.methods or ()}
     if "GET" in allowed:
         allowed.add("HEAD")

@@ -5,8 +5,10 @@ follows from the same model.
 """
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from codecs import BOM_UTF8
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -18,6 +20,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from app.files.service import SpooledUpload
+from app.http.fields import advice_on, ignored_names, is_empty, nearest_name, shown_name
 from app.http.middleware import streams_body
 from app.http.multipart import (
     FILE_FIELD,
@@ -26,9 +29,11 @@ from app.http.multipart import (
     MultipartReceiver,
     ReceivedForm,
     file_too_large,
+    not_a_file,
 )
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, LimitExceeded
+from app.platform.quoting import Verbatim, quoted, received
 from app.platform.units import MIB
 
 BLOCK_BYTES = MIB
@@ -37,6 +42,10 @@ MAX_SMALL_BODY_BYTES = 64 * 1024
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
+
+TRUTH_VALUE = "truth value"
+# Of a JSON number in a message: Python reads no longer ones than some thousands of digits.
+LONGEST_NUMBER = 100
 
 # The type of the field `file`.
 FormUpload = Annotated[
@@ -53,16 +62,58 @@ async def received_form(
     """The fields of `model` in the request's body: multipart, or, for a few fields without a file, JSON or urlencoded.
 
     On exit the upload's spool file is removed unless it was moved away. Field values are text; JSON numbers arrive
-    as they were written. Raises InvalidRequest for a body that cannot be understood, LimitExceeded for one that is
-    too large, Unavailable when the disk is full, and ClientDisconnect when the client leaves half-way.
+    as they were written. Empty fields count as not given; `warnings` tells of unknown ones. Raises InvalidRequest for
+    a body that cannot be understood, LimitExceeded for one that is too large, Unavailable when the disk is full, and
+    ClientDisconnect when the client leaves half-way.
     """
     fields = _text_fields(model)
+    async with _form_as_sent(request, fields, resources=resources, max_file_bytes=max_file_bytes) as form:
+        known = (FILE_FIELD, *fields)
+        in_query = [name for name in request.query_params if name in known]
+        warnings = ignored_names(request, form.unknown, known)
+        if in_query:
+            listed = ", ".join(f"`{name}`" for name in in_query)
+            warnings.append(f"{listed} in the address's query was ignored: fields belong in the body.")
+        given = {name: _plain_text(text) for name, text in form.fields.items()}
+        yield replace(
+            form,
+            fields={name: text for name, text in given.items() if not is_empty(text)},
+            warnings=warnings,
+            hints=[*_hints(form, known)],
+        )
+
+
+def _plain_text(text: str) -> str:
+    """Without the line end of a file that it was read from, and the quotes of a JSON part."""
+    text = text.strip("\r\n")
+    if text.startswith('"'):
+        with suppress(ValueError):
+            value = json.loads(text)
+            return value if isinstance(value, str) else text
+    return text
+
+
+def _hints(form: ReceivedForm, known: Collection[str]) -> Iterator[str]:
+    """What unknown names may have to do with the faults of a request."""
+    for name, is_file in form.unknown.items():
+        if is_file and form.upload is None:
+            yield f"{shown_name(name)} carries a file, whose field must be called `{FILE_FIELD}`."
+        elif nearest_name(name, known):
+            yield f"{shown_name(name)} is not a field of this request{advice_on(name, known)}"
+
+
+@asynccontextmanager
+async def _form_as_sent(
+    request: Request, fields: Mapping[str, str], *, resources: Resources, max_file_bytes: int
+) -> AsyncIterator[ReceivedForm]:
     content_type, parameters = parse_options_header(request.headers.get("Content-Type"))
     media_type = content_type.decode("latin-1")
     if media_type == MULTIPART:
         boundary = parameters.get(b"boundary", b"")
         if not boundary:
-            raise InvalidRequest("The Content-Type does not say the boundary of the multipart body.")
+            raise InvalidRequest(
+                "The Content-Type does not say the boundary of the multipart body: let the HTTP library set it."
+            )
         async with _multipart_form(
             request,
             resources=resources,
@@ -72,12 +123,13 @@ async def received_form(
         ) as form:
             yield form
     elif media_type == URLENCODED:
-        yield _urlencoded_form(await _small_body(request), fields.keys())
+        yield _urlencoded_form(await _small_body(request), fields)
     elif media_type == JSON or (media_type.startswith("application/") and media_type.endswith("+json")):
         yield _json_form(await _small_body(request), fields)
-    elif not await _small_body(request):
+    elif not (body := await _small_body(request)):
         yield ReceivedForm()
     else:
+        _require_no_json(body, media_type)
         raise InvalidRequest(f"The body must be {MULTIPART}, or {URLENCODED} or {JSON} when it has no file.")
 
 
@@ -89,7 +141,7 @@ def parse_form(model: type[Model], form: ReceivedForm, *, faults: Iterable[str] 
     except ValidationError as error:
         sentences += [str(fault["ctx"]["error"]) for fault in error.errors()]
     if sentences:
-        raise InvalidRequest(*sentences)
+        raise InvalidRequest(*sentences, *form.hints)
     return parsed
 
 
@@ -99,7 +151,11 @@ def form_description(
     example: Mapping[str, Any],
     example_without_file: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What OpenAPI says of a request with this form; without `example_without_file` it is always multipart."""
+    """What OpenAPI says of a request with this form; without `example_without_file` it is always multipart.
+
+    Raises TypeError for a model with a field that no text can be compared with.
+    """
+    _text_fields(model)
     schema = {**_schema(model)}
     content: dict[str, Any] = {MULTIPART: {"schema": schema, "example": example}}
     if example_without_file is not None:
@@ -126,12 +182,15 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 @cache
 def _text_fields(model: type[BaseModel]) -> Mapping[str, str]:
     """The names of the fields beside the file, and what each must be in JSON."""
-    kinds = {"number": "number", "integer": "number", "boolean": "truth value"}
-    return {
-        name: kinds.get(part["type"], "text")
-        for name, part in _schema(model)["properties"].items()
-        if name != FILE_FIELD
-    }
+    kinds = {"string": "text", "number": "number", "integer": "number", "boolean": TRUTH_VALUE}
+    fields = {}
+    for name, part in _schema(model)["properties"].items():
+        if name == FILE_FIELD:
+            continue
+        if part.get("type") not in kinds:
+            raise TypeError(f"{model.__name__}.{name} needs a schema whose type is one of {', '.join(kinds)}")
+        fields[name] = kinds[part["type"]]
+    return fields
 
 
 @asynccontextmanager
@@ -197,7 +256,17 @@ def content_length(request: Request) -> int | None:
     return int(length) if length.isascii() and length.isdigit() else None
 
 
+def _require_no_json(body: bytes, media_type: str) -> None:
+    """Raises InvalidRequest for a body that is JSON by its first character, whatever its Content-Type says."""
+    if body.lstrip(BOM_UTF8 + b" \t\r\n")[:1] in (b"{", b"["):
+        said = f"is {quoted(media_type)}" if media_type else "is missing"
+        raise InvalidRequest(
+            f"The body looks like JSON, but its Content-Type {said}: send `Content-Type: {JSON}`."
+        )
+
+
 def _urlencoded_form(body: bytes, text_fields: Collection[str]) -> ReceivedForm:
+    _require_no_json(body, URLENCODED)
     try:
         pairs = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARTS
@@ -206,23 +275,26 @@ def _urlencoded_form(body: bytes, text_fields: Collection[str]) -> ReceivedForm:
         raise InvalidRequest("The urlencoded body cannot be understood.", detail=str(error)) from error
     fields: dict[str, str] = {}
     faults: dict[str, str] = {}
+    unknown: dict[str, bool] = {}
     for name, value in pairs:
+        if is_empty(value):
+            continue
         if name in fields:
             faults[name] = f"`{name}` is given more than once."
         elif name in text_fields:
             fields[name] = value
-    return ReceivedForm(fields=fields, faults=faults)
+        elif name == FILE_FIELD:
+            faults[name] = not_a_file(value, text_fields)
+        else:
+            unknown[name] = False
+    return ReceivedForm(fields=fields, faults=faults, unknown=unknown)
 
 
 def _json_form(body: bytes, wanted: Mapping[str, str]) -> ReceivedForm:
     try:
+        text = body.decode(json.detect_encoding(body))
         # Numbers stay as they were written: 23.976 is not what a float makes of it.
-        content = json.loads(
-            body.decode(json.detect_encoding(body)),
-            parse_float=_Number,
-            parse_int=_Number,
-            parse_constant=_Number,
-        )
+        content = json.loads(text, parse_float=_Number, parse_int=_Number, parse_constant=_Number)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The body is not valid JSON.", detail=str(error)) from error
     if not isinstance(content, dict):
@@ -231,16 +303,26 @@ def _json_form(body: bytes, wanted: Mapping[str, str]) -> ReceivedForm:
     faults: dict[str, str] = {}
     for name in sorted(wanted.keys() & content.keys()):
         value = content[name]
-        if isinstance(value, bool) and wanted[name] == "truth value":
+        if isinstance(value, bool) and wanted[name] == TRUTH_VALUE:
             fields[name] = str(value).lower()
         elif isinstance(value, str) and (wanted[name] == "number" or not isinstance(value, _Number)):
             fields[name] = str(value)
         elif value is not None:
-            faults[name] = f"`{name}` must be a {wanted[name]}."
-    return ReceivedForm(fields=fields, faults=faults)
+            sent = value if isinstance(value, str) else json.loads(text, parse_int=_bounded)[name]
+            faults[name] = f"`{name}` must be a {wanted[name]}{received(sent)}"
+    if not is_empty(content.get(FILE_FIELD)):
+        faults[FILE_FIELD] = not_a_file(content[FILE_FIELD], wanted)
+    unknown = {
+        name: False for name in content if name not in (FILE_FIELD, *wanted) and not is_empty(content[name])
+    }
+    return ReceivedForm(fields=fields, faults=faults, unknown=unknown)
 
 
-class _Number(str):
+def _bounded(digits: str) -> int:
+    return int(digits[:LONGEST_NUMBER])
+
+
+class _Number(Verbatim):
     """A JSON number as it was written."""
 
     __slots__ = ()

@@ -7,12 +7,13 @@ Its memory does not grow with the body.
 
 import errno
 import hashlib
+import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NoReturn, Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
@@ -20,6 +21,8 @@ from python_multipart.multipart import MultipartParser
 from app.files.service import SpooledUpload
 from app.platform.errors import InvalidRequest, LimitExceeded, Unavailable
 from app.platform.file_names import UNNAMED, disposition_parameters, safe_name
+from app.platform.quoting import quoted
+from app.platform.secrets import ID_LENGTH, is_id
 from app.platform.units import GIB, MIB
 
 FILE_FIELD = "file"
@@ -136,11 +139,18 @@ class MultipartParts:
 
 @dataclass(frozen=True, kw_only=True)
 class ReceivedForm:
-    """A whole form. `faults` has a sentence for each field that was given wrongly, by the field's name."""
+    """A whole form. `faults` has a sentence for each field that was given wrongly, by the field's name.
+
+    `unknown` are the names that are no fields, with whether each carries a file; `warnings` tells of them. `hints` are
+    those sentences that may explain why a request is refused.
+    """
 
     fields: dict[str, str] = field(default_factory=dict)
     upload: SpooledUpload | None = None
     faults: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, bool] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
 
     @property
     def content(self) -> list[object]:
@@ -156,6 +166,7 @@ class _Part:
     name: str = ""
     text: bytearray | None = None
     is_file: bool = False
+    has_file_name: bool = False
 
 
 class MultipartReceiver:
@@ -177,6 +188,7 @@ class MultipartReceiver:
         self._part = _Part()
         self._fields: dict[str, str] = {}
         self._faults: dict[str, str] = {}
+        self._unknown: dict[str, bool] = {}
         self._path: Path | None = None
         self._file: BinaryIO | None = None
         self._file_name = UNNAMED
@@ -199,16 +211,28 @@ class MultipartReceiver:
             assert self._path is not None
             with room_on_disk():
                 self._file.close()
-            if self._file_bytes or self._file_name_given:
+            text = self._text_for_a_file()
+            if text is not None:
+                self._faults.setdefault(FILE_FIELD, not_a_file(text, self._text_fields))
+            elif self._file_bytes or self._file_name_given:
                 upload = SpooledUpload(
                     path=self._path,
                     name=self._file_name,
                     size_bytes=self._file_bytes,
                     sha256=self._digest.hexdigest(),
                 )
-            else:
-                self.discard()
-        return ReceivedForm(fields=self._fields, upload=upload, faults=self._faults)
+        return ReceivedForm(fields=self._fields, upload=upload, faults=self._faults, unknown=self._unknown)
+
+    def _text_for_a_file(self) -> str | None:
+        """A line of text in the place of the file, as `curl -F file=clip.mp4` sends it; None for anything else."""
+        assert self._path is not None
+        if self._file_name_given or not 0 < self._file_bytes <= MAX_TEXT_BYTES:
+            return None
+        try:
+            text = self._path.read_bytes().decode("utf-8").strip()
+        except UnicodeDecodeError:
+            return None
+        return text if text.isprintable() else None
 
     def discard(self) -> None:
         """Remove the spool file, if it is still where it was written."""
@@ -232,19 +256,32 @@ class MultipartReceiver:
             raise InvalidRequest(f"`{safe_name(name)}` must be sent as it is, without a transfer encoding.")
         if name == FILE_FIELD:
             self._begin_file(disposition.get("filename"))
-        elif name in self._text_fields:
-            self._part = _Part(name=name, text=bytearray())
+        else:
+            self._part = _Part(
+                name=name,
+                text=bytearray() if name in self._text_fields else None,
+                has_file_name=bool(disposition.get("filename")),
+            )
 
     def _begin_file(self, name: str | None) -> None:
-        if self._file is not None:
-            # At once: the second file may be as large as the first.
-            raise InvalidRequest(*self._faults.values(), f"`{FILE_FIELD}` is given more than once.")
+        if self._file_bytes or self._file_name_given:
+            if name:
+                self._refuse_second_file()
+            # One that is empty as well counts as not given.
+            self._part = _Part(name=FILE_FIELD)
+            return
         self._part = _Part(name=FILE_FIELD, is_file=True)
         self._file_name_given = bool(name)
         self._file_name = safe_name(name) if name else UNNAMED
+        if self._file is not None:
+            return
         self._path = self._spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
         self._file = self._path.open("xb", buffering=MIB)
         self._path.chmod(0o600)
+
+    def _refuse_second_file(self) -> NoReturn:
+        # At once: the second file may be as large as the first.
+        raise InvalidRequest(*self._faults.values(), f"`{FILE_FIELD}` is given more than once.")
 
     def part_data(self, data: memoryview) -> None:
         if self._part.is_file:
@@ -259,10 +296,15 @@ class MultipartReceiver:
             if len(self._part.text) > MAX_TEXT_BYTES:
                 self._fault(self._part.name, f"is longer than {MAX_TEXT_BYTES} bytes.")
                 self._part.text = None
+        elif self._part.name == FILE_FIELD:
+            self._refuse_second_file()
+        elif self._part.name not in self._text_fields:
+            # Empty ones count as not given.
+            self._unknown.setdefault(self._part.name, self._part.has_file_name)
 
     def end_part(self) -> None:
         part = self._part
-        if part.text is None:
+        if part.text is None or not part.text.strip():
             return
         if part.name in self._fields:
             self._fault(part.name, "is given more than once.")
@@ -281,6 +323,17 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 def file_too_large(max_file_bytes: int) -> LimitExceeded:
     return LimitExceeded(f"The file is larger than the limit of {_readable(max_file_bytes)}.")
+
+
+def not_a_file(value: object, text_fields: Collection[str]) -> str:
+    """The sentence about a `file` that is a text, or another value in JSON, and where it belongs instead."""
+    if "file_url" in text_fields and re.match("https?://", str(value)):
+        advice = "the URL of a video belongs in `file_url`"
+    elif "file_id" in text_fields and is_id(str(value)) and len(str(value)) == ID_LENGTH:
+        advice = "the id of an uploaded file belongs in `file_id`"
+    else:
+        advice = "send the file itself in a multipart/form-data body, as `curl -F file=@clip.mp4` does"
+    return f"`{FILE_FIELD}` is not a file but {quoted(value)}: {advice}."
 
 
 def _readable(size_bytes: int) -> str:

@@ -20,6 +20,8 @@ DESCRIPTION = """Upscales videos four times, each way. Send one to `POST /v1/ups
 Authenticate with `Authorization: Bearer <API key>` or `X-API-Key: <API key>`. Every error has one shape,
 `{"errors": [{"message": "..."}]}`. Every answer has an `X-Request-ID`, which is the request's own if it had one.
 Properties that do not apply are left out, never null. Expect new properties and ignore those that you do not know.
+Fields and query parameters of a request that are empty or null count as not given; but a `PATCH` of users and keys
+lifts what is null.
 
 HEAD is answered wherever GET is. Bodies are JSON in UTF-8 or forms, and never compressed (415).
 
@@ -150,6 +152,8 @@ def _finish_operation(operation: dict[str, Any]) -> None:
     for parameter in parameters:
         leave_out_nulls(parameter["schema"])
         parameter["schema"].pop("title", None)
+        if parameter["in"] == "query":
+            parameter["allowEmptyValue"] = True  # it counts as not given
 
 
 def _finish_event(operation: dict[str, Any]) -> None:

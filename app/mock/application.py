@@ -16,7 +16,7 @@ from app.mock import routes
 from app.mock.control import Mock, OpenMock
 from app.mock.database import count_start, make_tables
 from app.mock.driver import MockBroker, MockDriver
-from app.mock.middleware import FaultMiddleware, RequestScopeMiddleware
+from app.mock.middleware import FaultMiddleware, RequestScopeMiddleware, StrictParametersMiddleware
 from app.mock.options import MockOptions
 from app.mock.results import ResultMaker
 from app.mock.storage import MockStorage
@@ -54,13 +54,16 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
         make_webhooks=partial(make_dispatcher, faults=mock.faults),
     )
     app.state.mock = mock
+    app.state.refuses_unknown_names = lambda: mock.options.strict
     app.include_router(routes.router)
     app.add_middleware(RequestScopeMiddleware, repeatable=mock.repeatable)
-    # The innermost, but for the one that answers HEAD as if it were GET.
+    # Outside of the two that change a request: requests are recorded as they were sent.
     app.user_middleware.insert(
-        -1,
+        -2,
         Middleware(FaultMiddleware, recorder=mock.recorder, faults=mock.faults, driver=lambda: mock.driver),
     )
+    # Innermost.
+    app.user_middleware.append(Middleware(StrictParametersMiddleware))
     return app
 
 

@@ -7,11 +7,16 @@ from typing import Any
 
 import anyio
 from anyio import to_thread
+from fastapi import params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.errors import error_response
+from app.http.fields import MOST_TOLD, advice_on, shown_name
 from app.http.middleware import streams_body
 from app.mock.driver import MockDriver
 from app.mock.fault_rules import FaultAction
@@ -120,6 +125,35 @@ class FaultMiddleware:
             return
         found = _RENDER.fullmatch(request.path) if request.method == "GET" else None
         await to_thread.run_sync(lambda: driver.settle(polled=found[1] if found else None))
+
+
+class StrictParametersMiddleware:
+    """Refuses query parameters that an address does not have, where the mock is strict."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self.app
+        if _is_observed(scope) and scope["app"].state.refuses_unknown_names():
+            known = _parameters(scope)
+            messages = [
+                f"{shown_name(name)} is not a parameter of this address{advice_on(name, known)}"
+                for name in Request(scope).query_params
+                if known is not None and name not in known
+            ]
+            answer = error_response(400, messages[:MOST_TOLD]) if messages else answer
+        await answer(scope, receive, send)
+
+
+def _parameters(scope: Scope) -> list[str] | None:
+    """The query parameters of the address; None for one that is no route of the API's description."""
+    for context in iter_route_contexts(scope["app"].routes):
+        route = context.original_route
+        if isinstance(route, APIRoute) and route.include_in_schema and route.matches(scope)[0] is Match.FULL:
+            fields = get_flat_params(route.dependant)
+            return [field.alias for field in fields if isinstance(field.field_info, params.Query)]
+    return None
 
 
 class _Exchange:

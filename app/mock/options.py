@@ -16,11 +16,13 @@ FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class MockOptions:
-    """`clock` is the moment of the first request; None for the machine's own time."""
+    """`clock` is the moment of the first request; None for the machine's own time. With `strict` names that a request
+    may not have are refused, of which the server only warns."""
 
     seed: int = 0
     clock: datetime | None = None
     transitions: Transitions = INSTANT
+    strict: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -29,6 +31,7 @@ class MockOptions:
             seed=settings.mock_seed,
             clock=None if settings.mock_clock is None else in_utc(settings.mock_clock),
             transitions=Transitions.parse(settings.mock_transitions),
+            strict=settings.mock_strict,
         )
 
 

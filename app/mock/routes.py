@@ -18,11 +18,12 @@ router = APIRouter(prefix="/_mock", include_in_schema=False)
 
 
 class SeedRequest(StrictModel):
-    """`transitions` None: those that the mock was started with."""
+    """`transitions` and `strict` None: as the mock was started."""
 
     seed: int = 0
     clock: datetime | None = FIRST_MOMENT
     transitions: str | None = None
+    strict: bool | None = None
 
 
 class FaultRuleList(StrictModel):
@@ -58,7 +59,8 @@ def seed(request: Request, asked: Annotated[SeedRequest | None, Body()] = None) 
         else Transitions.parse(asked.transitions)
     )
     clock = None if asked.clock is None else in_utc(asked.clock)
-    mock.reset(MockOptions(seed=asked.seed, clock=clock, transitions=transitions))
+    strict = mock.initial_options.strict if asked.strict is None else asked.strict
+    mock.reset(MockOptions(seed=asked.seed, clock=clock, transitions=transitions, strict=strict))
     return _options(mock)
 
 
@@ -117,6 +119,7 @@ def _options(mock: Mock) -> dict[str, Any]:
         "seed": options.seed,
         "clock": None if options.clock is None else options.clock.isoformat().replace("+00:00", "Z"),
         "transitions": str(options.transitions),
+        "strict": options.strict,
         "key": KEY,
         "adminKey": ADMIN_KEY,
     }

@@ -12,6 +12,7 @@ from sqlalchemy import Select, and_, or_
 from sqlalchemy.orm import Session
 
 from app.platform.errors import InvalidRequest
+from app.platform.quoting import received
 from app.platform.secrets import is_id
 from app.platform.tables import ListedTable
 
@@ -50,9 +51,9 @@ class Cursor:
             (microseconds,) = struct.unpack(">q", raw[:8])
             found = cls(created_at=EPOCH + timedelta(microseconds=microseconds), id=raw[8:].decode("ascii"))
         except (binascii.Error, struct.error, ValueError, OverflowError) as error:
-            raise InvalidRequest("`cursor` is not one that a page ended with.") from error
+            raise InvalidRequest(f"`cursor` is not one that a page ended with{received(text)}") from error
         if not is_id(found.id):
-            raise InvalidRequest("`cursor` is not one that a page ended with.")
+            raise InvalidRequest(f"`cursor` is not one that a page ended with{received(text)}")
         return found
 
 

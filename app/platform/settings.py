@@ -273,6 +273,11 @@ class Settings(WorkSettings):
         "instant",
         description="When the mock's renders move on: `instant`, or after `seconds:2` or `polls:3` in each status.",
     )
+    mock_strict: bool = Field(
+        False,
+        description="Whether the mock refuses names of fields and query parameters that a request may not have. The "
+        "server ignores them, with a warning.",
+    )
 
     # What to watch
     metrics_token: Token | None = Field(

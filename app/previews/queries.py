@@ -54,6 +54,11 @@ def is_ended(session: Session, *, preview_id: str) -> bool:
     return session.scalar(query) is None
 
 
+def warnings_of(session: Session, *, preview_id: str) -> Sequence[str]:
+    """The warnings that the preview has; none when it was deleted."""
+    return session.scalars(select(Preview.warnings).where(Preview.id == preview_id)).one_or_none() or ()
+
+
 def any_waits(session: Session) -> bool:
     """Whether there is one to claim. Cheap: an index holds only those that have not ended."""
     return session.scalar(select(Preview.id).where(_waits()).limit(1)) is not None

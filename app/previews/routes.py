@@ -1,5 +1,6 @@
 """Previews: one frame of a file before and after, ahead of the queue."""
 
+from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -50,8 +51,9 @@ async def create_preview(
 ) -> schemas.PreviewBody:
     """Have one frame of a file of yours upscaled, ahead of all renders. It is kept for a day."""
     _check(asked)
+    warnings = asked.warnings(request)
     idempotent.content.append(asked.model_dump(mode="json"))
-    preview = await to_thread.run_sync(_make_preview, asked, user, resources, idempotent)
+    preview = await to_thread.run_sync(_make_preview, asked, warnings, user, resources, idempotent)
     response.headers["Location"] = f"{base_url}/v1/previews/{preview.id}"
     if wait:
         await _hold(request, response, resources, preview.id, seconds=wait)
@@ -60,7 +62,11 @@ async def create_preview(
 
 
 def _make_preview(
-    asked: schemas.NewPreview, user: CurrentUser, resources: Resources, idempotent: IdempotentRequest
+    asked: schemas.NewPreview,
+    warnings: Sequence[str],
+    user: CurrentUser,
+    resources: Resources,
+    idempotent: IdempotentRequest,
 ) -> tables.Preview:
     with resources.database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
@@ -75,6 +81,7 @@ def _make_preview(
             crop=_crop_of(asked, file),
             limits=user.allowance.media,
             max_open=resources.settings.max_open_previews_per_user,
+            warnings=warnings,
         )
         idempotent.record(session, made_id=preview.id)
     return preview

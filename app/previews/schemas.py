@@ -4,9 +4,9 @@ from datetime import timedelta
 from pathlib import PurePath
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from app.http.body import Body, Number, Timestamp, Url, with_example
+from app.http.body import Body, Number, RequestBody, Timestamp, Url, with_example
 from app.http.resources import Resources
 from app.platform.file_names import output_name
 from app.previews import tables
@@ -47,7 +47,7 @@ class Crop(Body):
     height: Length
 
 
-class NewPreview(BaseModel):
+class NewPreview(RequestBody):
     """Either `crop`, or `crop_width` and `crop_height`, or none of them: then the server chooses."""
 
     model_config = ConfigDict(

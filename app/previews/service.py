@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -65,6 +66,7 @@ def create_preview(
     crop: Area | None,
     limits: MediaLimits,
     max_open: int,
+    warnings: Sequence[str] = (),
 ) -> Preview:
     """A queued preview of the file, which is held until the session ends (`find_file_to_use`).
 
@@ -98,7 +100,7 @@ def create_preview(
         engine=engine.id,
         at_seconds=at_seconds,
         status=RenderStatus.QUEUED,
-        warnings=[],
+        warnings=[*warnings],
         created_at=clock.now(),
         **_crop_columns(crop),
     )
@@ -204,8 +206,10 @@ class PreviewLedger:
         warnings: Sequence[str],
     ) -> None:
         """Complete the preview; with `crop` None it shows the whole frame. Raises LeaseLost."""
-        values = {"before_key": before_key, "after_key": after_key, "warnings": list(warnings)}
+        values: dict[str, Any] = {"before_key": before_key, "after_key": after_key}
         with self._database.write() as session:
+            stored = preview_queries.warnings_of(session, preview_id=claim.preview_id)
+            values["warnings"] = [*stored, *warnings]
             if not preview_queries.complete(session, claim, values={**values, **_crop_columns(crop)}):
                 raise LeaseLost("The preview was given to another worker, or deleted.")
 

@@ -11,12 +11,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 from app.platform.errors import InvalidRequest
 from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
 from app.platform.outbound import MOST_URL_CHARACTERS
+from app.platform.quoting import received
 from app.webhooks.urls import parse_webhook_url
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
 EXACT_RATE = "The rate that follows from `target_fps`, as a fraction: `30000/1001` for 29.97, `25/1` for 25."
 RATE_PATTERN = "^[0-9]+/[0-9]+$"
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
+# As JavaScript and Python, PHP, and a browser's check box write them.
+TRUE, FALSE = ("true", "1", "on"), ("false", "0", "off")
 
 
 def find_engine(engine_id: str) -> Engine:
@@ -24,22 +27,25 @@ def find_engine(engine_id: str) -> Engine:
     engine = ENGINES.get(engine_id)
     if engine is None:
         known = " or ".join(f'"{name}"' for name in ENGINES)
-        raise InvalidRequest(f"`engine` must be {known}.")
+        raise InvalidRequest(f"`engine` must be {known}{received(engine_id)}")
     return engine
 
 
 def parse_priority(text: str) -> int:
     """A render's priority among its user's own. Raises InvalidRequest unless it is an integer within the range."""
-    if re.fullmatch(r"[+-]?[0-9]{1,3}", text) and LEAST_PRIORITY <= int(text) <= MOST_PRIORITY:
-        return int(text)
-    raise InvalidRequest(f"`priority` must be a whole number from {LEAST_PRIORITY} to {MOST_PRIORITY}.")
+    whole = re.fullmatch(r"([+-]?[0-9]{1,3})(?:\.0+)?", text.strip())
+    if whole and LEAST_PRIORITY <= int(whole[1]) <= MOST_PRIORITY:
+        return int(whole[1])
+    raise InvalidRequest(
+        f"`priority` must be a whole number from {LEAST_PRIORITY} to {MOST_PRIORITY}{received(text)}"
+    )
 
 
 def parse_measures_quality(text: str) -> bool:
-    """Whether to measure the output's quality. Raises InvalidRequest unless it is true or false."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    raise InvalidRequest("`quality` must be true or false.")
+    """Whether to measure the output's quality. Raises InvalidRequest for a text that is no truth value."""
+    if text.lower() in TRUE or text.lower() in FALSE:
+        return text.lower() in TRUE
+    raise InvalidRequest(f"`quality` must be true or false{received(text)}")
 
 
 def _read(parse: Callable[[str], Any], value: Any) -> Any:

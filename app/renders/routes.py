@@ -1,6 +1,6 @@
 """Renders: asked for, followed as they come along, fetched, and removed."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -107,7 +107,7 @@ async def upscale(
         if render is None:
             try:
                 render = await _make_render(
-                    request, asked, user=user, resources=resources, idempotent=idempotent
+                    request, asked, form.warnings, user=user, resources=resources, idempotent=idempotent
                 )
             except AlreadyMade:
                 render = await to_thread.run_sync(find_made)
@@ -118,6 +118,7 @@ async def upscale(
 async def _make_render(
     request: Request,
     asked: UpscaleForm,
+    warnings: Sequence[str],
     *,
     user: CurrentUser,
     resources: Resources,
@@ -132,6 +133,7 @@ async def _make_render(
             options=asked,
             requester=user.requester,
             request_id=request.state.request_id,
+            warnings=warnings,
             idempotent=idempotent,
         )
         return await to_thread.run_sync(make)
@@ -153,6 +155,7 @@ async def _make_render(
             options=asked,
             requester=user.requester,
             request_id=request.state.request_id,
+            warnings=warnings,
             storage=resources.storage,
             database=resources.database,
             idempotent=idempotent,

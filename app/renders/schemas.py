@@ -11,6 +11,7 @@ from app.http.forms import FormUpload, form_description, parse_form
 from app.http.multipart import FILE_FIELD, ReceivedForm
 from app.http.resources import Resources
 from app.platform.outbound import MOST_URL_CHARACTERS
+from app.platform.quoting import quoted
 from app.platform.settings import Settings
 from app.renders.options import EXACT_RATE, RATE_PATTERN, RenderOptions
 from app.renders.representation import links, shown_fields
@@ -69,15 +70,17 @@ class UpscaleForm(RenderOptions, VideoSource):
         given = [name for name, source in sources.items() if source is not None or name in form.faults]
         faults: list[str] = []
         if len(given) != 1:
-            named = " and ".join(f"`{name}`" for name in given) or "none"
+            named = " and ".join(_shown_source(name, sources[name]) for name in given) or "none"
             faults.append(
                 f"Exactly one of `{FILE_FIELD}`, `file_id` and `{FILE_URL_FIELD}` is needed; given: {named}."
             )
-        elif file_id == "":
-            faults.append("`file_id` is empty.")
         elif file_url is not None:
             faults += url_faults(file_url, settings)
         return parse_form(cls, form, faults=faults)
+
+
+def _shown_source(name: str, source: object) -> str:
+    return f"`{name}` {quoted(source)}" if isinstance(source, str) else f"`{name}`"
 
 
 UPSCALE_REQUEST: dict[str, Any] = form_description(

@@ -58,13 +58,14 @@ def create_render(
     api_key_id: str | None = None,
     request_id: str | None = None,
     retry_of: str | None = None,
+    warnings: Sequence[str] = (),
 ) -> Render:
     """A queued render of the file.
 
     Raises LimitExceeded when its output would be over a limit, TooManyRequests when the allowance has no room for it.
 
-    `request_id` and `api_key_id` are those of the request that asks for it, `retry_of` the failed render that it is to
-    stand in for.
+    `request_id`, `api_key_id` and `warnings` are of the request that asks for it, `retry_of` is the failed render that
+    it is to stand in for.
     """
     check_output(
         file.video, scale=options.engine.scale, target_fps=options.exact_rate, limits=allowance.media
@@ -77,6 +78,7 @@ def create_render(
         api_key_id=api_key_id,
         request_id=request_id,
         retry_of=retry_of,
+        warnings=warnings,
     )
 
 
@@ -87,6 +89,7 @@ def render_file(
     options: RenderOptions,
     requester: Requester,
     request_id: str,
+    warnings: Sequence[str],
     idempotent: IdempotentRequest,
 ) -> Render:
     """A queued render of the user's file. Raises NotFound, AlreadyMade, and what `create_render` does."""
@@ -98,6 +101,7 @@ def render_file(
             allowance=requester.allowance,
             api_key_id=requester.api_key_id,
             request_id=request_id,
+            warnings=warnings,
         )
         idempotent.record(session, made_id=render.id)
     return render
@@ -110,6 +114,7 @@ def render_upload(
     options: RenderOptions,
     requester: Requester,
     request_id: str,
+    warnings: Sequence[str],
     storage: Storage,
     database: Database,
     idempotent: IdempotentRequest,
@@ -131,6 +136,7 @@ def render_upload(
             allowance=requester.allowance,
             api_key_id=requester.api_key_id,
             request_id=request_id,
+            warnings=warnings,
         )
         idempotent.record(session, made_id=render.id)
     return render
@@ -154,6 +160,7 @@ def _add_render(
     api_key_id: str | None,
     request_id: str | None,
     retry_of: str | None = None,
+    warnings: Sequence[str],
 ) -> Render:
     engine = options.engine
     output = file.video.upscaled(scale=engine.scale, target_fps=options.exact_rate)
@@ -168,7 +175,7 @@ def _add_render(
         target_fps_sent=options.target_fps and options.target_fps.sent,
         status=RenderStatus.QUEUED,
         created_at=clock.now(),
-        warnings=[],
+        warnings=[*warnings],
         cost=cost,
         input=file.video,
         output=output,

@@ -38,6 +38,7 @@ MOST_URLS = 1000
 )
 def open_upload(
     asked: schemas.UploadRequest,
+    request: Request,
     response: Response,
     user: UserDependency,
     resources: ResourcesDependency,
@@ -47,6 +48,7 @@ def open_upload(
     """Open an upload in parts. Its answer says where to send them; then complete it."""
     if asked.size_bytes > user.allowance.max_upload_bytes:
         raise file_too_large(user.allowance.max_upload_bytes)
+    warnings = asked.warnings(request)
     idempotent.content.append(asked.model_dump(mode="json"))
     upload = uploads.open_upload(
         name=safe_name(asked.name),
@@ -65,7 +67,7 @@ def open_upload(
         parts = uploads.parts_to_send(
             upload, after=0, limit=MOST_URLS, storage=resources.storage, base_url=base_url
         )
-    return schemas.UploadBody(upload=schemas.Upload.of(upload, parts=parts))
+    return schemas.UploadBody(upload=schemas.Upload.of(upload, parts=parts, warnings=warnings))
 
 
 @router.get("/v1/uploads", response_model_exclude_none=True)
@@ -120,7 +122,11 @@ def list_upload_parts(
     responses=documented(404, 409, 413, 415),
 )
 async def complete_upload(
-    upload_id: str, asked: schemas.CompletionRequest, user: UserDependency, resources: ResourcesDependency
+    upload_id: str,
+    asked: schemas.CompletionRequest,
+    request: Request,
+    user: UserDependency,
+    resources: ResourcesDependency,
 ) -> FileBody:
     """Make the file of the parts that were sent. Asked again, it answers the same.
 
@@ -130,8 +136,9 @@ async def complete_upload(
     given = {part.number: part.etag for part in asked.parts}
     if len(given) < len(asked.parts):
         raise InvalidRequest("`parts` names a part more than once.")
+    warnings = asked.warnings(request)
     file = await complete(upload_id, given, user=user, resources=resources)
-    return FileBody(file=File.of(file))
+    return FileBody(file=File.of(file, warnings=warnings))
 
 
 @router.delete(

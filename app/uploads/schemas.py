@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from app.http.body import Body, Timestamp, Url, with_example
+from app.http.body import Body, RequestBody, Timestamp, Url, with_example
 from app.platform.storage import contract
 from app.uploads import service, tables
 from app.uploads.service import LEAST_PART_BYTES, MOST_PART_BYTES, MOST_PARTS, UploadStatus
@@ -27,7 +27,7 @@ _UPLOAD = {
 }
 
 
-class UploadRequest(BaseModel):
+class UploadRequest(RequestBody):
     """An upload to be opened."""
 
     model_config = ConfigDict(
@@ -46,14 +46,14 @@ class UploadRequest(BaseModel):
     )
 
 
-class SentPart(BaseModel):
+class SentPart(RequestBody):
     number: PartNumber
     etag: str = Field(
         min_length=1, max_length=256, description="The ETag header that the part was answered with."
     )
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(RequestBody):
     """All parts of an upload, as their answers' ETags tell."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"parts": [{"number": 1, "etag": _ETAG}]}]})
@@ -89,6 +89,9 @@ class Upload(Body):
         None, description="When just opened: the first thousand parts to send."
     )
     received_parts: list[ReceivedPart] | None = Field(None, description="What came in of an open upload.")
+    warnings: list[str] | None = Field(
+        None, description="When just opened: about the request, if there are any."
+    )
 
     @classmethod
     def of(
@@ -97,8 +100,9 @@ class Upload(Body):
         *,
         parts: Sequence[service.PartToSend] | None = None,
         received_parts: Sequence[contract.StoredPart] | None = None,
+        warnings: Sequence[str] = (),
     ) -> Self:
-        """`parts` and `received_parts` are shown where they are given."""
+        """`parts`, `received_parts` and `warnings` are shown where they are given."""
         status = service.status_of(upload)
         return cls(
             id=upload.id,
@@ -114,6 +118,7 @@ class Upload(Body):
             received_parts=None
             if received_parts is None
             else [*map(ReceivedPart.model_validate, received_parts)],
+            warnings=[*warnings] or None,
         )
 
 

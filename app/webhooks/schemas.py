@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool
 
-from app.http.body import Body, Number, Timestamp, Url, with_example
+from app.http.body import Body, Number, RequestBody, Timestamp, Url, only, with_example
 from app.platform.outbound import MOST_URL_CHARACTERS
 from app.webhooks import tables
 from app.webhooks.service import SigningSecrets
@@ -59,18 +59,18 @@ _ATTEMPT = {
 }
 
 
-class NewWebhook(BaseModel):
-    model_config = with_example({"url": _URL, "events": ["render.completed", "render.failed"]})
+class NewWebhook(RequestBody):
+    model_config = only({"url": _URL, "events": ["render.completed", "render.failed"]})
 
     url: WebhookUrl
     events: Events = Field(default_factory=lambda: list(RENDER_EVENTS), validate_default=True)
     enabled: StrictBool = True
 
 
-class WebhookChange(BaseModel):
+class WebhookChange(RequestBody):
     """What is left out stays as it is."""
 
-    model_config = with_example({"enabled": True})
+    model_config = only({"enabled": True})
 
     url: WebhookUrl | None = None
     events: Events | None = None

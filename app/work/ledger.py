@@ -129,11 +129,11 @@ class WorkLedger:
         values = {
             "plan": plan,
             "cost": cost,
-            "warnings": list(warnings),
             "input": source,
             "output": output,
         }
         with self.database.write() as session:
+            values["warnings"] = work_queries.all_warnings(session, claim, warnings)
             if not work_queries.store_plan(session, claim, values=values, segments=rows):
                 raise LeaseLost("The render was given to another worker.")
             worker_queries.put_down_unit(session, name=self.worker, is_done=True)
@@ -167,11 +167,11 @@ class WorkLedger:
             "output_bytes": output_bytes,
             "thumbnail_key": thumbnail_key,
             "cost": cost,
-            "warnings": list(warnings),
             "quality": None if quality is None else dict(quality),
             "output": output,
         }
         with self.database.write() as session:
+            values["warnings"] = work_queries.all_warnings(session, claim, warnings)
             if not work_queries.complete_render(session, claim, values=values):
                 raise LeaseLost("The render was given to another worker.")
             worker_queries.put_down_unit(session, name=self.worker, is_done=True)

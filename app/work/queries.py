@@ -95,6 +95,12 @@ def renew(session: Session, claim: Claim, *, lease_seconds: float, frames_done: 
     return claim.lease.renew(session, seconds=lease_seconds, **values)
 
 
+def all_warnings(session: Session, claim: Claim, warnings: Iterable[str]) -> list[str]:
+    """The warnings that the render has, such as those about its request, and the new ones: each once."""
+    stored = session.scalars(select(Render.warnings).where(Render.id == claim.render_id)).one_or_none()
+    return list(dict.fromkeys([*(stored or ()), *warnings]))
+
+
 def store_plan(
     session: Session, claim: Claim, *, values: dict[str, Any], segments: Iterable[Segment]
 ) -> bool:

@@ -9,6 +9,7 @@ from math import floor
 from typing import Self
 
 from app.platform.errors import InvalidRequest
+from app.platform.quoting import received
 
 MIN_FPS = 1
 MAX_FPS = 120
@@ -31,9 +32,6 @@ class Retime(StrEnum):
     """A mix of the two neighbouring frames, weighted by nearness."""
     MOTION = "motion"
     """A mix of the two neighbouring frames, each moved along the motion between them; across a cut, the nearest."""
-
-
-_NOT_A_RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001."
 
 
 @dataclass(frozen=True)
@@ -59,29 +57,37 @@ def parse_target_fps(value: str | float | int | Decimal) -> Fraction:
     23.976, 29.97, 59.94005994. Any other decimal keeps its value (12.5 is 25/2), as the nearest fraction with a
     denominator of at most a million. Raises InvalidRequest for everything else, including NaN and infinity.
     """
-    if isinstance(value, bool):
-        raise InvalidRequest(_NOT_A_RATE)
+    rate = None if isinstance(value, bool) else _read_rate(value)
+    if rate is None or not MIN_FPS <= rate <= MAX_FPS:
+        has_comma = isinstance(value, str) and re.fullmatch(r"\s*[0-9]+,[0-9]+\s*", value)
+        raise InvalidRequest(
+            f"target_fps must be a number from {MIN_FPS} to {MAX_FPS}, such as 24, 29.97 or 30000/1001"
+            f"{received(value)}{' Decimals follow a point.' if has_comma else ''}"
+        )
+    return rate.limit_denominator(MAX_DENOMINATOR)
+
+
+def _read_rate(value: str | float | int | Decimal) -> Fraction | None:
+    """The rate, which may be out of range; None for what is no rate, or far out of range."""
     if isinstance(value, int):
-        return _in_range(Fraction(value))
+        return Fraction(value)
     # A float's repr is the shortest text with that value: what the user wrote.
     text = str(value).strip() if isinstance(value, str | Decimal) else repr(float(value))
     if len(text) > LONGEST_NUMBER:
-        raise InvalidRequest(_NOT_A_RATE)
+        return None
     if fraction := _FRACTION.fullmatch(text):
         numerator, denominator = int(fraction[1]), int(fraction[2])
-        if denominator == 0:
-            raise InvalidRequest(_NOT_A_RATE)
-        return _in_range(Fraction(numerator, denominator))
+        return Fraction(numerator, denominator) if denominator else None
     if not _DECIMAL.fullmatch(text):
-        raise InvalidRequest(_NOT_A_RATE)
+        return None
     number = Decimal(text)
     # Before the conversion to a fraction: 1e400 would have four hundred digits.
     if not MIN_FPS <= number <= MAX_FPS:
-        raise InvalidRequest(_NOT_A_RATE)
+        return None
     exact = Fraction(number)
     exponent = number.normalize().as_tuple().exponent
     places = -exponent if isinstance(exponent, int) else 0
-    return _in_range(snap_ntsc(exact, step=Fraction(1, 10**places)) if places >= 2 else exact)
+    return snap_ntsc(exact, step=Fraction(1, 10**places)) if places >= 2 else exact
 
 
 def parse_retime(text: str) -> Retime:
@@ -90,7 +96,7 @@ def parse_retime(text: str) -> Retime:
         return Retime(text)
     except ValueError:
         known = ", ".join(f'"{way}"' for way in Retime)
-        raise InvalidRequest(f"`retime` must be one of {known}.") from None
+        raise InvalidRequest(f"`retime` must be one of {known}{received(text)}") from None
 
 
 def frames_at_rate(duration_seconds: Fraction, target_fps: Fraction) -> int:
@@ -109,9 +115,3 @@ def snap_ntsc(rate: Fraction, *, step: Fraction) -> Fraction:
     nearest = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
     is_whole = rate.denominator == 1
     return nearest if not is_whole and nearest > 0 and abs(rate - nearest) < step else rate
-
-
-def _in_range(rate: Fraction) -> Fraction:
-    if not MIN_FPS <= rate <= MAX_FPS:
-        raise InvalidRequest(_NOT_A_RATE)
-    return rate.limit_denominator(MAX_DENOMINATOR)

@@ -43,21 +43,38 @@ def test_a_key_is_taken_from_either_header(stranger: httpx.Client, key: str):
     ],
 )
 def test_no_valid_key(stranger: httpx.Client, key: str, method, path):
-    for headers in (
-        {},
-        {"Authorization": ""},
-        {"Authorization": "Bearer"},
-        {"Authorization": "Bearer regen_wrong"},
-        {"Authorization": key},
-        {"Authorization": f"Basic {key}"},
-        {"Authorization": "Bearer another", "X-API-Key": key},
-        {"X-API-Key": "kéy".encode("latin-1")},
-        {"X-API-Key": "x" * 4000},
+    for headers, advice in (
+        ({}, None),
+        ({"Authorization": ""}, None),
+        ({"Authorization": "Bearer"}, "has no key after `Bearer`"),
+        ({"Authorization": "Bearer regen_wrong"}, None),
+        ({"Authorization": key}, "lacks the word `Bearer`"),
+        ({"Authorization": f"Basic {key}"}, 'begins with "Basic", not `Bearer`'),
+        ({"Authorization": f"Token {key}"}, 'begins with "Token", not `Bearer`'),
+        ({"Authorization": f"{key} {key}"}, 'begins with "regen_'),
+        ({"Authorization": f"Bearer Bearer {key}"}, "is more than a key"),
+        ({"Authorization": f"Bearer '{key}'"}, "is more than a key"),
+        ({"X-API-Key": f"Bearer {key}"}, "is more than a key"),
+        ({"X-Auth-Token": key}, "in `x-auth-token` is not read"),
+        ({"Authorization": "Bearer another", "X-API-Key": key}, None),
+        ({"X-API-Key": "kéy".encode("latin-1")}, None),
+        ({"X-API-Key": "x" * 4000}, None),
     ):
         response = stranger.request(method, path, headers=headers)
 
-        assert (response.status_code, response.json()) == (401, NO_KEY)
+        assert response.status_code == 401
+        if advice is None:
+            assert response.json() == NO_KEY
+        else:
+            (error,) = response.json()["errors"]
+            assert error["message"].startswith("A valid API key is required. ")
+            assert advice in error["message"]
+            assert error["message"].endswith(" Send `Authorization: Bearer <API key>`.")
         assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert key not in response.text
+    in_query = stranger.request(method, path, params={"api_key": key})
+    assert "in `api_key` is not read" in in_query.json()["errors"][0]["message"]
+    assert key not in in_query.text
 
 
 def test_a_revoked_key(client: httpx.Client, database, settings):

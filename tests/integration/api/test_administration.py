@@ -180,13 +180,39 @@ class TestUsersAndKeys:
         for body in (
             {"scopes": []},
             {"scopes": ["all"]},
-            {"scopes": None},
             {"expires_at": "2001-01-01T00:00:00Z"},
             {"expires_at": "2999-01-01T00:00:00"},
             {"expires_at": "9999-12-31T23:59:59-05:00"},
         ):
             assert admin.post(path, json=body).status_code == 400, body
         assert admin.get(path).json() == {"keys": []}
+        key = admin.post(path, json={"scopes": None, "expires_at": "", "limits": None}).json()["key"]
+        assert (key["scopes"], key["limits"], "expiresAt" in key) == (["read", "write"], {}, False)
+        path = f"/v1/admin/keys/{key['id']}"
+        for body in ({"scopes": None}, {"name": None}):
+            assert admin.patch(path, json=body).status_code == 400, body
+        assert admin.patch(path, json={"scopes": "", "name": " "}).json()["key"] == key
+
+    def test_unknown_names_are_refused(self, admin, bob):
+        user, keys = f"/v1/admin/users/{bob['id']}", f"/v1/admin/users/{bob['id']}/keys"
+        limits = {"limits": {"request": "1/minute", "max_cost": 3}}
+        for method, path, body, told in (
+            ("POST", keys, {"expiresAt": "2001-01-01T00:00:00Z"}, ["`expiresAt`/`expires_at`"]),
+            ("POST", keys, {"expires": "2001-01-01T00:00:00Z"}, ["`expires`/`expires_at`"]),
+            ("POST", keys, limits, ["`limits.request`/`requests`", "`limits.max_cost`"]),
+            ("POST", "/v1/admin/users", {"Name": "x"}, ["required", "`Name`/`name`"]),
+            ("PATCH", user, {"maxRunningRenders": 1}, ["`maxRunningRenders`/`max_running_renders`"]),
+            ("PATCH", user, {"a`\x1b" + 99 * "b": 1}, ["`a'\\x1bbbb"]),
+        ):
+            answer = admin.request(method, path, json=body)
+            messages = [error["message"] for error in answer.json()["errors"]]
+            assert (answer.status_code, len(messages)) == (400, len(told)), messages
+            for message, expected in zip(messages, told, strict=True):
+                name, _, meant = expected.partition("/")
+                assert name in message
+                assert message.endswith(f"did you mean {meant}?" if meant else ".")
+        assert admin.get(keys).json() == {"keys": []}
+        assert admin.get(user).json()["user"] == bob
 
     def test_what_is_not_there(self, admin):
         for path in ("users/abc", "users/abc/keys", "users/abc/usage", "users/%00"):

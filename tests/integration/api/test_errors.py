@@ -81,11 +81,23 @@ def test_wrong_methods(stranger):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_unknown_addresses(stranger, method):
-    for path in ("/", "/v1", "/v1/upscale/", "/v2/upscale", "/v1/render", "/v1//files", "/%2e%2e/x"):
+    near = "Look at the client's base URL for a slash or `/v1` too many or too few."
+    for path, meant in {
+        **dict.fromkeys(("/", "/v1", "/v2/upscale", "/v1/render", "/%2e%2e/x", "//v1//nothing/")),
+        "/v1/upscale/": "/v1/upscale",
+        "/v1//files": "/v1/files",
+        "//v1/upscale": "/v1/upscale",
+        "/v1/v1/renders/abc": "/v1/renders/abc",
+        "/v1/upscale%20": "/v1/upscale",
+        "/files": "/v1/files",
+        "/healthz/": "/healthz",
+        "/v1/v1/files/%1b%0a" + 99 * "x": f"/v1/files/\\x1b\\n{48 * 'x'}…",
+    }.items():
         response = stranger.request(method, path, content=b"{" if method == "POST" else None)
 
         assert response.status_code == 404
-        assert response.json() == {"errors": [{"message": "There is nothing at this address."}]}
+        end = "." if meant is None else f": did you mean {meant}? {near}"
+        assert response.json() == {"errors": [{"message": f"There is nothing at this address{end}"}]}
 
 
 def test_faulty_parameters_have_a_message_each(stranger):

@@ -3,6 +3,12 @@ import re
 import httpx
 import pytest
 
+REQUIRED = "`file` is required, as a part of a multipart/form-data body."
+NOT_A_FILE = (
+    '`file` is not a file but "x": send the file itself in a multipart/form-data body, '
+    "as `curl -F file=@clip.mp4` does."
+)
+
 
 class TestFiles:
     def test_upload_and_look_up(self, client: httpx.Client, clip):
@@ -26,14 +32,24 @@ class TestFiles:
         assert file["frameRate"] == 30000 / 1001
 
     @pytest.mark.parametrize(
-        "arguments", [{}, {"files": {"other": b"x"}}, {"json": {"file": "x"}}, {"data": {"file": "x"}}]
+        ("arguments", "sentences"),
+        [
+            ({}, [REQUIRED]),
+            ({"json": {"file": ""}}, [REQUIRED]),
+            (
+                {"files": {"other": b"x"}},
+                [REQUIRED, "`other` carries a file, whose field must be called `file`."],
+            ),
+            ({"json": {"file": "x"}}, [NOT_A_FILE]),
+            ({"data": {"file": "x"}}, [NOT_A_FILE]),
+            ({"files": {"file": (None, "x")}}, [NOT_A_FILE]),
+        ],
     )
-    def test_without_a_file(self, client, arguments):
+    def test_without_a_file(self, client, arguments, sentences):
         response = client.post("/v1/files", **arguments)
 
         assert response.status_code == 400
-        message = "`file` is required, as a part of a multipart/form-data body."
-        assert response.json() == {"errors": [{"message": message}]}
+        assert response.json() == {"errors": [{"message": sentence} for sentence in sentences]}
 
     def test_unknown(self, client):
         response = client.get("/v1/files/nope")

@@ -48,7 +48,17 @@ def complete(ledger: PreviewLedger, storage_dir, crop: Area | None = None) -> st
 
 def test_from_question_to_answer(client, file_id, ledger, settings):
     crop = {"x": 3, "y": 5, "width": 101, "height": 77}
-    response = create(client, file_id, at_seconds=0.28, crop=crop, engine="regen-4x", unknown="ignored")
+    ignored = "`Crop_width` is not a field of this request and was ignored: did you mean `crop_width`?"
+    response = create(
+        client,
+        file_id,
+        at_seconds=0.28,
+        crop=crop,
+        engine="regen-4x",
+        Crop_width="ignored",
+        crop_width="",
+        x="",
+    )
 
     assert response.status_code == 200
     preview = response.json()["preview"]
@@ -56,7 +66,7 @@ def test_from_question_to_answer(client, file_id, ledger, settings):
     assert preview.pop("expiresAt") > "2026"
     assert preview == {
         "id": preview["id"], "status": "queued", "fileId": file_id, "engine": "regen-4x", "atSeconds": 0.28,
-        "crop": crop, "wholeFrame": False,
+        "crop": crop, "wholeFrame": False, "warnings": [ignored],
     }  # fmt: skip
     assert response.headers["Location"].endswith(f"/v1/previews/{preview['id']}")
     assert "Preference-Applied" not in response.headers
@@ -67,7 +77,7 @@ def test_from_question_to_answer(client, file_id, ledger, settings):
     ledger.hand_back(job.claim)
     complete(ledger, settings.storage_dir)
     done = client.get(response.headers["Location"]).json()["preview"]
-    assert (done["status"], done["warnings"], done["crop"]) == ("completed", ["A warning."], crop)
+    assert (done["status"], done["warnings"], done["crop"]) == ("completed", [ignored, "A warning."], crop)
     assert httpx.get(done["beforeURL"]).content == f"previews/{preview['id']}/before-1.png".encode()
     after = httpx.get(done["afterURL"])
     assert after.content == f"previews/{preview['id']}/after-1.png".encode()
@@ -101,9 +111,12 @@ def test_what_the_server_chooses(client, file_id, ledger, settings):
 FAULTS = [
     ({"at_seconds": 2.001}, "`at_seconds` is after the video's end: it lasts 2 seconds."),
     ({"at_seconds": 1e9}, "`at_seconds` is after the video's end: it lasts 2 seconds."),
-    ({"at_seconds": -0.1}, "`at_seconds` is not valid: Input should be greater than or equal to 0."),
-    ({"at_seconds": "1"}, "`at_seconds` is not valid: Input should be a valid number."),
-    ({"engine": "other"}, '`engine` must be "regen-4x-lite" or "regen-4x".'),
+    (
+        {"at_seconds": -0.1},
+        "`at_seconds` is not valid: Input should be greater than or equal to 0; received -0.1.",
+    ),
+    ({"at_seconds": "1"}, '`at_seconds` is not valid: Input should be a valid number; received "1".'),
+    ({"engine": "other"}, '`engine` must be "regen-4x-lite" or "regen-4x"; received "other".'),
     ({"crop_width": 10}, "`crop_width` and `crop_height` are needed together."),
     (
         {"crop_width": 241, "crop_height": 10},

@@ -190,9 +190,7 @@ def test_fields_after_the_file_count_too(client, clip):
     response = client.post("/v1/upscale", files=parts)
 
     assert response.status_code == 400
-    assert response.json() == {
-        "errors": [{"message": "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001."}]
-    }
+    assert messages(response) == [f'{RATE}; received "121".']
 
 
 def test_a_browser_form_with_an_empty_file_field_and_a_file_id(client, clip):
@@ -234,43 +232,43 @@ def messages(response) -> list[str]:
     return [error["message"] for error in body["errors"]]
 
 
-RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001."
-ENGINE = '`engine` must be "regen-4x-lite" or "regen-4x".'
-RETIME = '`retime` must be one of "nearest", "blend", "motion".'
-QUALITY = "`quality` must be true or false."
+RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001"
+ENGINE = '`engine` must be "regen-4x-lite" or "regen-4x"'
+RETIME = '`retime` must be one of "nearest", "blend", "motion"'
+QUALITY = "`quality` must be true or false"
 NEITHER = "Exactly one of `file`, `file_id` and `file_url` is needed; given: none."
-BOTH = "Exactly one of `file`, `file_id` and `file_url` is needed; given: `file` and `file_id`."
+BOTH = 'Exactly one of `file`, `file_id` and `file_url` is needed; given: `file` and `file_id` "abc".'
 
 
 class TestFaultyFields:
-    @pytest.mark.parametrize("rate", ["0.5", "121", "NaN", "fast", "", "-24", "inf", "1e999", "24 fps"])
+    @pytest.mark.parametrize("rate", ["0.5", "121", "NaN", "fast", "-24", "inf", "1e999", "24 fps"])
     def test_target_fps(self, client, clip, rate, stored_files, spool_files):
         response = upload(client, clip, target_fps=rate)
 
-        assert (response.status_code, messages(response)) == (400, [RATE])
+        assert (response.status_code, messages(response)) == (400, [f'{RATE}; received "{rate}".'])
         assert stored_files() == spool_files() == []
 
-    @pytest.mark.parametrize("engine", ["regen-8x", "", "REGEN-4X"])
+    @pytest.mark.parametrize("engine", ["regen-8x", "null", "REGEN-4X"])
     def test_engine(self, client, clip, engine):
         response = upload(client, clip, engine=engine)
 
-        assert (response.status_code, messages(response)) == (400, [ENGINE])
+        assert (response.status_code, messages(response)) == (400, [f'{ENGINE}; received "{engine}".'])
 
-    @pytest.mark.parametrize("way", ["fast", "", "Motion", "nearest "])
+    @pytest.mark.parametrize("way", ["fast", "Motion", "nearest "])
     def test_retime(self, client, clip, way, stored_files):
         response = upload(client, clip, retime=way)
 
-        assert (response.status_code, messages(response)) == (400, [RETIME])
+        assert (response.status_code, messages(response)) == (400, [f'{RETIME}; received "{way}".'])
         assert stored_files() == []
 
-    @pytest.mark.parametrize("truth", ["yes", "1", "", "truee", "null"])
+    @pytest.mark.parametrize("truth", ["yes", "2", "truee", "null"])
     def test_quality(self, client, clip, truth):
         for response in (
             upload(client, clip, quality=truth),
             client.post("/v1/upscale", json={"file_id": "a", "quality": truth}),
             client.post("/v1/upscale", data={"file_id": "a", "quality": truth}),
         ):
-            assert (response.status_code, messages(response)) == (400, [QUALITY])
+            assert (response.status_code, messages(response)) == (400, [f'{QUALITY}; received "{truth}".'])
 
     def test_both_file_and_file_id(self, client, clip, stored_files):
         response = upload(client, clip, file_id="abc")
@@ -296,7 +294,10 @@ class TestFaultyFields:
     def test_every_fault_has_its_message(self, client, clip):
         response = upload(client, clip, file_id="abc", target_fps="0.5", engine="x")
 
-        assert (response.status_code, messages(response)) == (400, [BOTH, ENGINE, RATE])
+        assert (response.status_code, messages(response)) == (
+            400,
+            [BOTH, f'{ENGINE}; received "x".', f'{RATE}; received "0.5".'],
+        )
 
     def test_wrong_types_in_json(self, client):
         fields = {"file_id": 7, "engine": ["regen-4x"], "target_fps": {"a": 1}, "retime": True, "quality": 1}
@@ -306,11 +307,11 @@ class TestFaultyFields:
         assert (response.status_code, messages(response)) == (
             400,
             [
-                "`engine` must be a text.",
-                "`file_id` must be a text.",
-                "`quality` must be a truth value.",
-                "`retime` must be a text.",
-                "`target_fps` must be a number.",
+                '`engine` must be a text; received ["regen-4x"].',
+                "`file_id` must be a text; received 7.",
+                "`quality` must be a truth value; received 1.",
+                "`retime` must be a text; received true.",
+                '`target_fps` must be a number; received {"a": 1}.',
             ],
         )
 
@@ -337,7 +338,7 @@ class TestFaultyFields:
             headers={"Content-Type": "application/json"},
         )
 
-        assert (response.status_code, messages(response)) == (400, [RATE])
+        assert (response.status_code, messages(response)) == (400, [f'{RATE}; received "NaN".'])
 
     def test_fields_given_twice(self, client):
         response = client.post(

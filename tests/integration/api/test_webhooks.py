@@ -221,9 +221,25 @@ def test_a_render_is_told_of_from_its_first_move_on(client, receiver, file_id):
 
 
 def test_a_webhook_url_that_is_none_is_refused(client, file_id):
-    for url in ("", "nonsense", "ftp://example.com/", "http://10.0.0.1/", "http://ann@example.com/"):
+    for url in ("null", "nonsense", "ftp://example.com/", "http://10.0.0.1/", "http://ann@example.com/"):
         answer = client.post("/v1/upscale", json={"file_id": file_id, "webhook_url": url})
         assert [message.startswith("`webhook_url`: ") for message in messages(answer, 400)] == [True], url
+
+
+def test_empty_fields_are_not_given_and_unknown_names_are_refused(client):
+    webhook = created(client, events=None, enabled="")
+    assert (webhook["events"], webhook["enabled"]) == (ALL_EVENTS, True)
+    path = f"/v1/webhooks/{webhook['id']}"
+    assert client.patch(path, json={"url": "", "events": None}).json()["webhook"] == webhook
+    told = "`Enabled` is not a field of this request: did you mean `enabled`?"
+    for method, address in (("POST", "/v1/webhooks"), ("PATCH", path)):
+        assert messages(client.request(method, address, json={"url": URL, "Enabled": False}), 400) == [told]
+    answer = client.post("/v1/webhooks", data={"url": URL})
+    assert messages(answer, 400)[0].endswith("send `Content-Type: application/json`.")
+    assert messages(client.post("/v1/webhooks", json=[URL]), 400) == [
+        f'The JSON body must be an object; received ["{URL}"].'
+    ]
+    assert client.get("/v1/webhook-deliveries?render_id=&status=&cursor=").json() == {"deliveries": []}
 
 
 def test_tests_and_replays(client, receiver):

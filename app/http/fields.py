@@ -1,0 +1,87 @@
+"""The fields of a request: those that are empty count as not given, those that are unknown are told."""
+
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.platform.errors import InvalidRequest
+from app.platform.quoting import printable, shortened
+
+# The kind of pydantic's error for a name that a body may not have; its context has the `advice_on` it.
+UNKNOWN_NAME = "unknown_name"
+MOST_TOLD = 8
+# How alike a misspelt name is: difflib's ratio.
+NEAR = 0.75
+
+
+def is_empty(value: object) -> bool:
+    """Whether a field with this value counts as not given: null, or a text of nothing but white space."""
+    return value is None or is_empty_text(value)
+
+
+def is_empty_text(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def shown_name(name: str) -> str:
+    """A client's own name as messages show it."""
+    return f"`{printable(shortened(name)).replace('`', chr(39))}`"
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is meant: written otherwise, as a part of it, or misspelt; None where none is near."""
+    plain = {_plain(one): one for one in known}
+    given = _plain(name)
+    if given in plain:
+        return plain[given]
+    holders = [one for one in plain.values() if given in one.split("_")]
+    if len(holders) == 1:
+        return holders[0]
+    return next((plain[one] for one in get_close_matches(given, plain, n=1, cutoff=NEAR)), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", shortened(name).lower())
+
+
+def advice_on(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name."""
+    near = nearest_name(name, known)
+    return f": did you mean `{near}`?" if near else "."
+
+
+def ignored_names(request: Request, names: Collection[str], known: Iterable[str]) -> list[str]:
+    """The warnings about unknown names. Raises InvalidRequest where the application refuses them."""
+    refused = request.app.state.refuses_unknown_names()
+    told = [
+        f"{shown_name(name)} is not a field of this request{'' if refused else ' and was ignored'}"
+        f"{advice_on(name, known)}"
+        for name in [*names][:MOST_TOLD]
+    ]
+    if len(names) > MOST_TOLD:
+        told.append(f"{len(names) - MOST_TOLD} more names are not fields of this request.")
+    if told and refused:
+        raise InvalidRequest(*told)
+    return told
+
+
+class EmptyParameters:
+    """Takes parameters without a value out of a request's query, so that they count as not given."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query: bytes = scope.get("query_string", b"")
+        if query:
+            # In place: routing leaves its marks in this scope for the middleware outside.
+            scope["query_string"] = b"&".join(
+                pair for pair in query.split(b"&") if not _EMPTY.fullmatch(pair)
+            )
+        await self.app(scope, receive, send)
+
+
+_EMPTY = re.compile(rb"[^=]*(=(\+|%20)*)?")
