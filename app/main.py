@@ -21,6 +21,7 @@ from app.http.health_checks import HealthChecks
 from app.http.metrics import HttpMetrics
 from app.http.middleware import BodyRules, ErrorBoundary, HeadRequests, LingeringClose
 from app.http.openapi import operation_id
+from app.http.public_address import PublicPath
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
 from app.http.request_log import RequestLog
@@ -123,6 +124,7 @@ def create_app(
     app.add_middleware(LingeringClose)
     app.add_middleware(Cors, origins=lambda: app.state.resources.settings.cors_origins)
     app.add_middleware(RequestLog, metrics=app.state.metrics)
+    app.add_middleware(PublicPath, public_url=lambda: app.state.resources.settings.public_url)
     # Whatever a route does: what surrounds it may answer so.
     for router in ROUTERS:
         app.include_router(router, responses=documented(400, 401, 403, 429, 500, 503))

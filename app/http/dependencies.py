@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from app.accounts.scopes import Scope
 from app.http.access import Access, CurrentUser
 from app.http.health_checks import HealthChecks
+from app.http.public_address import base_url_of
 from app.http.resources import Resources
 
 READING_METHODS = ("GET", "HEAD")
@@ -80,9 +81,9 @@ def _administrator(access: Access) -> CurrentUser:
 
 
 async def public_url(request: Request) -> str:
-    """Where clients reach the API, without a slash at the end."""
+    """Where clients reach the API, without a slash at the end. Raises InvalidRequest, see `base_url_of`."""
     resources: Resources = request.app.state.resources
-    return (resources.settings.public_url or str(request.base_url)).rstrip("/")
+    return base_url_of(request, resources.settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,16 +40,17 @@ def read_openapi(request: Request) -> Response:
 
 
 @router.get(PAGE_PATH, include_in_schema=False)
-def read_page(request: Request) -> HTMLResponse:
+def read_page() -> HTMLResponse:
     """The description to read and to try out in a browser."""
     _directory()
-    base = str(request.scope.get("root_path", ""))
+    # Relative, so that they hold under whatever path a proxy serves the page.
+    files = PAGE_PATH.removeprefix("/")
     return get_swagger_ui_html(
-        openapi_url=base + OPENAPI_PATH,
+        openapi_url=OPENAPI_PATH.removeprefix("/"),
         title="Regen",
-        swagger_js_url=f"{base}{PAGE_PATH}/swagger-ui-bundle.js",
-        swagger_css_url=f"{base}{PAGE_PATH}/swagger-ui.css",
-        swagger_favicon_url=f"{base}{PAGE_PATH}/favicon.png",
+        swagger_js_url=f"{files}/swagger-ui-bundle.js",
+        swagger_css_url=f"{files}/swagger-ui.css",
+        swagger_favicon_url=f"{files}/favicon.png",
     )
 
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.middleware import Middleware
 
+from app.http.public_address import ANY_HOST
 from app.http.resources import Resources, open_resources
 from app.main import create_app
 from app.mock import routes
@@ -79,6 +80,8 @@ def mock_settings(settings: Settings, *, data_dir: Path) -> Settings:
             "secret_key": SecretStr(SECRET),
             # A real server may refuse these; receivers of a mock's webhooks run on the developer's own machine.
             "allow_file_urls": True,
+            # Other machines may call it what they like: a compose file's name of its service.
+            "allowed_hosts": settings.allowed_hosts or (ANY_HOST,),
             "outbound_allowed_networks": settings.outbound_allowed_networks or EVERYWHERE,
         }
     )

@@ -19,6 +19,7 @@ LEAST_DIFFERENT_CHARACTERS = 8
 LEAST_TOKEN_CHARACTERS = 16
 
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
+_HOST = re.compile(r"\*|[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]+")
 _KEY_PREFIX = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
 
 
@@ -64,6 +65,15 @@ def _url(example: str, schemes: tuple[str, ...] = ()) -> Callable[[str], str]:
     return check
 
 
+def _address_alone(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError(
+            "must be an address alone, such as https://example.com/regen, without credentials or a query"
+        )
+    return url.rstrip("/")
+
+
 def _matching(pattern: re.Pattern[str], example: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if not pattern.fullmatch(text):
@@ -95,6 +105,19 @@ HttpUrl = Annotated[str, AfterValidator(_url("https://regen.example.com", ("http
 QueueList = Annotated[tuple[WorkQueue, ...], NoDecode, BeforeValidator(_parts), Field(min_length=1)]
 NetworkList = Annotated[
     tuple[Annotated[IPv4Network | IPv6Network, PlainValidator(_network)], ...],
+    NoDecode,
+    BeforeValidator(_parts),
+]
+PublicUrl = Annotated[HttpUrl, AfterValidator(_address_alone)]
+HostList = Annotated[
+    tuple[
+        Annotated[
+            str,
+            AfterValidator(str.lower),
+            AfterValidator(_matching(_HOST, "regen.lan or 10.0.0.5, without a port")),
+        ],
+        ...,
+    ],
     NoDecode,
     BeforeValidator(_parts),
 ]

@@ -18,10 +18,11 @@ from app.platform.setting_types import (
     AbsolutePath,
     BrokerUrl,
     DatabaseUrl,
-    HttpUrl,
+    HostList,
     KeyPrefix,
     NetworkList,
     OriginList,
+    PublicUrl,
     StrongSecret,
     Token,
 )
@@ -121,10 +122,16 @@ class Settings(WorkSettings):
     s3_ca_file: Path | None = Field(
         None, description="Certificates (PEM) that vouch for the S3 server. Unset: the usual authorities."
     )
-    public_url: HttpUrl | None = Field(
+    public_url: PublicUrl | None = Field(
         None,
-        description="Address under which clients reach the API, for signed URLs. "
-        "Unset: the one each request was made to.",
+        description="Address under which clients reach the API, for signed URLs; it may have a path, which a proxy "
+        "strips or passes on. Unset: the one each request was made to.",
+    )
+    allowed_hosts: HostList = Field(
+        (),
+        description="Names and addresses, as `regen.lan,10.0.0.5`, by which other machines may call this server while "
+        "`REGEN_PUBLIC_URL` is unset; `*`: any, which lets clients choose where links lead. Loopback names, and the "
+        "address that a request came to, are always allowed.",
     )
     secret_key: StrongSecret | None = Field(
         None,

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 from collections import Counter
+from urllib.parse import urljoin
 
 import httpx
 import jsonschema_rs
@@ -149,7 +150,7 @@ def test_the_page_for_people_needs_nothing_from_elsewhere(stranger: httpx.Client
         pytest.skip("fastapi-offline, which carries the page's files, is not installed")
     assert page.status_code == 200
     addresses = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page.text)
-    paths = [script or described for script, described in addresses]
+    paths = [urljoin("/docs", script or described) for script, described in addresses]
     assert len(paths) == 4 and all(path.startswith("/") for path in paths), paths
     for path in paths:
         assert stranger.get(path).status_code == 200, path
