@@ -27,6 +27,7 @@ from app.platform.errors import (
 )
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import VideoStream
+from app.platform.media.whitelists import VIDEO_DECODERS
 from worker.inference.frames import FrameFormat
 from worker.video.decoder import decoder_options, filter_chain
 from worker.video.deinterlace import Deinterlacing
@@ -45,6 +46,8 @@ _DAMAGE_SIGNS = re.compile(
     r"concealing|error while decoding|Invalid NAL|(?<!Packet )corrupt(?! input)|Invalid data found|Error submitting",
     re.IGNORECASE,
 )
+# Errors that decoders report of whole pictures too: about what is beside the picture.
+_HARMLESS_ERROR = re.compile(r"SEI type|VPS [0-9]+ does not exist|unable to decode APP fields")
 # What the MPEG-TS demuxer and ffmpeg say where packets are not numbered in turn: some are lost, or files were joined.
 _OUT_OF_TURN_SIGNS = re.compile(r"Packet corrupt|corrupt input packet")
 # A longer gap is a jump of the clock, not lost frames.
@@ -116,7 +119,7 @@ def scan_frames(
     promised = video.declared_frames
     if (promised is not None and promised > video.frames) or _CUT_OFF_SIGNS.search(complaints):
         warnings.append(CUT_OFF_WARNING)
-    elif _DAMAGE_SIGNS.search(complaints) or (
+    elif _tell_of_damage(complaints, video.codec) or (
         _OUT_OF_TURN_SIGNS.search(complaints) and _misses_frames(timeline, nominal=nominal)
     ):
         warnings.append(DAMAGE_WARNING)
@@ -132,6 +135,14 @@ def scan_frames(
         is_trusted=bool(packets.pts) and not changed,
         warnings=tuple(warnings),
     )
+
+
+def _tell_of_damage(complaints: str, codec: str) -> bool:
+    """Whether ffmpeg, or a decoder of `codec`, complains of damage in the lines that ffmpeg wrote to stderr."""
+    decoders = "|".join(re.escape(name) for name in VIDEO_DECODERS[codec])
+    error = re.compile(rf"\[(?:{decoders}) @ [^\]]*\] \[error\]")
+    lines = [line for line in complaints.splitlines() if not _HARMLESS_ERROR.search(line)]
+    return any(error.match(line) or _DAMAGE_SIGNS.search(line) for line in lines)
 
 
 def read_packets(

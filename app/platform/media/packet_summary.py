@@ -6,16 +6,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
+from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout, NotAVideo
 
 from .clock import MICROSECONDS, EpochReader
 from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import disposition, fraction
 from .info import PacketShifts
 from .limits import MediaLimits, check_input_frames, check_span
+from .recognition import ENCRYPTED
 
 # ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
-PACKET_FIELDS = ("-show_entries", "packet=stream_index,pts,dts,duration,flags", "-of", "csv=p=0")
+PACKET_FIELDS = (
+    *("-show_entries", "packet=stream_index,pts,dts,duration,flags:packet_side_data=side_data_type"),
+    *("-of", "csv=p=0"),
+)
+# Of packets that common encryption (ISO/IEC 23001-7) has made unreadable.
+ENCRYPTION_SIDE_DATA = "Encryption info"
 STEADY_KINDS = ("video", "audio")
 # Sound may begin earlier and end later than the longest video.
 SPAN_SLACK_SECONDS = 60
@@ -55,16 +61,19 @@ def summarize_packets(
     """Read all packets of a file with these streams (as ffprobe shows them); None if no packet of the video is shown.
 
     `restarts`: whether the format allows for timestamps that start again. A packet without a pts (AVI, MPEG-PS) counts
-    at its dts. Raises LimitExceeded as soon as the frames, or the span of any stream, exceed a limit, so that endless
-    packets cost little, and what FfmpegProcess.wait raises. A failure of the demuxer after the first frame is not
-    raised: it makes `ends_abruptly` true.
+    at its dts. Raises NotAVideo for an encrypted file, LimitExceeded as soon as the frames, or the span of any stream,
+    exceed a limit, so that endless packets cost little, and what FfmpegProcess.wait raises. A failure of the demuxer
+    after the first frame is not raised: it makes `ends_abruptly` true.
     """
     tally = _Tally(streams, stream_index=stream_index, restarts=restarts, limits=limits)
     failed = False
     with runner.scan_lines(path, *PACKET_FIELDS) as lines:
         try:
             for line in lines:
-                tally.add(line.split(","))
+                fields = line.split(",")
+                if ENCRYPTION_SIDE_DATA in fields:
+                    raise NotAVideo(ENCRYPTED)
+                tally.add(fields)
         except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
             raise
         except FfmpegError:

@@ -23,14 +23,23 @@ from .h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from .info import ColourTags, MediaInfo, OtherStream, StreamKind, VideoStream
 from .limits import MediaLimits, check_frame_size, check_input, check_stream_count
 from .packet_summary import PacketSummary, summarize_packets
-from .recognition import NO_INDEX, PICTURE, PICTURE_BRANDS, SOUND, reason_unreadable, refused_frame_sizes
+from .recognition import (
+    ENCRYPTED,
+    ENCRYPTED_TAGS,
+    NO_INDEX,
+    PICTURE,
+    PICTURE_BRANDS,
+    SOUND,
+    reason_unreadable,
+    refused_frame_sizes,
+)
 from .timing import time_video
 from .whitelists import VIDEO_DECODERS, is_decodable
 
 __all__ = ["ColourTags", "MediaInfo", "OtherStream", "VideoStream", "colour_tags", "probe_video"]
 
 STREAM_FIELDS = (
-    "index,codec_type,codec_name,width,height,coded_width,coded_height,pix_fmt,sample_aspect_ratio,time_base,"
+    "index,codec_type,codec_name,codec_tag_string,width,height,coded_width,coded_height,pix_fmt,sample_aspect_ratio,time_base,"
     "avg_frame_rate,r_frame_rate,duration_ts,nb_frames,color_range,color_space,color_transfer,color_primaries,"
     "chroma_location,field_order"
 )
@@ -150,6 +159,8 @@ def _choose_video(
 def _refusal_to_decode(video: dict[str, Any], said: str, limits: MediaLimits) -> NotAVideo | None:
     """Why a video stream cannot be decoded here. Raises LimitExceeded for one of too many pixels."""
     codec = video.get("codec_name")
+    if video.get("codec_tag_string") in ENCRYPTED_TAGS:
+        return NotAVideo(ENCRYPTED)
     if codec not in VIDEO_DECODERS:
         named = f" ({codec})" if codec else ""
         return NotAVideo(

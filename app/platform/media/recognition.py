@@ -11,6 +11,7 @@ ANIMATED_WEBP = (
 )
 SOUND = "This file has sound but no video."
 PLAYLIST = "This file is a playlist that names other files. Send the video itself."
+ENCRYPTED = "This file is encrypted (DRM). Send a copy without encryption."
 NO_INDEX = "The file ends before its index: it was cut off or is still being written."
 
 HEAD_BYTES = 64
@@ -32,6 +33,9 @@ _EXTENDED_WEBP = re.compile(rb"RIFF.{4}WEBPVP8X.{4}(.)", re.DOTALL)
 WEBP_ANIMATION = 0x02
 MP4_BOXES = (b"ftyp", b"mdat", b"free", b"skip", b"wide", b"moov", b"moof", b"styp", b"pnot", b"uuid")
 PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<smil", b"v=0\n", b"v=0\r")
+
+# Sample entries of encrypted video in MP4: common encryption, FairPlay.
+ENCRYPTED_TAGS = ("encv", "drmi")
 
 # Brands of HEIF and AVIF, which are pictures in an MP4 container (ISO/IEC 23008-12, AV1 Image File Format).
 PICTURE_BRANDS = frozenset({"mif1", "mif2", "msf1", "miaf", "heic", "heix", "heim", "heis", "avif"})
