@@ -249,7 +249,7 @@ class Settings(WorkSettings):
         20, ge=1, description="Most streams of events that a user may have open at one API process."
     )
     webhook_concurrency: int = Field(
-        16,
+        32,
         ge=0,
         description="Webhooks that one API process sends at the same time. 0: it sends none and leaves them to others.",
     )

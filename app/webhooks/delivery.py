@@ -77,12 +77,21 @@ class DeliveryLedger:
         self.lease_seconds = lease_seconds
 
     def due(
-        self, *, limit: int, but_hosts: Collection[str] = (), but_users: Collection[str] = ()
+        self,
+        *,
+        limit: int,
+        but_receivers: Collection[tuple[str, str]] = (),
+        but_users: Collection[str] = (),
+        but_failing: bool = False,
     ) -> Sequence[DueDelivery]:
         """Deliveries that may be claimed, the longest due first. Changes nothing."""
         with self.database.read() as session:
             return webhook_queries.due_deliveries(
-                session, limit=limit, but_hosts=but_hosts, but_users=but_users
+                session,
+                limit=limit,
+                but_receivers=but_receivers,
+                but_users=but_users,
+                but_failing=but_failing,
             )
 
     def claim(self, due: DueDelivery) -> ClaimedDelivery | None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -25,8 +25,8 @@ from app.webhooks.queries import DueDelivery
 
 LOOK_SECONDS = 1.0
 LEASE_MARGIN_SECONDS = 30.0
-# To one host at once: a receiver that never answers occupies two threads, and delays no other receiver.
-MOST_PER_HOST = 2
+# Of one user to one host at once: a receiver that never answers occupies two threads, and delays no other receiver.
+MOST_PER_RECEIVER = 2
 MOST_ANSWER_BYTES = 4096
 # At the end: what is nearly done may be done, then the rest is given back.
 GRACE_SECONDS = 2.0
@@ -51,7 +51,22 @@ Send = Callable[[OutgoingEvent], Reply]
 @dataclass(frozen=True, kw_only=True)
 class _InHand:
     claimed: ClaimedDelivery
+    is_failing: bool
     since: float
+
+
+@dataclass(kw_only=True)
+class _Load:
+    """How many deliveries are in hand: for each user and host, for each user, and of those that are failing."""
+
+    receivers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    users: Counter[str] = field(default_factory=Counter)
+    failing: int = 0
+
+    def add(self, *, user_id: str, host: str, is_failing: bool) -> None:
+        self.receivers[user_id, host] += 1
+        self.users[user_id] += 1
+        self.failing += is_failing
 
 
 class WebhookDispatcher:
@@ -75,7 +90,9 @@ class WebhookDispatcher:
         self._look_seconds = look_seconds
         self._most = settings.webhook_concurrency
         # Of one user, who may have any number of hosts.
-        self._most_per_user = max(MOST_PER_HOST, self._most // 2)
+        self._most_per_user = max(2 * MOST_PER_RECEIVER, self._most // 4)
+        # Of all users: receivers that did not answer last time leave room for those that do.
+        self._most_failing = max(1, self._most // 2)
         self._in_hand: dict[str, _InHand] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -131,36 +148,46 @@ class WebhookDispatcher:
     def _look(self) -> None:
         """Take in hand what is due, as far as there is room."""
         while not self._stopping.is_set():
-            hosts, users, room = self._load()
+            load = self._load()
+            room = self._most - load.users.total()
             if room <= 0:
                 return
             due = self.ledger.due(
                 limit=room,
-                but_hosts=[host for host, count in hosts.items() if count >= MOST_PER_HOST],
-                but_users=[user for user, count in users.items() if count >= self._most_per_user],
+                but_receivers=[one for one, count in load.receivers.items() if count >= MOST_PER_RECEIVER],
+                but_users=[user for user, count in load.users.items() if count >= self._most_per_user],
+                but_failing=load.failing >= self._most_failing,
             )
             if not due:
                 return
             for one in due:
-                is_free = hosts[one.host] < MOST_PER_HOST and users[one.user_id] < self._most_per_user
-                if is_free and not self._stopping.is_set():
-                    hosts[one.host] += 1
-                    users[one.user_id] += 1
+                if self._has_room(load, one) and not self._stopping.is_set():
+                    load.add(user_id=one.user_id, host=one.host, is_failing=one.is_failing)
                     self._take(one)
 
-    def _load(self) -> tuple[Counter[str], Counter[str], int]:
-        """How many are in hand for each host and each user, and how many more may be."""
+    def _has_room(self, load: _Load, due: DueDelivery) -> bool:
+        return (
+            load.receivers[due.user_id, due.host] < MOST_PER_RECEIVER
+            and load.users[due.user_id] < self._most_per_user
+            and not (due.is_failing and load.failing >= self._most_failing)
+        )
+
+    def _load(self) -> _Load:
         with self._lock:
-            claims = [one.claimed for one in self._in_hand.values()]
-        hosts, users = Counter(one.host for one in claims), Counter(one.user_id for one in claims)
-        return hosts, users, self._most - len(claims)
+            in_hand = list(self._in_hand.values())
+        load = _Load()
+        for one in in_hand:
+            load.add(user_id=one.claimed.user_id, host=one.claimed.host, is_failing=one.is_failing)
+        return load
 
     def _take(self, due: DueDelivery) -> None:
         claimed = self.ledger.claim(due)
         if claimed is None:
             return
         with self._lock:
-            self._in_hand[claimed.id] = _InHand(claimed=claimed, since=time.monotonic())
+            self._in_hand[claimed.id] = _InHand(
+                claimed=claimed, is_failing=due.is_failing, since=time.monotonic()
+            )
         thread = threading.Thread(
             target=self._deliver, args=(claimed,), name=f"webhook-{claimed.id}", daemon=True
         )

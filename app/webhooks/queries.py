@@ -7,7 +7,7 @@ later carries that attempt and touches nothing when the row has moved on.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, delete, func, select, update
+from sqlalchemy import and_, delete, func, not_, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import User
@@ -22,12 +22,16 @@ from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 @dataclass(frozen=True, kw_only=True)
 class DueDelivery:
-    """A delivery that is due: a candidate for a claim. `attempt` is how many there were."""
+    """A delivery that is due: a candidate for a claim.
+
+    `attempt` is how many there were. `is_failing`: the last attempt at it, or at its endpoint, failed.
+    """
 
     id: str
     user_id: str
     host: str
     attempt: int
+    is_failing: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,20 +118,45 @@ def attempts_of(session: Session, *, delivery_id: str) -> Sequence[WebhookAttemp
 
 
 def due_deliveries(
-    session: Session, *, limit: int, but_hosts: Collection[str] = (), but_users: Collection[str] = ()
+    session: Session,
+    *,
+    limit: int,
+    but_receivers: Collection[tuple[str, str]] = (),
+    but_users: Collection[str] = (),
+    but_failing: bool = False,
 ) -> Sequence[DueDelivery]:
-    """The deliveries that have been due for longest, except those of these hosts and users."""
-    columns = (WebhookDelivery.id, WebhookDelivery.user_id, WebhookDelivery.host, WebhookDelivery.attempt)
-    query = select(*columns).where(WebhookDelivery.retry_at <= database_now())
-    if but_hosts:
-        query = query.where(WebhookDelivery.host.not_in(but_hosts))
+    """The deliveries that have been due for longest, except those of these receivers (user and host), of these users,
+    and those that are failing."""
+    is_failing = or_(WebhookDelivery.failures > 0, WebhookEndpoint.failing_since.is_not(None))
+    query = (
+        select(
+            WebhookDelivery.id,
+            WebhookDelivery.user_id,
+            WebhookDelivery.host,
+            WebhookDelivery.attempt,
+            is_failing.label("is_failing"),
+        )
+        .outerjoin(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+        .where(WebhookDelivery.retry_at <= database_now())
+    )
+    if but_receivers:
+        receiver = tuple_(WebhookDelivery.user_id, WebhookDelivery.host)
+        query = query.where(receiver.not_in(but_receivers))
     if but_users:
         query = query.where(WebhookDelivery.user_id.not_in(but_users))
+    if but_failing:
+        query = query.where(not_(is_failing))
     rows = session.execute(query.order_by(WebhookDelivery.retry_at, WebhookDelivery.id).limit(limit))
-    return [
-        DueDelivery(id=row_id, user_id=user_id, host=host, attempt=attempt)
-        for row_id, user_id, host, attempt in rows
-    ]
+    return [DueDelivery(**row) for row in rows.mappings()]
+
+
+def count_pending_tests(session: Session, *, endpoint_id: str, event: str) -> int:
+    query = select(func.count()).where(
+        WebhookDelivery.endpoint_id == endpoint_id,
+        WebhookDelivery.event == event,
+        WebhookDelivery.retry_at.is_not(None),
+    )
+    return session.scalar(query) or 0
 
 
 def claim_delivery(session: Session, due: DueDelivery, *, lease_seconds: float) -> bool:

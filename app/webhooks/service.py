@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts.tables import User
 from app.platform import clock
-from app.platform.errors import Conflict, NotFound
+from app.platform.errors import Conflict, NotFound, TooManyRequests
 from app.platform.pages import Page
 from app.platform.secrets import Secrets, new_id
 from app.webhooks import outbox
@@ -21,6 +21,9 @@ from app.webhooks.urls import host_of
 
 # How long the secret before still signs, beside the new one.
 ROTATION_SECONDS = 24 * 3600
+# Of one webhook, on their way at the same time.
+MOST_TESTS = 5
+TEST_RETRY_SECONDS = 60
 SECRET_PREFIX = "whsec_"  # noqa: S105
 
 
@@ -105,9 +108,20 @@ def delete_endpoint(session: Session, *, endpoint_id: str, user_id: str) -> None
 
 
 def send_test(session: Session, *, endpoint_id: str, user_id: str) -> WebhookDelivery:
-    """A test event on its way to the endpoint. Raises NotFound, and Conflict when it is disabled."""
+    """A test event on its way to the endpoint.
+
+    Raises NotFound, Conflict when it is disabled, and TooManyRequests while MOST_TESTS are on their way to it.
+    """
     endpoint = find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=True)
     _require_enabled(endpoint)
+    pending = webhook_queries.count_pending_tests(
+        session, endpoint_id=endpoint.id, event=WebhookEvent.TEST.value
+    )
+    if pending >= MOST_TESTS:
+        raise TooManyRequests(
+            f"{pending} tests of this webhook have not been delivered yet. Wait for them, or correct its address.",
+            retry_after_seconds=TEST_RETRY_SECONDS,
+        )
     delivery_id = outbox.add_delivery(
         session,
         user_id=user_id,

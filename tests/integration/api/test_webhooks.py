@@ -278,6 +278,9 @@ def test_a_process_that_is_to_send_none_leaves_them_to_others(serve, settings, k
     silent = serve(settings.model_copy(update={"webhook_concurrency": 0}), key=key)
     webhook = created(silent, url=receiver.url)
     delivery = silent.post(f"/v1/webhooks/{webhook['id']}/test").json()["delivery"]
+    # Tests that nothing has taken yet are not piled up.
+    statuses = [silent.post(f"/v1/webhooks/{webhook['id']}/test").status_code for _ in range(6)]
+    assert statuses == [200] * 4 + [429] * 2
     assert delivery["status"] == "pending" and not receiver.received
     other = serve(settings, key=key)
     assert delivered(other, delivery["id"])["attemptCount"] == 1

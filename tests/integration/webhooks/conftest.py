@@ -10,11 +10,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
+from app.accounts import queries as account_queries
 from app.files.tables import File
 from app.http.resources import open_resources
 from app.platform.database import Database, database_now
 from app.platform.media.limits import MediaLimits
-from app.platform.secrets import Secrets
+from app.platform.secrets import Secrets, new_id
 from app.platform.settings import Settings
 from app.renders.options import RenderOptions
 from app.renders.service import create_render
@@ -55,12 +56,16 @@ class Webhooks:
                 allowance=Allowance(media=MediaLimits.from_settings(Settings())),
             ).id
 
-    def add_delivery(self, url: str, *, endpoint_id: str | None = None) -> str:
+    def add_user(self) -> str:
+        with self.database.write() as session:
+            return account_queries.add_user(session, user_id=new_id(), name=new_id()).id
+
+    def add_delivery(self, url: str, *, endpoint_id: str | None = None, user_id: str | None = None) -> str:
         """A test event on its way."""
         with self.database.write() as session:
             return outbox.add_delivery(
                 session,
-                user_id=self.user_id,
+                user_id=user_id or self.user_id,
                 endpoint_id=endpoint_id,
                 render_id=None,
                 url=url,

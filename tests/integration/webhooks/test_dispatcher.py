@@ -13,7 +13,7 @@ from structlog.testing import LogCapture
 from app.accounts.tables import User
 from app.platform import clock
 from app.platform.database import database_now
-from app.platform.errors import DatabaseUnavailable
+from app.platform.errors import DatabaseUnavailable, OutboundError
 from app.platform.retry_policies import WEBHOOK_DELIVERY, RetryPolicy
 from app.platform.storage.local import LocalStorage
 from app.renders import cancellation
@@ -22,6 +22,7 @@ from app.webhooks import outbox
 from app.webhooks import queries as rows
 from app.webhooks import service as webhook_service
 from app.webhooks.delivery import FAILED_FOR_DAYS, GONE, NO_LONGER_WANTED, STOPPED
+from app.webhooks.dispatcher import Reply
 from app.webhooks.statuses import WebhookEvent
 from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from tests.integration.webhooks.test_outbox import complete
@@ -268,6 +269,37 @@ def test_one_dead_receiver_holds_up_nobody_else(hooks, make_dispatcher):
 
 
 @on_sqlite
+def test_users_whose_receivers_never_answer_hold_up_nobody_else(hooks, make_dispatcher):
+    """Any number of them, with any number of hosts: what failed once has no more than half."""
+    held, release = threading.Semaphore(0), threading.Event()
+    with receiving("127.0.0.1") as alive:
+        dispatcher = make_dispatcher(webhook_concurrency=8)
+
+        def send(event):
+            if event.url == alive.url:
+                return Reply(status_code=204)
+            held.release()
+            assert release.wait(WAIT_SECONDS)
+            raise OutboundError("No answer.")
+
+        dispatcher.send = send
+        attackers = [hooks.add_user() for _ in range(6)]
+        for attacker in attackers:
+            for number in range(4):
+                delivery_id = hooks.add_delivery(f"http://host-{number}.example/", user_id=attacker)
+                with hooks.database.write() as session:
+                    session.get_one(WebhookDelivery, delivery_id).failures = 1
+        dispatcher.start()
+        try:
+            for _ in range(4):
+                assert held.acquire(timeout=WAIT_SECONDS)
+            hooks.wait_for(hooks.add_delivery(alive.url), status="delivered")
+            assert not held.acquire(blocking=False)
+        finally:
+            release.set()
+
+
+@on_sqlite
 def test_what_is_in_hand_at_the_end_is_given_back(hooks, make_dispatcher, receiver):
     release = threading.Event()
     receiver.answer = lambda _received: 204 if release.wait(60) else 500
@@ -313,7 +345,7 @@ def test_while_the_secret_changes_both_sign(hooks, make_dispatcher, receiver):
 def test_a_webhook_that_changes_meanwhile(hooks, make_dispatcher, receiver):
     """Its user's requests and the notes about its deliveries neither wait for each other for ever, nor get lost."""
     endpoint = hooks.add_endpoint(receiver.url)
-    ids = [hooks.add_delivery(receiver.url, endpoint_id=endpoint) for _ in range(20)]
+    ids = [hooks.add_delivery(receiver.url, endpoint_id=endpoint) for _ in range(12)]
     gone = hooks.add_delivery(receiver.url, endpoint_id="removed")
     receiver.answer = lambda received: 500 if len(receiver.received) % 2 else 204
     for _ in range(2):
