@@ -14,7 +14,8 @@ Spoil = Callable[[bytes], bytes]
 
 
 class Relay:
-    """What is set on it holds for connections from then on. `passed_down` counts the bytes that came back."""
+    """What is set on it holds for connections from then on. `passed_down` counts the bytes that came back,
+    `accepted` the connections."""
 
     def __init__(self, target_port: int, *, certificate: Path | None = None, key: Path | None = None) -> None:
         self.answers: list[bytes] = []
@@ -23,6 +24,7 @@ class Relay:
         """What becomes of bytes on their way to the server. Raising OSError breaks the connection."""
         self.down: Spoil = _unspoilt
         self.passed_down = 0
+        self.accepted = 0
         self._flows = threading.Event()
         self._flows.set()
         self._is_cut = False
@@ -67,6 +69,7 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
