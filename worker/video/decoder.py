@@ -70,18 +70,26 @@ def filter_chain(
     deinterlacing: Deinterlacing | None,
     expansion: str | None,
     trim: str | None = None,
+    marks_interlaced: bool = False,
 ) -> str:
     """Filters from the decoder (after ffmpeg's own rotation, see `decoder_options`) to raw frames as `source` says.
 
-    The scale filter, which leaves frames of the right size unchanged, is there for streams whose size changes.
+    The scale filter, which leaves frames of the right size unchanged, is there for streams whose size changes. With
+    `marks_interlaced`, timestamps are in half ticks, and odd for frames that are marked as interlaced.
     """
     # No filter here needs the colour tags, and newer versions of ffmpeg refuse to scale frames with unusual ones.
     chain = [UNTAGGED_COLOURS, f"settb={time_base.numerator}/{time_base.denominator}"]
+    size = (source.width, source.height)
     if deinterlacing is not None:
+        # Deinterlacing compares frames: they must be of one size before. Fields are scaled each by itself.
+        width, height = size[::-1] if deinterlacing.rotation in (90, 270) else size
+        chain.append(f"scale={width}:{height}:interl=-1:flags={SCALE_FLAGS}")
         chain += deinterlacing.filters(time_base)
+    if marks_interlaced:
+        chain += [f"settb={time_base.numerator}/{2 * time_base.denominator}", "setpts=PTS+INTERLACED"]
     if trim is not None:
         chain.append(f"trim={trim}")
-    chain.append(f"scale={source.width}:{source.height}:flags={SCALE_FLAGS}")
+    chain.append(f"scale={size[0]}:{size[1]}:flags={SCALE_FLAGS}")
     chain.append("format=" + "|".join(decoded_pix_fmts))
     if expansion is not None:
         chain.append(expansion)
@@ -91,8 +99,11 @@ def filter_chain(
 def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
     """Input options that the filter chain relies on: timestamps as in the file; deinterlacing precedes rotation."""
     options: dict[str, object] = {"copyts": None}
-    if deinterlacing is not None and deinterlacing.turns:
-        options["noautorotate"] = None
+    if deinterlacing is not None:
+        # Where the size changes ffmpeg would make the filters anew, and lose the frames that deinterlacing holds.
+        options["reinit_filter"] = 0
+        if deinterlacing.turns:
+            options["noautorotate"] = None
     return options
 
 

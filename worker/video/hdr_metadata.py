@@ -9,7 +9,7 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.first_frames import ContentLight, FirstFrames, MasteringDisplay, probe_first_frames
 from app.platform.media.info import MediaInfo
 from worker.video.colour import ColourPlan
-from worker.video.deinterlace import Deinterlacing, plan_deinterlacing
+from worker.video.deinterlace import INTERLACED_ORDERS, Deinterlacing, plan_deinterlacing
 from worker.video.encoder import choose_codec
 
 ALPHA_WARNING = "The video is partly transparent; the output is opaque."
@@ -24,9 +24,13 @@ DOLBY_VISION_ONLY = (
 
 @dataclass(frozen=True, kw_only=True)
 class SourceMetadata:
-    """What the plan takes from the source's metadata; see the fields of the same names in RenderPlan."""
+    """What the plan takes from the source's metadata; see the fields of the same names in RenderPlan.
+
+    `is_interlaced`: one of the first frames, or the container, says so; else `deinterlacing` is in case others are.
+    """
 
     deinterlacing: Deinterlacing | None
+    is_interlaced: bool
     mastering_display: MasteringDisplay | None
     content_light: ContentLight | None
     warnings: Sequence[str]
@@ -47,6 +51,7 @@ def read_source_metadata(
     can_carry = choose_codec(colour.target) == "hevc"
     return SourceMetadata(
         deinterlacing=deinterlacing,
+        is_interlaced=first.has_interlaced or info.video.field_order in INTERLACED_ORDERS,
         mastering_display=first.mastering_display if can_carry else None,
         content_light=first.content_light if can_carry else None,
         warnings=(*warnings, *_left_out(first, colour, can_carry=can_carry)),

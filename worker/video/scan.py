@@ -35,6 +35,8 @@ from worker.video.timeline import SourceTimeline, increasing_timestamps
 
 log = structlog.get_logger(__name__)
 
+# ffmpeg's time bases are of 32 bits.
+MAX_DENOMINATOR = 2**31 - 1
 # Lines between two polls of `cancelled`.
 LINES_PER_CHECK = 64
 # Most frames that a decoder reorders by (ITU-T H.264, max_num_reorder_frames).
@@ -71,7 +73,8 @@ class Packets:
 class FrameScan:
     """Every frame that the decoder delivers, in presentation order.
 
-    `is_trusted`: no timestamp had to be repaired, so frames can be found by timestamp.
+    `is_trusted`: no timestamp had to be repaired, so frames can be found by timestamp. `has_interlaced`: a frame is
+    marked as interlaced, and was not deinterlaced.
     """
 
     timeline: SourceTimeline
@@ -79,6 +82,7 @@ class FrameScan:
     keyframes: Sequence[tuple[int, int]]
     is_trusted: bool
     warnings: tuple[str, ...]
+    has_interlaced: bool = False
 
 
 def scan_frames(
@@ -97,7 +101,7 @@ def scan_frames(
     Raises PermanentError if no frame can be decoded, Canceled once `cancelled` returns True, FfmpegError otherwise.
     """
     packets = read_packets(runner, path, video, cancelled)
-    pts, checksums, complaints = _decode(
+    pts, checksums, complaints, has_interlaced = _decode(
         runner, path, video, source, decoded_pix_fmts, deinterlacing, expansion, cancelled
     )
     if not pts:
@@ -134,6 +138,7 @@ def scan_frames(
         keyframes=packets.keyframes,
         is_trusted=bool(packets.pts) and not changed,
         warnings=tuple(warnings),
+        has_interlaced=has_interlaced,
     )
 
 
@@ -189,15 +194,19 @@ def _decode(
     deinterlacing: Deinterlacing | None,
     expansion: str | None,
     cancelled: Callable[[], bool],
-) -> tuple[Sequence[int], Sequence[int], str]:
-    """Timestamp and checksum of each frame, and ffmpeg's messages."""
-    time_base = f"{video.time_base.numerator}/{video.time_base.denominator}"
+) -> tuple[Sequence[int], Sequence[int], str, bool]:
+    """Timestamp and checksum of each frame, ffmpeg's messages, and whether one was left interlaced."""
+    marks_interlaced = deinterlacing is None and 2 * video.time_base.denominator <= MAX_DENOMINATOR
+    unit = 2 if marks_interlaced else 1
+    time_base = f"{video.time_base.numerator}/{unit * video.time_base.denominator}"
+    has_interlaced = False
     chain = filter_chain(
         time_base=video.time_base,
         source=source,
         decoded_pix_fmts=decoded_pix_fmts,
         deinterlacing=deinterlacing,
         expansion=expansion,
+        marks_interlaced=marks_interlaced,
     )
     options: dict[str, Any] = {
         "vf": chain,
@@ -222,7 +231,9 @@ def _decode(
             fields = line.split(",")
             if int(fields[4]) != source.frame_bytes:
                 raise FfmpegError("The video program delivers frames of a different size.", detail=line)
-            pts.append(int(fields[2]))
+            ticks, is_marked = divmod(int(fields[2]), unit)
+            has_interlaced = has_interlaced or is_marked > 0
+            pts.append(ticks)
             checksums.append(int(fields[5], 16))
         try:
             process.wait()
@@ -234,7 +245,7 @@ def _decode(
                     "None of the video's frames can be decoded.", detail=error.detail
                 ) from error
             log.warning("decoding_incomplete", frames=len(pts), detail=error.detail)
-        return pts, checksums, process.stderr_tail
+        return pts, checksums, process.stderr_tail, has_interlaced
 
 
 def _misses_frames(timeline: SourceTimeline, *, nominal: int) -> bool:

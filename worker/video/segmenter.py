@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from math import floor
 from pathlib import Path
@@ -14,7 +15,7 @@ from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from worker.video.colour import plan_colour
 from worker.video.continuous import ContinuousCopy
-from worker.video.deinterlace import FRAMES_BEFORE
+from worker.video.deinterlace import FRAMES_BEFORE, plan_deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
 from worker.video.hdr_metadata import read_source_metadata
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -79,16 +80,25 @@ def plan_render(
     video = info.video
     colour = plan_colour(video, scale=scale)
     metadata = read_source_metadata(runner, path, info, colour=colour)
-    scan = scan_frames(
+    scan_with = partial(
+        scan_frames,
         runner,
         path,
         video=video,
         source=colour.source,
         decoded_pix_fmts=colour.decoded_pix_fmts,
-        deinterlacing=metadata.deinterlacing,
         expansion=colour.expansion,
         cancelled=cancelled,
     )
+    deinterlacing = metadata.deinterlacing if metadata.is_interlaced else None
+    scan = scan_with(deinterlacing=deinterlacing)
+    warnings = [*scan.warnings, *colour.warnings, *metadata.warnings]
+    if scan.has_interlaced and not metadata.is_interlaced:
+        # Later frames are interlaced, although the first ones are not.
+        deinterlacing, more = plan_deinterlacing(runner, info, has_interlaced=True)
+        warnings += more
+        if deinterlacing is not None:
+            scan = scan_with(deinterlacing=deinterlacing)
     timeline = plan_output_timeline(scan.timeline, target_fps=target_fps, retime=retime)
     timeline = without_equal_neighbours(timeline, scan.checksums)
     start_seconds = scan.timeline.pts[0] * video.time_base
@@ -109,7 +119,7 @@ def plan_render(
         scan=scan,
         timeline=timeline,
         seeks_by_pts=by_pts,
-        frames_before=0 if metadata.deinterlacing is None else FRAMES_BEFORE,
+        frames_before=0 if deinterlacing is None else FRAMES_BEFORE,
     )
     render = RenderPlan(
         stream_index=video.index,
@@ -133,12 +143,10 @@ def plan_render(
         retime=retime if timeline.between else Retime.NEAREST,
         warnings=(
             *(continuous.warnings if continuous else ()),
-            *scan.warnings,
-            *colour.warnings,
-            *metadata.warnings,
+            *warnings,
         ),
         continuous=continuous,
-        deinterlacing=metadata.deinterlacing,
+        deinterlacing=deinterlacing,
         expansion=colour.expansion,
         mastering_display=metadata.mastering_display,
         content_light=metadata.content_light,

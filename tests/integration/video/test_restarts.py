@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.film import SOUND_RATE, Film
 from tests.media.drawing import read_number
-from tests.media.encoding import CLICK_SECONDS, COUNT, RATE, Sound, encode, run
+from tests.media.encoding import CLICK_SECONDS, COUNT, RATE, X264, Sound, encode, run
 
 MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-g", "8", "-bf", "2")
 AC3 = ("-c:a", "ac3")
@@ -56,7 +56,7 @@ def test_joined_transport_streams(parts: int, tmp_path: Path, rendered: Callable
     ("suffix", "codecs", "starts"),
     [
         # From the second part on an hour later, and a minute earlier.
-        (".ts", ("-c:v", "libx264", "-preset", "veryfast", "-g", "8", "-bf", "2"), (60, 3600, 0)),
+        (".ts", X264, (60, 3600, 0)),
         # The clock has 33 bits and 90,000 ticks a second: it wraps in the midst of the first part.
         (".ts", MPEG2, (95441.9, 70)),
         (".vob", MPEG2, (0, 0)),
@@ -83,3 +83,32 @@ def test_a_short_step_forward_is_a_gap_in_the_recording(tmp_path: Path, rendered
     even = [number / RATE for number in range(COUNT)]
     assert even == times[:COUNT] == [at - times[COUNT] for at in times[COUNT:]]
     assert result.finished.warnings == ()
+
+
+SIZES = ((96, 64), (64, 64), (96, 64), (48, 32))
+
+
+@pytest.mark.parametrize("fields", [(), ("-flags", "+ildct+ilme")])
+def test_no_frame_is_lost_where_the_size_changes(
+    fields: tuple[str, ...], tmp_path: Path, rendered: Callable[..., Any]
+) -> None:
+    """Broadcasts change their size between programmes. What is progressive is not deinterlaced."""
+    encoder = (*X264, *fields)
+    parts = [
+        encode(tmp_path / f"{number}.ts", size=size, encoder=encoder, after="setfield=tff" if fields else "")
+        for number, size in enumerate(SIZES)
+    ]
+    result = rendered(joined(tmp_path / "joined.ts", parts), segment_seconds=Fraction(1))
+    check(result, parts=len(parts))
+    assert (result.plan.deinterlacing is not None) == bool(fields)
+
+
+def test_a_frame_that_the_decoder_drops_is_a_gap(tmp_path: Path, rendered: Callable[..., Any]) -> None:
+    """ffmpeg's decoder of MPEG-2 drops the last frame before each change of size."""
+    parts = [encode(tmp_path / f"{number}.ts", size=size, encoder=MPEG2) for number, size in enumerate(SIZES)]
+    film = Film(rendered(joined(tmp_path / "joined.ts", parts)).output)
+    delivered = [
+        number for number in range(len(SIZES) * COUNT) if (number + 1) % COUNT or number + 1 == 4 * COUNT
+    ]
+    assert [read_number(picture) for picture in film.rgb()] == [number % COUNT for number in delivered]
+    assert film.times == [number / RATE for number in delivered]
