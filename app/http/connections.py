@@ -80,7 +80,12 @@ class Connections:
         self._change = asyncio.Event()
         self._told_at = -LOG_SECONDS
 
-    async def room(self) -> None:
+    @property
+    def room(self) -> int:
+        """How many more connections may be accepted, those included that idle ones give way to."""
+        return self.limits.most + 1 - len(self._peers) + len(self._idle)
+
+    async def wait_for_room(self) -> None:
         """Wait until another connection may be accepted."""
         while len(self._peers) > self.limits.most:
             self._change.clear()

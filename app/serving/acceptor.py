@@ -3,19 +3,22 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import structlog
 
 from app.http.connections import LOG_SECONDS, Connections
 
 PAUSE_SECONDS = 0.2
+# Accepted between two rounds of the event loop.
+MOST_AT_ONCE = 32
 
 log = structlog.get_logger(__name__)
 
 
 class Acceptor:
-    """Takes connections one by one, while there is room for them: the others wait in the system's queue.
+    """Takes connections while there is room for them: the others wait in the system's queue.
 
     asyncio's own server accepts all that wait before it serves one, and logs each failure for want of open files.
     """
@@ -45,9 +48,9 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                await self._connections.room()
+                await self._connections.wait_for_room()
                 try:
-                    client, _address = await loop.sock_accept(self._listener)
+                    first, _address = await loop.sock_accept(self._listener)
                 except ConnectionAbortedError:
                     continue
                 except OSError as error:
@@ -56,12 +59,24 @@ class Acceptor:
                     self._connections.close_longest_idle()
                     await asyncio.sleep(PAUSE_SECONDS)
                     continue
-                try:
-                    await loop.connect_accepted_socket(self._make_protocol, client)
-                except OSError:
-                    client.close()
+                clients = [first, *self._accept_more(min(self._connections.room, MOST_AT_ONCE) - 1)]
+                await asyncio.gather(*map(self._connect, clients))
         finally:
             self._listener.close()
+
+    def _accept_more(self, most: int) -> Iterator[socket.socket]:
+        """Those that wait already."""
+        with suppress(OSError):
+            for _ in range(most):
+                client, _address = self._listener.accept()
+                client.setblocking(False)
+                yield client
+
+    async def _connect(self, client: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, client)
+        except OSError:
+            client.close()
 
     def _tell(self, error: OSError) -> None:
         if time.monotonic() - self._told_at >= LOG_SECONDS:

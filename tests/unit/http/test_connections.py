@@ -49,7 +49,7 @@ def test_a_newcomer_stays_when_all_are_busy_and_the_next_waits_outside():
         made[0].is_closed = False
         for connection in made:
             connections.note_request(connection)
-        waiting = asyncio.ensure_future(connections.room())
+        waiting = asyncio.ensure_future(connections.wait_for_room())
         await asyncio.sleep(0)
         assert not waiting.done()
         connections.remove(made[0])

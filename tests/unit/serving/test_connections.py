@@ -264,9 +264,10 @@ class TestMany:
         limits = replace(LIMITS, most=2, most_per_peer=9)
         ask = b"GET /endless HTTP/1.1\r\nHost: regen.test\r\n\r\n"
         with serving(app, limits=limits) as url, contextlib.ExitStack() as stack:
-            busy = [stack.enter_context(connection(url, ask)) for _ in range(3)]
-            for client in busy:
-                assert client.recv(10)
+            busy = []
+            for _ in range(3):
+                busy.append(stack.enter_context(connection(url, ask)))
+                assert busy[-1].recv(10)
             with connection(url, GET) as waiting:
                 waiting.settimeout(0.3)
                 with pytest.raises(TimeoutError):
