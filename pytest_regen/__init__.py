@@ -43,6 +43,10 @@ class RegenMock:
         (`instant`, `seconds:1`, `polls:2`) or `strict` (whether unknown names are refused) of your own."""
         self._control("POST", "/_mock/seed", given)
 
+    def advance(self, seconds: float) -> None:
+        """Move the mock's clock forward, without a reset: links and keys expire, retries of webhooks become due."""
+        self._control("POST", "/_mock/clock", {"advance_seconds": seconds})
+
     def faults(self, *rules: Mapping[str, Any]) -> None:
         """Add rules, such as `{"route": "POST /v1/upscale", "times": 1, "action": {"status": 503}}`."""
         self._control("POST", "/_mock/faults", {"rules": [dict(rule) for rule in rules]})

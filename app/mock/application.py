@@ -14,8 +14,8 @@ from app.http.public_address import ANY_HOST
 from app.http.resources import Resources, open_resources
 from app.main import create_app
 from app.mock import routes
-from app.mock.control import Mock, OpenMock
-from app.mock.database import count_start, make_tables
+from app.mock.control import Mock
+from app.mock.database import count_start, follow_clock, make_tables
 from app.mock.driver import MockBroker, MockDriver
 from app.mock.middleware import FaultMiddleware, RequestScopeMiddleware, StrictParametersMiddleware
 from app.mock.options import MockOptions
@@ -41,12 +41,8 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
 
     @contextmanager
     def opening(settings: Settings) -> Iterator[Resources]:
-        with _open(settings, mock) as opened:
-            mock.opened = opened
-            try:
-                yield opened.resources
-            finally:
-                mock.opened = None
+        with _open(settings, mock):
+            yield mock.resources
 
     app = create_app(
         settings,
@@ -88,7 +84,7 @@ def mock_settings(settings: Settings, *, data_dir: Path) -> Settings:
 
 
 @contextmanager
-def _open(settings: Settings, mock: Mock) -> Iterator[OpenMock]:
+def _open(settings: Settings, mock: Mock) -> Iterator[None]:
     broker = MockBroker()
 
     def make_storage(settings: Settings, keys: Secrets) -> Storage:
@@ -97,21 +93,22 @@ def _open(settings: Settings, mock: Mock) -> Iterator[OpenMock]:
     with open_resources(
         settings, make_broker=lambda _settings: broker, make_storage=make_storage
     ) as resources:
-        assert isinstance(resources.storage, MockStorage)
+        follow_clock(resources.database, mock.repeatable.latest)
         make_tables(resources.database)
         mock.repeatable.run = count_start(settings.root)
-        mock.fill(resources)
+        mock.resources = resources
+        mock.fill()
         results = ResultMaker(
             runner=FfmpegRunner.for_work(settings),
             storage=resources.storage,
             directory=settings.work_dir / "results",
         )
-        driver = MockDriver(
+        mock.driver = MockDriver(
             database=resources.database,
             results=results,
             faults=mock.faults,
             repeatable=mock.repeatable,
             transitions=mock.options.transitions,
         )
-        broker.start(driver)
-        yield OpenMock(resources=resources, storage=resources.storage, driver=driver)
+        broker.start(mock.driver)
+        yield

@@ -1,9 +1,13 @@
 """The mock's database: created from the tables, filled with one user, and emptied on request."""
 
 import socket
+import sqlite3
+import threading
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import delete, text
+from sqlalchemy import delete, event, text
 from sqlalchemy.orm import Session
 
 import migrations
@@ -43,6 +47,27 @@ def make_tables(database: Database) -> None:
     from app.migrations import upgrade
 
     upgrade(database)
+
+
+def follow_clock(database: Database, now: Callable[[], datetime]) -> None:
+    """From now on the database's own clock, by which leases and retries go, is that of `now`."""
+    plain, lock = sqlite3.connect(":memory:", check_same_thread=False), threading.Lock()
+
+    def strftime(form: str, moment: str, *modifiers: str) -> str | None:
+        if moment == "now":
+            moment = f"{now():%Y-%m-%d %H:%M:%S.%f}"[:-3]
+        marks = ", ?" * len(modifiers)
+        with lock:
+            row = plain.execute(f"SELECT strftime(?, ?{marks})", (form, moment, *modifiers)).fetchone()
+        formatted: str | None = row[0]
+        return formatted
+
+    @event.listens_for(database.engine, "connect")
+    def replace_clock(connection: sqlite3.Connection, _record: object) -> None:
+        connection.create_function("strftime", -1, strftime)
+
+    # Those that were made before.
+    database.engine.dispose()
 
 
 def count_start(root: Path) -> int:

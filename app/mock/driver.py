@@ -59,7 +59,7 @@ class MockDriver(WorkObserver):
         self._results = results
         self._repeatable = repeatable
         self._transitions = transitions
-        self._states = RenderStates(faults)
+        self._states = RenderStates(faults, clock=repeatable.monotonic)
         self._due_jobs: Iterator[Job] = iter(())
         self._drain = Drain(grace_seconds=0)
         self._ledger = WorkLedger(
@@ -122,6 +122,11 @@ class MockDriver(WorkObserver):
             self._changed.wait_for(
                 lambda: self._done >= ticket or self._stopping.is_set(), timeout=SETTLE_SECONDS
             )
+
+    def clock_has_moved(self) -> None:
+        """Returns once everything that is due by now has moved."""
+        self._heartbeat_at = 0.0
+        self.settle()
 
     @contextmanager
     def paused(self, *, transitions: Transitions) -> Iterator[None]:

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.renders.statuses import RenderStatus
 
 LONGEST_LATENCY_SECONDS = 600.0
+# A delivery is leased for longer than that: no second attempt begins meanwhile.
+LONGEST_WEBHOOK_LATENCY_SECONDS = 30.0
 ANYTHING = "*"
 WEBHOOK = "WEBHOOK"
 
@@ -31,10 +33,31 @@ class RenderFault(StrictModel):
         return self.stuck_in == status.value
 
 
-class FaultAction(StrictModel):
-    """The delay comes first, then the one other action."""
+class Transfer(StrictModel):
+    """How the bytes of a body go: at most so many a second, and with a pause after so many."""
 
-    latency_seconds: float = Field(0.0, ge=0, le=LONGEST_LATENCY_SECONDS)
+    bytes_per_second: int | None = Field(None, ge=1)
+    stall_after_bytes: int | None = Field(None, ge=0)
+    stall_seconds: float = Field(60.0, gt=0, le=LONGEST_LATENCY_SECONDS, description="How long the pause is.")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "Transfer":
+        if self.bytes_per_second is None and self.stall_after_bytes is None:
+            raise ValueError("give bytes_per_second or stall_after_bytes")
+        return self
+
+
+class FaultAction(StrictModel):
+    """Delays and slow transfers, and the one other action."""
+
+    latency_seconds: float = Field(
+        0.0, ge=0, le=LONGEST_LATENCY_SECONDS, description="Waits before anything is done."
+    )
+    answer_latency_seconds: float = Field(
+        0.0, ge=0, le=LONGEST_LATENCY_SECONDS, description="Waits after the work, before its answer."
+    )
+    upload: Transfer | None = Field(None, description="How the request's body is taken.")
+    download: Transfer | None = Field(None, description="How the answer's body is sent.")
     status: int | None = Field(None, ge=200, le=599, description="Answers this status instead of the route.")
     body: Any = Field(None, description="JSON or text to answer; left out, an error in the usual shape.")
     headers: dict[str, str] = Field({}, description="Headers of that answer.")
@@ -45,7 +68,11 @@ class FaultAction(StrictModel):
     )
     render: RenderFault | None = None
     expired_urls: bool = Field(False, description="The signed URLs in the answer have expired already.")
-    webhook: Literal["lost", "doubled"] | None = None
+    webhook: Literal["lost", "doubled", "reordered", "forged", "stale"] | None = Field(
+        None,
+        description="An event counts as delivered and is never sent; is sent twice; is sent after the next one to "
+        "the same address; is signed by another secret; is dated and signed an hour ago.",
+    )
 
     @model_validator(mode="after")
     def _does_one_thing(self) -> "FaultAction":
@@ -53,11 +80,16 @@ class FaultAction(StrictModel):
         chosen += [self.expired_urls, self.webhook is not None]
         if sum(chosen) > 1:
             raise ValueError("give one of status, cut, render, expired_urls and webhook")
-        if not any(chosen) and not self.latency_seconds:
+        if not any(chosen) and not self.delays:
             raise ValueError("it does nothing")
         if self.status is None and (self.headers or self.body is not None):
             raise ValueError("body and headers belong to a status")
         return self
+
+    @property
+    def delays(self) -> bool:
+        """Whether it makes a request take longer."""
+        return bool(self.latency_seconds or self.answer_latency_seconds or self.upload or self.download)
 
 
 class FaultRule(StrictModel):
@@ -75,16 +107,23 @@ class FaultRule(StrictModel):
 
     @model_validator(mode="after")
     def _routes_fit(self) -> "FaultRule":
-        of_webhooks = self.route.split(" ")[0] == WEBHOOK
-        if (self.action.webhook is not None) != of_webhooks and self.route != ANYTHING:
-            raise ValueError(
-                "lost and doubled belong to a route that starts with WEBHOOK, and nothing else does"
-            )
+        action = self.action
+        if action.webhook is not None and not (self._names_webhooks or self.route == ANYTHING):
+            raise ValueError(f"{action.webhook} belongs to a route that starts with WEBHOOK")
+        only = {"latency_seconds", "webhook"}
+        if self.is_of_webhooks and action.model_dump(exclude_defaults=True).keys() - only:
+            raise ValueError("a route that starts with WEBHOOK has webhook and latency_seconds alone")
+        if self.is_of_webhooks and action.latency_seconds > LONGEST_WEBHOOK_LATENCY_SECONDS:
+            raise ValueError(f"a webhook is delayed by {LONGEST_WEBHOOK_LATENCY_SECONDS:g} seconds at most")
         return self
 
     @property
     def is_of_webhooks(self) -> bool:
-        return self.action.webhook is not None
+        return self._names_webhooks or self.action.webhook is not None
+
+    @property
+    def _names_webhooks(self) -> bool:
+        return self.route.split(" ")[0] == WEBHOOK
 
     def matches(self, method: str, path: str) -> bool:
         if (method == WEBHOOK) != self.is_of_webhooks:

@@ -24,6 +24,7 @@ from app.mock.faults import ActiveFaults, urls_expire
 from app.mock.protocol import CUT
 from app.mock.recorder import BodyReader, ReceivedRequest, RequestRecorder
 from app.mock.repeatable import Repeatable
+from app.mock.transfers import Throttle
 from app.mock.transitions import TransitionMode
 
 CONTROL_PREFIX = "/_mock"
@@ -33,9 +34,13 @@ FAULT = "This fault was asked for."
 _RENDER = re.compile(r"(?:/v1)?/renders/([A-Za-z0-9]+)")
 
 
+def is_observed(path: str) -> bool:
+    """Whether requests to the path are recorded and move the clock, and rules apply to them."""
+    return not path.startswith(CONTROL_PREFIX) and path not in PROBES
+
+
 def _is_observed(scope: Scope) -> bool:
-    path = scope.get("path", "")
-    return scope["type"] == "http" and not path.startswith(CONTROL_PREFIX) and path not in PROBES
+    return scope["type"] == "http" and is_observed(scope["path"])
 
 
 class RequestScopeMiddleware:
@@ -80,6 +85,7 @@ class FaultMiddleware:
             await self._pass_on(exchange)
             return
         request.fault = action.model_dump(exclude_defaults=True)
+        exchange.slow_down(action)
         if action.latency_seconds:
             await anyio.sleep(action.latency_seconds)
         await self._apply(action, exchange)
@@ -167,17 +173,36 @@ class _Exchange:
         self._send = send
         self._read = False
         self._is_cut = False
+        self._answer_latency_seconds = 0.0
+        self._upload: Throttle | None = None
+        self._download: Throttle | None = None
+
+    def slow_down(self, action: FaultAction) -> None:
+        """Delays the rest of the exchange as the action says."""
+        self._answer_latency_seconds = action.answer_latency_seconds
+        self._upload = Throttle(action.upload) if action.upload else None
+        self._download = Throttle(action.download) if action.download else None
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            self.body.feed(message.get("body", b""))
+            body = message.get("body", b"")
+            self.body.feed(body)
+            if self._upload is not None and body:
+                await self._upload.wait(len(body))
             self._read = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.request.status = message["status"]
+            # The work is done and committed, also for a client that leaves meanwhile.
+            await anyio.sleep(self._answer_latency_seconds)
+        elif self._download is not None and message.get("body"):
+            for piece in self._download.pieces(message["body"]):
+                await self._send({**message, "body": piece, "more_body": True})
+                await self._download.wait(len(piece))
+            message = {**message, "body": b""}
         await self._send(message)
 
     async def read_to_end(self) -> None:

@@ -87,8 +87,9 @@ class RenderState:
 class RenderStates:
     """The states of all renders that have not ended, by id. Not safe for use from several threads."""
 
-    def __init__(self, faults: ActiveFaults) -> None:
+    def __init__(self, faults: ActiveFaults, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._faults = faults
+        self._clock = clock
         self._states: dict[str, RenderState] = {}
 
     def update(self, renders: Sequence[Render]) -> None:
@@ -98,7 +99,7 @@ class RenderStates:
             if state is None:
                 fault = self._faults.take_render_fault(render.request_id)
                 self._states[render.id] = RenderState(
-                    status=render.status, created_at=render.created_at, fault=fault
+                    status=render.status, created_at=render.created_at, fault=fault, clock=self._clock
                 )
             elif state.status is not render.status:
                 state.enter(render.status)

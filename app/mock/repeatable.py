@@ -6,6 +6,7 @@ meanwhile. The n-th request, from 0 on, has one moment: the start plus n seconds
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,7 +32,7 @@ _current: ContextVar[_Scope | None] = ContextVar("mock_scope", default=None)
 
 
 class Repeatable:
-    """The source of `new_id` and of `clock.now` in a mock.
+    """The source of `new_id` and of `clock.now` in a mock, and of its database's clock.
 
     `run` distinguishes the ids of several starts on the same data: 0 for the first start.
     """
@@ -47,6 +48,7 @@ class Repeatable:
             self.run = 0
             self.seed = seed
             self.start = start
+            self._moved = timedelta()
             self._requests = 0
             self._latest = start
             self._beside = _Scope(name="beside", base=start)
@@ -67,7 +69,7 @@ class Repeatable:
         with self._lock:
             scope = _current.get()
             if self._latest is None:
-                return clock.system_now()
+                return clock.system_now() + self._moved
             # Threads outside of all scopes are never behind the times given to requests.
             if scope is None or scope.base is None:
                 return self._latest
@@ -77,6 +79,23 @@ class Repeatable:
     def seconds(self) -> float:
         """The same in seconds since the epoch."""
         return self.now().timestamp()
+
+    def latest(self) -> datetime:
+        """The latest moment that was told; it never goes back."""
+        with self._lock:
+            return clock.system_now() + self._moved if self._latest is None else self._latest
+
+    def advance(self, by: timedelta) -> None:
+        """Moves the clock forward, from the next request on."""
+        with self._lock:
+            self._moved += by
+            if self.start is not None and self._latest is not None:
+                self.start += by
+                self._latest += by
+
+    def monotonic(self) -> float:
+        """Seconds of the machine's monotonic clock, and those by which this one was moved."""
+        return time.monotonic() + self._moved.total_seconds()
 
     @contextmanager
     def request(self) -> Iterator[None]:

@@ -1,18 +1,24 @@
 """`/_mock`: the routes by which tests control the mock. They need no key."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
+from fastapi.routing import iter_route_contexts
 from pydantic import Field, ValidationError
 
 from app.mock.control import Mock
 from app.mock.fault_rules import FaultRule, StrictModel
+from app.mock.middleware import is_observed
 from app.mock.options import ADMIN_KEY, FIRST_MOMENT, KEY, MockOptions, in_utc
+from app.mock.rule_routes import require_routes
 from app.mock.transitions import Transitions
 from app.platform.errors import InvalidRequest
+
+LONGEST_ADVANCE_SECONDS = 366 * 24 * 3600.0
 
 router = APIRouter(prefix="/_mock", include_in_schema=False)
 
@@ -24,6 +30,10 @@ class SeedRequest(StrictModel):
     clock: datetime | None = FIRST_MOMENT
     transitions: str | None = None
     strict: bool | None = None
+
+
+class ClockRequest(StrictModel):
+    advance_seconds: Annotated[float, Field(gt=0, le=LONGEST_ADVANCE_SECONDS)]
 
 
 class FaultRuleList(StrictModel):
@@ -64,6 +74,14 @@ def seed(request: Request, asked: Annotated[SeedRequest | None, Body()] = None) 
     return _options(mock)
 
 
+@router.post("/clock")
+def move_clock(request: Request, asked: ClockRequest) -> dict[str, Any]:
+    """Moves the clock forward, and returns once all renders that are due have moved."""
+    mock = mock_of(request)
+    mock.advance(timedelta(seconds=asked.advance_seconds))
+    return _options(mock)
+
+
 @router.get("/requests")
 def list_requests(request: Request) -> dict[str, Any]:
     """The last thousand requests, oldest first."""
@@ -90,7 +108,9 @@ def list_faults(request: Request) -> dict[str, Any]:
 @router.post("/faults")
 def add_faults(request: Request, asked: Annotated[Any, Body()]) -> dict[str, Any]:
     """Adds rules after the existing ones: one, a list, or `{"rules": [...]}`."""
-    mock_of(request).faults.add(_parse_rules(asked))
+    rules = _parse_rules(asked)
+    require_routes(rules, _observed_routes(request))
+    mock_of(request).faults.add(rules)
     return list_faults(request)
 
 
@@ -98,6 +118,13 @@ def add_faults(request: Request, asked: Annotated[Any, Body()]) -> dict[str, Any
 def clear_faults(request: Request) -> Response:
     mock_of(request).faults.clear()
     return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _observed_routes(request: Request) -> Iterator[tuple[str, str]]:
+    """The methods and paths of all routes to which rules apply."""
+    for route in iter_route_contexts(request.app.routes):
+        if route.path and is_observed(route.path):
+            yield from ((method, route.path) for method in route.methods or ())
 
 
 def _parse_rules(asked: Any) -> list[FaultRule]:
@@ -118,6 +145,7 @@ def _options(mock: Mock) -> dict[str, Any]:
     return {
         "seed": options.seed,
         "clock": None if options.clock is None else options.clock.isoformat().replace("+00:00", "Z"),
+        "now": mock.repeatable.latest().isoformat().replace("+00:00", "Z"),
         "transitions": str(options.transitions),
         "strict": options.strict,
         "key": KEY,

@@ -22,8 +22,3 @@ class MockStorage(LocalStorage):
             file_name=file_name,
             lifetime_seconds=EXPIRED_SECONDS if urls_expire.get() else lifetime_seconds,
         )
-
-    def empty(self) -> None:
-        """Removes every object."""
-        for stored in list(self.list("")):
-            self.delete(stored.key)

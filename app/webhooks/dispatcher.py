@@ -248,7 +248,7 @@ class WebhookDispatcher:
         with (
             outbound_errors(),
             guarded_client(allowed_networks=networks, total_seconds=seconds, read_seconds=seconds) as client,
-            client.stream("POST", event.url, content=event.body, headers=event.headers) as answer,
+            client.stream("POST", event.url, content=event.body.encode(), headers=event.headers) as answer,
         ):
             # The status says it all; a receiver that is still writing is let finish, if that is soon.
             with contextlib.suppress(OutboundError), outbound_errors():

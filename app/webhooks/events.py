@@ -1,6 +1,7 @@
 """What a webhook is sent: the event's body, and the headers that prove where it comes from (Standard Webhooks)."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import floor
@@ -18,17 +19,30 @@ from app.webhooks.delivery import ClaimedDelivery
 
 @dataclass(frozen=True, kw_only=True)
 class OutgoingEvent:
-    """One request to a receiver."""
+    """One request to a receiver, signed with each of its user's valid `secrets` at the moment `sent_at`."""
 
+    id: str
     url: str
-    body: bytes
-    headers: dict[str, str] = field(repr=False)
+    body: str
+    sent_at: datetime
+    secrets: Sequence[str] = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "Content-Type": "application/json",
+            "webhook-id": self.id,
+            "webhook-timestamp": str(floor(self.sent_at.timestamp())),
+            "webhook-signature": " ".join(
+                Webhook(secret).sign(self.id, self.sent_at, self.body) for secret in self.secrets
+            ),
+        }
 
 
 def outgoing_event(
     session: Session, claimed: ClaimedDelivery, *, resources: Resources, base_url: str | None
 ) -> OutgoingEvent:
-    """The delivery's request, signed now with each of its user's valid secrets.
+    """The delivery's request, dated now.
 
     `base_url` is where clients reach the API. Without one, URLs that the API itself would serve are left out.
     """
@@ -41,18 +55,13 @@ def outgoing_event(
         ensure_ascii=False,
         separators=(",", ":"),
     )
-    # The receiver compares it with its own clock, whatever time our answers show.
-    now = datetime.now(UTC)
-    signatures = [Webhook(secret).sign(claimed.id, now, body) for secret in claimed.secrets.valid]
     return OutgoingEvent(
+        id=claimed.id,
         url=claimed.url,
-        body=body.encode(),
-        headers={
-            "Content-Type": "application/json",
-            "webhook-id": claimed.id,
-            "webhook-timestamp": str(floor(now.timestamp())),
-            "webhook-signature": " ".join(signatures),
-        },
+        body=body,
+        # The receiver compares it with its own clock, whatever time our answers show.
+        sent_at=datetime.now(UTC),
+        secrets=claimed.secrets.valid,
     )
 
 

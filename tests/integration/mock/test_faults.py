@@ -1,14 +1,15 @@
 """Faults on request: what a client meets is what the rules say, as often as they say."""
 
-import threading
+import json
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.servers.process import wait_until
+from tests.servers.receiver import Received, Receiver, receiving
 
 ENGINES = "/v1/engines"
 ON_ENGINES = "GET /v1/engines"
@@ -24,26 +25,35 @@ def submit(regen_mock, clip) -> Callable[..., dict]:
     return submit
 
 
+class Hooks:
+    """A receiver of webhooks that a client of the mock subscribed."""
+
+    def __init__(self, receiver: Receiver, client: httpx.Client) -> None:
+        self.receiver = receiver
+        self._client = client
+        self._secret = client.get("/v1/webhooks/secret").json()["secret"]["current"]
+
+    def subscribe(self, *events: str) -> None:
+        hook = {"url": self.receiver.url, "events": events}
+        self._client.post("/v1/webhooks", json=hook).raise_for_status()
+
+    def wait(self, count: int) -> list[Received]:
+        wait_until(lambda: len(self.receiver.received) >= count, seconds=30, what=f"{count} webhooks came")
+        return self.receiver.received
+
+    def fault(self, received: Received) -> str | None:
+        """What is wrong with its signature or date; None if nothing."""
+        try:
+            Webhook(self._secret).verify(received.body, dict(received.headers))
+        except WebhookVerificationError as error:
+            return str(error)
+        return None
+
+
 @pytest.fixture
-def received() -> Iterator[tuple[str, list[bytes]]]:
-    """A receiver of webhooks: its address, and the ids of what came."""
-    ids: list[str] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            ids.append(self.headers["webhook-id"])
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_arguments: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", ids
-    server.shutdown()
-    thread.join()
+def hooks(regen_mock) -> Iterator[Hooks]:
+    with receiving() as receiver:
+        yield Hooks(receiver, regen_mock.client)
 
 
 class TestAnswers:
@@ -107,6 +117,14 @@ class TestAnswers:
             {"action": {"stauts": 500}},
             {"route": "GET /", "action": {"webhook": "lost"}},
             {"action": {"status": 500}, "times": 0},
+            {"route": "POST /v1/upscal", "action": {"status": 500}},
+            {"route": "GET /v1/upscale", "action": {"status": 500}},
+            {"route": "GET /v1/renders/*/thumbnail", "action": {"status": 500}},
+            {"route": "GET /healthz", "action": {"status": 500}},
+            {"route": "WEBHOOK render.complete", "action": {"webhook": "lost"}},
+            {"route": "WEBHOOK *", "action": {"status": 500}},
+            {"route": "WEBHOOK *", "action": {"latency_seconds": 31}},
+            {"action": {"upload": {"stall_seconds": 1}}},
         ],
     )
     def test_rules_that_mean_nothing_are_refused(self, regen_mock, rule):
@@ -115,6 +133,64 @@ class TestAnswers:
         assert answer.status_code == 400
         assert len(answer.json()["errors"]) == 1
         assert regen_mock.rules == []
+
+    def test_what_is_near_to_a_route_that_matches_nothing(self, regen_mock):
+        answer = regen_mock.client.post(
+            "/_mock/faults", json={"route": "POST /v1/upscal", "action": {"status": 500}}
+        )
+
+        assert answer.json()["errors"] == [
+            {
+                "message": "`rules.0.route`: Nothing ever matches `POST /v1/upscal`. The nearest is `POST /v1/upscale`."
+            }
+        ]
+
+    def test_a_client_that_gives_up_and_asks_again_without_a_key_has_two_renders(self, regen_mock, submit):
+        regen_mock.faults({"route": "POST /v1/upscale", "times": 1, "action": {"answer_latency_seconds": 20}})
+
+        with pytest.raises(httpx.ReadTimeout):
+            submit(timeout=0.5)
+        wait_until(
+            lambda: len(regen_mock.client.get("/v1/renders").json()["renders"]) == 1,
+            seconds=20,
+            what="the first request is carried out",
+        )
+        submit()
+        assert len(regen_mock.client.get("/v1/renders").json()["renders"]) == 2
+
+
+class TestTransfers:
+    def test_a_throttled_upload_and_download(self, regen_mock, submit, clip):
+        slow = {"bytes_per_second": 2 * clip.stat().st_size}
+        regen_mock.faults({"route": "POST /v1/upscale", "times": 1, "action": {"upload": slow}})
+        began = time.monotonic()
+        render = regen_mock.client.get(f"/v1/renders/{submit()['id']}").json()["render"]
+        assert time.monotonic() - began >= 0.5
+
+        content = httpx.get(render["outputFileURL"]).content
+        slow = {"bytes_per_second": 2 * len(content)}
+        regen_mock.faults({"route": "GET /storage/*", "action": {"download": slow}})
+        began = time.monotonic()
+        assert httpx.get(render["outputFileURL"]).content == content
+        assert time.monotonic() - began >= 0.5
+
+    def test_a_stalled_download(self, regen_mock, submit):
+        render = regen_mock.client.get(f"/v1/renders/{submit()['id']}").json()["render"]
+        stall = {"stall_after_bytes": 1000, "stall_seconds": 30}
+        regen_mock.faults({"route": "GET /storage/*", "times": 1, "action": {"download": stall}})
+
+        got = 0
+        with (
+            pytest.raises(httpx.ReadTimeout),
+            httpx.stream("GET", render["outputFileURL"], timeout=0.5) as answer,
+        ):
+            for piece in answer.iter_raw():
+                got += len(piece)
+        assert got == 1000
+        # A client that resumes has the rest.
+        rest = httpx.get(render["outputFileURL"], headers={"Range": f"bytes={got}-"})
+        assert rest.status_code == 206
+        assert len(rest.content) == int(answer.headers["Content-Length"]) - got
 
 
 class TestCutConnections:
@@ -184,21 +260,95 @@ class TestRenders:
         assert httpx.get(regen_mock.client.get(path).json()["render"]["outputFileURL"]).status_code == 200
 
 
-def test_lost_and_doubled_webhooks(regen_mock, submit, received):
-    url, ids = received
-    regen_mock.faults(
-        {"route": "WEBHOOK render.completed", "times": 1, "action": {"webhook": "lost"}},
-        {"route": "WEBHOOK render.completed", "times": 1, "action": {"webhook": "doubled"}},
-    )
-    events = {"url": url, "events": ["render.completed"]}
-    assert regen_mock.client.post("/v1/webhooks", json=events).status_code == 200
+class TestWebhooks:
+    def test_lost_and_doubled(self, regen_mock, submit, hooks):
+        regen_mock.faults(
+            {"route": "WEBHOOK render.completed", "times": 1, "action": {"webhook": "lost"}},
+            {"route": "WEBHOOK render.completed", "times": 1, "action": {"webhook": "doubled"}},
+        )
+        hooks.subscribe("render.completed")
 
-    submit()
-    wait_until(lambda: regen_mock.rules[0]["hits"] == 1, seconds=30, what="the first webhook is lost")
-    assert ids == []
-    submit()
-    wait_until(lambda: len(ids) == 2, seconds=30, what="the second webhook comes twice")
-    assert len(set(ids)) == 1
-    submit()
-    wait_until(lambda: len(ids) == 3, seconds=30, what="the third webhook comes once")
-    assert len(set(ids)) == 2
+        submit()
+        wait_until(lambda: regen_mock.rules[0]["hits"] == 1, seconds=30, what="the first webhook is lost")
+        assert hooks.receiver.received == []
+        submit()
+        assert len({hook.id for hook in hooks.wait(2)}) == 1
+        submit()
+        assert len({hook.id for hook in hooks.wait(3)}) == 2
+
+    def test_forged_stale_and_delayed(self, regen_mock, submit, hooks):
+        regen_mock.faults(
+            {"route": "WEBHOOK *", "times": 1, "action": {"webhook": "forged"}},
+            {"route": "WEBHOOK *", "times": 1, "action": {"webhook": "stale"}},
+            {"route": "WEBHOOK *", "times": 1, "action": {"latency_seconds": 0.5}},
+        )
+        hooks.subscribe("render.completed")
+        for count in range(1, 4):
+            began = time.monotonic()
+            submit()
+            hooks.wait(count)
+        assert time.monotonic() - began >= 0.5
+        faults = [hooks.fault(hook) for hook in hooks.receiver.received]
+        assert faults == ["No matching signature found", "Message timestamp too old", None]
+
+    def test_reordered(self, regen_mock, submit, hooks):
+        regen_mock.faults({"route": "WEBHOOK render.queued", "action": {"webhook": "reordered"}})
+        hooks.subscribe("render.queued", "render.completed")
+        submit()
+        assert [json.loads(hook.body)["type"] for hook in hooks.wait(2)] == [
+            "render.completed",
+            "render.queued",
+        ]
+
+
+class TestClock:
+    def test_links_expire_and_renders_go_on_without_a_reset(self, regen_mock, submit):
+        regen_mock.seed(transitions="seconds:600")
+        path = f"/v1/renders/{submit()['id']}"
+        assert regen_mock.client.get(path).json()["render"]["status"] == "queued"
+        for status in ("pending", "processing", "completed"):
+            regen_mock.advance(601)
+            render = regen_mock.client.get(path).json()["render"]
+            assert render["status"] == status
+        assert httpx.get(render["outputFileURL"]).status_code == 200
+        regen_mock.advance(25 * 3600)
+        assert httpx.get(render["outputFileURL"]).status_code == 403
+        again = regen_mock.client.get(path).json()["render"]
+        assert httpx.get(again["outputFileURL"]).status_code == 200
+        assert again["createdAt"] == render["createdAt"]
+        admin = {"Authorization": "Bearer regen_mock_admin_key"}
+        workers = regen_mock.client.get("/v1/workers", headers=admin).json()["workers"]
+        assert [worker["alive"] for worker in workers] == [True]
+
+    @pytest.mark.parametrize("clock", ["2026-01-01T00:00:00Z", None])
+    def test_webhooks_are_tried_again_by_it(self, regen_mock, submit, hooks, clock):
+        regen_mock.seed(clock=clock)
+        hooks.receiver.answer = lambda _received: 503
+        hooks.subscribe("render.completed")
+        submit()
+        hooks.wait(1)
+        for attempt in range(2, 5):
+            # The first attempt's end must be written down before the time passes.
+            wait_until(
+                lambda expected=attempt: self.attempts(regen_mock) == expected - 1,
+                seconds=20,
+                what="the attempt is over",
+            )
+            regen_mock.advance(24 * 3600)
+            assert len({hook.id for hook in hooks.wait(attempt)}) == 1
+        assert [hooks.fault(hook) for hook in hooks.receiver.received] == [None] * 4
+
+    def attempts(self, regen_mock) -> int:
+        [delivery] = regen_mock.client.get("/v1/webhook-deliveries").json()["deliveries"]
+        answer = regen_mock.client.get(f"/v1/webhook-deliveries/{delivery['id']}")
+        return len(answer.json()["delivery"]["attempts"])
+
+    def test_it_moves_forward_alone(self, regen_mock):
+        before = regen_mock.client.get("/_mock").json()["now"]
+        for seconds in (0, -1, "soon", 1e12):
+            assert (
+                regen_mock.client.post("/_mock/clock", json={"advance_seconds": seconds}).status_code == 400
+            )
+        assert regen_mock.client.get("/_mock").json()["now"] == before == "2026-01-01T00:00:00Z"
+        regen_mock.advance(90)
+        assert regen_mock.client.get("/_mock").json()["now"] == "2026-01-01T00:01:30Z"

@@ -1,0 +1,41 @@
+"""Slow and stalled transfers of bodies."""
+
+from collections.abc import Iterator
+
+import anyio
+
+from app.mock.fault_rules import Transfer
+
+PIECES_A_SECOND = 10
+LARGEST_PIECE_BYTES = 64 * 1024
+
+
+class Throttle:
+    """Delays the bytes of one body."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._passed = 0
+        self._is_stall_over = transfer.stall_after_bytes is None
+
+    def pieces(self, body: bytes) -> Iterator[bytes]:
+        """The body in pieces, each to be passed on with `wait` after it; a piece ends where the stall begins."""
+        rate = self._transfer.bytes_per_second
+        size = min(LARGEST_PIECE_BYTES, max(1, rate // PIECES_A_SECOND)) if rate else LARGEST_PIECE_BYTES
+        at = 0
+        while at < len(body):
+            end = at + size
+            if not self._is_stall_over:
+                stall_at = at + (self._transfer.stall_after_bytes or 0) - self._passed
+                end = min(end, stall_at) if stall_at > at else end
+            yield body[at:end]
+            at = end
+
+    async def wait(self, size_bytes: int) -> None:
+        """Waits as long as `size_bytes` more take."""
+        self._passed += size_bytes
+        if self._transfer.bytes_per_second:
+            await anyio.sleep(size_bytes / self._transfer.bytes_per_second)
+        if not self._is_stall_over and self._passed >= (self._transfer.stall_after_bytes or 0):
+            self._is_stall_over = True
+            await anyio.sleep(self._transfer.stall_seconds)
