@@ -18,6 +18,7 @@ from app.http.access import CurrentUser
 from app.http.disconnect import ClientConnection
 from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
 from app.http.resources import Resources
+from app.http.spool_space import SpoolSpace
 from app.platform.errors import InvalidRequest, OutboundError
 from app.platform.file_names import disposition_parameters, safe_name
 from app.platform.media.limits import MediaLimits
@@ -86,6 +87,7 @@ async def accept_video(
         file_url,
         path,
         max_bytes=user.allowance.max_upload_bytes,
+        spool_space=resources.spool_space,
         make_client=partial(
             guarded_client,
             allowed_networks=resources.settings.outbound_allowed_networks,
@@ -107,6 +109,7 @@ def _fetch(
     path: Path,
     *,
     max_bytes: int,
+    spool_space: SpoolSpace,
     make_client: Callable[[], httpx.Client],
     cancelled: threading.Event,
 ) -> SpooledUpload:
@@ -117,10 +120,10 @@ def _fetch(
         with (
             room_on_disk(),
             followed(url, make_client=make_client, headers=headers) as answer,
+            spool_space.reserved(_size(answer, max_bytes)) as room,
             path.open("xb", buffering=MIB) as file,
         ):
             path.chmod(0o600)
-            _check_answer(answer, max_bytes)
             for block in answer.iter_raw():
                 if cancelled.is_set():
                     raise OutboundError("The fetch was given up.")
@@ -128,6 +131,7 @@ def _fetch(
                 if size_bytes > max_bytes:
                     raise file_too_large(max_bytes)
                 digest.update(block)
+                room.wrote(len(block))
                 file.write(block)
             name = _name(url, answer)
     except OutboundError as error:
@@ -137,15 +141,18 @@ def _fetch(
     return SpooledUpload(path=path, name=name, size_bytes=size_bytes, sha256=digest.hexdigest())
 
 
-def _check_answer(answer: httpx.Response, max_bytes: int) -> None:
-    """Raises OutboundError for an answer that is no file, LimitExceeded when its declared size is too large."""
+def _size(answer: httpx.Response, max_bytes: int) -> int | None:
+    """The size that the answer announces, if it does. Raises OutboundError when it is no file, LimitExceeded when it is
+    too large."""
     if answer.status_code != HTTPStatus.OK:
         raise OutboundError(f"The other server answers with the status {answer.status_code}.")
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise OutboundError("The other server sends it compressed, although it was asked not to.")
     length = answer.headers.get("Content-Length", "")
-    if length.isascii() and length.isdigit() and int(length) > max_bytes:
+    size_bytes = int(length) if length.isascii() and length.isdigit() else None
+    if (size_bytes or 0) > max_bytes:
         raise file_too_large(max_bytes)
+    return size_bytes
 
 
 def _name(url: str, answer: httpx.Response) -> str:

@@ -211,10 +211,13 @@ async def _multipart_form(
         text_fields=text_fields,
     )
     try:
-        # Parsing, hashing and writing are a thread's work, a block at a time: the event loop only gathers.
-        async for block in body_blocks(request):
-            await to_thread.run_sync(receiver.feed, block)
-        yield await to_thread.run_sync(receiver.finish)
+        with resources.spool_space.reserved(content_length(request)) as room:
+            # Parsing, hashing and writing are a thread's work, a block at a time: the event loop only gathers.
+            async for block in body_blocks(request):
+                room.wrote(len(block))
+                await to_thread.run_sync(receiver.feed, block)
+            form = await to_thread.run_sync(receiver.finish)
+        yield form
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(receiver.discard)

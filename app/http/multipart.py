@@ -19,7 +19,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from app.files.service import SpooledUpload
-from app.platform.errors import InvalidRequest, LimitExceeded, Unavailable
+from app.http.spool_space import no_room
+from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.file_names import UNNAMED, disposition_parameters, safe_name
 from app.platform.quoting import quoted
 from app.platform.secrets import ID_LENGTH, is_id
@@ -31,7 +32,6 @@ MAX_TEXT_BYTES = 4 * 1024
 # The whole body except the file: boundaries, headers, known and unknown fields.
 MAX_OVERHEAD_BYTES = MIB
 SPOOL_PREFIX = "upload-"
-NO_ROOM_RETRY_SECONDS = 60
 
 _PLAIN_ENCODINGS = frozenset({b"", b"binary", b"7bit", b"8bit"})
 _MALFORMED = "The body is not proper multipart/form-data."
@@ -357,9 +357,5 @@ def room_on_disk() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise Unavailable(
-                "There is no room for uploads just now. Try again later.",
-                retry_after_seconds=NO_ROOM_RETRY_SECONDS,
-                detail=str(error),
-            ) from error
+            raise no_room(str(error)) from error
         raise

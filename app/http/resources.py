@@ -16,6 +16,7 @@ from app.estimates.forecasts import Forecast
 from app.http.multipart import SPOOL_PREFIX
 from app.http.rate_limit import RateLimiter
 from app.http.shared_slots import SharedSlots
+from app.http.spool_space import SpoolSpace
 from app.platform.broker import Broker, open_broker
 from app.platform.database import Database
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -48,6 +49,7 @@ class Resources:
     limits: MediaLimits
     broker: Broker
     rate_limit: RateLimiter
+    spool_space: SpoolSpace
     probe_slots: SharedSlots
     fetch_slots: SharedSlots
     forecast: Forecast
@@ -93,6 +95,7 @@ def open_resources(
             limits=MediaLimits.from_settings(settings),
             broker=broker,
             rate_limit=rate_limit,
+            spool_space=SpoolSpace(settings.spool_dir, keep_free_bytes=settings.min_free_disk_bytes),
             probe_slots=SharedSlots(
                 total=2 * processors,
                 per_user=processors,

@@ -60,6 +60,11 @@ class Settings(WorkSettings):
     data_dir: Path = Field(
         Path("~/.regen"), description="The directory of the database, local storage, weights and spool files."
     )
+    min_free_disk_bytes: int = Field(
+        GIB,
+        ge=0,
+        description="Bytes of the data directory's disk that uploads leave free: past that they are answered 503.",
+    )
     weights_dir: AbsolutePath = Field(
         default_factory=_default_weights_dir,
         validate_default=True,

@@ -156,21 +156,26 @@ def abort_upload(upload_id: str, user: UserDependency, resources: ResourcesDepen
 async def put_part(
     multipart_id: str, number: str, request: Request, resources: ResourcesDependency
 ) -> Response:
-    """No API key: the signature is the permission. 404 for one that does not fit, 403 for one that has expired."""
+    """No API key: the signature is the permission.
+
+    404 for one that does not fit, 403 for one that has expired, 409 when the part is sent once more meanwhile.
+    """
     storage = resources.storage
     if not isinstance(storage, LocalStorage):
         raise NotFound("There is nothing at this address.")
     part = storage.open_signed_part(multipart_id, number, request.query_params)
     if content_length(request) not in (None, part.size_bytes):
         raise wrong_size(part.size_bytes)
-    receiver = await to_thread.run_sync(storage.receive_part, part)
-    try:
-        async for block in body_blocks(request):
-            await to_thread.run_sync(receiver.feed, block)
-        received = await to_thread.run_sync(receiver.finish)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(receiver.discard)
+    with resources.spool_space.reserved(part.size_bytes) as room:
+        receiver = await to_thread.run_sync(storage.receive_part, part)
+        try:
+            async for block in body_blocks(request):
+                room.wrote(len(block))
+                await to_thread.run_sync(receiver.feed, block)
+            received = await to_thread.run_sync(receiver.finish)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(receiver.discard)
     return Response(headers={"ETag": f'"{received.etag}"'})
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from app.platform.errors import InvalidRequest, KeyNotFound, NotFound, StorageError
+from app.platform.errors import Conflict, InvalidRequest, KeyNotFound, NotFound, StorageError
 from app.platform.storage.contract import StoredPart
 
 PARTS_URL_PREFIX = "/storage-parts/"
@@ -175,18 +175,26 @@ class LocalParts:
 
 
 class PartReceiver:
-    """Receives a part's bytes: `feed` each block, then `finish`; `discard` in any case."""
+    """Receives a part's bytes: `feed` each block, then `finish`; `discard` in any case.
+
+    A part has one receiver at a time: once a later one has begun, an earlier raises Conflict.
+    """
 
     def __init__(self, part: SignedPart, *, directory: Path, incoming: Path) -> None:
         self._part = part
         self._directory = directory
-        self._path = incoming / secrets.token_hex(16)
+        self._token = secrets.token_hex(16)
+        self._path = incoming / self._token
+        # Which receiver of the part is the last, of all processes of this machine.
+        self._last = incoming / f"last-{part.multipart_id}-{part.number}"
+        self._last.write_text(self._token)
         self._file = self._path.open("xb")
         self._digest = hashlib.sha256()
         self._got_bytes = 0
 
     def feed(self, block: bytes) -> None:
-        """Raises InvalidRequest when the part becomes larger than it may be."""
+        """Raises InvalidRequest when the part becomes larger than it may be, Conflict when it is sent once more."""
+        self._require_last()
         self._got_bytes += len(block)
         if self._got_bytes > self._part.size_bytes:
             raise wrong_size(self._part.size_bytes)
@@ -196,7 +204,8 @@ class PartReceiver:
 
     def finish(self) -> StoredPart:
         """Store the part, replacing an earlier one. Raises InvalidRequest when bytes are missing, NotFound when the
-        upload has ended."""
+        upload has ended, Conflict when the part is sent once more."""
+        self._require_last()
         if self._got_bytes != self._part.size_bytes:
             raise wrong_size(self._part.size_bytes)
         digest = self._digest.digest()[:DIGEST_BYTES]
@@ -215,6 +224,19 @@ class PartReceiver:
         with suppress(OSError):  # closing flushes, which fails on a full disk
             self._file.close()
         self._path.unlink(missing_ok=True)
+        if self._is_last():
+            self._last.unlink(missing_ok=True)
+
+    def _is_last(self) -> bool:
+        with suppress(FileNotFoundError):
+            return self._last.read_text() == self._token
+        return False
+
+    def _require_last(self) -> None:
+        if not self._is_last():
+            raise Conflict(
+                "This part is being sent once more: this request ended in favour of the later one."
+            )
 
 
 def signed_part_message(query: Mapping[str, str], *, multipart_id: str, number: str) -> list[str]:

@@ -126,6 +126,23 @@ class TestFromPartsToAFile:
 
 
 class TestWhatIsRefused:
+    def test_a_part_that_is_sent_again_ends_the_request_before(self, client, film, settings):
+        upload = open_upload(client, film)
+        part = upload["parts"][0]
+        content, sent = film[: part["sizeBytes"]], {}
+
+        def slowly():
+            half = len(content) // 2
+            yield content[:half]
+            sent.update(send_part(upload, film, 1))
+            yield content[half:]
+
+        length = {"Content-Length": str(len(content))}
+        answer = httpx.put(part["url"], content=slowly(), headers=length, timeout=60)
+        assert answer.status_code == 409 and "sent once more" in answer.text
+        assert [part["etag"] for part in state(client, upload)["receivedParts"]] == [sent["etag"].strip('"')]
+        assert list((settings.root / "storage" / ".incoming").iterdir()) == []
+
     def test_parts_that_are_not_as_named(self, client, film):
         upload = open_upload(client, film)
         first = send_part(upload, film, 1)
