@@ -1,7 +1,8 @@
 """Webhook deliveries: claimed, retried after growing pauses, and given up."""
 
+import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -33,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedDelivery:
-    """A delivery that this process holds, for its attempt of that number."""
+    """A delivery that this process holds for one attempt. `claimed_at` is on the monotonic clock."""
 
     id: str
     attempt: int
@@ -46,26 +47,17 @@ class ClaimedDelivery:
     event: WebhookEvent
     facts: dict[str, Any]
     created_at: datetime
+    is_failing: bool
     secrets: SigningSecrets
+    claimed_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed_seconds(self) -> float:
+        return time.monotonic() - self.claimed_at
 
     @property
     def lease(self) -> Lease:
         return Lease(WebhookDelivery, self.id, self.attempt)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The result of an attempt. Without `error` it was delivered; `detail` is for the log.
-
-    `is_gone`: the receiver wants nothing any more. `retry_after_seconds` is how long it wants to be left alone.
-    """
-
-    duration_seconds: float
-    status_code: int | None = None
-    error: str | None = None
-    detail: str | None = None
-    is_gone: bool = False
-    retry_after_seconds: float | None = None
 
 
 class DeliveryLedger:
@@ -95,7 +87,7 @@ class DeliveryLedger:
             )
 
     def claim(self, due: DueDelivery) -> ClaimedDelivery | None:
-        """Lease the delivery. None when another process was faster, or its endpoint is gone or disabled."""
+        """Lease the delivery. None when another process was faster, or its endpoint was removed or disabled."""
         with self.database.write() as session:
             if not webhook_queries.claim_delivery(session, due, lease_seconds=self.lease_seconds):
                 return None
@@ -104,7 +96,7 @@ class DeliveryLedger:
             if refusal is not None:
                 lease = Lease(WebhookDelivery, row.id, row.attempt)
                 webhook_queries.end_delivery(session, lease, DeliveryStatus.FAILED)
-                not_sent = AttemptResult(duration_seconds=0.0, status_code=None, error=refusal)
+                not_sent = AttemptResult(duration_seconds=0.0, error=refusal)
                 webhook_queries.note_attempt(session, lease, not_sent)
                 return None
             return ClaimedDelivery(
@@ -119,10 +111,11 @@ class DeliveryLedger:
                 event=WebhookEvent(row.event),
                 facts=row.facts,
                 created_at=row.created_at,
+                is_failing=due.is_failing,
                 secrets=signing_secrets(session, user_id=row.user_id, keys=self.keys),
             )
 
-    def note(self, claimed: ClaimedDelivery, outcome: Outcome) -> None:
+    def note(self, claimed: ClaimedDelivery, result: AttemptResult) -> None:
         """End the delivery after its attempt, or release it for another after a growing pause."""
         facts = {
             "delivery_id": claimed.id,
@@ -130,51 +123,51 @@ class DeliveryLedger:
             "render_id": claimed.render_id,
             "host": claimed.host,
             "attempt": claimed.attempt,
-            "status": outcome.status_code,
-            "duration_ms": round(outcome.duration_seconds * 1000, 1),
+            "status": result.status_code,
+            "duration_ms": round(result.duration_seconds * 1000, 1),
         }
-        if outcome.error is None:
-            if self._end(claimed, outcome, DeliveryStatus.DELIVERED):
+        if result.error is None:
+            if self._end(claimed, result, DeliveryStatus.DELIVERED):
                 log.info("webhook_delivered", **facts)
             return
-        facts |= {"error": outcome.error, "detail": outcome.detail}
-        pause = None if outcome.is_gone else pause_after(claimed.failures, outcome.retry_after_seconds)
+        facts |= {"error": result.error, "detail": result.detail}
+        pause = None if result.is_gone else pause_after(claimed.failures, result.retry_after_seconds)
         if pause is None:
-            if self._end(claimed, outcome, DeliveryStatus.FAILED):
+            if self._end(claimed, result, DeliveryStatus.FAILED):
                 log.warning("webhook_given_up", **facts)
-        elif self._postpone(claimed, outcome, pause):
+        elif self._postpone(claimed, result, pause):
             log.warning("webhook_failed", next_in_seconds=round(pause, 1), **facts)
 
-    def give_back(self, claimed: ClaimedDelivery, *, duration_seconds: float) -> None:
+    def give_back(self, claimed: ClaimedDelivery) -> None:
         """Release the delivery when this process stops: due at once, and not counted as a failure."""
-        result = AttemptResult(duration_seconds=duration_seconds, status_code=None, error=STOPPED)
+        result = AttemptResult(duration_seconds=claimed.elapsed_seconds, error=STOPPED)
         with self.database.write() as session:
             if claimed.lease.release(session, rest_seconds=0.0):
                 webhook_queries.note_attempt(session, claimed.lease, result)
 
-    def _end(self, claimed: ClaimedDelivery, outcome: Outcome, status: DeliveryStatus) -> bool:
+    def _end(self, claimed: ClaimedDelivery, result: AttemptResult, status: DeliveryStatus) -> bool:
         disabled: str | None = None
         with self.database.write() as session:
             self._lock_endpoint(session, claimed)
             ended = webhook_queries.end_delivery(session, claimed.lease, status)
             if ended:
-                webhook_queries.note_attempt(session, claimed.lease, _result(outcome))
+                webhook_queries.note_attempt(session, claimed.lease, result)
                 if claimed.endpoint_id is not None:
-                    disabled = self._judge_endpoint(session, claimed.endpoint_id, outcome)
+                    disabled = self._judge_endpoint(session, claimed.endpoint_id, result)
         if disabled is not None:
             log.warning(
                 "webhook_disabled", webhook_id=claimed.endpoint_id, host=claimed.host, reason=disabled
             )
         return ended
 
-    def _postpone(self, claimed: ClaimedDelivery, outcome: Outcome, pause: float) -> bool:
+    def _postpone(self, claimed: ClaimedDelivery, result: AttemptResult, pause: float) -> bool:
         with self.database.write() as session:
             self._lock_endpoint(session, claimed)
             postponed = claimed.lease.release(
                 session, rest_seconds=pause, failures=WebhookDelivery.failures + 1
             )
             if postponed:
-                webhook_queries.note_attempt(session, claimed.lease, _result(outcome))
+                webhook_queries.note_attempt(session, claimed.lease, result)
                 if claimed.endpoint_id is not None:
                     webhook_queries.note_failing(session, endpoint_id=claimed.endpoint_id)
         return postponed
@@ -186,13 +179,13 @@ class DeliveryLedger:
                 session, endpoint_id=claimed.endpoint_id, user_id=claimed.user_id, lock=True
             )
 
-    def _judge_endpoint(self, session: Session, endpoint_id: str, outcome: Outcome) -> str | None:
-        """Note the result at the endpoint. Returns why it was disabled, None when it was not."""
-        if outcome.error is None:
+    def _judge_endpoint(self, session: Session, endpoint_id: str, result: AttemptResult) -> str | None:
+        """Record the result at the endpoint. Returns why it is disabled now, None if it is not."""
+        if result.error is None:
             webhook_queries.note_working(session, endpoint_id=endpoint_id)
             return None
         webhook_queries.note_failing(session, endpoint_id=endpoint_id)
-        reason, failing_for = (GONE, None) if outcome.is_gone else (FAILED_FOR_DAYS, FAILING_SECONDS)
+        reason, failing_for = (GONE, None) if result.is_gone else (FAILED_FOR_DAYS, FAILING_SECONDS)
         disabled = webhook_queries.disable_endpoint(
             session, endpoint_id=endpoint_id, reason=reason, failing_for=failing_for
         )
@@ -209,17 +202,11 @@ def pause_after(failures: int, retry_after_seconds: float | None = None) -> floa
 
 
 def _refusal(session: Session, row: WebhookDelivery) -> str | None:
-    """Why no attempt is made, None when one is."""
+    """Why no attempt is to be made; None when one is."""
     if row.failures > MOST_RETRIES:
-        return STOPPED  # each time: the delivery itself may be what stops the server
+        return STOPPED  # The delivery itself may be what stops the server each time.
     if row.endpoint_id is None:
         return None
-    # The delivery may have been added while the endpoint was removed.
+    # The endpoint may have been removed while the delivery was added.
     endpoint = session.get(WebhookEndpoint, row.endpoint_id)
     return NO_LONGER_WANTED if endpoint is None or endpoint.disabled_at is not None else None
-
-
-def _result(outcome: Outcome) -> AttemptResult:
-    return AttemptResult(
-        duration_seconds=outcome.duration_seconds, status_code=outcome.status_code, error=outcome.error
-    )

@@ -1,6 +1,6 @@
-"""Sends webhooks: looks for deliveries that are due, claims them, and tells the receivers.
+"""Sends webhooks: finds deliveries that are due, claims them, and sends them to their receivers.
 
-Every API process has one. They share the work by claims in the database, so that each delivery is one's at a time.
+Every API process has one dispatcher. Claims in the database see to it that one process at a time sends a delivery.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -19,16 +21,16 @@ from app.http.resources import Resources
 from app.platform.errors import OutboundError, RegenError
 from app.platform.outbound import guarded_client, outbound_errors
 from app.platform.retry_policies import WEBHOOK_DISPATCH
-from app.webhooks.delivery import GONE, ClaimedDelivery, DeliveryLedger, Outcome
+from app.webhooks.delivery import GONE, ClaimedDelivery, DeliveryLedger
 from app.webhooks.events import OutgoingEvent, outgoing_event
-from app.webhooks.queries import DueDelivery
+from app.webhooks.queries import AttemptResult, DueDelivery
 
 LOOK_SECONDS = 1.0
 LEASE_MARGIN_SECONDS = 30.0
-# Of one user to one host at once: a receiver that never answers occupies two threads, and delays no other receiver.
+# Requests of one user to one host at once: a receiver that never answers occupies two threads and delays no other.
 MOST_PER_RECEIVER = 2
 MOST_ANSWER_BYTES = 4096
-# At the end: what is nearly done may be done, then the rest is given back.
+# On stopping, requests may end for so long; then their deliveries are given back.
 GRACE_SECONDS = 2.0
 GIVE_BACK_SECONDS = 5.0
 
@@ -39,20 +41,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the receiver answered. Its body is of no interest."""
+    """The receiver's answer, whose body is ignored."""
 
     status_code: int
     retry_after: str | None = None
 
 
 Send = Callable[[OutgoingEvent], Reply]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _InHand:
-    claimed: ClaimedDelivery
-    is_failing: bool
-    since: float
 
 
 @dataclass(kw_only=True)
@@ -63,16 +58,15 @@ class _Load:
     users: Counter[str] = field(default_factory=Counter)
     failing: int = 0
 
-    def add(self, *, user_id: str, host: str, is_failing: bool) -> None:
-        self.receivers[user_id, host] += 1
-        self.users[user_id] += 1
-        self.failing += is_failing
+    def add(self, one: DueDelivery | ClaimedDelivery) -> None:
+        self.receivers[one.user_id, one.host] += 1
+        self.users[one.user_id] += 1
+        self.failing += one.is_failing
 
 
 class WebhookDispatcher:
-    """`base_url` is where clients reach the API, for the URLs in events. `send` may be replaced before `start`.
-
-    `send` raises OutboundError when there is no answer.
+    """`base_url` is where clients reach the API, for the URLs in events. `send` may be replaced before `start`; it
+    raises OutboundError when no answer comes.
     """
 
     def __init__(
@@ -89,11 +83,11 @@ class WebhookDispatcher:
         self._base_url = base_url
         self._look_seconds = look_seconds
         self._most = settings.webhook_concurrency
-        # Of one user, who may have any number of hosts.
+        # A user may have any number of hosts.
         self._most_per_user = max(2 * MOST_PER_RECEIVER, self._most // 4)
         # Of all users: receivers that did not answer last time leave room for those that do.
         self._most_failing = max(1, self._most // 2)
-        self._in_hand: dict[str, _InHand] = {}
+        self._in_hand: dict[str, ClaimedDelivery] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -101,14 +95,14 @@ class WebhookDispatcher:
         self._trouble: type[Exception] | None = None
 
     def start(self) -> None:
-        """Looks about once a second from now on. Does nothing in a process that is to send none."""
+        """Start looking, about once a second. Does nothing where no webhooks are to be sent."""
         if self._most == 0:
             return
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Begins nothing more, and gives back what is in hand and does not end at once. Returns within seconds."""
+        """Begin no further delivery, and give back those that do not end at once. Returns within seconds."""
         self._stopping.set()
         self._wake.set()
         if self._thread is None:
@@ -117,7 +111,7 @@ class WebhookDispatcher:
         deadline = time.monotonic() + GRACE_SECONDS
         while self._in_hand and time.monotonic() < deadline:
             time.sleep(0.02)
-        # A database that hangs keeps the leases; when they run out, others go on.
+        # If the database does not answer, the leases expire.
         giving_back = threading.Thread(target=self._give_back, name="webhooks-end", daemon=True)
         giving_back.start()
         giving_back.join(GIVE_BACK_SECONDS)
@@ -130,13 +124,13 @@ class WebhookDispatcher:
                 self._look()
                 self._trouble = None
             except Exception as error:
-                # Whatever it was, webhooks must not end with it.
+                # No error may end the thread.
                 pause = max(pause, WEBHOOK_DISPATCH.pause(1))
                 self._tell(error)
             self._wake.wait(pause)
 
     def _tell(self, error: Exception) -> None:
-        """Once for each outage, however long it lasts."""
+        """Log the error, once for each outage."""
         trouble, self._trouble = self._trouble, type(error)
         if trouble is type(error):
             return
@@ -146,7 +140,7 @@ class WebhookDispatcher:
             log.exception("webhooks_not_looked_for")
 
     def _look(self) -> None:
-        """Take in hand what is due, as far as there is room."""
+        """Claim and send what is due, within the limits."""
         while not self._stopping.is_set():
             load = self._load()
             room = self._most - load.users.total()
@@ -162,7 +156,7 @@ class WebhookDispatcher:
                 return
             for one in due:
                 if self._has_room(load, one) and not self._stopping.is_set():
-                    load.add(user_id=one.user_id, host=one.host, is_failing=one.is_failing)
+                    load.add(one)
                     self._take(one)
 
     def _has_room(self, load: _Load, due: DueDelivery) -> bool:
@@ -173,11 +167,10 @@ class WebhookDispatcher:
         )
 
     def _load(self) -> _Load:
-        with self._lock:
-            in_hand = list(self._in_hand.values())
         load = _Load()
-        for one in in_hand:
-            load.add(user_id=one.claimed.user_id, host=one.claimed.host, is_failing=one.is_failing)
+        with self._lock:
+            for one in self._in_hand.values():
+                load.add(one)
         return load
 
     def _take(self, due: DueDelivery) -> None:
@@ -185,15 +178,13 @@ class WebhookDispatcher:
         if claimed is None:
             return
         with self._lock:
-            self._in_hand[claimed.id] = _InHand(
-                claimed=claimed, is_failing=due.is_failing, since=time.monotonic()
-            )
+            self._in_hand[claimed.id] = claimed
         thread = threading.Thread(
             target=self._deliver, args=(claimed,), name=f"webhook-{claimed.id}", daemon=True
         )
         try:
             thread.start()
-        except RuntimeError:  # no more threads to be had: its lease will run out
+        except RuntimeError:  # No thread is left; the lease will expire.
             self._put_down(claimed)
             raise
 
@@ -202,43 +193,38 @@ class WebhookDispatcher:
             self._in_hand.pop(claimed.id, None)
 
     def _deliver(self, claimed: ClaimedDelivery) -> None:
-        began = time.monotonic()
         try:
-            outcome = self._attempt(claimed)
-            webhook_attempts.labels(outcome="failed" if outcome.error else "delivered").inc()
-            self._note(claimed, outcome, until=began + self.ledger.lease_seconds)
+            result = self._attempt(claimed)
+            webhook_attempts.labels(outcome="failed" if result.error else "delivered").inc()
+            self._note(claimed, result)
         except Exception:
-            # The lease runs out, and the delivery is tried again.
+            # The lease expires, and the delivery is tried again.
             log.exception("webhook_attempt_lost", delivery_id=claimed.id)
         finally:
             self._put_down(claimed)
-            # There may be more for the same host.
+            # Another may wait for this host.
             self._wake.set()
 
-    def _attempt(self, claimed: ClaimedDelivery) -> Outcome:
-        began = time.monotonic()
-
-        def outcome(**facts: object) -> Outcome:
-            return Outcome(duration_seconds=time.monotonic() - began, **facts)  # type: ignore[arg-type]
-
+    def _attempt(self, claimed: ClaimedDelivery) -> AttemptResult:
+        result = partial(_result, claimed)
         try:
             with self._resources.database.read() as session:
                 event = outgoing_event(session, claimed, resources=self._resources, base_url=self._base_url)
         except RegenError as error:
-            return outcome(error=NOT_MADE, detail=f"{error.message} {error.detail}")
+            return result(error=NOT_MADE, detail=f"{error.message} {error.detail}")
         try:
             reply = self.send(event)
         except OutboundError as error:
-            return outcome(error=error.message, detail=error.detail)
+            return result(error=error.message, detail=error.detail)
         status = reply.status_code
         if 200 <= status < 300:
-            return outcome(status_code=status)
+            return result(status_code=status)
         if status == 410:
-            return outcome(status_code=status, error=GONE, is_gone=True)
+            return result(status_code=status, error=GONE, is_gone=True)
         told = f"It answered {status}."
         if 300 <= status < 400:
             told += " Redirects are not followed."
-        return outcome(
+        return result(
             status_code=status, error=told, retry_after_seconds=_retry_after_seconds(reply.retry_after)
         )
 
@@ -250,7 +236,7 @@ class WebhookDispatcher:
             guarded_client(allowed_networks=networks, total_seconds=seconds, read_seconds=seconds) as client,
             client.stream("POST", event.url, content=event.body.encode(), headers=event.headers) as answer,
         ):
-            # The status says it all; a receiver that is still writing is let finish, if that is soon.
+            # Only the status counts; reading a short body lets the receiver finish its answer.
             with contextlib.suppress(OutboundError), outbound_errors():
                 taken = 0
                 for chunk in answer.iter_raw(MOST_ANSWER_BYTES):
@@ -259,33 +245,38 @@ class WebhookDispatcher:
                         break
             return Reply(status_code=answer.status_code, retry_after=answer.headers.get("Retry-After"))
 
-    def _note(self, claimed: ClaimedDelivery, outcome: Outcome, *, until: float) -> None:
-        """Write down how it went, also when the database is away for a moment: else it would be sent twice."""
+    def _note(self, claimed: ClaimedDelivery, result: AttemptResult) -> None:
+        """Record the result; tries again while the database is away, because otherwise the event is sent twice."""
         while True:
             try:
-                self.ledger.note(claimed, outcome)
+                self.ledger.note(claimed, result)
                 return
             except RegenError:
-                if self._stopping.wait(LOOK_SECONDS) or time.monotonic() > until:
+                is_over = claimed.elapsed_seconds > self.ledger.lease_seconds
+                if self._stopping.wait(LOOK_SECONDS) or is_over:
                     raise
 
     def _give_back(self) -> None:
         with self._lock:
             left = list(self._in_hand.values())
-        for one in left:
+        for claimed in left:
             try:
-                self.ledger.give_back(one.claimed, duration_seconds=time.monotonic() - one.since)
+                self.ledger.give_back(claimed)
             except RegenError as error:
                 log.warning(
                     "webhook_not_given_back",
-                    delivery_id=one.claimed.id,
+                    delivery_id=claimed.id,
                     error=error.message,
                     detail=error.detail,
                 )
 
 
+def _result(claimed: ClaimedDelivery, **facts: Any) -> AttemptResult:
+    return AttemptResult(duration_seconds=claimed.elapsed_seconds, **facts)
+
+
 def _retry_after_seconds(text: str | None) -> float | None:
-    """Seconds, also where a date is named. None for what is neither."""
+    """The seconds of a Retry-After header, given as a number or as a date; None for anything else."""
     if text is None:
         return None
     if text.strip().isdecimal() and text.isascii():

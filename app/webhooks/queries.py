@@ -1,7 +1,7 @@
 """Webhook endpoints, deliveries and attempts.
 
-A delivery is claimed by one compare-and-set, which starts an attempt and a lease on the database's clock. What is noted
-later carries that attempt and touches nothing when the row has moved on.
+A delivery is claimed by one compare-and-set, which starts an attempt and a lease on the database's clock. Later changes
+name that attempt, and change nothing once the row has moved on.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,9 +22,9 @@ from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 @dataclass(frozen=True, kw_only=True)
 class DueDelivery:
-    """A delivery that is due: a candidate for a claim.
+    """A delivery that is due, to be claimed. `attempt` is the number of its attempts so far.
 
-    `attempt` is how many there were. `is_failing`: the last attempt at it, or at its endpoint, failed.
+    `is_failing`: the last attempt at it, or at its endpoint, failed.
     """
 
     id: str
@@ -36,17 +36,23 @@ class DueDelivery:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptResult:
-    """How an attempt went. Without `error` it was delivered."""
+    """How an attempt went. Without `error` it was delivered; `detail` is for the log.
+
+    `is_gone`: the receiver wants no more events. `retry_after_seconds` is the pause that it asks for.
+    """
 
     duration_seconds: float
-    status_code: int | None
-    error: str | None
+    status_code: int | None = None
+    error: str | None = None
+    detail: str | None = None
+    is_gone: bool = False
+    retry_after_seconds: float | None = None
 
 
 def find_endpoint(
     session: Session, *, endpoint_id: str, user_id: str, lock: bool = False
 ) -> WebhookEndpoint | None:
-    """Returns the user's own endpoint; `lock` locks its row until the session ends."""
+    """The user's own endpoint; `lock` locks its row until the session ends."""
     if not is_id(endpoint_id):
         return None
     query = select(WebhookEndpoint).where(
@@ -63,7 +69,7 @@ def list_endpoints(
 
 
 def count_endpoints(session: Session, *, user_id: str) -> int:
-    """Exact until the session ends: the user's row is locked."""
+    """The number of the user's endpoints. The lock on the user's row keeps it exact until the session ends."""
     lock_user(session, user_id=user_id)
     query = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.user_id == user_id)
     return session.scalar(query) or 0
@@ -125,8 +131,8 @@ def due_deliveries(
     but_users: Collection[str] = (),
     but_failing: bool = False,
 ) -> Sequence[DueDelivery]:
-    """The deliveries that have been due for longest, except those of these receivers (user and host), of these users,
-    and those that are failing."""
+    """Up to `limit` deliveries, the longest due first, except those of these receivers (user and host) and of these
+    users, and those that are failing."""
     is_failing = or_(WebhookDelivery.failures > 0, WebhookEndpoint.failing_since.is_not(None))
     query = (
         select(
@@ -171,7 +177,7 @@ def claim_delivery(session: Session, due: DueDelivery, *, lease_seconds: float) 
 
 
 def note_attempt(session: Session, lease: Lease, result: AttemptResult) -> None:
-    """Keep the result of an attempt whose lease was just released."""
+    """Record the result of an attempt whose lease was just released."""
     session.add(
         WebhookAttempt(
             delivery_id=lease.row_id,
@@ -186,7 +192,7 @@ def note_attempt(session: Session, lease: Lease, result: AttemptResult) -> None:
 
 
 def end_delivery(session: Session, lease: Lease, status: DeliveryStatus) -> bool:
-    """False when the lease is lost."""
+    """End the delivery and its lease. False when the lease is lost."""
     failed = 1 if status is DeliveryStatus.FAILED else 0
     return lease.release(
         session,
@@ -197,24 +203,24 @@ def end_delivery(session: Session, lease: Lease, status: DeliveryStatus) -> bool
 
 
 def ask_again(session: Session, *, delivery_id: str) -> None:
-    """Make the delivery due now, keeping its attempts. One under way is left as it is."""
+    """Make the delivery due now; its attempts stay. One that is being sent is left as it is."""
     idle = and_(WebhookDelivery.id == delivery_id, WebhookDelivery.lease_expires_at.is_(None))
     values = {"status": DeliveryStatus.PENDING.value, "retry_at": database_now(), "ended_at": None}
     changed_rows(session, update(WebhookDelivery).where(idle).values(failures=0, **values))
 
 
 def redirect_deliveries(session: Session, *, endpoint_id: str, url: str, host: str) -> None:
-    """Send what was not delivered to the endpoint's new address."""
+    """Send the endpoint's pending deliveries to its new address."""
     waiting = and_(WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.retry_at.is_not(None))
     changed_rows(session, update(WebhookDelivery).where(waiting).values(url=url, host=host))
 
 
 def drop_deliveries(session: Session, *, endpoint_id: str) -> None:
-    """End the deliveries that wait for the endpoint."""
+    """End the endpoint's pending deliveries as failed, without another attempt."""
     waiting = and_(
         WebhookDelivery.endpoint_id == endpoint_id,
         WebhookDelivery.retry_at.is_not(None),
-        # One under way ends with its own attempt.
+        # One that is being sent ends with its attempt.
         WebhookDelivery.lease_expires_at.is_(None),
     )
     values = {"status": DeliveryStatus.FAILED.value, "retry_at": None, "ended_at": database_now()}
@@ -222,13 +228,13 @@ def drop_deliveries(session: Session, *, endpoint_id: str) -> None:
 
 
 def note_working(session: Session, *, endpoint_id: str) -> None:
-    """An attempt at the endpoint succeeded."""
+    """Record that an attempt at the endpoint succeeded."""
     failing = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.failing_since.is_not(None))
     changed_rows(session, update(WebhookEndpoint).where(failing).values(failing_since=None))
 
 
 def note_failing(session: Session, *, endpoint_id: str) -> None:
-    """An attempt at the endpoint failed."""
+    """Record that an attempt at the endpoint failed."""
     working = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.failing_since.is_(None))
     changed_rows(session, update(WebhookEndpoint).where(working).values(failing_since=database_now()))
 
@@ -236,9 +242,9 @@ def note_failing(session: Session, *, endpoint_id: str) -> None:
 def disable_endpoint(
     session: Session, *, endpoint_id: str, reason: str, failing_for: float | None = None
 ) -> bool:
-    """No more events for it; with `failing_for` only when nothing has succeeded for so many seconds.
+    """Disable the endpoint; with `failing_for` only if no attempt has succeeded for that many seconds.
 
-    False when it was disabled already, or is gone.
+    False when it was not disabled now.
     """
     enabled = and_(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.disabled_at.is_(None))
     if failing_for is not None:
