@@ -1,4 +1,4 @@
-"""Deliveries that an earlier version wrote: with the columns of the render instead of what is sent."""
+"""Reads deliveries that an earlier version wrote, with the render's columns in place of the event's data."""
 
 from datetime import datetime
 from fractions import Fraction
@@ -41,7 +41,7 @@ def render_of(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def links_of(facts: dict[str, Any], render: Render) -> dict[str, dict[str, str]]:
-    """The links that belong to the event, which the earlier version took from the row when it sent them."""
+    """The links of the event, which the earlier version read from the row when it sent them."""
     keys: dict[str, str | None] = {"inputFileURL": render.file.storage_key}
     if facts["render"]["status"] == "completed":
         keys |= {"outputFileURL": render.output_key, "thumbnailURL": render.thumbnail_key}

@@ -1,4 +1,4 @@
-"""What a webhook is sent: the event's body, and the headers that prove where it comes from (Standard Webhooks)."""
+"""The request that carries an event: its body, and the headers that sign it (Standard Webhooks)."""
 
 import json
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def outgoing_event(
 ) -> OutgoingEvent:
     """The delivery's request, dated now.
 
-    `base_url` is where clients reach the API. Without one, URLs that the API itself would serve are left out.
+    `base_url` is where clients reach the API. Without it, URLs that the API itself would serve are left out.
     """
     body = json.dumps(
         {
@@ -68,7 +68,7 @@ def outgoing_event(
 def _data(
     session: Session, claimed: ClaimedDelivery, *, resources: Resources, base_url: str | None
 ) -> dict[str, Any]:
-    """The data as of the event; of a render with URLs signed now, and without any once it was deleted."""
+    """The event's data. URLs of a render are signed now, and left out if it was deleted."""
     facts = claimed.facts
     if claimed.render_id is None:
         return dict(facts.get("data", {"webhook": {"id": claimed.endpoint_id}}))

@@ -1,4 +1,4 @@
-"""The deliveries of an event, written in the transaction that makes it happen: neither is there alone."""
+"""Writes the deliveries of an event in the transaction that causes it, so that neither exists alone."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from app.webhooks.statuses import DeliveryStatus, WebhookEvent
 from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from app.webhooks.urls import host_of
 
-# Made once: most users have no endpoints, and every change of a render asks.
+# Built once: every change of a render runs it.
 _ENDPOINTS = (
     select(WebhookEndpoint.id, WebhookEndpoint.url, WebhookEndpoint.events)
     .where(WebhookEndpoint.user_id == bindparam("user_id"), WebhookEndpoint.disabled_at.is_(None))
@@ -23,9 +23,8 @@ _ENDPOINTS = (
 def addresses(
     session: Session, *, user_id: str, event: WebhookEvent, own_url: str | None
 ) -> list[tuple[str | None, str]]:
-    """Who is told of the event: `own_url`, if given, and each of the user's endpoints that subscribes to it.
-
-    Pairs of an endpoint's id (None for `own_url`) and a URL.
+    """The receivers of the event, as pairs of an endpoint's id and a URL: `own_url` with None, if given, and each of
+    the user's endpoints that subscribes to the event.
     """
     endpoints = session.execute(_ENDPOINTS, {"user_id": user_id})
     return [
@@ -44,10 +43,10 @@ def add_delivery(
     event: WebhookEvent,
     facts: dict[str, Any],
 ) -> str:
-    """Write a delivery that is due at once: `facts["data"]` is what is sent. Returns its id.
+    """Add a delivery that is due at once. Returns its id.
 
-    `facts["links"]` are the stored files whose URLs are signed and added when it is sent, by the JSON name of the
-    field: each a `storage_key` and a `file_name`.
+    `facts["data"]` is the event's data. `facts["links"]` has the stored files whose URLs are signed and added when it
+    is sent: a `storage_key` and a `file_name` by the JSON name of the field.
     """
     delivery_id = new_id()
     session.execute(

@@ -1,4 +1,4 @@
-"""Webhooks: addresses that are told how renders go, and what became of what they were told."""
+"""Webhook endpoints, their secrets and their deliveries."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -73,7 +73,7 @@ def create_webhook(
     return WebhookBody(webhook=Webhook.of(endpoint))
 
 
-# Above those with an id, which it would be taken for.
+# Before the routes with an id, for which `secret` would be taken.
 @router.get("/v1/webhooks/secret", response_model_exclude_none=True)
 def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> WebhookSecretBody:
     """What your events are signed with. The key needs the scope `write`: who has the secret can sign as we do."""

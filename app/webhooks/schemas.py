@@ -1,4 +1,4 @@
-"""Webhooks, what was sent to them, and the secrets that sign it."""
+"""Wire shapes of webhooks, deliveries and secrets."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Webhooks as users set them up: endpoints, the secrets that sign what is sent, and what became of it."""
+"""Users' webhook endpoints, their deliveries, and the secrets that sign events."""
 
 import base64
 import hmac
@@ -19,7 +19,7 @@ from app.webhooks.statuses import DeliveryStatus, WebhookEvent
 from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from app.webhooks.urls import host_of
 
-# How long the secret before still signs, beside the new one.
+# For so long after a rotation the previous secret signs as well.
 ROTATION_SECONDS = 24 * 3600
 # Of one webhook, on their way at the same time.
 MOST_TESTS = 5
@@ -29,7 +29,7 @@ SECRET_PREFIX = "whsec_"  # noqa: S105
 
 @dataclass(frozen=True, kw_only=True)
 class SigningSecrets:
-    """What signs a user's events: `current`, and while it still does the one `before`."""
+    """The secrets that sign a user's events: `current`, and until `before_until` the one `before` as well."""
 
     current: str = field(repr=False)
     before: str | None = field(default=None, repr=False)
@@ -43,7 +43,7 @@ class SigningSecrets:
 def create_endpoint(
     session: Session, *, user_id: str, url: str, events: Collection[WebhookEvent], enabled: bool, most: int
 ) -> WebhookEndpoint:
-    """Raises Conflict when the user has `most` endpoints already."""
+    """Add an endpoint. Raises Conflict when the user has `most` of them."""
     if webhook_queries.count_endpoints(session, user_id=user_id) >= most:
         raise Conflict(f"There are {most} webhooks already, which is the most: remove one first.")
     now = clock.now()
@@ -61,7 +61,7 @@ def create_endpoint(
 
 
 def find_endpoint(session: Session, *, endpoint_id: str, user_id: str, lock: bool = False) -> WebhookEndpoint:
-    """Raises NotFound for an unknown endpoint and another user's."""
+    """The user's endpoint. Raises NotFound for an unknown one and another user's."""
     endpoint = webhook_queries.find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=lock)
     if endpoint is None:
         raise NotFound("Webhook not found")
@@ -84,7 +84,7 @@ def change_endpoint(
     events: Collection[WebhookEvent] | None,
     enabled: bool | None,
 ) -> WebhookEndpoint:
-    """What is None stays. What waits for it goes to a new address, and nowhere once it is disabled. Raises NotFound."""
+    """Change what is not None. Pending deliveries go to a new address, and end with a disabled one. Raises NotFound."""
     endpoint = find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=True)
     if url is not None and url != endpoint.url:
         endpoint.url = url
@@ -101,14 +101,14 @@ def change_endpoint(
 
 
 def delete_endpoint(session: Session, *, endpoint_id: str, user_id: str) -> None:
-    """What waits for it is not sent any more; what became of the rest can still be looked up. Raises NotFound."""
+    """Remove the endpoint and end its pending deliveries; past ones can still be looked up. Raises NotFound."""
     find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=True)
     webhook_queries.drop_deliveries(session, endpoint_id=endpoint_id)
     webhook_queries.delete_endpoint(session, endpoint_id=endpoint_id)
 
 
 def send_test(session: Session, *, endpoint_id: str, user_id: str) -> WebhookDelivery:
-    """A test event on its way to the endpoint.
+    """Add the delivery of a test event.
 
     Raises NotFound, Conflict when it is disabled, and TooManyRequests while MOST_TESTS are on their way to it.
     """
@@ -135,7 +135,7 @@ def send_test(session: Session, *, endpoint_id: str, user_id: str) -> WebhookDel
 
 
 def find_delivery(session: Session, *, delivery_id: str, user_id: str) -> WebhookDelivery:
-    """Raises NotFound for an unknown delivery and another user's."""
+    """The user's delivery. Raises NotFound for an unknown one and another user's."""
     delivery = webhook_queries.find_delivery(session, delivery_id=delivery_id, user_id=user_id)
     if delivery is None:
         raise NotFound("Webhook delivery not found")
@@ -143,7 +143,7 @@ def find_delivery(session: Session, *, delivery_id: str, user_id: str) -> Webhoo
 
 
 def attempts_of(session: Session, delivery: WebhookDelivery) -> Sequence[WebhookAttempt]:
-    """The attempts that were seen through, in their order."""
+    """The recorded attempts of the delivery, in order."""
     return webhook_queries.attempts_of(session, delivery_id=delivery.id)
 
 
@@ -163,7 +163,7 @@ def list_deliveries(
 
 
 def replay_delivery(session: Session, *, delivery_id: str, user_id: str) -> WebhookDelivery:
-    """The delivery is due now, under its old id and with all its attempts before it.
+    """Make the delivery due now; its id and its attempts stay.
 
     Raises NotFound, and Conflict when its endpoint is disabled or was removed.
     """
@@ -183,12 +183,12 @@ def replay_delivery(session: Session, *, delivery_id: str, user_id: str) -> Webh
 
 
 def signing_secrets(session: Session, *, user_id: str, keys: Secrets) -> SigningSecrets:
-    """What signs the user's events now."""
+    """The secrets that sign the user's events now."""
     return _secrets_of(webhook_queries.get_user(session, user_id=user_id), keys)
 
 
 def rotate_secret(session: Session, *, user_id: str, keys: Secrets) -> SigningSecrets:
-    """A new secret signs from now on; the present one beside it for another day, one before that no more."""
+    """Make a new secret. The current one signs beside it for another day; an earlier one no longer does."""
     user = webhook_queries.lock_user(session, user_id=user_id)
     user.webhook_secret_generation += 1
     user.webhook_secret_rotated_at = clock.now()
@@ -197,7 +197,7 @@ def rotate_secret(session: Session, *, user_id: str, keys: Secrets) -> SigningSe
 
 
 def _secrets_of(user: User, keys: Secrets) -> SigningSecrets:
-    """No secret is stored: each follows from the server's, the user and how often theirs was changed."""
+    """The user's secrets, which are derived from the server's secret and the number of rotations, and never stored."""
     generation, rotated_at = user.webhook_secret_generation, user.webhook_secret_rotated_at
     current = _secret(user.id, generation, keys)
     if rotated_at is None:

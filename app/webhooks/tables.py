@@ -1,4 +1,4 @@
-"""Webhooks: where users want to be told, what they were told, and how that went."""
+"""The tables of webhook endpoints, deliveries and attempts."""
 
 from datetime import datetime
 from typing import Any
@@ -12,10 +12,10 @@ from app.platform.tables import ListedTable, Table
 
 
 class WebhookEndpoint(ListedTable):
-    """An address that is told of all renders of its user: of these `events`.
+    """An address that receives these `events` of all renders of its user.
 
-    `failing_since` is when the first attempt failed since the last one that did not. `disabled_reason` is a sentence
-    when the server disabled it, None when its user did.
+    `failing_since` is the time of the first failed attempt after the last successful one. `disabled_reason` is a
+    sentence when the server disabled the endpoint, None when its user did.
     """
 
     __tablename__ = "webhook_endpoints"
@@ -29,12 +29,11 @@ class WebhookEndpoint(ListedTable):
 
 
 class WebhookDelivery(Leased, ListedTable):
-    """One event on its way to one address. `id` is the `webhook-id` of every attempt.
+    """One event for one address. `id` is the `webhook-id` of every attempt.
 
-    `endpoint_id` is None for a render's own `webhook_url`, `render_id` for a test. `facts` are what is sent, see
-    `outbox.add_delivery`. `retry_at` is when the first or next attempt is due, during an attempt the end of its lease,
-    and None once the delivery has ended: one index finds all that are due. `failures` are those since it was last asked
-    for.
+    `endpoint_id` is None for a render's own `webhook_url`, `render_id` for a test; `facts`: see `outbox.add_delivery`.
+    `retry_at` is when the next attempt is due, the end of the lease during an attempt, and None once the delivery has
+    ended: one index finds all that are due. `failures` counts those since the delivery was added or replayed.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -62,7 +61,7 @@ class WebhookDelivery(Leased, ListedTable):
 
 
 class WebhookAttempt(Table):
-    """How one attempt at a delivery went: the answer's status, or why there was none."""
+    """The result of one attempt: the answer's status, or why there was none."""
 
     __tablename__ = "webhook_attempts"
 

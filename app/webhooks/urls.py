@@ -12,7 +12,7 @@ LONGEST_HOST = 253
 
 
 def parse_webhook_url(text: str, *, field: str = "webhook_url") -> str:
-    """The URL, if events can be sent there. Raises InvalidRequest, naming the field that it came in."""
+    """The URL, checked. Raises InvalidRequest, which names `field`, for one that no event can be sent to."""
     try:
         url = check_url(text)
     except AddressRefused as error:
