@@ -78,9 +78,7 @@ def worker(
             show_default=False,
         ),
     ] = None,
-    all_gpus: Annotated[
-        bool, typer.Option("--all-gpus", help="One process for every CUDA device there is.")
-    ] = False,
+    all_gpus: Annotated[bool, typer.Option("--all-gpus", help="One process for every GPU there is.")] = False,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -139,9 +137,9 @@ def _work(
     # Else it would be made empty, and be refused.
     require_database(settings)
     if all_gpus or len(devices) > 1:
-        from app.serving.workers import cuda_devices, run_workers
+        from app.serving.workers import accelerators, run_workers
 
-        return run_workers(settings, cuda_devices() if all_gpus else devices)
+        return run_workers(settings, accelerators() if all_gpus else devices)
     from worker.celery_app import run_worker
 
     return run_worker(settings)

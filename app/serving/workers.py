@@ -14,8 +14,11 @@ from app.serving.signals import StopSignals
 from app.serving.supervisor import WORKER_GRACE_SECONDS, SupervisedProcess, stop_all, supervise_until
 
 HIGHEST_PORT = 65535
-COUNT_SECONDS = 120.0
-COUNT_PROGRAM = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+FIND_SECONDS = 120.0
+FIND_PROGRAM = (
+    "from worker.inference.devices import find_devices; "
+    "print(*(device for device in find_devices() if device.is_accelerator))"
+)
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 log = structlog.get_logger(__name__)
@@ -88,29 +91,28 @@ def child_environment(devices: Sequence[str]) -> dict[str, str]:
     return environment
 
 
-def cuda_devices() -> list[str]:
-    """The visible CUDA devices. Raises ConfigurationError when there is none.
+def accelerators() -> list[str]:
+    """The names of all devices that are not the CPU. Raises ConfigurationError when there is none.
 
     A separate process asks torch, which takes seconds and hundreds of megabytes to load.
     """
     try:
         asked = subprocess.run(
-            [sys.executable, "-P", "-c", COUNT_PROGRAM],
+            [sys.executable, "-P", "-c", FIND_PROGRAM],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=COUNT_SECONDS,
+            timeout=FIND_SECONDS,
             check=True,
         )
-        count = int(asked.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ConfigurationError(
-            "torch could not be asked for CUDA devices: `regen doctor` may say more.",
+            "torch could not be asked for its devices: `regen doctor` may say more.",
             detail=getattr(error, "stderr", None) or str(error),
         ) from error
-    if count == 0:
+    if not asked.stdout.split():
         raise ConfigurationError(
-            "There is no CUDA device that torch can use here. `regen doctor` shows what there is; --device cpu works "
-            "without one."
+            "There is no GPU that torch can use here. `regen doctor` shows what there is; --device cpu works without "
+            "one."
         )
-    return [f"cuda:{index}" for index in range(count)]
+    return asked.stdout.split()

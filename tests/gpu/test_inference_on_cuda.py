@@ -126,17 +126,3 @@ def test_a_device_with_too_little_memory_still_gives_every_frame(cuda, tmp_path_
     assert len(found) == 8
     for a, b in zip(found, expected, strict=True):
         assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
-
-
-def test_warming_up_runs(cuda, tmp_path):
-    source = FrameFormat(width=64, height=48)
-    upscaler = make_upscaler(
-        engine_id="regen-4x-lite",
-        source=source,
-        target=source.enlarged(4),
-        weights_directory=tmp_path,
-        device="cuda",
-        stand_in=True,
-    )
-    upscaler.warm_up()
-    assert upscaler.batch_size > 1

@@ -20,8 +20,6 @@ from worker.inference.reuse import FrameReuse
 from worker.inference.tiles import TiledNetwork
 from worker.inference.transfers import PendingFrames
 
-_WARM_UP_PIXELS = 32
-
 
 class Upscaler:
     """One network on one device, for frames of one format. Not thread-safe.
@@ -118,14 +116,6 @@ class Upscaler:
         if results and not self._reuses_regions:
             self._reuse.remember(distinct[-1], results[-1])
         return [previous if index < 0 and previous is not None else results[index] for index in indexes]
-
-    def warm_up(self) -> None:
-        """Does what the first frames would otherwise wait for: loads kernels and, on a GPU, finds what fits."""
-        if self.device.is_tuned_by_shape:
-            self.upscale([np.zeros(self.source.frame_bytes, np.uint8)] * self._batch_size)
-        else:
-            with self.device.computing():
-                self._runtime(torch.zeros(1, 3, _WARM_UP_PIXELS, _WARM_UP_PIXELS))
 
     @property
     def _reuses_regions(self) -> bool:

@@ -244,16 +244,6 @@ def test_memory_that_runs_out_in_the_conversion_is_met_too(monkeypatch):
     assert equal(results, [nearest(frame, source) for frame in frames])
 
 
-def test_warming_up_needs_no_frames_and_changes_no_result():
-    source = FrameFormat(width=640, height=360, **RGB)
-    network = NearestWithFaults()
-    upscaler = upscaler_with(network, source)
-    upscaler.warm_up()
-    assert 0 < sum(network.calls) < 640 * 360
-    frames = random_frames(source, 1)
-    assert equal(upscaler.upscale(frames), [nearest(frames[0], source)])
-
-
 @pytest.mark.parametrize("engine_id", ["regen-4x-lite", "regen-4x"])
 def test_the_constructor_makes_what_a_worker_needs(engine_id, weights_directory, crop_pixels):
     """A film's frame is enlarged faithfully: averaged back over 4 x 4 it is nearly the picture it was."""

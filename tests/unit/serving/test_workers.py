@@ -29,14 +29,14 @@ def test_workers_on_the_cpu_share_its_cores(monkeypatch):
     assert workers.child_environment(["cpu", "cpu"])["OMP_NUM_THREADS"] == "5"
 
 
-@pytest.mark.parametrize(("printed", "found"), [("3", ["cuda:0", "cuda:1", "cuda:2"]), ("1", ["cuda:0"])])
-def test_every_cuda_device_is_one_worker(monkeypatch, printed, found):
-    monkeypatch.setattr(workers, "COUNT_PROGRAM", f"print({printed})")
-    assert workers.cuda_devices() == found
+@pytest.mark.parametrize("found", [["cuda:0", "cuda:1", "cuda:2"], ["mps"]])
+def test_every_device_that_is_no_cpu_is_one_worker(monkeypatch, found):
+    monkeypatch.setattr(workers, "FIND_PROGRAM", f"print(*{found})")
+    assert workers.accelerators() == found
 
 
-@pytest.mark.parametrize("program", ["print(0)", "raise SystemExit('broken')", "print('what')"])
-def test_without_a_cuda_device_a_sentence_says_so(monkeypatch, program):
-    monkeypatch.setattr(workers, "COUNT_PROGRAM", program)
+@pytest.mark.parametrize("program", ["print()", "raise SystemExit('broken')"])
+def test_without_one_a_sentence_says_so(monkeypatch, program):
+    monkeypatch.setattr(workers, "FIND_PROGRAM", program)
     with pytest.raises(ConfigurationError, match="regen doctor"):
-        workers.cuda_devices()
+        workers.accelerators()

@@ -35,7 +35,6 @@ class CpuDevice(Device):
     is_accelerator = False
     slowest_mflop_per_second = 1e4  # a twentieth of two cores of a server's CPU
     reuses_regions = True
-    is_tuned_by_shape = False
 
     torch_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 

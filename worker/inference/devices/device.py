@@ -31,8 +31,7 @@ class Device(ABC):
     `kind` is torch's name for the type of device. `is_accelerator` tells GPUs from the CPU.
     `slowest_mflop_per_second` is a speed that every usable device of the kind exceeds. `max_tensor_values` limits the
     values of one tensor. `memory_format` is the layout of pictures and weights for torch's modules. `reuses_regions`
-    is true where computing small parts of a frame saves time. `is_tuned_by_shape` is true where the first calls for a
-    shape choose kernels for it.
+    is true where computing small parts of a frame saves time.
     """
 
     kind: ClassVar[str]
@@ -41,7 +40,6 @@ class Device(ABC):
     max_tensor_values: ClassVar[int] = 2**31 - 1
     memory_format: ClassVar[torch.memory_format] = torch.channels_last
     reuses_regions: ClassVar[bool] = False
-    is_tuned_by_shape: ClassVar[bool] = True
 
     torch_device: torch.device
 
