@@ -178,6 +178,10 @@ class FfmpegKilled(FfmpegError):
     """A signal ended the program: its memory limit, or the system's."""
 
 
+class FfmpegAnswerTooLong(FfmpegError):
+    """The program wrote more than its caller takes, and was killed."""
+
+
 class FfmpegDiskFull(FfmpegError):
     """The disk, or a quota on it, had no room for the program's output."""
 

@@ -178,6 +178,11 @@ class Settings(WorkSettings):
         "although they are not public. Unset: none; the server connects to public addresses alone.",
     )
     probe_timeout_seconds: float = Field(60.0, gt=0, description="Longest that probing an upload may take.")
+    probe_cpu_seconds: int = Field(
+        5,
+        gt=0,
+        description="Most processor time that ffprobe may use to open a video and describe its streams.",
+    )
     ffmpeg_timeout_seconds: float = Field(
         6 * 3600.0, gt=0, description="Longest that any one run of ffmpeg may take."
     )

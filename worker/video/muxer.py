@@ -43,6 +43,8 @@ MOVIE_TIMESCALE = 90_000
 MUXING_QUEUE_PACKETS = 16_384
 # The only tags of the video stream that are kept: the others describe the input's coding.
 STREAM_TAGS = ("language", "title")
+# Of such a tag: an argument of a command is at most 128 KiB long on Linux.
+MAX_TAG_CHARACTERS = 1_000
 
 DAMAGED_SOUND = "Sound that could not be copied was converted."
 SUBTITLES_UNREADABLE = "Subtitles could not be read and were left out."
@@ -211,7 +213,7 @@ class _MuxCommand:
         tags = self._video.get("tags", {})
         for tag in STREAM_TAGS:
             if tags.get(tag):
-                extra += ["-metadata:s:v:0", f"{tag}={tags[tag]}"]
+                extra += ["-metadata:s:v:0", f"{tag}={tags[tag][:MAX_TAG_CHARACTERS]}"]
         return [*arguments[:-1], *extra, arguments[-1]]
 
     def _compose(self, tracks: Sequence[KeptTrack], *, has_video: bool) -> Stream:

@@ -25,7 +25,7 @@ from weakref import WeakSet
 
 import ffmpeg
 
-from app.platform.errors import FfmpegError
+from app.platform.errors import FfmpegAnswerTooLong, FfmpegError
 from app.platform.settings import Settings
 
 from .process import FfmpegProcess, RunLimits
@@ -177,8 +177,10 @@ class FfmpegRunner:
         """ffprobe's JSON answer to `-show_...` arguments about a user's file. Raises as `run` does."""
         return self.probe_with_stderr(path, *ffprobe_args)[0]
 
-    def probe_with_stderr(self, path: Path, *ffprobe_args: str) -> tuple[dict[str, Any], str]:
-        """As `probe`, with the last 64 KiB of stderr."""
+    def probe_with_stderr(
+        self, path: Path, *ffprobe_args: str, cpu_seconds: int | None = None
+    ) -> tuple[dict[str, Any], str]:
+        """As `probe`, with the last 64 KiB of stderr. Raises FfmpegKilled after `cpu_seconds` of processor time."""
         deadline = self._deadline_of_a_run()
         opened: OpenedDecoders = {}
         while True:
@@ -187,7 +189,7 @@ class FfmpegRunner:
                 done = self._complete(
                     command,
                     purpose=EXAMINING,
-                    limits=self._limits_until(deadline),
+                    limits=replace(self._limits_until(deadline), cpu_seconds=cpu_seconds),
                     stdout_limit_bytes=PROBE_OUTPUT_LIMIT_BYTES,
                 )
                 break
@@ -305,7 +307,7 @@ class FfmpegRunner:
                     reader.join()
             if len(captured) > stdout_limit_bytes:
                 process.count_failure("failed")
-                raise FfmpegError(
+                raise FfmpegAnswerTooLong(
                     f"The video program failed while {purpose}: it answered too much.",
                     detail=f"more than {stdout_limit_bytes} bytes",
                 )

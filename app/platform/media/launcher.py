@@ -1,4 +1,6 @@
-"""Starts one program under limits: `python -I -S launcher.py MEMORY_BYTES PARENT_PID PROGRAM ARGUMENT...`
+"""Starts one program under limits: `python -I -S launcher.py MEMORY_BYTES CPU_SECONDS PARENT_PID PROGRAM ARGUMENT...`
+
+CPU_SECONDS 0 means no limit.
 
 It runs as a separate script, because setting limits between fork and exec is unsafe in a server with threads. It
 imports only the standard library, so that it starts in about ten milliseconds.
@@ -40,7 +42,8 @@ def set_limit(kind: int, value: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    memory_bytes, parent_pid, command = int(arguments[0]), int(arguments[1]), arguments[2:]
+    memory_bytes, cpu_seconds, parent_pid = (int(argument) for argument in arguments[:3])
+    command = arguments[3:]
     try:
         # Python ignores both signals; a program that inherits this would not end on a closed pipe.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -48,6 +51,8 @@ def main(arguments: list[str]) -> None:
         if sys.platform == "linux":
             die_with_parent(parent_pid)
         set_limit(resource.RLIMIT_CORE, 0)
+        if cpu_seconds:
+            set_limit(resource.RLIMIT_CPU, cpu_seconds)
         if sys.platform == "linux":
             # macOS refuses or ignores RLIMIT_AS.
             set_limit(resource.RLIMIT_AS, memory_bytes)

@@ -1,5 +1,6 @@
 """Limits on input videos and on the outputs they would produce."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
@@ -11,12 +12,19 @@ from .info import MediaInfo
 from .properties import VideoProperties
 from .rates import MAX_FPS
 
+MAX_CHAPTERS = 2_000
+MAX_TAGS = 2_000
+# Some programs that make videos keep their whole project in a tag.
+MAX_TAG_BYTES = 4 * 1024 * 1024
+WITHOUT_DESCRIPTIONS = "`ffmpeg -i input -map_chapters -1 -map_metadata -1 -c copy output.mkv` removes them."
+
 
 @dataclass(frozen=True, kw_only=True)
 class MediaLimits:
     """Maximum pixels in one input and one output frame, seconds, output frames, and streams in a file.
 
     `max_output_side`: maximum pixels in a row or column of the output, a limit of encoders (x264: 16384).
+    `opening_cpu_seconds`: processor time in which ffprobe opens a file and describes its streams; None for no limit.
     """
 
     max_input_pixels: int
@@ -25,6 +33,7 @@ class MediaLimits:
     max_output_frames: int
     max_streams: int
     max_output_side: int = 16384
+    opening_cpu_seconds: int | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -34,6 +43,7 @@ class MediaLimits:
             max_duration_seconds=settings.max_duration_seconds,
             max_output_frames=settings.max_output_frames,
             max_streams=settings.max_streams,
+            opening_cpu_seconds=settings.probe_cpu_seconds,
         )
 
     @property
@@ -50,6 +60,23 @@ def check_stream_count(count: int, limits: MediaLimits) -> None:
     """Raises LimitExceeded."""
     if count > limits.max_streams:
         raise LimitExceeded(f"The file has {count:,} streams; at most {limits.max_streams:,} are accepted.")
+
+
+def check_descriptions(*, chapters: int, tags: Sequence[str]) -> None:
+    """Raises LimitExceeded for more chapters or tags (names and values) than any player shows.
+
+    ffmpeg takes time in proportion to the square of their number each time that it opens the file.
+    """
+    size_bytes = sum(len(text.encode(errors="replace")) for text in tags)
+    for count, limit, what in (
+        (chapters, MAX_CHAPTERS, "chapters"),
+        (len(tags) // 2, MAX_TAGS, "tags, such as titles"),
+        (size_bytes, MAX_TAG_BYTES, "bytes of tags, such as titles"),
+    ):
+        if count > limit:
+            raise LimitExceeded(
+                f"The file has {count:,} {what}; at most {limit:,} are accepted. {WITHOUT_DESCRIPTIONS}"
+            )
 
 
 def check_frame_size(*, width: int, height: int, limits: MediaLimits) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.platform.errors import (
+    FfmpegAnswerTooLong,
     FfmpegError,
     FfmpegKilled,
     FfmpegMissing,
@@ -21,7 +22,14 @@ from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import UNTAGGED, disposition, fraction, integer, section_list, tagged
 from .h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from .info import ColourTags, MediaInfo, OtherStream, StreamKind, VideoStream
-from .limits import MediaLimits, check_frame_size, check_input, check_stream_count
+from .limits import (
+    WITHOUT_DESCRIPTIONS,
+    MediaLimits,
+    check_descriptions,
+    check_frame_size,
+    check_input,
+    check_stream_count,
+)
 from .packet_summary import PacketSummary, summarize_packets
 from .recognition import (
     ENCRYPTED,
@@ -45,13 +53,13 @@ STREAM_FIELDS = (
 )
 PROBE_FIELDS = (
     "-show_entries",
-    "format=format_name,start_time,duration,nb_streams:format_tags=major_brand"
-    f":stream={STREAM_FIELDS}:stream_disposition=default,attached_pic:stream_tags=DURATION"
-    ":stream_side_data",
+    "format=format_name,start_time,duration,nb_streams:format_tags"
+    f":stream={STREAM_FIELDS}:stream_disposition=default,attached_pic:stream_tags:stream_side_data:chapter=id",
 )
 # Formats of pictures, which are videos if they have more than one.
 ANIMATION_FORMATS = ("gif", "apng")
 TOO_COSTLY = "Examining this file takes more time or memory than this server allows."
+TOO_MANY = f"If it has very many chapters or tags: {WITHOUT_DESCRIPTIONS}"
 # The C library's words for ENOMEM, and the dynamic linker's.
 OUT_OF_MEMORY = ("Cannot allocate memory", "failed to map segment")
 DAMAGED = "The video in this file cannot be decoded: it is damaged or incomplete."
@@ -66,9 +74,8 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
     """
     runner = runner.within_one_limit()
     try:
-        answer, said = runner.probe_with_stderr(path, *PROBE_FIELDS)
+        answer, said = _open(runner, path, limits)
         streams, container = section_list(answer, "streams"), answer.get("format", {})
-        check_stream_count(len(streams), limits)
         candidates = _moving_streams(streams, container)
         restarts = may_restart(str(container.get("format_name", "")))
         summarize = partial(summarize_packets, runner, path, streams, restarts=restarts, limits=limits)
@@ -94,6 +101,25 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
     )
     check_input(info, limits)
     return info
+
+
+def _open(runner: FfmpegRunner, path: Path, limits: MediaLimits) -> tuple[dict[str, Any], str]:
+    """What ffprobe tells of the file without reading all of it, and its stderr.
+
+    Raises LimitExceeded and FfmpegError.
+    """
+    try:
+        answer, said = runner.probe_with_stderr(path, *PROBE_FIELDS, cpu_seconds=limits.opening_cpu_seconds)
+    except (FfmpegKilled, FfmpegAnswerTooLong) as error:
+        raise LimitExceeded(f"{TOO_COSTLY} {TOO_MANY}", detail=error.detail) from error
+    streams = section_list(answer, "streams")
+    check_stream_count(len(streams), limits)
+    tags = [section.get("tags", {}) for section in (answer.get("format", {}), *streams)]
+    check_descriptions(
+        chapters=len(section_list(answer, "chapters")),
+        tags=[str(text) for section in tags for tag in section.items() for text in tag],
+    )
+    return answer, said
 
 
 def _refusal(path: Path, said: str, limits: MediaLimits) -> LimitExceeded | NotAVideo:

@@ -69,13 +69,15 @@ class RunLimits:
 
     `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single allocation
     on every system. `threads`: decoder threads of each input, None for ffmpeg's default. `max_pixels`: maximum pixels
-    in one decoded frame.
+    in one decoded frame. `cpu_seconds`: processor time of all threads, after which the process is killed; None for no
+    limit.
     """
 
     wall_seconds: float
     memory_bytes: int
     threads: int | None = None
     max_pixels: int = 4096 * 2304
+    cpu_seconds: int | None = None
 
 
 class _Stop(Enum):
@@ -125,7 +127,11 @@ class FfmpegProcess:
         launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
         try:
             self._process = subprocess.Popen(
-                [*launch, str(limits.memory_bytes), str(os.getpid()), *command],
+                [
+                    *launch,
+                    *map(str, (limits.memory_bytes, limits.cpu_seconds or 0, os.getpid())),
+                    *command,
+                ],
                 bufsize=0,
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,

@@ -270,6 +270,7 @@ def test_a_program_whose_parent_died_before_it_could_say_so_ends_at_once() -> No
         "-S",
         launcher.__file__,
         str(1024 * MIB),
+        "0",
         somebody_else,
         "/bin/sleep",
         "600",

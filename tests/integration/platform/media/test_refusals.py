@@ -173,6 +173,49 @@ def test_too_many_streams(runner: FfmpegRunner, limits: MediaLimits, clips: Path
     assert probe_video(runner, many, limits=replace(limits, max_streams=40)).stream_count == 40
 
 
+def _element(identifier: str, content: bytes) -> bytes:
+    """An element of Matroska, with a size of eight bytes."""
+    return bytes.fromhex(identifier) + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+
+def _chapters(count: int) -> bytes:
+    # Numbered downwards, so that ffmpeg looks through all that it has for each.
+    numbers = ((count - number, 1 + number) for number in range(count))
+    atoms = [
+        _element("b6", _element("73c4", uid.to_bytes(4, "big")) + _element("91", start.to_bytes(4, "big")))
+        for uid, start in numbers
+    ]
+    return _element("1043a770", _element("45b9", b"".join(atoms)))
+
+
+def _tags(count: int) -> bytes:
+    tags = [
+        _element("67c8", _element("45a3", b"T%d" % number) + _element("4487", b"v"))
+        for number in range(count)
+    ]
+    return _element("1254c367", _element("7373", _element("63c0", b"") + b"".join(tags)))
+
+
+@pytest.mark.parametrize(
+    ("described", "sentence"),
+    [
+        (_chapters(2001), r"2,001 chapters; at most 2,000"),
+        (_tags(2001), r"tags, such as titles; at most 2,000"),
+        (_tags(60_000), r"more time or memory.*-map_chapters -1"),
+    ],
+    ids=["chapters", "tags", "endless tags"],
+)
+def test_too_many_descriptions(
+    runner: FfmpegRunner, limits: MediaLimits, clips: Path, make: Make, described: bytes, sentence: str
+) -> None:
+    plain = make("a.mkv", "-i", clips / BUNNY, "-c", "copy", "-live", "1")
+    content = plain.read_bytes()
+    at = content.index(bytes.fromhex("1f43b675"))  # the first cluster
+    plain.write_bytes(content[:at] + described + content[at:])
+    with pytest.raises(LimitExceeded, match=sentence):
+        probe_video(runner, plain, limits=replace(limits, opening_cpu_seconds=1))
+
+
 def test_too_many_frames(runner: FfmpegRunner, limits: MediaLimits, make_moving: Make) -> None:
     fast = make_moving("fast.mkv", "-c:v", "mpeg4", source="testsrc2=size=16x16:rate=1000:duration=0.5")
     tight = replace(limits, max_duration_seconds=1, max_output_frames=200)
