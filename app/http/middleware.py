@@ -48,11 +48,12 @@ class BodyRules:
             await self.app(scope, receive, send)
             return
         announced_bytes, read_bytes = size_bytes or 0, 0
-        coding = Headers(scope=scope).get("Content-Encoding", IDENTITY).strip().lower()
+        codings = ",".join(Headers(scope=scope).getlist("Content-Encoding")).lower().split(",")
+        is_compressed = any(coding.strip() not in (IDENTITY, "") for coding in codings)
 
         async def receive_and_count() -> Message:
             nonlocal read_bytes
-            if coding not in (IDENTITY, ""):
+            if is_compressed:
                 raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, headers={"Accept-Encoding": IDENTITY})
             bounded = STREAMED not in scope["state"]
             if bounded and announced_bytes > SMALL_BODY_BYTES:
