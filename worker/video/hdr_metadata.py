@@ -1,4 +1,4 @@
-"""Interlacing, transparency and HDR metadata of the source, and what the output keeps of them."""
+"""Interlacing, transparency, HDR metadata and other side data of the source, and what the output keeps of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ from app.platform.media.info import MediaInfo
 from worker.video.colour import ColourPlan
 from worker.video.deinterlace import INTERLACED_ORDERS, Deinterlacing, plan_deinterlacing
 from worker.video.encoder import choose_codec
+from worker.video.side_data import lost_side_data
 
 ALPHA_WARNING = "The video is partly transparent; the output is opaque."
-DOLBY_VISION_WARNING = "Dolby Vision's metadata was left out; the picture beneath it was upscaled."
-DYNAMIC_HDR_WARNING = "HDR10+ metadata, which changes from scene to scene, was left out."
 MASTERING_WARNING = "HDR mastering metadata was left out: it goes with HEVC output only."
 DOLBY_VISION_ONLY = (
     "The video's colours are stored in Dolby Vision's own way, which this server cannot read. "
@@ -61,8 +60,6 @@ def read_source_metadata(
 def _left_out(first: FirstFrames, colour: ColourPlan, *, can_carry: bool) -> list[str]:
     told = {
         ALPHA_WARNING: colour.drops_alpha or first.has_alpha_layer,
-        DOLBY_VISION_WARNING: first.has_dolby_vision,
-        DYNAMIC_HDR_WARNING: first.has_dynamic_hdr,
         MASTERING_WARNING: not can_carry and (first.mastering_display or first.content_light) is not None,
     }
-    return [warning for warning, holds in told.items() if holds]
+    return [*(warning for warning, holds in told.items() if holds), *lost_side_data(first.side_data)]

@@ -26,12 +26,13 @@ from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from app.platform.media.properties import VideoProperties
 from worker.video.join import concat_list, timestamp_filter
+from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import WrittenVideo, deviation, read_back, runner_for_output
 from worker.video.sound_headers import sound_formats
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timeline import MICROSECONDS
-from worker.video.tracks import KeptTrack, choose_tracks
+from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack, choose_tracks
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,12 @@ MAX_TAG_CHARACTERS = 1_000
 DAMAGED_SOUND = "Sound that could not be copied was converted."
 SUBTITLES_UNREADABLE = "Subtitles could not be read and were left out."
 SOUND_UNREADABLE = "A sound track could not be read and was left out."
-STREAM_FIELDS = "index,codec_type,codec_name,channels,channel_layout,sample_rate"
+STREAM_FIELDS = "index,codec_type,codec_name,codec_tag_string,channels,channel_layout,sample_rate"
+UNREADABLE = {
+    "audio": SOUND_UNREADABLE,
+    "subtitle": SUBTITLES_UNREADABLE,
+    "data": "A track of data could not be read and was left out.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +90,12 @@ def finish_render(
     answer = runner.probe(
         source,
         "-show_entries",
-        f"format=format_name:stream={STREAM_FIELDS}:stream_disposition=attached_pic:stream_tags=language,title",
+        f"format=format_name:format_tags:stream={STREAM_FIELDS}:stream_disposition=attached_pic"
+        ":stream_tags=language,title,timecode",
     )
     streams: list[dict[str, Any]] = answer.get("streams", [])
+    tags = answer["format"].get("tags", {})
+    metadata = keep_metadata(tags, streams, render=render, segments=segments)
     part = destination.with_name(f"{destination.name}.part")
     try:
         formats = sound_formats(
@@ -109,10 +118,12 @@ def finish_render(
                 part=part,
                 render=render,
                 streams=streams,
+                metadata=metadata,
                 timestamps=timestamp_filter(render, segments, first=first, last=last),
             )
             warnings = mux.run(choice.tracks, cancelled)
         _check_output(own_runner, part, render=render, segments=segments)
+        written = own_runner.probe(part, "-show_entries", "format_tags").get("format", {}).get("tags", {})
         make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
         part.replace(destination)
     except FfmpegCancelled as error:
@@ -122,7 +133,17 @@ def finish_render(
     return FinishedVideo(
         properties=render.output,
         size_bytes=destination.stat().st_size,
-        warnings=tuple(dict.fromkeys((*render.warnings, *choice.warnings, *warnings))),
+        warnings=tuple(
+            dict.fromkeys(
+                (
+                    *render.warnings,
+                    *choice.warnings,
+                    *warnings,
+                    *metadata.warnings,
+                    *lost_tags(tags, written),
+                )
+            )
+        ),
     )
 
 
@@ -138,6 +159,7 @@ class _MuxCommand:
         part: Path,
         render: RenderPlan,
         streams: Sequence[dict[str, Any]],
+        metadata: KeptMetadata,
         timestamps: str,
     ) -> None:
         self._runner = runner
@@ -147,6 +169,7 @@ class _MuxCommand:
         self._render = render
         self._streams = streams
         self._video = next(stream for stream in streams if stream["index"] == render.stream_index)
+        self._metadata = metadata
         self._timestamps = timestamps
 
     def run(self, tracks: Sequence[KeptTrack], cancelled: Callable[[], bool]) -> tuple[str, ...]:
@@ -163,15 +186,13 @@ class _MuxCommand:
             if way is not None:
                 usable.append(way)
             if way is not track:
-                unreadable = SOUND_UNREADABLE if track.kind == "audio" else SUBTITLES_UNREADABLE
-                warnings[unreadable if way is None else DAMAGED_SOUND] = None
+                warnings[UNREADABLE[track.kind] if way is None else DAMAGED_SOUND] = None
             if way not in (None, track) and track.mixed is not None:
                 warnings[track.mixed] = None
         if usable and self._succeeds(usable, cancelled):
             return tuple(warnings)
         self._run((), cancelled)
-        lost = {"audio": SOUND_UNREADABLE, "subtitle": SUBTITLES_UNREADABLE}
-        return tuple(dict.fromkeys(lost[track.kind] for track in tracks))
+        return tuple(dict.fromkeys(UNREADABLE[track.kind] for track in tracks))
 
     def _has_packets_alone(self, track: KeptTrack, cancelled: Callable[[], bool]) -> bool:
         """Whether a file of this one track, without the video, can be written and is not empty."""
@@ -192,9 +213,14 @@ class _MuxCommand:
             log.warning("mux_failed", tracks=[track.index for track in tracks], detail=error.detail)
             return False
         # The muxer leaves a track out, without an error, if its first packets do not describe it.
-        written = self._runner.probe(self._part, "-show_entries", "stream=codec_type").get("streams", [])
-        kinds = [stream.get("codec_type") for stream in written]
-        return sum(kind in ("audio", "subtitle") for kind in kinds) == len(tracks)
+        fields = "stream=codec_type,codec_tag_string"
+        written = self._runner.probe(self._part, "-show_entries", fields).get("streams", [])
+        others = [
+            stream
+            for stream in written
+            if stream.get("codec_type") in UNREADABLE and stream.get("codec_tag_string") not in TOLD_ELSEWHERE
+        ]
+        return len(others) == len(tracks)
 
     def _run(
         self, tracks: Sequence[KeptTrack], cancelled: Callable[[], bool], *, has_video: bool = True
@@ -209,7 +235,7 @@ class _MuxCommand:
         # ffmpeg-python chooses the order of the inputs.
         inputs = [arguments[at + 1] for at, word in enumerate(arguments) if word == "-i"]
         position = str(inputs.index(file_name(self._source)))
-        extra = ["-map_metadata", position, "-map_chapters", position]
+        extra = ["-map_metadata", position, "-map_chapters", position, *self._metadata.arguments]
         tags = self._video.get("tags", {})
         for tag in STREAM_TAGS:
             if tags.get(tag):
@@ -231,9 +257,10 @@ class _MuxCommand:
                 codec=render.codec, timescale=render.timescale, movie_timescale=self._movie_timescale()
             ),
             **OUTPUT.finished_options,
+            **(self._metadata.options if has_video else {}),
             "max_muxing_queue_size": MUXING_QUEUE_PACKETS,
         }
-        numbers = {"audio": 0, "subtitle": 0}
+        numbers = dict.fromkeys(UNREADABLE, 0)
         for track in tracks:
             options |= track.options(numbers[track.kind])
             numbers[track.kind] += 1

@@ -1,5 +1,6 @@
 """Chooses which of the input's other streams go into the output, and whether they are copied or converted."""
 
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,9 @@ SUBTITLES_LEFT_OUT = (
 VIDEO_LEFT_OUT = "The file has more than one video track; the others were left out."
 COVER_LEFT_OUT = "The cover picture was left out."
 ATTACHMENTS_LEFT_OUT = "Files attached to the video, such as fonts, were left out."
+DATA_LEFT_OUT = "A track of data was left out ({name})."
+# Data tracks of timecode, which is a tag too, and of MP4's own chapters.
+TOLD_ELSEWHERE = ("tmcd", "text")
 SOUND_CONVERTED = (
     f"Sound was converted to {OUTPUT.audio_codec}, because {OUTPUT.name} players do not take the input's."
 )
@@ -44,13 +48,14 @@ SOUND_MIXED = (
 class KeptTrack:
     """A stream of the input that goes into the output.
 
-    `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning, if conversion
-    mixes channels. `follows_closely`: even small gaps and overlaps of it are corrected.
+    `tag`: of data. `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning,
+    if conversion mixes channels. `follows_closely`: even small gaps and overlaps of it are corrected.
     """
 
     index: int
-    kind: Literal["audio", "subtitle"]
+    kind: Literal["audio", "subtitle", "data"]
     is_copied: bool
+    tag: str = ""
     layout: KeptLayout | None = None
     sample_rate: int = 0
     mixed: str | None = None
@@ -58,6 +63,8 @@ class KeptTrack:
 
     def options(self, number: int) -> dict[str, Any]:
         """ffmpeg's options for the track as the output's `number`-th stream of its kind."""
+        if self.kind == "data":
+            return {f"c:d:{number}": "copy", f"tag:d:{number}": self.tag}
         if self.kind == "subtitle":
             return {f"c:s:{number}": "copy" if self.is_copied else OUTPUT.subtitle_encoder}
         if self.is_copied:
@@ -112,7 +119,19 @@ def choose_tracks(
             warnings[COVER_LEFT_OUT if is_cover else VIDEO_LEFT_OUT] = None
         elif kind == "attachment":
             warnings[ATTACHMENTS_LEFT_OUT] = None
+        else:
+            tag = str(stream.get("codec_tag_string"))
+            if tag in OUTPUT.copied_data:
+                tracks.append(KeptTrack(index=index, kind="data", is_copied=True, tag=tag))
+            elif tag not in TOLD_ELSEWHERE:
+                warnings[DATA_LEFT_OUT.format(name=_data_name(tag, codec))] = None
     return TrackChoice(tracks=tuple(tracks), warnings=tuple(warnings))
+
+
+def _data_name(tag: str, codec: str | None) -> str:
+    if re.fullmatch(r"[A-Za-z0-9]{4}", tag):
+        return tag
+    return "of an unknown kind" if codec in (*UNTAGGED, "none") else str(codec)
 
 
 def _sound_track(

@@ -30,6 +30,7 @@ class OutputContainer(Container):
     `muxer_options`: ffmpeg's, for every file; `finished_options`: further ones for a file that users are given.
     `video_codecs`: the permitted ones, each with its tag where that is not ffmpeg's own.
     `copied_audio`, `copied_subtitles`: codecs that go in unchanged and that players take.
+    `copied_data`: tags of data tracks that go in unchanged.
     `audio_encoder`, `subtitle_encoder`: ffmpeg's, for what is converted; `audio_codec`: as warnings call it.
     """
 
@@ -41,6 +42,7 @@ class OutputContainer(Container):
     audio_encoder: str
     audio_codec: str
     copied_subtitles: frozenset[str]
+    copied_data: frozenset[str]
     subtitle_encoder: str
 
     def video_options(self, *, codec: str, timescale: int, movie_timescale: int) -> dict[str, Any]:
@@ -72,6 +74,8 @@ MP4 = OutputContainer(
     audio_encoder="aac",
     audio_codec="AAC",
     copied_subtitles=frozenset({"mov_text"}),
+    # GoPro's telemetry; ffmpeg has no names for others.
+    copied_data=frozenset({"gpmd"}),
     subtitle_encoder="mov_text",
 )
 # Of those of one demuxer the first is taken where the name does not decide.

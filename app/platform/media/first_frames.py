@@ -54,17 +54,16 @@ class FirstFrames:
 
     `has_interlaced`: a frame is marked as interlaced.
     `is_dolby_vision_only`: without Dolby Vision's metadata the picture has wrong colours.
-    `has_dynamic_hdr`: metadata for each scene (HDR10+).
+    `side_data`: ffprobe's names of all kinds of side data, of the stream and of its frames.
     `has_alpha_layer`: transparency in a separate layer, which the pixel format does not show.
     """
 
     has_interlaced: bool = False
     mastering_display: MasteringDisplay | None = None
     content_light: ContentLight | None = None
-    has_dolby_vision: bool = False
     is_dolby_vision_only: bool = False
-    has_dynamic_hdr: bool = False
     has_alpha_layer: bool = False
+    side_data: frozenset[str] = frozenset()
 
 
 def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -> FirstFrames:
@@ -95,10 +94,10 @@ def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -
         has_interlaced=any(integer(frame, "interlaced_frame") for frame in frames),
         mastering_display=_mastering_display(_first(side_data, "Mastering display metadata")),
         content_light=_content_light(_first(side_data, "Content light level metadata")),
-        has_dolby_vision=bool(record) or any("Dolby Vision" in _kind(entry) for entry in side_data),
         is_dolby_vision_only=is_dolby_vision_only,
-        has_dynamic_hdr=any("HDR10+" in _kind(entry) or "2094-40" in _kind(entry) for entry in side_data),
         has_alpha_layer=integer(stream.get("tags", {}), "alpha_mode") > 0,
+        # Stereo metadata of type 2D says that there is but one view.
+        side_data=frozenset(_kind(entry) for entry in side_data if entry.get("type") != "2D"),
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.platform.errors import FfmpegError, FfmpegTimeout
 from app.platform.media.first_frames import ContentLight, FirstFrames, probe_first_frames
+from worker.video.side_data import DOLBY_VISION_WARNING, DYNAMIC_HDR_WARNING, lost_side_data
 
 SCREEN = {
     "side_data_type": "Mastering display metadata",
@@ -88,14 +89,16 @@ def test_dolby_vision(profile: int, compatible: int, alone: bool) -> None:
         "dv_bl_signal_compatibility_id": compatible,
     }
     first = look(stream={"side_data_list": [record]})
-    assert (first.has_dolby_vision, first.is_dolby_vision_only) == (True, alone)
+    assert first.is_dolby_vision_only == alone
+    assert lost_side_data(first.side_data) == [DOLBY_VISION_WARNING]
 
 
 def test_metadata_of_scenes() -> None:
     plus = {"side_data_type": "HDR Dynamic Metadata SMPTE2094-40 (HDR10+)"}
     rpu = {"side_data_type": "Dolby Vision RPU Data"}
     first = look(frames=[frame(plus, rpu)])
-    assert (first.has_dynamic_hdr, first.has_dolby_vision, first.is_dolby_vision_only) == (True, True, False)
+    assert lost_side_data(first.side_data) == [DOLBY_VISION_WARNING, DYNAMIC_HDR_WARNING]
+    assert not first.is_dolby_vision_only
 
 
 def test_without_a_frame_the_container_counts() -> None:

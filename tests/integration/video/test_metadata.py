@@ -1,0 +1,86 @@
+"""What cameras and broadcasters put beside the pictures: kept, or named in a warning."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.video.metadata import TIMECODE_LEFT_OUT
+from worker.video.side_data import CAPTIONS_WARNING, STEREO_WARNING
+
+APPLE = {
+    "com.apple.quicktime.make": "Apple",
+    "com.apple.quicktime.model": "iPhone 15",
+    "com.apple.quicktime.location.ISO6709": "+48.1374+011.5755+520/",
+    "com.apple.quicktime.creationdate": "2024-05-01T10:00:00+0200",
+}
+# A caption of two bytes without meaning: an SEI message for user data (ITU-T H.264, D.1.6; CTA-708, ATSC A/53).
+CAPTIONS = bytes.fromhex("0000000106040eb50031474139340341fffc8080ff80")
+
+
+def test_a_phones_metadata_and_timecode_are_kept(
+    clip: Callable[..., Path], rendered: Callable[..., Any], probed: Callable[..., Any]
+) -> None:
+    tags = [word for name, value in APPLE.items() for word in ("-metadata", f"{name}={value}")]
+    source = clip(
+        "a.mov",
+        *tags,
+        *("-metadata", "title=A title", "-timecode", "01:02:03:04", "-movflags", "use_metadata_tags"),
+        frames=6,
+    )
+    result = rendered(source)
+    written = result.probed["format"]["tags"]
+    assert {name: written.get(name) for name in APPLE} == APPLE
+    assert written["title"] == "A title"
+    assert written["major_brand"] == "isom"
+    assert [stream["codec_tag_string"] for stream in result.all_streams] == ["avc1", "tmcd"]
+    assert result.stream["tags"]["timecode"] == "01:02:03:04"
+    (first,) = probed(result.output, "-select_streams", "d", "-show_entries", "packet=pts,size")["packets"]
+    assert first["pts"] == 0
+    assert result.stream["start_pts"] == 0
+    assert result.finished.warnings == ()
+
+    faster = rendered(source, target_fps=Fraction(12), name="faster")
+    assert faster.finished.warnings == (TIMECODE_LEFT_OUT,)
+    assert [stream["codec_tag_string"] for stream in faster.all_streams] == ["avc1"]
+
+
+@pytest.mark.parametrize("tag", ["gpmd", "mebx"])
+def test_a_cameras_telemetry(
+    tag: str,
+    clip: Callable[..., Path],
+    rendered: Callable[..., Any],
+    tmp_path: Path,
+    ffmpeg: Callable[..., bytes],
+) -> None:
+    """A track of text, renamed."""
+    text = tmp_path / "a.srt"
+    text.write_text("1\n00:00:00,000 --> 00:00:00,200\nHello\n")
+    plain = clip("plain.mp4", "-c:s", "mov_text", before=("-i", text), frames=6)
+    source = tmp_path / "a.mp4"
+    source.write_bytes(plain.read_bytes().replace(b"tx3g", tag.encode()).replace(b"sbtl", b"meta"))
+    result = rendered(source)
+    kept = [stream["codec_tag_string"] for stream in result.all_streams]
+    if tag == "gpmd":
+        assert kept == ["avc1", "gpmd"]
+        assert result.finished.warnings == ()
+    else:
+        assert kept == ["avc1"]
+        assert result.finished.warnings == ("A track of data was left out (mebx).",)
+
+
+def test_captions_and_stereo_are_named(
+    clip: Callable[..., Path], planned: Callable[..., Any], ffmpeg: Callable[..., bytes], tmp_path: Path
+) -> None:
+    stereo = ("-c:v", "libx264", "-x264-params", "frame-packing=3:keyint=1:bframes=0")
+    plain = clip("a.h264", *stereo, "-pix_fmt", "yuv420p", frames=2)
+    # Before each picture's first slice: an IDR slice, of type 5.
+    marked = tmp_path / "marked.h264"
+    data = plain.read_bytes().replace(b"\0\0\1\x65", CAPTIONS[1:] + b"\0\0\1\x65")
+    marked.write_bytes(data)
+    source = tmp_path / "a.mp4"
+    ffmpeg("-i", marked, "-c", "copy", source)
+    _, plan, _ = planned(source)
+    assert set(plan.warnings) == {CAPTIONS_WARNING, STEREO_WARNING}

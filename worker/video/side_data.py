@@ -1,0 +1,100 @@
+"""What becomes of the side data of pictures (captions, stereo, HDR, ...), by ffprobe's names for its kinds."""
+
+from collections.abc import Iterable
+
+DOLBY_VISION_WARNING = "Dolby Vision's metadata was left out; the picture beneath it was upscaled."
+DYNAMIC_HDR_WARNING = "HDR10+ metadata, which changes from scene to scene, was left out."
+VIVID_WARNING = "HDR Vivid metadata, which changes from scene to scene, was left out."
+CAPTIONS_WARNING = "Closed captions inside the pictures were left out."
+STEREO_WARNING = "The tag that says how the pictures hold two views (stereo 3D) was left out."
+SPHERICAL_WARNING = "The tag that tells players to show the video as spherical (360 degrees) was left out."
+PICTURE_TIMECODE_WARNING = "Timecode inside the pictures was left out."
+ACTIVE_FORMAT_WARNING = (
+    "Hints about which part of the pictures to show (active format description) were left out."
+)
+ICC_WARNING = "ICC colour profiles of the pictures were left out."
+AMBIENT_WARNING = "The description of the viewing environment was left out."
+LAYER_WARNING = "An enhancement layer (LCEVC) was left out; the picture beneath it was upscaled."
+BOXES_WARNING = "Marks of objects in the pictures were left out."
+EXIF_WARNING = "Exif data inside the pictures was left out."
+OTHER_WARNING = "Data beside the pictures was left out: {kind}."
+
+# Parts of names, which differ between packets and frames, and between versions of ffmpeg.
+LEFT_OUT = {
+    "dovi ": DOLBY_VISION_WARNING,
+    "dolby vision": DOLBY_VISION_WARNING,
+    "2094-40": DYNAMIC_HDR_WARNING,
+    "cuva": VIVID_WARNING,
+    "closed captions": CAPTIONS_WARNING,
+    "stereo 3d": STEREO_WARNING,
+    "3d reference displays": STEREO_WARNING,
+    "view id": STEREO_WARNING,
+    "view position": STEREO_WARNING,
+    "spherical": SPHERICAL_WARNING,
+    "12-1": PICTURE_TIMECODE_WARNING,
+    "active format": ACTIVE_FORMAT_WARNING,
+    "icc profile": ICC_WARNING,
+    "ambient viewing": AMBIENT_WARNING,
+    "lcevc": LAYER_WARNING,
+    "bounding boxes": BOXES_WARNING,
+    "exif": EXIF_WARNING,
+}
+# Carried on or applied (sizes, turns, HDR10, skipped samples, film grain, transparency), part of a copied sound or
+# subtitle track, or of no use but to the input's own decoder.
+NOT_LOST = (
+    *(
+        "display matrix",
+        "displaymatrix",
+        "frame cropping",
+        "mastering display",
+        "content light level",
+        "skip samples",
+    ),
+    *(
+        "film grain",
+        "blockadditional",
+        "palette",
+        "new extradata",
+        "param change",
+        "mb info",
+        "quality stats",
+    ),
+    *(
+        "fallback track",
+        "cpb properties",
+        "metadata update",
+        "strings metadata",
+        "mpegts stream id",
+        "encryption",
+    ),
+    *(
+        "producer reference time",
+        "rtcp",
+        "motion vectors",
+        "gop timecode",
+        "regions of interest",
+        "video hint",
+    ),
+    *(
+        "video encoding parameters",
+        "user data unregistered",
+        "panscan",
+        "replay gain",
+        "replaygain",
+        "jp dual mono",
+    ),
+    *("audio service type", "matrixencoding", "downmix", "subtitle position", "webvtt", "iamf"),
+)
+
+
+def lost_side_data(kinds: Iterable[str]) -> list[str]:
+    """A warning for each of these kinds that the output does not keep. HDR10's are told apart from this."""
+    warnings: dict[str, None] = {}
+    for kind in sorted(kinds):
+        name = kind.lower()
+        told = next((warning for part, warning in LEFT_OUT.items() if part in name), None)
+        if told is None and not any(part in name for part in NOT_LOST):
+            told = OTHER_WARNING.format(kind=kind)
+        if told is not None:
+            warnings[told] = None
+    return list(warnings)
