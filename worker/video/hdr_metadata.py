@@ -6,7 +6,13 @@ from pathlib import Path
 
 from app.platform.errors import PermanentError
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.first_frames import ContentLight, FirstFrames, MasteringDisplay, probe_first_frames
+from app.platform.media.first_frames import (
+    ContentLight,
+    FirstFrames,
+    MasteringDisplay,
+    Spatial,
+    probe_first_frames,
+)
 from app.platform.media.info import MediaInfo
 from worker.video.colour import ColourPlan
 from worker.video.deinterlace import INTERLACED_ORDERS, Deinterlacing, plan_deinterlacing
@@ -32,6 +38,7 @@ class SourceMetadata:
     is_interlaced: bool
     mastering_display: MasteringDisplay | None
     content_light: ContentLight | None
+    spatial: Spatial | None
     warnings: Sequence[str]
 
 
@@ -53,6 +60,7 @@ def read_source_metadata(
         is_interlaced=first.has_interlaced or info.video.field_order in INTERLACED_ORDERS,
         mastering_display=first.mastering_display if can_carry else None,
         content_light=first.content_light if can_carry else None,
+        spatial=first.spatial,
         warnings=(*warnings, *_left_out(first, colour, can_carry=can_carry)),
     )
 

@@ -24,12 +24,15 @@ from app.platform.errors import (
 )
 from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
+from app.platform.media.first_frames import Spatial
 from app.platform.media.properties import VideoProperties
 from worker.video.join import concat_list, timestamp_filter
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import WrittenVideo, deviation, read_back, runner_for_output
+from worker.video.side_data import SPHERICAL_WARNING, STEREO_WARNING
 from worker.video.sound_headers import sound_formats
+from worker.video.spatial import write_spatial
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timeline import MICROSECONDS
 from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack, choose_tracks
@@ -122,6 +125,8 @@ def finish_render(
                 timestamps=timestamp_filter(render, segments, first=first, last=last),
             )
             warnings = mux.run(choice.tracks, cancelled)
+        if render.spatial is not None:
+            warnings = (*warnings, *_tag_spatial(part, render.spatial))
         _check_output(own_runner, part, render=render, segments=segments)
         written = own_runner.probe(part, "-show_entries", "format_tags").get("format", {}).get("tags", {})
         make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
@@ -145,6 +150,17 @@ def finish_render(
             )
         ),
     )
+
+
+def _tag_spatial(part: Path, spatial: Spatial) -> Sequence[str]:
+    """Write the tags; returns warnings if the file cannot hold them."""
+    try:
+        write_spatial(part, spatial)
+    except ValueError as error:
+        log.warning("spatial_tags_left_out", detail=str(error))
+        held = {SPHERICAL_WARNING: spatial.projection, STEREO_WARNING: spatial.stereo}
+        return [warning for warning, value in held.items() if value is not None]
+    return ()
 
 
 class _MuxCommand:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
-from app.platform.media.first_frames import ContentLight, MasteringDisplay
+from app.platform.media.first_frames import ContentLight, MasteringDisplay, Spatial
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from worker.inference.frames import FrameFormat
@@ -49,6 +49,7 @@ class RenderPlan:
         warnings: sentences for the user.
         deinterlacing: None if the source is progressive.
         continuous: how the copy is made that stands for the input, None if the input itself is read.
+        spatial: tags of spherical and stereoscopic video, the same in source and output.
         mastering_display, content_light: HDR metadata, the same in source and output.
     """
 
@@ -76,6 +77,7 @@ class RenderPlan:
     expansion: str | None = None
     mastering_display: MasteringDisplay | None = None
     content_light: ContentLight | None = None
+    spatial: Spatial | None = None
     continuous: ContinuousCopy | None = None
 
     @property

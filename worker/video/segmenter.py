@@ -150,6 +150,7 @@ def plan_render(
         expansion=colour.expansion,
         mastering_display=metadata.mastering_display,
         content_light=metadata.content_light,
+        spatial=metadata.spatial,
     )
     return render, segments
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -20,7 +20,8 @@ EXAMINED_PACKETS = 12
 # Dolby Vision profiles whose base layer may have other colours; it has if its compatibility id is 0.
 DOLBY_VISION_PROFILES = (5, 10, 20)
 STREAM_ENTRIES = "stream=index:stream_side_data:stream_tags=alpha_mode"
-FRAME_ENTRIES = "frame=interlaced_frame:frame_side_data"
+SPHERICAL, STEREO = "Spherical Mapping", "Stereo 3D"
+FRAME_ENTRIES = "frame=interlaced_frame:frame_side_data:frame_tags=stereo_mode"
 # Maximum values of the metadata's fields (ITU-T H.265, D.3.28 and D.3.35): 16 bits in units of 0.00002, 32 bits of
 # 0.0001 candelas per square metre, 16 bits of 1 candela per square metre.
 MOST_COLOUR = Fraction(65_535, 50_000)
@@ -49,12 +50,27 @@ class ContentLight:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spatial:
+    """How pictures cover a sphere, and how they hold two views; None for neither. Angles in degrees.
+
+    `padding`: of a cube's faces, in pixels.
+    """
+
+    stereo: Literal["mono", "top and bottom", "side by side"] | None = None
+    projection: Literal["equirectangular", "cubemap"] | None = None
+    yaw: int = 0
+    pitch: int = 0
+    roll: int = 0
+    padding: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class FirstFrames:
     """Properties of the first frames.
 
     `has_interlaced`: a frame is marked as interlaced.
     `is_dolby_vision_only`: without Dolby Vision's metadata the picture has wrong colours.
-    `side_data`: ffprobe's names of all kinds of side data, of the stream and of its frames.
+    `side_data`: ffprobe's names of the kinds of side data, of the stream and of its frames, but those in `spatial`.
     `has_alpha_layer`: transparency in a separate layer, which the pixel format does not show.
     """
 
@@ -64,6 +80,7 @@ class FirstFrames:
     is_dolby_vision_only: bool = False
     has_alpha_layer: bool = False
     side_data: frozenset[str] = frozenset()
+    spatial: Spatial | None = None
 
 
 def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -> FirstFrames:
@@ -90,15 +107,55 @@ def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -
         integer(record, "dv_profile") in DOLBY_VISION_PROFILES
         and integer(record, "dv_bl_signal_compatibility_id") == 0
     )
+    # Newer versions repeat the stream's kinds for each frame, without their values.
+    spheres = (entry for entry in side_data if _kind(entry) == SPHERICAL and "projection" in entry)
+    spatial = _spatial(next(spheres, {}), _stereo(frames, side_data))
     return FirstFrames(
         has_interlaced=any(integer(frame, "interlaced_frame") for frame in frames),
         mastering_display=_mastering_display(_first(side_data, "Mastering display metadata")),
         content_light=_content_light(_first(side_data, "Content light level metadata")),
         is_dolby_vision_only=is_dolby_vision_only,
         has_alpha_layer=integer(stream.get("tags", {}), "alpha_mode") > 0,
-        # Stereo metadata of type 2D says that there is but one view.
-        side_data=frozenset(_kind(entry) for entry in side_data if entry.get("type") != "2D"),
+        side_data=frozenset(_kind(entry) for entry in side_data) - _carried(spatial),
+        spatial=spatial,
     )
+
+
+def _stereo(frames: list[dict[str, Any]], side_data: list[dict[str, Any]]) -> dict[str, Any]:
+    """The type of stereo, which ffprobe tells of a stream; of a frame, a tag tells it."""
+    told = [entry for entry in side_data if _kind(entry) == STEREO and "type" in entry]
+    tags = [frame["tags"]["stereo_mode"] for frame in frames if "stereo_mode" in frame.get("tags", {})]
+    return next(iter([*told, *({"type": mode} for mode in tags)]), {})
+
+
+def _spatial(spherical: dict[str, Any], stereo: dict[str, Any]) -> Spatial | None:
+    """What MP4 has tags for; None if there is nothing of it."""
+    views: dict[str, Literal["mono", "top and bottom", "side by side"]] = {
+        "2D": "mono",
+        "top and bottom": "top and bottom",
+        "top_bottom": "top and bottom",
+        "side by side": "side by side",
+        "left_right": "side by side",
+    }
+    shapes: dict[str, Literal["equirectangular", "cubemap"]] = {
+        "equirectangular": "equirectangular",
+        "cubemap": "cubemap",
+    }
+    view = None if integer(stereo, "inverted") else views.get(str(stereo.get("type")))
+    shape = shapes.get(str(spherical.get("projection")))
+    if view is None and shape is None:
+        return None
+    yaw, pitch, roll = (integer(spherical, name) for name in ("yaw", "pitch", "roll"))
+    padding = integer(spherical, "padding")
+    return Spatial(stereo=view, projection=shape, yaw=yaw, pitch=pitch, roll=roll, padding=padding)
+
+
+def _carried(spatial: Spatial | None) -> set[str]:
+    """The kinds of side data that `spatial` holds."""
+    if spatial is None:
+        return set()
+    kinds = {SPHERICAL: spatial.projection, STEREO: spatial.stereo}
+    return {kind for kind, held in kinds.items() if held is not None}
 
 
 def _kind(entry: dict[str, Any]) -> str:

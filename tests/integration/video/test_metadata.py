@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from app.platform.media.first_frames import Spatial
 from worker.video.metadata import TIMECODE_LEFT_OUT
-from worker.video.side_data import CAPTIONS_WARNING, STEREO_WARNING
+from worker.video.side_data import CAPTIONS_WARNING
+from worker.video.spatial import write_spatial
 
 APPLE = {
     "com.apple.quicktime.make": "Apple",
@@ -71,16 +73,31 @@ def test_a_cameras_telemetry(
         assert result.finished.warnings == ("A track of data was left out (mebx).",)
 
 
-def test_captions_and_stereo_are_named(
-    clip: Callable[..., Path], planned: Callable[..., Any], ffmpeg: Callable[..., bytes], tmp_path: Path
+def test_captions_are_named_and_stereo_and_spheres_are_kept(
+    clip: Callable[..., Path],
+    rendered: Callable[..., Any],
+    probed: Callable[..., Any],
+    ffmpeg: Callable[..., bytes],
+    tmp_path: Path,
 ) -> None:
-    stereo = ("-c:v", "libx264", "-x264-params", "frame-packing=3:keyint=1:bframes=0")
+    stereo = ("-c:v", "libx264", "-x264-params", "frame-packing=4:keyint=1:bframes=0")
     plain = clip("a.h264", *stereo, "-pix_fmt", "yuv420p", frames=2)
     # Before each picture's first slice: an IDR slice, of type 5.
     marked = tmp_path / "marked.h264"
-    data = plain.read_bytes().replace(b"\0\0\1\x65", CAPTIONS[1:] + b"\0\0\1\x65")
-    marked.write_bytes(data)
+    marked.write_bytes(plain.read_bytes().replace(b"\0\0\1\x65", CAPTIONS[1:] + b"\0\0\1\x65"))
     source = tmp_path / "a.mp4"
-    ffmpeg("-i", marked, "-c", "copy", source)
-    _, plan, _ = planned(source)
-    assert set(plan.warnings) == {CAPTIONS_WARNING, STEREO_WARNING}
+    sound = ("-f", "lavfi", "-i", "sine=d=0.08", "-c:a", "aac")
+    ffmpeg("-i", marked, *sound, "-c:v", "copy", "-movflags", "+faststart", source)
+    write_spatial(source, Spatial(projection="equirectangular", yaw=-30, pitch=10, roll=5))
+    result = rendered(source)
+    assert result.finished.warnings == (CAPTIONS_WARNING,)
+    fields = "stream_side_data"
+    (video,) = probed(result.output, "-select_streams", "v", "-show_entries", fields)["streams"]
+    told = {entry["side_data_type"]: entry for entry in video["side_data_list"]}
+    assert told["Stereo 3D"]["type"] == "top and bottom"
+    sphere = told["Spherical Mapping"]
+    assert sphere["projection"] == "equirectangular"
+    assert [sphere[angle] for angle in ("yaw", "pitch", "roll")] == [-30, 10, 5]
+    # All chunks are where the index says.
+    assert ffmpeg("-v", "warning", "-xerror", "-i", result.output, "-f", "null", "-") == b""
+    assert len(probed(result.output, "-show_entries", "frame=pts")["frames"]) > 2

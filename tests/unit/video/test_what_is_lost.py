@@ -2,14 +2,18 @@
 
 import ctypes
 import ctypes.util
+import struct
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from app.platform.media.containers import OUTPUT
+from app.platform.media.first_frames import Spatial
 from worker.video.metadata import lost_tags
 from worker.video.side_data import LEFT_OUT, NOT_LOST, OTHER_WARNING, lost_side_data
+from worker.video.spatial import write_spatial
 from worker.video.tracks import TEXT_SUBTITLES, choose_tracks
 
 # Kinds that newer versions have beside those of the ffmpeg at hand.
@@ -107,3 +111,21 @@ def test_tags_that_are_lost_are_named_shortly() -> None:
     (many,) = lost_tags({f"tag-{number}": "" for number in range(10)}, {})
     assert many.endswith("tag-7 and 2 more.")
     assert lost_tags(before, before) == []
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+@pytest.mark.parametrize(("table", "offset"), [(b"stco", 2**32 - 1), (b"free", 0)])
+def test_a_file_that_cannot_hold_spatial_tags_stays_as_it_is(
+    tmp_path: Path, table: bytes, offset: int
+) -> None:
+    chunks = _box(table, struct.pack(">3I", 0, 1, offset))
+    path = tmp_path / "a.mp4"
+    path.write_bytes(_box(b"ftyp", b"isom") + _box(b"moov", _box(b"trak", chunks)) + _box(b"mdat", b"abc"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"bits|no video"):
+        write_spatial(path, Spatial(stereo="side by side"))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
