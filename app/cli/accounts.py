@@ -107,7 +107,8 @@ def create_key(
             scopes=scopes | {Scope.ADMIN} if admin else scopes,
             expires_at=None if expires_in is None else clock.now() + expires_in,
         )
-    typer.echo(made.key)
+        # Before the commit: a key that could not be printed does not exist.
+        typer.echo(made.key)
     stderr().print("Keep it now: only its hash is stored.")
 
 

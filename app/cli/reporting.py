@@ -106,9 +106,15 @@ def load_settings(data_dir: Path | None, **given: Any) -> Settings:
 
 
 def start_logging(settings: Settings) -> None:
+    """Configure logging, and warn of `REGEN_` names that no setting has."""
+    import structlog
+
     from app.platform.logs import configure_logging
+    from app.platform.setting_faults import unknown_settings
 
     configure_logging(settings)
+    for name, nearest in unknown_settings():
+        structlog.get_logger(__name__).warning("setting_unknown", name=name, nearest=nearest)
 
 
 def require_worker_packages() -> None:

@@ -69,6 +69,9 @@ NOT_A_DATABASE_URL = (
     "written as %40 and %2F there, or the password goes into REGEN_DATABASE_PASSWORD as it is."
 )
 
+# What SQLite says of a file that lasts as it is.
+NO_SQLITE_DATABASE = frozenset({"file is not a database", "database disk image is malformed"})
+
 UNREACHABLE = "The database cannot be reached just now."
 
 # Refusals that last until an operator changes the settings or the server. libpq gives no error code for a failed
@@ -353,6 +356,12 @@ def operator_errors(url: URL) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, NoFreeConnection) as error:
+        if isinstance(error, DBAPIError) and str(error.orig) in NO_SQLITE_DATABASE:
+            raise ConfigurationError(
+                f"{_location(url)} is no SQLite database, or is damaged. Put it back from a backup, or choose another "
+                "with --data-dir or REGEN_DATA_DIR.",
+                detail=str(error),
+            ) from error
         is_connecting = isinstance(error, DBAPIError) and error.statement is None
         if not (is_connecting or _is_transient(error)):
             raise

@@ -44,9 +44,13 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         finally:
             database.close()
     except (RegenError, SQLAlchemyError, ImportError, OSError) as error:
-        yield Finding.missing(
-            subject, _first_line(error), fix="start it, or correct REGEN_DATABASE_URL and its password"
+        own = f"let this user read {settings.root}, or put the database back from a backup"
+        fix = (
+            own
+            if settings.database_url is None
+            else "start it, or correct REGEN_DATABASE_URL and its password"
         )
+        yield Finding.missing(subject, _first_line(error), fix=fix)
 
 
 def _check_workers(database: Database, *, lease_seconds: float) -> Finding:

@@ -137,3 +137,16 @@ def test_keys_that_cannot_be(regen, options):
     regen("users", "add", "mina")
     assert regen("keys", "create", "--user", "mina", *options).exit_code == 2
     assert "mina" not in regen("keys", "list").stdout
+
+
+def test_a_key_that_could_not_be_printed_is_not_made(regen, monkeypatch):
+    regen("users", "add", "mina")
+
+    def fail(_text):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("typer.echo", fail)
+        answer = regen("keys", "create", "--user", "mina")
+    assert answer.exit_code == 1 and "No space left" in answer.stderr
+    assert "mina" not in regen("keys", "list").stdout

@@ -69,3 +69,13 @@ def test_what_a_running_server_has_not_put_into_its_file_yet_is_seen(regen, data
         server.commit()
         assert "laptop" in regen("keys", "list").stdout
     server.close()
+
+
+@pytest.mark.parametrize("arguments", [*LOOKING, ("users", "add", "mina"), ("db", "upgrade")])
+def test_a_file_that_is_no_database_is_told(regen, tmp_path, arguments):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "regen.db").write_text("what anybody may have put here\n" * 100)
+    answer = regen(*arguments)
+    assert answer.exit_code == 1
+    assert "is no SQLite database" in answer.stderr and "Traceback" not in answer.output
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["regen.db"]
