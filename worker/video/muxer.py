@@ -35,6 +35,7 @@ from worker.video.sound_headers import sound_formats
 from worker.video.spatial import write_spatial
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timeline import MICROSECONDS
+from worker.video.track_flags import switch_off_subtitles
 from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack, choose_tracks
 
 log = structlog.get_logger(__name__)
@@ -93,7 +94,7 @@ def finish_render(
     answer = runner.probe(
         source,
         "-show_entries",
-        f"format=format_name:format_tags:stream={STREAM_FIELDS}:stream_disposition=attached_pic"
+        f"format=format_name:format_tags:stream={STREAM_FIELDS}:stream_disposition=attached_pic,default"
         ":stream_tags=language,title,timecode",
     )
     streams: list[dict[str, Any]] = answer.get("streams", [])
@@ -243,6 +244,10 @@ class _MuxCommand:
     ) -> None:
         command = self._arguments(tracks, has_video=has_video)
         self._runner.run(command, purpose="joining the segments", cancelled=cancelled)
+        subtitles = [track for track in tracks if track.kind == "subtitle"]
+        switch_off_subtitles(
+            self._part, {number for number, track in enumerate(subtitles) if not track.is_default}
+        )
 
     def _arguments(self, tracks: Sequence[KeptTrack], *, has_video: bool) -> list[str]:
         arguments: list[str] = self._compose(tracks, has_video=has_video).get_args()

@@ -11,6 +11,8 @@ from app.platform.media.whitelists import is_decodable
 from worker.video.channel_layouts import MAX_STEREO, MAX_SURROUND, KeptLayout, kept_layout
 from worker.video.sound_headers import SoundFormat
 
+# In microseconds, ffmpeg's default, texts more than 35 minutes apart overflow MP4's durations of 32 bits.
+SUBTITLE_TIME_BASE = "1/1000"
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "text"})
 
 AUDIO_BITS_PER_SECOND_AND_CHANNEL = 96_000
@@ -50,6 +52,7 @@ class KeptTrack:
 
     `tag`: of data. `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning,
     if conversion mixes channels. `follows_closely`: even small gaps and overlaps of it are corrected.
+    `is_default`: of subtitles, whether players show them without being asked.
     """
 
     index: int
@@ -60,13 +63,19 @@ class KeptTrack:
     sample_rate: int = 0
     mixed: str | None = None
     follows_closely: bool = False
+    is_default: bool = True
 
     def options(self, number: int) -> dict[str, Any]:
         """ffmpeg's options for the track as the output's `number`-th stream of its kind."""
         if self.kind == "data":
             return {f"c:d:{number}": "copy", f"tag:d:{number}": self.tag}
         if self.kind == "subtitle":
-            return {f"c:s:{number}": "copy" if self.is_copied else OUTPUT.subtitle_encoder}
+            if self.is_copied:
+                return {f"c:s:{number}": "copy"}
+            return {
+                f"c:s:{number}": OUTPUT.subtitle_encoder,
+                f"time_base:s:{number}": SUBTITLE_TIME_BASE,
+            }
         if self.is_copied:
             return {f"c:a:{number}": "copy"}
         assert self.layout is not None
@@ -111,7 +120,10 @@ def choose_tracks(
         elif kind == "subtitle":
             if codec in OUTPUT.copied_subtitles or (codec in TEXT_SUBTITLES and is_decodable(codec)):
                 is_copied = codec in OUTPUT.copied_subtitles
-                tracks.append(KeptTrack(index=index, kind="subtitle", is_copied=is_copied))
+                is_default = stream.get("disposition", {}).get("default") == 1
+                tracks.append(
+                    KeptTrack(index=index, kind="subtitle", is_copied=is_copied, is_default=is_default)
+                )
             else:
                 warnings[SUBTITLES_LEFT_OUT] = None
         elif kind == "video":
