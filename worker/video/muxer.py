@@ -32,6 +32,7 @@ from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import WrittenVideo, deviation, read_back, runner_for_output
 from worker.video.side_data import SPHERICAL_WARNING, STEREO_WARNING
 from worker.video.sound_headers import sound_formats
+from worker.video.sound_runs import fit_to_film, read_sound_runs
 from worker.video.spatial import write_spatial
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timeline import MICROSECONDS
@@ -108,6 +109,14 @@ def finish_render(
         choice = choose_tracks(
             streams, video_index=render.stream_index, formats=formats, is_joined=render.continuous is not None
         )
+        start = render.input_start_seconds
+        end = start + Fraction(render.offset_ticks + render.total_ticks, render.timescale)
+        tracks, fitted = fit_to_film(
+            choice.tracks,
+            read_sound_runs(runner, source, cancelled=cancelled),
+            start=float(start),
+            end=float(end),
+        )
         with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
             directory = Path(scratch)
             names = [f"{number}{SEGMENT.suffix}" for number in range(len(segment_files))]
@@ -125,7 +134,7 @@ def finish_render(
                 metadata=metadata,
                 timestamps=timestamp_filter(render, segments, first=first, last=last),
             )
-            warnings = mux.run(choice.tracks, cancelled)
+            warnings = mux.run(tracks, cancelled)
         if render.spatial is not None:
             warnings = (*warnings, *_tag_spatial(part, render.spatial))
         _check_output(own_runner, part, render=render, segments=segments)
@@ -144,6 +153,7 @@ def finish_render(
                 (
                     *render.warnings,
                     *choice.warnings,
+                    *fitted,
                     *warnings,
                     *metadata.warnings,
                     *lost_tags(tags, written),

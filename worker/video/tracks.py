@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from app.platform.media.containers import OUTPUT
@@ -52,7 +53,8 @@ class KeptTrack:
 
     `tag`: of data. `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning,
     if conversion mixes channels. `follows_closely`: even small gaps and overlaps of it are corrected.
-    `is_default`: of subtitles, whether players show them without being asked.
+    `is_default`: of subtitles, whether players show them without being asked. `runs`: of sound with long gaps, the
+    start and end in seconds of what is kept.
     """
 
     index: int
@@ -64,6 +66,7 @@ class KeptTrack:
     mixed: str | None = None
     follows_closely: bool = False
     is_default: bool = True
+    runs: tuple[tuple[float, float], ...] = ()
 
     def options(self, number: int) -> dict[str, Any]:
         """ffmpeg's options for the track as the output's `number`-th stream of its kind."""
@@ -85,8 +88,33 @@ class KeptTrack:
             f"c:a:{number}": OUTPUT.audio_encoder,
             f"b:a:{number}": self.layout.channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL,
             # Gaps in the timestamps become silence: an encoder would close them, and later sound would be too early.
-            f"filter:a:{number}": f"aresample={rate}async=1{closely},aformat=channel_layouts={self.layout.name}",
+            f"filter:a:{number}": ",".join(
+                [
+                    self._with_gaps_filled(f"aresample={rate}async=1{closely}"),
+                    f"aformat=channel_layouts={self.layout.name}",
+                ]
+            ),
         }
+
+    def _with_gaps_filled(self, resample: str) -> str:
+        """`resample`, which fills gaps in memory, for each run by itself; the gaps between runs are filled as they are
+        written.
+        """
+        if not self.runs:
+            return resample
+        # Between two runs it is cut in the middle of the gap.
+        cuts = [(before[1] + after[0]) / 2 for before, after in pairwise(self.runs)]
+        cuts = [0.0, *cuts, self.runs[-1][1] + 1]
+        count = len(self.runs)
+        graph = [f"asplit={count}" + "".join(f"[split{n}]" for n in range(count))]
+        for number, (start, end) in enumerate(pairwise(cuts)):
+            piece = f"[split{number}]atrim=start={start:.6f}:end={end:.6f},{resample},asetpts=PTS-STARTPTS"
+            if number + 1 < count:
+                piece += f",apad=whole_dur={self.runs[number + 1][0] - self.runs[number][0]:.6f}"
+            graph.append(f"{piece}[run{number}]")
+        joined = "".join(f"[run{n}]" for n in range(count))
+        graph.append(f"{joined}concat=n={count}:v=0:a=1,asetpts=PTS+{self.runs[0][0]:.6f}/TB")
+        return ";".join(graph)
 
 
 @dataclass(frozen=True, kw_only=True)

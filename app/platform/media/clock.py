@@ -18,6 +18,7 @@ MICROSECONDS = 1_000_000
 LONGEST_STEP_BACK = MICROSECONDS // 10
 LONGEST_STEP_FORWARD = 10 * MICROSECONDS
 MAX_EPOCHS = 1000
+LONG_GAP_SECONDS = 60
 TOO_MANY_EPOCHS = (
     f"The timestamps of this file start again more than {MAX_EPOCHS:,} times; at most that many are accepted."
 )
@@ -79,7 +80,8 @@ class EpochReader:
     `restarts`, all packets are of one epoch.
 
     `changes`: for each stream, the number of its first packet in an epoch, and the number of that epoch.
-    `span`: how long the epochs last together, whichever their streams, in microseconds.
+    `span`: how long the epochs last together, whichever their streams, in microseconds. `long_gaps`: for each stream,
+    how many gaps of more than LONG_GAP_SECONDS it has in its epochs.
     """
 
     def __init__(self, time_bases: Mapping[int, Fraction], *, reference: int, restarts: bool) -> None:
@@ -93,6 +95,7 @@ class EpochReader:
         }
         self.changes: dict[int, list[tuple[int, int]]] = {stream: [] for stream in time_bases}
         self.span = 0
+        self.long_gaps = dict.fromkeys(time_bases, 0)
 
     @property
     def count(self) -> int:
@@ -128,6 +131,8 @@ class EpochReader:
                 epoch.extents[stream] = Extent(start=shown, last=shown, last_duration=duration)
             else:
                 extent.add(shown, duration)
+        if position.epoch == number and at - position.end > LONG_GAP_SECONDS * MICROSECONDS:
+            self.long_gaps[stream] += 1
         if position.epoch != number:
             self.changes[stream].append((position.packets - 1, number))
             position.epoch = number

@@ -17,6 +17,7 @@ MAX_TAGS = 2_000
 # Some programs that make videos keep their whole project in a tag.
 MAX_TAG_BYTES = 4 * 1024 * 1024
 WITHOUT_DESCRIPTIONS = "`ffmpeg -i input -map_chapters -1 -map_metadata -1 -c copy output.mkv` removes them."
+MAX_SOUND_GAPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,15 @@ def check_span(span_seconds: Fraction, *, kind: str, limits: MediaLimits) -> Non
         f"The timestamps of this file's {named} reach over {float(span_seconds):,.1f} seconds or more; "
         f"at most {limits.max_duration_seconds:,} are accepted."
     )
+
+
+def check_sound_gaps(gaps: int) -> None:
+    """Raises LimitExceeded for a sound track with too many gaps of more than a minute."""
+    if gaps > MAX_SOUND_GAPS:
+        raise LimitExceeded(
+            f"A sound track of this file has more than {MAX_SOUND_GAPS} gaps of more than a minute; "
+            "at most that many are accepted."
+        )
 
 
 def check_input_frames(frames: int, limits: MediaLimits) -> None:

@@ -12,7 +12,7 @@ from .clock import MICROSECONDS, EpochReader
 from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import disposition, fraction
 from .info import PacketShifts
-from .limits import MediaLimits, check_input_frames, check_span
+from .limits import MediaLimits, check_input_frames, check_sound_gaps, check_span
 from .recognition import ENCRYPTED
 
 # ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
@@ -148,6 +148,8 @@ class _Tally:
         )
         if self.epochs.span > self._longest_span:
             check_span(Fraction(self.epochs.span, MICROSECONDS), kind=kind, limits=self._limits)
+        if kind == "audio":
+            check_sound_gaps(self.epochs.long_gaps[index])
 
 
 def _ticks(text: str) -> int | None:

@@ -1,0 +1,77 @@
+"""Fits sound to the film: where it is silent for long, and what of it comes long after the film.
+
+ffmpeg fills a gap in one piece, in memory: an hour takes a gigabyte. So a track with long gaps is converted run by run,
+each padded with silence as it is written.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from app.platform.errors import Canceled
+from app.platform.media.clock import LONG_GAP_SECONDS
+from app.platform.media.ffmpeg import FfmpegRunner
+from worker.video.tracks import KeptTrack
+
+LINES_PER_CHECK = 1024
+PACKETS = (
+    "-select_streams",
+    "a",
+    "-show_entries",
+    "packet=stream_index,pts_time,duration_time",
+    "-of",
+    "csv=p=0",
+)
+
+SOUND_BEYOND = "Sound that comes more than a minute after the end of the video was left out."
+
+# Start and end in seconds of packets without a long gap between them.
+Run: TypeAlias = tuple[float, float]
+
+
+def read_sound_runs(
+    runner: FfmpegRunner, path: Path, *, cancelled: Callable[[], bool]
+) -> dict[int, list[Run]]:
+    """The runs of each sound track, in order. Raises Canceled, and what FfmpegProcess.wait raises."""
+    runs: dict[int, list[Run]] = {}
+    with closing(runner.scan_lines(path, *PACKETS)) as lines:
+        for number, line in enumerate(lines):
+            if number % LINES_PER_CHECK == 0 and cancelled():
+                raise Canceled()
+            fields = line.split(",")
+            if len(fields) < 3 or fields[1] == "N/A":
+                continue
+            at, lasts = float(fields[1]), 0.0 if fields[2] == "N/A" else float(fields[2])
+            track = runs.setdefault(int(fields[0]), [])
+            if track and at - track[-1][1] <= LONG_GAP_SECONDS:
+                track[-1] = track[-1][0], max(track[-1][1], at + lasts)
+            else:
+                track.append((at, at + lasts))
+    return runs
+
+
+def fit_to_film(
+    tracks: Sequence[KeptTrack], runs: Mapping[int, Sequence[Run]], *, start: float, end: float
+) -> tuple[tuple[KeptTrack, ...], tuple[str, ...]]:
+    """The tracks without the runs that begin long after the film's end, and warnings.
+
+    `start`, `end`: the time that becomes 0 in the output, and the film's end, in seconds of the input. A track with
+    long gaps gets its runs, in seconds of the output; one that loses some is converted.
+    """
+    fitted, warnings = [], []
+    for track in tracks:
+        found = runs.get(track.index, ()) if track.kind == "audio" else ()
+        kept = [run for run in found if run[0] <= end + LONG_GAP_SECONDS]
+        if len(kept) < len(found):
+            warnings.append(SOUND_BEYOND)
+            if not kept:
+                continue
+        elif len(kept) < 2:
+            fitted.append(track)
+            continue
+        shifted = tuple((max(0.0, first - start), last - start) for first, last in kept)
+        is_copied = track.is_copied and len(kept) == len(found)
+        fitted.append(replace(track, is_copied=is_copied, runs=shifted))
+    return tuple(fitted), tuple(dict.fromkeys(warnings))
