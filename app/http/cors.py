@@ -1,4 +1,4 @@
-"""Pages of other origins that may use the API from a browser (CORS)."""
+"""CORS: lets pages of other origins use the API from a browser."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.errors import METHODS, error_response
 
-# A page may read these of an answer, beside the few that every page may.
+# Headers that a page may read, beside those that every page may.
 EXPOSED_HEADERS = (
     "Accept-Ranges",
     "Content-Disposition",
@@ -23,15 +23,15 @@ EXPOSED_HEADERS = (
     "Retry-After",
     "X-Request-ID",
 )
-# How long a browser need not ask again. Chrome keeps it for two hours at most.
+# Chrome keeps the answer to a preflight for two hours at most.
 PREFLIGHT_SECONDS = 7200
 
 
 class Cors:
-    """Lets pages of `origins` (`*`: of all) read every answer, errors and refusals too; preflights need no key.
+    """Lets pages of `origins` (`*`: all) read every answer, errors included; preflights need no key.
 
-    Keys come in headers, never in cookies, so a page sends credentials only if it has them itself: those that
-    browsers keep are never allowed. Belongs outside of all that answers.
+    Browsers' own credentials are never allowed: keys come in headers, from the page. Belongs outside of all middleware
+    that answers.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Callable[[], Sequence[str]]) -> None:
@@ -44,7 +44,7 @@ class Cors:
             await self._app(scope, receive, send)
             return
         if self._cors is None:
-            # The settings are read when the server starts, which is after this was built.
+            # The settings are read at the start of the server, after this was made.
             origins = self._origins()
             self._cors = _AllowedOrigins(self._app, origins) if origins else self._app
         await self._cors(scope, receive, send)

@@ -242,7 +242,11 @@ async def body_blocks(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _small_body(request: Request) -> bytes:
-    too_large = LimitExceeded(f"A body without a file may have {MAX_SMALL_BODY_BYTES // 1024} KiB at most.")
+    is_json = "json" in request.headers.get("Content-Type", "").lower()
+    too_large = LimitExceeded(
+        f"A body without a file may have {MAX_SMALL_BODY_BYTES // 1024} KiB at most."
+        + ("" if is_json else f" Send a file as {MULTIPART}, as `curl -F file=@clip.mp4` does.")
+    )
     if (content_length(request) or 0) > MAX_SMALL_BODY_BYTES:
         raise too_large
     body = bytearray()

@@ -1,4 +1,4 @@
-"""How the parts are that the API stands on, and what they know: for readiness probes and for metrics."""
+"""Checks of the parts that the API depends on, and figures that they hold: for readiness probes and metrics."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -18,13 +18,13 @@ from app.work.queue_metrics import WorkMetrics, work_metrics
 
 # A probe is answered within 5 s, whatever hangs.
 CHECK_SECONDS = 4.0
-# Probes that come closer together share their answer; so do scrapes.
+# Probes within this time share an answer, and so do scrapes.
 PROBE_FRESH_SECONDS = 1.0
 FIGURES_FRESH_SECONDS = 5.0
-# Counting never costs the database more than a tenth of its time, however many rows there are.
+# Counting takes at most a tenth of the database's time, however many rows there are.
 FIGURES_REST_FACTOR = 10.0
 
-# Threads that read SQLite at once. They share one interpreter, so that more of them only take it from each other.
+# Threads that read SQLite at once: they share one interpreter, so more would only take it from each other.
 SQLITE_READERS = 2
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Part(StrEnum):
 
 
 class PartState(StrEnum):
-    """`unknown`: it cannot be judged, because what it lies in has failed."""
+    """`unknown`: it cannot be checked, because a part that it depends on has failed."""
 
     OK = "ok"
     FAILED = "failed"
@@ -57,14 +57,14 @@ FAULTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """What could be learned; None stands for a database or broker that did not tell."""
+    """Figures of the database and the broker; None for one that did not answer."""
 
     work: WorkMetrics | None
     messages: Mapping[WorkQueue, int] | None
 
 
 class HealthChecks:
-    """Asks every part in threads beside each other, for bounded times, once for all who ask together."""
+    """Checks the parts in parallel threads, each for a bounded time, once for all concurrent requests."""
 
     def __init__(self, resources: Resources) -> None:
         def call(ask: Callable[[], None], part: Part) -> SharedCall[None]:
@@ -96,7 +96,7 @@ class HealthChecks:
         )
 
     async def parts(self) -> Mapping[Part, PartState]:
-        """The state of every part, within 5 s. What is wrong is in the log."""
+        """The state of every part, within 5 s. Failures are logged."""
         answers = await asyncio.gather(*(_ask(check) for check in self._checks.values()))
         states: dict[Part, PartState] = {}
         for part, (_nothing, fault) in zip(self._checks, answers, strict=True):
@@ -110,15 +110,15 @@ class HealthChecks:
         return states
 
     async def database_answers(self) -> bool:
-        """Whether the database can be reached, within 5 s. All who wait for it ask together."""
+        """Whether the database can be reached, within 5 s. Concurrent requests share one check."""
         _nothing, fault = await _ask(self._checks[Part.DATABASE])
         return fault is None
 
     async def ask_database(self, question: Callable[[], T]) -> T:
-        """Runs a query, which changes nothing, in a thread, and returns its result within 4 s.
+        """The result of a query, run in a thread, within 4 s. It may change nothing.
 
-        Raises DatabaseUnavailable when it takes longer. From then on no further query starts, so that no more threads
-        hang, until the database answers again.
+        Raises DatabaseUnavailable when it takes longer. Until the database answers again no further query starts, so
+        that no more threads hang.
         """
         if self._database_hangs and not await self.database_answers():
             raise DatabaseUnavailable(UNREACHABLE, detail="it did not answer others either")
@@ -131,7 +131,7 @@ class HealthChecks:
             raise DatabaseUnavailable(UNREACHABLE, detail=f"no answer within {CHECK_SECONDS:g} s") from error
 
     async def figures(self) -> Measurements:
-        """What database and broker can tell within 5 s."""
+        """The figures that database and broker return within 5 s."""
         asked = _ask(self._work), _ask(self._messages)
         (work, work_fault), (messages, messages_fault) = await asyncio.gather(*asked)
         for what, fault in (("work", work_fault), ("messages", messages_fault)):
@@ -141,7 +141,7 @@ class HealthChecks:
 
 
 async def _ask(call: SharedCall[T]) -> tuple[T | None, RegenError | None]:
-    """The call's answer, and what was wrong if there is none."""
+    """The call's answer, or None and the error."""
     try:
         return await call.answer(), None
     except TimeoutError:
@@ -149,7 +149,7 @@ async def _ask(call: SharedCall[T]) -> tuple[T | None, RegenError | None]:
     except RegenError as error:
         return None, error
     except Exception as error:
-        # Whatever else a part's driver may raise: the part cannot be used.
+        # A part's driver may raise anything.
         return None, Unavailable("The question itself failed.", detail=f"{type(error).__name__}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""The Prefer header (RFC 7240): an answer is held until there is something to tell, or the client's time is over."""
+"""Holds an answer until its subject has ended, for as long as the Prefer header (RFC 7240) asks at most."""
 
 import re
 import time
@@ -14,7 +14,7 @@ from app.platform.errors import Unavailable
 from app.platform.retry_policies import HELD_ANSWER
 
 LONGEST_SECONDS = 30
-# Each costs a connection and some kilobytes while it waits. Beyond it answers leave at once.
+# Each costs a connection and some kilobytes. Further answers are not held.
 MOST_HELD = 500
 APPLIED = "Preference-Applied"
 # What OpenAPI says of answers that may be held.
@@ -45,13 +45,13 @@ async def preferred_wait(
         ),
     ] = None,
 ) -> int:
-    """For how many seconds the answer may be held; 0 without such a preference, or one that cannot be understood."""
+    """The seconds for which the answer may be held; 0 without such a preference, and for one that is not valid."""
     for line in request.headers.getlist("Prefer"):
         for part in line.split(","):
             match = _PREFERENCE.fullmatch(part)
             if match is not None and match[1].lower() == "wait":
-                # The first counts.
-                value = match[2] if match[2] is not None else match[3] or ""
+                # The first one counts.
+                value = match[2] or match[3] or ""
                 return min(int(value), LONGEST_SECONDS) if re.fullmatch(r"[0-9]{1,9}", value) else 0
     return 0
 
@@ -60,7 +60,7 @@ WaitDependency = Annotated[int, Depends(preferred_wait)]
 
 
 class HeldAnswers:
-    """The answers of one process that are held. Between two looks none of them holds a thread or a connection."""
+    """The held answers of one process. Between two questions none occupies a thread or a database connection."""
 
     def __init__(self) -> None:
         self._held = 0
@@ -68,9 +68,8 @@ class HeldAnswers:
     async def hold(
         self, request: Request, response: Response, seconds: int, *, has_ended: Callable[[], bool]
     ) -> None:
-        """Wait until `has_ended`, asked in a thread, says so, the time is over, or the client leaves.
-
-        A database that is away ends the wait: what the caller knows is answered.
+        """Wait until `has_ended`, called in a thread, returns true, the time is over, or the client or the database is
+        away.
         """
         if seconds == 0 or self._held >= MOST_HELD:
             return

@@ -1,4 +1,4 @@
-"""The API's metrics: those of its requests, and those that are read from the database at each scrape."""
+"""The API's metrics: of its requests, and those read from database and broker at each scrape."""
 
 from collections.abc import Iterator, Mapping
 
@@ -24,7 +24,7 @@ for _outcome in ("delivered", "failed"):
 
 
 class HttpMetrics:
-    """The metrics of one application's requests, in a registry of its own: a process may have several."""
+    """The metrics of one application's requests, in a registry of their own: a process may have several."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -59,7 +59,7 @@ class HttpMetrics:
 
 
 class MeasurementsCollector(Collector):
-    """What rows and parts said a moment ago. What is not known is left out, but for `regen_part_up`."""
+    """The figures and the states of the parts, as just read. Unknown figures are left out."""
 
     def __init__(self, *, parts: Mapping[Part, PartState], figures: Measurements) -> None:
         self._parts = parts
@@ -88,7 +88,7 @@ class _Together(Collector):
 
 
 def exposition(metrics: HttpMetrics, snapshot: MeasurementsCollector) -> bytes:
-    """Everything in Prometheus' text format 0.0.4, the process's own figures included."""
+    """All metrics in Prometheus' text format 0.0.4, those of the process included."""
     return generate_latest(_Together(metrics.registry, snapshot, REGISTRY))
 
 

@@ -20,9 +20,9 @@ from app.http.errors import unexpected_error_response
 
 log = structlog.get_logger(__name__)
 
-# A body no longer than this is mostly on its way already: it is read to its end and the connection kept.
+# Of a body up to this size most is on its way already: it is read to its end, and the connection is kept.
 KEEP_ALIVE_BODY_BYTES = 1024**2
-# A longer one is thrown away as it comes, until one of these is reached; then the connection is closed.
+# A longer one is dropped as it comes until one of these is reached; then the connection is closed.
 LINGER_SECONDS = 10.0
 LINGER_IDLE_SECONDS = 3.0
 LINGER_BYTES = 64 * 1024**2
@@ -128,26 +128,20 @@ class ErrorBoundary:
             await self.app(scope, receive, send_and_note)
         except Exception:
             if started:
-                # Half an answer is out: only breaking the connection off tells the client that it is not whole.
+                # The answer is incomplete, which the client sees only if the connection breaks.
                 raise
             log.exception("request_crashed", method=scope["method"], path=scope["path"])
             await unexpected_error_response()(scope, receive, send)
 
 
 class LingeringClose:
-    """Reads on, within bounds, when an answer goes out before the request's body has come in.
+    """After an answer that goes out before the request's body has come in, reads and drops the rest, within bounds.
 
-    A refusal (no valid key, too large, no such address) is sent before the body is read: reading it would cost what
-    the refusal is there to save. But a socket that is closed with unread bytes in it makes the system send a reset,
-    and a client that is still writing then often loses the answer: on most systems the reset throws away what the
-    client had not read yet, and many clients fail at the write without looking for an answer. An HTTP server that
-    instead keeps the connection open reads and drops gigabytes for nothing.
-
-    So the whole answer goes out at once, and what still comes in is dropped, unparsed, for a bounded time and number
-    of bytes, before the connection ends (nginx calls this a lingering close). Clients that read while they write
-    (curl, browsers, Go, Node) stop sending at once; the others send a body of ordinary size to its end and then
-    read. Bodies of up to 1 MiB do not even cost the connection. A client that asked `Expect: 100-continue` is
-    never told to continue and sends nothing.
+    Closing a socket with unread bytes makes the system send a reset, by which a client that is still writing often
+    loses the answer; reading the whole body would cost what an early refusal saves. So the answer goes out at once, and
+    what still comes in is dropped for a bounded time and number of bytes before the connection ends (nginx's lingering
+    close). Most clients stop sending at once; the others send a body of ordinary size to its end and then read. After a
+    body of up to 1 MiB the connection is kept. A client that sent `Expect: 100-continue` sends nothing.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -14,7 +14,8 @@ from starlette.requests import Request
 
 from app.http.forms import FormUpload, form_description, received_form
 from app.http.multipart import ReceivedForm
-from app.platform.errors import InvalidRequest
+from app.http.spool_space import SpoolSpace
+from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.settings import Settings
 from app.renders.schemas import UpscaleForm
 
@@ -70,7 +71,8 @@ def read(tmp_path: Path):
             "app": SimpleNamespace(state=SimpleNamespace(refuses_unknown_names=lambda: strict)),
         }
         request = Request(scope, receive)
-        resources: Any = SimpleNamespace(settings=settings)
+        space = SpoolSpace(settings.spool_dir, keep_free_bytes=0)
+        resources: Any = SimpleNamespace(settings=settings, spool_space=space)
         async with received_form(request, model, resources=resources, max_file_bytes=10**6) as form:
             yield form
         assert list(settings.spool_dir.iterdir()) == []
@@ -177,6 +179,12 @@ def test_json_without_its_content_type(read, content_type, body):
     with pytest.raises(InvalidRequest, match="send `Content-Type: application/json`") as refused:
         read((content_type, body))
     assert (content_type.partition(";")[0] or "is missing") in refused.value.message
+
+
+@pytest.mark.parametrize("content_type", [URLENCODED, "video/mp4", ""])
+def test_a_file_as_the_whole_body(read, content_type):
+    with pytest.raises(LimitExceeded, match=r"64 KiB at most\. Send a file as multipart/form-data"):
+        read((content_type, b"\0" * 70_000))
 
 
 def test_a_field_that_no_text_can_be_compared_with_is_found_at_the_start():
