@@ -34,7 +34,11 @@ _NO_CORS = "NoSuchCORSConfiguration"
 
 
 class S3Storage:
-    """See Storage. `base_url` of signed URLs is ignored: clients download from the S3 server itself."""
+    """See Storage. `base_url` of signed URLs is ignored: clients download from the S3 server itself.
+
+    Its signatures hold for one method, so HEAD of a URL is refused. URLs of the API's own that redirect to one for the
+    request's method would allow it, but a client that follows no redirects (`curl` without `-L`) would save nothing.
+    """
 
     def __init__(self, connection: S3Connection) -> None:
         self.connection = connection
