@@ -13,8 +13,9 @@ from typing import IO
 from app.platform.errors import ConfigurationError
 from app.platform.media import launcher
 
-# The launcher always sets a limit; this one is larger than any address space.
+# The launcher always sets a limit of memory; this one is larger than any address space.
 NO_MEMORY_LIMIT = 2**63 - 1
+NO_CPU_LIMIT = 0
 PARENT_POLL_SECONDS = 1.0
 PARENT_GONE_GRACE_SECONDS = 10.0
 EXIT_PARENT_GONE = 1
@@ -39,7 +40,7 @@ class ChildProcess:
         launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
         try:
             self._process = subprocess.Popen(
-                [*launch, str(NO_MEMORY_LIMIT), str(os.getpid()), *command],
+                [*launch, str(NO_MEMORY_LIMIT), str(NO_CPU_LIMIT), str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
