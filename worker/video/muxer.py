@@ -56,6 +56,12 @@ DAMAGED_SOUND = "Sound that could not be copied was converted."
 SUBTITLES_UNREADABLE = "Subtitles could not be read and were left out."
 SOUND_UNREADABLE = "A sound track could not be read and was left out."
 STREAM_FIELDS = "index,codec_type,codec_name,codec_tag_string,channels,channel_layout,sample_rate"
+SOURCE_FIELDS = (
+    "-show_entries",
+    f"format=format_name:format_tags:stream={STREAM_FIELDS}:stream_disposition=attached_pic,default"
+    ":stream_tags=language,title,timecode",
+)
+LATE_SOUND_BYTES = 100_000_000
 UNREADABLE = {
     "audio": SOUND_UNREADABLE,
     "subtitle": SUBTITLES_UNREADABLE,
@@ -90,14 +96,18 @@ def finish_render(
     Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
     """
     _check_plan(render, segments, segment_files)
+    answer = runner.probe(source, *SOURCE_FIELDS)
+    if any(
+        stream.get("codec_type") == "audio" and not stream.get("channels")
+        for stream in answer.get("streams", [])
+    ):
+        # Sound that starts late in a transport stream is described where it starts.
+        runner = FfmpegRunner(
+            programs=runner.programs, limits=replace(runner.limits, probe_bytes=LATE_SOUND_BYTES)
+        )
+        answer = runner.probe(source, *SOURCE_FIELDS)
     own_runner = runner_for_output(runner, render.target)
     first, last = _outer_files(own_runner, segment_files)
-    answer = runner.probe(
-        source,
-        "-show_entries",
-        f"format=format_name:format_tags:stream={STREAM_FIELDS}:stream_disposition=attached_pic,default"
-        ":stream_tags=language,title,timecode",
-    )
     streams: list[dict[str, Any]] = answer.get("streams", [])
     tags = answer["format"].get("tags", {})
     metadata = keep_metadata(tags, streams, render=render, segments=segments)

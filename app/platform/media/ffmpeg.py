@@ -47,6 +47,8 @@ __all__ = [
 # A node or stream of ffmpeg-python, which has no types.
 Stream: TypeAlias = Any
 EXAMINING = "examining the file"
+# Beside RunLimits.probe_bytes.
+ANALYZED_MICROSECONDS = 600_000_000
 PROBE_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
 
 # Options that decide what may be opened. Only the builders set them.
@@ -256,6 +258,8 @@ class FfmpegRunner:
         safety = _safety(formats=formats, protocols=PROTOCOLS, decoders=DECODERS)
         # Twice the limit, because decoders count whole coding blocks, which may exceed the picture.
         safety["max_pixels"] = 2 * self.limits.max_pixels
+        if self.limits.probe_bytes is not None:
+            safety |= {"probesize": self.limits.probe_bytes, "analyzeduration": ANALYZED_MICROSECONDS}
         if self.limits.threads is not None:
             safety["threads"] = self.limits.threads
         return {**safety, **options}

@@ -50,8 +50,10 @@ POLL_SECONDS = 0.1
 EXIT_POLL_SECONDS = 0.002
 
 # The C library's messages in the locale of ENVIRONMENT.
+# Only ffmpeg's own level at a line's start counts: the rest of a line may be a file's.
 DISK_FULL = re.compile(
-    r"\[(?:error|fatal)\] .*: (?:No space left on device|Disk quota exceeded)$", re.MULTILINE
+    r"^(?:\[[^\]\n]* @ [^\]\n]*\] )*\[(?:error|fatal)\] .*: (?:No space left on device|Disk quota exceeded)$",
+    re.MULTILINE,
 )
 
 ENVIRONMENT = {
@@ -70,7 +72,7 @@ class RunLimits:
     `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single allocation
     on every system. `threads`: decoder threads of each input, None for ffmpeg's default. `max_pixels`: maximum pixels
     in one decoded frame. `cpu_seconds`: processor time of all threads, after which the process is killed; None for no
-    limit.
+    limit. `probe_bytes`: how much of an input is searched for what describes its streams, None for ffmpeg's default.
     """
 
     wall_seconds: float
@@ -78,6 +80,7 @@ class RunLimits:
     threads: int | None = None
     max_pixels: int = 4096 * 2304
     cpu_seconds: int | None = None
+    probe_bytes: int | None = None
 
 
 class _Stop(Enum):

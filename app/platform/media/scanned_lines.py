@@ -22,8 +22,10 @@ MOST_OPENED = 32
 
 # ffprobe arguments that cause decoding: -show_frames, -count_frames, -analyze_frames, -show_entries frame=...
 _DECODING = re.compile(r"^-(show|count|analyze)_frames|(^|:)(packets_and_)?frames?(=|:|_|$)")
-_NOT_LISTED = re.compile(r"Codec \(([\w.-]+)\) not on whitelist")
-_NOT_OPENED = re.compile(r"Could not open codec for input stream ([0-9]{1,4})\b")
+_NOT_LISTED = re.compile(
+    r"^(?:\[[^\]\n]* @ [^\]\n]*\] )+\[error\] Codec \(([\w.-]+)\) not on whitelist", re.M
+)
+_NOT_OPENED = re.compile(r"^\[\w+\] Could not open codec for input stream ([0-9]{1,4})\b", re.M)
 
 
 def with_refused_decoder(

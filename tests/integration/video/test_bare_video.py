@@ -14,6 +14,7 @@ from app.platform.media.recognition import ANIMATED_WEBP, PICTURE
 DELAYS = (4, 7, 3, 10, 25, 6)
 STARTS = [sum(DELAYS[:number]) for number in range(len(DELAYS))]
 UNEVEN = ",settb=1/100,setpts='" + "+".join(f"gt(N,{n})*{delay}" for n, delay in enumerate(DELAYS)) + "'"
+AS_IS = ("-fps_mode", "passthrough", "-enc_time_base", "1/100")
 RAW_H264 = ("-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "5", "-pix_fmt", "yuv420p")
 
 
@@ -31,7 +32,7 @@ def test_animations_keep_their_delays(
     name: str,
     arguments: tuple[str, ...],
 ) -> None:
-    source = clip(name, *arguments, "-fps_mode", "passthrough", frames=len(DELAYS), after=UNEVEN)
+    source = clip(name, *arguments, *AS_IS, frames=len(DELAYS), after=UNEVEN)
     result = rendered(source)
     shown = decoded(result.output)
     assert shown.seconds == [Fraction(start, 100) for start in STARTS]

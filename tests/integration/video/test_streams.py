@@ -16,12 +16,16 @@ RATE = 48_000
 FIRST_PID, TS_PACKET_BYTES = 0x100, 188
 
 
-def _without_stream(path: Path, stream: int) -> Path:
-    """The transport stream without the packets of one of its streams, which it still announces."""
+def _without_stream(path: Path, stream: int, *, part: float = 1) -> Path:
+    """The transport stream without the packets of one of its streams, which it still announces, in its first `part`."""
     whole = path.read_bytes()
-    packets = (whole[at : at + TS_PACKET_BYTES] for at in range(0, len(whole), TS_PACKET_BYTES))
-    rest = [one for one in packets if (one[1] & 0x1F) << 8 | one[2] != FIRST_PID + stream]
-    path.write_bytes(b"".join(rest))
+    starts = range(0, len(whole), TS_PACKET_BYTES)
+    packets = [whole[at : at + TS_PACKET_BYTES] for at in starts]
+    is_kept = [
+        (packet[1] & 0x1F) << 8 | packet[2] != FIRST_PID + stream or at >= part * len(whole)
+        for at, packet in zip(starts, packets, strict=True)
+    ]
+    path.write_bytes(b"".join(packet for packet, keep in zip(packets, is_kept, strict=True) if keep))
     return path
 
 
@@ -37,6 +41,21 @@ def test_a_stream_that_never_comes_takes_no_other_with_it(
     assert (result.info.video.index, result.finished.properties.frames) == (1, 10)
     assert [stream["codec_name"] for stream in result.all_streams] == ["h264", "aac", "aac"]
     assert set(result.finished.warnings) == {VIDEO_LEFT_OUT, SOUND_EMPTY, SOUND_CONVERTED}
+
+
+def test_sound_that_starts_late_is_kept(
+    clip: Callable[..., Path], rendered: Callable[..., Any], probed: Callable[..., dict[str, Any]]
+) -> None:
+    late = ("-f", "lavfi", "-i", "sine=f=440:r=48000:d=40")
+    source = clip(
+        "a.ts", "-map", "0:v", "-map", "1:a", *X264, "-c:a", "aac", before=late, frames=80, rate="2"
+    )
+    _without_stream(source, 1, part=0.9)
+    (announced,) = probed(source, "-select_streams", "a", "-show_entries", "stream=channels")["streams"]
+    assert not announced.get("channels")
+    result = rendered(source)
+    assert [stream["codec_name"] for stream in result.all_streams] == ["h264", "aac"]
+    assert result.finished.warnings == ()
 
 
 @pytest.mark.parametrize(("codec", "name"), [("mjpeg", "a.mov"), ("png", "a.mkv")])

@@ -3,6 +3,7 @@
 import pytest
 
 from app.platform.errors import FfmpegError
+from app.platform.media.process import DISK_FULL
 from app.platform.media.recognition import refused_frame_sizes
 from app.platform.media.scanned_lines import with_refused_decoder
 
@@ -44,3 +45,21 @@ def test_no_unlisted_decoder_is_opened_where_it_would_decode(argument: str) -> N
 def test_so_many_decoders_are_no_users_file() -> None:
     opened = dict.fromkeys(range(100, 132), "tta")
     assert with_refused_decoder(FfmpegError("failed", detail=REFUSED), opened, []) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[error] av_interleaved_write_frame(): No space left on device",
+        "[out#0/matroska @ 0x5571346f4740] [error] Error closing file: No space left on device",
+        "[vost#0:0 @ 0x5571] [mux @ 0x5572] [error] Error writing: Disk quota exceeded",
+    ],
+)
+def test_a_full_disk_is_ffmpegs_word_and_not_that_of_a_file(said: str) -> None:
+    assert DISK_FULL.search(f"[mov @ 0x1] [warning] before\n{said}\nafter")
+    assert not DISK_FULL.search(f"[mov @ 0x1] [warning] the title {said}")
+
+
+def test_a_refused_decoder_is_ffprobes_word_and_not_that_of_a_file() -> None:
+    titled = "".join(f"[mov @ 0x1] [warning] the title {line}\n" for line in REFUSED.splitlines())
+    assert with_refused_decoder(FfmpegError("failed", detail=titled), {}, []) is None
