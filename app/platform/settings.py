@@ -177,6 +177,11 @@ class Settings(WorkSettings):
         description="Networks, as `10.1.0.0/16,fd00::/8`, where what users name (`file_url`, webhooks) may lie "
         "although they are not public. Unset: none; the server connects to public addresses alone.",
     )
+    sandbox: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="The kernel's barriers around ffmpeg and ffprobe (Linux: Landlock, seccomp, no new privileges). "
+        "auto: those that there are; required: no start without all of them; off: none.",
+    )
     probe_timeout_seconds: float = Field(60.0, gt=0, description="Longest that probing an upload may take.")
     probe_cpu_seconds: int = Field(
         5,

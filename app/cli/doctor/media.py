@@ -1,13 +1,15 @@
 """Checks of ffmpeg and ffprobe, which encode, probe and decode a few frames."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.cli.doctor.findings import Finding, FindingState
 from app.platform.errors import FfmpegError, FfmpegMissing
 from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
+from app.platform.media.launcher import OFF, REQUIRED
+from app.platform.media.sandbox import missing_layers
 from app.platform.media.whitelists import VIDEO_DECODERS
 from app.platform.settings import Settings
 from app.platform.units import GIB
@@ -58,13 +60,16 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
         )
         yield Finding.missing("ffmpeg and ffprobe", str(error), fix=fix)
         return
-    limits = RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES)
+    yield _check_sandbox(settings)
+    limits = RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES, sandbox=settings.sandbox)
     runner = FfmpegRunner(programs=programs, limits=limits)
+    # Encoders of a GPU reach for its device, and read no file of a user's.
+    unconfined = FfmpegRunner(programs=programs, limits=replace(limits, sandbox=OFF))
     yield _check_ffmpeg(runner, programs)
     encoded: list[Path] = []
     for encoder in ENCODERS:
         path = scratch / f"{encoder.name}{encoder.suffix}"
-        finding = _check_encoder(runner, encoder, path)
+        finding = _check_encoder(runner if encoder.required else unconfined, encoder, path)
         if finding.state is FindingState.OK and encoder.required:
             encoded.append(path)
         yield finding
@@ -72,6 +77,18 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
         yield _check_ffprobe(runner, programs, encoded[0])
         yield _check_decoding(runner, encoded, scratch)
     yield _check_decoders(runner)
+
+
+def _check_sandbox(settings: Settings) -> Finding:
+    subject = "sandbox of ffmpeg"
+    if settings.sandbox == OFF:
+        return Finding.absent(subject, "is off", fix="unset REGEN_SANDBOX, where other people upload videos")
+    missing = missing_layers()
+    if not missing:
+        return Finding.ok(subject, "no new privileges, Landlock (its own files alone), seccomp (no sockets)")
+    fix = "a Linux kernel of 5.13 or newer with Landlock and seccomp, where other people upload videos"
+    found = f"lacks {'; '.join(missing)}"
+    return (Finding.missing if settings.sandbox == REQUIRED else Finding.absent)(subject, found, fix=fix)
 
 
 def _check_ffmpeg(runner: FfmpegRunner, programs: Programs) -> Finding:

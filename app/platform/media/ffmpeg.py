@@ -28,8 +28,9 @@ import ffmpeg
 from app.platform.errors import FfmpegAnswerTooLong, FfmpegError
 from app.platform.settings import Settings
 
-from .process import FfmpegProcess, RunLimits
+from .process import FILE_PROTOCOL, FfmpegProcess, RunLimits
 from .programs import Programs, find_programs
+from .sandbox import require_sandbox
 from .scanned_lines import OpenedDecoders, ScannedLines, with_refused_decoder
 from .whitelists import DECODERS, FORMATS, PROTOCOLS
 
@@ -80,25 +81,37 @@ class FfmpegRunner:
 
     @classmethod
     def for_uploads(cls, settings: Settings) -> Self:
-        """The runner for probing files that are not validated yet. Raises FfmpegMissing."""
+        """The runner for probing files that are not validated yet.
+
+        Raises FfmpegMissing, and ConfigurationError without a sandbox that is required.
+        """
         return cls._configured(
             settings, wall_seconds=settings.probe_timeout_seconds, memory_bytes=settings.probe_memory_bytes
         )
 
     @classmethod
     def for_work(cls, settings: Settings) -> Self:
-        """The runner for decoding and encoding whole videos. Raises FfmpegMissing."""
+        """The runner for decoding and encoding whole videos.
+
+        Raises FfmpegMissing, and ConfigurationError without a sandbox that is required.
+        """
         return cls._configured(
             settings, wall_seconds=settings.ffmpeg_timeout_seconds, memory_bytes=settings.ffmpeg_memory_bytes
         )
 
     @classmethod
     def _configured(cls, settings: Settings, *, wall_seconds: float, memory_bytes: int) -> Self:
+        require_sandbox(settings)
         programs = find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe)
         max_pixels = settings.max_input_pixels
         return cls(
             programs=programs,
-            limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_bytes, max_pixels=max_pixels),
+            limits=RunLimits(
+                wall_seconds=wall_seconds,
+                memory_bytes=memory_bytes,
+                max_pixels=max_pixels,
+                sandbox=settings.sandbox,
+            ),
         )
 
     # Inputs
@@ -322,7 +335,7 @@ def file_name(path: Path) -> str:
     """The path for ffmpeg: absolute and with the `file:` protocol, so that no name is read as an option or a URL."""
     if not path.is_absolute():
         raise ValueError(f"not an absolute path: {path}")
-    return f"file:{path}"
+    return f"{FILE_PROTOCOL}{path}"
 
 
 def _capture(process: FfmpegProcess, captured: bytearray, limit_bytes: int) -> None:

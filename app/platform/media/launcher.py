@@ -1,12 +1,13 @@
-"""Starts one program under limits: `python -I -S launcher.py MEMORY_BYTES CPU_SECONDS PARENT_PID PROGRAM ARGUMENT...`
-
-CPU_SECONDS 0 means no limit.
+"""Starts one program under limits: `python -I -S launcher.py CONFINEMENT PROGRAM ARGUMENT...`; see `Confinement`.
 
 It runs as a separate script, because setting limits between fork and exec is unsafe in a server with threads. It
-imports only the standard library, so that it starts in about ten milliseconds.
+imports only the standard library, and little of it, so that it starts in about ten milliseconds.
 
 The program replaces this process (exec), so the server waits for its process id and exit status. Exit status 127 with a
 line that starts with LAUNCHER_PREFIX means that the program could not be started.
+
+What a program that was taken over by a hostile file may do is bounded by the kernel (Linux): it gains no privileges,
+makes no sockets (seccomp), and sees the system's programs, its inputs and the directories of its outputs (Landlock).
 """
 
 import os
@@ -16,7 +17,86 @@ import sys
 
 LAUNCHER_PREFIX = "launcher: "
 EXIT_NOT_STARTED = 127
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+OFF, AUTO, REQUIRED = "off", "auto", "required"
+
+# linux/prctl.h, linux/seccomp.h, linux/audit.h, linux/filter.h
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_ALLOW, SECCOMP_ERRNO = 0x7FFF0000, 0x00050000
+LOAD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+EACCES, ENOSYS = 13, 38
+# By machine: its audit number, seccomp's, and those of the calls that are refused: what makes sockets, reads or changes
+# other processes, or is a way around these filters (io_uring).
+SYSTEM_CALLS = {
+    #            socket, socketpair, ptrace, process_vm_readv, process_vm_writev, bpf, io_uring_setup, pidfd_getfd
+    "x86_64": (0xC000003E, 317, (41, 101, 310, 311, 321, 425, 438)),
+    "aarch64": (0xC00000B7, 277, (198, 117, 270, 271, 280, 425, 438)),
+}
+
+# linux/landlock.h; the numbers of its calls are those of every machine.
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
+REMOVE_FILE, MAKE_REG, REFER, TRUNCATE, IOCTL_DEV = 1 << 5, 1 << 8, 1 << 13, 1 << 14, 1 << 15
+READ = READ_FILE | READ_DIR
+WRITE = READ | WRITE_FILE | REMOVE_FILE | MAKE_REG | REFER | TRUNCATE
+OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+# What every handled version adds to the rights on files: 13, then REFER, TRUNCATE, (TCP), IOCTL_DEV.
+RIGHTS_BY_VERSION = (0, 0x1FFF, 0x3FFF, 0x7FFF, 0x7FFF, 0xFFFF)
+TCP, SCOPES = 3, 3
+
+PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix", "/gnu", "/home/linuxbrew")
+SYSTEM = (
+    *("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/localtime", "/etc/alternatives", "/etc/fonts"),
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self", "/sys/devices/system", "/sys/fs/cgroup"),
+    *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"),
+)
+
+
+class Confinement:
+    """What a program may use. As one word on the command line: its values, separated by line ends.
+
+    `memory_bytes`: address space. `cpu_seconds`: processor time, 0 for no limit. `parent_pid`: the process that the
+    program dies with. `sandbox`: AUTO for every layer that the kernel has, REQUIRED to fail without one, OFF for none.
+    `readable`: files, and directories with all below; `writable`: directories.
+    """
+
+    def __init__(
+        self,
+        memory_bytes: int,
+        cpu_seconds: int,
+        parent_pid: int,
+        sandbox: str,
+        readable: "tuple[str, ...]",
+        writable: "tuple[str, ...]",
+    ) -> None:
+        self.memory_bytes = memory_bytes
+        self.cpu_seconds = cpu_seconds
+        self.parent_pid = parent_pid
+        self.sandbox = sandbox
+        self.readable = readable
+        self.writable = writable
+
+    def to_word(self) -> str:
+        numbers = f"{self.memory_bytes} {self.cpu_seconds} {self.parent_pid} {self.sandbox}"
+        paths = [[_escape(path) for path in paths] for paths in (self.readable, self.writable)]
+        return "\n".join((numbers, "\t".join(paths[0]), "\t".join(paths[1])))
+
+    @classmethod
+    def of_word(cls, word: str) -> "Confinement":
+        numbers, readable, writable = word.split("\n")
+        memory_bytes, cpu_seconds, parent_pid, sandbox = numbers.split(" ")
+        paths = [tuple(_unescape(path) for path in text.split("\t") if path) for text in (readable, writable)]
+        return cls(int(memory_bytes), int(cpu_seconds), int(parent_pid), sandbox, paths[0], paths[1])
+
+
+def _escape(path: str) -> str:
+    return path.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _unescape(text: str) -> str:
+    parts = text.split("\\\\")
+    return "\\".join(part.replace("\\n", "\n").replace("\\t", "\t") for part in parts)
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -24,11 +104,7 @@ def die_with_parent(parent_pid: int) -> None:
 
     The setting survives exec. If the parent died before the setting was made, this process ends at once.
     """
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -41,21 +117,103 @@ def set_limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
+def confine(confinement: Confinement, program: str) -> None:
+    """Apply every layer that the kernel has. Raises OSError where one is missing and REQUIRED."""
+    layers = (
+        lambda: _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        lambda: restrict_files(program, confinement.readable, confinement.writable),
+        refuse_system_calls,
+    )
+    for layer in layers:
+        try:
+            layer()
+        except OSError:
+            if confinement.sandbox == REQUIRED:
+                raise
+
+
+def landlock_version() -> int:
+    """The version of Landlock that the kernel has. Raises OSError when it has none."""
+    return _call("syscall", LANDLOCK_CREATE_RULESET, None, 0, 1)
+
+
+def restrict_files(program: str, readable: "tuple[str, ...]", writable: "tuple[str, ...]") -> None:
+    """Leave this process the system's programs, `program`, and what it is given. Raises OSError."""
+    import struct
+
+    version = landlock_version()
+    rights = RIGHTS_BY_VERSION[min(version, len(RIGHTS_BY_VERSION) - 1)]
+    fields = [rights, *([TCP] if version >= 4 else []), *([SCOPES] if version >= 6 else [])]
+    attributes = struct.pack(f"={len(fields)}Q", *fields)
+    ruleset = _call("syscall", LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+    own = os.path.dirname(os.path.realpath(program))
+    libraries = (os.path.join(os.path.dirname(own), name) for name in ("lib", "lib64"))
+    allowed = [(path, READ | EXECUTE) for path in (*PROGRAMS, own, *libraries)]
+    allowed += [(path, READ) for path in (*SYSTEM, *readable)]
+    allowed += [("/dev/null", WRITE), *((path, WRITE) for path in writable)]
+    for path, wanted in allowed:
+        try:
+            opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue  # the program will say so, if it needs it
+        granted = wanted & rights if os.path.isdir(path) else wanted & rights & OF_FILES
+        rule = struct.pack("=Qi", granted, opened)
+        _call("syscall", LANDLOCK_ADD_RULE, ruleset, 1, rule, 0)
+        os.close(opened)
+    _call("syscall", LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
+
+
+def refuse_system_calls() -> None:
+    """Let SYSTEM_CALLS fail with EACCES. Raises OSError where the machine is not known or the kernel has no seccomp."""
+    import ctypes
+    import struct
+
+    machine = os.uname().machine
+    if machine not in SYSTEM_CALLS:
+        raise OSError(ENOSYS, f"no filter of system calls for {machine}")
+    audit, seccomp, refused = SYSTEM_CALLS[machine]
+    count = len(refused)
+    steps = [
+        (LOAD_WORD, 0, 0, 4),  # the machine that the call is made for
+        (JUMP_EQUAL, 0, count + 3, audit),
+        (LOAD_WORD, 0, 0, 0),  # the call's number
+        (JUMP_AT_LEAST, count + 1, 0, 0x40000000),  # x86-64's second table
+        *((JUMP_EQUAL, count - index, 0, number) for index, number in enumerate(refused)),
+        (RETURN, 0, 0, SECCOMP_ALLOW),
+        (RETURN, 0, 0, SECCOMP_ERRNO | EACCES),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
+    _call("syscall", seccomp, SECCOMP_SET_MODE_FILTER, 0, program)
+
+
+def _call(name: str, *arguments: object) -> int:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    result: int = getattr(libc, name)(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"{name}({', '.join(map(str, arguments))})")
+    return result
+
+
 def main(arguments: list[str]) -> None:
-    memory_bytes, cpu_seconds, parent_pid = (int(argument) for argument in arguments[:3])
-    command = arguments[3:]
+    confinement, command = Confinement.of_word(arguments[0]), arguments[1:]
     try:
         # Python ignores both signals; a program that inherits this would not end on a closed pipe.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         if sys.platform == "linux":
-            die_with_parent(parent_pid)
+            die_with_parent(confinement.parent_pid)
         set_limit(resource.RLIMIT_CORE, 0)
-        if cpu_seconds:
-            set_limit(resource.RLIMIT_CPU, cpu_seconds)
+        if confinement.cpu_seconds:
+            set_limit(resource.RLIMIT_CPU, confinement.cpu_seconds)
         if sys.platform == "linux":
+            if confinement.sandbox != OFF:
+                confine(confinement, command[0])
             # macOS refuses or ignores RLIMIT_AS.
-            set_limit(resource.RLIMIT_AS, memory_bytes)
+            set_limit(resource.RLIMIT_AS, confinement.memory_bytes)
         os.execv(command[0], command)  # noqa: S606 - an argument list, no shell
     except OSError as error:
         sys.stderr.write(f"{LAUNCHER_PREFIX}{command[0]}: {error}\n")

@@ -2,8 +2,8 @@
 
 A process
 
-- runs through `launcher.py` (memory limit, no core dumps, killed with its parent), in its own session, with a fixed
-  environment;
+- runs through `launcher.py` (memory limit, sandbox, no core dumps, killed with its parent), in its own session, with
+  a fixed environment;
 - is killed with its process group after its wall-clock limit, even while the caller is blocked in a pipe;
 - never blocks on stderr, which a thread reads; the last 64 KiB are kept.
 
@@ -45,6 +45,7 @@ log = structlog.get_logger(__name__)
 
 STDERR_KEPT_BYTES = 64 * 1024
 PIPE_BYTES = 1024 * 1024
+FILE_PROTOCOL = "file:"
 LONGEST_LINE_BYTES = 64 * 1024
 POLL_SECONDS = 0.1
 EXIT_POLL_SECONDS = 0.002
@@ -73,6 +74,8 @@ class RunLimits:
     on every system. `threads`: decoder threads of each input, None for ffmpeg's default. `max_pixels`: maximum pixels
     in one decoded frame. `cpu_seconds`: processor time of all threads, after which the process is killed; None for no
     limit. `probe_bytes`: how much of an input is searched for what describes its streams, None for ffmpeg's default.
+    `sandbox`: which of the kernel's barriers there must be around the process, see
+    `launcher.Confinement`.
     """
 
     wall_seconds: float
@@ -81,6 +84,7 @@ class RunLimits:
     max_pixels: int = 4096 * 2304
     cpu_seconds: int | None = None
     probe_bytes: int | None = None
+    sandbox: str = launcher.AUTO
 
 
 class _Stop(Enum):
@@ -128,13 +132,13 @@ class FfmpegProcess:
         # Guards reaping and killing, so that a reaped process id is never signalled.
         self._lock = threading.Lock()
         launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
+        readable, writable = _files_of(command)
+        confinement = launcher.Confinement(
+            limits.memory_bytes, limits.cpu_seconds or 0, os.getpid(), limits.sandbox, readable, writable
+        )
         try:
             self._process = subprocess.Popen(
-                [
-                    *launch,
-                    *map(str, (limits.memory_bytes, limits.cpu_seconds or 0, os.getpid())),
-                    *command,
-                ],
+                [*launch, confinement.to_word(), *command],
                 bufsize=0,
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
@@ -336,6 +340,26 @@ class FfmpegProcess:
                 f"The disk is full: the video program failed while {self.purpose}.", detail=detail
             )
         raise FfmpegError(f"The video program failed while {self.purpose}.", detail=detail)
+
+
+def _files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files and directories that the command reads, and the directories that it writes to, by its words."""
+    readable: list[str] = []
+    writable: list[str] = []
+    since = 0
+    for position, word in enumerate(command):
+        if not word.startswith(FILE_PROTOCOL):
+            continue
+        path = Path(word.removeprefix(FILE_PROTOCOL))
+        if command[position - 1] != "-i":
+            writable.append(str(path.parent))
+        elif "concat" in command[since:position]:
+            # The files that a list names are beside it, or linked there.
+            readable += {str(one.resolve().parent) for one in path.parent.iterdir()}
+        else:
+            readable.append(str(path))
+        since = position
+    return tuple(readable), tuple(writable)
 
 
 def _enlarge(pipe: IO[bytes]) -> None:

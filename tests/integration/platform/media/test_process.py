@@ -246,7 +246,8 @@ def test_a_process_ends_with_the_server_even_when_that_is_killed() -> None:
         "from app.platform.media.process import FfmpegProcess, RunLimits\n"
         "command = [sys.executable, '-c', 'print(1, flush=True); import time; time.sleep(600)']\n"
         "process = FfmpegProcess(command=command,\n"
-        "    purpose='testing', limits=RunLimits(wall_seconds=600, memory_bytes=1 << 30), stdin=False, stdout=True)\n"
+        "    purpose='testing', limits=RunLimits(wall_seconds=600, memory_bytes=1 << 30, sandbox='off'),\n"
+        "    stdin=False, stdout=True)\n"
         "next(process.lines())\n"
         "print(process.pid, flush=True)\n"
         "time.sleep(600)\n"
@@ -263,16 +264,6 @@ def test_a_process_ends_with_the_server_even_when_that_is_killed() -> None:
 
 @on_linux
 def test_a_program_whose_parent_died_before_it_could_say_so_ends_at_once() -> None:
-    somebody_else = str(os.getppid())
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        launcher.__file__,
-        str(1024 * MIB),
-        "0",
-        somebody_else,
-        "/bin/sleep",
-        "600",
-    ]
+    somebody_else = launcher.Confinement(1024 * MIB, 0, os.getppid(), launcher.OFF, (), ())
+    command = [sys.executable, "-I", "-S", launcher.__file__, somebody_else.to_word(), "/bin/sleep", "600"]
     assert subprocess.run(command, timeout=SOON_SECONDS, check=False).returncode == -signal.SIGKILL
