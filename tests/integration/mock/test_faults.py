@@ -149,7 +149,7 @@ class TestAnswers:
         regen_mock.faults({"route": "POST /v1/upscale", "times": 1, "action": {"answer_latency_seconds": 20}})
 
         with pytest.raises(httpx.ReadTimeout):
-            submit(timeout=0.5)
+            submit(timeout=httpx.Timeout(30, read=3))
         wait_until(
             lambda: len(regen_mock.client.get("/v1/renders").json()["renders"]) == 1,
             seconds=20,
