@@ -1,8 +1,9 @@
 """Clips of the corpus that one pass of an encoder does not make: cut, turned, shifted, interlaced, with extras."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import lru_cache
 from pathlib import Path
+from struct import pack
 from subprocess import run as run_process
 
 import numpy as np
@@ -134,4 +135,32 @@ def shifted(path: Path, *, seconds: str) -> Path:
     whole = encode(path.with_name(f"{path.stem}-whole.mkv"))
     run("-i", whole, "-c", "copy", "-output_ts_offset", seconds, path)
     whole.unlink()
+    return path
+
+
+def with_null_frames(path: Path, numbers: Set[int]) -> Path:
+    """An AVI of whole pictures in which these frames are chunks of no bytes: the frame before them goes on."""
+    whole = encode(
+        path.with_name(f"{path.stem}-whole.avi"),
+        encoder=("-c:v", "mjpeg", "-q:v", "2"),
+        pix_fmt="yuvj420p",
+        sounds=[Sound(codec=("-c:a", "pcm_s16le"))],
+    )
+    body = whole.read_bytes()
+    whole.unlink()
+    start = body.index(b"movi")
+    end = start + int.from_bytes(body[start - 4 : start], "little")
+    chunks, index, at, frame = b"movi", b"", start + 4, 0
+    while at + 8 <= end:
+        kind, length = body[at : at + 4], int.from_bytes(body[at + 4 : at + 8], "little")
+        content = body[at + 8 : at + 8 + length]
+        if kind.endswith(b"dc"):
+            content = b"" if frame in numbers else content
+            frame += 1
+        index += kind + pack("<3I", 0x10 if content else 0, len(chunks), len(content))
+        chunks += kind + pack("<I", len(content)) + content + bytes(len(content) % 2)
+        at += 8 + length + length % 2
+    listed = b"LIST" + pack("<I", len(chunks)) + chunks + b"idx1" + pack("<I", len(index)) + index
+    head = body[: start - 8]
+    path.write_bytes(head[:4] + pack("<I", len(head) + len(listed) - 8) + head[8:] + listed)
     return path

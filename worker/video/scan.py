@@ -113,8 +113,8 @@ def scan_frames(
     nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
     times, changed = increasing_timestamps(pts, nominal=nominal)
     last = _last_duration(packets, pts[-1])
-    if last <= 0 and len(times) == video.frames:
-        # The container may state the video's end if the packets do not.
+    if last <= 1 and len(times) == video.frames:
+        # The container may state the video's end if the packets do not: in AVI they always last a tick.
         last = round(video.duration_seconds / video.time_base) - (times[-1] - times[0])
     if last <= 0:
         last = max(1, round((times[-1] - times[0]) / (len(times) - 1))) if len(times) > 1 else nominal

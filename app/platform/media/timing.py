@@ -1,5 +1,6 @@
 """A video's duration, frame rate and missing frames, from its packets and its container's metadata."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -35,8 +36,13 @@ def time_video(
     formats = str(container.get("format_name", "")).split(",")
     last_duration = scan.last_duration
     if "avi" in formats:
-        # In AVI every packet has a duration of one tick, however long its frame is shown.
-        last_duration = _last_duration_as_stated(stream, scan, start_pts=0)
+        # In AVI every packet has a duration of one tick, however long its frame is shown. Empty chunks, of which ffmpeg
+        # makes no packets, show the frame before them once more.
+        last_duration = (
+            max(1, integer(stream, "duration_ts") - scan.last_pts)
+            if _is_whole_avi(stream, formats)
+            else _last_duration_as_stated(stream, scan, start_pts=0)
+        )
     elif "mov" in formats and last_duration <= 0:
         # With uneven timestamps ffmpeg's demuxer gives no duration.
         last_duration = _last_duration_as_stated(stream, scan, start_pts=scan.start_pts)
@@ -78,6 +84,11 @@ def _declared_rates(stream: dict[str, Any]) -> list[Fraction]:
             rates.append(snap_ntsc(rate, step=Fraction(1, 1000)))
     # Of rates that the timestamps cannot distinguish, a commonly used one is more likely.
     return sorted(rates, key=lambda rate: rate.denominator not in (1, 1001))
+
+
+def _is_whole_avi(stream: dict[str, Any], formats: Sequence[str]) -> bool:
+    """Whether an AVI is as long as its header says: of a file that breaks off, ffmpeg estimates the duration."""
+    return "avi" in formats and integer(stream, "duration_ts") >= integer(stream, "nb_frames") > 0
 
 
 def _last_duration_as_stated(stream: dict[str, Any], scan: PacketSummary, *, start_pts: int) -> int:
@@ -137,6 +148,8 @@ def _missing_seconds(
         if end_seconds is None and scan.ends_abruptly:
             end_seconds = fraction(container.get("duration"))
         return None if end_seconds is None else end_seconds - start_seconds - duration_seconds
+    if _is_whole_avi(stream, formats):
+        return Fraction(0)
     # Other containers state only the duration of the whole file, whose sound may be longer.
     if ("mov" in formats or "avi" in formats) and (stated := integer(stream, "duration_ts")):
         return stated * time_base - duration_seconds
