@@ -18,7 +18,8 @@ from tests.e2e.film import Film
 from tests.e2e.judging import faults
 from tests.e2e.measuring import input_film, measure
 from tests.media.corpus import missing, write_corpus
-from tests.media.encoding import encode
+from tests.media.drawing import read_number
+from tests.media.encoding import COUNT, RATE, encode
 from tests.media.kinds import KINDS
 
 # Each way of storing samples once: 8 and 10 bits, both ranges, three matrices.
@@ -73,6 +74,21 @@ def test_kind(name: str, stand_in_server: Any, submissions: Submissions, tmp_pat
     output = Film(stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4"))
     source = input_film(path, kind)
     assert faults(kind, render, source, output, measure(kind, source, output)) == []
+
+
+def test_joined_recordings(stand_in_server: Any, tmp_path: Path) -> None:
+    """Their timestamps start again; no other reader that we know corrects that for all tracks at once."""
+    part = encode(tmp_path / "part.ts")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(3 * part.read_bytes())
+    render = stand_in_server.wait(stand_in_server.submit(joined)["id"], seconds=WAIT_SECONDS)
+    assert render["status"] == "completed", render
+    film = Film(stand_in_server.download(render["outputFileURL"], tmp_path / "output.mp4"))
+    assert [read_number(picture) for picture in film.rgb()] == [*range(COUNT)] * 3
+    assert film.times == [number / RATE for number in range(3 * COUNT)]
+    for told in (render["input"], render["output"]):
+        assert (told["frames"], told["frameRate"], told["durationSeconds"]) == (3 * COUNT, 25, 1.92)
+    assert len(render["warnings"]) == 2
 
 
 def test_without_loss_every_sample_is_right_to_one_code(
