@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 # Fewer headers of one format in a row are chance or damage.
 MIN_HEADERS = 3
+# ffprobe's name of what comes with the first packet that a new description is for.
+NEW_DESCRIPTION = "New Extradata"
+USUAL_RATES = (44_100, 48_000)
 CHUNK_BYTES = 1024 * 1024
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 _AAC_CHANNELS = (0, 1, 2, 3, 4, 5, 6, 8)
@@ -117,14 +120,33 @@ def sound_formats(
         index, codec = int(stream["index"]), stream.get("codec_name")
         # In other containers a description of the whole track stands for the headers of AAC.
         has_headers = codec in _HEADERS and (codec != "aac" or format_name in ("mpegts", "mpeg"))
-        if has_headers and integer(stream, "channels"):
+        is_described_anew = codec == "aac" and format_name == "flv"
+        if (has_headers or is_described_anew) and integer(stream, "channels"):
             try:
-                formats[index] = _read_formats(runner, path, index, FormatReader(str(codec)), cancelled)
+                formats[index] = (
+                    _read_formats(runner, path, index, FormatReader(str(codec)), cancelled)
+                    if has_headers
+                    else _described_formats(runner, path, stream)
+                )
             except (FfmpegCancelled, FfmpegKilled, FfmpegMissing, FfmpegTimeout):
                 raise
             except FfmpegError as error:
                 log.warning("sound_formats_unread", stream=index, detail=error.detail)
     return formats
+
+
+def _described_formats(runner: FfmpegRunner, path: Path, stream: dict[str, Any]) -> Set[SoundFormat]:
+    """The formats of a track that FLV may describe anew in its course, as recordings of streams do.
+
+    A new description shows only in what is decoded, and there without the rate, so it stands for each usual one.
+    """
+    chosen, rate = ("-select_streams", str(stream["index"])), integer(stream, "sample_rate")
+    described = ("-show_entries", "packet=size:packet_side_data=side_data_type", "-of", "csv=p=0")
+    if not any(NEW_DESCRIPTION in line for line in runner.scan_lines(path, *chosen, *described)):
+        return {SoundFormat(integer(stream, "channels"), rate)}
+    decoded = runner.scan_lines(path, *chosen, "-show_entries", "frame=channels", "-of", "csv=p=0")
+    channels = {int(fields[0]) for line in decoded if (fields := line.split(","))[0].isdecimal()}
+    return {SoundFormat(one, each) for one in channels for each in {rate, *USUAL_RATES}}
 
 
 def _read_formats(

@@ -65,7 +65,7 @@ def summarize_packets(
     exceed a limit, so that endless packets cost little, and what FfmpegProcess.wait raises. A failure of the demuxer
     after the first frame is not raised: it makes `ends_abruptly` true.
     """
-    tally = _Tally(streams, stream_index=stream_index, restarts=restarts, limits=limits)
+    tally = _PacketTally(streams, stream_index=stream_index, restarts=restarts, limits=limits)
     failed = False
     with runner.scan_lines(path, *PACKET_FIELDS) as lines:
         try:
@@ -96,7 +96,7 @@ def summarize_packets(
     )
 
 
-class _Tally:
+class _PacketTally:
     """Counts packets against the limits."""
 
     def __init__(

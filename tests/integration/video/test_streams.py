@@ -13,6 +13,8 @@ from worker.video.tracks import SOUND_CHANGES, SOUND_CONVERTED, SOUND_EMPTY, VID
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10")
 SINE = "sine=f=440:r=48000:d=0.4"
 RATE = 48_000
+# Of the file, with the empty size of a tag before the first; of a tag beside its data, with its size after it.
+FLV_HEADER_BYTES, FLV_TAG_BYTES = 13, 15
 FIRST_PID, TS_PACKET_BYTES = 0x100, 188
 
 
@@ -126,3 +128,33 @@ def test_sound_that_changes_is_heard_to_its_end(
             spectrum = np.abs(np.fft.rfft(piece * np.hanning(len(piece))))
             assert abs(spectrum.argmax() * 5 - tone) <= 10
             assert np.abs(piece).max() > 0.2
+
+
+def test_sound_of_a_recording_that_was_joined_is_heard_to_its_end(
+    clip: Callable[..., Path], rendered: Callable[..., Any], ffmpeg: Callable[..., bytes]
+) -> None:
+    parts = []
+    for tone, layout in ((400, "stereo"), (800, "5.1")):
+        sine = f"aevalsrc='0.3*sin(2*PI*{tone}*t)':s={RATE}:d=0.8,pan={layout}|FL=c0"
+        sound = ("-f", "lavfi", "-i", sine)
+        part = clip(
+            f"{tone}.flv", "-map", "0:v", "-map", "1:a", *X264, "-c:a", "aac", before=sound, frames=20
+        )
+        parts.append(part.read_bytes())
+    joined, at = parts[0], FLV_HEADER_BYTES
+    while at < len(parts[1]):
+        size = FLV_TAG_BYTES + int.from_bytes(parts[1][at + 1 : at + 4], "big")
+        tag = bytearray(parts[1][at : at + size])
+        tag[4:7] = (int.from_bytes(tag[4:7], "big") + 880).to_bytes(3, "big")
+        joined += bytes(tag) if tag[0] in (8, 9) else b""  # sound and video
+        at += size
+    source = part.with_name("joined.flv")
+    source.write_bytes(joined)
+    result = rendered(source)
+    assert SOUND_CHANGES in result.finished.warnings
+    assert result.all_streams[1]["channel_layout"] == "5.1"
+    left = ("-map", "0:a:0", "-af", "pan=mono|c0=FL", "-f", "f32le", "pipe:1")
+    heard = np.frombuffer(ffmpeg("-i", result.output, *left), np.float32)
+    for start, tone in ((0.3, 400), (1.2, 800)):
+        piece = heard[round(start * RATE) :][: RATE // 5]
+        assert abs(np.abs(np.fft.rfft(piece * np.hanning(len(piece)))).argmax() * 5 - tone) <= 10
