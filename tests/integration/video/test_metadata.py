@@ -5,10 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from app.platform.media.first_frames import Spatial
-from worker.video.metadata import TIMECODE_LEFT_OUT
+from worker.video.metadata import TIMECODE_LEFT_OUT, keep_metadata
 from worker.video.side_data import CAPTIONS_WARNING
 from worker.video.spatial import write_spatial
 
@@ -23,7 +21,10 @@ CAPTIONS = bytes.fromhex("0000000106040eb50031474139340341fffc8080ff80")
 
 
 def test_a_phones_metadata_and_timecode_are_kept(
-    clip: Callable[..., Path], rendered: Callable[..., Any], probed: Callable[..., Any]
+    clip: Callable[..., Path],
+    rendered: Callable[..., Any],
+    planned: Callable[..., Any],
+    probed: Callable[..., Any],
 ) -> None:
     tags = [word for name, value in APPLE.items() for word in ("-metadata", f"{name}={value}")]
     source = clip(
@@ -44,33 +45,23 @@ def test_a_phones_metadata_and_timecode_are_kept(
     assert result.stream["start_pts"] == 0
     assert result.finished.warnings == ()
 
-    faster = rendered(source, target_fps=Fraction(12), name="faster")
-    assert faster.finished.warnings == (TIMECODE_LEFT_OUT,)
-    assert [stream["codec_tag_string"] for stream in faster.all_streams] == ["avc1"]
+    _, faster, segments = planned(source, target_fps=Fraction(12))
+    streams = [{"index": 0, "tags": {"timecode": "01:02:03:04"}}]
+    kept = keep_metadata({}, streams, render=faster, segments=segments)
+    assert (kept.options, kept.arguments, kept.warnings) == ({}, [], [TIMECODE_LEFT_OUT])
 
 
-@pytest.mark.parametrize("tag", ["gpmd", "mebx"])
-def test_a_cameras_telemetry(
-    tag: str,
-    clip: Callable[..., Path],
-    rendered: Callable[..., Any],
-    tmp_path: Path,
-    ffmpeg: Callable[..., bytes],
-) -> None:
-    """A track of text, renamed."""
+def test_a_cameras_telemetry(clip: Callable[..., Path], rendered: Callable[..., Any], tmp_path: Path) -> None:
+    """Tracks of text, renamed: one kind is kept, the other named."""
     text = tmp_path / "a.srt"
     text.write_text("1\n00:00:00,000 --> 00:00:00,200\nHello\n")
-    plain = clip("plain.mp4", "-c:s", "mov_text", before=("-i", text), frames=6)
+    maps = ("-map", "0", "-map", "1", "-map", "1", "-c:s", "mov_text")
+    plain = clip("plain.mp4", *maps, before=("-i", text), frames=6).read_bytes().replace(b"sbtl", b"meta")
     source = tmp_path / "a.mp4"
-    source.write_bytes(plain.read_bytes().replace(b"tx3g", tag.encode()).replace(b"sbtl", b"meta"))
+    source.write_bytes(plain.replace(b"tx3g", b"gpmd", 1).replace(b"tx3g", b"mebx", 1))
     result = rendered(source)
-    kept = [stream["codec_tag_string"] for stream in result.all_streams]
-    if tag == "gpmd":
-        assert kept == ["avc1", "gpmd"]
-        assert result.finished.warnings == ()
-    else:
-        assert kept == ["avc1"]
-        assert result.finished.warnings == ("A track of data was left out (mebx).",)
+    assert [stream["codec_tag_string"] for stream in result.all_streams] == ["avc1", "gpmd"]
+    assert result.finished.warnings == ("A track of data was left out (mebx).",)
 
 
 def test_captions_are_named_and_stereo_and_spheres_are_kept(

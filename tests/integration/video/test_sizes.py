@@ -11,7 +11,7 @@ import pytest
 # x265, which codes more than 8 bits, takes nothing under 16 pixels a side, and no long picture under 32.
 @pytest.mark.parametrize(
     ("size", "pix_fmt"),
-    [("1x1", "yuv420p"), ("1x1", "gbrp10le"), ("20x3", "gbrp10le"), ("5x1056", "yuv422p10le")],
+    [("1x1", "yuv420p"), ("3x2", "gbrp10le"), ("5x1056", "yuv422p10le")],
 )
 def test_small_pictures_come_out_whole(
     size: str,
