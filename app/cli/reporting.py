@@ -113,8 +113,9 @@ def start_logging(settings: Settings) -> None:
     from app.platform.setting_faults import unknown_settings
 
     configure_logging(settings)
+    log = structlog.get_logger(__name__)
     for name, nearest in unknown_settings():
-        structlog.get_logger(__name__).warning("setting_unknown", name=name, nearest=nearest)
+        log.warning("setting_unknown", name=name, nearest=nearest)
 
 
 def require_worker_packages() -> None:

@@ -55,23 +55,24 @@ def test_a_removed_file_is_not_found(client, completed, database):
     assert client.get(f"/v1/renders/{completed['id']}").status_code == 200
 
 
-@pytest.mark.parametrize("given", [5, "5", "+5", -100, "100"])
+@pytest.mark.parametrize("given", [5, "5", "+5", -100, "100", 1.0, "1.0", "-3.00"])
 def test_a_priority_is_kept_and_shown(client, completed, given):
     answer = client.post("/v1/upscale", json={"file_id": completed["fileId"], "priority": given})
     assert answer.status_code == 200
     render = answer.json()["render"]
-    assert render["priority"] == int(given)
-    assert client.get(f"/v1/renders/{render['id']}").json()["render"]["priority"] == int(given)
+    assert render["priority"] == float(given)
+    assert client.get(f"/v1/renders/{render['id']}").json()["render"]["priority"] == float(given)
 
 
-def test_the_usual_priority_is_left_out(client, completed, clip):
+@pytest.mark.parametrize("given", ["0", "", " "])
+def test_the_usual_priority_is_left_out(client, completed, clip, given):
     assert "priority" not in completed
     with clip.open("rb") as body:
-        answer = client.post("/v1/upscale", files={"file": ("c.mp4", body)}, data={"priority": "0"})
+        answer = client.post("/v1/upscale", files={"file": ("c.mp4", body)}, data={"priority": given})
     assert answer.status_code == 200 and "priority" not in answer.json()["render"]
 
 
-@pytest.mark.parametrize("given", [101, -101, 1.5, "1.0", "", "high", True, [1], "٣", "1e1"])
+@pytest.mark.parametrize("given", [101, -101, 1.5, "1.", ".0", "100.5", "high", True, [1], "٣", "1e1"])
 def test_other_priorities_are_refused(client, completed, given):
     answer = client.post("/v1/upscale", json={"file_id": completed["fileId"], "priority": given})
     assert answer.status_code == 400
