@@ -121,9 +121,11 @@ class EpochReader:
                 raise LimitExceeded(TOO_MANY_EPOCHS)
             self._epochs.append(_Epoch(low=at, high=at))
         epoch = self._epochs[number]
-        low, high = min(epoch.low, at), max(epoch.high, at)
-        self.span += high - low - (epoch.high - epoch.low)
-        epoch.low, epoch.high = low, high
+        # Data in transport streams may have timestamps of another clock.
+        if is_steady or not self._restarts or epoch.is_near(at):
+            low, high = min(epoch.low, at), max(epoch.high, at)
+            self.span += high - low - (epoch.high - epoch.low)
+            epoch.low, epoch.high = low, high
         if is_shown:
             shown = decoded if pts is None else pts
             extent = epoch.extents.get(stream)

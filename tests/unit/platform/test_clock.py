@@ -86,6 +86,18 @@ def test_sound_of_a_later_part_is_moved_with_it() -> None:
     assert reader.packet_shifts()[SOUND] == ((0, 0), (180, 200 * FRAME))
 
 
+def test_the_span_is_that_of_all_epochs_and_streams() -> None:
+    seconds = 1_000_000
+    assert read([*frames(101), *frames(101)]).span == 8 * seconds
+    assert read([*frames(101), (TEXT, 9000 * TICKS)], restarts=False).span == 9000 * seconds
+    assert read([*frames(101), (TEXT, 9000 * TICKS)]).span == 4 * seconds
+
+
+def test_gaps_of_more_than_a_minute_are_counted() -> None:
+    packets = [(SOUND, at * TICKS) for at in (0, 59, 120, 300)]
+    assert read(packets, restarts=False).long_gaps == {VIDEO: 0, SOUND: 2, TEXT: 0}
+
+
 def test_timestamps_that_start_again_all_the_time_are_refused() -> None:
     with pytest.raises(LimitExceeded, match="start again"):
         read([(VIDEO, 0), (VIDEO, TICKS)] * (MAX_EPOCHS + 1))

@@ -250,3 +250,20 @@ def test_a_missing_program_is_not_the_uploads_fault(
     nowhere = Programs(ffmpeg=Path("/nowhere/ffmpeg"), ffprobe=Path("/nowhere/ffprobe"))
     with pytest.raises(FfmpegMissing):
         probe_video(FfmpegRunner(programs=nowhere, limits=runner.limits), clips / BUNNY, limits=limits)
+
+
+@pytest.mark.parametrize(
+    ("moved", "sentence"),
+    [
+        ("if(lt(N\\,5)\\,0\\,20000/TB)", "The timestamps of this file's sound reach over 20,0"),
+        ("70*N/TB", "more than 100 gaps"),
+    ],
+)
+def test_sound_that_reaches_too_far_is_refused(
+    runner: FfmpegRunner, limits: MediaLimits, make: Callable[..., Path], moved: str, sentence: str
+) -> None:
+    sound = make("sound.mkv", "-f", "lavfi", "-i", "sine=r=8000:d=20", "-c:a", "pcm_s16le")
+    picture = ("-f", "lavfi", "-i", "testsrc2=s=32x32:d=1")
+    path = make("a.mkv", *picture, "-i", sound, "-c:a", "copy", "-bsf:a", f"setts=ts=TS+{moved}")
+    with pytest.raises(LimitExceeded, match=sentence):
+        probe_video(runner, path, limits=limits)
