@@ -38,9 +38,13 @@ class ChildProcess:
     ) -> None:
         """Start `command`. `output` receives its stdout and stderr, by default inherited. Raises ConfigurationError."""
         launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
+        # A program of the server's own is not confined; it dies with this process.
+        confinement = launcher.Confinement(
+            NO_MEMORY_LIMIT, NO_CPU_LIMIT, os.getpid(), launcher.OFF, readable=(), writable=()
+        )
         try:
             self._process = subprocess.Popen(
-                [*launch, str(NO_MEMORY_LIMIT), str(NO_CPU_LIMIT), str(os.getpid()), *command],
+                [*launch, confinement.to_word(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
