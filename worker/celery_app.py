@@ -1,5 +1,8 @@
 """A worker process: assembles its parts, handles its signals, and runs Celery's worker until it is to end."""
 
+import contextlib
+import faulthandler
+import math
 import os
 import signal
 import sys
@@ -15,9 +18,10 @@ from celery.worker.consumer import Consumer
 
 from app import migrations
 from app.platform.database import Database
-from app.platform.errors import Unavailable
+from app.platform.errors import RegenError, Unavailable
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
+from app.platform.progress import Progress, current_progress, reporting_to
 from app.platform.queue import OLD_QUEUE, WORK_TASK, check_broker, make_celery, queue_name
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
@@ -29,7 +33,9 @@ from app.work.ledger import WorkLedger
 from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
 from worker.cleanup_job import CleanUpJob
+from worker.deadman import END_SECONDS, Deadman
 from worker.metrics import UnitMetrics, metrics_endpoint
+from worker.needs import Needs
 from worker.networks import Networks
 from worker.previews import Previewer
 from worker.registration import Registration, worker_name
@@ -37,9 +43,9 @@ from worker.sweeper import Sweeper
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
 
-EXIT_DEVICE_HANGS = 70
 NO_DEVICE = "none"
 LONGEST_NAME = 100
+IDLE_BEAT_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +54,8 @@ def run_worker(settings: Settings) -> int:
     """Works until SIGTERM or SIGINT, in this process and thread. Returns the exit status.
 
     The first signal lets the work in hand be finished within REGEN_DRAIN_SECONDS; the second gives it back at once.
-    Before the workspace is made, signals are the caller's. An unreachable broker is waited for. Raises
-    ConfigurationError or FfmpegMissing when the machine lacks something.
+    Before the workspace is made, signals are the caller's. An unreachable broker is waited for. A worker that hangs
+    ends with EXIT_HANGS (see Deadman). Raises ConfigurationError or FfmpegMissing when the machine lacks something.
     """
     name = worker_name()
     networks = Networks(settings)
@@ -64,6 +70,8 @@ def run_worker(settings: Settings) -> int:
             exit_status = worker.run()
         finally:
             worker.close()
+            # Whatever else keeps the interpreter from ending.
+            faulthandler.dump_traceback_later(END_SECONDS, exit=True)
         if worker.has_hanging_thread():
             # Python would wait for the thread of a hanging transfer, and abort over one that computes.
             sys.stderr.flush()
@@ -75,7 +83,7 @@ class CeleryWorker:
     """Celery's worker with the parts of ours: the work loop as its one task, and threads beside it.
 
     CUDA does not survive a fork and one process drives one device, hence the solo pool: the task runs in the main
-    thread, and heartbeat, sweeper, previews and clean-up in threads of their own.
+    thread, and heartbeat, sweeper, previews, clean-up and deadman in threads of their own.
     """
 
     def __init__(self, settings: Settings, *, name: str, device: str, networks: Networks) -> None:
@@ -100,10 +108,16 @@ class CeleryWorker:
         self._celery = make_celery(settings)
         _try_broker(self._celery)
         self._drain = Drain(grace_seconds=settings.drain_seconds)
-        self._outage_retry = OutageRetry(seconds=settings.outage_patience_seconds)
+        self._progress = Progress()
+        self._deadman = Deadman(
+            stall_seconds=settings.stall_seconds, drain=self._drain, give_back=self._give_back
+        )
+        self._outage_retry = OutageRetry(
+            seconds=settings.outage_patience_seconds, stall_seconds=settings.stall_seconds
+        )
         self._sweeper = Sweeper(ledger=ledger, celery=self._celery)
         device_name = None if device == NO_DEVICE else networks.device_name
-        self._registration = Registration(ledger, device=device, device_name=device_name)
+        self._registration = Registration(ledger, device=device, device_name=device_name, work=self._progress)
         self._clean_up_job = CleanUpJob(
             settings=settings, database=self._database, storage=storage, worker=name
         )
@@ -134,9 +148,10 @@ class CeleryWorker:
             networks=networks,
             outage_retry=self._outage_retry,
             drain=self._drain,
-            on_device_hang=_end_process,
+            on_device_hang=lambda: self._deadman.end("device_hangs"),
         )
-        work_loop = WorkLoop(
+        needs = Needs(storage=storage, workspace=self._workspace, runner=runner)
+        self._work_loop = WorkLoop(
             ledger=ledger,
             units=units.by_kind(),
             wake=self._sweeper.announce,
@@ -144,8 +159,11 @@ class CeleryWorker:
             outage_retry=self._outage_retry,
             stop=lambda: self._stop(os.EX_CONFIG, at_once=True),
             observer=UnitMetrics(),
+            is_well=lambda: needs.are_met(self._outage_retry),
+            # The deadman acts before, if it can.
+            still_seconds=2 * self._deadman.still_seconds,
         )
-        self._celery.task(name=WORK_TASK)(work_loop.__call__)
+        self._celery.task(name=WORK_TASK)(self._work_loop.__call__)
 
     def run(self) -> int:
         """Works until it is stopped. Returns the exit status."""
@@ -166,8 +184,13 @@ class CeleryWorker:
         )
         # Celery's own handlers would wait for the task in hand, and start a new worker on SIGHUP.
         worker.install_platform_tweaks = self._take_over_signals
+        self._deadman.watch("work", self._progress)
+        self._deadman.start()
         # Only now: a worker that cannot work must not answer a health check.
-        with metrics_endpoint(self._settings, worker=self._name, device=self._device):
+        with (
+            reporting_to(self._progress),
+            metrics_endpoint(self._settings, worker=self._name, device=self._device),
+        ):
             worker.start()
         return int(worker.exitcode or os.EX_OK)
 
@@ -181,6 +204,7 @@ class CeleryWorker:
         self._registration.stop()
         self._workspace.close()
         self._database.close()
+        self._deadman.stop()
 
     def has_hanging_thread(self) -> bool:
         """Whether a transfer or a preview goes on after `close`, in a thread that cannot be ended. Logs it."""
@@ -194,12 +218,20 @@ class CeleryWorker:
 
     def _start_threads(self, **_: object) -> None:
         self._registration.start()
+        self._deadman.watch("registration", self._registration.progress)
         self._sweeper.start()
+        self._deadman.watch("sweeper", self._sweeper.progress)
         if WorkQueue.CPU in self._settings.queues:
             self._clean_up_job.start()
         if WorkQueue.GPU in self._settings.queues:
             self._previewer.start()
+            self._deadman.watch("previews", self._previewer.progress)
         log.info("worker_ready", queues=[queue.value for queue in self._settings.queues])
+
+    def _give_back(self, is_hanging: bool) -> None:
+        with contextlib.suppress(RegenError):  # then its lease expires
+            self._work_loop.give_back(is_hanging)
+        self._previewer.give_back(is_hanging)
 
     def _take_over_signals(self, _worker: object = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -218,7 +250,17 @@ class CeleryWorker:
 
 
 class TolerantConsumer(Consumer):  # type: ignore[misc]
-    """Drops messages that it cannot understand, such as those of another version, with one log line each."""
+    """Drops messages that it cannot understand, such as those of another version, with one log line each. Beats the
+    progress of the thread that it runs in."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        # It asks again and again while the broker is away, with time-outs of its own.
+        with current_progress().allowing(math.inf):
+            return super().ensure_connected(conn)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        hub.call_repeatedly(IDLE_BEAT_SECONDS, current_progress().beat)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         self._drop(message, reason="unknown task")
@@ -247,8 +289,3 @@ def _try_broker(celery: Celery) -> None:
 
 def _keep_logging(**_: object) -> None:
     """Keeps Celery from configuring the logging, which it does when nothing is connected to the signal."""
-
-
-def _end_process() -> None:
-    log.critical("device_hangs")
-    os._exit(EXIT_DEVICE_HANGS)

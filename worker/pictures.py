@@ -123,7 +123,9 @@ def write_picture(
     stream = runner.output(
         source["v:0"], destination, vf=",".join(filters), f="image2pipe", **options, **{"frames:v": 1}
     )
-    with runner.start(stream, purpose="writing a picture", stdin=True, stdout=False) as process:
+    with runner.start(
+        stream, purpose="writing a picture", stdin=True, stdout=False, may_wait=False
+    ) as process:
         process.write_all(np.ascontiguousarray(picture).data)
         process.close_stdin()
         process.wait()

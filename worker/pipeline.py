@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from app.platform.errors import FfmpegError, PermanentError, TransientError
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner
+from app.platform.progress import current_progress
 from worker.video.decoder import (
     DecodePoint,
     FrameReader,
@@ -109,9 +110,10 @@ def run_segment(
 
     def attempt(point: DecodePoint, *, verify: bool) -> None:
         stall_timeout_seconds = stall_seconds + upscaler.longest_batch_seconds
-        with Watchdog(
-            cancelled=cancelled, stall_seconds=stall_timeout_seconds, on_stall=on_stall
-        ) as watchdog:
+        with (
+            current_progress().allowing(upscaler.longest_batch_seconds),
+            Watchdog(cancelled=cancelled, stall_seconds=stall_timeout_seconds, on_stall=on_stall) as watchdog,
+        ):
             stream = _SegmentRun(
                 runner=runner,
                 render=render,

@@ -9,6 +9,7 @@ from app.platform.errors import Canceled, PermanentError, RequestError
 from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
+from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.previews.service import PreviewJob
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
@@ -97,7 +98,8 @@ class PreviewMaker:
         upscaler = self._networks.upscaler(engine_id=engine.id, source=part_format, target=target)
         if cancelled():
             raise Canceled()
-        (enlarged,) = upscaler.upscale([part])
+        with current_progress().allowing(upscaler.longest_batch_seconds):
+            (enlarged,) = upscaler.upscale([part])
         inner = crop.within(area)
         kind: PictureKind = "png" if crop.pixels * engine.scale**2 <= MAX_PNG_PIXELS else "jpg"
         before, after = directory / f"before.{kind}", directory / f"after.{kind}"

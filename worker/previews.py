@@ -4,15 +4,15 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Iterator
 from contextvars import copy_context
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import structlog
 
-from app.platform.errors import Canceled, ConfigurationError, LeaseLost, RegenError, Unavailable
+from app.platform.errors import ConfigurationError, LeaseLost, PipelineStalled, RegenError, Unavailable
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.progress import Progress, reporting_to
 from app.platform.retry_policies import preview_poll
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
@@ -26,6 +26,7 @@ from app.work.outage_retry import OutageRetry
 from worker.metrics import HEARTBEAT_FAILURES, PREVIEWS
 from worker.pictures import CONTENT_TYPES
 from worker.preview_maker import PreviewMaker, PreviewResult
+from worker.transfers import Transfers
 from worker.workspace import Workspace
 
 # How long network and input are kept for the next preview.
@@ -56,7 +57,7 @@ class Previewer:
         longest_run = min(runner.limits.wall_seconds, LONGEST_RUN_SECONDS)
         self._settings = settings
         self._ledger = ledger
-        self._storage = storage
+        self._transfers = Transfers(storage=storage, outage_retry=outage_retry)
         own_runner = FfmpegRunner(
             programs=runner.programs, limits=replace(runner.limits, wall_seconds=longest_run)
         )
@@ -65,6 +66,7 @@ class Previewer:
         self._maker = PreviewMaker(settings, own_runner)
         self._workspace: Workspace | None = None
         self._in_hand: PreviewJob | None = None
+        self.progress = Progress()
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._run,), name="previewer", daemon=True
@@ -78,11 +80,17 @@ class Previewer:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
-        job = self._in_hand
-        if job is not None:
-            with contextlib.suppress(RegenError):  # then its lease expires
-                self._ledger.hand_back(job.claim)
+        with contextlib.suppress(RegenError):  # then its lease expires
+            self.give_back(False)
         self._release()
+
+    def give_back(self, is_hanging: bool) -> None:
+        """As WorkLoop.give_back. Raises Unavailable."""
+        job = self._in_hand
+        if job is not None and is_hanging:
+            self._ledger.failed(job.claim, PipelineStalled("The preview came to a halt."))
+        elif job is not None:
+            self._ledger.hand_back(job.claim)
 
     @property
     def is_left_computing(self) -> bool:
@@ -110,11 +118,16 @@ class Previewer:
         return True
 
     def _run(self) -> None:
+        with reporting_to(self.progress):
+            self._make_all()
+
+    def _make_all(self) -> None:
         interval_seconds = self._settings.preview_interval_seconds
         retry = preview_poll(interval_seconds)
         pause_seconds, outages, made_at = interval_seconds, 0, time.monotonic()
         # Spread, so that many workers do not ask all at once.
         while not self._ended.wait(pause_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
+            self.progress.beat()
             try:
                 while not self._ended.is_set() and not self._drain.requested and self.make_next():
                     made_at = time.monotonic()
@@ -172,13 +185,7 @@ class Previewer:
             room = min(self._settings.input_cache_bytes, CACHE_BYTES)
             self._workspace = Workspace(self._settings.work_dir, cache_bytes=room)
 
-        def fetch(storage_key: str, path: Path) -> None:
-            self._outage_retry.transfer(
-                lambda: self._storage.fetch(storage_key, path),
-                cancelled=cancelled,
-                undo=lambda: path.unlink(missing_ok=True),
-            )
-
+        fetch = partial(self._transfers.fetch, cancelled=cancelled)
         source = self._workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key, fetch=fetch)
         with self._workspace.job_directory() as directory:
             made = self._maker.make(job, source, directory, cancelled=cancelled)
@@ -188,30 +195,14 @@ class Previewer:
         preview_id, attempt = job.claim.preview_id, job.claim.attempt
         before = before_key(preview_id, attempt=attempt, suffix=f".{made.kind}")
         after = after_key(preview_id, attempt=attempt, suffix=f".{made.kind}")
-        with self._removed_when_lost(before, after):
-            self._put(before, made.before, content_type=CONTENT_TYPES[made.kind], cancelled=cancelled)
-            self._put(after, made.after, content_type=CONTENT_TYPES[made.kind], cancelled=cancelled)
+        with self._transfers.removed_unless_reported(before, after):
+            self._transfers.put(
+                before, made.before, content_type=CONTENT_TYPES[made.kind], cancelled=cancelled
+            )
+            self._transfers.put(after, made.after, content_type=CONTENT_TYPES[made.kind], cancelled=cancelled)
             self._outage_retry.call(
                 lambda: self._ledger.completed(
                     job.claim, crop=made.crop, before_key=before, after_key=after, warnings=made.warnings
                 ),
                 cancelled=lambda: self._drain.is_over,
             )
-
-    def _put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
-        self._outage_retry.transfer(
-            lambda: self._storage.put_file(key, path, content_type=content_type),
-            cancelled=cancelled,
-            undo=lambda: self._storage.delete(key),
-        )
-
-    @contextlib.contextmanager
-    def _removed_when_lost(self, *keys: str) -> Iterator[None]:
-        """Removes the stored images if the row cannot name them; what remains is left to the clean-up."""
-        try:
-            yield
-        except (LeaseLost, Canceled):
-            with contextlib.suppress(RegenError):
-                for key in keys:
-                    self._storage.delete(key)
-            raise

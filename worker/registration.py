@@ -11,6 +11,7 @@ import structlog
 
 from app.platform.errors import RegenError
 from app.platform.metrics import server_version
+from app.platform.progress import Progress, Stillness
 from app.platform.work_kinds import WorkQueue
 from app.work import worker_queries
 from app.work.ledger import WorkLedger
@@ -35,8 +36,13 @@ class Registration:
     Nothing depends on the row: while the database is away the thread goes on trying, and the worker goes on working.
     """
 
-    def __init__(self, ledger: WorkLedger, *, device: str, device_name: str | None = None) -> None:
-        """The speed of such devices is kept under `device_name`; None for a worker without a device."""
+    def __init__(
+        self, ledger: WorkLedger, *, device: str, device_name: str | None = None, work: Progress | None = None
+    ) -> None:
+        """The speed of such devices is kept under `device_name`; None for a worker without a device.
+
+        `work`: the progress of the worker's units, for how long they have stood still.
+        """
         self._ledger = ledger
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._facts: dict[str, Any] = {
@@ -48,6 +54,8 @@ class Registration:
             "engines": sorted(ENGINES) if WorkQueue.GPU in ledger.queues else [],
             "version": server_version(),
         }
+        self.progress = Progress()
+        self._work = Stillness(work or Progress())
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._run,), name="registration", daemon=True
@@ -64,13 +72,15 @@ class Registration:
 
     def beat(self) -> None:
         """Reports that the worker lives. Raises Unavailable when the database is unreachable."""
+        still_seconds = self._work.seconds
         with self._ledger.database.write() as session:
-            if not worker_queries.beat(session, name=self._ledger.worker):
+            if not worker_queries.beat(session, name=self._ledger.worker, still_seconds=still_seconds):
                 worker_queries.register(session, name=self._ledger.worker, facts=self._facts)
 
     def _run(self) -> None:
         is_heard = True
         while not self._ended.is_set():
+            self.progress.beat()
             try:
                 self.beat()
                 is_heard = True
@@ -81,7 +91,8 @@ class Registration:
                 is_heard = False
             except Exception:
                 log.exception("registration_failed")
-            self._ended.wait(self._interval_seconds)
+            if not self._ended.wait(self._interval_seconds):
+                self._work.tick(self._interval_seconds)
         try:
             with self._ledger.database.write() as session:
                 worker_queries.remove(session, name=self._ledger.worker)

@@ -10,6 +10,7 @@ import structlog
 from celery import Celery
 
 from app.platform.errors import RegenError, Unavailable
+from app.platform.progress import Progress
 from app.platform.queue import MOST_WAKE_UPS, waiting_messages, wake_workers
 from app.work.ledger import WorkLedger
 from app.work.queries import ReadyUnits
@@ -35,6 +36,7 @@ class Sweeper:
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._had_outage = False
         self._trust_leases_at = 0.0
+        self.progress = Progress()
         self._lock = threading.Lock()
         self._announced: ReadyUnits = Counter()
         self._woken = threading.Event()
@@ -100,6 +102,7 @@ class Sweeper:
     def _run(self) -> None:
         sweep_at = time.monotonic()
         while not self._ended.is_set():
+            self.progress.beat()
             if time.monotonic() >= sweep_at:
                 self._sweep_safely()
                 # Spread, so that workers do not ask at the same moment, nor always in the same order.

@@ -10,26 +10,25 @@ the first time; the ledger recognizes that.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 from app.platform.errors import (
-    AccessRefused,
+    DiskTooSmall,
     PermanentError,
-    RegenError,
     RequestError,
     StorageError,
-    TransientError,
-    Unavailable,
 )
 from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
@@ -47,6 +46,7 @@ from worker.metrics import SegmentMeter
 from worker.networks import Networks
 from worker.pipeline import run_segment
 from worker.segment_eta import SegmentEta
+from worker.transfers import Transfers
 from worker.video.continuous import (
     ContinuousCopy,
     plan_continuous_copy,
@@ -60,9 +60,6 @@ from worker.video.segmenter import plan_render
 from worker.workspace import Workspace
 
 Result = TypeVar("Result")
-
-# A stopping worker spends no more on removing files of a failed attempt; the clean-up removes them later.
-REMOVE_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -175,8 +172,8 @@ class WorkUnits:
                     stall_seconds=self.settings.stall_seconds,
                     on_stall=self.on_device_hang,
                 )
-            with self._removed_unless_reported(key):
-                self._put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)
+            with self._transfers.removed_unless_reported(key):
+                self._transfers.put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)
                 ready = self._report(lambda: self.ledger.segment_done(job, storage_key=key))
         note_segment(
             self.ledger.database,
@@ -194,12 +191,12 @@ class WorkUnits:
         source = self._readable_input(job, render.continuous, cancelled)
         video_key = output_key(job.render_id, attempt=job.attempt)
         picture_key = thumbnail_key(job.render_id, attempt=job.attempt)
-        with self.workspace.job_directory() as directory:
-            files = []
-            for segment_job in job.segments:
-                assert segment_job.storage_key is not None
-                files.append(directory / f"segment-{segment_job.position:06d}{SEGMENT.suffix}")
-                self._fetch(segment_job.storage_key, files[-1], cancelled=cancelled)
+        keys = [segment_job.storage_key or "" for segment_job in job.segments]
+        # The segments and what is made of them.
+        with self._room_for(keys, copies=2), self.workspace.job_directory() as directory:
+            files = [directory / f"segment-{position:06d}{SEGMENT.suffix}" for position in range(len(keys))]
+            for key, path in zip(keys, files, strict=True):
+                self._transfers.fetch(key, path, cancelled=cancelled)
             video, picture = directory / f"output{OUTPUT.suffix}", directory / "thumbnail.jpg"
             finished = finish_render(
                 runner=self.runner,
@@ -217,9 +214,9 @@ class WorkUnits:
                 if quality is None:
                     warnings.append(NOT_MEASURED)
             size_bytes = video.stat().st_size
-            with self._removed_unless_reported(video_key, picture_key):
-                self._put(video_key, video, content_type=OUTPUT.content_type, cancelled=cancelled)
-                self._put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
+            with self._transfers.removed_unless_reported(video_key, picture_key):
+                self._transfers.put(video_key, video, content_type=OUTPUT.content_type, cancelled=cancelled)
+                self._transfers.put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
                 self._report(
                     lambda: self.ledger.finished(
                         job,
@@ -261,10 +258,9 @@ class WorkUnits:
         return self.outage_retry.call(call, cancelled=lambda: self.drain.is_over)
 
     def _input(self, job: Job, cancelled: Cancelled) -> Path:
-        def fetch(storage_key: str, path: Path) -> None:
-            self._fetch(storage_key, path, cancelled=cancelled)
-
-        return self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key, fetch=fetch)
+        fetch = partial(self._transfers.fetch, cancelled=cancelled)
+        with self._room_for([job.input_key], copies=1):
+            return self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key, fetch=fetch)
 
     def _readable_input(self, job: Job, continuous: ContinuousCopy | None, cancelled: Cancelled) -> Path:
         """The input, or the copy that stands for it, which is cached like an input."""
@@ -279,62 +275,33 @@ class WorkUnits:
             file_id=f"{job.file_id}-continuous", storage_key=job.input_key, fetch=write
         )
 
-    def _fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
-        def fetch() -> None:
-            try:
-                self.storage.fetch(key, path)
-            except StorageError as error:
-                if is_disk_full(error):
-                    self.workspace.drop_inputs()
-                raise
-
-        try:
-            self.outage_retry.transfer(fetch, cancelled=cancelled, undo=lambda: path.unlink(missing_ok=True))
-        except AccessRefused as error:
-            self.storage.check(beside=key)
-            # Only this file is refused, which is no outage: waiting for its end would never stop.
-            raise TransientError(
-                "The storage refuses this one file.", detail=f"{key}: {error.detail}"
-            ) from error
-
-    def _put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
-        self.outage_retry.transfer(
-            lambda: self.storage.put_file(key, path, content_type=content_type),
-            cancelled=cancelled,
-            undo=lambda: self.storage.delete(key),
+    @property
+    def _transfers(self) -> Transfers:
+        return Transfers(
+            storage=self.storage, outage_retry=self.outage_retry, make_room=self.workspace.drop_inputs
         )
 
     @contextlib.contextmanager
-    def _removed_unless_reported(self, *keys: str) -> Iterator[None]:
-        """Removes the stored objects if the block raises and the row cannot name them."""
+    def _room_for(self, keys: Sequence[str], *, copies: int) -> Iterator[None]:
+        """Raises DiskTooSmall if the block fills the disk and so many copies of the stored objects never fit there."""
         try:
             yield
-        except Unavailable:
-            # The commit may have succeeded.
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            needed_bytes = copies * sum(self.storage.stat(key).size_bytes for key in keys)
+            if needed_bytes > self.workspace.capacity_bytes:
+                raise DiskTooSmall(
+                    "The video needs more room than the disk of a worker has.",
+                    detail=f"{needed_bytes:,} bytes",
+                ) from error
             raise
-        except Exception:
-            self._remove(keys)
-            raise
-
-    def _remove(self, keys: Iterable[str]) -> None:
-        def remove() -> None:
-            for key in keys:
-                self.storage.delete(key)
-
-        try:
-            is_done, reason = (
-                self.outage_retry.call_with_timeout(remove, seconds=REMOVE_SECONDS),
-                "no answer in time",
-            )
-        except RegenError as error:
-            is_done, reason = False, error.message
-        if not is_done:
-            log.warning("late_files_not_removed", keys=list(keys), error=reason)
 
     def _remove_segments(self, render_id: str) -> None:
         try:
             for stored in list(self.storage.list(segments_prefix(render_id))):
                 self.storage.delete(stored.key)
+                current_progress().beat()
         except StorageError as error:
             # The render is complete; its segments only take up space.
             log.warning("segments_not_removed", render_id=render_id, error=error.message)

@@ -31,6 +31,15 @@ class Workspace:
         self._inputs.mkdir()
         self._fetched: dict[str, Path] = {}
 
+    @property
+    def capacity_bytes(self) -> int:
+        """The size of the disk, full or not."""
+        return shutil.disk_usage(self.path).total
+
+    @property
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self.path).free
+
     @contextmanager
     def job_directory(self) -> Iterator[Path]:
         """A new temporary directory, removed afterwards.

@@ -17,6 +17,7 @@
     │   ├── PermanentError          another attempt cannot help; the message is for the user
     │   └── TransientError          another attempt may succeed
     │       ├── PipelineStalled     no frame came in time
+    │       ├── DiskTooSmall        the work alone fills the worker's disk
     │       └── LeaseLost           another worker holds the work
     ├── FfmpegError                 ffmpeg or ffprobe failed; the end of its stderr is in `detail`
     │   ├── FfmpegMissing           the program is not installed or does not start
@@ -156,6 +157,10 @@ class TransientError(WorkError):
 
 class PipelineStalled(TransientError):
     """No frame came for longer than the watchdog allows."""
+
+
+class DiskTooSmall(TransientError):
+    """The disk is full, and most of what it holds belongs to this work."""
 
 
 class LeaseLost(TransientError):

@@ -19,11 +19,13 @@ from app.renders.statuses import RenderStatus, SegmentStatus
 class UnitOfWork(LeasedToWorker):
     """Columns of what workers claim.
 
-    `outages` counts attempts that ended because something the work needs was away, `expiries` those whose lease ran
-    out.
+    `outages` counts attempts that ended because something the work needs was away, the last at `postponed_at`;
+    `lone_outages` those in a row between which other work was done. `expiries` counts attempts whose lease ran out.
     """
 
     outages: Mapped[int] = mapped_column(default=0, server_default="0")
+    lone_outages: Mapped[int] = mapped_column(default=0, server_default="0")
+    postponed_at: Mapped[datetime | None]
     expiries: Mapped[int] = mapped_column(default=0, server_default="0")
 
 

@@ -8,23 +8,24 @@ class Drain:
     """Whether the worker is to end, and how soon. Takes no lock, because a signal handler may interrupt its readers."""
 
     def __init__(self, *, grace_seconds: float) -> None:
-        self._grace_seconds = grace_seconds
-        self._over_at = math.inf
+        self.grace_seconds = grace_seconds
+        self.over_at = math.inf
+        """When the work in hand is to be given back, by the monotonic clock; infinite before the first request."""
 
     def request(self, *, at_once: bool = False) -> None:
         """Ends the worker after `grace_seconds` at the latest; `at_once`, or at a second request, without grace."""
         at_once = at_once or self.requested
-        self._over_at = min(self._over_at, time.monotonic() + (0.0 if at_once else self._grace_seconds))
+        self.over_at = min(self.over_at, time.monotonic() + (0.0 if at_once else self.grace_seconds))
 
     @property
     def requested(self) -> bool:
         """Whether no new work is begun."""
-        return self._over_at != math.inf
+        return self.over_at != math.inf
 
     @property
     def seconds_left(self) -> float:
         """The time left for the work in hand; infinite before the first request."""
-        return self._over_at - time.monotonic()
+        return self.over_at - time.monotonic()
 
     @property
     def is_over(self) -> bool:

@@ -1,5 +1,6 @@
 """The heartbeat of one unit of work: renews its lease and reports its progress while the work goes on."""
 
+import math
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -9,6 +10,7 @@ from typing import Any, Protocol, Self
 import structlog
 
 from app.platform.errors import RegenError
+from app.platform.progress import Stillness, current_progress
 
 # Short enough for a progress bar to move.
 LONGEST_INTERVAL_SECONDS = 2.0
@@ -27,19 +29,27 @@ class LeaseRenewal(Protocol):
 class Heartbeat:
     """A thread that renews a claim's lease at least three times within its length, from entry to exit.
 
-    It reports `frames_done`. `lost` becomes true when the database says that the claim no longer holds its work. An
-    unreachable database is asked again: the database decides, not the clock. Log lines carry the context variables
-    bound where the heartbeat is made.
+    It reports `frames_done`. `lost` becomes true when the database says that the claim no longer holds its work, and
+    when the work has gone without a beat for so long that the lease is left to expire. An unreachable database is asked
+    again: the database decides, not the clock. Log lines carry the context variables bound where the heartbeat is made.
     """
 
     def __init__(
-        self, ledger: LeaseRenewal, claim: object, *, on_failure: Callable[[], None] = lambda: None
+        self,
+        ledger: LeaseRenewal,
+        claim: object,
+        *,
+        on_failure: Callable[[], None] = lambda: None,
+        still_seconds: float = math.inf,
     ) -> None:
-        """`on_failure` is called for each renewal that raised."""
+        """`on_failure` is called for each renewal that raised. `still_seconds`: no lease is renewed for longer of work
+        that makes no progress."""
         self.frames_done = 0
         self._ledger = ledger
         self._claim = claim
         self._on_failure = on_failure
+        self._stillness = Stillness(current_progress())
+        self._still_seconds = still_seconds
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._lost = threading.Event()
         self._ended = threading.Event()
@@ -67,6 +77,10 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval_seconds):
+            if self._stillness.tick(self._interval_seconds) > self._still_seconds:
+                log.error("lease_left_to_expire", seconds=round(self._stillness.seconds))
+                self._lost.set()
+                return
             try:
                 if not self._ledger.renew(self._claim, frames_done=self.frames_done):
                     log.warning("lease_lost")

@@ -30,6 +30,9 @@ from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
 # A lease expires for many reasons, most of which have nothing to do with the work.
 EXPIRIES_PER_ATTEMPT = 3
+# Outages in a row that one unit of work meets while other work of its kind succeeds: with the pauses between them they
+# take seven minutes or more. The unit itself is at fault then.
+MOST_LONE_OUTAGES = 12
 SWEEP = "sweep"
 
 log = structlog.get_logger(__name__)
@@ -196,15 +199,23 @@ class WorkLedger:
     def postponed(self, claim: Claim) -> float:
         """Release the work after an outage, for another attempt after a growing pause. Returns the pause in seconds.
 
-        Outages alone never fail a render.
+        Outages fail a render only if other work of that kind succeeds between them, each time, MOST_LONE_OUTAGES times
+        in a row.
         """
         with self.database.write() as session:
             worker_queries.put_down_unit(session, name=self.worker, is_done=False)
             outages = work_queries.charge(session, claim, AttemptOutcome.OUTAGE)
             if outages is None:
                 return 0.0
+            lone_outages = work_queries.note_outage(session, claim)
+            fatal = None
+            if lone_outages >= MOST_LONE_OUTAGES:
+                fatal = (
+                    f"The video could not be processed: {_step(claim.kind)} was put off {outages} times for want of "
+                    "storage or room on the disk, while other videos were done."
+                )
             seconds = WORK_OUTAGE.pause(outages)
-            work_queries.give_back(session, claim, rest_seconds=seconds)
+            _give_back(session, claim, fatal=fatal, rest_seconds=seconds)
             return seconds
 
     def hand_back(self, claim: Claim) -> None:

@@ -3,6 +3,7 @@
 The worker runs it with units that use the networks, the mock with units that use ffmpeg's scaler.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,7 +13,15 @@ from typing import Self, TypeAlias
 
 import structlog
 
-from app.platform.errors import Canceled, ConfigurationError, LeaseLost, PermanentError, RegenError
+from app.platform.errors import (
+    Canceled,
+    ConfigurationError,
+    LeaseLost,
+    PermanentError,
+    PipelineStalled,
+    RegenError,
+)
+from app.platform.progress import current_progress
 from app.platform.retry_policies import WORKER_OUTAGE
 from app.platform.work_kinds import WorkKind
 from app.work.drain import Drain
@@ -83,10 +92,13 @@ class WorkLoop:
         stop: Callable[[], None],
         observer: WorkObserver | None = None,
         claim: Callable[[], Job | None] | None = None,
+        is_well: Callable[[], bool] = lambda: False,
+        still_seconds: float = math.inf,
     ) -> None:
         """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process when this
         machine is configured so that it can do no work. `outage_retry` repeats reports while the database is away.
-        `claim` replaces the ledger's own choice of the next unit.
+        `claim` replaces the ledger's own choice of the next unit. `is_well` says after an outage whether this machine
+        has all that work needs. No lease is renewed for longer than `still_seconds` without progress.
         """
         self._ledger = ledger
         self._units = units
@@ -96,12 +108,16 @@ class WorkLoop:
         self._stop = stop
         self._observer = observer or WorkObserver()
         self._claim = claim or ledger.claim
+        self._is_well = is_well
+        self._still_seconds = still_seconds
         self._outages_in_a_row = 0
+        self._in_hand: Job | None = None
 
     def __call__(self) -> None:
         """Never raises. An error ends the loop until the sweeper's next message restarts it, so it cannot spin."""
         try:
             while not self._drain.requested:
+                current_progress().beat()
                 job = self._claim()
                 if job is None:
                     log.debug("nothing_to_do")
@@ -116,6 +132,17 @@ class WorkLoop:
             # This worker took a message that another worker can use, and may have given work back.
             self._wake(Counter(self._ledger.queues))
 
+    def give_back(self, is_hanging: bool) -> None:
+        """Releases the unit in hand because the process is about to end; one that hangs counts as failed.
+
+        For another thread than the loop's, which does not come back.
+        """
+        job = self._in_hand
+        if job is not None and is_hanging:
+            self._ledger.failed(job, PipelineStalled("The work on the video came to a halt."))
+        elif job is not None:
+            self._ledger.hand_back(job)
+
     def _work_on(self, job: Job) -> bool:
         """Returns whether to go on: False when the database did not take the report."""
         fields = {
@@ -126,7 +153,14 @@ class WorkLoop:
             "request_id": job.request_id,
         }
         known = {name: value for name, value in fields.items() if value is not None}
-        with structlog.contextvars.bound_contextvars(**known), self._observer.unit(job):
+        self._in_hand = job
+        try:
+            return self._work_and_report(job, known)
+        finally:
+            self._in_hand = None
+
+    def _work_and_report(self, job: Job, fields: Mapping[str, object]) -> bool:
+        with structlog.contextvars.bound_contextvars(**fields), self._observer.unit(job):
             log.info("work_started")
             self._wake(job.opened)
             try:
@@ -140,7 +174,12 @@ class WorkLoop:
             return True
 
     def _run(self, job: Job) -> ReadyUnits:
-        with Heartbeat(self._ledger, job, on_failure=self._observer.heartbeat_failed) as heartbeat:
+        with Heartbeat(
+            self._ledger,
+            job,
+            on_failure=self._observer.heartbeat_failed,
+            still_seconds=self._still_seconds,
+        ) as heartbeat:
             try:
                 return self._units[job.kind](job, heartbeat, lambda: heartbeat.lost or self._drain.is_over)
             except Exception:
@@ -158,8 +197,9 @@ class WorkLoop:
             # The lease expires, and a sweeper gives the work back.
             log.warning("report_failed", error=failure.message, detail=failure.detail)
             return False
-        if outcome is UnitOutcome.POSTPONED:
-            # This machine may be the only one that lacks something: it must not take all the work in vain.
+        if outcome is UnitOutcome.POSTPONED and not self._is_well():
+            # This machine may be the only one that lacks something: it must not take all the work in vain. But one
+            # render whose own fault it is must not cost the others this worker's time.
             self._outages_in_a_row += 1
             self._rest(WORKER_OUTAGE.pause(self._outages_in_a_row))
         return True
@@ -199,4 +239,5 @@ class WorkLoop:
     def _rest(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._drain.requested:
+            current_progress().beat()
             time.sleep(POLL_SECONDS)

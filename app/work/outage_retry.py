@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import errno
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import structlog
 
 from app.platform.errors import (
     Canceled,
+    DiskTooSmall,
     FfmpegDiskFull,
     FfmpegMissing,
     KeyNotFound,
@@ -20,6 +22,7 @@ from app.platform.errors import (
     Unavailable,
     causes,
 )
+from app.platform.progress import Stillness, current_progress
 from app.platform.retry_policies import OUTAGE_RETRY
 
 POLL_SECONDS = 0.1
@@ -32,9 +35,10 @@ log = structlog.get_logger(__name__)
 def is_outage(error: BaseException) -> bool:
     """Whether storage, database, disk space or the video program was missing, rather than the work at fault.
 
-    Memory that ran out and a killed ffmpeg do not count: the video itself may be the cause.
+    Memory that ran out, a killed ffmpeg, a command that is too long and a disk that is too small for the video do not
+    count: the video itself may be the cause.
     """
-    if isinstance(error, KeyNotFound):
+    if isinstance(error, KeyNotFound | DiskTooSmall):
         return False
     return isinstance(error, StorageError | Unavailable | FfmpegMissing) or is_disk_full(error)
 
@@ -54,8 +58,10 @@ class OutageRetry:
     Calls must be safe to repeat.
     """
 
-    def __init__(self, *, seconds: float) -> None:
+    def __init__(self, *, seconds: float, stall_seconds: float = math.inf) -> None:
+        """`stall_seconds`: how long a transfer may move nothing."""
         self._seconds = seconds
+        self._stall_seconds = stall_seconds
         self._abandoned: list[Future[None]] = []
 
     @property
@@ -85,9 +91,11 @@ class OutageRetry:
     def transfer(
         self, action: Callable[[], None], *, cancelled: Callable[[], bool], undo: Callable[[], None]
     ) -> None:
-        """Like `call`, for an action that may hang: waits for it only until it is cancelled.
+        """Like `call`, for an action that may hang: waits for it only until it is cancelled, or has moved nothing for
+        so long that the storage counts as away.
 
-        Then raises Canceled, while the transfer goes on in its thread; if it succeeds after all, `undo` is called.
+        Then raises Canceled or StorageError, while the transfer goes on in its thread; if it succeeds after all, `undo`
+        is called.
         """
         self.call(lambda: self._run_in_thread(action, cancelled=cancelled, undo=undo), cancelled=cancelled)
 
@@ -119,13 +127,19 @@ class OutageRetry:
 
         # A daemon thread: the process must be able to end while the network does not answer.
         threading.Thread(target=copy_context().run, args=(run,), name="transfer", daemon=True).start()
+        stillness = Stillness(current_progress())
         while not concurrent.futures.wait([done], timeout=POLL_SECONDS).done:
-            if not cancelled():
+            is_silent = stillness.tick(POLL_SECONDS) > self._stall_seconds
+            if not (is_silent or cancelled()):
                 continue
             abandoned.set()
             # A transfer that ended just now may not have seen that.
             if not done.done():
                 self._abandoned = [*(other for other in self._abandoned if not other.done()), done]
+                if is_silent:
+                    raise StorageError(
+                        "The storage does not answer.", detail=f"nothing moved for {self._stall_seconds:g} s"
+                    )
                 raise Canceled()
         done.result()
 
@@ -137,5 +151,6 @@ def _rest(seconds: float, cancelled: Callable[[], bool]) -> bool:
         left = until - time.monotonic()
         if left <= 0:
             return True
+        current_progress().beat()
         time.sleep(min(left, POLL_SECONDS))
     return False

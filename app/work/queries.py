@@ -10,8 +10,8 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from sqlalchemy import and_, exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, case, exists, select, update
+from sqlalchemy.orm import Session, aliased
 
 from app.platform.database import database_now
 from app.platform.lease import Lease, is_expired, revoke
@@ -21,12 +21,15 @@ from app.renders import webhook_events
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.usage import queries as usage_queries
+from app.work.tables import MeasuredSpeed
 
 # How many units of work are ready to be claimed, by queue.
 ReadyUnits: TypeAlias = Counter[WorkQueue]
 
 # Named one by one, so that an index finds them: done segments are many.
 UNFINISHED_SEGMENT = tuple(status for status in SegmentStatus if status is not SegmentStatus.DONE)
+
+_OtherRender = aliased(Render)
 
 BACK_TO_WAITING: Mapping[str, Any] = {"status": SegmentStatus.WAITING, "frames_done": 0}
 
@@ -109,7 +112,14 @@ def store_plan(
     This and the next two may be repeated by the same claim, whose commit went through without an answer.
     """
     changed = claim.lease.release(
-        session, status=RenderStatus.PROCESSING, failures=0, expiries=0, outages=0, **values
+        session,
+        status=RenderStatus.PROCESSING,
+        failures=0,
+        expiries=0,
+        outages=0,
+        lone_outages=0,
+        postponed_at=None,
+        **values,
     )
     if changed:
         session.add_all(segments)
@@ -145,6 +155,30 @@ def charge(session: Session, claim: Claim, outcome: AttemptOutcome) -> int | Non
     if claim.kind is WorkKind.UPSCALE:
         _lock_render(session, claim.render_id)
     return claim.lease.charge(session, outcome.value)
+
+
+def note_outage(session: Session, claim: Claim) -> int:
+    """Note when an attempt ended for an outage. Returns how many in a row did so with other work of the same kind being
+    done between one and the next."""
+    table: Any = claim.lease.table
+    done_since = {
+        WorkKind.PREPARE: exists().where(
+            Segment.created_at > Render.postponed_at, Segment.render_id != Render.id
+        ),
+        WorkKind.UPSCALE: exists().where(MeasuredSpeed.measured_at > Segment.postponed_at),
+        WorkKind.FINISH: exists(
+            select(_OtherRender.id).where(_OtherRender.completed_at > Render.postponed_at).correlate(Render)
+        ),
+    }[claim.kind]
+    lone = case((done_since, table.lone_outages + 1), else_=0)
+    statement = (
+        update(table)
+        .where(table.id == claim.lease.row_id, table.attempt == claim.attempt)
+        .values(lone_outages=lone, postponed_at=database_now())
+        .returning(table.lone_outages)
+    )
+    count: int = session.scalars(statement.execution_options(synchronize_session=False)).one()
+    return count
 
 
 def give_back(session: Session, claim: Claim, *, rest_seconds: float | None = None) -> None:

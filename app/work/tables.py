@@ -11,6 +11,8 @@ from app.platform.tables import Table
 class WorkerProcess(Table):
     """A worker process that runs, or ran until lately. `kind`, `render_id` and `segment_id` are the unit it works on.
 
+    `progress_at` is when that unit last made progress, as the worker itself sees it.
+
     `device_name` is the model of its device, by which its speed is kept (`MeasuredSpeed`).
     """
 
@@ -29,6 +31,7 @@ class WorkerProcess(Table):
     kind: Mapped[str | None] = mapped_column(String(16))
     render_id: Mapped[str | None] = mapped_column(String(32))
     segment_id: Mapped[str | None] = mapped_column(String(32))
+    progress_at: Mapped[datetime | None]
     units_done: Mapped[int] = mapped_column(default=0)
 
 

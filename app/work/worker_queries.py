@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, delete, select, update
+from sqlalchemy import Integer, bindparam, case, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -22,6 +22,7 @@ _TAKE_UNIT = (
         kind=bindparam("of_kind"),
         render_id=bindparam("of_render"),
         segment_id=bindparam("of_segment"),
+        progress_at=database_now(),
     )
     .execution_options(synchronize_session=False)
 )
@@ -33,6 +34,7 @@ _PUT_DOWN_UNIT = (
         kind=None,
         render_id=None,
         segment_id=None,
+        progress_at=None,
         units_done=WorkerProcess.units_done + bindparam("more_done", type_=Integer),
     )
     .execution_options(synchronize_session=False)
@@ -52,10 +54,11 @@ def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
     session.execute(insert(WorkerProcess).values(row).on_conflict_do_nothing(index_elements=["name"]))
 
 
-def beat(session: Session, *, name: str) -> bool:
-    """Note that the worker is alive. False when it has no row."""
-    alive = update(WorkerProcess).where(WorkerProcess.name == name).values(heartbeat_at=database_now())
-    return changed_rows(session, alive)
+def beat(session: Session, *, name: str, still_seconds: float = 0.0) -> bool:
+    """Note that the worker is alive, and for how long its unit of work made no progress. False when it has no row."""
+    progress_at = case((WorkerProcess.kind.is_not(None), database_now(plus_seconds=-still_seconds)))
+    alive = update(WorkerProcess).where(WorkerProcess.name == name)
+    return changed_rows(session, alive.values(heartbeat_at=database_now(), progress_at=progress_at))
 
 
 def take_unit(session: Session, *, name: str, claim: Claim) -> None:

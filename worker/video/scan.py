@@ -219,7 +219,9 @@ def _decode(
     decoded = runner.input(path, **decoder_options(deinterlacing))
     stream = ffmpeg.output(decoded[str(video.index)], "pipe:1", **options)
     pts, checksums = array("q"), array("L")
-    with runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
+    with runner.start(
+        stream, purpose="reading the video", stdin=False, stdout=True, may_wait=False
+    ) as process:
         for line in process.lines():
             if len(pts) % LINES_PER_CHECK == 0:
                 _raise_if_cancelled(cancelled)

@@ -12,6 +12,7 @@ import structlog
 
 from app.platform.errors import Canceled, PipelineStalled
 from app.platform.media.ffmpeg import FfmpegProcess
+from app.platform.progress import current_progress
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,7 @@ class Watchdog:
         self._processes: list[FfmpegProcess] = []
         self._finished = threading.Event()
         self._last_progress = time.monotonic()
+        self._progress = current_progress()
         # Log lines carry the context of the thread that creates the watchdog.
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._run,), name="watchdog", daemon=True
@@ -64,6 +66,7 @@ class Watchdog:
     def progress(self) -> None:
         """Report that a frame has moved."""
         self._last_progress = time.monotonic()
+        self._progress.beat()
 
     def own(self, process: FfmpegProcess) -> FfmpegProcess:
         """Kill the process when the job is stopped."""

@@ -96,11 +96,16 @@ class FfmpegRunner:
         Raises FfmpegMissing, and ConfigurationError without a sandbox that is required.
         """
         return cls._configured(
-            settings, wall_seconds=settings.ffmpeg_timeout_seconds, memory_bytes=settings.ffmpeg_memory_bytes
+            settings,
+            wall_seconds=settings.ffmpeg_timeout_seconds,
+            memory_bytes=settings.ffmpeg_memory_bytes,
+            stall_seconds=settings.stall_seconds,
         )
 
     @classmethod
-    def _configured(cls, settings: Settings, *, wall_seconds: float, memory_bytes: int) -> Self:
+    def _configured(
+        cls, settings: Settings, *, wall_seconds: float, memory_bytes: int, stall_seconds: float = math.inf
+    ) -> Self:
         require_sandbox(settings)
         programs = find_programs(ffmpeg=settings.ffmpeg, ffprobe=settings.ffprobe)
         max_pixels = settings.max_input_pixels
@@ -109,6 +114,7 @@ class FfmpegRunner:
             limits=RunLimits(
                 wall_seconds=wall_seconds,
                 memory_bytes=memory_bytes,
+                stall_seconds=stall_seconds,
                 max_pixels=max_pixels,
                 sandbox=settings.sandbox,
             ),
@@ -181,11 +187,22 @@ class FfmpegRunner:
         )
 
     def start(
-        self, stream_or_args: Stream | Sequence[str], *, purpose: str, stdin: bool, stdout: bool
+        self,
+        stream_or_args: Stream | Sequence[str],
+        *,
+        purpose: str,
+        stdin: bool,
+        stdout: bool,
+        may_wait: bool = True,
     ) -> FfmpegProcess:
-        """Start ffmpeg with these pipes. This thread must enter the process's `with` block."""
+        """Start ffmpeg with these pipes. This thread must enter the process's `with` block.
+
+        `may_wait`: whether the other end of a pipe may be so slow that ffmpeg stands still and is not at fault.
+        """
         command = self._ffmpeg_command(stream_or_args)
         limits = self._limits_until(self._deadline_of_a_run())
+        if may_wait:
+            limits = replace(limits, stall_seconds=math.inf)
         return self._start(command, purpose=purpose, limits=limits, stdin=stdin, stdout=stdout)
 
     def probe(self, path: Path, *ffprobe_args: str) -> dict[str, Any]:

@@ -4,15 +4,19 @@ A process
 
 - runs through `launcher.py` (memory limit, sandbox, no core dumps, killed with its parent), in its own session, with
   a fixed environment;
-- is killed with its process group after its wall-clock limit, even while the caller is blocked in a pipe;
+- is killed with its process group after its wall-clock limit, or when it has used no processor time for as long as it
+  may stand still, even while the caller is blocked in a pipe; while it moves, it beats the progress of the work that
+  started it;
 - never blocks on stderr, which a thread reads; the last 64 KiB are kept.
 
 **Threads.** On Linux the kernel kills the process when the *thread* that started it ends. So the thread that calls
 `start` keeps the `with` block open as long as the process is needed; other threads may read, write and wait.
 """
 
+import errno
 import fcntl
 import io
+import math
 import os
 import re
 import signal
@@ -21,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -38,6 +43,7 @@ from app.platform.errors import (
     FfmpegTimeout,
 )
 from app.platform.metrics import ffmpeg_failures
+from app.platform.progress import current_progress
 
 from . import launcher
 
@@ -49,6 +55,7 @@ FILE_PROTOCOL = "file:"
 LONGEST_LINE_BYTES = 64 * 1024
 POLL_SECONDS = 0.1
 EXIT_POLL_SECONDS = 0.002
+SUPERVISION_SECONDS = 1.0
 
 # The C library's messages in the locale of ENVIRONMENT.
 # Only ffmpeg's own level at a line's start counts: the rest of a line may be a file's.
@@ -72,7 +79,8 @@ class RunLimits:
 
     `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single allocation
     on every system. `threads`: decoder threads of each input, None for ffmpeg's default. `max_pixels`: maximum pixels
-    in one decoded frame. `cpu_seconds`: processor time of all threads, after which the process is killed; None for no
+    in one decoded frame. `stall_seconds`: how long it may use no processor time (Linux); not for a process whose pipe's
+    other end may be slow. `cpu_seconds`: processor time of all threads, after which the process is killed; None for no
     limit. `probe_bytes`: how much of an input is searched for what describes its streams, None for ffmpeg's default.
     `sandbox`: which of the kernel's barriers there must be around the process, see
     `launcher.Confinement`.
@@ -80,6 +88,7 @@ class RunLimits:
 
     wall_seconds: float
     memory_bytes: int
+    stall_seconds: float = math.inf
     threads: int | None = None
     max_pixels: int = 4096 * 2304
     cpu_seconds: int | None = None
@@ -91,6 +100,7 @@ class _Stop(Enum):
     """Why the server killed a process."""
 
     TIMEOUT = "timeout"
+    STALLED = "stalled"
     CANCELLED = "cancelled"
     CLOSED = "closed"
 
@@ -122,13 +132,17 @@ class FfmpegProcess:
     def __init__(
         self, *, command: Sequence[str], purpose: str, limits: RunLimits, stdin: bool, stdout: bool
     ) -> None:
-        """Start `command` (its first item an absolute path). Raises FfmpegMissing when it cannot be started."""
+        """Start `command` (its first item an absolute path).
+
+        Raises FfmpegMissing when it cannot be started, FfmpegError when its arguments are too long.
+        """
         self.purpose = purpose
         self._limits = limits
         self._owner = threading.current_thread()
         self._stop: _Stop | None = None
         self._program = "ffprobe" if "ffprobe" in Path(command[0]).name else "ffmpeg"
         self._counted = False
+        self._progress = current_progress()
         # Guards reaping and killing, so that a reaped process id is never signalled.
         self._lock = threading.Lock()
         launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
@@ -148,17 +162,29 @@ class FfmpegProcess:
                 start_new_session=True,
             )
         except OSError as error:
+            if error.errno == errno.E2BIG:
+                # The work's own fault, and no lack of this machine's.
+                self.count_failure("failed")
+                raise FfmpegError(
+                    f"The video program could not be started for {purpose}: its command is too long.",
+                    detail=f"{max(map(len, command)):,} of {sum(map(len, command)):,} characters in one argument",
+                ) from error
             self.count_failure("missing")
             raise FfmpegMissing(
                 "The server could not start its video program.", detail=f"{command[0]}: {error}"
             ) from error
         assert self._process.stderr is not None
         self._stderr = _Tail(self._process.stderr, name=f"stderr-{self._process.pid}")
-        self._timer = threading.Timer(limits.wall_seconds, self._kill, args=(_Stop.TIMEOUT,))
-        self._timer.daemon = True
+        self._ended = threading.Event()
+        supervisor = threading.Thread(
+            target=copy_context().run,
+            args=(self._supervise,),
+            name=f"supervise-{self._process.pid}",
+            daemon=True,
+        )
         try:
             self._stderr.start()
-            self._timer.start()
+            supervisor.start()
         except RuntimeError:  # no further thread can be started
             self._kill(_Stop.CLOSED)
             self._process.wait()
@@ -203,6 +229,7 @@ class FfmpegProcess:
             if not count:
                 break
             filled += count
+            self._progress.beat()
         if filled == len(view):
             return True
         if filled == 0:
@@ -221,6 +248,7 @@ class FfmpegProcess:
         try:
             while written < len(view):
                 written += self.stdin.write(view[written:])
+                self._progress.beat()
         except BrokenPipeError:
             self.wait()
             self.count_failure("failed")
@@ -237,20 +265,21 @@ class FfmpegProcess:
         """The lines of stdout without their line ends; a longer line comes in pieces of 64 KiB."""
         reader = io.BufferedReader(self.stdout, 64 * 1024)  # type: ignore[type-var]
         while line := reader.readline(LONGEST_LINE_BYTES):
+            self._progress.beat()
             yield line.decode("utf-8", errors="replace").rstrip("\r\n")
 
     def wait(self, *, cancelled: Callable[[], bool] | None = None) -> None:
         """Wait for the end and poll `cancelled` every 0.1 s. An unread stdout pipe blocks the process.
 
-        Raises FfmpegTimeout after the wall-clock limit, FfmpegKilled when a signal ended the process, FfmpegCancelled
-        when `cancelled` returned true, FfmpegMissing when it could not be started, FfmpegDiskFull when the disk had no
-        room for its output, and FfmpegError for any other status than 0; each with the end of stderr in `detail`. A
-        further call has the same result.
+        Raises FfmpegTimeout after the wall-clock limit or when it stood still, FfmpegKilled when a signal ended the
+        process, FfmpegCancelled when `cancelled` returned true, FfmpegMissing when it could not be started,
+        FfmpegDiskFull when the disk had no room for its output, and FfmpegError for any other status than 0; each with
+        the end of stderr in `detail`. A further call has the same result.
         """
         while not self._has_ended():
             if cancelled is not None and cancelled():
                 self._kill(_Stop.CANCELLED)
-        self._timer.cancel()
+        self._ended.set()
         self._raise_for_status()
 
     def count_failure(self, reason: str) -> None:
@@ -282,7 +311,7 @@ class FfmpegProcess:
         self.kill()
         while not self._has_ended():
             pass
-        self._timer.cancel()
+        self._ended.set()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -297,6 +326,23 @@ class FfmpegProcess:
                 return True
         time.sleep(EXIT_POLL_SECONDS)
         return False
+
+    def _supervise(self) -> None:
+        ends_at = time.monotonic() + self._limits.wall_seconds
+        ticks, still_seconds = None, 0.0
+        while not self._ended.wait(max(0.0, min(SUPERVISION_SECONDS, ends_at - time.monotonic()))):
+            if time.monotonic() >= ends_at:
+                self._kill(_Stop.TIMEOUT)
+                return
+            before, ticks = ticks, _processor_ticks(self._process.pid)
+            if ticks is None or ticks != before:
+                still_seconds = 0.0
+                self._progress.beat()
+                continue
+            still_seconds += SUPERVISION_SECONDS
+            if still_seconds >= self._limits.stall_seconds:
+                self._kill(_Stop.STALLED)
+                return
 
     def _kill(self, reason: _Stop) -> None:
         with self._lock:
@@ -323,6 +369,9 @@ class FfmpegProcess:
             raise FfmpegTimeout(
                 f"The video program took longer than {seconds:g} s while {self.purpose}.", detail=detail
             )
+        if self._stop is _Stop.STALLED:
+            self.count_failure("timeout")
+            raise FfmpegTimeout(f"The video program came to a halt while {self.purpose}.", detail=detail)
         if self._stop is _Stop.CANCELLED:
             raise FfmpegCancelled(f"The video program was stopped while {self.purpose}.", detail=detail)
         if status < 0:
@@ -360,6 +409,17 @@ def _files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
             readable.append(str(path))
         since = position
     return tuple(readable), tuple(writable)
+
+
+def _processor_ticks(pid: int) -> int | None:
+    """The processor time that the process has used, in the system's ticks; None where the system does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except OSError:
+        return None
+    # The name before the last parenthesis may contain anything; user and system time are the fields 14 and 15.
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _enlarge(pipe: IO[bytes]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.platform.errors import Conflict, InvalidRequest, KeyNotFound, NotFound, StorageError
+from app.platform.progress import current_progress
 from app.platform.storage.contract import StoredPart
 
 PARTS_URL_PREFIX = "/storage-parts/"
@@ -30,6 +31,8 @@ STALE_SECONDS = 7 * 24 * 3600
 # The length of the digest at the end of a part's file. In hex it is the part's ETag.
 DIGEST_BYTES = 16
 COPY_BYTES = 1024**2
+# Of a disk that still counts as one that works.
+SLOWEST_BYTES_PER_SECOND = 1024**2
 ENDED = "This upload has ended."
 NOT_STORED = "The part could not be stored."
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -80,9 +83,12 @@ def make_directories(path: Path) -> None:
 def copy_file(source: Path, destination: Path) -> None:
     """Copy the bytes, without metadata, durably. `destination` must not exist."""
     with source.open("rb") as reader, destination.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, COPY_BYTES)
+        progress = current_progress()
+        while chunk := reader.read(COPY_BYTES):
+            writer.write(chunk)
+            progress.beat()
         writer.flush()
-        os.fsync(writer.fileno())
+        _flush(writer.fileno())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +288,12 @@ def _gone(multipart_id: str) -> KeyNotFound:
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
-        os.fsync(descriptor)
+        _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    slowest_seconds = os.fstat(descriptor).st_size / SLOWEST_BYTES_PER_SECOND
+    with current_progress().allowing(slowest_seconds):
+        os.fsync(descriptor)

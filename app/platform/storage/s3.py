@@ -8,8 +8,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from s3transfer.manager import TransferConfig, TransferManager
+from s3transfer.subscribers import BaseSubscriber
 
 from app.platform.errors import KeyNotFound, StorageError
+from app.platform.progress import current_progress
 from app.platform.storage.contract import ListedObject, StoredObject, StoredPart, attachment
 from app.platform.storage.keys import check_key, check_prefix, is_key
 from app.platform.storage.s3_connection import S3_ERRORS, S3Connection, code_of, explain, storage_errors
@@ -50,7 +52,8 @@ class S3Storage:
         name = self._name(key)
         with storage_errors("The file could not be stored."):
             with self._transfer() as transfer:
-                transfer.upload(str(path), self._bucket, name, {"ContentType": content_type}).result()
+                extra = {"ContentType": content_type}
+                transfer.upload(str(path), self._bucket, name, extra, [_Beats()]).result()
             path.unlink(missing_ok=True)
 
     def fetch(self, key: str, path: Path) -> None:
@@ -58,7 +61,7 @@ class S3Storage:
         with storage_errors("The stored file could not be fetched."):
             # boto3 writes to a temporary name and renames it at the end. A broken connection costs the part in flight.
             with self._transfer() as transfer:
-                future = transfer.download(self._bucket, name, str(path))
+                future = transfer.download(self._bucket, name, str(path), subscribers=[_Beats()])
                 future.result()
             got_bytes = path.stat().st_size
         if got_bytes != future.meta.size:
@@ -218,6 +221,16 @@ class S3Storage:
                 # The bucket may contain other objects too.
                 if is_key(key):
                     yield ListedObject(key=key, size_bytes=found["Size"], modified_at=found["LastModified"])
+
+
+class _Beats(BaseSubscriber):  # type: ignore[misc]
+    """Beats the progress of the thread that starts a transfer, whose pieces move in other threads."""
+
+    def __init__(self) -> None:
+        self._progress = current_progress()
+
+    def on_progress(self, future: Any, bytes_transferred: int, **_: Any) -> None:
+        self._progress.beat()
 
 
 def create_bucket(connection: S3Connection) -> bool:

@@ -25,12 +25,11 @@ from app.platform.settings import Settings
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import outage_retry
-from app.work.drain import Drain
 from app.work.ledger import WorkLedger
 from app.work.outage_retry import OutageRetry, is_outage
 from tests.integration.conftest import FACTS
 from tests.servers.process import wait_until
-from worker.work_units import WorkUnits
+from worker.transfers import Transfers
 
 MakeLedger = Callable[..., WorkLedger]
 
@@ -133,20 +132,8 @@ class BrokenStorage:
             raise StorageError("Not for anybody.")
 
 
-def units_with(storage: BrokenStorage, *, retry_seconds: float = 0.0) -> WorkUnits:
-    nothing: Any = None
-    return WorkUnits(
-        settings=nothing,
-        ledger=nothing,
-        storage=storage,  # type: ignore[arg-type]
-        workspace=nothing,
-        runner=nothing,
-        limits=nothing,
-        networks=nothing,
-        outage_retry=OutageRetry(seconds=retry_seconds),
-        drain=Drain(grace_seconds=0),
-        on_device_hang=lambda: None,
-    )
+def transfers_with(storage: BrokenStorage, *, retry_seconds: float = 0.0) -> Transfers:
+    return Transfers(storage=storage, outage_retry=OutageRetry(seconds=retry_seconds))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +144,7 @@ def test_what_was_stored_is_removed_only_when_no_row_can_name_it(
     error: Exception, removed: list[str]
 ) -> None:
     storage = BrokenStorage()
-    with pytest.raises(type(error)), units_with(storage)._removed_unless_reported("key"):
+    with pytest.raises(type(error)), transfers_with(storage).removed_unless_reported("key"):
         raise error
     assert storage.removed == removed
 
@@ -167,9 +154,9 @@ def test_a_file_that_alone_is_refused_is_held_against_the_work_but_not_before_pa
     tmp_path: Path, is_shut: bool
 ) -> None:
     storage = BrokenStorage(is_shut=is_shut)
-    units = units_with(storage, retry_seconds=0.05)
+    transfers = transfers_with(storage, retry_seconds=0.05)
     with pytest.raises(StorageError if is_shut else TransientError) as caught:
-        units._fetch("files/a/input", tmp_path / "input", cancelled=never)
+        transfers.fetch("files/a/input", tmp_path / "input", cancelled=never)
     assert is_outage(caught.value) == is_shut
     assert storage.tries > 1
 

@@ -1,0 +1,93 @@
+"""Transfers between the storage and a worker's disk, which outlast outages."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from app.platform.errors import AccessRefused, RegenError, StorageError, TransientError, Unavailable
+from app.platform.progress import current_progress
+from app.platform.storage.contract import Storage
+from app.work.loop import Cancelled
+from app.work.outage_retry import OutageRetry, is_disk_full
+
+# A stopping worker spends no more on removing files of a failed attempt; the clean-up removes them later.
+REMOVE_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfers:
+    """Fetches and stores files. Each call raises Canceled once `cancelled` returns True."""
+
+    storage: Storage
+    outage_retry: OutageRetry
+    make_room: Callable[[], None] = lambda: None
+    """Called when the disk is full."""
+
+    def fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
+        """Raises TransientError if this one object is refused, which is no outage, and StorageError."""
+
+        def fetch() -> None:
+            try:
+                self.storage.fetch(key, path)
+            except StorageError as error:
+                if is_disk_full(error):
+                    self.make_room()
+                raise
+
+        try:
+            self.outage_retry.transfer(fetch, cancelled=cancelled, undo=lambda: path.unlink(missing_ok=True))
+        except AccessRefused as error:
+            raise self._refusal_of_one(key, error) from error
+
+    def put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
+        """Raises as `fetch` does."""
+        try:
+            self.outage_retry.transfer(
+                lambda: self.storage.put_file(key, path, content_type=content_type),
+                cancelled=cancelled,
+                undo=lambda: self.storage.delete(key),
+            )
+        except AccessRefused as error:
+            raise self._refusal_of_one(key, error) from error
+
+    @contextlib.contextmanager
+    def removed_unless_reported(self, *keys: str) -> Iterator[None]:
+        """Removes the stored objects if the block raises and the row cannot name them."""
+        try:
+            yield
+        except Unavailable:
+            # The commit may have succeeded.
+            raise
+        except Exception:
+            self.remove(keys)
+            raise
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Removes objects that no row names. What cannot be removed soon is left to the clean-up."""
+        keys = list(keys)
+
+        def remove() -> None:
+            for key in keys:
+                self.storage.delete(key)
+                current_progress().beat()
+
+        reason = "no answer in time"
+        try:
+            if self.outage_retry.call_with_timeout(remove, seconds=REMOVE_SECONDS):
+                return
+        except RegenError as error:
+            reason = error.message
+        log.warning("late_files_not_removed", keys=keys, error=reason)
+
+    def _refusal_of_one(self, key: str, error: AccessRefused) -> TransientError:
+        """Raises StorageError if the storage refuses more than this object, or does not answer.
+
+        The refusal of one is no outage: waiting for its end would never stop.
+        """
+        self.storage.check(beside=key)
+        return TransientError("The storage refuses this one file.", detail=f"{key}: {error.detail}")
