@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 
-from app.platform.errors import Canceled, PermanentError, RequestError
+from app.platform.errors import Canceled
 from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
@@ -13,6 +13,7 @@ from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.previews.service import PreviewJob
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
+from worker.accepted_file import accepted_file
 from worker.inference.frames import FrameFormat
 from worker.networks import Networks
 from worker.pictures import (
@@ -120,7 +121,7 @@ class PreviewMaker:
     ) -> IndexedVideo:
         if self._video is not None and self._video[0] == file_id:
             return replace(self._video[1], path=source)
-        try:
+        with accepted_file():
             video = index_video(
                 self._runner,
                 source,
@@ -129,8 +130,6 @@ class PreviewMaker:
                 directory=directory,
                 cancelled=cancelled,
             )
-        except RequestError as error:
-            raise PermanentError(error.message, detail=error.detail) from error
         # A copy is gone with the directory.
         self._video = (file_id, video) if video.path == source else None
         return video

@@ -21,7 +21,6 @@ import structlog
 from app.platform.errors import (
     DiskTooSmall,
     PermanentError,
-    RequestError,
     StorageError,
 )
 from app.platform.media.containers import OUTPUT, SEGMENT
@@ -42,6 +41,7 @@ from app.work.outage_retry import OutageRetry, is_disk_full, is_outage
 from app.work.queries import Job, ReadyUnits
 from app.work.speeds import note_segment
 from models.catalog import ENGINES
+from worker.accepted_file import accepted_file
 from worker.metrics import SegmentMeter
 from worker.networks import Networks
 from worker.pipeline import run_segment
@@ -92,14 +92,12 @@ class WorkUnits:
         """Plans the render's segments from the timestamps of all frames. Makes the segments ready."""
         engine = ENGINES[job.engine]
         source = self._input(job, cancelled)
-        try:
+        with accepted_file():
             info = probe_video(self.runner, source, limits=self.limits)
             continuous = plan_continuous_copy(info)
             if continuous is not None:
                 source = self._readable_input(job, continuous, cancelled)
                 info = probe_copy(self.runner, source)
-        except RequestError as error:
-            raise PermanentError(error.message, detail=error.detail) from error
         plan, segments = plan_render(
             self.runner,
             source,

@@ -11,23 +11,28 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from fractions import Fraction
 
 import structlog
 
+from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.platform.settings import Settings
 from app.renders import workload
 from app.renders.service import RenderView
+from app.renders.statuses import RenderStatus
 from app.renders.workload import UserWork
 from app.work import speed_queries
 from app.work.speed_queries import DeviceSpeed
-from app.work.workers import SILENT_LEASES
+from app.work.workers import SILENT_LEASES, count_workers
 
 # What others have to do changes slowly beside what it costs to add it up.
 FRESH_SECONDS = 2.0
+# A worker that starts with the server takes as long to be known.
+QUEUED_SECONDS = 10.0
 REST_FACTOR = 10.0
 DECIMALS = 1
 
@@ -57,6 +62,8 @@ class Outlook:
     workers: Mapping[str, int] = field(default_factory=dict)
     devices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     busy_seconds: Mapping[str, float] = field(default_factory=dict)
+    no_worker: str | None = None
+    """A sentence when no worker takes up what is queued."""
 
     @classmethod
     def of(cls, cut: Cut, measured: Sequence[DeviceSpeed], work: Sequence[UserWork]) -> "Outlook":
@@ -97,6 +104,7 @@ class Forecast:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
+        self._lease_seconds = settings.lease_seconds
         self._silent_for = SILENT_LEASES * settings.lease_seconds
         self._cut = Cut(seconds=settings.segment_seconds, output_pixels=settings.segment_max_output_pixels)
         self._lock = threading.Lock()
@@ -120,6 +128,15 @@ class Forecast:
         in_turn = outlook.seconds_among_others(work.until_then, user_id=render.user_id)
         return None if alone is None or in_turn is None else round(max(alone, in_turn), DECIMALS)
 
+    def warning(self, view: RenderView) -> str | None:
+        """A sentence for a render that has been queued for a while and that no worker takes up."""
+        render = view.render
+        if render.status is not RenderStatus.QUEUED:
+            return None
+        if clock.now() - render.created_at < timedelta(seconds=QUEUED_SECONDS):
+            return None
+        return self.outlook().no_worker
+
     def outlook(self) -> Outlook:
         """The outlook, read again once it is due. While the database is away, everything in it is unknown."""
         # While another thread reads, the previous outlook is used.
@@ -140,7 +157,9 @@ class Forecast:
             with self._database.read() as session:
                 measured = speed_queries.speeds_at_work(session, silent_for=self._silent_for)
                 # Without speeds no time can be forecast, so the work need not be added up.
-                return Outlook.of(self._cut, measured, workload.work_by_user(session) if measured else [])
+                outlook = Outlook.of(self._cut, measured, workload.work_by_user(session) if measured else [])
+                no_worker = count_workers(session, lease_seconds=self._lease_seconds).missing
+                return replace(outlook, no_worker=no_worker)
         except RegenError as error:
             log.warning("outlook_missing", error=error.message, detail=error.detail)
             return Outlook(cut=self._cut)

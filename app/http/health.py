@@ -3,6 +3,8 @@
 No route here waits for a thread of the requests' pool: a server whose threads are all busy still answers.
 """
 
+import asyncio
+
 from fastapi import APIRouter, Response
 from pydantic import Field
 
@@ -22,12 +24,25 @@ class HealthBody(Body):
     status: str = Field(description="`ok`; anything else is an error's answer.")
 
 
+class WorkforceBody(Body):
+    alive: int = Field(description="Workers that were heard of within three leases.")
+    stalled: int = Field(description="Of these, how many hold work that has not moved for three leases.")
+
+
 class ReadyBody(HealthBody):
     model_config = with_example(
-        {"status": "ok", "parts": {"database": "ok", "migrations": "ok", "storage": "ok", "broker": "ok"}}
+        {
+            "status": "ok",
+            "parts": {"database": "ok", "migrations": "ok", "storage": "ok", "broker": "ok"},
+            "workers": {"alive": 2, "stalled": 0},
+        }
     )
 
     parts: dict[str, str] = Field(description="`ok` for each part that the server stands on.")
+    workers: WorkforceBody | None = Field(None, description="When the database told in time.")
+    warnings: list[str] | None = Field(
+        None, description="What keeps renders waiting although this server is ready; when there is any."
+    )
 
 
 @router.get("/healthz")
@@ -36,11 +51,21 @@ async def healthz() -> HealthBody:
     return HealthBody(status="ok")
 
 
-@router.get("/readyz", response_model=ReadyBody, responses=documented(503))
+@router.get("/readyz", response_model=ReadyBody, response_model_exclude_none=True, responses=documented(503))
 async def readyz(checks: HealthChecksDependency) -> ReadyBody | Response:
-    """Database, migrations, storage and broker can be used. Otherwise 503, with one message for each that cannot."""
-    states = await checks.parts()
+    """Database, migrations, storage and broker can be used. Otherwise 503, with one message for each that cannot.
+
+    A server without workers is ready: it takes renders, which wait.
+    """
+    states, workforce = await asyncio.gather(checks.parts(), checks.workers())
     faults = [FAULTS[part] for part, state in states.items() if state is PartState.FAILED]
     if faults:
         return error_response(503, faults, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-    return ReadyBody(status="ok", parts={part.value: state.value for part, state in states.items()})
+    return ReadyBody(
+        status="ok",
+        parts={part.value: state.value for part, state in states.items()},
+        workers=None
+        if workforce is None
+        else WorkforceBody(alive=workforce.alive, stalled=workforce.stalled),
+        warnings=(workforce.warnings if workforce else None) or None,
+    )

@@ -15,6 +15,7 @@ from app.platform.database import UNREACHABLE, Database
 from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
 from app.platform.work_kinds import WorkQueue
 from app.work.queue_metrics import WorkMetrics, work_metrics
+from app.work.workers import Workforce, count_workers
 
 # A probe is answered within 5 s, whatever hangs.
 CHECK_SECONDS = 4.0
@@ -88,6 +89,12 @@ class HealthChecks:
             fresh_seconds=FIGURES_FRESH_SECONDS,
             rest_factor=FIGURES_REST_FACTOR,
         )
+        self._workers = SharedCall(
+            lambda: _count_workers(database, lease_seconds=resources.settings.lease_seconds),
+            name="count-workers",
+            limit_seconds=CHECK_SECONDS,
+            fresh_seconds=PROBE_FRESH_SECONDS,
+        )
         self._messages = SharedCall(
             lambda: {queue: broker.waiting(queue) for queue in WorkQueue},
             name="count-messages",
@@ -108,6 +115,11 @@ class HealthChecks:
                 states[part] = PartState.FAILED
                 log.warning("part_failed", part=part.value, error=fault.message, detail=fault.detail)
         return states
+
+    async def workers(self) -> Workforce | None:
+        """The workers that the database knows, within 5 s; None when it does not tell."""
+        answer = await _ask(self._workers)
+        return answer[0]
 
     async def database_answers(self) -> bool:
         """Whether the database can be reached, within 5 s. Concurrent requests share one check."""
@@ -159,6 +171,11 @@ def _check_migrations(database: Database) -> None:
 
     if not migrations.position(database).is_usable:
         raise Unavailable(FAULTS[Part.MIGRATIONS])
+
+
+def _count_workers(database: Database, *, lease_seconds: float) -> Workforce:
+    with database.read() as session:
+        return count_workers(session, lease_seconds=lease_seconds)
 
 
 def _read_figures(database: Database) -> WorkMetrics:

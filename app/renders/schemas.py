@@ -156,8 +156,11 @@ class Render(Body):
             name: resources.signed_url(link.storage_key, base_url=base_url, file_name=link.file_name)
             for name, link in links(render).items()
         }
+        shown = shown_fields(render, progress=view.progress, queue_position=view.queue_position)
+        if (warning := resources.forecast.warning(view)) is not None:
+            shown["warnings"] = [*(shown["warnings"] or ()), warning]
         return cls(
-            **shown_fields(render, progress=view.progress, queue_position=view.queue_position),
+            **shown,
             **urls,
             eta_seconds=resources.forecast.eta_seconds(view),
             files_removed_at=min(removed_at, default=None),

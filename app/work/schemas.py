@@ -12,6 +12,12 @@ class WorkInHand(Body):
     kind: str = Field(description="`prepare`, `upscale` or `finish`.")
     render_id: str | None = None
     segment_id: str | None = None
+    progress_at: Timestamp | None = Field(
+        None, description="When it last moved, as far as its worker reports."
+    )
+    stalled: bool = Field(
+        False, description="Whether it has not moved for three leases although its worker is alive."
+    )
 
 
 class Worker(Body):
@@ -41,7 +47,15 @@ class Worker(Body):
             started_at=view.started_at,
             heartbeat_at=view.heartbeat_at,
             alive=view.is_alive(lease_seconds=lease_seconds),
-            work=None if view.kind is None else WorkInHand.model_validate(view),
+            work=None
+            if view.kind is None
+            else WorkInHand(
+                kind=view.kind.value,
+                render_id=view.render_id,
+                segment_id=view.segment_id,
+                progress_at=view.progress_at,
+                stalled=view.is_stalled(lease_seconds=lease_seconds),
+            ),
             units_done=view.units_done,
         )
 
@@ -65,6 +79,8 @@ class WorkersBody(Body):
                         "kind": "upscale",
                         "renderId": "VxIlYTomwGfEp0D3",
                         "segmentId": "Yb1n4CmVq0sJ7dKe",
+                        "progressAt": "2026-11-22T07:33:39.000Z",
+                        "stalled": False,
                     },
                     "unitsDone": 41,
                 }

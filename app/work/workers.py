@@ -18,7 +18,8 @@ FORGOTTEN_AFTER_SECONDS = 24 * 3600.0
 class WorkerView:
     """One worker process. `kind`, `render_id` and `segment_id` are the unit of work that it holds, if any.
 
-    `unheard_seconds`: since when it was not heard of, on the database's clock.
+    `unheard_seconds`: since when it was not heard of, on the database's clock. `progress_at`: when that unit last
+    moved, as far as the worker reports; `still_seconds`: how long ago that was.
     """
 
     name: str
@@ -34,11 +35,61 @@ class WorkerView:
     kind: WorkKind | None
     render_id: str | None
     segment_id: str | None
+    progress_at: datetime | None
+    still_seconds: float
     units_done: int
 
     def is_alive(self, *, lease_seconds: float) -> bool:
         """Heard of within three leases."""
         return self.unheard_seconds < SILENT_LEASES * lease_seconds
+
+    def is_stalled(self, *, lease_seconds: float) -> bool:
+        """It is alive, and holds a unit of work that has not moved for three leases."""
+        return (
+            self.kind is not None
+            and self.still_seconds >= SILENT_LEASES * lease_seconds
+            and self.is_alive(lease_seconds=lease_seconds)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workforce:
+    """The workers of a moment: how many are alive, how many of these are stalled, and the queues that no one serves."""
+
+    alive: int
+    stalled: int
+    unserved: tuple[WorkQueue, ...]
+
+    @property
+    def missing(self) -> str | None:
+        """A sentence for users when no render can be completed now."""
+        if not self.alive:
+            return "No worker is running, so renders wait until one is started."
+        if self.unserved:
+            queues = " and ".join(f"`{queue}`" for queue in self.unserved)
+            return f"No worker of the queue {queues} is running, so renders wait until one is started."
+        return None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences for operators."""
+        stalled = (
+            f"Workers that hold work which does not move: {self.stalled}. `regen workers` names them."
+            if self.stalled
+            else None
+        )
+        return [sentence for sentence in (self.missing, stalled) if sentence]
+
+
+def count_workers(session: Session, *, lease_seconds: float) -> Workforce:
+    views = list_workers(session)
+    alive = [view for view in views if view.is_alive(lease_seconds=lease_seconds)]
+    served = {queue for view in alive for queue in view.queues}
+    return Workforce(
+        alive=len(alive),
+        stalled=sum(view.is_stalled(lease_seconds=lease_seconds) for view in views),
+        unserved=tuple(queue for queue in WorkQueue if queue not in served),
+    )
 
 
 def list_workers(session: Session) -> Sequence[WorkerView]:
@@ -58,6 +109,8 @@ def list_workers(session: Session) -> Sequence[WorkerView]:
             kind=None if row.kind is None else WorkKind(row.kind),
             render_id=row.render_id,
             segment_id=row.segment_id,
+            progress_at=row.progress_at,
+            still_seconds=max(0.0, (now - (row.progress_at or now)).total_seconds()),
             units_done=row.units_done,
         )
         for row, now in worker_queries.list_workers(session)

@@ -1,5 +1,5 @@
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from urllib.parse import parse_qs, urlsplit
 
@@ -45,6 +45,14 @@ def test_queued(client, queued):
     assert render.keys() == queued.keys()
     assert render | {"inputFileURL": ""} == queued | {"inputFileURL": ""}
     assert render["queuePosition"] == 1
+
+
+def test_queued_for_a_while_without_a_worker(client, queued, change, database):
+    change(created_at=datetime.now(UTC) - timedelta(seconds=11), warnings=["Its own."])
+    missing = "No worker is running, so renders wait until one is started."
+    assert fetch(client, queued)["warnings"] == ["Its own.", missing]
+    change(status=RenderStatus.FAILED, error="It failed.")
+    assert fetch(client, queued)["warnings"] == ["Its own."]
 
 
 @pytest.mark.parametrize("status", [RenderStatus.PENDING, RenderStatus.PROCESSING])

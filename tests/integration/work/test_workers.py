@@ -13,12 +13,13 @@ from app import migrations
 from app.cli.application import application
 from app.platform.database import Database, database_now
 from app.platform.errors import Unavailable
+from app.platform.progress import Progress
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.tables import Render
 from app.work.ledger import WorkLedger
 from app.work.tables import PeriodicTask, WorkerProcess
-from app.work.workers import FORGOTTEN_AFTER_SECONDS, WorkerView, list_workers
+from app.work.workers import FORGOTTEN_AFTER_SECONDS, WorkerView, count_workers, list_workers
 from tests.servers.process import wait_until
 from worker.registration import LONGEST_NAME, Registration, worker_name
 
@@ -85,6 +86,54 @@ def test_a_silent_worker_is_told_apart_and_forgotten_after_a_day(
     assert list(known(database)) == ["new"]
     Registration(make_ledger("old"), device="cpu").beat()  # it lives after all
     assert set(known(database)) == {"new", "old"}
+
+
+def test_a_worker_whose_work_does_not_move_is_told_apart_though_it_is_alive(
+    database: Database, make_ledger: MakeLedger, add_render: Callable[[], Render]
+) -> None:
+    """Its threads go on, and its lease is renewed; but the main thread hangs."""
+    work = Progress()
+    ledger = make_ledger(queues=list(WorkQueue))
+    registration = Registration(ledger, device="cpu", work=work)
+    registration.beat()
+    assert known(database)["worker-1"].progress_at is None, "it is idle"
+    add_render()
+    assert ledger.claim() is not None
+    registration._work.tick(89)
+    registration.beat()
+    assert not known(database)["worker-1"].is_stalled(lease_seconds=30)
+    registration._work.tick(2)
+    registration.beat()
+    view = known(database)["worker-1"]
+    assert view.is_alive(lease_seconds=30) and view.is_stalled(lease_seconds=30)
+    with database.read() as session:
+        workforce = count_workers(session, lease_seconds=30)
+    assert (workforce.alive, workforce.stalled, workforce.missing) == (1, 1, None)
+    assert workforce.warnings == [
+        "Workers that hold work which does not move: 1. `regen workers` names them."
+    ]
+    work.beat()
+    registration._work.tick(5)
+    registration.beat()
+    assert not known(database)["worker-1"].is_stalled(lease_seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("queues", "missing"),
+    [
+        ([], "No worker is running, so renders wait until one is started."),
+        (["cpu"], "No worker of the queue `gpu` is running, so renders wait until one is started."),
+        (["gpu"], "No worker of the queue `cpu` is running, so renders wait until one is started."),
+        (["cpu", "gpu"], None),
+    ],
+)
+def test_the_queue_that_no_worker_serves_is_named(
+    database: Database, make_ledger: MakeLedger, queues: list[str], missing: str | None
+) -> None:
+    for queue in queues:
+        Registration(make_ledger(queue, queues=[WorkQueue(queue)]), device="cpu").beat()
+    with database.read() as session:
+        assert count_workers(session, lease_seconds=30).missing == missing
 
 
 def test_one_of_all_workers_sweeps_in_an_interval(database: Database, make_ledger: MakeLedger) -> None:

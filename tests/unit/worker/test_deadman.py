@@ -72,7 +72,9 @@ def test_neither_a_lock_nor_an_error_keeps_it_from_ending(start: Callable[..., D
     assert time.monotonic() - started < 5
 
 
-def test_work_that_beats_or_is_allowed_to_take_long_goes_on(start: Callable[..., Deadman], ends: Ends) -> None:
+def test_work_that_beats_or_is_allowed_to_take_long_goes_on(
+    start: Callable[..., Deadman], ends: Ends
+) -> None:
     progress = Progress()
     start(progress, Drain(grace_seconds=60))
     for _ in range(10):
