@@ -148,7 +148,7 @@ class CeleryWorker:
             networks=networks,
             outage_retry=self._outage_retry,
             drain=self._drain,
-            on_device_hang=lambda: self._deadman.end("device_hangs"),
+            on_device_hang=lambda: self._deadman.end(lambda: log.critical("device_hangs")),
         )
         needs = Needs(storage=storage, workspace=self._workspace, runner=runner)
         self._work_loop = WorkLoop(

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 
 import structlog
 
@@ -87,11 +88,11 @@ class Deadman:
         self._reader.close()
         self._writer.close()
 
-    def end(self, event: str, **facts: object) -> None:
-        """Ends the process, after a log line, the tracebacks of all threads and the return of its work; but at once
-        where these hang."""
+    def end(self, write_line: Callable[[], None]) -> None:
+        """Ends the process, after the line in the log, the tracebacks of all threads and the return of its work; but
+        without those of them that hang."""
         is_stopping = self._drain.requested or bool(self._asked_at)
-        _try_step(lambda: log.critical(event, **facts))
+        _try_step(write_line)
         with contextlib.suppress(Exception):
             faulthandler.dump_traceback(sys.stderr)
         _try_step(lambda: self._give_back(not is_stopping))
@@ -111,10 +112,12 @@ class Deadman:
             seconds, ticked_at = min(now - ticked_at, 2 * POLL_SECONDS), now
             for name, stillness in self._watched.items():
                 if stillness.tick(seconds) > self.still_seconds:
-                    self.end("worker_hangs", work=name, seconds=round(stillness.seconds))
+                    self.end(
+                        partial(log.critical, "worker_hangs", work=name, seconds=round(stillness.seconds))
+                    )
                     return
             if now > self._over_at() + END_SECONDS:
-                self.end("worker_does_not_end")
+                self.end(lambda: log.critical("worker_does_not_end"))
                 return
 
     def _read_signals(self) -> None:

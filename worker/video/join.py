@@ -13,6 +13,7 @@ times, up to the last packet's duration). Players use the shorter one, so both m
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 from worker.video.expressions import expression_tree
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -28,6 +29,18 @@ def concat_list(names: Sequence[str], segments: Sequence[SegmentPlan], *, timesc
         seconds, rest = divmod(end - start, MICROSECONDS)
         lines += [f"file {name}", f"duration {seconds}.{rest:06d}"]
     return "\n".join(lines) + "\n"
+
+
+def write_concat_list(
+    directory: Path, files: Sequence[Path], segments: Sequence[SegmentPlan], *, timescale: int
+) -> Path:
+    """Write the script that concatenates the files, and links to them beside it, where ffmpeg looks for them."""
+    names = [f"{number}{file.suffix}" for number, file in enumerate(files)]
+    for name, file in zip(names, files, strict=True):
+        (directory / name).symlink_to(file.resolve())
+    path = directory / "segments.ffconcat"
+    path.write_text(concat_list(names, segments, timescale=timescale), encoding="ascii")
+    return path
 
 
 def timestamp_filter(

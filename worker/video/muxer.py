@@ -22,11 +22,12 @@ from app.platform.errors import (
     PermanentError,
     TransientError,
 )
-from app.platform.media.containers import OUTPUT, SEGMENT
+from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from app.platform.media.first_frames import Spatial
 from app.platform.media.properties import VideoProperties
-from worker.video.join import concat_list, timestamp_filter
+from worker.video import join_groups
+from worker.video.join import timestamp_filter, write_concat_list
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.recheck import WrittenVideo, deviation, read_back, runner_for_output
@@ -129,11 +130,20 @@ def finish_render(
         )
         with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
             directory = Path(scratch)
-            names = [f"{number}{SEGMENT.suffix}" for number in range(len(segment_files))]
-            for name, path in zip(names, segment_files, strict=True):
-                (directory / name).symlink_to(path.resolve())
-            list_path = directory / "segments.ffconcat"
-            list_path.write_text(concat_list(names, segments, timescale=render.timescale), encoding="ascii")
+            files, parts = segment_files, segments
+            timestamps = timestamp_filter(render, parts, first=first, last=last)
+            if len(timestamps) > join_groups.LONGEST_FILTER:
+                files, parts = join_groups.join_groups(
+                    own_runner,
+                    files,
+                    render=render,
+                    segments=segments,
+                    directory=directory,
+                    cancelled=cancelled,
+                )
+                first, last = read_back(own_runner, files[0]), read_back(own_runner, files[-1])
+                timestamps = timestamp_filter(render, parts, first=first, last=last)
+            list_path = write_concat_list(directory, files, parts, timescale=render.timescale)
             mux = _MuxCommand(
                 runner=own_runner,
                 list_path=list_path,
@@ -142,7 +152,7 @@ def finish_render(
                 render=render,
                 streams=streams,
                 metadata=metadata,
-                timestamps=timestamp_filter(render, segments, first=first, last=last),
+                timestamps=timestamps,
             )
             warnings = mux.run(tracks, cancelled)
         if render.spatial is not None:

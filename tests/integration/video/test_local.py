@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,14 @@ from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
 from worker.local import LocalProgress, LocalRenderOptions, upscale_file
-from worker.video.plan import RenderPlan
+from worker.video import join_groups
+from worker.video.encoder import timestamp_expression
+from worker.video.join import timestamp_filter
+from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.segmenter import MAX_SEGMENT_FRAMES
+
+# Of one argument on Linux (MAX_ARG_STRLEN).
+LONGEST_ARGUMENT = 128 * 1024
 
 
 class GrayNetwork:
@@ -32,8 +40,14 @@ class GrayNetwork:
 
 @pytest.fixture
 def upscale(runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path) -> Callable[..., Any]:
-    def run(**changes: Any) -> Any:
-        source = clip("a.mp4", frames=30)
+    def run(
+        *arguments: str,
+        name: str = "a.mp4",
+        target_fps: Fraction | None = Fraction(50),
+        segment_seconds: Fraction = Fraction(1, 2),
+        **changes: Any,
+    ) -> Any:
+        source = clip(name, *arguments, frames=30)
         (tmp_path / "work").mkdir()
         return upscale_file(
             runner=runner,
@@ -42,9 +56,9 @@ def upscale(runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path) -> 
             destination=tmp_path / "out.mp4",
             options=LocalRenderOptions(
                 scale=4,
-                target_fps=Fraction(50),
+                target_fps=target_fps,
                 quality="high",
-                segment_seconds=Fraction(1, 2),
+                segment_seconds=segment_seconds,
                 segment_max_output_pixels=10**9,
                 stall_seconds=30,
             ),
@@ -82,3 +96,65 @@ def test_local_render_cancelled(upscale: Callable[..., Any], tmp_path: Path) -> 
         upscale(on_progress=watch, cancelled=stop.is_set)
     assert not (tmp_path / "out.mp4").exists()
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_title_of_any_length_goes_along_shortened(upscale: Callable[..., Any], tmp_path: Path) -> None:
+    """It was one argument of the mux, which the system takes for 128 KiB at most, with the path and all."""
+    arguments = ("-metadata:s:v:0", f"title={'long ' * 24_000}")
+    finished = upscale(*arguments, name="a.mkv", on_progress=lambda _: None)
+    assert (tmp_path / "out.mp4").stat().st_size == finished.size_bytes
+
+
+def test_segments_whose_times_exceed_one_argument_are_joined_in_groups(
+    upscale: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a time base finer than a microsecond. The finish itself compares every time with the plan."""
+    fine = ("-r", "30000/1001", "-video_track_timescale", "10000000")
+    monkeypatch.setattr(join_groups, "LONGEST_FILTER", 200)
+    monkeypatch.setattr(join_groups, "GROUP_SEGMENTS", 2)
+    calls: list[int] = []
+    join = join_groups.join_groups
+
+    def counted(runner: FfmpegRunner, files: Sequence[Path], **options: Any) -> Any:
+        joined = join(runner, files, **options)
+        calls.append(len(joined[0]))
+        return joined
+
+    monkeypatch.setattr(join_groups, "join_groups", counted)
+    finished = upscale(*fine, target_fps=None, segment_seconds=Fraction(1, 5), on_progress=lambda _: None)
+    assert finished.properties.frames >= 30
+    assert calls and calls[0] >= 3
+    assert not finished.warnings
+
+
+def test_no_argument_is_longer_than_the_system_takes() -> None:
+    """The longest: as many durations as a segment may have, all different, in the finest time base that MP4 has."""
+    ticks = 2**31
+    runs = [(1, ticks - number) for number in range(MAX_SEGMENT_FRAMES)]
+    assert len(timestamp_expression(runs)) < LONGEST_ARGUMENT
+    count = 3600
+    segments = [
+        SegmentPlan(
+            index=number,
+            first_frame=0,
+            first_pts=0,
+            last_pts=0,
+            seek_ticks=(),
+            repeats=(1,) * 96,
+            checksums=(),
+            start_tick=number * 40_040_000 + number % 7,
+            runs=((96, 417_083),),
+        )
+        for number in range(count)
+    ]
+    whole = SimpleNamespace(
+        timescale=10**9, total_ticks=count * 40_040_000, offset_ticks=2**40, frame_count=count * 96
+    )
+    written = SimpleNamespace(pts=[0], dts=[0])
+
+    def length(some: Sequence[SegmentPlan]) -> int:
+        return len(timestamp_filter(whole, some, first=written, last=written))  # type: ignore[arg-type]
+
+    assert length(segments) > LONGEST_ARGUMENT
+    assert length(segments[: join_groups.GROUP_SEGMENTS]) < LONGEST_ARGUMENT
+    assert join_groups.LONGEST_FILTER < LONGEST_ARGUMENT

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.platform.database import Database
 from app.platform.errors import (
@@ -25,8 +26,9 @@ from app.platform.settings import Settings
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import outage_retry
-from app.work.ledger import WorkLedger
+from app.work.ledger import MOST_LONE_OUTAGES, WorkLedger
 from app.work.outage_retry import OutageRetry, is_outage
+from app.work.speeds import note_segment
 from tests.integration.conftest import FACTS
 from tests.servers.process import wait_until
 from worker.transfers import Transfers
@@ -68,6 +70,55 @@ def test_outages_in_a_row_are_counted_and_fail_nothing(
     ledger.hand_back(stale)
     assert ledger.postponed(stale) == 0
     assert segment().outages == 8
+
+
+def test_a_unit_that_alone_meets_outages_fails_its_render_in_the_end(
+    make_ledger: MakeLedger, segment: Callable[[], Segment], database: Database
+) -> None:
+    """While others of its kind are done between one and the next. An outage of all starts the count anew."""
+    ledger = make_ledger(max_attempts=1)
+
+    def postpone(*, others_go_on: bool) -> None:
+        if others_go_on:
+            note_segment(database, device="cpu", engine="regen-4x-lite", pixels=1, seconds=1)
+        claim = ledger.claim()
+        assert claim is not None
+        ledger.postponed(claim)
+        forget_pause(database, segment())
+
+    postpone(others_go_on=True)
+    assert segment().lone_outages == 0, "nothing was done between this one and the one before"
+    for number in range(1, MOST_LONE_OUTAGES):
+        postpone(others_go_on=True)
+        assert (segment().status, segment().lone_outages) == (SegmentStatus.WAITING, number)
+    postpone(others_go_on=False)
+    assert (segment().status, segment().lone_outages) == (SegmentStatus.WAITING, 0)
+    for _ in range(MOST_LONE_OUTAGES):
+        postpone(others_go_on=True)
+    row = segment().render
+    assert row.status is RenderStatus.FAILED
+    assert row.error == (
+        "The video could not be processed: upscaling a part of it was put off 25 times for want of storage or "
+        "room on the disk, while other videos were done."
+    )
+
+
+def test_a_render_whose_preparation_alone_meets_outages_fails_too(
+    make_ledger: MakeLedger, add_render: Callable[[], Render], prepare: Callable[..., Any], database: Database
+) -> None:
+    bad, ledger = add_render(), make_ledger()
+    for _ in range(MOST_LONE_OUTAGES + 1):
+        claim = ledger.claim()
+        assert claim is not None and claim.render_id == bad.id
+        ledger.postponed(claim)
+        other = add_render()
+        prepare(ledger, ledger.claim(), segments=1)
+        with database.write() as session:
+            session.get_one(Render, bad.id).retry_at = None
+            session.execute(update(Segment).values(status=SegmentStatus.DONE))
+            session.get_one(Render, other.id).status = RenderStatus.COMPLETED
+    with database.read() as session:
+        assert session.get_one(Render, bad.id).status is RenderStatus.FAILED
 
 
 def test_what_kills_its_worker_each_time_ends_after_three_times_as_many_attempts_and_rests_in_between(

@@ -197,6 +197,29 @@ def test_an_outage_is_not_held_against_the_work(
     assert rests == [2.0]
 
 
+@pytest.mark.parametrize("is_well", [False, True])
+def test_a_worker_rests_after_an_outage_only_while_its_machine_lacks_something(
+    make_ledger: Callable[..., WorkLedger],
+    segment: Callable[[], Segment],
+    drain: Drain,
+    monkeypatch: pytest.MonkeyPatch,
+    is_well: bool,
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(WorkLoop, "_rest", lambda _task, seconds: rests.append(seconds))
+    WorkLoop(
+        ledger=make_ledger(),
+        units=dict.fromkeys(WorkKind, fail_with(StorageError("away"))),
+        wake=lambda _ready: None,
+        drain=drain,
+        outage_retry=OutageRetry(seconds=0),
+        stop=lambda: None,
+        is_well=lambda: is_well,
+    )()
+    assert segment().outages == 1
+    assert rests == ([] if is_well else [2.0])
+
+
 def test_a_permanent_error_is_the_renders_error(
     run: Callable[..., list[Any]], segment: Callable[[], Segment]
 ) -> None:
