@@ -43,7 +43,7 @@ STALL_SECONDS = 2.0
 # What alone the arguments of a step's program contain.
 STEPS = {
     "probe": "format_name",
-    "packets": "packet=pts,dts,duration,flags",
+    "packets": "packet=stream_index",
     "scan": "framecrc",
     "decode": "-map 0:0 -f rawvideo",
     "encode": "-vcodec libx264",
