@@ -26,7 +26,7 @@ from app.work.outage_retry import OutageRetry
 from worker.metrics import HEARTBEAT_FAILURES, PREVIEWS
 from worker.pictures import CONTENT_TYPES
 from worker.preview_maker import PreviewMaker, PreviewResult
-from worker.transfers import Transfers
+from worker.transfers import StorageTransfers
 from worker.workspace import Workspace
 
 # How long network and input are kept for the next preview.
@@ -57,7 +57,7 @@ class Previewer:
         longest_run = min(runner.limits.wall_seconds, LONGEST_RUN_SECONDS)
         self._settings = settings
         self._ledger = ledger
-        self._transfers = Transfers(storage=storage, outage_retry=outage_retry)
+        self._transfers = StorageTransfers(storage=storage, outage_retry=outage_retry)
         own_runner = FfmpegRunner(
             programs=runner.programs, limits=replace(runner.limits, wall_seconds=longest_run)
         )

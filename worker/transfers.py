@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfers:
+class StorageTransfers:
     """Fetches and stores files. Each call raises Canceled once `cancelled` returns True."""
 
     storage: Storage

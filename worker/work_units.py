@@ -46,7 +46,7 @@ from worker.metrics import SegmentMeter
 from worker.networks import Networks
 from worker.pipeline import run_segment
 from worker.segment_eta import SegmentEta
-from worker.transfers import Transfers
+from worker.transfers import StorageTransfers
 from worker.video.continuous import (
     ContinuousCopy,
     plan_continuous_copy,
@@ -274,8 +274,8 @@ class WorkUnits:
         )
 
     @property
-    def _transfers(self) -> Transfers:
-        return Transfers(
+    def _transfers(self) -> StorageTransfers:
+        return StorageTransfers(
             storage=self.storage, outage_retry=self.outage_retry, make_room=self.workspace.drop_inputs
         )
 

@@ -31,7 +31,7 @@ from app.work.outage_retry import OutageRetry, is_outage
 from app.work.speeds import note_segment
 from tests.integration.conftest import FACTS
 from tests.servers.process import wait_until
-from worker.transfers import Transfers
+from worker.transfers import StorageTransfers
 
 MakeLedger = Callable[..., WorkLedger]
 
@@ -183,8 +183,8 @@ class BrokenStorage:
             raise StorageError("Not for anybody.")
 
 
-def transfers_with(storage: BrokenStorage, *, retry_seconds: float = 0.0) -> Transfers:
-    return Transfers(storage=storage, outage_retry=OutageRetry(seconds=retry_seconds))  # type: ignore[arg-type]
+def transfers_with(storage: BrokenStorage, *, retry_seconds: float = 0.0) -> StorageTransfers:
+    return StorageTransfers(storage=storage, outage_retry=OutageRetry(seconds=retry_seconds))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
