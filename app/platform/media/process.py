@@ -14,7 +14,6 @@ A process
 """
 
 import errno
-import fcntl
 import io
 import math
 import os
@@ -46,11 +45,10 @@ from app.platform.metrics import ffmpeg_failures
 from app.platform.progress import current_progress
 
 from . import launcher
+from .pipes import PipeTail, enlarge_pipe, processor_ticks
 
 log = structlog.get_logger(__name__)
 
-STDERR_KEPT_BYTES = 64 * 1024
-PIPE_BYTES = 1024 * 1024
 FILE_PROTOCOL = "file:"
 LONGEST_LINE_BYTES = 64 * 1024
 POLL_SECONDS = 0.1
@@ -105,24 +103,6 @@ class _Stop(Enum):
     CLOSED = "closed"
 
 
-class _Tail(threading.Thread):
-    """Reads a pipe to its end and keeps the last bytes."""
-
-    def __init__(self, pipe: IO[bytes], *, name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self._pipe = pipe
-        self._kept = bytearray()
-
-    def run(self) -> None:
-        while chunk := self._pipe.read(64 * 1024):
-            kept = self._kept + chunk
-            self._kept = kept[-STDERR_KEPT_BYTES:]
-
-    @property
-    def text(self) -> str:
-        return bytes(self._kept).decode("utf-8", errors="replace")
-
-
 class FfmpegProcess:
     """A started process, for a `with` block: leaving the block kills it if it still runs, and reaps it.
 
@@ -174,7 +154,7 @@ class FfmpegProcess:
                 "The server could not start its video program.", detail=f"{command[0]}: {error}"
             ) from error
         assert self._process.stderr is not None
-        self._stderr = _Tail(self._process.stderr, name=f"stderr-{self._process.pid}")
+        self._stderr = PipeTail(self._process.stderr, name=f"stderr-{self._process.pid}")
         self._ended = threading.Event()
         supervisor = threading.Thread(
             target=copy_context().run,
@@ -191,7 +171,7 @@ class FfmpegProcess:
             raise
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                _enlarge(pipe)
+                enlarge_pipe(pipe)
 
     @property
     def stdin(self) -> IO[bytes]:
@@ -334,7 +314,7 @@ class FfmpegProcess:
             if time.monotonic() >= ends_at:
                 self._kill(_Stop.TIMEOUT)
                 return
-            before, ticks = ticks, _processor_ticks(self._process.pid)
+            before, ticks = ticks, processor_ticks(self._process.pid)
             if ticks is None or ticks != before:
                 still_seconds = 0.0
                 self._progress.beat()
@@ -409,24 +389,3 @@ def _files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
             readable.append(str(path))
         since = position
     return tuple(readable), tuple(writable)
-
-
-def _processor_ticks(pid: int) -> int | None:
-    """The processor time that the process has used, in the system's ticks; None where the system does not tell."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
-    except OSError:
-        return None
-    # The name before the last parenthesis may contain anything; user and system time are the fields 14 and 15.
-    fields = stat.rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-def _enlarge(pipe: IO[bytes]) -> None:
-    """Enlarge a pipe to 1 MiB where the system allows it, so that a frame needs few context switches."""
-    if sys.platform == "linux":
-        try:
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        except OSError as error:
-            # The total size of an unprivileged user's pipes is limited; the default 64 KiB work too.
-            log.debug("pipe_not_enlarged", error=str(error))

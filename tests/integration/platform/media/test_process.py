@@ -11,7 +11,8 @@ import pytest
 
 from app.platform.errors import FfmpegCancelled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 from app.platform.media import launcher
-from app.platform.media.process import STDERR_KEPT_BYTES, FfmpegProcess, RunLimits
+from app.platform.media.pipes import STDERR_KEPT_BYTES
+from app.platform.media.process import FfmpegProcess, RunLimits
 from tests.servers.process import SOON_SECONDS, is_alive, wait_until
 
 pytestmark = pytest.mark.slow
