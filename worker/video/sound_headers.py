@@ -1,7 +1,7 @@
 """Sound tracks as they are in the file: whether there is any sound, and whether its format changes on the way.
 
 MP4 describes a track once, so a copy of a track whose format changes plays as silence or noise after the change. AAC in
-transport streams, AC-3, E-AC-3 and MP3 have a header before each frame (ISO/IEC 14496-3, ETSI TS 102 366, ISO/IEC
+transport streams, AC-3, E-AC-3, MP2 and MP3 have a header before each frame (ISO/IEC 14496-3, ETSI TS 102 366, ISO/IEC
 11172-3 and 13818-3). Headers are found by their first bits alone: what looks like one within a frame never comes
 several times in a row.
 """
@@ -32,10 +32,10 @@ _AAC_CHANNELS = (0, 1, 2, 3, 4, 5, 6, 8)
 _AC3_RATES = (48_000, 44_100, 32_000)
 _AC3_CHANNELS = (2, 1, 2, 3, 3, 4, 4, 5)
 _AC3_LAST_VERSION = 10
-_MP3_RATES = (44_100, 48_000, 32_000)
+_MPEG_RATES = (44_100, 48_000, 32_000)
 # By the two bits of the version: MPEG 2.5, none, 2 and 1.
-_MP3_RATE_DIVISORS = (4, 1, 2, 1)
-_MP3_MONO = 3
+_MPEG_RATE_DIVISORS = (4, 1, 2, 1)
+_MPEG_MONO = 3
 
 
 @dataclass(frozen=True, order=True)
@@ -64,12 +64,12 @@ def _ac3(header: bytes) -> SoundFormat | None:
     return SoundFormat(_AC3_CHANNELS[header[4] >> 1 & 7], _AC3_RATES[rate])
 
 
-def _mp3(header: bytes) -> SoundFormat | None:
+def _mpeg(header: bytes) -> SoundFormat | None:
     rate, bits = header[2] >> 2 & 3, header[2] >> 4
-    if rate == len(_MP3_RATES) or bits in (0, 15):
+    if rate == len(_MPEG_RATES) or bits in (0, 15):
         return None
-    divisor = _MP3_RATE_DIVISORS[header[1] >> 3 & 3]
-    return SoundFormat(1 if header[3] >> 6 == _MP3_MONO else 2, _MP3_RATES[rate] // divisor)
+    divisor = _MPEG_RATE_DIVISORS[header[1] >> 3 & 3]
+    return SoundFormat(1 if header[3] >> 6 == _MPEG_MONO else 2, _MPEG_RATES[rate] // divisor)
 
 
 _AC3_HEADER = (re.compile(rb"\x0b\x77.{5}", re.DOTALL), _ac3)
@@ -78,7 +78,8 @@ _HEADERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes], SoundFormat | Non
     "aac": (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]..", re.DOTALL), _adts),
     "ac3": _AC3_HEADER,
     "eac3": _AC3_HEADER,
-    "mp3": (re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]..", re.DOTALL), _mp3),
+    "mp2": (re.compile(rb"\xff[\xf4\xf5\xfc\xfd]..", re.DOTALL), _mpeg),
+    "mp3": (re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]..", re.DOTALL), _mpeg),
 }
 
 

@@ -14,7 +14,7 @@ RATE = 48_000
 # Where a speaker of the input is heard, if not in its own place: AAC does not tell beside from behind.
 BEHIND = {"SL": "BL", "SR": "BR"}
 # A rate and a layout, as pan's inputs: one tone in all of them.
-STEREO, SURROUND, SLOWER = (48_000, "stereo"), (48_000, "5.1"), (44_100, "stereo")
+STEREO, SURROUND, SLOWER, MONO = (48_000, "stereo"), (48_000, "5.1"), (44_100, "stereo"), (48_000, "mono")
 
 
 def _ffmpeg(*arguments: str | Path) -> bytes:
@@ -99,9 +99,9 @@ def test_layouts_without_a_name(layout: str | None, channels: int, kept: str) ->
         assert found.is_mixed
 
 
-@pytest.mark.parametrize("codec", ["aac", "ac3", "eac3", "mp3"])
+@pytest.mark.parametrize("codec", ["aac", "ac3", "eac3", "mp2", "mp3"])
 def test_formats_are_read_from_headers(codec: str, tmp_path: Path) -> None:
-    kinds = [STEREO, SLOWER] if codec == "mp3" else [STEREO, SURROUND, SLOWER]
+    kinds = [STEREO, MONO, SLOWER] if codec in ("mp2", "mp3") else [STEREO, SURROUND, SLOWER]
     encoder = "libmp3lame" if codec == "mp3" else codec
     container = "adts" if codec == "aac" else codec
     coded = b""
@@ -113,7 +113,9 @@ def test_formats_are_read_from_headers(codec: str, tmp_path: Path) -> None:
     for at in range(0, len(coded), 5000):
         reader.feed(coded[at : at + 5000])
     surround = 6 if codec == "aac" else 5
-    assert reader.formats == {SoundFormat(surround if layout == "5.1" else 2, rate) for rate, layout in kinds}
+    assert reader.formats == {
+        SoundFormat({"mono": 1, "stereo": 2}.get(layout, surround), rate) for rate, layout in kinds
+    }
 
 
 def test_a_track_that_changes_is_converted_and_an_empty_one_left_out() -> None:
