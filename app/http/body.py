@@ -23,7 +23,15 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 from starlette.requests import Request
 
-from app.http.fields import UNKNOWN_NAME, advice_on, ignored_names, is_empty, is_empty_text, nearest_name
+from app.http.fields import (
+    MOST_TOLD,
+    UNKNOWN_NAME,
+    advice_on,
+    ignored_names,
+    is_empty,
+    is_empty_text,
+    nearest_name,
+)
 from app.platform import json_values
 
 
@@ -95,15 +103,17 @@ class RequestBody(BaseModel):
         known, is_absent = cls.model_fields, is_empty_text if cls.null_lifts else is_empty
         given = {name: value for name, value in sent.items() if not is_absent(value)}
         unknown = [name for name in given if name not in known]
+        told = unknown[:MOST_TOLD]
         forbids = cls.model_config.get("extra") == "forbid"
         faults: list[InitErrorDetails] = []
         try:
             body = read({name: given[name] for name in known if name in given})
         except ValidationError as error:
             faults = [_fault(fault) for fault in error.errors(include_url=False)]
-        if faults or forbids:
-            told = unknown if forbids else [name for name in unknown if nearest_name(name, known)]
+        if forbids:
             faults += [_unknown_fault(name, known) for name in told]
+        elif faults:
+            faults += [_unknown_fault(name, known) for name in told if nearest_name(name, known)]
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults)
         body._unknown = unknown

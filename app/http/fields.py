@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from itertools import islice
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,6 +13,7 @@ from app.platform.quoting import printable, shortened
 
 # The kind of pydantic's error for a name that a body may not have; its context has the `advice_on` it.
 UNKNOWN_NAME = "unknown_name"
+# Of unknown names in one answer: a body may have any number of them.
 MOST_TOLD = 8
 # How alike a misspelt name is: difflib's ratio.
 NEAR = 0.75
@@ -53,14 +55,16 @@ def advice_on(name: str, known: Iterable[str]) -> str:
     return f": did you mean `{near}`?" if near else "."
 
 
+def unknown_name(name: str, known: Iterable[str], *, consequence: str = "") -> str:
+    """The sentence about a name that a request may not have."""
+    return f"{shown_name(name)} is not a field of this request{consequence}{advice_on(name, known)}"
+
+
 def ignored_names(request: Request, names: Collection[str], known: Iterable[str]) -> list[str]:
     """The warnings about unknown names. Raises InvalidRequest where the application refuses them."""
     refused = request.app.state.refuses_unknown_names()
-    told = [
-        f"{shown_name(name)} is not a field of this request{'' if refused else ' and was ignored'}"
-        f"{advice_on(name, known)}"
-        for name in [*names][:MOST_TOLD]
-    ]
+    consequence = "" if refused else " and was ignored"
+    told = [unknown_name(name, known, consequence=consequence) for name in islice(names, MOST_TOLD)]
     if len(names) > MOST_TOLD:
         told.append(f"{len(names) - MOST_TOLD} more names are not fields of this request.")
     if told and refused:

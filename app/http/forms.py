@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -20,7 +21,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from app.files.service import SpooledUpload
-from app.http.fields import advice_on, ignored_names, is_empty, nearest_name, shown_name
+from app.http.fields import MOST_TOLD, ignored_names, is_empty, nearest_name, shown_name, unknown_name
 from app.http.middleware import streams_body
 from app.http.multipart import (
     FILE_FIELD,
@@ -95,11 +96,11 @@ def _plain_text(text: str) -> str:
 
 def _hints(form: ReceivedForm, known: Collection[str]) -> Iterator[str]:
     """What unknown names may have to do with the faults of a request."""
-    for name, is_file in form.unknown.items():
+    for name, is_file in islice(form.unknown.items(), MOST_TOLD):
         if is_file and form.upload is None:
             yield f"{shown_name(name)} carries a file, whose field must be called `{FILE_FIELD}`."
         elif nearest_name(name, known):
-            yield f"{shown_name(name)} is not a field of this request{advice_on(name, known)}"
+            yield unknown_name(name, known)
 
 
 @asynccontextmanager

@@ -133,8 +133,8 @@ class TestUpscale:
 
         for arguments in (
             {"files": {"file_id": (None, file_id), "target_fps": (None, "50")}},
-            {"data": {"file_id": file_id, "target_fps": "50"}},
-            {"json": {"file_id": file_id, "target_fps": 50}},
+            {"data": {"file_id": file_id, "target_fps": "50", "engine": ""}},
+            {"json": {"file_id": file_id, "target_fps": 50, "engine": None}},
         ):
             response = api.post("/v1/upscale", **arguments)
             assert response.status_code == 200
