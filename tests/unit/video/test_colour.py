@@ -15,6 +15,7 @@ from app.platform.media.h273 import CodePoint, ColourPrimaries, MatrixCoefficien
 from app.platform.media.probe import ColourTags, VideoStream
 from tests.unit.inference.h273 import PLACES
 from worker.video.colour import UNKNOWN_COLOURS_WARNING, OutputTags, plan_colour, read_pix_fmt
+from worker.video.encoder import CHROMA_LOCATIONS
 
 KINDS: dict[str, type[CodePoint]] = {
     "primaries": ColourPrimaries,
@@ -138,25 +139,37 @@ def test_chroma_is_turned_with_the_picture(tagged: str, degrees: int, mirrored: 
     assert samples == {(2 * x + right, 2 * y + down) for x in range(width // 2) for y in range(height // 2)}
 
 
+def names_of_ffmpeg(function: str) -> dict[int, str]:
+    """By the library that ffprobe asks, where it can be loaded."""
+    library = ctypes.util.find_library("avutil")
+    if library is None:
+        pytest.skip("ffmpeg has no shared library here")
+    ask = getattr(ctypes.CDLL(library), function)
+    ask.restype = ctypes.c_char_p
+    named = {code: ask(code).decode() for code in range(256) if ask(code)}
+    return {code: name for code, name in named.items() if name not in UNTAGGED}
+
+
 @pytest.mark.parametrize("kind", KINDS.values())
 def test_code_points_have_the_names_that_ffprobe_prints(kind: type[CodePoint]) -> None:
-    """By the library that ffprobe asks, where it can be loaded."""
-    name = ctypes.util.find_library("avutil")
-    if name is None:
-        pytest.skip("ffmpeg has no shared library here")
     function = {
         ColourPrimaries: "av_color_primaries_name",
         TransferCharacteristics: "av_color_transfer_name",
         MatrixCoefficients: "av_color_space_name",
     }[kind]
-    ask = getattr(ctypes.CDLL(name), function)
-    ask.restype = ctypes.c_char_p
-    named = {code: ask(code).decode() for code in range(256) if ask(code)}
-    known = {code: label for code, label in named.items() if label not in UNTAGGED}
     # Later versions of the standard add matrices from 15 on, which are read as untagged.
     assert {code.value: code.label for code in kind} == {
-        code: label for code, label in known.items() if kind is not MatrixCoefficients or code < 15
+        code: label
+        for code, label in names_of_ffmpeg(function).items()
+        if kind is not MatrixCoefficients or code < 15
     }
+
+
+def test_ranges_and_chroma_locations_have_the_names_that_ffprobe_prints() -> None:
+    """ffmpeg counts locations from 1, the standard from 0."""
+    located = names_of_ffmpeg("av_chroma_location_name")
+    assert [located[code + 1] for code in range(len(CHROMA_LOCATIONS))] == list(CHROMA_LOCATIONS)
+    assert list(names_of_ffmpeg("av_color_range_name").values()) == ["tv", "pc"]
 
 
 def test_a_plan_holds_names_that_earlier_versions_read() -> None:
