@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from app.platform.errors import ConfigurationError
-from app.platform.media import launcher
+from app.platform.media.launcher import OFF, Confinement
 
 # The launcher always sets a limit of memory; this one is larger than any address space.
 NO_MEMORY_LIMIT = 2**63 - 1
@@ -37,14 +36,10 @@ class ChildProcess:
         directory: Path | None = None,
     ) -> None:
         """Start `command`. `output` receives its stdout and stderr, by default inherited. Raises ConfigurationError."""
-        launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
-        # A program of the server's own is not confined; it dies with this process.
-        confinement = launcher.Confinement(
-            NO_MEMORY_LIMIT, NO_CPU_LIMIT, os.getpid(), launcher.OFF, readable=(), writable=()
-        )
+        confinement = Confinement(NO_MEMORY_LIMIT, NO_CPU_LIMIT, os.getpid(), OFF, (), ())
         try:
             self._process = subprocess.Popen(
-                [*launch, confinement.to_word(), *command],
+                confinement.launching(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

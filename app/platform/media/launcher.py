@@ -15,6 +15,10 @@ import resource
 import signal
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the module `typing` takes as long as all else
+    from collections.abc import Sequence
+
 LAUNCHER_PREFIX = "launcher: "
 EXIT_NOT_STARTED = 127
 
@@ -76,6 +80,10 @@ class Confinement:
         self.sandbox = sandbox
         self.readable = readable
         self.writable = writable
+
+    def launching(self, command: "Sequence[str]") -> "list[str]":
+        """The command that starts `command`, confined."""
+        return [sys.executable, "-I", "-S", os.path.abspath(__file__), self.to_word(), *command]
 
     def to_word(self) -> str:
         numbers = f"{self.memory_bytes} {self.cpu_seconds} {self.parent_pid} {self.sandbox}"

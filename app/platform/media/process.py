@@ -125,14 +125,13 @@ class FfmpegProcess:
         self._progress = current_progress()
         # Guards reaping and killing, so that a reaped process id is never signalled.
         self._lock = threading.Lock()
-        launch = [sys.executable, "-I", "-S", str(Path(launcher.__file__).resolve())]
         readable, writable = _files_of(command)
         confinement = launcher.Confinement(
             limits.memory_bytes, limits.cpu_seconds or 0, os.getpid(), limits.sandbox, readable, writable
         )
         try:
             self._process = subprocess.Popen(
-                [*launch, confinement.to_word(), *command],
+                confinement.launching(command),
                 bufsize=0,
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,

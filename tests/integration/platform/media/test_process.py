@@ -266,5 +266,5 @@ def test_a_process_ends_with_the_server_even_when_that_is_killed() -> None:
 @on_linux
 def test_a_program_whose_parent_died_before_it_could_say_so_ends_at_once() -> None:
     somebody_else = launcher.Confinement(1024 * MIB, 0, os.getppid(), launcher.OFF, (), ())
-    command = [sys.executable, "-I", "-S", launcher.__file__, somebody_else.to_word(), "/bin/sleep", "600"]
+    command = somebody_else.launching(["/bin/sleep", "600"])
     assert subprocess.run(command, timeout=SOON_SECONDS, check=False).returncode == -signal.SIGKILL
