@@ -150,7 +150,7 @@ def site(
     made: list[Site] = []
 
     def make(*, max_attempts: int = 3) -> Site:
-        place = workplace(stall_seconds=str(STALL_SECONDS), segment_seconds="10")
+        place = workplace(stall_seconds=str(STALL_SECONDS), segment_seconds="10", sandbox="off")
         made.append(Site(place, tmp_path, max_attempts=max_attempts))
         return made[-1]
 

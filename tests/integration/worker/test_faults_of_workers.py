@@ -29,6 +29,7 @@ from tests.integration.worker.faults import (
 )
 from tests.servers.broker import BrokerServer
 from tests.servers.process import ServerProcess, wait_until
+from worker.deadman import EXIT_HANGS
 
 MakePlace = Callable[..., Workplace]
 
@@ -226,7 +227,7 @@ def test_an_encoder_that_fails_ends_its_render_and_the_next_one_completes(
         f'exec {find_programs().ffmpeg} "$@"\n'
     )
     encoder.chmod(0o755)
-    place = workplace(**broker_of(broker_server), max_attempts="2", segment_seconds="10")
+    place = workplace(**broker_of(broker_server), max_attempts="2", segment_seconds="10", sandbox="off")
     (worker,) = start(place, 1, ffmpeg=str(encoder), ffprobe=str(find_programs().ffprobe))
     is_broken.touch()
     first = place.submit()
@@ -242,3 +243,42 @@ def test_an_encoder_that_fails_ends_its_render_and_the_next_one_completes(
     wake(place)
     place.wait_completed(second)
     assert worker.status is None, "it is the same worker"
+
+
+def test_a_worker_that_hangs_ends_itself_and_another_one_takes_over(
+    workplace: MakePlace, broker_server: BrokerServer
+) -> None:
+    """Without waiting for a lease to run out, and with its work charged."""
+    place = workplace(**broker_of(broker_server), lease_seconds="600", segment_seconds="10")
+    (hanging,) = start(place, 1, stall_seconds="2", stand_in_seconds_per_frame="1000")
+    render_id = place.submit()
+    wake(place)
+    wait_until(lambda: hanging.status is not None, seconds=SECONDS, what="it ends itself")
+    assert hanging.status == EXIT_HANGS
+    assert lines(hanging, "device_hangs")
+    assert "most recent call first" in hanging.log.read_text()
+    (segment,) = segments(place, render_id)
+    assert (segment.status, segment.failures, segment.expiries) == (SegmentStatus.WAITING, 1, 0)
+    start(place, 1)
+    wake(place)
+    place.wait_completed(render_id)
+
+
+@pytest.mark.parametrize("step", ["framecrc", "segments.ffconcat"])
+def test_an_ffmpeg_that_stands_still_while_a_video_is_read_or_joined_is_a_failed_attempt(
+    workplace: MakePlace, broker_server: BrokerServer, tmp_path: Path, step: str
+) -> None:
+    met = tmp_path / "met"
+    program = tmp_path / "ffmpeg"
+    program.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *{step}*) if [ ! -e {met} ]; then touch {met}; exec sleep 600; fi ;; esac\n'
+        f'exec {find_programs().ffmpeg} "$@"\n'
+    )
+    program.chmod(0o755)
+    place = workplace(**broker_of(broker_server), stall_seconds="2", sandbox="off")
+    start(place, 1, ffmpeg=str(program), ffprobe=str(find_programs().ffprobe))
+    render_id = place.submit()
+    wake(place)
+    place.wait_completed(render_id)
+    assert met.exists()

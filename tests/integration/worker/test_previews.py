@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import update
 
 from app.files.tables import File
-from app.platform.errors import StorageError, TransientError
+from app.platform.errors import AccessRefused, StorageError, TransientError
 from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
@@ -279,6 +279,22 @@ class TestFaults:
         assert row is not None
         assert row.status is RenderStatus.FAILED
         assert row.error == "The file is not a video in a format this server reads."
+
+    @pytest.mark.parametrize("method", ["fetch", "put_file"])
+    def test_a_file_that_alone_is_refused_is_no_outage(
+        self, studio: Callable[..., Studio], method: str
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise AccessRefused("Not for you.", detail="403")
+
+        at = studio(lambda storage: Faulty(storage, **{method: refuse}))
+        preview_id = at.ask()
+        for _ in range(3):
+            assert at.previewer.make_next()
+            at.wake()
+        row = at.read(preview_id)
+        assert row is not None
+        assert (row.status, row.failures) == (RenderStatus.FAILED, 3)
 
     def test_an_outage_is_nobodys_failure(
         self, studio: Callable[..., Studio], monkeypatch: pytest.MonkeyPatch
