@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy import delete as delete_from
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, aliased, joinedload
 
 from app.platform.database import database_now
 from app.platform.lease import Lease, claim_first, is_expired, is_rested, revoke
@@ -14,6 +14,8 @@ from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
 from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus
+
+LATELY_SECONDS = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +67,23 @@ def any_waits(session: Session) -> bool:
 
 
 def claim(session: Session, *, worker: str, lease_seconds: float) -> PreviewClaim | None:
-    """Lease the oldest preview that waits, or whose lease has run out, which counts as a failure."""
-    waiting = select(Preview.id).where(_waits()).order_by(Preview.created_at, Preview.id)
+    """Lease a preview that waits, or whose lease has run out, which counts as a failure.
+
+    The next is the oldest of the user who has had the fewest begun lately: previews that take long delay their own
+    user's.
+    """
+    others = aliased(Preview)
+    begun = (
+        select(func.count())
+        .where(
+            others.user_id == Preview.user_id,
+            others.attempt > 0,
+            others.created_at > database_now(plus_seconds=-LATELY_SECONDS),
+        )
+        .correlate(Preview)
+        .scalar_subquery()
+    )
+    waiting = select(Preview.id).where(_waits()).order_by(begun, Preview.created_at, Preview.id)
     row = session.execute(
         claim_first(
             Preview, waiting, seconds=lease_seconds, worker=worker, status=RenderStatus.PROCESSING

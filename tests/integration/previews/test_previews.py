@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from sqlalchemy import update
 
+from app.accounts import queries as account_queries
 from app.cleanup.orphans import find_orphans
 from app.cleanup.service import CleanUp, Removed, RetentionRules
 from app.files.service import delete_file, find_file_to_use
@@ -80,6 +81,18 @@ def fall_silent(database: Database, preview_id: str) -> None:
 
 def complete(ledger: PreviewLedger, claim: object) -> None:
     ledger.completed(claim, crop=None, before_key="before", after_key="after", warnings=[])  # type: ignore[arg-type]
+
+
+def test_users_take_turns(database: Database, add_preview: Callable[..., str], ledger: PreviewLedger) -> None:
+    """Whoever had the fewest begun lately is next, however many another asked for before."""
+    with database.write() as session:
+        other = account_queries.add_user(session, user_id=new_id(), name="other").id
+    first, second, third = (
+        add_preview(created_at=database_now(plus_seconds=-seconds)) for seconds in (3, 2, 1)
+    )
+    change(database, third, user_id=other)
+    jobs = [ledger.claim() for _ in range(3)]
+    assert [job.claim.preview_id for job in jobs if job] == [first, third, second]
 
 
 def test_the_oldest_first_and_each_once(
