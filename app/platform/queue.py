@@ -36,7 +36,6 @@ POOLED_CONNECTIONS = 10
 # While the broker hangs, callers that wait for it hold the connections; further callers give up after this time.
 POOL_WAIT_SECONDS = 0.2
 
-SCHEMES = ("redis", "rediss", "redis+socket")
 TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 log = structlog.get_logger(__name__)
@@ -203,10 +202,6 @@ def _refusal(error: BaseException) -> str | None:
 def _check_address(celery: Celery, url: str) -> None:
     try:
         parts = urlsplit(url)
-        if parts.scheme not in SCHEMES:
-            raise ConfigurationError(
-                "REGEN_BROKER_URL must name a Redis or Valkey server: redis://host:6379/0, or rediss:// for TLS."
-            )
         if parts.scheme != "redis+socket":
             int(parts.path.strip("/") or 0)
         celery.connection_for_write()
