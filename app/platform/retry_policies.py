@@ -56,9 +56,10 @@ OUTAGE_RETRY = RetryPolicy.exponential(0.5, 5.0, jitter=(0.75, 1.0))
 PREVIEW_FAILED = RetryPolicy(steps_seconds=tuple(2.0 * failures for failures in range(1, 1001)))
 PREVIEW_OUTAGE = RetryPolicy(steps_seconds=(5.0,))
 
-# As Standard Webhooks recommends: three days and a bit, ten attempts in all. After the last step it is given up.
+# As Standard Webhooks recommends, and one after 45 s, for a receiver that restarts: three days and a bit, eleven
+# attempts in all. After the last step it is given up.
 WEBHOOK_DELIVERY = RetryPolicy(
-    steps_seconds=(5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0),
+    steps_seconds=(5.0, 45.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0),
     jitter=(1.0, 1.1),
 )
 # The dispatcher after a round that failed.

@@ -190,7 +190,7 @@ def test_a_receiver_that_is_gone_is_left_in_peace(hooks, make_dispatcher, receiv
 
 
 @pytest.mark.parametrize("failing_days", [4, 6])
-def test_after_ten_attempts_it_is_given_up_and_can_be_replayed(
+def test_after_the_last_attempt_it_is_given_up_and_can_be_replayed(
     hooks, make_dispatcher, receiver, failing_days
 ):
     receiver.answer = lambda _received: 500

@@ -20,6 +20,12 @@ def test_pauses_grow_for_days_and_end():
     assert pause_after(len(PAUSES_SECONDS), 60.0) is None
 
 
+def test_a_receiver_that_restarts_is_asked_again_within_two_minutes():
+    pauses = [pause_after(failures) for failures in range(2)]
+
+    assert pauses[0] < 10 and 30 <= pauses[1] <= 60
+
+
 def test_a_receiver_may_ask_for_a_longer_pause_within_bounds():
     assert pause_after(0, 120.0) == 120.0
     assert pause_after(3, 120.0) >= PAUSES_SECONDS[3]
