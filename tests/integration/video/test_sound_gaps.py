@@ -18,7 +18,6 @@ X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
     [
         # Within the film of 300 s: padded; after it: cut.
         (("-c:a", "pcm_s16le"), (0, 100, 250), (0, 100, 250)),
-        (("-c:a", "pcm_s16le"), (2, 6000), (2,)),
         (("-c:a", "aac"), (0, 100, 6000), (0, 100)),
     ],
 )
