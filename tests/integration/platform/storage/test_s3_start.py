@@ -162,6 +162,9 @@ class TestCommands:
         assert s3_bucket.keys() == []
 
     def test_check_of_a_directory(self, regen, tmp_path):
+        mistyped = regen("storage", "check", storage="local")
+        assert mistyped.exit_code != 0 and not (tmp_path / "data").exists()
+        (tmp_path / "data").mkdir()
         answer = regen("storage", "check", storage="local")
 
         assert answer.exit_code == 0
