@@ -6,7 +6,7 @@ where decoding can start; only the frames that the wanted one depends on are dec
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
@@ -31,8 +31,14 @@ from worker.video.watchdog import Watchdog
 
 # When the packet at the time yields no frame, earlier ones are tried this far back.
 LOOK_BACK_SECONDS = 10
+# For all attempts at one frame. Ten seconds of 4K between two keyframes take less on two busy cores, even twice.
+LONGEST_DECODING_SECONDS = 30.0
 
 NO_FRAME = "There is no frame at this moment that can be decoded."
+TOO_FAR = (
+    "This moment lies too far behind the last key frame: decoding up to it takes too long for a preview. "
+    "Choose an earlier moment, or convert the video with a key frame every few seconds (ffmpeg's option -g 250)."
+)
 
 log = structlog.get_logger(__name__)
 
@@ -90,9 +96,26 @@ def read_frame(
 ) -> Frame:
     """The last frame whose timestamp is not after `at_seconds` (0 is the first frame), as `video.colour.source` says.
 
-    Raises PermanentError if there is none, PipelineStalled if nothing was decoded for `stall_seconds`, Canceled once
-    `cancelled` returns True.
+    Raises PermanentError if there is none or decoding takes longer than LONGEST_DECODING_SECONDS, PipelineStalled if
+    nothing was decoded for `stall_seconds`, Canceled once `cancelled` returns True.
     """
+    seconds = min(runner.limits.wall_seconds, LONGEST_DECODING_SECONDS)
+    limits = replace(runner.limits, wall_seconds=seconds)
+    bounded = FfmpegRunner(programs=runner.programs, limits=limits).within_one_limit()
+    try:
+        return _read_frame(bounded, video, at_seconds, cancelled=cancelled, stall_seconds=stall_seconds)
+    except FfmpegTimeout as error:
+        raise PermanentError(TOO_FAR, detail=error.detail) from error
+
+
+def _read_frame(
+    runner: FfmpegRunner,
+    video: IndexedVideo,
+    at_seconds: Fraction,
+    *,
+    cancelled: Callable[[], bool],
+    stall_seconds: float,
+) -> Frame:
     moment = video.ticks_at(at_seconds)
     wanted = max((pts for pts in video.packets.pts if pts <= moment), default=moment)
 

@@ -1,6 +1,7 @@
 """Single frames: whatever the file, the one that is shown at a moment, as a render would take it."""
 
 import os
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from tests.media.kinds import KINDS
 from worker import pictures
 from worker.inference.frames import FrameFormat, Layout
 from worker.pictures import cropped, expanded, require_tone_mapping, to_rgb, write_picture
+from worker.video import frame_grab
 from worker.video.colour import OutputTags
 from worker.video.frame_grab import IndexedVideo, index_video, read_frame
 from worker.video.scan import FrameScan, scan_frames
@@ -112,6 +114,20 @@ def test_it_ends_when_it_is_called_off_or_hangs(
         read_frame(runner, video, Fraction(0), cancelled=lambda: True, stall_seconds=60)
     with pytest.raises(PipelineStalled):
         read_frame(runner, video, Fraction(0), cancelled=lambda: False, stall_seconds=0.3)
+
+
+def test_a_moment_too_far_behind_the_last_key_frame_is_refused(
+    runner: FfmpegRunner, clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its decoding ends at the bound, all attempts together, and the sentence says what to do."""
+    one_group = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "99999", "-sc_threshold", "0")
+    video, _scan = indexed(runner, clip("one.mp4", *one_group, frames=250, size="320x240"))
+    monkeypatch.setattr(frame_grab, "LONGEST_DECODING_SECONDS", 0.1)
+
+    began = time.monotonic()
+    with pytest.raises(PermanentError, match=r"too far behind the last key frame.*Choose an earlier moment"):
+        read_frame(runner, video, Fraction(9), cancelled=lambda: False, stall_seconds=60)
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
