@@ -29,7 +29,7 @@ FIRST = "0001"
 SECRET = SecretStr("s" * 32)
 OLD_KEY = "regen_key-of-an-old-version"
 # Worked out by that version, with that secret.
-OLD_DIGEST = "b0bd4a0af9dbec8eb325a5bf5aa5dd0e07282edf930837ca1327a30d5f454e5c"
+OLD_DIGEST = "bab355a870581b3fe4665496b457e81ca4d07b0142ee7628f3584d679a2e3aae"
 
 T = datetime(2026, 11, 1, 9, 30, 0, 123456, tzinfo=UTC)
 LEASE_OVER = T + timedelta(seconds=30)
