@@ -54,7 +54,6 @@ STEPS = {
 }
 FAULTS = {
     "status": "exit 69",
-    "nothing": "exit 0",
     "signal": "kill -9 $$",
     "garbage": "head -c 100000 /dev/urandom; echo garbage >&2; exit 0",
     "silence": "exec sleep 600",
