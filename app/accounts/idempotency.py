@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
 from app.accounts.tables import IdempotencyKey
-from app.platform import clock
+from app.platform.database import read_clock
 from app.platform.errors import Conflict
 
 REPLAYED_HEADER = "Idempotent-Replayed"
@@ -75,7 +75,7 @@ class IdempotentRequest:
                 key=self.key,
                 fingerprint=self.fingerprint,
                 made_id=made_id,
-                created_at=clock.now(),
+                created_at=read_clock(session),
             )
         )
         try:

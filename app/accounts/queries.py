@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts.scopes import Scope
 from app.accounts.tables import ApiKey, User
-from app.platform import clock
-from app.platform.database import ColumnReader, fetch_rows
+from app.platform.database import ColumnReader, fetch_rows, read_clock
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
 
@@ -35,7 +34,7 @@ class StoredKey:
 
 
 def add_user(session: Session, *, user_id: str, name: str) -> User:
-    user = User(id=user_id, name=name, created_at=clock.now())
+    user = User(id=user_id, name=name, created_at=read_clock(session))
     session.add(user)
     session.flush()
     return user
@@ -95,7 +94,7 @@ def add_key(
         name=name,
         hint=hint,
         digest=digest,
-        created_at=clock.now(),
+        created_at=read_clock(session),
         revoked_at=None,
         scopes=[scope.value for scope in Scope if scope in scopes],
         limits=limits,

@@ -15,7 +15,7 @@ from app.accounts.queries import StoredKey
 from app.accounts.scopes import DEFAULT_SCOPES, Scope
 from app.accounts.tables import ApiKey, User
 from app.platform import clock, secrets
-from app.platform.database import ColumnReader
+from app.platform.database import ColumnReader, read_clock
 from app.platform.errors import Conflict, InvalidRequest, NotFound, Unauthorized
 from app.platform.secrets import Secrets
 
@@ -193,7 +193,7 @@ def revoke_key(session: Session, *, key_id: str) -> ApiKey:
     """Revoke the key. Raises NotFound when there is no such key."""
     key = get_key(session, key_id=key_id)
     if key.revoked_at is None:
-        key.revoked_at = clock.now()
+        key.revoked_at = read_clock(session)
     return key
 
 

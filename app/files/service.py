@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,7 @@ from sqlalchemy.orm import Session
 from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.files import queries as file_queries
 from app.files.tables import File
-from app.platform import clock
-from app.platform.database import Database
+from app.platform.database import Database, read_clock
 from app.platform.errors import Conflict, InvalidRequest, NotFound
 from app.platform.media.containers import content_type_of_format
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -99,7 +99,8 @@ def stored_upload(
     )
     with database.read() as session:
         check_quota(session, is_made=False)
-    file = new_file(upload, file_id=new_id(), user_id=requester.user_id, info=info)
+        now = read_clock(session)
+    file = new_file(upload, file_id=new_id(), user_id=requester.user_id, info=info, created_at=now)
     storage.put_file(file.storage_key, upload.path, content_type=file.content_type)
     try:
         with database.write() as session:
@@ -112,7 +113,9 @@ def stored_upload(
         raise
 
 
-def new_file(upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaInfo) -> File:
+def new_file(
+    upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaInfo, created_at: datetime
+) -> File:
     """The row of a probed upload, whose object's key follows from `file_id`."""
     return File(
         id=file_id,
@@ -123,7 +126,7 @@ def new_file(upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaIn
         sha256=upload.sha256,
         storage_key=input_key(file_id),
         video=info.video,
-        created_at=clock.now(),
+        created_at=created_at,
     )
 
 

@@ -11,7 +11,8 @@ from anyio import CapacityLimiter, to_thread
 
 from app.http.resources import Resources
 from app.http.shared_call import SharedCall
-from app.platform.database import UNREACHABLE, Database
+from app.platform.database import Database
+from app.platform.database_errors import UNREACHABLE
 from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
 from app.platform.work_kinds import WorkQueue
 from app.work.queue_metrics import WorkMetrics, work_metrics

@@ -93,7 +93,7 @@ def _open(settings: Settings, mock: Mock) -> Iterator[None]:
     with open_resources(
         settings, make_broker=lambda _settings: broker, make_storage=make_storage
     ) as resources:
-        follow_clock(resources.database, mock.repeatable.latest)
+        follow_clock(resources.database, mock.repeatable.now)
         make_tables(resources.database)
         mock.repeatable.run = count_start(settings.root)
         mock.resources = resources

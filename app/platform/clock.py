@@ -1,4 +1,4 @@
-"""The clock of rows and answers. Leases use the database's own clock instead: see `database_now`."""
+"""The clock of this machine, for answers. Rows have the database's own: see `database_now` and `read_clock`."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -27,18 +27,19 @@ from sqlalchemy import (
     event,
     literal,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.engine import Connection, Dialect
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoFreeConnection
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-from app.platform.errors import ConfigurationError, DatabaseUnavailable
+from app.platform.database_errors import client_errors, location, operator_errors
+from app.platform.errors import ConfigurationError
 from app.platform.settings import Settings
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -69,23 +70,10 @@ NOT_A_DATABASE_URL = (
     "written as %40 and %2F there, or the password goes into REGEN_DATABASE_PASSWORD as it is."
 )
 
-# What SQLite says of a file that lasts as it is.
-NO_SQLITE_DATABASE = frozenset({"file is not a database", "database disk image is malformed"})
-
-UNREACHABLE = "The database cannot be reached just now."
-
-# Refusals that last until an operator changes the settings or the server. libpq gives no error code for a failed
-# connection attempt, only text, which is English unless the server is set to another language.
-REFUSALS = (
-    "password authentication failed",
-    "no password supplied",
-    "no pg_hba.conf entry",
-    "does not exist",
-    "is not permitted to log in",
-    "permission denied",
-    "certificate",
-    "does not support SSL",
-    "invalid connection option",
+WRONG_ENCODING = (
+    "The database {location} has the encoding {encoding}, in which names and titles of other scripts cannot be kept. "
+    "Make another with UTF-8 and set REGEN_DATABASE_URL to it: "
+    "CREATE DATABASE regen ENCODING 'UTF8' TEMPLATE template0"
 )
 
 
@@ -139,6 +127,12 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **options: Any
     )
     # Not now(), which is the transaction's start: the transaction may have waited for a lock since.
     return f"(statement_timestamp(){offset})"
+
+
+def read_clock(session: Session) -> datetime:
+    """The database's own clock, for the times of rows: machines' clocks differ, and no result is older than its job."""
+    moment: datetime = session.execute(select(database_now())).scalar_one()
+    return moment
 
 
 # Statements that select columns are executed on a connection, which takes a third of a session's time for them.
@@ -278,7 +272,7 @@ def parse_url(url: str) -> URL:
 
 
 def _postgresql_engine(url: URL, pool: PoolLimits) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         # The URL's own parameters win.
         connect_args={name: value for name, value in POSTGRESQL_OPTIONS.items() if name not in url.query},
@@ -290,6 +284,15 @@ def _postgresql_engine(url: URL, pool: PoolLimits) -> Engine:
         pool_pre_ping=True,
         hide_parameters=True,
     )
+
+    # Before SQLAlchemy's own first question, whose answer it cannot read in such a database.
+    @event.listens_for(engine, "connect", insert=True)
+    def require_utf8(connection: Any, _record: Any) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding not in (None, "UTF8"):
+            raise ConfigurationError(WRONG_ENCODING.format(location=location(url), encoding=encoding))
+
+    return engine
 
 
 def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:
@@ -330,69 +333,3 @@ def _open_to_read(file: Path) -> sqlite3.Connection:
     is_open = file.with_name(f"{file.name}-wal").exists()
     address = f"{file.absolute().as_uri()}?mode=ro{'' if is_open else '&immutable=1'}"
     return sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False)
-
-
-@contextmanager
-def client_errors() -> Iterator[None]:
-    """Raises DatabaseUnavailable for a transient failure; every other error passes unchanged.
-
-    Transient: the server is away, restarts, has no free connection or closed one, or it aborted the transaction for a
-    deadlock, a time limit or an administrator.
-    """
-    try:
-        yield
-    except (DBAPIError, NoFreeConnection) as error:
-        if not _is_transient(error):
-            raise
-        raise DatabaseUnavailable(UNREACHABLE, detail=str(error)) from error
-
-
-@contextmanager
-def operator_errors(url: URL) -> Iterator[None]:
-    """As `client_errors`, with sentences for an operator: where the database is, and what it answered.
-
-    Raises ConfigurationError for a refusal that lasts until the settings or the server change.
-    """
-    try:
-        yield
-    except (DBAPIError, NoFreeConnection) as error:
-        if isinstance(error, DBAPIError) and str(error.orig) in NO_SQLITE_DATABASE:
-            raise ConfigurationError(
-                f"{_location(url)} is no SQLite database, or is damaged. Put it back from a backup, or choose another "
-                "with --data-dir or REGEN_DATA_DIR.",
-                detail=str(error),
-            ) from error
-        is_connecting = isinstance(error, DBAPIError) and error.statement is None
-        if not (is_connecting or _is_transient(error)):
-            raise
-        answer = _driver_message(error)
-        if any(refusal in answer for refusal in REFUSALS):
-            raise ConfigurationError(
-                f"The database {_location(url)} refuses: {answer}. "
-                "Check REGEN_DATABASE_URL and REGEN_DATABASE_PASSWORD.",
-                detail=str(error),
-            ) from error
-        raise DatabaseUnavailable(
-            f"The database {_location(url)} cannot be used just now: {answer}.", detail=str(error)
-        ) from error
-
-
-def _is_transient(error: DBAPIError | NoFreeConnection) -> bool:
-    if isinstance(error, NoFreeConnection):
-        return True
-    return error.connection_invalidated or isinstance(error, OperationalError)
-
-
-def _driver_message(error: DBAPIError | NoFreeConnection) -> str:
-    """The driver's message without its prefixes, which only repeat where the server is."""
-    words = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
-    for prefix in ("FATAL:", " failed:"):
-        words = words.rpartition(prefix)[2].strip()
-    return words.rstrip(".")
-
-
-def _location(url: URL) -> str:
-    """The database's name and address, without the password and everything else of the URL."""
-    if url.host is None:
-        return str(url.database)
-    return f"{url.database or ''} at {url.host}:{url.port or 5432}".strip()

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
 from app.files.tables import File
-from app.platform import clock
-from app.platform.database import Database
+from app.platform.database import Database, read_clock
 from app.platform.errors import (
     InvalidRequest,
     LeaseLost,
@@ -101,7 +100,7 @@ def create_preview(
         at_seconds=at_seconds,
         status=RenderStatus.QUEUED,
         warnings=[*warnings],
-        created_at=clock.now(),
+        created_at=read_clock(session),
         **_crop_columns(crop),
     )
     session.add(preview)

@@ -9,8 +9,7 @@ from app.accounts.idempotency import IdempotentRequest
 from app.files import queries as file_queries
 from app.files.service import SpooledUpload, find_file_to_use, stored_upload
 from app.files.tables import File
-from app.platform import clock
-from app.platform.database import ColumnReader, Database
+from app.platform.database import ColumnReader, Database, read_clock
 from app.platform.errors import Conflict, NotFound
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import check_output
@@ -174,7 +173,7 @@ def _add_render(
         target_fps=options.exact_rate,
         target_fps_sent=options.target_fps and options.target_fps.sent,
         status=RenderStatus.QUEUED,
-        created_at=clock.now(),
+        created_at=read_clock(session),
         warnings=[*warnings],
         cost=cost,
         input=file.video,

@@ -20,7 +20,7 @@ from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.files.service import SpooledUpload, find_file, new_file
 from app.files.tables import File
 from app.platform import clock
-from app.platform.database import Database
+from app.platform.database import Database, read_clock
 from app.platform.errors import (
     Conflict,
     InvalidRequest,
@@ -110,10 +110,10 @@ def open_upload(
     )
     with database.read() as session:
         check_quota(session, is_made=False)
+        now = read_clock(session)
     file_id = new_id()
     key = input_key(file_id)
     multipart_id = storage.open_parts(key, content_type=content_type_of_name(name))
-    now = clock.now()
     upload = Upload(
         id=new_id(),
         user_id=requester.user_id,
@@ -241,7 +241,7 @@ def abort_upload(database: Database, storage: Storage, *, upload_id: str, user_i
         upload = find_upload(session, upload_id=upload_id, user_id=user_id)
         if upload.completed_at is not None:
             raise Conflict("This upload is completed: remove its file instead.")
-        upload_queries.note_aborted(session, upload_id=upload_id, moment=clock.now())
+        upload_queries.note_aborted(session, upload_id=upload_id, moment=read_clock(session))
     free_storage(storage, file_id=upload.file_id, multipart_id=upload.multipart_id)
     with database.write() as session:
         upload_queries.note_cleaned(session, upload_id)
@@ -293,8 +293,11 @@ def make_file(upload: Upload, spooled: SpooledUpload, info: MediaInfo, database:
     Raises Conflict when the upload was aborted meanwhile, and NotFound when the file was removed since.
     """
     with database.write() as session:
-        if upload_queries.note_completed(session, upload_id=upload.id, moment=clock.now()):
-            file = new_file(spooled, file_id=upload.file_id, user_id=upload.user_id, info=info)
+        now = read_clock(session)
+        if upload_queries.note_completed(session, upload_id=upload.id, moment=now):
+            file = new_file(
+                spooled, file_id=upload.file_id, user_id=upload.user_id, info=info, created_at=now
+            )
             session.add(file)
             return file
     with database.read() as session:
@@ -306,7 +309,7 @@ def make_file(upload: Upload, spooled: SpooledUpload, info: MediaInfo, database:
 def give_up(upload: Upload, database: Database, storage: Storage) -> None:
     """End an upload that became nothing that is wanted, unless it is a file already, and free its storage."""
     with database.write() as session:
-        upload_queries.note_aborted(session, upload_id=upload.id, moment=clock.now())
+        upload_queries.note_aborted(session, upload_id=upload.id, moment=read_clock(session))
     with database.read() as session:
         if find_upload(session, upload_id=upload.id, user_id=upload.user_id).completed_at is not None:
             return

@@ -5,7 +5,6 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from app.platform import clock
 from app.platform.database import database_now
 from app.platform.secrets import new_id
 from app.webhooks.statuses import DeliveryStatus, WebhookEvent
@@ -60,7 +59,7 @@ def add_delivery(
             event=event.value,
             facts=facts,
             status=DeliveryStatus.PENDING.value,
-            created_at=clock.now(),
+            created_at=database_now(),
             retry_at=database_now(),
             attempt=0,
             failures=0,

@@ -11,7 +11,6 @@ from sqlalchemy import and_, delete, func, not_, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import User
-from app.platform import clock
 from app.platform.database import database_now
 from app.platform.lease import Lease, changed_rows, claim_first
 from app.platform.pages import Page, read_page
@@ -182,7 +181,7 @@ def note_attempt(session: Session, lease: Lease, result: AttemptResult) -> None:
         WebhookAttempt(
             delivery_id=lease.row_id,
             number=lease.attempt,
-            at=clock.now(),
+            at=database_now(),
             duration_seconds=result.duration_seconds,
             status_code=result.status_code,
             error=result.error,
@@ -251,7 +250,7 @@ def disable_endpoint(
         enabled = and_(enabled, WebhookEndpoint.failing_since < database_now(plus_seconds=-failing_for))
     changed = changed_rows(
         session,
-        update(WebhookEndpoint).where(enabled).values(disabled_at=clock.now(), disabled_reason=reason),
+        update(WebhookEndpoint).where(enabled).values(disabled_at=database_now(), disabled_reason=reason),
     )
     if changed:
         drop_deliveries(session, endpoint_id=endpoint_id)

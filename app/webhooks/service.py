@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts.tables import User
 from app.platform import clock
+from app.platform.database import read_clock
 from app.platform.errors import Conflict, NotFound, TooManyRequests
 from app.platform.pages import Page
 from app.platform.secrets import Secrets, new_id
@@ -46,7 +47,7 @@ def create_endpoint(
     """Add an endpoint. Raises Conflict when the user has `most` of them."""
     if webhook_queries.count_endpoints(session, user_id=user_id) >= most:
         raise Conflict(f"There are {most} webhooks already, which is the most: remove one first.")
-    now = clock.now()
+    now = read_clock(session)
     endpoint = WebhookEndpoint(
         id=new_id(),
         user_id=user_id,
@@ -94,7 +95,7 @@ def change_endpoint(
     if enabled is True:
         endpoint.disabled_at = endpoint.disabled_reason = endpoint.failing_since = None
     if enabled is False and endpoint.disabled_at is None:
-        endpoint.disabled_at = clock.now()
+        endpoint.disabled_at = read_clock(session)
         webhook_queries.drop_deliveries(session, endpoint_id=endpoint.id)
     session.flush()
     return endpoint
@@ -191,7 +192,7 @@ def rotate_secret(session: Session, *, user_id: str, keys: Secrets) -> SigningSe
     """Make a new secret. The current one signs beside it for another day; an earlier one no longer does."""
     user = webhook_queries.lock_user(session, user_id=user_id)
     user.webhook_secret_generation += 1
-    user.webhook_secret_rotated_at = clock.now()
+    user.webhook_secret_rotated_at = read_clock(session)
     session.flush()
     return _secrets_of(user, keys)
 

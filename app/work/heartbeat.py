@@ -52,6 +52,7 @@ class Heartbeat:
         self._still_seconds = still_seconds
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._lost = threading.Event()
+        self._is_taken = False
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True
@@ -74,6 +75,9 @@ class Heartbeat:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        # Not where the renewal was refused: work that has just been reported has no lease either.
+        if self._is_taken and error is not None:
+            log.warning("lease_lost")
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval_seconds):
@@ -83,7 +87,7 @@ class Heartbeat:
                 return
             try:
                 if not self._ledger.renew(self._claim, frames_done=self.frames_done):
-                    log.warning("lease_lost")
+                    self._is_taken = True
                     self._lost.set()
                     return
             except RegenError as error:

@@ -13,8 +13,7 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from app.platform import clock
-from app.platform.database import Database
+from app.platform.database import Database, read_clock
 from app.platform.errors import LeaseLost, PermanentError
 from app.platform.media.properties import VideoProperties
 from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
@@ -116,19 +115,6 @@ class WorkLedger:
         segments: Sequence[PlannedSegment],
     ) -> ReadyUnits:
         """Move the render to `processing`, with its segments waiting. Raises LeaseLost."""
-        now = clock.now()
-        rows = [
-            Segment(
-                id=new_id(),
-                render_id=claim.render_id,
-                position=position,
-                status=SegmentStatus.WAITING,
-                created_at=now,
-                plan=segment.plan,
-                frames=segment.frames,
-            )
-            for position, segment in enumerate(segments)
-        ]
         values = {
             "plan": plan,
             "cost": cost,
@@ -136,6 +122,19 @@ class WorkLedger:
             "output": output,
         }
         with self.database.write() as session:
+            now = read_clock(session)
+            rows = [
+                Segment(
+                    id=new_id(),
+                    render_id=claim.render_id,
+                    position=position,
+                    status=SegmentStatus.WAITING,
+                    created_at=now,
+                    plan=segment.plan,
+                    frames=segment.frames,
+                )
+                for position, segment in enumerate(segments)
+            ]
             values["warnings"] = work_queries.all_warnings(session, claim, warnings)
             if not work_queries.store_plan(session, claim, values=values, segments=rows):
                 raise LeaseLost("The render was given to another worker.")
@@ -164,8 +163,7 @@ class WorkLedger:
         output_bytes: int | None = None,
     ) -> None:
         """Move the render to `completed`. Raises LeaseLost."""
-        values = {
-            "completed_at": clock.now(),
+        values: dict[str, Any] = {
             "output_key": output_key,
             "output_bytes": output_bytes,
             "thumbnail_key": thumbnail_key,

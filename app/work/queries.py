@@ -143,7 +143,10 @@ def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> boo
 
 def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -> bool:
     """Move the render to `completed`. False when the lease is lost."""
-    changed = claim.lease.release(session, status=RenderStatus.COMPLETED, ended_at=database_now(), **values)
+    now = database_now()
+    changed = claim.lease.release(
+        session, status=RenderStatus.COMPLETED, completed_at=now, ended_at=now, **values
+    )
     if changed:
         usage_queries.add_completed(session, render_id=claim.render_id)
         webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.COMPLETED)

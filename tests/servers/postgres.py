@@ -98,7 +98,7 @@ class PostgresServer:
         finally:
             shutil.rmtree(self.directory)
 
-    def create_database(self, *, template: str | None = None) -> str:
+    def create_database(self, *, template: str | None = None, encoding: str | None = None) -> str:
         """The URL of a new database: empty, or a copy of the one with the URL `template`."""
         self._made += 1
         name = f"test_{self._made}"
@@ -107,6 +107,8 @@ class PostgresServer:
             sql.Identifier(OWNER),
             sql.Identifier("template0" if template is None else _name(template)),
         )
+        if encoding is not None:
+            statement += sql.SQL(" ENCODING {}").format(sql.Literal(encoding))
         with self.administration() as connection:
             # Without syncs, to copy files takes half as long as what became the default with version 15.
             if connection.info.server_version >= 150_000:

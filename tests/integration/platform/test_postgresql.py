@@ -10,8 +10,11 @@ import pytest
 from psycopg.errors import DeadlockDetected
 from sqlalchemy import select, text
 
+from app import migrations
 from app.accounts import queries as account_queries
 from app.accounts.tables import User
+from app.cli.doctor.findings import FindingState
+from app.cli.doctor.services import check_database
 from app.platform.database import Database, PoolLimits
 from app.platform.errors import ConfigurationError, RegenError, Unavailable
 from app.platform.settings import Settings
@@ -72,6 +75,23 @@ class TestWhatIsSetUpWrong:
         message = self.refusal(postgres_server.url("nothing"), ConfigurationError, postgres_server.password)
         assert 'database "nothing" does not exist' in message
         assert f"nothing at 127.0.0.1:{postgres_server.port}" in message
+
+    @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+    def test_an_encoding_other_than_utf8(self, postgres_server: PostgresServer, encoding: str) -> None:
+        url = postgres_server.create_database(encoding=encoding)
+        try:
+            message = self.refusal(url, ConfigurationError, postgres_server.password)
+            assert f"has the encoding {encoding}" in message
+            assert "ENCODING 'UTF8'" in message
+            with opened(url) as database, pytest.raises(ConfigurationError, match=encoding):
+                migrations.upgrade(database)
+            with opened(url) as database, pytest.raises(ConfigurationError, match=encoding):
+                migrations.require_usable(database)
+            (finding,) = check_database(Settings(database_url=url))
+            assert finding.state is FindingState.MISSING
+            assert encoding in finding.found
+        finally:
+            postgres_server.drop_database(url)
 
     def test_an_option_that_does_not_exist(self, postgres_server: PostgresServer) -> None:
         url = f"{postgres_server.url('regen')}?colour=blue"

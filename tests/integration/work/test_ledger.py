@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.orm import Session
 
+from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import LeaseLost, PermanentError, TransientError
 from app.platform.media.properties import VideoProperties
@@ -339,3 +341,29 @@ def test_a_claim_knows_the_request_that_asked_for_its_render(
             prepare(ledger, claim, segments=1)
         elif kind is WorkKind.UPSCALE:
             ledger.segment_done(claim, storage_key="only")
+
+
+@pytest.mark.parametrize("behind", [timedelta(hours=2), timedelta(hours=-2)])
+def test_times_of_rows_are_the_databases_whatever_the_clocks_of_the_machines(
+    database: Database,
+    make_ledger: MakeLedger,
+    add_render: AddRender,
+    prepare: Prepare,
+    facts: VideoProperties,
+    monkeypatch: pytest.MonkeyPatch,
+    behind: timedelta,
+) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    monkeypatch.setattr(clock, "_source", lambda: datetime.now(UTC) + behind)
+    render = add_render()
+    monkeypatch.setattr(clock, "_source", lambda: datetime.now(UTC) - behind)
+    ledger = make_ledger()
+    prepare(ledger, claimed(ledger), segments=1)
+    ledger.segment_done(claimed(ledger), storage_key="key")
+    finish(ledger, claimed(ledger), facts)
+
+    with database.read() as session:
+        row = session.get_one(Render, render.id)
+        (segment,) = session.query(Segment).filter_by(render_id=render.id)
+    assert before < row.created_at <= segment.created_at <= row.completed_at == row.ended_at
+    assert row.ended_at < datetime.now(UTC) + timedelta(minutes=1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from app.platform.progress import Progress, Stillness, current_progress, reporting_to
 from app.work.drain import Drain
@@ -138,6 +139,27 @@ def test_no_lease_is_renewed_for_ever_for_work_that_hangs() -> None:
         renewals = ledger.renewals
         time.sleep(0.1)
         assert ledger.renewals == renewals
+
+
+def test_a_lease_is_lost_for_work_that_fails_by_it_and_not_for_work_that_was_reported() -> None:
+    class Ledger:
+        lease_seconds = 0.03
+
+        def renew(self, _claim: object, *, frames_done: int) -> bool:
+            return False
+
+    with structlog.testing.capture_logs() as lines, Heartbeat(Ledger(), object()) as heartbeat:
+        wait_until(lambda: heartbeat.lost, seconds=10, what="it is refused")
+    assert lines == []
+
+    with (
+        structlog.testing.capture_logs() as lines,
+        pytest.raises(RuntimeError),
+        Heartbeat(Ledger(), object()) as heartbeat,
+    ):
+        wait_until(lambda: heartbeat.lost, seconds=10, what="it is refused")
+        raise RuntimeError
+    assert [line["event"] for line in lines] == ["lease_lost"]
 
 
 HANGING = """
