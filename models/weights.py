@@ -30,6 +30,7 @@ from models.ncnn_format import read_state_dict
 _MAX_CHECKPOINT_BYTES = 512 * 1024**2
 _FROM_WHEEL = "ncnn"
 _FROM_CHECKPOINT = "pth"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Where checkpoints keep the state dict, the preferred one first.
 _STATE_DICT_KEYS = ("params_ema", "params", "state_dict")
 
@@ -276,7 +277,8 @@ def _convert_checkpoint(source: Checkpoint, directory: Path, engine: Engine) -> 
     _check(tensors, engine, origin)
     is_known = engine.checkpoint is not None and found == engine.checkpoint.sha256
     return _serialize(
-        {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()},
+        # Copies, because a checkpoint's tensors may share memory, which safetensors refuses.
+        {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()},
         engine=engine.id,
         source=Path(origin).name,
         source_format=_FROM_CHECKPOINT,
@@ -288,17 +290,36 @@ def _convert_checkpoint(source: Checkpoint, directory: Path, engine: Engine) -> 
 
 def _check(tensors: Mapping[str, object], engine: Engine, origin: str) -> None:
     """Raises `WeightsCorrupt` unless these are finite weights of a known architecture with the engine's scale."""
-    shapes: dict[str, Sequence[int]] = {}
+    checked: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise WeightsCorrupt(f"{origin} is not for {engine.id}: {name} is no tensor.")
-        shapes[name] = tuple(tensor.shape)
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise WeightsCorrupt(f"{origin} holds values in {name} that are not finite numbers.")
+        if not _is_plain(tensor):
+            raise WeightsCorrupt(
+                f"{origin} holds values in {name} that are not finite numbers of 16 bits or more."
+            )
+        checked[name] = tensor
+    shapes = {name: tuple(tensor.shape) for name, tensor in checked.items()}
     network = network_for_state(shapes)
     if network is None or network.scale != engine.scale:
         known = "not of a known architecture" if network is None else f"for a scale of {network.scale}"
         raise WeightsCorrupt(f"{origin} is not for {engine.id}: its weights are {known}.")
+    for name, tensor in checked.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise WeightsCorrupt(
+                f"{origin} holds values in {name} that are not finite numbers of 16 bits or more."
+            )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Returns whether the tensor is in memory, each of its elements for itself: a few bytes can pretend to be many."""
+    return (
+        tensor.dtype in _DTYPES
+        and tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_nested
+        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+    )
 
 
 def _make_directory(directory: Path) -> None:

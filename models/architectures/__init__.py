@@ -4,7 +4,7 @@ All take N x 3 x H x W (RGB, nominally 0 to 1) and give N x 3 x scale*H x scale*
 slightly outside). Each layer computes in the dtype of its own parameters; where all are float32, so is everything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -39,7 +39,7 @@ def network_for_state(shapes: Shapes) -> UpscalingNetwork | None:
 
     None means that no architecture fits.
     """
-    if not all(0 < size <= _LARGEST_DIMENSION for shape in shapes.values() for size in shape):
+    if not _are_possible(size for shape in shapes.values() for size in shape):
         return None
     for architecture in ARCHITECTURES.values():
         dimensions = architecture.dimensions_of_state(shapes)
@@ -55,9 +55,15 @@ def network_for_layers(convolutions: Sequence[tuple[int, int]], prelus: int) -> 
     """Returns the network of these convolutions (outputs, inputs), in computing order, and so many PReLUs; otherwise
     like `network_for_state`.
     """
+    if not _are_possible(size for layer in convolutions for size in layer):
+        return None
     for architecture in ARCHITECTURES.values():
         dimensions = architecture.dimensions_of_layers(convolutions, prelus)
         if dimensions is not None:
             with torch.device("meta"):
                 return architecture(**dimensions)
     return None
+
+
+def _are_possible(sizes: Iterable[int]) -> bool:
+    return all(0 < size <= _LARGEST_DIMENSION for size in sizes)
