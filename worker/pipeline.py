@@ -12,6 +12,7 @@ is raised. The module depends on no database and no task queue.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -28,10 +29,11 @@ from worker.video.decoder import (
     WrongFrame,
     decode_points,
     decoding_stream,
+    discarded_frames,
     find_decode_point,
 )
 from worker.video.encoder import Quality, encoding_stream, missing_encoder
-from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
 from worker.video.recheck import deviation, read_back, runner_for_output
 from worker.video.retime import FramePair, Retimer
 from worker.video.watchdog import PipelineQueue, PipelineStopped, PipelineThread, Watchdog
@@ -47,6 +49,8 @@ BATCHES_AHEAD = 2
 # x264's threads beside a network on the processor. Fewer could delay the fastest network if pictures are hard to
 # encode; more take processor time and interrupt the network more often (bench/RESULTS.md).
 NETWORK_THREADS_TO_ENCODER_THREADS = 2
+# Upper bound, of 10-bit 4K on one busy core: nothing moves in the pipeline until the first frame is decoded.
+SECONDS_PER_DISCARDED_FRAME = 0.2
 # Buffers for interpolation: the two source frames, the one after them, and the one being decoded.
 FRAMES_TO_RETIME = 4
 
@@ -96,10 +100,12 @@ def run_segment(
     this thread. `cancelled` is polled several times a second, in another thread; `on_stall`: see Watchdog.
 
     Raises PermanentError if the input's frames cannot be decoded as planned, PipelineStalled if no frame moved for
-    `stall_seconds` plus the longest batch, Canceled once `cancelled` returned True, ConfigurationError if ffmpeg lacks
-    the encoder, FfmpegError if ffmpeg fails otherwise, and what the upscaler raises.
+    `stall_seconds` plus the longest batch and the decoding before the first frame, Canceled once `cancelled` returned
+    True, ConfigurationError if ffmpeg lacks the encoder, FfmpegError if ffmpeg fails otherwise, and what the upscaler
+    raises.
     """
     part = destination.with_name(f"{destination.name}.part")
+    runner = _runner_for(runner, segment, stall_seconds=stall_seconds)
     most_done = 0
 
     def report(done: int) -> None:
@@ -109,7 +115,8 @@ def run_segment(
             on_frame(done)
 
     def attempt(point: DecodePoint, *, verify: bool) -> None:
-        stall_timeout_seconds = stall_seconds + upscaler.longest_batch_seconds
+        discarding_seconds = discarded_frames(segment, point) * SECONDS_PER_DISCARDED_FRAME
+        stall_timeout_seconds = stall_seconds + upscaler.longest_batch_seconds + discarding_seconds
         with (
             current_progress().allowing(upscaler.longest_batch_seconds),
             Watchdog(cancelled=cancelled, stall_seconds=stall_timeout_seconds, on_stall=on_stall) as watchdog,
@@ -129,7 +136,9 @@ def run_segment(
             attempt(decode_points(render, segment)[0], verify=True)
         except WrongFrame as wrong:
             log.warning("segment_decoded_differently", index=segment.index, position=wrong.position)
-            with Watchdog(cancelled=cancelled, stall_seconds=stall_seconds) as watchdog:
+            # The last point to try is the file's start.
+            first_seconds = segment.first_frame * SECONDS_PER_DISCARDED_FRAME
+            with Watchdog(cancelled=cancelled, stall_seconds=stall_seconds + first_seconds) as watchdog:
                 point, verify = _find_point(runner, source, render, segment, watchdog)
             log.info("decode_point_found", index=segment.index, point=str(point), verify=verify)
             try:
@@ -142,6 +151,14 @@ def run_segment(
         part.replace(destination)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _runner_for(runner: FfmpegRunner, segment: SegmentPlan, *, stall_seconds: float) -> FfmpegRunner:
+    """`runner`, or for a segment that exceeds the usual bounds one whose limit of time exceeds the watchdog's."""
+    if segment.discarded_frames <= MOST_DISCARDED_FRAMES:
+        return runner
+    seconds = max(runner.limits.wall_seconds, segment.used_frames * stall_seconds)
+    return FfmpegRunner(programs=runner.programs, limits=replace(runner.limits, wall_seconds=seconds))
 
 
 def _find_point(

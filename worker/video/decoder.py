@@ -62,6 +62,14 @@ def decode_points(render: RenderPlan, segment: SegmentPlan) -> list[DecodePoint]
     ]
 
 
+def discarded_frames(segment: SegmentPlan, point: DecodePoint) -> int:
+    """How many source frames are decoded from the point on before the segment's first."""
+    if segment.seek_ticks and point.seek_ticks == segment.seek_ticks[0]:
+        return segment.discarded_frames
+    # From the start of the file, or from a keyframe before the nearest.
+    return segment.first_frame
+
+
 def filter_chain(
     *,
     time_base: Fraction,

@@ -18,6 +18,10 @@ from worker.video.colour import OutputTags
 from worker.video.continuous import ContinuousCopy
 from worker.video.deinterlace import Deinterlacing
 
+# A segment may discard so many decoded frames before its first whatever its length: encoders place keyframes up to 250
+# frames apart unless they are told otherwise. One that discards more is at least as long as what it discards.
+MOST_DISCARDED_FRAMES = 300
+
 VideoCodec: TypeAlias = Literal["h264", "hevc"]
 
 
@@ -118,6 +122,8 @@ class SegmentPlan:
         checksums: for each source frame, the Adler-32 (from 0, as ffmpeg's framecrc) of its bytes.
         start_tick: timestamp of the first output frame in the whole video.
         runs: runs of equal frame duration: (output frames, ticks each).
+        discarded_frames: how many source frames are decoded before the first, from the first of `seek_ticks` on or,
+            without any, from the start of the file.
     """
 
     index: int
@@ -130,6 +136,7 @@ class SegmentPlan:
     start_tick: int
     runs: tuple[tuple[int, int], ...]
     between: tuple[tuple[int, ...], ...] = ()
+    discarded_frames: int = 0
 
     @property
     def source_frames(self) -> int:

@@ -1,20 +1,19 @@
 """Plans a render: a RenderPlan, and segments that together contain every output frame exactly once."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from math import floor
 from pathlib import Path
 
-from app.platform.errors import PermanentError
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from worker.video.colour import plan_colour
 from worker.video.continuous import ContinuousCopy
+from worker.video.cuts import MAX_SEGMENT_FRAMES, UsedFrames, cut_segments, used_frames
 from worker.video.deinterlace import FRAMES_BEFORE, plan_deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
 from worker.video.hdr_metadata import read_source_metadata
@@ -29,32 +28,10 @@ from worker.video.timeline import (
 )
 
 MICROSECOND = Fraction(1, 1_000_000)
-# Segments bound the length of the encoder's timestamp expression, which is one argument of at most 128 KiB on Linux.
-MAX_SEGMENT_FRAMES = 2000
-# From this part of its allowed length on, a segment may end early at a keyframe.
-KEYFRAME_WINDOW = Fraction(1, 2)
-# A remainder of up to this many full segments is divided evenly between the last two.
-TAIL_SHARE = Fraction(3, 2)
 # Least distance of the fallback keyframe before the nearest one.
 EARLIER_SEEK_SECONDS = 2
 # Formats in which ffmpeg seeks by presentation time; in others (MPEG-TS, AVI, ...) by decoding time.
 SEEKS_BY_PTS = ("mov", "matroska")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UsedFrames:
-    """The network's input frames, in presentation order.
-
-    For each: `numbers`, its source frame (of an interpolated frame, the earlier of the two); `phases`, its phase to the
-    next source frame (see `timeline.FULL_PHASE`), 0 for the source frame itself; `starts`, its first tick; `repeats`,
-    how many output frames show it. `end_tick` is the end of the last.
-    """
-
-    numbers: Sequence[int]
-    phases: Sequence[int]
-    starts: Sequence[int]
-    repeats: Sequence[int]
-    end_tick: int
 
 
 def plan_render(
@@ -73,7 +50,8 @@ def plan_render(
     """Read the whole video once and plan its render.
 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
-    one upscaled frame with all its repeats. `retime` applies with `target_fps` only. `continuous`: how `path` was made,
+    one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it.
+    `retime` applies with `target_fps` only. `continuous`: how `path` was made,
     if it is a copy. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled` returns True,
     FfmpegError if ffmpeg fails.
     """
@@ -106,11 +84,14 @@ def plan_render(
     timeline, offset_ticks = apply_offset(timeline, start_seconds - input_start_seconds)
     output_pixels = colour.target.width * colour.target.height
     used = used_frames(timeline)
+    frames_before = 0 if deinterlacing is None else FRAMES_BEFORE
+    discarded = _discarded_frames(used, scan, frames_before=frames_before)
     cuts = cut_segments(
         used,
         keyframes=_keyframe_cuts(used, scan),
         max_ticks=max(1, floor(segment_seconds * timeline.timescale)),
         max_frames=min(MAX_SEGMENT_FRAMES, max(1, segment_max_output_pixels // output_pixels)),
+        discarded=discarded,
     )
     by_pts = any(name in SEEKS_BY_PTS for name in info.format_name.split(","))
     segments = _make_segments(
@@ -119,7 +100,8 @@ def plan_render(
         scan=scan,
         timeline=timeline,
         seeks_by_pts=by_pts,
-        frames_before=0 if deinterlacing is None else FRAMES_BEFORE,
+        frames_before=frames_before,
+        discarded=discarded,
     )
     render = RenderPlan(
         stream_index=video.index,
@@ -177,71 +159,24 @@ def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:
     return count / timeline.duration_seconds
 
 
-def used_frames(timeline: OutputTimeline) -> UsedFrames:
-    """The frames that at least one output frame shows."""
-    numbers, phases, starts, repeats = [], [], [], []
-    shown = 0
-    for number, count in enumerate(timeline.repeats):
-        between = timeline.between[number] if timeline.between else ()
-        for phase, times in [(0, count), *((phase, 1) for phase in between)]:
-            if times:
-                numbers.append(number)
-                phases.append(phase)
-                starts.append(timeline.ticks[shown])
-                repeats.append(times)
-                shown += times
-    if shown != len(timeline.ticks):
-        raise PermanentError(
-            "The video's frames could not be planned.", detail=f"{shown} != {len(timeline.ticks)}"
-        )
-    return UsedFrames(
-        numbers=numbers, phases=phases, starts=starts, repeats=repeats, end_tick=timeline.end_tick
+def _discarded_frames(used: UsedFrames, scan: FrameScan, *, frames_before: int) -> list[int]:
+    """For each position in `used`, how many source frames a segment that starts there decodes before it."""
+    if not scan.is_trusted:
+        return list(used.numbers)
+    pts = scan.timeline.pts
+    # Decoding never seeks to the first keyframe: it starts at the file's start.
+    starts = [0, *(bisect_left(pts, time) for time, _ in scan.keyframes[1:])]
+    found = (
+        bisect_right(scan.keyframes, pts[max(0, number - frames_before)], key=_pts) for number in used.numbers
     )
+    return [
+        max(0, number - starts[max(0, keyframe - 1)])
+        for number, keyframe in zip(used.numbers, found, strict=True)
+    ]
 
 
-def cut_segments(used: UsedFrames, *, keyframes: Sequence[int], max_ticks: int, max_frames: int) -> list[int]:
-    """The cuts: positions in `used`, from 0 to its length; each neighbouring pair is one segment.
-
-    A segment is as long as `max_ticks` and `max_frames` (output frames) allow, but ends at a position in `keyframes` in
-    its second half, which saves decoding. The remainder at the end is divided so that no segment is very short. A
-    single frame may exceed the bounds.
-    """
-    count = len(used.numbers)
-    starts = [*used.starts, used.end_tick]
-    shown = [0]
-    for repeats in used.repeats:
-        shown.append(shown[-1] + repeats)
-
-    def load(start: int, stop: int) -> Fraction:
-        """The used part of a segment's bounds; at most 1 is allowed."""
-        return max(
-            Fraction(starts[stop] - starts[start], max_ticks),
-            Fraction(shown[stop] - shown[start], max_frames),
-        )
-
-    def furthest(start: int, limit: Fraction) -> int:
-        """The last cut with a load of at most `limit`, at least one frame further."""
-        by_time = bisect_right(starts, starts[start] + limit * max_ticks) - 1
-        by_frames = bisect_right(shown, shown[start] + limit * max_frames) - 1
-        return min(count, max(start + 1, min(by_time, by_frames)))
-
-    cuts = [0]
-    while cuts[-1] < count:
-        start = cuts[-1]
-        rest = load(start, count)
-        if rest <= 1:
-            stop = count
-        else:
-            stop = furthest(start, rest / 2 if rest < TAIL_SHARE else Fraction(1))
-            nearest = bisect_right(keyframes, stop) - 1
-            if (
-                nearest >= 0
-                and keyframes[nearest] > start
-                and load(start, keyframes[nearest]) >= KEYFRAME_WINDOW
-            ):
-                stop = keyframes[nearest]
-        cuts.append(stop)
-    return cuts
+def _pts(keyframe: tuple[int, int]) -> int:
+    return keyframe[0]
 
 
 def _keyframe_cuts(used: UsedFrames, scan: FrameScan) -> list[int]:
@@ -266,8 +201,9 @@ def _make_segments(
     timeline: OutputTimeline,
     seeks_by_pts: bool,
     frames_before: int,
+    discarded: Sequence[int],
 ) -> list[SegmentPlan]:
-    """`frames_before`: how many frames before its first a segment must decode."""
+    """`frames_before`: how many frames before its first a segment must decode; `discarded`: see `cut_segments`."""
     pts = scan.timeline.pts
     key_times = [keyframe[0] for keyframe in scan.keyframes]
     segments = []
@@ -290,6 +226,7 @@ def _make_segments(
                 checksums=tuple(scan.checksums[first : last + 1]),
                 start_tick=used.starts[start],
                 runs=run_lengths([*timeline.ticks[shown : shown + frames], end_tick]),
+                discarded_frames=discarded[start],
             )
         )
         shown += frames

@@ -5,10 +5,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.platform.errors import NotAVideo
 from app.platform.media.recognition import ANIMATED_WEBP, PICTURE
+from worker.video import cuts
 
 # Of each frame in hundredths of a second, as a GIF's author sets them: 4, 7, 1, 10, ...
 DELAYS = (4, 7, 3, 10, 25, 6)
@@ -47,6 +49,34 @@ def test_a_raw_stream_is_cut_into_segments(
     assert len(result.segments) > 1
     assert shown.numbers == list(range(15))
     assert shown.seconds == [Fraction(number * 1001, 30_000) for number in range(15)]
+
+
+def test_one_group_of_pictures_in_growing_segments(
+    clip: Callable[..., Path],
+    planned: Callable[..., Any],
+    rendered: Callable[..., Any],
+    decoded: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each decodes from the only keyframe on, and is as long as what it discards. The result is that of one pass."""
+    monkeypatch.setattr(cuts, "MOST_DISCARDED_FRAMES", 4)
+    one_group = (*RAW_H264, "-g", "999", "-sc_threshold", "0")
+    source = clip("a.h264", *one_group, frames=30)
+    apart = rendered(source, segment_seconds=Fraction(3, 25))
+    in_mp4 = planned(clip("a.mp4", *one_group, frames=30), segment_seconds=Fraction(3, 25))[2]
+    for segments in (apart.segments, in_mp4):
+        assert [(one.first_frame, one.source_frames, one.discarded_frames) for one in segments] == [
+            (0, 3, 0),
+            (3, 3, 3),
+            (6, 6, 6),
+            (12, 18, 12),
+        ]
+    whole = rendered(source, name="whole", segment_seconds=Fraction(10))
+    assert len(whole.segments) == 1
+    shown, expected = decoded(apart.output), decoded(whole.output)
+    assert shown.numbers == list(range(30))
+    assert shown.seconds == expected.seconds
+    np.testing.assert_array_equal(np.array(shown.planes[-1][0]), np.array(expected.planes[-1][0]))
 
 
 @pytest.mark.parametrize(

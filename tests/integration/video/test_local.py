@@ -17,10 +17,10 @@ from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
 from worker.local import LocalProgress, LocalRenderOptions, upscale_file
 from worker.video import join_groups
+from worker.video.cuts import MAX_SEGMENT_FRAMES
 from worker.video.encoder import timestamp_expression
 from worker.video.join import timestamp_filter
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.segmenter import MAX_SEGMENT_FRAMES
 
 # Of one argument on Linux (MAX_ARG_STRLEN).
 LONGEST_ARGUMENT = 128 * 1024

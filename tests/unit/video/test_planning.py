@@ -1,8 +1,10 @@
 """Segments partition the output; expressions and decoding times come out as ffmpeg needs them."""
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import accumulate, pairwise
 
 import pytest
@@ -10,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.inference.frames import FrameFormat
+from worker.video.cuts import MAX_SEGMENT_FRAMES, UsedFrames, cut_segments
 from worker.video.encoder import choose_codec, timestamp_expression
 from worker.video.join import concat_list, decoding_times
-from worker.video.plan import SegmentPlan
-from worker.video.segmenter import UsedFrames, cut_segments, input_start, run_lengths
+from worker.video.plan import MOST_DISCARDED_FRAMES, SegmentPlan
+from worker.video.segmenter import input_start, run_lengths
 from worker.video.thumbnail import thumbnail_size
 
 
@@ -68,6 +71,39 @@ def test_no_segment_at_the_end_is_absurdly_short() -> None:
 def test_repeated_frames_count_as_often_as_they_are_shown() -> None:
     used = make_used([4] * 10)
     assert cut_segments(used, keyframes=[], max_ticks=10_000, max_frames=20) == [0, 5, 10]
+
+
+@pytest.mark.parametrize(
+    "gaps", [[30_000], [17, 29_983], [1_000] * 30, [400, 20_000, 350, 9_250], [250] * 120]
+)
+def test_what_is_decoded_is_in_proportion_to_the_video(gaps: list[int]) -> None:
+    """`gaps`: the distances of keyframes. A segment that discards much is at least as long as what it discards."""
+    used = make_used([1] * 30_000)
+    keys = list(accumulate(gaps, initial=0))
+    discarded = [position - keys[bisect_right(keys, position) - 1] for position in range(30_000)]
+    cut = partial(cut_segments, used, keyframes=keys[1:-1], max_ticks=1_000, max_frames=1_000)
+    cuts = cut(discarded=discarded)
+    assert cuts[0] == 0 and cuts[-1] == 30_000
+    for start, stop in pairwise(cuts):
+        assert start < stop
+        assert discarded[start] <= max(MOST_DISCARDED_FRAMES, stop - start)
+    if len(gaps) < 10:
+        decoded = sum(discarded[start] + stop - start for start, stop in pairwise(cuts))
+        assert decoded <= 2 * 30_000 + 1_000 * len(gaps)
+    if max(gaps) <= MOST_DISCARDED_FRAMES:
+        assert cuts == cut()
+
+
+def test_a_long_segment_has_no_more_durations_than_the_encoder_is_told() -> None:
+    used = make_used([1] * 30_000)
+    starts = [10 * number + number % 2 for number in range(30_000)]
+    cuts = cut_segments(
+        replace(used, starts=starts), keyframes=[], max_ticks=1_000, max_frames=1_000, discarded=range(30_000)
+    )
+    ticks = [*starts, used.end_tick]
+    lengths = [len(run_lengths(ticks[start : stop + 1])) for start, stop in pairwise(cuts)]
+    assert max(lengths) == MAX_SEGMENT_FRAMES
+    assert len(cuts) < 25
 
 
 ticks_lists = st.lists(st.sampled_from([1, 1, 1, 2, 40, 512]), min_size=1, max_size=80).map(
