@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import logging
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 from celery.worker import state
 from celery.worker.consumer import Consumer
+from celery.worker.consumer.consumer import CONNECTION_ERROR
 
 from app import migrations
 from app.platform.database import Database
@@ -28,6 +30,7 @@ from app.platform.settings import Settings
 from app.platform.storage import open_storage
 from app.platform.work_kinds import WorkQueue
 from app.previews.service import PreviewLedger
+from app.serving.signals import STOP_SIGNALS
 from app.work.drain import Drain
 from app.work.ledger import WorkLedger
 from app.work.loop import WorkLoop
@@ -44,6 +47,7 @@ from worker.work_units import WorkUnits
 from worker.workspace import Workspace
 
 NO_DEVICE = "none"
+CONSUMER_LOGGER = "celery.worker.consumer.consumer"
 LONGEST_NAME = 100
 IDLE_BEAT_SECONDS = 5.0
 
@@ -70,6 +74,7 @@ def run_worker(settings: Settings) -> int:
             exit_status = worker.run()
         finally:
             worker.close()
+            log.info("worker_stopped")
             # Whatever else keeps the interpreter from ending.
             faulthandler.dump_traceback_later(END_SECONDS, exit=True)
         if worker.has_hanging_thread():
@@ -168,6 +173,7 @@ class CeleryWorker:
     def run(self) -> int:
         """Works until it is stopped. Returns the exit status."""
         signals.setup_logging.connect(_keep_logging, weak=False)
+        logging.getLogger(CONSUMER_LOGGER).addFilter(reconnects_as_warnings)
         signals.worker_ready.connect(self._start_threads, weak=False)
         # Celery warns root of pickled messages; ours carry nothing, and only JSON is read.
         warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -234,7 +240,7 @@ class CeleryWorker:
         self._previewer.give_back(is_hanging)
 
     def _take_over_signals(self, _worker: object = None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             # nohup makes the process ignore SIGHUP, which stays so.
             if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
                 signal.signal(number, self._on_signal)
@@ -285,6 +291,13 @@ def _try_broker(celery: Celery) -> None:
         check_broker(celery)
     except Unavailable as error:
         log.warning("broker_awaited", error=error.message, detail=error.detail)
+
+
+def reconnects_as_warnings(record: logging.LogRecord) -> bool:
+    """A filter for the lines of Celery's consumer: an attempt at the broker that is made again is a warning."""
+    if record.msg == CONNECTION_ERROR:
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def _keep_logging(**_: object) -> None:

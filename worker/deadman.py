@@ -21,6 +21,7 @@ from functools import partial
 import structlog
 
 from app.platform.progress import Progress, Stillness
+from app.serving.signals import STOP_SIGNALS
 from app.work.drain import Drain
 
 # A worker that hangs or does not end.
@@ -127,6 +128,11 @@ class Deadman:
         self._asked_at += [time.monotonic()] * sum(
             number in (signal.SIGTERM, signal.SIGINT) for number in numbers
         )
+        # Here, because a handler may interrupt a thread of the same process in the middle of a line of the log.
+        for number in numbers:
+            if number in STOP_SIGNALS:
+                said = {"signal": signal.Signals(number).name, "grace_seconds": self._drain.grace_seconds}
+                _try_step(partial(log.info, "worker_stopping", **said))
 
     def _over_at(self) -> float:
         """When the work in hand is to be given back."""

@@ -1,5 +1,6 @@
 """A worker that hangs ends itself, whatever it hangs in; one that works on is left alone."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,12 +12,15 @@ from typing import Any
 
 import pytest
 import structlog
+from celery.worker.consumer.consumer import CONNECTION_ERROR
+from celery.worker.consumer.consumer import logger as consumer_logger
 
 from app.platform.progress import Progress, Stillness, current_progress, reporting_to
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
 from tests.servers.process import wait_until
 from worker import deadman
+from worker.celery_app import CONSUMER_LOGGER, reconnects_as_warnings
 from worker.deadman import EXIT_HANGS, Deadman
 
 
@@ -84,6 +88,37 @@ def test_work_that_beats_or_is_allowed_to_take_long_goes_on(
     with progress.allowing(60):
         time.sleep(0.8)
     assert not ends.statuses
+
+
+def test_the_log_says_that_a_worker_was_told_to_stop(
+    start: Callable[..., Deadman], ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        before = signal.signal(signal.SIGTERM, lambda *_: None)
+        try:
+            start(Progress(), Drain(grace_seconds=30))
+            signal.raise_signal(signal.SIGTERM)
+            wait_until(lambda: lines, seconds=10, what="it is logged")
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert lines[0] == {
+        "event": "worker_stopping",
+        "log_level": "info",
+        "signal": "SIGTERM",
+        "grace_seconds": 30,
+    }
+
+
+def test_a_broker_that_is_asked_again_is_a_warning() -> None:
+    def record(message: str) -> logging.LogRecord:
+        return logging.LogRecord(
+            "celery", logging.ERROR, __file__, 1, message, ("redis://", "away", ""), None
+        )
+
+    attempt, defect = record(CONNECTION_ERROR), record("another fault %s %s %s")
+    assert reconnects_as_warnings(attempt) and reconnects_as_warnings(defect)
+    assert (attempt.levelname, defect.levelname) == ("WARNING", "ERROR")
+    assert logging.getLogger(CONSUMER_LOGGER) is consumer_logger
 
 
 @pytest.mark.parametrize("asked", [1, 2])
