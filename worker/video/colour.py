@@ -143,7 +143,7 @@ class ColourPlan:
     decoded_pix_fmts: tuple[str, ...]
     expansion: str | None
     tags: OutputTags
-    drops_alpha: bool
+    has_alpha: bool
     warnings: tuple[str, ...] = ()
 
 
@@ -190,7 +190,7 @@ def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
         decoded_pix_fmts=_decoded_pix_fmts(source),
         expansion=_expansion(video.pix_fmt),
         tags=replace(tags, chroma_location=target.chroma_location),
-        drops_alpha=alpha,
+        has_alpha=alpha,
         warnings=(UNKNOWN_COLOURS_WARNING,) if video.colour.has_unknown else (),
     )
 

@@ -61,13 +61,13 @@ def read_source_metadata(
         mastering_display=first.mastering_display if can_carry else None,
         content_light=first.content_light if can_carry else None,
         spatial=first.spatial,
-        warnings=(*warnings, *_left_out(first, colour, can_carry=can_carry)),
+        warnings=(*warnings, *_left_out(first, can_carry=can_carry)),
     )
 
 
-def _left_out(first: FirstFrames, colour: ColourPlan, *, can_carry: bool) -> list[str]:
+def _left_out(first: FirstFrames, *, can_carry: bool) -> list[str]:
     told = {
-        ALPHA_WARNING: colour.drops_alpha or first.has_alpha_layer,
+        ALPHA_WARNING: first.has_alpha_layer,
         MASTERING_WARNING: not can_carry and (first.mastering_display or first.content_light) is not None,
     }
     return [*(warning for warning, holds in told.items() if holds), *lost_side_data(first.side_data)]

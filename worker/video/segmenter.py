@@ -16,7 +16,7 @@ from worker.video.continuous import ContinuousCopy
 from worker.video.cuts import MAX_SEGMENT_FRAMES, UsedFrames, cut_segments, used_frames
 from worker.video.deinterlace import FRAMES_BEFORE, plan_deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
-from worker.video.hdr_metadata import read_source_metadata
+from worker.video.hdr_metadata import ALPHA_WARNING, read_source_metadata
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.scan import FrameScan, scan_frames
 from worker.video.timeline import (
@@ -26,6 +26,7 @@ from worker.video.timeline import (
     plan_output_timeline,
     without_equal_neighbours,
 )
+from worker.video.transparency import is_transparent
 
 MICROSECOND = Fraction(1, 1_000_000)
 # Least distance of the fallback keyframe before the nearest one.
@@ -71,6 +72,9 @@ def plan_render(
     deinterlacing = metadata.deinterlacing if metadata.is_interlaced else None
     scan = scan_with(deinterlacing=deinterlacing)
     warnings = [*scan.warnings, *colour.warnings, *metadata.warnings]
+    transparent = partial(is_transparent, runner, path, stream_index=video.index, cancelled=cancelled)
+    if colour.has_alpha and ALPHA_WARNING not in warnings and transparent():
+        warnings.append(ALPHA_WARNING)
     if scan.has_interlaced and not metadata.is_interlaced:
         # Later frames are interlaced, although the first ones are not.
         deinterlacing, more = plan_deinterlacing(runner, info, has_interlaced=True)

@@ -11,6 +11,7 @@ import pytest
 from app.platform.errors import NotAVideo
 from app.platform.media.recognition import ANIMATED_WEBP, PICTURE
 from worker.video import cuts
+from worker.video.hdr_metadata import ALPHA_WARNING
 
 # Of each frame in hundredths of a second, as a GIF's author sets them: 4, 7, 1, 10, ...
 DELAYS = (4, 7, 3, 10, 25, 6)
@@ -39,6 +40,28 @@ def test_animations_keep_their_delays(
     shown = decoded(result.output)
     assert shown.seconds == [Fraction(start, 100) for start in STARTS]
     assert shown.numbers == list(range(len(DELAYS)))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "after"),
+    [
+        ("a.gif", ("-c:v", "gif"), ",split[a][b];[a]palettegen[p];[b][p]paletteuse=alpha_threshold=128"),
+        ("a.png", ("-f", "apng", "-pix_fmt", "rgba", "-c:v", "apng"), ""),
+        ("a.mov", ("-c:v", "prores_ks", "-profile:v", "4444", "-pix_fmt", "yuva444p10le"), ""),
+    ],
+)
+def test_transparency_is_told_where_pixels_are_transparent(
+    clip: Callable[..., Path], planned: Callable[..., Any], name: str, arguments: tuple[str, ...], after: str
+) -> None:
+    """Not where the channel for it is there and opaque; of a later frame as well, but in a GIF, where such a pixel
+    shows the frame before."""
+    first = 0 if name == "a.gif" else 2
+    alpha = f"'if(gte(N,{first})*lt(X,8),0,255)'"
+    hole = f",format=rgba,geq=r='r(X,Y)':g='g(X,Y)':b='b(X,Y)':a={alpha}{after}"
+    opaque = planned(clip(name, *arguments, frames=4))[1]
+    clear = planned(clip(f"clear-{name}", *arguments, frames=4, after=hole))[1]
+    assert "transparent" not in " ".join(opaque.warnings)
+    assert ALPHA_WARNING in clear.warnings
 
 
 def test_a_raw_stream_is_cut_into_segments(

@@ -196,7 +196,8 @@ def test_what_lies_under_transparency_is_shown(
 def test_transparency_is_told(
     name: str, pix_fmt: str, options: tuple[str, ...], clip: Callable[..., Path], planned: Callable[..., Any]
 ) -> None:
-    source = clip(name, *options, "-pix_fmt", pix_fmt, frames=2)
+    half = ",format=rgba,colorchannelmixer=aa=0.5"
+    source = clip(name, *options, "-pix_fmt", pix_fmt, frames=2, after=half)
     assert [warning for warning in planned(source)[1].warnings if "transparent" in warning]
 
 
