@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,21 @@ class Rendered:
     output: Path
     thumbnail: Path
     upscaled: int
-    stream: dict[str, Any] = field(repr=False)
-    all_streams: list[dict[str, Any]] = field(repr=False)
-    probed: dict[str, Any] = field(repr=False)
+    inspected: Callable[[Path], dict[str, Any]] = field(repr=False)
+
+    @property
+    def probed(self) -> dict[str, Any]:
+        """What ffprobe says of the output."""
+        return self.inspected(self.output)
+
+    @property
+    def all_streams(self) -> list[dict[str, Any]]:
+        streams: list[dict[str, Any]] = self.probed["streams"]
+        return streams
+
+    @property
+    def stream(self) -> dict[str, Any]:
+        return self.all_streams[0]
 
 
 def _run(*command: str | Path) -> bytes:
@@ -138,6 +151,23 @@ def probed(runner: FfmpegRunner) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def inspected(probed: Callable[..., dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+    """All that ffprobe says of a file at once, asked once for each state of the file: starting it costs the most."""
+    sections = ("-show_streams", "-show_format", "-show_chapters")
+    entries = ("-show_entries", "frame=stream_index,best_effort_timestamp")
+
+    @lru_cache(maxsize=8)
+    def ask(path: Path, size: int, changed: int) -> dict[str, Any]:
+        return probed(path, *sections, *entries)
+
+    def inspect(path: Path) -> dict[str, Any]:
+        state = path.stat()
+        return ask(path, state.st_size, state.st_mtime_ns)
+
+    return inspect
+
+
+@pytest.fixture(scope="session")
 def numbered() -> Callable[..., str]:
     """A lavfi graph of moving pictures with each frame's number as eight bars, the lowest bit leftmost."""
 
@@ -156,8 +186,19 @@ def numbered() -> Callable[..., str]:
     return graph
 
 
+@pytest.fixture(scope="session")
+def clips_made() -> dict[tuple[Any, ...], bytes]:
+    """Small clips of all tests, by name and command: many ask for the same ones."""
+    return {}
+
+
 @pytest.fixture
-def clip(tmp_path: Path, ffmpeg: Callable[..., bytes], numbered: Callable[..., str]) -> Callable[..., Path]:
+def clip(
+    tmp_path: Path,
+    ffmpeg: Callable[..., bytes],
+    numbered: Callable[..., str],
+    clips_made: dict[tuple[Any, ...], bytes],
+) -> Callable[..., Path]:
     """Make a numbered clip: `arguments` are ffmpeg's for the output; `before` come before the output's."""
 
     def make(name: str, *arguments: str, before: Sequence[str] = (), **graph: Any) -> Path:
@@ -165,28 +206,34 @@ def clip(tmp_path: Path, ffmpeg: Callable[..., bytes], numbered: Callable[..., s
         codec = (
             () if "-c:v" in arguments else ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
         )
-        ffmpeg("-f", "lavfi", "-i", numbered(**graph), *before, *codec, *arguments, path)
+        command = ("-f", "lavfi", "-i", numbered(**graph), *before, *codec, *arguments)
+        made = clips_made.get((name, *command))
+        if made is None:
+            ffmpeg(*command, path)
+            if path.stat().st_size < 2**20:
+                clips_made[name, *command] = path.read_bytes()
+        else:
+            path.write_bytes(made)
         return path
 
     return make
 
 
 @pytest.fixture(scope="session")
-def decoded(ffmpeg: Callable[..., bytes], probed: Callable[..., dict[str, Any]]) -> Callable[..., Frames]:
+def decoded(
+    ffmpeg: Callable[..., bytes], inspected: Callable[[Path], dict[str, Any]]
+) -> Callable[..., Frames]:
     """Decode all of a file's first video stream with the plain command line."""
 
     def decode(path: Path, *, pix_fmt: str = "yuv420p", filters: str = "null") -> Frames:
-        listing = probed(
-            path,
-            "-select_streams",
-            "v:0",
-            "-show_entries",
-            "frame=best_effort_timestamp:stream=time_base,r_frame_rate",
-        )
-        time_base = Fraction(listing["streams"][0]["time_base"])
-        frame_seconds = 1 / Fraction(listing["streams"][0]["r_frame_rate"])
+        listing = inspected(path)
+        video = next(stream for stream in listing["streams"] if stream["codec_type"] == "video")
+        time_base = Fraction(video["time_base"])
+        frame_seconds = 1 / Fraction(video["r_frame_rate"])
         seconds: list[Fraction] = []
         for frame in listing["frames"]:
+            if frame["stream_index"] != video["index"]:
+                continue
             # AVI and MPEG-PS leave some out, each of them a frame after the one before.
             at = frame.get("best_effort_timestamp")
             seconds.append(seconds[-1] + frame_seconds if at is None else int(at) * time_base)
@@ -254,7 +301,7 @@ def rendered(
     runner: FfmpegRunner,
     tmp_path: Path,
     planned: Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]],
-    probed: Callable[..., dict[str, Any]],
+    inspected: Callable[[Path], dict[str, Any]],
 ) -> Callable[..., Rendered]:
     """Render a file from start to end with the stand-in network."""
 
@@ -296,7 +343,6 @@ def rendered(
             thumbnail=thumbnail,
             cancelled=lambda: False,
         )
-        answer = probed(output, "-show_streams", "-show_format", "-show_chapters")
         return Rendered(
             source=path,
             info=info,
@@ -306,9 +352,7 @@ def rendered(
             output=output,
             thumbnail=thumbnail,
             upscaled=network.frames_seen,
-            stream=answer["streams"][0],
-            all_streams=answer["streams"],
-            probed=answer,
+            inspected=inspected,
         )
 
     return render_file

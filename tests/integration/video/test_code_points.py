@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ffmpeg import merge_outputs
 
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
@@ -106,6 +107,7 @@ def test_every_code_point_is_written(
     _, render, (segment,) = planned(clip("a.mp4", frames=1, size="16x16"))
     frame = bytes(render.target.frame_bytes)
     outputs: dict[Path, Codes] = {}
+    streams: list[Any] = []
     for primaries, transfer, matrix in KNOWN:
         if matrix == MatrixCoefficients.GBR:
             continue
@@ -116,17 +118,19 @@ def test_every_code_point_is_written(
             matrix=MatrixCoefficients(matrix),
         )
         outputs[tmp_path / f"{primaries}-{transfer}-{matrix}.mp4"] = primaries, transfer, matrix
-        stream = encoding_stream(
-            runner,
-            list(outputs)[-1],
-            render=replace(render, tags=tags, codec=codec),
-            segment=segment,
-            quality="high",
+        streams.append(
+            encoding_stream(
+                runner,
+                list(outputs)[-1],
+                render=replace(render, tags=tags, codec=codec),
+                segment=segment,
+                quality="high",
+            )
         )
-        with runner.start(stream, purpose="encoding", stdin=True, stdout=False) as process:
-            process.write_all(frame)
-            process.close_stdin()
-            process.wait()
+    with runner.start(merge_outputs(*streams), purpose="encoding", stdin=True, stdout=False) as process:
+        process.write_all(frame)
+        process.close_stdin()
+        process.wait()
     assert bitstream_codes(*outputs) == list(outputs.values())
 
 

@@ -88,7 +88,7 @@ def test_kind(
     seconds = graph.get("frames", 30) / Fraction(graph.get("rate", "25"))
     # The others are decoded like one of these.
     is_cut = kind not in WHOLE
-    result = rendered(source, segment_seconds=seconds * (Fraction(3, 5) if is_cut else 2))
+    result = rendered(source, segment_seconds=seconds * (Fraction(4, 5) if is_cut else 2))
     full_range = result.plan.target.full_range
     before = decoded(source, pix_fmt="yuvj420p" if full_range else "yuv420p")
     after = decoded(result.output, pix_fmt="yuvj420p" if full_range else "yuv420p")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.unit.video.test_colour import make_video
 from worker.video.colour import plan_colour
@@ -19,18 +20,45 @@ FORMATS = (
 )
 
 
-@pytest.mark.parametrize("pix_fmt", FORMATS)
-def test_few_bits_reach_from_black_to_white(
-    pix_fmt: str, ffmpeg: Callable[..., bytes], tmp_path: Path
-) -> None:
+def test_few_bits_reach_from_black_to_white(ffmpeg: Callable[..., bytes], tmp_path: Path) -> None:
     """Every value of every channel, beside the others' whites."""
+    inputs: list[str | Path] = []
+    outputs: list[str | Path] = []
+    wanted = {pix_fmt: _every_value(pix_fmt) for pix_fmt in FORMATS}
+    for number, (pix_fmt, (codes, _)) in enumerate(wanted.items()):
+        raw, columns = tmp_path / f"{pix_fmt}.raw", codes.shape[1]
+        word = "u1" if pix_fmt.endswith("8") else ">u2" if pix_fmt.endswith("be") else "<u2"
+        raw.write_bytes(codes.astype(word).tobytes())
+        video = make_video(codec="rawvideo", pix_fmt=pix_fmt, width=columns, height=3)
+        colour = plan_colour(video, scale=4)
+        chain = filter_chain(
+            time_base=video.time_base,
+            source=colour.source,
+            decoded_pix_fmts=colour.decoded_pix_fmts,
+            deinterlacing=None,
+            expansion=colour.expansion,
+        )
+        inputs += ["-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", f"{columns}x3", "-i", raw]
+        outputs += ["-map", f"{number}:v", "-vf", chain, "-f", "rawvideo", tmp_path / f"{pix_fmt}.shown"]
+    ffmpeg(*inputs, *outputs)
+    for pix_fmt, (_, values) in wanted.items():
+        shown = np.frombuffer((tmp_path / f"{pix_fmt}.shown").read_bytes(), np.uint8)
+        green, blue, red = shown.reshape(3, *values.shape[1:])
+        channels = (blue, green, red) if pix_fmt.startswith("bgr") else (red, green, blue)
+        np.testing.assert_allclose(np.stack(channels), values, atol=1, rtol=0, err_msg=pix_fmt)
+        assert [int(plane.max()) for plane in channels] == [255, 255, 255], pix_fmt
+        assert [int(plane.min()) for plane in channels] == [0, 0, 0], pix_fmt
+
+
+def _every_value(pix_fmt: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """A picture's codes, a row for each channel from the highest bits down, and that channel's values in 8 bits."""
     base = pix_fmt.removesuffix("le").removesuffix("be")
     bits = PACKED[base.replace("bgr", "rgb")]
     if base.startswith("bgr"):
         bits = bits[::-1]
     shifts = (bits[1] + bits[2], bits[2], 0)
     columns = 2 ** max(bits)
-    codes = np.zeros((3, columns), int)
+    codes = np.zeros((3, columns), np.int64)
     wanted = np.zeros((3, 3, columns))
     for row in range(3):
         for channel, (count, shift) in enumerate(zip(bits, shifts, strict=True)):
@@ -38,27 +66,7 @@ def test_few_bits_reach_from_black_to_white(
             values = np.minimum(np.arange(columns), top) if channel == row else np.full(columns, top)
             codes[row] |= values << shift
             wanted[channel, row] = np.floor(values * 255 / top + 0.5)
-    raw = tmp_path / "raw"
-    word = "u1" if base.endswith("8") else ">u2" if pix_fmt.endswith("be") else "<u2"
-    raw.write_bytes(codes.astype(word).tobytes())
-    video = make_video(codec="rawvideo", pix_fmt=pix_fmt, width=columns, height=3)
-    colour = plan_colour(video, scale=4)
-    chain = filter_chain(
-        time_base=video.time_base,
-        source=colour.source,
-        decoded_pix_fmts=colour.decoded_pix_fmts,
-        deinterlacing=None,
-        expansion=colour.expansion,
-    )
-    frame = ffmpeg(
-        *("-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", f"{columns}x3", "-i", raw),
-        *("-vf", chain, "-f", "rawvideo", "-"),
-    )
-    green, blue, red = np.frombuffer(frame, np.uint8).reshape(3, 3, columns)
-    channels = (blue, green, red) if base.startswith("bgr") else (red, green, blue)
-    np.testing.assert_allclose(np.stack(channels), wanted, atol=1, rtol=0)
-    assert [int(plane.max()) for plane in channels] == [255, 255, 255]
-    assert [int(plane.min()) for plane in channels] == [0, 0, 0]
+    return codes, wanted
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,11 @@ def test_deinterlaced_video_is_turned_as_ffmpeg_turns_it(
     clip: Callable[..., Path], runner: FfmpegRunner, ffmpeg: Callable[..., bytes], tmp_path: Path
 ) -> None:
     plain = clip("plain.mp4", frames=1, size="32x16").read_bytes()
-    path = tmp_path / "turned.mp4"
-    for matrix, orientation in ORIENTATIONS.items():
+    inputs: list[Any] = []
+    outputs: list[Any] = []
+    pictures: dict[tuple[int, int, int, int], tuple[Path, Path]] = {}
+    for number, (matrix, orientation) in enumerate(ORIENTATIONS.items()):
+        path = tmp_path / f"{number}.mp4"
         path.write_bytes(_turned(plain, matrix))
         video = probe_video(runner, path, limits=MediaLimits.from_settings(Settings())).video
         assert (video.rotation, video.is_mirrored) == orientation
@@ -51,12 +54,16 @@ def test_deinterlaced_video_is_turned_as_ffmpeg_turns_it(
             deinterlacing=deinterlacing,
             expansion=colour.expansion,
         )
-        options: list[Any] = []
         for name, value in decoder_options(deinterlacing).items():
-            options += [f"-{name}"] if value is None else [f"-{name}", str(value)]
-        output = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-")
-        turned = ffmpeg(*options, "-i", path, "-vf", chain, *output)
-        assert turned == ffmpeg("-i", path, *output), matrix
+            inputs += [f"-{name}"] if value is None else [f"-{name}", str(value)]
+        inputs += ["-i", path, "-i", path]
+        raw = ("-f", "rawvideo", "-pix_fmt", "yuv420p")
+        pictures[matrix] = ours, ffmpegs = tmp_path / f"{number}.ours", tmp_path / f"{number}.ffmpegs"
+        outputs += ["-map", f"{2 * number}:v", "-vf", chain, *raw, ours]
+        outputs += ["-map", f"{2 * number + 1}:v", *raw, ffmpegs]
+    ffmpeg(*inputs, *outputs)
+    for matrix, (ours, ffmpegs) in pictures.items():
+        assert ours.read_bytes() == ffmpegs.read_bytes() != b"", matrix
 
 
 def _turned(plain: bytes, matrix: tuple[int, int, int, int]) -> bytes:

@@ -17,6 +17,12 @@ AC3 = ("-c:a", "ac3")
 SECONDS = COUNT / RATE
 
 
+@pytest.fixture(scope="module")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transport stream of H.264 and AAC."""
+    return encode(tmp_path_factory.mktemp("part") / "part.ts")
+
+
 def joined(path: Path, parts: list[Path]) -> Path:
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
@@ -44,8 +50,7 @@ def check(result: Any, *, parts: int) -> None:
         assert abs(late) < 0.011, (part, late)
 
 
-def test_joined_transport_streams(tmp_path: Path, rendered: Callable[..., Any]) -> None:
-    part = encode(tmp_path / "part.ts")
+def test_joined_transport_streams(part: Path, tmp_path: Path, rendered: Callable[..., Any]) -> None:
     result = rendered(joined(tmp_path / "joined.ts", [part] * 3), segment_seconds=Fraction(1))
     check(result, parts=3)
     assert len(result.segments) > 1
@@ -73,8 +78,9 @@ def test_other_clocks(
     check(rendered(joined(tmp_path / f"joined{suffix}", parts)), parts=len(parts))
 
 
-def test_a_short_step_forward_is_a_gap_in_the_recording(tmp_path: Path, rendered: Callable[..., Any]) -> None:
-    part = encode(tmp_path / "part.ts")
+def test_a_short_step_forward_is_a_gap_in_the_recording(
+    part: Path, tmp_path: Path, rendered: Callable[..., Any]
+) -> None:
     result = rendered(joined(tmp_path / "joined.ts", [part, shifted(part, 5)]))
     times = Film(result.output).times
     assert 4 < times[COUNT] < 5

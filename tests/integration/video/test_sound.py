@@ -17,45 +17,23 @@ AS_IS = ("-fps_mode", "passthrough")
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10")
 B_FRAMES = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "10")
 
-# name of the file; options before the picture's and before the sound's input; output options; the output's codec; and
-# how far the click may move, in samples: a copy moves it by the rounding of timestamps alone (to whole milliseconds, in
-# Matroska, of the samples that Opus starts with); conversion by next to nothing.
-SOUNDS: dict[str, tuple[str, Sequence[str], Sequence[str], Sequence[str], str, int]] = {
-    "aac": ("a.mp4", (), (), (*X264, "-c:a", "aac"), "aac", 1),
-    "aac-b-frames": ("a.mp4", (), (), (*B_FRAMES, "-c:a", "aac"), "aac", 1),
-    "aac-ts": ("a.ts", (), (), (*B_FRAMES, "-c:a", "aac"), "aac", 1),
-    "mp3-avi": ("a.avi", (), (), ("-c:v", "mpeg4", "-bf", "0", "-q:v", "2", "-c:a", "libmp3lame"), "mp3", 1),
-    "opus-webm": (
-        "a.webm",
-        (),
-        (),
-        ("-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus"),
-        "opus",
-        RATE // 2000,
-    ),
-    "opus-mp4": ("a.mp4", (), (), (*X264, "-c:a", "libopus"), "opus", 1),
-    "flac": ("a.mkv", (), (), (*X264, "-c:a", "flac"), "flac", 1),
-    "pcm-mov": ("a.mov", (), (), (*X264, "-c:a", "pcm_s16le"), "aac", 2),
-    "vorbis-webm": (
-        "a.webm",
-        (),
-        (),
-        ("-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libvorbis"),
-        "aac",
-        24,
-    ),
-    "picture-late": ("a.mp4", ("-itsoffset", "0.37"), (), (*B_FRAMES, *AS_IS, "-c:a", "aac"), "aac", 1),
-    "sound-late": ("a.mp4", (), ("-itsoffset", "0.51"), (*B_FRAMES, "-c:a", "aac"), "aac", 1),
-    "sound-late-pcm": ("a.mkv", (), ("-itsoffset", "0.51"), (*X264, "-c:a", "pcm_s16le"), "aac", 2),
-    "picture-late-ts": ("a.ts", ("-itsoffset", "0.37"), (), (*B_FRAMES, "-c:a", "aac"), "aac", 1),
-    "starts-late": (
-        "a.mkv",
-        ("-itsoffset", "7.25"),
-        ("-itsoffset", "7.25"),
-        (*X264, "-c:a", "flac"),
-        "flac",
-        1,
-    ),
+# name of the file; options before the picture's input; the picture's output options; and of each sound: how much later
+# it starts, its encoder, the output's codec, and how far the click may move, in samples. A copy moves it by the
+# rounding of timestamps alone (to whole milliseconds, in Matroska, of the samples that Opus starts with); conversion by
+# next to nothing.
+Track = tuple[str, str, str, int]
+VP8 = ("-c:v", "libvpx", "-deadline", "realtime")
+SOUNDS: dict[str, tuple[str, Sequence[str], Sequence[str], Sequence[Track]]] = {
+    "mp4": ("a.mp4", (), X264, [("0", "aac", "aac", 1), ("0", "libopus", "opus", 1)]),
+    "mp4-b-frames": ("a.mp4", (), B_FRAMES, [("0", "aac", "aac", 1), ("0.51", "aac", "aac", 1)]),
+    "aac-ts": ("a.ts", (), B_FRAMES, [("0", "aac", "aac", 1)]),
+    "mp3-avi": ("a.avi", (), ("-c:v", "mpeg4", "-bf", "0", "-q:v", "2"), [("0", "libmp3lame", "mp3", 1)]),
+    "webm": ("a.webm", (), VP8, [("0", "libopus", "opus", RATE // 2000), ("0", "libvorbis", "aac", 24)]),
+    "mkv": ("a.mkv", (), X264, [("0", "flac", "flac", 1), ("0.51", "pcm_s16le", "aac", 2)]),
+    "pcm-mov": ("a.mov", (), X264, [("0", "pcm_s16le", "aac", 2)]),
+    "picture-late": ("a.mp4", ("-itsoffset", "0.37"), (*B_FRAMES, *AS_IS), [("0", "aac", "aac", 1)]),
+    "picture-late-ts": ("a.ts", ("-itsoffset", "0.37"), B_FRAMES, [("0", "aac", "aac", 1)]),
+    "starts-late": ("a.mkv", ("-itsoffset", "7.25"), X264, [("7.25", "flac", "flac", 1)]),
 }
 
 
@@ -64,13 +42,18 @@ def sounding(
     tmp_path: Path, ffmpeg: Callable[..., bytes], numbered: Callable[..., str]
 ) -> Callable[..., Path]:
     def make(
-        name: str, before_picture: Sequence[str], before_sound: Sequence[str], options: Sequence[str]
+        name: str, before_picture: Sequence[str], picture: Sequence[str], tracks: Sequence[tuple[str, str]]
     ) -> Path:
         path = tmp_path / name
+        inputs = [word for late, _ in tracks for word in ("-itsoffset", late, "-f", "lavfi", "-i", CLICK)]
+        sounds = [
+            word
+            for number, (_, codec) in enumerate(tracks)
+            for word in ("-map", f"{number + 1}:a", f"-c:a:{number}", codec)
+        ]
         ffmpeg(
             *(*before_picture, "-f", "lavfi", "-i", numbered(frames=40)),
-            *(*before_sound, "-f", "lavfi", "-i", CLICK),
-            *("-map", "0:v", "-map", "1:a", *options, path),
+            *(*inputs, "-map", "0:v", *picture, *sounds, path),
         )
         return path
 
@@ -80,16 +63,17 @@ def sounding(
 @pytest.fixture
 def sound_after_frame(
     ffmpeg: Callable[..., bytes], decoded: Callable[..., Any]
-) -> Callable[[Path], NDArray[np.float64]]:
-    """The sound from 0.6 s before frame 20 is shown to 0.6 s after."""
+) -> Callable[..., NDArray[np.float64]]:
+    """The sound of a track from 0.6 s before frame 20 is shown to 0.6 s after."""
 
-    def cut(path: Path) -> NDArray[np.float64]:
+    def cut(path: Path, track: int = 0) -> NDArray[np.float64]:
         frames = decoded(path)
         shown = frames.seconds[frames.numbers.index(CLICK_FRAME)]
         # Ten seconds later than it is, so that what lies before 0 is heard too.
         filters = f"asetpts=PTS+10/TB,aresample={RATE}:async=1:first_pts=0"
         raw = ffmpeg(
-            "-copyts", "-i", path, "-map", "0:a:0", "-af", filters, "-ac", "1", "-f", "f32le", "pipe:1"
+            *("-copyts", "-i", path, "-map", f"0:a:{track}", "-af", filters),
+            *("-ac", "1", "-f", "f32le", "pipe:1"),
         )
         start = round((shown + 10 - Fraction(3, 5)) * RATE)
         sound = np.frombuffer(raw, np.float32)[start : start + RATE * 6 // 5].astype(np.float64)
@@ -104,14 +88,18 @@ def test_click_stays_on_its_frame(
     kind: str,
     sounding: Callable[..., Path],
     rendered: Callable[..., Any],
-    sound_after_frame: Callable[[Path], NDArray[np.float64]],
+    sound_after_frame: Callable[..., NDArray[np.float64]],
 ) -> None:
-    name, before_picture, before_sound, options, codec, tolerance = SOUNDS[kind]
-    source = sounding(name, before_picture, before_sound, options)
+    name, before_picture, picture, tracks = SOUNDS[kind]
+    source = sounding(name, before_picture, picture, [(late, encoder) for late, encoder, *_ in tracks])
     result = rendered(source, quality="high")
-    assert [stream["codec_name"] for stream in result.all_streams] == ["h264", codec]
-    before, after = sound_after_frame(source), sound_after_frame(result.output)
-    assert abs(_lag(after, before)) <= tolerance
+    assert [stream["codec_name"] for stream in result.all_streams] == [
+        "h264",
+        *(codec for *_, codec, _ in tracks),
+    ]
+    for number, (*_, tolerance) in enumerate(tracks):
+        before, after = sound_after_frame(source, number), sound_after_frame(result.output, number)
+        assert abs(_lag(after, before)) <= tolerance, number
     assert result.finished.properties.duration_seconds == result.info.video.duration_seconds
 
 
@@ -137,11 +125,11 @@ def test_click_stays_on_its_frame_in_a_cut_file(
     rendered: Callable[..., Any],
     decoded: Callable[..., Any],
     ffmpeg: Callable[..., bytes],
-    sound_after_frame: Callable[[Path], NDArray[np.float64]],
+    sound_after_frame: Callable[..., NDArray[np.float64]],
     tmp_path: Path,
 ) -> None:
     name, picture, before, after, first_number = CUTS[kind]
-    whole = sounding(f"whole-{name}", (), (), (*picture, "-c:a", "aac"))
+    whole = sounding(f"whole-{name}", (), picture, [("0", "aac")])
     source = tmp_path / name
     ffmpeg(*before, "-i", whole, "-c", "copy", *after, source)
     result = rendered(source, quality="high", segment_seconds=Fraction(2, 5))
