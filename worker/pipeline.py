@@ -116,10 +116,15 @@ def run_segment(
 
     def attempt(point: DecodePoint, *, verify: bool) -> None:
         discarding_seconds = discarded_frames(segment, point) * SECONDS_PER_DISCARDED_FRAME
-        stall_timeout_seconds = stall_seconds + upscaler.longest_batch_seconds + discarding_seconds
+        stall_timeout_seconds = stall_seconds + upscaler.longest_batch_seconds
         with (
             current_progress().allowing(upscaler.longest_batch_seconds),
-            Watchdog(cancelled=cancelled, stall_seconds=stall_timeout_seconds, on_stall=on_stall) as watchdog,
+            Watchdog(
+                cancelled=cancelled,
+                stall_seconds=stall_timeout_seconds,
+                on_stall=on_stall,
+                first_seconds=discarding_seconds,
+            ) as watchdog,
         ):
             stream = _SegmentRun(
                 runner=runner,

@@ -32,10 +32,10 @@ class Watchdog:
     """Supervises one job from its own thread; a context manager around the job.
 
     `cancelled` is polled every POLL_SECONDS in the watchdog's thread. Without a call of `progress` for `stall_seconds`
-    the job is stopped with PipelineStalled. To stop it, the watchdog kills the processes given to `own`, which unblocks
-    the threads that wait for them, and its queues raise PipelineStopped. A thread inside an inference call cannot be
-    unblocked so: if the job has not ended GRACE_SECONDS after a stall, `on_stall` is called, once, in the watchdog's
-    thread; it may end the process.
+    the job is stopped with PipelineStalled; the first call may come `first_seconds` later. To stop
+    it, the watchdog kills the processes given to `own`, which unblocks the threads that wait for them, and its queues
+    raise PipelineStopped. A thread inside an inference call cannot be unblocked so: if the job has not ended
+    GRACE_SECONDS after a stall, `on_stall` is called, once, in the watchdog's thread; it may end the process.
     """
 
     def __init__(
@@ -44,7 +44,9 @@ class Watchdog:
         cancelled: Callable[[], bool],
         stall_seconds: float,
         on_stall: Callable[[], None] | None = None,
+        first_seconds: float = 0.0,
     ) -> None:
+        self._first_seconds = first_seconds
         self._cancelled = cancelled
         self._stall_seconds = stall_seconds
         self._on_stall = on_stall
@@ -92,7 +94,7 @@ class Watchdog:
             raise self._error
 
     def __enter__(self) -> Self:
-        self._last_progress = time.monotonic()
+        self._last_progress = time.monotonic() + self._first_seconds
         # A job that was cancelled before it began must not begin: it may end before the first poll.
         self._ask()
         self.check()
