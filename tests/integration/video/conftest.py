@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -262,11 +262,10 @@ def _number(luma: Plane, depth: int) -> int:
     return sum(2**bit for bit in range(8) if row[width * (2 * bit + 1) // 16] > 128)
 
 
-@pytest.fixture
-def planned(
-    runner: FfmpegRunner, tmp_path: Path
-) -> Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]]:
+@pytest.fixture(scope="session")
+def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]]:
     def plan(
+        directory: Path,
         path: Path,
         *,
         target_fps: Fraction | None = None,
@@ -276,7 +275,7 @@ def planned(
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
         info = probe_video(runner, path, limits=MediaLimits.from_settings(Settings()))
         path, info, continuous = continuous_source(
-            runner, path, info, directory=tmp_path, cancelled=lambda: False
+            runner, path, info, directory=directory, cancelled=lambda: False
         )
         render, segments = plan_render(
             runner,
@@ -297,21 +296,33 @@ def planned(
 
 
 @pytest.fixture
-def rendered(
+def planned(
+    planned_in: Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]], tmp_path: Path
+) -> Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]]:
+    return partial(planned_in, tmp_path)
+
+
+@pytest.fixture
+def rendered(rendered_in: Callable[..., Rendered], tmp_path: Path) -> Callable[..., Rendered]:
+    """Render a file from start to end with the stand-in network."""
+    return partial(rendered_in, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def rendered_in(
     runner: FfmpegRunner,
-    tmp_path: Path,
-    planned: Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]],
+    planned_in: Callable[..., tuple[MediaInfo, RenderPlan, list[SegmentPlan]]],
     inspected: Callable[[Path], dict[str, Any]],
 ) -> Callable[..., Rendered]:
-    """Render a file from start to end with the stand-in network."""
+    """Render a file in a directory, which tests may share."""
 
     def render_file(
-        path: Path, *, quality: str = "lossless", name: str = "output", **options: Any
+        directory: Path, path: Path, *, quality: str = "lossless", name: str = "output", **options: Any
     ) -> Rendered:
-        info, render, segments = planned(path, **options)
+        info, render, segments = planned_in(directory, path, **options)
         if render.continuous is not None:
-            path = tmp_path / "continuous.ts"
-        directory = tmp_path / name
+            path = directory / "continuous.ts"
+        directory = directory / name
         directory.mkdir()
         files = [directory / f"segment-{segment.index}.mp4" for segment in segments]
         network = NearestNeighbour(render.source, render.target)

@@ -82,6 +82,20 @@ def measure(runner: FfmpegRunner) -> Measure:
     return run
 
 
+@pytest.fixture(scope="module")
+def plain(
+    tmp_path_factory: pytest.TempPathFactory,
+    ffmpeg: Callable[..., bytes],
+    numbered: Callable[..., str],
+    rendered_in: Callable[..., Any],
+) -> Any:
+    """A render of 15 frames that no test changes."""
+    directory = tmp_path_factory.mktemp("plain")
+    source = directory / "in.mp4"
+    ffmpeg("-f", "lavfi", "-i", numbered(frames=15), "-preset", "ultrafast", "-pix_fmt", "yuv420p", source)
+    return rendered_in(directory, source)
+
+
 @pytest.fixture
 def degraded(ffmpeg: Callable[..., bytes], tmp_path: Path) -> Callable[[Path], Path]:
     """A file once more, hardly any bits left."""
@@ -144,21 +158,19 @@ def test_luma_of_other_formats_agrees(
 
 
 def test_figures_agree_with_ffmpegs_own(
-    clip: Callable[..., Path],
-    rendered: Callable[..., Any],
+    plain: Any,
     measure: Measure,
     degraded: Callable[[Path], Path],
     runner: FfmpegRunner,
 ) -> None:
-    render = rendered(clip("in.mp4", frames=15))
-    bad = degraded(render.output)
-    found = measure(render, bad)
+    bad = degraded(plain.output)
+    found = measure(plain, bad)
     reduced = (
         "[0:v]scale=64:48:flags=area+accurate_rnd,settb=AVTB,setpts=N[a];[1:v]settb=AVTB,setpts=N[b];[a][b]"
     )
 
     def ask(name: str) -> float:
-        both = (runner.input(path)["v:0"] for path in (bad, render.source))
+        both = (runner.input(path)["v:0"] for path in (bad, plain.source))
         arguments = [word for stream in both for word in stream.output("x").get_args()[:-3]]
         graph = f"{reduced}{name}=stats_file=-"
         done = runner.run(
@@ -212,18 +224,17 @@ def test_flicker_shows_in_the_stability(
 
 
 def test_what_cannot_be_measured_does_not_fail_the_render(
-    clip: Callable[..., Path], rendered: Callable[..., Any], measure: Measure, tmp_path: Path
+    plain: Any, measure: Measure, tmp_path: Path
 ) -> None:
-    render = rendered(clip("in.mp4", frames=10))
     broken = tmp_path / "broken.mp4"
-    broken.write_bytes(render.output.read_bytes()[:2000])
+    broken.write_bytes(plain.output.read_bytes()[:2000])
     with structlog.testing.capture_logs() as lines:
-        assert measure(render, broken, way=measure_if_possible) is None
+        assert measure(plain, broken, way=measure_if_possible) is None
     assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["quality_not_measured"]
     with pytest.raises(FfmpegError):
-        measure(render, broken, way=measure_if_possible, is_fatal=lambda error: True)
+        measure(plain, broken, way=measure_if_possible, is_fatal=lambda error: True)
     with pytest.raises(Canceled):
-        measure(render, way=measure_if_possible, cancelled=lambda: True)
+        measure(plain, way=measure_if_possible, cancelled=lambda: True)
 
 
 def killed(*arguments: Any, **options: Any) -> Any:
@@ -286,13 +297,12 @@ class FakePlace:
 
 
 def test_the_finish_tells_the_figures_or_why_there_are_none(
-    clip: Callable[..., Path],
-    rendered: Callable[..., Any],
+    plain: Any,
     runner: FfmpegRunner,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    place: Any = FakePlace(rendered(clip("in.mp4", frames=3)))
+    place: Any = FakePlace(plain)
     workspace, drain = Workspace(tmp_path / "work", cache_bytes=10**9), Drain(grace_seconds=60)
     nothing: Any = None
     units = WorkUnits(
@@ -313,7 +323,7 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
     units.finish(job, heartbeat, lambda: False)
     figures = place.told.pop()
     assert figures["warnings"] == []
-    assert (figures["quality"]["psnr"], figures["quality"]["frames"]) == (MAX_DECIBELS, 3)
+    assert (figures["quality"]["psnr"], figures["quality"]["frames"]) == (MAX_DECIBELS, 15)
 
     monkeypatch.setattr(quality, "measure_quality", killed)
     units.finish(job, heartbeat, lambda: False)
@@ -344,8 +354,7 @@ def with_vmaf(runner: FfmpegRunner) -> FfmpegRunner | None:
 
 
 def test_vmaf_where_ffmpeg_has_it(
-    clip: Callable[..., Path],
-    rendered: Callable[..., Any],
+    plain: Any,
     measure: Measure,
     degraded: Callable[[Path], Path],
     runner: FfmpegRunner,
@@ -353,9 +362,8 @@ def test_vmaf_where_ffmpeg_has_it(
     able = with_vmaf(runner)
     if able is None:
         pytest.skip("no ffmpeg here has libvmaf (that of the ffmpeg-wheels extra does on Linux x86-64)")
-    render = rendered(clip("in.mp4", frames=10))
-    exact = measure(render, runner=able).vmaf
-    lossy = measure(render, degraded(render.output), runner=able).vmaf
+    exact = measure(plain, runner=able).vmaf
+    lossy = measure(plain, degraded(plain.output), runner=able).vmaf
     assert exact is not None and lossy is not None
     assert 97 < exact <= 100
     assert 10 < lossy < exact - 2
