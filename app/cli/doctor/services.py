@@ -15,7 +15,6 @@ from app.platform import queue
 from app.platform.database import Database, parse_url
 from app.platform.errors import ConfigurationError, RegenError
 from app.platform.settings import Settings
-from app.platform.storage import open_storage_to_look
 from app.platform.units import GIB
 from app.serving.broker import answers, find_program
 from app.work.workers import list_workers
@@ -101,8 +100,12 @@ def check_storage(settings: Settings) -> Finding:
 
 
 def _check_bucket(settings: Settings, subject: str) -> Finding:
+    # Importing boto3 is slow.
+    from app.platform.storage.s3 import S3Storage
+    from app.platform.storage.s3_connection import connect
+
     try:
-        next(iter(open_storage_to_look(settings).list("")), None)
+        S3Storage(connect(settings)).check_listing()
     except RegenError as error:
         fix = "correct the REGEN_S3_... settings, then: regen storage check"
         return Finding.missing(subject, _first_line(error), fix=fix)

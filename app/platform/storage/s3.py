@@ -187,6 +187,13 @@ class S3Storage:
         if read != content:
             raise StorageError("The S3 server does not return what was written to it.")
 
+    def check_listing(self) -> None:
+        """As `check`, by listing alone: nothing is written. Raises StorageError with a sentence for the operator."""
+        try:
+            self._brief.list_objects_v2(Bucket=self._bucket, Prefix=self.connection.prefix, MaxKeys=1)
+        except S3_ERRORS as error:
+            raise explain(error, self.connection) from error
+
     def _name(self, key: str) -> str:
         check_key(key)
         return self.connection.prefix + key
