@@ -113,9 +113,7 @@ class Deadman:
             seconds, ticked_at = min(now - ticked_at, 2 * POLL_SECONDS), now
             for name, stillness in self._watched.items():
                 if stillness.tick(seconds) > self.still_seconds:
-                    self.end(
-                        partial(log.critical, "worker_hangs", work=name, seconds=round(stillness.seconds))
-                    )
+                    self.end(partial(_tell_of_hanging, name, round(stillness.seconds)))
                     return
             if now > self._over_at() + END_SECONDS:
                 self.end(lambda: log.critical("worker_does_not_end"))
@@ -131,8 +129,7 @@ class Deadman:
         # Here, because a handler may interrupt a thread of the same process in the middle of a line of the log.
         for number in numbers:
             if number in STOP_SIGNALS:
-                said = {"signal": signal.Signals(number).name, "grace_seconds": self._drain.grace_seconds}
-                _try_step(partial(log.info, "worker_stopping", **said))
+                _try_step(partial(_tell_of_stopping, signal.Signals(number).name, self._drain.grace_seconds))
 
     def _over_at(self) -> float:
         """When the work in hand is to be given back."""
@@ -140,6 +137,14 @@ class Deadman:
             return self._drain.over_at
         # The main thread has not got round to the signal, or to the second one, which means at once.
         return self._asked_at[1] if self._asked_at[1:] else self._asked_at[0] + self._drain.grace_seconds
+
+
+def _tell_of_hanging(work: str, seconds: int) -> None:
+    log.critical("worker_hangs", work=work, seconds=seconds)
+
+
+def _tell_of_stopping(name: str, grace_seconds: float) -> None:
+    log.info("worker_stopping", signal=name, grace_seconds=grace_seconds)
 
 
 def _try_step(step: Callable[[], None]) -> None:

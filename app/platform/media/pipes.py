@@ -50,4 +50,4 @@ def enlarge_pipe(pipe: IO[bytes]) -> None:
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         except OSError as error:
             # The total size of an unprivileged user's pipes is limited; the default 64 KiB work too.
-            log.debug("pipe_notenlarge_piped", error=str(error))
+            log.debug("pipe_not_enlarged", error=str(error))

@@ -84,7 +84,7 @@ def test_an_administrator_sees_the_workers(client, administrator, database):
         "unitsDone": 41,
     }
     assert (silent["alive"], silent["queues"]) == (False, ["gpu"])
-    assert silent["work"] == {"kind": "upscale", "renderId": "r", "segmentId": "s"}
+    assert silent["work"] == {"kind": "upscale", "renderId": "r", "segmentId": "s", "stalled": False}
 
 
 def test_others_are_told_that_they_may_not(client, stranger):
