@@ -232,7 +232,7 @@ def decoded(
         frame_seconds = 1 / Fraction(video["r_frame_rate"])
         seconds: list[Fraction] = []
         for frame in listing["frames"]:
-            if frame["stream_index"] != video["index"]:
+            if frame.get("stream_index") != video["index"]:  # subtitles have none
                 continue
             # AVI and MPEG-PS leave some out, each of them a frame after the one before.
             at = frame.get("best_effort_timestamp")
