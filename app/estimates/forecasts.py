@@ -22,7 +22,7 @@ from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.platform.settings import Settings
 from app.renders import workload
-from app.renders.service import RenderView
+from app.renders.progress import RenderView
 from app.renders.statuses import RenderStatus
 from app.renders.workload import UserWork
 from app.work import speed_queries

@@ -7,8 +7,8 @@ from anyio import to_thread
 from app.accounts.idempotency import IdempotentRequest
 from app.http.resources import Resources
 from app.platform.work_kinds import WorkKind
+from app.renders.progress import view_committed
 from app.renders.schemas import RenderBody
-from app.renders.service import view_committed
 from app.renders.tables import Render
 
 # The publish is bounded by itself; this bounds what it is not, so that the answer leaves within 5 s of the commit.

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.renders.service import RenderView
+from app.renders.progress import RenderView
 from app.renders.statuses import RenderStatus
 from app.renders.streams import RenderSnapshot
 

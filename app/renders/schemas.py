@@ -14,8 +14,8 @@ from app.platform.outbound import MOST_URL_CHARACTERS
 from app.platform.quoting import quoted
 from app.platform.settings import Settings
 from app.renders.options import EXACT_RATE, RATE_PATTERN, RenderOptions
+from app.renders.progress import RenderView
 from app.renders.representation import links, shown_fields
-from app.renders.service import RenderView
 from app.renders.statuses import RenderStatus
 from models.catalog import DEFAULT_ENGINE
 

@@ -1,7 +1,6 @@
-"""Renders: created, retried, and read with their progress and queue position."""
+"""Renders: created, retried, found."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
@@ -18,29 +17,16 @@ from app.platform.media.rates import Retime, TargetRate
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.renders import queries as render_queries
-from app.renders import webhook_events, workload
+from app.renders import webhook_events
 from app.renders.options import RenderOptions, find_engine
-from app.renders.queries import FramesDone, ShownRender
+from app.renders.progress import RenderView, view_render, view_renders
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
-from app.renders.workload import WorkAhead
 from app.usage.allowances import Allowance, Requester, check_render_quota
 from app.usage.queries import PIXELS_PER_GIGAPIXEL
-from models.catalog import ENGINES, Engine
+from models.catalog import Engine
 
 NO_RENDER = "Render not found"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderView:
-    """A render with the values that are counted for its representation. `work` is the work ahead of its end, None once
-    it has ended."""
-
-    render: ShownRender
-    queue_position: int | None
-    progress: float
-    frames: FramesDone | None = None
-    work: WorkAhead | None = None
 
 
 def cost_in_gigapixels(output: VideoProperties, *, engine: Engine) -> float:
@@ -190,50 +176,6 @@ def _add_render(
     session.flush()
     webhook_events.write_event(session, render_id=render.id, status=RenderStatus.QUEUED)
     return render
-
-
-def view_committed(database: Database, render: Render) -> RenderView:
-    """As `view_render`, of a row that a unit of work has committed: what is counted for it holds up no writer."""
-    with database.read() as session:
-        return view_render(session, render)
-
-
-def view_render(reader: ColumnReader, render: ShownRender) -> RenderView:
-    """The render with its place in the queue (while queued) and its progress from 0 to 1."""
-    return view_renders(reader, [render])[0]
-
-
-def view_renders(reader: ColumnReader, rows: Sequence[ShownRender]) -> list[RenderView]:
-    """As `view_render`, of one user's renders, by the same few statements."""
-    queued = [row.id for row in rows if row.status is RenderStatus.QUEUED]
-    places = (
-        render_queries.queue_positions(reader, user_id=rows[0].user_id, render_ids=queued) if queued else {}
-    )
-    counted = [row.id for row in rows if row.status not in (RenderStatus.QUEUED, RenderStatus.COMPLETED)]
-    frames = render_queries.frames_done(reader, render_ids=counted) if counted else {}
-    open_ids = [row.id for row in rows if not row.status.is_final]
-    ahead = (
-        workload.work_ahead(reader, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(ENGINES))
-        if open_ids
-        else {}
-    )
-    return [
-        RenderView(
-            render=row,
-            # It may have been claimed between the two statements.
-            queue_position=places.get(row.id, 1) if row.status is RenderStatus.QUEUED else None,
-            progress=_progress(row, frames.get(row.id)),
-            frames=frames.get(row.id),
-            work=ahead.get(row.id),
-        )
-        for row in rows
-    ]
-
-
-def _progress(render: ShownRender, frames: FramesDone | None) -> float:
-    if render.status is RenderStatus.COMPLETED:
-        return 1.0
-    return frames.done / frames.total if frames and frames.total else 0.0
 
 
 def list_renders(

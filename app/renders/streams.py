@@ -19,7 +19,8 @@ from app.http.health_checks import HealthChecks
 from app.http.resources import Resources
 from app.platform import clock
 from app.platform.errors import RegenError, TooManyRequests, Unavailable
-from app.renders.service import RenderView, find_render, find_renders
+from app.renders.progress import RenderView
+from app.renders.service import find_render, find_renders
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 10

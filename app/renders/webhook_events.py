@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.platform.json_values import number, timestamp
 from app.renders import queries as render_queries
+from app.renders.progress import progress
 from app.renders.representation import links, shown_fields
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
@@ -47,15 +48,13 @@ def write_event(session: Session, *, render_id: str, status: RenderStatus) -> No
 
 
 def _fields(session: Session, render: Render) -> dict[str, Any]:
-    progress = 1.0 if render.status is RenderStatus.COMPLETED else 0.0
-    queue_position = None
+    queue_position, frames = None, None
     if render.status is RenderStatus.QUEUED:
         places = render_queries.queue_positions(session, user_id=render.user_id, render_ids=[render.id])
         queue_position = places.get(render.id, 1)
     if render.status is RenderStatus.FAILED:
         frames = render_queries.frames_done(session, render_ids=[render.id]).get(render.id)
-        progress = frames.done / frames.total if frames and frames.total else 0.0
-    return shown_fields(render, progress=progress, queue_position=queue_position)
+    return shown_fields(render, progress=progress(render.status, frames), queue_position=queue_position)
 
 
 def _json(fields: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from app.platform.settings import Settings
 from app.platform.tables import Table
 from app.platform.work_kinds import WorkKind
 from app.renders import queries as render_queries
-from app.renders.service import view_render
+from app.renders.progress import view_render
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work.ledger import WorkLedger

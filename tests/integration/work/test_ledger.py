@@ -13,7 +13,7 @@ from app.platform.errors import LeaseLost, PermanentError, TransientError
 from app.platform.media.properties import VideoProperties
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import queries as render_queries
-from app.renders.service import view_render
+from app.renders.progress import view_render
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work.ledger import WorkLedger

@@ -1,0 +1,70 @@
+"""How far renders are: progress, queue position and the work ahead, as they are shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.platform.database import ColumnReader, Database
+from app.renders import queries as render_queries
+from app.renders import workload
+from app.renders.queries import FramesDone, ShownRender
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
+from app.renders.workload import WorkAhead
+from models.catalog import ENGINES
+
+
+def progress(status: RenderStatus, frames: FramesDone | None) -> float:
+    """From 0 to 1. `frames` is None before the render is prepared, and may be for one that is completed."""
+    if status is RenderStatus.COMPLETED:
+        return 1.0
+    return frames.done / frames.total if frames and frames.total else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderView:
+    """A render with the values that are counted for its representation. `work` is the work ahead of its end, None once
+    it has ended."""
+
+    render: ShownRender
+    queue_position: int | None
+    progress: float
+    frames: FramesDone | None = None
+    work: WorkAhead | None = None
+
+
+def view_committed(database: Database, render: Render) -> RenderView:
+    """As `view_render`, of a row that a unit of work has committed: what is counted for it holds up no writer."""
+    with database.read() as session:
+        return view_render(session, render)
+
+
+def view_render(reader: ColumnReader, render: ShownRender) -> RenderView:
+    """The render with its place in the queue (while queued) and its progress from 0 to 1."""
+    return view_renders(reader, [render])[0]
+
+
+def view_renders(reader: ColumnReader, rows: Sequence[ShownRender]) -> list[RenderView]:
+    """As `view_render`, of one user's renders, by the same few statements."""
+    queued = [row.id for row in rows if row.status is RenderStatus.QUEUED]
+    places = (
+        render_queries.queue_positions(reader, user_id=rows[0].user_id, render_ids=queued) if queued else {}
+    )
+    counted = [row.id for row in rows if row.status not in (RenderStatus.QUEUED, RenderStatus.COMPLETED)]
+    frames = render_queries.frames_done(reader, render_ids=counted) if counted else {}
+    open_ids = [row.id for row in rows if not row.status.is_final]
+    ahead = (
+        workload.work_ahead(reader, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(ENGINES))
+        if open_ids
+        else {}
+    )
+    return [
+        RenderView(
+            render=row,
+            # It may have been claimed between the two statements.
+            queue_position=places.get(row.id, 1) if row.status is RenderStatus.QUEUED else None,
+            progress=progress(row.status, frames.get(row.id)),
+            frames=frames.get(row.id),
+            work=ahead.get(row.id),
+        )
+        for row in rows
+    ]
