@@ -94,7 +94,7 @@ class WorkUnits:
         source = self._input(job, cancelled)
         with accepted_file():
             info = probe_video(self.runner, source, limits=self.limits)
-            continuous = plan_continuous_copy(info)
+            continuous = plan_continuous_copy(self.runner, source, info, cancelled=cancelled)
             if continuous is not None:
                 source = self._readable_input(job, continuous, cancelled)
                 info = probe_copy(self.runner, source)

@@ -1,20 +1,27 @@
-"""A copy of a file whose timestamps start again, with timestamps that go on: everything else reads the copy.
+"""A copy of a file that ffmpeg does not read to the last frame as it is: everything else reads the copy.
 
-ffmpeg corrects such timestamps only while it reads a file from its start, by one stream at a time, and not at all where
-it is told to keep them (`copyts`). The copy has all streams on one clock and can be decoded from any keyframe on. It is
-an MPEG transport stream, which holds what those formats hold that start again, in the same ticks.
+ffmpeg corrects timestamps that start again only while it reads a file from its start, by one stream at a time, and not
+at all where it is told to keep them (`copyts`). The copy has all streams on one clock and can be decoded from any
+keyframe on. A file whose video changes its shape loses frames (see `sequence_ends`); the copy does not. It is an MPEG
+transport stream, which holds what those formats hold that are copied, in the same ticks.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
-from app.platform.errors import Canceled, FfmpegCancelled, PermanentError
+import ffmpeg
+
+from app.platform.errors import Canceled, PermanentError
+from app.platform.media.clock import may_restart
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
+from app.platform.media.packet_summary import SEQUENCE_CODECS
 from app.platform.media.probe import MediaInfo, probe_video
+from worker.video import sequence_ends
 from worker.video.expressions import expression_tree
-from worker.video.tracks import SOUND_LEFT_OUT, SUBTITLES_LEFT_OUT, VIDEO_LEFT_OUT
+from worker.video.tracks import SOUND_LEFT_OUT, SUBTITLES_LEFT_OUT, VIDEO_LEFT_OUT, data_left_out
 
 COPIED_AUDIO = frozenset({"aac", "aac_latm", "mp1", "mp2", "mp3", "ac3", "eac3", "dts", "truehd", "opus"})
 
@@ -27,6 +34,7 @@ UNLIMITED = MediaLimits(
     max_streams=2**31,
 )
 
+UNSHIFTED = ((0, 0),)
 RESTARTS_WARNING = (
     "The timestamps of this file start again, as in joined recordings; "
     "its parts were put one after the other."
@@ -36,16 +44,26 @@ RESTARTS_WARNING = (
 @dataclass(frozen=True, kw_only=True)
 class ContinuousCopy:
     """How the copy is made. `streams`: those that it holds, by their index in the file; for each, the ticks to add to
-    its timestamps, from the packet of that number on. `warnings`: sentences for the user.
+    its timestamps, from the packet of that number on. `warnings`: sentences for the user. `is_joined`: timestamps start
+    again. `ends_sequences`: see `sequence_ends`.
     """
 
     streams: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
     warnings: tuple[str, ...]
+    is_joined: bool = True
+    ends_sequences: bool = False
 
 
-def plan_continuous_copy(info: MediaInfo) -> ContinuousCopy | None:
-    """How to copy the file; None if its timestamps do not start again."""
-    if not info.shifts:
+def plan_continuous_copy(
+    runner: FfmpegRunner, source: Path, info: MediaInfo, *, cancelled: Callable[[], bool]
+) -> ContinuousCopy | None:
+    """How to copy the file; None if it is read as it is. Raises what `changes_shape` raises."""
+    is_joined = bool(info.shifts)
+    ends_sequences = info.video.codec in SEQUENCE_CODECS and may_restart(info.format_name)
+    if not is_joined and not (
+        ends_sequences
+        and sequence_ends.changes_shape(runner, source, stream_index=info.video.index, cancelled=cancelled)
+    ):
         return None
     sounds = [stream for stream in info.others if stream.kind == "audio"]
     kept = [stream.index for stream in sounds if stream.codec in COPIED_AUDIO]
@@ -54,11 +72,18 @@ def plan_continuous_copy(info: MediaInfo) -> ContinuousCopy | None:
         SUBTITLES_LEFT_OUT: any(stream.kind == "subtitle" for stream in info.others),
         VIDEO_LEFT_OUT: any(stream.kind == "video" for stream in info.others),
     }
+    shifts = {
+        index: info.shifts.get(index, ()) if is_joined else UNSHIFTED for index in (info.video.index, *kept)
+    }
     return ContinuousCopy(
-        streams=tuple(
-            (index, info.shifts[index]) for index in (info.video.index, *kept) if info.shifts[index]
+        streams=tuple((index, ticks) for index, ticks in shifts.items() if ticks),
+        warnings=(
+            *([RESTARTS_WARNING] if is_joined else []),
+            *(warning for warning, holds in left_out.items() if holds),
+            *(data_left_out(stream.codec) for stream in info.others if stream.kind == "data"),
         ),
-        warnings=(RESTARTS_WARNING, *(warning for warning, holds in left_out.items() if holds)),
+        is_joined=is_joined,
+        ends_sequences=ends_sequences,
     )
 
 
@@ -79,9 +104,9 @@ def write_continuous_copy(
             f"{name.lower()}=if(eq({name}\\,NOPTS)\\,NOPTS\\,{name}+{ticks})" for name in ("PTS", "DTS")
         )
         options[f"bsf:{number}"] = f"setts={shifted}"
-    stream = runner.output(
+    stream = ffmpeg.output(
         *(read[str(index)] for index, _shifts in copy.streams),
-        destination,
+        "pipe:1",
         **options,
         c="copy",
         copyts=None,
@@ -93,10 +118,18 @@ def write_continuous_copy(
         pes_payload_size=0,
         max_muxing_queue_size=16_384,
     )
-    try:
-        runner.run(stream, purpose="copying the video", cancelled=cancelled)
-    except FfmpegCancelled as error:
-        raise Canceled() from error
+    with (
+        runner.start(
+            stream, purpose="copying the video", stdin=False, stdout=True, may_wait=False
+        ) as process,
+        destination.open("wb") as file,
+    ):
+        written = BufferedReader(process.stdout, sequence_ends.CHUNK_BYTES)  # type: ignore[type-var]
+        for piece in sequence_ends.end_sequences(written, has_sequences=copy.ends_sequences):
+            if cancelled():
+                raise Canceled()
+            file.write(piece)
+        process.wait()
 
 
 def continuous_source(
@@ -107,11 +140,11 @@ def continuous_source(
     directory: Path,
     cancelled: Callable[[], bool],
 ) -> tuple[Path, MediaInfo, ContinuousCopy | None]:
-    """The file and what it holds; if its timestamps start again, those of a copy in `directory`, and how it was made.
+    """The file and what it holds; if it is not read as it is, those of a copy in `directory`, and how it was made.
 
     Raises what `write_continuous_copy` and `probe_copy` raise.
     """
-    copy = plan_continuous_copy(info)
+    copy = plan_continuous_copy(runner, source, info, cancelled=cancelled)
     if copy is None:
         return source, info, None
     destination = directory / "continuous.ts"

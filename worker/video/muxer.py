@@ -118,7 +118,10 @@ def finish_render(
             runner, source, streams, format_name=answer["format"]["format_name"], cancelled=cancelled
         )
         choice = choose_tracks(
-            streams, video_index=render.stream_index, formats=formats, is_joined=render.continuous is not None
+            streams,
+            video_index=render.stream_index,
+            formats=formats,
+            is_joined=render.continuous is not None and render.continuous.is_joined,
         )
         start = render.input_start_seconds
         end = start + Fraction(render.offset_ticks + render.total_ticks, render.timescale)

@@ -164,14 +164,15 @@ def choose_tracks(
             if tag in OUTPUT.copied_data:
                 tracks.append(KeptTrack(index=index, kind="data", is_copied=True, tag=tag))
             elif tag not in TOLD_ELSEWHERE:
-                warnings[DATA_LEFT_OUT.format(name=_data_name(tag, codec))] = None
+                warnings[data_left_out(codec, tag=tag)] = None
     return TrackChoice(tracks=tuple(tracks), warnings=tuple(warnings))
 
 
-def _data_name(tag: str, codec: str | None) -> str:
+def data_left_out(codec: str | None, *, tag: str = "") -> str:
+    """The warning about a track of data."""
     if re.fullmatch(r"[A-Za-z0-9]{4}", tag):
-        return tag
-    return "of an unknown kind" if codec in (*UNTAGGED, "none") else str(codec)
+        return DATA_LEFT_OUT.format(name=tag)
+    return DATA_LEFT_OUT.format(name="of an unknown kind" if codec in (*UNTAGGED, "none") else codec)
 
 
 def _sound_track(

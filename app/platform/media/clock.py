@@ -31,12 +31,16 @@ def may_restart(format_name: str) -> bool:
 
 @dataclass
 class Extent:
-    """The frames of one stream in one epoch, in ticks; `last_duration` 0: unknown."""
+    """The frames of one stream in one epoch, in ticks; `last_duration` 0: unknown.
+
+    `untimed_end`: where the last of them ends if some have no pts, as in program streams; 0 if all have one.
+    """
 
     start: int
     last: int
     last_duration: int
     count: int = 1
+    untimed_end: int = 0
 
     def add(self, pts: int, duration: int) -> None:
         self.count += 1
@@ -48,7 +52,7 @@ class Extent:
     def end(self) -> int:
         """The end of the last frame, which lasts as long as the others on average if its duration is unknown."""
         if self.last_duration or self.count == 1:
-            return self.last + self.last_duration
+            return max(self.last + self.last_duration, self.untimed_end)
         return self.last + round((self.last - self.start) / (self.count - 1))
 
 
@@ -133,6 +137,9 @@ class EpochReader:
                 epoch.extents[stream] = Extent(start=shown, last=shown, last_duration=duration)
             else:
                 extent.add(shown, duration)
+                if pts is None or extent.untimed_end:
+                    # MPEG-1 and MPEG-2 show the last frame one later than they decode it.
+                    extent.untimed_end = decoded + 2 * duration
         if position.epoch == number and at - position.end > LONG_GAP_SECONDS * MICROSECONDS:
             self.long_gaps[stream] += 1
         if position.epoch != number:

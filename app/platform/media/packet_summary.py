@@ -17,11 +17,14 @@ from .recognition import ENCRYPTED
 
 # ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
 PACKET_FIELDS = (
-    *("-show_entries", "packet=stream_index,pts,dts,duration,flags:packet_side_data=side_data_type"),
+    *("-show_entries", "packet=stream_index,pts,dts,duration,size,flags:packet_side_data=side_data_type"),
     *("-of", "csv=p=0"),
 )
 # Of packets that common encryption (ISO/IEC 23001-7) has made unreadable.
 ENCRYPTION_SIDE_DATA = "Encryption info"
+# A packet that ends a sequence and holds no picture, as ffprobe prints its size.
+SEQUENCE_CODECS = ("mpeg1video", "mpeg2video")
+SEQUENCE_END_BYTES = "4"
 STEADY_KINDS = ("video", "audio")
 # Sound may begin earlier and end later than the longest video.
 SPAN_SLACK_SECONDS = 60
@@ -105,6 +108,10 @@ class _PacketTally:
         self.frames = self.discarded = 0
         self.is_timed = True
         self._video = stream_index
+        self._has_sequences = any(
+            stream["index"] == stream_index and stream.get("codec_name") in SEQUENCE_CODECS
+            for stream in streams
+        )
         self._limits = limits
         self._video_end = 0
         self._longest_span = (limits.max_duration_seconds + SPAN_SLACK_SECONDS) * MICROSECONDS
@@ -123,12 +130,13 @@ class _PacketTally:
 
     def add(self, fields: list[str]) -> None:
         """Read one line of ffprobe. Raises LimitExceeded."""
-        if len(fields) < 5 or (index := int(fields[0])) not in self._kinds:
+        if len(fields) < 6 or (index := int(fields[0])) not in self._kinds:
             return
         pts, dts, duration = (_ticks(text) for text in fields[1:4])
-        is_shown = "D" not in fields[4]
+        is_shown = "D" not in fields[5]
         if index == self._video:
             self.discarded += not is_shown
+            is_shown = is_shown and not (self._has_sequences and fields[4] == SEQUENCE_END_BYTES)
             self.frames += is_shown
             if self.frames > self._limits.max_input_frames:
                 check_input_frames(self.frames, self._limits)

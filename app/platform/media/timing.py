@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from .clock import may_restart
 from .ffprobe_fields import clock, fraction, integer
 from .packet_summary import PacketSummary
 from .rates import snap_ntsc
@@ -49,7 +50,7 @@ def time_video(
     duration_seconds = _duration(
         scan, last_duration=last_duration, time_base=time_base, declared_rates=declared_rates
     )
-    if "mpeg" in formats and not scan.is_timed:
+    if not scan.is_timed and any(map(may_restart, formats)):
         duration_seconds = _at_declared_rate(scan.frames, duration_seconds, declared_rates)
     missing_seconds = _missing_seconds(
         stream, container, scan, formats=formats, time_base=time_base, duration_seconds=duration_seconds
@@ -113,7 +114,7 @@ def _duration(
 def _at_declared_rate(frames: int, measured: Fraction, declared_rates: list[Fraction]) -> Fraction:
     """Seconds of `frames` at a declared rate that matches `measured` except for reordered frames, else `measured`.
 
-    In a program stream not every frame has a pts.
+    In a program stream, and a copy of one, not every frame has a pts.
     """
     for rate in declared_rates:
         if abs(frames / rate - measured) * rate <= REORDERED_FRAMES:

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.film import SOUND_RATE, Film
 from tests.media.drawing import read_number
 from tests.media.encoding import CLICK_SECONDS, COUNT, RATE, X264, Sound, encode, run
+from worker.video.deinterlace import DEINTERLACED_WARNING
 
 MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-g", "8", "-bf", "2")
 AC3 = ("-c:a", "ac3")
@@ -90,18 +91,49 @@ def test_a_short_step_forward_is_a_gap_in_the_recording(
 
 
 SIZES = ((96, 64), (64, 64), (48, 32))
+FIELDS = ("-flags", "+ildct+ilme")
 
 
-@pytest.mark.parametrize("fields", [(), ("-flags", "+ildct+ilme")])
+@pytest.mark.parametrize(
+    ("suffix", "encoder"),
+    [
+        (".ts", X264),
+        (".ts", (*X264, *FIELDS)),
+        (".vob", (*MPEG2, *FIELDS)),
+    ],
+)
 def test_no_frame_is_lost_where_the_size_changes(
-    fields: tuple[str, ...], tmp_path: Path, rendered: Callable[..., Any]
+    suffix: str, encoder: tuple[str, ...], tmp_path: Path, rendered: Callable[..., Any]
 ) -> None:
     """Broadcasts change their size between programmes. What is progressive is not deinterlaced."""
-    encoder = (*X264, *fields)
+    is_interlaced = FIELDS[0] in encoder
     parts = [
-        encode(tmp_path / f"{number}.ts", size=size, encoder=encoder, after="setfield=tff" if fields else "")
+        encode(
+            tmp_path / f"{number}{suffix}",
+            size=size,
+            encoder=encoder,
+            sounds=[Sound(codec=AC3)],
+            after="setfield=tff" if is_interlaced else "",
+        )
         for number, size in enumerate(SIZES)
     ]
-    result = rendered(joined(tmp_path / "joined.ts", parts))
+    result = rendered(joined(tmp_path / f"joined{suffix}", parts))
     check(result, parts=len(parts))
-    assert (result.plan.deinterlacing is not None) == bool(fields)
+    assert (DEINTERLACED_WARNING in result.finished.warnings) == is_interlaced
+
+
+def test_no_frame_is_lost_where_the_shape_changes_and_time_goes_on(
+    tmp_path: Path, rendered: Callable[..., Any]
+) -> None:
+    """From 4:3 to 16:9 and to another size, as in broadcasts: the sound is copied."""
+    changes = [("", 10), ("setsar=2", 10.64), ("scale=64:32", 11.28)]
+    parts = [
+        shifted(
+            encode(tmp_path / f"{number}.ts", encoder=MPEG2, sounds=[Sound(codec=AC3)], after=after), start
+        )
+        for number, (after, start) in enumerate(changes)
+    ]
+    result = rendered(joined(tmp_path / "joined.ts", parts))
+    assert Film(result.output).times == [number / RATE for number in range(3 * COUNT)]
+    assert result.finished.warnings == ()
+    assert result.all_streams[1]["codec_name"] == "ac3"

@@ -60,6 +60,23 @@ def test_parts_follow_each_other_by_their_pictures() -> None:
     ]
 
 
+def test_the_last_frame_of_a_part_may_have_no_time_of_its_own() -> None:
+    """Program streams: I P B B, of which the P, shown last, has only the time at which it is decoded."""
+    reader = EpochReader({VIDEO: Fraction(1, TICKS)}, reference=VIDEO, restarts=True)
+    start = 10 * TICKS
+    for part_start in (start, 0):
+        for number, shown in enumerate((1, None, 2, 3)):
+            reader.add(
+                VIDEO,
+                pts=None if shown is None else part_start + shown * FRAME,
+                dts=part_start + number * FRAME,
+                duration=FRAME,
+                is_steady=True,
+                is_shown=True,
+            )
+    assert reader.shifts() == [0, Fraction(start + 4 * FRAME, TICKS)]
+
+
 @pytest.mark.parametrize(
     ("packets", "epochs"),
     [
