@@ -1,13 +1,17 @@
 """Transfers between the storage and a worker's disk, which outlast outages."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from app.platform.errors import AccessRefused, RegenError, StorageError, TransientError, Unavailable
+from app.platform.errors import AccessRefused, Canceled, RegenError, StorageError, TransientError, Unavailable
 from app.platform.progress import current_progress
 from app.platform.storage.contract import Storage
 from app.work.loop import Cancelled
@@ -15,6 +19,9 @@ from app.work.outage_retry import OutageRetry, is_disk_full
 
 # A stopping worker spends no more on removing files of a failed attempt; the clean-up removes them later.
 REMOVE_SECONDS = 2.0
+
+# A segment is small: most of the time to fetch one is spent waiting for the storage's answer.
+FETCHES_AT_ONCE = 16
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +50,31 @@ class StorageTransfers:
             self.outage_retry.transfer(fetch, cancelled=cancelled, undo=lambda: path.unlink(missing_ok=True))
         except AccessRefused as error:
             raise self._refusal_of_one(key, error) from error
+
+    def fetch_all(self, files: Mapping[str, Path], *, cancelled: Cancelled) -> None:
+        """Fetches each key to its path, several at a time. Raises as `fetch` does; the first error stops the others."""
+        failed = threading.Event()
+
+        def stopped() -> bool:
+            return failed.is_set() or cancelled()
+
+        def fetch(key: str, path: Path) -> None:
+            if stopped():
+                raise Canceled()
+            try:
+                self.fetch(key, path, cancelled=stopped)
+            except Exception:
+                failed.set()
+                raise
+
+        with ThreadPoolExecutor(FETCHES_AT_ONCE, thread_name_prefix="fetch") as pool:
+            fetches = [
+                pool.submit(copy_context().run, partial(fetch, key, path)) for key, path in files.items()
+            ]
+        errors = [error for done in fetches if (error := done.exception()) is not None]
+        if errors:
+            # The others were only stopped.
+            raise next((error for error in errors if not isinstance(error, Canceled)), errors[0])
 
     def put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
         """Raises as `fetch` does."""

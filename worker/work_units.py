@@ -27,7 +27,6 @@ from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
-from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
@@ -193,8 +192,7 @@ class WorkUnits:
         # The segments and what is made of them.
         with self._room_for(keys, copies=2), self.workspace.job_directory() as directory:
             files = [directory / f"segment-{position:06d}{SEGMENT.suffix}" for position in range(len(keys))]
-            for key, path in zip(keys, files, strict=True):
-                self._transfers.fetch(key, path, cancelled=cancelled)
+            self._transfers.fetch_all(dict(zip(keys, files, strict=True)), cancelled=cancelled)
             video, picture = directory / f"output{OUTPUT.suffix}", directory / "thumbnail.jpg"
             finished = finish_render(
                 runner=self.runner,
@@ -297,9 +295,7 @@ class WorkUnits:
 
     def _remove_segments(self, render_id: str) -> None:
         try:
-            for stored in list(self.storage.list(segments_prefix(render_id))):
-                self.storage.delete(stored.key)
-                current_progress().beat()
+            self.storage.delete_all([stored.key for stored in self.storage.list(segments_prefix(render_id))])
         except StorageError as error:
             # The render is complete; its segments only take up space.
             log.warning("segments_not_removed", render_id=render_id, error=error.message)

@@ -234,9 +234,8 @@ class CleanUp:
     def _clean_render(self, due: Due) -> None:
         """Remove all objects but the results, including those of late attempts, then the segment rows."""
         keep: Collection[str] = due.keys
-        for stored in list(self._storage.list(render_prefix(due.id))):
-            if stored.key not in keep:
-                self._storage.delete(stored.key)
+        keys = [stored.key for stored in self._storage.list(render_prefix(due.id))]
+        self._storage.delete_all([key for key in keys if key not in keep])
         count = SEGMENT_ROWS
         while count == SEGMENT_ROWS:
             with self._database.write() as session:

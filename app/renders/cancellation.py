@@ -43,7 +43,6 @@ def delete_render(database: Database, storage: Storage, *, render_id: str, user_
         if not render.status.is_final:
             raise Conflict("The render has not ended: cancel it first.")
         render_queries.stop_giving_out(session, render_id=render_id)
-    for stored in list(storage.list(render_prefix(render_id))):
-        storage.delete(stored.key)
+    storage.delete_all([stored.key for stored in storage.list(render_prefix(render_id))])
     with database.write() as session:
         render_queries.delete_render(session, render_id=render_id)

@@ -62,12 +62,12 @@ class OutageRetry:
         """`stall_seconds`: how long a transfer may move nothing."""
         self._seconds = seconds
         self._stall_seconds = stall_seconds
-        self._abandoned: list[Future[None]] = []
+        self._abandoned: set[Future[None]] = set()
 
     @property
     def has_hanging_transfer(self) -> bool:
         """Whether a cancelled transfer still hangs, in a thread that cannot be ended."""
-        return any(not transfer.done() for transfer in self._abandoned)
+        return bool(self._abandoned)
 
     def call(self, action: Callable[[], Result], *, cancelled: Callable[[], bool]) -> Result:
         """Calls `action`, again after growing pauses while it ends in outages and is not cancelled.
@@ -135,7 +135,8 @@ class OutageRetry:
             abandoned.set()
             # A transfer that ended just now may not have seen that.
             if not done.done():
-                self._abandoned = [*(other for other in self._abandoned if not other.done()), done]
+                self._abandoned.add(done)
+                done.add_done_callback(self._abandoned.discard)
                 if is_silent:
                     raise StorageError(
                         "The storage does not answer.", detail=f"nothing moved for {self._stall_seconds:g} s"

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
 from math import lcm
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,9 @@ from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from app.platform.media.first_frames import Spatial
 from app.platform.media.properties import VideoProperties
+from app.platform.progress import current_progress
 from worker.video import join_groups
+from worker.video.boxes import read_video_coding
 from worker.video.join import timestamp_filter, write_concat_list
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -354,15 +355,18 @@ def _check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_fil
 
 def _outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
     """The first and the last file. Raises PermanentError if the files were not encoded alike."""
-    written = [read_back(runner, path) for path in segment_files]
-    for before, after in pairwise(written):
-        if before.parameter_hash != after.parameter_hash or before.time_base != after.time_base:
+    before = None
+    for path in segment_files:
+        coding = read_video_coding(path)
+        if before not in (None, coding):
             raise PermanentError(
                 "The parts of this video were encoded by different versions of ffmpeg and cannot be joined. "
                 "Have all workers use the same version, and try again.",
-                detail=f"{before.parameter_hash} {after.parameter_hash}",
+                detail=f"{before} {coding}",
             )
-    return written[0], written[-1]
+        before = coding
+        current_progress().beat()
+    return read_back(runner, segment_files[0]), read_back(runner, segment_files[-1])
 
 
 def _check_output(

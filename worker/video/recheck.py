@@ -9,14 +9,14 @@ from app.platform.errors import FfmpegError
 from app.platform.media.ffmpeg import FfmpegRunner
 from worker.inference.frames import FrameFormat
 
-STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts,extradata_hash"
+STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenVideo:
     """The video stream of a written file. Times are in ticks of `time_base`, packets in decoding order.
 
-    `parameter_hash`: of the codec's parameter sets. `duration`: the stream's, as a player reads it.
+    `duration`: the stream's, as a player reads it.
     """
 
     time_base: Fraction
@@ -24,7 +24,6 @@ class WrittenVideo:
     height: int
     start: int
     duration: int
-    parameter_hash: str
     pts: Sequence[int]
     dts: Sequence[int]
 
@@ -40,7 +39,7 @@ def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
     pts: list[int] = []
     dts: list[int] = []
     stream: dict[str, str] = {}
-    arguments = ["-select_streams", "v:0", "-show_data_hash", "MD5", "-of", "compact"]
+    arguments = ["-select_streams", "v:0", "-of", "compact"]
     for line in runner.scan_lines(
         path, *arguments, "-show_entries", f"packet=pts,dts:stream={STREAM_FIELDS}"
     ):
@@ -60,7 +59,6 @@ def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
         height=int(stream["height"]),
         start=int(stream["start_pts"]),
         duration=int(stream["duration_ts"]),
-        parameter_hash=stream["extradata_hash"],
         pts=pts,
         dts=dts,
     )

@@ -1,6 +1,6 @@
 """The storage contract. One set of contract tests covers local files and S3-compatible servers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +61,12 @@ class Storage(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object if it exists."""
+
+    def delete_all(self, keys: Collection[str]) -> None:
+        """Remove those of the objects that exist, by as few requests as the storage allows.
+
+        After an error any of them may be gone.
+        """
 
     def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
         """A URL that reads the object for `lifetime_seconds` from now, with `file_name` as the download name.

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,6 +151,10 @@ class LocalStorage:
             except NotADirectoryError:
                 return
             self._remove_empty(path.parent)
+
+    def delete_all(self, keys: Collection[str]) -> None:
+        for key in keys:
+            self.delete(key)
 
     def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
         self._path(key)

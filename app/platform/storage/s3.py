@@ -1,7 +1,7 @@
 """Storage in a bucket of an S3-compatible server."""
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
 
-from app.platform.errors import KeyNotFound, StorageError
+from app.platform.errors import AccessRefused, KeyNotFound, StorageError
 from app.platform.progress import current_progress
 from app.platform.storage.contract import ListedObject, StoredObject, StoredPart, attachment
 from app.platform.storage.keys import check_key, check_prefix, is_key
@@ -20,6 +20,8 @@ CHUNK_BYTES = 1024**2
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 # Downloaded pieces of 256 KiB that wait for the disk.
 MAX_WAITING_PIECES = 64
+# By one request.
+MOST_DELETED_AT_ONCE = 1000
 # No key can have such a name, so what an interrupted check leaves behind is not listed.
 PROBE_PREFIX = ".check-"
 
@@ -30,6 +32,7 @@ CORS_RULE = "regen-web-pages"
 # Response headers that a page may read; the ETag identifies an uploaded part.
 CORS_EXPOSED_HEADERS = ("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag")
 
+_DENIED = "AccessDenied"
 _ALREADY_OURS = "BucketAlreadyOwnedByYou"
 _NO_LIFECYCLE = "NoSuchLifecycleConfiguration"
 _NO_CORS = "NoSuchCORSConfiguration"
@@ -104,6 +107,18 @@ class S3Storage:
         name = self._name(key)
         with storage_errors("The stored file could not be removed."):
             self._client.delete_object(Bucket=self._bucket, Key=name)
+
+    def delete_all(self, keys: Collection[str]) -> None:
+        names = [{"Key": self._name(key)} for key in keys]
+        sentence = "The stored files could not be removed."
+        for start in range(0, len(names), MOST_DELETED_AT_ONCE):
+            some = {"Objects": names[start : start + MOST_DELETED_AT_ONCE], "Quiet": True}
+            with storage_errors(sentence):
+                answer = self._client.delete_objects(Bucket=self._bucket, Delete=some)
+            current_progress().beat()
+            for refused in answer.get("Errors", []):
+                kind = AccessRefused if refused.get("Code") == _DENIED else StorageError
+                raise kind(sentence, detail=f"{refused.get('Key')}: {refused.get('Code')}")
 
     def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
         asked = {

@@ -1,5 +1,7 @@
 """The connection to an S3-compatible server: settings, credentials, clients, and its failures as typed errors."""
 
+import base64
+import hashlib
 import socket
 import ssl
 from collections.abc import Iterator
@@ -153,6 +155,7 @@ def connect(settings: Settings, options: S3Options | None = None) -> S3Connectio
         raise ConfigurationError(f"The settings of the S3 server cannot be used: {error}") from error
     for one in (connection.client, connection.brief_client):
         one.meta.events.register("before-call.s3", _refuse_redirects)
+        one.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
     return connection
 
 
@@ -228,6 +231,12 @@ def _refuse_redirects(params: dict[str, Any], **_: object) -> None:
     redirect = params.get("context", {}).get("s3_redirect")
     if isinstance(redirect, dict):
         redirect["redirected"] = True
+
+
+def _add_md5(params: dict[str, Any], **_: object) -> None:
+    """Adds the checksum that S3 demanded of this request at first, and servers other than AWS still do."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 def _check_url(variable: str, url: str | None) -> None:

@@ -212,6 +212,38 @@ def test_a_file_that_alone_is_refused_is_held_against_the_work_but_not_before_pa
     assert storage.tries > 1
 
 
+class SlowStorage(BrokenStorage):
+    """Gives away each key's name, once `together` fetches wait for each other; lacks one key."""
+
+    def __init__(self, *, together: int, lacks: str = "") -> None:
+        super().__init__()
+        self._meeting = threading.Barrier(together, timeout=20)
+        self._lacks = lacks
+
+    def fetch(self, key: str, path: Path) -> None:
+        self.tries += 1
+        self._meeting.wait()
+        if key == self._lacks:
+            raise KeyNotFound("gone")
+        path.write_text(key)
+
+
+def test_many_files_are_fetched_side_by_side(tmp_path: Path) -> None:
+    files = {f"key-{number}": tmp_path / str(number) for number in range(32)}
+    transfers_with(SlowStorage(together=8)).fetch_all(files, cancelled=never)
+    assert [path.read_text() for path in files.values()] == list(files)
+
+
+def test_the_first_file_that_cannot_be_fetched_ends_the_fetching(tmp_path: Path) -> None:
+    files = {f"key-{number}": tmp_path / str(number) for number in range(400)}
+    storage = SlowStorage(together=1, lacks="key-1")
+    with pytest.raises(KeyNotFound):
+        transfers_with(storage).fetch_all(files, cancelled=never)
+    assert storage.tries < 400
+    with pytest.raises(Canceled):
+        transfers_with(storage).fetch_all(files, cancelled=lambda: True)
+
+
 def test_an_outage_is_ridden_out_for_as_long_as_patience_lasts() -> None:
     tries: list[int] = []
 

@@ -185,6 +185,15 @@ class TestDeleting:
             storage.stat("a/b")
         assert content_of(storage, "a/c") == b"2"
 
+    def test_many_at_once_of_which_some_do_not_exist(self, storage, put):
+        for key in ("a/b", "a/c", "a/d"):
+            put(key, b"1")
+
+        storage.delete_all(["a/b", "a/none", "a/d"])
+        storage.delete_all([])
+
+        assert [found.key for found in storage.list("a/")] == ["a/c"]
+
     def test_putting_again(self, storage, put):
         put("a/b", b"1", "video/mp4")
         storage.delete("a/b")
