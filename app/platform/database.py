@@ -23,6 +23,7 @@ from sqlalchemy import (
     Float,
     Row,
     Select,
+    String,
     create_engine,
     event,
     literal,
@@ -127,6 +128,27 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **options: Any
     )
     # Not now(), which is the transaction's start: the transaction may have waited for a lock since.
     return f"(statement_timestamp(){offset})"
+
+
+class commits_lazily(FunctionElement[str]):  # noqa: N801  (SQL functions are written in lower case)
+    """As a column of RETURNING: the commit does not wait for PostgreSQL's disk.
+
+    For changes that may be lost when the database crashes.
+    """
+
+    type = String()
+    inherit_cache = True
+    name = "commits_lazily"
+
+
+@compiles(commits_lazily, "sqlite")
+def _sqlite_commits_lazily(_element: commits_lazily, _compiler: SQLCompiler, **_: Any) -> str:
+    return "NULL"
+
+
+@compiles(commits_lazily, "postgresql")
+def _postgresql_commits_lazily(_element: commits_lazily, _compiler: SQLCompiler, **_: Any) -> str:
+    return "set_config('synchronous_commit', 'off', true)"
 
 
 def read_clock(session: Session) -> datetime:

@@ -6,11 +6,12 @@ them anew took more of a worker's time than all else in a claim.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, Select, String, and_, bindparam, or_, select
+from sqlalchemy import ColumnElement, Float, Select, String, and_, bindparam, case, false, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -23,20 +24,20 @@ from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import claimable, fair_scheduling
-from app.work.fair_scheduling import Rotation, RoundRobin
+from app.work.fair_scheduling import OF_USER, Rotation, RoundRobin
 from app.work.queries import Job, SegmentJob
 
 # The work of the chosen user may be canceled before it is claimed.
 MOST_TRIES = 3
 
 # Parameters of the statements below.
-OF_USER = bindparam("of_user", type_=String)
 OF_RENDER = bindparam("of_render", type_=String)
 BY_WORKER = bindparam("by_worker", type_=String)
 FOR_SECONDS = bindparam("for_seconds", type_=Float)
 BUT = bindparam("but", type_=String, expanding=True)
 EARLIER_THAN = bindparam("earlier_than", type_=UtcDateTime)
 
+MAY_PREPARE = "may_prepare"
 SEGMENT_COLUMNS = (Segment.position, Segment.plan, Segment.storage_key)
 WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 
@@ -91,14 +92,41 @@ def claim_segment(
 
     `cap` is how many segments of one user may run, for users who have no cap of their own.
     """
+    lease = {BY_WORKER.key: worker, FOR_SECONDS.key: lease_seconds}
+    return _claim_in_turn(
+        session, _users_to_upscale(cap), {}, lambda user_id: _claim_segment_of(session, user_id, cap, lease)
+    )
+
+
+def _claim_in_turn(
+    session: Session,
+    users: RoundRobin,
+    parameters: Mapping[str, Any],
+    claim: Callable[[str], Job | None],
+) -> Job | None:
+    """What `claim` claims for the next user.
+
+    The row of a capped user is locked until the session ends, so that the next claim for them counts this one.
+    """
     for _try in range(MOST_TRIES):
-        user_id = fair_scheduling.serve_next_user(session, _users_to_upscale(cap))
-        if user_id is None:
+        turn = fair_scheduling.take_turn(session, users, **parameters)
+        if turn is None:
             return None
-        claim = _claim_segment_of(session, user_id, worker=worker, lease_seconds=lease_seconds, cap=cap)
-        if claim is not None:
-            return claim
+        # The savepoint's end gives up the lock: a worker that waits for one user holds no other.
+        with session.begin_nested() if turn.is_capped else nullcontext() as held:
+            if turn.is_capped:
+                session.execute(_user_lock(), {OF_USER.key: turn.user_id})
+            job = claim(turn.user_id)
+            if job is None and held is not None:
+                held.rollback()
+        if job is not None:
+            return job
     return None
+
+
+@cache
+def _user_lock() -> Select[str]:
+    return select(User.id).where(User.id == OF_USER).with_for_update(key_share=True)
 
 
 @cache
@@ -130,35 +158,34 @@ def _users_to_prepare_first(cap: int | None) -> RoundRobin:
 
 
 def _claim_segment_of(
-    session: Session, user_id: str, *, worker: str, lease_seconds: float, cap: int | None
+    session: Session, user_id: str, cap: int | None, lease: Mapping[str, Any]
 ) -> Job | None:
     taken: list[str] = []
-    while render_id := session.scalar(_next_render(cap), {OF_USER.key: user_id, BUT.key: taken}):
-        row = session.execute(
-            _segment_claim(),
-            {OF_RENDER.key: render_id, BY_WORKER.key: worker, FOR_SECONDS.key: lease_seconds},
-        ).one_or_none()
+    while True:
+        of_user = {OF_USER.key: user_id, BUT.key: taken}
+        row = session.connection().execute(_segment_claim(cap), {**of_user, **lease}).one_or_none()
         if row is not None:
-            segment_id, attempt, *segment = row
-            may_prepare = session.scalar(_next_prepare(), {OF_USER.key: user_id}) is not None
+            segment_id, render_id, attempt, *segment = row
             return _job(
                 session,
                 kind=WorkKind.UPSCALE,
                 render_id=render_id,
+                user_id=user_id,
                 segment_id=segment_id,
                 attempt=attempt,
                 segments=[_segment_job(*segment)],
-                opened=Counter({WorkKind.PREPARE.queue: 1} if may_prepare else {}),
             )
-        # Other workers hold locks on all of its waiting segments, and will commit their claims soon.
+        # Other workers hold locks on all waiting segments of the first render, and will commit their claims soon.
+        render_id = session.scalar(_next_render(cap), of_user)
+        if render_id is None:
+            return None
         taken.append(render_id)
-    return None
 
 
 @cache
 def _next_render(cap: int | None) -> Select[str]:
-    """The first of the user's renders that has a segment to claim. Checks the cap again: the user's row is locked only
-    now."""
+    """The first of the user's renders that has a segment to claim. Checks the cap again: a capped user's row is locked
+    only now."""
     return (
         select(Render.id)
         .join(User, User.id == Render.user_id)
@@ -175,12 +202,11 @@ def _next_render(cap: int | None) -> Select[str]:
 
 
 @cache
-def _segment_claim() -> ReturningUpdate[*tuple[Any, ...]]:
-    """Leases the render's first waiting segment."""
+def _segment_claim(cap: int | None) -> ReturningUpdate[*tuple[Any, ...]]:
+    """Leases the first waiting segment of that render."""
+    of_first_render = Segment.render_id == _next_render(cap).correlate(None).scalar_subquery()
     waiting = (
-        select(Segment.id)
-        .where(Segment.render_id == OF_RENDER, claimable.ready_to_upscale())
-        .order_by(Segment.position)
+        select(Segment.id).where(of_first_render, claimable.ready_to_upscale()).order_by(Segment.position)
     )
     claim = claim_first(
         Segment,
@@ -190,14 +216,7 @@ def _segment_claim() -> ReturningUpdate[*tuple[Any, ...]]:
         status=SegmentStatus.RUNNING,
         frames_done=0,
     )
-    return claim.returning(Segment.id, Segment.attempt, *SEGMENT_COLUMNS)
-
-
-@cache
-def _next_prepare() -> Select[str]:
-    """A render of the user that could be prepared now."""
-    may = and_(claimable.ready_to_prepare(), claimable.few_segments_wait(OF_USER))
-    return select(Render.id).where(Render.user_id == OF_USER, may).limit(1)
+    return claim.returning(Segment.id, Segment.render_id, Segment.attempt, *SEGMENT_COLUMNS)
 
 
 def _claim_prepare(
@@ -209,16 +228,13 @@ def _claim_prepare(
     worker: str,
     lease_seconds: float,
 ) -> Job | None:
-    for _try in range(MOST_TRIES):
-        user_id = fair_scheduling.serve_next_user(session, users, **parameters)
-        if user_id is None:
-            return None
-        claim = _claim_render(
-            session, WorkKind.PREPARE, cap, of_user=user_id, by_worker=worker, for_seconds=lease_seconds
-        )
-        if claim is not None:
-            return claim
-    return None
+    lease = {BY_WORKER.key: worker, FOR_SECONDS.key: lease_seconds}
+    return _claim_in_turn(
+        session,
+        users,
+        parameters,
+        lambda user_id: _claim_render(session, WorkKind.PREPARE, cap, **{OF_USER.key: user_id}, **lease),
+    )
 
 
 def _claim_render(
@@ -264,9 +280,16 @@ def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int]:
     return claim.returning(Render.id, Render.attempt)
 
 
-def _job(session: Session, *, render_id: str, **claimed: Any) -> Job:
-    render = session.execute(_render_to_work_on(), {OF_RENDER.key: render_id}).one()
-    return Job(render_id=render_id, **claimed, **{**render._mapping, "retime": Retime(render.retime)})
+def _job(
+    session: Session, *, kind: WorkKind, render_id: str, user_id: str | None = None, **claimed: Any
+) -> Job:
+    """`user_id` is who is served, for a segment."""
+    of_render = {OF_RENDER.key: render_id} | ({} if user_id is None else {OF_USER.key: user_id})
+    render = session.connection().execute(_render_to_work_on(kind), of_render).one()
+    fields = dict(render._mapping)
+    opened = Counter({WorkKind.PREPARE.queue: 1} if fields.pop(MAY_PREPARE) else {})
+    fields["retime"] = Retime(render.retime)
+    return Job(kind=kind, render_id=render_id, opened=opened, **claimed, **fields)
 
 
 def _segment_job(position: int, plan: str, storage_key: str | None) -> SegmentJob:
@@ -274,8 +297,16 @@ def _segment_job(position: int, plan: str, storage_key: str | None) -> SegmentJo
 
 
 @cache
-def _render_to_work_on() -> Select[*tuple[Any, ...]]:
-    """Selects a job's fields of its render, by their names in `Job`."""
+def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
+    """Selects a job's fields of its render, by their names in `Job`, and whether the claim let a render of its user be
+    prepared."""
+    # Of one that could be, first: how many segments run and wait takes longer to find.
+    to_prepare = select(Render.id).where(Render.user_id == OF_USER, claimable.ready_to_prepare())
+    may_prepare: ColumnElement[bool] = false()
+    if kind is WorkKind.UPSCALE:
+        may_prepare = case(
+            (to_prepare.correlate(None).exists(), claimable.few_segments_wait(OF_USER)), else_=false()
+        )
     return (
         select(
             Render.request_id,
@@ -286,6 +317,7 @@ def _render_to_work_on() -> Select[*tuple[Any, ...]]:
             Render.retime,
             Render.measures_quality,
             Render.plan,
+            may_prepare.label(MAY_PREPARE),
         )
         .join(File, File.id == Render.file_id)
         .where(Render.id == OF_RENDER)

@@ -5,25 +5,37 @@ place in a rotation is the time at which their work of that kind was last claime
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, String, and_, bindparam, false, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Result,
+    Row,
+    String,
+    and_,
+    bindparam,
+    false,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.accounts.tables import User
-from app.platform.database import UtcDateTime
+from app.platform.database import ColumnReader, UtcDateTime, commits_lazily, fetch_rows
 
 # How many of the next users are considered. When other workers serve them all just now, one of them is waited for.
 MOST_CANDIDATES = 64
-AMONG = bindparam("among", type_=String, expanding=True)
+OF_USER = bindparam("of_user", type_=String)
 
 
 class Rotation(StrEnum):
@@ -72,6 +84,14 @@ def _sqlite_last_served(element: last_served_now, compiler: SQLCompiler, **optio
     )
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A user who is to be served. Of one who is capped, what is claimed may leave nothing to claim."""
+
+    user_id: str
+    is_capped: bool
+
+
 class RoundRobin:
     """The users in one rotation for whom `has_work` holds.
 
@@ -86,47 +106,60 @@ class RoundRobin:
         has_work: ColumnElement[bool],
         is_capped: ColumnElement[bool] = false(),  # noqa: B008  (an expression, which is never changed)
     ) -> None:
-        waiting = select(User.id, rotation.column, is_capped).where(has_work).order_by(*rotation.order)
-        self._first = waiting.limit(MOST_CANDIDATES)
-        self._serve = _serve(rotation)
+        following = select(User.id, rotation.column.label("last_served")).where(has_work)
+        self._next = following.order_by(*rotation.order).limit(MOST_CANDIDATES)
+        candidates = self._next.cte("candidates").prefix_with("MATERIALIZED", dialect="postgresql")
+        # A user who was served since this statement began is not locked either: they are at the rotation's end.
+        unserved = and_(
+            User.id == candidates.c.id, rotation.column.is_not_distinct_from(candidates.c.last_served)
+        )
+        first = (
+            select(User.id)
+            .join(candidates, unserved)
+            .order_by(candidates.c.last_served.asc().nulls_first(), candidates.c.id)
+            .limit(1)
+            .with_for_update(of=User, skip_locked=True, key_share=True)
+            .correlate(None)
+            .scalar_subquery()
+        )
+        serve = (
+            update(User)
+            .values({rotation.column: last_served_now(rotation)})
+            .returning(User.id, is_capped.label("is_capped"), commits_lazily())
+            .execution_options(synchronize_session=False)
+        )
+        self._serve_next = serve.where(User.id == first)
+        self._serve_one = serve.where(User.id == OF_USER)
 
-    def candidates(self, session: Session, parameters: Mapping[str, Any]) -> Sequence[Row[str, Any, bool]]:
-        """The next users in order: each one's id, when they were last served, and whether they are capped."""
-        return session.execute(self._first, parameters).all()
+    def candidates(
+        self, reader: ColumnReader, parameters: Mapping[str, Any]
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
+        """The next users in order: each one's id, and when they were last served."""
+        return fetch_rows(reader, self._next, parameters)
 
-    def serve(self, session: Session, users: Iterable[str]) -> str | None:
-        """Move the first of these users whose row is not locked to the rotation's end. Returns their id."""
-        return session.scalar(self._serve, {AMONG.key: list(users)})
+    def serve_next(self, connection: Connection, parameters: Mapping[str, Any]) -> Turn | None:
+        """The turn of the first user whose row is not locked."""
+        return _turn(connection.execute(self._serve_next, parameters))
+
+    def serve(self, connection: Connection, user_id: str, parameters: Mapping[str, Any]) -> Turn | None:
+        """The turn of this user, whose row is waited for. None if there is no such user."""
+        return _turn(connection.execute(self._serve_one, {**parameters, OF_USER.key: user_id}))
 
 
-def serve_next_user(session: Session, round_robin: RoundRobin, **parameters: object) -> str | None:
-    """Move the next user to the rotation's end. Returns their id; None when no user has work.
+def take_turn(session: Session, round_robin: RoundRobin, **parameters: object) -> Turn | None:
+    """Move the next user to the rotation's end. None when no user has work.
 
     `parameters` are those of the round robin's conditions.
 
-    On PostgreSQL the user's row stays locked until the session ends, so that no two workers serve one user on the same
-    grounds: the next statement sees all that was claimed for them. A user whose row another worker has locked is
-    passed over. When all are locked, one is waited for. Only a user without rivals and without a cap is served by
-    several workers at once: a lock would keep nothing in order.
+    On PostgreSQL a turn is a transaction of its own, in which the user's row is locked for one statement, and not until
+    what is claimed for them is on the disk. A user whose row is locked is passed over. When all are locked, all are
+    being served, and any is as good as another: one is waited for. A turn that no claim follows costs the user a turn.
     """
-    held = None
-    while users := round_robin.candidates(session, parameters):
-        user_id = round_robin.serve(session, (row[0] for row in users))
-        if user_id is not None:
-            if held is not None:
-                held.commit()
-            return user_id
-        if held is not None:
-            held.rollback()
-        rival, _last_served, capped = random.choice(users)  # noqa: S311
-        if len(users) == 1 and not capped:
-            return str(rival)
-        # A worker that waits for one user holds no other: the savepoint's end gives up what was waited for.
-        held = session.begin_nested()
-        session.execute(select(User.id).where(User.id == rival).with_for_update(key_share=True))
-    if held is not None:
-        held.rollback()
-    return None
+    with _turns(session) as connection:
+        turn = round_robin.serve_next(connection, parameters)
+        while turn is None and (users := round_robin.candidates(connection, parameters)):
+            turn = round_robin.serve(connection, random.choice(users)[0], parameters)  # noqa: S311
+        return turn
 
 
 def peek_next_user(session: Session, round_robin: RoundRobin) -> tuple[str, datetime | None] | None:
@@ -135,28 +168,17 @@ def peek_next_user(session: Session, round_robin: RoundRobin) -> tuple[str, date
     return (users[0][0], users[0][1]) if users else None
 
 
-@cache
-def _serve(rotation: Rotation) -> ReturningUpdate[str]:
-    candidates = (
-        select(User.id, rotation.column.label("last_served")).where(User.id.in_(AMONG)).cte("candidates")
-    )
-    # A user who was served since this statement began is not locked either: they are at the rotation's end.
-    unserved = and_(
-        User.id == candidates.c.id, rotation.column.is_not_distinct_from(candidates.c.last_served)
-    )
-    first = (
-        select(User.id)
-        .join(candidates, unserved)
-        .order_by(candidates.c.last_served.asc().nulls_first(), candidates.c.id)
-        .limit(1)
-        .with_for_update(of=User, skip_locked=True, key_share=True)
-        .correlate(None)
-        .scalar_subquery()
-    )
-    return (
-        update(User)
-        .where(User.id == first)
-        .values({rotation.column: last_served_now(rotation)})
-        .returning(User.id)
-        .execution_options(synchronize_session=False)
-    )
+@contextmanager
+def _turns(session: Session) -> Iterator[Connection]:
+    """The connection for turns: one without a transaction; on SQLite, which has one writer, the session's own."""
+    engine = session.get_bind().engine
+    if engine.dialect.name == "sqlite":
+        yield session.connection()
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+def _turn(served: Result[*tuple[Any, ...]]) -> Turn | None:
+    row = served.one_or_none()
+    return None if row is None else Turn(user_id=row.id, is_capped=row.is_capped)

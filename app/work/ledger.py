@@ -93,7 +93,6 @@ class WorkLedger:
                     if job is not None:
                         worker_queries.take_unit(session, name=self.worker, claim=job)
                         return job
-            worker_queries.put_down_unit(session, name=self.worker, is_done=False)
         return None
 
     def renew(self, claim: Claim, *, frames_done: int) -> bool:
@@ -138,7 +137,7 @@ class WorkLedger:
             values["warnings"] = work_queries.all_warnings(session, claim, warnings)
             if not work_queries.store_plan(session, claim, values=values, segments=rows):
                 raise LeaseLost("The render was given to another worker.")
-            worker_queries.put_down_unit(session, name=self.worker, is_done=True)
+            self._put_down(session, claim, is_done=True)
         return Counter({WorkKind.UPSCALE.queue: len(rows)})
 
     def segment_done(self, claim: Claim, *, storage_key: str) -> ReadyUnits:
@@ -146,7 +145,10 @@ class WorkLedger:
         with self.database.write() as session:
             if not work_queries.complete_segment(session, claim, storage_key=storage_key):
                 raise LeaseLost("The segment was given to another worker.")
-            worker_queries.put_down_unit(session, name=self.worker, is_done=True)
+            self._put_down(session, claim, is_done=True)
+        # After the commit: of workers that are done at once the last one sees what all of them wrote, and none locks
+        # the render. Two may say that the finish is ready; one claims it.
+        with self.database.read() as session:
             all_done = work_queries.all_segments_done(session, render_id=claim.render_id)
         return Counter({WorkKind.FINISH.queue: 1} if all_done else {})
 
@@ -175,7 +177,7 @@ class WorkLedger:
             values["warnings"] = work_queries.all_warnings(session, claim, warnings)
             if not work_queries.complete_render(session, claim, values=values):
                 raise LeaseLost("The render was given to another worker.")
-            worker_queries.put_down_unit(session, name=self.worker, is_done=True)
+            self._put_down(session, claim, is_done=True)
 
     def failed(self, claim: Claim, error: Exception) -> None:
         """Release the work for another attempt after a growing pause, or end its render as failed.
@@ -183,9 +185,9 @@ class WorkLedger:
         A PermanentError ends the render at once, with its message; so does the last of `max_attempts`.
         """
         with self.database.write() as session:
-            worker_queries.put_down_unit(session, name=self.worker, is_done=False)
             failures = work_queries.charge(session, claim, AttemptOutcome.FAILURE)
             if failures is None:
+                self._put_down(session, claim)
                 return
             fatal = None
             if isinstance(error, PermanentError):
@@ -193,6 +195,7 @@ class WorkLedger:
             elif failures >= self.max_attempts:
                 fatal = f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
             _give_back(session, claim, fatal=fatal, rest_seconds=WORK_FAILED.pause(failures))
+            self._put_down(session, claim)
 
     def postponed(self, claim: Claim) -> float:
         """Release the work after an outage, for another attempt after a growing pause. Returns the pause in seconds.
@@ -201,9 +204,9 @@ class WorkLedger:
         in a row.
         """
         with self.database.write() as session:
-            worker_queries.put_down_unit(session, name=self.worker, is_done=False)
             outages = work_queries.charge(session, claim, AttemptOutcome.OUTAGE)
             if outages is None:
+                self._put_down(session, claim)
                 return 0.0
             lone_outages = work_queries.note_outage(session, claim)
             fatal = None
@@ -214,13 +217,19 @@ class WorkLedger:
                 )
             seconds = WORK_OUTAGE.pause(outages)
             _give_back(session, claim, fatal=fatal, rest_seconds=seconds)
+            self._put_down(session, claim)
             return seconds
 
     def hand_back(self, claim: Claim) -> None:
         """Release the work when the worker stops: uncharged, for another attempt at once."""
         with self.database.write() as session:
-            worker_queries.put_down_unit(session, name=self.worker, is_done=False)
             work_queries.give_back(session, claim)
+            self._put_down(session, claim)
+
+    def put_down(self, claim: Claim) -> None:
+        """Note that the worker has ended this unit, which it lost to another worker or to its render's end."""
+        with self.database.write() as session:
+            self._put_down(session, claim)
 
     def give_back_expired(self) -> Sequence[Claim]:
         """Release the work whose leases have run out. Returns the claims that ended so.
@@ -274,6 +283,10 @@ class WorkLedger:
             return claimable.ready_units(
                 session, cap=self.max_running_segments, render_cap=self.max_running_renders
             )
+
+    def _put_down(self, session: Session, claim: Claim, *, is_done: bool = False) -> None:
+        # The last lock of each transaction: units of one worker may end at once.
+        worker_queries.put_down_unit(session, name=self.worker, claim=claim, is_done=is_done)
 
 
 def _give_back(session: Session, claim: Claim, *, fatal: str | None, rest_seconds: float | None) -> None:

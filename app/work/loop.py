@@ -233,6 +233,8 @@ class WorkLoop:
                     self._ledger.postponed(claim)
                 case UnitOutcome.FAILED:
                     self._ledger.failed(claim, error)
+                case UnitOutcome.LEASE_LOST:
+                    self._ledger.put_down(claim)
 
         self._outage_retry.call(tell, cancelled=lambda: self._drain.is_over)
 

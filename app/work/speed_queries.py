@@ -7,7 +7,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.platform.database import database_now
+from app.platform.database import commits_lazily, database_now
 from app.platform.work_kinds import WorkQueue
 from app.work.tables import MeasuredSpeed, WorkerProcess
 
@@ -25,7 +25,10 @@ class DeviceSpeed:
 def note(
     session: Session, *, device: str, engine: str, pixels: float, seconds: float, longest_memory: float
 ) -> None:
-    """Add work to the mean, which covers about the last `longest_memory` seconds of work."""
+    """Add work to the mean, which covers about the last `longest_memory` seconds of work.
+
+    All workers with such a device write this row: it is locked no longer than the statement takes.
+    """
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     new = insert(MeasuredSpeed).values(
         worker_device=device,
@@ -44,7 +47,7 @@ def note(
                 "seconds": known + seconds,
                 "measured_at": new.excluded.measured_at,
             },
-        )
+        ).returning(commits_lazily())
     )
 
 

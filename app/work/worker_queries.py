@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, case, delete, select, update
+from sqlalchemy import BindParameter, Integer, and_, bindparam, case, delete, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -26,16 +26,22 @@ _TAKE_UNIT = (
     )
     .execution_options(synchronize_session=False)
 )
+_IS_SHOWN = and_(
+    WorkerProcess.kind == bindparam("of_kind"),
+    WorkerProcess.render_id == bindparam("of_render"),
+    WorkerProcess.segment_id.is_not_distinct_from(bindparam("of_segment")),
+)
+_MORE_DONE: BindParameter[int] = bindparam("more_done", type_=Integer)
 _PUT_DOWN_UNIT = (
     update(WorkerProcess)
-    .where(WorkerProcess.name == bindparam("named"), WorkerProcess.kind.is_not(None))
+    .where(WorkerProcess.name == bindparam("named"), or_(_MORE_DONE > 0, _IS_SHOWN))
     .values(
         heartbeat_at=database_now(),
-        kind=None,
-        render_id=None,
-        segment_id=None,
-        progress_at=None,
-        units_done=WorkerProcess.units_done + bindparam("more_done", type_=Integer),
+        units_done=WorkerProcess.units_done + _MORE_DONE,
+        **{
+            column: case((_IS_SHOWN, null()), else_=getattr(WorkerProcess, column))
+            for column in ("kind", "render_id", "segment_id", "progress_at")
+        },
     )
     .execution_options(synchronize_session=False)
 )
@@ -62,14 +68,18 @@ def beat(session: Session, *, name: str, still_seconds: float = 0.0) -> bool:
 
 
 def take_unit(session: Session, *, name: str, claim: Claim) -> None:
-    """Note that the worker works on this unit."""
-    unit = {"of_kind": claim.kind.value, "of_render": claim.render_id, "of_segment": claim.segment_id}
-    session.execute(_TAKE_UNIT, {"named": name, **unit})
+    """Note that the worker works on this unit. Of several in hand the row shows the one that was taken last."""
+    session.connection().execute(_TAKE_UNIT, {"named": name, **_unit(claim)})
 
 
-def put_down_unit(session: Session, *, name: str, is_done: bool) -> None:
-    """Note that the worker works on no unit. Writes nothing when it had none."""
-    session.execute(_PUT_DOWN_UNIT, {"named": name, "more_done": int(is_done)})
+def put_down_unit(session: Session, *, name: str, claim: Claim, is_done: bool) -> None:
+    """Note that the worker has ended this unit."""
+    parameters = {"named": name, "more_done": int(is_done), **_unit(claim)}
+    session.connection().execute(_PUT_DOWN_UNIT, parameters)
+
+
+def _unit(claim: Claim) -> dict[str, str | None]:
+    return {"of_kind": claim.kind.value, "of_render": claim.render_id, "of_segment": claim.segment_id}
 
 
 def remove(session: Session, *, name: str) -> None:

@@ -2,12 +2,12 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
 from app.platform.database import Database
@@ -99,20 +99,18 @@ def test_workers_at_once_keep_the_cap_on_renders(database: Database, make_ledger
 
 
 @on_postgresql
-def test_a_claim_between_the_choice_of_a_user_and_their_turn_counts_for_the_cap_on_renders(
+def test_a_claim_between_a_users_turn_and_what_is_claimed_for_them_counts_for_the_cap_on_renders(
     database: Database, make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_user(database, renders=2)
-    chosen, rivals = fair_scheduling.RoundRobin.candidates, [make_ledger(max_running_renders=1)]
+    taken, rivals = fair_scheduling.take_turn, [make_ledger(max_running_renders=1)]
 
-    def choose(
-        users: fair_scheduling.RoundRobin, session: Session, parameters: Mapping[str, object]
-    ) -> object:
-        candidates = chosen(users, session, parameters)
-        while candidates and rivals:
+    def take(*arguments: Any, **parameters: Any) -> fair_scheduling.Turn | None:
+        turn = taken(*arguments, **parameters)
+        while turn and rivals:
             assert rivals.pop().claim() is not None
-        return candidates
+        return turn
 
     ledger = make_ledger(queues=[WorkQueue.CPU], max_running_renders=1)
-    monkeypatch.setattr(fair_scheduling.RoundRobin, "candidates", choose)
+    monkeypatch.setattr(fair_scheduling, "take_turn", take)
     assert ledger.claim() is None and rivals == []
