@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from app.cli import accounts, cleanup, database, doctor, engines, mock, serving, storage, upscale, workers
+from app.cli import (
+    accounts,
+    backup,
+    cleanup,
+    database,
+    doctor,
+    engines,
+    mock,
+    serving,
+    storage,
+    upscale,
+    workers,
+)
 from app.cli.reporting import ReportingGroup, stdout
 
 application = typer.Typer(
@@ -41,6 +53,8 @@ application.command("serve")(serving.serve)
 application.command("mock")(mock.mock)
 application.command("worker")(serving.worker)
 application.command("upscale")(upscale.upscale)
+application.command("backup")(backup.backup)
+application.command("restore")(backup.restore)
 application.add_typer(accounts.users, name="users")
 application.add_typer(accounts.keys, name="keys")
 application.add_typer(database.db, name="db")

@@ -256,6 +256,16 @@ class Database:
         with operator_errors(self.engine.url), engine.connect() as connection:
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection in one read-only transaction that sees one moment, however long it lasts. Raises Unavailable."""
+        level = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with client_errors(), self._reader.execution_options(**level).connect() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10min'"))
+            yield connection
+
     def check(self) -> None:
         """Raises Unavailable when the database does not answer, ConfigurationError when it refuses the connection."""
         with self.connect() as connection:

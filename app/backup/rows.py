@@ -1,0 +1,99 @@
+"""Rows as JSON, independent of the database that they come from."""
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any
+
+from sqlalchemy import Connection, Date, MetaData, insert, select
+from sqlalchemy import Table as CoreTable
+from sqlalchemy.types import TypeEngine
+
+from app.platform.database import UtcDateTime
+from app.platform.tables import ExactFraction, StatusText
+from app.previews.tables import Preview
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render, Segment, UnitOfWork
+from app.tables import Table
+from app.uploads.tables import Upload
+from app.work.tables import PeriodicTask, WorkerProcess
+
+# What belongs to processes that are at work, and to requests that are under way.
+TRANSIENT = frozenset(table.__tablename__ for table in (PeriodicTask, Preview, Upload, WorkerProcess))
+BATCH = 500
+
+# What the work on a render leaves in its row. The number of the attempt stays: file names contain it.
+_WORK_COLUMNS = frozenset(
+    Render.__mapper__.attrs[name].columns[0].name
+    for base in UnitOfWork.__mro__
+    for name in getattr(base, "__annotations__", {})
+    if name in Render.__mapper__.attrs and name not in ("id", "status", "attempt")
+) | {"plan"}
+
+
+def kept_tables(metadata: MetaData = Table.metadata) -> list[CoreTable]:
+    """The tables that a backup has, in an order in which no row precedes one that it refers to."""
+    return [table for table in metadata.sorted_tables if table.name not in TRANSIENT]
+
+
+def dump(connection: Connection, table: CoreTable) -> Iterator[str]:
+    """The rows of a table, each a line of JSON.
+
+    Segments of renders that have not ended are left out: see `load`.
+    """
+    statement = select(table)
+    if table.name == Segment.__tablename__:
+        ended = select(Render.id).where(Render.status.in_([each for each in RenderStatus if each.is_final]))
+        statement = statement.where(table.c.render_id.in_(ended))
+    rows = connection.execution_options(yield_per=BATCH).execute(statement)
+    for row in rows.mappings():
+        yield json.dumps(dict(row), default=_text, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def load(connection: Connection, table: CoreTable, lines: Iterable[str]) -> int:
+    """Insert rows that `dump` wrote. Returns their number.
+
+    A render that had not ended is queued, to be made from its beginning: what its workers had stored is not kept.
+    Raises ValueError or KeyError for what is no such row.
+    """
+    count, batch = 0, []
+    for line in lines:
+        row = {name: _value(table.c[name].type, value) for name, value in json.loads(line).items()}
+        if table.name == Render.__tablename__ and not RenderStatus(row["status"]).is_final:
+            row = _queued(table, row)
+        batch.append(row)
+        if len(batch) == BATCH:
+            connection.execute(insert(table), batch)
+            count, batch = count + len(batch), []
+    if batch:
+        connection.execute(insert(table), batch)
+    return count + len(batch)
+
+
+def _queued(table: CoreTable, row: dict[str, Any]) -> dict[str, Any]:
+    fresh = {name: 0 if not table.c[name].nullable else None for name in _WORK_COLUMNS}
+    return row | fresh | {"status": RenderStatus.QUEUED}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Fraction | StrEnum):
+        return str(value)
+    raise TypeError(f"a backup has no form for {type(value).__name__}")
+
+
+def _value(column: TypeEngine[Any], value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(column, UtcDateTime):
+        return datetime.fromisoformat(value)
+    if isinstance(column, Date):
+        return date.fromisoformat(value)
+    if isinstance(column, ExactFraction):
+        return Fraction(value)
+    if isinstance(column, StatusText):
+        return column.enum(value)
+    return value
