@@ -17,6 +17,7 @@ from app.cli.reporting import (
     start_logging,
 )
 from app.platform.errors import ConfigurationError, FfmpegMissing
+from app.platform.media.sandbox import close_memory
 from app.platform.work_kinds import WorkQueue
 
 
@@ -44,6 +45,7 @@ def serve(
         run_mock(settings, data_dir=data_dir, host=host, port=port, ready_file=ready_file)
         return
     start_logging(settings)
+    close_memory(settings)
     if not no_worker:
         require_worker_packages()
     from app.serving.server import serve as run_server
@@ -129,6 +131,7 @@ def _work(
         changes["device"] = devices[0]
     settings = load_settings(data_dir).model_copy(update=changes)
     start_logging(settings)
+    close_memory(settings)
     if parent_pid is not None:
         from app.serving.child import end_with_parent
 

@@ -14,13 +14,13 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import SecretsSettingsSource
 
+from app.platform.limit_settings import LimitSettings
 from app.platform.setting_types import (
     AbsolutePath,
     BrokerUrl,
     DatabaseUrl,
     HostList,
     KeyPrefix,
-    NetworkList,
     OriginList,
     PublicUrl,
     StrongSecret,
@@ -39,7 +39,7 @@ def _default_weights_dir(settings: dict[str, Any]) -> Path:
     return installed if installed.is_dir() and not own.expanduser().is_dir() else own
 
 
-class Settings(WorkSettings):
+class Settings(LimitSettings, WorkSettings):
     """All settings. `docs/settings.md` is made from the fields' descriptions.
 
     A setting may also be a file with the variable's name in lower case (`regen_secret_key`) in the directory of
@@ -147,57 +147,6 @@ class Settings(WorkSettings):
     ffmpeg: str | None = Field(None, description="Path of ffmpeg. Unset: the one on PATH, else a wheel's.")
     ffprobe: str | None = Field(None, description="Path of ffprobe. Unset: the one on PATH, else a wheel's.")
 
-    # Limits on what comes in and goes out; past one of them the answer is 413
-    max_upload_bytes: int = Field(2 * GIB, gt=0, description="Largest upload.")
-    max_input_pixels: int = Field(4096 * 2304, gt=0, description="Most pixels in one input frame.")
-    max_output_pixels: int = Field(8192 * 4320, gt=0, description="Most pixels in one output frame.")
-    max_duration_seconds: int = Field(4 * 3600, gt=0, description="Longest input.")
-    max_output_frames: int = Field(400_000, gt=0, description="Most frames in one output.")
-    max_streams: int = Field(
-        32, gt=0, description="Most streams (video, sound, subtitles, data) in one file."
-    )
-    upload_lifetime_seconds: int = Field(
-        24 * 3600,
-        ge=60,
-        le=48 * 3600,
-        description="How long an upload in parts stays open, and the URLs of its parts are valid.",
-    )
-    max_open_uploads: int = Field(
-        20, ge=1, description="Most uploads in parts that one user may have open; past it the answer is 429."
-    )
-    allow_file_urls: bool = Field(
-        False,
-        description="Whether `file_url` of `POST /v1/upscale` may name a video that this server fetches.",
-    )
-    fetch_timeout_seconds: float = Field(
-        600.0, gt=0, description="Longest that fetching a `file_url` may take; past it the answer is 400."
-    )
-    outbound_allowed_networks: NetworkList = Field(
-        (),
-        description="Networks, as `10.1.0.0/16,fd00::/8`, where what users name (`file_url`, webhooks) may lie "
-        "although they are not public. Unset: none; the server connects to public addresses alone.",
-    )
-    sandbox: Literal["auto", "required", "off"] = Field(
-        "auto",
-        description="The kernel's barriers around ffmpeg and ffprobe (Linux: Landlock, seccomp, no new privileges). "
-        "auto: those that there are; required: no start without all of them; off: none.",
-    )
-    probe_timeout_seconds: float = Field(60.0, gt=0, description="Longest that probing an upload may take.")
-    probe_cpu_seconds: int = Field(
-        5,
-        gt=0,
-        description="Most processor time that ffprobe may use to open a video and describe its streams.",
-    )
-    ffmpeg_timeout_seconds: float = Field(
-        6 * 3600.0, gt=0, description="Longest that any one run of ffmpeg may take."
-    )
-    probe_memory_bytes: int = Field(
-        2 * GIB, gt=0, description="Address space that ffprobe may use for an upload."
-    )
-    ffmpeg_memory_bytes: int = Field(
-        16 * GIB, gt=0, description="Address space that one ffmpeg may use while it decodes or encodes."
-    )
-
     # The API
     keep_alive_seconds: float = Field(
         150.0,
@@ -234,27 +183,6 @@ class Settings(WorkSettings):
         description="How long a GET waits for a database that is away before it answers 503. A proxy must wait longer.",
     )
     url_lifetime_seconds: int = Field(24 * 3600, gt=0, description="How long signed URLs are valid.")
-    rate_limit: str | None = Field(
-        None,
-        description="Requests a user may make, as `100/minute`; a user may have a rule of their own. Unset: no limit.",
-    )
-    max_queued_renders_per_user: int | None = Field(
-        None,
-        ge=0,
-        description="Most queued renders of a user who has no limit of their own. Unset: no limit.",
-    )
-    max_storage_bytes_per_user: int | None = Field(
-        None,
-        ge=0,
-        description="Most bytes of uploads and results kept for a user who has no limit of their own. "
-        "Unset: no limit.",
-    )
-    max_cost_per_month_per_user: float | None = Field(
-        None,
-        ge=0,
-        description="Most that the renders of a user may cost in a month (UTC), when they have no limit of their own: "
-        "gigapixels times the engine's multiplier. Unset: no limit.",
-    )
     cors_origins: OriginList = Field(
         (),
         description="Origins whose web pages may use the API from a browser, as `https://app.example.com`, separated "

@@ -17,8 +17,8 @@ from app.platform.units import GIB, MIB
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 HEAD = """# Settings
 
-Every setting is an environment variable. This page is made from `app/platform/settings.py` and
-`work_settings.py` by `python -m app.platform.settings_page`; change it there.
+Every setting is an environment variable. This page is made from `settings.py`, `limit_settings.py` and
+`work_settings.py` in `app/platform` by `python -m app.platform.settings_page`; change it there.
 
 | variable | default | meaning |
 |---|---|---|

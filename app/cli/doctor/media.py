@@ -1,5 +1,6 @@
 """Checks of ffmpeg and ffprobe, which encode, probe and decode a few frames."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,7 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
         yield Finding.missing("ffmpeg and ffprobe", str(error), fix=fix)
         return
     yield _check_sandbox(settings)
+    yield _check_memory(settings)
     limits = RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES, sandbox=settings.sandbox)
     runner = FfmpegRunner(programs=programs, limits=limits)
     # Encoders of a GPU reach for its device, and read no file of a user's.
@@ -85,10 +87,26 @@ def _check_sandbox(settings: Settings) -> Finding:
         return Finding.absent(subject, "is off", fix="unset REGEN_SANDBOX, where other people upload videos")
     missing = missing_layers()
     if not missing:
-        return Finding.ok(subject, "no new privileges, Landlock (its own files alone), seccomp (no sockets)")
+        return Finding.ok(
+            subject, "no new privileges, Landlock (its own files alone), seccomp (no sockets, no processes)"
+        )
     fix = "a Linux kernel of 5.13 or newer with Landlock and seccomp, where other people upload videos"
     found = f"lacks {'; '.join(missing)}"
     return (Finding.missing if settings.sandbox == REQUIRED else Finding.absent)(subject, found, fix=fix)
+
+
+def _check_memory(settings: Settings) -> Finding:
+    subject = "memory of server and workers"
+    if settings.debuggable or sys.platform != "linux":
+        fix = (
+            "unset REGEN_DEBUGGABLE once nothing is to be debugged"
+            if settings.debuggable
+            else "nothing, but on Linux"
+        )
+        return Finding.absent(subject, "open to other programs of this user, ffmpeg among them", fix=fix)
+    return Finding.ok(
+        subject, "closed to other programs of this user; REGEN_DEBUGGABLE opens it to debuggers"
+    )
 
 
 def _check_ffmpeg(runner: FfmpegRunner, programs: Programs) -> Finding:

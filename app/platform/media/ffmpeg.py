@@ -27,10 +27,11 @@ import ffmpeg
 
 from app.platform.errors import FfmpegAnswerTooLong, FfmpegError
 from app.platform.settings import Settings
+from app.platform.units import GIB
 
 from .process import FILE_PROTOCOL, FfmpegProcess, RunLimits
 from .programs import Programs, find_programs
-from .sandbox import require_sandbox
+from .sandbox import memory_limit, require_sandbox
 from .scanned_lines import OpenedDecoders, ScannedLines, with_refused_decoder
 from .whitelists import DECODERS, FORMATS, PROTOCOLS
 
@@ -85,8 +86,9 @@ class FfmpegRunner:
 
         Raises FfmpegMissing, and ConfigurationError without a sandbox that is required.
         """
+        memory_bytes = memory_limit(settings.probe_memory_bytes, most=2 * GIB, least=GIB, share=1 / 4)
         return cls._configured(
-            settings, wall_seconds=settings.probe_timeout_seconds, memory_bytes=settings.probe_memory_bytes
+            settings, wall_seconds=settings.probe_timeout_seconds, memory_bytes=memory_bytes
         )
 
     @classmethod
@@ -98,7 +100,7 @@ class FfmpegRunner:
         return cls._configured(
             settings,
             wall_seconds=settings.ffmpeg_timeout_seconds,
-            memory_bytes=settings.ffmpeg_memory_bytes,
+            memory_bytes=memory_limit(settings.ffmpeg_memory_bytes, most=16 * GIB, least=4 * GIB),
             stall_seconds=settings.stall_seconds,
         )
 

@@ -6,8 +6,10 @@ imports only the standard library, and little of it, so that it starts in about 
 The program replaces this process (exec), so the server waits for its process id and exit status. Exit status 127 with a
 line that starts with LAUNCHER_PREFIX means that the program could not be started.
 
-What a program that was taken over by a hostile file may do is bounded by the kernel (Linux): it gains no privileges,
-makes no sockets (seccomp), and sees the system's programs, its inputs and the directories of its outputs (Landlock).
+What a program that was taken over by a hostile file may do is bounded by the kernel (Linux): it gains no privileges and
+has none of root's, makes no sockets and no processes (seccomp), sees the system's programs, its inputs and the
+directories of its outputs (Landlock), and writes nothing where it has no output. It may become another program (exec),
+which gains nothing by it: all of this stays in force.
 """
 
 import os
@@ -21,22 +23,61 @@ if TYPE_CHECKING:  # the module `typing` takes as long as all else
 
 LAUNCHER_PREFIX = "launcher: "
 EXIT_NOT_STARTED = 127
+MOST_OPEN_FILES = 256
 
 OFF, AUTO, REQUIRED = "off", "auto", "required"
 
-# linux/prctl.h, linux/seccomp.h, linux/audit.h, linux/filter.h
+# linux/prctl.h, linux/seccomp.h, linux/audit.h, linux/filter.h, linux/capability.h, linux/sched.h
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_ALLOW, SECCOMP_ERRNO = 0x7FFF0000, 0x00050000
-LOAD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+LOAD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+# Where a filter finds a call's number, the machine that it is made for, and its first argument.
+NUMBER, MACHINE, FIRST_ARGUMENT = 0, 4, 16
+CLONE_THREAD = 0x00010000
+CAPABILITY_VERSION, CAP_DAC_OVERRIDE = 0x20080522, 1 << 1
 EACCES, ENOSYS = 13, 38
-# By machine: its audit number, seccomp's, and those of the calls that are refused: what makes sockets, reads or changes
-# other processes, or is a way around these filters (io_uring).
-SYSTEM_CALLS = {
-    #            socket, socketpair, ptrace, process_vm_readv, process_vm_writev, bpf, io_uring_setup, pidfd_getfd
-    "x86_64": (0xC000003E, 317, (41, 101, 310, 311, 321, 425, 438)),
-    "aarch64": (0xC00000B7, 277, (198, 117, 270, 271, 280, 425, 438)),
-}
+
+# The machines that the numbers below are of, and how the kernel's audit calls them.
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+SECCOMP, CLONE, CLONE3 = (317, 277), (56, 220), (435, 435)
+# What no decoder needs, and reaches beyond the process.
+REFUSED_CALLS = (
+    *((41, 198), (53, 199)),  # socket, socketpair
+    *((57,), (58,)),  # fork, vfork
+    *(
+        (101, 117),
+        (310, 270),
+        (311, 271),
+        (440, 440),
+        (312, 272),
+    ),  # ptrace, process_vm_*, process_madvise, kcmp
+    *((434, 434), (438, 438), (424, 424)),  # pidfd_open, pidfd_getfd, pidfd_send_signal
+    *((200, 130), (129, 138), (297, 240)),  # tkill, rt_sigqueueinfo, rt_tgsigqueueinfo
+    *((425, 425), (426, 426), (427, 427)),  # io_uring_*: a way around these filters
+    *((321, 280), (298, 241), (323, 282)),  # bpf, perf_event_open, userfaultfd
+    *((250, 219), (248, 217), (249, 218)),  # keyctl, add_key, request_key
+    *(
+        (272, 97),
+        (308, 268),
+        (165, 40),
+        (166, 39),
+        (155, 41),
+        (161, 51),
+    ),  # unshare, setns, mount, umount2, roots
+    *(
+        (428, 428),
+        (429, 429),
+        (430, 430),
+        (442, 442),
+        (304, 265),
+    ),  # open_tree, move_mount, ..., open_by_handle_at
+    *((29, 194), (30, 196), (64, 190), (65, 193), (220, 192)),  # memory and semaphores of System V
+    *((68, 186), (69, 189), (70, 188), (240, 180)),  # messages of System V and POSIX
+    *((175, 105), (313, 273), (176, 106), (246, 104), (320, 294)),  # modules, kexec
+)
+# The first argument names a process: itself alone.
+OWN_CALLS = ((62, 129), (234, 131), (302, 261))  # kill, tgkill, prlimit64
 
 # linux/landlock.h; the numbers of its calls are those of every machine.
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -112,7 +153,7 @@ def die_with_parent(parent_pid: int) -> None:
 
     The setting survives exec. If the parent died before the setting was made, this process ends at once.
     """
-    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    call_kernel("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -128,7 +169,8 @@ def set_limit(kind: int, value: int) -> None:
 def confine(confinement: Confinement, program: str) -> None:
     """Apply every layer that the kernel has. Raises OSError where one is missing and REQUIRED."""
     layers = (
-        lambda: _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        lambda: call_kernel("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        drop_capabilities,
         lambda: restrict_files(program, confinement.readable, confinement.writable),
         refuse_system_calls,
     )
@@ -142,7 +184,7 @@ def confine(confinement: Confinement, program: str) -> None:
 
 def landlock_version() -> int:
     """The version of Landlock that the kernel has. Raises OSError when it has none."""
-    return _call("syscall", LANDLOCK_CREATE_RULESET, None, 0, 1)
+    return call_kernel("syscall", LANDLOCK_CREATE_RULESET, None, 0, 1)
 
 
 def restrict_files(program: str, readable: "tuple[str, ...]", writable: "tuple[str, ...]") -> None:
@@ -153,7 +195,7 @@ def restrict_files(program: str, readable: "tuple[str, ...]", writable: "tuple[s
     rights = RIGHTS_BY_VERSION[min(version, len(RIGHTS_BY_VERSION) - 1)]
     fields = [rights, *([TCP] if version >= 4 else []), *([SCOPES] if version >= 6 else [])]
     attributes = struct.pack(f"={len(fields)}Q", *fields)
-    ruleset = _call("syscall", LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+    ruleset = call_kernel("syscall", LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     own = os.path.dirname(os.path.realpath(program))
     libraries = (os.path.join(os.path.dirname(own), name) for name in ("lib", "lib64"))
     allowed = [(path, READ | EXECUTE) for path in (*PROGRAMS, own, *libraries)]
@@ -166,37 +208,64 @@ def restrict_files(program: str, readable: "tuple[str, ...]", writable: "tuple[s
             continue  # the program will say so, if it needs it
         granted = wanted & rights if os.path.isdir(path) else wanted & rights & OF_FILES
         rule = struct.pack("=Qi", granted, opened)
-        _call("syscall", LANDLOCK_ADD_RULE, ruleset, 1, rule, 0)
+        call_kernel("syscall", LANDLOCK_ADD_RULE, ruleset, 1, rule, 0)
         os.close(opened)
-    _call("syscall", LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    call_kernel("syscall", LANDLOCK_RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
 
 
+def drop_capabilities() -> None:
+    """Keep of root's capabilities the one to open files of other users. Raises OSError."""
+    import ctypes
+
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    # Effective, permitted and inheritable ones, of the first 32 and then of the others.
+    held = (ctypes.c_uint32 * 6)()
+    call_kernel("capget", header, held)
+    kept = held[1] & CAP_DAC_OVERRIDE
+    call_kernel("capset", header, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))
+
+
 def refuse_system_calls() -> None:
-    """Let SYSTEM_CALLS fail with EACCES. Raises OSError where the machine is not known or the kernel has no seccomp."""
+    """Leave this process threads, but no other process, no socket, and no reach into other processes.
+
+    Raises OSError where the machine is not known or the kernel has no seccomp.
+    """
     import ctypes
     import struct
 
     machine = os.uname().machine
-    if machine not in SYSTEM_CALLS:
+    if machine not in MACHINES:
         raise OSError(ENOSYS, f"no filter of system calls for {machine}")
-    audit, seccomp, refused = SYSTEM_CALLS[machine]
-    count = len(refused)
+    column, audit = MACHINES[machine]
+    allow, refuse = (RETURN, 0, 0, SECCOMP_ALLOW), (RETURN, 0, 0, SECCOMP_ERRNO | EACCES)
+    load_argument = (LOAD_WORD, 0, 0, FIRST_ARGUMENT)
+    # Each rule ends in an answer; its first step skips the rule for other numbers.
+    rules: list[tuple[int, tuple[tuple[int, int, int, int], ...]]] = []
+    rules += [(calls[column], (refuse,)) for calls in REFUSED_CALLS if column < len(calls)]
+    # The C library makes threads by clone3, whose flags no filter can read, and by clone where there is none.
+    rules += [(CLONE3[column], ((RETURN, 0, 0, SECCOMP_ERRNO | ENOSYS),))]
+    rules += [(CLONE[column], (load_argument, (JUMP_ANY_BIT, 0, 1, CLONE_THREAD), allow, refuse))]
+    own = (load_argument, (JUMP_EQUAL, 1, 0, 0), (JUMP_EQUAL, 0, 1, os.getpid()), allow, refuse)
+    rules += [(calls[column], own) for calls in OWN_CALLS]
     steps = [
-        (LOAD_WORD, 0, 0, 4),  # the machine that the call is made for
-        (JUMP_EQUAL, 0, count + 3, audit),
-        (LOAD_WORD, 0, 0, 0),  # the call's number
-        (JUMP_AT_LEAST, count + 1, 0, 0x40000000),  # x86-64's second table
-        *((JUMP_EQUAL, count - index, 0, number) for index, number in enumerate(refused)),
-        (RETURN, 0, 0, SECCOMP_ALLOW),
-        (RETURN, 0, 0, SECCOMP_ERRNO | EACCES),
+        (LOAD_WORD, 0, 0, MACHINE),
+        (JUMP_EQUAL, 1, 0, audit),
+        refuse,
+        (LOAD_WORD, 0, 0, NUMBER),
+        (JUMP_AT_LEAST, 0, 1, 0x40000000),  # x86-64's second table
+        refuse,
     ]
+    for number, answer in rules:
+        steps += [(JUMP_EQUAL, 0, len(answer), number), *answer]
+    steps += [allow]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
-    _call("syscall", seccomp, SECCOMP_SET_MODE_FILTER, 0, program)
+    call_kernel("syscall", SECCOMP[column], SECCOMP_SET_MODE_FILTER, 0, program)
 
 
-def _call(name: str, *arguments: object) -> int:
+def call_kernel(name: str, *arguments: object) -> int:
+    """What the C library's function returns. Raises OSError where that is negative."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -220,6 +289,9 @@ def main(arguments: list[str]) -> None:
         if sys.platform == "linux":
             if confinement.sandbox != OFF:
                 confine(confinement, command[0])
+                set_limit(resource.RLIMIT_NOFILE, MOST_OPEN_FILES)
+                if not confinement.writable:
+                    set_limit(resource.RLIMIT_FSIZE, 0)
             # macOS refuses or ignores RLIMIT_AS.
             set_limit(resource.RLIMIT_AS, confinement.memory_bytes)
         os.execv(command[0], command)  # noqa: S606 - an argument list, no shell

@@ -1,13 +1,18 @@
 """The kernel's barriers around ffmpeg and ffprobe that this machine has; `launcher.py` puts them up."""
 
+import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from app.platform.errors import ConfigurationError
 from app.platform.settings import Settings
 
 from . import launcher
+
+PR_SET_DUMPABLE = 4
+GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def missing_layers() -> list[str]:
@@ -21,9 +26,9 @@ def missing_layers() -> list[str]:
         missing.append(f"Landlock (what files it sees): {error.strerror}")
     status = Path("/proc/self/status").read_text("ascii", errors="replace")
     if "\nSeccomp:" not in status:
-        missing.append("seccomp (no sockets): the kernel was built without it")
-    elif platform.machine() not in launcher.SYSTEM_CALLS:
-        missing.append(f"seccomp (no sockets): no filter for {platform.machine()}")
+        missing.append("seccomp (no sockets, no processes): the kernel was built without it")
+    elif platform.machine() not in launcher.MACHINES:
+        missing.append(f"seccomp (no sockets, no processes): no filter for {platform.machine()}")
     return missing
 
 
@@ -35,3 +40,24 @@ def require_sandbox(settings: Settings) -> None:
             "REGEN_SANDBOX=required, but this machine lacks a part of the sandbox for ffmpeg: "
             f"{'; '.join(missing)}. Use a kernel that has it, or REGEN_SANDBOX=auto."
         )
+
+
+def close_memory(settings: Settings) -> None:
+    """Keep other programs of this user, ffmpeg among them, out of this process's memory and environment (Linux).
+
+    The threads of this process are not concerned, and a program that it becomes or starts is open again.
+    """
+    if sys.platform == "linux" and not settings.debuggable:
+        launcher.call_kernel("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def memory_limit(chosen: int | None, *, most: int, least: int, share: float = 1.0) -> int:
+    """Bytes of address space for a program: `chosen`, else that share of this machine's memory, or of its control
+    group's where that is less, between `least` and `most`."""
+    if chosen is not None:
+        return chosen
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in GROUP_LIMITS:
+        with suppress(OSError, ValueError):  # "max", and machines without control groups
+            memory = min(memory, int(path.read_text("ascii")))
+    return max(least, min(most, int(memory * share)))

@@ -207,7 +207,9 @@ def has_torch(worker: ServerProcess) -> bool:
 def test_a_worker_can_be_stopped_while_it_starts(
     workplace: MakeWorkplace, moment: Callable[[ServerProcess], object]
 ) -> None:
-    worker = workplace(broker_url=f"redis://127.0.0.1:{free_port()}/0").start_worker(forked=False)
+    worker = workplace(broker_url=f"redis://127.0.0.1:{free_port()}/0", debuggable="true").start_worker(
+        forked=False
+    )
     worker.wait_until(lambda: moment(worker), seconds=30, what="the moment comes")
     assert not lines(worker, "worker_ready")
     assert worker.stop() == os.EX_OK

@@ -43,7 +43,7 @@ def start(script: str, *, program: str | Path = "/bin/sh", wall_seconds: float =
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"), [("exit 3", "failed"), ("kill -9 $$", "killed"), ("sleep 60", "timeout")]
+    ("script", "reason"), [("exit 3", "failed"), ("kill -9 $$", "killed"), ("exec sleep 60", "timeout")]
 )
 def test_a_failure_counts_once_however_often_it_is_looked_at(counted, script, reason):
     with start(script, wall_seconds=0.3 if reason == "timeout" else 30.0) as process:
@@ -67,9 +67,9 @@ def test_programs_are_told_apart(counted, tmp_path):
 
 
 def test_what_was_no_longer_wanted_is_no_failure(counted):
-    with pytest.raises(FfmpegError), start("sleep 60") as process:
+    with pytest.raises(FfmpegError), start("exec sleep 60") as process:
         process.wait(cancelled=lambda: True)
-    with start("sleep 60"):
+    with start("exec sleep 60"):
         pass
     with start("exit 0") as process:
         process.wait()

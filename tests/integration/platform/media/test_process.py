@@ -11,6 +11,7 @@ import pytest
 
 from app.platform.errors import FfmpegCancelled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 from app.platform.media import launcher
+from app.platform.media.launcher import AUTO, OFF
 from app.platform.media.pipes import STDERR_KEPT_BYTES
 from app.platform.media.process import FfmpegProcess, RunLimits
 from tests.servers.process import SOON_SECONDS, is_alive, wait_until
@@ -29,11 +30,12 @@ def start(
     stdout: bool = False,
     wall_seconds: float = SOON_SECONDS,
     memory_bytes: int = 1024 * MIB,
+    sandbox: str = AUTO,
 ) -> FfmpegProcess:
     return FfmpegProcess(
         command=[sys.executable, "-I", "-S", "-c", code],
         purpose="testing",
-        limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_bytes),
+        limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_bytes, sandbox=sandbox),
         stdin=stdin,
         stdout=stdout,
     )
@@ -89,8 +91,9 @@ def test_the_wall_clock_limit_frees_a_caller_who_is_blocked_in_a_write() -> None
 
 
 def test_a_child_of_the_program_is_killed_with_it() -> None:
+    """Where there is no sandbox, which lets it have none."""
     code = "import os, time; pid = os.fork(); pid and print(pid, flush=True); time.sleep(600)"
-    with start(code, stdout=True) as process:
+    with start(code, stdout=True, sandbox=OFF) as process:
         child = int(next(process.lines()))
     wait_until(lambda: not is_alive(child))
 

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -48,29 +49,37 @@ def shell(room: Path):
 
 
 def test_it_reads_its_input_and_writes_its_output(shell, room):
-    assert shell(f"cat {room}/input.mp4; echo made >{room}/out/a.mp4") == "input.mp4"
+    assert shell(f"echo made >{room}/out/a.mp4; exec cat {room}/input.mp4") == "input.mp4"
     assert (room / "out" / "a.mp4").read_text() == "made\n"
 
 
 @pytest.mark.parametrize(
     "script",
     [
-        "cat {room}/secret",
-        "cat {room}/others.mp4",
-        "ls {room}",
-        "cat /etc/passwd",
-        "cat /proc/{parent}/environ",
-        "cat /proc/{parent}/cmdline",
+        "exec cat {room}/secret",
+        "exec cat {room}/others.mp4",
+        "exec ls {room}",
+        "exec cat /etc/passwd",
+        "exec cat /proc/{parent}/environ",
+        "exec cat /proc/{parent}/cmdline",
+        "exec cat /proc/{parent}/maps",
         "echo x >{room}/input.mp4",
         "echo x >{room}/new",
         "echo x >/tmp/new-{parent}",
-        "ln -s {room}/secret {room}/out/link && cat {room}/out/link",
-        "ln {room}/secret {room}/out/link",
-        "mv {room}/secret {room}/out/",
+        "exec ln -s {room}/secret {room}/out/link",
+        "exec ln {room}/secret {room}/out/link",
+        "exec mv {room}/secret {room}/out/",
         "exec 3<>/dev/tcp/127.0.0.1/{port}",
         "exec 3<>/dev/udp/127.0.0.1/{port}",
         "kill -0 {parent}",
-        "mount -t tmpfs none {room}/out",
+        "exec prlimit --pid {parent} --nofile=3",
+        "exec mount -t tmpfs none {room}/out",
+        "exec unshare --user true",
+        "/bin/true",
+        "(:)",
+        "true | true",
+        "sleep 77 &",
+        "ulimit -n 257",
     ],
 )
 def test_it_can_do_nothing_else(shell, room, script):
@@ -78,8 +87,81 @@ def test_it_can_do_nothing_else(shell, room, script):
         attack = script.format(room=room, parent=os.getpid(), port=server.getsockname()[1])
         with pytest.raises(FfmpegError) as refused:
             shell(attack)
-    assert re.search("denied|not permitted|cross-device", refused.value.detail or "")
+    assert re.search("denied|not permitted|cross-device|cannot mount", refused.value.detail or ""), (
+        refused.value.detail
+    )
     assert (room / "secret").read_text() == "secret"
+
+
+def python(confined: Confinement, code: str) -> "subprocess.CompletedProcess[str]":
+    command = confined.launching([sys.executable, "-I", "-S", "-c", code])
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_it_has_threads_and_no_other_process(room):
+    code = """
+import ctypes, os, signal, threading
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        print(error.strerror)
+thread = threading.Thread(target=print, args=("thread",)); thread.start(); thread.join()
+refused(os.fork)
+refused(os.posix_spawn, "/bin/true", ["true"], {})
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.syscall(435, bytes(88), 88) == -1 and ctypes.get_errno() == 38, "clone3"
+os.kill(os.getpid(), 0)
+refused(os.kill, os.getppid(), 0)
+refused(os.kill, -1, signal.SIGKILL)
+"""
+    done = python(Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), (str(room / "out"),)), code)
+    assert done.stdout.split("\n") == ["thread", *["Permission denied"] * 4, ""], done.stderr
+
+
+def test_it_writes_no_file_without_an_output(room):
+    confined = Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), ())
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_FSIZE))"
+    assert python(confined, code).stdout == "(0, 0)\n"
+
+
+def test_the_memory_of_the_server_is_closed_where_there_is_no_landlock():
+    """To a program of the same user, of root too once it has lost root's capabilities."""
+    code = """
+import os
+from app.platform.media import launcher, sandbox
+from app.platform.settings import Settings
+launcher.drop_capabilities()
+for settings in (Settings(debuggable=True), Settings()):
+    sandbox.close_memory(settings)
+    open("/proc/self/environ").close()
+    os.listdir("/proc/self/fd")
+    if os.fork() == 0:
+        for name in ("environ", "mem"):
+            try:
+                open(f"/proc/{os.getppid()}/{name}", "rb").close()
+                print("open", flush=True)
+            except PermissionError:
+                print("closed", flush=True)
+        os._exit(0)
+    os.wait()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["open", "open", "closed", "closed"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"), [(None, 4), ("max", 4), (str(8 * 2**30), 2), (str(2**30), 1), (str(2**60), 4)]
+)
+def test_memory_is_a_share_of_what_machine_and_container_have(monkeypatch, tmp_path, group, expected):
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**24}.__getitem__)
+    monkeypatch.setattr(sandbox, "GROUP_LIMITS", (tmp_path / "memory.max",))
+    if group is not None:
+        (tmp_path / "memory.max").write_text(group + "\n")
+    gib = 2**30
+    assert sandbox.memory_limit(None, most=4 * gib, least=gib, share=1 / 4) == expected * gib
+    assert sandbox.memory_limit(5, most=4 * gib, least=gib) == 5
 
 
 def test_the_files_of_a_list_are_read_where_their_links_lead(room, shell):
@@ -89,7 +171,7 @@ def test_the_files_of_a_list_are_read_where_their_links_lead(room, shell):
     (room / "list" / "0.mp4").symlink_to(room / "parts" / "0.mp4")
     (room / "list" / "all.ffconcat").write_text("ffconcat version 1.0\nfile 0.mp4\n")
     program = room / "ffmpeg"
-    program.write_text(f"#!/bin/bash\ncat {room}/list/0.mp4\n")
+    program.write_text(f"#!/bin/bash\nexec cat {room}/list/0.mp4\n")
     program.chmod(0o755)
     runner = FfmpegRunner(programs=Programs(ffmpeg=program, ffprobe=program), limits=LIMITS)
     joined = runner.output(runner.concat_input(room / "list" / "all.ffconcat"), room / "out" / "a.mp4")
