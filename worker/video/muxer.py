@@ -115,8 +115,14 @@ def finish_render(
     metadata = keep_metadata(tags, streams, render=render, segments=segments)
     part = destination.with_name(f"{destination.name}.part")
     try:
+        runs, described_anew = read_sound_runs(runner, source, cancelled=cancelled)
         formats = sound_formats(
-            runner, source, streams, format_name=answer["format"]["format_name"], cancelled=cancelled
+            runner,
+            source,
+            streams,
+            format_name=answer["format"]["format_name"],
+            described_anew=described_anew,
+            cancelled=cancelled,
         )
         choice = choose_tracks(
             streams,
@@ -126,12 +132,7 @@ def finish_render(
         )
         start = render.input_start_seconds
         end = start + Fraction(render.offset_ticks + render.total_ticks, render.timescale)
-        tracks, fitted = fit_to_film(
-            choice.tracks,
-            read_sound_runs(runner, source, cancelled=cancelled),
-            start=float(start),
-            end=float(end),
-        )
+        tracks, fitted = fit_to_film(choice.tracks, runs, start=float(start), end=float(end))
         with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
             directory = Path(scratch)
             files, parts = segment_files, segments

@@ -1,9 +1,9 @@
 """Sound tracks as they are in the file: whether there is any sound, and whether its format changes on the way.
 
-MP4 describes a track once, so a copy of a track whose format changes plays as silence or noise after the change. AAC in
-transport streams, AC-3, E-AC-3, MP2 and MP3 have a header before each frame (ISO/IEC 14496-3, ETSI TS 102 366, ISO/IEC
-11172-3 and 13818-3). Headers are found by their first bits alone: what looks like one within a frame never comes
-several times in a row.
+A copied track has one description, so what comes after a change would play as silence or noise; a converted one has one
+layout. AAC in transport streams, LATM, AC-3, E-AC-3, DTS, MP2 and MP3 have a header before each frame (ISO/IEC 14496-3,
+ETSI TS 102 366 and 102 114, ISO/IEC 11172-3 and 13818-3). Headers are found by their first bits alone: what looks like
+one within a frame never comes several times in a row.
 """
 
 import re
@@ -23,8 +23,6 @@ log = structlog.get_logger(__name__)
 
 # Fewer headers of one format in a row are chance or damage.
 MIN_HEADERS = 3
-# ffprobe's name of what comes with the first packet that a new description is for.
-NEW_DESCRIPTION = "New Extradata"
 USUAL_RATES = (44_100, 48_000)
 CHUNK_BYTES = 1024 * 1024
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
@@ -32,6 +30,8 @@ _AAC_CHANNELS = (0, 1, 2, 3, 4, 5, 6, 8)
 _AC3_RATES = (48_000, 44_100, 32_000)
 _AC3_CHANNELS = (2, 1, 2, 3, 3, 4, 4, 5)
 _AC3_LAST_VERSION = 10
+_DTS_RATES = (0, 8_000, 16_000, 32_000, 0, 0, 11_025, 22_050, 44_100, 0, 0, 12_000, 24_000, 48_000, 0, 0)
+_DTS_CHANNELS = (1, 2, 2, 2, 2, 3, 3, 4, 4, 5)
 _MPEG_RATES = (44_100, 48_000, 32_000)
 # By the two bits of the version: MPEG 2.5, none, 2 and 1.
 _MPEG_RATE_DIVISORS = (4, 1, 2, 1)
@@ -47,9 +47,24 @@ class SoundFormat:
 
 
 def _adts(header: bytes) -> SoundFormat | None:
-    rate = header[2] >> 2 & 15
-    channels = _AAC_CHANNELS[(header[2] & 1) << 2 | header[3] >> 6]
-    return SoundFormat(channels, _AAC_RATES[rate]) if rate < len(_AAC_RATES) else None
+    return _aac(header[2] >> 2 & 15, (header[2] & 1) << 2 | header[3] >> 6)
+
+
+def _latm(header: bytes) -> SoundFormat | None:
+    # After five bits of the object's type.
+    bits = int.from_bytes(header[5:7], "big")
+    return _aac(bits >> 7 & 15, bits >> 3 & 15)
+
+
+def _aac(rate: int, channels: int) -> SoundFormat | None:
+    is_known = rate < len(_AAC_RATES) and channels < len(_AAC_CHANNELS)
+    return SoundFormat(_AAC_CHANNELS[channels], _AAC_RATES[rate]) if is_known else None
+
+
+def _dts(header: bytes) -> SoundFormat | None:
+    rate, arrangement = _DTS_RATES[header[8] >> 2 & 15], (header[7] & 15) << 2 | header[8] >> 6
+    is_known = rate and arrangement < len(_DTS_CHANNELS)
+    return SoundFormat(_DTS_CHANNELS[arrangement], rate) if is_known else None
 
 
 def _ac3(header: bytes) -> SoundFormat | None:
@@ -76,7 +91,10 @@ _AC3_HEADER = (re.compile(rb"\x0b\x77.{5}", re.DOTALL), _ac3)
 # By ffprobe's name of the codec: the shape of a header, and its reader.
 _HEADERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes], SoundFormat | None]]] = {
     "aac": (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]..", re.DOTALL), _adts),
+    # With its own description, of one program.
+    "aac_latm": (re.compile(rb"\x56[\xe0-\xff].\x20\x00..", re.DOTALL), _latm),
     "ac3": _AC3_HEADER,
+    "dts": (re.compile(rb"\x7f\xfe\x80\x01.{5}", re.DOTALL), _dts),
     "eac3": _AC3_HEADER,
     "mp2": (re.compile(rb"\xff[\xf4\xf5\xfc\xfd]..", re.DOTALL), _mpeg),
     "mp3": (re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]..", re.DOTALL), _mpeg),
@@ -109,9 +127,10 @@ def sound_formats(
     streams: Sequence[dict[str, Any]],
     *,
     format_name: str,
+    described_anew: Set[int],
     cancelled: Callable[[], bool],
 ) -> dict[int, Set[SoundFormat]]:
-    """The formats of each sound track that has headers, by its index, from one demuxing each.
+    """The formats of each sound track that has headers, or is in `described_anew`, by its index, from one reading each.
 
     `streams`, `format_name`: by ffprobe. Tracks that cannot be read are left out. Raises FfmpegCancelled, FfmpegKilled,
     FfmpegTimeout and FfmpegMissing.
@@ -121,8 +140,7 @@ def sound_formats(
         index, codec = int(stream["index"]), stream.get("codec_name")
         # In other containers a description of the whole track stands for the headers of AAC.
         has_headers = codec in _HEADERS and (codec != "aac" or format_name in ("mpegts", "mpeg"))
-        is_described_anew = codec == "aac" and format_name == "flv"
-        if (has_headers or is_described_anew) and integer(stream, "channels"):
+        if (has_headers or index in described_anew) and integer(stream, "channels"):
             try:
                 formats[index] = (
                     _read_formats(runner, path, index, FormatReader(str(codec)), cancelled)
@@ -137,17 +155,15 @@ def sound_formats(
 
 
 def _described_formats(runner: FfmpegRunner, path: Path, stream: dict[str, Any]) -> Set[SoundFormat]:
-    """The formats of a track that FLV may describe anew in its course, as recordings of streams do.
+    """The formats of a track that is described anew in its course: FLV recordings of streams, edited MP4.
 
     A new description shows only in what is decoded, and there without the rate, so it stands for each usual one.
     """
-    chosen, rate = ("-select_streams", str(stream["index"])), integer(stream, "sample_rate")
-    described = ("-show_entries", "packet=size:packet_side_data=side_data_type", "-of", "csv=p=0")
-    if not any(NEW_DESCRIPTION in line for line in runner.scan_lines(path, *chosen, *described)):
-        return {SoundFormat(integer(stream, "channels"), rate)}
-    decoded = runner.scan_lines(path, *chosen, "-show_entries", "frame=channels", "-of", "csv=p=0")
-    channels = {int(fields[0]) for line in decoded if (fields := line.split(","))[0].isdecimal()}
-    return {SoundFormat(one, each) for one in channels for each in {rate, *USUAL_RATES}}
+    chosen = ("-select_streams", str(stream["index"]), "-show_entries", "frame=channels", "-of", "csv=p=0")
+    lines = runner.scan_lines(path, *chosen)
+    channels = {int(fields[0]) for line in lines if (fields := line.split(","))[0].isdecimal()}
+    rates = {integer(stream, "sample_rate"), *USUAL_RATES}
+    return {SoundFormat(one, each) for one in channels for each in rates}
 
 
 def _read_formats(

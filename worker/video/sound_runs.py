@@ -4,7 +4,7 @@ ffmpeg fills a gap in one piece, in memory: an hour takes a gigabyte. So a track
 each padded with silence as it is written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +20,13 @@ PACKETS = (
     "-select_streams",
     "a",
     "-show_entries",
-    "packet=stream_index,pts_time,duration_time",
+    "packet=stream_index,pts_time,duration_time:packet_side_data=side_data_type",
     "-of",
     "csv=p=0",
 )
 
+# ffprobe's name of what comes with the first packet that a new description of a track is for.
+NEW_DESCRIPTION = "New Extradata"
 SOUND_BEYOND = "Sound that comes more than a minute after the end of the video was left out."
 
 # Start and end in seconds of packets without a long gap between them.
@@ -33,9 +35,13 @@ Run: TypeAlias = tuple[float, float]
 
 def read_sound_runs(
     runner: FfmpegRunner, path: Path, *, cancelled: Callable[[], bool]
-) -> dict[int, list[Run]]:
-    """The runs of each sound track, in order. Raises Canceled, and what FfmpegProcess.wait raises."""
+) -> tuple[dict[int, list[Run]], Set[int]]:
+    """The runs of each sound track, in order, and the tracks that are described anew in their course.
+
+    Raises Canceled, and what FfmpegProcess.wait raises.
+    """
     runs: dict[int, list[Run]] = {}
+    described_anew = set()
     with closing(runner.scan_lines(path, *PACKETS)) as lines:
         for number, line in enumerate(lines):
             if number % LINES_PER_CHECK == 0 and cancelled():
@@ -43,13 +49,15 @@ def read_sound_runs(
             fields = line.split(",")
             if len(fields) < 3 or fields[1] == "N/A":
                 continue
+            if NEW_DESCRIPTION in line:
+                described_anew.add(int(fields[0]))
             at, lasts = float(fields[1]), 0.0 if fields[2] == "N/A" else float(fields[2])
             track = runs.setdefault(int(fields[0]), [])
             if track and at - track[-1][1] <= LONG_GAP_SECONDS:
                 track[-1] = track[-1][0], max(track[-1][1], at + lasts)
             else:
                 track.append((at, at + lasts))
-    return runs
+    return runs, described_anew
 
 
 def fit_to_film(

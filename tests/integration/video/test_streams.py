@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.platform.media.ffmpeg import FfmpegRunner
 from worker.video.muxer import SOUND_UNREADABLE
+from worker.video.sound_headers import sound_formats
+from worker.video.sound_runs import read_sound_runs
 from worker.video.tracks import SOUND_CHANGES, SOUND_CONVERTED, SOUND_EMPTY, VIDEO_LEFT_OUT
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10")
@@ -158,3 +161,50 @@ def test_sound_of_a_recording_that_was_joined_is_heard_to_its_end(
     for start, tone in ((0.3, 400), (1.2, 800)):
         piece = heard[round(start * RATE) :][: RATE // 5]
         assert abs(np.abs(np.fft.rfft(piece * np.hanning(len(piece)))).argmax() * 5 - tone) <= 10
+
+
+def test_an_mp4_that_describes_its_sound_twice_has_sound_of_two_formats(
+    ffmpeg: Callable[..., bytes], runner: FfmpegRunner, tmp_path: Path
+) -> None:
+    """As edited films do; ffmpeg's muxer writes one description."""
+    parts = [tmp_path / "2.m4a", tmp_path / "6.m4a"]
+    for channels, part in zip((2, 6), parts, strict=True):
+        ffmpeg("-f", "lavfi", "-i", f"sine=d=0.3:r={RATE},pan={channels}c|c0=c0", "-c:a", "aac", part)
+    listing, source = tmp_path / "list", tmp_path / "joined.m4a"
+    listing.write_text("file 2.m4a\nfile 6.m4a\n")
+    ffmpeg("-f", "concat", "-auto_convert", "0", "-i", listing, "-c", "copy", source)
+    descriptions = [box(part.read_bytes(), b"stsd") for part in parts]
+    first, second = (int.from_bytes(box(part.read_bytes(), b"stsz")[8:12], "big") for part in parts)
+    data = source.read_bytes()
+    sizes, start = np.frombuffer(box(data, b"stsz")[12:], ">u4"), box(data, b"stco")[8:]
+    chunks = np.array([int.from_bytes(start, "big") + place for place in (0, sizes[:first].sum())], ">u4")
+    rows = np.array([2, 1, first, 1, 2, second, 2], ">u4")
+    data = with_box(data, b"stsd", b"\0\0\0\0\0\0\0\2" + b"".join(each[8:] for each in descriptions))
+    data = with_box(data, b"stsc", b"\0\0\0\0" + rows.tobytes())
+    data = with_box(data, b"stco", b"\0\0\0\0\0\0\0\2" + chunks.tobytes())
+    source.write_bytes(data)
+    _, described_anew = read_sound_runs(runner, source, cancelled=lambda: False)
+    stream = {"index": 0, "codec_name": "aac", "channels": 2, "sample_rate": str(RATE)}
+    formats = sound_formats(
+        *(runner, source, [stream]),
+        format_name="mov,mp4,m4a,3gp,3g2,mj2",
+        described_anew=described_anew,
+        cancelled=lambda: False,
+    )
+    assert {one.channels for one in formats[0]} == {2, 6}
+
+
+def box(data: bytes, name: bytes) -> bytes:
+    """The contents of a box of the index, which follows the sound."""
+    at = data.rindex(name) - 4
+    return data[at + 8 : at + int.from_bytes(data[at : at + 4], "big")]
+
+
+def with_box(data: bytes, name: bytes, contents: bytes) -> bytes:
+    """The file with other contents of a box within the table of samples."""
+    grows = len(contents) - len(box(data, name))
+    changed = bytearray(data)
+    for parent in (b"moov", b"trak", b"mdia", b"minf", b"stbl", name):
+        at = changed.rindex(parent) - 4
+        changed[at : at + 4] = (int.from_bytes(changed[at : at + 4], "big") + grows).to_bytes(4, "big")
+    return bytes(changed).replace(box(data, name), contents)

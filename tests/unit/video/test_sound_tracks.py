@@ -99,20 +99,23 @@ def test_layouts_without_a_name(layout: str | None, channels: int, kept: str) ->
         assert found.is_mixed
 
 
-@pytest.mark.parametrize("codec", ["aac", "ac3", "eac3", "mp2", "mp3"])
+@pytest.mark.parametrize("codec", ["aac", "aac_latm", "ac3", "dts", "eac3", "mp2", "mp3"])
 def test_formats_are_read_from_headers(codec: str, tmp_path: Path) -> None:
     kinds = [STEREO, MONO, SLOWER] if codec in ("mp2", "mp3") else [STEREO, SURROUND, SLOWER]
-    encoder = "libmp3lame" if codec == "mp3" else codec
-    container = "adts" if codec == "aac" else codec
+    encoder = {"mp3": "libmp3lame", "dts": "dca", "aac_latm": "aac"}.get(codec, codec)
+    container = {"aac": "adts", "aac_latm": "latm"}.get(codec, codec)
     coded = b""
     for rate, layout in kinds:
         # Noise, so that what looks like a header comes up within frames.
         noise = f"anoisesrc=r={rate}:d=1,aformat=channel_layouts={layout}"
-        coded += _ffmpeg("-f", "lavfi", "-i", noise, "-c:a", encoder, "-f", container, "pipe:1")
+        experimental = ("-strict", "-2")
+        coded += _ffmpeg(
+            "-f", "lavfi", "-i", noise, "-c:a", encoder, *experimental, "-f", container, "pipe:1"
+        )
     reader = FormatReader(codec)
     for at in range(0, len(coded), 5000):
         reader.feed(coded[at : at + 5000])
-    surround = 6 if codec == "aac" else 5
+    surround = 6 if codec.startswith("aac") else 5
     assert reader.formats == {
         SoundFormat({"mono": 1, "stereo": 2}.get(layout, surround), rate) for rate, layout in kinds
     }
