@@ -75,12 +75,14 @@ def worker(
     device: Annotated[
         list[str] | None,
         typer.Option(
-            help="`cpu`, `mps`, `cuda`, or the number of a CUDA device, in place of REGEN_DEVICE; given several times, "
-            "one process for each.",
+            help="`cpu`, `mps`, `cuda`, the number of a CUDA device, or its UUID (`GPU-...`, `MIG-...`), in place of "
+            "REGEN_DEVICE; given several times, one process for each.",
             show_default=False,
         ),
     ] = None,
-    all_gpus: Annotated[bool, typer.Option("--all-gpus", help="One process for every GPU there is.")] = False,
+    all_gpus: Annotated[
+        bool, typer.Option("--all-gpus", help="One process for every GPU or instance of MIG there is.")
+    ] = False,
     metrics_port: Annotated[
         int | None,
         typer.Option(

@@ -77,7 +77,10 @@ def upscale(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="auto, cpu, mps, cuda, cuda:1, ...; in place of REGEN_DEVICE.", show_default=False),
+        typer.Option(
+            help="auto, cpu, mps, cuda, cuda:1, GPU-..., MIG-...; in place of REGEN_DEVICE.",
+            show_default=False,
+        ),
     ] = None,
     measure_quality: Annotated[
         bool, typer.Option("--measure-quality", help="Compare OUT with IN, and show how near it is.")

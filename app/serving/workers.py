@@ -1,6 +1,7 @@
 """Several workers on one machine: one supervised process per device."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -94,8 +95,11 @@ def child_environment(devices: Sequence[str]) -> dict[str, str]:
 def accelerators() -> list[str]:
     """The names of all devices that are not the CPU. Raises ConfigurationError when there is none.
 
-    A separate process asks torch, which takes seconds and hundreds of megabytes to load.
+    CUDA shows a process one instance of MIG, so where a GPU is divided the driver is asked for all of them. Otherwise a
+    separate process asks torch, which takes seconds and hundreds of megabytes to load.
     """
+    if instances := mig_devices():
+        return instances
     try:
         asked = subprocess.run(
             [sys.executable, "-P", "-c", FIND_PROGRAM],
@@ -116,3 +120,36 @@ def accelerators() -> list[str]:
             "one."
         )
     return asked.stdout.split()
+
+
+def mig_devices() -> list[str]:
+    """The UUIDs of all instances of MIG that this process may use, and of the GPUs that are not divided.
+
+    Empty when no GPU is divided: torch names all devices then. The format is that of `nvidia-smi -L`, in NVIDIA's MIG
+    User Guide; CUDA_VISIBLE_DEVICES limits what there is, as it does for CUDA.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        named = [name.strip() for name in visible.split(",")]
+        return named if any(name.startswith("MIG-") for name in named) else []
+    try:
+        asked = subprocess.run(
+            ["nvidia-smi", "-L"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=FIND_SECONDS,
+            check=True,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+    devices: list[str] = []
+    for line in asked.stdout.splitlines():
+        if (found := re.search(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)", line)) is None:
+            continue
+        uuid = found[1]
+        # The instances of a GPU follow it, and stand for it.
+        if uuid.startswith("MIG-") and devices and devices[-1].startswith("GPU-"):
+            devices.pop()
+        devices.append(uuid)
+    return devices if any(name.startswith("MIG-") for name in devices) else []

@@ -6,7 +6,7 @@ Adding a kind is one file with a subclass and its place in `DEVICE_KINDS`.
 import torch
 
 from worker.inference.devices.cpu import CpuDevice
-from worker.inference.devices.cuda import CudaDevice
+from worker.inference.devices.cuda import UUID_PREFIXES, CudaDevice
 from worker.inference.devices.device import Device
 from worker.inference.devices.mps import MpsDevice
 from worker.inference.errors import DeviceUnavailable
@@ -31,12 +31,15 @@ def find_devices() -> list[Device]:
 
 
 def choose_device(choice: str = "auto") -> Device:
-    """Returns the device for `auto` (the preferred one) or for torch's name of a device, such as `cuda:1`.
+    """Returns the device for `auto` (the preferred one), for torch's name of a device, such as `cuda:1`, or for the
+    driver's name of a GPU or instance of MIG, `GPU-...` or `MIG-...`.
 
     Raises `DeviceUnavailable` for a device that this machine lacks or a kind that is not supported.
     """
     if choice == "auto":
         return find_devices()[0]
+    if choice.startswith(UUID_PREFIXES):
+        return CudaDevice.open_by_uuid(choice)
     try:
         wanted = torch.device(choice)
     except RuntimeError as error:

@@ -1,5 +1,6 @@
 """NVIDIA GPUs."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,6 +19,8 @@ from worker.inference.runtime import Runtime
 from worker.inference.transfers import Transfers
 
 _GIB = 1024**3
+# What the driver names GPUs and instances of MIG by.
+UUID_PREFIXES = ("GPU-", "MIG-")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,21 @@ class CudaDevice(Device):
             name = torch.device(cls.kind) if index is None else torch.device(cls.kind, index)
             raise DeviceUnavailable(f"There is no device {name}: CUDA devices found: {len(found)}.")
         return found[0] if index is None else cls(torch.device(cls.kind, index))
+
+    @classmethod
+    def open_by_uuid(cls, uuid: str) -> Self:
+        """The device that the driver names `GPU-...` or `MIG-...`, which becomes this process's only one.
+
+        CUDA shows a process one instance of MIG at most, the first unless the environment names another. Raises
+        `DeviceUnavailable`, also when the process has used CUDA already.
+        """
+        if torch.cuda.is_initialized():
+            raise DeviceUnavailable(f"This process uses CUDA already, so {uuid} can no longer be chosen.")
+        os.environ["CUDA_VISIBLE_DEVICES"] = uuid
+        found = cls.find_all()
+        if not found:
+            raise DeviceUnavailable(f"There is no device {uuid}. `nvidia-smi -L` shows what there is.")
+        return found[0]
 
     @property
     def model(self) -> str:
