@@ -61,8 +61,8 @@ class WorkSettings(BaseSettings):
     )
     device: str = Field(
         "auto",
-        description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..., or what `nvidia-smi -L` calls "
-        "a GPU or an instance of MIG: `GPU-...`, `MIG-...`.",
+        description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..., or what `nvidia-smi -L` "
+        "calls a GPU or an instance of MIG: `GPU-...`, `MIG-...`.",
     )
     queues: QueueList = Field(
         (WorkQueue.CPU, WorkQueue.GPU),

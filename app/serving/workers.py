@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -132,9 +133,12 @@ def mig_devices() -> list[str]:
     if visible is not None:
         named = [name.strip() for name in visible.split(",")]
         return named if any(name.startswith("MIG-") for name in named) else []
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
     try:
         asked = subprocess.run(
-            ["nvidia-smi", "-L"],
+            [program, "-L"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -52,7 +52,7 @@ class CudaDevice(Device):
         CUDA shows a process one instance of MIG at most, the first unless the environment names another. Raises
         `DeviceUnavailable`, also when the process has used CUDA already.
         """
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             raise DeviceUnavailable(f"This process uses CUDA already, so {uuid} can no longer be chosen.")
         os.environ["CUDA_VISIBLE_DEVICES"] = uuid
         found = cls.find_all()
