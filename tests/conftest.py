@@ -1,5 +1,6 @@
 """What all tests share: the servers that several folders start, their logging, and which tests are slow."""
 
+import gc
 import logging
 import sys
 import threading
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import settings
+
+# What is collected lives to the end: to look through it for garbage again and again takes seconds.
+gc.disable()
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("suite", deadline=None)
@@ -35,6 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path).startswith(SLOW_FOLDERS) or (isinstance(item, pytest.Function) and _is_slow(item)):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def _is_slow(test: pytest.Function) -> bool:

@@ -13,8 +13,13 @@ import structlog
 from fastapi import FastAPI
 
 from app.accounts import service as account_service
+from app.files import accept_video
+from app.files.service import SpooledUpload, inspect_upload
 from app.main import create_app
 from app.platform.database import Database
+from app.platform.media.ffmpeg import FfmpegRunner, Programs
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import MediaInfo
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from tests.servers.broker import BrokerServer
@@ -22,6 +27,25 @@ from tests.servers.serving import serving
 
 # Made once: the authorities that it reads take longer than most requests.
 TLS = ssl.create_default_context()
+
+
+# By the hash of the file's bytes.
+_inspected: dict[tuple[str, MediaLimits, Programs], MediaInfo] = {}
+
+
+@pytest.fixture(autouse=True)
+def inspected_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ffprobe tells of a video is kept for the next test that sends the same one: its two starts take as much
+    processor time as all else of an upload. A refused file is examined anew.
+    """
+
+    def inspect(upload: SpooledUpload, *, runner: FfmpegRunner, limits: MediaLimits) -> MediaInfo:
+        key = upload.sha256, limits, runner.programs
+        if key not in _inspected:
+            _inspected[key] = inspect_upload(upload, runner=runner, limits=limits)
+        return _inspected[key]
+
+    monkeypatch.setattr(accept_video, "inspect_upload", inspect)
 
 
 @pytest.fixture
