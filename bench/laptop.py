@@ -1,4 +1,4 @@
-"""`regen serve --no-worker` as on a laptop: SQLite, local storage, the embedded broker, in a directory of its own."""
+"""`regen serve` as on a laptop: SQLite, local storage, the embedded broker, in a directory of its own."""
 
 import json
 import os
@@ -7,6 +7,9 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
 
 from tests.servers.process import ServerProcess
 
@@ -14,9 +17,14 @@ START_SECONDS = 60.0
 
 
 class Laptop:
-    """Started by the constructor; ended, and its directory removed, on exit. `settings` are by Settings' names."""
+    """Started by the constructor; ended, and its directory removed, on exit. `settings` are by Settings' names.
 
-    def __init__(self, **settings: str) -> None:
+    `open_files`: its hard limit of open files.
+    """
+
+    def __init__(self, *, with_worker: bool = False, open_files: int | None = None, **settings: str) -> None:
+        self._options = [] if with_worker else ["--no-worker"]
+        self._before = [] if open_files is None else ["prlimit", f"--nofile={open_files}"]
         self._stack = ExitStack()
         self.root = Path(tempfile.mkdtemp(prefix="regen-bench-"))
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
@@ -36,7 +44,7 @@ class Laptop:
         ready_file = self.root / "ready.json"
         self.api = ServerProcess(
             [
-                *(sys.executable, "-m", "app.cli", "serve", "--no-worker", "--port", "0"),
+                *(*self._before, sys.executable, "-m", "app.cli", "serve", *self._options, "--port", "0"),
                 *("--data-dir", self.root / "data", "--ready-file", ready_file),
             ],
             log=self.root / "api.log",
@@ -46,6 +54,28 @@ class Laptop:
         self.api.wait_until(ready_file.exists, seconds=START_SECONDS, what="the API is ready")
         ready = json.loads(ready_file.read_text())
         self.url, self.key = ready["url"], ready["key"]
+        self.port = urlsplit(self.url).port or 0
+
+    def make_key(self, user_name: str) -> str:
+        """The key of a new user."""
+        from app.accounts import service as accounts
+        from app.platform.database import Database
+        from app.platform.secrets import Secrets
+        from app.platform.settings import Settings
+
+        settings = Settings(data_dir=self.root / "data")
+        database = Database.from_settings(settings)
+        try:
+            with database.write() as session:
+                accounts.create_user(session, name=user_name)
+                keys = Secrets.load(settings)
+                return accounts.create_key(session, user_name=user_name, key_name="bench", keys=keys).key
+        finally:
+            database.close()
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {key or self.key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=600)
 
 
 def clean_environment(**settings: str) -> dict[str, str]:

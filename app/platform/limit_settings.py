@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from app.platform.setting_types import NetworkList
+from app.platform.setting_types import MostInAll, NetworkList, RateLimit
 from app.platform.units import GIB
 
 
@@ -75,20 +75,21 @@ class LimitSettings(BaseSettings):
     )
 
     # Of one user
-    rate_limit: str | None = Field(
+    rate_limit: RateLimit = Field(
         None,
-        description="Requests a user may make, as `100/minute`; a user may have a rule of their own. Unset: no limit.",
+        description="Requests a user may make, as `100/minute`; a user may have a rule of their own. `unlimited`: any. "
+        "Unset: `100/second;1200/minute` once other machines can reach the server, else any.",
     )
-    max_queued_renders_per_user: int | None = Field(
+    max_queued_renders_per_user: MostInAll = Field(
         None,
-        ge=0,
-        description="Most queued renders of a user who has no limit of their own. Unset: no limit.",
+        description="Most queued renders of a user who has no limit of their own. `unlimited`: any. Unset: 100 once "
+        "other machines can reach the server, else any.",
     )
-    max_storage_bytes_per_user: int | None = Field(
+    max_storage_bytes_per_user: MostInAll = Field(
         None,
-        ge=0,
-        description="Most bytes of uploads and results kept for a user who has no limit of their own. "
-        "Unset: no limit.",
+        description="Most bytes of uploads and results kept for a user who has no limit of their own. `unlimited`: "
+        "any. Unset: half of the data directory's disk, with S3 1 TiB, once other machines can reach the server, "
+        "else any.",
     )
     max_cost_per_month_per_user: float | None = Field(
         None,

@@ -18,6 +18,8 @@ LEAST_SECRET_CHARACTERS = 32
 LEAST_DIFFERENT_CHARACTERS = 8
 LEAST_TOKEN_CHARACTERS = 16
 
+UNLIMITED = "unlimited"
+
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 _HOST = re.compile(r"\*|[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]+")
 _KEY_PREFIX = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
@@ -92,10 +94,17 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
         ) from None
 
 
+def _lifted(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() == UNLIMITED else value
+
+
 def _parts(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+# None: unlimited, which a setting that is unset may not be.
+RateLimit = Annotated[str | None, BeforeValidator(_lifted)]
+MostInAll = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_lifted)]
 PositiveFraction = Annotated[Fraction, BeforeValidator(_fraction), Field(gt=0)]
 DatabaseUrl = Annotated[str, AfterValidator(_url("postgresql://user@host:5432/name"))]
 BrokerUrl = Annotated[str, AfterValidator(_url("redis://host:6379/0", ("redis", "rediss", "redis+socket")))]

@@ -13,6 +13,9 @@ from app.accounts import service as account_service
 from app.main import create_app, end_streams
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError
+from app.platform.media import launcher
+from app.platform.media.sandbox import missing_layers
+from app.platform.network_limits import is_on_network, network_limits
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.serving.api import ApiServer, connection_limits
@@ -51,6 +54,8 @@ def serve(
         stack.enter_context(locked_data_directory(settings.root))
         signals = stack.enter_context(StopSignals())
         listener = stack.enter_context(listen(host, port))
+        if is_on_network(settings, listener.getsockname()[0]):
+            settings = _hardened(settings)
         if ready_file is not None:
             ready_file = ready_file.expanduser().absolute()
             prepare_ready_file(ready_file)
@@ -93,6 +98,15 @@ def serve(
             raise ready.failure
         if not stopped_by_request:
             raise ConfigurationError("The API has stopped by itself. The log says why.")
+
+
+def _hardened(settings: Settings) -> Settings:
+    """The settings with the limits that hold on a network where none are set."""
+    limits = network_limits(settings)
+    log.info("limits_by_default", **limits)
+    if settings.sandbox != launcher.OFF and (missing := missing_layers()):
+        log.warning("sandbox_incomplete", missing=missing)
+    return settings.model_copy(update=limits)
 
 
 def _first_broker(settings: Settings, stack: ExitStack) -> SupervisedProcess:

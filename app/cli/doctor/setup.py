@@ -7,6 +7,7 @@ from app.cli.database import missing_database
 from app.cli.doctor.findings import Finding
 from app.platform.database import parse_url
 from app.platform.errors import ConfigurationError
+from app.platform.network_limits import network_limits
 from app.platform.setting_faults import unknown_settings
 from app.platform.setting_types import weakness
 from app.platform.settings import Settings
@@ -19,6 +20,24 @@ def check_names() -> Iterator[Finding]:
         yield Finding.absent(
             f"setting {name}", "there is no setting of that name, so it does nothing", fix=fix
         )
+
+
+def check_limits(settings: Settings) -> Finding:
+    """What each user may have, where other machines can reach the server and where they cannot."""
+    by_default = network_limits(settings)
+    shown = []
+    for name, what in (
+        ("rate_limit", "{} requests"),
+        ("max_queued_renders_per_user", "{} queued renders"),
+        ("max_storage_bytes_per_user", "{} bytes of storage"),
+        ("max_cost_per_month_per_user", "{} gigapixels a month"),
+    ):
+        limit = getattr(settings, name)
+        told = what.format("any number of" if limit is None else limit)
+        if name in by_default:
+            told += f" (on a network {by_default[name]}, unless REGEN_{name.upper()} says otherwise)"
+        shown.append(told)
+    return Finding.ok("limits of each user", "; ".join(shown))
 
 
 def check_secret(settings: Settings) -> Finding:

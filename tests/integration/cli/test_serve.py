@@ -130,3 +130,21 @@ def test_a_program_that_is_missing_is_told_in_a_sentence(serve):
     assert "API key" not in server.output
     again = serve("--no-worker")
     assert again.wait_until_ready()["key"] in again.output
+
+
+def test_a_server_on_a_network_limits_each_user_unless_it_is_told_otherwise(serve):
+    server = serve(
+        "--no-worker",
+        environment={
+            "REGEN_PUBLIC_URL": "https://regen.example.com",
+            "REGEN_MAX_QUEUED_RENDERS_PER_USER": "3",
+            "REGEN_MAX_STORAGE_BYTES_PER_USER": "unlimited",
+        },
+    )
+    ready = server.wait_until_ready()
+    usage = httpx.get(f"{ready['url']}/v1/usage", headers={"Authorization": f"Bearer {ready['key']}"}).json()
+    limits = usage["usage"]["limits"]
+    assert limits["requests"] == "100/second;1200/minute"
+    assert limits["maxQueuedRenders"] == 3
+    assert "maxStorageBytes" not in limits
+    assert "limits_by_default" in server.output
