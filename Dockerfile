@@ -23,21 +23,21 @@ RUN apt-get update \
 FROM ${PYTHON_IMAGE} AS api-dependencies
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 WORKDIR /build
-COPY pyproject.toml constraints.txt ./
+COPY requirements.lock ./
 COPY scripts/requirements.py scripts/requirements.py
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /opt/regen \
-    && python scripts/requirements.py >requirements.txt \
-    && /opt/regen/bin/pip install --constraint constraints.txt --requirement requirements.txt
+    && python scripts/requirements.py api >requirements.txt \
+    && /opt/regen/bin/pip install --require-hashes --only-binary :all: --requirement requirements.txt
 
 FROM api-dependencies AS worker-dependencies
 # For Linux, PyPI's torch brings CUDA, gigabytes of it. What it needs itself is taken from PyPI, as pinned.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/requirements.py worker >requirements.txt \
-    && grep '^torch==' constraints.txt >torch.txt \
+    && python scripts/requirements.py torch-cpu >torch.txt \
     && /opt/regen/bin/pip install --no-deps --index-url "$TORCH_INDEX" --requirement torch.txt \
-    && /opt/regen/bin/pip install --constraint constraints.txt --requirement requirements.txt
+    && /opt/regen/bin/pip install --require-hashes --only-binary :all: --requirement requirements.txt
 
 FROM worker-dependencies AS weights
 COPY models models
@@ -50,9 +50,9 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 RUN --mount=type=cache,target=/root/.cache/pip \
-    grep '^setuptools==' constraints.txt >build.txt \
-    && /opt/regen/bin/pip install --requirement build.txt
-COPY README.md LICENSE ./
+    python scripts/requirements.py build >build.txt \
+    && /opt/regen/bin/pip install --require-hashes --only-binary :all: --requirement build.txt
+COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY migrations migrations
 COPY models models

@@ -1,15 +1,20 @@
-"""Prints what the project and the extras that are named depend on, one requirement a line.
+"""Prints the packages of these sets with their hashes, for `pip install --require-hashes`.
 
-So that images can install the dependencies before the source is there: `python scripts/requirements.py worker`.
+    python scripts/requirements.py api worker torch-cpu
+
+from requirements.lock, which names the sets. `torch-cpu` is torch of an index for CPUs: its version alone where that
+index's hashes are not locked. Needs the standard library alone: images run it before anything is installed.
 """
 
 import sys
-import tomllib
 from pathlib import Path
 
-project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-extras = project["optional-dependencies"]
-unknown = [name for name in sys.argv[1:] if name not in extras]
-if unknown:
-    sys.exit(f"pyproject.toml has no extra {', '.join(unknown)}; it has {', '.join(extras)}.")
-print(*project["dependencies"], *(line for name in sys.argv[1:] for line in extras[name]), sep="\n")
+_, *blocks = (Path(__file__).parents[1] / "requirements.lock").read_text().strip().split("\n\n")
+pins = [(block.partition("\n")[0].split()[1:], block.partition("\n")[2]) for block in blocks]
+if not any("torch-cpu" in sets for sets, _ in pins):
+    pins += [(["torch-cpu"], pin.split()[0]) for _, pin in pins if pin.startswith("torch==")]
+wanted = set(sys.argv[1:])
+known = {name for sets, _ in pins for name in sets}
+if not wanted or wanted - known:
+    sys.exit(f"Name sets of requirements.lock: {', '.join(sorted(known))}.")
+print(*(pin for sets, pin in pins if wanted & set(sets)), sep="\n")
