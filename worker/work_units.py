@@ -96,7 +96,7 @@ class WorkUnits:
             continuous = plan_continuous_copy(self.runner, source, info, cancelled=cancelled)
             if continuous is not None:
                 source = self._readable_input(job, continuous, cancelled)
-                info = probe_copy(self.runner, source)
+                info = probe_copy(self.runner, source, source=info, copy=continuous)
         plan, segments = plan_render(
             self.runner,
             source,

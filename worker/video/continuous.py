@@ -7,21 +7,32 @@ transport stream, which holds what those formats hold that are copied, in the sa
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 
 from app.platform.errors import Canceled, PermanentError
 from app.platform.media.clock import may_restart
+from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.info import PacketShifts
 from app.platform.media.limits import MediaLimits
 from app.platform.media.packet_summary import SEQUENCE_CODECS
 from app.platform.media.probe import MediaInfo, probe_video
 from worker.video import sequence_ends
 from worker.video.expressions import expression_tree
-from worker.video.tracks import SOUND_LEFT_OUT, SUBTITLES_LEFT_OUT, VIDEO_LEFT_OUT, data_left_out
+from worker.video.tracks import (
+    CLOSELY,
+    SOUND_CONVERTED,
+    SOUND_LEFT_OUT,
+    SUBTITLES_LEFT_OUT,
+    VIDEO_LEFT_OUT,
+    data_left_out,
+)
 
 COPIED_AUDIO = frozenset({"aac", "aac_latm", "mp1", "mp2", "mp3", "ac3", "eac3", "dts", "truehd", "opus"})
 
@@ -34,7 +45,12 @@ UNLIMITED = MediaLimits(
     max_streams=2**31,
 )
 
-UNSHIFTED = ((0, 0),)
+# More than the output's sound gets, into which it is converted once more.
+CONVERTED_BITS_PER_SECOND = 512_000
+# Of transport and program streams.
+TICKS_PER_SECOND = 90_000
+# Where the copy of a joined file starts: timestamps of what precedes sound in its coding are not below 0.
+START_SECONDS = 1
 RESTARTS_WARNING = (
     "The timestamps of this file start again, as in joined recordings; "
     "its parts were put one after the other."
@@ -45,13 +61,14 @@ RESTARTS_WARNING = (
 class ContinuousCopy:
     """How the copy is made. `streams`: those that it holds, by their index in the file; for each, the ticks to add to
     its timestamps, from the packet of that number on. `warnings`: sentences for the user. `is_joined`: timestamps start
-    again. `ends_sequences`: see `sequence_ends`.
+    again. `ends_sequences`: see `sequence_ends`. `converted`: streams of sound that a transport stream cannot hold.
     """
 
     streams: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
     warnings: tuple[str, ...]
     is_joined: bool = True
     ends_sequences: bool = False
+    converted: tuple[int, ...] = ()
 
 
 def plan_continuous_copy(
@@ -66,15 +83,23 @@ def plan_continuous_copy(
     ):
         return None
     sounds = [stream for stream in info.others if stream.kind == "audio"]
-    kept = [stream.index for stream in sounds if stream.codec in COPIED_AUDIO]
+    copied = [stream.index for stream in sounds if stream.codec in COPIED_AUDIO]
+    converted = [stream.index for stream in sounds if stream.index not in copied and stream.is_decodable]
+    kept = [info.video.index, *copied, *converted]
     left_out = {
-        SOUND_LEFT_OUT: len(kept) < len(sounds),
+        SOUND_CONVERTED: bool(converted),
+        SOUND_LEFT_OUT: len(copied) + len(converted) < len(sounds),
         SUBTITLES_LEFT_OUT: any(stream.kind == "subtitle" for stream in info.others),
         VIDEO_LEFT_OUT: any(stream.kind == "video" for stream in info.others),
     }
-    shifts = {
-        index: info.shifts.get(index, ()) if is_joined else UNSHIFTED for index in (info.video.index, *kept)
-    }
+    shifts: PacketShifts = dict.fromkeys(kept, ((0, 0),))
+    if is_joined:
+        shifts = {
+            index: tuple(
+                (packet, ticks + START_SECONDS * TICKS_PER_SECOND) for packet, ticks in info.shifts[index]
+            )
+            for index in kept
+        }
     return ContinuousCopy(
         streams=tuple((index, ticks) for index, ticks in shifts.items() if ticks),
         warnings=(
@@ -84,6 +109,7 @@ def plan_continuous_copy(
         ),
         is_joined=is_joined,
         ends_sequences=ends_sequences,
+        converted=tuple(converted),
     )
 
 
@@ -97,9 +123,20 @@ def write_continuous_copy(
 ) -> None:
     """Write the copy. Raises Canceled once `cancelled` returns True, and what FfmpegRunner.run raises."""
     read = runner.input(source)
-    options = {}
-    for number, (_index, shifts) in enumerate(copy.streams):
-        ticks = expression_tree([(packet, str(ticks)) for packet, ticks in shifts])
+    options: dict[str, Any] = {}
+    for number, (index, shifts) in enumerate(copy.streams):
+        leaves = [(packet, str(ticks)) for packet, ticks in shifts]
+        if index in copy.converted:
+            # A packet of PCM is decoded to a frame; the filter has no number of frames but one that it keeps itself.
+            ticks = expression_tree(leaves, number="ld(0)")
+            shifted = f"asettb=1/{TICKS_PER_SECOND},asetpts=PTS+{ticks}+0*st(0\\,ld(0)+1)"
+            options |= {
+                f"filter:{number}": f"{shifted},aresample=async=1{CLOSELY}",
+                f"c:{number}": OUTPUT.audio_encoder,
+                f"b:{number}": CONVERTED_BITS_PER_SECOND,
+            }
+            continue
+        ticks = expression_tree(leaves)
         shifted = ":".join(
             f"{name.lower()}=if(eq({name}\\,NOPTS)\\,NOPTS\\,{name}+{ticks})" for name in ("PTS", "DTS")
         )
@@ -107,8 +144,7 @@ def write_continuous_copy(
     stream = ffmpeg.output(
         *(read[str(index)] for index, _shifts in copy.streams),
         "pipe:1",
-        **options,
-        c="copy",
+        **{"c": "copy", **options},
         copyts=None,
         copyinkf=None,
         f="mpegts",
@@ -149,14 +185,17 @@ def continuous_source(
         return source, info, None
     destination = directory / "continuous.ts"
     write_continuous_copy(runner, source, copy, destination, cancelled=cancelled)
-    return destination, probe_copy(runner, destination), copy
+    return destination, probe_copy(runner, destination, source=info, copy=copy), copy
 
 
-def probe_copy(runner: FfmpegRunner, path: Path) -> MediaInfo:
-    """Probe a copy. Raises PermanentError if its timestamps start again."""
+def probe_copy(runner: FfmpegRunner, path: Path, *, source: MediaInfo, copy: ContinuousCopy) -> MediaInfo:
+    """Probe the copy of a file. Raises PermanentError if its timestamps start again."""
     info = probe_video(runner, path, limits=UNLIMITED)
     if info.shifts:
         raise PermanentError(
             "The timestamps of this file start again in a way that this server cannot correct."
         )
-    return info
+    # Coded sound begins before its first sample, with what is not played.
+    _index, ((_packet, ticks), *_later) = copy.streams[0]
+    earliest = source.start_seconds + Fraction(ticks, TICKS_PER_SECOND)
+    return replace(info, start_seconds=max(info.start_seconds, earliest))

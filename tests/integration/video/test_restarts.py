@@ -11,7 +11,9 @@ import pytest
 from tests.e2e.film import SOUND_RATE, Film
 from tests.media.drawing import read_number
 from tests.media.encoding import CLICK_SECONDS, COUNT, RATE, X264, Sound, encode, run
+from worker.video.continuous import RESTARTS_WARNING
 from worker.video.deinterlace import DEINTERLACED_WARNING
+from worker.video.tracks import SOUND_CONVERTED, SOUND_JOINED
 
 MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-g", "8", "-bf", "2")
 AC3 = ("-c:a", "ac3")
@@ -77,6 +79,15 @@ def test_other_clocks(
     part = encode(tmp_path / f"part{suffix}", encoder=codecs, sounds=[Sound(codec=AC3)])
     parts = [shifted(part, start) if start else part for start in starts]
     check(rendered(joined(tmp_path / f"joined{suffix}", parts)), parts=len(parts))
+
+
+def test_sound_that_a_transport_stream_cannot_hold(tmp_path: Path, rendered: Callable[..., Any]) -> None:
+    """Titles of a DVD with PCM."""
+    sound = Sound(codec=("-c:a", "pcm_dvd"), channels=2)
+    part = encode(tmp_path / "part.vob", encoder=MPEG2, sounds=[sound])
+    result = rendered(joined(tmp_path / "joined.vob", [part] * 3))
+    check(result, parts=3)
+    assert result.finished.warnings == (RESTARTS_WARNING, SOUND_CONVERTED, SOUND_JOINED)
 
 
 def test_a_short_step_forward_is_a_gap_in_the_recording(
