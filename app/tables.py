@@ -8,11 +8,12 @@ from app.renders.tables import Render, Segment
 from app.uploads.tables import Upload
 from app.usage.tables import DailyUsage
 from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from app.work.tables import MeasuredSpeed, PeriodicTask, WorkerProcess
+from app.work.tables import FailedAttempt, MeasuredSpeed, PeriodicTask, WorkerProcess
 
 __all__ = [
     "ApiKey",
     "DailyUsage",
+    "FailedAttempt",
     "File",
     "IdempotencyKey",
     "MeasuredSpeed",

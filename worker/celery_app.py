@@ -8,6 +8,9 @@ import os
 import signal
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -35,13 +38,16 @@ from app.work.drain import Drain
 from app.work.ledger import WorkLedger
 from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
+from models.catalog import ENGINES
 from worker.cleanup_job import CleanUpJob
 from worker.deadman import END_SECONDS, Deadman
 from worker.metrics import UnitMetrics, metrics_endpoint
 from worker.needs import Needs
 from worker.networks import Networks
 from worker.previews import Previewer
+from worker.quarantine import Quarantine
 from worker.registration import Registration, worker_name
+from worker.self_test import SelfTest
 from worker.sweeper import Sweeper
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
@@ -49,7 +55,7 @@ from worker.workspace import Workspace
 NO_DEVICE = "none"
 CONSUMER_LOGGER = "celery.worker.consumer.consumer"
 LONGEST_NAME = 100
-IDLE_BEAT_SECONDS = 5.0
+TICK_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -109,6 +115,7 @@ class CeleryWorker:
             max_running_segments=settings.max_running_segments_per_user,
             max_running_renders=settings.max_running_renders_per_user,
             queues=settings.queues,
+            machine=settings.machine,
         )
         self._celery = make_celery(settings)
         _try_broker(self._celery)
@@ -155,6 +162,19 @@ class CeleryWorker:
             drain=self._drain,
             on_device_hang=lambda: self._deadman.end(lambda: log.critical("device_hangs")),
         )
+        self._quarantine = Quarantine(
+            ledger,
+            drained=lambda: self._registration.is_drained,
+            test=SelfTest(
+                runner=runner,
+                networks=networks,
+                workspace=self._workspace,
+                engines=tuple(ENGINES) if WorkQueue.GPU in settings.queues else (),
+            ).run,
+            listen=self._listen,
+            end=lambda: self._stop(os.EX_UNAVAILABLE, at_once=True),
+        )
+        self._previewer.may_claim = lambda: self._quarantine.may_claim
         needs = Needs(storage=storage, workspace=self._workspace, runner=runner)
         self._work_loop = WorkLoop(
             ledger=ledger,
@@ -163,7 +183,8 @@ class CeleryWorker:
             drain=self._drain,
             outage_retry=self._outage_retry,
             stop=lambda: self._stop(os.EX_CONFIG, at_once=True),
-            observer=UnitMetrics(),
+            observer=UnitMetrics(on_quarantine=self._quarantine.begin),
+            claim=lambda: ledger.claim() if self._quarantine.may_claim else None,
             is_well=lambda: needs.are_met(self._outage_retry),
             # The deadman acts before, if it can.
             still_seconds=2 * self._deadman.still_seconds,
@@ -182,7 +203,7 @@ class CeleryWorker:
             pool="solo",
             concurrency=1,
             queues=[*map(queue_name, self._settings.queues), OLD_QUEUE],
-            consumer_cls=TolerantConsumer,
+            consumer_cls=partial(TolerantConsumer, on_tick=self._on_tick),
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,
@@ -234,6 +255,20 @@ class CeleryWorker:
             self._deadman.watch("previews", self._previewer.progress)
         log.info("worker_ready", queues=[queue.value for queue in self._settings.queues])
 
+    def _on_tick(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._quarantine.tick()
+
+    def _listen(self, is_listening: bool) -> None:
+        for queue in self._settings.queues:
+            if is_listening:
+                self._consumer.add_task_queue(queue_name(queue))
+            else:
+                # Else it would take the messages that wake workers which do claim.
+                self._consumer.cancel_task_queue(queue_name(queue))
+        if is_listening:
+            self._sweeper.announce(Counter(self._settings.queues))
+
     def _give_back(self, is_hanging: bool) -> None:
         with contextlib.suppress(RegenError):  # then its lease expires
             self._work_loop.give_back(is_hanging)
@@ -257,7 +292,11 @@ class CeleryWorker:
 
 class TolerantConsumer(Consumer):  # type: ignore[misc]
     """Drops messages that it cannot understand, such as those of another version, with one log line each. Beats the
-    progress of the thread that it runs in."""
+    progress of the thread that it runs in, and calls `on_tick` there every TICK_SECONDS while no task runs."""
+
+    def __init__(self, *arguments: Any, on_tick: Callable[[Consumer], None], **options: Any) -> None:
+        self._on_tick = on_tick
+        super().__init__(*arguments, **options)
 
     def ensure_connected(self, conn: Any) -> Any:
         # It asks again and again while the broker is away, with time-outs of its own.
@@ -266,7 +305,11 @@ class TolerantConsumer(Consumer):  # type: ignore[misc]
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
-        hub.call_repeatedly(IDLE_BEAT_SECONDS, current_progress().beat)
+        hub.call_repeatedly(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        current_progress().beat()
+        self._on_tick(self)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         self._drop(message, reason="unknown task")

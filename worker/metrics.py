@@ -4,7 +4,7 @@ Labels have few values: kinds, outcomes, engines and devices, never ids.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -39,6 +39,9 @@ LEASES_EXPIRED = Counter(
 )
 HEARTBEAT_FAILURES = Counter("regen_heartbeat_failures_total", "Heartbeats that the database did not take.")
 SWEEP_FAILURES = Counter("regen_sweep_failures_total", "Rounds of the sweeper that failed.")
+QUARANTINED = Gauge(
+    "regen_worker_quarantined", "1 while this worker claims nothing because its units failed, else 0."
+)
 BUSY = Gauge("regen_worker_busy", "1 while this worker has a unit of work in hand, else 0.")
 WORKER = Gauge(
     "regen_worker_info", "1, labelled with what this worker is.", ["worker", "device", "queues", "version"]
@@ -49,6 +52,12 @@ log = structlog.get_logger(__name__)
 
 class UnitMetrics(WorkObserver):
     """Counts and times the units of this worker's loop."""
+
+    def __init__(self, *, on_quarantine: Callable[[str], None] = lambda _reason: None) -> None:
+        self._on_quarantine = on_quarantine
+
+    def quarantined(self, reason: str) -> None:
+        self._on_quarantine(reason)
 
     @contextmanager
     def unit(self, claim: Claim) -> Iterator[None]:

@@ -4,6 +4,7 @@ import contextlib
 import random
 import threading
 import time
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
@@ -66,6 +67,7 @@ class Previewer:
         self._maker = PreviewMaker(settings, own_runner)
         self._workspace: Workspace | None = None
         self._in_hand: PreviewJob | None = None
+        self.may_claim: Callable[[], bool] = lambda: True
         self.progress = Progress()
         self._ended = threading.Event()
         self._thread = threading.Thread(
@@ -129,7 +131,7 @@ class Previewer:
         while not self._ended.wait(pause_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
             self.progress.beat()
             try:
-                while not self._ended.is_set() and not self._drain.requested and self.make_next():
+                while not self._is_ending() and self.may_claim() and self.make_next():
                     made_at = time.monotonic()
                 pause_seconds, outages = interval_seconds, 0
             except Unavailable as error:
@@ -143,6 +145,9 @@ class Previewer:
                 pause_seconds = retry.longest_seconds
             if time.monotonic() - made_at > IDLE_SECONDS:
                 self._release()
+
+    def _is_ending(self) -> bool:
+        return self._ended.is_set() or self._drain.requested
 
     def _release(self) -> None:
         self._maker.release()

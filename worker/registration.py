@@ -15,6 +15,7 @@ from app.platform.progress import Progress, Stillness
 from app.platform.work_kinds import WorkQueue
 from app.work import worker_queries
 from app.work.ledger import WorkLedger
+from app.work.standing import standing_of
 from models.catalog import ENGINES
 
 LONGEST_INTERVAL_SECONDS = 5.0
@@ -48,12 +49,15 @@ class Registration:
         self._facts: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "machine": ledger.machine,
             "device": device,
             "device_name": device_name,
             "queues": ",".join(queue.value for queue in WorkQueue if queue in ledger.queues),
             "engines": sorted(ENGINES) if WorkQueue.GPU in ledger.queues else [],
             "version": server_version(),
         }
+        self.is_drained = False
+        """Whether the row said so at the last heartbeat."""
         self.progress = Progress()
         self._work = Stillness(work or Progress())
         self._ended = threading.Event()
@@ -76,6 +80,7 @@ class Registration:
         with self._ledger.database.write() as session:
             if not worker_queries.beat(session, name=self._ledger.worker, still_seconds=still_seconds):
                 worker_queries.register(session, name=self._ledger.worker, facts=self._facts)
+            self.is_drained = standing_of(session, name=self._ledger.worker).is_drained
 
     def _run(self) -> None:
         is_heard = True

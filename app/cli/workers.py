@@ -1,23 +1,33 @@
-"""`regen workers`."""
+"""`regen workers`: lists them, and has one claim nothing more, or again."""
 
 import json
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from app.cli.database import open_database
 from app.cli.reporting import DataDirectory, load_settings, print_rows
+from app.platform.errors import NotFound
+
+workers = typer.Typer(help="The workers: list them, drain one and resume it.")
+
+Name = Annotated[str, typer.Argument(help="The worker's name, as `regen workers` shows it.")]
 
 
-def workers(
+@workers.callback(invoke_without_command=True)
+def list_all(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     data_dir: DataDirectory = None,
 ) -> None:
     """List the workers: what they are, and what they have in hand."""
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings(data_dir)
-    from app.work.workers import count_workers, list_workers
+    from app.work.workers import WorkerStatus, count_workers, list_workers
 
     with open_database(settings, read_only=True) as database, database.read() as session:
         found = [
@@ -26,7 +36,12 @@ def workers(
         workforce = count_workers(session, lease_seconds=settings.lease_seconds)
     if as_json:
         views = [
-            {**asdict(view), "alive": alive, "stalled": view.is_stalled(lease_seconds=settings.lease_seconds)}
+            {
+                **asdict(view),
+                "status": view.status,
+                "alive": alive,
+                "stalled": view.is_stalled(lease_seconds=settings.lease_seconds),
+            }
             for view, alive in found
         ]
         typer.echo(json.dumps(views, indent=2, default=_plain))
@@ -36,6 +51,10 @@ def workers(
         state = f"{view.kind.value} {view.render_id}" if view.kind else "idle"
         if view.is_stalled(lease_seconds=settings.lease_seconds):
             state += f", which has not moved for {view.still_seconds:.0f} s"
+        if view.status is not WorkerStatus.ACTIVE:
+            state = f"{view.status} since {view.status_since:%Y-%m-%d %H:%M:%S}, {state}"
+        if view.quarantine_reason:
+            state += f" ({view.quarantine_reason})"
         if not alive:
             held = f", with {state}" if view.kind else ""
             state = f"silent since {view.heartbeat_at:%Y-%m-%d %H:%M:%S}{held}"
@@ -52,6 +71,29 @@ def workers(
     print_rows(("worker", "device", "queues", "version", "started", "state", "units done"), rows)
     for warning in workforce.warnings:
         typer.echo(warning)
+
+
+@workers.command("drain")
+def drain(name: Name, data_dir: DataDirectory = None) -> None:
+    """Have a worker claim nothing more. What it has in hand is finished, and the process goes on."""
+    _change(name, data_dir, is_to_claim=False)
+    typer.echo(f"{name} claims nothing more. `regen workers` says when it is drained.")
+
+
+@workers.command("resume")
+def resume(name: Name, data_dir: DataDirectory = None) -> None:
+    """Let a worker claim again that was drained, or that is in quarantine."""
+    _change(name, data_dir, is_to_claim=True)
+    typer.echo(f"{name} claims again.")
+
+
+def _change(name: str, data_dir: Path | None, *, is_to_claim: bool) -> None:
+    settings = load_settings(data_dir)
+    from app.work import standing
+
+    with open_database(settings) as database, database.write() as session:
+        if not (standing.resume if is_to_claim else standing.drain)(session, name=name):
+            raise NotFound(f"There is no worker {name}. `regen workers` lists them.")
 
 
 def _plain(value: Any) -> str:

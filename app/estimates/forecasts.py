@@ -27,7 +27,8 @@ from app.renders.statuses import RenderStatus
 from app.renders.workload import UserWork
 from app.work import speed_queries
 from app.work.speed_queries import DeviceSpeed
-from app.work.workers import SILENT_LEASES, count_workers
+from app.work.worker_queries import SILENT_LEASES
+from app.work.workers import count_workers
 
 # What others have to do changes slowly beside what it costs to add it up.
 FRESH_SECONDS = 2.0

@@ -62,6 +62,7 @@ class Measurements:
     """Figures of the database and the broker; None for one that did not answer."""
 
     work: WorkMetrics | None
+    workers: Workforce | None
     messages: Mapping[WorkQueue, int] | None
 
 
@@ -145,12 +146,12 @@ class HealthChecks:
 
     async def figures(self) -> Measurements:
         """The figures that database and broker return within 5 s."""
-        asked = _ask(self._work), _ask(self._messages)
-        (work, work_fault), (messages, messages_fault) = await asyncio.gather(*asked)
+        asked = _ask(self._work), _ask(self._messages), self.workers()
+        (work, work_fault), (messages, messages_fault), workers = await asyncio.gather(*asked)
         for what, fault in (("work", work_fault), ("messages", messages_fault)):
             if fault is not None:
                 log.warning("figures_missing", what=what, error=fault.message, detail=fault.detail)
-        return Measurements(work=work, messages=messages)
+        return Measurements(work=work, workers=workers, messages=messages)
 
 
 async def _ask(call: SharedCall[T]) -> tuple[T | None, RegenError | None]:

@@ -12,6 +12,7 @@ from app.platform.metrics import server_version
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
 from app.work.queue_metrics import QueueMetrics, WorkMetrics
+from app.work.workers import WorkerStatus, Workforce
 
 # Uploads and downloads take minutes.
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -72,6 +73,8 @@ class MeasurementsCollector(Collector):
         yield up
         if self._figures.work is not None:
             yield from _work_families(self._figures.work)
+        if self._figures.workers is not None:
+            yield _worker_family(self._figures.workers)
         if self._figures.messages is not None:
             yield _by_queue(
                 "regen_queue_messages", "Wake-ups that lie in the broker.", self._figures.messages
@@ -113,6 +116,13 @@ def _work_families(work: WorkMetrics) -> Iterator[Metric]:
         "Age of the oldest segment that waits (gpu), of the oldest render that waits to be prepared (cpu).",
         {queue: figures.oldest_seconds for queue, figures in queues.items()},
     )
+
+
+def _worker_family(workforce: Workforce) -> Metric:
+    family = GaugeMetricFamily("regen_workers", "Workers that are alive.", labels=("status",))
+    for status in WorkerStatus:
+        family.add_metric((status.value,), workforce.by_status[status])
+    return family
 
 
 def _by_queue(name: str, documentation: str, values: Mapping[WorkQueue, float]) -> Metric:

@@ -50,6 +50,8 @@ WORK_OUTAGE = RetryPolicy.exponential(2.0, 60.0, jitter=(0.75, 1.0))
 WORK_LEASE_EXPIRED = RetryPolicy.exponential(2.0, 60.0)
 # A worker that met an outage, before its next claim: this machine may be the only one that lacks something.
 WORKER_OUTAGE = RetryPolicy.exponential(2.0, 15.0)
+# The self-tests of a worker whose units fail while others' are done.
+QUARANTINE = RetryPolicy(steps_seconds=(1.0, 15.0, 60.0, 120.0, 300.0))
 # A call to storage or database that a worker repeats with the work in hand.
 OUTAGE_RETRY = RetryPolicy.exponential(0.5, 5.0, jitter=(0.75, 1.0))
 

@@ -64,6 +64,12 @@ class WorkSettings(BaseSettings):
         description="`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda`, `cuda:1`, ..., or what `nvidia-smi -L` "
         "calls a GPU or an instance of MIG: `GPU-...`, `MIG-...`.",
     )
+    machine: str | None = Field(
+        None,
+        max_length=255,
+        description="What a worker runs on, as far as things break together: what fails on one machine is tried on "
+        "another before it is final. Unset: the host's name. In Kubernetes, the node's name.",
+    )
     queues: QueueList = Field(
         (WorkQueue.CPU, WorkQueue.GPU),
         description="What a worker does: `gpu` upscales segments, `cpu` reads videos and puts results together; "

@@ -1,5 +1,7 @@
 """Claimable work, as conditions on rows of renders, segments and users.
 
+With the parameters of a claim (`failed_attempts.BY_WORKER`) it is what that worker may claim, else what any may.
+
 The conditions that every claim uses are built once: they are large.
 """
 
@@ -18,6 +20,7 @@ from app.platform.lease import is_rested
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
+from app.work.failed_attempts import is_for_others
 from app.work.queries import UNFINISHED_SEGMENT, ReadyUnits
 
 # On SQLite, however many segments of a user run, none of their renders is prepared while so many of one wait.
@@ -45,6 +48,7 @@ def ready_to_prepare() -> ColumnElement[bool]:
         Render.status.in_((RenderStatus.QUEUED, RenderStatus.PENDING)),
         Render.lease_expires_at.is_(None),
         is_rested(Render),
+        ~is_for_others(Render, WorkKind.PREPARE),
     )
 
 
@@ -55,12 +59,15 @@ def ready_to_finish() -> ColumnElement[bool]:
         Render.status == RenderStatus.PROCESSING,
         Render.lease_expires_at.is_(None),
         is_rested(Render),
+        ~is_for_others(Render, WorkKind.FINISH),
         ~unfinished,
     )
 
 
 def ready_to_upscale() -> ColumnElement[bool]:
-    return and_(Segment.status == SegmentStatus.WAITING, is_rested(Segment))
+    return and_(
+        Segment.status == SegmentStatus.WAITING, is_rested(Segment), ~is_for_others(Segment, WorkKind.UPSCALE)
+    )
 
 
 def render_waits() -> ColumnElement[bool]:

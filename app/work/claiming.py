@@ -24,15 +24,16 @@ from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import claimable, fair_scheduling
+from app.work.failed_attempts import BY_WORKER, HEARD_SINCE
 from app.work.fair_scheduling import OF_USER, Rotation, RoundRobin
 from app.work.queries import Job, SegmentJob
+from app.work.worker_queries import SILENT_LEASES
 
 # The work of the chosen user may be canceled before it is claimed.
 MOST_TRIES = 3
 
 # Parameters of the statements below.
 OF_RENDER = bindparam("of_render", type_=String)
-BY_WORKER = bindparam("by_worker", type_=String)
 FOR_SECONDS = bindparam("for_seconds", type_=Float)
 BUT = bindparam("but", type_=String, expanding=True)
 EARLIER_THAN = bindparam("earlier_than", type_=UtcDateTime)
@@ -45,7 +46,7 @@ WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Job | None:
     """The oldest render whose segments are all done and that no worker is finishing. Users' rotation and caps do not
     apply."""
-    return _claim_render(session, WorkKind.FINISH, by_worker=worker, for_seconds=lease_seconds)
+    return _claim_render(session, WorkKind.FINISH, for_seconds=lease_seconds, **_by(worker, lease_seconds))
 
 
 def claim_prepare(
@@ -71,7 +72,7 @@ def claim_urgent_prepare(
     A render of a user who has no segment waiting, and whose last render was prepared before the user was last served
     whose segment is next.
     """
-    following = fair_scheduling.peek_next_user(session, _users_to_upscale(cap))
+    following = fair_scheduling.peek_next_user(session, _users_to_upscale(cap), **_by(worker, lease_seconds))
     if following is None or following[1] is None:
         return None
     parameters = {EARLIER_THAN.key: following[1]}
@@ -92,10 +93,16 @@ def claim_segment(
 
     `cap` is how many segments of one user may run, for users who have no cap of their own.
     """
-    lease = {BY_WORKER.key: worker, FOR_SECONDS.key: lease_seconds}
+    by = _by(worker, lease_seconds)
+    lease = {FOR_SECONDS.key: lease_seconds, **by}
     return _claim_in_turn(
-        session, _users_to_upscale(cap), {}, lambda user_id: _claim_segment_of(session, user_id, cap, lease)
+        session, _users_to_upscale(cap), by, lambda user_id: _claim_segment_of(session, user_id, cap, lease)
     )
+
+
+def _by(worker: str, lease_seconds: float) -> dict[str, Any]:
+    """The parameters of the conditions of this worker's claim (see `failed_attempts`)."""
+    return {BY_WORKER.key: worker, HEARD_SINCE.key: -SILENT_LEASES * lease_seconds}
 
 
 def _claim_in_turn(
@@ -162,8 +169,8 @@ def _claim_segment_of(
 ) -> Job | None:
     taken: list[str] = []
     while True:
-        of_user = {OF_USER.key: user_id, BUT.key: taken}
-        row = session.connection().execute(_segment_claim(cap), {**of_user, **lease}).one_or_none()
+        of_user = {OF_USER.key: user_id, BUT.key: taken, **lease}
+        row = session.connection().execute(_segment_claim(cap), of_user).one_or_none()
         if row is not None:
             segment_id, render_id, attempt, *segment = row
             return _job(
@@ -228,11 +235,12 @@ def _claim_prepare(
     worker: str,
     lease_seconds: float,
 ) -> Job | None:
-    lease = {BY_WORKER.key: worker, FOR_SECONDS.key: lease_seconds}
+    by = _by(worker, lease_seconds)
+    lease = {FOR_SECONDS.key: lease_seconds, **by}
     return _claim_in_turn(
         session,
         users,
-        parameters,
+        {**parameters, **by},
         lambda user_id: _claim_render(session, WorkKind.PREPARE, cap, **{OF_USER.key: user_id}, **lease),
     )
 

@@ -162,9 +162,11 @@ def take_turn(session: Session, round_robin: RoundRobin, **parameters: object) -
         return turn
 
 
-def peek_next_user(session: Session, round_robin: RoundRobin) -> tuple[str, datetime | None] | None:
+def peek_next_user(
+    session: Session, round_robin: RoundRobin, **parameters: object
+) -> tuple[str, datetime | None] | None:
     """The next user's id, and when they were last served. Changes nothing."""
-    users = round_robin.candidates(session, {})
+    users = round_robin.candidates(session, parameters)
     return (users[0][0], users[0][1]) if users else None
 
 

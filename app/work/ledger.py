@@ -4,6 +4,7 @@ Each method is one short transaction. ReadyUnits counts the units that became cl
 the caller can wake workers after the commit.
 """
 
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import SegmentStatus
 from app.renders.tables import Segment
 from app.renders.transitions import fail_render
-from app.work import claimable, claiming, periodic_tasks, worker_queries
+from app.work import claimable, claiming, failed_attempts, periodic_tasks, standing, worker_queries
 from app.work import queries as work_queries
 from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
+from app.work.standing import Standing
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
 # A lease expires for many reasons, most of which have nothing to do with the work.
@@ -58,10 +60,15 @@ class WorkLedger:
         max_running_segments: int | None = None,
         max_running_renders: int | None = None,
         queues: Iterable[WorkQueue] = tuple(WorkQueue),
+        machine: str | None = None,
     ) -> None:
-        """`max_running_segments` and `max_running_renders` are the caps of users who have none of their own."""
+        """`max_running_segments` and `max_running_renders` are the caps of users who have none of their own.
+
+        `machine` is what the worker shares with those that fail when it fails: by default the host's name.
+        """
         self.database = database
         self.worker = worker
+        self.machine = machine or socket.gethostname()
         self.queues = frozenset(queues)
         self.lease_seconds = lease_seconds
         self.max_attempts = max_attempts
@@ -179,23 +186,43 @@ class WorkLedger:
                 raise LeaseLost("The render was given to another worker.")
             self._put_down(session, claim, is_done=True)
 
-    def failed(self, claim: Claim, error: Exception) -> None:
+    def failed(self, claim: Claim, error: Exception) -> bool:
         """Release the work for another attempt after a growing pause, or end its render as failed.
 
-        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`.
+        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`. But where
+        another machine could take the work, one machine's failures end no render (`FailureHistory.is_final`).
+
+        Returns whether this worker is now in quarantine: it rather than the work seems to be at fault.
         """
         with self.database.write() as session:
             failures = work_queries.charge(session, claim, AttemptOutcome.FAILURE)
             if failures is None:
                 self._put_down(session, claim)
-                return
+                return False
+            is_permanent = isinstance(error, PermanentError)
+            history = failed_attempts.note(
+                session,
+                claim,
+                worker=self.worker,
+                machine=self.machine,
+                is_permanent=is_permanent,
+                lease_seconds=self.lease_seconds,
+            )
             fatal = None
-            if isinstance(error, PermanentError):
-                fatal = error.message
-            elif failures >= self.max_attempts:
-                fatal = f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
+            if history.is_final(is_permanent=is_permanent, failures=failures, max_attempts=self.max_attempts):
+                fatal = (
+                    error.message
+                    if isinstance(error, PermanentError)
+                    else f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
+                )
             _give_back(session, claim, fatal=fatal, rest_seconds=WORK_FAILED.pause(failures))
             self._put_down(session, claim)
+            is_to_blame = standing.note_failure(
+                session, name=self.worker, kind=claim.kind, lease_seconds=self.lease_seconds
+            )
+            if is_to_blame:
+                standing.quarantine(session, name=self.worker, reason=f"{_step(claim.kind)}: {error}")
+        return is_to_blame
 
     def postponed(self, claim: Claim) -> float:
         """Release the work after an outage, for another attempt after a growing pause. Returns the pause in seconds.
@@ -263,6 +290,16 @@ class WorkLedger:
                 _give_back(session, claim, fatal=fatal, rest_seconds=rest_seconds)
         return given_back
 
+    def standing(self) -> Standing:
+        """What keeps this worker from claiming."""
+        with self.database.read() as session:
+            return standing.standing_of(session, name=self.worker)
+
+    def recover(self) -> None:
+        """End this worker's quarantine."""
+        with self.database.write() as session:
+            standing.recover(session, name=self.worker)
+
     def take_sweep(self, *, every_seconds: float) -> bool:
         """Whether this worker is to sweep now; one worker is, every `every_seconds`."""
         with self.database.write() as session:
@@ -271,6 +308,7 @@ class WorkLedger:
             )
             if is_taken:
                 worker_queries.remove_silent(session, silent_for=FORGOTTEN_AFTER_SECONDS)
+                failed_attempts.forget(session, older_than_seconds=FORGOTTEN_AFTER_SECONDS)
         return is_taken
 
     def leave_sweep(self) -> None:

@@ -74,6 +74,9 @@ class WorkObserver:
     def unit_ended(self, claim: Claim, outcome: UnitOutcome) -> None:
         """Called once for each unit, before its report."""
 
+    def quarantined(self, reason: str) -> None:
+        """Called when the ledger blames the worker for its last failures: it is to claim nothing."""
+
     def heartbeat_failed(self) -> None:
         """Called from the heartbeat's thread when the database does not take a heartbeat."""
 
@@ -231,10 +234,10 @@ class WorkLoop:
                     self._ledger.hand_back(claim)
                 case UnitOutcome.POSTPONED:
                     self._ledger.postponed(claim)
-                case UnitOutcome.FAILED:
-                    self._ledger.failed(claim, error)
                 case UnitOutcome.LEASE_LOST:
                     self._ledger.put_down(claim)
+                case UnitOutcome.FAILED if self._ledger.failed(claim, error):
+                    self._observer.quarantined(str(error))
 
         self._outage_retry.call(tell, cancelled=lambda: self._drain.is_over)
 

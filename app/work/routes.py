@@ -1,9 +1,15 @@
 """Workers, for those who run the server."""
 
+from collections.abc import Callable
+
 from fastapi import APIRouter
 
 from app.http.dependencies import AdministratorDependency, ResourcesDependency
-from app.work.schemas import Worker, WorkersBody
+from app.http.errors import documented
+from app.http.resources import Resources
+from app.platform.errors import NotFound
+from app.work import standing
+from app.work.schemas import Worker, WorkerBody, WorkersBody
 from app.work.workers import list_workers
 
 router = APIRouter(tags=["administration"])
@@ -21,3 +27,23 @@ def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) 
         found = list_workers(session)
     lease_seconds = resources.settings.lease_seconds
     return WorkersBody(workers=[Worker.of(view, lease_seconds=lease_seconds) for view in found])
+
+
+@router.post("/v1/admin/workers/{name}/drain", response_model_exclude_none=True, responses=documented(404))
+def drain_worker(name: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> WorkerBody:
+    """Have a worker claim nothing more, within seconds. What it has in hand is finished; the process goes on."""
+    return _changed(resources, name, standing.drain)
+
+
+@router.post("/v1/admin/workers/{name}/resume", response_model_exclude_none=True, responses=documented(404))
+def resume_worker(name: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> WorkerBody:
+    """Let a worker claim again that was drained, or that is in quarantine."""
+    return _changed(resources, name, standing.resume)
+
+
+def _changed(resources: Resources, name: str, change: Callable[..., bool]) -> WorkerBody:
+    with resources.database.write() as session:
+        if not change(session, name=name):
+            raise NotFound("Worker not found")
+        (view,) = [view for view in list_workers(session) if view.name == name]
+    return WorkerBody(worker=Worker.of(view, lease_seconds=resources.settings.lease_seconds))

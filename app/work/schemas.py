@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field
 
 from app.http.body import Body, Timestamp, with_example
-from app.work.workers import WorkerView
+from app.work.workers import WorkerStatus, WorkerView
 
 
 class WorkInHand(Body):
@@ -33,6 +33,13 @@ class Worker(Body):
     alive: bool = Field(description="Whether it was heard of within three leases.")
     work: WorkInHand | None = Field(None, description="While it has a unit of work in hand.")
     units_done: int = Field(description="Since it was started.")
+    machine: str = Field(description="What it shares with the workers that fail when it fails.")
+    status: WorkerStatus = Field(
+        description="`active`; `draining` and `drained`: an operator has it claim nothing more; `quarantined`: its "
+        "units failed while others' were done, and it claims nothing until it has tested itself."
+    )
+    status_since: Timestamp
+    status_reason: str | None = Field(None, description="Of a quarantine: the last failure.")
 
     @classmethod
     def of(cls, view: WorkerView, *, lease_seconds: float) -> Self:
@@ -57,35 +64,45 @@ class Worker(Body):
                 stalled=view.is_stalled(lease_seconds=lease_seconds),
             ),
             units_done=view.units_done,
+            machine=view.machine,
+            status=view.status,
+            status_since=view.status_since,
+            status_reason=view.quarantine_reason,
         )
 
 
+EXAMPLE = {
+    "name": "gpu-1.example.com-4711-cuda:0",
+    "host": "gpu-1.example.com",
+    "pid": 4711,
+    "device": "cuda:0",
+    "queues": ["gpu"],
+    "engines": ["regen-4x", "regen-4x-lite"],
+    "version": "0.1.0",
+    "startedAt": "2026-11-22T07:00:00.000Z",
+    "heartbeatAt": "2026-11-22T07:33:40.000Z",
+    "alive": True,
+    "work": {
+        "kind": "upscale",
+        "renderId": "VxIlYTomwGfEp0D3",
+        "segmentId": "Yb1n4CmVq0sJ7dKe",
+        "progressAt": "2026-11-22T07:33:39.000Z",
+        "stalled": False,
+    },
+    "unitsDone": 41,
+    "machine": "gpu-1.example.com",
+    "status": "active",
+    "statusSince": "2026-11-22T07:00:00.000Z",
+}
+
+
+class WorkerBody(Body):
+    model_config = with_example({"worker": EXAMPLE})
+
+    worker: Worker
+
+
 class WorkersBody(Body):
-    model_config = with_example(
-        {
-            "workers": [
-                {
-                    "name": "gpu-1.example.com-4711-cuda:0",
-                    "host": "gpu-1.example.com",
-                    "pid": 4711,
-                    "device": "cuda:0",
-                    "queues": ["gpu"],
-                    "engines": ["regen-4x", "regen-4x-lite"],
-                    "version": "0.1.0",
-                    "startedAt": "2026-11-22T07:00:00.000Z",
-                    "heartbeatAt": "2026-11-22T07:33:40.000Z",
-                    "alive": True,
-                    "work": {
-                        "kind": "upscale",
-                        "renderId": "VxIlYTomwGfEp0D3",
-                        "segmentId": "Yb1n4CmVq0sJ7dKe",
-                        "progressAt": "2026-11-22T07:33:39.000Z",
-                        "stalled": False,
-                    },
-                    "unitsDone": 41,
-                }
-            ]
-        }
-    )
+    model_config = with_example({"workers": [EXAMPLE]})
 
     workers: list[Worker]

@@ -1,11 +1,13 @@
-"""Worker processes, the tasks that one of them runs at a time, and the speeds measured on them."""
+"""Worker processes, attempts that failed on them, the tasks that one of them runs at a time, and measured speeds."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import String
+from sqlalchemy import ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.platform.tables import Table
+from app.renders.tables import Render
 
 
 class WorkerProcess(Table):
@@ -13,7 +15,13 @@ class WorkerProcess(Table):
 
     `progress_at` is when that unit last made progress, as the worker itself sees it.
 
-    `device_name` is the model of its device, by which its speed is kept (`MeasuredSpeed`).
+    `device_name` is the model of its device, by which its speed is kept (`MeasuredSpeed`). `machine` is what it shares
+    with the workers that fail when it fails; None for one of an older version.
+
+    It claims nothing while `drained_since` (an operator's doing) or `quarantined_since` (its own) is set.
+    `labels` are an operator's; `software` names versions by program (ffmpeg, torch, driver).
+    `failures_in_a_row` counts units that failed since the last one was done, the first of them at `first_failed_at`;
+    `done_at` is when that was.
     """
 
     __tablename__ = "workers"
@@ -33,6 +41,33 @@ class WorkerProcess(Table):
     segment_id: Mapped[str | None] = mapped_column(String(32))
     progress_at: Mapped[datetime | None]
     units_done: Mapped[int] = mapped_column(default=0)
+    machine: Mapped[str | None] = mapped_column(String(255))
+    done_at: Mapped[datetime | None]
+    failures_in_a_row: Mapped[int] = mapped_column(default=0, server_default="0")
+    first_failed_at: Mapped[datetime | None]
+    drained_since: Mapped[datetime | None]
+    quarantined_since: Mapped[datetime | None]
+    quarantine_reason: Mapped[str | None] = mapped_column(Text)
+    labels: Mapped[list[str] | None]
+    software: Mapped[dict[str, Any] | None]
+
+
+class FailedAttempt(Table):
+    """An attempt at a unit of work that failed: where, and whether the error said that no further one can succeed.
+
+    `unit_id` is the segment's for `upscale`, else the render's.
+    """
+
+    __tablename__ = "failed_attempts"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    unit_id: Mapped[str] = mapped_column(String(32), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    render_id: Mapped[str] = mapped_column(ForeignKey(Render.id, ondelete="CASCADE"), index=True)
+    worker: Mapped[str] = mapped_column(String(100))
+    machine: Mapped[str] = mapped_column(String(255))
+    is_permanent: Mapped[bool]
+    failed_at: Mapped[datetime]
 
 
 class PeriodicTask(Table):

@@ -13,6 +13,9 @@ from app.platform.lease import changed_rows
 from app.work.queries import Claim
 from app.work.tables import WorkerProcess
 
+# After so many leases without a heartbeat a worker is silent: its work was given to others long ago.
+SILENT_LEASES = 3
+
 # Built once: every claim runs them.
 _TAKE_UNIT = (
     update(WorkerProcess)
@@ -38,6 +41,8 @@ _PUT_DOWN_UNIT = (
     .values(
         heartbeat_at=database_now(),
         units_done=WorkerProcess.units_done + _MORE_DONE,
+        done_at=case((_MORE_DONE > 0, database_now()), else_=WorkerProcess.done_at),
+        failures_in_a_row=case((_MORE_DONE > 0, 0), else_=WorkerProcess.failures_in_a_row),
         **{
             column: case((_IS_SHOWN, null()), else_=getattr(WorkerProcess, column))
             for column in ("kind", "render_id", "segment_id", "progress_at")

@@ -1,17 +1,27 @@
 """Workers as administrators see them."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.work import worker_queries
+from app.work.worker_queries import SILENT_LEASES
 
-# After so many leases without a heartbeat a worker is silent: its work was given to others long ago.
-SILENT_LEASES = 3
 FORGOTTEN_AFTER_SECONDS = 24 * 3600.0
+
+
+class WorkerStatus(StrEnum):
+    ACTIVE = "active"
+    DRAINING = "draining"
+    """Claims nothing more, and has a unit of work in hand."""
+    DRAINED = "drained"
+    QUARANTINED = "quarantined"
+    """Claims nothing until it has tested itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,22 @@ class WorkerView:
     progress_at: datetime | None
     still_seconds: float
     units_done: int
+    machine: str
+    drained_since: datetime | None
+    quarantined_since: datetime | None
+    quarantine_reason: str | None
+
+    @property
+    def status(self) -> WorkerStatus:
+        if self.quarantined_since is not None:
+            return WorkerStatus.QUARANTINED
+        if self.drained_since is None:
+            return WorkerStatus.ACTIVE
+        return WorkerStatus.DRAINED if self.kind is None else WorkerStatus.DRAINING
+
+    @property
+    def status_since(self) -> datetime:
+        return self.quarantined_since or self.drained_since or self.started_at
 
     def is_alive(self, *, lease_seconds: float) -> bool:
         """Heard of within three leases."""
@@ -54,10 +80,12 @@ class WorkerView:
 
 @dataclass(frozen=True, kw_only=True)
 class Workforce:
-    """The workers of a moment: how many are alive, how many of these are stalled, and the queues that no one serves."""
+    """The workers of a moment: how many are alive, how many of these are stalled and in quarantine, and the queues
+    that no worker which claims serves. `by_status` counts those that are alive."""
 
     alive: int
     stalled: int
+    by_status: Mapping[WorkerStatus, int]
     unserved: tuple[WorkQueue, ...]
 
     @property
@@ -78,15 +106,22 @@ class Workforce:
             if self.stalled
             else None
         )
-        return [sentence for sentence in (self.missing, stalled) if sentence]
+        quarantined = self.by_status[WorkerStatus.QUARANTINED]
+        in_quarantine = (
+            f"Workers in quarantine, because their work failed: {quarantined}. `regen workers` names them."
+            if quarantined
+            else None
+        )
+        return [sentence for sentence in (self.missing, stalled, in_quarantine) if sentence]
 
 
 def count_workers(session: Session, *, lease_seconds: float) -> Workforce:
     views = list_workers(session)
     alive = [view for view in views if view.is_alive(lease_seconds=lease_seconds)]
-    served = {queue for view in alive for queue in view.queues}
+    served = {queue for view in alive if view.status is WorkerStatus.ACTIVE for queue in view.queues}
     return Workforce(
         alive=len(alive),
+        by_status=Counter(view.status for view in alive),
         stalled=sum(view.is_stalled(lease_seconds=lease_seconds) for view in views),
         unserved=tuple(queue for queue in WorkQueue if queue not in served),
     )
@@ -112,6 +147,10 @@ def list_workers(session: Session) -> Sequence[WorkerView]:
             progress_at=row.progress_at,
             still_seconds=max(0.0, (now - (row.progress_at or now)).total_seconds()),
             units_done=row.units_done,
+            machine=row.machine or row.host,
+            drained_since=row.drained_since,
+            quarantined_since=row.quarantined_since,
+            quarantine_reason=row.quarantine_reason,
         )
         for row, now in worker_queries.list_workers(session)
     ]

@@ -2,46 +2,22 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from app.cli.doctor.findings import Finding, FindingState
 from app.platform.errors import FfmpegError, FfmpegMissing
-from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
 from app.platform.media.launcher import OFF, REQUIRED
 from app.platform.media.sandbox import missing_layers
+from app.platform.media.self_test import MEMORY_BYTES, SAMPLES, WALL_SECONDS, Sample, decode, encode
 from app.platform.media.whitelists import VIDEO_DECODERS
 from app.platform.settings import Settings
-from app.platform.units import GIB
 
 FULL = "install a full ffmpeg (Debian, Ubuntu: apt install ffmpeg)"
-WALL_SECONDS = 60.0
-MEMORY_BYTES = 4 * GIB
 LIST_BYTES = 1024 * 1024
 # The codecs of the server's own segments and of nearly all uploads.
 REQUIRED_CODECS = frozenset({"h264", "hevc"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderCheck:
-    """An encoder, and the graph of a generated source to encode with it."""
-
-    name: str
-    source: str
-    suffix: str
-    required: bool
-
-
-VIDEO = "testsrc2=size=256x144:rate=25:duration=0.2"
-SOUND = "sine=duration=0.2"
-ENCODERS = (
-    EncoderCheck(name="libx264", source=VIDEO, suffix=SEGMENT.suffix, required=True),
-    EncoderCheck(name="libx265", source=VIDEO, suffix=SEGMENT.suffix, required=True),
-    EncoderCheck(name="aac", source=SOUND, suffix=".m4a", required=True),
-    EncoderCheck(name="h264_nvenc", source=VIDEO, suffix=SEGMENT.suffix, required=False),
-    EncoderCheck(name="hevc_nvenc", source=VIDEO, suffix=SEGMENT.suffix, required=False),
-)
 
 
 def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
@@ -69,10 +45,10 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
     unconfined = FfmpegRunner(programs=programs, limits=replace(limits, sandbox=OFF))
     yield _check_ffmpeg(runner, programs)
     encoded: list[Path] = []
-    for encoder in ENCODERS:
-        path = scratch / f"{encoder.name}{encoder.suffix}"
-        finding = _check_encoder(runner if encoder.required else unconfined, encoder, path)
-        if finding.state is FindingState.OK and encoder.required:
+    for sample in SAMPLES:
+        path = sample.path_in(scratch)
+        finding = _check_encoder(runner if sample.required else unconfined, sample, path)
+        if finding.state is FindingState.OK and sample.required:
             encoded.append(path)
         yield finding
     if encoded:
@@ -121,25 +97,20 @@ def _check_ffmpeg(runner: FfmpegRunner, programs: Programs) -> Finding:
     return Finding.ok("ffmpeg", f"{programs.ffmpeg}, {version}")
 
 
-def _check_encoder(runner: FfmpegRunner, encoder: EncoderCheck, path: Path) -> Finding:
-    subject = f"encoder {encoder.name}"
-    is_video = encoder.source is VIDEO
-    options = {"vcodec": encoder.name, "pix_fmt": "yuv420p"} if is_video else {"acodec": encoder.name}
-    source = runner.generated_input(encoder.source)
+def _check_encoder(runner: FfmpegRunner, sample: Sample, path: Path) -> Finding:
+    subject = f"encoder {sample.encoder}"
     try:
-        runner.run(runner.output(source, path, **options), purpose=f"encoding with {encoder.name}")
-        if not path.is_file() or not path.stat().st_size:
-            raise FfmpegError("The program reports success and has written nothing.")
+        encode(runner, sample, path)
     except FfmpegError as error:
-        if encoder.required:
-            fix = f"have an ffmpeg that was built with {encoder.name}, as Debian's is, on PATH or in REGEN_FFMPEG"
+        if sample.required:
+            fix = f"have an ffmpeg that was built with {sample.encoder}, as Debian's is, on PATH or in REGEN_FFMPEG"
             return Finding.missing(subject, _reason(error), fix=fix)
         found = "does not encode here; the server works without it, in software"
         return Finding.absent(
             subject,
             found,
             fix="nothing, unless this machine has an NVIDIA GPU with NVENC: "
-            f"then install its driver, and an ffmpeg with {encoder.name}",
+            f"then install its driver, and an ffmpeg with {sample.encoder}",
         )
     return Finding.ok(subject, "encodes")
 
@@ -156,10 +127,8 @@ def _check_ffprobe(runner: FfmpegRunner, programs: Programs, path: Path) -> Find
 
 def _check_decoding(runner: FfmpegRunner, paths: list[Path], scratch: Path) -> Finding:
     for path in paths:
-        source, decoded = runner.input(path), scratch / f"{path.stem}.nut"
-        command = runner.output(source, decoded, vcodec="rawvideo", acodec="pcm_s16le")
         try:
-            runner.run(command, purpose=f"decoding {path.stem}")
+            decode(runner, path, scratch)
         except FfmpegError as error:
             fix = f"have an ffmpeg that decodes {path.stem}'s format on PATH or in REGEN_FFMPEG"
             return Finding.missing("decoding", _reason(error), fix=fix)

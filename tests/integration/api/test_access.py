@@ -166,6 +166,8 @@ def test_scopes(client, key_with):
         ("DELETE", "/v1/files/abc"): ("write", write),
         ("GET", "/v1/workers"): ("admin", admin),
         ("GET", "/v1/admin/workers"): ("admin", admin),
+        ("POST", "/v1/admin/workers/abc/drain"): ("admin", admin),
+        ("POST", "/v1/admin/workers/abc/resume"): ("admin", admin),
         ("GET", "/v1/admin/users"): ("admin", admin),
         ("DELETE", "/v1/admin/keys/abc"): ("admin", admin),
     }

@@ -72,6 +72,7 @@ def test_an_administrator_sees_the_workers(client, administrator, database):
     idle, silent = answer.json()["workers"]
     assert idle.pop("startedAt") < silent.pop("startedAt") < silent.pop("heartbeatAt")
     assert idle.pop("heartbeatAt").endswith("Z")
+    assert idle.pop("statusSince").endswith("Z")
     assert idle == {
         "name": "here-1-abc",
         "host": "here",
@@ -82,9 +83,23 @@ def test_an_administrator_sees_the_workers(client, administrator, database):
         "version": "0.1.0",
         "alive": True,
         "unitsDone": 41,
+        "machine": "here",
+        "status": "active",
     }
     assert (silent["alive"], silent["queues"]) == (False, ["gpu"])
     assert silent["work"] == {"kind": "upscale", "renderId": "r", "segmentId": "s", "stalled": False}
+
+
+def test_an_administrator_drains_a_worker_and_resumes_it(client, administrator, database):
+    with database.write() as session:
+        session.execute(insert(WorkerProcess).values(IDLE))
+    path = f"/v1/admin/workers/{IDLE['name']}"
+    for action, status in (("drain", "drained"), ("drain", "drained"), ("resume", "active")):
+        answer = client.post(f"{path}/{action}", headers=administrator)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["worker"]["status"] == status
+        assert client.post(f"{path}/{action}").status_code == 403
+        assert client.post(f"/v1/admin/workers/no-one/{action}", headers=administrator).status_code == 404
 
 
 def test_others_are_told_that_they_may_not(client, stranger):

@@ -101,6 +101,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
         "/v1/previews", "/v1/previews/{preview_id}",
         "/v1/usage", "/v1/admin/users", "/v1/admin/users/{user_id}", "/v1/admin/users/{user_id}/usage",
         "/v1/admin/users/{user_id}/keys", "/v1/admin/keys/{key_id}", "/v1/admin/workers",
+        "/v1/admin/workers/{name}/drain", "/v1/admin/workers/{name}/resume",
         "/v1/admin/renders/{render_id}/requeue", "/v1/admin/renders/{render_id}/retry",
         "/healthz", "/readyz",
     }  # fmt: skip

@@ -1,0 +1,148 @@
+"""Attempts that failed: which worker leaves their units to others, and when a failure ends its render.
+
+A machine or a device may be broken rather than the work. A unit that failed on one machine goes to another where there
+is one, and otherwise to another worker of the same machine; but it waits for those for PASS_OVER_SECONDS at most.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Select,
+    String,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.platform.database import database_now
+from app.platform.lease import changed_rows
+from app.platform.secrets import new_id
+from app.platform.work_kinds import WorkKind
+from app.renders.tables import Render, Segment
+from app.work.queries import Claim
+from app.work.tables import FailedAttempt, WorkerProcess
+from app.work.worker_queries import SILENT_LEASES
+
+PASS_OVER_SECONDS = 120.0
+# Failures on one machine alone end a render after so many times the usual number, if others never get round to it.
+PATIENCE_WITH_ONE_MACHINE = 3
+
+# Parameters of a claim. Without them nothing is passed over.
+BY_WORKER = bindparam("by_worker", value="", type_=String)
+HEARD_SINCE = bindparam("heard_since", value=-90.0, type_=Float)
+
+MACHINE = func.coalesce(WorkerProcess.machine, WorkerProcess.host)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureHistory:
+    """Where a unit failed so far. `has_untried`: a worker that could take it runs on a machine where it did not fail.
+
+    `machines` and `condemning` count machines: all, and those where an error said that no attempt can succeed.
+    """
+
+    machines: int
+    condemning: int
+    has_untried: bool
+
+    def is_final(self, *, is_permanent: bool, failures: int, max_attempts: int) -> bool:
+        """Whether the render ends with the failure just noted. One machine's word is enough only where no other is."""
+        if is_permanent and (self.condemning > 1 or not self.has_untried):
+            return True
+        if self.machines == 1 and self.has_untried:
+            return failures >= PATIENCE_WITH_ONE_MACHINE * max_attempts
+        return failures >= max_attempts
+
+
+@cache
+def is_for_others(table: type[Render] | type[Segment], kind: WorkKind) -> ColumnElement[bool]:
+    """The unit failed lately where the claiming worker runs, and a worker could take it where it did not fail.
+
+    For rows that never failed only the first condition is computed.
+    """
+    of_unit = and_(FailedAttempt.unit_id == table.id, FailedAttempt.kind == kind.value)
+    own_machine = select(MACHINE).where(WorkerProcess.name == BY_WORKER).correlate(None).scalar_subquery()
+    engine = (
+        Render.engine
+        if table is Render
+        else select(Render.engine).where(Render.id == Segment.render_id).correlate(Segment).scalar_subquery()
+    )
+
+    def failed_at(place: InstrumentedAttribute[str], own: ColumnElement[str]) -> ColumnElement[bool]:
+        lately = FailedAttempt.failed_at > database_now(plus_seconds=-PASS_OVER_SECONDS)
+        return select(FailedAttempt.id).where(of_unit, lately, place == own).correlate(table).exists()
+
+    def untried(
+        place: ColumnElement[str] | InstrumentedAttribute[str], tried: InstrumentedAttribute[str]
+    ) -> ColumnElement[bool]:
+        others = _able_workers(kind, engine, heard_since=database_now(plus_seconds=HEARD_SINCE))
+        return (
+            others.where(place.not_in(select(tried).where(of_unit).correlate(table)))
+            .correlate(table)
+            .exists()
+        )
+
+    by_machine = and_(failed_at(FailedAttempt.machine, own_machine), untried(MACHINE, FailedAttempt.machine))
+    by_worker = and_(
+        failed_at(FailedAttempt.worker, BY_WORKER), untried(WorkerProcess.name, FailedAttempt.worker)
+    )
+    return and_(table.failures > 0, or_(by_machine, by_worker))
+
+
+def note(
+    session: Session, claim: Claim, *, worker: str, machine: str, is_permanent: bool, lease_seconds: float
+) -> FailureHistory:
+    """Write down that the claim's attempt failed. Returns the unit's history with it."""
+    row = FailedAttempt(
+        id=new_id(),
+        unit_id=claim.lease.row_id,
+        kind=claim.kind.value,
+        render_id=claim.render_id,
+        worker=worker,
+        machine=machine,
+        is_permanent=is_permanent,
+        failed_at=database_now(),
+    )
+    session.add(row)
+    session.flush()
+    of_unit = and_(FailedAttempt.unit_id == row.unit_id, FailedAttempt.kind == row.kind)
+    attempts = session.execute(select(FailedAttempt.machine, FailedAttempt.is_permanent).where(of_unit)).all()
+    machines = {machine for machine, _ in attempts}
+    engine = select(Render.engine).where(Render.id == claim.render_id).scalar_subquery()
+    heard_since = database_now(plus_seconds=-SILENT_LEASES * lease_seconds)
+    untried = _able_workers(claim.kind, engine, heard_since=heard_since).where(MACHINE.not_in(machines))
+    return FailureHistory(
+        machines=len(machines),
+        condemning=len({machine for machine, condemned in attempts if condemned}),
+        has_untried=session.scalar(untried.limit(1)) is not None,
+    )
+
+
+def forget(session: Session, *, older_than_seconds: float) -> None:
+    """Remove attempts that failed so long ago."""
+    is_old = FailedAttempt.failed_at < database_now(plus_seconds=-older_than_seconds)
+    changed_rows(session, delete(FailedAttempt).where(is_old))
+
+
+def _able_workers(
+    kind: WorkKind, engine: ColumnElement[str] | InstrumentedAttribute[str], *, heard_since: database_now
+) -> Select[str]:
+    """Names of workers that live, claim, and could take a unit of this kind of a render with this engine."""
+    query = select(WorkerProcess.name).where(
+        WorkerProcess.heartbeat_at > heard_since,
+        WorkerProcess.drained_since.is_(None),
+        WorkerProcess.quarantined_since.is_(None),
+        WorkerProcess.queues.contains(kind.queue.value),
+    )
+    if kind is WorkKind.UPSCALE:
+        query = query.where(cast(WorkerProcess.engines, Text).contains('"' + engine + '"'))
+    return query
