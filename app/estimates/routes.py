@@ -34,9 +34,7 @@ async def estimate_render(
     request: Request, user: ReaderDependency, resources: ResourcesDependency
 ) -> schemas.EstimateBody:
     """What `POST /v1/upscale` with the same body would make, cost and take. Nothing is kept or made."""
-    async with received_form(
-        request, UpscaleForm, resources=resources, max_file_bytes=user.allowance.max_upload_bytes
-    ) as form:
+    async with received_form(request, UpscaleForm, user=user, resources=resources, is_kept=False) as form:
         asked = UpscaleForm.read(form, resources.settings)
         estimate = await _estimate(request, asked, user=user, resources=resources)
     return schemas.EstimateBody(estimate=schemas.Estimate.of(estimate, warnings=form.warnings))
@@ -67,6 +65,7 @@ async def _estimate(
         connection=connection,
         user=user,
         resources=resources,
+        is_kept=False,
     ) as upload:
         try:
             info = await inspect_video(

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -18,7 +18,8 @@ from app.http.access import CurrentUser
 from app.http.disconnect import ClientConnection
 from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
 from app.http.resources import Resources
-from app.http.spool_space import SpoolSpace
+from app.http.spool_space import Reservation
+from app.http.upload_room import UploadRoom
 from app.platform.errors import InvalidRequest, OutboundError
 from app.platform.file_names import disposition_parameters, safe_name
 from app.platform.media.limits import MediaLimits
@@ -70,11 +71,12 @@ async def accept_video(
     connection: ClientConnection,
     user: CurrentUser,
     resources: Resources,
+    is_kept: bool,
 ) -> AsyncIterator[SpooledUpload]:
     """The request's upload or, when there is none, the video at the URL, whose spool file is removed on exit.
 
-    Raises InvalidRequest when it cannot be fetched, LimitExceeded when it is too large, Unavailable, and
-    ClientDisconnect when the client leaves meanwhile.
+    `is_kept`: whether a file comes of it. Raises InvalidRequest when it cannot be fetched, LimitExceeded when it is too
+    large or more than the user may store, Unavailable, and ClientDisconnect when the client leaves meanwhile.
     """
     if upload is not None:
         yield upload
@@ -82,12 +84,13 @@ async def accept_video(
     assert file_url is not None
     path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
     cancelled = threading.Event()
+    upload_room = UploadRoom(user=user, resources=resources, is_kept=is_kept)
     fetch = partial(
         _fetch,
         file_url,
         path,
         max_bytes=user.allowance.max_upload_bytes,
-        spool_space=resources.spool_space,
+        reserved=lambda size_bytes: resources.spool_space.reserved(size_bytes, share=upload_room.share()),
         make_client=partial(
             guarded_client,
             allowed_networks=resources.settings.outbound_allowed_networks,
@@ -98,7 +101,9 @@ async def accept_video(
     try:
         async with resources.fetch_slots.slot(user.id):
             fetched = await connection.run(fetch, stop=cancelled.set, threads=resources.fetch_slots.threads)
-        yield fetched
+        async with upload_room.reserved(0) as room:
+            resources.spool_space.hold(room, fetched.size_bytes)
+            yield fetched
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(partial(path.unlink, missing_ok=True))
@@ -109,7 +114,7 @@ def _fetch(
     path: Path,
     *,
     max_bytes: int,
-    spool_space: SpoolSpace,
+    reserved: Callable[[int | None], AbstractContextManager[Reservation]],
     make_client: Callable[[], httpx.Client],
     cancelled: threading.Event,
 ) -> SpooledUpload:
@@ -120,7 +125,7 @@ def _fetch(
         with (
             room_on_disk(),
             followed(url, make_client=make_client, headers=headers) as answer,
-            spool_space.reserved(_size(answer, max_bytes)) as room,
+            reserved(_size(answer, max_bytes)) as room,
             path.open("xb", buffering=MIB) as file,
         ):
             path.chmod(0o600)

@@ -30,9 +30,7 @@ async def upload_file(
     request: Request, user: UserDependency, resources: ResourcesDependency, idempotent: IdempotencyDependency
 ) -> FileBody:
     """Upload a video."""
-    async with received_form(
-        request, FileForm, resources=resources, max_file_bytes=user.allowance.max_upload_bytes
-    ) as form:
+    async with received_form(request, FileForm, user=user, resources=resources) as form:
         upload = form.upload
         if upload is None:
             missing = f"`{FILE_FIELD}` is required, as a part of a multipart/form-data body."

@@ -21,11 +21,12 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from app.files.service import SpooledUpload
+from app.http.access import CurrentUser
 from app.http.fields import MOST_TOLD, ignored_names, is_empty, nearest_name, shown_name, unknown_name
+from app.http.idempotency import IDEMPOTENCY_KEY
 from app.http.middleware import streams_body
 from app.http.multipart import (
     FILE_FIELD,
-    MAX_OVERHEAD_BYTES,
     MAX_PARTS,
     MultipartReceiver,
     ReceivedForm,
@@ -33,6 +34,8 @@ from app.http.multipart import (
     not_a_file,
 )
 from app.http.resources import Resources
+from app.http.spool_space import FORM_BYTES
+from app.http.upload_room import UploadRoom
 from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.quoting import Verbatim, quoted, received
 from app.platform.units import MIB
@@ -58,17 +61,25 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @asynccontextmanager
 async def received_form(
-    request: Request, model: type[BaseModel], *, resources: Resources, max_file_bytes: int
+    request: Request,
+    model: type[BaseModel],
+    *,
+    user: CurrentUser,
+    resources: Resources,
+    is_kept: bool = True,
 ) -> AsyncIterator[ReceivedForm]:
     """The fields of `model` in the request's body: multipart, or, for a few fields without a file, JSON or urlencoded.
 
     On exit the upload's spool file is removed unless it was moved away. Field values are text; JSON numbers arrive
     as they were written. Empty fields count as not given; `warnings` tells of unknown ones. Raises InvalidRequest for
-    a body that cannot be understood, LimitExceeded for one that is too large, Unavailable when the disk is full, and
-    ClientDisconnect when the client leaves half-way.
+    a body that cannot be understood, LimitExceeded for one that is too large or more than the user may store,
+    Unavailable when the disk is full, and ClientDisconnect when the client leaves half-way. `is_kept`: whether a file
+    comes of it.
     """
     fields = _text_fields(model)
-    async with _form_as_sent(request, fields, resources=resources, max_file_bytes=max_file_bytes) as form:
+    repeated = IDEMPOTENCY_KEY in request.headers
+    upload_room = UploadRoom(user=user, resources=resources, is_kept=is_kept, may_be_repeated=repeated)
+    async with _form_as_sent(request, fields, upload_room) as form:
         known = (FILE_FIELD, *fields)
         in_query = [name for name in request.query_params if name in known]
         warnings = ignored_names(request, form.unknown, known)
@@ -105,7 +116,7 @@ def _hints(form: ReceivedForm, known: Collection[str]) -> Iterator[str]:
 
 @asynccontextmanager
 async def _form_as_sent(
-    request: Request, fields: Mapping[str, str], *, resources: Resources, max_file_bytes: int
+    request: Request, fields: Mapping[str, str], upload_room: UploadRoom
 ) -> AsyncIterator[ReceivedForm]:
     content_type, parameters = parse_options_header(request.headers.get("Content-Type"))
     media_type = content_type.decode("latin-1")
@@ -116,11 +127,7 @@ async def _form_as_sent(
                 "The Content-Type does not say the boundary of the multipart body: let the HTTP library set it."
             )
         async with _multipart_form(
-            request,
-            resources=resources,
-            max_file_bytes=max_file_bytes,
-            boundary=boundary,
-            text_fields=frozenset(fields),
+            request, upload_room, boundary=boundary, text_fields=frozenset(fields)
         ) as form:
             yield form
     elif media_type == URLENCODED:
@@ -196,29 +203,29 @@ def _text_fields(model: type[BaseModel]) -> Mapping[str, str]:
 
 @asynccontextmanager
 async def _multipart_form(
-    request: Request,
-    *,
-    resources: Resources,
-    max_file_bytes: int,
-    boundary: bytes,
-    text_fields: frozenset[str],
+    request: Request, upload_room: UploadRoom, *, boundary: bytes, text_fields: frozenset[str]
 ) -> AsyncIterator[ReceivedForm]:
-    if (content_length(request) or 0) > max_file_bytes + MAX_OVERHEAD_BYTES:
+    max_file_bytes = upload_room.user.allowance.max_upload_bytes
+    if (content_length(request) or 0) > max_file_bytes + FORM_BYTES:
         raise file_too_large(max_file_bytes)
     receiver = MultipartReceiver(
         boundary=boundary,
-        spool_dir=resources.settings.spool_dir,
+        spool_dir=upload_room.resources.settings.spool_dir,
         max_file_bytes=max_file_bytes,
         text_fields=text_fields,
     )
     try:
-        with resources.spool_space.reserved(content_length(request)) as room:
+        async with upload_room.reserved(content_length(request)) as room:
+
+            def take(block: bytes) -> None:
+                room.wrote(len(block))
+                receiver.feed(block)
+
             # Parsing, hashing and writing are a thread's work, a block at a time: the event loop only gathers.
             async for block in body_blocks(request):
-                room.wrote(len(block))
-                await to_thread.run_sync(receiver.feed, block)
-            form = await to_thread.run_sync(receiver.finish)
-        yield form
+                await to_thread.run_sync(take, block)
+            # Its bytes are held until it is a file, or removed.
+            yield await to_thread.run_sync(receiver.finish)
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(receiver.discard)

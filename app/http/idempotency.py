@@ -9,6 +9,8 @@ from app.accounts.idempotency import IdempotentRequest
 from app.http.dependencies import AccessDependency
 from app.platform.errors import InvalidRequest
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
 LONGEST_KEY = 255
 PRINTABLE = r"[!-~]([ -~]*[!-~])?"
 
@@ -20,7 +22,7 @@ async def idempotent_request(
     key: Annotated[
         str | None,
         Header(
-            alias="Idempotency-Key",
+            alias=IDEMPOTENCY_KEY,
             description="Any text of your choice, new for each thing to be made. The same request with the same key "
             "makes nothing new and answers with what was made; another request with it is refused. Remembered for a "
             "week.",

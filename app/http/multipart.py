@@ -19,7 +19,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from app.files.service import SpooledUpload
-from app.http.spool_space import no_room
+from app.http.spool_space import FORM_BYTES, no_room
 from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.file_names import UNNAMED, disposition_parameters, safe_name
 from app.platform.quoting import quoted
@@ -29,8 +29,6 @@ from app.platform.units import GIB, MIB
 FILE_FIELD = "file"
 MAX_PARTS = 64
 MAX_TEXT_BYTES = 4 * 1024
-# The whole body except the file: boundaries, headers, known and unknown fields.
-MAX_OVERHEAD_BYTES = MIB
 SPOOL_PREFIX = "upload-"
 
 _PLAIN_ENCODINGS = frozenset({b"", b"binary", b"7bit", b"8bit"})
@@ -200,7 +198,7 @@ class MultipartReceiver:
         self._body_bytes += len(data)
         with room_on_disk():
             self._form.feed(data)
-        if self._body_bytes - self._file_bytes > MAX_OVERHEAD_BYTES:
+        if self._body_bytes - self._file_bytes > FORM_BYTES:
             raise LimitExceeded("The fields beside the file are larger than 1 MiB together.")
 
     def finish(self) -> ReceivedForm:

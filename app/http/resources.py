@@ -13,6 +13,7 @@ import structlog
 from anyio import to_thread
 
 from app.estimates.forecasts import Forecast
+from app.http.latest_alone import LatestAlone
 from app.http.multipart import SPOOL_PREFIX
 from app.http.rate_limit import RateLimiter
 from app.http.shared_slots import SharedSlots
@@ -52,6 +53,7 @@ class Resources:
     spool_space: SpoolSpace
     probe_slots: SharedSlots
     fetch_slots: SharedSlots
+    part_writers: LatestAlone
     forecast: Forecast
 
     def signed_url(
@@ -108,6 +110,7 @@ def open_resources(
                 most_waiting_per_user=MOST_WAITING,
                 busy="Too many videos are being fetched just now. Try again soon.",
             ),
+            part_writers=LatestAlone(),
             forecast=Forecast(database, settings),
         )
     finally:

@@ -4,28 +4,52 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from app.platform.errors import Unavailable
+from app.platform.errors import LimitExceeded, Unavailable
 from app.platform.units import MIB
 
 RETRY_SECONDS = 60
 # What a body of unknown length reserves at a time.
 STEP_BYTES = 64 * MIB
+# What a form may have beside its file, which no limit of storage counts.
+FORM_BYTES = MIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What the uploads of one user that are on their way may hold together."""
+
+    user_id: str
+    most_bytes: int
 
 
 class Reservation:
-    """One upload's room. `wrote` is told of every block before it is written."""
+    """One upload's room, until it is released. `wrote` is told of every block before it is written.
 
-    def __init__(self, space: "SpoolSpace") -> None:
+    `left_bytes` are reserved and not written yet; `held_bytes` are announced or written, whichever are more.
+    """
+
+    def __init__(self, space: "SpoolSpace", share: Share | None, announced_bytes: int) -> None:
         self._space = space
+        self.share = share
         self.left_bytes = 0
+        self.held_bytes = announced_bytes
+        self._written_bytes = 0
 
     def wrote(self, size_bytes: int) -> None:
-        """Raises Unavailable when more than was reserved is written, and there is no room for that."""
+        """For threads: it may ask the disk. Raises Unavailable when more than was reserved is written, and there is no
+        room for that, LimitExceeded when it is more than the share."""
+        self._written_bytes += size_bytes
+        if self._written_bytes > self.held_bytes:
+            self._space.hold(self, self._written_bytes)
         if size_bytes > self.left_bytes:
             self._space.grow(self, max(size_bytes, STEP_BYTES))
         self.left_bytes -= size_bytes
+
+    def release(self) -> None:
+        self._space.forget(self)
 
 
 class SpoolSpace:
@@ -37,16 +61,46 @@ class SpoolSpace:
         self._reservations: set[Reservation] = set()
         self._lock = threading.Lock()
 
+    def reserve(self, size_bytes: int | None, *, share: Share | None = None) -> Reservation:
+        """Room for so many bytes, or, where None, for as many as there turn out to be.
+
+        For threads: it asks the disk. Raises Unavailable, and LimitExceeded for more than the share.
+        """
+        reservation = Reservation(self, share, 0)
+        try:
+            self.hold(reservation, size_bytes or 0)
+            self.grow(reservation, STEP_BYTES if size_bytes is None else size_bytes)
+        except BaseException:
+            reservation.release()
+            raise
+        return reservation
+
     @contextmanager
-    def reserved(self, size_bytes: int | None) -> Iterator[Reservation]:
-        """Room for so many bytes, or, where None, for as many as there turn out to be. Raises Unavailable."""
-        reservation = Reservation(self)
-        self.grow(reservation, STEP_BYTES if size_bytes is None else size_bytes)
+    def reserved(self, size_bytes: int | None, *, share: Share | None = None) -> Iterator[Reservation]:
+        """As `reserve`, released on exit."""
+        reservation = self.reserve(size_bytes, share=share)
         try:
             yield reservation
         finally:
-            with self._lock:
-                self._reservations.discard(reservation)
+            reservation.release()
+
+    def hold(self, reservation: Reservation, held_bytes: int) -> None:
+        """Raises LimitExceeded."""
+        share = reservation.share
+        with self._lock:
+            if share is not None:
+                others = (
+                    one for one in self._reservations if one.share and one.share.user_id == share.user_id
+                )
+                others_bytes = sum(one.held_bytes for one in others if one is not reservation)
+                if others_bytes + held_bytes > share.most_bytes + FORM_BYTES:
+                    raise LimitExceeded(
+                        f"With this upload, those on their way would be more than the {share.most_bytes:,} bytes that "
+                        "your limit of storage leaves. Try again when they have ended, or delete files and renders "
+                        "that are not needed any more."
+                    )
+            reservation.held_bytes = held_bytes
+            self._reservations.add(reservation)
 
     def grow(self, reservation: Reservation, more_bytes: int) -> None:
         """Raises Unavailable."""
@@ -55,8 +109,11 @@ class SpoolSpace:
             free_bytes = shutil.disk_usage(self._directory).free
             if taken_bytes + more_bytes > free_bytes:
                 raise no_room(f"{more_bytes} bytes more, with {taken_bytes} of {free_bytes} free ones taken")
-            self._reservations.add(reservation)
             reservation.left_bytes += more_bytes
+
+    def forget(self, reservation: Reservation) -> None:
+        with self._lock:
+            self._reservations.discard(reservation)
 
 
 def no_room(detail: str) -> Unavailable:

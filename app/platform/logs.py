@@ -26,6 +26,9 @@ QUIET_LIBRARIES = (
     *("boto3", "botocore", "s3transfer", "urllib3", "python_multipart", "psycopg"),
 )
 LIBRARY_LINE = "library_line"
+# Of a field of a line, in characters: of what programs say, the end tells most.
+LONGEST_START, LONGEST_END = 1024, 3072
+TRACEBACKS = ("exception", "stack")
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +110,7 @@ class _JsonHandler(logging.StreamHandler[Any]):
 def _console_renderers() -> list[Any]:
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        _shortened,
         _on_one_line,
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
@@ -114,6 +118,17 @@ def _console_renderers() -> list[Any]:
             exception_formatter=structlog.dev.plain_traceback,
         ),
     ]
+
+
+def _shortened(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Cuts the middle out of long texts, which may come from programs that a file made talkative; not of tracebacks."""
+    for name, value in fields.items():
+        left_out = len(value) - LONGEST_START - LONGEST_END if isinstance(value, str) else 0
+        if left_out > 0 and name not in TRACEBACKS:
+            fields[name] = (
+                f"{value[:LONGEST_START]} [{left_out:,} characters left out] {value[-LONGEST_END:]}"
+            )
+    return fields
 
 
 class _Quoted:
@@ -131,13 +146,18 @@ def _on_one_line(_logger: object, _method: str, fields: dict[str, Any]) -> dict[
     event = str(fields["event"]).strip()
     fields["event"] = event if event.isprintable() else repr(event)[1:-1]
     for name, value in fields.items():
-        if isinstance(value, str) and not value.isprintable() and name not in ("exception", "stack"):
+        if isinstance(value, str) and not value.isprintable() and name not in TRACEBACKS:
             fields[name] = _Quoted(value)
     return fields
 
 
 def _json_renderers() -> list[Any]:
-    return [structlog.processors.format_exc_info, _in_order, structlog.processors.JSONRenderer()]
+    return [
+        structlog.processors.format_exc_info,
+        _shortened,
+        _in_order,
+        structlog.processors.JSONRenderer(),
+    ]
 
 
 def _in_order(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:

@@ -94,9 +94,7 @@ async def upscale(
 
     Where the server's operator allows it, `file_url` may name a video for the server to fetch.
     """
-    async with received_form(
-        request, UpscaleForm, resources=resources, max_file_bytes=user.allowance.max_upload_bytes
-    ) as form:
+    async with received_form(request, UpscaleForm, user=user, resources=resources) as form:
         asked = UpscaleForm.read(form, resources.settings)
         if asked.webhook_url is not None:
             networks = resources.settings.outbound_allowed_networks
@@ -144,6 +142,7 @@ async def _make_render(
         connection=connection,
         user=user,
         resources=resources,
+        is_kept=True,
     ) as upload:
         info = await inspect_video(
             upload, limits=user.allowance.media, user=user, resources=resources, connection=connection

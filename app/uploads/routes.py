@@ -1,5 +1,6 @@
 """Uploads in parts: large videos that are sent piece by piece, each as often as need be, and become files."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, NotFound
 from app.platform.file_names import safe_name
 from app.platform.storage.local import LocalStorage
-from app.platform.storage.local_files import PARTS_URL_PREFIX, wrong_size
+from app.platform.storage.local_files import PARTS_URL_PREFIX, sent_once_more, wrong_size
 from app.uploads import schemas
 from app.uploads import service as uploads
 from app.uploads.complete_upload import complete
@@ -166,16 +167,25 @@ async def put_part(
     part = storage.open_signed_part(multipart_id, number, request.query_params)
     if content_length(request) not in (None, part.size_bytes):
         raise wrong_size(part.size_bytes)
-    with resources.spool_space.reserved(part.size_bytes) as room:
-        receiver = await to_thread.run_sync(storage.receive_part, part)
+    with resources.part_writers.alone((part.multipart_id, part.number), otherwise=sent_once_more):
+        reserve = partial(resources.spool_space.reserve, part.size_bytes)
+        room = await to_thread.run_sync(reserve)
         try:
-            async for block in body_blocks(request):
+            receiver = await to_thread.run_sync(storage.receive_part, part)
+
+            def take(block: bytes) -> None:
                 room.wrote(len(block))
-                await to_thread.run_sync(receiver.feed, block)
-            received = await to_thread.run_sync(receiver.finish)
+                receiver.feed(block)
+
+            try:
+                async for block in body_blocks(request):
+                    await to_thread.run_sync(take, block)
+                received = await to_thread.run_sync(receiver.finish)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await to_thread.run_sync(receiver.discard)
         finally:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(receiver.discard)
+            room.release()
     return Response(headers={"ETag": f'"{received.etag}"'})
 
 

@@ -120,12 +120,12 @@ def check_render_quota(
     if is_made:
         account_queries.lock_user(session, user_id=user_id)
     now = clock.now()
-    most_stored = _most_stored(allowance, api_key_id)
-    if most_stored is not None:
+    most_bytes = most_stored(allowance, api_key_id)
+    if most_bytes is not None:
         stored = usage_queries.stored_bytes(session, user_id=user_id, moment=now)
-        if stored > most_stored:
+        if stored > most_bytes:
             raise LimitExceeded(
-                f"There are {stored:,} bytes in storage, of {most_stored:,} allowed. {HOW_TO_FREE_STORAGE}"
+                f"There are {stored:,} bytes in storage, of {most_bytes:,} allowed. {HOW_TO_FREE_STORAGE}"
             )
     for quota, key_id in quotas:
         whose = "" if key_id is None else "made with this key "
@@ -162,17 +162,28 @@ def check_file_quota(
     Raises LimitExceeded when more would be stored than allowed. Locks and `is_made` are as in `check_render_quota`. A
     key's limit applies to everything that its user stores, because a file's row does not name a key.
     """
-    most = _most_stored(allowance, api_key_id)
+    most = most_stored(allowance, api_key_id)
     if most is None:
         return
     if is_made:
         account_queries.lock_user(session, user_id=user_id)
-    stored = usage_queries.stored_bytes(session, user_id=user_id, moment=clock.now())
+    stored = stored_now(session, user_id=user_id)
     if stored + size_bytes > most:
         raise LimitExceeded(
             f"There are {stored:,} bytes in storage; with the {size_bytes:,} of this upload that would be more than "
             f"the {most:,} allowed. {HOW_TO_FREE_STORAGE}"
         )
+
+
+def most_stored(allowance: Allowance, api_key_id: str | None) -> int | None:
+    """The tightest limit of storage, in bytes; None without one."""
+    limits = [quota.max_storage_bytes for quota, _key in _quotas(allowance, api_key_id)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def stored_now(session: Session, *, user_id: str) -> int:
+    """The bytes that count against a limit of storage."""
+    return usage_queries.stored_bytes(session, user_id=user_id, moment=clock.now())
 
 
 def seconds_to_next_month(now: datetime) -> int:
@@ -186,11 +197,6 @@ def _quotas(allowance: Allowance, api_key_id: str | None) -> list[tuple[Quota, s
     """The user's quota with None, and the key's with its id."""
     quotas: list[tuple[Quota, str | None]] = [(allowance.quota, None)]
     return quotas if api_key_id is None else [*quotas, (allowance.key_quota, api_key_id)]
-
-
-def _most_stored(allowance: Allowance, api_key_id: str | None) -> int | None:
-    limits = [quota.max_storage_bytes for quota, _key in _quotas(allowance, api_key_id)]
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _quota(limits: Limits) -> Quota:

@@ -15,7 +15,7 @@ from app.platform.database import database_now
 from app.platform.lease import Lease, changed_rows, claim_first
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
-from app.webhooks.statuses import DeliveryStatus
+from app.webhooks.statuses import DeliveryStatus, WebhookEvent
 from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 
@@ -155,10 +155,11 @@ def due_deliveries(
     return [DueDelivery(**row) for row in rows.mappings()]
 
 
-def count_pending_tests(session: Session, *, endpoint_id: str, event: str) -> int:
+def count_pending_tests(session: Session, *, endpoint_id: str) -> int:
+    """The deliveries of WebhookEvent.TEST to the endpoint that have not ended."""
     query = select(func.count()).where(
         WebhookDelivery.endpoint_id == endpoint_id,
-        WebhookDelivery.event == event,
+        WebhookDelivery.event == WebhookEvent.TEST.value,
         WebhookDelivery.retry_at.is_not(None),
     )
     return session.scalar(query) or 0

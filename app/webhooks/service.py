@@ -115,9 +115,7 @@ def send_test(session: Session, *, endpoint_id: str, user_id: str) -> WebhookDel
     """
     endpoint = find_endpoint(session, endpoint_id=endpoint_id, user_id=user_id, lock=True)
     _require_enabled(endpoint)
-    pending = webhook_queries.count_pending_tests(
-        session, endpoint_id=endpoint.id, event=WebhookEvent.TEST.value
-    )
+    pending = webhook_queries.count_pending_tests(session, endpoint_id=endpoint.id)
     if pending >= MOST_TESTS:
         raise TooManyRequests(
             f"{pending} tests of this webhook have not been delivered yet. Wait for them, or correct its address.",

@@ -240,9 +240,11 @@ class PartReceiver:
 
     def _require_last(self) -> None:
         if not self._is_last():
-            raise Conflict(
-                "This part is being sent once more: this request ended in favour of the later one."
-            )
+            raise sent_once_more()
+
+
+def sent_once_more() -> Conflict:
+    return Conflict("This part is being sent once more: this request ended in favour of the later one.")
 
 
 def signed_part_message(query: Mapping[str, str], *, multipart_id: str, number: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Limits on what a user, or a key, may send and have."""
 
+import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -109,6 +110,43 @@ def test_uploads_are_refused_before_they_are_read_and_videos_by_their_size(clien
     limited(max_upload_bytes=size, max_storage_bytes=size, max_output_frames=50)
     assert send().status_code == 200
     assert send().status_code == 413, "there is no room for two"
+
+
+def test_uploads_on_their_way_count_against_the_limit_of_storage(client, make_key, limited, clip):
+    """Sixty at once would hold sixty times the limit, each below it."""
+    size = clip.stat().st_size
+    limited(max_storage_bytes=4 * 1024**2)
+
+    def head(size_bytes: int) -> bytes:
+        lines = ("POST /v1/files HTTP/1.1", f"Host: {client.base_url.host}", f"Content-Length: {size_bytes}")
+        key = f"Authorization: {client.headers['Authorization']}"
+        return "\r\n".join([*lines, key, "Content-Type: multipart/form-data; boundary=x", "", ""]).encode()
+
+    def send(**headers: str) -> httpx.Response:
+        return client.post("/v1/files", files={"file": clip.read_bytes()}, headers=headers)
+
+    with contextlib.ExitStack() as stack:
+        statuses = []
+        for _number in range(5):
+            connection = socket.create_connection((client.base_url.host, client.base_url.port), timeout=30)
+            stack.enter_context(connection)
+            connection.sendall(head(2 * 1024**2) + b"--x\r\n")
+            connection.settimeout(1 if len(statuses) < 2 else 30)
+            try:
+                statuses.append(connection.recv(12))
+            except TimeoutError:
+                statuses.append(b"")
+        assert statuses == [b"", b""] + [b"HTTP/1.1 413"] * 3
+        large = {"file": clip.read_bytes() + bytes(1024**2)}
+        assert "limit of storage leaves" in sentence(client.post("/v1/files", files=large))
+        bob = {"Authorization": f"Bearer {make_key('bob')}"}
+        assert client.post("/v1/files", files=large, headers=bob).status_code == 200
+
+    limited(max_storage_bytes=size)
+    wait_until(lambda: send(**{"Idempotency-Key": "once"}).status_code == 200)
+    assert send(**{"Idempotency-Key": "once"}).status_code == 200, (
+        "what it made is stored, and not made again"
+    )
 
 
 def test_queued_renders_and_cost(client, key, limited, file_id):

@@ -16,8 +16,10 @@ from app.http.forms import FormUpload, form_description, received_form
 from app.http.multipart import ReceivedForm
 from app.http.spool_space import SpoolSpace
 from app.platform.errors import InvalidRequest, LimitExceeded
+from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
 from app.renders.schemas import UpscaleForm
+from app.usage.allowances import Allowance
 
 BROWSER_BOUNDARY = "----WebKitFormBoundaryAbCdEfGhIjKlMnOp"
 URLENCODED = "application/x-www-form-urlencoded"
@@ -73,7 +75,9 @@ def read(tmp_path: Path):
         request = Request(scope, receive)
         space = SpoolSpace(settings.spool_dir, keep_free_bytes=0)
         resources: Any = SimpleNamespace(settings=settings, spool_space=space)
-        async with received_form(request, model, resources=resources, max_file_bytes=10**6) as form:
+        allowance = Allowance(media=MediaLimits.from_settings(settings), max_upload_bytes=10**6)
+        user: Any = SimpleNamespace(id="ann", key_id="key", allowance=allowance)
+        async with received_form(request, model, user=user, resources=resources) as form:
             yield form
         assert list(settings.spool_dir.iterdir()) == []
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.http.multipart import MAX_OVERHEAD_BYTES, MultipartReceiver, ReceivedForm
+from app.http.multipart import MultipartReceiver, ReceivedForm
+from app.http.spool_space import FORM_BYTES
 from app.platform.errors import InvalidRequest, LimitExceeded, Unavailable
 
 TEXT_FIELDS = frozenset({"engine", "target_fps", "file_id"})
@@ -156,7 +157,7 @@ def test_a_preamble_is_ignored(spool_dir, preamble, single_bytes):
 
 def test_an_endless_preamble_is_a_limit(spool_dir):
     with pytest.raises(LimitExceeded):
-        receive(spool_dir, *[b"x" * 65536] * (MAX_OVERHEAD_BYTES // 65536 + 1))
+        receive(spool_dir, *[b"x" * 65536] * (FORM_BYTES // 65536 + 1))
 
 
 def test_the_end_must_come(spool_dir):
@@ -206,9 +207,9 @@ def test_the_limit_on_the_file(spool_dir):
 
 def test_the_limit_on_everything_else(spool_dir):
     with pytest.raises(LimitExceeded):
-        receive(spool_dir, part("other", b"x" * MAX_OVERHEAD_BYTES) + END)
+        receive(spool_dir, part("other", b"x" * FORM_BYTES) + END)
     with pytest.raises(LimitExceeded):
-        receive(spool_dir, part("engine", b"x") + END, b"epilogue" * MAX_OVERHEAD_BYTES)
+        receive(spool_dir, part("engine", b"x") + END, b"epilogue" * FORM_BYTES)
 
 
 def test_the_limit_on_parts(spool_dir):

@@ -5,8 +5,8 @@ from collections import namedtuple
 
 import pytest
 
-from app.http.spool_space import STEP_BYTES, SpoolSpace
-from app.platform.errors import Unavailable
+from app.http.spool_space import FORM_BYTES, STEP_BYTES, Share, SpoolSpace
+from app.platform.errors import LimitExceeded, Unavailable
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -40,3 +40,22 @@ def test_a_body_of_unknown_length_reserves_as_it_grows(space):
         room.wrote(STEP_BYTES)
         with space.reserved(3 * STEP_BYTES), pytest.raises(Unavailable):
             room.wrote(1)
+
+
+def test_a_users_uploads_on_their_way_count_as_announced_or_written_until_they_end(space):
+    share = Share(user_id="ann", most_bytes=10 * FORM_BYTES)
+    too_much = "more than the 10,485,760 bytes that your limit of storage leaves"
+    with space.reserved(6 * FORM_BYTES, share=share) as announced:
+        announced.wrote(6 * FORM_BYTES)
+        with pytest.raises(LimitExceeded, match=too_much), space.reserved(6 * FORM_BYTES, share=share):
+            pass
+        with space.reserved(6 * FORM_BYTES, share=Share(user_id="bob", most_bytes=6 * FORM_BYTES)):
+            pass
+        with space.reserved(None, share=share) as unknown:
+            unknown.wrote(5 * FORM_BYTES)  # of which one may be the form's
+            with pytest.raises(LimitExceeded, match=too_much):
+                unknown.wrote(1)
+        with space.reserved(5 * FORM_BYTES, share=share):
+            pass
+    with space.reserved(11 * FORM_BYTES, share=share):
+        pass

@@ -24,6 +24,7 @@ log = structlog.get_logger("app.test")
 structlog.contextvars.bind_contextvars(request_id="r1")
 log.info("something_happened", render_id="abc", count=3)
 log.debug("not_shown")
+log.warning("said_much", detail="start" + 65536 * "x" + "end")
 log.warning("strange", path="/a\\n2026 [info] feigned\\x1b[2J", code="\\x1b[2J", word="ü", items=["\\n"])
 library = logging.getLogger("some.package")
 library.info("Two lines\\nof %s with 'a password': %s\\n", "text", "s3cret-of-the-broker")
@@ -105,6 +106,12 @@ def test_a_line_of_ours(lines):
         "timestamp": "", "level": "info", "event": "something_happened", "logger": "app.test",
         "render_id": "abc", "count": 3, "request_id": "r1",
     }  # fmt: skip
+
+
+def test_a_long_text_is_cut_in_the_middle(lines):
+    (line,) = (line for line in lines if line["event"] == "said_much")
+    assert line["detail"].startswith("startxxx") and line["detail"].endswith("xxxend")
+    assert "x [61,448 characters left out] x" in line["detail"] and len(line["detail"]) < 4200
 
 
 def test_a_line_of_a_library(lines):
