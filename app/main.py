@@ -26,8 +26,10 @@ from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
 from app.http.request_log import RequestLog
 from app.http.resources import OpenResources, open_resources, tidy_spool_directory
+from app.http.tracing import trace_requests
 from app.platform.logs import drop_query
 from app.platform.settings import Settings, get_settings
+from app.platform.tracing import stop_tracing
 from app.previews import routes as preview_routes
 from app.renders import routes as render_routes
 from app.renders.streams import RenderStreams
@@ -91,6 +93,7 @@ def create_app(
                 for chore in chores:
                     chore.cancel()
                 await resources.rate_limit.close()
+                await to_thread.run_sync(stop_tracing)
 
     app = FastAPI(
         lifespan=lifespan,
@@ -125,6 +128,7 @@ def create_app(
     app.add_middleware(Cors, origins=lambda: app.state.resources.settings.cors_origins)
     app.add_middleware(RequestLog, metrics=app.state.metrics)
     app.add_middleware(PublicPath, public_url=lambda: app.state.resources.settings.public_url)
+    trace_requests(app)
     # Whatever a route does: what surrounds it may answer so.
     for router in ROUTERS:
         app.include_router(router, responses=documented(400, 401, 403, 429, 500, 503))

@@ -31,6 +31,7 @@ from app.platform.queue import OLD_QUEUE, WORK_TASK, check_broker, make_celery, 
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.platform.storage import open_storage
+from app.platform.tracing import start_tracing, stop_tracing
 from app.platform.work_kinds import WorkQueue
 from app.previews.service import PreviewLedger
 from app.serving.signals import STOP_SIGNALS
@@ -56,6 +57,9 @@ NO_DEVICE = "none"
 CONSUMER_LOGGER = "celery.worker.consumer.consumer"
 LONGEST_NAME = 100
 TICK_SECONDS = 1.0
+IDLE_BEAT_SECONDS = 5.0
+# The name of a worker's spans in traces.
+TRACED_AS = "regen-worker"
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +74,7 @@ def run_worker(settings: Settings) -> int:
     name = worker_name()
     networks = Networks(settings)
     device = NO_DEVICE
+    start_tracing(TRACED_AS)
     if WorkQueue.GPU in settings.queues:
         networks.check()
         device = networks.device
@@ -80,6 +85,7 @@ def run_worker(settings: Settings) -> int:
             exit_status = worker.run()
         finally:
             worker.close()
+            stop_tracing()
             log.info("worker_stopped")
             # Whatever else keeps the interpreter from ending.
             faulthandler.dump_traceback_later(END_SECONDS, exit=True)

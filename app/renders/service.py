@@ -16,6 +16,7 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime, TargetRate
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
+from app.platform.tracing import current_trace_parent
 from app.renders import queries as render_queries
 from app.renders import webhook_events
 from app.renders.options import RenderOptions, find_engine
@@ -165,6 +166,7 @@ def _add_render(
         input=file.video,
         output=output,
         request_id=request_id,
+        trace_parent=current_trace_parent(),
         api_key_id=api_key_id,
         priority=options.priority,
         retime=options.retime,

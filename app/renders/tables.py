@@ -38,7 +38,8 @@ class Render(UnitOfWork, ListedTable):
     its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
     is when what its work left behind was removed.
     `request_id` is that of the request that asked for the render, so that its lines in all logs can be found,
-    `api_key_id` the key it was made with. `webhook_url` is told of the render alone.
+    `trace_parent` the span of that request, `api_key_id` the key it was made with.
+    `webhook_url` is told of the render alone.
     `retry_of` is the failed render that this one was made to stand in for; it may have been deleted since.
     `measures_quality` is whether the finish is to compare the output with the input; `quality` is what it found, as the
     API shows it.
@@ -87,6 +88,7 @@ class Render(UnitOfWork, ListedTable):
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))
     request_id: Mapped[str | None] = mapped_column(String(64))
     api_key_id: Mapped[str | None] = mapped_column(String(32))
+    trace_parent: Mapped[str | None] = mapped_column(String(55))
     webhook_url: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     retry_of: Mapped[str | None] = mapped_column(String(32))

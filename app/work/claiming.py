@@ -318,6 +318,7 @@ def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
     return (
         select(
             Render.request_id,
+            Render.trace_parent,
             Render.file_id,
             File.storage_key.label("input_key"),
             Render.engine,

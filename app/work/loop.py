@@ -23,6 +23,7 @@ from app.platform.errors import (
 )
 from app.platform.progress import current_progress
 from app.platform.retry_policies import WORKER_OUTAGE
+from app.platform.tracing import traced
 from app.platform.work_kinds import WorkKind
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
@@ -163,7 +164,11 @@ class WorkLoop:
             self._in_hand = None
 
     def _work_and_report(self, job: Job, fields: Mapping[str, object]) -> bool:
-        with structlog.contextvars.bound_contextvars(**fields), self._observer.unit(job):
+        with (
+            structlog.contextvars.bound_contextvars(**fields),
+            traced(job.kind.value, parent=job.trace_parent, attributes=fields),
+            self._observer.unit(job),
+        ):
             log.info("work_started")
             self._wake(job.opened)
             try:

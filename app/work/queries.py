@@ -65,7 +65,8 @@ class Job(Claim):
     """A claimed unit of work with everything that its worker reads of it. Equal to a job with the same claim.
 
     `plan` is the render's, None until it is prepared. `segments` is the claimed one for `upscale`, all in the order of
-    the video for `finish`, and empty for `prepare`. `request_id` is that of the request that created the render.
+    the video for `finish`, and empty for `prepare`. `request_id` and `trace_parent` are of the request that created the
+    render.
     `opened` is the work that became claimable through this claim.
     """
 
@@ -79,6 +80,7 @@ class Job(Claim):
     plan: str | None
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)
+    trace_parent: str | None = None
 
 
 class AttemptOutcome(StrEnum):

@@ -59,7 +59,7 @@ def test_a_set_that_is_not_there_is_refused() -> None:
     for sets in ([], ["api", "workers"]):
         done = subprocess.run([*command, *sets], capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        assert "torch-cpu, worker" in done.stderr
+        assert "torch-cpu, tracing, worker" in done.stderr
 
 
 def is_for_here(requirement: Requirement, extras: Iterable[str] = ()) -> bool:
