@@ -18,10 +18,12 @@ from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment, UnitOfWork
 from app.tables import Table
 from app.uploads.tables import Upload
-from app.work.tables import PeriodicTask, WorkerProcess
+from app.work.tables import FailedAttempt, PeriodicTask, WorkerProcess
 
 # What belongs to processes that are at work, and to requests that are under way.
-TRANSIENT = frozenset(table.__tablename__ for table in (PeriodicTask, Preview, Upload, WorkerProcess))
+TRANSIENT = frozenset(
+    table.__tablename__ for table in (FailedAttempt, PeriodicTask, Preview, Upload, WorkerProcess)
+)
 BATCH = 500
 
 # What the work on a render leaves in its row. The number of the attempt stays: file names contain it.
