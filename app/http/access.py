@@ -14,6 +14,7 @@ from app.accounts.queries import StoredKey
 from app.accounts.scopes import Scope
 from app.accounts.service import authenticate
 from app.http.health_checks import HealthChecks
+from app.http.public_address import base_url_of
 from app.http.rate_limit import RATE_LIMIT_HEADERS, RateLimitDecision, RateLimitPolicy
 from app.http.resources import Resources
 from app.platform.database import ColumnReader
@@ -63,6 +64,11 @@ class Access:
         """The user of the key, once it has been required."""
         assert self._key is not None
         return self._key.user_id
+
+    @property
+    def base_url(self) -> str:
+        """What links in the answer begin with. Raises InvalidRequest, see `base_url_of`."""
+        return base_url_of(self._request, self.resources.settings)
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """What `work` returns in a thread. It may change nothing.

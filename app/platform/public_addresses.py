@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Address = IPv4Address | IPv6Address
@@ -68,6 +69,7 @@ def fixed_addresses(host: str) -> Sequence[Address]:
     return [ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether the host is this machine's loopback, by its name or address alone."""
     found = fixed_addresses(host)

@@ -191,10 +191,10 @@ def list_renders(
 @router.get("/v1/renders/{render_id}", response_model=RenderBody, responses=documented(404))
 # How the hosted API's getting-started page writes it.
 @router.get("/renders/{render_id}", include_in_schema=False)
-async def get_render(render_id: str, access: AccessDependency, base_url: PublicUrlDependency) -> Response:
+async def get_render(render_id: str, access: AccessDependency) -> Response:
     """A render of yours. Its URLs are signed afresh with every answer."""
     # The most frequent request: one trip to a thread, one transaction, serialized once.
-    return await access.run(_read_render, access, render_id=render_id, base_url=base_url)
+    return await access.run(_read_render, access, render_id=render_id, base_url=access.base_url)
 
 
 def _read_render(access: Access, *, render_id: str, base_url: str) -> Response:

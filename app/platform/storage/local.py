@@ -157,7 +157,7 @@ class LocalStorage:
             self.delete(key)
 
     def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
-        self._path(key)
+        check_key(key)
         expires = str(int(self._clock()) + lifetime_seconds)
         query = {
             "expires": expires,
