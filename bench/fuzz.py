@@ -1,15 +1,17 @@
 """Damaged files against what must take any: is each accepted, or refused with a sentence, in time and memory?
 
-    python -m bench.fuzz --files 2000 --seed 1 [--pipeline] [--http]
+    python -m bench.fuzz --files 10000 --seed 1 [--http 1000] [--pipeline 300] [--clips DIRECTORY]
 
-Damaged clips of the conformance corpus are probed as uploads are. With `--pipeline` those accepted are rendered, with
-the stand-in network; with `--http` as many files are sent to a server of its own. Prints a table for each, and what
-went wrong. Memory is that of the largest child so far, ffmpeg and ffprobe among them.
+Damaged clips of the conformance corpus are probed as uploads are. With `--http` so many of the files are sent to a
+server of its own; with `--pipeline` so many of those accepted are rendered, with the stand-in network. Prints a table
+for each, and what went wrong. Memory is that of the largest child so far: ffprobe and ffmpeg, the server with its own,
+and what made the corpus unless `--clips` names one that is there.
 
 The worst outcome is a crash: an error that is not one for users. A hang took longer than its time limit.
 """
 
 import argparse
+import contextlib
 import logging
 import math
 import resource
@@ -20,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -236,8 +238,19 @@ def _print(title: str, report: Report, *, seconds: float, largest_child_bytes: i
         print(f"- {tried.outcome} after {tried.seconds:.1f} s, {tried.mutant.name}: {tried.said}")
 
 
+@contextlib.contextmanager
+def _serving(settings: Settings) -> Iterator[Sender]:
+    from bench.laptop import Laptop
+
+    with Laptop() as laptop:
+        yield Sender(url=laptop.url, key=laptop.key, most_seconds=settings.probe_timeout_seconds)
+
+
 def _run(
-    title: str, attempt: Callable[[Mutant], Tried], files: Iterable[Mutant], keep: Path | None
+    title: str,
+    opening: contextlib.AbstractContextManager[Callable[[Mutant], Tried]],
+    files: Iterable[Mutant],
+    keep: Path | None,
 ) -> set[str]:
     """Print what becomes of the files, keep the faulty ones, and return the names of those accepted."""
     accepted = set()
@@ -250,8 +263,9 @@ def _run(
             (keep / tried.mutant.name.replace(" ", "-")).write_bytes(tried.mutant.content)
 
     started_at = time.monotonic()
-    report = try_all(attempt, files, on_tried=note)
-    seconds = time.monotonic() - started_at
+    with opening as attempt:
+        report = try_all(attempt, files, on_tried=note)
+        seconds = time.monotonic() - started_at
     _print(title, report, seconds=seconds, largest_child_bytes=_largest_child_bytes())
     return accepted
 
@@ -260,8 +274,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What damaged files do.")
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pipeline", action="store_true", help="render those that are accepted")
-    parser.add_argument("--http", action="store_true", help="send them to a server too")
+    parser.add_argument("--http", type=int, default=0, metavar="FILES", help="so many are sent to a server")
+    parser.add_argument(
+        "--pipeline", type=int, default=0, metavar="FILES", help="so many of those accepted are rendered"
+    )
     parser.add_argument(
         "--keep", type=Path, metavar="DIRECTORY", help="where to keep files that crash or hang"
     )
@@ -283,16 +299,14 @@ def main() -> None:
             return takewhile(lambda _file: time.monotonic() < ends_at, made)
 
         print(f"{len(clips)} clips; largest child at the start {_largest_child_bytes() / MIB:.0f} MiB")
-        accepted = _run("Probed", Prober(settings, directory), files(), options.keep)
+        prober = Prober(settings, directory)
+        accepted = _run("Probed", contextlib.nullcontext(prober), files(), options.keep)
         if options.http:
-            from bench.laptop import Laptop
-
-            with Laptop() as laptop:
-                sender = Sender(url=laptop.url, key=laptop.key, most_seconds=settings.probe_timeout_seconds)
-                _run("Uploaded", sender, files(), options.keep)
+            _run("Uploaded", _serving(settings), islice(files(), options.http), options.keep)
         if options.pipeline:
             renderer = Renderer(settings, directory)
-            _run("Rendered", renderer, (file for file in files() if file.name in accepted), options.keep)
+            chosen = islice((file for file in files() if file.name in accepted), options.pipeline)
+            _run("Rendered", contextlib.nullcontext(renderer), chosen, options.keep)
         from bench.machine import heading
 
         print(f"\n{heading()}")

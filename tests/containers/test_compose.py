@@ -59,7 +59,9 @@ def test_images_are_pinned(name: str) -> None:
         assert service["image"].startswith("regen-server:")
         assert service["build"].get("target", "gpu") in stages(service["build"]["dockerfile"])
     else:
-        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-\w+)?", service["image"]), service["image"]
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-\w+)?(@sha256:\w{64})?", service["image"]), (
+            service["image"]
+        )
 
 
 @every_long_lived

@@ -27,7 +27,9 @@ def test_hadolint_finds_nothing() -> None:
 def test_bases_are_exact_versions(dockerfile: str) -> None:
     known = stages(dockerfile)
     for stage in known.values():
-        assert stage.base in known or re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", stage.base), stage.base
+        assert stage.base in known or re.fullmatch(
+            r"python:\d+\.\d+\.\d+-slim-\w+(@sha256:\w{64})?", stage.base
+        ), stage.base
 
 
 @pytest.mark.parametrize(("dockerfile", "target"), FINAL)
