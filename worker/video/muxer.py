@@ -25,6 +25,7 @@ from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from app.platform.media.first_frames import Spatial
 from app.platform.media.properties import VideoProperties
+from app.platform.media.recognition import ENCRYPTION_TAG
 from app.platform.progress import current_progress
 from worker.video import join_groups
 from worker.video.boxes import read_video_coding
@@ -61,7 +62,7 @@ STREAM_FIELDS = "index,codec_type,codec_name,codec_tag_string,channels,channel_l
 SOURCE_FIELDS = (
     "-show_entries",
     f"format=format_name:format_tags:stream={STREAM_FIELDS}:stream_disposition=attached_pic,default"
-    ":stream_tags=language,title,timecode",
+    f":stream_tags=language,title,timecode,{ENCRYPTION_TAG}",
 )
 LATE_SOUND_BYTES = 100_000_000
 UNREADABLE = {

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffprobe_fields import UNTAGGED, integer
+from app.platform.media.recognition import is_encrypted
 from app.platform.media.whitelists import is_decodable
 from worker.video.channel_layouts import MAX_STEREO, MAX_SURROUND, KeptLayout, kept_layout
 from worker.video.sound_headers import SoundFormat
@@ -22,6 +23,7 @@ CLOSELY = ":min_hard_comp=0.01"
 
 SOUND_LEFT_OUT = f"A sound track was left out: {OUTPUT.name} cannot hold it, and it cannot be converted."
 SOUND_EMPTY = "A sound track was left out: there is no sound in it that can be read."
+SOUND_ENCRYPTED = "A sound track was left out: it is encrypted."
 SUBTITLES_LEFT_OUT = (
     "Subtitles stored as pictures, or in an unknown form, were left out: "
     f"{OUTPUT.name} holds subtitles of text only."
@@ -180,6 +182,8 @@ def _sound_track(
 ) -> tuple[KeptTrack | None, Sequence[str]]:
     """A sound track as it goes into the output, if it does, and warnings."""
     codec, channels = stream.get("codec_name"), integer(stream, "channels")
+    if is_encrypted(stream):
+        return None, [SOUND_ENCRYPTED]
     if codec not in OUTPUT.copied_audio and not is_decodable(codec):
         return None, [SOUND_LEFT_OUT]
     if not channels:

@@ -33,21 +33,22 @@ from .limits import (
 from .packet_summary import PacketSummary, summarize_packets
 from .recognition import (
     ENCRYPTED,
-    ENCRYPTED_TAGS,
     NO_INDEX,
     PICTURE,
     PICTURE_BRANDS,
     SOUND,
+    is_encrypted,
     reason_unreadable,
     refused_frame_sizes,
 )
+from .scrambling import is_scrambled
 from .timing import time_video
 from .whitelists import VIDEO_DECODERS, is_decodable
 
 __all__ = ["ColourTags", "MediaInfo", "OtherStream", "VideoStream", "colour_tags", "probe_video"]
 
 STREAM_FIELDS = (
-    "index,codec_type,codec_name,codec_tag_string,width,height,coded_width,coded_height,pix_fmt,sample_aspect_ratio,time_base,"
+    "index,id,codec_type,codec_name,codec_tag_string,width,height,coded_width,coded_height,pix_fmt,sample_aspect_ratio,time_base,"
     "avg_frame_rate,r_frame_rate,duration_ts,nb_frames,color_range,color_space,color_transfer,color_primaries,"
     "chroma_location,field_order"
 )
@@ -77,6 +78,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
         answer, said = _open(runner, path, limits)
         streams, container = section_list(answer, "streams"), answer.get("format", {})
         candidates = _moving_streams(streams, container)
+        _refuse_scrambled(path, candidates[0], container)
         restarts = may_restart(str(container.get("format_name", "")))
         summarize = partial(summarize_packets, runner, path, streams, restarts=restarts, limits=limits)
         video, time_base, scan = _choose_video(candidates, said, limits, summarize)
@@ -151,6 +153,17 @@ def _moving_streams(streams: list[dict[str, Any]], container: dict[str, Any]) ->
     return sorted(moving, key=lambda stream: not disposition(stream, "default"))
 
 
+def _refuse_scrambled(path: Path, stream: dict[str, Any], container: dict[str, Any]) -> None:
+    """Raises NotAVideo for a scrambled stream of a transport stream."""
+    pid = str(stream.get("id"))
+    if (
+        container.get("format_name") == "mpegts"
+        and pid.startswith("0x")
+        and is_scrambled(path, pid=int(pid, 16))
+    ):
+        raise NotAVideo(ENCRYPTED)
+
+
 def _choose_video(
     candidates: list[dict[str, Any]],
     said: str,
@@ -185,7 +198,7 @@ def _choose_video(
 def _refusal_to_decode(video: dict[str, Any], said: str, limits: MediaLimits) -> NotAVideo | None:
     """Why a video stream cannot be decoded here. Raises LimitExceeded for one of too many pixels."""
     codec = video.get("codec_name")
-    if video.get("codec_tag_string") in ENCRYPTED_TAGS:
+    if is_encrypted(video, said):
         return NotAVideo(ENCRYPTED)
     if codec not in VIDEO_DECODERS:
         named = f" ({codec})" if codec else ""

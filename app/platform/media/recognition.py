@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 NOT_READABLE = "The file is not a video in a format this server reads."
 PICTURE = "This file is a picture, not a video."
@@ -34,8 +35,18 @@ WEBP_ANIMATION = 0x02
 MP4_BOXES = (b"ftyp", b"mdat", b"free", b"skip", b"wide", b"moov", b"moof", b"styp", b"pnot", b"uuid")
 PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<smil", b"v=0\n", b"v=0\r")
 
-# Sample entries of encrypted video in MP4: common encryption, FairPlay.
-ENCRYPTED_TAGS = ("encv", "drmi")
+# Sample entries of encrypted video and sound in MP4 (common encryption, FairPlay), and ffprobe's names for the stream
+# types of H.264, AAC, AC-3 and E-AC-3 in transport streams with HLS Sample Encryption.
+ENCRYPTED_TAGS = (
+    "encv",
+    "enca",
+    "drmi",
+    "drms",
+    *(f"[{number}][0][0][0]" for number in (219, 207, 193, 194)),
+)
+# The tag that ffmpeg's Matroska demuxer gives to an encrypted track, and what it and that of ASF say of one.
+ENCRYPTION_TAG = "enc_key_id"
+_ENCRYPTION_SIGNS = re.compile(r"DRM protected stream detected|Unsupported encoding type")
 
 # Brands of HEIF and AVIF, which are pictures in an MP4 container (ISO/IEC 23008-12, AV1 Image File Format).
 PICTURE_BRANDS = frozenset({"mif1", "mif2", "msf1", "miaf", "heic", "heix", "heim", "heis", "avif"})
@@ -53,6 +64,15 @@ def refused_frame_sizes(said: str, decoders: Collection[str] | None = None) -> l
         for decoder, width, height in _REFUSED_SIZE.findall(said)
         if decoders is None or decoder in decoders
     ]
+
+
+def is_encrypted(stream: dict[str, Any], said: str = "") -> bool:
+    """Whether ffprobe shows a stream, or by what it `said` a file, as encrypted."""
+    return (
+        stream.get("codec_tag_string") in ENCRYPTED_TAGS
+        or ENCRYPTION_TAG in stream.get("tags", {})
+        or _ENCRYPTION_SIGNS.search(said) is not None
+    )
 
 
 def reason_unreadable(path: Path, said: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.platform.errors import NotAVideo
@@ -48,14 +49,50 @@ def test_damage_is_told(
     assert planned(whole)[1].warnings == ()
 
 
-@pytest.mark.parametrize("kind", ["cenc", "drmi"])
-def test_encryption_is_told(clip: Callable[..., Path], planned: Callable[..., Any], kind: str) -> None:
-    key, key_id = "76a6c65c5ea762046bd749a2e632ccbb", "a7e61c373e219033c21091fa607bf3b8"
-    encryption = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", key, "-encryption_kid", key_id)
-    path = clip("a.mp4", *X264, *(encryption if kind == "cenc" else ()), frames=5)
-    if kind == "drmi":
-        # The sample entry of FairPlay.
-        path.write_bytes(path.read_bytes().replace(b"avc1\0\0", b"drmi\0\0"))
+KEYS = (
+    "-encryption_key",
+    "76a6c65c5ea762046bd749a2e632ccbb",
+    "-encryption_kid",
+    "a7e61c373e219033c21091fa607bf3b8",
+)
+
+
+def _fairplay(data: bytes) -> bytes:
+    return data.replace(b"avc1\0\0", b"drmi\0\0")
+
+
+def _scrambled(data: bytes) -> bytes:
+    """All packets of the stream 0x100."""
+    packets = np.frombuffer(bytearray(data), np.uint8).reshape(-1, 188)
+    packets[(packets[:, 1] & 31 == 1) & (packets[:, 2] == 0), 3] |= 0x80
+    return packets.tobytes()
+
+
+def _with_drm(data: bytes) -> bytes:
+    """With ASF's object of extended content encryption, of no bytes, among those of its header."""
+    encryption = bytes.fromhex("14E68A292226174CB935DAE07EE9289C") + (28).to_bytes(8, "little") + bytes(4)
+    size = (int.from_bytes(data[16:24], "little") + len(encryption)).to_bytes(8, "little")
+    return data[:16] + size + bytes([data[24] + 1]) + data[25:30] + encryption + data[30:]
+
+
+@pytest.mark.parametrize(
+    ("name", "coding", "encrypted"),
+    [
+        ("cenc.mp4", (*X264, "-encryption_scheme", "cenc-aes-ctr", *KEYS), bytes),
+        ("fairplay.mp4", X264, _fairplay),
+        ("scrambled.ts", X264, _scrambled),
+        ("drm.wmv", ("-c:v", "wmv2"), _with_drm),
+    ],
+)
+def test_encryption_is_told(
+    clip: Callable[..., Path],
+    planned: Callable[..., Any],
+    name: str,
+    coding: tuple[str, ...],
+    encrypted: Callable[[bytes], bytes],
+) -> None:
+    path = clip(name, *coding, frames=5)
+    path.write_bytes(encrypted(path.read_bytes()))
     with pytest.raises(NotAVideo) as refused:
         planned(path)
     assert refused.value.message == ENCRYPTED

@@ -1,10 +1,12 @@
 """What ffprobe says beside its answer."""
 
+from typing import Any
+
 import pytest
 
 from app.platform.errors import FfmpegError
 from app.platform.media.process import DISK_FULL
-from app.platform.media.recognition import refused_frame_sizes
+from app.platform.media.recognition import is_encrypted, refused_frame_sizes
 from app.platform.media.scanned_lines import with_refused_decoder
 
 SAID = """[h264 @ 0x5604d37d0d40] [IMGUTILS @ 0x7ffd3f174a60] [error] Picture size 16384x16384 is invalid
@@ -63,3 +65,17 @@ def test_a_full_disk_is_ffmpegs_word_and_not_that_of_a_file(said: str) -> None:
 def test_a_refused_decoder_is_ffprobes_word_and_not_that_of_a_file() -> None:
     titled = "".join(f"[mov @ 0x1] [warning] the title {line}\n" for line in REFUSED.splitlines())
     assert with_refused_decoder(FfmpegError("failed", detail=titled), {}, []) is None
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        ({"tags": {"enc_key_id": "a2tra2tra2tra2tra2traw=="}}, ""),  # Matroska
+        ({}, "[matroska,webm @ 0x55a7d9324880] [error] Unsupported encoding type"),
+        ({"codec_tag_string": "[219][0][0][0]"}, ""),  # HLS Sample Encryption
+        ({"codec_tag_string": "drms"}, ""),
+    ],
+)
+def test_encrypted_streams_are_told_by_what_ffprobe_shows(stream: dict[str, Any], said: str) -> None:
+    assert is_encrypted(stream, said)
+    assert not is_encrypted({"codec_tag_string": "avc1", "tags": {"ENC_KEY_ID": "x"}})
