@@ -1,9 +1,10 @@
-"""What many workers cost each other: 1, 2, 4, 8 worker processes over PostgreSQL, Redis and local storage.
+"""What many workers cost each other: 1 to 64 worker processes over PostgreSQL, Redis and local storage.
 
-    .venv/bin/python -m bench.scale [--workers 1 2 4 8]
+    .venv/bin/python -m bench.scale [--workers 1 2 4 8] [--segments-per-worker 6] [--frames 75] [--frame-seconds 0.04]
 
 The stand-in network sleeps for a fixed time per frame, as a GPU would compute, so that a worker needs little of this
-machine's CPU. The same video time is rendered once as one render and once as many. Prints tables.
+machine's CPU: on few cores, many workers want long sleeps. The same video time is rendered once as one render and once
+as many. Prints tables.
 """
 
 import argparse
@@ -13,35 +14,38 @@ import tempfile
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from app.platform.media.programs import find_programs
-from bench.cluster import Cluster, WorkerProcess, percentile
+from bench.cluster import Cluster, WorkerProcess
 from bench.counting import Counts, count
 
 SIZE = "64x48"
 RATE = 25
-SEGMENT_SECONDS = 3
-SECONDS_PER_FRAME = 0.04
-NETWORK_SECONDS = SEGMENT_SECONDS * RATE * SECONDS_PER_FRAME
-SEGMENTS = 24
 RENDERS = 12
 IDLE_SECONDS = 20.0
-# Within one worker, one unit follows the other at once; a longer pause is one in which it had nothing to do.
-IDLE_GAP_SECONDS = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is rendered: segments of so many frames, each of which costs the network so long."""
+
+    segments: int
+    frames: int
+    frame_seconds: float
+
+    @property
+    def network_seconds(self) -> float:
+        return self.segments * self.frames * self.frame_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One workload. Seconds; `gaps` are those between the end of a unit and the start of its worker's next."""
+    """One workload."""
 
     whole_seconds: float
     upscaling_seconds: float
-    unit_seconds: list[float]
-    gaps: list[float]
-    busy_seconds: float
     counts: Counts
     cpu_share: float
     """How busy all of this machine's cores were, with whatever else ran on it."""
@@ -56,12 +60,12 @@ def cpu_seconds() -> tuple[float, float]:
     return busy, busy + idle + wait
 
 
-def make_clip(path: Path, *, segments: int) -> Path:
-    source = f"testsrc2=size={SIZE}:rate={RATE}:duration={segments * SEGMENT_SECONDS}"
+def make_clip(path: Path, *, frames: int) -> Path:
+    source = f"testsrc2=size={SIZE}:rate={RATE}"
     subprocess.run(
         [
-            *(find_programs().ffmpeg, "-v", "error", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p"),
-            *("-preset", "ultrafast", path),
+            *(find_programs().ffmpeg, "-v", "error", "-f", "lavfi", "-i", source, "-frames:v", str(frames)),
+            *("-pix_fmt", "yuv420p", "-preset", "ultrafast", path),
         ],
         check=True,
     )
@@ -79,53 +83,33 @@ def measure(cluster: Cluster, clips: list[Path]) -> Measured:
     whole_seconds = time.time() - started_at
     counts = count(cluster) - before
     busy, whole = (after - earlier for after, earlier in zip(cpu_seconds(), cpu_before, strict=True))
-    unit_seconds, gaps, starts, ends, busy_seconds = [], [], [], [], 0.0
-    for worker in cluster.workers:
-        units = _units(worker, since=started_at)
-        for line, started, ended in units:
-            busy_seconds += ended - started
-            if line["kind"] == "upscale":
-                unit_seconds.append(ended - started)
-                starts.append(started)
-                ends.append(ended)
-        gaps += [following[1] - unit[2] for unit, following in pairwise(units)]
+    moments = [
+        _at(line) for worker in cluster.workers for line in _segment_lines(worker) if _at(line) >= started_at
+    ]
     return Measured(
         whole_seconds=whole_seconds,
-        upscaling_seconds=max(ends) - min(starts),
-        unit_seconds=unit_seconds,
-        gaps=gaps,
-        busy_seconds=busy_seconds,
+        upscaling_seconds=max(moments) - min(moments),
         counts=counts,
         cpu_share=busy / whole,
     )
 
 
-def _units(worker: WorkerProcess, *, since: float) -> list[tuple[dict[str, Any], float, float]]:
-    """Start and end of every unit that the worker has done since then, by its log."""
-    lines = [line for line in worker.lines("work_started", "work_done") if _at(line) >= since]
-    return [
-        (start, _at(start), _at(end))
-        for start, end in pairwise(lines)
-        if (start["event"], end["event"]) == ("work_started", "work_done")
-    ]
+def _segment_lines(worker: WorkerProcess) -> list[dict[str, Any]]:
+    """Start and end of each segment that the worker has done, by its log."""
+    return [line for line in worker.lines("work_started", "work_done") if line["kind"] == "upscale"]
 
 
 def _at(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
-def row(name: str, workers: int, seen: Measured) -> str:
-    ideal = SEGMENTS * NETWORK_SECONDS / workers
-    claims = [gap for gap in seen.gaps if gap < IDLE_GAP_SECONDS]
-    idle = [gap for gap in seen.gaps if gap >= IDLE_GAP_SECONDS]
-    beyond = sum(seen.unit_seconds) / len(seen.unit_seconds) - NETWORK_SECONDS
+def row(name: str, workers: int, load: Load, seen: Measured) -> str:
+    ideal = load.network_seconds / workers
     return (
         f"| {name} | {workers} | {seen.whole_seconds:.1f} s | {ideal / seen.whole_seconds:.0%} | "
-        f"{ideal / seen.upscaling_seconds:.0%} | {beyond:.2f} s | "
-        f"{1000 * percentile(claims, 0.5):.0f} / {1000 * percentile(claims, 0.99):.0f} ms | "
-        f"{len(idle)}, {sum(idle):.1f} s | {seen.counts.statements / SEGMENTS:.0f} | "
-        f"{seen.counts.transactions / SEGMENTS:.0f} | {seen.counts.redis_commands / SEGMENTS:.1f} | "
-        f"{seen.cpu_share:.0%} |"
+        f"{ideal / seen.upscaling_seconds:.0%} | {load.segments / seen.upscaling_seconds:.1f} | "
+        f"{seen.counts.statements / load.segments:.0f} | {seen.counts.transactions / load.segments:.0f} | "
+        f"{seen.counts.redis_commands / load.segments:.1f} | {seen.cpu_share:.0%} |"
     )
 
 
@@ -144,33 +128,45 @@ def idle_row(cluster: Cluster) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What many workers cost each other.")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--segments-per-worker", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=75, help="of one segment")
+    parser.add_argument("--frame-seconds", type=float, default=0.04)
+    parser.add_argument("--one", action="store_true", help="one render alone, and no idle workers")
     options = parser.parse_args()
     rows, idle_rows = [], []
     settings = {
-        "stand_in_seconds_per_frame": str(SECONDS_PER_FRAME),
-        "segment_seconds": str(SEGMENT_SECONDS),
+        "stand_in_seconds_per_frame": str(options.frame_seconds),
+        "segment_seconds": f"{options.frames}/{RATE}",
     }
     with Cluster(**settings) as cluster, tempfile.TemporaryDirectory(prefix="regen-clips-") as clip_directory:
         directory = Path(clip_directory)
-        one = make_clip(directory / "one.mp4", segments=SEGMENTS)
-        part = make_clip(directory / "part.mp4", segments=SEGMENTS // RENDERS)
         for workers in sorted(options.workers):
             while len(cluster.workers) < workers:
                 cluster.start_worker()
             cluster.wait_ready()
-            for name, clips in (("one", [one]), (f"{RENDERS}", [part] * RENDERS)):
-                rows.append(row(name, workers, measure(cluster, clips)))
+            segments = options.segments_per_worker * workers
+            for name, number in (("one", 1), (f"{RENDERS}", RENDERS)):
+                if number > 1 and options.one:
+                    continue
+                of_each = -(-segments // number)
+                load = Load(
+                    segments=of_each * number, frames=options.frames, frame_seconds=options.frame_seconds
+                )
+                clip = make_clip(directory / f"{name}-{workers}.mp4", frames=of_each * options.frames)
+                rows.append(row(name, workers, load, measure(cluster, [clip] * number)))
                 print(rows[-1], file=sys.stderr, flush=True)
-            idle_rows.append(idle_row(cluster))
-            print(idle_rows[-1], file=sys.stderr, flush=True)
+            if not options.one:
+                idle_rows.append(idle_row(cluster))
+                print(idle_rows[-1], file=sys.stderr, flush=True)
         cluster.stop_workers()
     print(
-        "| renders | workers | wall | of ideal | upscaling alone, of ideal | beyond the network, per segment | "
-        "from unit to unit, p50 / p99 | idle pauses | statements per segment | transactions per segment | "
-        "Redis commands per segment | the machine's cores busy |"
+        "| renders | workers | wall | of ideal | upscaling alone, of ideal | segments a second | "
+        "statements per segment | transactions per segment | Redis commands per segment | the machine's cores busy |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))
+    if not idle_rows:
+        return
     print(
         "\n| idle workers | statements/s each | transactions/s each | database time/s each | Redis commands/s each | "
         "connections to PostgreSQL | to Redis |"

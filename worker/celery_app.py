@@ -60,6 +60,8 @@ TICK_SECONDS = 1.0
 IDLE_BEAT_SECONDS = 5.0
 # The name of a worker's spans in traces.
 TRACED_AS = "regen-worker"
+# One segment that computes, one claimed ahead, one that is being encoded, stored and reported.
+MOST_IN_HAND = 3
 
 log = structlog.get_logger(__name__)
 
@@ -194,6 +196,7 @@ class CeleryWorker:
             is_well=lambda: needs.are_met(self._outage_retry),
             # The deadman acts before, if it can.
             still_seconds=2 * self._deadman.still_seconds,
+            most_in_hand=MOST_IN_HAND if WorkQueue.GPU in settings.queues else 1,
         )
         self._celery.task(name=WORK_TASK)(self._work_loop.__call__)
 

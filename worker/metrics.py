@@ -3,6 +3,7 @@
 Labels have few values: kinds, outcomes, engines and devices, never ids.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,19 +56,26 @@ class UnitMetrics(WorkObserver):
 
     def __init__(self, *, on_quarantine: Callable[[str], None] = lambda _reason: None) -> None:
         self._on_quarantine = on_quarantine
+        self._lock = threading.Lock()
+        self._in_hand = 0
 
     def quarantined(self, reason: str) -> None:
         self._on_quarantine(reason)
 
     @contextmanager
     def unit(self, claim: Claim) -> Iterator[None]:
-        BUSY.set(1)
+        self._count(1)
         started = time.monotonic()
         try:
             yield
         finally:
             UNIT_SECONDS.labels(claim.kind.value).observe(time.monotonic() - started)
-            BUSY.set(0)
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._in_hand += more
+            BUSY.set(min(1, self._in_hand))
 
     def unit_ended(self, claim: Claim, outcome: UnitOutcome) -> None:
         UNITS.labels(claim.kind.value, outcome.value).inc()
@@ -105,26 +113,16 @@ class SegmentMeter:
         self._input_pixels = input_pixels
         self._output_pixels = output_pixels
         self._frames_done = 0
-        self._counted_until = 0.0
+        self._counted_until: float | None = None
 
-    def __enter__(self) -> "SegmentMeter":
-        self._counted_until = time.monotonic()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._count_seconds()
-
-    def progress(self, frames_done: int) -> None:
-        """Reports the number of frames upscaled."""
+    def progress(self, frames_done: int, *, since: float) -> None:
+        """Reports the number of frames upscaled since that time, by the monotonic clock."""
         frames, self._frames_done = frames_done - self._frames_done, frames_done
         FRAMES.labels(*self._labels).inc(frames)
         INPUT_PIXELS.labels(*self._labels).inc(frames * self._input_pixels)
         OUTPUT_PIXELS.labels(*self._labels).inc(frames * self._output_pixels)
-        self._count_seconds()
-
-    def _count_seconds(self) -> None:
         now = time.monotonic()
-        UPSCALING_SECONDS.labels(*self._labels).inc(now - self._counted_until)
+        UPSCALING_SECONDS.labels(*self._labels).inc(now - max(since, self._counted_until or since))
         self._counted_until = now
 
 

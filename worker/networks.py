@@ -75,6 +75,10 @@ class Networks:
                 for engine_id in ENGINES:
                     ensure_weights(engine_id, self._settings.weights_dir)
 
+    def has(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> bool:
+        """Whether `upscaler` would return the one that is held, rather than put another in its place."""
+        return self._upscaler is not None and self._made_for == (engine_id, source, target)
+
     def upscaler(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> "TypedUpscaler":
         """Raises ConfigurationError when weights or device are missing."""
         wanted = (engine_id, source, target)

@@ -74,13 +74,33 @@ class FrameUpscaler(Protocol):
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]: ...
 
 
+class ComputingTurn(Protocol):
+    """When this segment may use the upscaler, which another one may still need."""
+
+    def wait(self, on_wait: Callable[[], None]) -> None:
+        """Returns when it may. Calls `on_wait` several times a second, which may raise."""
+
+    def end(self) -> None:
+        """Called when it needs the upscaler no more."""
+
+
+class _AtOnce:
+    """The turn of a segment beside which no other is in hand."""
+
+    def wait(self, on_wait: Callable[[], None]) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
 def encoder_threads(upscaler: FrameUpscaler) -> int | None:
     """How many threads x264 gets beside this upscaler; None for x264's default."""
     threads = upscaler.processor_threads
     return None if threads is None else -(-threads // NETWORK_THREADS_TO_ENCODER_THREADS)
 
 
-def run_segment(
+def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what watches it
     *,
     runner: FfmpegRunner,
     source: Path,
@@ -93,8 +113,9 @@ def run_segment(
     cancelled: Callable[[], bool],
     stall_seconds: float,
     on_stall: Callable[[], None] | None = None,
+    turn: ComputingTurn | None = None,
 ) -> None:
-    """Render one segment of the output.
+    """Render one segment of the output. Decoding begins at once, upscaling when it is the segment's `turn`.
 
     `destination` appears complete and verified, or not at all. `on_frame` gets the number of frames upscaled so far, in
     this thread. `cancelled` is polled several times a second, in another thread; `on_stall`: see Watchdog.
@@ -131,6 +152,7 @@ def run_segment(
                 render=render,
                 segment=segment,
                 upscaler=upscaler,
+                turn=turn or _AtOnce(),
                 watchdog=watchdog,
                 on_frame=report,
             )
@@ -200,9 +222,11 @@ class _SegmentRun:
         render: RenderPlan,
         segment: SegmentPlan,
         upscaler: FrameUpscaler,
+        turn: ComputingTurn,
         watchdog: Watchdog,
         on_frame: Callable[[int], None],
     ) -> None:
+        self._turn = turn
         self._runner = runner
         self._render = render
         self._segment = segment
@@ -217,6 +241,7 @@ class _SegmentRun:
         if segment.between:
             for _ in range(FRAMES_TO_RETIME):
                 self._unused.put(np.empty(render.source.frame_bytes, np.uint8))
+        self._is_read = False
         # Queues of source frames are bounded by the number of buffers. None marks the end.
         self._to_retime: PipelineQueue[RepeatedFrame] = PipelineQueue(watchdog)
         self._decoded: PipelineQueue[RepeatedFrame | None] = PipelineQueue(watchdog)
@@ -314,26 +339,37 @@ class _SegmentRun:
             self._decoded.put((buffer, 1))
 
     def _upscale(self) -> None:
-        done = 0
-        ended = False
-        while not ended:
-            batch: list[RepeatedFrame] = []
-            while len(batch) < max(1, self._upscaler.batch_size):
-                item = self._decoded.get()
-                if item is None:
-                    ended = True
-                    break
-                batch.append(item)
-            if not batch:
-                break
+        done, planned = 0, self._segment.used_frames
+        while batch := self._next_batch():
+            if done == 0:
+                self._turn.wait(self._waiting)
             results = self._upscaler.upscale([frame for frame, _ in batch])
             self._watchdog.progress()
+            done += len(batch)
+            if done == planned:
+                # Before the encoder has taken them: the next segment computes beside it.
+                self._turn.end()
+            self._on_frame(done)
             for (buffer, repeats), result in zip(batch, results, strict=True):
                 self._free.put(buffer)
                 self._upscaled.put((result, repeats))
-                done += 1
-                self._on_frame(done)
         self._upscaled.put(None)
+
+    def _next_batch(self) -> list[RepeatedFrame]:
+        """The next frames to upscale; none after the last."""
+        batch: list[RepeatedFrame] = []
+        while not self._is_read and len(batch) < max(1, self._upscaler.batch_size):
+            item = self._decoded.get()
+            if item is None:
+                self._is_read = True
+            else:
+                batch.append(item)
+        return batch
+
+    def _waiting(self) -> None:
+        if self._watchdog.is_stopped:
+            raise PipelineStopped
+        self._watchdog.progress()
 
     def _write(self, encoder: FfmpegProcess) -> None:
         try:

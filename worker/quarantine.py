@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class Quarantine:
-    """For the main thread, but for `may_claim`, which any thread may read.
+    """For the main thread, but for `may_claim` and `begin`, which any thread may call.
 
     `tick` is called at short intervals while no unit is in hand.
     """
@@ -55,7 +55,9 @@ class Quarantine:
         return not self._is_on and not self._drained()
 
     def begin(self, reason: str) -> None:
-        """The row says so already."""
+        """The row says so already. Units that end at once may both ask for it."""
+        if self._is_on:
+            return
         if time.monotonic() - self._recovered_at > HEALTHY_SECONDS:
             self._tries = 0
         self._is_on = True

@@ -10,6 +10,7 @@ class SegmentEta:
         self._frames = frames
         self._first: tuple[float, int] | None = None
         self._seconds_left = 0.0
+        self.is_known = False
 
     @property
     def seconds_left(self) -> float:
@@ -24,6 +25,7 @@ class SegmentEta:
             return
         first_at, first_frames = self._first
         if frames_done > first_frames:
+            self.is_known = True
             self._seconds_left = (
                 (self._frames - frames_done) * (now - first_at) / (frames_done - first_frames)
             )

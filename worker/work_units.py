@@ -8,10 +8,9 @@ the first time; the ledger recognizes that.
 """
 
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +18,7 @@ from typing import TypeVar
 import structlog
 
 from app.platform.errors import (
+    Canceled,
     DiskTooSmall,
     PermanentError,
     StorageError,
@@ -27,6 +27,7 @@ from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
@@ -41,6 +42,7 @@ from app.work.queries import Job, ReadyUnits
 from app.work.speeds import note_segment
 from models.catalog import ENGINES
 from worker.accepted_file import accepted_file
+from worker.device_turns import DeviceTurn, DeviceTurns
 from worker.metrics import SegmentMeter
 from worker.networks import Networks
 from worker.pipeline import run_segment
@@ -77,6 +79,7 @@ class WorkUnits:
     outage_retry: OutageRetry
     drain: Drain
     """Limits the time left for a segment."""
+    turns: DeviceTurns = field(default_factory=DeviceTurns)
     on_device_hang: Callable[[], None]
     """Ends the process: the last resort when the device no longer answers."""
 
@@ -128,11 +131,29 @@ class WorkUnits:
         )
 
     def upscale(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
-        """Decodes, upscales and encodes one segment. The last segment makes the finish ready."""
-        started = time.monotonic()
+        """Decodes, upscales and encodes one segment. The last segment makes the finish ready.
+
+        Up to the first decoded frame, and from the last upscaled one on, it overlaps with other segments.
+        """
+        with self.turns.queued() as turn, self.workspace.using_inputs():
+            return self._upscale(job, heartbeat, cancelled, turn)
+
+    def _upscale(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled, turn: DeviceTurn) -> ReadyUnits:
         (segment_job,) = job.segments
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
-        source = self._readable_input(job, render.continuous, cancelled)
+        eta = SegmentEta(frames=segment.used_frames)
+
+        def stopped() -> bool:
+            # A segment that will not be done within the drain's grace is given back at once, as is one claimed ahead.
+            will_be_late = (
+                self.drain.requested if turn.is_ahead else eta.seconds_left > self.drain.seconds_left
+            )
+            return cancelled() or (will_be_late and turn.ended_at is None)
+
+        source = self._readable_input(job, render.continuous, stopped)
+        if not self.networks.has(engine_id=job.engine, source=render.source, target=render.target):
+            # The network in memory may still be needed.
+            turn.wait(partial(_beat_unless, stopped))
         upscaler = self.networks.upscaler(engine_id=job.engine, source=render.source, target=render.target)
         meter = SegmentMeter(
             engine=job.engine,
@@ -141,34 +162,30 @@ class WorkUnits:
             output_pixels=render.target.width * render.target.height,
         )
 
-        eta = SegmentEta(frames=segment.used_frames)
-
         def report(frames_done: int) -> None:
             heartbeat.frames_done = frames_done
-            meter.progress(frames_done)
+            meter.progress(frames_done, since=turn.began_at or turn.ready_at)
             eta.progress(frames_done)
-
-        def stopped() -> bool:
-            # A segment that will not be done within the drain's grace is given back at once.
-            return cancelled() or eta.seconds_left > self.drain.seconds_left
+            if (eta.is_known and eta.seconds_left < self.turns.lead_seconds) or turn.ended_at is not None:
+                heartbeat.end_soon()
 
         key = segment_key(job.render_id, position=segment_job.position, attempt=job.attempt)
         with self.workspace.job_directory() as directory:
             result = directory / f"segment{SEGMENT.suffix}"
-            with meter:
-                run_segment(
-                    runner=self.runner,
-                    source=source,
-                    destination=result,
-                    render=render,
-                    segment=segment,
-                    upscaler=upscaler,
-                    quality=self.settings.quality,
-                    on_frame=report,
-                    cancelled=stopped,
-                    stall_seconds=self.settings.stall_seconds,
-                    on_stall=self.on_device_hang,
-                )
+            run_segment(
+                runner=self.runner,
+                source=source,
+                destination=result,
+                render=render,
+                segment=segment,
+                upscaler=upscaler,
+                turn=turn,
+                quality=self.settings.quality,
+                on_frame=report,
+                cancelled=stopped,
+                stall_seconds=self.settings.stall_seconds,
+                on_stall=self.on_device_hang,
+            )
             with self._transfers.removed_unless_reported(key):
                 self._transfers.put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)
                 ready = self._report(lambda: self.ledger.segment_done(job, storage_key=key))
@@ -177,7 +194,7 @@ class WorkUnits:
             device=self.networks.device_name,
             engine=job.engine,
             pixels=render.source.width * render.source.height * segment.used_frames,
-            seconds=time.monotonic() - started,
+            seconds=turn.seconds,
         )
         return ready
 
@@ -299,6 +316,12 @@ class WorkUnits:
         except StorageError as error:
             # The render is complete; its segments only take up space.
             log.warning("segments_not_removed", render_id=render_id, error=error.message)
+
+
+def _beat_unless(cancelled: Cancelled) -> None:
+    current_progress().beat()
+    if cancelled():
+        raise Canceled()
 
 
 def _plan_of(job: Job) -> RenderPlan:

@@ -5,6 +5,7 @@ import fcntl
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,9 @@ class Workspace:
         self._inputs = self.path / "inputs"
         self._inputs.mkdir()
         self._fetched: dict[str, Path] = {}
+        # Reentrant: a copy of an input is fetched by fetching the input.
+        self._fetching = threading.RLock()
+        self._used_by_thread: dict[int, set[str]] = {}
 
     @property
     def capacity_bytes(self) -> int:
@@ -44,7 +48,7 @@ class Workspace:
     def job_directory(self) -> Iterator[Path]:
         """A new temporary directory, removed afterwards.
 
-        When the disk is full, all inputs but the last one are removed, to make room for the next job.
+        When the disk is full, all inputs that are not in use are removed, to make room for the next job.
         """
         # Errors ignored: a cancelled transfer may still write a file there.
         with tempfile.TemporaryDirectory(
@@ -57,34 +61,54 @@ class Workspace:
                     self.drop_inputs()
                 raise
 
+    @contextmanager
+    def using_inputs(self) -> Iterator[None]:
+        """The inputs that this thread fetches within the block stay until its end."""
+        thread = threading.get_ident()
+        with self._fetching:
+            self._used_by_thread[thread] = set()
+        try:
+            yield
+        finally:
+            with self._fetching:
+                del self._used_by_thread[thread]
+
     def fetch_input(self, *, file_id: str, storage_key: str, fetch: Callable[[str, Path], None]) -> Path:
         """Returns the input's path, after fetching it by `fetch` unless it is cached. Callers must not write to it."""
-        path = self._fetched.pop(file_id, None)
-        if path is None:
-            path = self._inputs / file_id
-            # A cancelled fetch of the same input may still go on.
-            part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
-            fetch(storage_key, part)
-            part.replace(path)
-        self._fetched[file_id] = path  # the most recently used comes last
-        self._make_room(keep=file_id)
+        with self._fetching:
+            path = self._fetched.pop(file_id, None)
+            if path is None:
+                path = self._inputs / file_id
+                # A cancelled fetch of the same input may still go on.
+                part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
+                fetch(storage_key, part)
+                part.replace(path)
+            self._fetched[file_id] = path  # the most recently used comes last
+            self._used_by_thread.get(threading.get_ident(), set()).add(file_id)
+            self._make_room()
         return path
 
     def drop_inputs(self) -> None:
-        """Removes all inputs but the most recently used one, which may be in use."""
-        for file_id in list(self._fetched)[:-1]:
-            self._drop(file_id)
+        """Removes all inputs that are not in use."""
+        with self._fetching:
+            for file_id in self._unused():
+                self._drop(file_id)
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
-    def _make_room(self, *, keep: str) -> None:
+    def _make_room(self) -> None:
         held_bytes = sum(path.stat().st_size for path in self._fetched.values())
-        for file_id in [name for name in self._fetched if name != keep]:
+        for file_id in self._unused():
             if held_bytes <= self._cache_bytes:
                 return
             held_bytes -= self._drop(file_id)
+
+    def _unused(self) -> list[str]:
+        """The inputs that can be removed, the one used longest ago first: never the last one."""
+        used = set[str]().union(*self._used_by_thread.values())
+        return [file_id for file_id in list(self._fetched)[:-1] if file_id not in used]
 
     def _drop(self, file_id: str) -> int:
         """Returns the size of the removed file in bytes."""

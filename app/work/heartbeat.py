@@ -40,10 +40,13 @@ class Heartbeat:
         claim: object,
         *,
         on_failure: Callable[[], None] = lambda: None,
+        on_end_soon: Callable[[], None] = lambda: None,
         still_seconds: float = math.inf,
     ) -> None:
         """`on_failure` is called for each renewal that raised. `still_seconds`: no lease is renewed for longer of work
         that makes no progress."""
+        self.end_soon = on_end_soon
+        """Says that the worker may claim its next unit, because this one is nearly done."""
         self.frames_done = 0
         self._ledger = ledger
         self._claim = claim

@@ -1,4 +1,6 @@
-"""The work loop: claims units of work and runs them, one after the other, until there are none.
+"""The work loop: claims units of work and runs them until there are none.
+
+One after the other, or overlapping: a worker claims its next segment when the present one is nearly done.
 
 The worker runs it with units that use the networks, the mock with units that use ffmpeg's scaler.
 """
@@ -30,8 +32,7 @@ from app.work.heartbeat import Heartbeat
 from app.work.ledger import WorkLedger
 from app.work.outage_retry import OutageRetry, is_outage
 from app.work.queries import Claim, Job, ReadyUnits
-
-POLL_SECONDS = 0.1
+from app.work.units_in_hand import POLL_SECONDS, UnitInHand, UnitsInHand
 
 Cancelled: TypeAlias = Callable[[], bool]
 # Does the work of a job, moves its row, and returns the units of work that became ready by that. It reports its
@@ -98,11 +99,13 @@ class WorkLoop:
         claim: Callable[[], Job | None] | None = None,
         is_well: Callable[[], bool] = lambda: False,
         still_seconds: float = math.inf,
+        most_in_hand: int = 1,
     ) -> None:
         """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process when this
         machine is configured so that it can do no work. `outage_retry` repeats reports while the database is away.
         `claim` replaces the ledger's own choice of the next unit. `is_well` says after an outage whether this machine
-        has all that work needs. No lease is renewed for longer than `still_seconds` without progress.
+        has all that work needs. No lease is renewed for longer than `still_seconds` without progress. Of units that end
+        soon (`Heartbeat.end_soon`) up to `most_in_hand` overlap, one of them claimed ahead.
         """
         self._ledger = ledger
         self._units = units
@@ -115,40 +118,58 @@ class WorkLoop:
         self._is_well = is_well
         self._still_seconds = still_seconds
         self._outages_in_a_row = 0
-        self._in_hand: Job | None = None
+        self._in_hand = UnitsInHand(most=most_in_hand)
+        self._rest_seconds = 0.0
+        self._is_refused = False
 
     def __call__(self) -> None:
         """Never raises. An error ends the loop until the sweeper's next message restarts it, so it cannot spin."""
+        self._is_refused = False
         try:
-            while not self._drain.requested:
-                current_progress().beat()
-                job = self._claim()
-                if job is None:
-                    log.debug("nothing_to_do")
-                    return
-                if not self._work_on(job):
-                    break
+            self._work_through()
         except RegenError as error:
             log.warning("claim_failed", error=error.message, detail=error.detail)
         except Exception:
             log.exception("claim_failed")
+        self._in_hand.wait_for_all()
         if self._drain.requested:
             # This worker took a message that another worker can use, and may have given work back.
             self._wake(Counter(self._ledger.queues))
 
     def give_back(self, is_hanging: bool) -> None:
-        """Releases the unit in hand because the process is about to end; one that hangs counts as failed.
+        """Releases the units in hand because the process is about to end. If it hangs, the one that has stood still for
+        longest counts as failed.
 
         For another thread than the loop's, which does not come back.
         """
-        job = self._in_hand
-        if job is not None and is_hanging:
-            self._ledger.failed(job, PipelineStalled("The work on the video came to a halt."))
-        elif job is not None:
-            self._ledger.hand_back(job)
+        for unit in self._in_hand.units:
+            if is_hanging:
+                is_hanging = False
+                self._ledger.failed(unit.job, PipelineStalled("The work on the video came to a halt."))
+            else:
+                self._ledger.hand_back(unit.job)
 
-    def _work_on(self, job: Job) -> bool:
-        """Returns whether to go on: False when the database did not take the report."""
+    def _work_through(self) -> None:
+        while not (self._drain.requested or self._is_refused):
+            current_progress().beat()
+            if not self._in_hand.has_room:
+                self._in_hand.wait_for_change()
+                continue
+            if self._rest_seconds:
+                seconds, self._rest_seconds = self._rest_seconds, 0.0
+                self._rest(seconds)
+                continue
+            job = self._claim()
+            if job is not None:
+                self._in_hand.begin(job, self._work_on)
+            elif not self._in_hand:
+                log.debug("nothing_to_do")
+                return
+            else:
+                self._in_hand.wait_for_change()
+
+    def _work_on(self, unit: UnitInHand) -> None:
+        job = unit.job
         fields = {
             "kind": job.kind.value,
             "render_id": job.render_id,
@@ -157,13 +178,16 @@ class WorkLoop:
             "request_id": job.request_id,
         }
         known = {name: value for name, value in fields.items() if value is not None}
-        self._in_hand = job
         try:
-            return self._work_and_report(job, known)
-        finally:
-            self._in_hand = None
+            is_reported = self._work_and_report(unit, known)
+        except Exception:
+            log.exception("claim_failed")
+            is_reported = False
+        self._is_refused = self._is_refused or not is_reported
 
-    def _work_and_report(self, job: Job, fields: Mapping[str, object]) -> bool:
+    def _work_and_report(self, unit: UnitInHand, fields: Mapping[str, object]) -> bool:
+        """Returns whether to go on: False when the database did not take the report."""
+        job = unit.job
         with (
             structlog.contextvars.bound_contextvars(**fields),
             traced(job.kind.value, parent=job.trace_parent, attributes=fields),
@@ -172,7 +196,7 @@ class WorkLoop:
             log.info("work_started")
             self._wake(job.opened)
             try:
-                ready = self._run(job)
+                ready = self._run(unit)
             except Exception as error:
                 return self._report(job, error)
             self._outages_in_a_row = 0
@@ -181,10 +205,12 @@ class WorkLoop:
             self._wake(ready)
             return True
 
-    def _run(self, job: Job) -> ReadyUnits:
+    def _run(self, unit: UnitInHand) -> ReadyUnits:
+        job = unit.job
         with Heartbeat(
             self._ledger,
             job,
+            on_end_soon=lambda: self._in_hand.end_soon(unit),
             on_failure=self._observer.heartbeat_failed,
             still_seconds=self._still_seconds,
         ) as heartbeat:
@@ -209,7 +235,7 @@ class WorkLoop:
             # This machine may be the only one that lacks something: it must not take all the work in vain. But one
             # render whose own fault it is must not cost the others this worker's time.
             self._outages_in_a_row += 1
-            self._rest(WORKER_OUTAGE.pause(self._outages_in_a_row))
+            self._rest_seconds = WORKER_OUTAGE.pause(self._outages_in_a_row)
         return True
 
     def _outcome(self, error: Exception) -> UnitOutcome:

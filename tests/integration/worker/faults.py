@@ -1,5 +1,6 @@
 """Looking into work while faults befall it."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from app.platform.storage.keys import output_key, segment_key
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
+from app.work.tables import WorkerProcess
 from tests.e2e.reading import decibels, decode, probe, timestamps
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_WIDTH, Workplace
 from tests.servers.process import ServerProcess, wait_until
@@ -49,7 +51,8 @@ def in_hand(session: Session, render_id: str, kind: WorkKind) -> Hold | None:
 
 @contextmanager
 def held_before_commit(place: Workplace, render_id: str, kind: WorkKind) -> Iterator[ServerProcess]:
-    """The worker that has done such a unit and is kept from telling the database: its row is locked meanwhile."""
+    """The worker that has done such a unit and is kept from telling the database: the render's row is locked meanwhile,
+    and the worker's, which each report of a segment writes last."""
 
     def someone_has_it() -> bool:
         with place.database.read() as session:
@@ -60,6 +63,7 @@ def held_before_commit(place: Workplace, render_id: str, kind: WorkKind) -> Iter
         session.execute(select(Render.id).where(Render.id == render_id).with_for_update())
         hold = in_hand(session, render_id, kind)
         assert hold is not None, f"{kind} was over too soon"
+        session.execute(select(WorkerProcess.name).where(WorkerProcess.name == hold.worker).with_for_update())
 
         def is_stored() -> bool:
             # The server ends a transaction that has been silent for long.
@@ -140,7 +144,10 @@ def check_whole(
 
 def ffmpegs_of(pid: int) -> list[int]:
     """The running children of a worker, once they are ffmpeg."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            children += thread.read_text().split()
     return [int(child) for child in children if "ffmpeg" in _program(int(child))]
 
 

@@ -47,7 +47,7 @@ STEPS = {
     "scan": "framecrc",
     "decode": "-map 0:0 -f rawvideo",
     "encode": "-vcodec libx264",
-    "read back": "extradata_hash",
+    "read back": "packet=pts,dts:stream",
     "tracks": "stream_tags=language",
     "join": "segments.ffconcat",
     "thumbnail": "-vcodec mjpeg",
