@@ -1,4 +1,4 @@
-"""How near the networks come to what a GPU can do, and where a frame's time goes: every way to run them, side by side.
+"""How near the networks come to what a GPU can do: every way to run them, side by side.
 
     python -m bench.gpu [--weights DIRECTORY] [--frames FRAMES.npy] [--skip SECTION ...]
     python -m bench.gpu --write-frames FRAMES.npy        where ffmpeg is: natural frames, for a machine without it
@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import gpu_flow, gpu_networks
+from bench import gpu_networks
 from bench.gpu_networks import Setting
 from bench.machine import heading
 from worker.inference.cuda import kernels
-from worker.inference.cuda.trial import stop_trials, trial_of
 from worker.inference.devices import choose_device
 
 MEDIA = Path(__file__).parents[1] / "tests" / "media"
@@ -55,32 +54,9 @@ def versions() -> str:
     return f"CUDA {torch.version.cuda or 'none'}, cuDNN {cudnn}, Triton {triton}"
 
 
-def try_out(setting: Setting) -> None:
-    """What a worker does before it runs anything of this: in a process of its own, on small pictures."""
-    if not setting.on_cuda:
-        print("No CUDA device, no trial.")
-        return
-    # Both at once: compiling is what takes long, and a server has cores to spare.
-    started = time.perf_counter()
-    waiting = {
-        engine.id: trial_of(setting.network(engine), setting.torch_device) for engine in setting.engines
-    }
-    for engine_id, trial in waiting.items():
-        while (passed := trial.passed()) is None:
-            time.sleep(0.1)
-        seconds = time.perf_counter() - started
-        print(f"- {engine_id}: right after {seconds:.1f} s: {', '.join(sorted(passed)) or 'none'}.", end="")
-        print("".join(f" Not {name}: {why}." for name, why in trial.dropped.items()), flush=True)
-
-
 SECTIONS: dict[str, tuple[str, Callable[[Setting], None]]] = {
     "peak": ("What the device can do", gpu_networks.measure_peak),
-    "trial": ("The trial", try_out),
     "networks": ("Networks alone", gpu_networks.compare),
-    "layers": ("Where the fused network's time goes", gpu_networks.measure_layers),
-    "flow": ("A frame's way", gpu_flow.measure_flow),
-    "memory": ("Memory over many frames", gpu_flow.measure_memory),
-    "start": ("From start to first frame", gpu_flow.measure_start),
 }
 
 
@@ -106,21 +82,18 @@ def main() -> None:
     )
     print(f"{heading()}\n\n{versions()}.", flush=True)
     failed = []
-    try:
-        for name, (title, measure) in SECTIONS.items():
-            if name in arguments.skip:
-                continue
-            print(f"\n### {title}\n", flush=True)
-            started = time.perf_counter()
-            try:
-                with torch.inference_mode():
-                    measure(setting)
-            except Exception:  # the machine is lent for minutes: what can be measured is
-                failed.append(name)
-                print(f"FAILED:\n```\n{traceback.format_exc()}```")
-            print(f"\n({time.perf_counter() - started:.0f} s)", flush=True)
-    finally:
-        stop_trials()
+    for name, (title, measure) in SECTIONS.items():
+        if name in arguments.skip:
+            continue
+        print(f"\n### {title}\n", flush=True)
+        started = time.perf_counter()
+        try:
+            with torch.inference_mode():
+                measure(setting)
+        except Exception:  # what can be measured is
+            failed.append(name)
+            print(f"FAILED:\n```\n{traceback.format_exc()}```")
+        print(f"\n({time.perf_counter() - started:.0f} s)", flush=True)
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}.")
 

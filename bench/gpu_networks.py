@@ -20,11 +20,8 @@ from models.architectures import UpscalingNetwork
 from models.catalog import ENGINES, Engine
 from models.loader import load_network
 from worker.inference.cuda import kernels
-from worker.inference.cuda.choice import psnr, test_picture
 from worker.inference.cuda.fused import FusedNetwork, fuse
-from worker.inference.cuda.graphs import GraphedRun, ModulesRun, StaticRun
-from worker.inference.cuda.layers import Autotuner, FusedConvolution
-from worker.inference.cuda.timing import seconds_on_cuda
+from worker.inference.cuda.runtime import psnr, test_picture
 from worker.inference.devices import Device
 from worker.inference.precision import Precision, place_network
 
@@ -34,7 +31,6 @@ SHAPES = {
     "regen-4x-lite": (((640, 360), (1, 4, 8)), ((1280, 720), (1, 2))),
 }
 MATRIX, CONVOLUTION = 8192, (8, 256, 180, 320)
-LAYERS_OF = ((640, 360), 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +121,24 @@ class Setting:
             torch.cuda.reset_peak_memory_stats()
 
 
+def seconds_on_cuda(run: Callable[[], None], *, times: int) -> float:
+    """The median time of `times` runs on the current device, after one that is not timed."""
+    run()
+    spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+    for _ in range(times):
+        start, end = _timed_event(), _timed_event()
+        start.record()
+        run()
+        end.record()
+        spans.append((start, end))
+    torch.cuda.synchronize()
+    return statistics.median(float(start.elapsed_time(end)) for start, end in spans) / 1000
+
+
+def _timed_event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)
+
+
 def _discard(result: object) -> None:
     """A run gives nothing."""
 
@@ -156,36 +170,34 @@ def measure_peak(setting: Setting) -> None:
     print(table(["", f"{str(dtype).removeprefix('torch.')}, random values"], lines))
 
 
+class ModulesRun:
+    """torch's modules for one input shape, with the attributes of a fused network."""
+
+    def __init__(self, placed: nn.Module, *, shape: tuple[int, int, int, int], device: torch.device) -> None:
+        self._placed = placed
+        self.input = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+        self.output = torch.empty(0)
+
+    def run(self) -> None:
+        self.output = self._placed(self.input)
+
+
 def ways(
-    setting: Setting, network: nn.Module, placed: nn.Module, tuner: Autotuner
-) -> dict[str, Callable[[tuple[int, int, int, int]], StaticRun]]:
+    setting: Setting, network: nn.Module, placed: nn.Module
+) -> dict[str, Callable[[tuple[int, int, int, int]], ModulesRun | FusedNetwork]]:
     """All there are on this device, slowest first as far as one can guess."""
-    made: dict[str, Callable[[tuple[int, int, int, int]], StaticRun]] = {
-        "modules": lambda shape: ModulesRun(placed, shape=shape, device=setting.torch_device)
+    device = setting.torch_device
+    made: dict[str, Callable[[tuple[int, int, int, int]], ModulesRun | FusedNetwork]] = {
+        "modules": lambda shape: ModulesRun(placed, shape=shape, device=device)
     }
-    if setting.on_cuda:
-        made["modules, graph"] = lambda shape: GraphedRun(
-            ModulesRun(placed, shape=shape, device=setting.torch_device)
-        )
     if setting.compiles:
         compiled = cast(nn.Module, torch.compile(placed, mode="max-autotune-no-cudagraphs", dynamic=False))
-        made["torch.compile"] = lambda shape: ModulesRun(compiled, shape=shape, device=setting.torch_device)
+        made["torch.compile"] = lambda shape: ModulesRun(compiled, shape=shape, device=device)
     if kernels.AVAILABLE:
-        made["fused"] = lambda shape: fused(setting, network, shape, tuner)
-        if setting.on_cuda:
-            made["fused, graph"] = lambda shape: GraphedRun(fused(setting, network, shape, tuner))
+        made["fused"] = lambda shape: fuse(
+            network, images=shape[0], height=shape[2], width=shape[3], device=device
+        )
     return made
-
-
-def fused(
-    setting: Setting, network: nn.Module, shape: tuple[int, int, int, int], tuner: Autotuner
-) -> FusedNetwork:
-    images, _, height, width = shape
-    return fuse(network, images=images, height=height, width=width, device=setting.torch_device, tuner=tuner)
-
-
-def make_tuner(setting: Setting) -> Autotuner:
-    return Autotuner(seconds_of=lambda run: setting.seconds_of(run, times=5))
 
 
 def compare(setting: Setting) -> None:
@@ -210,11 +222,10 @@ def compare(setting: Setting) -> None:
             exact = place_network(network, device=setting.torch_device, precision="fp32")
             for size, counts in setting.shapes(engine):
                 for images in counts:
-                    tuner = make_tuner(setting)
                     pictures = setting.pictures(images, size)
                     setting.free()
                     expected = exact(pictures[:1]).clone()
-                    for name, make in ways(setting, network, placed, tuner).items():
+                    for name, make in ways(setting, network, placed).items():
                         line = [engine.id, f"{images} x {size[0]}x{size[1]}", name]
                         lines.append(line + _measure_way(setting, engine, make, pictures, expected))
     print(table(head, lines))
@@ -223,7 +234,7 @@ def compare(setting: Setting) -> None:
 def _measure_way(
     setting: Setting,
     engine: Engine,
-    make: Callable[[tuple[int, int, int, int]], StaticRun],
+    make: Callable[[tuple[int, int, int, int]], ModulesRun | FusedNetwork],
     pictures: torch.Tensor,
     expected: torch.Tensor,
 ) -> list[str]:
@@ -248,57 +259,3 @@ def _measure_way(
         f"{float((found - expected).abs().max()) * 255:.2f}",
         f"{taken:.2f}",
     ]
-
-
-def measure_layers(setting: Setting) -> None:
-    """The fused networks launch by launch, summed over those of one kind; then what each tile takes."""
-    if not kernels.AVAILABLE:
-        print("There is no Triton here.")
-        return
-    size, images = ((8, 4), 1) if setting.tiny else LAYERS_OF
-    lines, tiles = [], []
-    with setting.arithmetic():
-        for engine in setting.engines:
-            tuner = make_tuner(setting)
-            run = fused(setting, setting.network(engine), (images, 3, size[1], size[0]), tuner)
-            run.input.copy_(setting.pictures(images, size))
-            run.run()
-            whole = setting.seconds_of(run.run)
-            lines += [[engine.id, *line] for line in _lines_of_layers(setting, run, whole)]
-            for kind, timed in tuner.timed.items():
-                for tile, seconds in sorted(timed.items(), key=lambda item: item[1]):
-                    shape = f"{tile.rows} x {tile.columns}, {tile.chunk} channels"
-                    shape += f", {tile.warps} warps, {tile.stages} stages"
-                    tiles.append([engine.id, _name_of(kind), shape, f"{seconds * 1e3:.3f}"])
-            del run
-            setting.free()
-    print(f"{images} x {size[0]}x{size[1]}; times of launches one by one.\n")
-    print(table(["engine", "convolution", "launches", "ms each", "of the whole", "TFLOP/s"], lines))
-    print()
-    print(table(["engine", "convolution", "tile", "ms"], tiles))
-
-
-def _name_of(kind: tuple[int, int, bool, int]) -> str:
-    outputs, channels, doubles, shuffle = kind
-    return f"{channels} to {outputs}" + (", doubled" if doubles else "") + (", shuffled" if shuffle else "")
-
-
-def _lines_of_layers(setting: Setting, run: FusedNetwork, whole: float) -> list[list[str]]:
-    spent: dict[str, list[float]] = {}
-    operations: dict[str, float] = {}
-    for step in run.steps:
-        assert isinstance(step, partial)
-        name = "copy"
-        if isinstance(step.func, FusedConvolution):
-            # The same kind at another size is another line.
-            source, factor = step.args[0], 2 if step.func.kind[2] else 1
-            pixels = source.images * source.height * source.width * factor**2
-            name = f"{_name_of(step.func.kind)}, {source.width * factor}x{source.height * factor}"
-            operations[name] = 18.0 * pixels * step.func.channels * step.func.outputs
-        spent.setdefault(name, []).append(setting.seconds_of(step, times=5))
-    lines = []
-    for name, taken in sorted(spent.items(), key=lambda item: -sum(item[1])):
-        each = statistics.median(taken)
-        rate = f"{operations[name] / each / 1e12:.4g}" if name in operations else ""
-        lines.append([name, str(len(taken)), f"{each * 1e3:.3f}", f"{sum(taken) / whole:.1%}", rate])
-    return lines

@@ -93,6 +93,7 @@ class Networks:
                     device=self._settings.device,
                     precision=self._settings.precision,
                     stand_in=self._settings.stand_in_network,
+                    fused_kernels=self._settings.fused_kernels,
                     memory_share=self._memory_share,
                 )
             self._made_for = wanted

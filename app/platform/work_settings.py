@@ -79,6 +79,11 @@ class WorkSettings(BaseSettings):
         "auto",
         description="Arithmetic of the networks. `auto`: the fastest that stays 50 dB or more from fp32.",
     )
+    fused_kernels: bool = Field(
+        False,
+        description="On CUDA devices in fp16: networks run in Triton kernels of our own, if these agree with torch's "
+        "on a first picture. Not measured on a GPU yet.",
+    )
     quality: Literal["lossless", "high", "medium", "small"] = Field(
         "high", description="Encoder quality of outputs; `high` is visually lossless."
     )

@@ -1,4 +1,4 @@
-"""Every way to run a network on a CUDA device, beside the network in 32 bits. Real weights where they are at hand."""
+"""The fused kernels on a CUDA device, beside the network in 32 bits. Real weights where they are at hand."""
 
 import os
 
@@ -9,11 +9,9 @@ import torch
 from bench.shapes import network_without_weights
 from models.catalog import ENGINES, get_engine
 from models.loader import load_network
-from worker.inference.cuda.candidates import make_candidates
-from worker.inference.cuda.choice import choose, find_fault, psnr, test_picture
-from worker.inference.cuda.layers import Autotuner
-from worker.inference.cuda.runtime import CALLS_BEFORE_CHOOSING, CudaRuntime
-from worker.inference.cuda.trial import run_trial
+from worker.inference.cuda import kernels
+from worker.inference.cuda.fused import fuse
+from worker.inference.cuda.runtime import FusedRuntime, find_fault, psnr, test_picture
 from worker.inference.frames import FrameFormat
 from worker.inference.precision import place_network
 from worker.inference.upscaler import Upscaler
@@ -22,11 +20,12 @@ pytestmark = pytest.mark.gpu
 test_picture.__test__ = False
 
 ENGINE_IDS = tuple(ENGINES)
-CANDIDATES = ("modules, graph", "fused, graph")
+# In dB, against the network in 32 bits: as near as 16 bits bring it.
+ENOUGH_PSNR = 60.0
 
 
 class Setup:
-    """One engine's network in both precisions, and the ways to run it."""
+    """One engine's network in both precisions."""
 
     def __init__(self, engine_id, device):
         directory = os.environ.get("REGEN_TEST_WEIGHTS")
@@ -38,12 +37,6 @@ class Setup:
             self.network = network_without_weights(self.engine)
         self.modules = place_network(self.network, device=self.device, precision="fp16")
         self.exact = place_network(self.network, device=self.device, precision="fp32")
-        self.candidates = {
-            one.name: one
-            for one in make_candidates(
-                self.network, modules=self.modules, device=self.device, tuner=Autotuner()
-            )
-        }
 
 
 @pytest.fixture(scope="module")
@@ -71,78 +64,46 @@ def noise(shape, device):
     return torch.rand(shape, generator=torch.Generator().manual_seed(3)).to(device)
 
 
+@pytest.mark.skipif(not kernels.AVAILABLE, reason="Triton is not installed")
 @pytest.mark.parametrize("engine_id", ENGINE_IDS)
-@pytest.mark.parametrize("name", CANDIDATES)
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 3, 37, 131), (2, 3, 64, 128), (1, 3, 270, 480)])
 @pytest.mark.parametrize("picture", [test_picture, noise], ids=["structure", "noise"])
-def test_agrees_with_32_bits(engine_id, name, shape, picture, cuda, setups):
+def test_agrees_with_the_modules_and_with_32_bits(engine_id, shape, picture, cuda, setups):
     setup = setups(engine_id, cuda)
-    if name not in setup.candidates:
-        pytest.skip("Triton is not installed")
-    run = setup.candidates[name].make(shape)
+    images, _, height, width = shape
+    run = fuse(setup.network, images=images, height=height, width=width, device=setup.device)
     for _ in range(2):  # a second run is not to see the first
         x = picture(shape, cuda.torch_device)
         run.input.copy_(x)
         run.run()
-        expected = setup.modules(x)
-        assert find_fault(run.output, expected, setup.exact(x[:1])) is None
+        expected, exact = setup.modules(x), setup.exact(x[:1])
+        assert find_fault(run.output, expected) is None
+        assert psnr(run.output[:1], exact) >= min(ENOUGH_PSNR, psnr(expected[:1], exact) - 1)
         run.input.fill_(torch.nan)
         run.run()
 
 
+@pytest.mark.skipif(not kernels.AVAILABLE, reason="Triton is not installed")
 @pytest.mark.parametrize("engine_id", ENGINE_IDS)
-def test_the_trial_passes_them_all(engine_id, cuda, setups):
+def test_the_runtime_keeps_the_fused_network_and_gives_the_same_after_memory_ran_out(engine_id, cuda, setups):
     setup = setups(engine_id, cuda)
-    passed, dropped = run_trial(setup.network, cuda.torch_device)
-    assert dropped == {} and set(passed) == set(setup.candidates)
-
-
-@pytest.mark.parametrize("engine_id", ENGINE_IDS)
-def test_the_choice_drops_none_and_takes_what_it_timed_as_fastest(engine_id, cuda, setups):
-    setup = setups(engine_id, cuda)
-    found = choose(
-        list(setup.candidates.values()),
-        modules=setup.modules,
-        exact=setup.exact,
-        shape=(2, 3, 90, 160),
-        device=cuda.torch_device,
-    )
-    assert found.dropped == {}
-    assert found.seconds[found.name] == min(found.seconds.values())
-
-
-class Passed:
-    dropped: dict[str, str] = {}  # noqa: RUF012
-
-    def passed(self):
-        return frozenset(CANDIDATES)
-
-
-@pytest.mark.parametrize("engine_id", ENGINE_IDS)
-def test_the_runtime_gives_the_same_before_and_after_it_chose_and_after_memory_ran_out(
-    engine_id, cuda, setups
-):
-    setup = setups(engine_id, cuda)
-    runtime = CudaRuntime(setup.network, device=cuda.torch_device, trial=Passed)
+    runtime = FusedRuntime(setup.network, device=cuda.torch_device)
     x = test_picture((4, 3, 45, 80), cuda.torch_device)
     before = runtime(x).clone()
-    for _ in range(CALLS_BEFORE_CHOOSING):
-        after = runtime(x).clone()
-    assert runtime.choice is not None
-    assert psnr(after, before) >= 50
+    assert runtime._fused is not None
     assert psnr(runtime(x[:1]).clone(), before[:1]) >= 50
     runtime.release()
     assert psnr(runtime(x[:2]).clone(), before[:2]) >= 50
 
 
-def test_what_a_choice_took_is_given_back_with_the_runtime(cuda, setups):
+def test_what_it_took_is_given_back_with_the_runtime(cuda, setups):
     setup = setups("regen-4x-lite", cuda)
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    runtime = CudaRuntime(setup.network, device=cuda.torch_device, trial=Passed)
+    runtime = FusedRuntime(setup.network, device=cuda.torch_device)
     x = test_picture((2, 3, 270, 480), cuda.torch_device)
-    for _ in range(CALLS_BEFORE_CHOOSING + 1):
+    for _ in range(2):
         runtime(x)
     del runtime, x
     assert torch.cuda.memory_allocated() - before < 32 * 1024**2

@@ -1,6 +1,7 @@
 """Upscales raw frames: planes to RGB, through the network, and back to planes, all on one device."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from models.catalog import Engine, get_engine
 from models.loader import load_network
 from worker.inference.batching import run_in_batches
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
-from worker.inference.devices import Device, choose_device
+from worker.inference.devices import CudaDevice, Device, choose_device
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import Frame, FrameFormat
 from worker.inference.precision import Precision
@@ -161,15 +162,19 @@ def make_upscaler(
     device: str = "auto",
     precision: str = "auto",
     stand_in: bool = False,
+    fused_kernels: bool = False,
     memory_share: float = 1.0,
 ) -> Upscaler:
     """Returns an upscaler ready to run.
 
     `device` is as for `choose_device`, `precision` as for `Device.choose_precision`, `memory_share` as for `Upscaler`,
-    `weights_directory` and `stand_in` as for `models.loader.load_network`; each raises what is said there.
+    `fused_kernels` as for `CudaDevice` (other devices have none), `weights_directory` and `stand_in` as for
+    `models.loader.load_network`; each raises what is said there.
     """
     engine = get_engine(engine_id)
     chosen = choose_device(device)
+    if isinstance(chosen, CudaDevice):
+        chosen = replace(chosen, fused_kernels=fused_kernels)
     chosen.check_precision(precision)
     network = load_network(engine_id, weights_directory=weights_directory, stand_in=stand_in)
     return Upscaler(

@@ -13,7 +13,7 @@ the second adds the part that depends on x1, and so on:
 Each writes behind the channels present in one map of 192 channels, so nothing is concatenated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,7 +23,7 @@ from torch import nn
 from models.architectures import ResidualDenseBlock, RRDBNet, SRVGGNetCompact
 from models.architectures.rrdbnet import RESIDUAL_SCALE, SLOPE, ResidualInResidualDenseBlock
 from worker.inference.cuda.buffers import FeatureMap
-from worker.inference.cuda.layers import Autotuner, FusedConvolution
+from worker.inference.cuda.layers import CONFIGS, FusedConvolution, LaunchConfig
 
 _FEATURES = 64
 _GROWTH = 32
@@ -58,7 +58,13 @@ def can_fuse(network: nn.Module) -> bool:
 
 
 def fuse(
-    network: nn.Module, *, images: int, height: int, width: int, device: torch.device, tuner: Autotuner
+    network: nn.Module,
+    *,
+    images: int,
+    height: int,
+    width: int,
+    device: torch.device,
+    configs: Sequence[LaunchConfig] = CONFIGS,
 ) -> FusedNetwork:
     """Returns the network on the device for inputs of that shape, with weights rounded to 16 bits.
 
@@ -70,7 +76,7 @@ def fuse(
         input=torch.zeros(images, 3, height, width, device=device),
         output=torch.zeros(images, 3, 4 * height, 4 * width, device=device),
     )
-    build = _Build(images=images, height=height, width=width, device=device, tuner=tuner)
+    build = _Build(images=images, height=height, width=width, device=device, configs=configs)
     if isinstance(network, SRVGGNetCompact):
         _add_srvgg(fused, network, build)
     else:
@@ -85,7 +91,7 @@ class _Build:
     height: int
     width: int
     device: torch.device
-    tuner: Autotuner
+    configs: Sequence[LaunchConfig]
 
     def map_of(self, channels: int, *, scale: int = 1) -> FeatureMap:
         return FeatureMap.allocate(
@@ -110,7 +116,7 @@ class _Build:
             bias,
             slopes=slopes,
             device=self.device,
-            tuner=self.tuner,
+            configs=self.configs,
             doubles=doubles,
             shuffle=shuffle,
         )

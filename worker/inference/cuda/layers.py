@@ -1,13 +1,12 @@
-"""One 3x3 convolution: its weights as the kernel reads them, its launches, and the fastest launch configuration."""
+"""One 3x3 convolution: its weights as the kernel reads them, and its launches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from worker.inference.cuda import kernels
 from worker.inference.cuda.buffers import FeatureMap
-from worker.inference.cuda.timing import seconds_on_cuda
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class LaunchConfig:
     stages: int
 
 
-# Large ones read least; small ones let two programs run on a multiprocessor and fit where shared memory is scarce.
+# In the order in which they are tried. Large ones read least; small ones fit where shared memory is scarce.
 CONFIGS = (
     LaunchConfig(columns=128, rows=4, chunk=32, warps=8, stages=3),
     LaunchConfig(columns=64, rows=4, chunk=32, warps=4, stages=3),
@@ -31,49 +30,6 @@ CONFIGS = (
     LaunchConfig(columns=128, rows=2, chunk=64, warps=8, stages=2),
     LaunchConfig(columns=64, rows=2, chunk=32, warps=4, stages=3),
 )
-
-# What the fastest configuration depends on: outputs, channels, doubling and shuffle.
-Kind = tuple[int, int, bool, int]
-
-
-class Autotuner:
-    """Times each configuration at the first launch of a kind of convolution and keeps the fastest.
-
-    A single configuration is not timed. `timed` keeps the seconds.
-    """
-
-    def __init__(
-        self,
-        configs: Sequence[LaunchConfig] = CONFIGS,
-        *,
-        seconds_of: Callable[[Callable[[], None]], float] = seconds_on_cuda,
-    ) -> None:
-        self._configs = configs
-        self._seconds_of = seconds_of
-        self.chosen: dict[Kind, LaunchConfig] = {}
-        self.timed: dict[Kind, dict[LaunchConfig, float]] = {}
-
-    def config_for(self, kind: Kind, launch: Callable[[LaunchConfig], None]) -> LaunchConfig:
-        """Returns the fastest configuration. Raises the last one's error if none can be launched."""
-        if kind not in self.chosen:
-            self.chosen[kind] = self._configs[0] if len(self._configs) == 1 else self._fastest(kind, launch)
-        return self.chosen[kind]
-
-    def _fastest(self, kind: Kind, launch: Callable[[LaunchConfig], None]) -> LaunchConfig:
-        seconds = self.timed.setdefault(kind, {})
-        failed: Exception | None = None
-        for config in self._configs:
-            try:
-                launch(config)
-                seconds[config] = self._seconds_of(lambda config=config: launch(config))  # type: ignore[misc]
-            except (
-                Exception
-            ) as error:  # mostly a configuration too large for the device; Triton has many errors
-                failed = error
-        if not seconds:
-            assert failed is not None
-            raise failed
-        return min(seconds, key=seconds.__getitem__)
 
 
 class FusedConvolution:
@@ -86,20 +42,20 @@ class FusedConvolution:
         *,
         slopes: torch.Tensor | None,
         device: torch.device,
-        tuner: Autotuner,
+        configs: Sequence[LaunchConfig] = CONFIGS,
         doubles: bool = False,
         shuffle: int = 0,
     ) -> None:
         """weight: outputs x inputs x 3 x 3; bias: outputs; slopes: what multiplies negative values, one an output
-        (None: no activation). `doubles` and `shuffle` as in `kernels.convolve`.
+        (None: no activation). `doubles` and `shuffle` as in `kernels.convolve`. The first of `configs` that the device
+        can launch is kept.
 
         Maps that it reads need `channels` channels, those that it writes `outputs`.
         """
         outputs, inputs = weight.shape[:2]
         self.channels = 16 if inputs <= 16 else -(-inputs // 32) * 32
         self.outputs = max(16, 1 << (outputs - 1).bit_length())
-        self.kind: Kind = (self.outputs, self.channels, doubles, shuffle)
-        self._doubles, self._shuffle, self._tuner = doubles, shuffle, tuner
+        self._doubles, self._shuffle, self._configs = doubles, shuffle, configs
         padded = torch.zeros(3, 3, self.channels, self.outputs)
         padded[:, :, :inputs, :outputs] = weight.detach().float().cpu().permute(3, 2, 1, 0)
         self._weights = padded.to(device=device, dtype=torch.float16).contiguous()
@@ -123,7 +79,8 @@ class FusedConvolution:
         """Writes act(conv(source) + before) [* scale + residual [* second_scale + second]] into `out`.
 
         With a shuffle `out` is images x 3 x shuffle*height x shuffle*width float32, contiguous; with a shuffle of 4
-        the sum includes `enlarged`, images x 3 x height x width float32, contiguous.
+        the sum includes `enlarged`, images x 3 x height x width float32, contiguous. Raises the last configuration's
+        error if none can be launched.
         """
         factor = 2 if self._doubles else 1
         height, width = source.height * factor, source.width * factor
@@ -165,7 +122,15 @@ class FusedConvolution:
                 num_stages=config.stages,
             )
 
-        launch(self._tuner.config_for(self.kind, launch))
+        for number, config in enumerate(self._configs, start=1):
+            try:
+                launch(config)
+            except Exception:  # mostly a configuration too large for the device; Triton has many errors
+                if number == len(self._configs):
+                    raise
+            else:
+                self._configs = (config,)
+                return
 
 
 def _padded(values: torch.Tensor, count: int, fill: float) -> torch.Tensor:

@@ -1,126 +1,119 @@
-"""The network that the upscaler calls on a GPU: torch's modules until a candidate is known to be right and faster."""
+"""The network in fused kernels on a GPU, with torch's modules as the fallback."""
 
 import logging
-import threading
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import math
 
 import torch
 from torch import nn
 
-from worker.inference.cuda.candidates import make_candidates
-from worker.inference.cuda.choice import MODULES, Candidate, Choice, choose
-from worker.inference.cuda.layers import Autotuner
-from worker.inference.cuda.trial import trial_of
+from worker.inference.cuda.fused import FusedNetwork, fuse
+from worker.inference.memory import is_out_of_memory
 from worker.inference.precision import place_network
 
 logger = logging.getLogger(__name__)
 
-# One call is a preview, two are a clip of a second: choosing would cost more than it saves.
-CALLS_BEFORE_CHOOSING = 2
-# After memory ran out this often with a choice in place, the modules remain: they take the least memory.
-CHANCES = 2
+# In dB, against the modules' result. 16-bit rounding stays 10 dB above it; a fault in one of a hundred pixels does not.
+LEAST_PSNR = 50.0
+# The largest difference of a value, where 1 is white: a mean hides a fault of a few pixels.
+WORST = 1 / 16
 
 
-class TrialResult(Protocol):
-    """What a trial found out about the candidates."""
-
-    @property
-    def dropped(self) -> dict[str, str]: ...
-
-    def passed(self) -> frozenset[str] | None: ...
-
-
-class CudaRuntime:
+class FusedRuntime:
     """Has the contract of the network. Not thread-safe.
 
-    torch's modules compute the first calls and pictures of other sizes than that of the choice. The chosen run also
-    takes fewer images than it was chosen for. The next call overwrites the result.
-
-    Candidates differ by no more than the rounding that `choice` allows. Once one is chosen, equal images give equal
-    results, independent of the other images of the call.
+    The fused network is made for the first shape that comes and compared with torch's modules on a test picture; an
+    error, a lack of memory or a wrong result drops it for good, with a logged reason. The modules compute pictures of
+    other sizes. The next call overwrites the result.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        device: torch.device,
-        trial: Callable[[], TrialResult] | None = None,
-        choose_among: Callable[[Sequence[Candidate], tuple[int, int, int, int]], Choice] | None = None,
-    ) -> None:
-        """Runs the network in 16-bit floats; `network` is only read. `trial` and `choose_among` are for tests."""
+    def __init__(self, network: nn.Module, *, device: torch.device) -> None:
+        """Runs the network in 16-bit floats; `network` is only read."""
         self._network = network
         self._device = device
         self._modules = place_network(network, device=device, precision="fp16")
-        self._candidates = make_candidates(network, modules=self._modules, device=device, tuner=Autotuner())
-        self._trial = trial or (lambda: trial_of(network, device))
-        # No bound method: a reference cycle would delay freeing the device's memory.
-        self._choose_among = choose_among
-        self._calls = 0
-        self._chances = CHANCES
-        self._shape: tuple[int, ...] | None = None
-        self.choice: Choice | None = None
+        self._fused: FusedNetwork | None = None
+        self._is_dropped = False
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W float32 in [0, 1] -> N x 3 x 4H x 4W float32."""
-        self._calls += 1
-        if self._wants_choice(x):
-            self._make_choice(x)
-        run = None if self.choice is None else self.choice.run
-        if run is None or not self._fits(x):
+        if not self._is_dropped and self._is_too_small_for(x):
+            self._make(x)
+        fused = self._fused
+        if fused is None or fused.input.shape[1:] != x.shape[1:]:
             enlarged: torch.Tensor = self._modules(x)
             return enlarged
         with _current(self._device):
-            run.input[: x.shape[0]].copy_(x)
-            run.run()
-            return run.output[: x.shape[0]]
+            fused.input[: x.shape[0]].copy_(x)
+            fused.run()
+            return fused.output[: x.shape[0]]
 
     def release(self) -> None:
-        """Frees the memory of the choice, after memory ran out."""
-        if self.choice is not None:
-            self._chances -= 1
-        self.choice = self._shape = None
+        """Leaves the modules, which take the least memory, after memory ran out."""
+        self._fused, self._is_dropped = None, True
 
-    def _fits(self, x: torch.Tensor) -> bool:
-        return (
-            self._shape is not None and self._shape[1:] == tuple(x.shape[1:]) and x.shape[0] <= self._shape[0]
-        )
-
-    def _wants_choice(self, x: torch.Tensor) -> bool:
-        if self._calls <= CALLS_BEFORE_CHOOSING or self._chances < 1 or not self._candidates:
-            return False
-        if self._shape is None:
+    def _is_too_small_for(self, x: torch.Tensor) -> bool:
+        """Whether there is no fused network yet, or one for fewer images: the first batch may have been smaller."""
+        if self._fused is None:
             return True
-        # The first batch may have been smaller than the later ones.
-        return self._shape[1:] == tuple(x.shape[1:]) and x.shape[0] > self._shape[0]
+        made_for = self._fused.input.shape
+        return made_for[1:] == x.shape[1:] and made_for[0] < x.shape[0]
 
-    def _make_choice(self, x: torch.Tensor) -> None:
-        tried = self._trial()
-        passed = tried.passed()
-        if passed is None:
-            return
+    def _make(self, x: torch.Tensor) -> None:
         images, colours, height, width = x.shape
-        shape = (images, colours, height, width)
-        allowed = [one for one in self._candidates if one.name in passed]
-        self.choice = self._shape = None
-        if allowed:
-            self.choice = (self._choose_among or self._choose)(allowed, shape)
-        else:
-            logger.warning("network_runners_failed_their_trial reasons=%s", tried.dropped)
-            self.choice = Choice(name=MODULES, run=None, seconds={}, dropped=dict(tried.dropped))
-        self._shape = shape
+        self._fused = None
+        try:
+            with _current(self._device):
+                fused = fuse(self._network, images=images, height=height, width=width, device=self._device)
+                picture = test_picture((images, colours, height, width), self._device)
+                fused.input.copy_(picture)
+                fused.run()
+                fault = find_fault(fused.output, self._modules(picture))
+        except Exception as error:  # compilers, drivers and libraries have many kinds; the modules remain
+            fault = "too little memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+        if fault is None:
+            self._fused = fused
+            return
+        self._is_dropped = True
+        logger.warning("fused_kernels_dropped shape=%s reason=%s", tuple(x.shape), fault.strip()[:300])
 
-    def _choose(self, candidates: Sequence[Candidate], shape: tuple[int, int, int, int]) -> Choice:
-        exact = place_network(self._network, device=self._device, precision="fp32")
-        with _current(self._device), _CHOOSING:
-            return choose(candidates, modules=self._modules, exact=exact, shape=shape, device=self._device)
+
+def test_picture(shape: tuple[int, int, int, int], device: torch.device) -> torch.Tensor:
+    """Returns waves of several lengths, edges, points and grain up to every border, different for each image.
+
+    Float32 in [0, 1], always the same for a shape.
+    """
+    images, colours, height, width = shape
+    y = torch.arange(height, dtype=torch.float32).view(1, 1, height, 1)
+    x = torch.arange(width, dtype=torch.float32).view(1, 1, 1, width)
+    colour = torch.arange(colours, dtype=torch.float32).view(1, colours, 1, 1)
+    index = torch.arange(images, dtype=torch.float32).view(images, 1, 1, 1)
+    waves = torch.sin((x + 3 * index) / 9 + colour) + torch.sin(y / 5 + x / 17) + torch.cos(y * x / 991)
+    edges = ((x + y + 7 * index) % 64 < 20).float() + ((x // 11 + y // 7) % 2)
+    grain = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    picture = 0.4 + 0.12 * waves + 0.15 * edges + 0.1 * grain + 0.4 * (grain > 0.995)
+    return picture.clamp_(0, 1).to(device).contiguous(memory_format=torch.channels_last)
+
+
+def find_fault(found: torch.Tensor, expected: torch.Tensor) -> str | None:
+    """Returns what is wrong with a result beside that of torch's modules, both N x 3 x H x W, or None."""
+    if found.shape != expected.shape:
+        return f"gives {tuple(found.shape)}, not {tuple(expected.shape)}"
+    # Comparisons with NaN are false, so NaN is a fault.
+    worst = float((found.float() - expected.float()).abs().max())
+    if not worst <= WORST:
+        return f"differs from the modules by up to {worst:.3g}"
+    least = min(psnr(one, other) for one, other in zip(found, expected, strict=True))
+    if not least >= LEAST_PSNR:
+        return f"agrees with the modules to {least:.1f} dB only"
+    return None
+
+
+def psnr(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Returns the PSNR in dB, where 1 is white: infinite for equal tensors, NaN if a value is NaN."""
+    error = float((found.float() - expected.float()).square().mean())
+    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def _current(device: torch.device) -> torch.cuda.device:
     """Makes the device current: Triton launches on the current device."""
     return torch.cuda.device(device if device.type == "cuda" else -1)
-
-
-# torch keeps state for captures that two threads must not share.
-_CHOOSING = threading.Lock()

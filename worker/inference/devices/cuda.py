@@ -25,9 +25,13 @@ UUID_PREFIXES = ("GPU-", "MIG-")
 
 @dataclass(frozen=True)
 class CudaDevice(Device):
-    """A CUDA device. cuDNN's kernels index values with 32 bits."""
+    """A CUDA device. cuDNN's kernels index values with 32 bits.
+
+    `fused_kernels`: networks in fp16 run in Triton kernels of our own, as long as these agree with torch's modules.
+    """
 
     kind = "cuda"
+    fused_kernels: bool = False
 
     @classmethod
     def find_all(cls) -> list[Self]:
@@ -84,18 +88,19 @@ class CudaDevice(Device):
     def make_runtime(
         self, network: nn.Module, *, properties: NetworkProperties, precision: Precision
     ) -> Runtime:
-        if precision == "fp16":
+        if precision == "fp16" and self.fused_kernels:
             # Imported here: it loads Triton where that is installed.
+            from worker.inference.cuda import kernels
             from worker.inference.cuda.fused import can_fuse
-            from worker.inference.cuda.runtime import CudaRuntime
+            from worker.inference.cuda.runtime import FusedRuntime
 
-            if can_fuse(network):
-                fastest = CudaRuntime(network, device=self.torch_device)
+            if kernels.AVAILABLE and can_fuse(network):
+                fused = FusedRuntime(network, device=self.torch_device)
                 return Runtime(
-                    network=fastest,
+                    network=fused,
                     memory_format=self.memory_format,
                     reach_pixels=properties.receptive_radius,
-                    release=fastest.release,
+                    release=fused.release,
                 )
         return super().make_runtime(network, properties=properties, precision=precision)
 

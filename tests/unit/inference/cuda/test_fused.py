@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from bench.shapes import random_network
 from models.architectures import NearestNeighbour, RRDBNet, SRVGGNetCompact
 from models.catalog import ENGINES
 from models.loader import load_network
 from worker.inference.cuda.fused import can_fuse, fuse
-from worker.inference.cuda.layers import Autotuner, LaunchConfig
-from worker.inference.cuda.trial import random_network
+from worker.inference.cuda.layers import LaunchConfig
 
 CONFIG = LaunchConfig(columns=32, rows=4, chunk=64, warps=4, stages=2)
 
@@ -36,7 +36,7 @@ def shallow(network):
 )
 def test_agrees_with_the_modules(device, make, images, height, width):
     network = shallow(make())
-    fused = fuse(network, images=images, height=height, width=width, device=device, tuner=Autotuner([CONFIG]))
+    fused = fuse(network, images=images, height=height, width=width, device=device, configs=[CONFIG])
     generator = torch.Generator().manual_seed(2)
     for _ in range(1 if device.type == "cpu" else 3):  # what one run leaves behind is not to reach the next
         x = torch.rand(images, 3, height, width, generator=generator)
@@ -63,7 +63,7 @@ def test_other_networks_cannot():
         ]
     assert not any(can_fuse(network) for network in others)
     with pytest.raises(ValueError, match="cannot be fused"):
-        fuse(others[0], images=1, height=2, width=2, device=torch.device("cpu"), tuner=Autotuner())
+        fuse(others[0], images=1, height=2, width=2, device=torch.device("cpu"))
 
 
 def test_a_random_network_gives_what_looks_like_a_picture():

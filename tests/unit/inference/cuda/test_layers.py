@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from worker.inference.cuda import kernels
 from worker.inference.cuda.buffers import FeatureMap
-from worker.inference.cuda.layers import Autotuner, FusedConvolution, LaunchConfig
+from worker.inference.cuda.layers import FusedConvolution, LaunchConfig
 
 WIDE = LaunchConfig(columns=32, rows=2, chunk=32, warps=4, stages=2)
 TALL = LaunchConfig(columns=16, rows=4, chunk=64, warps=4, stages=2)
@@ -43,7 +44,7 @@ def test_agrees_with_torch(device, images, height, width, config, inputs, output
     channels = 16 if inputs == 3 else inputs
     source, values = random_map(device, images=images, height=height, width=width, stride=channels)
     weight, bias = random_weights(outputs, inputs)
-    layer = FusedConvolution(weight, bias, slopes=None, device=device, tuner=Autotuner([config]))
+    layer = FusedConvolution(weight, bias, slopes=None, device=device, configs=[config])
     out, _ = random_map(device, images=images, height=height, width=width, stride=layer.outputs)
     layer(source, out)
     expected = F.conv2d(values[:, :inputs], weight.to(device), bias.to(device), padding=1)
@@ -59,7 +60,7 @@ def test_reads_and_writes_only_its_channels_and_sums_before_the_activation(devic
     a_map.channels(96).interior(64).copy_(values)
     weight, bias = random_weights(32, 32)
     slopes = torch.linspace(-0.5, 1, 32)
-    layer = FusedConvolution(weight, bias, slopes=slopes, device=device, tuner=Autotuner([WIDE]))
+    layer = FusedConvolution(weight, bias, slopes=slopes, device=device, configs=[WIDE])
     part = a_map.channels(128)
     layer(a_map.channels(96), part, before=part)  # 96 to 127 are read, 128 to 159 summed and written
     found = a_map.interior(192).float().cpu()
@@ -77,7 +78,7 @@ def test_residuals_are_summed_after_the_activation(device):
     out, _ = random_map(device, **size, stride=192)
     weight, bias = random_weights(64, 64)
     slopes = torch.full((64,), 0.2)
-    layer = FusedConvolution(weight, bias, slopes=slopes, device=device, tuner=Autotuner([WIDE]))
+    layer = FusedConvolution(weight, bias, slopes=slopes, device=device, configs=[WIDE])
     layer(source, out, residual=first, scale=0.5, second=second, second_scale=0.25)
     made = F.leaky_relu(F.conv2d(values, weight.to(device), bias.to(device), padding=1), 0.2)
     expected = second_values + 0.25 * (first_values + 0.5 * made)
@@ -89,7 +90,7 @@ def test_doubles_what_it_reads(device, height, width):
     source, values = random_map(device, images=2, height=height, width=width, stride=64)
     out, _ = random_map(device, images=2, height=2 * height, width=2 * width, stride=64)
     weight, bias = random_weights(64, 64)
-    layer = FusedConvolution(weight, bias, slopes=None, device=device, tuner=Autotuner([WIDE]), doubles=True)
+    layer = FusedConvolution(weight, bias, slopes=None, device=device, configs=[WIDE], doubles=True)
     layer(source, out)
     doubled = F.interpolate(values, scale_factor=2, mode="nearest")
     expected = F.conv2d(doubled, weight.to(device), bias.to(device), padding=1)
@@ -100,9 +101,7 @@ def test_doubles_what_it_reads(device, height, width):
 def test_shuffles_what_it_writes(device, factor):
     source, values = random_map(device, images=2, height=3, width=5, stride=64)
     weight, bias = random_weights(3 * factor**2, 64)
-    layer = FusedConvolution(
-        weight, bias, slopes=None, device=device, tuner=Autotuner([WIDE]), shuffle=factor
-    )
+    layer = FusedConvolution(weight, bias, slopes=None, device=device, configs=[WIDE], shuffle=factor)
     out = torch.full((2, 3, 3 * factor, 5 * factor), torch.nan, device=device)
     small = torch.rand(2, 3, 3, 5).to(device)
     layer(source, out, enlarged=small)
@@ -112,40 +111,41 @@ def test_shuffles_what_it_writes(device, factor):
     assert torch.allclose(out, expected, atol=1e-3, rtol=1e-3)
 
 
-def kind(outputs=64):
-    return (outputs, 64, False, 0)
+class Launches:
+    """In place of the kernel: notes how it is launched, and fails for what the device cannot run."""
+
+    def __init__(self, *unfit):
+        self.unfit = [one.columns for one in unfit]
+        self.columns = []
+
+    def __getitem__(self, grid):
+        def launch(*arguments, COLUMNS, **options):  # noqa: N803
+            self.columns.append(COLUMNS)
+            if COLUMNS in self.unfit:
+                raise RuntimeError("out of resource: shared memory")
+
+        return launch
 
 
-def test_the_fastest_configuration_is_kept_for_each_kind():
-    slow, fast = WIDE, TALL
-    launched = []
-
-    def seconds_of(run):
-        run()
-        return {slow: 2.0, fast: 1.0}[launched[-1]]
-
-    tuner = Autotuner([slow, fast], seconds_of=seconds_of)
-    assert tuner.config_for(kind(), launched.append) == fast
-    launched.clear()
-    assert tuner.config_for(kind(), launched.append) == fast
-    assert launched == []
-    assert tuner.config_for(kind(32), launched.append) == fast
-    assert launched
+def launch_twice(monkeypatch, launches):
+    monkeypatch.setattr(kernels, "convolve", launches)
+    device = torch.device("cpu")
+    weight, bias = random_weights(64, 64)
+    layer = FusedConvolution(weight, bias, slopes=None, device=device, configs=[WIDE, TALL])
+    source, _ = random_map(device, images=1, height=3, width=5, stride=64)
+    for _ in range(2):
+        layer(source, source)
 
 
-def test_a_configuration_that_does_not_fit_the_device_is_passed_over():
-    def launch(config):
-        if config == WIDE:
-            raise RuntimeError("out of resource: shared memory")
+def test_the_first_configuration_that_fits_the_device_is_kept(monkeypatch):
+    launches = Launches()
+    launch_twice(monkeypatch, launches)
+    assert launches.columns == [WIDE.columns] * 2
+    launches = Launches(WIDE)
+    launch_twice(monkeypatch, launches)
+    assert launches.columns == [WIDE.columns, TALL.columns, TALL.columns]
 
-    tuner = Autotuner([WIDE, TALL], seconds_of=lambda run: 1.0)
-    assert tuner.config_for(kind(), launch) == TALL
 
-
-def test_where_no_configuration_can_be_launched_the_error_is_told():
-    def launch(config):
-        raise RuntimeError("no kernel image")
-
-    tuner = Autotuner([WIDE, TALL], seconds_of=lambda run: 1.0)
-    with pytest.raises(RuntimeError, match="no kernel image"):
-        tuner.config_for(kind(), launch)
+def test_where_no_configuration_can_be_launched_the_error_is_told(monkeypatch):
+    with pytest.raises(RuntimeError, match="shared memory"):
+        launch_twice(monkeypatch, Launches(WIDE, TALL))

@@ -1,155 +1,157 @@
-"""When the GPU's runtime chooses, and what it then runs; on the CPU, with made-up ways to run a network."""
+"""When the fused network computes, and when torch's modules do; on the CPU, with a made-up fused network."""
 
+import logging
+
+import pytest
 import torch
 
 from models.architectures import NearestNeighbour
-from worker.inference.cuda.candidates import GRAPHED
-from worker.inference.cuda.choice import Choice
-from worker.inference.cuda.runtime import CALLS_BEFORE_CHOOSING, CHANCES, CudaRuntime
+from worker.inference.cuda import runtime as fused_runtime
+from worker.inference.cuda.runtime import FusedRuntime, find_fault, test_picture
+
+# pytest would take the function for a test.
+test_picture.__test__ = False
 
 CPU = torch.device("cpu")
+# What 16 bits cost, or more: a test sees by it which one computed.
+ROUNDING = 1e-4
 
 
-class Run:
-    """Gives one more than the network, so that a test sees which one computed."""
-
-    def __init__(self, shape):
+class Fused:
+    def __init__(self, shape, change=None):
         self.input = torch.zeros(shape)
         self.output = torch.zeros(shape[0], 3, 4 * shape[2], 4 * shape[3])
+        self._change = change
 
     def run(self):
-        self.output.copy_(NearestNeighbour()(self.input) + 1)
+        self.output.copy_(NearestNeighbour()(self.input) + ROUNDING)
+        if self._change is not None:
+            self._change(self.output)
 
 
-class Trial:
-    def __init__(self, passed=frozenset({GRAPHED})):
-        self.known = passed
-        self.dropped = {"all": "it crashed"}
+@pytest.fixture
+def made(monkeypatch):
+    """The shapes that fused networks were made for. `made.change` is what they do to their results."""
 
-    def passed(self):
-        return self.known
+    class Made(list):
+        change = None
 
+    shapes = Made()
 
-class Chooser:
-    def __init__(self, makes=Run):
-        self.asked = []
-        self._makes = makes
+    def fuse(network, *, images, height, width, device):
+        shapes.append((images, height, width))
+        return Fused((images, 3, height, width), shapes.change)
 
-    def __call__(self, candidates, shape):
-        self.asked.append((tuple(one.name for one in candidates), shape))
-        return Choice(name="made up", run=self._makes(shape), seconds={}, dropped={})
+    monkeypatch.setattr(fused_runtime, "fuse", fuse)
+    return shapes
 
 
-def runtime_with(trial=None, chooser=None):
-    trial, chooser = trial or Trial(), chooser or Chooser()
-    return CudaRuntime(
-        NearestNeighbour(),
-        device=CPU,
-        trial=lambda: trial,
-        choose_among=chooser,
-    )
+@pytest.fixture
+def runtime(made):
+    return FusedRuntime(NearestNeighbour(), device=CPU)
 
 
-def images(count, height=5, width=7):
+def images(count, height=24, width=40):
     return torch.rand(count, 3, height, width)
 
 
-def is_chosen(runtime, x):
+def is_fused(runtime, x):
     found, plain = runtime(x), NearestNeighbour()(x)
-    assert torch.equal(found, plain) or torch.equal(found, plain + 1)
+    assert torch.equal(found, plain) or torch.equal(found, plain + ROUNDING)
     return not torch.equal(found, plain)
 
 
-def used(runtime, x, calls=CALLS_BEFORE_CHOOSING):
-    for _ in range(calls):
-        assert not is_chosen(runtime, x)
-    return runtime
+def one_row(output):
+    output[:, :, -1] += 0.3
 
 
-def test_a_few_calls_are_not_worth_a_choice_and_start_no_trial():
-    def fail():
-        raise AssertionError("a trial was asked for")
-
-    runtime = CudaRuntime(NearestNeighbour(), device=CPU, trial=fail, choose_among=Chooser())
-    used(runtime, images(2))
+def one_pixel(output):
+    output[1, 2, 50, 70] += 0.1
 
 
-def test_then_what_was_chosen_runs():
-    chooser = Chooser()
-    runtime = used(runtime_with(chooser=chooser), images(2))
-    assert is_chosen(runtime, images(2)) and is_chosen(runtime, images(2))
-    assert chooser.asked == [((GRAPHED,), (2, 3, 5, 7))]
+def next_image(output):
+    output.copy_(output.flip(0))
 
 
-def test_as_long_as_the_trial_runs_the_modules_compute():
-    trial, chooser = Trial(passed=None), Chooser()
-    runtime = used(runtime_with(trial, chooser), images(2), calls=CALLS_BEFORE_CHOOSING + 3)
-    assert chooser.asked == []
-    trial.known = frozenset({GRAPHED})
-    assert is_chosen(runtime, images(2))
+def nothing_is_a_number(output):
+    output[0, 0, 0, 0] = torch.nan
 
 
-def test_what_failed_its_trial_is_never_run_here():
-    chooser = Chooser()
-    runtime = used(
-        runtime_with(Trial(passed=frozenset()), chooser), images(2), calls=CALLS_BEFORE_CHOOSING + 3
-    )
-    assert chooser.asked == []
-    assert runtime.choice is not None and runtime.choice.dropped == {"all": "it crashed"}
+def grain(output):
+    output += 0.01 * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_fewer_images_run_by_the_same():
-    chooser = Chooser()
-    runtime = used(runtime_with(chooser=chooser), images(3))
-    assert is_chosen(runtime, images(3)) and is_chosen(runtime, images(1))
-    assert len(chooser.asked) == 1
+def no_kernel(output):
+    raise RuntimeError("no kernel image")
 
 
-def test_more_images_are_chosen_for_anew():
-    chooser = Chooser()
-    runtime = used(runtime_with(chooser=chooser), images(1))
-    assert is_chosen(runtime, images(1)) and is_chosen(runtime, images(4))
-    assert [shape[0] for _, shape in chooser.asked] == [1, 4]
+def no_memory(output):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-def test_other_sizes_go_to_the_modules():
-    chooser = Chooser()
-    runtime = used(runtime_with(chooser=chooser), images(2))
-    assert is_chosen(runtime, images(2))
-    assert not is_chosen(runtime, images(2, width=8))
-    assert is_chosen(runtime, images(2))
-    assert len(chooser.asked) == 1
+def test_one_that_agrees_computes(runtime, made):
+    assert is_fused(runtime, images(2)) and is_fused(runtime, images(2))
+    assert made == [(2, 24, 40)]
 
 
-def test_when_memory_runs_out_it_is_given_back_and_the_next_choice_is_for_the_smaller_shape():
-    chooser = Chooser()
-    runtime = used(runtime_with(chooser=chooser), images(4))
-    assert is_chosen(runtime, images(4))
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (one_row, "differs from the modules by up to 0.3"),
+        (one_pixel, "differs from the modules by up to 0.1"),
+        (next_image, "differs from the modules"),
+        (nothing_is_a_number, "nan"),
+        (grain, "dB only"),
+        (no_kernel, "no kernel image"),
+        (no_memory, "too little memory"),
+    ],
+)
+def test_one_that_is_wrong_or_fails_is_dropped_for_good_with_the_reason(
+    runtime, made, caplog, change, reason
+):
+    made.change = change
+    with caplog.at_level(logging.WARNING, logger="worker.inference.cuda.runtime"):
+        assert not is_fused(runtime, images(2))
+    assert reason in caplog.text
+    made.change = None
+    assert not is_fused(runtime, images(2)) and not is_fused(runtime, images(3))
+    assert len(made) == 1
+
+
+def test_one_of_another_size_is_wrong():
+    assert "gives" in (find_fault(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 8)) or "")
+
+
+def test_fewer_images_run_by_the_same_and_for_more_it_is_made_anew(runtime, made):
+    assert is_fused(runtime, images(2)) and is_fused(runtime, images(1)) and is_fused(runtime, images(4))
+    assert made == [(2, 24, 40), (4, 24, 40)]
+
+
+def test_other_sizes_go_to_the_modules(runtime, made):
+    assert is_fused(runtime, images(2))
+    assert not is_fused(runtime, images(2, width=8))
+    assert is_fused(runtime, images(2))
+    assert len(made) == 1
+
+
+def test_after_memory_ran_out_the_modules_are_left(runtime, made):
+    assert is_fused(runtime, images(4))
     runtime.release()
-    assert runtime.choice is None
-    assert is_chosen(runtime, images(2))
-    assert [shape[0] for _, shape in chooser.asked] == [4, 2]
+    assert not is_fused(runtime, images(2))
 
 
-def test_after_some_chances_the_modules_are_left():
-    chooser = Chooser()
-    runtime = used(runtime_with(chooser=chooser), images(4))
-    for count in range(CHANCES):
-        assert is_chosen(runtime, images(4 - count))
-        runtime.release()
-    assert not is_chosen(runtime, images(1))
-    assert len(chooser.asked) == CHANCES
-
-
-def test_a_lack_of_memory_comes_out():
-    class Starved(Run):
-        def run(self):
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    runtime = used(runtime_with(chooser=Chooser(Starved)), images(2))
-    try:
+def test_a_lack_of_memory_while_it_computes_comes_out(runtime, made):
+    assert is_fused(runtime, images(2))
+    runtime._fused._change = no_memory
+    with pytest.raises(torch.OutOfMemoryError):
         runtime(images(2))
-    except torch.OutOfMemoryError:
-        runtime.release()
-    else:
-        raise AssertionError("nothing came out")
+
+
+def test_the_picture_has_content_everywhere_and_differs_between_images():
+    shape = (2, 3, 24, 40)
+    picture = test_picture(shape, CPU)
+    assert picture.shape == shape and picture.min() >= 0 and picture.max() <= 1
+    assert picture.std() > 0.1 and not torch.equal(picture[0], picture[1])
+    for edge in (picture[:, :, 0], picture[:, :, -1], picture[..., 0], picture[..., -1]):
+        assert edge.std() > 0.05
+    assert torch.equal(picture, test_picture(shape, CPU))
