@@ -79,7 +79,7 @@ VOLUME /data
 EXPOSE 9100
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=6s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 9100, timeout=5); c.request('GET', '/metrics'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["regen", "healthcheck", "--worker"]
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["regen", "worker"]
 
@@ -102,6 +102,6 @@ STOPSIGNAL SIGTERM
 # Whether this process lives. Whether it is ready is /readyz, which also fails while the database is away: no reason to
 # have the API replaced.
 HEALTHCHECK --interval=15s --timeout=6s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=5); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["regen", "healthcheck"]
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["regen", "serve", "--host", "0.0.0.0", "--port", "8000", "--no-worker"]

@@ -24,6 +24,7 @@ from app.http.openapi import operation_id
 from app.http.public_address import PublicPath
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
+from app.http.readiness import Readiness
 from app.http.request_log import RequestLog
 from app.http.resources import OpenResources, open_resources, tidy_spool_directory
 from app.http.tracing import trace_requests
@@ -78,6 +79,7 @@ def create_app(
         with opening(settings or get_settings()) as resources:
             app.state.resources = resources
             app.state.health_checks = HealthChecks(resources)
+            app.state.readiness = Readiness(app.state.health_checks, resources.spool_space)
             app.state.streams = RenderStreams(resources, app.state.health_checks)
             app.state.key_use = KeyUse(resources.database)
             app.state.webhooks = make_webhooks(resources, base_url=resources.settings.public_url or own_url)
@@ -137,7 +139,9 @@ def create_app(
     return app
 
 
-def end_streams(app: FastAPI) -> None:
-    """End the streams of events of a running application."""
+def begin_end(app: FastAPI) -> None:
+    """Tell probes that the running application stops, and end its streams of events."""
+    readiness: Readiness = app.state.readiness
+    readiness.stop()
     streams: RenderStreams = app.state.streams
     streams.end()

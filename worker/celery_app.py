@@ -24,6 +24,7 @@ from celery.worker.consumer.consumer import CONNECTION_ERROR
 from app import migrations
 from app.platform.database import Database
 from app.platform.errors import RegenError, Unavailable
+from app.platform.liveness import Liveness
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.progress import Progress, current_progress, reporting_to
@@ -144,6 +145,7 @@ class CeleryWorker:
         # Celery checks `should_stop` before it begins, so a signal from here on is not lost.
         self._take_over_signals()
         self._workspace = Workspace(settings.work_dir, cache_bytes=settings.input_cache_bytes)
+        self._deadman.touch = Liveness(self._workspace.path).touch
         runner = FfmpegRunner.for_work(settings)
         self._previewer = Previewer(
             settings=settings,

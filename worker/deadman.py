@@ -52,12 +52,15 @@ class Deadman:
         drain: Drain,
         give_back: Callable[[bool], None],
         end: Callable[[int], None] = os._exit,
+        touch: Callable[[], None] = lambda: None,
     ) -> None:
-        """`give_back` releases the work in hand, if it can; its argument says whether the work hangs."""
+        """`give_back` releases the work in hand, if it can; its argument says whether the work hangs. `touch` is called
+        several times a second while nothing hangs."""
         self.still_seconds = stall_seconds + MARGIN_SECONDS
         self._drain = drain
         self._give_back = give_back
         self._end_process = end
+        self.touch = touch
         self._watched: dict[str, Stillness] = {}
         self._asked_at: list[float] = []
         self._ended = threading.Event()
@@ -108,6 +111,7 @@ class Deadman:
                     # Later than this thread would act.
                     faulthandler.dump_traceback_later(2 * self.still_seconds, exit=True)
             self._read_signals()
+            self.touch()
             now = time.monotonic()
             # A process that was stopped meanwhile is not at fault.
             seconds, ticked_at = min(now - ticked_at, 2 * POLL_SECONDS), now

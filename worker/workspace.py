@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.platform.liveness import DIRECTORY_PREFIX, LOCK_NAME
 from app.work.outage_retry import is_disk_full
-
-LOCK_NAME = "in-use"
 
 
 class Workspace:
@@ -25,7 +24,7 @@ class Workspace:
             # Held until the new directory is locked: until then another worker would take it for abandoned.
             fcntl.flock(creation_lock, fcntl.LOCK_EX)
             _remove_abandoned(parent)
-            self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=parent))
+            self.path = Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX, dir=parent))
             self._lock = (self.path / LOCK_NAME).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._inputs = self.path / "inputs"
@@ -119,7 +118,7 @@ class Workspace:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    for directory in parent.glob("worker-*"):
+    for directory in parent.glob(f"{DIRECTORY_PREFIX}*"):
         with contextlib.suppress(OSError), (directory / LOCK_NAME).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)

@@ -11,6 +11,7 @@ from app.cli import (
     database,
     doctor,
     engines,
+    healthcheck,
     mock,
     serving,
     storage,
@@ -63,3 +64,4 @@ application.command("cleanup")(cleanup.cleanup)
 application.add_typer(workers.workers, name="workers")
 application.command("engines")(engines.engines)
 application.command("doctor")(doctor.doctor)
+application.command("healthcheck")(healthcheck.healthcheck)

@@ -11,6 +11,7 @@ from app.accounts.scopes import Scope
 from app.http.access import Access, CurrentUser
 from app.http.health_checks import HealthChecks
 from app.http.public_address import base_url_of
+from app.http.readiness import Readiness
 from app.http.resources import Resources
 
 READING_METHODS = ("GET", "HEAD")
@@ -40,6 +41,11 @@ async def resources_of(request: Request) -> Resources:
 async def health_checks_of(request: Request) -> HealthChecks:
     checks: HealthChecks = request.app.state.health_checks
     return checks
+
+
+async def readiness_of(request: Request) -> Readiness:
+    readiness: Readiness = request.app.state.readiness
+    return readiness
 
 
 async def access_of(
@@ -109,6 +115,7 @@ ResourcesDependency = Annotated[Resources, Depends(resources_of)]
 UserDependency = Annotated[CurrentUser, Depends(current_user)]
 ReaderDependency = Annotated[CurrentUser, Depends(reader)]
 HealthChecksDependency = Annotated[HealthChecks, Depends(health_checks_of)]
+ReadinessDependency = Annotated[Readiness, Depends(readiness_of)]
 AdministratorDependency = Annotated[CurrentUser, Depends(administrator)]
 PageDependency = Annotated[PageRequest, Depends(page_of)]
 PublicUrlDependency = Annotated[str, Depends(public_url)]

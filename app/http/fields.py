@@ -72,6 +72,10 @@ def ignored_names(request: Request, names: Collection[str], known: Iterable[str]
     return told
 
 
+# Where a parameter without a value says something: that it is there.
+FLAGGED_PATHS = frozenset({"/readyz"})
+
+
 class EmptyParameters:
     """Takes parameters without a value out of a request's query, so that they count as not given."""
 
@@ -80,7 +84,7 @@ class EmptyParameters:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query: bytes = scope.get("query_string", b"")
-        if query:
+        if query and scope["path"] not in FLAGGED_PATHS:
             # In place: routing leaves its marks in this scope for the middleware outside.
             scope["query_string"] = b"&".join(
                 pair for pair in query.split(b"&") if not _EMPTY.fullmatch(pair)

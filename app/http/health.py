@@ -4,14 +4,15 @@ No route here waits for a thread of the requests' pool: a server whose threads a
 """
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from app.http.body import Body, with_example
-from app.http.dependencies import HealthChecksDependency
+from app.http.dependencies import HealthChecksDependency, ReadinessDependency
 from app.http.errors import documented, error_response
-from app.http.health_checks import FAULTS, PartState
+from app.http.health_checks import PartState
 
 router = APIRouter(tags=["health"])
 
@@ -38,10 +39,13 @@ class ReadyBody(HealthBody):
         }
     )
 
-    parts: dict[str, str] = Field(description="`ok` for each part that the server stands on.")
-    workers: WorkforceBody | None = Field(None, description="When the database told in time.")
+    parts: dict[str, PartState] | None = Field(
+        None, description="With `parts` alone: what all API processes share. `unknown`: it cannot be asked."
+    )
+    workers: WorkforceBody | None = Field(None, description="With `parts`, when the database told in time.")
     warnings: list[str] | None = Field(
-        None, description="What keeps renders waiting although this server is ready; when there is any."
+        None,
+        description="With `parts`: what keeps renders waiting although this server is ready; when there is any.",
     )
 
 
@@ -52,18 +56,28 @@ async def healthz() -> HealthBody:
 
 
 @router.get("/readyz", response_model=ReadyBody, response_model_exclude_none=True, responses=documented(503))
-async def readyz(checks: HealthChecksDependency) -> ReadyBody | Response:
-    """Database, migrations, storage and broker can be used. Otherwise 503, with one message for each that cannot.
+async def readyz(
+    readiness: ReadinessDependency,
+    checks: HealthChecksDependency,
+    parts: Annotated[
+        str | None, Query(description="Present, whatever its value: tell the state of the shared parts too.")
+    ] = None,
+) -> ReadyBody | Response:
+    """This process can take requests: it has started, does not stop, and has room for uploads. Otherwise 503, with a
+    message for each reason.
 
-    A server without workers is ready: it takes renders, which wait.
+    Database, storage and broker, which all processes share, change nothing about it once it has started. A server
+    without workers is ready: it takes renders, which wait.
     """
-    states, workforce = await asyncio.gather(checks.parts(), checks.workers())
-    faults = [FAULTS[part] for part, state in states.items() if state is PartState.FAILED]
+    faults = await readiness.faults()
     if faults:
         return error_response(503, faults, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    if parts is None:
+        return ReadyBody(status="ok")
+    states, workforce = await asyncio.gather(checks.parts(), checks.workers())
     return ReadyBody(
         status="ok",
-        parts={part.value: state.value for part, state in states.items()},
+        parts={part.value: state for part, state in states.items()},
         workers=None
         if workforce is None
         else WorkforceBody(alive=workforce.alive, stalled=workforce.stalled),

@@ -75,6 +75,11 @@ class SpoolSpace:
             raise
         return reservation
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk is not full. What is reserved does not count: it may never come."""
+        return shutil.disk_usage(self._directory).free > self._keep_free_bytes
+
     @contextmanager
     def reserved(self, size_bytes: int | None, *, share: Share | None = None) -> Iterator[Reservation]:
         """As `reserve`, released on exit."""

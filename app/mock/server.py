@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from app.main import end_streams
+from app.main import begin_end
 from app.mock.application import create_mock_app, mock_settings
 from app.mock.options import KEY, MockOptions
 from app.mock.protocol import CuttableProtocol
@@ -50,7 +50,7 @@ def serve_mock(
             app,
             limits=connection_limits(settings),
             protocol=CuttableProtocol,
-            before_grace=partial(end_streams, app),
+            before_grace=partial(begin_end, app),
         )
         signals.on_stop = api.stop
         if signals.requested:

@@ -10,7 +10,7 @@ import structlog
 
 from app import migrations
 from app.accounts import service as account_service
-from app.main import create_app, end_streams
+from app.main import begin_end, create_app
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError
 from app.platform.media import launcher
@@ -66,7 +66,7 @@ def serve(
         migrations.upgrade(database)
         broker = _first_broker(settings, stack) if settings.broker_url is None else None
         app = create_app(settings, own_url=local_url(listener))
-        api = ApiServer(app, limits=connection_limits(settings), before_grace=partial(end_streams, app))
+        api = ApiServer(app, limits=connection_limits(settings), before_grace=partial(begin_end, app))
         signals.on_stop = api.stop
         if signals.requested:
             return

@@ -1,6 +1,8 @@
 """Liveness and readiness, with every part failing in turn."""
 
+import asyncio
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,10 +12,14 @@ import pytest
 from sqlalchemy import text
 
 from app import migrations
+from app.http.health_checks import PROBE_FRESH_SECONDS
+from app.http.readiness import Readiness
+from app.http.spool_space import SpoolSpace
 from app.platform.settings import Settings
 
 ALL_WELL = {"database": "ok", "migrations": "ok", "storage": "ok", "broker": "ok"}
-READY_WITHOUT_WORKERS = {
+READY = {"status": "ok"}
+WITHOUT_WORKERS = {
     "status": "ok",
     "parts": ALL_WELL,
     "workers": {"alive": 0, "stalled": 0},
@@ -24,8 +30,8 @@ TIMEOUT_SECONDS = 20
 
 
 @pytest.fixture
-def not_ready(serve, settings: Settings, key: str) -> Callable[..., list[str]]:
-    """What /readyz answers with these settings: 503, while the process lives on."""
+def never_ready(serve, settings: Settings, key: str) -> Callable[..., list[str]]:
+    """What /readyz answers from the start with these settings: 503, while the process lives on."""
 
     def ask(**changes: str) -> list[str]:
         client = serve(settings.model_copy(update=changes), key=key)
@@ -36,7 +42,7 @@ def not_ready(serve, settings: Settings, key: str) -> Callable[..., list[str]]:
 
 
 def refusal(client: httpx.Client) -> list[str]:
-    """One message for each part that failed."""
+    """One message for each reason."""
     response = client.get("/readyz", timeout=TIMEOUT_SECONDS)
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) > 0
@@ -45,32 +51,62 @@ def refusal(client: httpx.Client) -> list[str]:
     return [fault["message"] for fault in faults]
 
 
+def parts(client: httpx.Client) -> dict[str, str]:
+    """The state of the shared parts that are not well, told by a process that is ready."""
+    response = client.get("/readyz?parts", timeout=TIMEOUT_SECONDS)
+    assert response.status_code == 200, response.text
+    return {part: state for part, state in response.json()["parts"].items() if state != "ok"}
+
+
 def test_all_is_well(stranger):
     assert stranger.get("/healthz").json() == {"status": "ok"}
     response = stranger.get("/readyz")
-
-    assert (response.status_code, response.json()) == (200, READY_WITHOUT_WORKERS)
-
-
-def test_the_broker_is_away(not_ready, tmp_path: Path):
-    assert not_ready(broker_url=f"redis+socket://{tmp_path}/none.sock", broker_password=None) == [
-        "The broker cannot be reached."
-    ]
+    assert (response.status_code, response.json()) == (200, READY)
+    for query in ("parts", "parts=", "parts=true"):
+        assert stranger.get(f"/readyz?{query}").json() == WITHOUT_WORKERS
 
 
-def test_the_broker_accepts_and_never_answers(not_ready, black_hole: int):
-    assert not_ready(broker_url=f"redis://127.0.0.1:{black_hole}/0") == ["The broker cannot be reached."]
+@pytest.mark.parametrize("hangs", [False, True])
+def test_the_broker_is_away(
+    serve, settings: Settings, key: str, tmp_path: Path, black_hole: int, hangs: bool
+):
+    url = f"redis://127.0.0.1:{black_hole}/0" if hangs else f"redis+socket://{tmp_path}/none.sock"
+    client = serve(settings.model_copy(update={"broker_url": url, "broker_password": None}), key=key)
+    assert client.get("/readyz", timeout=TIMEOUT_SECONDS).json() == READY
+    assert parts(client) == {"broker": "failed"}
+    assert 'regen_part_up{part="broker"} 0.0' in client.get("/metrics", timeout=TIMEOUT_SECONDS).text
 
 
 def test_the_storage_is_gone(stranger, settings: Settings, logs):
+    assert stranger.get("/readyz").json() == READY
     shutil.rmtree(settings.storage_dir)
+    time.sleep(PROBE_FRESH_SECONDS)
 
-    assert refusal(stranger) == ["The storage cannot be used."]
+    assert stranger.get("/readyz").json() == READY
+    assert parts(stranger) == {"storage": "failed"}
     assert [(entry["event"], entry["part"]) for entry in logs] == [("part_failed", "storage")]
 
 
-def test_there_is_no_database(not_ready, tmp_path: Path):
-    assert not_ready(database_url=f"sqlite:///{tmp_path}") == ["The database cannot be reached."]
+def test_a_process_that_has_never_reached_its_storage_is_not_ready(stranger, settings: Settings):
+    shutil.rmtree(settings.storage_dir)
+    assert refusal(stranger) == ["The storage cannot be used."]
+
+
+def test_a_full_spool_is_this_process_own_fault(serve, settings: Settings, key: str):
+    free = shutil.disk_usage(settings.spool_dir if settings.spool_dir.exists() else settings.root).free
+    client = serve(settings.model_copy(update={"min_free_disk_bytes": 2 * free}), key=key)
+    assert refusal(client) == ["There is no room for uploads: the spool's disk is full."]
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_process_that_stops_is_not_ready(serve, settings: Settings, key: str):
+    readiness = Readiness(None, SpoolSpace(settings.root, keep_free_bytes=0))  # type: ignore[arg-type]
+    readiness.stop()
+    assert asyncio.run(readiness.faults()) == ["The server is stopping."]
+
+
+def test_there_is_no_database(never_ready, tmp_path: Path):
+    assert never_ready(database_url=f"sqlite:///{tmp_path}") == ["The database cannot be reached."]
 
 
 def test_the_database_accepts_and_never_answers(
@@ -107,4 +143,4 @@ def test_a_database_that_a_later_version_has_upgraded(stranger, database):
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
-    assert stranger.get("/readyz").json() == READY_WITHOUT_WORKERS
+    assert stranger.get("/readyz?parts").json() == WITHOUT_WORKERS

@@ -1,0 +1,57 @@
+"""`regen healthcheck`, for the health checks of containers and probes."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from app.cli.reporting import EXIT_FAILURE, DataDirectory, load_settings
+
+ASK_SECONDS = 5.0
+
+
+def healthcheck(
+    url: Annotated[
+        str, typer.Option(help="What must answer 200: /healthz, or /readyz for a load balancer.")
+    ] = "http://127.0.0.1:8000/healthz",
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Check the workers of the data directory instead.")
+    ] = False,
+    data_dir: DataDirectory = None,
+) -> None:
+    """Say in a sentence whether a server, or a worker of this machine, is well: exit status 0 or 1."""
+    if worker:
+        from app.platform.liveness import FRESH_SECONDS, silent_seconds
+
+        ages = silent_seconds(load_settings(data_dir).work_dir)
+        is_well = bool(ages) and max(ages) <= FRESH_SECONDS
+        sentence = (
+            f"{len(ages)} worker{'s' if len(ages) > 1 else ''} alive."
+            if is_well
+            else "A worker stands still."
+        )
+        if not ages:
+            sentence = "No worker is running here."
+    else:
+        is_well, sentence = _ask(url)
+    typer.echo(sentence)
+    if not is_well:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _ask(url: str) -> tuple[bool, str]:
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise typer.BadParameter("it must look like http://127.0.0.1:8000/healthz.", param_hint="--url")
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    try:
+        connection = kind(address.hostname, address.port, timeout=ASK_SECONDS)
+        target = f"{address.path or '/'}{f'?{address.query}' if address.query else ''}"
+        connection.request("GET", target)
+        status = connection.getresponse().status
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return False, f"{url} does not answer: {error or type(error).__name__}."
+    return status == 200, f"{url} answers {status}."
