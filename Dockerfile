@@ -99,8 +99,8 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Whether this process lives. Whether it is ready is /readyz, which also fails while the database is away: no reason to
-# have the API replaced.
+# Whether this process lives. Whether it is ready is /readyz, which also fails while its disk is full: no reason to have
+# it replaced.
 HEALTHCHECK --interval=15s --timeout=6s --start-period=30s --retries=3 \
     CMD ["regen", "healthcheck"]
 ENTRYPOINT ["/usr/bin/tini", "--"]

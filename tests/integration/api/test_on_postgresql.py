@@ -138,6 +138,7 @@ def test_readers_outlast_an_outage_and_writers_are_told_at_once(
     try:
         wait_until(lambda: len(answers) > 10, seconds=20, what="they poll")
         stored = stored_files()
+        assert client.get("/readyz").status_code == 200
         with outage(postgres):
             with clip.open("rb") as body:
                 writes = [client.post("/v1/upscale", files={"file": ("clip.mp4", body)})]
@@ -153,7 +154,11 @@ def test_readers_outlast_an_outage_and_writers_are_told_at_once(
                 assert client.get(path).elapsed.total_seconds() < PROMISED_SECONDS
             assert client.get("/healthz").status_code == 200
             assert client.get("/readyz").status_code == 200
-            assert client.get("/readyz?parts").json()["parts"]["database"] == "failed"
+            wait_until(
+                lambda: client.get("/readyz?parts").json()["parts"]["database"] == "failed",
+                seconds=20,
+                what="what it stands on is told to be away",
+            )
             before_back = time.monotonic()
         back_at = time.monotonic()
         wait_until(
