@@ -20,7 +20,7 @@ from sqlalchemy import select, update
 from app.accounts import service as account_service
 from app.accounts.tables import ApiKey, User
 from app.http.connections import ConnectionLimits
-from app.main import create_app, end_streams
+from app.main import begin_end, create_app
 from app.platform.errors import PermanentError
 from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
@@ -301,7 +301,7 @@ def test_a_server_that_stops_ends_its_streams_in_good_order(client, key, setting
     app = create_app(settings)
     with listen("127.0.0.1", 0) as listener:
         api = ApiServer(
-            app, limits=ConnectionLimits.from_settings(settings), before_grace=partial(end_streams, app)
+            app, limits=ConnectionLimits.from_settings(settings), before_grace=partial(begin_end, app)
         )
         thread = threading.Thread(target=api.serve_socket, args=(listener,))
         thread.start()
