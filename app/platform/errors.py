@@ -171,6 +171,23 @@ class FfmpegError(RegenError):
     """ffmpeg or ffprobe failed. `detail` holds the end of its stderr."""
 
 
+class CodecRefused(FfmpegError):
+    """A video stream is in a codec that is not decoded here. The message is a sentence for the file's user."""
+
+    def __init__(self, *, codec: str, stream_index: int, is_only_video: bool) -> None:
+        if is_only_video:
+            text = (
+                f"The video in this file is in a codec that this server does not decode ({codec}). "
+                "Convert it to another one first, such as H.264, ProRes or FFV1."
+            )
+        else:
+            text = (
+                f"Stream {stream_index} of this file is video in a codec that this server does not open ({codec}). "
+                f"`ffmpeg -i input -map 0 -map -0:{stream_index} -c copy output.mkv` removes it."
+            )
+        super().__init__(text)
+
+
 class FfmpegMissing(FfmpegError):
     """The program cannot be found or started."""
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 from weakref import WeakSet
@@ -29,10 +30,12 @@ from app.platform.errors import FfmpegAnswerTooLong, FfmpegError
 from app.platform.settings import Settings
 from app.platform.units import GIB
 
-from .process import FILE_PROTOCOL, FfmpegProcess, RunLimits
+from .process import FfmpegProcess, RunLimits
 from .programs import Programs, find_programs
+from .safety_options import check_inputs, file_name, pcm_decoders, refuse_safety_options, safety_options
 from .sandbox import memory_limit, require_sandbox
-from .scanned_lines import OpenedDecoders, ScannedLines, with_refused_decoder
+from .scanned_lines import ScannedLines
+from .unlisted_codecs import COPYING, OpenedDecoders, decoders_by_codec, decoders_to_open, may_be_unlisted
 from .whitelists import DECODERS, FORMATS, PROTOCOLS
 
 __all__ = [
@@ -51,13 +54,8 @@ Stream: TypeAlias = Any
 EXAMINING = "examining the file"
 # Beside RunLimits.probe_bytes.
 ANALYZED_MICROSECONDS = 600_000_000
+LIST_BYTES = 1024 * 1024
 PROBE_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
-
-# Options that decide what may be opened. Only the builders set them.
-SAFETY_OPTIONS = frozenset(
-    {"protocol_whitelist", "format_whitelist", "codec_whitelist", "max_pixels", "f", "format", "safe"}
-    | {"enable_drefs", "use_absolute_path", "protocol_blacklist"}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +134,8 @@ class FfmpegRunner:
         self, *, width: int, height: int, pix_fmt: str, frame_rate: Fraction | int, **options: Any
     ) -> Stream:
         """Raw frames from stdin, at `frame_rate` frames per second."""
-        safety = _safety(formats=("rawvideo",), protocols=("pipe",), decoders=("rawvideo",))
-        _refuse_safety_options(options)
+        safety = safety_options(formats=("rawvideo",), protocols=("pipe",), decoders=("rawvideo",))
+        refuse_safety_options(options)
         size = f"{width}x{height}"
         raw = {"f": "rawvideo", "pix_fmt": pix_fmt, "s": size, "framerate": str(frame_rate)}
         return ffmpeg.input("pipe:0", **safety, **raw, **options)
@@ -153,10 +151,10 @@ class FfmpegRunner:
 
     def generated_input(self, graph: str, **options: Any) -> Stream:
         """A picture or sound that ffmpeg generates; `graph` is a constant in code, such as `testsrc2=...`."""
-        safety = _safety(
-            formats=("lavfi",), protocols=("pipe",), decoders=("rawvideo", "wrapped_avframe", *_pcm())
+        safety = safety_options(
+            formats=("lavfi",), protocols=("pipe",), decoders=("rawvideo", "wrapped_avframe", *pcm_decoders())
         )
-        _refuse_safety_options(options)
+        refuse_safety_options(options)
         return ffmpeg.input(graph, **safety, f="lavfi", **options)
 
     def output(self, *streams: Stream, **options: Any) -> Stream:
@@ -216,22 +214,23 @@ class FfmpegRunner:
     ) -> tuple[dict[str, Any], str]:
         """As `probe`, with the last 64 KiB of stderr. Raises FfmpegKilled after `cpu_seconds` of processor time."""
         deadline = self._deadline_of_a_run()
-        opened: OpenedDecoders = {}
-        while True:
-            command = self._ffprobe_command(path, opened, "-of", "json", *ffprobe_args)
-            try:
-                done = self._complete(
-                    command,
-                    purpose=EXAMINING,
-                    limits=replace(self._limits_until(deadline), cpu_seconds=cpu_seconds),
-                    stdout_limit_bytes=PROBE_OUTPUT_LIMIT_BYTES,
-                )
-                break
-            except FfmpegError as error:
-                more = with_refused_decoder(error, opened, ffprobe_args)
-                if more is None:
-                    raise
-                opened = more
+
+        def run(opened: OpenedDecoders) -> Completed:
+            return self._complete(
+                self._ffprobe_command(path, opened, "-of", "json", *ffprobe_args),
+                purpose=EXAMINING,
+                limits=replace(self._limits_until(deadline), cpu_seconds=cpu_seconds),
+                stdout_limit_bytes=PROBE_OUTPUT_LIMIT_BYTES,
+            )
+
+        try:
+            done = run({})
+        except FfmpegError as error:
+            if not may_be_unlisted(error, ffprobe_args) or not (
+                opened := self._find_decoders(path, deadline)
+            ):
+                raise
+            done = run(opened)
         try:
             answer = json.loads(done.stdout.decode("utf-8", errors="replace"))
         except ValueError:
@@ -249,7 +248,7 @@ class FfmpegRunner:
             limits = self._limits_until(deadline)
             return self._start(command, purpose=EXAMINING, limits=limits, stdout=True)
 
-        return ScannedLines(start, ffprobe_args)
+        return ScannedLines(start, partial(self._find_decoders, path, deadline), ffprobe_args)
 
     def within_one_limit(self) -> "FfmpegRunner":
         """A runner all of whose runs together take no longer than one of this runner's may, from now on; this one if it
@@ -286,8 +285,8 @@ class FfmpegRunner:
         return replace(self.limits, wall_seconds=max(0.0, deadline - time.monotonic()))
 
     def _input_options(self, formats: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-        _refuse_safety_options(options)
-        safety = _safety(formats=formats, protocols=PROTOCOLS, decoders=DECODERS)
+        refuse_safety_options(options)
+        safety = safety_options(formats=formats, protocols=PROTOCOLS, decoders=DECODERS)
         # Twice the limit, because decoders count whole coding blocks, which may exceed the picture.
         safety["max_pixels"] = 2 * self.limits.max_pixels
         if self.limits.probe_bytes is not None:
@@ -303,15 +302,33 @@ class FfmpegRunner:
             arguments = list(stream_or_args)
         else:
             arguments = ffmpeg.get_args(stream_or_args)
-        _check_inputs(arguments)
+        check_inputs(arguments)
         return [str(self.programs.ffmpeg), *self._common(), "-nostdin", "-nostats", "-y", *arguments]
 
     def _ffprobe_command(self, path: Path, opened: OpenedDecoders, *ffprobe_args: str) -> list[str]:
         safety = self._input_options(FORMATS, {})
         listed = safety["codec_whitelist"]
-        safety |= {f"codec_whitelist:{index}": f"{listed},{decoder}" for index, decoder in opened.items()}
+        safety |= {f"codec_whitelist:{index}": ",".join((listed, *more)) for index, more in opened.items()}
         words = [word for option, value in safety.items() for word in (f"-{option}", str(value))]
         return [str(self.programs.ffprobe), *self._common(), *ffprobe_args, *words, "-i", file_name(path)]
+
+    def _find_decoders(self, path: Path, deadline: float) -> OpenedDecoders:
+        """What ffprobe must open beside the whitelist for this file. Raises CodecRefused."""
+        words = [
+            word
+            for option in self._input_options(FORMATS, {}).items()
+            for word in (f"-{option[0]}", option[1])
+        ]
+        answers = [
+            self._complete(
+                self._ffmpeg_command(arguments),
+                purpose=EXAMINING,
+                limits=self._limits_until(deadline),
+                stdout_limit_bytes=LIST_BYTES,
+            ).stdout.decode(errors="replace")
+            for arguments in (["-codecs"], [*map(str, words), "-i", file_name(path), *COPYING])
+        ]
+        return decoders_to_open(answers[1], decoders_by_codec(answers[0]))
 
     def _common(self) -> list[str]:
         return ["-hide_banner", "-loglevel", "level+warning", "-max_alloc", str(self.limits.memory_bytes)]
@@ -350,48 +367,9 @@ class FfmpegRunner:
             return Completed(stdout=bytes(captured), stderr=process.stderr_tail)
 
 
-def file_name(path: Path) -> str:
-    """The path for ffmpeg: absolute and with the `file:` protocol, so that no name is read as an option or a URL."""
-    if not path.is_absolute():
-        raise ValueError(f"not an absolute path: {path}")
-    return f"{FILE_PROTOCOL}{path}"
-
-
 def _capture(process: FfmpegProcess, captured: bytearray, limit_bytes: int) -> None:
     while chunk := process.stdout.read(64 * 1024):
         captured += chunk
         if len(captured) > limit_bytes:
             process.kill()
             return
-
-
-def _safety(*, formats: Sequence[str], protocols: Sequence[str], decoders: Sequence[str]) -> dict[str, Any]:
-    return {
-        "protocol_whitelist": ",".join(protocols),
-        "format_whitelist": ",".join(formats),
-        "codec_whitelist": ",".join(decoders),
-    }
-
-
-def _refuse_safety_options(options: dict[str, Any]) -> None:
-    for option in options:
-        if option.split(":")[0] in SAFETY_OPTIONS:
-            raise ValueError(f"FfmpegRunner sets {option} itself")
-
-
-def _check_inputs(arguments: Sequence[str]) -> None:
-    """Raises ValueError for an input that no builder of FfmpegRunner made."""
-    since = 0
-    for position, word in enumerate(arguments):
-        if word == "-i":
-            options = arguments[since:position]
-            for required in ("-protocol_whitelist", "-format_whitelist", "-codec_whitelist"):
-                if required not in options:
-                    raise ValueError(
-                        f"input {arguments[position + 1]} was not made by FfmpegRunner: no {required}"
-                    )
-            since = position + 2
-
-
-def _pcm() -> tuple[str, ...]:
-    return tuple(decoder for decoder in DECODERS if decoder.startswith("pcm_"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.platform.errors import (
+    CodecRefused,
     FfmpegAnswerTooLong,
     FfmpegError,
     FfmpegKilled,
@@ -86,6 +87,8 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
         raise
     except (FfmpegTimeout, FfmpegKilled) as error:
         raise LimitExceeded(TOO_COSTLY, detail=error.detail) from error
+    except CodecRefused as error:
+        raise NotAVideo(error.message) from error
     except FfmpegError as error:
         raise _refusal(path, error.detail or "", limits) from error
     format_name = str(container.get("format_name", ""))

@@ -1,17 +1,18 @@
 """The runner: safety options on every input, and what they keep out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 import pytest
 
-from app.platform.errors import FfmpegCancelled, FfmpegError, FfmpegTimeout
-from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.errors import CodecRefused, FfmpegCancelled, FfmpegError, FfmpegTimeout
+from app.platform.media.ffmpeg import Completed, FfmpegRunner
 
 Make = Callable[..., Path]
 
@@ -153,29 +154,35 @@ def test_a_decoder_that_is_not_listed_does_not_run(runner: FfmpegRunner, make_mo
 def test_a_stream_of_an_unlisted_codec_stops_neither_examining_nor_decoding_the_others(
     runner: FfmpegRunner, clips: Path, make: Make
 ) -> None:
-    clip = clips / "bunny-240x136-25fps.mp4"
-    mixed = make(
-        *(
-            "mixed.mkv",
-            "-i",
-            clip,
-            "-map",
-            "0:v",
-            "-map",
-            "0:a",
-            "-map",
-            "0:a",
-            "-map",
-            "0:v",
-            "-c:v:0",
-            "copy",
-        ),
-        *("-c:a:0", "tta", "-c:a:1", "wavpack", "-c:v:1", "magicyuv"),
-    )
+    clip = ("-i", clips / "bunny-240x136-25fps.mp4", "-map", "0:v", "-map", "0:a", "-map", "0:a")
+    sounds = ("-c:v:0", "copy", "-c:a:0", "tta", "-c:a:1", "wavpack")
+    mixed = make("mixed.mkv", *clip, *sounds)
     streams = runner.probe(mixed, "-show_streams")["streams"]
-    assert [stream["codec_name"] for stream in streams] == ["h264", "tta", "wavpack", "magicyuv"]
+    assert [stream["codec_name"] for stream in streams] == ["h264", "tta", "wavpack"]
     assert frame_count(runner, mixed) == 50
     decode_to_nothing(runner, runner.input(mixed)["v:0"])
+
+
+@pytest.mark.parametrize("codec", ["magicyuv", "cinepak"])
+def test_no_decoder_of_an_unlisted_video_is_opened(
+    runner: FfmpegRunner, clips: Path, make: Make, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    commands: list[Sequence[str]] = []
+    complete = runner._complete
+
+    def record(command: Sequence[str], **options: Any) -> Completed:
+        commands.append(command)
+        return complete(command, **options)
+
+    monkeypatch.setattr(runner, "_complete", record)
+    clip = clips / "bunny-240x136-25fps.mp4"
+    two = make(
+        *("two.mkv", "-i", clip, "-map", "0:v", "-map", "0:a", "-map", "0:v", "-frames:v:1", "2"),
+        *("-c:v:0", "copy", "-c:a", "tta", "-c:v:1", codec),
+    )
+    with pytest.raises(CodecRefused, match=rf"Stream 2 .*\({codec}\).* removes it"):
+        runner.probe(two, "-show_streams")
+    assert not any(codec in word for command in commands for word in command)
 
 
 def test_frames_of_more_pixels_than_allowed_are_not_decoded(runner: FfmpegRunner, make_moving: Make) -> None:

@@ -1,0 +1,55 @@
+"""The options that decide what ffmpeg may open."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .process import FILE_PROTOCOL
+from .whitelists import DECODERS
+
+# Options that decide what may be opened. Only the builders set them.
+SAFETY_OPTIONS = frozenset(
+    {"protocol_whitelist", "format_whitelist", "codec_whitelist", "max_pixels", "f", "format", "safe"}
+    | {"enable_drefs", "use_absolute_path", "protocol_blacklist"}
+)
+
+
+def file_name(path: Path) -> str:
+    """The path for ffmpeg: absolute and with the `file:` protocol, so that no name is read as an option or a URL."""
+    if not path.is_absolute():
+        raise ValueError(f"not an absolute path: {path}")
+    return f"{FILE_PROTOCOL}{path}"
+
+
+def safety_options(
+    *, formats: Sequence[str], protocols: Sequence[str], decoders: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "protocol_whitelist": ",".join(protocols),
+        "format_whitelist": ",".join(formats),
+        "codec_whitelist": ",".join(decoders),
+    }
+
+
+def refuse_safety_options(options: dict[str, Any]) -> None:
+    for option in options:
+        if option.split(":")[0] in SAFETY_OPTIONS:
+            raise ValueError(f"FfmpegRunner sets {option} itself")
+
+
+def check_inputs(arguments: Sequence[str]) -> None:
+    """Raises ValueError for an input that no builder of FfmpegRunner made."""
+    since = 0
+    for position, word in enumerate(arguments):
+        if word == "-i":
+            options = arguments[since:position]
+            for required in ("-protocol_whitelist", "-format_whitelist", "-codec_whitelist"):
+                if required not in options:
+                    raise ValueError(
+                        f"input {arguments[position + 1]} was not made by FfmpegRunner: no {required}"
+                    )
+            since = position + 2
+
+
+def pcm_decoders() -> tuple[str, ...]:
+    return tuple(decoder for decoder in DECODERS if decoder.startswith("pcm_"))
