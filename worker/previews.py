@@ -14,7 +14,7 @@ import structlog
 from app.platform.errors import ConfigurationError, LeaseLost, PipelineStalled, RegenError, Unavailable
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.progress import Progress, reporting_to
-from app.platform.retry_policies import preview_poll
+from app.platform.retry_policies import RetryRow, preview_poll
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
@@ -125,24 +125,25 @@ class Previewer:
 
     def _make_all(self) -> None:
         interval_seconds = self._settings.preview_interval_seconds
-        retry = preview_poll(interval_seconds)
-        pause_seconds, outages, made_at = interval_seconds, 0, time.monotonic()
+        policy = preview_poll(interval_seconds)
+        outages = RetryRow(policy)
+        pause_seconds, made_at = interval_seconds, time.monotonic()
         # Spread, so that many workers do not ask all at once.
         while not self._ended.wait(pause_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
             self.progress.beat()
             try:
                 while not self._is_ending() and self.may_claim() and self.make_next():
                     made_at = time.monotonic()
-                pause_seconds, outages = interval_seconds, 0
+                pause_seconds = interval_seconds
+                outages.reset()
             except Unavailable as error:
-                if not outages:
+                if not outages.retries:
                     log.warning("previews_not_seen", error=error.message, detail=error.detail)
-                outages += 1
-                pause_seconds = retry.pause(outages)
+                pause_seconds = outages.next_pause()
             except Exception:
                 # A defect must not end the thread.
                 log.exception("previews_not_seen")
-                pause_seconds = retry.longest_seconds
+                pause_seconds = policy.longest_seconds
             if time.monotonic() - made_at > IDLE_SECONDS:
                 self._release()
 

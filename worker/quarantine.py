@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from app.platform.errors import RegenError
-from app.platform.retry_policies import QUARANTINE
+from app.platform.retry_policies import QUARANTINE, RetryRow
 from app.work.ledger import WorkLedger
 from worker.metrics import QUARANTINED
 
@@ -46,7 +46,7 @@ class Quarantine:
         self._end = end
         self._is_on = False
         self._is_listening = True
-        self._tries = 0
+        self._tries = RetryRow(QUARANTINE)
         self._test_at = 0.0
         self._recovered_at = -math.inf
 
@@ -59,7 +59,7 @@ class Quarantine:
         if self._is_on:
             return
         if time.monotonic() - self._recovered_at > HEALTHY_SECONDS:
-            self._tries = 0
+            self._tries.reset()
         self._is_on = True
         QUARANTINED.set(1)
         log.error("worker_quarantined", reason=reason)
@@ -93,13 +93,13 @@ class Quarantine:
             self._test()
         except Exception as error:
             detail = getattr(error, "detail", None)
-            log.warning("self_test_failed", error=str(error), detail=detail, tries=self._tries)
-            if self._tries >= MOST_TRIES:
+            log.warning("self_test_failed", error=str(error), detail=detail, tries=self._tries.retries)
+            if self._tries.retries >= MOST_TRIES:
                 log.critical("worker_unfit", error=str(error), detail=detail)
                 self._end()
             self._plan_test()
             return
-        if self._tries >= MOST_TRIES:
+        if self._tries.retries >= MOST_TRIES:
             log.critical("worker_unfit", error="It passes its test, and its work fails all the same.")
             self._end()
             return
@@ -113,5 +113,4 @@ class Quarantine:
         log.info("worker_recovered", reason=reason)
 
     def _plan_test(self) -> None:
-        self._tries += 1
-        self._test_at = time.monotonic() + QUARANTINE.pause(self._tries)
+        self._test_at = time.monotonic() + self._tries.next_pause()

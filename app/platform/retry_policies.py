@@ -44,6 +44,22 @@ class RetryPolicy:
         return map(self.pause, count(1))
 
 
+class RetryRow:
+    """The retries of one policy in a row, counted until `reset`. Not thread-safe."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self.retries = 0
+
+    def next_pause(self) -> float:
+        """Seconds to wait before the next retry in this row."""
+        self.retries += 1
+        return self._policy.pause(self.retries)
+
+    def reset(self) -> None:
+        self.retries = 0
+
+
 # A unit of work whose attempt failed; something that it needs was away; its lease ran out for the second time or more.
 WORK_FAILED = RetryPolicy.exponential(2.0, 300.0)
 WORK_OUTAGE = RetryPolicy.exponential(2.0, 60.0, jitter=(0.75, 1.0))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from app.platform.errors import RegenError
-from app.platform.retry_policies import CHILD_RESTART
+from app.platform.retry_policies import CHILD_RESTART, RetryRow
 from app.serving.child import ChildProcess
 
 log = structlog.get_logger(__name__)
@@ -21,25 +21,11 @@ WORKER_GRACE_SECONDS = 10.0
 BROKER_GRACE_SECONDS = 5.0
 
 
-class RestartPauses:
-    """How long to wait before a process is started again. A healthy minute starts the pauses anew."""
-
-    def __init__(self) -> None:
-        self._restarts = 0
-
-    def after(self, *, lived_seconds: float) -> float:
-        """The pause, in seconds, after a process that lived that long."""
-        if lived_seconds >= HEALTHY_SECONDS:
-            self._restarts = 0
-        self._restarts += 1
-        return CHILD_RESTART.pause(self._restarts)
-
-
 class SupervisedProcess:
     """One child process, started by `start` and restarted when it ends. For one thread, which outlives the child.
 
-    Exit status EX_CONFIG means that the machine is set up wrong: the child is restarted only after long pauses, in case
-    an operator has corrected that.
+    A child that lived for a minute starts the pauses anew. Exit status EX_CONFIG means that the machine is set up
+    wrong: the child is restarted only after long pauses, in case an operator has corrected that.
     """
 
     def __init__(self, name: str, start: Callable[[], ChildProcess], *, grace_seconds: float) -> None:
@@ -47,7 +33,7 @@ class SupervisedProcess:
         self._start = start
         self._grace_seconds = grace_seconds
         self._ended_with_config_error = False
-        self._pauses = RestartPauses()
+        self._restarts = RetryRow(CHILD_RESTART)
         self._child: ChildProcess | None = None
         self._start_at = time.monotonic()
 
@@ -95,7 +81,9 @@ class SupervisedProcess:
         self._child = child
 
     def _plan_start(self, lived_seconds: float, **facts: object) -> None:
-        pause_seconds = self._pauses.after(lived_seconds=lived_seconds)
+        if lived_seconds >= HEALTHY_SECONDS:
+            self._restarts.reset()
+        pause_seconds = self._restarts.next_pause()
         if self._ended_with_config_error:
             pause_seconds = CHILD_RESTART.longest_seconds
         log.warning("child_ended", child=self.name, restart_in_seconds=pause_seconds, **facts)

@@ -24,7 +24,7 @@ from app.platform.errors import (
     RegenError,
 )
 from app.platform.progress import current_progress
-from app.platform.retry_policies import WORKER_OUTAGE
+from app.platform.retry_policies import WORKER_OUTAGE, RetryRow
 from app.platform.tracing import traced
 from app.platform.work_kinds import WorkKind
 from app.work.drain import Drain
@@ -117,7 +117,7 @@ class WorkLoop:
         self._claim = claim or ledger.claim
         self._is_well = is_well
         self._still_seconds = still_seconds
-        self._outages_in_a_row = 0
+        self._outages_in_a_row = RetryRow(WORKER_OUTAGE)
         self._in_hand = UnitsInHand(most=most_in_hand)
         self._rest_seconds = 0.0
         self._is_refused = False
@@ -199,7 +199,7 @@ class WorkLoop:
                 ready = self._run(unit)
             except Exception as error:
                 return self._report(job, error)
-            self._outages_in_a_row = 0
+            self._outages_in_a_row.reset()
             self._observer.unit_ended(job, UnitOutcome.DONE)
             log.info("work_done")
             self._wake(ready)
@@ -234,8 +234,7 @@ class WorkLoop:
         if outcome is UnitOutcome.POSTPONED and not self._is_well():
             # This machine may be the only one that lacks something: it must not take all the work in vain. But one
             # render whose own fault it is must not cost the others this worker's time.
-            self._outages_in_a_row += 1
-            self._rest_seconds = WORKER_OUTAGE.pause(self._outages_in_a_row)
+            self._rest_seconds = self._outages_in_a_row.next_pause()
         return True
 
     def _outcome(self, error: Exception) -> UnitOutcome:

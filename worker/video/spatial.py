@@ -6,14 +6,19 @@ ffmpeg writes them only for streams that it copies from a file that has them.
 import shutil
 import struct
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
+from app.platform.errors import FfmpegError
 from app.platform.media.first_frames import Spatial
+from worker.video.boxes import HEADER_BYTES as HEADER
+from worker.video.boxes import find_boxes, read_bytes
 
 # Boxes that contain boxes, on the way to the sample description and to the tables of chunk offsets.
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
-# Bytes of a box's header, and of a full box's version and flags (ISO/IEC 14496-12, 4.2).
-HEADER, VERSION = 8, 4
+# Bytes of a full box's version and flags (ISO/IEC 14496-12, 4.2).
+VERSION = 4
 # The tables of chunk offsets, and the struct format of an offset.
 OFFSET_TABLES = {b"stco": "I", b"co64": "Q"}
 
@@ -23,26 +28,20 @@ def write_spatial(path: Path, spatial: Spatial) -> None:
 
     Raises ValueError if the file is not laid out as ffmpeg writes it, and OSError.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        at, moov = 0, b""
-        while at < size and not moov:
-            file.seek(at)
-            length, kind = struct.unpack(">I4s", file.read(HEADER))
-            if kind == b"moov":
-                moov = struct.pack(">I4s", length, kind) + file.read(length - HEADER)
-            elif length < HEADER:
-                break
-            else:
-                at += length
-        if not moov:
-            raise ValueError("the file's index does not precede its media")
+        try:
+            start, end = next(find_boxes(file, 0, path.stat().st_size, b"moov"))
+            at = start - HEADER
+            moov = read_bytes(file, at, end - at)
+            changed = _with_boxes(moov, _boxes(spatial))
+        except (StopIteration, FfmpegError, struct.error) as error:
+            raise ValueError("the file is not laid out as ffmpeg writes it") from error
         tagged = path.with_name(f"{path.name}.tagged")
         try:
             with tagged.open("wb") as copy:
                 file.seek(0)
                 copy.write(file.read(at))
-                copy.write(_with_boxes(moov, _boxes(spatial)))
+                copy.write(changed)
                 file.seek(at + len(moov))
                 shutil.copyfileobj(file, copy, 1 << 20)
             tagged.replace(path)
@@ -54,7 +53,7 @@ def _with_boxes(moov: bytes, added: bytes) -> bytes:
     """The index with `added` at the end of the first visual sample entry; the media moves by as many bytes."""
     changed = bytearray(moov)
     end = None
-    for kind, start, parents in _walk(moov, 0, len(moov), ()):
+    for kind, start, parents in _walk(BytesIO(moov), 0, len(moov), ()):
         if kind == b"stsd" and end is None:
             entry = start + HEADER + VERSION + 4
             entry_length, coding = struct.unpack_from(">I4s", moov, entry)
@@ -79,17 +78,15 @@ def _with_boxes(moov: bytes, added: bytes) -> bytes:
 
 
 def _walk(
-    data: bytes, start: int, end: int, parents: tuple[int, ...]
+    moov: BinaryIO, start: int, end: int, parents: tuple[int, ...]
 ) -> Iterator[tuple[bytes, int, tuple[int, ...]]]:
-    """Kind and place of every box, and the places of those around it."""
-    while start + HEADER <= end:
-        length, kind = struct.unpack_from(">I4s", data, start)
-        if not HEADER <= length <= end - start:
-            raise ValueError(f"a box of {length} bytes")
-        yield kind, start, parents
-        if kind in CONTAINERS:
-            yield from _walk(data, start + HEADER, start + length, (*parents, start))
-        start += length
+    """Kind and place of every box that matters, and the places of those around it."""
+    for kind in (*CONTAINERS, b"stsd", *OFFSET_TABLES):
+        for content, after in find_boxes(moov, start, end, kind):
+            place = content - HEADER
+            yield kind, place, parents
+            if kind in CONTAINERS:
+                yield from _walk(moov, content, after, (*parents, place))
 
 
 def _box(kind: bytes, content: bytes, *, full: bool = True) -> bytes:

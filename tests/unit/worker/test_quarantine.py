@@ -5,7 +5,7 @@ import math
 import pytest
 
 from app.platform.errors import TransientError, Unavailable
-from app.platform.retry_policies import RetryPolicy
+from app.platform.retry_policies import RetryPolicy, RetryRow
 from app.work.standing import Standing
 from worker import quarantine
 from worker.quarantine import MOST_TRIES, Quarantine
@@ -70,7 +70,7 @@ def test_it_is_not_woken_until_its_test_passes(case: Case) -> None:
 
 
 def test_an_operators_word_ends_it_without_a_test(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarantine, "QUARANTINE", RetryPolicy(steps_seconds=(math.inf,)))
+    monkeypatch.setattr(case.quarantine, "_tries", RetryRow(RetryPolicy(steps_seconds=(math.inf,))))
     case.quarantine.begin("ffmpeg")
     case.quarantine.tick()
     assert not case.quarantine.may_claim
