@@ -50,6 +50,7 @@ from worker.previews import Previewer
 from worker.quarantine import Quarantine
 from worker.registration import Registration, worker_name
 from worker.self_test import SelfTest
+from worker.software import software_versions
 from worker.sweeper import Sweeper
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
@@ -147,6 +148,8 @@ class CeleryWorker:
         self._workspace = Workspace(settings.work_dir, cache_bytes=settings.input_cache_bytes)
         self._deadman.touch = Liveness(self._workspace.path).touch
         runner = FfmpegRunner.for_work(settings)
+        self._software = software_versions(runner)
+        self._registration.add_facts(software=dict(self._software))
         self._previewer = Previewer(
             settings=settings,
             ledger=PreviewLedger(
@@ -227,7 +230,7 @@ class CeleryWorker:
         # Only now: a worker that cannot work must not answer a health check.
         with (
             reporting_to(self._progress),
-            metrics_endpoint(self._settings, worker=self._name, device=self._device),
+            metrics_endpoint(self._settings, worker=self._name, device=self._device, software=self._software),
         ):
             worker.start()
         return int(worker.exitcode or os.EX_OK)

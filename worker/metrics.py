@@ -3,9 +3,10 @@
 Labels have few values: kinds, outcomes, engines and devices, never ids.
 """
 
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
@@ -43,9 +44,13 @@ SWEEP_FAILURES = Counter("regen_sweep_failures_total", "Rounds of the sweeper th
 QUARANTINED = Gauge(
     "regen_worker_quarantined", "1 while this worker claims nothing because its units failed, else 0."
 )
+DISK_FREE = Gauge("regen_work_disk_free_bytes", "Free bytes of the disk that work goes through.")
+DISK_SIZE = Gauge("regen_work_disk_size_bytes", "The size of that disk.")
 BUSY = Gauge("regen_worker_busy", "1 while this worker has a unit of work in hand, else 0.")
 WORKER = Gauge(
-    "regen_worker_info", "1, labelled with what this worker is.", ["worker", "device", "queues", "version"]
+    "regen_worker_info",
+    "1, labelled with what this worker is.",
+    ["worker", "device", "queues", "version", "ffmpeg", "torch", "driver"],
 )
 
 log = structlog.get_logger(__name__)
@@ -127,10 +132,14 @@ class SegmentMeter:
 
 
 @contextmanager
-def metrics_endpoint(settings: Settings, *, worker: str, device: str) -> Iterator[None]:
+def metrics_endpoint(
+    settings: Settings, *, worker: str, device: str, software: Mapping[str, str]
+) -> Iterator[None]:
     """Serves `/metrics` within the block, if the settings name a port. Raises ConfigurationError if it is taken."""
     queues = ",".join(queue.value for queue in settings.queues)
-    WORKER.labels(worker, device, queues, server_version()).set(1)
+    WORKER.labels(worker=worker, device=device, queues=queues, version=server_version(), **software).set(1)
+    DISK_FREE.set_function(lambda: shutil.disk_usage(settings.work_dir).free)
+    DISK_SIZE.set_function(lambda: shutil.disk_usage(settings.work_dir).total)
     start_at_zero(settings, device=device)
     if settings.worker_metrics_port is None:
         yield

@@ -65,6 +65,10 @@ class Registration:
             target=copy_context().run, args=(self._run,), name="registration", daemon=True
         )
 
+    def add_facts(self, **facts: Any) -> None:
+        """Further columns of the row, to be named before `start`."""
+        self._facts |= facts
+
     def start(self) -> None:
         self._thread.start()
 

@@ -164,9 +164,10 @@ class WorkUnits:
 
         def report(frames_done: int) -> None:
             heartbeat.frames_done = frames_done
-            meter.progress(frames_done, since=turn.began_at or turn.ready_at)
-            eta.progress(frames_done)
-            if (eta.is_known and eta.seconds_left < self.turns.lead_seconds) or turn.ended_at is not None:
+            since = turn.began_at or turn.ready_at
+            meter.progress(frames_done, since=since)
+            eta.progress(frames_done, since=since)
+            if eta.seconds_left < self.turns.lead_seconds or turn.ended_at is not None:
                 heartbeat.end_soon()
 
         key = segment_key(job.render_id, position=segment_job.position, attempt=job.attempt)

@@ -63,12 +63,13 @@ def list_all(
             view.device,
             ",".join(view.queues),
             view.version,
+            ", ".join(f"{name} {version}" for name, version in view.software.items()),
             f"{view.started_at:%Y-%m-%d %H:%M}",
             state,
             str(view.units_done),
         )
         rows.append(row)
-    print_rows(("worker", "device", "queues", "version", "started", "state", "units done"), rows)
+    print_rows(("worker", "device", "queues", "version", "with", "started", "state", "units done"), rows)
     for warning in workforce.warnings:
         typer.echo(warning)
 

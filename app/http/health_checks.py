@@ -1,7 +1,7 @@
 """Checks of the parts that the API depends on, and figures that they hold: for readiness probes and metrics."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -9,12 +9,14 @@ from typing import TypeVar
 import structlog
 from anyio import CapacityLimiter, to_thread
 
+from app.estimates.remaining import RemainingWork, remaining_work
 from app.http.resources import Resources
 from app.http.shared_call import SharedCall
 from app.platform.database import Database
 from app.platform.database_errors import UNREACHABLE
 from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
 from app.platform.work_kinds import WorkQueue
+from app.webhooks.backlog import WebhookBacklog, webhook_backlog
 from app.work.queue_metrics import WorkMetrics, work_metrics
 from app.work.workers import Workforce, count_workers
 
@@ -63,6 +65,8 @@ class Measurements:
 
     work: WorkMetrics | None
     workers: Workforce | None
+    remaining: Sequence[RemainingWork] | None
+    webhooks: WebhookBacklog | None
     messages: Mapping[WorkQueue, int] | None
 
 
@@ -87,6 +91,13 @@ class HealthChecks:
         self._work = SharedCall(
             lambda: _read_figures(database),
             name="count-work",
+            limit_seconds=CHECK_SECONDS,
+            fresh_seconds=FIGURES_FRESH_SECONDS,
+            rest_factor=FIGURES_REST_FACTOR,
+        )
+        self._estimated = SharedCall(
+            lambda: _read_estimated(database),
+            name="sum-work",
             limit_seconds=CHECK_SECONDS,
             fresh_seconds=FIGURES_FRESH_SECONDS,
             rest_factor=FIGURES_REST_FACTOR,
@@ -146,12 +157,21 @@ class HealthChecks:
 
     async def figures(self) -> Measurements:
         """The figures that database and broker return within 5 s."""
-        asked = _ask(self._work), _ask(self._messages), self.workers()
-        (work, work_fault), (messages, messages_fault), workers = await asyncio.gather(*asked)
-        for what, fault in (("work", work_fault), ("messages", messages_fault)):
+        asked = _ask(self._work), _ask(self._messages), _ask(self._estimated), self.workers()
+        answers = await asyncio.gather(*asked)
+        (work, work_fault), (messages, messages_fault), (estimated, estimated_fault), workers = answers
+        faults = {
+            "work": work_fault,
+            "messages": messages_fault,
+            "remaining work and webhooks": estimated_fault,
+        }
+        for what, fault in faults.items():
             if fault is not None:
                 log.warning("figures_missing", what=what, error=fault.message, detail=fault.detail)
-        return Measurements(work=work, workers=workers, messages=messages)
+        remaining, webhooks = estimated or (None, None)
+        return Measurements(
+            work=work, workers=workers, remaining=remaining, webhooks=webhooks, messages=messages
+        )
 
 
 async def _ask(call: SharedCall[T]) -> tuple[T | None, RegenError | None]:
@@ -183,3 +203,8 @@ def _count_workers(database: Database, *, lease_seconds: float) -> Workforce:
 def _read_figures(database: Database) -> WorkMetrics:
     with database.read() as session:
         return work_metrics(session)
+
+
+def _read_estimated(database: Database) -> tuple[Sequence[RemainingWork], WebhookBacklog]:
+    with database.read() as session:
+        return remaining_work(session), webhook_backlog(session)

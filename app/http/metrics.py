@@ -1,13 +1,15 @@
 """The API's metrics: of its requests, and those read from database and broker at each scrape."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from app.estimates.remaining import RemainingWork
 from app.http.health_checks import Measurements, Part, PartState
+from app.http.spool_space import SpoolSpace
 from app.platform.metrics import server_version
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
@@ -62,17 +64,34 @@ class HttpMetrics:
 class MeasurementsCollector(Collector):
     """The figures and the states of the parts, as just read. Unknown figures are left out."""
 
-    def __init__(self, *, parts: Mapping[Part, PartState], figures: Measurements) -> None:
+    def __init__(self, *, parts: Mapping[Part, PartState], figures: Measurements, spool: SpoolSpace) -> None:
         self._parts = parts
         self._figures = figures
+        self._spool = spool
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("regen_part_up", "1 when the API can use this part, else 0.", labels=("part",))
         for part, state in self._parts.items():
             up.add_metric((part.value,), float(state is PartState.OK))
         yield up
+        yield GaugeMetricFamily(
+            "regen_spool_free_bytes",
+            "Bytes of this process' spool disk that uploads may take.",
+            self._spool.free_bytes,
+        )
         if self._figures.work is not None:
             yield from _work_families(self._figures.work)
+        if self._figures.remaining is not None:
+            yield _remaining_family(self._figures.remaining)
+        if (webhooks := self._figures.webhooks) is not None:
+            yield GaugeMetricFamily(
+                "regen_webhooks_waiting", "Webhook deliveries that have not ended.", webhooks.waiting
+            )
+            yield GaugeMetricFamily(
+                "regen_webhooks_overdue_seconds",
+                "Since when a delivery should have been tried; 0 when dispatchers keep up.",
+                webhooks.overdue_seconds,
+            )
         if self._figures.workers is not None:
             yield _worker_family(self._figures.workers)
         if self._figures.messages is not None:
@@ -116,6 +135,17 @@ def _work_families(work: WorkMetrics) -> Iterator[Metric]:
         "Age of the oldest segment that waits (gpu), of the oldest render that waits to be prepared (cpu).",
         {queue: figures.oldest_seconds for queue, figures in queues.items()},
     )
+
+
+def _remaining_family(remaining: Sequence[RemainingWork]) -> Metric:
+    family = GaugeMetricFamily(
+        "regen_work_remaining_seconds",
+        "Upscaling that waits or runs, in seconds of one worker with such a device.",
+        labels=("engine", "device"),
+    )
+    for work in remaining:
+        family.add_metric((work.engine, work.device), work.seconds)
+    return family
 
 
 def _worker_family(workforce: Workforce) -> Metric:

@@ -56,6 +56,9 @@ def _is_from_this_machine(request: Request) -> bool:
 async def read_metrics(request: Request, checks: HealthChecksDependency) -> Response:
     """Answers 200 within 5 s also when database or broker are away, with what is known."""
     metrics: HttpMetrics = request.app.state.metrics
+    resources: Resources = request.app.state.resources
     parts, figures = await asyncio.gather(checks.parts(), checks.figures())
-    content = exposition(metrics, MeasurementsCollector(parts=parts, figures=figures))
+    content = exposition(
+        metrics, MeasurementsCollector(parts=parts, figures=figures, spool=resources.spool_space)
+    )
     return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4)

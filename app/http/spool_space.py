@@ -76,9 +76,14 @@ class SpoolSpace:
         return reservation
 
     @property
+    def free_bytes(self) -> int:
+        """What uploads may take of the disk, reserved or not; 0 when it is full."""
+        return max(0, shutil.disk_usage(self._directory).free - self._keep_free_bytes)
+
+    @property
     def has_room(self) -> bool:
         """Whether the disk is not full. What is reserved does not count: it may never come."""
-        return shutil.disk_usage(self._directory).free > self._keep_free_bytes
+        return self.free_bytes > 0
 
     @contextmanager
     def reserved(self, size_bytes: int | None, *, share: Share | None = None) -> Iterator[Reservation]:

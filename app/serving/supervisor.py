@@ -16,8 +16,8 @@ log = structlog.get_logger(__name__)
 
 HEALTHY_SECONDS = 60.0
 POLL_SECONDS = 0.2
-# In addition to the time in which a worker may finish its current work.
-WORKER_GRACE_SECONDS = 10.0
+# In addition to the time in which a worker may finish its current work: more than what its deadman takes.
+WORKER_GRACE_SECONDS = 15.0
 BROKER_GRACE_SECONDS = 5.0
 
 

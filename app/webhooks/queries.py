@@ -6,6 +6,7 @@ name that attempt, and change nothing once the row has moved on.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import and_, delete, func, not_, or_, select, tuple_, update
 from sqlalchemy.orm import Session
@@ -271,3 +272,12 @@ def forget_deliveries(session: Session, *, ended_for: float, limit: int) -> None
         .where(WebhookDelivery.id.in_(old))
         .execution_options(synchronize_session=False)
     )
+
+
+def backlog(session: Session) -> tuple[int, datetime | None, datetime]:
+    """How many deliveries wait for an attempt, when the first of them was due, and the database's present time."""
+    waiting = select(func.count(), func.min(WebhookDelivery.retry_at), database_now()).where(
+        WebhookDelivery.retry_at.is_not(None)
+    )
+    count, first, now = session.execute(waiting).one()
+    return count, first, now

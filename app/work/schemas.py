@@ -39,6 +39,7 @@ class Worker(Body):
         "units failed while others' were done, and it claims nothing until it has tested itself."
     )
     status_since: Timestamp
+    software: dict[str, str] = Field(description="Versions of `ffmpeg`, `torch` and the GPU's `driver`.")
     status_reason: str | None = Field(None, description="Of a quarantine: the last failure.")
 
     @classmethod
@@ -67,6 +68,7 @@ class Worker(Body):
             machine=view.machine,
             status=view.status,
             status_since=view.status_since,
+            software=dict(view.software),
             status_reason=view.quarantine_reason,
         )
 
@@ -93,6 +95,7 @@ EXAMPLE = {
     "machine": "gpu-1.example.com",
     "status": "active",
     "statusSince": "2026-11-22T07:00:00.000Z",
+    "software": {"ffmpeg": "7.1.1", "torch": "2.9.1", "driver": "570.86.15"},
 }
 
 

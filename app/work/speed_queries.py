@@ -72,3 +72,13 @@ def speeds_at_work(session: Session, *, silent_for: float) -> Sequence[DeviceSpe
         DeviceSpeed(device=device, engine=engine, pixels_per_second=speed, workers=count)
         for device, engine, speed, count in session.execute(query)
     ]
+
+
+def measured_speeds(session: Session, *, within_seconds: float) -> Sequence[tuple[str, str, float]]:
+    """Engine, device and input pixels a second of all that was measured so lately, whether such workers run or not."""
+    query = (
+        select(MeasuredSpeed.engine, MeasuredSpeed.worker_device, MeasuredSpeed.pixels_per_second)
+        .where(MeasuredSpeed.measured_at > database_now(plus_seconds=-within_seconds))
+        .order_by(MeasuredSpeed.engine, MeasuredSpeed.worker_device)
+    )
+    return [(engine, device, speed) for engine, device, speed in session.execute(query)]

@@ -52,6 +52,7 @@ class WorkerView:
     drained_since: datetime | None
     quarantined_since: datetime | None
     quarantine_reason: str | None
+    software: Mapping[str, str]
 
     @property
     def status(self) -> WorkerStatus:
@@ -151,6 +152,7 @@ def list_workers(session: Session) -> Sequence[WorkerView]:
             drained_since=row.drained_since,
             quarantined_since=row.quarantined_since,
             quarantine_reason=row.quarantine_reason,
+            software=row.software or {},
         )
         for row, now in worker_queries.list_workers(session)
     ]

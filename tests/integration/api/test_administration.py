@@ -85,6 +85,7 @@ def test_an_administrator_sees_the_workers(client, administrator, database):
         "unitsDone": 41,
         "machine": "here",
         "status": "active",
+        "software": {},
     }
     assert (silent["alive"], silent["queues"]) == (False, ["gpu"])
     assert silent["work"] == {"kind": "upscale", "renderId": "r", "segmentId": "s", "stalled": False}

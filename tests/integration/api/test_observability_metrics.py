@@ -1,6 +1,8 @@
 """What Prometheus reads from the API."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,7 +11,9 @@ from pydantic import SecretStr
 from sqlalchemy import update
 
 from app.renders.tables import Render, Segment
+from app.work.speeds import note_segment
 from tests.servers.process import wait_until
+from tests.servers.promtool import run_tests, series_of
 
 # A sample's name, and its labels as they are written.
 Samples = dict[tuple[str, str], float]
@@ -179,3 +183,48 @@ def test_two_applications_in_one_process_count_apart(serve, settings, key, serve
         samples = read(client)
 
     assert not [labels for name, labels in samples if name.startswith("regen_http") and "engines" in labels]
+
+
+def test_the_documented_queries_scale_on_the_work_that_remains(client, clip, database, tmp_path: Path):
+    """As Prometheus evaluates them over what two API processes show."""
+    with clip.open("rb") as content:
+        render = client.post("/v1/upscale", files={"file": content}).json()["render"]
+    pixels = render["input"]["width"] * render["input"]["height"] * render["input"]["frames"]
+    assert (
+        read(client)["regen_work_remaining_seconds", "device=unmeasured,engine=regen-4x-lite"] == pixels / 1e6
+    )
+    # Two kinds of device, one much slower; 1,500 and 15,000 seconds of work.
+    for device, seconds in (("NVIDIA L4", 1500), ("CPU", 15_000)):
+        note_segment(database, device=device, engine="regen-4x-lite", pixels=pixels, seconds=seconds)
+    wait_until(
+        lambda: ("regen_work_remaining_seconds", "device=CPU,engine=regen-4x-lite") in read(client),
+        seconds=20,
+        what="the speeds are read",
+    )
+    scraped = client.get("/metrics").text
+    page = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text()
+    replicas = re.search(r"```promql\n(.+)\n```", page)
+    keda = re.search(r"query: (sum.+)", page)
+    threshold = re.search(r'threshold: "(\d+)"', page)
+    assert replicas and keda and threshold
+    series = [
+        {**one, "series": one["series"].replace("{", f'{{instance="{instance}",', 1)}
+        for one in series_of(scraped)
+        if one["series"].startswith("regen_work_remaining_seconds")
+        for instance in "ab"
+    ]
+    assert len(series) == 4
+    expected = {replicas[1]: 3, keda[1]: 1500, f"ceil(({keda[1]}) / {threshold[1]})": 3}
+    run_tests(
+        tmp_path,
+        [
+            {
+                "interval": "1m",
+                "input_series": series,
+                "promql_expr_test": [
+                    {"expr": expr, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": value}]}
+                    for expr, value in expected.items()
+                ],
+            }
+        ],
+    )

@@ -1,0 +1,42 @@
+"""The work that remains, in the time that one worker would take for it: a signal to scale workers on.
+
+It falls as work is done, whatever the queues hold, and counts renders that are not prepared yet as they are expected.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from app.renders import workload
+from app.work import speed_queries
+
+# An engine that no worker has run lately counts at this speed, as of this device: else nothing would start the first.
+UNMEASURED = "unmeasured"
+UNMEASURED_PIXELS_PER_SECOND = 1_000_000.0
+REMEMBERED_SECONDS = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemainingWork:
+    """All upscaling with this engine that waits or runs, in `seconds` of one worker with such a device."""
+
+    engine: str
+    device: str
+    seconds: float
+
+
+def remaining_work(session: Session) -> Sequence[RemainingWork]:
+    """For every engine with work, and every kind of device that has run it lately."""
+    pixels: dict[str, float] = defaultdict(float)
+    for work in workload.work_by_user(session):
+        pixels[work.engine] += work.pixels
+    speeds: dict[str, dict[str, float]] = defaultdict(dict)
+    for engine, device, speed in speed_queries.measured_speeds(session, within_seconds=REMEMBERED_SECONDS):
+        speeds[engine][device] = speed
+    return [
+        RemainingWork(engine=engine, device=device, seconds=pixels[engine] / speed)
+        for engine in sorted({*pixels, *speeds})
+        for device, speed in (speeds[engine] or {UNMEASURED: UNMEASURED_PIXELS_PER_SECOND}).items()
+    ]
