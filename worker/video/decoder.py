@@ -125,6 +125,9 @@ def decoding_stream(
     else:
         trim = f"start_pts={segment.first_pts}:end_pts={segment.last_pts + 1}"
     options = decoder_options(render.deinterlacing)
+    if point.by_number and not render.is_turned:
+        # Filters made anew where the size changes would count from 0 again; those that turn must be made anew.
+        options["reinit_filter"] = 0
     if point.seek_ticks is not None:
         # The trim filter selects the frames: ffmpeg's accurate seek rounds.
         options |= {

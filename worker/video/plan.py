@@ -36,6 +36,7 @@ class RenderPlan:
         decoded_pix_fmts: pixel formats that the decoder's filters may output; all have the memory layout of `source`.
         expansion: a filter for decoded frames whose samples have few bits, see ColourPlan.
         source_time_base: seconds per tick of the source's timestamps.
+        is_turned: whether ffmpeg turns or mirrors the decoded frames.
         seekable: whether frames can be found by the source's timestamps.
         tags: colour tags of the output.
         codec: of the output.
@@ -82,6 +83,7 @@ class RenderPlan:
     mastering_display: MasteringDisplay | None = None
     content_light: ContentLight | None = None
     spatial: Spatial | None = None
+    is_turned: bool = False
     continuous: ContinuousCopy | None = None
 
     @property

@@ -131,6 +131,7 @@ def plan_render(
             *(continuous.warnings if continuous else ()),
             *warnings,
         ),
+        is_turned=video.rotation != 0 or video.is_mirrored,
         continuous=continuous,
         deinterlacing=deinterlacing,
         expansion=colour.expansion,

@@ -1,8 +1,8 @@
 """Keeps the frame that ffmpeg's decoder of MPEG-1 and MPEG-2 holds back where a video's size or shape changes.
 
 The decoder delivers a frame when it has the next one, and drops it where a sequence header (ISO/IEC 13818-2, 6.2.2.1)
-states another size or aspect ratio. It delivers the frame at the end of a sequence; so a copy of such a file ends each
-sequence before the next begins.
+states another shape: size, aspect ratio, or fields. It delivers the frame at the end of a sequence; so a copy of such a
+file ends each sequence before the next begins.
 """
 
 import re
@@ -18,14 +18,16 @@ from app.platform.errors import Canceled
 from app.platform.media.ffmpeg import FfmpegRunner
 
 CHUNK_BYTES = 1024 * 1024
-HEADER_BYTES = 8
+HEADER_BYTES = 18
 PACKET_BYTES = 188
 PACKETS_PER_CHUNK = CHUNK_BYTES // PACKET_BYTES
 # The first identifier that ffmpeg's muxer gives to a stream.
 VIDEO_PID = 0x100
 _PID_BITS, _STARTS_UNIT, _HAS_ADAPTATION, _COUNTER_BITS = 0x1FFF, 0x40, 0x20, 0x0F
-# Width and height of 12 bits each, then the aspect ratio of 4 and the frame rate of 4, at which nothing is dropped.
-_HEADER = re.compile(rb"\x00\x00\x01\xb3(...)(.)", re.DOTALL)
+# Width and height of 12 bits each, then the aspect ratio of 4 and the frame rate of 4, at which nothing is dropped; of
+# an extension that follows at once, whether the sequence is progressive: some heights are rounded by that.
+_HEADER = re.compile(rb"\x00\x00\x01\xb3(...)(.)....(?:\x00\x00\x01\xb5[\x10-\x1f](.))?", re.DOTALL)
+_PROGRESSIVE_BIT = 0x08
 # The first end belongs to the frame before it; the decoder looks for one by itself.
 _ENDS = b"\0\0\1\xb7" * 2
 
@@ -33,7 +35,7 @@ _ENDS = b"\0\0\1\xb7" * 2
 def changes_shape(
     runner: FfmpegRunner, path: Path, *, stream_index: int, cancelled: Callable[[], bool]
 ) -> bool:
-    """Whether the sequence headers of a video in MPEG-1 or MPEG-2 differ in size or aspect ratio, from one demuxing.
+    """Whether the sequence headers of a video in MPEG-1 or MPEG-2 differ in shape, from one demuxing.
 
     Raises Canceled, and what FfmpegProcess.wait raises.
     """
@@ -44,8 +46,10 @@ def changes_shape(
         while len(shapes) < 2 and (piece := process.stdout.read(CHUNK_BYTES)):
             if cancelled():
                 raise Canceled()
-            shapes.update(map(_shape, _HEADER.finditer(rest + piece)))
-            rest = piece[1 - HEADER_BYTES :]
+            data = rest + piece
+            last = len(data) - HEADER_BYTES
+            shapes.update(_shape(header) for header in _HEADER.finditer(data) if header.start() <= last)
+            rest = data[1 - HEADER_BYTES :]
         if len(shapes) < 2:
             process.wait()
     return len(shapes) > 1
@@ -78,7 +82,8 @@ def end_sequences(stream: IO[bytes], *, has_sequences: bool) -> Iterator[bytes]:
 
 
 def _shape(header: re.Match[bytes]) -> bytes:
-    return header[1] + bytes([header[2][0] >> 4])
+    extension = header[3] or b"\0"
+    return header[1] + bytes([header[2][0] >> 4, extension[0] & _PROGRESSIVE_BIT])
 
 
 def _first_bytes(packet: NDArray[np.uint8]) -> bytes:

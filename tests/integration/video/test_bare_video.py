@@ -67,11 +67,18 @@ def test_transparency_is_told_where_pixels_are_transparent(
 def test_a_raw_stream_is_cut_into_segments(
     clip: Callable[..., Path], rendered: Callable[..., Any], decoded: Callable[..., Any]
 ) -> None:
-    result = rendered(clip("a.h264", *RAW_H264, frames=15, rate="30000/1001"), segment_seconds=Fraction(1, 5))
+    """Of two sizes: frames are counted on."""
+    parts = [
+        clip(f"{size}.h264", *RAW_H264, frames=15, rate="30000/1001", size=size)
+        for size in ("64x48", "48x64")
+    ]
+    source = parts[0].with_name("a.h264")
+    source.write_bytes(b"".join(part.read_bytes() for part in parts))
+    result = rendered(source, segment_seconds=Fraction(1, 5))
     shown = decoded(result.output)
     assert len(result.segments) > 1
-    assert shown.numbers == list(range(15))
-    assert shown.seconds == [Fraction(number * 1001, 30_000) for number in range(15)]
+    assert shown.numbers == [*range(15)] * 2
+    assert shown.seconds == [Fraction(number * 1001, 30_000) for number in range(30)]
 
 
 def test_one_group_of_pictures_in_growing_segments(
