@@ -349,7 +349,8 @@ class _SegmentRun:
             if done == planned:
                 # Before the encoder has taken them: the next segment computes beside it.
                 self._turn.end()
-            self._on_frame(done)
+            for number in range(done - len(batch) + 1, done + 1):
+                self._on_frame(number)
             for (buffer, repeats), result in zip(batch, results, strict=True):
                 self._free.put(buffer)
                 self._upscaled.put((result, repeats))

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from tests.e2e.client import RegenClient
+from tests.servers.forked import ForkedProcess
 
 START_SECONDS = 60
 MEDIA = Path(__file__).parents[1] / "media"
@@ -25,7 +25,7 @@ MEDIA = Path(__file__).parents[1] / "media"
 class Server(RegenClient):
     """A running `regen serve` and a client that holds its key."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess
     data_dir: Path
 
     def worker_pid(self) -> int:
@@ -46,21 +46,18 @@ def running_server(data_dir: Path, **settings: str) -> Iterator[Server]:
     ready_file = data_dir / "ready.json"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("REGEN_")}
     environment |= {f"REGEN_{key.upper()}": value for key, value in settings.items()}
-    with (data_dir / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "app.cli", "serve", "--port", "0"),
-                *("--data-dir", str(data_dir), "--ready-file", str(ready_file)),
-            ],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    log = data_dir / "server.log"
+    log.touch()
+    process = ForkedProcess(
+        ["serve", "--port", "0", "--data-dir", str(data_dir), "--ready-file", str(ready_file)],
+        log=log,
+        environment=environment,
+    )
     try:
         deadline = time.monotonic() + START_SECONDS
         while not ready_file.exists():
-            assert process.poll() is None, (data_dir / "server.log").read_text()
-            assert time.monotonic() < deadline, (data_dir / "server.log").read_text()
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         ready = json.loads(ready_file.read_text())
         # The key is told on the first start only.
@@ -72,8 +69,8 @@ def running_server(data_dir: Path, **settings: str) -> Iterator[Server]:
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            process.send_signal(signal.SIGKILL)
+            process.wait(30)
             raise
 
 

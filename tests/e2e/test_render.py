@@ -196,7 +196,7 @@ def test_a_stopped_server_goes_on_where_it_was(start_server: Callable[..., Any],
             assert time.monotonic() < deadline
             time.sleep(0.05)
         key = server.client.headers["Authorization"]
-    assert server.process.returncode == 0
+    assert server.process.poll() == 0
     with start_server(**settings) as server:
         server.client.headers["Authorization"] = key
         assert server.get(render_id)["status"] == "processing"
