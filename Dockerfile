@@ -4,16 +4,29 @@
 #   docker build --target worker -t regen-server:worker .
 ARG PYTHON_IMAGE=python:3.13.16-slim-bookworm
 
+# ffmpeg with what the server uses of it, from the source of Debian's package, whose 215 libraries take 690 MB.
+FROM ${PYTHON_IMAGE} AS ffmpeg
+WORKDIR /build
+# Not pinned: Debian keeps only the newest version of a package, and it differs from its forerunner by security fixes.
+# hadolint ignore=DL3008
+RUN find /etc/apt -name '*.sources' -exec sed -i 's/^Types: deb$/Types: deb deb-src/' {} + \
+    && apt-get update \
+    && apt-get install --yes --no-install-recommends \
+        dpkg-dev gcc libbz2-dev libc6-dev libdav1d-dev libx264-dev libx265-dev libzimg-dev make nasm pkg-config zlib1g-dev
+COPY deploy/ffmpeg deploy/ffmpeg
+COPY app/platform/media/components.py app/platform/media/whitelists.py server/
+RUN deploy/ffmpeg/build server .
+
 FROM ${PYTHON_IMAGE} AS base
 ENV PATH=/opt/regen/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     REGEN_DATA_DIR=/data \
     REGEN_LOG_FORMAT=json
-# Not pinned: Debian keeps only the newest version of a package, and it differs from its forerunner by security fixes.
 # hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ffmpeg tini \
+RUN --mount=type=bind,from=ffmpeg,source=/build,target=/build \
+    apt-get update \
+    && apt-get install --yes --no-install-recommends /build/regen-ffmpeg.deb tini \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 regen \
     && useradd --uid 10001 --gid regen --home-dir /data --no-create-home --shell /usr/sbin/nologin regen \
@@ -23,12 +36,18 @@ RUN apt-get update \
 FROM ${PYTHON_IMAGE} AS api-dependencies
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 WORKDIR /build
+# Compiles the convolutions for CPUs, and strips.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 COPY requirements.lock ./
-COPY scripts/requirements.py scripts/requirements.py
+COPY scripts/requirements.py scripts/slim_environment.py scripts/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m venv /opt/regen \
+    python -m venv --without-pip /opt/regen \
     && python scripts/requirements.py api >requirements.txt \
-    && /opt/regen/bin/pip install --require-hashes --only-binary :all: --requirement requirements.txt
+    && pip --python /opt/regen install --require-hashes --only-binary :all: --requirement requirements.txt \
+    && python scripts/slim_environment.py /opt/regen
 
 FROM api-dependencies AS worker-dependencies
 # For Linux, PyPI's torch brings CUDA, gigabytes of it. What it needs itself is taken from PyPI, as pinned.
@@ -36,34 +55,30 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/requirements.py worker >requirements.txt \
     && python scripts/requirements.py torch-cpu >torch.txt \
-    && /opt/regen/bin/pip install --no-deps --index-url "$TORCH_INDEX" --requirement torch.txt \
-    && /opt/regen/bin/pip install --require-hashes --only-binary :all: --requirement requirements.txt
+    && pip --python /opt/regen install --no-deps --index-url "$TORCH_INDEX" --requirement torch.txt \
+    && pip --python /opt/regen install --require-hashes --only-binary :all: --requirement requirements.txt \
+    && python scripts/slim_environment.py /opt/regen
 
 FROM worker-dependencies AS weights
 COPY models models
 RUN /opt/regen/bin/python -m models.weights convert --directory /weights
 
 FROM api-dependencies AS package
-# Compiles the convolutions for CPUs.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev \
-    && rm -rf /var/lib/apt/lists/*
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/requirements.py build >build.txt \
-    && /opt/regen/bin/pip install --require-hashes --only-binary :all: --requirement build.txt
+    && pip --python /opt/regen install --require-hashes --only-binary :all: --requirement build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY migrations migrations
 COPY models models
 COPY worker worker
-RUN /opt/regen/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
+RUN pip --python /opt/regen wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM base AS worker
 COPY --from=worker-dependencies /opt/regen /opt/regen
 COPY --from=weights /weights /opt/regen/share/regen-server/weights
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
+    pip --python /opt/regen install --no-cache-dir --no-index --no-deps /wheels/*.whl
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Regen Server: CPU worker" \
@@ -86,7 +101,7 @@ CMD ["regen", "worker"]
 FROM base AS api
 COPY --from=api-dependencies /opt/regen /opt/regen
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
+    pip --python /opt/regen install --no-cache-dir --no-index --no-deps /wheels/*.whl
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Regen Server: API" \

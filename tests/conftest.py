@@ -35,8 +35,22 @@ SLOW_FOLDERS = tuple(
 SLOW_FIXTURES = frozenset({"postgres_server", "s3_server", "weights_directory"})
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# Tests that build the images: minutes, and a container engine.
+IMAGES_FOLDER = f"{TESTS}/images/"
+IMAGES = "--images"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(IMAGES, action="store_true", help="also the tests that build the images and run them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        if str(item.path).startswith(IMAGES_FOLDER):
+            item.add_marker(pytest.mark.images)
+            item.add_marker(pytest.mark.timeout(5400))
+            if not config.getoption(IMAGES):
+                item.add_marker(pytest.mark.skip(reason="builds the images: scripts/test --images"))
         if str(item.path).startswith(SLOW_FOLDERS) or (isinstance(item, pytest.Function) and _is_slow(item)):
             item.add_marker(pytest.mark.slow)
 

@@ -71,7 +71,7 @@ def test_nothing_else_reaches_the_builder() -> None:
         assert not reaches_the_builder(path), path
     copied = {path for dockerfile in DOCKERFILES for path in copied_from_here(stages(dockerfile).values())}
     allowed = {line[1:] for line in ignore_rules() if line.startswith("!")}
-    assert copied == allowed
+    assert {rule for rule in allowed for path in copied if f"{path}/".startswith(f"{rule}/")} == allowed
 
 
 def test_packages_are_installed_by_their_hashes() -> None:
@@ -120,7 +120,7 @@ def test_the_package_works_without_the_source(tmp_path: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         else:
             shutil.copy(source, target)
-    (step,) = [run for run in package.all("RUN") if "pip wheel" in run]
+    (step,) = [run for run in package.all("RUN") if re.match(r"pip .*\bwheel ", run)]
     arguments = step.split(" wheel ")[1].replace("/wheels", str(wheels)).split()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", *arguments], cwd=context, check=True, capture_output=True)

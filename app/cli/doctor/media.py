@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.cli.doctor.findings import Finding, FindingState
 from app.platform.errors import FfmpegError, FfmpegMissing
+from app.platform.media.components import FILTERS, MUXERS, TONE_MAPPING_FILTERS
 from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
 from app.platform.media.launcher import OFF, REQUIRED
 from app.platform.media.sandbox import missing_layers
@@ -55,6 +56,7 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
         yield _check_ffprobe(runner, programs, encoded[0])
         yield _check_decoding(runner, encoded, scratch)
     yield _check_decoders(runner)
+    yield _check_filters(runner)
 
 
 def _check_sandbox(settings: Settings) -> Finding:
@@ -138,20 +140,37 @@ def _check_decoding(runner: FfmpegRunner, paths: list[Path], scratch: Path) -> F
 def _check_decoders(runner: FfmpegRunner) -> Finding:
     """The accepted codecs that this build can decode, by its own list."""
     try:
-        answer = runner.run(
-            ["-decoders"], purpose="listing its decoders", stdout_limit_bytes=LIST_BYTES
-        ).stdout
+        listed = _listed(runner, "decoders")
     except FfmpegError as error:
         return Finding.missing("decoders", _reason(error), fix=FULL)
-    listed = {
-        line.split()[1] for line in answer.decode(errors="replace").splitlines() if len(line.split()) > 1
-    }
     lacking = [codec for codec, decoders in VIDEO_DECODERS.items() if listed.isdisjoint(decoders)]
     if lacking:
         report = Finding.absent if REQUIRED_CODECS.isdisjoint(lacking) else Finding.missing
         found = f"videos in {', '.join(lacking)} cannot be read"
         return report("decoders", found, fix=f"{FULL} to accept such videos")
     return Finding.ok("decoders", f"all {len(VIDEO_DECODERS)} accepted video codecs")
+
+
+def _check_filters(runner: FfmpegRunner) -> Finding:
+    """The filters and muxers that commands use, by the program's own lists."""
+    subject = "filters and muxers"
+    try:
+        filters, muxers = _listed(runner, "filters"), _listed(runner, "muxers")
+    except FfmpegError as error:
+        return Finding.missing(subject, _reason(error), fix=FULL)
+    lacking = [name for name in FILTERS if name not in filters] + [name for name in MUXERS if name not in muxers]
+    if lacking:
+        return Finding.missing(subject, f"lacks {', '.join(lacking)}", fix=FULL)
+    if not filters.issuperset(TONE_MAPPING_FILTERS):
+        return Finding.absent(subject, "previews of HDR videos cannot be made", fix=f"{FULL} to make them")
+    return Finding.ok(subject, "all that are used")
+
+
+def _listed(runner: FfmpegRunner, kind: str) -> set[str]:
+    """What ffmpeg's list of that kind names. Raises FfmpegError."""
+    listing = runner.run([f"-{kind}"], purpose=f"listing its {kind}", stdout_limit_bytes=LIST_BYTES)
+    lines = (line.split() for line in listing.stdout.decode(errors="replace").splitlines())
+    return {name for words in lines if len(words) > 1 for name in words[1].split(",")}
 
 
 def _reason(error: FfmpegError) -> str:

@@ -1,0 +1,18 @@
+"""What the server's commands use of ffmpeg beside the decoders and formats of `whitelists.py`, by ffmpeg's own names.
+
+The images' ffmpeg is built with these alone (deploy/ffmpeg).
+"""
+
+ENCODERS: tuple[str, ...] = ("libx264", "libx265", "aac", "mov_text", "mjpeg", "png", "rawvideo", "pcm_s16le")
+
+MUXERS: tuple[str, ...] = ("mp4", "ipod", "mpegts", "nut", "rawvideo", "image2pipe", "mjpeg")
+MUXERS += ("framecrc", "data")
+
+# Without them the server works, but for previews of HDR.
+TONE_MAPPING_FILTERS: tuple[str, ...] = ("tonemap", "zscale")
+# What commands name, and what ffmpeg puts between by itself: conversions, rotations, cuts.
+FILTERS: tuple[str, ...] = ("aformat", "alphaextract", "anull", "apad", "aresample", "asetpts", "asplit")
+FILTERS += ("atrim", "blackframe", "bwdif", "concat", "crop", "extractplanes", "format", "fps", "geq")
+FILTERS += ("hflip", "lutrgb", "mergeplanes", "metadata", "negate", "null", "pad", "rotate", "scale")
+FILTERS += ("select", "setparams", "setpts", "setsar", "settb", "sine", "split", "testsrc2", "tpad")
+FILTERS += ("transpose", "trim", "vflip")

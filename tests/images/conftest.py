@@ -1,0 +1,84 @@
+"""The images, built, and the compose file, brought up with them: `scripts/test --images`."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from tests.servers.process import free_port
+
+ROOT = Path(__file__).parents[2]
+# Where there is no engine to be had; see scripts/images.
+UNAVAILABLE = 77
+BUILD_SECONDS = 3600
+STEP_SECONDS = 300
+HEALTHY_SECONDS = 180
+
+Run: TypeAlias = Callable[..., str]
+
+
+def images_script(*arguments: str, seconds: float = STEP_SECONDS, **environment: str) -> str:
+    """What `scripts/images` prints to stdout. Fails the test with what it says to stderr."""
+    done = subprocess.run(
+        [ROOT / "scripts/images", *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+    if done.returncode == UNAVAILABLE:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, f"{' '.join(arguments)}:\n{done.stdout[-4000:]}{done.stderr[-8000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Run]:
+    """The engine's client, after both images were built. An engine that this starts ends with the session."""
+
+    def run(*arguments: str, seconds: float = STEP_SECONDS) -> str:
+        return images_script("docker", *arguments, seconds=seconds)
+
+    try:
+        images_script("build", seconds=BUILD_SECONDS)
+        yield run
+    finally:
+        images_script("stop")
+
+
+@pytest.fixture(scope="session")
+def ports() -> dict[str, int]:
+    return {"API_PORT": free_port(), "S3_PORT": free_port()}
+
+
+@pytest.fixture(scope="session")
+def compose(docker: Run, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Compose, in a directory with the compose file as it is; its services are up and healthy."""
+    directory = tmp_path_factory.mktemp("compose")
+    shutil.copy(ROOT / "docker-compose.yml", directory)
+    settings = (ROOT / ".env.example").read_text()
+    (directory / ".env").write_text(settings + "".join(f"{name}={port}\n" for name, port in ports.items()))
+    # Read by users of the containers.
+    for above in (directory, *directory.parents[:2]):
+        above.chmod(0o755)
+    subprocess.run([ROOT / "scripts/secrets", directory / "secrets"], check=True, capture_output=True)
+
+    def run(*arguments: str, seconds: float = STEP_SECONDS) -> str:
+        return images_script("compose", *arguments, seconds=seconds, REGEN_COMPOSE_DIRECTORY=str(directory))
+
+    images_script("standins", seconds=BUILD_SECONDS)
+    try:
+        up = ("up", "--no-build", "--detach", "--wait", "--wait-timeout", str(HEALTHY_SECONDS))
+        try:
+            run(*up, seconds=2 * HEALTHY_SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{run('logs', '--tail', '40')}") from error
+        yield run
+    finally:
+        run("down", "--volumes", "--timeout", "45")
