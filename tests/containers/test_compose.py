@@ -73,6 +73,13 @@ def test_long_lived_services_are_watched_and_started_again(name: str) -> None:
     assert service["stop_grace_period"]
 
 
+@every_long_lived
+def test_health_checks_survive_podman(name: str) -> None:
+    """Its service for Docker's clients joins the words of a CMD and splits them at spaces (seen with 4.3.1)."""
+    kind, *words = SERVICES[name]["healthcheck"]["test"]
+    assert kind == "CMD-SHELL" or not [word for word in words if len(word.split()) != 1]
+
+
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_one_shot_services_run_once_and_the_others_wait_for_them(name: str) -> None:
     assert SERVICES[name]["restart"] == "no"
@@ -192,7 +199,7 @@ def test_settings_take_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpus_are_reserved() -> None:
     (devices,) = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices["driver"] == "nvidia" and devices["count"] == -1
-    assert set(devices["capabilities"]) >= {"gpu", "compute", "utility", "video"}
+    assert set(devices["capabilities"]) == {"gpu", "compute", "utility"}
 
 
 def test_prometheus_reads_what_the_services_serve() -> None:

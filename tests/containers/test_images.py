@@ -81,7 +81,7 @@ def test_packages_are_installed_by_their_hashes() -> None:
         for dockerfile in DOCKERFILES
         for stage in stages(dockerfile).values()
         for run in stage.all("RUN")
-        for words in re.findall(r"pip install (.+?)(?:&&|$)", run)
+        for words in re.findall(r"pip (?:--python \S+ )?install (.+?)(?:&&|$)", run)
     ]
     by_hash = [words for words in installed if "--require-hashes" in words]
     others = {words for words in installed if "--require-hashes" not in words}
