@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -38,9 +37,7 @@ def test_all_services_are_up(compose: Run) -> None:
     assert states == dict.fromkeys(configuration()["services"], "healthy") | dict.fromkeys(ONE_SHOT, 0)
 
 
-def test_a_worker_killed_on_the_way_costs_nothing(
-    compose: Run, client: httpx.Client, tmp_path: Path
-) -> None:
+def test_a_worker_killed_on_the_way_costs_nothing(compose: Run, client: httpx.Client, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     run("-stream_loop", str(TIMES - 1), "-i", CLIP, "-map", "0:v", "-c", "copy", clip)
     with clip.open("rb") as body:
@@ -54,9 +51,7 @@ def test_a_worker_killed_on_the_way_costs_nothing(
     wait_until(lambda: status() == "processing", seconds=RENDER_SECONDS, what="the render starts")
     compose("restart", "--timeout", "0", "worker-cpu")
     assert status() == "processing"
-    wait_until(
-        lambda: status() in ("completed", "failed"), seconds=RENDER_SECONDS, what="the render ends"
-    )
+    wait_until(lambda: status() in ("completed", "failed"), seconds=RENDER_SECONDS, what="the render ends")
     assert render["status"] == "completed", compose("logs", "--tail", "60", "worker-cpu")
     output = httpx.get(render["outputFileURL"])
     assert output.status_code == 200

@@ -158,7 +158,9 @@ def _check_filters(runner: FfmpegRunner) -> Finding:
         filters, muxers = _listed(runner, "filters"), _listed(runner, "muxers")
     except FfmpegError as error:
         return Finding.missing(subject, _reason(error), fix=FULL)
-    lacking = [name for name in FILTERS if name not in filters] + [name for name in MUXERS if name not in muxers]
+    lacking = [name for name in FILTERS if name not in filters] + [
+        name for name in MUXERS if name not in muxers
+    ]
     if lacking:
         return Finding.missing(subject, f"lacks {', '.join(lacking)}", fix=FULL)
     if not filters.issuperset(TONE_MAPPING_FILTERS):

@@ -11,7 +11,16 @@ MUXERS += ("framecrc", "data")
 # Without them the server works, but for previews of HDR.
 TONE_MAPPING_FILTERS: tuple[str, ...] = ("tonemap", "zscale")
 # What commands name, and what ffmpeg puts between by itself: conversions, rotations, cuts.
-FILTERS: tuple[str, ...] = ("aformat", "alphaextract", "anull", "apad", "aresample", "asetpts", "asplit")
+FILTERS: tuple[str, ...] = (
+    "aformat",
+    "alphaextract",
+    "anull",
+    "apad",
+    "aresample",
+    "asetpts",
+    "asettb",
+    "asplit",
+)
 FILTERS += ("atrim", "blackframe", "bwdif", "concat", "crop", "extractplanes", "format", "fps", "geq")
 FILTERS += ("hflip", "lutrgb", "mergeplanes", "metadata", "negate", "null", "pad", "rotate", "scale")
 FILTERS += ("select", "setparams", "setpts", "setsar", "settb", "sine", "split", "testsrc2", "tpad")
