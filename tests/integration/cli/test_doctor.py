@@ -37,6 +37,7 @@ def test_a_sound_machine_passes_and_is_left_as_it_was(doctor, tmp_path):
         "encoder libx265",
         "encoder aac",
         "decoding",
+        "filters and muxers",
         "CPU",
     ):
         assert found[subject] == "ok"
@@ -65,7 +66,10 @@ def test_a_program_that_is_no_ffmpeg_is_found_out_by_its_work(doctor):
     answer = doctor(ffmpeg="/bin/true", ffprobe="/bin/true")
     assert answer.exit_code == 1
     found = states(answer.stdout)
-    for subject in ("encoder libx264", "encoder libx265", "encoder aac", "decoders"):
+    for subject in (
+        *("encoder libx264", "encoder libx265", "encoder aac"),
+        *("decoders", "filters and muxers"),
+    ):
         assert found[subject] == "missing"
 
 
