@@ -35,7 +35,7 @@ from tests.servers.s3 import S3Server
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 # As a server is run, not as tests run it: what is committed is on the disk, and dead rows are cleared away.
-DURABLE_SETTINGS = ("max_connections=200", "shared_preload_libraries=pg_stat_statements")
+DURABLE_SETTINGS = ("max_connections=500", "shared_preload_libraries=pg_stat_statements")
 
 
 class DurablePostgres(postgres.PostgresServer):

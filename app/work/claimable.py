@@ -9,7 +9,7 @@ from collections import Counter
 from functools import cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import BindParameter, ColumnElement, Integer, Select, and_, exists, func, literal, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Integer, Select, and_, func, literal, or_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -21,7 +21,7 @@ from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work.failed_attempts import is_for_others
-from app.work.queries import UNFINISHED_SEGMENT, ReadyUnits
+from app.work.queries import ReadyUnits, no_segment_is_left
 
 # On SQLite, however many segments of a user run, none of their renders is prepared while so many of one wait.
 MOST_WAITING = 256
@@ -54,13 +54,12 @@ def ready_to_prepare() -> ColumnElement[bool]:
 
 @cache
 def ready_to_finish() -> ColumnElement[bool]:
-    unfinished = exists().where(Segment.render_id == Render.id, Segment.status.in_(UNFINISHED_SEGMENT))
     return and_(
         Render.status == RenderStatus.PROCESSING,
         Render.lease_expires_at.is_(None),
         is_rested(Render),
         ~is_for_others(Render, WorkKind.FINISH),
-        ~unfinished,
+        no_segment_is_left(Render.id),
     )
 
 

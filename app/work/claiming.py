@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Select, String, and_, bindparam, case, false, or_, select
+from sqlalchemy import Float, Select, String, and_, bindparam, false, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -25,7 +25,7 @@ from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import claimable, fair_scheduling
 from app.work.failed_attempts import BY_WORKER, HEARD_SINCE
-from app.work.fair_scheduling import OF_USER, Rotation, RoundRobin
+from app.work.fair_scheduling import OF_USER, Rotation, RoundRobin, Turn
 from app.work.queries import Job, SegmentJob
 from app.work.worker_queries import SILENT_LEASES
 
@@ -38,7 +38,7 @@ FOR_SECONDS = bindparam("for_seconds", type_=Float)
 BUT = bindparam("but", type_=String, expanding=True)
 EARLIER_THAN = bindparam("earlier_than", type_=UtcDateTime)
 
-MAY_PREPARE = "may_prepare"
+IS_TO_PREPARE = "is_to_prepare"
 SEGMENT_COLUMNS = (Segment.position, Segment.plan, Segment.storage_key)
 WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 
@@ -96,7 +96,7 @@ def claim_segment(
     by = _by(worker, lease_seconds)
     lease = {FOR_SECONDS.key: lease_seconds, **by}
     return _claim_in_turn(
-        session, _users_to_upscale(cap), by, lambda user_id: _claim_segment_of(session, user_id, cap, lease)
+        session, _users_to_upscale(cap), by, lambda turn: _claim_segment_of(session, turn, cap, lease)
     )
 
 
@@ -109,7 +109,7 @@ def _claim_in_turn(
     session: Session,
     users: RoundRobin,
     parameters: Mapping[str, Any],
-    claim: Callable[[str], Job | None],
+    claim: Callable[[Turn], Job | None],
 ) -> Job | None:
     """What `claim` claims for the next user.
 
@@ -123,7 +123,7 @@ def _claim_in_turn(
         with session.begin_nested() if turn.is_capped else nullcontext() as held:
             if turn.is_capped:
                 session.execute(_user_lock(), {OF_USER.key: turn.user_id})
-            job = claim(turn.user_id)
+            job = claim(turn)
             if job is None and held is not None:
                 held.rollback()
         if job is not None:
@@ -164,54 +164,49 @@ def _users_to_prepare_first(cap: int | None) -> RoundRobin:
     return RoundRobin(Rotation.PREPARE, has_work=is_urgent, is_capped=claimable.is_render_capped(cap=cap))
 
 
-def _claim_segment_of(
-    session: Session, user_id: str, cap: int | None, lease: Mapping[str, Any]
-) -> Job | None:
+def _claim_segment_of(session: Session, turn: Turn, cap: int | None, lease: Mapping[str, Any]) -> Job | None:
     taken: list[str] = []
+    limits = (cap, turn.is_capped)
     while True:
-        of_user = {OF_USER.key: user_id, BUT.key: taken, **lease}
-        row = session.connection().execute(_segment_claim(cap), of_user).one_or_none()
+        of_user = {OF_USER.key: turn.user_id, BUT.key: taken, **lease}
+        row = session.connection().execute(_segment_claim(*limits), of_user).one_or_none()
         if row is not None:
             segment_id, render_id, attempt, *segment = row
             return _job(
                 session,
                 kind=WorkKind.UPSCALE,
                 render_id=render_id,
-                user_id=user_id,
+                user_id=turn.user_id,
                 segment_id=segment_id,
                 attempt=attempt,
                 segments=[_segment_job(*segment)],
             )
         # Other workers hold locks on all waiting segments of the first render, and will commit their claims soon.
-        render_id = session.scalar(_next_render(cap), of_user)
+        render_id = session.scalar(_next_render(*limits), of_user)
         if render_id is None:
             return None
         taken.append(render_id)
 
 
 @cache
-def _next_render(cap: int | None) -> Select[str]:
-    """The first of the user's renders that has a segment to claim. Checks the cap again: a capped user's row is locked
-    only now."""
-    return (
-        select(Render.id)
-        .join(User, User.id == Render.user_id)
-        .where(
-            Render.user_id == OF_USER,
-            Render.status == RenderStatus.PROCESSING,
-            Render.id.not_in(BUT),
-            claimable.render_waits(),
-            claimable.below_cap(cap=cap),
-        )
-        .order_by(*WITHIN_USER)
-        .limit(1)
+def _next_render(cap: int | None, is_capped: bool) -> Select[str]:
+    """The first of the user's renders that has a segment to claim. Checks a cap again: the user's row is locked only
+    now."""
+    first = select(Render.id).where(
+        Render.user_id == OF_USER,
+        Render.status == RenderStatus.PROCESSING,
+        Render.id.not_in(BUT),
+        claimable.render_waits(),
     )
+    if is_capped:
+        first = first.join(User, User.id == Render.user_id).where(claimable.below_cap(cap=cap))
+    return first.order_by(*WITHIN_USER).limit(1)
 
 
 @cache
-def _segment_claim(cap: int | None) -> ReturningUpdate[*tuple[Any, ...]]:
+def _segment_claim(cap: int | None, is_capped: bool) -> ReturningUpdate[*tuple[Any, ...]]:
     """Leases the first waiting segment of that render."""
-    of_first_render = Segment.render_id == _next_render(cap).correlate(None).scalar_subquery()
+    of_first_render = Segment.render_id == _next_render(cap, is_capped).correlate(None).scalar_subquery()
     waiting = (
         select(Segment.id).where(of_first_render, claimable.ready_to_upscale()).order_by(Segment.position)
     )
@@ -241,7 +236,7 @@ def _claim_prepare(
         session,
         users,
         {**parameters, **by},
-        lambda user_id: _claim_render(session, WorkKind.PREPARE, cap, **{OF_USER.key: user_id}, **lease),
+        lambda turn: _claim_render(session, WorkKind.PREPARE, cap, **{OF_USER.key: turn.user_id}, **lease),
     )
 
 
@@ -295,9 +290,16 @@ def _job(
     of_render = {OF_RENDER.key: render_id} | ({} if user_id is None else {OF_USER.key: user_id})
     render = session.connection().execute(_render_to_work_on(kind), of_render).one()
     fields = dict(render._mapping)
-    opened = Counter({WorkKind.PREPARE.queue: 1} if fields.pop(MAY_PREPARE) else {})
+    # Whether few segments wait takes longer to find, and is asked only where a render is there to be prepared.
+    may_prepare = fields.pop(IS_TO_PREPARE) and session.scalar(_few_segments_wait(), of_render)
+    opened = Counter({WorkKind.PREPARE.queue: 1} if may_prepare else {})
     fields["retime"] = Retime(render.retime)
     return Job(kind=kind, render_id=render_id, opened=opened, **claimed, **fields)
+
+
+@cache
+def _few_segments_wait() -> Select[bool]:
+    return select(claimable.few_segments_wait(OF_USER))
 
 
 def _segment_job(position: int, plan: str, storage_key: str | None) -> SegmentJob:
@@ -306,15 +308,10 @@ def _segment_job(position: int, plan: str, storage_key: str | None) -> SegmentJo
 
 @cache
 def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
-    """Selects a job's fields of its render, by their names in `Job`, and whether the claim let a render of its user be
-    prepared."""
-    # Of one that could be, first: how many segments run and wait takes longer to find.
+    """Selects a job's fields of its render, by their names in `Job`, and for a segment whether a render of its user is
+    to be prepared."""
     to_prepare = select(Render.id).where(Render.user_id == OF_USER, claimable.ready_to_prepare())
-    may_prepare: ColumnElement[bool] = false()
-    if kind is WorkKind.UPSCALE:
-        may_prepare = case(
-            (to_prepare.correlate(None).exists(), claimable.few_segments_wait(OF_USER)), else_=false()
-        )
+    is_to_prepare = to_prepare.correlate(None).exists() if kind is WorkKind.UPSCALE else false()
     return (
         select(
             Render.request_id,
@@ -326,7 +323,7 @@ def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
             Render.retime,
             Render.measures_quality,
             Render.plan,
-            may_prepare.label(MAY_PREPARE),
+            is_to_prepare.label(IS_TO_PREPARE),
         )
         .join(File, File.id == Render.file_id)
         .where(Render.id == OF_RENDER)

@@ -10,8 +10,8 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from sqlalchemy import and_, case, exists, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, and_, case, exists, literal, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.platform.database import database_now
 from app.platform.lease import Lease, is_expired, revoke
@@ -250,8 +250,22 @@ def expired_claims(session: Session) -> Sequence[Claim]:
 
 
 def all_segments_done(session: Session, *, render_id: str) -> bool:
-    unfinished = exists().where(Segment.render_id == render_id, Segment.status.in_(UNFINISHED_SEGMENT))
-    return not session.scalar(select(unfinished))
+    return bool(session.scalar(select(no_segment_is_left(literal(render_id)))))
+
+
+def no_segment_is_left(render_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """All segments of the render are done."""
+    # For each status the first is looked for, along an index because of the order. For any of them PostgreSQL may read
+    # through the segments of all renders until it meets one.
+    left = (
+        select(literal(1))
+        .where(Segment.render_id == render_id, Segment.status == status)
+        .order_by(Segment.position)
+        .limit(1)
+        .correlate(Render)
+        for status in UNFINISHED_SEGMENT
+    )
+    return and_(*(one.scalar_subquery().is_(None) for one in left))
 
 
 def _lock_render(session: Session, render_id: str) -> None:
