@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -76,6 +77,27 @@ def _configure_without_keeping(*arguments: Any, **options: Any) -> None:
 
 # A logger that keeps its set-up would have that of the first test that used it, for ever.
 structlog.configure = _configure_without_keeping
+
+
+@pytest.fixture(scope="session")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of all processes of this run: what one has made in it, the others find. They make it at once, too, so
+    what is not there yet appears in one step.
+    """
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def weights_directory(shared_directory: Path) -> Path:
+    """The engines' weights, converted once in a run."""
+    from models.catalog import ENGINES
+    from models.weights import ensure_weights
+
+    directory = shared_directory / "converted-weights"
+    for engine_id in ENGINES:
+        ensure_weights(engine_id, directory)
+    return directory
 
 
 @pytest.fixture(autouse=True)

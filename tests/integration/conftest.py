@@ -36,13 +36,16 @@ FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_s
 
 
 @pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def migrated_database(tmp_path_factory: pytest.TempPathFactory, shared_directory: Path) -> Path:
     """A SQLite file with every migration and no rows, to be copied."""
-    path = tmp_path_factory.mktemp("migrated") / "regen.db"
-    database = Database(f"sqlite:///{path}")
-    migrations.upgrade(database)
-    database.close()
-    return path
+    shared = shared_directory / "migrated.db"
+    if not shared.exists():
+        path = tmp_path_factory.mktemp("migrated") / "regen.db"
+        database = Database(f"sqlite:///{path}")
+        migrations.upgrade(database)
+        database.close()
+        path.rename(shared)
+    return shared
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,22 +1,11 @@
-"""The engines' weights, converted once, and crops of real films."""
+"""Crops of real films."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.catalog import ENGINES
-from models.weights import ensure_weights
-
 CROPS = Path(__file__).parent / "models" / "crops"
-
-
-@pytest.fixture(scope="session")
-def weights_directory(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("weights")
-    for engine_id in ENGINES:
-        ensure_weights(engine_id, directory)
-    return directory
 
 
 @pytest.fixture(scope="session", params=["bunny-64x48", "webb-47x35"])

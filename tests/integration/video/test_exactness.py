@@ -73,9 +73,8 @@ class Exact:
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.nn.Module]:
-    directory = tmp_path_factory.mktemp("weights")
-    return {engine_id: load_network(engine_id, weights_directory=directory) for engine_id in ENGINES}
+def networks(weights_directory: Path) -> dict[str, torch.nn.Module]:
+    return {engine_id: load_network(engine_id, weights_directory=weights_directory) for engine_id in ENGINES}
 
 
 @pytest.fixture
