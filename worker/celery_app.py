@@ -173,6 +173,7 @@ class CeleryWorker:
             networks=networks,
             outage_retry=self._outage_retry,
             drain=self._drain,
+            wake=self._sweeper.announce,
             on_device_hang=lambda: self._deadman.end(lambda: log.critical("device_hangs")),
         )
         self._quarantine = Quarantine(

@@ -22,6 +22,7 @@ from app.platform.errors import (
     DiskTooSmall,
     PermanentError,
     StorageError,
+    Unavailable,
 )
 from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -35,9 +36,10 @@ from app.platform.work_kinds import WorkKind
 from app.renders.service import cost_in_gigapixels
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
-from app.work.ledger import PlannedSegment, WorkLedger
+from app.work.ledger import WorkLedger
 from app.work.loop import Cancelled, WorkUnit
 from app.work.outage_retry import OutageRetry, is_disk_full, is_outage
+from app.work.planning import PlannedSegment
 from app.work.queries import Job, ReadyUnits
 from app.work.speeds import note_segment
 from models.catalog import ENGINES
@@ -57,7 +59,7 @@ from worker.video.continuous import (
 from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
-from worker.video.segmenter import plan_render
+from worker.video.segmenter import EarlyRelease, SettledSegments, plan_render
 from worker.workspace import Workspace
 
 Result = TypeVar("Result")
@@ -79,6 +81,8 @@ class WorkUnits:
     outage_retry: OutageRetry
     drain: Drain
     """Limits the time left for a segment."""
+    wake: Callable[[ReadyUnits], None]
+    """Announces segments that became ready while their render is still being prepared."""
     turns: DeviceTurns = field(default_factory=DeviceTurns)
     on_device_hang: Callable[[], None]
     """Ends the process: the last resort when the device no longer answers."""
@@ -91,7 +95,9 @@ class WorkUnits:
         }
 
     def prepare(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
-        """Plans the render's segments from the timestamps of all frames. Makes the segments ready."""
+        """Plans the render's segments from the timestamps of all frames. Makes the segments ready, those of a long
+        video while it is still being read.
+        """
         engine = ENGINES[job.engine]
         source = self._input(job, cancelled)
         with accepted_file():
@@ -111,13 +117,12 @@ class WorkUnits:
             segment_max_output_pixels=self.settings.segment_max_output_pixels,
             continuous=continuous,
             cancelled=cancelled,
+            release=EarlyRelease(
+                take=partial(self._release, job),
+                begun=None if job.plan is None else RenderPlan.from_json(job.plan),
+            ),
         )
-        if plan.frame_count > self.limits.max_output_frames:
-            raise PermanentError(
-                f"The output would have {plan.frame_count:,} frames; "
-                f"at most {self.limits.max_output_frames:,} are possible."
-            )
-        planned = [PlannedSegment(frames=segment.used_frames, plan=segment.to_json()) for segment in segments]
+        self._check_frames(plan)
         return self._report(
             lambda: self.ledger.prepared(
                 job,
@@ -126,9 +131,36 @@ class WorkUnits:
                 output=plan.output,
                 cost=cost_in_gigapixels(plan.output, engine=engine),
                 warnings=plan.warnings,
-                segments=planned,
+                segments=_planned(segments),
             )
         )
+
+    def _release(self, job: Job, settled: SettledSegments) -> bool:
+        """Makes segments ready while the video is still being read. Returns False during an outage of the database: the
+        reading goes on, and all that is planned by its end is reported then.
+        """
+        self._check_frames(settled.render)
+        try:
+            ready = self.ledger.release_segments(
+                job,
+                plan=settled.render.to_json(),
+                segments=_planned(settled.segments),
+                first=settled.segments[0].index,
+                unplanned_frames=max(0, settled.expected_frames - settled.planned_frames),
+            )
+        except Unavailable as error:
+            log.warning("segments_not_released", error=error.message, detail=error.detail)
+            return False
+        log.info("segments_released", segments=len(settled.segments), frames=settled.planned_frames)
+        self.wake(ready)
+        return True
+
+    def _check_frames(self, plan: RenderPlan) -> None:
+        if plan.frame_count > self.limits.max_output_frames:
+            raise PermanentError(
+                f"The output would have {plan.frame_count:,} frames; "
+                f"at most {self.limits.max_output_frames:,} are possible."
+            )
 
     def upscale(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Decodes, upscales and encodes one segment. The last segment makes the finish ready.
@@ -323,6 +355,10 @@ def _beat_unless(cancelled: Cancelled) -> None:
     current_progress().beat()
     if cancelled():
         raise Canceled()
+
+
+def _planned(segments: Sequence[SegmentPlan]) -> list[PlannedSegment]:
+    return [PlannedSegment(frames=segment.used_frames, plan=segment.to_json()) for segment in segments]
 
 
 def _plan_of(job: Job) -> RenderPlan:

@@ -18,8 +18,9 @@ from app.platform.work_kinds import WorkKind
 from app.renders.service import cost_in_gigapixels
 from app.renders.tables import Render
 from app.work.heartbeat import Heartbeat
-from app.work.ledger import PlannedSegment, WorkLedger
+from app.work.ledger import WorkLedger
 from app.work.loop import Cancelled, WorkUnit
+from app.work.planning import PlannedSegment
 from app.work.queries import Job, ReadyUnits
 from models.catalog import ENGINES
 

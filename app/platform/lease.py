@@ -77,10 +77,14 @@ class Lease:
         count: int | None = session.scalar(statement.execution_options(synchronize_session=False))
         return count
 
-    def has_left(self, session: Session, *, status: StrEnum) -> bool:
-        """Whether this attempt, and none after it, brought the row to its present status, which is this one."""
+    def has_left(self, session: Session, *where: ColumnElement[bool], status: StrEnum) -> bool:
+        """Whether this attempt, and none after it, brought the row to its present status, which is this one, and
+        `where` holds."""
         left = exists().where(
-            self.table.id == self.row_id, self.table.attempt == self.attempt, self.table.status == status
+            self.table.id == self.row_id,
+            self.table.attempt == self.attempt,
+            self.table.status == status,
+            *where,
         )
         return bool(session.scalar(select(left)))
 

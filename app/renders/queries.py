@@ -196,7 +196,12 @@ def _queue_positions() -> Select[str, Any]:
 @cache
 def _frames_done() -> Select[str, Any, Any]:
     return (
-        select(Segment.render_id, func.sum(Segment.frames_done), func.sum(Segment.frames))
+        select(
+            Segment.render_id,
+            func.sum(Segment.frames_done),
+            func.sum(Segment.frames) + func.coalesce(func.max(Render.unplanned_frames), 0),
+        )
+        .join(Render, Render.id == Segment.render_id)
         .where(Segment.render_id.in_(AMONG))
         .group_by(Segment.render_id)
     )

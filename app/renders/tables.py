@@ -34,6 +34,8 @@ class Render(UnitOfWork, ListedTable):
 
     `input` and `output` are as expected at first, as
     measured once the render is prepared and completed. `plan` is the worker's own.
+    While its video is still being read, `unplanned_frames` is how many frames will probably go through the network
+    beside those in its segments; None before and after.
     `ended_at` is when the render was completed or failed; from `files_removed_at` on,
     its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
     is when what its work left behind was removed.
@@ -83,6 +85,7 @@ class Render(UnitOfWork, ListedTable):
     output: Mapped[VideoProperties] = video_columns("output_")
 
     plan: Mapped[str | None] = mapped_column(Text)
+    unplanned_frames: Mapped[int | None]
     output_key: Mapped[str | None] = mapped_column(String(200))
     output_bytes: Mapped[int | None]
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))

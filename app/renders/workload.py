@@ -47,11 +47,16 @@ class WorkAhead:
 
 
 def work_by_user(session: Session) -> Sequence[UserWork]:
-    """The work of every user who has any; up to two entries of one user and engine."""
+    """The work of every user who has any; up to three entries of one user and engine."""
     frame = COLUMNS.input_width * COLUMNS.input_height
     planned_later = (
         select(Render.user_id, Render.engine, func.sum(_expected_frames() * frame))
         .where(Render.status.in_(NOT_PLANNED))
+        .group_by(Render.user_id, Render.engine)
+    )
+    read_meanwhile = (
+        select(Render.user_id, Render.engine, func.sum(COLUMNS.unplanned_frames * frame))
+        .where(Render.status == RenderStatus.PROCESSING, Render.unplanned_frames.is_not(None))
         .group_by(Render.user_id, Render.engine)
     )
     planned = (
@@ -62,7 +67,7 @@ def work_by_user(session: Session) -> Sequence[UserWork]:
     )
     return [
         UserWork(user_id=user_id, engine=engine, pixels=float(pixels))
-        for query in (planned_later, planned)
+        for query in (planned_later, read_meanwhile, planned)
         for user_id, engine, pixels in session.execute(query)
     ]
 
@@ -128,7 +133,8 @@ def _unfinished() -> Subquery:
         .subquery()
     )
     is_planned = Render.status == RenderStatus.PROCESSING
-    frames = case((is_planned, func.coalesce(planned.c.frames, 0)), else_=_expected_frames())
+    rest = func.coalesce(planned.c.frames, 0) + func.coalesce(Render.unplanned_frames, 0)
+    frames = case((is_planned, rest), else_=_expected_frames())
     return (
         select(
             Render.id,
@@ -137,7 +143,7 @@ def _unfinished() -> Subquery:
             Render.created_at,
             case((Render.status == RenderStatus.QUEUED, 1), else_=0).label("is_queued"),
             (frames * COLUMNS.input_width * COLUMNS.input_height).label("pixels"),
-            planned.c.parts,
+            case((Render.unplanned_frames.is_(None), planned.c.parts)).label("parts"),
         )
         .outerjoin(planned, planned.c.render_id == Render.id)
         .where(Render.user_id == USER, Render.status.in_(UNFINISHED))

@@ -45,7 +45,9 @@ def ready_units(session: Session, *, cap: int | None, render_cap: int | None = N
 
 def ready_to_prepare() -> ColumnElement[bool]:
     return and_(
-        Render.status.in_((RenderStatus.QUEUED, RenderStatus.PENDING)),
+        # Named one by one, so that an index finds them.
+        Render.status.in_((RenderStatus.QUEUED, RenderStatus.PENDING, RenderStatus.PROCESSING)),
+        or_(Render.status != RenderStatus.PROCESSING, Render.unplanned_frames.is_not(None)),
         Render.lease_expires_at.is_(None),
         is_rested(Render),
         ~is_for_others(Render, WorkKind.PREPARE),
@@ -56,6 +58,7 @@ def ready_to_prepare() -> ColumnElement[bool]:
 def ready_to_finish() -> ColumnElement[bool]:
     return and_(
         Render.status == RenderStatus.PROCESSING,
+        Render.unplanned_frames.is_(None),
         Render.lease_expires_at.is_(None),
         is_rested(Render),
         ~is_for_others(Render, WorkKind.FINISH),
@@ -114,7 +117,10 @@ def is_render_capped(*, cap: int | None) -> ColumnElement[bool]:
 def below_render_cap(*, cap: int | None) -> ColumnElement[bool]:
     """The user may have one more render at work. A render given back before it was prepared does not count."""
     own = func.coalesce(User.max_running_renders, cap)
-    is_held = or_(Render.status == RenderStatus.PROCESSING, Render.lease_expires_at.is_not(None))
+    is_held = or_(
+        and_(Render.status == RenderStatus.PROCESSING, Render.unplanned_frames.is_(None)),
+        Render.lease_expires_at.is_not(None),
+    )
     at_work = (
         select(func.count())
         .select_from(Render)

@@ -278,7 +278,7 @@ def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int]:
         candidates,
         seconds=FOR_SECONDS,
         worker=BY_WORKER,
-        status=RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING,
+        status=case((Render.status == RenderStatus.QUEUED, RenderStatus.PENDING), else_=Render.status),
     )
     return claim.returning(Render.id, Render.attempt)
 

@@ -7,24 +7,21 @@ the caller can wake workers after the commit.
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
 from sqlalchemy.orm import Session
 
-from app.platform.database import Database, read_clock
+from app.platform.database import Database
 from app.platform.errors import LeaseLost, PermanentError
 from app.platform.media.properties import VideoProperties
 from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
-from app.platform.secrets import new_id
 from app.platform.work_kinds import WorkKind, WorkQueue
-from app.renders.statuses import SegmentStatus
-from app.renders.tables import Segment
 from app.renders.transitions import fail_render
-from app.work import claimable, claiming, failed_attempts, periodic_tasks, standing, worker_queries
+from app.work import claimable, claiming, failed_attempts, periodic_tasks, planning, standing, worker_queries
 from app.work import queries as work_queries
+from app.work.planning import PlannedSegment
 from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
 from app.work.standing import Standing
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
@@ -37,14 +34,6 @@ MOST_LONE_OUTAGES = 12
 SWEEP = "sweep"
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedSegment:
-    """A segment as prepared: the frames it upscales and its plan."""
-
-    frames: int
-    plan: str
 
 
 class WorkLedger:
@@ -120,7 +109,7 @@ class WorkLedger:
         warnings: Iterable[str],
         segments: Sequence[PlannedSegment],
     ) -> ReadyUnits:
-        """Move the render to `processing`, with its segments waiting. Raises LeaseLost."""
+        """Move the render to `processing`, with its segments waiting; those released before stay. Raises LeaseLost."""
         values = {
             "plan": plan,
             "cost": cost,
@@ -128,24 +117,40 @@ class WorkLedger:
             "output": output,
         }
         with self.database.write() as session:
-            now = read_clock(session)
-            rows = [
-                Segment(
-                    id=new_id(),
-                    render_id=claim.render_id,
-                    position=position,
-                    status=SegmentStatus.WAITING,
-                    created_at=now,
-                    plan=segment.plan,
-                    frames=segment.frames,
-                )
-                for position, segment in enumerate(segments)
-            ]
             values["warnings"] = work_queries.all_warnings(session, claim, warnings)
-            if not work_queries.store_plan(session, claim, values=values, segments=rows):
+            new = planning.store_plan(session, claim, values=values, segments=segments)
+            if new is None:
                 raise LeaseLost("The render was given to another worker.")
             self._put_down(session, claim, is_done=True)
-        return Counter({WorkKind.UPSCALE.queue: len(rows)})
+        return self._ready_to_finish(claim) or Counter({WorkKind.UPSCALE.queue: new})
+
+    def release_segments(
+        self,
+        claim: Claim,
+        *,
+        plan: str,
+        segments: Sequence[PlannedSegment],
+        first: int,
+        unplanned_frames: int,
+    ) -> ReadyUnits:
+        """Make the render's segments from position `first` on claimable while its video is still being read.
+
+        `plan` is the render's as far as it is known, `unplanned_frames` how many frames segments yet to come will
+        probably have. Raises LeaseLost.
+        """
+        with self.database.write() as session:
+            new = planning.release_segments(
+                session,
+                claim,
+                plan=plan,
+                segments=segments,
+                first=first,
+                unplanned_frames=unplanned_frames,
+                lease_seconds=self.lease_seconds,
+            )
+            if new is None:
+                raise LeaseLost("The render was given to another worker.")
+        return Counter({WorkKind.UPSCALE.queue: new})
 
     def segment_done(self, claim: Claim, *, storage_key: str) -> ReadyUnits:
         """Move the segment to `done`; after the render's last one the finish is claimable. Raises LeaseLost."""
@@ -153,11 +158,14 @@ class WorkLedger:
             if not work_queries.complete_segment(session, claim, storage_key=storage_key):
                 raise LeaseLost("The segment was given to another worker.")
             self._put_down(session, claim, is_done=True)
+        return self._ready_to_finish(claim)
+
+    def _ready_to_finish(self, claim: Claim) -> ReadyUnits:
         # After the commit: of workers that are done at once the last one sees what all of them wrote, and none locks
         # the render. Two may say that the finish is ready; one claims it.
         with self.database.read() as session:
-            all_done = work_queries.all_segments_done(session, render_id=claim.render_id)
-        return Counter({WorkKind.FINISH.queue: 1} if all_done else {})
+            may_be = work_queries.may_be_finished(session, render_id=claim.render_id)
+        return Counter({WorkKind.FINISH.queue: 1} if may_be else {})
 
     def finished(
         self,

@@ -10,7 +10,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, case, exists, literal, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, literal, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.platform.database import database_now
@@ -106,33 +106,10 @@ def all_warnings(session: Session, claim: Claim, warnings: Iterable[str]) -> lis
     return list(dict.fromkeys([*(stored or ()), *warnings]))
 
 
-def store_plan(
-    session: Session, claim: Claim, *, values: dict[str, Any], segments: Iterable[Segment]
-) -> bool:
-    """Move the render from `pending` to `processing`, with its segments waiting. False when the lease is lost.
-
-    This and the next two may be repeated by the same claim, whose commit went through without an answer.
-    """
-    changed = claim.lease.release(
-        session,
-        status=RenderStatus.PROCESSING,
-        failures=0,
-        expiries=0,
-        outages=0,
-        lone_outages=0,
-        postponed_at=None,
-        **values,
-    )
-    if changed:
-        session.add_all(segments)
-        session.flush()
-        webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.PROCESSING)
-    return changed or claim.lease.has_left(session, status=RenderStatus.PROCESSING)
-
-
 def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> bool:
     """Move the segment to `done`. False when the lease is lost.
 
+    This and the next may be repeated by the same claim, whose commit went through without an answer.
     Locks no other row: segments of one render are completed side by side.
     """
     changed = claim.lease.release(
@@ -230,7 +207,7 @@ def expired_claims(session: Session) -> Sequence[Claim]:
         .with_for_update(skip_locked=True)
     )
     renders = session.execute(
-        select(Render.id, Render.status, Render.attempt).where(late_render, Render.id.in_(locked))
+        select(Render.id, is_being_prepared(), Render.attempt).where(late_render, Render.id.in_(locked))
     )
     return [
         *(
@@ -239,21 +216,30 @@ def expired_claims(session: Session) -> Sequence[Claim]:
         ),
         *(
             Claim(
-                kind=WorkKind.PREPARE if status is RenderStatus.PENDING else WorkKind.FINISH,
+                kind=WorkKind.PREPARE if to_prepare else WorkKind.FINISH,
                 segment_id=None,
                 render_id=render_id,
                 attempt=attempt,
             )
-            for render_id, status, attempt in renders
+            for render_id, to_prepare, attempt in renders
         ),
     ]
 
 
-def all_segments_done(session: Session, *, render_id: str) -> bool:
-    return bool(session.scalar(select(no_segment_is_left(literal(render_id)))))
+def is_being_prepared() -> ColumnElement[bool]:
+    """The render is leased to be prepared, or was: it is `pending`, or the rest of its segments is not planned yet."""
+    return or_(Render.status == RenderStatus.PENDING, Render.unplanned_frames.is_not(None))
 
 
-def no_segment_is_left(render_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[bool]:
+def may_be_finished(session: Session, *, render_id: str) -> bool:
+    """Whether all of the render's segments are planned and done."""
+    query = select(literal(1)).where(
+        Render.id == render_id, Render.unplanned_frames.is_(None), no_segment_is_left(Render.id)
+    )
+    return session.scalar(query) is not None
+
+
+def no_segment_is_left(render_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """All segments of the render are done."""
     # For each status the first is looked for, along an index because of the order. For any of them PostgreSQL may read
     # through the segments of all renders until it meets one.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.platform.work_kinds import WorkQueue
@@ -85,10 +85,14 @@ def _count_renders(session: Session, renders: dict[RenderStatus, int]) -> _Tally
     unfinished_segment = exists().where(
         Segment.render_id == Render.id, Segment.status.in_(UNFINISHED_SEGMENT)
     )
-    to_finish = select(func.count()).where(
-        and_(Render.status == RenderStatus.PROCESSING, is_free, ~unfinished_segment)
+    to_go_on = select(func.count()).where(
+        and_(
+            Render.status == RenderStatus.PROCESSING,
+            is_free,
+            or_(Render.unplanned_frames.is_not(None), ~unfinished_segment),
+        )
     )
-    tally.waiting += session.scalar(to_finish) or 0
+    tally.waiting += session.scalar(to_go_on) or 0
     return tally
 
 

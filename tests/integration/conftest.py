@@ -26,7 +26,8 @@ from app.renders.options import RenderOptions
 from app.renders.service import create_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
-from app.work.ledger import PlannedSegment, WorkLedger
+from app.work.ledger import WorkLedger
+from app.work.planning import PlannedSegment
 from app.work.queries import ReadyUnits
 from tests.integration.aged_rows import AgedRows
 from tests.integration.rows import a_file

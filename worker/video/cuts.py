@@ -62,13 +62,16 @@ def cut_segments(
     keyframes: Sequence[int],
     max_ticks: int,
     max_frames: int,
+    min_frames: int = 1,
     discarded: Sequence[int] | None = None,
+    settled: Sequence[int] = (0,),
 ) -> list[int]:
     """The cuts: positions in `used`, from 0 to its length; each neighbouring pair is one segment.
 
     A segment is as long as `max_ticks` and `max_frames` (output frames) allow, but ends at a position in `keyframes` in
     its second half, which saves decoding. The remainder at the end is divided so that no segment is very short. A
-    single frame may exceed the bounds.
+    single frame may exceed the bounds, and so may the frames that a segment needs to have `min_frames` output frames.
+    `settled`: the first cuts, from 0, where they are decided.
 
     `discarded`: for each position, how many source frames a segment that starts there decodes before it; None: none.
     A segment that discards more than MOST_DISCARDED_FRAMES exceeds the bounds, to be at least as long as what it
@@ -91,9 +94,10 @@ def cut_segments(
         """The last cut with a load of at most `limit`, at least one frame further."""
         by_time = bisect_right(starts, starts[start] + limit * max_ticks) - 1
         by_frames = bisect_right(shown, shown[start] + limit * max_frames) - 1
-        return min(count, max(start + 1, min(by_time, by_frames)))
+        least = bisect_left(shown, shown[start] + min_frames)
+        return min(count, max(start + 1, least, min(by_time, by_frames)))
 
-    cuts = [0]
+    cuts = [*settled]
     while cuts[-1] < count:
         start = cuts[-1]
         rest = load(start, count)
@@ -106,10 +110,13 @@ def cut_segments(
                 nearest >= 0
                 and keyframes[nearest] > start
                 and load(start, keyframes[nearest]) >= KEYFRAME_WINDOW
+                and shown[keyframes[nearest]] - shown[start] >= min_frames
             ):
                 stop = keyframes[nearest]
             if discarded is not None:
                 stop = _extended(used, start, stop, keyframes=keyframes, discarded=discarded)
+            if shown[count] - shown[stop] < min_frames:
+                stop = count
         cuts.append(stop)
     return cuts
 

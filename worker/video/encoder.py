@@ -114,7 +114,7 @@ def encoding_stream(
     if primaries > ENCODERS_MAX_PRIMARIES:
         metadata["colour_primaries"] = primaries
         primaries = UNSPECIFIED
-    rate = render.frame_rate.limit_denominator(MAX_RATE_DENOMINATOR)
+    rate = render.coded_rate.limit_denominator(MAX_RATE_DENOMINATOR)
     filters = [
         f"settb=1/{render.timescale}",
         f"setpts={timestamp_expression(segment.runs)}",
@@ -143,7 +143,7 @@ def encoding_stream(
         "color_primaries": primaries,
         "color_trc": int(tags.transfer),
         "colorspace": int(tags.matrix),
-        "g": max(1, round(KEYFRAME_SECONDS * render.frame_rate)),
+        "g": max(1, round(KEYFRAME_SECONDS * render.coded_rate)),
         **_encoder_options(render, quality, threads),
     }
     if metadata:
@@ -163,7 +163,7 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
             f"There is no quality {quality!r}; choose one of {', '.join(get_args(Quality))}."
         )
     step = QUALITIES[render.codec][quality]
-    rate = render.frame_rate.limit_denominator(MAX_RATE_DENOMINATOR)
+    rate = render.coded_rate.limit_denominator(MAX_RATE_DENOMINATOR)
     # The rate is explicit: the encoders would otherwise take the time base for it and choose the highest level.
     parameters = [f"fps={rate.numerator}/{rate.denominator}"]
     options: dict[str, Any] = {"vcodec": ENCODERS[render.codec], "preset": step.preset}

@@ -26,7 +26,8 @@ from worker.video.decoder import decoder_options, filter_chain, seconds_up
 from worker.video.deinterlace import FRAMES_BEFORE
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
 from worker.video.scan import Packets, read_packets
-from worker.video.segmenter import EARLIER_SEEK_SECONDS, SEEKS_BY_PTS
+from worker.video.segment_plans import EARLIER_SEEK_SECONDS
+from worker.video.segmenter import SEEKS_BY_PTS
 from worker.video.watchdog import Watchdog
 
 # When the packet at the time yields no frame, earlier ones are tried this far back.

@@ -3,6 +3,7 @@
 Both are plain data, which one worker stores in the database as JSON and another reads.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -49,6 +50,8 @@ class RenderPlan:
         frame_count: output frames.
         source_frame_count: frames that the decoder delivers.
         frame_rate: of the output, on average where it varies.
+        encoder_rate: what encoders are told of the rate, where segments were made before the average was known; None:
+            `frame_rate`.
         segment_count: number of segments.
         retime: how output frames between two source frames are made.
         warnings: sentences for the user.
@@ -85,6 +88,7 @@ class RenderPlan:
     spatial: Spatial | None = None
     is_turned: bool = False
     continuous: ContinuousCopy | None = None
+    encoder_rate: Fraction | None = None
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -99,6 +103,17 @@ class RenderPlan:
             duration_seconds=self.duration_seconds,
             frames=self.frame_count,
         )
+
+    @property
+    def coded_rate(self) -> Fraction:
+        """The rate that encoders are told."""
+        return self.encoder_rate or self.frame_rate
+
+    @property
+    def coding_id(self) -> str:
+        """Identifies what segments have to have in common; none of it changes while the rest is planned."""
+        common = _RENDER_PLAN.dump_json(self, exclude=_OF_THE_WHOLE)
+        return hashlib.sha256(common).hexdigest()[:16]
 
     def to_json(self) -> str:
         return _RENDER_PLAN.dump_json(self).decode()
@@ -126,6 +141,7 @@ class SegmentPlan:
         runs: runs of equal frame duration: (output frames, ticks each).
         discarded_frames: how many source frames are decoded before the first, from the first of `seek_ticks` on or,
             without any, from the start of the file.
+        coding_id: of the render's plan.
     """
 
     index: int
@@ -139,6 +155,7 @@ class SegmentPlan:
     runs: tuple[tuple[int, int], ...]
     between: tuple[tuple[int, ...], ...] = ()
     discarded_frames: int = 0
+    coding_id: str = ""
 
     @property
     def source_frames(self) -> int:
@@ -175,4 +192,17 @@ class SegmentPlan:
 
 
 _RENDER_PLAN = TypeAdapter(RenderPlan)
+# What is not known before the whole video is read, and changes no segment that is planned by then. Frames that are
+# found otherwise (`seekable`) or deinterlaced are compared with the segment's checksums.
+_OF_THE_WHOLE = {
+    "total_ticks",
+    "frame_count",
+    "source_frame_count",
+    "frame_rate",
+    "segment_count",
+    "retime",
+    "warnings",
+    "seekable",
+    "deinterlacing",
+}
 _SEGMENT_PLAN = TypeAdapter(SegmentPlan)

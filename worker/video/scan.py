@@ -6,6 +6,7 @@ its timestamp and checksum, so that memory does not grow and a segment can verif
 """
 
 import re
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -39,6 +40,8 @@ log = structlog.get_logger(__name__)
 MAX_DENOMINATOR = 2**31 - 1
 # Lines between two polls of `cancelled`.
 LINES_PER_CHECK = 64
+# Least time between two looks at the frames so far, and the largest part of all time that they take.
+LOOK_SECONDS, LOOK_SHARE = 2.0, 0.1
 # Most frames that a decoder reorders by (ITU-T H.264, max_num_reorder_frames).
 MAX_REORDERED_FRAMES = 16
 
@@ -95,14 +98,33 @@ def scan_frames(
     deinterlacing: Deinterlacing | None,
     expansion: str | None,
     cancelled: Callable[[], bool],
+    on_frames: Callable[[FrameScan], None] | None = None,
 ) -> FrameScan:
     """Demux and decode the whole video stream once.
 
-    Raises PermanentError if no frame can be decoded, Canceled once `cancelled` returns True, FfmpegError otherwise.
+    `on_frames` gets the scan of the frames so far, now and then, as long as none is marked as interlaced; it is given a
+    tenth of the time. Raises PermanentError if no frame can be decoded, Canceled once `cancelled` returns True,
+    FfmpegError otherwise.
     """
     packets = read_packets(runner, path, video, cancelled)
+    nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
+
+    def look(pts: Sequence[int], checksums: Sequence[int]) -> None:
+        if on_frames is None or not packets.pts:
+            return
+        times, changed = increasing_timestamps(pts, nominal=nominal)
+        on_frames(
+            FrameScan(
+                timeline=SourceTimeline(time_base=video.time_base, pts=times, end_pts=times[-1] + nominal),
+                checksums=checksums,
+                keyframes=packets.keyframes,
+                is_trusted=not changed,
+                warnings=(),
+            )
+        )
+
     pts, checksums, complaints, has_interlaced = _decode(
-        runner, path, video, source, decoded_pix_fmts, deinterlacing, expansion, cancelled
+        runner, path, video, source, decoded_pix_fmts, deinterlacing, expansion, cancelled, look
     )
     if not pts:
         raise PermanentError("None of the video's frames can be decoded.", detail=complaints[-4000:])
@@ -110,7 +132,6 @@ def scan_frames(
         # A stream without a container has no timestamps, and ffmpeg rounds those that it assumes to microseconds.
         ticks_per_frame = 1 / (video.frame_rate * video.time_base)
         pts = [round(number * ticks_per_frame) for number in range(len(pts))]
-    nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
     times, changed = increasing_timestamps(pts, nominal=nominal)
     last = _last_duration(packets, pts[-1])
     if last <= 1 and len(times) == video.frames:
@@ -194,8 +215,11 @@ def _decode(
     deinterlacing: Deinterlacing | None,
     expansion: str | None,
     cancelled: Callable[[], bool],
+    look: Callable[[Sequence[int], Sequence[int]], None],
 ) -> tuple[Sequence[int], Sequence[int], str, bool]:
-    """Timestamp and checksum of each frame, ffmpeg's messages, and whether one was left interlaced."""
+    """Timestamp and checksum of each frame, ffmpeg's messages, and whether one was left interlaced. `look` gets the
+    first two in between.
+    """
     marks_interlaced = deinterlacing is None and 2 * video.time_base.denominator <= MAX_DENOMINATOR
     unit = 2 if marks_interlaced else 1
     time_base = f"{video.time_base.numerator}/{unit * video.time_base.denominator}"
@@ -219,12 +243,17 @@ def _decode(
     decoded = runner.input(path, **decoder_options(deinterlacing))
     stream = ffmpeg.output(decoded[str(video.index)], "pipe:1", **options)
     pts, checksums = array("q"), array("L")
+    look_at = time.monotonic() + LOOK_SECONDS
     with runner.start(
         stream, purpose="reading the video", stdin=False, stdout=True, may_wait=False
     ) as process:
         for line in process.lines():
             if len(pts) % LINES_PER_CHECK == 0:
                 _raise_if_cancelled(cancelled)
+                if pts and not has_interlaced and (began := time.monotonic()) >= look_at:
+                    look(pts, checksums)
+                    ended = time.monotonic()
+                    look_at = ended + max(LOOK_SECONDS, (ended - began) * (1 / LOOK_SHARE - 1))
             if line.startswith("#"):
                 if line.startswith("#tb 0:") and line.split(":", 1)[1].strip() != time_base:
                     raise FfmpegError("The video program keeps time differently than asked.", detail=line)

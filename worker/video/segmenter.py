@@ -1,26 +1,29 @@
 """Plans a render: a RenderPlan, and segments that together contain every output frame exactly once."""
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate
 from math import floor
 from pathlib import Path
+
+import structlog
 
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
-from worker.video.colour import plan_colour
+from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous import ContinuousCopy
-from worker.video.cuts import MAX_SEGMENT_FRAMES, UsedFrames, cut_segments, used_frames
-from worker.video.deinterlace import FRAMES_BEFORE, plan_deinterlacing
+from worker.video.cuts import MAX_SEGMENT_FRAMES, cut_segments, used_frames
+from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing, plan_deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
-from worker.video.hdr_metadata import ALPHA_WARNING, read_source_metadata
-from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.hdr_metadata import ALPHA_WARNING, SourceMetadata, read_source_metadata
+from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
 from worker.video.scan import FrameScan, scan_frames
+from worker.video.segment_plans import discarded_frames_before, keyframe_cuts, make_segments
 from worker.video.timeline import (
-    OutputTimeline,
+    MICROSECONDS,
     SourceTimeline,
     apply_offset,
     plan_output_timeline,
@@ -28,11 +31,40 @@ from worker.video.timeline import (
 )
 from worker.video.transparency import is_transparent
 
+log = structlog.get_logger(__name__)
+
 MICROSECOND = Fraction(1, 1_000_000)
-# Least distance of the fallback keyframe before the nearest one.
-EARLIER_SEEK_SECONDS = 2
+# Of the segments of a video's first frames, so many at their end may come out otherwise when more frames follow: the
+# last two share what remains, and what an output frame shows depends on source frames up to two after it.
+UNSETTLED_SEGMENTS = 4
 # Formats in which ffmpeg seeks by presentation time; in others (MPEG-TS, AVI, ...) by decoding time.
 SEEKS_BY_PTS = ("mov", "matroska")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledSegments:
+    """Segments that the rest of the video does not change, after those settled before.
+
+    `render` is the plan as far as it is known; `planned_frames` and `expected_frames` are how many frames go through
+    the network in all segments so far and, to judge by the packets, in the whole video.
+    """
+
+    render: RenderPlan
+    segments: Sequence[SegmentPlan]
+    planned_frames: int
+    expected_frames: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyRelease:
+    """Takes segments while the video is still being read.
+
+    `take` returns whether they were taken: else it is given them again with the next ones. `begun` is the plan that an
+    earlier attempt gave; with it, the same segments come out.
+    """
+
+    take: Callable[[SettledSegments], bool]
+    begun: RenderPlan | None = None
 
 
 def plan_render(
@@ -47,18 +79,33 @@ def plan_render(
     retime: Retime = Retime.NEAREST,
     continuous: ContinuousCopy | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    release: EarlyRelease | None = None,
 ) -> tuple[RenderPlan, list[SegmentPlan]]:
     """Read the whole video once and plan its render.
 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
     one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it.
-    `retime` applies with `target_fps` only. `continuous`: how `path` was made,
-    if it is a copy. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled` returns True,
-    FfmpegError if ffmpeg fails.
+    `retime` applies with `target_fps` only. `continuous`: how `path` was made, if it is a copy.
+    `release` gets segments early. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled`
+    returns True, FfmpegError if ffmpeg fails, and what `release` raises.
     """
     video = info.video
     colour = plan_colour(video, scale=scale)
     metadata = read_source_metadata(runner, path, info, colour=colour)
+    begun = None if release is None else release.begun
+    planner = RenderPlanner(
+        info=info,
+        colour=colour,
+        metadata=metadata,
+        target_fps=target_fps,
+        retime=retime,
+        segment_seconds=segment_seconds,
+        segment_max_output_pixels=segment_max_output_pixels,
+        continuous=continuous,
+        release=release,
+        reorder=None if begun is None else begun.reorder,
+        encoder_rate=None if begun is None else begun.encoder_rate,
+    )
     scan_with = partial(
         scan_frames,
         runner,
@@ -69,77 +116,176 @@ def plan_render(
         expansion=colour.expansion,
         cancelled=cancelled,
     )
-    deinterlacing = metadata.deinterlacing if metadata.is_interlaced else None
-    scan = scan_with(deinterlacing=deinterlacing)
+    scan = scan_with(
+        deinterlacing=planner.deinterlacing, on_frames=planner.settle if planner.may_settle else None
+    )
     warnings = [*scan.warnings, *colour.warnings, *metadata.warnings]
     transparent = partial(is_transparent, runner, path, stream_index=video.index, cancelled=cancelled)
     if colour.has_alpha and ALPHA_WARNING not in warnings and transparent():
         warnings.append(ALPHA_WARNING)
     if scan.has_interlaced and not metadata.is_interlaced:
         # Later frames are interlaced, although the first ones are not.
-        deinterlacing, more = plan_deinterlacing(runner, info, has_interlaced=True)
+        planner.deinterlacing, more = plan_deinterlacing(runner, info, has_interlaced=True)
         warnings += more
-        if deinterlacing is not None:
-            scan = scan_with(deinterlacing=deinterlacing)
-    timeline = plan_output_timeline(scan.timeline, target_fps=target_fps, retime=retime)
-    timeline = without_equal_neighbours(timeline, scan.checksums)
-    start_seconds = scan.timeline.pts[0] * video.time_base
-    input_start_seconds = input_start(info.format_name, info.start_seconds, start_seconds)
-    timeline, offset_ticks = apply_offset(timeline, start_seconds - input_start_seconds)
-    output_pixels = colour.target.width * colour.target.height
-    used = used_frames(timeline)
-    frames_before = 0 if deinterlacing is None else FRAMES_BEFORE
-    discarded = _discarded_frames(used, scan, frames_before=frames_before)
-    cuts = cut_segments(
-        used,
-        keyframes=_keyframe_cuts(used, scan),
-        max_ticks=max(1, floor(segment_seconds * timeline.timescale)),
-        max_frames=min(MAX_SEGMENT_FRAMES, max(1, segment_max_output_pixels // output_pixels)),
-        discarded=discarded,
+        if planner.deinterlacing is not None:
+            scan = scan_with(deinterlacing=planner.deinterlacing)
+    return planner.plan(scan, warnings)
+
+
+@dataclass(kw_only=True)
+class RenderPlanner:
+    """Plans one render from scans of all its frames, or of the first ones.
+
+    `settled` are the segments that were taken, which later plans begin with. What all segments share is decided by the
+    first of them: `reorder` and `encoder_rate`, None until then.
+    """
+
+    info: MediaInfo
+    colour: ColourPlan
+    metadata: SourceMetadata
+    target_fps: Fraction | None
+    retime: Retime
+    segment_seconds: Fraction
+    segment_max_output_pixels: int
+    continuous: ContinuousCopy | None
+    release: EarlyRelease | None
+    reorder: bool | None
+    encoder_rate: Fraction | None
+    deinterlacing: Deinterlacing | None = field(init=False)
+    settled: Sequence[SegmentPlan] = ()
+
+    def __post_init__(self) -> None:
+        self.deinterlacing = self.metadata.deinterlacing if self.metadata.is_interlaced else None
+
+    @property
+    def may_settle(self) -> bool:
+        """False where the ticks of the output depend on all timestamps, see `plan_output_timeline`."""
+        fine = self.info.video.time_base.denominator > MICROSECONDS
+        return self.release is not None and (self.target_fps is not None or not fine)
+
+    def settle(self, scan: FrameScan) -> None:
+        """Offer the segments that the rest of the video will not change. `scan`: of the first frames."""
+        if not scan.is_trusted:
+            return
+        assert self.release is not None
+        before = self.reorder, self.encoder_rate
+        if self.encoder_rate is None:
+            self.encoder_rate = self.target_fps or self.info.video.frame_rate
+        render, segments, most_discarded = self._plan(scan, ())
+        after = most_discarded if most_discarded > MOST_DISCARDED_FRAMES else 0
+        count = max(0, len(segments) - UNSETTLED_SEGMENTS)
+        # A segment may end elsewhere if less follows it than the next one would discard (see `cut_segments`).
+        while count and len(scan.timeline.pts) - 1 - segments[count].first_frame < after:
+            count -= 1
+        fresh = segments[len(self.settled) : count]
+        self.reorder = render.reorder
+        planned = sum(segment.used_frames for segment in segments[:count])
+        share = sum(segment.used_frames for segment in segments) / len(scan.timeline.pts)
+        if fresh and self.release.take(
+            SettledSegments(
+                render=render,
+                segments=fresh,
+                planned_frames=planned,
+                expected_frames=round(share * self.info.video.frames),
+            )
+        ):
+            self.settled = segments[:count]
+        elif not self.settled:
+            self.reorder, self.encoder_rate = before
+
+    def plan(self, scan: FrameScan, warnings: Sequence[str]) -> tuple[RenderPlan, list[SegmentPlan]]:
+        """The plan of all frames. Begins with other segments than those settled if frames were decoded otherwise."""
+        render, segments, _ = self._plan(scan, warnings)
+        return render, segments
+
+    def _plan(self, scan: FrameScan, warnings: Sequence[str]) -> tuple[RenderPlan, list[SegmentPlan], int]:
+        """The plan, and the most frames that a segment would discard which starts at any of the used ones."""
+        if not all(_agree(segment, scan) for segment in self.settled):
+            log.warning("settled_segments_discarded", segments=len(self.settled))
+            self.settled = ()
+        video, colour = self.info.video, self.colour
+        timeline = plan_output_timeline(scan.timeline, target_fps=self.target_fps, retime=self.retime)
+        timeline = without_equal_neighbours(timeline, scan.checksums)
+        start_seconds = scan.timeline.pts[0] * video.time_base
+        input_start_seconds = input_start(self.info.format_name, self.info.start_seconds, start_seconds)
+        timeline, offset_ticks = apply_offset(timeline, start_seconds - input_start_seconds)
+        output_pixels = colour.target.width * colour.target.height
+        used = used_frames(timeline)
+        frames_before = 0 if self.deinterlacing is None else FRAMES_BEFORE
+        discarded = discarded_frames_before(used, scan, frames_before=frames_before)
+        settled_cuts = list(accumulate((one.used_frames for one in self.settled), initial=0))
+        cuts = cut_segments(
+            used,
+            keyframes=keyframe_cuts(used, scan),
+            max_ticks=max(1, floor(self.segment_seconds * timeline.timescale)),
+            max_frames=min(MAX_SEGMENT_FRAMES, max(1, self.segment_max_output_pixels // output_pixels)),
+            min_frames=MIN_REORDERED_FRAMES if self.reorder else 1,
+            discarded=discarded,
+            settled=settled_cuts,
+        )
+        by_pts = any(name in SEEKS_BY_PTS for name in self.info.format_name.split(","))
+        segments = make_segments(
+            cuts[len(self.settled) :],
+            used=used,
+            scan=scan,
+            timeline=timeline,
+            seeks_by_pts=by_pts,
+            frames_before=frames_before,
+            discarded=discarded,
+            after=self.settled,
+        )
+        reorder = self.reorder
+        if reorder is None:
+            shortest = min(one.output_frames for one in segments)
+            reorder = len(segments) == 1 or shortest >= MIN_REORDERED_FRAMES
+        render = RenderPlan(
+            stream_index=video.index,
+            source=colour.source,
+            target=colour.target,
+            decoded_pix_fmts=colour.decoded_pix_fmts,
+            source_time_base=video.time_base,
+            seekable=scan.is_trusted,
+            tags=colour.tags,
+            codec=choose_codec(colour.target),
+            reorder=reorder,
+            sample_aspect_ratio=video.sample_aspect_ratio,
+            timescale=timeline.timescale,
+            total_ticks=timeline.end_tick,
+            offset_ticks=offset_ticks,
+            input_start_seconds=input_start_seconds,
+            frame_count=len(timeline.ticks),
+            source_frame_count=len(scan.timeline.pts),
+            frame_rate=self.target_fps or _average_rate(scan.timeline, video.frame_rate),
+            segment_count=len(segments),
+            retime=self.retime if timeline.between else Retime.NEAREST,
+            warnings=(
+                *(self.continuous.warnings if self.continuous else ()),
+                *warnings,
+            ),
+            is_turned=video.rotation != 0 or video.is_mirrored,
+            continuous=self.continuous,
+            deinterlacing=self.deinterlacing,
+            expansion=colour.expansion,
+            mastering_display=self.metadata.mastering_display,
+            content_light=self.metadata.content_light,
+            spatial=self.metadata.spatial,
+            encoder_rate=self.encoder_rate,
+        )
+        coding_id = render.coding_id
+        named = [replace(one, coding_id=coding_id) for one in segments[len(self.settled) :]]
+        return render, [*self.settled, *named], max(discarded)
+
+
+def _agree(segment: SegmentPlan, scan: FrameScan) -> bool:
+    """Whether the scan has the segment's frames."""
+    first = segment.first_frame
+    stop = first + segment.source_frames
+    pts = scan.timeline.pts[first:stop]
+    return (
+        len(pts) == segment.source_frames
+        and (pts[0], pts[-1]) == (segment.first_pts, segment.last_pts)
+        and tuple(scan.checksums[first:stop]) == segment.checksums
     )
-    by_pts = any(name in SEEKS_BY_PTS for name in info.format_name.split(","))
-    segments = _make_segments(
-        cuts,
-        used=used,
-        scan=scan,
-        timeline=timeline,
-        seeks_by_pts=by_pts,
-        frames_before=frames_before,
-        discarded=discarded,
-    )
-    render = RenderPlan(
-        stream_index=video.index,
-        source=colour.source,
-        target=colour.target,
-        decoded_pix_fmts=colour.decoded_pix_fmts,
-        source_time_base=video.time_base,
-        seekable=scan.is_trusted,
-        tags=colour.tags,
-        codec=choose_codec(colour.target),
-        reorder=len(segments) == 1 or min(one.output_frames for one in segments) >= MIN_REORDERED_FRAMES,
-        sample_aspect_ratio=video.sample_aspect_ratio,
-        timescale=timeline.timescale,
-        total_ticks=timeline.end_tick,
-        offset_ticks=offset_ticks,
-        input_start_seconds=input_start_seconds,
-        frame_count=len(timeline.ticks),
-        source_frame_count=len(scan.timeline.pts),
-        frame_rate=target_fps or _average_rate(scan.timeline, video.frame_rate),
-        segment_count=len(segments),
-        retime=retime if timeline.between else Retime.NEAREST,
-        warnings=(
-            *(continuous.warnings if continuous else ()),
-            *warnings,
-        ),
-        is_turned=video.rotation != 0 or video.is_mirrored,
-        continuous=continuous,
-        deinterlacing=deinterlacing,
-        expansion=colour.expansion,
-        mastering_display=metadata.mastering_display,
-        content_light=metadata.content_light,
-        spatial=metadata.spatial,
-    )
-    return render, segments
 
 
 def input_start(format_name: str, file_start: Fraction, video_start: Fraction) -> Fraction:
@@ -162,114 +308,3 @@ def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:
     if abs(count / examined - timeline.duration_seconds) <= 2 * timeline.time_base:
         return examined
     return count / timeline.duration_seconds
-
-
-def _discarded_frames(used: UsedFrames, scan: FrameScan, *, frames_before: int) -> list[int]:
-    """For each position in `used`, how many source frames a segment that starts there decodes before it."""
-    if not scan.is_trusted:
-        return list(used.numbers)
-    pts = scan.timeline.pts
-    # Decoding never seeks to the first keyframe: it starts at the file's start.
-    starts = [0, *(bisect_left(pts, time) for time, _ in scan.keyframes[1:])]
-    found = (
-        bisect_right(scan.keyframes, pts[max(0, number - frames_before)], key=_pts) for number in used.numbers
-    )
-    return [
-        max(0, number - starts[max(0, keyframe - 1)])
-        for number, keyframe in zip(used.numbers, found, strict=True)
-    ]
-
-
-def _pts(keyframe: tuple[int, int]) -> int:
-    return keyframe[0]
-
-
-def _keyframe_cuts(used: UsedFrames, scan: FrameScan) -> list[int]:
-    """Positions in `used` at which decoding can start at a keyframe that no earlier used frame follows."""
-    positions = []
-    pts = scan.timeline.pts
-    at = 0
-    times = [keyframe[0] for keyframe in scan.keyframes]
-    for position in range(1, len(used.numbers)):
-        before, here = pts[used.numbers[position - 1]], pts[used.numbers[position]]
-        at = bisect_right(times, before, lo=at)
-        if at < len(times) and times[at] <= here:
-            positions.append(position)
-    return positions
-
-
-def _make_segments(
-    cuts: Sequence[int],
-    *,
-    used: UsedFrames,
-    scan: FrameScan,
-    timeline: OutputTimeline,
-    seeks_by_pts: bool,
-    frames_before: int,
-    discarded: Sequence[int],
-) -> list[SegmentPlan]:
-    """`frames_before`: how many frames before its first a segment must decode; `discarded`: see `cut_segments`."""
-    pts = scan.timeline.pts
-    key_times = [keyframe[0] for keyframe in scan.keyframes]
-    segments = []
-    shown = 0
-    for index, (start, stop) in enumerate(pairwise(cuts)):
-        first, last = used.numbers[start], used.numbers[stop - 1] + (used.phases[stop - 1] > 0)
-        repeats, between = _segment_frames(used, start, stop, count=last - first + 1)
-        frames = sum(used.repeats[start:stop])
-        end_tick = used.starts[stop] if stop < len(used.starts) else used.end_tick
-        seeks = _seek_points(key_times, pts[max(0, first - frames_before)], time_base=scan.timeline.time_base)
-        segments.append(
-            SegmentPlan(
-                index=index,
-                first_frame=first,
-                first_pts=pts[first],
-                last_pts=pts[last],
-                seek_ticks=tuple(scan.keyframes[seek][0 if seeks_by_pts else 1] for seek in seeks),
-                repeats=repeats,
-                between=between,
-                checksums=tuple(scan.checksums[first : last + 1]),
-                start_tick=used.starts[start],
-                runs=run_lengths([*timeline.ticks[shown : shown + frames], end_tick]),
-                discarded_frames=discarded[start],
-            )
-        )
-        shown += frames
-    return segments
-
-
-def _segment_frames(
-    used: UsedFrames, start: int, stop: int, *, count: int
-) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """`repeats` and `between` of a segment of `count` source frames."""
-    repeats = [0] * count
-    between: list[list[int]] = [[] for _ in range(count)]
-    for position in range(start, stop):
-        number = used.numbers[position] - used.numbers[start]
-        if used.phases[position]:
-            between[number].append(used.phases[position])
-        else:
-            repeats[number] = used.repeats[position]
-    return tuple(repeats), tuple(map(tuple, between)) if any(between) else ()
-
-
-def run_lengths(ticks: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Runs of equal frame duration as (frames, duration of each); the last tick is the end of the last frame."""
-    runs: list[tuple[int, int]] = []
-    for before, after in pairwise(ticks):
-        if runs and runs[-1][1] == after - before:
-            runs[-1] = (runs[-1][0] + 1, after - before)
-        else:
-            runs.append((1, after - before))
-    return tuple(runs)
-
-
-def _seek_points(key_times: Sequence[int], first_pts: int, *, time_base: Fraction) -> list[int]:
-    """Indices of the keyframes to start decoding at: the last at or before the frame, and one well before it; none of
-    them is the file's first.
-    """
-    nearest = bisect_right(key_times, first_pts) - 1
-    if nearest <= 0:
-        return []
-    earlier = bisect_right(key_times, floor(key_times[nearest] - EARLIER_SEEK_SECONDS / time_base)) - 1
-    return [nearest, earlier] if earlier > 0 else [nearest]

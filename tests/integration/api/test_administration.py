@@ -12,7 +12,8 @@ from app.platform.errors import LeaseLost, PermanentError
 from app.platform.media.properties import VideoProperties
 from app.platform.secrets import Secrets
 from app.renders.tables import Segment
-from app.work.ledger import PlannedSegment, WorkLedger
+from app.work.ledger import WorkLedger
+from app.work.planning import PlannedSegment
 from app.work.tables import WorkerProcess
 
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)

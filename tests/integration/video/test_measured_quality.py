@@ -264,7 +264,7 @@ class FakePlace:
     def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         assert path.stat().st_size
 
-    def delete(self, key: str) -> None:
+    def delete_all(self, keys: list[str]) -> None:
         pass
 
     def list(self, prefix: str) -> list[Any]:
@@ -315,6 +315,7 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
         networks=nothing,
         outage_retry=OutageRetry(seconds=0),
         drain=drain,
+        wake=lambda _ready: None,
         on_device_hang=lambda: None,
     )
     job = place.job()

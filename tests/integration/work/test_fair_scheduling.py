@@ -33,7 +33,8 @@ from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.usage.allowances import Allowance
 from app.work import claiming
-from app.work.ledger import PlannedSegment, WorkLedger
+from app.work.ledger import WorkLedger
+from app.work.planning import PlannedSegment
 from app.work.queries import Claim
 from models.catalog import DEFAULT_ENGINE, get_engine
 from tests.integration.rows import a_file

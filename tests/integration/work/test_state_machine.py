@@ -1,6 +1,7 @@
 """Whatever order things happen in: statuses move forward, leases end with the work, and nothing is done twice."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -22,7 +23,8 @@ from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.renders.transitions import fail_render
-from app.work.ledger import PlannedSegment, WorkLedger
+from app.work.ledger import WorkLedger
+from app.work.planning import PlannedSegment
 from app.work.queries import Claim
 
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
@@ -65,8 +67,24 @@ def machine(
             if claim is None:
                 return
             with database.read() as session:
-                assert not session.get_one(Render, claim.render_id).status.is_final
+                render = session.get_one(Render, claim.render_id)
+                assert not render.status.is_final
+                assert claim.kind is not WorkKind.FINISH or render.unplanned_frames is None
             self.claims.append(claim)
+
+        @precondition(lambda self: any(claim.kind is WorkKind.PREPARE for claim in self.claims))
+        @rule(pick=PICK, first=st.integers(0, 2))
+        def release(self, pick: int, first: int) -> None:
+            claims = [claim for claim in self.claims if claim.kind is WorkKind.PREPARE]
+            some = [PlannedSegment(frames=10, plan="")]
+            with suppress(LeaseLost):
+                ledger.release_segments(
+                    claims[-1 - pick % min(len(claims), 2)],
+                    plan="",
+                    segments=some,
+                    first=first,
+                    unplanned_frames=20,
+                )
 
         @precondition(lambda self: self.claims)
         @rule(pick=PICK, segments=st.integers(1, 3))

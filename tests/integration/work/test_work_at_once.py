@@ -233,7 +233,7 @@ def test_the_last_two_segments_done_at_once_make_the_finish_ready(
         assert work_queries.complete_segment(session, first, storage_key="first")
         assert ledger.segment_done(second, storage_key="second") == {}
     with database.read() as session:
-        assert work_queries.all_segments_done(session, render_id=render.id)
+        assert work_queries.may_be_finished(session, render_id=render.id)
     assert claimed(ledger).kind is WorkKind.FINISH
 
 

@@ -85,6 +85,7 @@ class Site:
             networks=Networks(settings),
             outage_retry=retry,
             drain=drain,
+            wake=lambda _ready: None,
             on_device_hang=lambda: None,
         )
 

@@ -1,0 +1,164 @@
+"""A long video's segments are upscaled while it is still being read."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import selectinload
+
+from app.platform.errors import PermanentError, Unavailable
+from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.limits import MediaLimits
+from app.platform.media.programs import find_programs
+from app.platform.work_kinds import WorkKind
+from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.tables import Render
+from app.renders.transitions import fail_render
+from app.work.drain import Drain
+from app.work.ledger import WorkLedger
+from app.work.loop import WorkLoop
+from app.work.outage_retry import OutageRetry
+from app.work.queries import Job, ReadyUnits
+from tests.integration.worker.conftest import Workplace
+from worker.networks import Networks
+from worker.video import scan
+from worker.work_units import WorkUnits
+from worker.workspace import Workspace
+
+FRAMES = 170
+
+
+@dataclass
+class Site:
+    """A worker's loop in this process. `on_release` is called after each release."""
+
+    place: Workplace
+    on_release: Callable[[], None] = lambda: None
+    releases: int = 0
+
+    def __post_init__(self) -> None:
+        settings = self.place.settings
+        self.ledger = WorkLedger(database=self.place.database, worker="one", lease_seconds=30, max_attempts=3)
+        self.workspace = Workspace(settings.work_dir, cache_bytes=10**9)
+        self.units = WorkUnits(
+            settings=settings,
+            ledger=self.ledger,
+            storage=self.place.storage,
+            workspace=self.workspace,
+            runner=FfmpegRunner.for_work(settings),
+            limits=MediaLimits.from_settings(settings),
+            networks=Networks(settings),
+            outage_retry=OutageRetry(seconds=0),
+            drain=Drain(grace_seconds=60),
+            wake=self._wake,
+            on_device_hang=lambda: None,
+        )
+
+    def _wake(self, ready: ReadyUnits) -> None:
+        self.releases += 1
+        self.on_release()
+
+    def loop(self, claim: Callable[[], Job | None] | None = None) -> None:
+        WorkLoop(
+            ledger=self.ledger,
+            units=self.units.by_kind(),
+            drain=self.units.drain,
+            outage_retry=self.units.outage_retry,
+            wake=lambda _ready: None,
+            stop=lambda: None,
+            is_well=lambda: True,
+            claim=claim,
+        )()
+
+    def render(self, render_id: str) -> Render:
+        with self.place.database.read() as session:
+            return session.get_one(Render, render_id, options=[selectinload(Render.segments)])
+
+    def upscale_one(self) -> None:
+        """As another worker would."""
+        jobs = [self.ledger.claim()]
+        assert jobs[0] is not None
+        assert jobs[0].kind is WorkKind.UPSCALE
+        self.loop(lambda: jobs.pop() if jobs else None)
+
+
+@pytest.fixture
+def long_clip(tmp_path: Path) -> Path:
+    path = tmp_path / "long.mp4"
+    source = f"testsrc2=size=32x32:rate=25,scroll=horizontal={1 / FRAMES}"
+    command = ["-f", "lavfi", "-i", source, "-frames:v", str(FRAMES), "-g", "25", "-pix_fmt", "yuv420p"]
+    subprocess.run([find_programs().ffmpeg, "-v", "error", *command, path], check=True)
+    return path
+
+
+@pytest.fixture
+def site(
+    workplace: Callable[..., Workplace], long_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    for name, value in (("LOOK_SECONDS", 0.0), ("LOOK_SHARE", 1.0), ("LINES_PER_CHECK", 16)):
+        monkeypatch.setattr(scan, name, value)
+    place = workplace(segment_seconds="1", sandbox="off")
+    place.clip = long_clip
+    one = Site(place)
+    yield one
+    one.workspace.close()
+
+
+@pytest.mark.slow
+def test_segments_are_done_before_the_video_is_read_to_its_end(site: Site) -> None:
+    """Also after an outage of the database and a reading that fails: what was released is not released again."""
+    render_id = site.place.submit()
+    outages, halves = [Unavailable("away")], []
+    release = site.ledger.release_segments
+
+    def away_once(*arguments: Any, **named: Any) -> ReadyUnits:
+        if outages:
+            raise outages.pop()
+        return release(*arguments, **named)
+
+    def upscale_then_fail() -> None:
+        if not halves:
+            site.upscale_one()
+            halves.append(site.render(render_id))
+            raise ValueError("the worker stumbles")
+
+    site.ledger.release_segments = away_once  # type: ignore[method-assign]
+    site.on_release = upscale_then_fail
+    site.loop()
+    with site.place.database.write() as session:
+        session.execute(update(Render).values(retry_at=None))
+    site.loop()
+    (half,) = halves
+    assert (half.status, half.segments[0].status) == (RenderStatus.PROCESSING, SegmentStatus.DONE)
+    assert half.unplanned_frames + sum(segment.frames for segment in half.segments) == FRAMES
+    whole = site.render(render_id)
+    assert (whole.status, whole.unplanned_frames) == (RenderStatus.COMPLETED, None), whole.error
+    assert whole.attempt == 3, "two readings and a finish"
+    assert (whole.output.frames, sum(segment.frames for segment in whole.segments)) == (FRAMES, FRAMES)
+    kept = {segment.id: segment.attempt for segment in half.segments}
+    again = {segment.id: segment.attempt for segment in whole.segments if segment.id in kept}
+    assert again == dict.fromkeys(kept, 1), "no segment is made twice"
+    assert [stored.key for stored in site.place.storage.list(f"renders/{render_id}/segments/")] == []
+
+
+@pytest.mark.parametrize("ends_by", ["cancel", "damage"])
+def test_a_render_that_ends_while_its_video_is_read(site: Site, ends_by: str) -> None:
+    render_id = site.place.submit()
+
+    def end() -> None:
+        if ends_by == "damage":
+            raise PermanentError("It is damaged.")
+        with site.place.database.write() as session:
+            fail_render(session, render_id=render_id, error="Canceled")
+
+    site.on_release = end
+    site.loop()
+    render = site.render(render_id)
+    assert render.status is RenderStatus.FAILED
+    assert {segment.status for segment in render.segments} == {SegmentStatus.FAILED}
+    assert site.releases == 1
+    assert site.ledger.claim() is None

@@ -1,0 +1,129 @@
+"""Makes the plans of segments of what they show and where their frames are found."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from math import floor
+
+from worker.video.cuts import UsedFrames
+from worker.video.plan import SegmentPlan
+from worker.video.scan import FrameScan
+from worker.video.timeline import OutputTimeline
+
+# Least distance of the fallback keyframe before the nearest one.
+EARLIER_SEEK_SECONDS = 2
+
+
+def discarded_frames_before(used: UsedFrames, scan: FrameScan, *, frames_before: int) -> list[int]:
+    """For each position in `used`, how many source frames a segment that starts there decodes before it."""
+    if not scan.is_trusted:
+        return list(used.numbers)
+    pts = scan.timeline.pts
+    # Decoding never seeks to the first keyframe: it starts at the file's start.
+    starts = [0, *(bisect_left(pts, time) for time, _ in scan.keyframes[1:])]
+    found = (
+        bisect_right(scan.keyframes, pts[max(0, number - frames_before)], key=_pts) for number in used.numbers
+    )
+    return [
+        max(0, number - starts[max(0, keyframe - 1)])
+        for number, keyframe in zip(used.numbers, found, strict=True)
+    ]
+
+
+def _pts(keyframe: tuple[int, int]) -> int:
+    return keyframe[0]
+
+
+def keyframe_cuts(used: UsedFrames, scan: FrameScan) -> list[int]:
+    """Positions in `used` at which decoding can start at a keyframe that no earlier used frame follows."""
+    positions = []
+    pts = scan.timeline.pts
+    at = 0
+    times = [keyframe[0] for keyframe in scan.keyframes]
+    for position in range(1, len(used.numbers)):
+        before, here = pts[used.numbers[position - 1]], pts[used.numbers[position]]
+        at = bisect_right(times, before, lo=at)
+        if at < len(times) and times[at] <= here:
+            positions.append(position)
+    return positions
+
+
+def make_segments(
+    cuts: Sequence[int],
+    *,
+    used: UsedFrames,
+    scan: FrameScan,
+    timeline: OutputTimeline,
+    seeks_by_pts: bool,
+    frames_before: int,
+    discarded: Sequence[int],
+    after: Sequence[SegmentPlan],
+) -> list[SegmentPlan]:
+    """Those between the cuts, and before them the segments `after` which they come. `frames_before`: how many frames
+    before its first a segment must decode; `discarded`: see `cut_segments`.
+    """
+    pts = scan.timeline.pts
+    key_times = [keyframe[0] for keyframe in scan.keyframes]
+    segments = [*after]
+    shown = sum(segment.output_frames for segment in after)
+    for start, stop in pairwise(cuts):
+        first, last = used.numbers[start], used.numbers[stop - 1] + (used.phases[stop - 1] > 0)
+        repeats, between = _segment_frames(used, start, stop, count=last - first + 1)
+        frames = sum(used.repeats[start:stop])
+        end_tick = used.starts[stop] if stop < len(used.starts) else used.end_tick
+        seeks = _seek_points(key_times, pts[max(0, first - frames_before)], time_base=scan.timeline.time_base)
+        segments.append(
+            SegmentPlan(
+                index=len(segments),
+                first_frame=first,
+                first_pts=pts[first],
+                last_pts=pts[last],
+                seek_ticks=tuple(scan.keyframes[seek][0 if seeks_by_pts else 1] for seek in seeks),
+                repeats=repeats,
+                between=between,
+                checksums=tuple(scan.checksums[first : last + 1]),
+                start_tick=used.starts[start],
+                runs=run_lengths([*timeline.ticks[shown : shown + frames], end_tick]),
+                discarded_frames=discarded[start],
+            )
+        )
+        shown += frames
+    return segments
+
+
+def _segment_frames(
+    used: UsedFrames, start: int, stop: int, *, count: int
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """`repeats` and `between` of a segment of `count` source frames."""
+    repeats = [0] * count
+    between: list[list[int]] = [[] for _ in range(count)]
+    for position in range(start, stop):
+        number = used.numbers[position] - used.numbers[start]
+        if used.phases[position]:
+            between[number].append(used.phases[position])
+        else:
+            repeats[number] = used.repeats[position]
+    return tuple(repeats), tuple(map(tuple, between)) if any(between) else ()
+
+
+def run_lengths(ticks: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Runs of equal frame duration as (frames, duration of each); the last tick is the end of the last frame."""
+    runs: list[tuple[int, int]] = []
+    for before, after in pairwise(ticks):
+        if runs and runs[-1][1] == after - before:
+            runs[-1] = (runs[-1][0] + 1, after - before)
+        else:
+            runs.append((1, after - before))
+    return tuple(runs)
+
+
+def _seek_points(key_times: Sequence[int], first_pts: int, *, time_base: Fraction) -> list[int]:
+    """Indices of the keyframes to start decoding at: the last at or before the frame, and one well before it; none of
+    them is the file's first.
+    """
+    nearest = bisect_right(key_times, first_pts) - 1
+    if nearest <= 0:
+        return []
+    earlier = bisect_right(key_times, floor(key_times[nearest] - EARLIER_SEEK_SECONDS / time_base)) - 1
+    return [nearest, earlier] if earlier > 0 else [nearest]
