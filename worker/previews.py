@@ -18,7 +18,6 @@ from app.platform.retry_policies import RetryRow, preview_poll
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
-from app.platform.units import GIB
 from app.previews.service import PreviewJob, PreviewLedger
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
@@ -35,7 +34,6 @@ IDLE_SECONDS = 60.0
 # A computing device cannot be interrupted; the end of the worker does not wait for it any longer.
 STOP_SECONDS = 5.0
 LONGEST_RUN_SECONDS = 600.0
-CACHE_BYTES = 4 * GIB
 
 log = structlog.get_logger(__name__)
 
@@ -188,11 +186,13 @@ class Previewer:
 
     def _make(self, job: PreviewJob, *, cancelled: Cancelled) -> None:
         if self._workspace is None:
-            room = min(self._settings.input_cache_bytes, CACHE_BYTES)
+            room = self._settings.input_cache_bytes
             self._workspace = Workspace(self._settings.work_dir, cache_bytes=room)
 
         fetch = partial(self._transfers.fetch, cancelled=cancelled)
-        source = self._workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key, fetch=fetch)
+        source = self._workspace.fetch_input(
+            file_id=job.file_id, storage_key=job.input_key, fetch=fetch, cancelled=cancelled
+        )
         with self._workspace.job_directory() as directory:
             made = self._maker.make(job, source, directory, cancelled=cancelled)
             self._store(job, made, cancelled=cancelled)

@@ -306,7 +306,9 @@ class WorkUnits:
     def _input(self, job: Job, cancelled: Cancelled) -> Path:
         fetch = partial(self._transfers.fetch, cancelled=cancelled)
         with self._room_for([job.input_key], copies=1):
-            return self.workspace.fetch_input(file_id=job.file_id, storage_key=job.input_key, fetch=fetch)
+            return self.workspace.fetch_input(
+                file_id=job.file_id, storage_key=job.input_key, fetch=fetch, cancelled=cancelled
+            )
 
     def _readable_input(self, job: Job, continuous: ContinuousCopy | None, cancelled: Cancelled) -> Path:
         """The input, or the copy that stands for it, which is cached like an input."""
@@ -318,7 +320,10 @@ class WorkUnits:
             write_continuous_copy(self.runner, source, continuous, path, cancelled=cancelled)
 
         return self.workspace.fetch_input(
-            file_id=f"{job.file_id}-continuous", storage_key=job.input_key, fetch=write
+            file_id=f"{job.file_id}-continuous",
+            storage_key=job.input_key,
+            fetch=write,
+            cancelled=cancelled,
         )
 
     @property

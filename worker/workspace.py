@@ -1,4 +1,4 @@
-"""A worker's directory on this machine: temporary directories of jobs, and a cache of fetched inputs."""
+"""A worker's directory on this machine: temporary directories of jobs, and the inputs that it reads."""
 
 import contextlib
 import fcntl
@@ -12,14 +12,18 @@ from pathlib import Path
 
 from app.platform.liveness import DIRECTORY_PREFIX, LOCK_NAME
 from app.work.outage_retry import is_disk_full
+from worker.shared_inputs import SharedInputs
 
 
 class Workspace:
-    """Belongs to one process and is locked while it lives. Directories of workers that died are removed first."""
+    """Belongs to one process and is locked while it lives. Directories of workers that died are removed first.
+
+    Inputs are cached beside the directories, for all workers of the machine: `cache_bytes` in all.
+    """
 
     def __init__(self, parent: Path, *, cache_bytes: int) -> None:
         parent.mkdir(parents=True, exist_ok=True)
-        self._cache_bytes = cache_bytes
+        self._shared = SharedInputs(parent / "inputs", cache_bytes=cache_bytes)
         with (parent / "lock").open("w") as creation_lock:
             # Held until the new directory is locked: until then another worker would take it for abandoned.
             fcntl.flock(creation_lock, fcntl.LOCK_EX)
@@ -72,49 +76,52 @@ class Workspace:
             with self._fetching:
                 del self._used_by_thread[thread]
 
-    def fetch_input(self, *, file_id: str, storage_key: str, fetch: Callable[[str, Path], None]) -> Path:
-        """Returns the input's path, after fetching it by `fetch` unless it is cached. Callers must not write to it."""
+    def fetch_input(
+        self,
+        *,
+        file_id: str,
+        storage_key: str,
+        fetch: Callable[[str, Path], None],
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Path:
+        """Returns the input's path, after fetching it by `fetch` unless it is cached. Callers must not write to it.
+
+        Waits while another worker of this machine fetches it. Raises Canceled once `cancelled` returns True meanwhile.
+        """
         with self._fetching:
             path = self._fetched.pop(file_id, None)
             if path is None:
                 path = self._inputs / file_id
                 # A cancelled fetch of the same input may still go on.
                 part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
-                fetch(storage_key, part)
+                self._shared.fetch(
+                    file_id, part, fetch=lambda part: fetch(storage_key, part), cancelled=cancelled
+                )
                 part.replace(path)
             self._fetched[file_id] = path  # the most recently used comes last
             self._used_by_thread.get(threading.get_ident(), set()).add(file_id)
-            self._make_room()
+            self._drop_unused()
+            self._shared.make_room()
         return path
 
     def drop_inputs(self) -> None:
-        """Removes all inputs that are not in use."""
+        """Removes all inputs that no worker of this machine has in use."""
         with self._fetching:
-            for file_id in self._unused():
-                self._drop(file_id)
+            self._drop_unused()
+            self._shared.make_room(keep_bytes=0)
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
-    def _make_room(self) -> None:
-        held_bytes = sum(path.stat().st_size for path in self._fetched.values())
+    def _drop_unused(self) -> None:
         for file_id in self._unused():
-            if held_bytes <= self._cache_bytes:
-                return
-            held_bytes -= self._drop(file_id)
+            self._fetched.pop(file_id).unlink()
 
     def _unused(self) -> list[str]:
-        """The inputs that can be removed, the one used longest ago first: never the last one."""
+        """The inputs that can be removed: never the last one."""
         used = set[str]().union(*self._used_by_thread.values())
         return [file_id for file_id in list(self._fetched)[:-1] if file_id not in used]
-
-    def _drop(self, file_id: str) -> int:
-        """Returns the size of the removed file in bytes."""
-        path = self._fetched.pop(file_id)
-        size_bytes = path.stat().st_size
-        path.unlink()
-        return size_bytes
 
 
 def _remove_abandoned(parent: Path) -> None:

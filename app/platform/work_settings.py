@@ -95,7 +95,9 @@ class WorkSettings(BaseSettings):
         0.0, ge=0, description="What a frame costs the stand-in: it sleeps that long."
     )
     input_cache_bytes: int = Field(
-        20 * GIB, ge=0, description="Room for fetched inputs that a worker keeps for further segments."
+        20 * GIB,
+        ge=0,
+        description="Room for fetched inputs that the workers of one machine keep for further segments, in all.",
     )
     max_open_previews_per_user: int = Field(
         4,

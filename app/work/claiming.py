@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, Select, String, and_, bindparam, false, or_, select
+from sqlalchemy import Float, Select, String, and_, bindparam, case, false, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 

@@ -3,10 +3,13 @@
 import errno
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from app.platform.errors import Canceled
 from worker.workspace import Workspace
 
 
@@ -87,3 +90,51 @@ def test_what_a_dead_worker_left_is_removed_and_a_living_ones_is_kept(tmp_path: 
     assert not abandoned.exists()
     assert living.path.is_dir()
     assert another.path.is_dir()
+
+
+def test_workers_of_one_machine_fetch_an_input_once(tmp_path: Path) -> None:
+    """Also while the first still fetches it. What one of them reads stays, whatever the others remove."""
+    own, other = workspace(tmp_path, cache_bytes=0), workspace(tmp_path, cache_bytes=0)
+    fetched: list[str] = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def fetch(key: str, path: Path) -> None:
+        fetched.append(key)
+        entered.set()
+        assert leave.wait(20)
+        path.write_bytes(b"x" * 100)
+
+    def fetch_by(place: Workspace) -> Path:
+        return place.fetch_input(file_id="a", storage_key="a", fetch=fetch)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(fetch_by, own)
+        assert entered.wait(20)
+        with pytest.raises(Canceled):
+            other.fetch_input(file_id="a", storage_key="a", fetch=fetch, cancelled=lambda: True)
+        second = pool.submit(fetch_by, other)
+        leave.set()
+        paths = [first.result(), second.result()]
+    assert fetched == ["a"]
+    own.close()
+    other.drop_inputs()
+    assert (paths[0].exists(), paths[1].read_bytes()) == (False, b"x" * 100)
+    other.close()
+    workspace(tmp_path, cache_bytes=0).drop_inputs()
+    assert list((tmp_path / "inputs").iterdir()) == []
+
+
+def test_a_worker_that_dies_while_it_fetches_leaves_the_input_to_the_next(tmp_path: Path) -> None:
+    program = f"""
+import os
+from pathlib import Path
+from worker.workspace import Workspace
+def fetch(key, path):
+    path.write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+Workspace(Path({str(tmp_path)!r}), cache_bytes=1000).fetch_input(file_id="a", storage_key="a", fetch=fetch)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    storage = CountingStorage()
+    path = workspace(tmp_path).fetch_input(file_id="a", storage_key="a", fetch=storage.fetch)
+    assert (storage.fetched, path.read_bytes()) == (["a"], b"x" * 100)
