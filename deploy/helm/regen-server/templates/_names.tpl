@@ -78,7 +78,12 @@ capabilities: {drop: [ALL]}
 {{- if .Values.s3.keysFromSecret }}regen_s3_access_key regen_s3_secret_key{{ end -}}
 {{- end }}
 
-{{/* Seconds that one worker would take for all work of its queues: (dict "queues" "gpu"). docs/observability.md */}}
-{{- define "regen.remainingWork" -}}
-sum(max by (queue) (regen_work_remaining_seconds{queue=~"{{ .queues | replace "," "|" }}"}))
+{{/* What KEDA divides by its threshold: of a pool that upscales the seconds that one of its workers would take, of
+     another one the units that wait. Every pod of the API exports the same figures: (dict "queues" "gpu" "scaling" ...) */}}
+{{- define "regen.scalingQuery" -}}
+{{- if contains "gpu" .queues -}}
+sum(max by (engine, device) (regen_work_remaining_seconds{device=~{{ printf "%s|unmeasured" .scaling.devices | quote }}{{ with .scaling.engines }}, engine=~{{ . | quote }}{{ end }}}))
+{{- else -}}
+max(regen_work_waiting{queue="cpu"})
+{{- end -}}
 {{- end }}
