@@ -2,14 +2,20 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.http.resources import MOST_FETCHES_PER_USER
 from tests.servers.process import wait_until
 
 # In a file: examining it takes for ever.
@@ -80,3 +86,66 @@ def test_files_that_take_for_ever_to_examine_hold_up_nobody_else(
         thread.join(30)
     assert len(left) == len(threads)
     wait_until(lambda: held_probes() == 0, what="what was begun for them is ended")
+
+
+def seconds_of(work: Callable[[], httpx.Response]) -> float:
+    started = time.monotonic()
+    answer = work()
+    assert answer.status_code == 200, answer.text
+    return time.monotonic() - started
+
+
+def test_servers_that_never_answer_hold_up_neither_fetching_nor_completing_of_others(
+    serve, settings, make_key, key, clip
+) -> None:
+    """Both take from one pool."""
+    networks = (ip_network("127.0.0.0/8"),)
+    changes = {"allow_file_urls": True, "outbound_allowed_networks": networks}
+    client = serve(settings.model_copy(update=changes), key=key)
+    other = {"Authorization": f"Bearer {make_key('bob')}"}
+    handler = partial(SimpleHTTPRequestHandler, directory=str(clip.parent))
+    quick = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=quick.serve_forever, args=(0.05,), daemon=True).start()
+
+    def fetch() -> httpx.Response:
+        url = f"http://127.0.0.1:{quick.server_address[1]}/{clip.name}"
+        return client.post("/v1/estimates", json={"file_url": url}, headers=other)
+
+    def complete() -> httpx.Response:
+        asked = {"name": "a.mp4", "size_bytes": clip.stat().st_size}
+        upload = client.post("/v1/uploads", json=asked, headers=other).json()["upload"]
+        sent = httpx.put(upload["parts"][0]["url"], content=clip.read_bytes(), timeout=60)
+        parts = [{"number": 1, "etag": sent.headers["ETag"]}]
+        return client.post(f"/v1/uploads/{upload['id']}/complete", json={"parts": parts}, headers=other)
+
+    alone_seconds = [seconds_of(fetch), seconds_of(complete)]
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        silent.settimeout(30)
+        asked = {"file_url": f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp4"}
+
+        def attack() -> None:
+            with httpx.Client(base_url=client.base_url, headers=dict(client.headers), timeout=60) as attacker:
+                statuses.append(attacker.post("/v1/estimates", json=asked).status_code)
+
+        statuses: list[int] = []
+        threads = [threading.Thread(target=attack) for _ in range(2 * MOST_FETCHES_PER_USER)]
+        for thread in threads:
+            thread.start()
+        held = [silent.accept()[0] for _ in range(MOST_FETCHES_PER_USER)]
+        for alone, work in zip(alone_seconds, (fetch, complete), strict=True):
+            assert seconds_of(work) < MOST_TIMES_AS_LONG * alone + SLACK_SECONDS
+        silent.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            held.append(silent.accept()[0])
+        # They end, and the attacker's others have their turns.
+        silent.settimeout(30)
+        for _ in range(MOST_FETCHES_PER_USER):
+            held.pop(0).close()
+            held.append(silent.accept()[0])
+        for one in held:
+            one.close()
+        for thread in threads:
+            thread.join(30)
+    quick.shutdown()
+    quick.server_close()
+    assert statuses == [400] * len(threads)
