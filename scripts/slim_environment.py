@@ -11,21 +11,28 @@ from pathlib import Path
 
 # torch's headers are for extensions that are compiled against it; its bin/ has the programs of its own tests beside the
 # one that shared memory needs.
-UNUSED = ("torch/include", "torch/test", "torch/share", "sqlalchemy/testing", "botocore/data/*/")
-KEPT_PROGRAMS = frozenset({"torch_shm_manager"})
-# S3, and what gives credentials for it.
-KEPT_SERVICES = frozenset({"s3", "sts", "sso", "sso-oidc", "signin"})
+UNUSED = (
+    "torch/include",
+    "torch/test",
+    "torch/share",
+    "torch/bin/*",
+    "sqlalchemy/testing",
+    "botocore/data/*/",
+)
+# S3, and what gives credentials for it; the program for shared memory.
+KEPT = frozenset({"s3", "sts", "sso", "sso-oidc", "signin", "torch_shm_manager"})
 
 
 def slim(packages: Path) -> None:
     """`packages`: the environment's site-packages."""
     for pattern in UNUSED:
         for path in packages.glob(pattern.rstrip("/")):
-            if path.is_dir() and path.name not in KEPT_SERVICES:
+            if path.name in KEPT:
+                continue
+            if path.is_dir():
                 shutil.rmtree(path)
-    for program in packages.glob("torch/bin/*"):
-        if program.name not in KEPT_PROGRAMS:
-            program.unlink()
+            elif not pattern.endswith("/"):
+                path.unlink()
     strip = shutil.which("strip")
     if strip is None:
         sys.exit("There is no strip: install binutils.")
