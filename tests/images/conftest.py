@@ -62,8 +62,12 @@ def compose(docker: Run, ports: dict[str, int], tmp_path_factory: pytest.TempPat
     """Compose, in a directory with the compose file as it is; its services are up and healthy."""
     directory = tmp_path_factory.mktemp("compose")
     shutil.copy(ROOT / "docker-compose.yml", directory)
-    settings = (ROOT / ".env.example").read_text()
-    (directory / ".env").write_text(settings + "".join(f"{name}={port}\n" for name, port in ports.items()))
+    settings = ports | {
+        "REGEN_PUBLIC_URL": f"http://127.0.0.1:{ports['API_PORT']}",
+        "REGEN_S3_PUBLIC_ENDPOINT_URL": f"http://127.0.0.1:{ports['S3_PORT']}",
+    }
+    lines = "".join(f"{name}={value}\n" for name, value in settings.items())
+    (directory / ".env").write_text((ROOT / ".env.example").read_text() + lines)
     # Read by users of the containers.
     for above in (directory, *directory.parents[:2]):
         above.chmod(0o755)
