@@ -1,0 +1,143 @@
+"""The serial ends of a render: how long its reading and its finish take beside the segments, which many workers share.
+
+    .venv/bin/python -m bench.serial_ends [--segments 3000]
+
+A film of tiny frames is cut into so many segments of 14 frames. One segment is rendered, and stands for all others.
+"Before" is what it took when segments waited for the end of the reading, and were read back by a process each. Prints a
+table, with the figures for 12,000 segments as in a film of two hours; bytes are as good as none, and come on top at the
+rates of network and disk.
+"""
+
+import argparse
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.limits import MediaLimits
+from app.platform.media.probe import probe_video
+from app.platform.media.programs import find_programs
+from app.platform.settings import Settings
+from tests.integration.video.conftest import NearestNeighbour
+from worker.pipeline import run_segment
+from worker.video.boxes import read_video_coding
+from worker.video.muxer import finish_render
+from worker.video.plan import SegmentPlan
+from worker.video.recheck import read_back
+from worker.video.segmenter import EarlyRelease, SettledSegments, plan_render
+
+SIZE = "64x36"
+RATE = 24
+SEGMENT_FRAMES = 14
+FILM_SEGMENTS = 12_000
+# A process for each segment is measured with so many.
+SAMPLE = 50
+
+
+def make_film(path: Path, *, frames: int) -> None:
+    """A clip of 70 s over and over, which takes no time to encode."""
+    clip, program = path.with_name("clip.mp4"), find_programs().ffmpeg
+    source = f"testsrc2=size={SIZE}:rate={RATE}:duration=70"
+    encode = ["-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p"]
+    encode += ["-preset", "ultrafast", "-g", "28", str(clip)]
+    repeat = ["-stream_loop", "-1", "-i", str(clip), "-c", "copy", "-frames:v", str(frames), str(path)]
+    for command in (encode, repeat):
+        subprocess.run([program, "-v", "error", "-y", *command], check=True)
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def measure(directory: Path, *, segments: int) -> None:
+    film = directory / "film.mp4"
+    make_film(film, frames=segments * SEGMENT_FRAMES)
+    settings = Settings()
+    runner = FfmpegRunner.for_work(settings)
+    info = probe_video(runner, film, limits=MediaLimits.from_settings(settings))
+    began, releases = time.monotonic(), list[tuple[float, int]]()
+
+    def take(settled: SettledSegments) -> bool:
+        releases.append((time.monotonic() - began, len(settled.segments)))
+        return True
+
+    width, height = map(int, SIZE.split("x"))
+    render, plans = plan_render(
+        runner,
+        film,
+        info,
+        scale=4,
+        target_fps=None,
+        segment_seconds=Fraction(4),
+        segment_max_output_pixels=SEGMENT_FRAMES * width * height * 16,
+        release=EarlyRelease(take=take),
+    )
+    reading_seconds = time.monotonic() - began
+    network = NearestNeighbour(render.source, render.target)
+    made: dict[int, Path] = {}
+
+    def file_of(plan: SegmentPlan) -> Path:
+        path = directory / f"segment-{plan.index}.mp4"
+        if plan.output_frames in made:
+            os.link(made[plan.output_frames], path)
+            return path
+        run_segment(
+            runner=runner,
+            source=film,
+            destination=path,
+            render=render,
+            segment=plan,
+            upscaler=network,
+            quality="high",
+            on_frame=lambda _done: None,
+            cancelled=lambda: False,
+            stall_seconds=300,
+        )
+        made[plan.output_frames] = path
+        return path
+
+    files = [file_of(plan) for plan in plans]
+    sample = files[:: max(1, len(files) // SAMPLE)]
+    by_process = timed(lambda: [read_back(runner, path) for path in sample]) / len(sample)
+    by_boxes = timed(lambda: [read_video_coding(path) for path in files]) / len(files)
+    finish_seconds = timed(
+        lambda: finish_render(
+            runner=runner,
+            source=film,
+            segment_files=files,
+            render=render,
+            segments=plans,
+            destination=directory / "output.mp4",
+            thumbnail=directory / "thumbnail.jpg",
+            cancelled=lambda: False,
+        )
+    )
+    count, times = len(plans), FILM_SEGMENTS / len(plans)
+    first, last = releases[0][0] if releases else reading_seconds, releases[-1][0] if releases else 0.0
+    before = finish_seconds + count * (by_process - by_boxes)
+    print(f"| {count:,} segments | before | now | {FILM_SEGMENTS:,} segments before | now |")
+    print("|---|---|---|---|---|")
+    row = "| {} | {:.1f} s | {:.1f} s | {:.0f} s | {:.0f} s |".format
+    print(row("until a segment is ready", reading_seconds, first, reading_seconds * times, first))
+    print(row("reading after the last release", 0, reading_seconds - last, 0, reading_seconds - last))
+    print(row("compare the segments", count * by_process, count * by_boxes, FILM_SEGMENTS * by_process, 0))
+    print(row("finish, in all", before, finish_seconds, before * times, finish_seconds * times))
+    print(f"\n{len(releases)} releases of {', '.join(str(size) for _, size in releases)} segments")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How long the serial ends of a render take.")
+    parser.add_argument("--segments", type=int, default=3000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="regen-ends-") as name:
+        measure(Path(name), segments=options.segments)
+
+
+if __name__ == "__main__":
+    main()
