@@ -40,7 +40,7 @@ from app.work.drain import Drain
 from app.work.ledger import WorkLedger
 from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
-from models.catalog import ENGINES
+from worker.celery_presence import CeleryPresence
 from worker.cleanup_job import CleanUpJob
 from worker.deadman import END_SECONDS, Deadman
 from worker.metrics import UnitMetrics, metrics_endpoint
@@ -126,9 +126,11 @@ class CeleryWorker:
             max_running_renders=settings.max_running_renders_per_user,
             queues=settings.queues,
             machine=settings.machine,
+            engines=settings.engines,
         )
         self._celery = make_celery(settings)
         _try_broker(self._celery)
+        self._presence: CeleryPresence | None = None
         self._drain = Drain(grace_seconds=settings.drain_seconds)
         self._progress = Progress()
         self._deadman = Deadman(
@@ -149,7 +151,7 @@ class CeleryWorker:
         self._deadman.touch = Liveness(self._workspace.path).touch
         runner = FfmpegRunner.for_work(settings)
         self._software = software_versions(runner)
-        self._registration.add_facts(software=dict(self._software))
+        self._registration.add_facts(software=dict(self._software), labels=list(settings.labels))
         self._previewer = Previewer(
             settings=settings,
             ledger=PreviewLedger(
@@ -157,6 +159,7 @@ class CeleryWorker:
                 worker=name,
                 lease_seconds=settings.lease_seconds,
                 max_attempts=settings.max_attempts,
+                engines=settings.engines,
             ),
             storage=storage,
             runner=runner,
@@ -183,7 +186,7 @@ class CeleryWorker:
                 runner=runner,
                 networks=networks,
                 workspace=self._workspace,
-                engines=tuple(ENGINES) if WorkQueue.GPU in settings.queues else (),
+                engines=networks.engines if WorkQueue.GPU in settings.queues else (),
             ).run,
             listen=self._listen,
             end=lambda: self._stop(os.EX_UNAVAILABLE, at_once=True),
@@ -240,6 +243,8 @@ class CeleryWorker:
         signals.worker_ready.disconnect(self._start_threads)
         signals.setup_logging.disconnect(_keep_logging)
         self._drain.request(at_once=True)
+        if self._presence is not None:
+            self._presence.stop()
         self._previewer.stop()
         self._clean_up_job.stop()
         self._sweeper.stop()
@@ -258,7 +263,9 @@ class CeleryWorker:
             return True
         return False
 
-    def _start_threads(self, **_: object) -> None:
+    def _start_threads(self, sender: Consumer, **_: object) -> None:
+        self._presence = CeleryPresence(self._celery, consumer=sender, shut_down=lambda: self._stop(os.EX_OK))
+        self._presence.start()
         self._registration.start()
         self._deadman.watch("registration", self._registration.progress)
         self._sweeper.start()

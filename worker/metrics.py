@@ -102,7 +102,7 @@ def start_at_zero(settings: Settings, *, device: str) -> None:
             for outcome in UnitOutcome:
                 UNITS.labels(kind.value, outcome)
     if WorkQueue.GPU in settings.queues:
-        for engine in ENGINES:
+        for engine in settings.engines or ENGINES:
             for outcome in UnitOutcome:
                 PREVIEWS.labels(engine, outcome)
             for counter in (FRAMES, INPUT_PIXELS, OUTPUT_PIXELS, UPSCALING_SECONDS):

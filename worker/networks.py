@@ -64,15 +64,25 @@ class Networks:
         name = self._chosen_device().model
         return f"stand-in network, {name}" if self._settings.stand_in_network else name
 
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that it is for, all unless the settings name some."""
+        return self._settings.engines or tuple(ENGINES)
+
     def check(self) -> None:
-        """Raises ConfigurationError when this machine cannot run every engine as configured.
+        """Raises ConfigurationError when this machine cannot run every one of its engines as configured.
 
         Called before the first claim: a misconfigured machine must not spend attempts.
         """
+        for engine_id in self.engines:
+            if engine_id not in ENGINES:
+                raise ConfigurationError(
+                    f"There is no engine {engine_id!r}, which REGEN_ENGINES or --engines names: {', '.join(ENGINES)}."
+                )
         with _typed_errors():
             choose_device(self._settings.device).check_precision(self._settings.precision)
             if not self._settings.stand_in_network:
-                for engine_id in ENGINES:
+                for engine_id in self.engines:
                     ensure_weights(engine_id, self._settings.weights_dir)
 
     def has(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> bool:

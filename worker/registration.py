@@ -53,7 +53,7 @@ class Registration:
             "device": device,
             "device_name": device_name,
             "queues": ",".join(queue.value for queue in WorkQueue if queue in ledger.queues),
-            "engines": sorted(ENGINES) if WorkQueue.GPU in ledger.queues else [],
+            "engines": sorted(ledger.engines or ENGINES) if WorkQueue.GPU in ledger.queues else [],
             "version": server_version(),
         }
         self.is_drained = False

@@ -83,6 +83,21 @@ def worker(
     all_gpus: Annotated[
         bool, typer.Option("--all-gpus", help="One process for every GPU or instance of MIG there is.")
     ] = False,
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            help="The engines to upscale with, such as `regen-4x`, in place of REGEN_ENGINES.",
+            show_default=False,
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A word of yours for this worker, such as `pool=a`; may be given several times. In place of "
+            "REGEN_LABELS.",
+            show_default=False,
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -102,6 +117,8 @@ def worker(
         status = _work(
             data_dir,
             queues=queues,
+            engines=engines,
+            labels=label,
             devices=[f"cuda:{name}" if name.isdecimal() else name for name in device or ()],
             all_gpus=all_gpus,
             metrics_port=metrics_port,
@@ -117,6 +134,8 @@ def _work(
     data_dir: Path | None,
     *,
     queues: str | None,
+    engines: str | None,
+    labels: list[str] | None,
     devices: list[str],
     all_gpus: bool,
     metrics_port: int | None,
@@ -127,6 +146,10 @@ def _work(
     changes: dict[str, object] = {}
     if queues is not None:
         changes["queues"] = _parse_queues(queues)
+    if engines is not None:
+        changes["engines"] = tuple(name.strip() for name in engines.split(","))
+    if labels:
+        changes["labels"] = tuple(labels)
     if metrics_port is not None:
         changes["worker_metrics_port"] = metrics_port
     if len(devices) == 1:

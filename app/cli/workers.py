@@ -14,7 +14,10 @@ from app.platform.errors import NotFound
 
 workers = typer.Typer(help="The workers: list them, drain one and resume it.")
 
-Name = Annotated[str, typer.Argument(help="The worker's name, as `regen workers` shows it.")]
+Name = Annotated[
+    str,
+    typer.Argument(help="The worker's name as `regen workers` shows it, or a label, for all that have it."),
+]
 
 
 @workers.callback(invoke_without_command=True)
@@ -62,6 +65,7 @@ def list_all(
             view.name,
             view.device,
             ",".join(view.queues),
+            ", ".join((*view.engines, *view.labels)),
             view.version,
             ", ".join(f"{name} {version}" for name, version in view.software.items()),
             f"{view.started_at:%Y-%m-%d %H:%M}",
@@ -69,7 +73,8 @@ def list_all(
             str(view.units_done),
         )
         rows.append(row)
-    print_rows(("worker", "device", "queues", "version", "with", "started", "state", "units done"), rows)
+    columns = ("worker", "device", "queues", "for", "version", "with", "started", "state", "units done")
+    print_rows(columns, rows)
     for warning in workforce.warnings:
         typer.echo(warning)
 
@@ -91,10 +96,14 @@ def resume(name: Name, data_dir: DataDirectory = None) -> None:
 def _change(name: str, data_dir: Path | None, *, is_to_claim: bool) -> None:
     settings = load_settings(data_dir)
     from app.work import standing
+    from app.work.workers import list_workers
 
     with open_database(settings) as database, database.write() as session:
-        if not (standing.resume if is_to_claim else standing.drain)(session, name=name):
-            raise NotFound(f"There is no worker {name}. `regen workers` lists them.")
+        named = [view.name for view in list_workers(session) if name in (view.name, *view.labels)]
+        for one in named:
+            (standing.resume if is_to_claim else standing.drain)(session, name=one)
+    if not named:
+        raise NotFound(f"There is no worker {name}. `regen workers` lists them.")
 
 
 def _plain(value: Any) -> str:

@@ -114,8 +114,9 @@ def make_celery(settings: Settings) -> Celery:
         },
         # Affects only tasks with late acknowledgement; unset, Celery warns at every reconnection.
         worker_cancel_long_running_tasks_on_connection_loss=True,
-        # Workers do not monitor each other: leases in the database show which are alive.
-        worker_send_task_events=False,
+        # For Flower and its like. Workers themselves do not monitor each other: leases in the database show which live.
+        worker_send_task_events=True,
+        # Answered by a thread of the worker's own: see worker/celery_presence.py.
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

@@ -109,6 +109,7 @@ PositiveFraction = Annotated[Fraction, BeforeValidator(_fraction), Field(gt=0)]
 DatabaseUrl = Annotated[str, AfterValidator(_url("postgresql://user@host:5432/name"))]
 BrokerUrl = Annotated[str, AfterValidator(_url("redis://host:6379/0", ("redis", "rediss", "redis+socket")))]
 HttpUrl = Annotated[str, AfterValidator(_url("https://regen.example.com", ("http", "https")))]
+NameList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
 QueueList = Annotated[tuple[WorkQueue, ...], NoDecode, BeforeValidator(_parts), Field(min_length=1)]
 NetworkList = Annotated[
     tuple[Annotated[IPv4Network | IPv6Network, PlainValidator(_network)], ...],

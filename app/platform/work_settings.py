@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from app.platform.setting_types import PositiveFraction, QueueList
+from app.platform.setting_types import NameList, PositiveFraction, QueueList
 from app.platform.units import GIB
 from app.platform.work_kinds import WorkQueue
 
@@ -74,6 +74,15 @@ class WorkSettings(BaseSettings):
         (WorkQueue.CPU, WorkQueue.GPU),
         description="What a worker does: `gpu` upscales segments, `cpu` reads videos and puts results together; "
         "`cpu,gpu` both.",
+    )
+    engines: NameList = Field(
+        (),
+        description="The engines that a worker upscales with, such as `regen-4x`, so that a pool can be for one alone. "
+        "Unset: all.",
+    )
+    labels: NameList = Field(
+        (),
+        description="An operator's words for a worker, such as `pool=a,rack=7`, which `regen workers` shows.",
     )
     precision: Literal["auto", "fp32", "fp16", "bf16", "mixed"] = Field(
         "auto",

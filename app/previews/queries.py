@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, aliased, joinedload
 
@@ -61,12 +61,15 @@ def warnings_of(session: Session, *, preview_id: str) -> Sequence[str]:
     return session.scalars(select(Preview.warnings).where(Preview.id == preview_id)).one_or_none() or ()
 
 
-def any_waits(session: Session) -> bool:
-    """Whether there is one to claim. Cheap: an index holds only those that have not ended."""
-    return session.scalar(select(Preview.id).where(_waits()).limit(1)) is not None
+def any_waits(session: Session, *, engines: Collection[str] = ()) -> bool:
+    """Whether there is one to claim, with one of these engines; empty for all. Cheap: an index holds only those that
+    have not ended."""
+    return session.scalar(select(Preview.id).where(_waits(), _is_of(engines)).limit(1)) is not None
 
 
-def claim(session: Session, *, worker: str, lease_seconds: float) -> PreviewClaim | None:
+def claim(
+    session: Session, *, worker: str, lease_seconds: float, engines: Collection[str] = ()
+) -> PreviewClaim | None:
     """Lease a preview that waits, or whose lease has run out, which counts as a failure.
 
     The next is the oldest of the user who has had the fewest begun lately: previews that take long delay their own
@@ -83,7 +86,9 @@ def claim(session: Session, *, worker: str, lease_seconds: float) -> PreviewClai
         .correlate(Preview)
         .scalar_subquery()
     )
-    waiting = select(Preview.id).where(_waits()).order_by(begun, Preview.created_at, Preview.id)
+    waiting = (
+        select(Preview.id).where(_waits(), _is_of(engines)).order_by(begun, Preview.created_at, Preview.id)
+    )
     row = session.execute(
         claim_first(
             Preview, waiting, seconds=lease_seconds, worker=worker, status=RenderStatus.PROCESSING
@@ -157,6 +162,10 @@ def known_previews(session: Session, ids: Iterable[str]) -> dict[str, frozenset[
 
 def _is_old(made_for: float) -> ColumnElement[bool]:
     return Preview.created_at < database_now(plus_seconds=-made_for)
+
+
+def _is_of(engines: Collection[str]) -> ColumnElement[bool]:
+    return Preview.engine.in_(engines) if engines else true()
 
 
 def _waits() -> ColumnElement[bool]:

@@ -1,6 +1,6 @@
 """Previews: one frame of a file, original and upscaled, made ahead of all renders."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -158,22 +158,32 @@ def crop_of(preview: Preview) -> Area | None:
 class PreviewLedger:
     """One worker's interface to the previews. Each method is one short transaction, and raises Unavailable."""
 
-    def __init__(self, *, database: Database, worker: str, lease_seconds: float, max_attempts: int) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        worker: str,
+        lease_seconds: float,
+        max_attempts: int,
+        engines: Collection[str] = (),
+    ) -> None:
+        """`engines` are those that it makes previews with; empty for all."""
         self.lease_seconds = lease_seconds
         self._database = database
         self._worker = worker
         self._max_attempts = max_attempts
+        self._engines = tuple(engines)
 
     def any_waits(self) -> bool:
         """Whether there is a preview to claim. Costs next to nothing."""
         with self._database.read() as session:
-            return preview_queries.any_waits(session)
+            return preview_queries.any_waits(session, engines=self._engines)
 
     def claim(self) -> PreviewJob | None:
         """Lease the oldest preview that waits. One whose leases ran out too often ends here as failed."""
         with self._database.write() as session:
             while claim := preview_queries.claim(
-                session, worker=self._worker, lease_seconds=self.lease_seconds
+                session, worker=self._worker, lease_seconds=self.lease_seconds, engines=self._engines
             ):
                 row = preview_queries.get_preview(session, preview_id=claim.preview_id)
                 assert row is not None

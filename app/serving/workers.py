@@ -65,6 +65,10 @@ def worker_command(
         *("--data-dir", str(settings.root), "--parent-pid", str(os.getpid())),
         *("--queues", ",".join(queue.value for queue in settings.queues)),
     ]
+    if settings.engines:
+        command += ["--engines", ",".join(settings.engines)]
+    for label in settings.labels:
+        command += ["--label", label]
     if device is not None:
         command += ["--device", device]
     if metrics_port is not None:

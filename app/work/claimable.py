@@ -9,7 +9,19 @@ from collections import Counter
 from functools import cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import BindParameter, ColumnElement, Integer, Select, and_, func, literal, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -25,6 +37,9 @@ from app.work.queries import ReadyUnits, no_segment_is_left
 
 # On SQLite, however many segments of a user run, none of their renders is prepared while so many of one wait.
 MOST_WAITING = 256
+
+# A parameter of a claim: the engines that the worker upscales with, each in quotation marks; empty for all.
+OF_ENGINES = bindparam("of_engines", value="", type_=String)
 
 UserId: TypeAlias = BindParameter[str] | InstrumentedAttribute[str]
 
@@ -83,7 +98,8 @@ def render_waits() -> ColumnElement[bool]:
 def user_may_upscale(*, cap: int | None) -> ColumnElement[bool]:
     """The user has a segment that could be claimed, and runs fewer than their cap."""
     at_work = select(Render.user_id).where(Render.status == RenderStatus.PROCESSING).correlate(None)
-    return and_(User.id.in_(at_work), segments_wait(User.id), below_cap(cap=cap))
+    waits = _renders_of(User.id).where(is_of_engines(), render_waits()).limit(1).scalar_subquery()
+    return and_(User.id.in_(at_work), waits.is_not(None), below_cap(cap=cap))
 
 
 @cache
@@ -91,6 +107,11 @@ def user_may_prepare(*, cap: int | None) -> ColumnElement[bool]:
     """The user has a render to prepare, few segments waiting, and fewer renders at work than their cap."""
     in_need = select(Render.user_id).where(ready_to_prepare()).correlate(None)
     return and_(User.id.in_(in_need), few_segments_wait(User.id), below_render_cap(cap=cap))
+
+
+def is_of_engines() -> ColumnElement[bool]:
+    """The claiming worker upscales with the render's engine."""
+    return or_(OF_ENGINES == "", OF_ENGINES.contains('"' + Render.engine + '"'))
 
 
 def segments_wait(user_id: UserId) -> ColumnElement[bool]:

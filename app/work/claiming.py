@@ -6,7 +6,7 @@ them anew took more of a worker's time than all else in a claim.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -65,7 +65,13 @@ def claim_prepare(
 
 
 def claim_urgent_prepare(
-    session: Session, *, worker: str, lease_seconds: float, cap: int | None, render_cap: int | None = None
+    session: Session,
+    *,
+    worker: str,
+    lease_seconds: float,
+    cap: int | None,
+    render_cap: int | None = None,
+    engines: Collection[str] = (),
 ) -> Job | None:
     """For a worker that also upscales, and would never prepare anything while segments wait.
 
@@ -87,22 +93,32 @@ def claim_urgent_prepare(
 
 
 def claim_segment(
-    session: Session, *, worker: str, lease_seconds: float, cap: int | None = None
+    session: Session,
+    *,
+    worker: str,
+    lease_seconds: float,
+    cap: int | None = None,
+    engines: Collection[str] = (),
 ) -> Job | None:
     """The first waiting segment of the next user.
 
-    `cap` is how many segments of one user may run, for users who have no cap of their own.
+    `cap` is how many segments of one user may run, for users who have no cap of their own. `engines` are those that
+    the worker upscales with; empty for all.
     """
-    by = _by(worker, lease_seconds)
+    by = _by(worker, lease_seconds, engines)
     lease = {FOR_SECONDS.key: lease_seconds, **by}
     return _claim_in_turn(
         session, _users_to_upscale(cap), by, lambda turn: _claim_segment_of(session, turn, cap, lease)
     )
 
 
-def _by(worker: str, lease_seconds: float) -> dict[str, Any]:
-    """The parameters of the conditions of this worker's claim (see `failed_attempts`)."""
-    return {BY_WORKER.key: worker, HEARD_SINCE.key: -SILENT_LEASES * lease_seconds}
+def _by(worker: str, lease_seconds: float, engines: Collection[str] = ()) -> dict[str, Any]:
+    """The parameters of the conditions of this worker's claim (see `claimable` and `failed_attempts`)."""
+    return {
+        BY_WORKER.key: worker,
+        HEARD_SINCE.key: -SILENT_LEASES * lease_seconds,
+        claimable.OF_ENGINES.key: "".join(f'"{engine}"' for engine in engines),
+    }
 
 
 def _claim_in_turn(
@@ -196,6 +212,7 @@ def _next_render(cap: int | None, is_capped: bool) -> Select[str]:
         Render.user_id == OF_USER,
         Render.status == RenderStatus.PROCESSING,
         Render.id.not_in(BUT),
+        claimable.is_of_engines(),
         claimable.render_waits(),
     )
     if is_capped:

@@ -6,7 +6,7 @@ the caller can wake workers after the commit.
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -50,14 +50,17 @@ class WorkLedger:
         max_running_renders: int | None = None,
         queues: Iterable[WorkQueue] = tuple(WorkQueue),
         machine: str | None = None,
+        engines: Collection[str] = (),
     ) -> None:
         """`max_running_segments` and `max_running_renders` are the caps of users who have none of their own.
 
         `machine` is what the worker shares with those that fail when it fails: by default the host's name.
+        `engines` are those that it upscales with; empty for all.
         """
         self.database = database
         self.worker = worker
         self.machine = machine or socket.gethostname()
+        self.engines = tuple(engines)
         self.queues = frozenset(queues)
         self.lease_seconds = lease_seconds
         self.max_attempts = max_attempts
@@ -72,7 +75,9 @@ class WorkLedger:
         """
         claims: dict[WorkKind, list[Callable[..., Job | None]]] = {
             WorkKind.FINISH: [claiming.claim_finish],
-            WorkKind.UPSCALE: [partial(claiming.claim_segment, cap=self.max_running_segments)],
+            WorkKind.UPSCALE: [
+                partial(claiming.claim_segment, cap=self.max_running_segments, engines=self.engines)
+            ],
             WorkKind.PREPARE: [partial(claiming.claim_prepare, render_cap=self.max_running_renders)],
         }
         if self.queues == frozenset(WorkQueue):
@@ -80,6 +85,7 @@ class WorkLedger:
                 claiming.claim_urgent_prepare,
                 cap=self.max_running_segments,
                 render_cap=self.max_running_renders,
+                engines=self.engines,
             )
             claims[WorkKind.UPSCALE].insert(0, urgent)
         with self.database.write() as session:

@@ -40,6 +40,7 @@ class Worker(Body):
     )
     status_since: Timestamp
     software: dict[str, str] = Field(description="Versions of `ffmpeg`, `torch` and the GPU's `driver`.")
+    labels: list[str] = Field(description="An operator's words for it, of `REGEN_LABELS`.")
     status_reason: str | None = Field(None, description="Of a quarantine: the last failure.")
 
     @classmethod
@@ -69,6 +70,7 @@ class Worker(Body):
             status=view.status,
             status_since=view.status_since,
             software=dict(view.software),
+            labels=list(view.labels),
             status_reason=view.quarantine_reason,
         )
 
@@ -95,6 +97,7 @@ EXAMPLE = {
     "machine": "gpu-1.example.com",
     "status": "active",
     "statusSince": "2026-11-22T07:00:00.000Z",
+    "labels": ["pool=a"],
     "software": {"ffmpeg": "7.1.1", "torch": "2.9.1", "driver": "570.86.15"},
 }
 

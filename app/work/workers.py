@@ -53,6 +53,7 @@ class WorkerView:
     quarantined_since: datetime | None
     quarantine_reason: str | None
     software: Mapping[str, str]
+    labels: tuple[str, ...]
 
     @property
     def status(self) -> WorkerStatus:
@@ -153,6 +154,7 @@ def list_workers(session: Session) -> Sequence[WorkerView]:
             quarantined_since=row.quarantined_since,
             quarantine_reason=row.quarantine_reason,
             software=row.software or {},
+            labels=tuple(row.labels or ()),
         )
         for row, now in worker_queries.list_workers(session)
     ]

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
-from app.platform.queue import OLD_QUEUE, make_celery, queue_name, waiting_messages, wake_workers
+from app.platform.queue import OLD_QUEUE, WORK_TASK, make_celery, queue_name, waiting_messages, wake_workers
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import RenderStatus
 from app.work.ledger import WorkLedger
@@ -247,3 +247,57 @@ def test_work_is_handed_on_by_a_worker_that_is_stopped(
     assert waiting_messages(celery, WorkQueue.GPU) > 0
     ledger = WorkLedger(database=place.database, worker="other", lease_seconds=600, max_attempts=3)
     assert ledger.ready_units()[WorkQueue.GPU] > 0
+
+
+def test_operators_of_celery_see_workers_also_while_they_work(
+    workplace: MakeWorkplace, broker_server: BrokerServer
+) -> None:
+    place = workplace(
+        broker_url=broker_server.url,
+        broker_password=broker_server.password,
+        stand_in_seconds_per_frame="0.5",
+        labels="pool=a",
+    )
+    celery = make_celery(place.settings)
+    events: list[str] = []
+    receiver_connection = celery.connection_for_read()
+    receiver = celery.events.Receiver(
+        receiver_connection, handlers={"*": lambda event: events.append(event["type"])}
+    )
+    try:
+        worker = place.start_worker("--engines", "regen-4x-lite")
+        wait_ready(worker)
+
+        def rows() -> list[WorkerProcess]:
+            with place.database.read() as session:
+                return list(session.scalars(select(WorkerProcess)))
+
+        wait_until(rows, what="it is registered")
+        with place.database.read() as session:
+            (row,) = session.scalars(select(WorkerProcess))
+            assert (row.engines, row.labels) == (["regen-4x-lite"], ["pool=a"])
+            assert set(row.software or {}) == {"ffmpeg", "torch", "driver"}
+        node = f"regen@{row.name}"
+        render_id = place.submit()
+        for queue in WorkQueue:
+            wake_workers(celery, queue)
+        worker.wait_until(
+            lambda: any(line.get("kind") == "upscale" for line in lines(worker, "work_started")),
+            seconds=30,
+            what="it upscales",
+        )
+        inspect = celery.control.inspect(destination=[node], timeout=10, limit=1)
+        assert inspect.ping() == {node: {"ok": "pong"}}
+        (task,) = inspect.active()[node]
+        assert task["name"] == WORK_TASK
+        assert {queue["name"] for queue in inspect.active_queues()[node]} >= {*map(queue_name, WorkQueue)}
+        assert inspect.registered()[node] == [WORK_TASK]
+        assert inspect.stats()[node]["pid"] == worker.pid
+        receiver.capture(limit=2, timeout=20)
+        assert "worker-heartbeat" in events
+        place.wait_completed(render_id)
+        celery.control.broadcast("shutdown", destination=[node])
+        wait_until(lambda: worker.status == 0, seconds=30, what="it ends as it was told")
+    finally:
+        receiver_connection.release()
+        celery.close()
