@@ -3,7 +3,8 @@
     .venv/bin/python -m bench.chaos --renders 100 --kills 200 --workers 4
 
 Submits short clips to an API process over PostgreSQL, Redis and local storage or S3, and meanwhile kills workers at
-random moments, freezes some for longer than a lease, and restarts Redis and PostgreSQL when asked to. Afterwards every
+random moments, freezes some for longer than a lease, and when asked to kills and freezes their ffmpegs, breaks one
+worker's for good, and restarts Redis and PostgreSQL. Afterwards every
 output is read back and compared with its input. Prints a table; the exit status is 1 when a render was lost, failed,
 was completed twice or is wrong.
 """
@@ -23,6 +24,7 @@ import httpx
 
 from app.platform.media.programs import find_programs
 from bench.cluster import Cluster, WorkerProcess
+from bench.encoders import BROKEN_MACHINE, EncoderStrikes, write_broken_program
 from bench.inspection import Inspection, inspect, leftovers
 
 MEDIA = Path(__file__).parents[1] / "tests" / "media"
@@ -54,6 +56,8 @@ class Soak:
     restarts: Counter[str] = field(default_factory=Counter)
     ended_by_themselves: int = 0
     frozen: dict[int, tuple[WorkerProcess, float]] = field(default_factory=dict)
+    encoders: EncoderStrikes = field(default_factory=EncoderStrikes)
+    broken: WorkerProcess | None = None
 
     @property
     def ended(self) -> int:
@@ -140,7 +144,7 @@ def thaw(soak: Soak, *, everyone: bool = False) -> None:
 
 def strike(cluster: Cluster, soak: Soak, chance: random.Random) -> None:
     """Kill or freeze one of the workers that are up."""
-    ready = [worker for worker in cluster.workers if worker.name is not None]
+    ready = [worker for worker in cluster.workers if worker.name is not None and worker is not soak.broken]
     if not ready:
         return
     worker = chance.choice(ready)
@@ -160,13 +164,21 @@ def restart(cluster: Cluster, soak: Soak, wanted: dict[str, int], *, kills: int)
             soak.restarts[name] += 1
 
 
+def start(cluster: Cluster, soak: Soak, options: argparse.Namespace) -> None:
+    for _number in range(options.workers):
+        cluster.start_worker()
+    if options.broken_node:
+        program = cluster.root / "ffmpeg"
+        write_broken_program(program)
+        soak.broken = cluster.start_worker(machine=BROKEN_MACHINE, ffmpeg=str(program), sandbox="off")
+    cluster.wait_ready()
+
+
 def run(cluster: Cluster, options: argparse.Namespace, clips: list[Path]) -> Soak:
     chance = random.Random(options.seed)
     soak = Soak()
     wanted = {"Redis": options.redis_restarts, "PostgreSQL": options.database_restarts}
-    for _number in range(options.workers):
-        cluster.start_worker()
-    cluster.wait_ready()
+    start(cluster, soak, options)
     strike_at = time.monotonic()
     deadline = float("inf")
     while True:
@@ -176,11 +188,16 @@ def run(cluster: Cluster, options: argparse.Namespace, clips: list[Path]) -> Soa
                 submit(cluster, soak, chance.choice(clips))
         elif deadline == float("inf"):
             thaw(soak, everyone=True)
+            soak.encoders.thaw(everyone=True)
             deadline = time.monotonic() + END_SECONDS
         poll(cluster, soak)
         if deadline < float("inf") and (soak.unfinished == 0 or time.monotonic() > deadline):
             return soak
         thaw(soak)
+        soak.encoders.thaw()
+        soak.encoders.keep_pace(
+            cluster, chance, options.encoder_strikes, share=(soak.ended + BACKLOG // 2) / options.renders
+        )
         replace_ended(cluster, soak)
         # Kills keep pace with the renders that ended: they shall hit all of them, not the first few over and over.
         due = options.kills * (soak.ended + BACKLOG // 2) // options.renders
@@ -212,6 +229,8 @@ def report(soak: Soak, seen: Inspection, *, wall_seconds: float) -> list[tuple[s
         ("workers killed (SIGKILL)", f"{soak.kills}"),
         ("of these with a unit in hand", f"{at_work} ({kinds})"),
         ("workers frozen for longer than a lease", f"{soak.freezes}"),
+        ("ffmpegs killed / frozen", f"{soak.encoders.done['killed']} / {soak.encoders.done['frozen']}"),
+        ("the worker with a broken ffmpeg", _fate(soak.broken)),
         ("workers that ended by themselves", f"{soak.ended_by_themselves}"),
         ("Redis / PostgreSQL restarted", f"{soak.restarts['Redis']} / {soak.restarts['PostgreSQL']}"),
         ("segments", f"{seen.segments}"),
@@ -229,6 +248,13 @@ def report(soak: Soak, seen: Inspection, *, wall_seconds: float) -> list[tuple[s
     ]
 
 
+def _fate(broken: WorkerProcess | None) -> str:
+    if broken is None:
+        return "none"
+    failed, quarantined = broken.lines("work_failed"), broken.lines("worker_quarantined")
+    return f"failed {len(failed)} units, {'in quarantine' if quarantined else 'not in quarantine'}"
+
+
 def describe(orphans: Counter[str]) -> str:
     return ", ".join(f"{kind} {number}" for kind, number in sorted(orphans.items())) or "none"
 
@@ -240,6 +266,10 @@ def main() -> int:
     parser.add_argument("--renders", type=int, default=100)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--encoder-strikes", type=int, default=0, help="ffmpegs to kill or freeze")
+    parser.add_argument(
+        "--broken-node", action="store_true", help="one more worker, whose ffmpeg cannot decode"
+    )
     parser.add_argument("--redis-restarts", type=int, default=0)
     parser.add_argument("--database-restarts", type=int, default=0)
     parser.add_argument("--storage", choices=("local", "s3"), default="local")

@@ -110,13 +110,17 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def start_worker(self) -> WorkerProcess:
-        """Returns at once; see `wait_ready`."""
+    def start_worker(self, **settings: str) -> WorkerProcess:
+        """Returns at once; see `wait_ready`. One with settings of its own has a Python of its own."""
         number = len(self.workers) + len(self.past_workers) + 1
         arguments = ("worker", "--data-dir", self.root / "data")
-        worker = WorkerProcess(
-            ForkedProcess(self._fork_server, arguments, log=self.root / f"worker-{number}.log")
-        )
+        log = self.root / f"worker-{number}.log"
+        if settings:
+            own = {f"REGEN_{name.upper()}": value for name, value in settings.items()}
+            command: list[str | Path] = [sys.executable, "-m", "app.cli", *arguments]
+            worker = WorkerProcess(ServerProcess(command, log=log, environment=self.environment | own))
+        else:
+            worker = WorkerProcess(ForkedProcess(self._fork_server, arguments, log=log))
         self.workers.append(worker)
         return worker
 
