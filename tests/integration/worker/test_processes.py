@@ -102,7 +102,8 @@ def test_workers_of_different_queues_share_a_render_and_count_what_they_do(
     assert seen["regen_upscaling_seconds_total", "cpu", "regen-4x-lite"] > 0
     assert seen["regen_worker_busy",] == 0
     (info,) = [labels for labels in seen if labels[0] == "regen_worker_info"]
-    assert info[1:3] == ("cpu", "gpu")
+    # In the order of the labels' names: device, driver, ffmpeg, queues, ...
+    assert (info[1], info[4]) == ("cpu", "gpu")
     assert metrics(cpu_port)["regen_work_units_total", "finish", "done"] == 1
     with place.database.read() as session:
         speed = session.scalars(select(MeasuredSpeed)).one()
