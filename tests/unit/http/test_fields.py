@@ -70,7 +70,7 @@ def test_parameters_without_a_value_are_not_given(query: bytes, left: dict[str, 
         scope["route"] = "found"
         seen.update(Request(scope).query_params)
 
-    scope = {"type": "http", "query_string": query, "headers": []}
+    scope = {"type": "http", "path": "/v1/renders", "query_string": query, "headers": []}
     anyio.run(EmptyParameters(application), scope, None, None)
     assert seen == left
     assert scope["route"] == "found", "what routing leaves is seen outside"
