@@ -9,6 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.servers.forked import ForkedProcess
 
 STOP_SECONDS = 20.0
 # For what comes about at once on a machine that is at rest: one under test may be slow.
@@ -70,6 +74,7 @@ class ServerProcess:
     ) -> None:
         """`environment` is the whole of it; ours unless given. `user` is whom a root process runs it as."""
         self.log = log
+        self._process: subprocess.Popen[bytes] | ForkedProcess
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [str(part) for part in command],

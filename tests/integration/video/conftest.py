@@ -75,7 +75,8 @@ class NearestNeighbour:
 def _enlarge(plane: Plane, shape: tuple[int, int]) -> Plane:
     rows = np.arange(shape[0]) * plane.shape[0] // shape[0]
     columns = np.arange(shape[1]) * plane.shape[1] // shape[1]
-    return plane.take(columns, axis=1).take(rows, axis=0)
+    enlarged: Plane = plane.take(columns, axis=1).take(rows, axis=0)
+    return enlarged
 
 
 @dataclass(frozen=True)
