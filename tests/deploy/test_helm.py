@@ -99,7 +99,7 @@ def pods(values: str) -> list[tuple[str, Object]]:
 
 
 def environment(container: Object) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in container.get("env", ())}
+    return {each["name"]: each["value"] for each in container.get("env", ()) if "value" in each}
 
 
 def test_lint() -> None:
@@ -250,6 +250,17 @@ def test_migrations_run_before_new_pods_and_with_a_database_that_exists() -> Non
         assert job["metadata"]["annotations"]["helm.sh/hook"] == when
         # Nothing that the chart makes itself is there before the first installation.
         assert "serviceAccountName" not in job["spec"]["template"]["spec"]
+
+
+def test_workers_name_their_node_as_the_machine() -> None:
+    assert "machine" in Settings.model_fields
+    for name, template in pods("a cloud"):
+        (container,) = template["spec"]["containers"]
+        named = [each for each in container.get("env", ()) if each["name"] == "REGEN_MACHINE"]
+        if "-worker-" in name:
+            assert named == [
+                {"name": "REGEN_MACHINE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+            ]
 
 
 def test_devices() -> None:
