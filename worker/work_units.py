@@ -173,7 +173,7 @@ class WorkUnits:
     def _upscale(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled, turn: DeviceTurn) -> ReadyUnits:
         (segment_job,) = job.segments
         render, segment = _plan_of(job), SegmentPlan.from_json(segment_job.plan)
-        eta = SegmentEta(frames=segment.used_frames)
+        eta = SegmentEta(frames=segment.used_frames, began_at=lambda: turn.began_at or turn.ready_at)
 
         def stopped() -> bool:
             # A segment that will not be done within the drain's grace is given back at once, as is one claimed ahead.
@@ -196,9 +196,8 @@ class WorkUnits:
 
         def report(frames_done: int) -> None:
             heartbeat.frames_done = frames_done
-            since = turn.began_at or turn.ready_at
-            meter.progress(frames_done, since=since)
-            eta.progress(frames_done, since=since)
+            meter.progress(frames_done, since=turn.began_at or turn.ready_at)
+            eta.progress(frames_done)
             if eta.seconds_left < self.turns.lead_seconds or turn.ended_at is not None:
                 heartbeat.end_soon()
 

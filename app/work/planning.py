@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.platform.database import read_clock
@@ -57,7 +57,7 @@ def store_plan(
     """Store the whole plan, and move the render to `processing` if no segment was released before.
 
     Returns how many segments were new; None when the lease is lost. May be repeated by the same claim, whose commit
-    went through without an answer.
+    went through without an answer: then all that wait count as new, for the first time woke no worker.
     """
     before = _lock(session, claim)
     changed = claim.lease.release(
@@ -75,7 +75,7 @@ def store_plan(
         is_stored = claim.lease.has_left(
             session, Render.unplanned_frames.is_(None), status=RenderStatus.PROCESSING
         )
-        return 0 if is_stored else None
+        return _waiting(session, claim.render_id) if is_stored else None
     new = _store(session, claim.render_id, segments, first=0)
     surplus = delete(Segment).where(Segment.render_id == claim.render_id, Segment.position >= len(segments))
     session.execute(surplus.execution_options(synchronize_session=False))
@@ -87,6 +87,13 @@ def _lock(session: Session, claim: Claim) -> RenderStatus | None:
     """Lock the render's row, before those of its segments. Returns its status."""
     query = select(Render.status).where(Render.id == claim.render_id).with_for_update()
     return session.scalars(query).one_or_none()
+
+
+def _waiting(session: Session, render_id: str) -> int:
+    query = select(func.count()).where(
+        Segment.render_id == render_id, Segment.status == SegmentStatus.WAITING
+    )
+    return session.scalar(query) or 0
 
 
 def _store(session: Session, render_id: str, segments: Sequence[PlannedSegment], *, first: int) -> int:

@@ -32,9 +32,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_what_is_left_of_a_segment_is_told_from_its_speed_so_far(clock: list[float]) -> None:
-    eta = SegmentEta(frames=101)
-    assert eta.seconds_left == math.inf, "nothing is done that could be lost"
+    eta = SegmentEta(frames=101, began_at=lambda: 100.0)
+    assert eta.seconds_left == 0, "nothing says that it will be late"
     clock[0] += 20
+    assert eta.seconds_left == 101 * 20, "not even its first frame is done"
     eta.progress(1)
     assert eta.seconds_left == 100 * 20, "an expensive engine is known from its first frame"
     clock[0] += 0.5
@@ -47,7 +48,7 @@ def test_what_is_left_of_a_segment_is_told_from_its_speed_so_far(clock: list[flo
 
 
 def test_the_frames_of_a_batch_are_one_step(clock: list[float]) -> None:
-    eta = SegmentEta(frames=40)
+    eta = SegmentEta(frames=40, began_at=lambda: 100.0)
     for batch in range(1, 4):
         clock[0] += 12
         for frame in range(4 * batch - 3, 4 * batch + 1):
