@@ -34,8 +34,8 @@ class Workspace:
         self._inputs = self.path / "inputs"
         self._inputs.mkdir()
         self._fetched: dict[str, Path] = {}
-        # Reentrant: a copy of an input is fetched by fetching the input.
-        self._fetching = threading.RLock()
+        # Guards `_fetched` and `_used_by_thread`.
+        self._changing = threading.Lock()
         self._used_by_thread: dict[int, set[str]] = {}
 
     @property
@@ -68,12 +68,12 @@ class Workspace:
     def using_inputs(self) -> Iterator[None]:
         """The inputs that this thread fetches within the block stay until its end."""
         thread = threading.get_ident()
-        with self._fetching:
+        with self._changing:
             self._used_by_thread[thread] = set()
         try:
             yield
         finally:
-            with self._fetching:
+            with self._changing:
                 del self._used_by_thread[thread]
 
     def fetch_input(
@@ -88,31 +88,36 @@ class Workspace:
 
         Waits while another worker of this machine fetches it. Raises Canceled once `cancelled` returns True meanwhile.
         """
-        with self._fetching:
-            path = self._fetched.pop(file_id, None)
-            if path is None:
-                path = self._inputs / file_id
-                # A cancelled fetch of the same input may still go on.
-                part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
-                self._shared.fetch(
-                    file_id, part, fetch=lambda part: fetch(storage_key, part), cancelled=cancelled
-                )
-                part.replace(path)
-            self._fetched[file_id] = path  # the most recently used comes last
-            self._used_by_thread.get(threading.get_ident(), set()).add(file_id)
-            self._drop_unused()
-            self._shared.make_room()
-        return path
+        with self._changing:
+            if file_id in self._fetched:
+                return self._use(file_id)
+        # A cancelled fetch of the same input may still go on.
+        part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
+        # Not locked: a transfer that finds the disk full drops inputs, in a thread of its own.
+        self._shared.fetch(file_id, part, fetch=lambda part: fetch(storage_key, part), cancelled=cancelled)
+        with self._changing:
+            if file_id in self._fetched:  # another thread fetched it meanwhile
+                part.unlink()
+            else:
+                self._fetched[file_id] = part.replace(self._inputs / file_id)
+            return self._use(file_id)
 
     def drop_inputs(self) -> None:
         """Removes all inputs that no worker of this machine has in use."""
-        with self._fetching:
+        with self._changing:
             self._drop_unused()
             self._shared.make_room(keep_bytes=0)
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
+
+    def _use(self, file_id: str) -> Path:
+        path = self._fetched[file_id] = self._fetched.pop(file_id)  # the most recently used comes last
+        self._used_by_thread.get(threading.get_ident(), set()).add(file_id)
+        self._drop_unused()
+        self._shared.make_room()
+        return path
 
     def _drop_unused(self) -> None:
         for file_id in self._unused():

@@ -64,6 +64,39 @@ def test_a_full_disk_costs_the_inputs_that_are_not_in_use(tmp_path: Path) -> Non
     assert [path.name for path in (own.path / "inputs").iterdir()] == ["b"]
 
 
+def test_a_fetch_that_finds_the_disk_full_makes_room_from_its_own_thread(tmp_path: Path) -> None:
+    storage = CountingStorage()
+    own = workspace(tmp_path)
+    for name in ("a", "b"):
+        own.fetch_input(file_id=name, storage_key=name, fetch=storage.fetch)
+
+    def fetch(key: str, path: Path) -> None:
+        transfer = threading.Thread(target=own.drop_inputs, daemon=True)
+        transfer.start()
+        transfer.join(timeout=5)
+        assert not transfer.is_alive(), "it waits for the fetch that waits for it"
+        storage.fetch(key, path)
+
+    assert own.fetch_input(file_id="c", storage_key="c", fetch=fetch).exists()
+    shared = {path.name for path in (tmp_path / "inputs").iterdir() if path.suffix != ".lock"}
+    assert shared == {"b", "c"}, "a is not in use"
+
+
+def test_threads_that_fetch_one_input_share_it(tmp_path: Path) -> None:
+    storage = CountingStorage()
+    own = workspace(tmp_path)
+    both_wait = threading.Barrier(2)
+
+    def fetch(_number: int) -> Path:
+        both_wait.wait(timeout=5)
+        return own.fetch_input(file_id="a", storage_key="a", fetch=storage.fetch)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len(set(pool.map(fetch, range(2)))) == 1
+    assert storage.fetched == ["a"]
+    assert [path.name for path in (own.path / "inputs").iterdir()] == ["a"]
+
+
 def test_a_jobs_directory_goes_with_the_job(tmp_path: Path) -> None:
     own = workspace(tmp_path)
     with pytest.raises(RuntimeError), own.job_directory() as directory:
