@@ -51,6 +51,7 @@ class Mock:
 
     def advance(self, by: timedelta) -> None:
         """Moves the clock forward without a reset: links and keys expire, retries and renders become due."""
+        self.driver.settle()  # a render that is new has its time from before
         self.repeatable.advance(by)
         self.driver.clock_has_moved()
 
