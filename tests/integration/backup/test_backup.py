@@ -1,9 +1,6 @@
 """Backups of SQLite with local files, and of PostgreSQL with an S3 server, each restored into either kind."""
 
-import os
 import stat
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy import select
+from typer.testing import CliRunner
 
 from app import migrations
 from app.backup.rows import TRANSIENT, kept_tables
 from app.backup.service import make_backup, restore_backup
+from app.cli.application import application
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError
 from app.platform.secrets import new_id
@@ -190,16 +189,9 @@ def test_a_drill(tmp_path: Path) -> None:
     """A server that serves is backed up, and stands up again elsewhere: same key, same video, and work goes on."""
 
     def regen(*arguments: str, data_dir: Path) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("REGEN_")}
-        done = subprocess.run(
-            [sys.executable, "-m", "app.cli", *arguments, "--data-dir", str(data_dir)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        done = CliRunner().invoke(application, [*arguments, "--data-dir", str(data_dir)])
+        assert done.exit_code == 0, done.output
+        return done.output
 
     settings = {"stand_in_network": "true", "segment_seconds": "0.5"}
     backup = tmp_path / "backup.zip"
