@@ -4,6 +4,7 @@ import contextlib
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import replace
@@ -11,7 +12,14 @@ from functools import partial
 
 import structlog
 
-from app.platform.errors import ConfigurationError, LeaseLost, PipelineStalled, RegenError, Unavailable
+from app.platform.errors import (
+    ConfigurationError,
+    LeaseLost,
+    PermanentError,
+    PipelineStalled,
+    RegenError,
+    Unavailable,
+)
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.progress import Progress, reporting_to
 from app.platform.retry_policies import RetryRow, preview_poll
@@ -34,8 +42,38 @@ IDLE_SECONDS = 60.0
 # A computing device cannot be interrupted; the end of the worker does not wait for it any longer.
 STOP_SECONDS = 5.0
 LONGEST_RUN_SECONDS = 600.0
+# From then on a preview gives way to those of other users, so many times; after that it fails, where they still wait.
+TURN_SECONDS = 4.0
+MOST_TURNS = 3
+ASK_SECONDS = 1.0
+OTHERS_WAIT = (
+    "This preview takes long, because its moment lies far behind the last key frame, and those of other users wait. "
+    "Choose an earlier moment, or try again later."
+)
 
 log = structlog.get_logger(__name__)
+
+
+class _GivesWay(Exception):
+    """The preview in hand is put back for those of other users."""
+
+
+class _Turn:
+    """A preview's time with this worker. `is_over` once it was long and another user's preview waits."""
+
+    def __init__(self, ledger: PreviewLedger, job: PreviewJob) -> None:
+        self._ledger = ledger
+        self._job = job
+        self._ask_at = time.monotonic() + TURN_SECONDS
+        self.was_ended = False
+
+    def is_over(self) -> bool:
+        """Called often: the database is asked once a second at most."""
+        if not self.was_ended and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + ASK_SECONDS
+            with contextlib.suppress(Unavailable):
+                self.was_ended = self._ledger.others_wait(self._job.user_id)
+        return self.was_ended
 
 
 class Previewer:
@@ -65,6 +103,7 @@ class Previewer:
         self._maker = PreviewMaker(settings, own_runner)
         self._workspace: Workspace | None = None
         self._in_hand: PreviewJob | None = None
+        self._turns: Counter[str] = Counter()
         self.may_claim: Callable[[], bool] = lambda: True
         self.progress = Progress()
         self._ended = threading.Event()
@@ -109,6 +148,8 @@ class Previewer:
             started = time.monotonic()
             try:
                 self._work_on(job)
+            except _GivesWay:
+                self._give_way(job)
             except Exception as error:
                 self._report(job, error)
             else:
@@ -150,6 +191,7 @@ class Previewer:
 
     def _release(self) -> None:
         self._maker.release()
+        self._turns.clear()
         workspace, self._workspace = self._workspace, None
         if workspace is not None:
             workspace.close()
@@ -176,13 +218,27 @@ class Previewer:
         PREVIEWS.labels(job.engine, outcome.value).inc()
 
     def _work_on(self, job: PreviewJob) -> None:
+        turn = _Turn(self._ledger, job)
         with Heartbeat(self._ledger, job.claim, on_failure=HEARTBEAT_FAILURES.inc) as heartbeat:
             try:
-                self._make(job, cancelled=lambda: heartbeat.lost or self._drain.is_over)
+                self._make(job, cancelled=lambda: heartbeat.lost or self._drain.is_over or turn.is_over())
             except Exception:
                 if heartbeat.lost:
                     raise LeaseLost("The preview was given to another worker, or deleted.") from None
+                if turn.was_ended and not self._drain.is_over:
+                    raise _GivesWay from None
                 raise
+
+    def _give_way(self, job: PreviewJob) -> None:
+        """Puts the preview back, or ends it when it was put back often enough. Raises Unavailable; then its lease
+        expires."""
+        self._turns[job.claim.preview_id] += 1
+        if self._turns[job.claim.preview_id] > MOST_TURNS:
+            del self._turns[job.claim.preview_id]
+            self._report(job, PermanentError(OTHERS_WAIT))
+            return
+        log.info("preview_gave_way")
+        self._ledger.gave_way(job.claim)
 
     def _make(self, job: PreviewJob, *, cancelled: Cancelled) -> None:
         if self._workspace is None:

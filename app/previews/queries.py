@@ -61,10 +61,13 @@ def warnings_of(session: Session, *, preview_id: str) -> Sequence[str]:
     return session.scalars(select(Preview.warnings).where(Preview.id == preview_id)).one_or_none() or ()
 
 
-def any_waits(session: Session, *, engines: Collection[str] = ()) -> bool:
-    """Whether there is one to claim, with one of these engines; empty for all. Cheap: an index holds only those that
-    have not ended."""
-    return session.scalar(select(Preview.id).where(_waits(), _is_of(engines)).limit(1)) is not None
+def any_waits(session: Session, *, engines: Collection[str] = (), beside_user: str | None = None) -> bool:
+    """Whether there is one to claim, with one of these engines; empty for all. With `beside_user`, one of another user.
+    Cheap: an index holds only those that have not ended."""
+    waiting = select(Preview.id).where(_waits(), _is_of(engines)).limit(1)
+    if beside_user is not None:
+        waiting = waiting.where(Preview.user_id != beside_user)
+    return session.scalar(waiting) is not None
 
 
 def claim(

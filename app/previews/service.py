@@ -39,11 +39,16 @@ RETRY_SECONDS = 5
 FINEST_SECONDS = 1_000_000
 
 
+# How long a preview rests that gave way: long enough for a worker to claim one of another user.
+GIVEN_WAY_SECONDS = 2.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreviewJob:
     """What a worker needs to make a preview. With `crop` None the worker chooses it."""
 
     claim: PreviewClaim
+    user_id: str
     file_id: str
     input_key: str
     engine: str
@@ -179,6 +184,11 @@ class PreviewLedger:
         with self._database.read() as session:
             return preview_queries.any_waits(session, engines=self._engines)
 
+    def others_wait(self, user_id: str) -> bool:
+        """Whether another user has a preview to claim."""
+        with self._database.read() as session:
+            return preview_queries.any_waits(session, engines=self._engines, beside_user=user_id)
+
     def claim(self) -> PreviewJob | None:
         """Lease the oldest preview that waits. One whose leases ran out too often ends here as failed."""
         with self._database.write() as session:
@@ -190,6 +200,7 @@ class PreviewLedger:
                 if row.failures < self._max_attempts:
                     return PreviewJob(
                         claim=claim,
+                        user_id=row.user_id,
                         file_id=row.file_id,
                         input_key=row.file.storage_key,
                         engine=row.engine,
@@ -241,6 +252,11 @@ class PreviewLedger:
         """Release the preview after an outage: uncharged, for another attempt after a pause."""
         with self._database.write() as session:
             claim.lease.release(session, rest_seconds=PREVIEW_OUTAGE.pause(1))
+
+    def gave_way(self, claim: PreviewClaim) -> None:
+        """Release the preview for those of other users: uncharged, and not to be claimed before them."""
+        with self._database.write() as session:
+            claim.lease.release(session, rest_seconds=GIVEN_WAY_SECONDS)
 
     def hand_back(self, claim: PreviewClaim) -> None:
         """Release the preview when the worker stops: uncharged, for another attempt at once."""

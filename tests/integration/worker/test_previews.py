@@ -12,28 +12,31 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import update
 
+from app.accounts import queries as account_queries
 from app.files.tables import File
-from app.platform.errors import AccessRefused, StorageError, TransientError
+from app.platform.errors import AccessRefused, Canceled, PermanentError, StorageError, TransientError
 from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
-from app.previews.service import PreviewLedger, create_preview, delete_preview
+from app.previews.service import PreviewJob, PreviewLedger, create_preview, delete_preview
 from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.work.drain import Drain
 from app.work.outage_retry import OutageRetry
 from models.catalog import DEFAULT_ENGINE, ENGINES
+from tests.integration.rows import a_file
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_RATE, CLIP_WIDTH, Workplace
 from worker import preview_maker, previews
 from worker.inference.frames import FrameFormat
 from worker.local import LocalRenderOptions, upscale_file
 from worker.networks import Networks
 from worker.pictures import to_rgb
-from worker.preview_maker import CROPPED_WARNING, REDUCED_WARNING, choose_crop
+from worker.preview_maker import CROPPED_WARNING, REDUCED_WARNING, PreviewResult, choose_crop
 from worker.previews import Previewer
 
 SECONDS = 60
@@ -381,3 +384,55 @@ class TestFaults:
         row = at.read(preview_id)
         assert row is not None
         assert (row.attempt, row.failures, row.status) == (2, 0, RenderStatus.PROCESSING)
+
+
+def test_a_preview_that_takes_long_gives_way_to_those_of_other_users(
+    studio: Callable[..., Studio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone it may take its time; put back too often while others wait, it ends."""
+    monkeypatch.setattr(previews, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(previews, "ASK_SECONDS", 0.0)
+    own = studio()
+    with own.place.database.write() as session:
+        other_user = account_queries.add_user(session, user_id=new_id(), name="somebody else").id
+        other = a_file(other_user)
+        other.storage_key = session.get_one(File, own.file_id).storage_key
+        session.add(other)
+        other_file = other.id
+    asked: list[str] = []
+
+    def ask_for_other() -> None:
+        first_file, own.file_id = own.file_id, other_file
+        asked.append(own.ask())
+        own.file_id = first_file
+
+    def make(
+        _maker: object, job: PreviewJob, _source: Path, _directory: Path, *, cancelled: Callable[[], bool]
+    ) -> PreviewResult:
+        if job.claim.preview_id == slow:
+            ask_for_other()
+        if any(cancelled() for _ in range(3)):
+            raise Canceled
+        raise PermanentError("Seen to its end.")
+
+    def error_of(preview_id: str) -> str | None:
+        preview = own.read(preview_id)
+        assert preview is not None
+        return preview.error
+
+    monkeypatch.setattr(preview_maker.PreviewMaker, "make", make)
+    slow = ""
+    alone = own.ask()
+    assert own.previewer.make_next()
+    assert error_of(alone) == "Seen to its end."
+
+    slow = own.ask()
+    for _ in range(previews.MOST_TURNS):
+        assert own.previewer.make_next()
+        given_back = own.read(slow)
+        assert given_back is not None and given_back.lease_expires_at is None and not given_back.failures
+        assert own.previewer.make_next()
+        assert error_of(asked[-1]) == "Seen to its end."
+        own.wake()
+    assert own.previewer.make_next()
+    assert error_of(slow) == previews.OTHERS_WAIT
