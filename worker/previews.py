@@ -43,8 +43,8 @@ IDLE_SECONDS = 60.0
 STOP_SECONDS = 5.0
 LONGEST_RUN_SECONDS = 600.0
 # From then on a preview gives way to those of other users, so many times; after that it fails, where they still wait.
-TURN_SECONDS = 4.0
-MOST_TURNS = 3
+TURN_SECONDS = 2.0
+MOST_TURNS = 6
 ASK_SECONDS = 1.0
 OTHERS_WAIT = (
     "This preview takes long, because its moment lies far behind the last key frame, and those of other users wait. "
@@ -238,7 +238,7 @@ class Previewer:
             self._report(job, PermanentError(OTHERS_WAIT))
             return
         log.info("preview_gave_way")
-        self._ledger.gave_way(job.claim)
+        self._ledger.gave_way(job)
 
     def _make(self, job: PreviewJob, *, cancelled: Cancelled) -> None:
         if self._workspace is None:

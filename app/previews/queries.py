@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, aliased, joinedload
 
-from app.platform.database import database_now
+from app.platform.database import count_changed, database_now
 from app.platform.lease import Lease, claim_first, is_expired, is_rested, revoke
 from app.platform.pages import Page, read_page
 from app.platform.secrets import is_id
@@ -68,6 +68,12 @@ def any_waits(session: Session, *, engines: Collection[str] = (), beside_user: s
     if beside_user is not None:
         waiting = waiting.where(Preview.user_id != beside_user)
     return session.scalar(waiting) is not None
+
+
+def rest(session: Session, *, user_id: str, seconds: float) -> None:
+    """Let no waiting preview of the user be claimed for so long."""
+    waiting = update(Preview).where(Preview.user_id == user_id, _waits())
+    count_changed(session, waiting.values(retry_at=database_now(plus_seconds=seconds)))
 
 
 def claim(

@@ -253,10 +253,11 @@ class PreviewLedger:
         with self._database.write() as session:
             claim.lease.release(session, rest_seconds=PREVIEW_OUTAGE.pause(1))
 
-    def gave_way(self, claim: PreviewClaim) -> None:
-        """Release the preview for those of other users: uncharged, and not to be claimed before them."""
+    def gave_way(self, job: PreviewJob) -> None:
+        """Release the preview for those of other users: uncharged, and none of its user's to be claimed before them."""
         with self._database.write() as session:
-            claim.lease.release(session, rest_seconds=GIVEN_WAY_SECONDS)
+            job.claim.lease.release(session)
+            preview_queries.rest(session, user_id=job.user_id, seconds=GIVEN_WAY_SECONDS)
 
     def hand_back(self, claim: PreviewClaim) -> None:
         """Release the preview when the worker stops: uncharged, for another attempt at once."""
