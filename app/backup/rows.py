@@ -32,7 +32,7 @@ _WORK_COLUMNS = frozenset(
     for base in UnitOfWork.__mro__
     for name in getattr(base, "__annotations__", {})
     if name in Render.__mapper__.attrs and name not in ("id", "status", "attempt")
-) | {"plan"}
+) | {"plan", "unplanned_frames"}
 
 
 def kept_tables(metadata: MetaData = Table.metadata) -> list[CoreTable]:
