@@ -15,12 +15,11 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
-import typer.main
 import yaml
 
-from app.cli.application import application
 from app.platform.settings import Settings
 from tests.containers.compose import COMPOSE_FILE
+from tests.deploy.command_line import parse
 
 CHART = Path(__file__).parents[2] / "deploy/helm/regen-server"
 HELM = shutil.which("helm") or shutil.which("helm", path=str(Path(sys.executable).parent))
@@ -168,17 +167,7 @@ def test_commands_and_settings_exist(values: str, monkeypatch: pytest.MonkeyPatc
             assert Settings().storage == "s3"
         program, *arguments = container["args"]
         assert program == "regen"
-        assert parses(arguments), arguments
-
-
-def parses(arguments: list[str]) -> bool:
-    """Whether the command line takes these arguments; nothing is run. Raises what click raises if not."""
-    command: Any = typer.main.get_command(application)
-    while hasattr(command, "commands"):
-        first, *arguments = arguments
-        command = command.commands[first]
-    command.make_context("regen", list(arguments))
-    return True
+        parse(arguments)
 
 
 @every_set

@@ -6,10 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import typer.main
 
-from app.cli.application import application
 from app.platform.settings import Settings
+from tests.deploy.command_line import parse
 
 UNITS = Path(__file__).parents[2] / "deploy/systemd"
 
@@ -54,8 +53,4 @@ def test_commands_exist() -> None:
     ]
     assert len(commands) == 3
     for line in commands:
-        arguments = line.replace("%i", "gpu").replace("$WORKER_OPTIONS", "--all-gpus").split()
-        command = typer.main.get_command(application)
-        while hasattr(command, "commands"):
-            command = command.commands[arguments.pop(0)]
-        command.make_context("regen", arguments)
+        parse(line.replace("%i", "gpu").replace("$WORKER_OPTIONS", "--all-gpus").split())
