@@ -68,6 +68,11 @@ def revision(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def newest_revision() -> str | None:
+    """The revision that `upgrade` brings a database to."""
+    return _scripts().get_current_head()
+
+
 def require_usable(database: Database) -> None:
     """Raises ConfigurationError when migrations are missing."""
     if not position(database).is_usable:
@@ -134,7 +139,7 @@ def _is_done(database: Database) -> bool:
             log.warning(
                 "database_is_ahead",
                 revision=MigrationContext.configure(connection).get_current_revision(),
-                newest_known=_scripts().get_current_head(),
+                newest_known=newest_revision(),
             )
         return found.is_usable
 
@@ -143,7 +148,7 @@ def _position(connection: Connection) -> Position:
     current = MigrationContext.configure(connection).get_current_revision()
     if current is None:
         return Position.EMPTY
-    if current == _scripts().get_current_head():
+    if current == newest_revision():
         return Position.HEAD
     known = {script.revision for script in _scripts().walk_revisions()}
     return Position.BEHIND if current in known else Position.AHEAD

@@ -57,21 +57,29 @@ def dump(connection: Connection, table: CoreTable) -> Iterator[str]:
 def load(connection: Connection, table: CoreTable, lines: Iterable[str]) -> int:
     """Insert rows that `dump` wrote. Returns their number.
 
-    A render that had not ended is queued, to be made from its beginning: what its workers had stored is not kept.
     Raises ValueError or KeyError for what is no such row.
     """
     count, batch = 0, []
     for line in lines:
-        row = {name: _value(table.c[name].type, value) for name, value in json.loads(line).items()}
-        if table.name == Render.__tablename__ and not RenderStatus(row["status"]).is_final:
-            row = _queued(table, row)
-        batch.append(row)
+        batch.append(parse(table, line))
         if len(batch) == BATCH:
             connection.execute(insert(table), batch)
             count, batch = count + len(batch), []
     if batch:
         connection.execute(insert(table), batch)
     return count + len(batch)
+
+
+def parse(table: CoreTable, line: str) -> dict[str, Any]:
+    """Return the row of a line that `dump` wrote.
+
+    A render that had not ended is queued, to be made from its beginning: what its workers had stored is not kept.
+    Raises ValueError or KeyError for what is no such row.
+    """
+    row = {name: _value(table.c[name].type, value) for name, value in json.loads(line).items()}
+    if table.name == Render.__tablename__ and not RenderStatus(row["status"]).is_final:
+        return _queued(table, row)
+    return row
 
 
 def _queued(table: CoreTable, row: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -23,7 +24,7 @@ from sqlalchemy import select
 
 from app import migrations
 from app.accounts.tables import User
-from app.backup.rows import dump, kept_tables, load
+from app.backup.rows import dump, kept_tables, load, parse
 from app.files.tables import File
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError, KeyNotFound
@@ -37,6 +38,7 @@ MANIFEST = "manifest.json"
 SECRET = "secret"  # noqa: S105  (the name of a file)
 ROWS = "rows/{table}.jsonl"
 OBJECTS = "storage/"
+CHUNK = 1024**2
 
 NOT_A_BACKUP = "{path} is no whole backup: {why}. Nothing was changed."
 
@@ -131,33 +133,31 @@ def restore_backup(
 ) -> BackupReport:
     """Fill an empty database, and the storage when the backup has videos. `scratch` is a directory on the same disk.
 
-    The rows come last, in one transaction: what fails or is killed before leaves an empty database, and may be done
-    again. Raises ConfigurationError when the database is not empty, when the file is no whole backup or one of another
-    version, or when there is another secret; StorageError; Unavailable.
+    The whole backup is read and checked before anything is written. The rows come last, in one transaction: what fails
+    or is killed before leaves an empty database, and may be done again. Raises ConfigurationError when the database is
+    not empty, when the file is no whole backup or one of another version, or when there is another secret;
+    StorageError; Unavailable.
     """
     with _open(path) as archive:
         manifest = _manifest(archive, path)
-        migrations.upgrade(database)
-        if manifest["revision"] != (current := migrations.revision(database)):
+        if manifest["revision"] != (current := migrations.newest_revision()):
             raise ConfigurationError(
                 f"The backup was made by version {manifest['version']} at migration {manifest['revision']}; this "
                 f"version makes databases of migration {current}. Restore it with that version, then upgrade."
             )
+        _check(archive, manifest, path)
+        migrations.upgrade(database)
         with database.read() as session:
             if session.scalar(select(User.id).limit(1)) is not None:
                 raise ConfigurationError("The database is not empty. A backup is restored into an empty one.")
         if secret is not None:
             _restore_secret(archive, secret)
-        objects, written = _restore_objects(archive, storage, scratch, path)
+        objects, written = _restore_objects(archive, storage, scratch)
         rows: dict[str, int] = {}
         with database.write() as session:
             for table in kept_tables():
-                with _reads_rows(path, table.name), archive.open(ROWS.format(table=table.name)) as raw:
+                with archive.open(ROWS.format(table=table.name)) as raw:
                     rows[table.name] = load(session.connection(), table, io.TextIOWrapper(raw, "utf-8"))
-                if rows[table.name] != manifest["rows"].get(table.name):
-                    raise ConfigurationError(
-                        NOT_A_BACKUP.format(path=path, why=f"rows of {table.name} are missing")
-                    )
     return BackupReport(rows=rows, objects=objects, object_bytes=written, missing=[])
 
 
@@ -176,22 +176,38 @@ def _restore_secret(archive: zipfile.ZipFile, secret: Path) -> None:
         file.write(kept)
 
 
-def _restore_objects(
-    archive: zipfile.ZipFile, storage: Storage, scratch: Path, path: Path
-) -> tuple[int, int]:
-    members = [member for member in archive.infolist() if member.filename.startswith(OBJECTS)]
+def _restore_objects(archive: zipfile.ZipFile, storage: Storage, scratch: Path) -> tuple[int, int]:
+    members = _objects(archive)
     with tempfile.TemporaryDirectory(prefix=".restore-", dir=scratch) as directory:
         for number, member in enumerate(members):
-            key = member.filename.removeprefix(OBJECTS)
-            if not is_key(key):
-                raise ConfigurationError(NOT_A_BACKUP.format(path=path, why=f"{key!r} is no key"))
             file = Path(directory, str(number))
-            with _reads_rows(path, key), archive.open(member) as source, file.open("wb") as copy:
-                while chunk := source.read(1024**2):
-                    copy.write(chunk)
+            with archive.open(member) as source, file.open("wb") as copy:
+                shutil.copyfileobj(source, copy, CHUNK)
+            key = member.filename.removeprefix(OBJECTS)
             storage.put_file(key, file, content_type=member.comment.decode("ascii"))
             file.unlink(missing_ok=True)
     return len(members), sum(member.file_size for member in members)
+
+
+def _objects(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [member for member in archive.infolist() if member.filename.startswith(OBJECTS)]
+
+
+def _check(archive: zipfile.ZipFile, manifest: Mapping[str, Any], path: Path) -> None:
+    """Raise ConfigurationError unless every member is there and whole: its checksum, its key, its number of rows."""
+    for table in kept_tables():
+        with _reads(path, table.name), archive.open(ROWS.format(table=table.name)) as raw:
+            if sum(1 for line in raw if parse(table, line.decode())) != manifest["rows"].get(table.name):
+                raise ConfigurationError(
+                    NOT_A_BACKUP.format(path=path, why=f"rows of {table.name} are missing")
+                )
+    for member in _objects(archive):
+        key = member.filename.removeprefix(OBJECTS)
+        if not is_key(key):
+            raise ConfigurationError(NOT_A_BACKUP.format(path=path, why=f"{key!r} is no key"))
+        with _reads(path, key), archive.open(member) as source:
+            while source.read(CHUNK):
+                pass
 
 
 def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
@@ -220,10 +236,18 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 @contextlib.contextmanager
-def _reads_rows(path: Path, name: str) -> Iterator[None]:
+def _reads(path: Path, name: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+    ) as error:
         raise ConfigurationError(
             NOT_A_BACKUP.format(path=path, why=f"{name} is damaged"), detail=repr(error)
         ) from error

@@ -157,7 +157,7 @@ def test_tables_are_kept_or_said_to_be_transient() -> None:
 def test_what_cannot_be_restored_is_refused_and_changes_nothing(
     place: AgedRows, storage: Storage, other: Database, other_storage: Storage, tmp_path: Path
 ) -> None:
-    place.add_file(age=DAY)
+    stored = input_key(place.add_file(age=DAY))
     backup = tmp_path / "backup.zip"
     make_backup(backup, place.database, storage, secret=None)
 
@@ -174,12 +174,25 @@ def test_what_cannot_be_restored_is_refused_and_changes_nothing(
     flipped[whole.index(b"rows/users.jsonl") + 45] ^= 0xFF
     (tmp_path / "flipped.zip").write_bytes(flipped)
     refused(tmp_path / "flipped.zip", "no whole backup")
+    flipped = bytearray(whole)
+    with zipfile.ZipFile(backup) as archive:
+        member = archive.getinfo(f"storage/{stored}")
+        flipped[whole.index(archive.read(member), member.header_offset + 30 + len(member.filename) + 20)] ^= (
+            0xFF
+        )
+    (tmp_path / "object.zip").write_bytes(flipped)
+    refused(tmp_path / "object.zip", f"{stored} is damaged")
+    with zipfile.ZipFile(backup) as source, zipfile.ZipFile(tmp_path / "fewer.zip", "w") as archive:
+        for member in source.infolist():
+            lost = member.filename == "rows/users.jsonl"
+            archive.writestr(member, b"" if lost else source.read(member))
+    refused(tmp_path / "fewer.zip", "rows of users are missing")
+    assert migrations.revision(other) is None and list(other_storage.list("")) == []
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("manifest.json", '{"format": 1, "version": "9", "revision": "9999", "rows": {}}')
     refused(tmp_path / "other.zip", "version 9 at migration 9999")
     with pytest.raises(ConfigurationError, match="already"):
         make_backup(backup, place.database, storage, secret=None)
-    assert rows_of(other, "users") == []
     restore_backup(backup, other, other_storage, secret=None, scratch=tmp_path)
     assert migrations.position(other).is_usable and new_id()
 
