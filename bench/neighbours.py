@@ -6,11 +6,13 @@ A neighbour's request is timed alone and beside the attack, each the median of t
 """
 
 import argparse
+import re
 import socket
 import statistics
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -288,9 +290,24 @@ def long_previews(directory: Path) -> str:
         rendered(neighbour, clip)  # the worker is there
         look = lambda: preview(neighbour, own, 0.5)  # noqa: E731
         alone = timed(look)
-        with attacking(lambda: preview(attacker, theirs, 1190), 4) as seen:
-            attacked = timed(look)
-        return beside(alone, attacked, f"; the attacker's end as {sorted(set(map(str, seen)))}")
+        ends: list[str] = []
+        film_alone = timed(lambda: ends.append(preview(attacker, theirs, 1190)), 1)
+        started = Counter(_preview_events(server))
+        with attacking(lambda: preview(attacker, theirs, 1190), 4):
+            attacked = timed(look, 9)
+        made = Counter(_preview_events(server)) - started
+        of_film = made["preview_started"] - 9
+        return beside(
+            alone,
+            attacked,
+            f"; the film's take {film_alone:.1f} s alone ({ends[0]}) and were begun {of_film} times beside it, "
+            f"gave way {made['preview_gave_way']} times and ended {made['preview_done'] - 9} times",
+        )
+
+
+def _preview_events(server: Laptop) -> list[str]:
+    """The names of the log's lines about previews; each begun one has a line, and so has each end."""
+    return re.findall(r"\bpreview_(?:started|gave_way|done|failed)\b", server.api.log.read_text())
 
 
 def preview(client: httpx.Client, file_id: str, at_seconds: float) -> str:

@@ -48,6 +48,7 @@ def serve(
     close_memory(settings)
     if not no_worker:
         require_worker_packages()
+    from app.serving.server import end_process
     from app.serving.server import serve as run_server
 
     run_server(
@@ -60,6 +61,7 @@ def serve(
         on_no_key=_tell_how_to_make_a_key,
         on_ready=lambda url: typer.echo(f"Regen is serving at {url}"),
     )
+    end_process()
 
 
 def worker(

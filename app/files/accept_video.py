@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
@@ -94,8 +95,9 @@ async def accept_video(
         make_client=partial(
             guarded_client,
             allowed_networks=resources.settings.outbound_allowed_networks,
-            total_seconds=resources.settings.fetch_timeout_seconds,
+            cancelled=cancelled.is_set,
         ),
+        total_seconds=resources.settings.fetch_timeout_seconds,
         cancelled=cancelled,
     )
     try:
@@ -115,16 +117,22 @@ def _fetch(
     *,
     max_bytes: int,
     reserved: Callable[[int | None], AbstractContextManager[Reservation]],
-    make_client: Callable[[], httpx.Client],
+    make_client: Callable[..., httpx.Client],
+    total_seconds: float,
     cancelled: threading.Event,
 ) -> SpooledUpload:
     digest, size_bytes = hashlib.sha256(), 0
+    ends_at = time.monotonic() + total_seconds
+
+    def make_hop() -> httpx.Client:
+        return make_client(total_seconds=ends_at - time.monotonic())
+
     # Uncompressed: a small body that unpacks to a large one is no video file.
     headers = {"Accept": "video/*, */*", "Accept-Encoding": "identity"}
     try:
         with (
             room_on_disk(),
-            followed(url, make_client=make_client, headers=headers) as answer,
+            followed(url, make_client=make_hop, headers=headers) as answer,
             reserved(_size(answer, max_bytes)) as room,
             path.open("xb", buffering=MIB) as file,
         ):

@@ -30,6 +30,8 @@ from app.platform.errors import (
 from app.platform.quoting import printable, received, shortened
 
 INVALID_JSON = "The body is not valid JSON."
+STOPPING = "The server is stopping before this request is done. Try again."
+STOPPING_RETRY_SECONDS = 5
 UNEXPECTED = "An unexpected error occurred while processing the request."
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -101,6 +103,10 @@ def error_response(
 
 def unexpected_error_response() -> JSONResponse:
     return error_response(500, [UNEXPECTED])
+
+
+def stopping_response() -> JSONResponse:
+    return error_response(503, [STOPPING], headers={"Retry-After": str(STOPPING_RETRY_SECONDS)})
 
 
 def add_error_handlers(app: FastAPI) -> None:

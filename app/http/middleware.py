@@ -5,6 +5,7 @@ sending read an answer that came early. `BodyRules` refuses bodies that are too 
 answers HEAD wherever GET is answered.
 """
 
+import asyncio
 from collections.abc import MutableSequence
 from http import HTTPStatus
 
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.errors import unexpected_error_response
+from app.http.errors import stopping_response, unexpected_error_response
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +109,9 @@ class HeadRequests:
 
 
 class ErrorBoundary:
-    """Answers 500 in the one error shape for any exception that nothing inside handled, and logs it once."""
+    """Answers 500 in the one error shape for any exception that nothing inside handled, and logs it once; 503 when the
+    server stops before the request is done.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -126,6 +129,12 @@ class ErrorBoundary:
 
         try:
             await self.app(scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            if started:
+                raise
+            # Nothing but a server that stops cancels a request as a whole.
+            log.warning("request_given_up", method=scope["method"], path=scope["path"])
+            await stopping_response()(scope, receive, send)
         except Exception:
             if started:
                 # The answer is incomplete, which the client sees only if the connection breaks.

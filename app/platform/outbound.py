@@ -26,6 +26,7 @@ from app.platform.public_addresses import Address, Network, is_permitted
 CONNECT_SECONDS = 10.0
 # The longest pause between two reads.
 READ_SECONDS = 30.0
+CANCEL_POLL_SECONDS = 0.5
 MOST_REDIRECTS = 5
 MOST_URL_CHARACTERS = 2048
 USER_AGENT = "regen-server"
@@ -48,12 +49,14 @@ def guarded_client(
     allowed_networks: Collection[Network],
     total_seconds: float,
     read_seconds: float = READ_SECONDS,
+    cancelled: Callable[[], bool] = lambda: False,
     resolve: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> httpx.Client:
     """A client for one exchange with a user-supplied URL, which must have passed `check_url`.
 
-    All its traffic ends `total_seconds` from now. It follows no redirects (see `followed`), keeps neither cookies nor
+    All its traffic ends `total_seconds` from now, and a wait for the other server soon after `cancelled` returns True:
+    nothing else interrupts a thread that reads. It follows no redirects (see `followed`), keeps neither cookies nor
     connections, and uses no proxy. Use it inside `with outbound_errors()`. `resolve` returns a host's addresses (by
     default the system's resolver), `tls` has the trusted authorities (by default the usual ones).
     """
@@ -61,6 +64,7 @@ def guarded_client(
         allowed_networks=allowed_networks,
         resolve=resolve or _resolve_host,
         deadline=time.monotonic() + total_seconds,
+        cancelled=cancelled,
     )
     return httpx.Client(
         transport=_Transport(backend, tls=tls or _usual_authorities()),
@@ -142,10 +146,18 @@ def outbound_errors() -> Iterator[None]:
 
 
 class _GuardedBackend(httpcore.NetworkBackend):
-    def __init__(self, *, allowed_networks: Collection[Network], resolve: Resolve, deadline: float) -> None:
+    def __init__(
+        self,
+        *,
+        allowed_networks: Collection[Network],
+        resolve: Resolve,
+        deadline: float,
+        cancelled: Callable[[], bool],
+    ) -> None:
         self._allowed_networks = allowed_networks
         self._resolve = resolve
         self._deadline = deadline
+        self._cancelled = cancelled
         self._system = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -170,7 +182,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
             else:
-                return _BoundedStream(stream, self._deadline)
+                return _BoundedStream(stream, self._deadline, self._cancelled)
         assert failure is not None
         raise failure
 
@@ -191,14 +203,25 @@ class _GuardedBackend(httpcore.NetworkBackend):
 
 
 class _BoundedStream(httpcore.NetworkStream):
-    """A stream whose operations all end at the deadline."""
+    """A stream whose operations all end at the deadline, and whose reads end once `cancelled` returns True."""
 
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+    def __init__(
+        self, stream: httpcore.NetworkStream, deadline: float, cancelled: Callable[[], bool]
+    ) -> None:
         self._stream = stream
         self._deadline = deadline
+        self._cancelled = cancelled
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, timeout=_remaining(self._deadline, timeout))
+        ends_at = time.monotonic() + _remaining(self._deadline, timeout)
+        while not self._cancelled():
+            left = ends_at - time.monotonic()
+            try:
+                return self._stream.read(max_bytes, timeout=max(0.001, min(left, CANCEL_POLL_SECONDS)))
+            except httpcore.ReadTimeout:
+                if left <= CANCEL_POLL_SECONDS:
+                    raise
+        raise httpcore.ReadError("the exchange was given up")
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, timeout=_remaining(self._deadline, timeout))
@@ -212,7 +235,7 @@ class _BoundedStream(httpcore.NetworkStream):
         inner = self._stream.start_tls(
             ssl_context, server_hostname=server_hostname, timeout=_remaining(self._deadline, timeout)
         )
-        return _BoundedStream(inner, self._deadline)
+        return _BoundedStream(inner, self._deadline, self._cancelled)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

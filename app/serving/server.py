@@ -1,6 +1,9 @@
 """Starts, runs and stops the server, from the lock on the data directory to the end of the last child process."""
 
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -29,6 +32,9 @@ from app.serving.supervisor import BROKER_GRACE_SECONDS, WORKER_GRACE_SECONDS, S
 from app.serving.workers import worker_command
 
 log = structlog.get_logger(__name__)
+
+# How long the end waits for threads of requests that were given up.
+LEFT_THREADS_SECONDS = 2.0
 
 OnFirstKey = Callable[[str], None]
 
@@ -98,6 +104,22 @@ def serve(
             raise ready.failure
         if not stopped_by_request:
             raise ConfigurationError("The API has stopped by itself. The log says why.")
+
+
+def end_process() -> None:
+    """End this process once its threads have ended, or without them soon: one in a system call cannot be interrupted.
+
+    What they do is that of requests which were answered 503, or whose client has left.
+    """
+    ends_at = time.monotonic() + LEFT_THREADS_SECONDS
+    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    for thread in others:
+        thread.join(max(0.0, ends_at - time.monotonic()))
+    if left := [one.name for one in others if one.is_alive()]:
+        log.warning("threads_left_behind", threads=len(left))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(os.EX_OK)
 
 
 def _hardened(settings: Settings) -> Settings:

@@ -1,6 +1,7 @@
 """`file_url` of POST /v1/upscale: videos that the server fetches from a real server on loopback."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,6 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         content = self.server.content
+        time.sleep(float(query.get("after", ["0"])[0]))
         self.send_response(int(query.get("status", ["200"])[0]))
         for name in ("Location", "Content-Disposition", "Content-Encoding"):
             if name in query:
@@ -202,6 +204,8 @@ class TestRefusals:
         client = serve(settings.model_copy(update=limits), key=key)
 
         self.check(upscale(client, f"{origin.url}/endless"), 400, "took too long")
+        again_and_again = f"{origin.url}/a?status=302&after=0.3&Location=/a%3Fstatus%3D302%26after%3D0.3"
+        self.check(upscale(client, again_and_again), 400, "took too long")
 
     def test_exactly_one_source(self, client, origin, clip):
         with clip.open("rb") as file:

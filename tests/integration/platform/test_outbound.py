@@ -198,6 +198,27 @@ class TestTime:
         with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OutboundTimeout):
             get(f"http://127.0.0.1:{silent.getsockname()[1]}/", read_seconds=0.3)
 
+    @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"])
+    def test_silence_ends_when_it_is_given_up(self, begun):
+        given_up, over = threading.Event(), threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer() -> None:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(begun)
+                    given_up.set()
+                    over.wait(60)
+
+            threading.Thread(target=answer, daemon=True).start()
+            started = time.monotonic()
+            url, make = f"http://127.0.0.1:{server.getsockname()[1]}/", client_of(cancelled=given_up.is_set)
+            with pytest.raises(OutboundError), outbound_errors(), make() as client:
+                client.get(url)
+            assert time.monotonic() - started < 5
+            over.set()
+
     def test_a_resolver_that_hangs(self, port):
         release = threading.Event()
 

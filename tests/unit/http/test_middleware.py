@@ -1,6 +1,7 @@
-"""The lingering close, against a server that is played by the test."""
+"""The lingering close and the last answers, against a server that is played by the test."""
 
 import asyncio
+import contextlib
 
 from app.http.middleware import LINGER_BYTES, ErrorBoundary, LingeringClose
 
@@ -113,3 +114,27 @@ def test_a_crash_after_the_answer_began_breaks_the_connection_off():
     else:
         raise AssertionError("the server must hear of it")
     assert len(sent) == 1
+
+
+def test_a_request_that_the_stopping_server_gives_up_is_to_be_tried_again():
+    async def wait(scope, receive, send):
+        await asyncio.Event().wait()
+
+    sent: list[dict] = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def stop_in_the_middle():
+        task = asyncio.create_task(
+            ErrorBoundary(wait)({"type": "http", "method": "POST", "path": "/"}, None, send)
+        )
+        await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(stop_in_the_middle())
+    assert sent[0]["status"] == 503
+    assert (b"retry-after", b"5") in sent[0]["headers"]
+    assert b"stopping" in sent[1]["body"]
