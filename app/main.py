@@ -13,7 +13,7 @@ from app.administration import routes as administration_routes
 from app.engines import routes as engine_routes
 from app.estimates import routes as estimate_routes
 from app.files import routes as file_routes
-from app.http import documentation, health, metrics_routes, stored
+from app.http import documentation, health, metrics_routes, stored_objects
 from app.http.cors import Cors
 from app.http.errors import add_error_handlers, documented
 from app.http.fields import EmptyParameters
@@ -55,7 +55,7 @@ ROUTERS = (
     usage_routes.router,
     administration_routes.router,
 )
-OPEN_ROUTERS = (health.router, metrics_routes.router, stored.router, documentation.router)
+OPEN_ROUTERS = (health.router, metrics_routes.router, stored_objects.router, documentation.router)
 
 
 def create_app(

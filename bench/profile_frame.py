@@ -42,7 +42,7 @@ from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.devices import Device, choose_device
 from worker.inference.runtime import Runtime
 from worker.inference.upscaler import make_upscaler
-from worker.networks import TypedUpscaler
+from worker.loaded_upscaler import TypedUpscaler
 from worker.pipeline import encoder_threads, run_segment
 from worker.video.decoder import FrameReader, decode_points, decoding_stream
 from worker.video.encoder import encoding_stream

@@ -24,11 +24,11 @@ from app.platform.media.programs import find_programs
 from app.platform.settings import Settings
 from tests.integration.video.conftest import NearestNeighbour
 from worker.pipeline import run_segment
-from worker.video.boxes import read_video_coding
+from worker.video.mp4_boxes import read_video_coding
 from worker.video.muxer import finish_render
 from worker.video.plan import SegmentPlan
-from worker.video.recheck import read_back
 from worker.video.segmenter import EarlyRelease, SettledSegments, plan_render
+from worker.video.timestamp_check import read_back
 
 SIZE = "64x36"
 RATE = 24

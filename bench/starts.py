@@ -58,7 +58,7 @@ import worker.celery_app
 note("import the rest")
 from app.platform.settings import Settings
 from worker.inference.frames import FrameFormat
-from worker.networks import Networks
+from worker.loaded_upscaler import Networks
 import json, numpy, sys
 networks = Networks(Settings(data_dir=sys.argv[1], device="cpu"))
 networks.check()

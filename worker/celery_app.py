@@ -43,14 +43,14 @@ from app.work.outage_retry import OutageRetry
 from worker.celery_presence import CeleryPresence
 from worker.cleanup_job import CleanUpJob
 from worker.deadman import END_SECONDS, Deadman
+from worker.loaded_upscaler import Networks
+from worker.machine_needs import Needs
 from worker.metrics import UnitMetrics, metrics_endpoint
-from worker.needs import Needs
-from worker.networks import Networks
 from worker.previews import Previewer
 from worker.quarantine import Quarantine
 from worker.registration import Registration, worker_name
 from worker.self_test import SelfTest
-from worker.software import software_versions
+from worker.software_versions import software_versions
 from worker.sweeper import Sweeper
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace

@@ -12,7 +12,7 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from worker.pipeline import FrameUpscaler, run_segment
-from worker.video.continuous import continuous_source
+from worker.video.continuous_copy import continuous_source
 from worker.video.encoder import Quality
 from worker.video.muxer import FinishedVideo, finish_render
 from worker.video.plan import RenderPlan

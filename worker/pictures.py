@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from app.platform.errors import PermanentError
-from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.rectangles import Area
 from worker.inference.colour import planes_to_rgb
 from worker.inference.frames import FrameFormat
 from worker.video.colour import HDR_TRANSFERS, OutputTags

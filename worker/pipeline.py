@@ -34,8 +34,8 @@ from worker.video.decoder import (
 )
 from worker.video.encoder import Quality, encoding_stream, missing_encoder
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
-from worker.video.recheck import deviation, read_back, runner_for_output
 from worker.video.retime import FramePair, Retimer
+from worker.video.timestamp_check import deviation, read_back, runner_for_output
 from worker.video.watchdog import PipelineQueue, PipelineStopped, PipelineThread, Watchdog
 
 log = structlog.get_logger(__name__)

@@ -6,16 +6,16 @@ from math import sqrt
 from pathlib import Path
 
 from app.platform.errors import Canceled
-from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
+from app.platform.media.rectangles import Area
 from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.previews.service import PreviewJob
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 from worker.accepted_file import accepted_file
 from worker.inference.frames import FrameFormat
-from worker.networks import Networks
+from worker.loaded_upscaler import Networks
 from worker.pictures import (
     CHROMA_MARGIN,
     TONE_MAPPED_WARNING,

@@ -15,7 +15,7 @@ from app.platform.progress import Progress, Stillness
 from app.platform.work_kinds import WorkQueue
 from app.work import worker_queries
 from app.work.ledger import WorkLedger
-from app.work.standing import standing_of
+from app.work.worker_standing import standing_of
 from models.catalog import ENGINES
 
 LONGEST_INTERVAL_SECONDS = 5.0

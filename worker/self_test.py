@@ -10,7 +10,7 @@ from app.platform.media.self_test import MEMORY_BYTES, WALL_SECONDS, check_progr
 from app.platform.progress import current_progress
 from models.catalog import ENGINES
 from worker.inference.frames import FrameFormat
-from worker.networks import Networks
+from worker.loaded_upscaler import Networks
 from worker.workspace import Workspace
 
 FRAME = FrameFormat(width=64, height=36)

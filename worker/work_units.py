@@ -45,12 +45,12 @@ from app.work.speeds import note_segment
 from models.catalog import ENGINES
 from worker.accepted_file import accepted_file
 from worker.device_turns import DeviceTurn, DeviceTurns
+from worker.loaded_upscaler import Networks
 from worker.metrics import SegmentMeter
-from worker.networks import Networks
 from worker.pipeline import run_segment
 from worker.segment_eta import SegmentEta
 from worker.transfers import StorageTransfers
-from worker.video.continuous import (
+from worker.video.continuous_copy import (
     ContinuousCopy,
     plan_continuous_copy,
     probe_copy,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.accounts.scopes import Scope
 from app.accounts.tables import ApiKey, User
 from app.platform.database import ColumnReader, fetch_rows, read_clock
-from app.platform.pages import Page, read_page
+from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 
 DIGEST = bindparam("digest", type_=String)

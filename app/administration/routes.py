@@ -35,7 +35,7 @@ from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
 from app.platform.errors import InvalidRequest
 from app.platform.work_kinds import WorkQueue
-from app.renders.answer import answer_with_render, show_render
+from app.renders.created_answer import answer_with_render, show_render
 from app.renders.schemas import RenderBody
 from app.usage.allowances import Allowance, allowance_of
 from app.usage.schemas import PeriodDependency, UsageBody

@@ -11,8 +11,8 @@ from app.platform.media.probe import probe_video
 from app.platform.media.rates import Retime
 from app.platform.settings import Settings
 from models.catalog import ENGINES
+from worker.loaded_upscaler import Networks
 from worker.local import LocalProgress, LocalRender, LocalRenderOptions, upscale_file
-from worker.networks import Networks
 
 
 def render_locally(

@@ -95,13 +95,13 @@ def resume(name: Name, data_dir: DataDirectory = None) -> None:
 
 def _change(name: str, data_dir: Path | None, *, is_to_claim: bool) -> None:
     settings = load_settings(data_dir)
-    from app.work import standing
+    from app.work import worker_standing
     from app.work.workers import list_workers
 
     with open_database(settings) as database, database.write() as session:
         named = [view.name for view in list_workers(session) if name in (view.name, *view.labels)]
         for one in named:
-            (standing.resume if is_to_claim else standing.drain)(session, name=one)
+            (worker_standing.resume if is_to_claim else worker_standing.drain)(session, name=one)
     if not named:
         raise NotFound(f"There is no worker {name}. `regen workers` lists them.")
 

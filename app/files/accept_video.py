@@ -21,13 +21,13 @@ from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
 from app.http.resources import Resources
 from app.http.spool_space import Reservation
 from app.http.upload_room import UploadRoom
+from app.platform.byte_sizes import MIB
 from app.platform.errors import InvalidRequest, OutboundError
 from app.platform.file_names import disposition_parameters, safe_name
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo
 from app.platform.outbound import check_url, followed, guarded_client
 from app.platform.settings import Settings
-from app.platform.units import MIB
 
 FILE_URL_FIELD = "file_url"
 

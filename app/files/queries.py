@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from app.files.tables import File
 from app.platform.database import count_changed, database_now
-from app.platform.pages import Page, read_page
+from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus

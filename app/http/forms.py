@@ -36,9 +36,9 @@ from app.http.multipart import (
 from app.http.resources import Resources
 from app.http.spool_space import FORM_BYTES
 from app.http.upload_room import UploadRoom
+from app.platform.byte_sizes import MIB
 from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.quoting import Verbatim, quoted, received
-from app.platform.units import MIB
 
 BLOCK_BYTES = MIB
 MAX_SMALL_BODY_BYTES = 64 * 1024

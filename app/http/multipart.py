@@ -20,11 +20,11 @@ from python_multipart.multipart import MultipartParser
 
 from app.files.service import SpooledUpload
 from app.http.spool_space import FORM_BYTES, no_room
+from app.platform.byte_sizes import GIB, MIB
 from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.file_names import UNNAMED, disposition_parameters, safe_name
 from app.platform.quoting import quoted
 from app.platform.secrets import ID_LENGTH, is_id
-from app.platform.units import GIB, MIB
 
 FILE_FIELD = "file"
 MAX_PARTS = 64

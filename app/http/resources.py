@@ -13,11 +13,11 @@ import structlog
 from anyio import to_thread
 
 from app.estimates.forecasts import Forecast
-from app.http.latest_alone import LatestAlone
 from app.http.multipart import SPOOL_PREFIX
 from app.http.rate_limit import RateLimiter
 from app.http.shared_slots import SharedSlots
 from app.http.spool_space import SpoolSpace
+from app.http.superseded_requests import LatestAlone
 from app.platform.broker import Broker, open_broker
 from app.platform.database import Database
 from app.platform.media.ffmpeg import FfmpegRunner

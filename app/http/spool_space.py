@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.platform.byte_sizes import MIB
 from app.platform.errors import LimitExceeded, Unavailable
-from app.platform.units import MIB
 
 RETRY_SECONDS = 60
 # What a body of unknown length reserves at a time.

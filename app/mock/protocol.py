@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from app.http.protocol import HttpProtocol
+from app.http.uvicorn_protocol import HttpProtocol
 
 # The key, in a scope's extensions, of a function that ends the connection; `flush`: after sending what is buffered.
 CUT = "regen.cut"

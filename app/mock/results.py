@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.mock.scaler import scale_video, take_picture, take_thumbnail
-from app.platform.media.areas import Area
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.rectangles import Area
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
 from app.previews.service import PreviewJob

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from app.platform.byte_sizes import GIB
 from app.platform.setting_types import MostInAll, NetworkList, RateLimit
-from app.platform.units import GIB
 
 
 class LimitSettings(BaseSettings):

@@ -4,9 +4,9 @@ import shutil
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.platform.byte_sizes import GIB
 from app.platform.public_addresses import is_loopback
 from app.platform.settings import Settings
-from app.platform.units import GIB
 
 # A client that follows a hundred renders by asking for each every five seconds.
 REQUESTS = "100/second;1200/minute"

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import SecretsSettingsSource
 
+from app.platform.byte_sizes import GIB
 from app.platform.limit_settings import LimitSettings
 from app.platform.setting_types import (
     AbsolutePath,
@@ -26,7 +27,6 @@ from app.platform.setting_types import (
     StrongSecret,
     Token,
 )
-from app.platform.units import GIB
 from app.platform.work_settings import WorkSettings
 
 DEFAULT_SECRETS_DIR = "/run/secrets"

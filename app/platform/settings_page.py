@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from app.platform.byte_sizes import GIB, MIB
 from app.platform.settings import Settings
-from app.platform.units import GIB, MIB
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 HEAD = """# Settings

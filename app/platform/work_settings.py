@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from app.platform.byte_sizes import GIB
 from app.platform.setting_types import NameList, PositiveFraction, QueueList
-from app.platform.units import GIB
 from app.platform.work_kinds import WorkQueue
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased, joinedload
 
 from app.platform.database import count_changed, database_now
 from app.platform.lease import Lease, claim_first, is_expired, is_rested, revoke
-from app.platform.pages import Page, read_page
+from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus

@@ -18,12 +18,12 @@ from app.http.dependencies import (
     UserDependency,
 )
 from app.http.errors import documented
-from app.http.held_answers import APPLIED_HEADER, WaitDependency, held_answers
 from app.http.idempotency import IdempotencyDependency
+from app.http.long_polling import APPLIED_HEADER, WaitDependency, held_answers
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, NotFound, Unavailable
-from app.platform.media.areas import Area
+from app.platform.media.rectangles import Area
 from app.previews import schemas, tables
 from app.previews import service as preview_service
 from app.renders.options import find_engine

@@ -18,8 +18,8 @@ from app.platform.errors import (
     PermanentError,
     TooManyRequests,
 )
-from app.platform.media.areas import Area
 from app.platform.media.limits import MediaLimits
+from app.platform.media.rectangles import Area
 from app.platform.retry_policies import PREVIEW_FAILED, PREVIEW_OUTAGE
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage

@@ -14,7 +14,7 @@ from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.database import ColumnReader, database_now, fetch_rows
 from app.platform.media.properties import VideoProperties
-from app.platform.pages import Page, read_page
+from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment

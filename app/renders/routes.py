@@ -30,11 +30,11 @@ from app.http.errors import documented
 from app.http.forms import received_form
 from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
-from app.http.protocol import ABORT
 from app.http.resources import Resources
+from app.http.uvicorn_protocol import ABORT
 from app.renders import cancellation, tables
 from app.renders import service as render_service
-from app.renders.answer import answer_with_render, show_render
+from app.renders.created_answer import answer_with_render, show_render
 from app.renders.events import EventLine, EventName
 from app.renders.options import find_engine
 from app.renders.schemas import (

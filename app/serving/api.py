@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.connections import ConnectionLimits, Connections
-from app.http.protocol import HttpProtocol
+from app.http.uvicorn_protocol import HttpProtocol
 from app.platform.errors import ConfigurationError, RegenError
 from app.platform.settings import Settings
 from app.serving.acceptor import Acceptor

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Row, Update, and_, delete, func, or_, sele
 from sqlalchemy.orm import Session
 
 from app.platform.database import count_changed, database_now
-from app.platform.pages import Page, read_page
+from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.uploads.tables import Upload
 

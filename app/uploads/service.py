@@ -20,6 +20,7 @@ from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.files.service import SpooledUpload, find_file, new_file
 from app.files.tables import File
 from app.platform import clock
+from app.platform.byte_sizes import GIB, MIB
 from app.platform.database import Database, read_clock
 from app.platform.errors import (
     Conflict,
@@ -36,7 +37,6 @@ from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage, StoredPart
 from app.platform.storage.keys import input_key
-from app.platform.units import GIB, MIB
 from app.uploads import queries as upload_queries
 from app.uploads.tables import Upload
 from app.usage.allowances import Requester, check_file_quota

@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 from app.http.resources import Resources
 from app.platform.json_values import timestamp
 from app.renders.tables import Render
-from app.webhooks import earlier_facts
+from app.webhooks import earlier_deliveries
 from app.webhooks.delivery import ClaimedDelivery
 
 
@@ -72,7 +72,7 @@ def _data(
     facts = claimed.facts
     if claimed.render_id is None:
         return dict(facts.get("data", {"webhook": {"id": claimed.endpoint_id}}))
-    shown = dict(facts["data"]["render"]) if "data" in facts else earlier_facts.render_of(facts)
+    shown = dict(facts["data"]["render"]) if "data" in facts else earlier_deliveries.render_of(facts)
     render = session.get(Render, claimed.render_id, options=[joinedload(Render.file)])
     if render is None:
         return {"render": shown}
@@ -80,7 +80,7 @@ def _data(
     if removed_at:
         shown["filesRemovedAt"] = timestamp(min(removed_at))
     if base_url is not None or resources.settings.storage != "local":
-        links = facts["links"] if "links" in facts else earlier_facts.links_of(facts, render)
+        links = facts["links"] if "links" in facts else earlier_deliveries.links_of(facts, render)
         for name, link in links.items():
             is_input = link["storage_key"] == render.file.storage_key
             if (render.file.removed_at if is_input else render.files_removed_at) is None:

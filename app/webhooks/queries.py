@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.accounts.tables import User
 from app.platform.database import database_now
 from app.platform.lease import Lease, changed_rows, claim_first
-from app.platform.pages import Page, read_page
+from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.webhooks.statuses import DeliveryStatus, WebhookEvent
 from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint

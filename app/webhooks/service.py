@@ -12,7 +12,7 @@ from app.accounts.tables import User
 from app.platform import clock
 from app.platform.database import read_clock
 from app.platform.errors import Conflict, NotFound, TooManyRequests
-from app.platform.pages import Page
+from app.platform.pagination import Page
 from app.platform.secrets import Secrets, new_id
 from app.webhooks import outbox
 from app.webhooks import queries as webhook_queries

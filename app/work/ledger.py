@@ -19,11 +19,19 @@ from app.platform.media.properties import VideoProperties
 from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.transitions import fail_render
-from app.work import claimable, claiming, failed_attempts, periodic_tasks, planning, standing, worker_queries
+from app.work import (
+    claimable,
+    claiming,
+    failed_attempts,
+    periodic_tasks,
+    planning,
+    worker_queries,
+    worker_standing,
+)
 from app.work import queries as work_queries
 from app.work.planning import PlannedSegment
 from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
-from app.work.standing import Standing
+from app.work.worker_standing import Standing
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
 # A lease expires for many reasons, most of which have nothing to do with the work.
@@ -231,11 +239,11 @@ class WorkLedger:
                 )
             _give_back(session, claim, fatal=fatal, rest_seconds=WORK_FAILED.pause(failures))
             self._put_down(session, claim)
-            is_to_blame = standing.note_failure(
+            is_to_blame = worker_standing.note_failure(
                 session, name=self.worker, kind=claim.kind, lease_seconds=self.lease_seconds
             )
             if is_to_blame:
-                standing.quarantine(session, name=self.worker, reason=f"{_step(claim.kind)}: {error}")
+                worker_standing.quarantine(session, name=self.worker, reason=f"{_step(claim.kind)}: {error}")
         return is_to_blame
 
     def postponed(self, claim: Claim) -> float:
@@ -307,12 +315,12 @@ class WorkLedger:
     def standing(self) -> Standing:
         """What keeps this worker from claiming."""
         with self.database.read() as session:
-            return standing.standing_of(session, name=self.worker)
+            return worker_standing.standing_of(session, name=self.worker)
 
     def recover(self) -> None:
         """End this worker's quarantine."""
         with self.database.write() as session:
-            standing.recover(session, name=self.worker)
+            worker_standing.recover(session, name=self.worker)
 
     def take_sweep(self, *, every_seconds: float) -> bool:
         """Whether this worker is to sweep now; one worker is, every `every_seconds`."""

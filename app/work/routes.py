@@ -8,7 +8,7 @@ from app.http.dependencies import AdministratorDependency, ResourcesDependency
 from app.http.errors import documented
 from app.http.resources import Resources
 from app.platform.errors import NotFound
-from app.work import standing
+from app.work import worker_standing
 from app.work.schemas import Worker, WorkerBody, WorkersBody
 from app.work.workers import list_workers
 
@@ -32,13 +32,13 @@ def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) 
 @router.post("/v1/admin/workers/{name}/drain", response_model_exclude_none=True, responses=documented(404))
 def drain_worker(name: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> WorkerBody:
     """Have a worker claim nothing more, within seconds. What it has in hand is finished; the process goes on."""
-    return _changed(resources, name, standing.drain)
+    return _changed(resources, name, worker_standing.drain)
 
 
 @router.post("/v1/admin/workers/{name}/resume", response_model_exclude_none=True, responses=documented(404))
 def resume_worker(name: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> WorkerBody:
     """Let a worker claim again that was drained, or that is in quarantine."""
-    return _changed(resources, name, standing.resume)
+    return _changed(resources, name, worker_standing.resume)
 
 
 def _changed(resources: Resources, name: str, change: Callable[..., bool]) -> WorkerBody:

@@ -17,7 +17,7 @@ from worker.inference.devices import CudaDevice, Device, choose_device
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import Frame, FrameFormat
 from worker.inference.precision import Precision
-from worker.inference.reuse import FrameReuse
+from worker.inference.result_reuse import FrameReuse
 from worker.inference.tiles import TiledNetwork
 from worker.inference.transfers import PendingFrames
 

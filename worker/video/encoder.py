@@ -11,7 +11,7 @@ from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.h273 import UNSPECIFIED
 from worker.inference.frames import FrameFormat
-from worker.video.expressions import expression_tree
+from worker.video.filter_expressions import expression_tree
 from worker.video.plan import RenderPlan, SegmentPlan, VideoCodec
 
 Quality: TypeAlias = Literal["lossless", "high", "medium", "small"]

@@ -21,11 +21,11 @@ from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo, probe_video
 from worker.video.colour import ColourPlan, plan_colour
-from worker.video.continuous import continuous_source
+from worker.video.continuous_copy import continuous_source
 from worker.video.decoder import decoder_options, filter_chain, seconds_up
 from worker.video.deinterlace import FRAMES_BEFORE
+from worker.video.frame_scan import Packets, read_packets
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
-from worker.video.scan import Packets, read_packets
 from worker.video.segment_plans import EARLIER_SEEK_SECONDS
 from worker.video.segmenter import SEEKS_BY_PTS
 from worker.video.watchdog import Watchdog

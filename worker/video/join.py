@@ -15,10 +15,10 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-from worker.video.expressions import expression_tree
+from worker.video.filter_expressions import expression_tree
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import WrittenVideo
 from worker.video.timeline import MICROSECONDS
+from worker.video.timestamp_check import WrittenVideo
 
 
 def concat_list(names: Sequence[str], segments: Sequence[SegmentPlan], *, timescale: int) -> str:

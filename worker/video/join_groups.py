@@ -12,7 +12,7 @@ from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from worker.video.join import timestamp_filter, write_concat_list
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import read_back
+from worker.video.timestamp_check import read_back
 
 # Linux takes arguments of up to 128 KiB.
 LONGEST_FILTER = 96 * 1024

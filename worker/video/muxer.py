@@ -28,17 +28,17 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
 from app.platform.progress import current_progress
 from worker.video import join_groups
-from worker.video.boxes import read_video_coding
 from worker.video.join import timestamp_filter, write_concat_list
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
+from worker.video.mp4_boxes import read_video_coding
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import WrittenVideo, deviation, read_back, runner_for_output
 from worker.video.side_data import SPHERICAL_WARNING, STEREO_WARNING
 from worker.video.sound_headers import sound_formats
 from worker.video.sound_runs import fit_to_film, read_sound_runs
-from worker.video.spatial import write_spatial
+from worker.video.spherical_video import write_spatial
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timeline import MICROSECONDS
+from worker.video.timestamp_check import WrittenVideo, deviation, read_back, runner_for_output
 from worker.video.track_flags import switch_off_subtitles
 from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack, choose_tracks
 

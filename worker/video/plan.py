@@ -16,7 +16,7 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from worker.inference.frames import FrameFormat
 from worker.video.colour import OutputTags
-from worker.video.continuous import ContinuousCopy
+from worker.video.continuous_copy import ContinuousCopy
 from worker.video.deinterlace import Deinterlacing
 
 # A segment may discard so many decoded frames before its first whatever its length: encoders place keyframes up to 250

@@ -32,9 +32,9 @@ from worker.video.decoder import (
     seconds_up,
 )
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.recheck import runner_for_output
 from worker.video.retime import Retimer
 from worker.video.similarity_metrics import Plane, SimilarityMeter
+from worker.video.timestamp_check import runner_for_output
 from worker.video.vmaf import VmafMeter, can_measure_vmaf
 from worker.video.watchdog import Watchdog
 

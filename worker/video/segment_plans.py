@@ -7,8 +7,8 @@ from itertools import pairwise
 from math import floor
 
 from worker.video.cuts import UsedFrames
+from worker.video.frame_scan import FrameScan
 from worker.video.plan import SegmentPlan
-from worker.video.scan import FrameScan
 from worker.video.timeline import OutputTimeline
 
 # Least distance of the fallback keyframe before the nearest one.

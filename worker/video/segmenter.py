@@ -14,13 +14,13 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from worker.video.colour import ColourPlan, plan_colour
-from worker.video.continuous import ContinuousCopy
+from worker.video.continuous_copy import ContinuousCopy
 from worker.video.cuts import MAX_SEGMENT_FRAMES, cut_segments, used_frames
 from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing, plan_deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
+from worker.video.frame_scan import FrameScan, scan_frames
 from worker.video.hdr_metadata import ALPHA_WARNING, SourceMetadata, read_source_metadata
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
-from worker.video.scan import FrameScan, scan_frames
 from worker.video.segment_plans import discarded_frames_before, keyframe_cuts, make_segments
 from worker.video.timeline import (
     MICROSECONDS,

@@ -6,7 +6,7 @@ ISO/IEC 14496-12: the lowest bit of a track header's flags says whether the trac
 from collections.abc import Set
 from pathlib import Path
 
-from worker.video.boxes import find_boxes, read_bytes
+from worker.video.mp4_boxes import find_boxes, read_bytes
 
 ENABLED = 1
 SUBTITLE_HANDLERS = (b"sbtl", b"text", b"subt")

@@ -26,15 +26,15 @@ from weakref import WeakSet
 
 import ffmpeg
 
+from app.platform.byte_sizes import GIB
 from app.platform.errors import FfmpegAnswerTooLong, FfmpegError
 from app.platform.settings import Settings
-from app.platform.units import GIB
 
+from .ffprobe_lines import ScannedLines
 from .process import FfmpegProcess, RunLimits
 from .programs import Programs, find_programs
 from .safety_options import check_inputs, file_name, pcm_decoders, refuse_safety_options, safety_options
 from .sandbox import memory_limit, require_sandbox
-from .scanned_lines import ScannedLines
 from .unlisted_codecs import COPYING, OpenedDecoders, decoders_by_codec, decoders_to_open, may_be_unlisted
 from .whitelists import DECODERS, FORMATS, PROTOCOLS
 

@@ -42,7 +42,7 @@ from .recognition import (
     reason_unreadable,
     refused_frame_sizes,
 )
-from .scrambling import is_scrambled
+from .scrambled_streams import is_scrambled
 from .timing import time_video
 from .whitelists import VIDEO_DECODERS, is_decodable
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.platform.byte_sizes import GIB
 from app.platform.errors import FfmpegError
 from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.units import GIB
 
 WALL_SECONDS = 60.0
 MEMORY_BYTES = 4 * GIB

@@ -27,9 +27,9 @@ from botocore.exceptions import (
 from s3transfer.exceptions import CancelledError, RetriesExceededError
 from urllib3.exceptions import HTTPError
 
+from app.platform.byte_sizes import MIB
 from app.platform.errors import AccessRefused, ConfigurationError, KeyNotFound, StorageError, causes
 from app.platform.settings import Settings
-from app.platform.units import MIB
 
 # The longest lifetime that signature version 4 allows: seven days.
 MAX_URL_LIFETIME_SECONDS = 7 * 24 * 3600

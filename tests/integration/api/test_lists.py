@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from app.files.tables import File
 from app.platform.database import Database
 from app.platform.errors import PermanentError
-from app.platform.pages import Cursor
+from app.platform.pagination import Cursor
 from app.renders.tables import Render
 from app.work.ledger import WorkLedger
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import httpx
 import pytest
 
-from app.platform.media.areas import Area
+from app.platform.media.rectangles import Area
 from app.previews.service import PreviewLedger
 
 NOT_FOUND = {"errors": [{"message": "Preview not found"}]}

@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 from app.accounts import service as account_service
 from app.accounts.scopes import Scope
 from app.accounts.tables import ApiKey, User
-from app.platform.pages import Cursor
+from app.platform.pagination import Cursor
 from app.platform.secrets import Secrets, new_id
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
@@ -156,7 +156,7 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer is held until a preview has ended: nobody makes them here."""
-    monkeypatch.setattr("app.http.held_answers.LONGEST_SECONDS", 0)
+    monkeypatch.setattr("app.http.long_polling.LONGEST_SECONDS", 0)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from app.platform.media.rates import Retime
 from app.platform.settings import Settings
 from worker.inference.frames import FrameFormat
 from worker.pipeline import run_segment
-from worker.video.continuous import continuous_source
+from worker.video.continuous_copy import continuous_source
 from worker.video.muxer import FinishedVideo, finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.segmenter import plan_render

@@ -9,7 +9,7 @@ import pytest
 
 from app.platform.errors import NotAVideo
 from app.platform.media.recognition import ENCRYPTED
-from worker.video.scan import DAMAGE_WARNING
+from worker.video.frame_scan import DAMAGE_WARNING
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
 X265 = (

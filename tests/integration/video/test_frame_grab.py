@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from app.platform.errors import Canceled, PermanentError, PipelineStalled
-from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from app.platform.media.limits import MediaLimits
+from app.platform.media.rectangles import Area
 from app.platform.settings import Settings
 from tests.media.corpus import missing
 from tests.media.kinds import KINDS
@@ -25,7 +25,7 @@ from worker.pictures import cropped, expanded, require_tone_mapping, to_rgb, wri
 from worker.video import frame_grab
 from worker.video.colour import OutputTags
 from worker.video.frame_grab import IndexedVideo, index_video, read_frame
-from worker.video.scan import FrameScan, scan_frames
+from worker.video.frame_scan import FrameScan, scan_frames
 
 LIMITS = MediaLimits.from_settings(Settings())
 # Fields, which look at their neighbours; turned; no times of its own.

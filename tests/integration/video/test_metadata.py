@@ -8,7 +8,7 @@ from typing import Any
 from app.platform.media.first_frames import Spatial
 from worker.video.metadata import TIMECODE_LEFT_OUT, keep_metadata
 from worker.video.side_data import CAPTIONS_WARNING
-from worker.video.spatial import write_spatial
+from worker.video.spherical_video import write_spatial
 
 APPLE = {
     "com.apple.quicktime.make": "Apple",

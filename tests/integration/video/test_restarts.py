@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.film import SOUND_RATE, Film
 from tests.media.drawing import read_number
 from tests.media.encoding import CLICK_SECONDS, COUNT, RATE, X264, Sound, encode, run
-from worker.video.continuous import RESTARTS_WARNING
+from worker.video.continuous_copy import RESTARTS_WARNING
 from worker.video.deinterlace import DEINTERLACED_WARNING
 from worker.video.tracks import SOUND_CONVERTED, SOUND_JOINED
 

@@ -11,7 +11,7 @@ from app.platform.errors import PermanentError, TransientError
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment
-from app.work import standing
+from app.work import worker_standing
 from app.work.failed_attempts import PASS_OVER_SECONDS
 from app.work.ledger import WorkLedger
 from app.work.tables import FailedAttempt, WorkerProcess
@@ -216,8 +216,8 @@ def test_an_operator_drains_a_worker_and_resumes_it(
     claim = ledger.claim()
     assert claim is not None
     with database.write() as session:
-        assert standing.drain(session, name="one")
-        assert not standing.drain(session, name="two")
+        assert worker_standing.drain(session, name="one")
+        assert not worker_standing.drain(session, name="two")
     assert worker_status(database, "one") is WorkerStatus.DRAINING
     registration = Registration(ledger, device="cpu")
     registration.beat()
@@ -227,8 +227,8 @@ def test_an_operator_drains_a_worker_and_resumes_it(
     with database.read() as session:
         assert count_workers(session, lease_seconds=30).unserved == tuple(WorkQueue)
     with database.write() as session:
-        standing.quarantine(session, name="one", reason="for once")
-        assert standing.resume(session, name="one")
+        worker_standing.quarantine(session, name="one", reason="for once")
+        assert worker_standing.resume(session, name="one")
     registration.beat()
     assert not registration.is_drained and worker_status(database, "one") is WorkerStatus.ACTIVE
 

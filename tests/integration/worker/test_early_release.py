@@ -24,8 +24,8 @@ from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
 from app.work.queries import Job, ReadyUnits
 from tests.integration.worker.conftest import Workplace
-from worker.networks import Networks
-from worker.video import scan
+from worker.loaded_upscaler import Networks
+from worker.video import frame_scan
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
 
@@ -100,7 +100,7 @@ def site(
     workplace: Callable[..., Workplace], long_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
     for name, value in (("LOOK_SECONDS", 0.0), ("LOOK_SHARE", 1.0), ("LINES_PER_CHECK", 16)):
-        monkeypatch.setattr(scan, name, value)
+        monkeypatch.setattr(frame_scan, name, value)
     place = workplace(segment_seconds="1", sandbox="off")
     place.clip = long_clip
     one = Site(place)

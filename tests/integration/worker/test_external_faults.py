@@ -32,7 +32,7 @@ from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
 from tests.integration.worker.conftest import Workplace
 from worker import work_units
-from worker.networks import Networks
+from worker.loaded_upscaler import Networks
 from worker.video.quality import NOT_MEASURED
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace

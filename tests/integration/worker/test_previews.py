@@ -15,10 +15,10 @@ from sqlalchemy import update
 from app.accounts import queries as account_queries
 from app.files.tables import File
 from app.platform.errors import AccessRefused, Canceled, PermanentError, StorageError, TransientError
-from app.platform.media.areas import Area
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.media.rectangles import Area
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
@@ -33,8 +33,8 @@ from tests.integration.rows import a_file
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_RATE, CLIP_WIDTH, Workplace
 from worker import preview_maker, previews
 from worker.inference.frames import FrameFormat
+from worker.loaded_upscaler import Networks
 from worker.local import LocalRenderOptions, upscale_file
-from worker.networks import Networks
 from worker.pictures import to_rgb
 from worker.preview_maker import CROPPED_WARNING, REDUCED_WARNING, PreviewResult, choose_crop
 from worker.previews import Previewer

@@ -1,8 +1,8 @@
 import pytest
 
+from app.platform.byte_sizes import GIB
 from app.platform.network_limits import is_on_network, network_limits
 from app.platform.settings import Settings
-from app.platform.units import GIB
 
 NAMES = {"rate_limit", "max_queued_renders_per_user", "max_storage_bytes_per_user"}
 

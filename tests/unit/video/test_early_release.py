@@ -13,9 +13,9 @@ from app.platform.media.rates import Retime
 from tests.unit.video.test_colour import make_video
 from worker.video.colour import plan_colour
 from worker.video.encoder import MIN_REORDERED_FRAMES
+from worker.video.frame_scan import FrameScan
 from worker.video.hdr_metadata import SourceMetadata
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.scan import FrameScan
 from worker.video.segmenter import EarlyRelease, RenderPlanner, SettledSegments
 from worker.video.timeline import SourceTimeline
 

@@ -13,7 +13,7 @@ from app.platform.media.containers import OUTPUT
 from app.platform.media.first_frames import Spatial
 from worker.video.metadata import lost_tags
 from worker.video.side_data import LEFT_OUT, NOT_LOST, OTHER_WARNING, lost_side_data
-from worker.video.spatial import write_spatial
+from worker.video.spherical_video import write_spatial
 from worker.video.tracks import TEXT_SUBTITLES, choose_tracks
 
 # Kinds that newer versions have beside those of the ffmpeg at hand.

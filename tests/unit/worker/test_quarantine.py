@@ -6,7 +6,7 @@ import pytest
 
 from app.platform.errors import TransientError, Unavailable
 from app.platform.retry_policies import RetryPolicy, RetryRow
-from app.work.standing import Standing
+from app.work.worker_standing import Standing
 from worker import quarantine
 from worker.quarantine import MOST_TRIES, Quarantine
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from app.platform.byte_sizes import MIB
 from app.platform.errors import KeyNotFound, StorageError
 from app.platform.storage.s3_connection import S3Options, S3Timeouts
-from app.platform.units import MIB
 from tests.servers.process import free_port
 from tests.servers.relay import Cut, http_answer, relay_to
 

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.platform.byte_sizes import MIB
 from app.platform.errors import AccessRefused, KeyNotFound, StorageError
 from app.platform.settings import Settings
 from app.platform.storage.contract import attachment
 from app.platform.storage.s3 import S3Storage
 from app.platform.storage.s3_connection import S3Options, connect
-from app.platform.units import MIB
 from tests.servers.broker import make_certificates
 from tests.servers.process import free_port
 from tests.servers.relay import http_answer, relay_to

@@ -24,7 +24,7 @@ from app.platform.media.limits import MediaLimits
 from app.platform.media.packet_summary import SEQUENCE_CODECS
 from app.platform.media.probe import MediaInfo, probe_video
 from worker.video import sequence_ends
-from worker.video.expressions import expression_tree
+from worker.video.filter_expressions import expression_tree
 from worker.video.tracks import (
     CLOSELY,
     SOUND_CONVERTED,

@@ -1,7 +1,7 @@
 import anyio
 import pytest
 
-from app.http.latest_alone import LatestAlone
+from app.http.superseded_requests import LatestAlone
 
 pytestmark = pytest.mark.anyio
 

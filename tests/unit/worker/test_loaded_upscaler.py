@@ -10,7 +10,7 @@ from app.platform.settings import Settings
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
-from worker.networks import Networks
+from worker.loaded_upscaler import Networks
 from worker.pipeline import encoder_threads
 
 SMALL = FrameFormat(width=16, height=12)

@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from app.platform.errors import FfmpegError
 from app.platform.media.first_frames import Spatial
-from worker.video.boxes import HEADER_BYTES as HEADER
-from worker.video.boxes import find_boxes, read_bytes
+from worker.video.mp4_boxes import HEADER_BYTES as HEADER
+from worker.video.mp4_boxes import find_boxes, read_bytes
 
 # Boxes that contain boxes, on the way to the sample description and to the tables of chunk offsets.
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
