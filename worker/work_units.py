@@ -41,6 +41,7 @@ from app.work.loop import Cancelled, WorkUnit
 from app.work.outage_retry import OutageRetry, is_disk_full, is_outage
 from app.work.planning import PlannedSegment
 from app.work.queries import Job, ReadyUnits
+from app.work.segment_length import segment_stretch
 from app.work.speeds import note_segment
 from models.catalog import ENGINES
 from worker.accepted_file import accepted_file
@@ -106,6 +107,15 @@ class WorkUnits:
             if continuous is not None:
                 source = self._readable_input(job, continuous, cancelled)
                 info = probe_copy(self.runner, source, source=info, copy=continuous)
+        begun, stretch = None, 1
+        if job.plan is None:
+            stretch = self._report(
+                lambda: segment_stretch(
+                    self.ledger.database, self.settings, job, engine=engine, source=info.video
+                )
+            )
+        else:
+            begun = RenderPlan.from_json(job.plan)
         plan, segments = plan_render(
             self.runner,
             source,
@@ -113,14 +123,11 @@ class WorkUnits:
             scale=engine.scale,
             target_fps=job.target_fps,
             retime=job.retime,
-            segment_seconds=self.settings.segment_seconds,
-            segment_max_output_pixels=self.settings.segment_max_output_pixels,
+            segment_seconds=stretch * self.settings.segment_seconds,
+            segment_max_output_pixels=stretch * self.settings.segment_max_output_pixels,
             continuous=continuous,
             cancelled=cancelled,
-            release=EarlyRelease(
-                take=partial(self._release, job),
-                begun=None if job.plan is None else RenderPlan.from_json(job.plan),
-            ),
+            release=EarlyRelease(take=partial(self._release, job), begun=begun),
         )
         self._check_frames(plan)
         return self._report(
@@ -299,7 +306,7 @@ class WorkUnits:
         )
 
     def _report(self, call: Callable[[], Result]) -> Result:
-        """Calls the ledger, again during outages. A lost heartbeat does not end it: the row decides."""
+        """Calls the database, again during outages. A lost heartbeat does not end it: the row decides."""
         return self.outage_retry.call(call, cancelled=lambda: self.drain.is_over)
 
     def _input(self, job: Job, cancelled: Cancelled) -> Path:

@@ -16,7 +16,8 @@ class WorkSettings(BaseSettings):
 
     segment_seconds: PositiveFraction = Field(
         Fraction(4),
-        description="Length of a segment in seconds of video; fractions such as 0.5 or 1/3 are allowed.",
+        description="Length of a segment in seconds of video; fractions such as 0.5 or 1/3 are allowed. Unless this or "
+        "the next is set, segments are longer where the workers are known to be fast (docs/cluster.md).",
     )
     segment_max_output_pixels: int = Field(
         500_000_000,

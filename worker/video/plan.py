@@ -53,6 +53,8 @@ class RenderPlan:
         encoder_rate: what encoders are told of the rate, where segments were made before the average was known; None:
             `frame_rate`.
         segment_count: number of segments.
+        segment_seconds, segment_max_output_pixels: how long segments may be, so that another attempt at a half-made
+            plan cuts the rest as the first did; None in plans of versions that did not store it.
         retime: how output frames between two source frames are made.
         warnings: sentences for the user.
         deinterlacing: None if the source is progressive.
@@ -89,6 +91,8 @@ class RenderPlan:
     is_turned: bool = False
     continuous: ContinuousCopy | None = None
     encoder_rate: Fraction | None = None
+    segment_seconds: Fraction | None = None
+    segment_max_output_pixels: int | None = None
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -192,7 +196,8 @@ class SegmentPlan:
 
 
 _RENDER_PLAN = TypeAdapter(RenderPlan)
-# What is not known before the whole video is read, and changes no segment that is planned by then. Frames that are
+# What is not known before the whole video is read, and changes no segment that is planned by then, and how long these
+# are. Frames that are
 # found otherwise (`seekable`) or deinterlaced are compared with the segment's checksums.
 _OF_THE_WHOLE = {
     "total_ticks",
@@ -204,5 +209,7 @@ _OF_THE_WHOLE = {
     "warnings",
     "seekable",
     "deinterlacing",
+    "segment_seconds",
+    "segment_max_output_pixels",
 }
 _SEGMENT_PLAN = TypeAdapter(SegmentPlan)

@@ -84,7 +84,8 @@ def plan_render(
     """Read the whole video once and plan its render.
 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
-    one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it.
+    one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it. A plan
+    that an earlier attempt began goes on with the bounds of its own.
     `retime` applies with `target_fps` only. `continuous`: how `path` was made, if it is a copy.
     `release` gets segments early. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled`
     returns True, FfmpegError if ffmpeg fails, and what `release` raises.
@@ -93,6 +94,9 @@ def plan_render(
     colour = plan_colour(video, scale=scale)
     metadata = read_source_metadata(runner, path, info, colour=colour)
     begun = None if release is None else release.begun
+    if begun is not None:
+        segment_seconds = begun.segment_seconds or segment_seconds
+        segment_max_output_pixels = begun.segment_max_output_pixels or segment_max_output_pixels
     planner = RenderPlanner(
         info=info,
         colour=colour,
@@ -270,6 +274,8 @@ class RenderPlanner:
             content_light=self.metadata.content_light,
             spatial=self.metadata.spatial,
             encoder_rate=self.encoder_rate,
+            segment_seconds=self.segment_seconds,
+            segment_max_output_pixels=self.segment_max_output_pixels,
         )
         coding_id = render.coding_id
         named = [replace(one, coding_id=coding_id) for one in segments[len(self.settled) :]]

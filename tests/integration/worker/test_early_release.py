@@ -2,7 +2,8 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ from app.platform.errors import PermanentError, Unavailable
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.programs import find_programs
+from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
-from app.renders.tables import Render
+from app.renders.tables import Render, Segment
 from app.renders.transitions import fail_render
 from app.work.drain import Drain
 from app.work.ledger import WorkLedger
 from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
 from app.work.queries import Job, ReadyUnits
+from app.work.segment_length import SEGMENT_WORK_SECONDS
+from app.work.speeds import MEMORY_SECONDS, note_segment
+from models.catalog import ENGINES
 from tests.integration.worker.conftest import Workplace
 from worker.loaded_upscaler import Networks
+from worker.registration import Registration
 from worker.video import frame_scan
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
@@ -78,12 +84,20 @@ class Site:
         with self.place.database.read() as session:
             return session.get_one(Render, render_id, options=[selectinload(Render.segments)])
 
-    def upscale_one(self) -> None:
+    def do_one(self, kind: WorkKind) -> None:
         """As another worker would."""
-        jobs = [self.ledger.claim()]
+        ledger = copy(self.ledger)
+        ledger.queues = frozenset({kind.queue})
+        jobs = [ledger.claim()]
         assert jobs[0] is not None
-        assert jobs[0].kind is WorkKind.UPSCALE
+        assert jobs[0].kind is kind
         self.loop(lambda: jobs.pop() if jobs else None)
+
+    def work_with(self, **defaults: str) -> None:
+        """From now on with these settings, as if an operator had set nothing."""
+        settings = Settings(**{**self.place.settings.model_dump(), **defaults})
+        settings.model_fields_set.clear()
+        self.units = replace(self.units, settings=settings)
 
 
 @pytest.fixture
@@ -122,7 +136,7 @@ def test_segments_are_done_before_the_video_is_read_to_its_end(site: Site) -> No
 
     def upscale_then_fail() -> None:
         if not halves:
-            site.upscale_one()
+            site.do_one(WorkKind.UPSCALE)
             halves.append(site.render(render_id))
             raise ValueError("the worker stumbles")
 
@@ -162,3 +176,37 @@ def test_a_render_that_ends_while_its_video_is_read(site: Site, ends_by: str) ->
     assert {segment.status for segment in render.segments} == {SegmentStatus.FAILED}
     assert site.releases == 1
     assert site.ledger.claim() is None
+
+
+def test_another_worker_goes_on_with_the_lengths_of_the_first(site: Site) -> None:
+    """Its settings are others, and by now devices are known to be faster."""
+    render_id, kept = site.place.submit(), dict[str, str]()
+    pace = 2.1 * (5 * 32 * 32) / SEGMENT_WORK_SECONDS
+
+    def measured(pixels_per_second: float) -> None:
+        for engine in ENGINES:
+            seconds = 10 * MEMORY_SECONDS
+            pixels = round(pixels_per_second * seconds)
+            note_segment(site.place.database, device="fast", engine=engine, pixels=pixels, seconds=seconds)
+
+    def stumble() -> None:
+        if not kept:
+            kept.update({segment.id: segment.plan for segment in site.render(render_id).segments})
+            raise ValueError("the worker stumbles")
+
+    Registration(site.ledger, device="cuda:0", device_name="fast").beat()
+    measured(pace)
+    site.on_release = stumble
+    site.work_with(segment_seconds="0.2")
+    site.do_one(WorkKind.PREPARE)
+    measured(20 * pace)
+    with site.place.database.write() as session:
+        session.execute(update(Render).values(retry_at=None))
+        # Reading goes on once no segments wait.
+        session.execute(update(Segment).values(status=SegmentStatus.DONE))
+    site.work_with(segment_seconds="3")
+    site.do_one(WorkKind.PREPARE)
+    segments = site.render(render_id).segments
+    # Ten frames, twice the first worker's setting, or up to the next keyframe.
+    assert [segment.frames for segment in segments] == [10, 10, 5] * 6 + [10, 10]
+    assert {segment.id: segment.plan for segment in segments if segment.id in kept} == kept != {}

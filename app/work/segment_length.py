@@ -1,0 +1,61 @@
+"""How long segments are made: by the work that they are, where the speed of the workers is known."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from app.platform.database import Database
+from app.platform.media.properties import VideoProperties
+from app.platform.media.rates import Retime
+from app.platform.settings import Settings
+from app.work import speed_queries
+from app.work.queries import Job
+from app.work.speed_queries import DeviceSpeed
+from app.work.worker_queries import SILENT_LEASES
+from models.catalog import Engine
+
+# Of the fastest device: beside it, a segment's claim, start and end are little.
+SEGMENT_WORK_SECONDS = 10
+# Of the slowest device that may get the segment: what is lost with a worker, or given back by one that ends.
+LONGEST_WORK_SECONDS = 30
+# Bounds what one segment keeps on a worker's disk.
+MOST_STRETCH = 16
+SEGMENTS_PER_WORKER = 2
+
+
+def segment_stretch(
+    database: Database, settings: Settings, job: Job, *, engine: Engine, source: VideoProperties
+) -> int:
+    """By how much the settings' length of segments and their pixels are multiplied for this video, from 1 on.
+
+    1 where an operator has set one of the two, and where nothing is known of the workers that run. Raises Unavailable
+    while the database is away.
+    """
+    if {"segment_seconds", "segment_max_output_pixels"} & settings.model_fields_set:
+        return 1
+    with database.read() as session:
+        speeds = speed_queries.speeds_at_work(session, silent_for=SILENT_LEASES * settings.lease_seconds)
+    frame_pixels = source.width * source.height
+    shown_rate = job.target_fps or source.frame_rate
+    upscaled_rate = min(source.frame_rate, shown_rate) if job.retime is Retime.NEAREST else shown_rate
+    by_pixels = settings.segment_max_output_pixels / (frame_pixels * engine.scale**2 * shown_rate)
+    frames = max(Fraction(1), min(settings.segment_seconds, by_pixels) * upscaled_rate)
+    return stretch_for(
+        [speed for speed in speeds if speed.engine == engine.id],
+        segment_pixels=float(frames * frame_pixels),
+        pixels=float(source.duration_seconds * upscaled_rate * frame_pixels),
+    )
+
+
+def stretch_for(speeds: Sequence[DeviceSpeed], *, segment_pixels: float, pixels: float) -> int:
+    """The stretch with which a segment is at most SEGMENT_WORK_SECONDS of the fastest device's work and
+    LONGEST_WORK_SECONDS of the slowest's, and every worker has a share.
+
+    It is 1 at least, for shorter segments would cost bit rate. `segment_pixels` and `pixels` are input pixels, of a
+    segment without stretch and of the video.
+    """
+    if not speeds:
+        return 1
+    paces = [speed.pixels_per_second for speed in speeds]
+    by_work = min(SEGMENT_WORK_SECONDS * max(paces), LONGEST_WORK_SECONDS * min(paces)) / segment_pixels
+    by_share = pixels / segment_pixels / SEGMENTS_PER_WORKER / sum(speed.workers for speed in speeds)
+    return max(1, min(MOST_STRETCH, int(by_work), int(by_share)))
