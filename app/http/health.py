@@ -13,6 +13,7 @@ from app.http.body import Body, with_example
 from app.http.dependencies import HealthChecksDependency, ReadinessDependency
 from app.http.errors import documented, error_response
 from app.http.health_checks import PartState
+from app.work.workers import Workforce
 
 router = APIRouter(tags=["health"])
 
@@ -45,7 +46,8 @@ class ReadyBody(HealthBody):
     workers: WorkforceBody | None = Field(None, description="With `parts`, when the database told in time.")
     warnings: list[str] | None = Field(
         None,
-        description="With `parts`: what keeps renders waiting although this server is ready; when there is any.",
+        description="What keeps renders waiting although this server is ready: no worker is alive, or one stands "
+        "still. Not there when there is nothing to warn of, nor while the database does not tell.",
     )
 
 
@@ -67,13 +69,13 @@ async def readyz(
     message for each reason.
 
     Database, storage and broker, which all processes share, change nothing about it once it has started. A server
-    without workers is ready: it takes renders, which wait.
+    without workers is ready: it takes renders, which wait, and `warnings` says so as far as the database tells at once.
     """
     faults = await readiness.faults()
     if faults:
         return error_response(503, faults, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
     if parts is None:
-        return ReadyBody(status="ok")
+        return ReadyBody(status="ok", warnings=_warnings(await checks.workers_at_a_glance()))
     states, workforce = await asyncio.gather(checks.parts(), checks.workers())
     return ReadyBody(
         status="ok",
@@ -81,5 +83,9 @@ async def readyz(
         workers=None
         if workforce is None
         else WorkforceBody(alive=workforce.alive, stalled=workforce.stalled),
-        warnings=(workforce.warnings if workforce else None) or None,
+        warnings=_warnings(workforce),
     )
+
+
+def _warnings(workforce: Workforce | None) -> list[str] | None:
+    return (workforce.warnings if workforce else None) or None

@@ -27,6 +27,8 @@ PROBE_FRESH_SECONDS = 1.0
 FIGURES_FRESH_SECONDS = 5.0
 # Counting takes at most a tenth of the database's time, however many rows there are.
 FIGURES_REST_FACTOR = 10.0
+# A probe that is not about the shared parts does without what the database tells later than this.
+GLANCE_SECONDS = 0.25
 
 # Threads that read SQLite at once: they share one interpreter, so more would only take it from each other.
 SQLITE_READERS = 2
@@ -107,6 +109,7 @@ class HealthChecks:
             name="count-workers",
             limit_seconds=CHECK_SECONDS,
             fresh_seconds=PROBE_FRESH_SECONDS,
+            rest_factor=FIGURES_REST_FACTOR,
         )
         self._messages = SharedCall(
             lambda: {queue: broker.waiting(queue) for queue in WorkQueue},
@@ -131,8 +134,13 @@ class HealthChecks:
 
     async def workers(self) -> Workforce | None:
         """The workers that the database knows, within 5 s; None when it does not tell."""
-        answer = await _ask(self._workers)
-        return answer[0]
+        workforce, _fault = await _ask(self._workers)
+        return workforce
+
+    async def workers_at_a_glance(self) -> Workforce | None:
+        """As `workers`, at once: None when the database takes longer than GLANCE_SECONDS."""
+        workforce, _fault = await _ask(self._workers, within_seconds=GLANCE_SECONDS)
+        return workforce
 
     async def database_answers(self) -> bool:
         """Whether the database can be reached, within 5 s. Concurrent requests share one check."""
@@ -174,10 +182,12 @@ class HealthChecks:
         )
 
 
-async def _ask(call: SharedCall[T]) -> tuple[T | None, RegenError | None]:
+async def _ask(
+    call: SharedCall[T], *, within_seconds: float | None = None
+) -> tuple[T | None, RegenError | None]:
     """The call's answer, or None and the error."""
     try:
-        return await call.answer(), None
+        return await call.answer(within_seconds=within_seconds), None
     except TimeoutError:
         return None, Unavailable(f"There was no answer within {call.limit_seconds:g} s.")
     except RegenError as error:

@@ -43,12 +43,14 @@ class SharedCall(Generic[T]):
         self._lock = threading.Lock()
         self._last: _Call[T] | None = None
 
-    async def answer(self) -> T:
-        """What `ask` returned. Raises what it raised, and TimeoutError once it has taken `limit_seconds`."""
+    async def answer(self, *, within_seconds: float | None = None) -> T:
+        """What `ask` returned. Raises what it raised, and TimeoutError once it has taken `within_seconds`, or
+        `limit_seconds` where none are given. A call that has already taken longer is not waited for at all."""
         call = self._current()
         if call.answer.done():
             return call.answer.result()
-        left_seconds = call.started_at + self.limit_seconds - time.monotonic()
+        limit_seconds = self.limit_seconds if within_seconds is None else within_seconds
+        left_seconds = call.started_at + limit_seconds - time.monotonic()
         async with asyncio.timeout(max(left_seconds, 0)):
             return await asyncio.wrap_future(call.answer)
 

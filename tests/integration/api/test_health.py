@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,24 +10,30 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from app import migrations
 from app.http.health_checks import PROBE_FRESH_SECONDS
 from app.http.readiness import Readiness
 from app.http.spool_space import SpoolSpace
+from app.platform.database import database_now
+from app.platform.errors import DatabaseUnavailable
 from app.platform.settings import Settings
+from app.platform.work_kinds import WorkKind
+from app.work.tables import WorkerProcess
 
 ALL_WELL = {"database": "ok", "migrations": "ok", "storage": "ok", "broker": "ok"}
-READY = {"status": "ok"}
-WITHOUT_WORKERS = {
-    "status": "ok",
-    "parts": ALL_WELL,
-    "workers": {"alive": 0, "stalled": 0},
-    "warnings": ["No worker is running, so renders wait until one is started."],
-}
+# No worker runs beside these servers.
+READY = {"status": "ok", "warnings": ["No worker is running, so renders wait until one is started."]}
+WITHOUT_WORKERS = {**READY, "parts": ALL_WELL, "workers": {"alive": 0, "stalled": 0}}
 # Longer than any answer may take; nothing here says how fast the machine is.
 TIMEOUT_SECONDS = 20
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine's database is in time."""
+    monkeypatch.setattr("app.http.health_checks.GLANCE_SECONDS", TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -64,6 +71,68 @@ def test_all_is_well(stranger):
     assert (response.status_code, response.json()) == (200, READY)
     for query in ("parts", "parts=", "parts=true"):
         assert stranger.get(f"/readyz?{query}").json() == WITHOUT_WORKERS
+
+
+@pytest.mark.parametrize(
+    ("unheard_seconds", "unit", "still_seconds", "body"),
+    [
+        (0, None, 0, {"status": "ok"}),
+        (0, WorkKind.UPSCALE, 1, {"status": "ok"}),
+        (3600, None, 0, READY),
+        (
+            0,
+            WorkKind.UPSCALE,
+            3600,
+            {
+                "status": "ok",
+                "warnings": ["Workers that hold work which does not move: 1. `regen workers` names them."],
+            },
+        ),
+    ],
+    ids=["idle", "at work", "dead", "stalled"],
+)
+def test_readiness_tells_of_workers(stranger, database, unheard_seconds, unit, still_seconds, body):
+    with database.write() as session:
+        session.execute(
+            insert(WorkerProcess).values(
+                name="worker",
+                host="host",
+                pid=1,
+                device="cpu",
+                queues="cpu,gpu",
+                engines=[],
+                version="1",
+                started_at=database_now(),
+                heartbeat_at=database_now(plus_seconds=-unheard_seconds),
+                kind=unit,
+                progress_at=database_now(plus_seconds=-still_seconds),
+            )
+        )
+    response = stranger.get("/readyz")
+    assert (response.status_code, response.json()) == (200, body)
+
+
+@pytest.mark.parametrize("fault", ["hangs", "fails"])
+def test_readiness_waits_for_no_database(stranger, monkeypatch: pytest.MonkeyPatch, fault: str):
+    assert stranger.get("/readyz").json() == READY
+    time.sleep(PROBE_FRESH_SECONDS)
+    released, asked = threading.Event(), []
+
+    def count_workers(*_arguments: object, **_named: object) -> None:
+        asked.append(fault)
+        if fault == "hangs":
+            released.wait(TIMEOUT_SECONDS)
+        raise DatabaseUnavailable("The database cannot be reached.", detail="in a test")
+
+    monkeypatch.setattr("app.http.health_checks.GLANCE_SECONDS", 0.05)
+    monkeypatch.setattr("app.http.health_checks.count_workers", count_workers)
+    try:
+        for _probe in range(3):
+            response = stranger.get("/readyz", timeout=TIMEOUT_SECONDS / 4)
+            assert (response.status_code, response.json()) == (200, {"status": "ok"})
+        assert asked == [fault], "probes ask once, together"
+    finally:
+        released.set()
 
 
 @pytest.mark.parametrize("hangs", [False, True])
