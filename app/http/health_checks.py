@@ -134,13 +134,13 @@ class HealthChecks:
 
     async def workers(self) -> Workforce | None:
         """The workers that the database knows, within 5 s; None when it does not tell."""
-        workforce, _fault = await _ask(self._workers)
-        return workforce
+        answer = await _ask(self._workers)
+        return answer[0]
 
     async def workers_at_a_glance(self) -> Workforce | None:
         """As `workers`, at once: None when the database takes longer than GLANCE_SECONDS."""
-        workforce, _fault = await _ask(self._workers, within_seconds=GLANCE_SECONDS)
-        return workforce
+        answer = await _ask(self._workers, within_seconds=GLANCE_SECONDS)
+        return answer[0]
 
     async def database_answers(self) -> bool:
         """Whether the database can be reached, within 5 s. Concurrent requests share one check."""

@@ -1,6 +1,9 @@
-"""Expressions of ffmpeg's filters."""
+"""Expressions of ffmpeg's filters and options."""
 
 from collections.abc import Sequence
+from fractions import Fraction
+
+from app.platform.media.clock import MICROSECONDS
 
 
 def expression_tree(leaves: Sequence[tuple[int, str]], *, number: str = "N") -> str:
@@ -10,3 +13,10 @@ def expression_tree(leaves: Sequence[tuple[int, str]], *, number: str = "N") -> 
     middle = len(leaves) // 2
     below, above = (expression_tree(half, number=number) for half in (leaves[:middle], leaves[middle:]))
     return f"if(lt({number}\\,{leaves[middle][0]})\\,{below}\\,{above})"
+
+
+def seconds_option(seconds: Fraction) -> str:
+    """Seconds for ffmpeg's options, rounded to microseconds."""
+    microseconds = round(seconds * MICROSECONDS)
+    whole, rest = divmod(abs(microseconds), MICROSECONDS)
+    return f"{'-' if microseconds < 0 else ''}{whole}.{rest:06d}"

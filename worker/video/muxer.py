@@ -19,7 +19,6 @@ from app.platform.errors import (
     FfmpegMissing,
     FfmpegTimeout,
     PermanentError,
-    TransientError,
 )
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
@@ -28,6 +27,7 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
 from app.platform.progress import current_progress
 from worker.video import join_groups
+from worker.video.filter_expressions import seconds_option
 from worker.video.join import timestamp_filter, write_concat_list
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
 from worker.video.mp4_boxes import read_video_coding
@@ -37,10 +37,10 @@ from worker.video.sound_headers import sound_formats
 from worker.video.sound_runs import fit_to_film, read_sound_runs
 from worker.video.spherical_video import write_spatial
 from worker.video.thumbnail import make_thumbnail
-from worker.video.timeline import MICROSECONDS
-from worker.video.timestamp_check import WrittenVideo, deviation, read_back, runner_for_output
+from worker.video.timestamp_check import WrittenVideo, check_output, read_back, runner_for_output
 from worker.video.track_flags import switch_off_subtitles
 from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack, choose_tracks
+from worker.video.uniform_sound import UniformSound, write_uniform_sound
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ MAX_MOVIE_TICKS = 2**31 - 1
 MOVIE_TIMESCALE = 90_000
 # The muxer queues video until late audio starts.
 MUXING_QUEUE_PACKETS = 16_384
-# The only tags of the video stream that are kept: the others describe the input's coding.
+# The only tags of the streams that are kept: the others describe the input's coding.
 STREAM_TAGS = ("language", "title")
 # Of such a tag: an argument of a command is at most 128 KiB long on Linux.
 MAX_TAG_CHARACTERS = 1_000
@@ -149,11 +149,20 @@ def finish_render(
                 )
                 first, last = read_back(own_runner, files[0]), read_back(own_runner, files[-1])
                 timestamps = timestamp_filter(render, parts, first=first, last=last)
+            uniform = write_uniform_sound(
+                runner,
+                source,
+                tracks,
+                directory / "sound.nut",
+                start_seconds=start,
+                cancelled=cancelled,
+            )
             list_path = write_concat_list(directory, files, parts, timescale=render.timescale)
             mux = _MuxCommand(
                 runner=own_runner,
                 list_path=list_path,
                 source=source,
+                uniform=uniform,
                 part=part,
                 render=render,
                 streams=streams,
@@ -163,7 +172,7 @@ def finish_render(
             warnings = mux.run(tracks, cancelled)
         if render.spatial is not None:
             warnings = (*warnings, *_tag_spatial(part, render.spatial))
-        _check_output(own_runner, part, render=render, segments=segments)
+        check_output(own_runner, part, render=render, segments=segments)
         written = own_runner.probe(part, "-show_entries", "format_tags").get("format", {}).get("tags", {})
         make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
         part.replace(destination)
@@ -209,6 +218,7 @@ class _MuxCommand:
         runner: FfmpegRunner,
         list_path: Path,
         source: Path,
+        uniform: UniformSound | None,
         part: Path,
         render: RenderPlan,
         streams: Sequence[dict[str, Any]],
@@ -218,10 +228,10 @@ class _MuxCommand:
         self._runner = runner
         self._list_path = list_path
         self._source = source
+        self._uniform = uniform
         self._part = part
         self._render = render
         self._streams = streams
-        self._video = next(stream for stream in streams if stream["index"] == render.stream_index)
         self._metadata = metadata
         self._timestamps = timestamps
 
@@ -293,10 +303,17 @@ class _MuxCommand:
         inputs = [arguments[at + 1] for at, word in enumerate(arguments) if word == "-i"]
         position = str(inputs.index(file_name(self._source)))
         extra = ["-map_metadata", position, "-map_chapters", position, *self._metadata.arguments]
-        tags = self._video.get("tags", {})
-        for tag in STREAM_TAGS:
-            if tags.get(tag):
-                extra += ["-metadata:s:v:0", f"{tag}={tags[tag][:MAX_TAG_CHARACTERS]}"]
+        sounds = [track.index for track in tracks if track.kind == "audio"]
+        retagged = {"v:0": self._render.stream_index}
+        if self._uniform is not None:
+            retagged |= {
+                f"a:{sounds.index(index)}": index for index in self._uniform.indexes if index in sounds
+            }
+        for specifier, index in retagged.items():
+            tags = next(stream for stream in self._streams if stream["index"] == index).get("tags", {})
+            for tag in STREAM_TAGS:
+                if tags.get(tag):
+                    extra += [f"-metadata:s:{specifier}", f"{tag}={tags[tag][:MAX_TAG_CHARACTERS]}"]
         return [*arguments[:-1], *extra, arguments[-1]]
 
     def _compose(self, tracks: Sequence[KeptTrack], *, has_video: bool) -> Stream:
@@ -304,9 +321,15 @@ class _MuxCommand:
         joined = self._runner.concat_input(self._list_path, auto_convert=0, copyts=None)
         # The input is shifted so that its start is at 0; the video's offset is in its timestamps. Without copyts,
         # ffmpeg would shift by the earliest start of the streams in use.
-        original = self._runner.input(self._source, itsoffset=_seconds(-render.input_start_seconds))
-        # The file must be an input for its chapters and metadata, even if none of its streams is used.
-        maps = [original[str(track.index)] for track in tracks] or [original["a:999?"]]
+        original = self._runner.input(self._source, itsoffset=seconds_option(-render.input_start_seconds))
+        uniform = {}
+        if self._uniform is not None:
+            read = self._uniform.input(self._runner)
+            uniform = {index: read[f"a:{number}"] for number, index in enumerate(self._uniform.indexes)}
+        maps = [uniform.get(track.index, original[str(track.index)]) for track in tracks]
+        if all(track.index in uniform for track in tracks):
+            # The file must be an input for its chapters and metadata, even if none of its streams is used.
+            maps.append(original["a:999?"])
         options: dict[str, Any] = {
             "c:v": "copy",
             "bsf:v": self._timestamps,
@@ -369,26 +392,3 @@ def _outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[W
         before = coding
         current_progress().beat()
     return read_back(runner, segment_files[0]), read_back(runner, segment_files[-1])
-
-
-def _check_output(
-    runner: FfmpegRunner, part: Path, *, render: RenderPlan, segments: Sequence[SegmentPlan]
-) -> None:
-    written = read_back(runner, part)
-    ticks = [
-        render.offset_ticks + segment.start_tick + tick
-        for segment in segments
-        for tick in segment.output_ticks()
-    ]
-    fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
-    if fault is None and written.duration != render.total_ticks:
-        fault = f"it lasts {written.duration} ticks, planned {render.total_ticks}"
-    if fault is not None:
-        raise TransientError("The joined video is not what was planned.", detail=fault)
-
-
-def _seconds(seconds: Fraction) -> str:
-    """Seconds for ffmpeg's options, rounded to microseconds."""
-    microseconds = round(seconds * MICROSECONDS)
-    whole, rest = divmod(abs(microseconds), MICROSECONDS)
-    return f"{'-' if microseconds < 0 else ''}{whole}.{rest:06d}"

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from app.platform.errors import FfmpegError
+from app.platform.errors import FfmpegError, TransientError
 from app.platform.media.ffmpeg import FfmpegRunner
 from worker.inference.frames import FrameFormat
+from worker.video.plan import RenderPlan, SegmentPlan
 
 STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts"
 
@@ -88,3 +89,20 @@ def deviation(
     if late is not None:
         return f"packet {late} is decoded at {written.dts[late]}, after it is shown at {written.pts[late]}"
     return None
+
+
+def check_output(
+    runner: FfmpegRunner, part: Path, *, render: RenderPlan, segments: Sequence[SegmentPlan]
+) -> None:
+    """Raises TransientError if the joined file's timestamps or its duration are not as planned."""
+    written = read_back(runner, part)
+    ticks = [
+        render.offset_ticks + segment.start_tick + tick
+        for segment in segments
+        for tick in segment.output_ticks()
+    ]
+    fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
+    if fault is None and written.duration != render.total_ticks:
+        fault = f"it lasts {written.duration} ticks, planned {render.total_ticks}"
+    if fault is not None:
+        raise TransientError("The joined video is not what was planned.", detail=fault)

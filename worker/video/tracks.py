@@ -208,7 +208,7 @@ def _sound_track(
         mixed=SOUND_MIXED.format(channels=channels, layout=named, kept=kept.name, codec=OUTPUT.audio_codec)
         if kept.is_mixed
         else None,
-        follows_closely=is_joined,
+        follows_closely=is_joined or changes,
     )
     if is_copied:
         return track, []

@@ -149,6 +149,12 @@ class FfmpegRunner:
         own = {"f": "concat", "safe": 1}
         return ffmpeg.input(file_name(list_path), **self._input_options(("concat", *FORMATS), options), **own)
 
+    def own_sound_input(self, path: Path, **options: Any) -> Stream:
+        """PCM in a NUT file that the server made."""
+        safety = safety_options(formats=("nut",), protocols=("file",), decoders=pcm_decoders())
+        refuse_safety_options(options)
+        return ffmpeg.input(file_name(path), **safety, **options)
+
     def generated_input(self, graph: str, **options: Any) -> Stream:
         """A picture or sound that ffmpeg generates; `graph` is a constant in code, such as `testsrc2=...`."""
         safety = safety_options(

@@ -10,10 +10,10 @@ import pytest
 
 from tests.e2e.film import SOUND_RATE, Film
 from tests.media.drawing import read_number
-from tests.media.encoding import CLICK_SECONDS, COUNT, RATE, X264, Sound, encode, run
+from tests.media.encoding import AAC, CLICK_SECONDS, COUNT, RATE, X264, Sound, encode, run
 from worker.video.continuous_copy import RESTARTS_WARNING
 from worker.video.deinterlace import DEINTERLACED_WARNING
-from worker.video.tracks import SOUND_CONVERTED, SOUND_JOINED
+from worker.video.tracks import SOUND_CHANGES, SOUND_CONVERTED, SOUND_JOINED
 
 MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-g", "8", "-bf", "2")
 AC3 = ("-c:a", "ac3")
@@ -57,6 +57,31 @@ def test_joined_transport_streams(part: Path, tmp_path: Path, rendered: Callable
     result = rendered(joined(tmp_path / "joined.ts", [part] * 3), segment_seconds=Fraction(1))
     check(result, parts=3)
     assert len(result.segments) > 1
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [((48_000, 2), (44_100, 2), (48_000, 2)), ((44_100, 6), (48_000, 2), (44_100, 1))],
+    ids=["rate", "channels"],
+)
+def test_sound_that_changes_where_parts_meet_is_not_late(
+    formats: tuple[tuple[int, int], ...], tmp_path: Path, rendered: Callable[..., Any]
+) -> None:
+    """Each part's sound begins with what its encoder put in front, which lies over the end of the part before."""
+    parts = [
+        encode(
+            tmp_path / f"{number}.ts",
+            sounds=[Sound(channels=channels, codec=(*AAC, "-ar:a", str(rate)), language="fra")],
+        )
+        for number, (rate, channels) in enumerate(formats)
+    ]
+    result = rendered(joined(tmp_path / "joined.ts", parts))
+    check(result, parts=len(parts))
+    assert SOUND_CHANGES in result.finished.warnings
+    (track,) = (stream for stream in result.all_streams if stream["codec_type"] == "audio")
+    assert (track["codec_name"], track["channels"]) == ("aac", max(channels for _, channels in formats))
+    assert track["tags"]["language"] == "fra"
+    assert track["disposition"]["default"] == 1
 
 
 @pytest.mark.parametrize(

@@ -134,5 +134,8 @@ def test_a_track_that_changes_is_converted_and_an_empty_one_left_out() -> None:
     )
     changing, steady = choice.tracks
     assert (changing.index, changing.is_copied, steady.index, steady.is_copied) == (1, False, 3, True)
-    assert "aresample=48000:async=1,aformat=channel_layouts=5.1" in changing.options(0).values()
+    assert (
+        "aresample=48000:async=1:min_hard_comp=0.01,aformat=channel_layouts=5.1"
+        in changing.options(0).values()
+    )
     assert choice.warnings == (SOUND_CHANGES, SOUND_EMPTY)

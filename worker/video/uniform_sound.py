@@ -1,0 +1,72 @@
+"""Sound whose format changes on the way, decoded into one format.
+
+ffmpeg builds its filters anew where channels or sampling rate change, and they forget what came before. Where parts
+overlap, if only by the samples that encoders put in front, all sound after that would be late by as much. So the format
+is made one before timestamps are followed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from app.platform.errors import FfmpegCancelled, FfmpegError
+from app.platform.media.ffmpeg import FfmpegRunner, Stream
+from worker.video.filter_expressions import seconds_option
+from worker.video.tracks import KeptTrack
+
+log = structlog.get_logger(__name__)
+
+# Sound may begin before the picture, and timestamps in the file may not be below 0.
+SHIFT_SECONDS = Fraction(3600)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformSound:
+    """A NUT file of PCM. `indexes`: those of its tracks in the source, in order."""
+
+    path: Path
+    indexes: tuple[int, ...]
+
+    def input(self, runner: FfmpegRunner) -> Stream:
+        """The input of a command with `copyts`, in which the source's start is 0."""
+        return runner.own_sound_input(self.path, itsoffset=seconds_option(-SHIFT_SECONDS))
+
+
+def write_uniform_sound(
+    runner: FfmpegRunner,
+    source: Path,
+    tracks: Sequence[KeptTrack],
+    path: Path,
+    *,
+    start_seconds: Fraction,
+    cancelled: Callable[[], bool],
+) -> UniformSound | None:
+    """Decode the tracks that change; None if there are none, or if that fails.
+
+    `start_seconds`: the source's start. Raises FfmpegCancelled once `cancelled` returns True.
+    """
+    changing = [track for track in tracks if track.sample_rate]
+    if not changing:
+        return None
+    read = runner.input(source, copyts=None, itsoffset=seconds_option(SHIFT_SECONDS - start_seconds))
+    options: dict[str, Any] = {}
+    for number, track in enumerate(changing):
+        assert track.layout is not None
+        options[f"filter:a:{number}"] = (
+            f"aresample={track.sample_rate},aformat=channel_layouts={track.layout.name}"
+        )
+    streams = [read[str(track.index)] for track in changing]
+    command = runner.output(*streams, path, acodec="pcm_s16le", f="nut", **options)
+    try:
+        runner.run(command, purpose="converting the sound", cancelled=cancelled)
+    except FfmpegCancelled:
+        raise
+    except FfmpegError as error:
+        # The sound is then read as it is.
+        log.warning("sound_not_uniform", detail=error.detail)
+        return None
+    return UniformSound(path=path, indexes=tuple(track.index for track in changing))
