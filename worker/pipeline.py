@@ -126,7 +126,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
     raises.
     """
     part = destination.with_name(f"{destination.name}.part")
-    runner = _runner_for(runner, segment, stall_seconds=stall_seconds)
+    runner = _runner_for(runner, render, segment, stall_seconds=stall_seconds)
     most_done = 0
 
     def report(done: int) -> None:
@@ -180,12 +180,17 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
         part.unlink(missing_ok=True)
 
 
-def _runner_for(runner: FfmpegRunner, segment: SegmentPlan, *, stall_seconds: float) -> FfmpegRunner:
-    """`runner`, or for a segment that exceeds the usual bounds one whose limit of time exceeds the watchdog's."""
-    if segment.discarded_frames <= MOST_DISCARDED_FRAMES:
-        return runner
-    seconds = max(runner.limits.wall_seconds, segment.used_frames * stall_seconds)
-    return FfmpegRunner(programs=runner.programs, limits=replace(runner.limits, wall_seconds=seconds))
+def _runner_for(
+    runner: FfmpegRunner, render: RenderPlan, segment: SegmentPlan, *, stall_seconds: float
+) -> FfmpegRunner:
+    """`runner`, with room for the segment's frames even if they cannot be compressed, and for a segment that exceeds
+    the usual bounds a limit of time that exceeds the watchdog's."""
+    room = 2 * segment.output_frames * render.target.frame_bytes + runner.limits.output_bytes
+    seconds = runner.limits.wall_seconds
+    if segment.discarded_frames > MOST_DISCARDED_FRAMES:
+        seconds = max(seconds, segment.used_frames * stall_seconds)
+    limits = replace(runner.limits, wall_seconds=seconds, output_bytes=room)
+    return FfmpegRunner(programs=runner.programs, limits=limits)
 
 
 def _find_point(

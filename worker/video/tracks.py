@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 from typing import Any, Literal
 
 from app.platform.media.containers import OUTPUT
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.ffprobe_fields import UNTAGGED, integer
 from app.platform.media.recognition import is_encrypted
 from app.platform.media.whitelists import is_decodable
@@ -168,6 +171,16 @@ def choose_tracks(
             elif tag not in TOLD_ELSEWHERE:
                 warnings[data_left_out(codec, tag=tag)] = None
     return TrackChoice(tracks=tuple(tracks), warnings=tuple(warnings))
+
+
+def room_for_sound(
+    runner: FfmpegRunner, streams: Sequence[Mapping[str, Any]], *, seconds: Fraction
+) -> FfmpegRunner:
+    """`runner`, which may convert all sound in addition to copying its inputs, however small the input's sound is."""
+    channels = sum(int(stream.get("channels", 0)) for stream in streams)
+    sound_bytes = ceil(channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL * seconds / 8)
+    limits = replace(runner.limits, output_bytes=runner.limits.output_bytes + 2 * sound_bytes)
+    return FfmpegRunner(programs=runner.programs, limits=limits)
 
 
 def data_left_out(codec: str | None, *, tag: str = "") -> str:

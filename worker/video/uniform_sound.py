@@ -6,7 +6,7 @@ is made one before timestamps are followed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import structlog
 
 from app.platform.errors import FfmpegCancelled, FfmpegError
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
+from app.platform.units import GIB
 from worker.video.filter_expressions import seconds_option
 from worker.video.tracks import KeptTrack
 
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 # Sound may begin before the picture, and timestamps in the file may not be below 0.
 SHIFT_SECONDS = Fraction(3600)
+# Four hours of eight channels at 48 kHz take two thirds of it.
+MOST_BYTES = 16 * GIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,11 @@ def write_uniform_sound(
         )
     streams = [read[str(track.index)] for track in changing]
     command = runner.output(*streams, path, acodec="pcm_s16le", f="nut", **options)
+    limits = replace(runner.limits, output_bytes=MOST_BYTES)
     try:
-        runner.run(command, purpose="converting the sound", cancelled=cancelled)
+        FfmpegRunner(programs=runner.programs, limits=limits).run(
+            command, purpose="converting the sound", cancelled=cancelled
+        )
     except FfmpegCancelled:
         raise
     except FfmpegError as error:

@@ -7,9 +7,9 @@ The program replaces this process (exec), so the server waits for its process id
 line that starts with LAUNCHER_PREFIX means that the program could not be started.
 
 What a program that was taken over by a hostile file may do is bounded by the kernel (Linux): it gains no privileges and
-has none of root's, makes no sockets and no processes (seccomp), sees the system's programs, its inputs and the
-directories of its outputs (Landlock), and writes nothing where it has no output. It may become another program (exec),
-which gains nothing by it: all of this stays in force.
+has none of root's, makes no sockets and no processes (seccomp), sees the system's programs, its inputs and its output
+(Landlock), and writes that file alone, up to a size. It cannot become another program (exec). A script that starts with
+`#!` can, to go on to the program that it stands for: all of this stays in force.
 """
 
 import os
@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # the module `typing` takes as long as all else
 LAUNCHER_PREFIX = "launcher: "
 EXIT_NOT_STARTED = 127
 MOST_OPEN_FILES = 256
+# Processes and threads of this user, all programs together: fewer than a machine can have, and more than servers need.
+# Root's are not limited.
+MOST_PROCESSES = 16_384
 
 OFF, AUTO, REQUIRED = "off", "auto", "required"
 
@@ -32,19 +35,19 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_ALLOW, SECCOMP_ERRNO = 0x7FFF0000, 0x00050000
 LOAD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-# Where a filter finds a call's number, the machine that it is made for, and its first argument.
-NUMBER, MACHINE, FIRST_ARGUMENT = 0, 4, 16
+# Where a filter finds a call's number, the machine that it is made for, and the halves of its first argument.
+NUMBER, MACHINE, FIRST_ARGUMENT, FIRST_ARGUMENT_HIGH = 0, 4, 16, 20
 CLONE_THREAD = 0x00010000
 CAPABILITY_VERSION, CAP_DAC_OVERRIDE = 0x20080522, 1 << 1
 EACCES, ENOSYS = 13, 38
 
 # The machines that the numbers below are of, and how the kernel's audit calls them.
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-SECCOMP, CLONE, CLONE3 = (317, 277), (56, 220), (435, 435)
+SECCOMP, CLONE, CLONE3, EXECVE = (317, 277), (56, 220), (435, 435), (59, 221)
 # What no decoder needs, and reaches beyond the process.
 REFUSED_CALLS = (
     *((41, 198), (53, 199)),  # socket, socketpair
-    *((57,), (58,)),  # fork, vfork
+    *((57,), (58,), (322, 281)),  # fork, vfork, execveat
     *(
         (101, 117),
         (310, 270),
@@ -103,7 +106,8 @@ class Confinement:
 
     `memory_bytes`: address space. `cpu_seconds`: processor time, 0 for no limit. `parent_pid`: the process that the
     program dies with. `sandbox`: AUTO for every layer that the kernel has, REQUIRED to fail without one, OFF for none.
-    `readable`: files, and directories with all below; `writable`: directories.
+    `readable`: files, and directories with all below; `writable`: likewise, what exists. `output_bytes`: the size to
+    which a file may be written.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class Confinement:
         sandbox: str,
         readable: "tuple[str, ...]",
         writable: "tuple[str, ...]",
+        output_bytes: int = 0,
     ) -> None:
         self.memory_bytes = memory_bytes
         self.cpu_seconds = cpu_seconds
@@ -121,22 +126,26 @@ class Confinement:
         self.sandbox = sandbox
         self.readable = readable
         self.writable = writable
+        self.output_bytes = output_bytes
 
     def launching(self, command: "Sequence[str]") -> "list[str]":
         """The command that starts `command`, confined."""
         return [sys.executable, "-I", "-S", os.path.abspath(__file__), self.to_word(), *command]
 
     def to_word(self) -> str:
-        numbers = f"{self.memory_bytes} {self.cpu_seconds} {self.parent_pid} {self.sandbox}"
+        numbers = (
+            f"{self.memory_bytes} {self.cpu_seconds} {self.parent_pid} {self.sandbox} {self.output_bytes}"
+        )
         paths = [[_escape(path) for path in paths] for paths in (self.readable, self.writable)]
         return "\n".join((numbers, "\t".join(paths[0]), "\t".join(paths[1])))
 
     @classmethod
     def of_word(cls, word: str) -> "Confinement":
         numbers, readable, writable = word.split("\n")
-        memory_bytes, cpu_seconds, parent_pid, sandbox = numbers.split(" ")
+        memory_bytes, cpu_seconds, parent_pid, sandbox, output_bytes = numbers.split(" ")
         paths = [tuple(_unescape(path) for path in text.split("\t") if path) for text in (readable, writable)]
-        return cls(int(memory_bytes), int(cpu_seconds), int(parent_pid), sandbox, paths[0], paths[1])
+        limits = int(memory_bytes), int(cpu_seconds), int(parent_pid)
+        return cls(*limits, sandbox, paths[0], paths[1], int(output_bytes))
 
 
 def _escape(path: str) -> str:
@@ -166,13 +175,13 @@ def set_limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def confine(confinement: Confinement, program: str) -> None:
+def confine(confinement: Confinement, program: str, exec_address: "int | None") -> None:
     """Apply every layer that the kernel has. Raises OSError where one is missing and REQUIRED."""
     layers = (
         lambda: call_kernel("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         drop_capabilities,
         lambda: restrict_files(program, confinement.readable, confinement.writable),
-        refuse_system_calls,
+        lambda: refuse_system_calls(exec_address),
     )
     for layer in layers:
         try:
@@ -226,8 +235,9 @@ def drop_capabilities() -> None:
     call_kernel("capset", header, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))
 
 
-def refuse_system_calls() -> None:
-    """Leave this process threads, but no other process, no socket, and no reach into other processes.
+def refuse_system_calls(exec_address: "int | None") -> None:
+    """Leave this process threads, but no other process, no socket, and no reach into other processes. It may become
+    another program only by a path at `exec_address`, which that program does not know; None: by any.
 
     Raises OSError where the machine is not known or the kernel has no seccomp.
     """
@@ -248,6 +258,14 @@ def refuse_system_calls() -> None:
     rules += [(CLONE[column], (load_argument, (JUMP_ANY_BIT, 0, 1, CLONE_THREAD), allow, refuse))]
     own = (load_argument, (JUMP_EQUAL, 1, 0, 0), (JUMP_EQUAL, 0, 1, os.getpid()), allow, refuse)
     rules += [(calls[column], own) for calls in OWN_CALLS]
+    if exec_address is not None:
+        halves = exec_address & 0xFFFFFFFF, exec_address >> 32
+        once = (
+            *(load_argument, (JUMP_EQUAL, 0, 3, halves[0])),
+            *((LOAD_WORD, 0, 0, FIRST_ARGUMENT_HIGH), (JUMP_EQUAL, 0, 1, halves[1])),
+            *(allow, refuse),
+        )
+        rules += [(EXECVE[column], once)]
     steps = [
         (LOAD_WORD, 0, 0, MACHINE),
         (JUMP_EQUAL, 1, 0, audit),
@@ -275,6 +293,38 @@ def call_kernel(name: str, *arguments: object) -> int:
     return result
 
 
+class Start:
+    """The one start of a program: by its path at an address that the program does not know, and cannot find out."""
+
+    def __init__(self, command: "Sequence[str]") -> None:
+        import ctypes
+        import mmap
+
+        path = os.fsencode(command[0])
+        offset = int.from_bytes(os.urandom(2), "little") % mmap.PAGESIZE
+        memory = mmap.mmap(-1, mmap.PAGESIZE + len(path) + 1)
+        memory[offset : offset + len(path)] = path
+        self._path = (ctypes.c_char * (len(path) + 1)).from_buffer(memory, offset)
+        self._arguments = (ctypes.c_char_p * (len(command) + 1))(*map(os.fsencode, command))
+        self.address = ctypes.addressof(self._path)
+
+    def exec(self) -> None:
+        """Become the program. Raises OSError."""
+        try:
+            call_kernel("execv", self._path, self._arguments)
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0)) from error
+
+
+def is_script(program: str) -> bool:
+    """Whether another program reads it, and may have to start the one that it stands for."""
+    try:
+        with open(program, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
 def main(arguments: list[str]) -> None:
     confinement, command = Confinement.of_word(arguments[0]), arguments[1:]
     try:
@@ -286,14 +336,18 @@ def main(arguments: list[str]) -> None:
         set_limit(resource.RLIMIT_CORE, 0)
         if confinement.cpu_seconds:
             set_limit(resource.RLIMIT_CPU, confinement.cpu_seconds)
+        start = None
         if sys.platform == "linux":
             if confinement.sandbox != OFF:
-                confine(confinement, command[0])
+                start = Start(command)
+                confine(confinement, command[0], None if is_script(command[0]) else start.address)
                 set_limit(resource.RLIMIT_NOFILE, MOST_OPEN_FILES)
-                if not confinement.writable:
-                    set_limit(resource.RLIMIT_FSIZE, 0)
+                set_limit(resource.RLIMIT_NPROC, MOST_PROCESSES)
+                set_limit(resource.RLIMIT_FSIZE, confinement.output_bytes)
             # macOS refuses or ignores RLIMIT_AS.
             set_limit(resource.RLIMIT_AS, confinement.memory_bytes)
+        if start is not None:
+            start.exec()
         os.execv(command[0], command)  # noqa: S606 - an argument list, no shell
     except OSError as error:
         sys.stderr.write(f"{LAUNCHER_PREFIX}{command[0]}: {error}\n")

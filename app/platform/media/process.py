@@ -42,13 +42,14 @@ from app.platform.errors import (
 )
 from app.platform.metrics import ffmpeg_failures
 from app.platform.progress import current_progress
+from app.platform.units import GIB
 
 from . import launcher
+from .command_files import files_of, total_bytes
 from .pipes import PipeTail, enlarge_pipe, processor_ticks
 
 log = structlog.get_logger(__name__)
 
-FILE_PROTOCOL = "file:"
 LONGEST_LINE_BYTES = 64 * 1024
 POLL_SECONDS = 0.1
 EXIT_POLL_SECONDS = 0.002
@@ -79,8 +80,8 @@ class RunLimits:
     in one decoded frame. `stall_seconds`: how long it may use no processor time (Linux); not for a process whose pipe's
     other end may be slow. `cpu_seconds`: processor time of all threads, after which the process is killed; None for no
     limit. `probe_bytes`: how much of an input is searched for what describes its streams, None for ffmpeg's default.
-    `sandbox`: which of the kernel's barriers there must be around the process, see
-    `launcher.Confinement`.
+    `output_bytes`: how large its output may become beyond twice its inputs. `sandbox`: which of the kernel's barriers
+    there must be around the process, see `launcher.Confinement`.
     """
 
     wall_seconds: float
@@ -90,6 +91,7 @@ class RunLimits:
     max_pixels: int = 4096 * 2304
     cpu_seconds: int | None = None
     probe_bytes: int | None = None
+    output_bytes: int = GIB
     sandbox: str = launcher.AUTO
 
 
@@ -124,9 +126,15 @@ class FfmpegProcess:
         self._progress = current_progress()
         # Guards reaping and killing, so that a reaped process id is never signalled.
         self._lock = threading.Lock()
-        readable, writable = _files_of(command)
+        readable, writable = files_of(command)
         confinement = launcher.Confinement(
-            limits.memory_bytes, limits.cpu_seconds or 0, os.getpid(), limits.sandbox, readable, writable
+            limits.memory_bytes,
+            limits.cpu_seconds or 0,
+            os.getpid(),
+            limits.sandbox,
+            readable,
+            writable,
+            limits.output_bytes + 2 * total_bytes(readable) if writable else 0,
         )
         try:
             self._process = subprocess.Popen(
@@ -367,23 +375,3 @@ class FfmpegProcess:
                 f"The disk is full: the video program failed while {self.purpose}.", detail=detail
             )
         raise FfmpegError(f"The video program failed while {self.purpose}.", detail=detail)
-
-
-def _files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files and directories that the command reads, and the directories that it writes to, by its words."""
-    readable: list[str] = []
-    writable: list[str] = []
-    since = 0
-    for position, word in enumerate(command):
-        if not word.startswith(FILE_PROTOCOL):
-            continue
-        path = Path(word.removeprefix(FILE_PROTOCOL))
-        if command[position - 1] != "-i":
-            writable.append(str(path.parent))
-        elif "concat" in command[since:position]:
-            # The files that a list names are beside it, or linked there.
-            readable += {str(one.resolve().parent) for one in path.parent.iterdir()}
-        else:
-            readable.append(str(path))
-        since = position
-    return tuple(readable), tuple(writable)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .process import FILE_PROTOCOL
+from .command_files import FILE_PROTOCOL
 from .whitelists import DECODERS
 
 # Options that decide what may be opened. Only the builders set them.

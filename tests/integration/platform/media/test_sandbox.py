@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def test_it_reads_its_input_and_writes_its_output(shell, room):
         "exec cat /proc/{parent}/maps",
         "echo x >{room}/input.mp4",
         "echo x >{room}/new",
+        "echo x >{room}/out/another",
         "echo x >/tmp/new-{parent}",
         "exec ln -s {room}/secret {room}/out/link",
         "exec ln {room}/secret {room}/out/link",
@@ -123,6 +125,47 @@ def test_it_writes_no_file_without_an_output(room):
     confined = Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), ())
     code = "import resource; print(resource.getrlimit(resource.RLIMIT_FSIZE))"
     assert python(confined, code).stdout == "(0, 0)\n"
+
+
+def test_its_output_ends_at_the_size_that_it_may_have(room):
+    output = room / "out" / "a.mp4"
+    output.touch()
+    confined = Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), (str(output),), 1000)
+    done = python(
+        confined, f"file = open({str(output)!r}, 'wb', 0); file.write(bytes(1000)); file.write(b'x')"
+    )
+    assert (done.returncode, output.stat().st_size) == (1, 1000)
+    assert "File too large" in done.stderr
+
+
+def test_the_size_of_an_output_follows_from_its_inputs(room, shell):
+    assert int(shell("ulimit -f")) == (LIMITS.output_bytes + 2 * len("input.mp4")) // 1024
+
+
+def test_a_program_becomes_no_other():
+    """Nor itself once more."""
+    code = """
+import ctypes, os, sys
+for program in ("/bin/true", sys.executable):
+    try:
+        os.execv(program, [program])
+    except OSError as error:
+        print(error.strerror)
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.syscall({"x86_64": 322, "aarch64": 281}[os.uname().machine], -100, b"/bin/true", None, None, 0) == -1
+print(os.strerror(ctypes.get_errno()))
+"""
+    done = python(Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), ()), code)
+    assert done.stdout.split("\n") == [*["Permission denied"] * 3, ""], done.stderr
+
+
+def test_threads_of_its_user_are_counted():
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_NPROC)[1])"
+    done = python(Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), ()), code)
+    allowed = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    assert int(done.stdout) == (
+        launcher.MOST_PROCESSES if allowed < 0 else min(allowed, launcher.MOST_PROCESSES)
+    )
 
 
 def test_the_memory_of_the_server_is_closed_where_there_is_no_landlock():

@@ -1,0 +1,39 @@
+"""The files that a command of ffmpeg reads and writes: what its sandbox lets it see."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+FILE_PROTOCOL = "file:"
+
+
+def files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files and directories that the command reads, and the files that it writes, which are made empty where they
+    do not exist, by its words."""
+    readable: list[str] = []
+    writable: list[str] = []
+    since = 0
+    for position, word in enumerate(command):
+        if not word.startswith(FILE_PROTOCOL):
+            continue
+        path = Path(word.removeprefix(FILE_PROTOCOL))
+        if command[position - 1] != "-i":
+            with contextlib.suppress(OSError):  # the program will say so
+                path.touch()
+            writable.append(str(path))
+        elif "concat" in command[since:position]:
+            # The files that a list names are beside it, or linked there.
+            readable += {str(one.resolve().parent) for one in path.parent.iterdir()}
+        else:
+            readable.append(str(path))
+        since = position
+    return tuple(readable), tuple(writable)
+
+
+def total_bytes(paths: Sequence[str]) -> int:
+    """Of files, and of the files in directories."""
+    total = 0
+    for path in map(Path, paths):
+        with contextlib.suppress(OSError):
+            total += sum(one.stat().st_size for one in (path.iterdir() if path.is_dir() else [path]))
+    return total
