@@ -13,9 +13,9 @@ from typing import Any
 
 import structlog
 
+from app.platform.byte_sizes import GIB
 from app.platform.errors import FfmpegCancelled, FfmpegError
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
-from app.platform.units import GIB
 from worker.video.filter_expressions import seconds_option
 from worker.video.tracks import KeptTrack
 

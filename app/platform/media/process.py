@@ -32,6 +32,7 @@ from typing import IO, Self
 
 import structlog
 
+from app.platform.byte_sizes import GIB
 from app.platform.errors import (
     FfmpegCancelled,
     FfmpegDiskFull,
@@ -42,7 +43,6 @@ from app.platform.errors import (
 )
 from app.platform.metrics import ffmpeg_failures
 from app.platform.progress import current_progress
-from app.platform.units import GIB
 
 from . import launcher
 from .command_files import files_of, total_bytes
