@@ -1,7 +1,8 @@
-"""Starts one program under limits: `python -I -S launcher.py CONFINEMENT PROGRAM ARGUMENT...`; see `Confinement`.
+"""Starts one program under limits, in a Python of its own; see `Confinement.launching`.
 
-It runs as a separate script, because setting limits between fork and exec is unsafe in a server with threads. It
-imports only the standard library, and little of it, so that it starts in about ten milliseconds.
+Setting limits between fork and exec is unsafe in a server with threads. This module imports only the standard library,
+and little of it, and is imported rather than run as a script, whose source Python compiles at every start: so it takes
+few milliseconds beyond those of Python itself.
 
 The program replaces this process (exec), so the server waits for its process id and exit status. Exit status 127 with a
 line that starts with LAUNCHER_PREFIX means that the program could not be started.
@@ -14,7 +15,6 @@ has none of root's, makes no sockets and no processes (seccomp), sees the system
 
 import os
 import resource
-import signal
 import sys
 
 TYPE_CHECKING = False
@@ -27,6 +27,10 @@ MOST_OPEN_FILES = 256
 # Processes and threads of this user, all programs together: fewer than a machine can have, and more than servers need.
 # Root's are not limited.
 MOST_PROCESSES = 16_384
+# At the end of the path, the modules beside this one hide none of the standard library's.
+START = "import sys; sys.path.append(sys.argv.pop(1)); import launcher; launcher.main(sys.argv[1:])"
+# The module `signal` makes enumerations of these, which takes as long as all else.
+SIGKILL, SIGPIPE, SIGXFSZ, SIG_DFL = 9, 13, 25, 0
 
 OFF, AUTO, REQUIRED = "off", "auto", "required"
 
@@ -130,7 +134,8 @@ class Confinement:
 
     def launching(self, command: "Sequence[str]") -> "list[str]":
         """The command that starts `command`, confined."""
-        return [sys.executable, "-I", "-S", os.path.abspath(__file__), self.to_word(), *command]
+        directory = os.path.dirname(os.path.abspath(__file__))
+        return [sys.executable, "-I", "-S", "-c", START, directory, self.to_word(), *command]
 
     def to_word(self) -> str:
         numbers = (
@@ -162,9 +167,9 @@ def die_with_parent(parent_pid: int) -> None:
 
     The setting survives exec. If the parent died before the setting was made, this process ends at once.
     """
-    call_kernel("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    call_kernel("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), SIGKILL)
 
 
 def set_limit(kind: int, value: int) -> None:
@@ -329,8 +334,8 @@ def main(arguments: list[str]) -> None:
     confinement, command = Confinement.of_word(arguments[0]), arguments[1:]
     try:
         # Python ignores both signals; a program that inherits this would not end on a closed pipe.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        call_kernel("signal", SIGPIPE, SIG_DFL)
+        call_kernel("signal", SIGXFSZ, SIG_DFL)
         if sys.platform == "linux":
             die_with_parent(confinement.parent_pid)
         set_limit(resource.RLIMIT_CORE, 0)
@@ -352,7 +357,3 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         sys.stderr.write(f"{LAUNCHER_PREFIX}{command[0]}: {error}\n")
         sys.exit(EXIT_NOT_STARTED)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -271,3 +271,21 @@ def test_a_program_whose_parent_died_before_it_could_say_so_ends_at_once() -> No
     somebody_else = launcher.Confinement(1024 * MIB, 0, os.getppid(), launcher.OFF, (), ())
     command = somebody_else.launching(["/bin/sleep", "600"])
     assert subprocess.run(command, timeout=SOON_SECONDS, check=False).returncode == -signal.SIGKILL
+
+
+@on_linux
+def test_a_program_ignores_no_signal_that_python_does() -> None:
+    confinement = launcher.Confinement(1024 * MIB, 0, os.getpid(), launcher.OFF, (), ())
+    command = confinement.launching(["/bin/grep", "SigIgn", "/proc/self/status"])
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    ignored = int(told.split()[1], 16)
+    assert not [number for number in (signal.SIGPIPE, signal.SIGXFSZ) if ignored & 1 << (number - 1)]
+
+
+def test_the_launcher_loads_nothing_that_takes_long() -> None:
+    """Each run of ffmpeg waits for it: these double its time."""
+    code = launcher.START.replace("launcher.main(sys.argv[1:])", "print(*sys.modules)")
+    command = [sys.executable, "-I", "-S", "-c", code, str(Path(launcher.__file__).parent)]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert "launcher" in loaded
+    assert not {"enum", "pathlib", "re", "signal", "subprocess", "typing"} & loaded
