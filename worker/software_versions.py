@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from app.platform.errors import FfmpegError
-from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.ffmpeg import LIST_BYTES, FfmpegRunner
 
 UNKNOWN = "unknown"
 NO_DRIVER = "none"
@@ -20,9 +20,10 @@ def software_versions(runner: FfmpegRunner) -> Mapping[str, str]:
 
 def _ffmpeg(runner: FfmpegRunner) -> str:
     try:
-        words = runner.run(["-version"], purpose="telling its version").stdout.split(maxsplit=3)
+        told = runner.run(["-version"], purpose="telling its version", stdout_limit_bytes=LIST_BYTES)
     except FfmpegError:
         return UNKNOWN
+    words = told.stdout.split(maxsplit=3)
     return words[2].decode(errors="replace") if len(words) > 2 else UNKNOWN
 
 
