@@ -6,8 +6,8 @@ keyframe on. A file whose video changes its shape loses frames (see `sequence_en
 transport stream, which holds what those formats hold that are copied, in the same ticks.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from io import BufferedReader
 from pathlib import Path
@@ -62,6 +62,7 @@ class ContinuousCopy:
     """How the copy is made. `streams`: those that it holds, by their index in the file; for each, the ticks to add to
     its timestamps, from the packet of that number on. `warnings`: sentences for the user. `is_joined`: timestamps start
     again. `ends_sequences`: see `sequence_ends`. `converted`: streams of sound that a transport stream cannot hold.
+    `spacings`: see MediaInfo.
     """
 
     streams: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
@@ -69,6 +70,7 @@ class ContinuousCopy:
     is_joined: bool = True
     ends_sequences: bool = False
     converted: tuple[int, ...] = ()
+    spacings: Mapping[int, tuple[tuple[int, Fraction], ...]] = field(default_factory=dict)
 
 
 def plan_continuous_copy(
@@ -110,6 +112,9 @@ def plan_continuous_copy(
         is_joined=is_joined,
         ends_sequences=ends_sequences,
         converted=tuple(converted),
+        spacings={
+            index: spacings for index, spacings in info.spacings.items() if is_joined and index in kept
+        },
     )
 
 
@@ -137,9 +142,17 @@ def write_continuous_copy(
             }
             continue
         ticks = expression_tree(leaves)
-        shifted = ":".join(
-            f"{name.lower()}=if(eq({name}\\,NOPTS)\\,NOPTS\\,{name}+{ticks})" for name in ("PTS", "DTS")
-        )
+        moved = {name: f"if(eq({name}\\,NOPTS)\\,NOPTS\\,{name}+{ticks})" for name in ("PTS", "DTS")}
+        if spacings := copy.spacings.get(index):
+            # Up to the first of them, timestamps are as they seem to be.
+            steps = expression_tree(
+                [(0, "-1"), *((packet, f"{float(step):.3f}") for packet, step in spacings)]
+            )
+            moved = {
+                name: f"if(gte({steps}\\,0)*lt(POS\\,0)\\,PREV_OUT{name}+{steps}\\,{value})"
+                for name, value in moved.items()
+            }
+        shifted = ":".join(f"{name.lower()}={value}" for name, value in moved.items())
         options[f"bsf:{number}"] = f"setts={shifted}"
     stream = ffmpeg.output(
         *(read[str(index)] for index, _shifts in copy.streams),

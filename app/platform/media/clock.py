@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from app.platform.errors import LimitExceeded
+from app.platform.media.sound_spacing import SoundSpacing
 
 # Formats whose timestamps may start again: ffmpeg's demuxers with the flag AVFMT_TS_DISCONT, of those accepted.
 RESTARTING_FORMATS = ("mpegts", "mpeg")
@@ -64,6 +65,18 @@ class _Epoch:
     high: int
     extents: dict[int, Extent] = field(default_factory=dict)
 
+    def show(self, stream: int, *, pts: int | None, decoded: int, duration: int) -> None:
+        """Extend the stream's extent by a frame. `decoded`: its decoding time in ticks, where it has one."""
+        shown = decoded if pts is None else pts
+        extent = self.extents.get(stream)
+        if extent is None:
+            self.extents[stream] = Extent(start=shown, last=shown, last_duration=duration)
+        else:
+            extent.add(shown, duration)
+            if pts is None or extent.untimed_end:
+                # MPEG-1 and MPEG-2 show the last frame one later than they decode it.
+                extent.untimed_end = decoded + 2 * duration
+
     def is_near(self, at: int) -> bool:
         return self.low - LONGEST_STEP_FORWARD <= at <= self.high + LONGEST_STEP_FORWARD
 
@@ -75,6 +88,17 @@ class _Position:
     epoch: int = -1
     end: int = 0
     packets: int = 0
+    spacing: SoundSpacing = field(default_factory=SoundSpacing)
+
+    def follows(self, at: int, *, lasts: int, is_stated: bool) -> bool:
+        """Whether the packet's timestamp follows from the one before, so that it tells nothing new. `packets` counts it
+        already."""
+        if self.spacing.is_interpolated(at, lasts=lasts, is_stated=is_stated):
+            self.end += lasts
+            return True
+        if self.spacing.goes_on(self.packets - 1, at, lasts=lasts):
+            self.end = at
+        return False
 
 
 class EpochReader:
@@ -106,9 +130,18 @@ class EpochReader:
         return len(self._epochs)
 
     def add(
-        self, stream: int, *, pts: int | None, dts: int | None, duration: int, is_steady: bool, is_shown: bool
+        self,
+        stream: int,
+        *,
+        pts: int | None,
+        dts: int | None,
+        duration: int,
+        is_steady: bool,
+        is_shown: bool,
+        is_stated: bool = True,
     ) -> None:
-        """Read the stream's next packet. `is_steady`: of sound or video, whose packets follow each other.
+        """Read the stream's next packet. `is_steady`: of sound or video, whose packets follow each other. `is_stated`:
+        the file states its timestamp, as far as is known.
 
         Raises LimitExceeded for too many epochs.
         """
@@ -119,6 +152,9 @@ class EpochReader:
             return
         numerator, denominator = self._ticks[stream]
         at = decoded * numerator // denominator
+        lasts = duration * numerator // denominator
+        if position.follows(at, lasts=lasts, is_stated=is_stated):
+            return
         number = self._find_epoch(position, at, is_steady=is_steady)
         if number == len(self._epochs):
             if number == MAX_EPOCHS:
@@ -131,21 +167,13 @@ class EpochReader:
             self.span += high - low - (epoch.high - epoch.low)
             epoch.low, epoch.high = low, high
         if is_shown:
-            shown = decoded if pts is None else pts
-            extent = epoch.extents.get(stream)
-            if extent is None:
-                epoch.extents[stream] = Extent(start=shown, last=shown, last_duration=duration)
-            else:
-                extent.add(shown, duration)
-                if pts is None or extent.untimed_end:
-                    # MPEG-1 and MPEG-2 show the last frame one later than they decode it.
-                    extent.untimed_end = decoded + 2 * duration
+            epoch.show(stream, pts=pts, decoded=decoded, duration=duration)
         if position.epoch == number and at - position.end > LONG_GAP_SECONDS * MICROSECONDS:
             self.long_gaps[stream] += 1
         if position.epoch != number:
             self.changes[stream].append((position.packets - 1, number))
             position.epoch = number
-        position.end = at + duration * numerator // denominator
+        position.end = at + lasts
 
     def shifts(self) -> list[Fraction]:
         """The seconds to add to each epoch's timestamps so that it follows on the one before; 0 for the first."""
@@ -167,6 +195,18 @@ class EpochReader:
                 (packet, round(shifts[epoch] / self._time_bases[stream])) for packet, epoch in changes
             )
             for stream, changes in self.changes.items()
+        }
+
+    def packet_spacings(self) -> dict[int, tuple[tuple[int, Fraction], ...]]:
+        """For each stream of sound whose sampling rate changes, the ticks from one packet to the next, from the packet
+        of that number on."""
+        return {
+            stream: tuple(
+                (packet, lasts / MICROSECONDS / self._time_bases[stream])
+                for packet, lasts in position.spacing.changes
+            )
+            for stream, position in self._positions.items()
+            if position.spacing.changes
         }
 
     def extents(self) -> list[Extent]:

@@ -10,6 +10,8 @@ from app.platform.media.properties import VideoProperties
 
 # For each stream, the ticks to add to its timestamps from the packet of that number on.
 PacketShifts: TypeAlias = Mapping[int, tuple[tuple[int, int], ...]]
+# For each stream of sound whose sampling rate changes, the ticks from one packet to the next, from that number on.
+PacketSpacings: TypeAlias = Mapping[int, tuple[tuple[int, Fraction], ...]]
 StreamKind = Literal["audio", "subtitle", "data", "attachment", "video"]
 
 
@@ -80,6 +82,7 @@ class MediaInfo:
     """A file with a video. `format_name` is ffmpeg's; `start_seconds` is the earliest timestamp of all streams.
 
     `shifts`: if the file's timestamps start again, what makes them go on; empty otherwise. In `video` they do.
+    `spacings`: how packets follow each other that have no timestamps of their own, where ffmpeg has them wrong.
     """
 
     format_name: str
@@ -88,3 +91,4 @@ class MediaInfo:
     others: tuple[OtherStream, ...]
     stream_count: int
     shifts: PacketShifts = field(default_factory=dict)
+    spacings: PacketSpacings = field(default_factory=dict)

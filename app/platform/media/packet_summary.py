@@ -11,13 +11,13 @@ from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, Ffmpeg
 from .clock import MICROSECONDS, EpochReader
 from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import disposition, fraction
-from .info import PacketShifts
+from .info import PacketShifts, PacketSpacings
 from .limits import MediaLimits, check_input_frames, check_sound_gaps, check_span
 from .recognition import ENCRYPTED
 
 # ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
 PACKET_FIELDS = (
-    *("-show_entries", "packet=stream_index,pts,dts,duration,size,flags:packet_side_data=side_data_type"),
+    *("-show_entries", "packet=stream_index,pts,dts,duration,size,pos,flags:packet_side_data=side_data_type"),
     *("-of", "csv=p=0"),
 )
 # Of packets that common encryption (ISO/IEC 23001-7) has made unreadable.
@@ -25,6 +25,7 @@ ENCRYPTION_SIDE_DATA = "Encryption info"
 # A packet that ends a sequence and holds no picture, as ffprobe prints its size.
 SEQUENCE_CODECS = ("mpeg1video", "mpeg2video")
 SEQUENCE_END_BYTES = "4"
+UNKNOWN = "N/A"
 STEADY_KINDS = ("video", "audio")
 # Sound may begin earlier and end later than the longest video.
 SPAN_SLACK_SECONDS = 60
@@ -38,8 +39,8 @@ class PacketSummary:
 
     `frames`: packets that will be shown, 1 or more; `discarded`: packets that an edit list keeps only for decoding.
     `start_pts`, `last_pts`: the smallest and largest timestamp shown. `last_duration`: the duration of the packet at
-    `last_pts`, 0 if it has none. `is_timed`: every packet has a pts. `shifts`: see MediaInfo. `ends_abruptly`: the
-    demuxer reached the end of the file where it expected more.
+    `last_pts`, 0 if it has none. `is_timed`: every packet has a pts. `shifts`, `spacings`: see MediaInfo.
+    `ends_abruptly`: the demuxer reached the end of the file where it expected more.
     """
 
     frames: int
@@ -49,6 +50,7 @@ class PacketSummary:
     last_duration: int
     is_timed: bool
     shifts: PacketShifts
+    spacings: PacketSpacings
     ends_abruptly: bool
 
 
@@ -95,6 +97,7 @@ def summarize_packets(
         last_duration=extents[-1].last_duration,
         is_timed=tally.is_timed,
         shifts=tally.epochs.packet_shifts(),
+        spacings=tally.epochs.packet_spacings(),
         ends_abruptly=failed or any(sign in said for sign in CUT_OFF_SIGNS),
     )
 
@@ -108,6 +111,7 @@ class _PacketTally:
         self.frames = self.discarded = 0
         self.is_timed = True
         self._video = stream_index
+        self._restarts = restarts
         self._has_sequences = any(
             stream["index"] == stream_index and stream.get("codec_name") in SEQUENCE_CODECS
             for stream in streams
@@ -130,10 +134,10 @@ class _PacketTally:
 
     def add(self, fields: list[str]) -> None:
         """Read one line of ffprobe. Raises LimitExceeded."""
-        if len(fields) < 6 or (index := int(fields[0])) not in self._kinds:
+        if len(fields) < 7 or (index := int(fields[0])) not in self._kinds:
             return
         pts, dts, duration = (_ticks(text) for text in fields[1:4])
-        is_shown = "D" not in fields[5]
+        is_shown = "D" not in fields[6]
         if index == self._video:
             self.discarded += not is_shown
             is_shown = is_shown and not (self._has_sequences and fields[4] == SEQUENCE_END_BYTES)
@@ -153,6 +157,8 @@ class _PacketTally:
             duration=duration or 0,
             is_steady=kind in STEADY_KINDS,
             is_shown=is_shown,
+            # Of sound, the first frame alone has the position of the packet that holds several.
+            is_stated=kind != "audio" or not self._restarts or fields[5] != UNKNOWN,
         )
         if self.epochs.span > self._longest_span:
             check_span(Fraction(self.epochs.span, MICROSECONDS), kind=kind, limits=self._limits)
@@ -162,4 +168,4 @@ class _PacketTally:
 
 def _ticks(text: str) -> int | None:
     """A timestamp as ffprobe prints it; None for `N/A`."""
-    return None if text == "N/A" else int(text)
+    return None if text == UNKNOWN else int(text)

@@ -103,6 +103,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
         others=tuple(_describe_other(stream) for stream in streams if stream is not video),
         stream_count=len(streams),
         shifts=scan.shifts,
+        spacings=scan.spacings,
     )
     check_input(info, limits)
     return info

@@ -61,8 +61,12 @@ def test_joined_transport_streams(part: Path, tmp_path: Path, rendered: Callable
 
 @pytest.mark.parametrize(
     "formats",
-    [((48_000, 2), (44_100, 2), (48_000, 2)), ((44_100, 6), (48_000, 2), (44_100, 1))],
-    ids=["rate", "channels"],
+    [
+        ((48_000, 2), (44_100, 2), (48_000, 2)),
+        ((44_100, 6), (48_000, 2), (44_100, 1)),
+        ((8_000, 1), (48_000, 2), (8_000, 1)),
+    ],
+    ids=["rate", "channels", "rate that is much higher"],
 )
 def test_sound_that_changes_where_parts_meet_is_not_late(
     formats: tuple[tuple[int, int], ...], tmp_path: Path, rendered: Callable[..., Any]

@@ -24,6 +24,30 @@ def read(packets: Sequence[tuple[int, int]], *, restarts: bool = True) -> EpochR
     return reader
 
 
+def test_sound_of_another_rate_goes_on_where_it_seems_to_step_back() -> None:
+    """Five frames to a packet, of which ffmpeg spaces four by the first part's 8 kHz: by 128 ms."""
+    reader = EpochReader(dict.fromkeys((VIDEO, SOUND), Fraction(1, TICKS)), reference=VIDEO, restarts=True)
+    seeming, parts, packet = 11_520, ((11_520, 10), (1920, 60), (Fraction(1024 * TICKS, 44_100), 60)), 5
+
+    def read_sound(at: int, *, is_stated: bool) -> None:
+        reader.add(
+            SOUND, pts=at, dts=at, duration=seeming, is_steady=True, is_shown=True, is_stated=is_stated
+        )
+
+    for spacing, count in parts:
+        for number in range(round(count * spacing / FRAME)):
+            at = number * FRAME
+            reader.add(VIDEO, pts=at, dts=at, duration=FRAME, is_steady=True, is_shown=True)
+        for number in range(count):
+            stated = round(number // packet * packet * spacing)
+            read_sound(stated + number % packet * seeming, is_stated=number % packet == 0)
+    assert reader.count == len(parts)
+    assert reader.changes[SOUND] == [(0, 0), (10, 1), (70, 2)]
+    found = reader.packet_spacings()[SOUND]
+    assert [first for first, _ in found] == [10, 70]
+    assert [round(float(ticks), 1) for _, ticks in found] == [1920, 2089.8]
+
+
 def frames(count: int, start: int = 0) -> list[tuple[int, int]]:
     return [(VIDEO, start + number * FRAME) for number in range(count)]
 
