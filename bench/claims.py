@@ -26,7 +26,8 @@ from sqlalchemy import delete, event, insert, text, update
 from app import migrations
 from app.accounts.tables import User
 from app.files.tables import File
-from app.platform.database import Database, PoolLimits, database_now
+from app.platform.database import Database, database_now
+from app.platform.database_engine import PoolLimits
 from app.platform.secrets import new_id
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus, SegmentStatus

@@ -22,7 +22,8 @@ from sqlalchemy import insert
 
 from app.accounts.tables import User
 from app.files.tables import File
-from app.platform.database import Database, PoolLimits
+from app.platform.database import Database
+from app.platform.database_engine import PoolLimits
 from app.platform.secrets import new_id
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment

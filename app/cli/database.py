@@ -55,7 +55,7 @@ def status(data_dir: DataDirectory = None) -> None:
 
 def missing_database(settings: Settings) -> str | None:
     """A sentence when the database is a file that does not exist, else None. Raises ConfigurationError."""
-    from app.platform.database import parse_url, sqlite_file
+    from app.platform.database_engine import parse_url, sqlite_file
 
     file = sqlite_file(parse_url(settings.resolved_database_url))
     if file is None or file.exists():

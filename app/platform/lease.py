@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.platform.database import count_changed, database_now
+from app.platform.database import ONE, count_changed, database_now
 
 
 class Leased:
@@ -108,7 +108,9 @@ def claim_first(
 
     Rows that another transaction has locked are passed over. A lease that has run out counts as a failure.
     """
-    first = candidates.limit(1).with_for_update(skip_locked=True, of=table).correlate(None).scalar_subquery()
+    first = (
+        candidates.limit(ONE).with_for_update(skip_locked=True, of=table).correlate(None).scalar_subquery()
+    )
     expired = case((table.lease_expires_at.is_not(None), 1), else_=0)
     lease = {
         "attempt": table.attempt + 1,

@@ -87,6 +87,11 @@ class Settings(LimitSettings, WorkSettings):
     database_pool_timeout_seconds: float = Field(
         10.0, gt=0, description="Longest that a request waits for a free connection; then it is answered 503."
     )
+    database_prepared_statements: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether PostgreSQL keeps the plans of statements that come often. `auto`: unless a pooler is in "
+        "between; `on` for one that knows prepared statements (PgBouncer from 1.21 with `max_prepared_statements`).",
+    )
     broker_url: BrokerUrl | None = Field(
         None,
         description="Where Redis or Valkey is: `redis://host:6379/0`, with TLS `rediss://`. Unset: the embedded Valkey "

@@ -6,9 +6,10 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, MetaData, String
+from sqlalchemy import JSON, BigInteger, ColumnElement, MetaData, String, literal_column
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Composite, DeclarativeBase, Mapped, composite, mapped_column
+from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator
 
 from app.platform.database import UtcDateTime
@@ -29,10 +30,17 @@ class ExactFraction(TypeDecorator[Fraction]):
 
 
 class StatusText(TypeDecorator[Any]):
-    """A status enum stored as text: readable in the database, and a new member needs no migration."""
+    """A status enum stored as text: readable in the database, and a new member needs no migration.
+
+    A column is compared with members as literals: a plan for any parameters knows them, and may use a partial index.
+    """
 
     impl = String(16)
     cache_ok = True
+
+    class comparator_factory(String.Comparator[Any]):  # noqa: N801  (SQLAlchemy's name)
+        def operate(self, op: OperatorType, *other: Any, **options: Any) -> ColumnElement[Any]:
+            return super().operate(op, *(_as_literal(each) for each in other), **options)
 
     def __init__(self, enum: type[StrEnum]) -> None:
         super().__init__()
@@ -43,6 +51,14 @@ class StatusText(TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else self.enum(value)
+
+
+def _as_literal(value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return literal_column(f"'{value.value}'", String)
+    return (
+        [_as_literal(each) for each in value] if isinstance(value, list | tuple | set | frozenset) else value
+    )
 
 
 class Table(DeclarativeBase):

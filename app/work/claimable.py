@@ -28,6 +28,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.accounts.tables import User
+from app.platform.database import ONE
 from app.platform.lease import is_rested
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
@@ -91,14 +92,16 @@ def render_waits() -> ColumnElement[bool]:
     """The render has a segment that could be claimed."""
     # Not EXISTS, here and below, which PostgreSQL may turn into a join of all waiting segments. As a subquery of each
     # render it looks along the index for one of them, whatever the statistics of the statuses, which change fast.
-    return _segments(ready_to_upscale()).with_only_columns(literal(1)).limit(1).scalar_subquery().is_not(None)
+    return (
+        _segments(ready_to_upscale()).with_only_columns(literal(1)).limit(ONE).scalar_subquery().is_not(None)
+    )
 
 
 @cache
 def user_may_upscale(*, cap: int | None) -> ColumnElement[bool]:
     """The user has a segment that could be claimed, and runs fewer than their cap."""
     at_work = select(Render.user_id).where(Render.status == RenderStatus.PROCESSING).correlate(None)
-    waits = _renders_of(User.id).where(is_of_engines(), render_waits()).limit(1).scalar_subquery()
+    waits = _renders_of(User.id).where(is_of_engines(), render_waits()).limit(ONE).scalar_subquery()
     return and_(User.id.in_(at_work), waits.is_not(None), below_cap(cap=cap))
 
 
@@ -116,7 +119,7 @@ def is_of_engines() -> ColumnElement[bool]:
 
 def segments_wait(user_id: UserId) -> ColumnElement[bool]:
     """The user has a segment that could be claimed, were it not for a cap."""
-    return _renders_of(user_id).where(render_waits()).limit(1).scalar_subquery().is_not(None)
+    return _renders_of(user_id).where(render_waits()).limit(ONE).scalar_subquery().is_not(None)
 
 
 def is_capped(*, cap: int | None) -> ColumnElement[bool]:

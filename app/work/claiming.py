@@ -17,7 +17,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.accounts.tables import User
 from app.files.tables import File
-from app.platform.database import UtcDateTime
+from app.platform.database import ONE, UtcDateTime
 from app.platform.lease import claim_first
 from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind
@@ -217,7 +217,7 @@ def _next_render(cap: int | None, is_capped: bool) -> Select[str]:
     )
     if is_capped:
         first = first.join(User, User.id == Render.user_id).where(claimable.below_cap(cap=cap))
-    return first.order_by(*WITHIN_USER).limit(1)
+    return first.order_by(*WITHIN_USER).limit(ONE)
 
 
 @cache

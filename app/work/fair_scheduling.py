@@ -31,7 +31,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.accounts.tables import User
-from app.platform.database import ColumnReader, UtcDateTime, commits_lazily, fetch_rows
+from app.platform.database import ONE, ColumnReader, UtcDateTime, commits_lazily, fetch_rows
 
 # How many of the next users are considered. When other workers serve them all just now, one of them is waited for.
 MOST_CANDIDATES = 64
@@ -107,7 +107,7 @@ class RoundRobin:
         is_capped: ColumnElement[bool] = false(),  # noqa: B008  (an expression, which is never changed)
     ) -> None:
         following = select(User.id, rotation.column.label("last_served")).where(has_work)
-        self._next = following.order_by(*rotation.order).limit(MOST_CANDIDATES)
+        self._next = following.order_by(*rotation.order).limit(literal_column(str(MOST_CANDIDATES)))
         candidates = self._next.cte("candidates").prefix_with("MATERIALIZED", dialect="postgresql")
         # A user who was served since this statement began is not locked either: they are at the rotation's end.
         unserved = and_(
@@ -117,7 +117,7 @@ class RoundRobin:
             select(User.id)
             .join(candidates, unserved)
             .order_by(candidates.c.last_served.asc().nulls_first(), candidates.c.id)
-            .limit(1)
+            .limit(ONE)
             .with_for_update(of=User, skip_locked=True, key_share=True)
             .correlate(None)
             .scalar_subquery()

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import ColumnElement, and_, case, exists, literal, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.platform.database import database_now
+from app.platform.database import ONE, database_now
 from app.platform.lease import Lease, is_expired, revoke
 from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind, WorkQueue
@@ -247,7 +247,7 @@ def no_segment_is_left(render_id: InstrumentedAttribute[str]) -> ColumnElement[b
         select(literal(1))
         .where(Segment.render_id == render_id, Segment.status == status)
         .order_by(Segment.position)
-        .limit(1)
+        .limit(ONE)
         .correlate(Render)
         for status in UNFINISHED_SEGMENT
     )

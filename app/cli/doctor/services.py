@@ -13,7 +13,8 @@ from app.cli.database import missing_database
 from app.cli.doctor.findings import Finding
 from app.platform import queue
 from app.platform.byte_sizes import GIB
-from app.platform.database import Database, parse_url
+from app.platform.database import Database
+from app.platform.database_engine import parse_url
 from app.platform.errors import ConfigurationError, RegenError
 from app.platform.settings import Settings
 from app.serving.broker import answers, find_program

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from app.cli.database import missing_database
 from app.cli.doctor.findings import Finding
-from app.platform.database import parse_url
+from app.platform.database_engine import parse_url
 from app.platform.errors import ConfigurationError
 from app.platform.network_limits import network_limits
 from app.platform.setting_faults import unknown_settings

@@ -15,7 +15,8 @@ from app.accounts import queries as account_queries
 from app.accounts.tables import User
 from app.cli.doctor.findings import FindingState
 from app.cli.doctor.services import check_database
-from app.platform.database import Database, PoolLimits
+from app.platform.database import Database
+from app.platform.database_engine import PoolLimits
 from app.platform.errors import ConfigurationError, RegenError, Unavailable
 from app.platform.settings import Settings
 from tests.servers.postgres import PostgresServer
