@@ -13,10 +13,12 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Executable,
+    Integer,
     Select,
     String,
     Update,
     and_,
+    bindparam,
     case,
     exists,
     or_,
@@ -26,6 +28,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.platform.database import ONE, count_changed, database_now
+
+# Parameters of statements that are built once.
+OF_ROW = bindparam("of_row", type_=String)
+OF_ATTEMPT = bindparam("of_attempt", type_=Integer)
 
 
 class Leased:
@@ -70,6 +76,11 @@ class Lease:
         """End the lease; `values` say what became of the row. False when the lease is lost."""
         return revoke(session, self.table, self._is_held, rest_seconds=rest_seconds, **values)
 
+    def release_by(self, session: Session, statement: Update, **parameters: object) -> bool:
+        """As `release`, by a `release_statement` with these parameters."""
+        held = {OF_ROW.key: self.row_id, OF_ATTEMPT.key: self.attempt, **parameters}
+        return session.connection().execute(statement, held).rowcount > 0
+
     def charge(self, session: Session, counter: str) -> int | None:
         """Add one to the column of that name. Returns the new count; None when the lease is lost."""
         column = getattr(self.table, counter)
@@ -90,11 +101,13 @@ class Lease:
 
     @property
     def _is_held(self) -> ColumnElement[bool]:
-        return and_(
-            self.table.id == self.row_id,
-            self.table.attempt == self.attempt,
-            self.table.lease_expires_at.is_not(None),
-        )
+        return _is_held(self.table, self.row_id, self.attempt)
+
+
+def release_statement(table: type[Leased], **values: Any) -> Update:
+    """The statement of `Lease.release_by`, to be built once where it is executed often."""
+    held = update(table).where(_is_held(table, OF_ROW, OF_ATTEMPT))
+    return held.values(**_released(table, **values)).execution_options(synchronize_session=False)
 
 
 def claim_first(
@@ -133,13 +146,24 @@ def revoke(
 
     The next attempt may begin in `rest_seconds`. With None `retry_at` is cleared.
     """
+    released = _released(table, rest_seconds=rest_seconds, **values)
+    return changed_rows(session, update(table).where(*where).values(**released))
+
+
+def _released(table: type[Leased], *, rest_seconds: float | None = None, **values: Any) -> dict[str, Any]:
     released: dict[str, Any] = {
         "lease_expires_at": None,
         "retry_at": None if rest_seconds is None else database_now(plus_seconds=rest_seconds),
     }
     if issubclass(table, LeasedToWorker):
         released["worker"] = None
-    return changed_rows(session, update(table).where(*where).values(**{**released, **values}))
+    return released | values
+
+
+def _is_held(
+    table: type[Leased], row_id: str | BindParameter[str], attempt: int | BindParameter[int]
+) -> ColumnElement[bool]:
+    return and_(table.id == row_id, table.attempt == attempt, table.lease_expires_at.is_not(None))
 
 
 def is_expired(table: type[Leased]) -> ColumnElement[bool]:

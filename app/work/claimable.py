@@ -92,9 +92,9 @@ def render_waits() -> ColumnElement[bool]:
     """The render has a segment that could be claimed."""
     # Not EXISTS, here and below, which PostgreSQL may turn into a join of all waiting segments. As a subquery of each
     # render it looks along the index for one of them, whatever the statistics of the statuses, which change fast.
-    return (
-        _segments(ready_to_upscale()).with_only_columns(literal(1)).limit(ONE).scalar_subquery().is_not(None)
-    )
+    # It is the order that makes it do so: else it may read through all segments up to one that waits.
+    first = _segments(ready_to_upscale()).order_by(Segment.position).limit(ONE)
+    return first.with_only_columns(literal(1)).scalar_subquery().is_not(None)
 
 
 @cache

@@ -182,9 +182,9 @@ def _users_to_prepare_first(cap: int | None) -> RoundRobin:
 
 def _claim_segment_of(session: Session, turn: Turn, cap: int | None, lease: Mapping[str, Any]) -> Job | None:
     taken: list[str] = []
-    limits = (cap, turn.is_capped)
+    of_user: dict[str, Any] = {OF_USER.key: turn.user_id, **lease}
     while True:
-        of_user = {OF_USER.key: turn.user_id, BUT.key: taken, **lease}
+        limits = (cap, turn.is_capped, bool(taken))
         row = session.connection().execute(_segment_claim(*limits), of_user).one_or_none()
         if row is not None:
             segment_id, render_id, attempt, *segment = row
@@ -202,28 +202,33 @@ def _claim_segment_of(session: Session, turn: Turn, cap: int | None, lease: Mapp
         if render_id is None:
             return None
         taken.append(render_id)
+        of_user[BUT.key] = taken
 
 
 @cache
-def _next_render(cap: int | None, is_capped: bool) -> Select[str]:
-    """The first of the user's renders that has a segment to claim. Checks a cap again: the user's row is locked only
-    now."""
+def _next_render(cap: int | None, is_capped: bool, has_taken: bool) -> Select[str]:
+    """The first of the user's renders that has a segment to claim, with `has_taken` the first but those in BUT.
+
+    Checks a cap again: the user's row is locked only now.
+    """
     first = select(Render.id).where(
         Render.user_id == OF_USER,
         Render.status == RenderStatus.PROCESSING,
-        Render.id.not_in(BUT),
         claimable.is_of_engines(),
         claimable.render_waits(),
     )
+    if has_taken:
+        first = first.where(Render.id.not_in(BUT))
     if is_capped:
         first = first.join(User, User.id == Render.user_id).where(claimable.below_cap(cap=cap))
     return first.order_by(*WITHIN_USER).limit(ONE)
 
 
 @cache
-def _segment_claim(cap: int | None, is_capped: bool) -> ReturningUpdate[*tuple[Any, ...]]:
+def _segment_claim(cap: int | None, is_capped: bool, has_taken: bool) -> ReturningUpdate[*tuple[Any, ...]]:
     """Leases the first waiting segment of that render."""
-    of_first_render = Segment.render_id == _next_render(cap, is_capped).correlate(None).scalar_subquery()
+    first_render = _next_render(cap, is_capped, has_taken).correlate(None).scalar_subquery()
+    of_first_render = Segment.render_id == first_render
     waiting = (
         select(Segment.id).where(of_first_render, claimable.ready_to_upscale()).order_by(Segment.position)
     )

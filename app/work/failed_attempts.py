@@ -21,7 +21,7 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.platform.database import database_now
 from app.platform.lease import changed_rows
@@ -39,6 +39,8 @@ PATIENCE_WITH_ONE_MACHINE = 3
 # Parameters of a claim. Without them nothing is passed over.
 BY_WORKER = bindparam("by_worker", value="", type_=String)
 HEARD_SINCE = bindparam("heard_since", value=-90.0, type_=Float)
+
+_OfUnit = aliased(FailedAttempt)
 
 MACHINE = func.coalesce(WorkerProcess.machine, WorkerProcess.host)
 
@@ -69,33 +71,33 @@ def is_for_others(table: type[Render] | type[Segment], kind: WorkKind) -> Column
 
     For rows that never failed only the first condition is computed.
     """
-    of_unit = and_(FailedAttempt.unit_id == table.id, FailedAttempt.kind == kind.value)
+    of_unit = and_(_OfUnit.unit_id == FailedAttempt.unit_id, _OfUnit.kind == FailedAttempt.kind)
     own_machine = select(MACHINE).where(WorkerProcess.name == BY_WORKER).correlate(None).scalar_subquery()
-    engine = (
-        Render.engine
-        if table is Render
-        else select(Render.engine).where(Render.id == Segment.render_id).correlate(Segment).scalar_subquery()
-    )
-
-    def failed_at(place: InstrumentedAttribute[str], own: ColumnElement[str]) -> ColumnElement[bool]:
-        lately = FailedAttempt.failed_at > database_now(plus_seconds=-PASS_OVER_SECONDS)
-        return select(FailedAttempt.id).where(of_unit, lately, place == own).correlate(table).exists()
+    of_render = select(Render.engine).where(Render.id == FailedAttempt.render_id)
+    engine = of_render.correlate(FailedAttempt).scalar_subquery()
+    others = _able_workers(kind, engine, heard_since=database_now(plus_seconds=HEARD_SINCE))
 
     def untried(
         place: ColumnElement[str] | InstrumentedAttribute[str], tried: InstrumentedAttribute[str]
     ) -> ColumnElement[bool]:
-        others = _able_workers(kind, engine, heard_since=database_now(plus_seconds=HEARD_SINCE))
-        return (
-            others.where(place.not_in(select(tried).where(of_unit).correlate(table)))
-            .correlate(table)
-            .exists()
-        )
+        elsewhere = place.not_in(select(tried).where(of_unit).correlate(FailedAttempt))
+        return others.where(elsewhere).correlate(FailedAttempt).exists()
 
-    by_machine = and_(failed_at(FailedAttempt.machine, own_machine), untried(MACHINE, FailedAttempt.machine))
-    by_worker = and_(
-        failed_at(FailedAttempt.worker, BY_WORKER), untried(WorkerProcess.name, FailedAttempt.worker)
+    by_machine = and_(FailedAttempt.machine == own_machine, untried(MACHINE, _OfUnit.machine))
+    by_worker = and_(FailedAttempt.worker == BY_WORKER, untried(WorkerProcess.name, _OfUnit.worker))
+    # Written down once in a statement, however often it is asked for: what is long to plan is long to send, too.
+    units = (
+        select(FailedAttempt.unit_id)
+        .where(
+            FailedAttempt.kind == kind.value,
+            FailedAttempt.failed_at > database_now(plus_seconds=-PASS_OVER_SECONDS),
+            or_(by_machine, by_worker),
+        )
+        .correlate(None)
+        .cte(f"{kind.value}_by_others")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-    return and_(table.failures > 0, or_(by_machine, by_worker))
+    return and_(table.failures > 0, table.id.in_(select(units.c.unit_id)))
 
 
 def note(

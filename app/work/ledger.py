@@ -177,8 +177,8 @@ class WorkLedger:
     def _ready_to_finish(self, claim: Claim) -> ReadyUnits:
         # After the commit: of workers that are done at once the last one sees what all of them wrote, and none locks
         # the render. Two may say that the finish is ready; one claims it.
-        with self.database.read() as session:
-            may_be = work_queries.may_be_finished(session, render_id=claim.render_id)
+        with self.database.read_columns() as connection:
+            may_be = work_queries.may_be_finished(connection, render_id=claim.render_id)
         return Counter({WorkKind.FINISH.queue: 1} if may_be else {})
 
     def finished(

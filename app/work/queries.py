@@ -8,13 +8,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from functools import cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, case, exists, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    bindparam,
+    case,
+    exists,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.platform.database import ONE, database_now
-from app.platform.lease import Lease, is_expired, revoke
+from app.platform.database import ONE, ColumnReader, database_now, fetch_rows
+from app.platform.lease import Lease, is_expired, release_statement, revoke
 from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import webhook_events
@@ -30,6 +43,15 @@ ReadyUnits: TypeAlias = Counter[WorkQueue]
 UNFINISHED_SEGMENT = tuple(status for status in SegmentStatus if status is not SegmentStatus.DONE)
 
 _OtherRender = aliased(Render)
+
+# Built once: every completion runs it.
+_COMPLETE_SEGMENT = release_statement(
+    Segment,
+    status=SegmentStatus.DONE,
+    storage_key=bindparam("stored_as", type_=String),
+    frames_done=Segment.frames,
+    worker=Segment.worker,  # stays on record
+)
 
 BACK_TO_WAITING: Mapping[str, Any] = {"status": SegmentStatus.WAITING, "frames_done": 0}
 
@@ -112,13 +134,7 @@ def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> boo
     This and the next may be repeated by the same claim, whose commit went through without an answer.
     Locks no other row: segments of one render are completed side by side.
     """
-    changed = claim.lease.release(
-        session,
-        status=SegmentStatus.DONE,
-        storage_key=storage_key,
-        frames_done=Segment.frames,
-        worker=Segment.worker,  # stays on record
-    )
+    changed = claim.lease.release_by(session, _COMPLETE_SEGMENT, stored_as=storage_key)
     return changed or claim.lease.has_left(session, status=SegmentStatus.DONE)
 
 
@@ -231,12 +247,18 @@ def is_being_prepared() -> ColumnElement[bool]:
     return or_(Render.status == RenderStatus.PENDING, Render.unplanned_frames.is_not(None))
 
 
-def may_be_finished(session: Session, *, render_id: str) -> bool:
+def may_be_finished(reader: ColumnReader, *, render_id: str) -> bool:
     """Whether all of the render's segments are planned and done."""
-    query = select(literal(1)).where(
-        Render.id == render_id, Render.unplanned_frames.is_(None), no_segment_is_left(Render.id)
+    return bool(fetch_rows(reader, _may_be_finished(), {"of_render": render_id}))
+
+
+@cache
+def _may_be_finished() -> Select[int]:
+    return select(literal(1)).where(
+        Render.id == bindparam("of_render", type_=String),
+        Render.unplanned_frames.is_(None),
+        no_segment_is_left(Render.id),
     )
-    return session.scalar(query) is not None
 
 
 def no_segment_is_left(render_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:

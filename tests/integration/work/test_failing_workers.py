@@ -118,6 +118,31 @@ def test_a_worker_that_cannot_take_the_unit_is_not_waited_for(
     assert status(database, render) is RenderStatus.FAILED
 
 
+def test_a_unit_that_failed_is_left_only_to_workers_that_upscale_with_its_engine(
+    database: Database, join: MakeLedger, add_render: AddRender, prepare: Prepare
+) -> None:
+    here, there = join("here"), join("there", machine="b")
+    other, shared = add_render(), add_render()
+    claims = []
+    for _ in range(2):
+        prepare(here, here.claim(), segments=1)
+        claims.append(here.claim())
+    with database.write() as session:
+        session.execute(update(Render).where(Render.id == shared.id).values(engine="regen-4x"))
+        session.execute(
+            update(WorkerProcess).where(WorkerProcess.name == "there").values(engines=["regen-4x"])
+        )
+    for claim in claims:
+        assert claim is not None
+        here.failed(claim, TransientError("once"))
+    rested(database)
+    again = here.claim()
+    assert again is not None and again.render_id == other.id
+    assert here.claim() is None
+    taken = there.claim()
+    assert taken is not None and taken.render_id == shared.id
+
+
 def test_a_verdict_needs_a_second_machine_where_there_is_one(
     database: Database, join: MakeLedger, add_render: AddRender
 ) -> None:
