@@ -39,6 +39,7 @@ SD_525 = Tags(primaries="smpte170m", transfer="smpte170m", matrix="smpte170m")
 SD_625 = Tags(primaries="bt470bg", transfer="smpte170m", matrix="bt470bg")
 PQ = Tags(primaries="bt2020", transfer="smpte2084", matrix="bt2020nc")
 HLG = Tags(primaries="bt2020", transfer="arib-std-b67", matrix="bt2020nc")
+UNTAGGED = Tags(primaries="unknown", transfer="unknown", matrix="unknown", range="unknown")
 
 # Names that the scale filter has for the matrices.
 _SCALE_MATRIX = {"bt709": "bt709", "smpte170m": "bt601", "bt470bg": "bt601", "bt2020nc": "bt2020"}
@@ -63,7 +64,7 @@ def tag_options(tags: Tags) -> list[str]:
 
 
 def tag_filter(tags: Tags) -> str:
-    """Newer versions of ffmpeg take an encoder's tags from the frames alone."""
+    """Newer versions of ffmpeg take an encoder's tags from the frames alone, which the scale filter tags."""
     return (
         f"setparams=range={tags.range}:color_primaries={tags.primaries}:color_trc={tags.transfer}"
         f":colorspace={tags.matrix}"
@@ -112,7 +113,7 @@ def encode(
         f"scale=out_color_matrix={_SCALE_MATRIX[colours.matrix]}:out_range={colours.range}:flags={CAREFUL}",
         f"format={pix_fmt}",
         *([after] if after else []),
-        *([tag_filter(colours)] if tagged else []),
+        tag_filter(colours if tagged else UNTAGGED),
     ]
     inputs: list[str | Path] = []
     codecs: list[str] = []

@@ -160,7 +160,7 @@ def read(ffmpeg: Callable[..., bytes], probed: Callable[..., Any]) -> Callable[[
         place = stream.get("chroma_location", "left")
         coding = Coding(
             matrix=stream["color_space"],
-            full_range=stream["color_range"] == "pc",
+            full_range=stream.get("color_range") == "pc",
             bits=10 if ten else 8,
             chroma="422" if "422" in pix_fmt else "420",
             place="left" if place in ("unspecified", "unknown") else place,

@@ -97,12 +97,12 @@ def plain(
 
 
 @pytest.fixture
-def degraded(ffmpeg: Callable[..., bytes], tmp_path: Path) -> Callable[[Path], Path]:
+def degraded(ffmpeg: Callable[..., bytes], tmp_path: Path) -> Callable[..., Path]:
     """A file once more, hardly any bits left."""
 
-    def encode(video: Path) -> Path:
+    def encode(video: Path, *, crf: int = 42) -> Path:
         path = tmp_path / "bad.mp4"
-        ffmpeg("-i", video, "-c:v", "libx264", "-crf", "42", "-fps_mode", "passthrough", path)
+        ffmpeg("-i", video, "-c:v", "libx264", "-crf", str(crf), "-fps_mode", "passthrough", path)
         return path
 
     return encode
@@ -160,7 +160,7 @@ def test_luma_of_other_formats_agrees(
 def test_figures_agree_with_ffmpegs_own(
     plain: Any,
     measure: Measure,
-    degraded: Callable[[Path], Path],
+    degraded: Callable[..., Path],
     runner: FfmpegRunner,
 ) -> None:
     bad = degraded(plain.output)
@@ -357,14 +357,14 @@ def with_vmaf(runner: FfmpegRunner) -> FfmpegRunner | None:
 def test_vmaf_where_ffmpeg_has_it(
     plain: Any,
     measure: Measure,
-    degraded: Callable[[Path], Path],
+    degraded: Callable[..., Path],
     runner: FfmpegRunner,
 ) -> None:
     able = with_vmaf(runner)
     if able is None:
         pytest.skip("no ffmpeg here has libvmaf (that of the ffmpeg-wheels extra does on Linux x86-64)")
     exact = measure(plain, runner=able).vmaf
-    lossy = measure(plain, degraded(plain.output), runner=able).vmaf
+    lossy = measure(plain, degraded(plain.output, crf=51), runner=able).vmaf
     assert exact is not None and lossy is not None
     assert 97 < exact <= 100
     assert 10 < lossy < exact - 2

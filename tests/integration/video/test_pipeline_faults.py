@@ -21,6 +21,7 @@ from app.platform.errors import (
     PipelineStalled,
 )
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Programs
+from app.platform.media.launcher import OFF
 from worker.pipeline import run_segment
 from worker.video.muxer import finish_render
 
@@ -215,7 +216,8 @@ def test_ffmpeg_without_the_encoder(
     poor.chmod(0o755)
     programs = Programs(ffmpeg=poor, ffprobe=runner.programs.ffprobe)
     with pytest.raises(ConfigurationError, match="encoder"):
-        segment(runner=FfmpegRunner(programs=programs, limits=runner.limits))
+        # A script may start the system's programs alone, and this one's ffmpeg can be a wheel's.
+        segment(runner=FfmpegRunner(programs=programs, limits=replace(runner.limits, sandbox=OFF)))
 
 
 def test_segments_encoded_differently_are_not_joined(
