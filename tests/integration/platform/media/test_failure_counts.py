@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.platform.errors import FfmpegError
+from app.platform.media.launcher import OFF
 from app.platform.media.process import FfmpegProcess, RunLimits
 from app.platform.metrics import ffmpeg_failures
 
@@ -36,7 +37,8 @@ def start(script: str, *, program: str | Path = "/bin/sh", wall_seconds: float =
     return FfmpegProcess(
         command=[str(program), "-c", script],
         purpose="testing",
-        limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=2**33),
+        # In the sandbox a shell starts no other program.
+        limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=2**33, sandbox=OFF),
         stdin=False,
         stdout=False,
     )
