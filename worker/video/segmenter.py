@@ -13,6 +13,7 @@ import structlog
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
+from worker.video.appended_flv import APPENDED_WARNING, has_appended_file
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import ContinuousCopy
 from worker.video.cuts import MAX_SEGMENT_FRAMES, cut_segments, used_frames
@@ -124,6 +125,8 @@ def plan_render(
         deinterlacing=planner.deinterlacing, on_frames=planner.settle if planner.may_settle else None
     )
     warnings = [*scan.warnings, *colour.warnings, *metadata.warnings]
+    if has_appended_file(path):
+        warnings.append(APPENDED_WARNING)
     transparent = partial(is_transparent, runner, path, stream_index=video.index, cancelled=cancelled)
     if colour.has_alpha and ALPHA_WARNING not in warnings and transparent():
         warnings.append(ALPHA_WARNING)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from app.platform.media.ffmpeg import FfmpegRunner
+from worker.video.appended_flv import APPENDED_WARNING, has_appended_file
 from worker.video.muxer import SOUND_UNREADABLE
 from worker.video.sound_headers import sound_formats
 from worker.video.sound_runs import read_sound_runs
@@ -208,3 +209,12 @@ def with_box(data: bytes, name: bytes, contents: bytes) -> bytes:
         at = changed.rindex(parent) - 4
         changed[at : at + 4] = (int.from_bytes(changed[at : at + 4], "big") + grows).to_bytes(4, "big")
     return bytes(changed).replace(box(data, name), contents)
+
+
+def test_an_appended_flv_file_is_told(clip: Callable[..., Path], rendered: Callable[..., Any]) -> None:
+    source = clip("a.flv", *X264, frames=3)
+    assert not has_appended_file(source)
+    source.write_bytes(source.read_bytes() * 2)
+    result = rendered(source)
+    assert result.finished.warnings == (APPENDED_WARNING,)
+    assert result.info.video.frames == 3
