@@ -127,7 +127,7 @@ class Previewer:
         """As WorkLoop.give_back. Raises Unavailable."""
         job = self._in_hand
         if job is not None and is_hanging:
-            self._ledger.failed(job.claim, PipelineStalled("The preview came to a halt."))
+            self._ledger.failed(job.claim, PipelineStalled("The preview stalled."))
         elif job is not None:
             self._ledger.hand_back(job.claim)
 

@@ -16,29 +16,31 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"requests": "100/minute"}]})
 
     requests: RateRule | None = Field(
-        None, description="Requests in a stretch of time, as `100/minute` or `10/second;1000/hour`."
+        None, description="Requests in a period, as `100/minute` or `10/second;1000/hour`."
     )
     max_upload_bytes: int | None = Field(None, strict=True, ge=1, description="Largest upload.")
     max_input_pixels: int | None = Field(
-        None, strict=True, ge=1, description="Most pixels in one input frame."
+        None, strict=True, ge=1, description="Maximum number of pixels in one input frame."
     )
     max_duration_seconds: int | None = Field(None, strict=True, ge=1, description="Longest input.")
     max_output_pixels: int | None = Field(
-        None, strict=True, ge=1, description="Most pixels in one output frame."
+        None, strict=True, ge=1, description="Maximum number of pixels in one output frame."
     )
-    max_output_frames: int | None = Field(None, strict=True, ge=1, description="Most frames in one output.")
+    max_output_frames: int | None = Field(
+        None, strict=True, ge=1, description="Maximum number of frames in one output."
+    )
     max_queued_renders: int | None = Field(
-        None, strict=True, ge=0, description="Most renders that are queued."
+        None, strict=True, ge=0, description="Maximum number of queued renders."
     )
     max_storage_bytes: int | None = Field(
-        None, strict=True, ge=0, description="Most bytes of uploads and results that are kept."
+        None, strict=True, ge=0, description="Maximum bytes of stored uploads and results."
     )
     max_cost_per_month: float | None = Field(
         None,
         ge=0,
         strict=True,
         allow_inf_nan=False,
-        description="Most gigapixels times multiplier in a month (UTC).",
+        description="Maximum gigapixels times multiplier in a month (UTC).",
     )
 
     @classmethod

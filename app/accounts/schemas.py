@@ -69,10 +69,10 @@ class UserChange(RequestBody):
     name: Name | None = None
     limits: Limits | None = None
     max_running_segments: Cap | None = Field(
-        None, description="Most segments that run at once, instead of the server's own cap."
+        None, description="Maximum number of segments that run at once, instead of the server's cap."
     )
     max_running_renders: Cap | None = Field(
-        None, description="Most renders that are worked on at once, instead of the server's own cap."
+        None, description="Maximum number of renders that run at once, instead of the server's cap."
     )
 
 
@@ -92,9 +92,10 @@ class KeyChange(RequestBody):
     name: Name | None = None
     scopes: Scopes | None = None
     limits: Limits | None = Field(
-        None, description="They hold beside the user's. Numbers of renders and cost are of this key alone."
+        None,
+        description="They apply in addition to the user's. Numbers of renders and cost count this key alone.",
     )
-    expires_at: Moment | None = Field(None, description="From then on the key is refused.")
+    expires_at: Moment | None = Field(None, description="When the key expires.")
 
 
 class NewKey(KeyChange):
@@ -127,9 +128,9 @@ class User(Body):
     id: str
     name: str
     created_at: Timestamp
-    max_running_segments: int | None = Field(None, description="When it is not the server's own.")
-    max_running_renders: int | None = Field(None, description="When it is not the server's own.")
-    limits: StoredLimits = Field(description="The user's own; the server's hold for the others.")
+    max_running_segments: int | None = Field(None, description="If it is not the server's.")
+    max_running_renders: int | None = Field(None, description="If it is not the server's.")
+    limits: StoredLimits = Field(description="The user's own limits; the server's apply to the others.")
 
 
 class UserBody(Body):
@@ -171,7 +172,7 @@ class NewKeyBody(Body):
 
     key: Key
     secret: str | None = Field(
-        None, description="The key itself, this once: left out when the request is replayed."
+        None, description="The key itself, shown only once: left out when the request is replayed."
     )
 
 

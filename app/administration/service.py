@@ -19,7 +19,7 @@ def requeue_render(session: Session, *, render_id: str) -> Render:
     """
     user_id = _owner(session, render_id)
     if work_queries.requeue(session, render_id=render_id).is_final:
-        raise Conflict("The render has ended: one that failed can be tried again.")
+        raise Conflict("The render has ended: a failed one can be retried.")
     return get_render(session, render_id=render_id, user_id=user_id)
 
 

@@ -40,7 +40,7 @@ ROWS = "rows/{table}.jsonl"
 OBJECTS = "storage/"
 CHUNK = 1024**2
 
-NOT_A_BACKUP = "{path} is no whole backup: {why}. Nothing was changed."
+NOT_A_BACKUP = "{path} is not a complete backup: {why}. Nothing was changed."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def make_backup(
     """
     migrations.require_usable(database)
     if path.exists():
-        raise ConfigurationError(f"There is a file at {path} already; it was left as it is.")
+        raise ConfigurationError(f"There is already a file at {path}; it was not changed.")
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -143,13 +143,15 @@ def restore_backup(
         if manifest["revision"] != (current := migrations.newest_revision()):
             raise ConfigurationError(
                 f"The backup was made by version {manifest['version']} at migration {manifest['revision']}; this "
-                f"version makes databases of migration {current}. Restore it with that version, then upgrade."
+                f"version's databases are at migration {current}. Restore it with that version, then upgrade."
             )
         _check(archive, manifest, path)
         migrations.upgrade(database)
         with database.read() as session:
             if session.scalar(select(User.id).limit(1)) is not None:
-                raise ConfigurationError("The database is not empty. A backup is restored into an empty one.")
+                raise ConfigurationError(
+                    "The database is not empty. A backup can be restored only into an empty one."
+                )
         if secret is not None:
             _restore_secret(archive, secret)
         objects, written = _restore_objects(archive, storage, scratch)

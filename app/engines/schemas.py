@@ -6,11 +6,11 @@ from app.http.body import Body, Number, with_example
 
 
 class Engine(Body):
-    id: str = Field(description="What `engine` of a request names.")
-    scale: int = Field(description="What width and height are multiplied by.")
-    cost_multiplier: Number = Field(description="What a gigapixel of the output costs.")
+    id: str = Field(description="The value for `engine` in a request.")
+    scale: int = Field(description="The factor for width and height.")
+    cost_multiplier: Number = Field(description="The cost of a gigapixel of the output.")
     description: str
-    default: bool = Field(description="Whether it is the one that is taken when none is named.")
+    default: bool = Field(description="Whether this engine is used when a request names none.")
 
 
 class EnginesBody(Body):

@@ -28,7 +28,7 @@ _EXAMPLE = {
 
 class Estimate(Body):
     engine: str
-    target_fps: Number | None = Field(None, description="As it was sent; when it was.")
+    target_fps: Number | None = Field(None, description="As sent, if it was.")
     target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
     input: VideoFactsBody | None = Field(
         None,
@@ -38,18 +38,16 @@ class Estimate(Body):
     cost: Number | None = Field(None, description="Gigapixels of the output times the engine's multiplier.")
     expected_seconds: Number | None = Field(
         None,
-        description="How long the work takes with all workers that are there now and nothing else to do. Left out, "
-        "like `waitSeconds`, while no such worker's speed was measured.",
+        description="How long the work takes with all present workers and nothing else to do. Left out, like "
+        "`waitSeconds`, while no such worker's speed was measured.",
     )
-    wait_seconds: Number | None = Field(
-        None, description="What comes on top of that for what is queued and running now."
-    )
+    wait_seconds: Number | None = Field(None, description="The additional wait for queued and running work.")
     measured_on: list[str] | None = Field(
-        None, description="The devices whose speeds these times follow from."
+        None, description="The devices on whose speeds these times are based."
     )
     accepted: bool = Field(description="Whether the render would be accepted now.")
-    refusals: list[str] = Field(description="The sentences with which it would be refused.")
-    warnings: list[str] | None = Field(None, description="About the request, when there are any.")
+    refusals: list[str] = Field(description="The sentences that would refuse it.")
+    warnings: list[str] | None = Field(None, description="About the request, if there are any.")
 
     @classmethod
     def of(cls, estimate: service.Estimate, *, warnings: Sequence[str]) -> Self:

@@ -139,7 +139,7 @@ def _fetch(
             path.chmod(0o600)
             for block in answer.iter_raw():
                 if cancelled.is_set():
-                    raise OutboundError("The fetch was given up.")
+                    raise OutboundError("The fetch was canceled.")
                 size_bytes += len(block)
                 if size_bytes > max_bytes:
                     raise file_too_large(max_bytes)
@@ -160,7 +160,7 @@ def _size(answer: httpx.Response, max_bytes: int) -> int | None:
     if answer.status_code != HTTPStatus.OK:
         raise OutboundError(f"The other server answers with the status {answer.status_code}.")
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise OutboundError("The other server sends it compressed, although it was asked not to.")
+        raise OutboundError("The other server sends the video compressed, although it was asked not to.")
     length = answer.headers.get("Content-Length", "")
     size_bytes = int(length) if length.isascii() and length.isdigit() else None
     if (size_bytes or 0) > max_bytes:

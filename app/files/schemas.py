@@ -27,7 +27,7 @@ class FileForm(BaseModel):
 
 class File(Body):
     id: str
-    name: str = Field(description="As it was sent, without any folders.")
+    name: str = Field(description="As sent, without any folders.")
     size_bytes: int
     width: int = Field(description="In pixels, as displayed.")
     height: int
@@ -35,7 +35,7 @@ class File(Body):
     duration_seconds: Number
     created_at: Timestamp
     warnings: list[str] | None = Field(
-        None, description="About the request that uploaded it, when there are any."
+        None, description="About the request that uploaded the file, if there are any."
     )
 
     @classmethod

@@ -146,7 +146,9 @@ def key_advice(request: Request) -> str:
     """What to say to a request whose key is in no right place, or is none. Nothing of a key is repeated."""
     scheme, _, credentials = request.headers.get("Authorization", "").strip().partition(" ")
     if given_key(request) is not None:
-        found = "What came as a key is more than a key: leave out quotes, brackets and a second `Bearer`."
+        found = (
+            "The value sent as a key is more than a key: leave out quotes, brackets and a second `Bearer`."
+        )
     elif scheme.lower() == BEARER:
         found = "The header `Authorization` has no key after `Bearer`: is a variable empty?"
     elif scheme and not credentials:
@@ -167,7 +169,7 @@ def _require(user: CurrentUser, scope: Scope) -> None:
         raise Forbidden(
             "This needs the key of an administrator, with the scope `admin`: regen keys create --admin."
         )
-    raise Forbidden(f"This needs a key with the scope `{scope}`, which this one has not.")
+    raise Forbidden(f"This needs a key with the scope `{scope}`, which this one lacks.")
 
 
 def _rules(user: CurrentUser) -> list[RateLimitPolicy]:

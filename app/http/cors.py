@@ -66,4 +66,4 @@ class _AllowedOrigins(CORSMiddleware):
         headers = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
         if answer.status_code < 400:
             return Response(status_code=204, headers=headers)
-        return error_response(400, ["A page of this origin may not ask this."], headers=headers)
+        return error_response(400, ["Pages of this origin may not send this request."], headers=headers)

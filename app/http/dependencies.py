@@ -104,7 +104,7 @@ async def page_of(
     limit: Annotated[int, Query(ge=1, le=MOST_A_PAGE, description="How many, at most.")] = 20,
     cursor: Annotated[
         str | None,
-        Query(max_length=64, description="`nextCursor` of the page before; left out for the first."),
+        Query(max_length=64, description="`nextCursor` of the previous page; left out for the first."),
     ] = None,
 ) -> PageRequest:
     return PageRequest(limit=limit, cursor=cursor)

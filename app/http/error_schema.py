@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ErrorMessage(BaseModel):
-    message: str = Field(description="A sentence that says what is wrong.")
+    message: str = Field(description="A sentence that explains the fault.")
 
 
 class ErrorsBody(BaseModel):

@@ -48,14 +48,14 @@ _ERRORS: dict[int, tuple[str, str]] = {
         '`engine` must be "regen-4x-lite" or "regen-4x".',
     ),
     401: ("There is no valid API key.", "A valid API key is required."),
-    403: ("The key has not the scope that this needs.", "This needs the key of an administrator."),
-    404: ("There is no such thing among this user's own.", "Render not found"),
+    403: ("The key lacks the scope that this needs.", "This needs the key of an administrator."),
+    404: ("This user has no such thing.", "Render not found"),
     408: (
-        "The request did not come, or came too slowly.",
-        "The body did not come, or came too slowly.",
+        "The request did not arrive, or arrived too slowly.",
+        "The body did not arrive, or arrived too slowly.",
     ),
     409: (
-        "The present state does not allow it; or the `Idempotency-Key` stands for another request.",
+        "The present state does not allow it; or the `Idempotency-Key` belongs to another request.",
         "This render has already ended.",
     ),
     413: (
@@ -64,7 +64,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
     ),
     415: ("The file is not a video, or the body is compressed.", "This file is not a video."),
     429: (
-        "Too many: requests in a while, or things that wait at once.",
+        "Too many: requests in a period, or things that wait at once.",
         "Too many requests: at most 100 per 1 minute are allowed. Try again in 12 s.",
     ),
     500: ("A defect of the server; its log says more.", UNEXPECTED),
@@ -152,7 +152,7 @@ async def _ffmpeg_missing(request: Request, error: Exception) -> Response:
     assert isinstance(error, FfmpegMissing)
     return await _request_error(
         request,
-        Unavailable("The server cannot look at videos just now.", detail=f"{error} {error.detail}"),
+        Unavailable("The server cannot examine videos just now.", detail=f"{error} {error.detail}"),
     )
 
 

@@ -49,7 +49,7 @@ class ConditionalFileResponse(FileResponse):
         except RangeNotSatisfiable:
             return error_response(
                 416,
-                ["The file is shorter than the range that was asked for."],
+                ["The file is shorter than the requested range."],
                 headers={"Content-Range": f"bytes */{size_bytes}", "Accept-Ranges": "bytes"},
             )
         return None
@@ -69,7 +69,7 @@ class ConditionalFileResponse(FileResponse):
 
 
 def _failed(header: str) -> Response:
-    return error_response(412, [f"The file is not, or no longer, the one that `{header}` names."])
+    return error_response(412, [f"The file does not, or no longer, match `{header}`."])
 
 
 def _names(conditions: list[str], etag: str, *, is_weak: bool) -> bool:

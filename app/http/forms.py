@@ -109,7 +109,7 @@ def _hints(form: ReceivedForm, known: Collection[str]) -> Iterator[str]:
     """What unknown names may have to do with the faults of a request."""
     for name, is_file in islice(form.unknown.items(), MOST_TOLD):
         if is_file and form.upload is None:
-            yield f"{shown_name(name)} carries a file, whose field must be called `{FILE_FIELD}`."
+            yield f"{shown_name(name)} contains a file; its field must be called `{FILE_FIELD}`."
         elif nearest_name(name, known):
             yield unknown_name(name, known)
 
@@ -124,7 +124,7 @@ async def _form_as_sent(
         boundary = parameters.get(b"boundary", b"")
         if not boundary:
             raise InvalidRequest(
-                "The Content-Type does not say the boundary of the multipart body: let the HTTP library set it."
+                "The Content-Type does not state the boundary of the multipart body: let the HTTP library set it."
             )
         async with _multipart_form(
             request, upload_room, boundary=boundary, text_fields=frozenset(fields)

@@ -27,8 +27,8 @@ class HealthBody(Body):
 
 
 class WorkforceBody(Body):
-    alive: int = Field(description="Workers that were heard of within three leases.")
-    stalled: int = Field(description="Of these, how many hold work that has not moved for three leases.")
+    alive: int = Field(description="Workers that reported within three leases.")
+    stalled: int = Field(description="How many of these hold work that has not moved for three leases.")
 
 
 class ReadyBody(HealthBody):
@@ -41,9 +41,11 @@ class ReadyBody(HealthBody):
     )
 
     parts: dict[str, PartState] | None = Field(
-        None, description="With `parts` alone: what all API processes share. `unknown`: it cannot be asked."
+        None,
+        description="Only with `parts`: the dependencies that all API processes share. `unknown`: they cannot "
+        "be asked.",
     )
-    workers: WorkforceBody | None = Field(None, description="With `parts`, when the database told in time.")
+    workers: WorkforceBody | None = Field(None, description="With `parts`, if the database answered in time.")
     warnings: list[str] | None = Field(
         None,
         description="What keeps renders waiting although this server is ready: no worker is alive, or one stands "
@@ -62,7 +64,7 @@ async def readyz(
     readiness: ReadinessDependency,
     checks: HealthChecksDependency,
     parts: Annotated[
-        str | None, Query(description="Present, whatever its value: tell the state of the shared parts too.")
+        str | None, Query(description="If present, with any value: report the state of the shared parts too.")
     ] = None,
 ) -> ReadyBody | Response:
     """This process can take requests: it has started, does not stop, and has room for uploads. Otherwise 503, with a

@@ -24,8 +24,8 @@ async def idempotent_request(
         Header(
             alias=IDEMPOTENCY_KEY,
             description="Any text of your choice, new for each thing to be made. The same request with the same key "
-            "makes nothing new and answers with what was made; another request with it is refused. Remembered for a "
-            "week.",
+            "makes nothing new and answers with the first result; a different request with it is refused. Remembered "
+            "for a week.",
             max_length=LONGEST_KEY,
             json_schema_extra={"pattern": f"^{PRINTABLE}$", "minLength": 1},
             examples=["order-17"],

@@ -20,7 +20,7 @@ APPLIED = "Preference-Applied"
 # What OpenAPI says of answers that may be held.
 APPLIED_HEADER: dict[str, Any] = {
     APPLIED: {
-        "description": "For how many seconds the answer may have been held, as `wait=20`.",
+        "description": "For how many seconds the answer was held at most, as `wait=20`.",
         "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
     }
 }
@@ -39,8 +39,8 @@ async def preferred_wait(
         str | None,
         Header(
             alias="Prefer",
-            description=f"`wait=20` (RFC 7240) holds the answer until it has ended, for so many seconds at most; "
-            f"for {LONGEST_SECONDS} at the longest. The answer's `{APPLIED}` says what was heeded.",
+            description=f"`wait=20` (RFC 7240) holds the answer until it has ended, for at most so many seconds, never longer than "
+            f"{LONGEST_SECONDS}. The answer's `{APPLIED}` says what was applied.",
             examples=["wait=20"],
         ),
     ] = None,

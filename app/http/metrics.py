@@ -20,7 +20,7 @@ from app.work.workers import WorkerStatus, Workforce
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 webhook_attempts = Counter(
-    "regen_webhook_attempts", "Attempts of this process at telling a webhook's receiver.", ("outcome",)
+    "regen_webhook_attempts", "This process' attempts to send an event to a webhook's receiver.", ("outcome",)
 )
 for _outcome in ("delivered", "failed"):
     webhook_attempts.labels(outcome=_outcome)
@@ -33,7 +33,7 @@ class HttpMetrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "regen_http_requests",
-            "Requests that were answered. Status 499: the client left before the answer began.",
+            "Answered requests. Status 499: the client disconnected before the answer began.",
             ("method", "route", "status"),
             registry=self.registry,
         )
@@ -49,12 +49,10 @@ class HttpMetrics:
             "Requests whose answer is not complete.",
             registry=self.registry,
         )
-        self.event_streams = Gauge(
-            "regen_event_streams", "Streams of events that are open.", registry=self.registry
-        )
+        self.event_streams = Gauge("regen_event_streams", "Open event streams.", registry=self.registry)
         self.upload_bytes = Counter(
             "regen_upload_bytes",
-            "Bytes of request bodies, counted as they come in, whatever becomes of them.",
+            "Bytes of request bodies, counted as they arrive, whatever the outcome.",
             registry=self.registry,
         )
         build = Gauge("regen_build_info", "Always 1.", ("version",), registry=self.registry)
@@ -89,15 +87,13 @@ class MeasurementsCollector(Collector):
             )
             yield GaugeMetricFamily(
                 "regen_webhooks_overdue_seconds",
-                "Since when a delivery should have been tried; 0 when dispatchers keep up.",
+                "How long a delivery has been due; 0 when dispatchers keep up.",
                 webhooks.overdue_seconds,
             )
         if self._figures.workers is not None:
             yield _worker_family(self._figures.workers)
         if self._figures.messages is not None:
-            yield _by_queue(
-                "regen_queue_messages", "Wake-ups that lie in the broker.", self._figures.messages
-            )
+            yield _by_queue("regen_queue_messages", "Wake-ups in the broker.", self._figures.messages)
 
 
 class _Together(Collector):
@@ -132,7 +128,7 @@ def _work_families(work: WorkMetrics) -> Iterator[Metric]:
     )
     yield _by_queue(
         "regen_work_oldest_waiting_seconds",
-        "Age of the oldest segment that waits (gpu), of the oldest render that waits to be prepared (cpu).",
+        "Age of the oldest waiting segment (gpu), of the oldest render waiting to be prepared (cpu).",
         {queue: figures.oldest_seconds for queue, figures in queues.items()},
     )
 
@@ -140,7 +136,7 @@ def _work_families(work: WorkMetrics) -> Iterator[Metric]:
 def _remaining_family(remaining: Sequence[RemainingWork]) -> Metric:
     family = GaugeMetricFamily(
         "regen_work_remaining_seconds",
-        "Upscaling that waits or runs, in seconds of one worker with such a device.",
+        "Waiting and running upscaling, in seconds of one worker with such a device.",
         labels=("engine", "device"),
     )
     for work in remaining:

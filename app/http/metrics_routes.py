@@ -19,8 +19,8 @@ FORWARDING_HEADERS = frozenset(
     {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
 )
 FOR_THIS_MACHINE = (
-    "The metrics are for programs on the server's own machine. "
-    "To read them from elsewhere set REGEN_METRICS_TOKEN and send that."
+    "The metrics are for programs on the server's own machine. To read them from elsewhere set REGEN_METRICS_TOKEN "
+    "and send that token."
 )
 
 router = APIRouter()

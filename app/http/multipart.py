@@ -32,7 +32,7 @@ MAX_TEXT_BYTES = 4 * 1024
 SPOOL_PREFIX = "upload-"
 
 _PLAIN_ENCODINGS = frozenset({b"", b"binary", b"7bit", b"8bit"})
-_MALFORMED = "The body is not proper multipart/form-data."
+_MALFORMED = "The body is not valid multipart/form-data."
 
 
 class PartSink(Protocol):
@@ -124,7 +124,7 @@ class MultipartParts:
             disposition = disposition_parameters(self._headers.get(b"content-disposition", b""))
         except ValueError as error:
             raise InvalidRequest(
-                "A part of the form has a Content-Disposition that cannot be understood.", detail=str(error)
+                "A part of the form has a Content-Disposition that cannot be parsed.", detail=str(error)
             ) from error
         self._sink.begin_part(disposition, self._headers)
 

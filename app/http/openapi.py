@@ -29,21 +29,21 @@ The URLs in answers are signed and need no key. Take them as they are: they may 
 
 # In the order in which a reader needs them.
 TAGS = {
-    "renders": "A video on its way to four times its size: ask for it, follow it, fetch its results.",
-    "files": "Videos uploaded once, to be rendered as often as wanted.",
+    "renders": "Upscaling of a video: request it, follow it, fetch its results.",
+    "files": "Videos uploaded once, to be rendered as often as you like.",
     "uploads": "Large videos, sent in parts that may each be sent again.",
     "previews": "One frame before and after, ahead of the queue.",
     "estimates": "What a render would cost, and how long it would take.",
     "engines": "The networks there are.",
-    "webhooks": "Being told instead of asking.",
-    "usage": "What was rendered, and what is left.",
-    "administration": "For those who run the server: keys with the scope `admin`.",
-    "health": "For those who watch the server. No key is needed.",
+    "webhooks": "Notifications instead of polling.",
+    "usage": "What was rendered, and the remaining limits.",
+    "administration": "For administrators: keys with the scope `admin`.",
+    "health": "For monitoring of the server. No key is needed.",
 }
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-ID": {
-        "description": "The request's id: its own, or one that was made. It is in every line of the server's log.",
+        "description": "The request's id: its own, or a generated one. Every line of the server's log has it.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
     },
@@ -58,15 +58,15 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "const": "Bearer"},
     },
     "RateLimit": {
-        "description": "Where requests are limited: how many are left (`r`), and for how many seconds (`t`).",
+        "description": "If requests are limited: how many are left (`r`), and for how many seconds (`t`).",
         "schema": {"type": "string"},
     },
     "RateLimit-Policy": {
-        "description": "Where requests are limited: how many (`q`) are allowed in how many seconds (`w`).",
+        "description": "If requests are limited: how many (`q`) are allowed in how many seconds (`w`).",
         "schema": {"type": "string"},
     },
     "Idempotent-Replayed": {
-        "description": "`true` when an earlier request with this `Idempotency-Key` made what is answered.",
+        "description": "`true` if an earlier request with this `Idempotency-Key` made what is answered.",
         "schema": {"type": "string", "const": "true"},
     },
     "Preference-Applied": {

@@ -23,13 +23,15 @@ def openapi_page() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.http.openapi_page")
-    parser.add_argument("--check", action="store_true", help="fail when the file is not in step")
+    parser.add_argument("--check", action="store_true", help="fail if the file is not up to date")
     options = parser.parse_args(arguments)
     page = openapi_page()
     if options.check:
         if PAGE.is_file() and PAGE.read_text() == page:
             return 0
-        sys.stderr.write(f"{PAGE.name} is not in step with the routes: run python -m app.http.openapi_page\n")
+        sys.stderr.write(
+            f"{PAGE.name} is not up to date with the routes: run python -m app.http.openapi_page\n"
+        )
         return 1
     PAGE.write_text(page)
     return 0

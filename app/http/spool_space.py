@@ -105,9 +105,9 @@ class SpoolSpace:
                 others_bytes = sum(one.held_bytes for one in others if one is not reservation)
                 if others_bytes + held_bytes > share.most_bytes + FORM_BYTES:
                     raise LimitExceeded(
-                        f"With this upload, those on their way would be more than the {share.most_bytes:,} bytes that "
-                        "your limit of storage leaves. Try again when they have ended, or delete files and renders "
-                        "that are not needed any more."
+                        f"With this upload, your uploads in progress would exceed the {share.most_bytes:,} bytes that "
+                        "your storage limit leaves. Try again when they have ended, or delete files and renders that "
+                        "you no longer need."
                     )
             reservation.held_bytes = held_bytes
             self._reservations.add(reservation)

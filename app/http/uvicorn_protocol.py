@@ -135,7 +135,7 @@ class HttpProtocol(H11Protocol):
     def _end_overdue(self) -> None:
         has_begun = bool(self.conn.trailing_data[0]) and self.conn.their_state is h11.IDLE
         if has_begun and not self.transport.is_closing():
-            sentence = f"The request's head did not come within {self._limits.head_seconds:g} seconds."
+            sentence = f"The request's head did not arrive within {self._limits.head_seconds:g} seconds."
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, sentence)
         else:
             self.close_idle()

@@ -55,8 +55,8 @@ def operator_errors(url: URL) -> Iterator[None]:
     except (DBAPIError, NoFreeConnection) as error:
         if isinstance(error, DBAPIError) and str(error.orig) in NO_SQLITE_DATABASE:
             raise ConfigurationError(
-                f"{location(url)} is no SQLite database, or is damaged. Put it back from a backup, or choose another "
-                "with --data-dir or REGEN_DATA_DIR.",
+                f"{location(url)} is not an SQLite database, or is damaged. Restore it from a backup, or choose "
+                "another with --data-dir or REGEN_DATA_DIR.",
                 detail=str(error),
             ) from error
         is_connecting = isinstance(error, DBAPIError) and error.statement is None
@@ -65,8 +65,8 @@ def operator_errors(url: URL) -> Iterator[None]:
         answer = _driver_message(error)
         if any(refusal in answer for refusal in REFUSALS):
             raise ConfigurationError(
-                f"The database {location(url)} refuses: {answer}. "
-                "Check REGEN_DATABASE_URL and REGEN_DATABASE_PASSWORD.",
+                f"The database {location(url)} refuses access: {answer}. Check REGEN_DATABASE_URL and "
+                "REGEN_DATABASE_PASSWORD.",
                 detail=str(error),
             ) from error
         raise DatabaseUnavailable(

@@ -143,7 +143,7 @@ class WorkError(RegenError):
 class Canceled(WorkError):
     """The caller's `cancelled` returned true: the lease is lost, or the worker is ending."""
 
-    def __init__(self, message: str = "The work was called off.") -> None:
+    def __init__(self, message: str = "The work was canceled.") -> None:
         super().__init__(message)
 
 

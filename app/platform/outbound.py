@@ -32,8 +32,8 @@ MOST_URL_CHARACTERS = 2048
 USER_AGENT = "regen-server"
 
 REFUSED = (
-    "This server may not connect to that address, or the address does not exist. "
-    "Its operator allows networks that are not public with REGEN_OUTBOUND_ALLOWED_NETWORKS."
+    "This server may not connect to that address, or the address does not exist. Its operator can allow non-public "
+    "networks with REGEN_OUTBOUND_ALLOWED_NETWORKS."
 )
 NO_HOST = "The URL does not name a host."
 TOO_SLOW = "The other server took too long."
@@ -338,7 +338,9 @@ def _joined(url: httpx.URL, location: str) -> str:
     try:
         return str(url.join(location))
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise AddressRefused("The other server redirects to what is not a URL.", detail=str(error)) from error
+        raise AddressRefused(
+            "The other server redirects to something that is not a URL.", detail=str(error)
+        ) from error
 
 
 def _is_tls_error(error: BaseException) -> bool:

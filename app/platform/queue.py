@@ -194,8 +194,8 @@ def _refusal(error: BaseException) -> str | None:
             )
         if isinstance(cause, ssl.SSLCertVerificationError):
             return (
-                "The broker's certificate is not trusted: add the file of its authority to REGEN_BROKER_URL as "
-                "?ssl_ca_certs=/path, or correct the host name."
+                "The broker's certificate is not trusted: add its authority's certificate file to REGEN_BROKER_URL "
+                "as ?ssl_ca_certs=/path, or correct the host name."
             )
     return None
 
@@ -211,7 +211,7 @@ def _check_address(celery: Celery, url: str) -> None:
                 Path(path).open().close()
     except OSError as error:
         raise ConfigurationError(
-            f"{error.filename}, which REGEN_BROKER_URL names, cannot be read: {error.strerror}."
+            f"{error.filename}, named in REGEN_BROKER_URL, cannot be read: {error.strerror}."
         ) from error
     except (ValueError, KeyError):
         # Their messages may quote a password.

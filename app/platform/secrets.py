@@ -47,8 +47,8 @@ class Secrets:
             secret = _read_or_make(path)
             if (why := weakness(secret.decode("latin-1").strip())) is not None:
                 raise ConfigurationError(
-                    f"The secret in {path} {why}. Put back the file of a backup; or remove it, and a new one is made: "
-                    "then every API key and signed URL of the old one is refused."
+                    f"The secret in {path} {why}. Restore the file from a backup; or remove it, and the server makes "
+                    "a new one, which invalidates every API key and signed URL of the old one."
                 )
         return cls(
             api_key_key=_derive(secret, b"api keys"),

@@ -28,7 +28,7 @@ _KEY_PREFIX = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
 def weakness(secret: str, *, least_characters: int = LEAST_SECRET_CHARACTERS) -> str | None:
     """Why the secret could be guessed, as what it must have; None when it is long and varied enough."""
     if len(secret) < least_characters:
-        return f"must have {least_characters} characters or more, not {len(secret)}"
+        return f"must have at least {least_characters} characters, not {len(secret)}"
     # A text that repeats a shorter one appears in its own double before the second half begins.
     if len(set(secret)) < LEAST_DIFFERENT_CHARACTERS or secret in (secret + secret)[1:-1]:
         return "must be random: it has too few different characters, or repeats itself"
@@ -71,7 +71,7 @@ def _address_alone(url: str) -> str:
     parts = urlsplit(url)
     if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
         raise ValueError(
-            "must be an address alone, such as https://example.com/regen, without credentials or a query"
+            "must be only an address, such as https://example.com/regen, without credentials or a query"
         )
     return url.rstrip("/")
 
@@ -134,7 +134,7 @@ OriginList = Annotated[
     NoDecode,
     BeforeValidator(_parts),
 ]
-KeyPrefix = Annotated[str, AfterValidator(_matching(_KEY_PREFIX, "regen/ with a slash at the end alone"))]
+KeyPrefix = Annotated[str, AfterValidator(_matching(_KEY_PREFIX, "regen/ with a slash only at the end"))]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 StrongSecret = Annotated[SecretStr, AfterValidator(_strong(LEAST_SECRET_CHARACTERS))]
 Token = Annotated[SecretStr, AfterValidator(_strong(LEAST_TOKEN_CHARACTERS))]

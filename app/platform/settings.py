@@ -63,29 +63,30 @@ class Settings(LimitSettings, WorkSettings):
     min_free_disk_bytes: int = Field(
         GIB,
         ge=0,
-        description="Bytes of the data directory's disk that uploads leave free: past that they are answered 503.",
+        description="Bytes of the data directory's disk that uploads leave free: uploads that do not fit are "
+        "answered 503.",
     )
     weights_dir: AbsolutePath = Field(
         default_factory=_default_weights_dir,
         validate_default=True,
-        description="The directory of the engines' weights. Unset: `weights` in the data directory, or, while there is "
-        "no such folder, what `scripts/setup` converted. Missing weights are converted on first use.",
+        description="The directory of the engines' weights. Unset: `weights` in the data directory, or, if there is "
+        "no such folder, the weights that `scripts/setup` converted. Missing weights are converted on first use.",
     )
     database_url: DatabaseUrl | None = Field(
         None,
-        description="Where the database is: `postgresql://user@host:5432/name`. Unset: SQLite in the data directory.",
+        description="Address of the database: `postgresql://user@host:5432/name`. Unset: SQLite in the data directory.",
     )
     database_password: SecretStr | None = Field(
         None, description="The password for `REGEN_DATABASE_URL`, unless the URL contains it."
     )
     database_pool_size: int = Field(
-        20, ge=1, description="Most connections to PostgreSQL that one process keeps open."
+        20, ge=1, description="Maximum number of connections to PostgreSQL that one process keeps open."
     )
     database_pool_overflow: int = Field(
-        0, ge=0, description="Connections beyond these that it opens while it is busy, each for one use."
+        0, ge=0, description="Further connections that it opens while it is busy, each for one use."
     )
     database_pool_timeout_seconds: float = Field(
-        10.0, gt=0, description="Longest that a request waits for a free connection; then it is answered 503."
+        10.0, gt=0, description="How long a request waits for a free connection before it is answered 503."
     )
     database_prepared_statements: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -94,98 +95,108 @@ class Settings(LimitSettings, WorkSettings):
     )
     broker_url: BrokerUrl | None = Field(
         None,
-        description="Where Redis or Valkey is: `redis://host:6379/0`, with TLS `rediss://`. Unset: the embedded Valkey "
-        "that `regen serve` starts on a unix socket.",
+        description="Address of Redis or Valkey: `redis://host:6379/0`, with TLS `rediss://`. Unset: the embedded "
+        "Valkey that `regen serve` starts on a unix socket.",
     )
     broker_password: SecretStr | None = Field(
         None, description="The password for `REGEN_BROKER_URL`, unless the URL contains it."
     )
     storage: Literal["local", "s3"] = Field(
         "local",
-        description="Where videos are: `local` is the data directory, `s3` a bucket of any S3-compatible server.",
+        description="Where videos are stored: `local` is the data directory, `s3` a bucket of any S3-compatible "
+        "server.",
     )
     s3_bucket: str | None = Field(None, description="The bucket, which must exist.")
     s3_prefix: KeyPrefix = Field(
         "",
-        description="What all keys in the bucket start with, such as `regen/`.",
+        description="Prefix of all keys in the bucket, such as `regen/`.",
     )
     s3_endpoint_url: str | None = Field(
-        None, description="Where the S3 server is, as servers and workers reach it. Unset: AWS."
+        None, description="Address at which servers and workers reach the S3 server. Unset: AWS."
     )
     s3_public_endpoint_url: str | None = Field(
-        None, description="Where clients reach it: signed URLs point there. Unset: the same address."
+        None,
+        description="Address at which clients reach the S3 server: signed URLs point there. Unset: the same "
+        "address.",
     )
-    s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    s3_region: str = Field("us-east-1", description="Region for which requests are signed.")
     s3_addressing: Literal["auto", "path", "virtual"] = Field(
         "auto",
-        description="Whether the bucket stands in the path or in the host name. `auto`: in the path for an endpoint of "
-        "your own, in the host name for AWS.",
+        description="Whether the bucket is in the path or in the host name. `auto`: in the path for your own "
+        "endpoint, in the host name for AWS.",
     )
     s3_access_key: SecretStr | None = Field(
         None,
-        description="Access key. Unset: what boto3 finds (its environment variables, profiles, the machine's role).",
+        description="Access key. Unset: the credentials that boto3 finds (its environment variables, profiles, the "
+        "machine's role).",
     )
     s3_secret_key: SecretStr | None = Field(None, description="Secret key of that access key.")
     s3_session_token: SecretStr | None = Field(
         None, description="Session token of temporary credentials; signed URLs end with it."
     )
     s3_ca_file: Path | None = Field(
-        None, description="Certificates (PEM) that vouch for the S3 server. Unset: the usual authorities."
+        None,
+        description="Certificates (PEM) of the S3 server's certificate authority. Unset: the usual authorities.",
     )
     public_url: PublicUrl | None = Field(
         None,
-        description="Address under which clients reach the API, for signed URLs; it may have a path, which a proxy "
-        "strips or passes on. Unset: the one each request was made to.",
+        description="Address at which clients reach the API, for signed URLs; it may have a path, which a proxy "
+        "strips or passes on. Unset: the address of each request.",
     )
     allowed_hosts: HostList = Field(
         (),
-        description="Names and addresses, as `regen.lan,10.0.0.5`, by which other machines may call this server while "
-        "`REGEN_PUBLIC_URL` is unset; `*`: any, which lets clients choose where links lead. Loopback names, and the "
-        "address that a request came to, are always allowed.",
+        description="Names and addresses, as `regen.lan,10.0.0.5`, by which other machines may call this server "
+        "while `REGEN_PUBLIC_URL` is unset; `*`: any, which lets clients choose where links lead. Loopback names, "
+        "and the address of the connection, are always allowed.",
     )
     secret_key: StrongSecret | None = Field(
         None,
         description="Secret that keys the hashes of API keys and the signatures of URLs, of 32 random characters or "
-        "more; the same on every machine. "
-        "Unset: one is made on first start and kept in the data directory; with PostgreSQL it must be set.",
+        "more; the same on every machine. Unset: the first start makes one and keeps it in the data directory; with "
+        "PostgreSQL it must be set.",
     )
-    ffmpeg: str | None = Field(None, description="Path of ffmpeg. Unset: the one on PATH, else a wheel's.")
-    ffprobe: str | None = Field(None, description="Path of ffprobe. Unset: the one on PATH, else a wheel's.")
+    ffmpeg: str | None = Field(
+        None, description="Path of ffmpeg. Unset: the one on PATH, otherwise that of a wheel."
+    )
+    ffprobe: str | None = Field(
+        None, description="Path of ffprobe. Unset: the one on PATH, otherwise that of a wheel."
+    )
 
     # The API
     keep_alive_seconds: float = Field(
         150.0,
         gt=0,
-        description="How long a connection stays open without a request. Proxies and clients must close theirs sooner.",
+        description="How long a connection stays open without a request. Proxies and clients must close idle "
+        "connections sooner.",
     )
     request_head_seconds: float = Field(
-        30.0, gt=0, description="How long a request's head may take to come; past it the answer is 408."
+        30.0, gt=0, description="How long a request's head may take to arrive; after that the answer is 408."
     )
     transfer_patience_seconds: float = Field(
         60.0,
         gt=0,
-        description="How long a client is waited for that sends or takes nothing, or less than the rate below, before "
-        "the answer is 408 or the connection ends.",
+        description="How long the server waits for a client that sends or takes nothing, or less than the rate "
+        "below, before the answer is 408 or the connection ends.",
     )
     min_transfer_bytes_per_second: int = Field(
-        1024, ge=0, description="The rate at which a body must come and an answer must be taken. 0: any."
+        1024, ge=0, description="The rate at which a client must send a body and take an answer. 0: any."
     )
     max_connections: int = Field(
         4000,
         ge=1,
-        description="Most connections to one API process, where its limit of open files allows them. Past it those "
-        "without a request are closed, and new ones wait.",
+        description="Maximum number of connections to one API process, if its limit of open files allows them. Above "
+        "it those without a request are closed, and new ones wait.",
     )
     max_connections_per_peer: int | None = Field(
         None,
         ge=1,
-        description="Most of them from one address (IPv6: one network of 64 bits). Behind a proxy all come from its "
-        "address. Unset: half.",
+        description="Maximum number of these connections from one address (IPv6: one network of 64 bits). Behind a "
+        "proxy all come from its address. Unset: half.",
     )
     read_patience_seconds: float = Field(
         75.0,
         ge=0,
-        description="How long a GET waits for a database that is away before it answers 503. A proxy must wait longer.",
+        description="How long a GET waits for an unavailable database before it answers 503. A proxy must wait longer.",
     )
     url_lifetime_seconds: int = Field(24 * 3600, gt=0, description="How long signed URLs are valid.")
     cors_origins: OriginList = Field(
@@ -194,66 +205,72 @@ class Settings(LimitSettings, WorkSettings):
         "by commas; `*`: all. Unset: none.",
     )
     max_event_streams_per_user: int = Field(
-        20, ge=1, description="Most streams of events that a user may have open at one API process."
+        20, ge=1, description="Maximum number of event streams that a user may have open at one API process."
     )
     webhook_concurrency: int = Field(
         32,
         ge=0,
-        description="Webhooks that one API process sends at the same time. 0: it sends none and leaves them to others.",
+        description="Number of webhooks that one API process sends at the same time. 0: it sends none and leaves "
+        "them to others.",
     )
     webhook_timeout_seconds: float = Field(
-        15.0, gt=0, description="Longest that a webhook's receiver may take to answer."
+        15.0, gt=0, description="How long a webhook's receiver may take to answer."
     )
     max_webhooks_per_user: int = Field(
-        20, ge=1, description="Most webhooks that one user may set up; past it the answer is 409."
+        20,
+        ge=1,
+        description="Maximum number of webhooks that one user may set up; for one more the answer is 409.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
-    log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
+    log_format: Literal["console", "json"] = Field("console", description="Format of log lines.")
 
     # The mock: `regen mock`
     mode: Literal["server", "mock"] = Field(
-        "server", description="What `regen serve` runs: the server, or with `mock` what `regen mock` does."
+        "server",
+        description="What `regen serve` runs: the server, or with `mock` the mock, as `regen mock` does.",
     )
     mock_data_dir: Path | None = Field(
         None,
-        description="Where the mock keeps its files, in a folder `mock` there. Unset: a directory that goes with it.",
+        description="Directory in which the mock keeps its files, in a folder `mock`. Unset: a directory that is "
+        "removed when it stops.",
     )
-    mock_seed: int = Field(0, description="What the mock's ids follow from.")
+    mock_seed: int = Field(0, description="Seed of the mock's ids.")
     mock_clock: datetime | None = Field(
         None,
-        description="The moment of the mock's first request, as `2026-01-01T00:00:00Z`; each one after it comes a "
+        description="The moment of the mock's first request, as `2026-01-01T00:00:00Z`; each further request comes a "
         "second later. Unset: the machine's time.",
     )
     mock_transitions: str = Field(
         "instant",
-        description="When the mock's renders move on: `instant`, or after `seconds:2` or `polls:3` in each status.",
+        description="When the mock's renders change status: `instant`, or after `seconds:2` or `polls:3` in each "
+        "status.",
     )
     mock_strict: bool = Field(
         False,
-        description="Whether the mock refuses names of fields and query parameters that a request may not have. The "
-        "server ignores them, with a warning.",
+        description="Whether the mock refuses unknown names of fields and query parameters. The server ignores them, "
+        "with a warning.",
     )
 
     # What to watch
     metrics_token: Token | None = Field(
         None,
-        description="What Prometheus must send to read the API's `/metrics`, as `Authorization: Bearer <token>`: 16 "
-        "random characters or more. Unset: see `REGEN_METRICS_OPEN`.",
+        description="Token that Prometheus must send to read the API's `/metrics`, as `Authorization: Bearer "
+        "<token>`: 16 random characters or more. Unset: see `REGEN_METRICS_OPEN`.",
     )
     metrics_open: bool = Field(
         False,
-        description="Whether anyone who reaches the API may read its `/metrics` while there is no token. Off: programs "
-        "on this machine may, not through a proxy.",
+        description="Whether anyone who reaches the API may read its `/metrics` while there is no token. Off: only "
+        "programs on this machine may, not through a proxy.",
     )
     worker_metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="Port of a worker's own `/metrics`; of several workers started at once, the first one's. "
+        description="Port of a worker's `/metrics`; of several workers started at once, the port of the first. "
         "Unset: none.",
     )
     worker_metrics_host: str = Field(
-        "127.0.0.1", description="Address that a worker's `/metrics` listens on."
+        "127.0.0.1", description="Address on which a worker's `/metrics` listens."
     )
 
     @classmethod

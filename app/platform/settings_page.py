@@ -78,7 +78,7 @@ def _seconds(value: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.platform.settings_page")
-    parser.add_argument("--check", action="store_true", help="fail when the page is not up to date")
+    parser.add_argument("--check", action="store_true", help="fail if the page is not up to date")
     options = parser.parse_args(arguments)
     page = settings_page()
     if options.check:

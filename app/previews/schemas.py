@@ -65,11 +65,11 @@ class NewPreview(RequestBody):
         le=LONGEST_SECONDS,
         strict=True,
         allow_inf_nan=False,
-        description="The moment, from the video's first frame. The frame is the last one that begins by then.",
+        description="The moment, counted from the video's first frame. The frame is the last one that begins by then.",
     )
     engine: str = Field(DEFAULT_ENGINE, json_schema_extra={"enum": list(ENGINES)})
     crop: Crop | None = Field(None, description="The part of the frame to show.")
-    crop_width: Length | None = Field(None, description="Of a part around the middle of the frame.")
+    crop_width: Length | None = Field(None, description="Of a part around the centre of the frame.")
     crop_height: Length | None = Field(None, description="Needed with `crop_width`.")
 
 
@@ -80,14 +80,14 @@ class Preview(Body):
         json_schema_extra={"enum": ["queued", "processing", "completed", "failed"]},
     )
     created_at: Timestamp
-    expires_at: Timestamp = Field(description="When it is removed, with its images.")
+    expires_at: Timestamp = Field(description="When the preview is removed, with its images.")
     file_id: str
     engine: str
     at_seconds: Number
     crop: Crop | None = Field(
         None,
-        description="What of the frame is shown; once completed, what the server made of it. "
-        "Left out for the whole frame, and while the server has not chosen.",
+        description="The part of the frame that is shown; once completed, the actual one. Left out for the whole "
+        "frame, and while the server has not chosen.",
     )
     whole_frame: bool | None = Field(
         None, description="Whether the whole frame is shown; left out while the server has not chosen."
@@ -95,7 +95,7 @@ class Preview(Body):
     before_url: Url | None = Field(
         None,
         alias="beforeURL",
-        description="Signed URL of the frame as it is: PNG, large ones JPEG. When completed.",
+        description="Signed URL of the unchanged frame: PNG, large ones JPEG. When completed.",
     )
     after_url: Url | None = Field(
         None,

@@ -94,7 +94,8 @@ def create_preview(
     account_queries.lock_user(session, user_id=file.user_id)
     if preview_queries.count_open(session, user_id=file.user_id) >= max_open:
         raise TooManyRequests(
-            f"{max_open} previews wait or are being made; no more may. Try again when one has ended, or delete one.",
+            f"You have {max_open} previews that have not ended, which is the maximum. Try again when one has ended, "
+            "or delete one.",
             retry_after_seconds=RETRY_SECONDS,
         )
     preview = Preview(

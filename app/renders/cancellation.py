@@ -27,7 +27,7 @@ def cancel_render(session: Session, *, render_id: str, user_id: str) -> Render:
     session.expire(before)
     render = get_render(session, render_id=render_id, user_id=user_id)
     if render.status is RenderStatus.COMPLETED:
-        raise Conflict("The render is completed already: it can be deleted, but not canceled.")
+        raise Conflict("The render is already completed: it can be deleted, but not canceled.")
     return render
 
 

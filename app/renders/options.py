@@ -78,7 +78,7 @@ class RenderOptions(BaseModel):
         WithJsonSchema({"type": "number", "minimum": MIN_FPS, "maximum": MAX_FPS}),
     ] = Field(
         None,
-        description="The output's frame rate; 29.97 and its like mean n*1000/1001. Left out: the input's.",
+        description="The output's frame rate; rates such as 29.97 mean n*1000/1001. Default: the input's.",
     )
     retime: Annotated[
         Retime,
@@ -86,27 +86,27 @@ class RenderOptions(BaseModel):
         WithJsonSchema({"type": "string", "enum": list(Retime)}),
     ] = Field(
         Retime.NEAREST,
-        description="With `target_fps`: what is shown between two frames of the input. `nearest`: one of them; "
+        description="With `target_fps`: how frames between two input frames are made. `nearest`: one of them; "
         "`blend`: both, mixed; `motion`: both, moved along their motion.",
     )
     measures_quality: Annotated[bool, BeforeValidator(partial(_read, parse_measures_quality))] = Field(
         False,
         validation_alias="quality",
-        description="Whether to measure how near the output is to the input, and how steady.",
+        description="Whether to measure how close the output is to the input, and how steady.",
     )
     priority: Annotated[
         int,
         BeforeValidator(partial(_read, parse_priority)),
         WithJsonSchema({"type": "integer", "minimum": LEAST_PRIORITY, "maximum": MOST_PRIORITY}),
-    ] = Field(0, description="Of your own renders those with a higher one come first.")
+    ] = Field(0, description="Your renders with a higher priority come first.")
     webhook_url: Annotated[
         str | None,
         BeforeValidator(partial(_read, parse_webhook_url)),
         WithJsonSchema({"type": "string", "format": "uri", "maxLength": MOST_URL_CHARACTERS}),
     ] = Field(
         None,
-        description="An http or https address that is told when this render is queued, processing, completed and "
-        "failed, beside your webhooks.",
+        description="An http or https address that receives this render's events (queued, processing, completed, "
+        "failed), in addition to your webhooks.",
     )
 
     @property

@@ -65,11 +65,11 @@ _EXAMPLE = (
 )
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Events `status`, `progress` and, as the last one, `end`.",
+        "description": "Events `status`, `progress` and, last, `end`.",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
     },
     204: {
-        "description": "The render has ended, and `Last-Event-ID` says that the client knows: do not come back."
+        "description": "The render has ended, and `Last-Event-ID` shows that the client knows: do not reconnect."
     },
 }
 
@@ -168,10 +168,10 @@ def list_renders(
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
     page: PageDependency,
-    status: Annotated[RenderStatus | None, Query(description="Only those of this status.")] = None,
+    status: Annotated[RenderStatus | None, Query(description="Only renders with this status.")] = None,
     engine: Annotated[
         str | None,
-        Query(description="Only those of this engine.", json_schema_extra={"enum": list(ENGINES)}),
+        Query(description="Only renders with this engine.", json_schema_extra={"enum": list(ENGINES)}),
     ] = None,
 ) -> RendersBody:
     """Your renders, the newest first."""

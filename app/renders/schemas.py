@@ -54,7 +54,7 @@ class VideoSource(BaseModel):
     )
     file_url: str | SkipJsonSchema[None] = Field(
         None,
-        description="An http or https URL of a video that the server is to fetch, where its operator allows it.",
+        description="An http or https URL of a video for the server to fetch, if its operator allows it.",
         json_schema_extra={"format": "uri", "maxLength": MOST_URL_CHARACTERS},
     )
 
@@ -103,21 +103,21 @@ class VideoFactsBody(Body):
 class QualityBody(Body):
     """How near the output, brought back to the input's size, is to the input: in luma, on a sample of frames."""
 
-    psnr: Number = Field(description="Peak signal to noise ratio in dB; 100 at most, which is equal.")
+    psnr: Number = Field(description="Peak signal-to-noise ratio in dB; 100 at most, which means equal.")
     ssim: Number = Field(description="Structural similarity, up to 1.")
-    vmaf: Number | None = Field(None, description="0 to 100; where the server's ffmpeg can measure it.")
+    vmaf: Number | None = Field(None, description="0 to 100; if the server's ffmpeg can measure it.")
     temporal_stability: Number | None = Field(
         None,
-        description="How little the difference from the input changes from frame to frame, in dB; "
-        "100 at most. Left out for a single frame.",
+        description="How little the difference from the input changes between frames, in dB; 100 at most. Left out "
+        "for a single frame.",
     )
-    frames: int = Field(description="How many frames were compared.")
+    frames: int = Field(description="Number of compared frames.")
 
 
 class Render(Body):
     id: str
     user_id: str
-    status: RenderStatus = Field(description="It only moves on, and ends as `completed` or `failed`.")
+    status: RenderStatus = Field(description="It only moves forward, and ends as `completed` or `failed`.")
     created_at: Timestamp = Field(description="ISO 8601, UTC, milliseconds.")
     queue_position: int | None = Field(None, description="While queued; 1 is next.")
     input_file_url: Url | None = Field(None, alias="inputFileURL", description="While the file is kept.")
@@ -125,24 +125,24 @@ class Render(Body):
     thumbnail_url: Url | None = Field(None, alias="thumbnailURL", description="When completed.")
     completed_at: Timestamp | None = Field(None, description="When completed.")
     engine: str
-    target_fps: Number | None = Field(None, description="As it was sent; when it was.")
+    target_fps: Number | None = Field(None, description="As sent, if it was.")
     target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
-    retime: str | None = Field(None, description="When it is not `nearest`.")
+    retime: str | None = Field(None, description="If it is not `nearest`.")
     file_id: str
     cost: Number = Field(description="Gigapixels of the output times the engine's multiplier.")
     progress: Number = Field(description="From 0 to 1.")
     eta_seconds: Number | None = Field(
         None,
-        description="Until it is done, by the speed that workers were found to have; when that is known.",
+        description="Until it is done, at the measured speed of the workers, if known.",
     )
     error: str | None = Field(None, description="A sentence; when failed.")
     warnings: list[str] | None = Field(None, description="When there are any.")
-    priority: int | None = Field(None, description="When it is not 0.")
-    webhook_url: Url | None = Field(None, description="What is told of this render, when it was given.")
-    retry_of: str | None = Field(None, description="The failed render that it was made to stand in for.")
+    priority: int | None = Field(None, description="If it is not 0.")
+    webhook_url: Url | None = Field(None, description="Receives the events of this render, if it was given.")
+    retry_of: str | None = Field(None, description="The failed render that this one retries.")
     quality: QualityBody | None = Field(None, description="When it was measured.")
     files_removed_at: Timestamp | None = Field(
-        None, description="Since when files are gone by age: those whose URL is left out."
+        None, description="When files were removed because of their age: those whose URL is left out."
     )
     input: VideoFactsBody
     output: VideoFactsBody
@@ -193,10 +193,10 @@ class RenderProgress(Body):
     status: RenderStatus
     progress: Number = Field(description="From 0 to 1; within a stream it never goes back.")
     frames_done: int | None = Field(
-        None, description="Frames of the input that are upscaled, once it is prepared."
+        None, description="Upscaled frames of the input, once the render is prepared."
     )
     frames: int | None = Field(None, description="Of how many.")
-    eta_seconds: Number | None = Field(None, description="Until it is done, when that is known.")
+    eta_seconds: Number | None = Field(None, description="Until it is done, if known.")
     queue_position: int | None = Field(None, description="While queued; 1 is next.")
 
     @classmethod

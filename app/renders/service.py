@@ -217,7 +217,7 @@ def retry_render(
     """
     failed = get_render(session, render_id=render_id, user_id=user_id)
     if failed.status is not RenderStatus.FAILED:
-        raise Conflict("Only a render that failed can be tried again.")
+        raise Conflict("Only a failed render can be retried.")
     file = file_queries.find_file_to_use(session, file_id=failed.file_id, user_id=user_id)
     if file is None:
         raise Conflict("The uploaded file is gone: upload it again.")

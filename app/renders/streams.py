@@ -83,7 +83,7 @@ class RenderStreams:
     def subscribe(self, *, user_id: str, render_id: str, key_id: str) -> Subscription:
         """A stream, which `unsubscribe` closes. Raises TooManyRequests when the user has too many open."""
         if self._is_ending:
-            raise Unavailable("The server is about to stop. Try again soon.")
+            raise Unavailable("The server is stopping. Try again soon.")
         if len(self._open[user_id]) >= self._most_per_user:
             raise TooManyRequests(
                 f"At most {self._most_per_user} streams of events may be open at once. Close one.",

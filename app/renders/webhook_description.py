@@ -12,14 +12,14 @@ from app.webhooks.statuses import WebhookEvent
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any other answer, or none: the event is sent again, for three days."},
-    410: {"description": "Nobody is there any more: the webhook is disabled."},
+    410: {"description": "The receiver no longer exists: the webhook is disabled."},
 }
 _MOMENT = "2026-11-22T07:34:22.516Z"
 DELIVERED = "Any answer from 200 to 299: the event is delivered."
 
 
 class RenderEventData(Body):
-    render: Render = Field(description="As `GET /v1/renders/{render_id}` answered at the event.")
+    render: Render = Field(description="As `GET /v1/renders/{render_id}` answered at the time of the event.")
 
 
 class RenderEventBody(Body):
@@ -46,22 +46,22 @@ class TestEventBody(Body):
     )
 
     type: Literal[WebhookEvent.TEST]
-    timestamp: Timestamp = Field(description="When you asked for it.")
+    timestamp: Timestamp = Field(description="If you requested it.")
     data: TestEventData
 
 
 def sent_headers(
     webhook_id: Annotated[
-        str, Header(alias="webhook-id", description="The same whenever the event is sent again.")
+        str, Header(alias="webhook-id", description="The same each time the event is sent.")
     ],
     webhook_timestamp: Annotated[
-        int, Header(alias="webhook-timestamp", description="When it was sent, in seconds since 1970.")
+        int, Header(alias="webhook-timestamp", description="Time of sending, in seconds since 1970.")
     ],
     webhook_signature: Annotated[
         str,
         Header(
             alias="webhook-signature",
-            description="As Standard Webhooks says: `v1,` and a signature, one for each valid secret.",
+            description="As in Standard Webhooks: `v1,` and a signature, one for each valid secret.",
         ),
     ],
 ) -> None:
@@ -78,9 +78,9 @@ def receive_test_event(body: TestEventBody) -> None:
 
 webhooks = APIRouter(tags=["webhooks"], dependencies=[Depends(sent_headers)], responses=ANSWERS)
 for _event, _receive, _when in (
-    (WebhookEvent.QUEUED, receive_render_event, "A render was asked for."),
+    (WebhookEvent.QUEUED, receive_render_event, "A render was requested."),
     (WebhookEvent.PROCESSING, receive_render_event, "A render was read, and is being upscaled."),
-    (WebhookEvent.COMPLETED, receive_render_event, "The results of a render are there."),
+    (WebhookEvent.COMPLETED, receive_render_event, "The results of a render are available."),
     (WebhookEvent.FAILED, receive_render_event, "A render failed, or was canceled."),
     (WebhookEvent.TEST, receive_test_event, "You asked for it."),
 ):

@@ -101,7 +101,7 @@ def list_upload_parts(
     user: UserDependency,
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
-    after: Annotated[int, Query(ge=0, le=MOST_PARTS, description="The number of the part before.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MOST_PARTS, description="The number of the previous part.")] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_URLS, description="How many, at most.")] = MOST_URLS,
 ) -> schemas.PartsBody:
     """Where to send the parts of an open upload of yours, with fresh URLs."""

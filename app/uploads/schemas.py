@@ -41,16 +41,14 @@ class UploadRequest(RequestBody):
         ge=LEAST_PART_BYTES,
         le=MOST_PART_BYTES,
         strict=True,
-        description="How large each part but the last shall be. Left out: 16 MiB, or more where there would be more "
-        f"than {MOST_PARTS:,} parts.",
+        description="Size of each part but the last. Default: 16 MiB, or more if there would be more than "
+        f"{MOST_PARTS:,} parts.",
     )
 
 
 class SentPart(RequestBody):
     number: PartNumber
-    etag: str = Field(
-        min_length=1, max_length=256, description="The ETag header that the part was answered with."
-    )
+    etag: str = Field(min_length=1, max_length=256, description="The ETag header of the answer to the part.")
 
 
 class CompletionRequest(RequestBody):
@@ -63,8 +61,8 @@ class CompletionRequest(RequestBody):
 
 class PartToSend(Body):
     number: int = Field(description="From 1 on.")
-    url: Url = Field(description="Takes the part's bytes by PUT, without a key, as often as need be.")
-    size_bytes: int = Field(description="Exactly so many bytes are taken.")
+    url: Url = Field(description="Takes the part's bytes by PUT, without a key, as often as needed.")
+    size_bytes: int = Field(description="The part must have exactly so many bytes.")
 
 
 class ReceivedPart(Body):
@@ -76,7 +74,8 @@ class ReceivedPart(Body):
 class Upload(Body):
     id: str
     status: UploadStatus = Field(
-        description="`open`, `completed`, or `ended`: aborted, expired, or completed with what was no video."
+        description="`open`, `completed`, or `ended`: aborted, expired, or completed with something that is not a "
+        "video."
     )
     name: str
     size_bytes: int
@@ -86,11 +85,13 @@ class Upload(Body):
     expires_at: Timestamp
     file_id: str | None = Field(None, description="When completed.")
     parts: list[PartToSend] | None = Field(
-        None, description="When just opened: the first thousand parts to send."
+        None, description="In the answer that opens it: the first thousand parts to send."
     )
-    received_parts: list[ReceivedPart] | None = Field(None, description="What came in of an open upload.")
+    received_parts: list[ReceivedPart] | None = Field(
+        None, description="The received parts of an open upload."
+    )
     warnings: list[str] | None = Field(
-        None, description="When just opened: about the request, if there are any."
+        None, description="In the answer that opens it: about the request, if there are any."
     )
 
     @classmethod

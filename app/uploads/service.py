@@ -164,7 +164,7 @@ def _check_quotas(
     )
     if upload_queries.count_open(session, user_id=requester.user_id, moment=clock.now()) >= most_open:
         raise TooManyRequests(
-            f"You have {most_open} uploads open, which is as many as may be. Complete or abort one.",
+            f"You have {most_open} uploads open, which is the maximum. Complete or abort one.",
             retry_after_seconds=RETRY_SECONDS,
         )
 
@@ -240,7 +240,7 @@ def abort_upload(database: Database, storage: Storage, *, upload_id: str, user_i
     with database.write() as session:
         upload = find_upload(session, upload_id=upload_id, user_id=user_id)
         if upload.completed_at is not None:
-            raise Conflict("This upload is completed: remove its file instead.")
+            raise Conflict("This upload is completed: delete its file instead.")
         upload_queries.note_aborted(session, upload_id=upload_id, moment=read_clock(session))
     free_storage(storage, file_id=upload.file_id, multipart_id=upload.multipart_id)
     with database.write() as session:
@@ -351,11 +351,11 @@ def _chosen_parts(
     for number in range(1, count + 1):
         part = found.get((number, given.get(number, "").strip('"')))
         if number not in numbers:
-            faults.append(f"Part {number} has not come in.")
+            faults.append(f"Part {number} has not arrived.")
         elif number not in given:
             faults.append(f"Part {number} is not among `parts`.")
         elif part is None:
-            faults.append(f"The ETag of part {number} is not that of what came in.")
+            faults.append(f"The ETag of part {number} is not that of the received part.")
         elif part.size_bytes != part_size(upload, number):
             faults.append(
                 f"Part {number} has {part.size_bytes:,} bytes; {part_size(upload, number):,} are needed."

@@ -23,7 +23,7 @@ from app.usage import queries as usage_queries
 
 # When the queue has room again depends on the workers: this is a guess.
 QUEUE_RETRY_SECONDS = 30
-HOW_TO_FREE_STORAGE = "Delete files and renders that are not needed any more."
+HOW_TO_FREE_STORAGE = "Delete files and renders that you no longer need."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def check_render_quota(
         stored = usage_queries.stored_bytes(session, user_id=user_id, moment=now)
         if stored > most_bytes:
             raise LimitExceeded(
-                f"There are {stored:,} bytes in storage, of {most_bytes:,} allowed. {HOW_TO_FREE_STORAGE}"
+                f"You have {stored:,} bytes in storage, of {most_bytes:,} allowed. {HOW_TO_FREE_STORAGE}"
             )
     for quota, key_id in quotas:
         whose = "" if key_id is None else "made with this key "

@@ -53,7 +53,7 @@ class UsageTotals(Body):
     gigapixels: Number
     cost: Number
     month_cost: Number = Field(
-        description="Of the present month, with the renders that have not ended: what `maxCostPerMonth` is about."
+        description="Of the present month, including renders that have not ended: `maxCostPerMonth` limits it."
     )
     storage_bytes: int = Field(description="Of uploads and results, now.")
     queued_renders: int
@@ -63,7 +63,7 @@ class UsageTotals(Body):
 class Usage(Body):
     from_: date = Field(alias="from")
     to: date
-    days: list[UsedOnDay] = Field(description="Those on which renders were completed, by engine.")
+    days: list[UsedOnDay] = Field(description="Days with completed renders, by engine.")
     totals: UsageTotals
     limits: EffectiveLimits
 
@@ -126,7 +126,7 @@ async def asked_period(
         date | None,
         Query(
             alias="from",
-            description="The first day (UTC); left out for the month's.",
+            description="The first day (UTC); default: the month's first.",
             examples=["2026-11-01"],
         ),
     ] = None,
@@ -134,7 +134,7 @@ async def asked_period(
         date | None,
         Query(
             alias="to",
-            description="The last day, included; left out for the month's.",
+            description="The last day, included; default: the month's last.",
             examples=["2026-11-30"],
         ),
     ] = None,

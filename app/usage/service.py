@@ -46,7 +46,7 @@ def period_of(first: date | None, last: date | None) -> Period:
     if period.first > period.last:
         raise InvalidRequest("`from` must not be later than `to`.")
     if (period.last - period.first).days >= LONGEST_PERIOD_DAYS:
-        raise InvalidRequest(f"`from` and `to` may be {LONGEST_PERIOD_DAYS} days apart at most.")
+        raise InvalidRequest(f"`from` and `to` may be at most {LONGEST_PERIOD_DAYS} days apart.")
     return period
 
 

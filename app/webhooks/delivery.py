@@ -24,7 +24,7 @@ LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
 # An endpoint whose deliveries are given up, and that accepted none for so long, is disabled.
 FAILING_SECONDS = 5 * 24 * 3600.0
 
-GONE = "It answered 410: nobody is there any more."
+GONE = "It answered 410: the receiver no longer exists."
 FAILED_FOR_DAYS = "Nothing could be delivered to it for days."
 NO_LONGER_WANTED = "The webhook was disabled or removed."
 STOPPED = "The server stopped before the attempt had ended."

@@ -78,7 +78,7 @@ def create_webhook(
 def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> WebhookSecretBody:
     """What your events are signed with. The key needs the scope `write`: who has the secret can sign as we do."""
     if Scope.WRITE not in user.scopes:
-        raise Forbidden("This needs a key with the scope `write`, which this one has not.")
+        raise Forbidden("This needs a key with the scope `write`, which this one lacks.")
     with resources.database.read() as session:
         found = webhook_service.signing_secrets(session, user_id=user.id, keys=resources.secrets)
     return WebhookSecretBody(secret=WebhookSecret.of(found))
@@ -177,9 +177,10 @@ def list_webhook_deliveries(
     resources: ResourcesDependency,
     page: PageDependency,
     render_id: Annotated[
-        str | None, Query(max_length=32, pattern="^[A-Za-z0-9]+$", description="Only those of this render.")
+        str | None,
+        Query(max_length=32, pattern="^[A-Za-z0-9]+$", description="Only deliveries for this render."),
     ] = None,
-    status: Annotated[DeliveryStatus | None, Query(description="Only those of this status.")] = None,
+    status: Annotated[DeliveryStatus | None, Query(description="Only deliveries with this status.")] = None,
 ) -> WebhookDeliveriesBody:
     """What was sent to your webhooks, or will be, the newest first. Kept for 30 days after its end."""
     with resources.database.read() as session:

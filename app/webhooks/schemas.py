@@ -17,9 +17,7 @@ RenderEvent = Literal[
 ]
 Events = Annotated[
     list[RenderEvent],
-    Field(
-        min_length=1, max_length=2 * len(RENDER_EVENTS), description="What of your renders it is to be told."
-    ),
+    Field(min_length=1, max_length=2 * len(RENDER_EVENTS), description="The events of your renders to send."),
 ]
 WebhookUrl = Annotated[
     str,
@@ -84,9 +82,9 @@ class Webhook(Body):
     enabled: bool
     created_at: Timestamp
     disabled_at: Timestamp | None = Field(None, description="While it is not enabled.")
-    disabled_reason: str | None = Field(None, description="A sentence; when the server disabled it.")
+    disabled_reason: str | None = Field(None, description="A sentence, if the server disabled it.")
     failing_since: Timestamp | None = Field(
-        None, description="While attempts fail: when the first one did since the last that succeeded."
+        None, description="While attempts fail: the time of the first failure since the last success."
     )
 
     @classmethod
@@ -121,11 +119,11 @@ class WebhooksBody(Body):
 class WebhookAttempt(Body):
     """How one attempt went."""
 
-    number: int = Field(description="Grows with each attempt. One that a crash cut off is missing.")
+    number: int = Field(description="Grows with each attempt. An attempt that a crash cut off is missing.")
     at: Timestamp = Field(description="When it ended.")
     duration_seconds: Annotated[Number, AfterValidator(partial(round, ndigits=3))]
     status_code: int | None = Field(None, description="Of the receiver's answer, if there was one.")
-    error: str | None = Field(None, description="A sentence; when it was not delivered.")
+    error: str | None = Field(None, description="A sentence, if it was not delivered.")
 
 
 class WebhookDelivery(Body):
@@ -138,7 +136,7 @@ class WebhookDelivery(Body):
         description="`pending` until it is `delivered`, or `failed` once it is given up."
     )
     created_at: Timestamp
-    next_attempt_at: Timestamp | None = Field(None, description="While another attempt is to come.")
+    next_attempt_at: Timestamp | None = Field(None, description="While another attempt is due.")
     ended_at: Timestamp | None = Field(None, description="When delivered or failed.")
     attempt_count: int
     attempts: list[WebhookAttempt] | None = Field(None, description="Left out in lists.")
@@ -183,7 +181,7 @@ class WebhookSecret(Body):
     """What your events are signed with."""
 
     current: str
-    previous: str | None = Field(None, description="The secret before, while it signs as well.")
+    previous: str | None = Field(None, description="The previous secret, while it also signs.")
     previous_until: Timestamp | None = Field(None, description="How long it does.")
 
     @classmethod

@@ -46,7 +46,7 @@ def create_endpoint(
 ) -> WebhookEndpoint:
     """Add an endpoint. Raises Conflict when the user has `most` of them."""
     if webhook_queries.count_endpoints(session, user_id=user_id) >= most:
-        raise Conflict(f"There are {most} webhooks already, which is the most: remove one first.")
+        raise Conflict(f"You have {most} webhooks, which is the maximum: remove one first.")
     now = read_clock(session)
     endpoint = WebhookEndpoint(
         id=new_id(),
@@ -172,7 +172,7 @@ def replay_delivery(session: Session, *, delivery_id: str, user_id: str) -> Webh
             session, endpoint_id=delivery.endpoint_id, user_id=user_id, lock=True
         )
         if endpoint is None:
-            raise Conflict("The webhook that it was for has been removed.")
+            raise Conflict("The delivery's webhook has been removed.")
         _require_enabled(endpoint)
         delivery.url, delivery.host = endpoint.url, host_of(endpoint.url)
         session.flush()

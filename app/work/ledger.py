@@ -261,8 +261,8 @@ class WorkLedger:
             fatal = None
             if lone_outages >= MOST_LONE_OUTAGES:
                 fatal = (
-                    f"The video could not be processed: {_step(claim.kind)} was put off {outages} times for want of "
-                    "storage or room on the disk, while other videos were done."
+                    f"The video could not be processed: {_step(claim.kind)} was postponed {outages} times for lack of "
+                    "storage or disk space, while other videos were done."
                 )
             seconds = WORK_OUTAGE.pause(outages)
             _give_back(session, claim, fatal=fatal, rest_seconds=seconds)

@@ -145,7 +145,7 @@ class WorkLoop:
         for unit in self._in_hand.units:
             if is_hanging:
                 is_hanging = False
-                self._ledger.failed(unit.job, PipelineStalled("The work on the video came to a halt."))
+                self._ledger.failed(unit.job, PipelineStalled("The work on the video stalled."))
             else:
                 self._ledger.hand_back(unit.job)
 

@@ -13,10 +13,10 @@ class WorkInHand(Body):
     render_id: str | None = None
     segment_id: str | None = None
     progress_at: Timestamp | None = Field(
-        None, description="When it last moved, as far as its worker reports."
+        None, description="When it last made progress, as far as its worker reports."
     )
     stalled: bool = Field(
-        False, description="Whether it has not moved for three leases although its worker is alive."
+        False, description="Whether it has made no progress for three leases although its worker is alive."
     )
 
 
@@ -29,19 +29,19 @@ class Worker(Body):
     engines: list[str]
     version: str
     started_at: Timestamp
-    heartbeat_at: Timestamp = Field(description="When it was last heard of.")
-    alive: bool = Field(description="Whether it was heard of within three leases.")
+    heartbeat_at: Timestamp = Field(description="When it last reported.")
+    alive: bool = Field(description="Whether it reported within three leases.")
     work: WorkInHand | None = Field(None, description="While it has a unit of work in hand.")
     units_done: int = Field(description="Since it was started.")
-    machine: str = Field(description="What it shares with the workers that fail when it fails.")
+    machine: str = Field(description="Shared by workers that fail together.")
     status: WorkerStatus = Field(
-        description="`active`; `draining` and `drained`: an operator has it claim nothing more; `quarantined`: its "
+        description="`active`; `draining` and `drained`: an operator stopped it from claiming; `quarantined`: its "
         "units failed while others' were done, and it claims nothing until it has tested itself."
     )
     status_since: Timestamp
     software: dict[str, str] = Field(description="Versions of `ffmpeg`, `torch` and the GPU's `driver`.")
-    labels: list[str] = Field(description="An operator's words for it, of `REGEN_LABELS`.")
-    status_reason: str | None = Field(None, description="Of a quarantine: the last failure.")
+    labels: list[str] = Field(description="An operator's labels for it, from `REGEN_LABELS`.")
+    status_reason: str | None = Field(None, description="The last failure before a quarantine.")
 
     @classmethod
     def of(cls, view: WorkerView, *, lease_seconds: float) -> Self:

@@ -104,7 +104,7 @@ class Workforce:
     def warnings(self) -> list[str]:
         """Sentences for operators."""
         stalled = (
-            f"Workers that hold work which does not move: {self.stalled}. `regen workers` names them."
+            f"Workers that hold stalled work: {self.stalled}. `regen workers` names them."
             if self.stalled
             else None
         )

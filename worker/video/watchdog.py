@@ -118,7 +118,7 @@ class Watchdog:
                 stalled_at = now
                 self.fail(
                     PipelineStalled(
-                        "The work on the video came to a halt.",
+                        "The work on the video stalled.",
                         detail=f"no frame for {self._stall_seconds:g} s",
                     )
                 )

@@ -367,7 +367,7 @@ class FfmpegRunner:
             if len(captured) > stdout_limit_bytes:
                 process.count_failure("failed")
                 raise FfmpegAnswerTooLong(
-                    f"The video program failed while {purpose}: it answered too much.",
+                    f"The video program failed while {purpose}: its answer was too long.",
                     detail=f"more than {stdout_limit_bytes} bytes",
                 )
             return Completed(stdout=bytes(captured), stderr=process.stderr_tail)

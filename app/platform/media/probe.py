@@ -153,7 +153,7 @@ def _moving_streams(streams: list[dict[str, Any]], container: dict[str, Any]) ->
         if not streams and "mov" in str(container.get("format_name")).split(","):
             raise NotAVideo(NO_INDEX)
         has_sound = any(stream.get("codec_type") == "audio" for stream in streams)
-        raise NotAVideo(SOUND if has_sound else "There is no video in this file.")
+        raise NotAVideo(SOUND if has_sound else "This file contains no video.")
     return sorted(moving, key=lambda stream: not disposition(stream, "default"))
 
 

@@ -357,7 +357,7 @@ class FfmpegProcess:
             )
         if self._stop is _Stop.STALLED:
             self.count_failure("timeout")
-            raise FfmpegTimeout(f"The video program came to a halt while {self.purpose}.", detail=detail)
+            raise FfmpegTimeout(f"The video program stalled while {self.purpose}.", detail=detail)
         if self._stop is _Stop.CANCELLED:
             raise FfmpegCancelled(f"The video program was stopped while {self.purpose}.", detail=detail)
         if status < 0:

@@ -8,10 +8,10 @@ from typing import Any
 NOT_READABLE = "The file is not a video in a format this server reads."
 PICTURE = "This file is a picture, not a video."
 ANIMATED_WEBP = (
-    "This file is an animated WebP, which is not decoded here. Convert it to GIF, APNG or MP4 first."
+    "This file is an animated WebP, which this server does not decode. Convert it to GIF, APNG or MP4 first."
 )
 SOUND = "This file has sound but no video."
-PLAYLIST = "This file is a playlist that names other files. Send the video itself."
+PLAYLIST = "This file is a playlist that refers to other files. Send the video itself."
 ENCRYPTED = "This file is encrypted (DRM). Send a copy without encryption."
 NO_INDEX = "The file ends before its index: it was cut off or is still being written."
 

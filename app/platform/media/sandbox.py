@@ -18,7 +18,7 @@ GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/m
 def missing_layers() -> list[str]:
     """The barriers that this machine lacks, in words; none where all of them hold."""
     if sys.platform != "linux":
-        return [f"{platform.system()} has none that the server knows of"]
+        return [f"{platform.system()} has none that the server supports"]
     missing = []
     try:
         launcher.landlock_version()

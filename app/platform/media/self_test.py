@@ -44,7 +44,7 @@ def encode(runner: FfmpegRunner, sample: Sample, path: Path) -> None:
     source = runner.generated_input(sample.source)
     runner.run(runner.output(source, path, **options), purpose=f"encoding with {sample.encoder}")
     if not path.is_file() or not path.stat().st_size:
-        raise FfmpegError("The program reports success and has written nothing.")
+        raise FfmpegError("The program reports success but has written nothing.")
 
 
 def decode(runner: FfmpegRunner, path: Path, scratch: Path) -> None:

@@ -212,7 +212,7 @@ class LocalStorage:
             return self._parts.list(multipart_id)
 
     def complete_parts(self, key: str, multipart_id: str, parts: Sequence[StoredPart]) -> None:
-        with local_errors("The upload's parts could not be put together."):
+        with local_errors("The upload's parts could not be assembled."):
             content_type = self._parts.content_type(key, multipart_id)
             joined = self._parts.join(multipart_id, parts)
             try:

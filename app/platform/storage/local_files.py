@@ -244,7 +244,7 @@ class PartReceiver:
 
 
 def sent_once_more() -> Conflict:
-    return Conflict("This part is being sent once more: this request ended in favour of the later one.")
+    return Conflict("This part is being sent again: this request ended in favour of the later one.")
 
 
 def signed_part_message(query: Mapping[str, str], *, multipart_id: str, number: str) -> list[str]:
@@ -274,7 +274,9 @@ def _append(path: Path, part: StoredPart, writer: BinaryIO) -> None:
             writer.write(block)
             left -= len(block)
     if left or digest.digest()[:DIGEST_BYTES].hex() != part.etag:
-        raise KeyNotFound("A part of the upload was replaced meanwhile.", detail=f"{path} is not {part.etag}")
+        raise KeyNotFound(
+            "A part of the upload was replaced in the meantime.", detail=f"{path} is not {part.etag}"
+        )
 
 
 def _blocks(reader: BinaryIO, size_bytes: int) -> Iterator[bytes]:

@@ -176,7 +176,7 @@ class S3Storage:
 
     def complete_parts(self, key: str, multipart_id: str, parts: Sequence[StoredPart]) -> None:
         named = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
-        with storage_errors("The upload's parts could not be put together."):
+        with storage_errors("The upload's parts could not be assembled."):
             self._client.complete_multipart_upload(
                 **self._multipart(key, multipart_id), MultipartUpload={"Parts": named}
             )

@@ -250,7 +250,7 @@ def _check_url(variable: str, url: str | None) -> None:
     if not is_valid:
         raise ConfigurationError(f"{variable} must look like https://host or http://host:9000.")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ConfigurationError(f"{variable} must be an address alone, without credentials or a query.")
+        raise ConfigurationError(f"{variable} must be only an address, without credentials or a query.")
 
 
 def _check_certificates(path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_page_of_another_origin_may_not(page):
     answer = page.get("/v1/renders", headers={"Origin": "https://other.example.com"})
 
     assert preflight.status_code == 400
-    assert preflight.json() == {"errors": [{"message": "A page of this origin may not ask this."}]}
+    assert preflight.json() == {"errors": [{"message": "Pages of this origin may not send this request."}]}
     assert answer.status_code == 200  # whether the page may see it is for the browser to say
     assert allowed_origin(preflight) is None and allowed_origin(answer) is None
 

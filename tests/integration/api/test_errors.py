@@ -165,11 +165,11 @@ def test_bodies_that_are_no_multipart(client, spool_files):
         part: "The multipart body ends before its closing boundary.",
         part[:40]: "The multipart body ends before its closing boundary.",
         part + b"--b-": "The multipart body ends before its closing boundary.",
-        b"hello": "The body is not proper multipart/form-data.",
-        b"--other\r\n": "The body is not proper multipart/form-data.",
-        b"--b\r\nno header\r\n\r\n": "The body is not proper multipart/form-data.",
-        b"--b\r\n" + b"X: " + b"y" * 9000: "The body is not proper multipart/form-data.",
-        b"--b\r\n" + b"X: y\r\n" * 100: "The body is not proper multipart/form-data.",
+        b"hello": "The body is not valid multipart/form-data.",
+        b"--other\r\n": "The body is not valid multipart/form-data.",
+        b"--b\r\nno header\r\n\r\n": "The body is not valid multipart/form-data.",
+        b"--b\r\n" + b"X: " + b"y" * 9000: "The body is not valid multipart/form-data.",
+        b"--b\r\n" + b"X: y\r\n" * 100: "The body is not valid multipart/form-data.",
         b"--b\r\nX: y\r\n\r\nabc\r\n--b--": "A part of the form has no name.",
         part.replace(
             b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n"

@@ -138,7 +138,7 @@ def test_uploads_on_their_way_count_against_the_limit_of_storage(client, make_ke
                 statuses.append(b"")
         assert statuses == [b"", b""] + [b"HTTP/1.1 413"] * 3
         large = {"file": clip.read_bytes() + bytes(1024**2)}
-        assert "limit of storage leaves" in sentence(client.post("/v1/files", files=large))
+        assert "storage limit leaves" in sentence(client.post("/v1/files", files=large))
         bob = {"Authorization": f"Bearer {make_key('bob')}"}
         assert client.post("/v1/files", files=large, headers=bob).status_code == 200
 

@@ -38,7 +38,7 @@ class TestFiles:
             ({"json": {"file": ""}}, [REQUIRED]),
             (
                 {"files": {"other": b"x"}},
-                [REQUIRED, "`other` carries a file, whose field must be called `file`."],
+                [REQUIRED, "`other` contains a file; its field must be called `file`."],
             ),
             ({"json": {"file": "x"}}, [NOT_A_FILE]),
             ({"data": {"file": "x"}}, [NOT_A_FILE]),

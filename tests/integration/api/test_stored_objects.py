@@ -97,7 +97,7 @@ def test_a_range_outside(sign, asked):
 
     assert response.status_code == 416
     assert response.headers["Content-Range"] == f"bytes */{SIZE}"
-    message = "The file is shorter than the range that was asked for."
+    message = "The file is shorter than the requested range."
     assert response.json() == {"errors": [{"message": message}]}
 
 

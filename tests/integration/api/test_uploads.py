@@ -139,7 +139,7 @@ class TestWhatIsRefused:
 
         length = {"Content-Length": str(len(content))}
         answer = httpx.put(part["url"], content=slowly(), headers=length, timeout=60)
-        assert answer.status_code == 409 and "sent once more" in answer.text
+        assert answer.status_code == 409 and "being sent again" in answer.text
         assert [part["etag"] for part in state(client, upload)["receivedParts"]] == [sent["etag"].strip('"')]
         assert list((settings.root / "storage" / ".incoming").iterdir()) == []
 
@@ -152,7 +152,7 @@ class TestWhatIsRefused:
         assert answer.status_code == 400
         assert messages(answer) == [
             "There is no part 3 in this upload of 2.",
-            "The ETag of part 1 is not that of what came in.",
+            "The ETag of part 1 is not that of the received part.",
             "Part 2 has not come in.",
         ]
         assert state(client, upload)["status"] == "open"

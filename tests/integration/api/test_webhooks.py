@@ -100,8 +100,8 @@ def test_what_cannot_be_set_up(client):
     assert len(refused(url="https://example.com/" + "x" * 2048)) == 1
     assert len(refused(url="https://exämple.com/ a")) == 1
     sentence = (
-        "`url`: This server may not connect to that address, or the address does not exist. "
-        "Its operator allows networks that are not public with REGEN_OUTBOUND_ALLOWED_NETWORKS."
+        "`url`: This server may not connect to that address, or the address does not exist. Its operator can allow "
+        "non-public networks with REGEN_OUTBOUND_ALLOWED_NETWORKS."
     )
     private = (
         "127.0.0.2",
@@ -121,7 +121,7 @@ def test_what_cannot_be_set_up(client):
     created(client)
     created(client)
     assert messages(client.post("/v1/webhooks", json={"url": URL}), 409) == [
-        "There are 3 webhooks already, which is the most: remove one first."
+        "You have 3 webhooks, which is the maximum: remove one first."
     ]
 
 
@@ -270,7 +270,7 @@ def test_tests_and_replays(client, receiver):
     assert messages(client.post(f"{path}/test"), 409) == [disabled]
     assert messages(client.post(replay), 409) == [disabled]
     client.delete(path)
-    assert messages(client.post(replay), 409) == ["The webhook that it was for has been removed."]
+    assert messages(client.post(replay), 409) == ["The delivery's webhook has been removed."]
     assert delivered(client, delivery["id"])["attemptCount"] == 2
 
 

@@ -173,7 +173,7 @@ def test_what_cannot_be_restored_is_refused_and_changes_nothing(
     flipped = bytearray(whole)
     flipped[whole.index(b"rows/users.jsonl") + 45] ^= 0xFF
     (tmp_path / "flipped.zip").write_bytes(flipped)
-    refused(tmp_path / "flipped.zip", "no whole backup")
+    refused(tmp_path / "flipped.zip", "not a complete backup")
     flipped = bytearray(whole)
     with zipfile.ZipFile(backup) as archive:
         member = archive.getinfo(f"storage/{stored}")

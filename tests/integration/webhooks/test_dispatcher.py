@@ -415,8 +415,8 @@ def test_private_addresses_are_never_told(hooks, make_dispatcher, receiver):
 
     errors = {hooks.wait_for_attempt(delivery_id, 1).error for delivery_id in ids}
     assert errors == {
-        "This server may not connect to that address, or the address does not exist. "
-        "Its operator allows networks that are not public with REGEN_OUTBOUND_ALLOWED_NETWORKS."
+        "This server may not connect to that address, or the address does not exist. Its operator can allow "
+        "non-public networks with REGEN_OUTBOUND_ALLOWED_NETWORKS."
     }
     assert receiver.received == []
 

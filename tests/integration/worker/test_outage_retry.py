@@ -98,8 +98,8 @@ def test_a_unit_that_alone_meets_outages_fails_its_render_in_the_end(
     row = segment().render
     assert row.status is RenderStatus.FAILED
     assert row.error == (
-        "The video could not be processed: upscaling a part of it was put off 25 times for want of storage or "
-        "room on the disk, while other videos were done."
+        "The video could not be processed: upscaling a part of it was postponed 25 times for lack of "
+        "storage or disk space, while other videos were done."
     )
 
 

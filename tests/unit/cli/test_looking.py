@@ -77,5 +77,5 @@ def test_a_file_that_is_no_database_is_told(regen, tmp_path, arguments):
     (tmp_path / "data" / "regen.db").write_text("what anybody may have put here\n" * 100)
     answer = regen(*arguments)
     assert answer.exit_code == 1
-    assert "is no SQLite database" in answer.stderr and "Traceback" not in answer.output
+    assert "is not an SQLite database" in answer.stderr and "Traceback" not in answer.output
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["regen.db"]

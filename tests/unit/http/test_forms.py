@@ -166,7 +166,7 @@ def test_a_file_that_is_none(read, sent, advice):
 
 def test_files_under_other_names_and_second_ones(read):
     form, _content = read(multipart(("video", b"content", FILE)))
-    assert form.hints == ["`video` carries a file, whose field must be called `file`."]
+    assert form.hints == ["`video` contains a file; its field must be called `file`."]
     for second in (("file", b"", NO_FILE), ("file", b"")):
         parts = [("file", b"video", FILE), second]
         for order in (parts, parts[::-1]):

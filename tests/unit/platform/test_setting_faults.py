@@ -27,13 +27,13 @@ LISTED = "must list networks such as 10.1.0.0/16 or fd00::/8, without bits beyon
         ("MOCK_CLOCK", "noon", "must be a moment such as 2026-01-01T00:00:00Z, not 'noon'."),
         ("OUTBOUND_ALLOWED_NETWORKS", "10.0.0.0/8,10.1.1.1/8", f"{LISTED}, not '10.1.1.1/8'."),
         ("CORS_ORIGINS", "example.com", "must look like https://app.example.com, not 'example.com'."),
-        ("S3_PREFIX", "/x", "must look like regen/ with a slash at the end alone, not '/x'."),
+        ("S3_PREFIX", "/x", "must look like regen/ with a slash only at the end, not '/x'."),
         # What may hold a password is not repeated.
         ("PUBLIC_URL", "user:hunter2@example.com", "must look like https://regen.example.com."),
         ("DATABASE_URL", "postgres://user:hunter2@[x", "must look like postgresql://user@host:5432/name."),
         ("BROKER_URL", "amqp://user:hunter2@host", "must look like redis://host:6379/0."),
-        ("SECRET_KEY", "hunter2", "must have 32 characters or more, not 7."),
-        ("METRICS_TOKEN", "hunter2", "must have 16 characters or more, not 7."),
+        ("SECRET_KEY", "hunter2", "must have at least 32 characters, not 7."),
+        ("METRICS_TOKEN", "hunter2", "must have at least 16 characters, not 7."),
     ],
 )
 def test_a_refused_value_is_told_in_one_sentence(monkeypatch, name, value, sentence):

@@ -181,7 +181,7 @@ class TestRequestHeads:
             status, message = error_of(all_of(client))
 
         assert status == b"HTTP/1.1 408 Request Timeout"
-        assert message == "The request's head did not come within 0.3 seconds."
+        assert message == "The request's head did not arrive within 0.3 seconds."
 
     def test_a_silent_connection_is_closed_without_a_word(self, app):
         with (

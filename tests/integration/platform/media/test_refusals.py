@@ -119,7 +119,7 @@ def test_a_playlist_reads_no_neighbour(
     path.write_text(script.format(neighbour=neighbour if absolute else neighbour.name))
     refused = refusal(path)
     assert refused.message in (
-        "This file is a playlist that names other files. Send the video itself.",
+        "This file is a playlist that refers to other files. Send the video itself.",
         "The file is not a video in a format this server reads.",
     )
 
