@@ -87,8 +87,7 @@ def describe(database: Database) -> str:
         Position.BEHIND: f"The database is at migration {current} and lacks later ones. "
         "Apply them with: regen db upgrade",
         Position.HEAD: f"The database is at the newest migration, {current}.",
-        Position.AHEAD: f"The database is at migration {current}, of a later version than this one. "
-        "This one can use it.",
+        Position.AHEAD: f"The database is at migration {current}, of a later version than this one, which can use it.",
     }[position(database)]
 
 
@@ -213,11 +212,11 @@ def _config(connection: Connection) -> Config:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.migrations")
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="fail when tables and migrations differ")
+    check = commands.add_parser("check", help="fail if tables and migrations differ")
     check.add_argument(
         "--database-url",
-        help="compare with this database, which is migrated if it is empty, and otherwise not changed. "
-        "Without it: with a temporary SQLite file.",
+        help="compare with this database, which is migrated if it is empty, otherwise not changed; default: a "
+        "temporary SQLite file",
     )
     new = commands.add_parser("revision", help="write a migration from the difference")
     new.add_argument("message")

@@ -83,7 +83,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
             Engine(
                 id="regen-4x-lite",
                 name="realesr-animevideov3",
-                description="Fast. A compact network made for video; the one to begin with.",
+                description="Fast. A compact network made for video; a good first choice.",
                 cost_multiplier=1,
                 default=True,
                 source=PackagedWeights(

@@ -38,7 +38,7 @@ def download(
                     received += len(chunk)
                     if received > max_bytes:
                         raise WeightsCorrupt(
-                            f"{url} is larger than {max_bytes} bytes: that is no weights file."
+                            f"{url} is larger than {max_bytes} bytes: it is not a weights file."
                         )
                     if time.monotonic() > deadline:
                         raise WeightsError(f"{url} did not arrive within {deadline_seconds:.0f} seconds.")

@@ -85,7 +85,7 @@ def _network_of(layers: list[_Layer]) -> UpscalingNetwork:
     ]
     network = network_for_layers(convolutions, len(layers) - len(convolutions))
     if network is None:
-        raise WeightsCorrupt("The .param file's layers are those of no known architecture.")
+        raise WeightsCorrupt("The .param file's layers match no known architecture.")
     return network
 
 

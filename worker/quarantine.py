@@ -100,7 +100,7 @@ class Quarantine:
             self._plan_test()
             return
         if self._tries.retries >= MOST_TRIES:
-            log.critical("worker_unfit", error="It passes its test, and its work fails all the same.")
+            log.critical("worker_unfit", error="The worker passes its test, but its work fails.")
             self._end()
             return
         self._ledger.recover()

@@ -45,5 +45,5 @@ class SelfTest:
         (result,) = upscaler.upscale([ramp])
         if result.size != target.frame_bytes or result.min() == result.max():
             raise TransientError(
-                "A network's result is no picture.", detail=f"{engine_id}: {result.size} bytes"
+                "A network's result is not a picture.", detail=f"{engine_id}: {result.size} bytes"
             )

@@ -349,7 +349,7 @@ class WorkUnits:
             needed_bytes = copies * sum(self.storage.stat(key).size_bytes for key in keys)
             if needed_bytes > self.workspace.capacity_bytes:
                 raise DiskTooSmall(
-                    "The video needs more room than the disk of a worker has.",
+                    "The video needs more space than a worker's disk has.",
                     detail=f"{needed_bytes:,} bytes",
                 ) from error
             raise

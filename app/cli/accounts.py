@@ -68,24 +68,25 @@ def add_user(
 def create_key(
     user: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
     name: Annotated[
-        str, typer.Option(parser=_name, metavar="TEXT", help="What to call it in the list.")
+        str, typer.Option(parser=_name, metavar="TEXT", help="The key's name in the list.")
     ] = "key",
     scope: Annotated[
         list[str] | None,
         typer.Option(
             parser=_scope,
             metavar="[read|write|admin]",
-            help="What it may do; several times for several. Left out: read and write.",
+            help="What the key may do; may be given several times. Default: read and write.",
             show_default=False,
         ),
     ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="As --scope admin: it may look after the server, and all users.")
+        bool,
+        typer.Option("--admin", help="Like --scope admin: the key may administer the server and all users."),
     ] = False,
     expires_in: Annotated[
         timedelta | None,
         typer.Option(
-            parser=_duration, metavar="TIME", help="Refuse it after 30d, 12h or 45m.", show_default=False
+            parser=_duration, metavar="TIME", help="Refuse the key after 30d, 12h or 45m.", show_default=False
         ),
     ] = None,
     data_dir: DataDirectory = None,
@@ -109,7 +110,7 @@ def create_key(
         )
         # Before the commit: a key that could not be printed does not exist.
         typer.echo(made.key)
-    stderr().print("Keep it now: only its hash is stored.")
+    stderr().print("Save it now: the server stores only its hash.")
 
 
 @keys.command("list")

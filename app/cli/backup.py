@@ -21,7 +21,8 @@ def backup(
         bool | None,
         typer.Option(
             "--videos/--no-videos",
-            help="Whether videos are part of it. By default those of local storage are, those of a bucket are not.",
+            help="Whether the backup includes videos. By default it includes those of local storage, not those of a "
+            "bucket.",
             show_default=False,
         ),
     ] = None,
@@ -39,14 +40,16 @@ def backup(
     typer.echo(f"{file}: {_describe(report)}.")
     if report.missing:
         typer.echo(
-            f"{len(report.missing)} videos that the database names were not in the storage, the first "
-            f"{report.missing[0]}: they were removed meanwhile, or lost before.",
+            f"{len(report.missing)} videos in the database were not in the storage, the first {report.missing[0]}: "
+            "they were removed in the meantime, or lost before.",
             err=True,
         )
     if storage is None:
-        typer.echo("Videos are not part of it: back up the bucket as well, after this.", err=True)
+        typer.echo("The backup contains no videos: back up the bucket as well, after this.", err=True)
     if settings.secret_key is not None:
-        typer.echo("REGEN_SECRET_KEY is not part of it: without it every API key is void.", err=True)
+        typer.echo(
+            "The backup does not contain REGEN_SECRET_KEY: without it every API key is void.", err=True
+        )
 
 
 def restore(

@@ -23,7 +23,7 @@ LABELS = {
 
 
 def cleanup(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     anyway: Annotated[
         bool,
         typer.Option("--anyway", help="Remove orphans even if they are most of the storage."),
@@ -54,7 +54,7 @@ def cleanup(
     if is_refused:
         typer.echo(
             f"The {count} orphans were kept: they are most of the storage, so this may be the wrong database, or an "
-            "old copy of it. If it is not, add --anyway.",
+            "old copy. If it is the right one, add --anyway.",
             err=True,
         )
     if dry_run:

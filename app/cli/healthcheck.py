@@ -15,7 +15,7 @@ ASK_SECONDS = 5.0
 
 def healthcheck(
     url: Annotated[
-        str, typer.Option(help="What must answer 200: /healthz, or /readyz for a load balancer.")
+        str, typer.Option(help="The URL that must answer 200: /healthz, or /readyz for a load balancer.")
     ] = "http://127.0.0.1:8000/healthz",
     worker: Annotated[
         bool, typer.Option("--worker", help="Check the workers of the data directory instead.")

@@ -21,22 +21,22 @@ def mock(
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Keep files in a folder `mock` there, in place of a directory that goes when the mock stops.",
+            help="Keep files in its folder `mock`, instead of a directory that is removed when the mock stops.",
             show_default=False,
         ),
     ] = None,
     ready_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file that appears once requests are answered, with the url, the process id and the key as JSON; it "
-            "goes when the mock stops.",
+            help="A file that appears once the mock answers requests, with the url, the process id and the key as "
+            "JSON; it is removed when the mock stops.",
             show_default=False,
         ),
     ] = None,
     transitions: Annotated[
         str | None,
         typer.Option(
-            help="When renders move on: `instant`, or after `seconds:2` or `polls:3` in each status.",
+            help="When renders change status: `instant`, or after `seconds:2` or `polls:3` in each status.",
             show_default=False,
         ),
     ] = None,
@@ -44,7 +44,7 @@ def mock(
     clock: Annotated[
         str | None,
         typer.Option(
-            help="The moment of the first request, as 2026-01-01T00:00:00Z; each one after it comes a second later.",
+            help="The moment of the first request, as 2026-01-01T00:00:00Z; each further request comes a second later.",
             show_default=False,
         ),
     ] = None,
@@ -52,7 +52,7 @@ def mock(
         bool | None,
         typer.Option(
             "--strict/--no-strict",
-            help="Refuse names of fields and query parameters that a request may not have, which the server ignores.",
+            help="Refuse unknown names of fields and query parameters, which the server ignores.",
             show_default=False,
         ),
     ] = None,

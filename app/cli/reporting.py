@@ -28,7 +28,7 @@ WORKER_PACKAGES = ("torch", "numpy", "cv2", "safetensors")
 
 DataDirectory = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="The data directory, in place of REGEN_DATA_DIR.", show_default=False),
+    typer.Option("--data-dir", help="The data directory, instead of REGEN_DATA_DIR.", show_default=False),
 ]
 
 

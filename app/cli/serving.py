@@ -30,8 +30,8 @@ def serve(
     ready_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file that appears once requests are answered, with the url, the process id and, on first "
-            "start, the key as JSON; it goes when the server stops.",
+            help="A file that appears once the server answers requests, with the url, the process id and, on first "
+            "start, the key as JSON; it is removed when the server stops.",
             show_default=False,
         ),
     ] = None,
@@ -69,34 +69,33 @@ def worker(
     queues: Annotated[
         str | None,
         typer.Option(
-            help="What to do: `gpu` upscales segments, `cpu` reads videos and puts results together, `cpu,gpu` both. "
-            "In place of REGEN_QUEUES.",
+            help="What to do: `gpu` upscales segments, `cpu` reads videos and joins results, `cpu,gpu` both. "
+            "Overrides REGEN_QUEUES.",
             show_default=False,
         ),
     ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(
-            help="`cpu`, `mps`, `cuda`, the number of a CUDA device, or its UUID (`GPU-...`, `MIG-...`), in place of "
+            help="`cpu`, `mps`, `cuda`, the number of a CUDA device, or its UUID (`GPU-...`, `MIG-...`). Overrides "
             "REGEN_DEVICE; given several times, one process for each.",
             show_default=False,
         ),
     ] = None,
     all_gpus: Annotated[
-        bool, typer.Option("--all-gpus", help="One process for every GPU or instance of MIG there is.")
+        bool, typer.Option("--all-gpus", help="One process for every GPU or MIG instance.")
     ] = False,
     engines: Annotated[
         str | None,
         typer.Option(
-            help="The engines to upscale with, such as `regen-4x`, in place of REGEN_ENGINES.",
+            help="The engines to upscale with, such as `regen-4x`. Overrides REGEN_ENGINES.",
             show_default=False,
         ),
     ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="A word of yours for this worker, such as `pool=a`; may be given several times. In place of "
-            "REGEN_LABELS.",
+            help="A label for this worker, such as `pool=a`; may be given several times. Overrides REGEN_LABELS.",
             show_default=False,
         ),
     ] = None,
@@ -105,7 +104,7 @@ def worker(
         typer.Option(
             min=0,
             max=65535,
-            help="Serve metrics on this port, of several processes each on one more; 0 takes free ones. In place of "
+            help="Serve metrics on this port, several processes on consecutive ones; 0 takes free ones. Overrides "
             "REGEN_WORKER_METRICS_PORT.",
             show_default=False,
         ),
@@ -180,13 +179,13 @@ def _parse_queues(text: str) -> tuple[WorkQueue, ...]:
         return tuple(dict.fromkeys(WorkQueue(name.strip()) for name in text.split(",")))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is none of {', '.join(WorkQueue)} or several of them with commas.",
+            f"{text!r} is not {', '.join(WorkQueue)} or several of them, separated by commas.",
             param_hint="--queues",
         ) from None
 
 
 def _show_first_key(key: str) -> None:
-    typer.echo(f"API key of the user 'default' (shown this once): {key}")
+    typer.echo(f"API key of the user 'default' (shown only once): {key}")
 
 
 def _tell_how_to_make_a_key() -> None:

@@ -67,14 +67,14 @@ def create_bucket() -> None:
     try:
         s3.abort_incomplete_uploads(connection)
     except StorageError as error:
-        typer.echo(f"Broken uploads stay in it until you remove them. {error}")
+        typer.echo(f"Interrupted uploads stay in it until you remove them. {error}")
     else:
-        typer.echo(f"Uploads that break off are cleared away after {s3.ABORT_AFTER_DAYS} days.")
+        typer.echo(f"Interrupted uploads are removed after {s3.ABORT_AFTER_DAYS} days.")
     if settings.cors_origins:
         try:
             s3.allow_origins(connection, settings.cors_origins)
         except StorageError as error:
-            typer.echo(f"Web pages cannot use its signed URLs until you let them. {error}")
+            typer.echo(f"Web pages cannot use its signed URLs until you permit them. {error}")
         else:
             typer.echo(f"Web pages of {', '.join(settings.cors_origins)} may use its signed URLs.")
 

@@ -65,7 +65,7 @@ def upscale(
         ),
     ] = None,
     retime: Annotated[
-        Retime, typer.Option(help="What is shown between two frames of IN, with --target-fps.")
+        Retime, typer.Option(help="How frames between two frames of IN are made, with --target-fps.")
     ] = Retime.NEAREST,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16", "mixed"] | None,
@@ -78,12 +78,12 @@ def upscale(
     device: Annotated[
         str | None,
         typer.Option(
-            help="auto, cpu, mps, cuda, cuda:1, GPU-..., MIG-...; in place of REGEN_DEVICE.",
+            help="auto, cpu, mps, cuda, cuda:1, GPU-..., MIG-...; overrides REGEN_DEVICE.",
             show_default=False,
         ),
     ] = None,
     measure_quality: Annotated[
-        bool, typer.Option("--measure-quality", help="Compare OUT with IN, and show how near it is.")
+        bool, typer.Option("--measure-quality", help="Compare OUT with IN, and show how close it is.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace OUT if it exists.")] = False,
     data_dir: DataDirectory = None,
@@ -147,7 +147,7 @@ def _quiet(log_level: str) -> str:
 def _check_paths(source: Path, destination: Path, *, overwrite: bool) -> None:
     if destination.suffix.lower() != OUTPUT.suffix:
         raise typer.BadParameter(
-            f"OUT must end in {OUTPUT.suffix}: that is what is written.", param_hint="OUT"
+            f"OUT must end in {OUTPUT.suffix}, the only output format.", param_hint="OUT"
         )
     if not source.is_file():
         raise ConfigurationError(f"There is no file {source}.")

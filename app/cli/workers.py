@@ -16,7 +16,7 @@ workers = typer.Typer(help="The workers: list them, drain one and resume it.")
 
 Name = Annotated[
     str,
-    typer.Argument(help="The worker's name as `regen workers` shows it, or a label, for all that have it."),
+    typer.Argument(help="The worker's name as in `regen workers`, or a label, for all workers that have it."),
 ]
 
 
@@ -83,7 +83,7 @@ def list_all(
 def drain(name: Name, data_dir: DataDirectory = None) -> None:
     """Have a worker claim nothing more. What it has in hand is finished, and the process goes on."""
     _change(name, data_dir, is_to_claim=False)
-    typer.echo(f"{name} claims nothing more. `regen workers` says when it is drained.")
+    typer.echo(f"{name} claims no more work. `regen workers` shows when it is drained.")
 
 
 @workers.command("resume")

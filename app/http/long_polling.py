@@ -39,8 +39,8 @@ async def preferred_wait(
         str | None,
         Header(
             alias="Prefer",
-            description=f"`wait=20` (RFC 7240) holds the answer until it has ended, for at most so many seconds, never longer than "
-            f"{LONGEST_SECONDS}. The answer's `{APPLIED}` says what was applied.",
+            description=f"`wait=20` (RFC 7240) holds the answer until it has ended, for at most so many seconds, "
+            f"never longer than {LONGEST_SECONDS}. The answer's `{APPLIED}` says what was applied.",
             examples=["wait=20"],
         ),
     ] = None,

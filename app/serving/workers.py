@@ -83,7 +83,7 @@ def metrics_ports(settings: Settings, count: int) -> list[int | None]:
         return [first] * count
     if first + count - 1 > HIGHEST_PORT:
         raise ConfigurationError(
-            f"{count} workers need as many ports for their metrics, and there are not that many from {first} on."
+            f"{count} workers need as many ports for their metrics; there are not enough from {first} on."
         )
     return list(range(first, first + count))
 
@@ -116,13 +116,13 @@ def accelerators() -> list[str]:
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ConfigurationError(
-            "torch could not be asked for its devices: `regen doctor` may say more.",
+            "torch could not list its devices: `regen doctor` may say more.",
             detail=getattr(error, "stderr", None) or str(error),
         ) from error
     if not asked.stdout.split():
         raise ConfigurationError(
-            "There is no GPU that torch can use here. `regen doctor` shows what there is; --device cpu works without "
-            "one."
+            "There is no GPU that torch can use here. `regen doctor` shows what is missing; --device cpu works "
+            "without one."
         )
     return asked.stdout.split()
 

@@ -32,7 +32,7 @@ HDR10 = (
     "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
 )
 TRANSPARENT = r"transparen"
-CUT_OFF = r"ends before the video does"
+CUT_OFF = r"is cut off"
 DEINTERLACED = r"was deinterlaced"
 CONVERTED = r"[Ss]ound was converted"
 

@@ -52,8 +52,8 @@ PAIRED_MATRICES = (
 )
 HDR_TRANSFERS = (TransferCharacteristics.SMPTE2084, TransferCharacteristics.ARIB_STD_B67)
 UNKNOWN_COLOURS_WARNING = (
-    "The video's colour tags have values that this server does not know; its colours were read as those of a video "
-    "without these tags."
+    "The video's colour tags have values that this server does not know; its colours were read as if it lacked these "
+    "tags."
 )
 # Codecs whose standards define limited range for untagged video, gray included. In others untagged gray is of full
 # range, like RGB, and as ffmpeg itself shows it.

@@ -52,8 +52,7 @@ TICKS_PER_SECOND = 90_000
 # Where the copy of a joined file starts: timestamps of what precedes sound in its coding are not below 0.
 START_SECONDS = 1
 RESTARTS_WARNING = (
-    "The timestamps of this file start again, as in joined recordings; "
-    "its parts were put one after the other."
+    "The timestamps of this file start again, as in joined recordings; its parts follow one another."
 )
 
 

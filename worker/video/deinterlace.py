@@ -38,9 +38,9 @@ CHANGING_FORMATS = ("mpegts", "mpeg")
 # Interlaced HEVC is a sequence of fields, which ffmpeg delivers as frames of half the height.
 SINGLE_FIELDS_CODEC = "hevc"
 
-DEINTERLACED_WARNING = "The video is interlaced; it was deinterlaced, one frame for each of its own."
+DEINTERLACED_WARNING = "The video is interlaced; it was deinterlaced, one output frame for each input frame."
 FIELDS_KEPT_WARNING = (
-    "The video is interlaced in a way that cannot be undone here; its pictures were upscaled as they are."
+    "The video is interlaced in a way that this server cannot undo; its pictures were upscaled as they are."
 )
 
 

@@ -35,10 +35,10 @@ LOOK_BACK_SECONDS = 10
 # For all attempts at one frame. Ten seconds of 4K between two keyframes take less on two busy cores, even twice.
 LONGEST_DECODING_SECONDS = 30.0
 
-NO_FRAME = "There is no frame at this moment that can be decoded."
+NO_FRAME = "No frame at this moment can be decoded."
 TOO_FAR = (
-    "This moment lies too far behind the last key frame: decoding up to it takes too long for a preview. "
-    "Choose an earlier moment, or convert the video with a key frame every few seconds (ffmpeg's option -g 250)."
+    "This moment is too far behind the last key frame: decoding up to it takes too long for a preview. Choose an "
+    "earlier moment, or convert the video with a key frame every few seconds (ffmpeg's option -g 250)."
 )
 
 log = structlog.get_logger(__name__)

@@ -58,8 +58,8 @@ _OUT_OF_TURN_SIGNS = re.compile(r"Packet corrupt|corrupt input packet")
 # A longer gap is a jump of the clock, not lost frames.
 LONGEST_LOSS_SECONDS = 1
 
-CUT_OFF_WARNING = "The file ends before the video does; it was upscaled as far as it goes."
-DAMAGE_WARNING = "Parts of the video are damaged; what could be read of them was upscaled."
+CUT_OFF_WARNING = "The file is cut off; it was upscaled as far as it can be decoded."
+DAMAGE_WARNING = "Parts of the video are damaged; they were upscaled as far as they could be decoded."
 TIMES_WARNING = "Some frames had no valid timestamp; they were spaced evenly."
 
 
@@ -256,7 +256,9 @@ def _decode(
                     look_at = ended + max(LOOK_SECONDS, (ended - began) * (1 / LOOK_SHARE - 1))
             if line.startswith("#"):
                 if line.startswith("#tb 0:") and line.split(":", 1)[1].strip() != time_base:
-                    raise FfmpegError("The video program keeps time differently than asked.", detail=line)
+                    raise FfmpegError(
+                        "The video program uses a different time base than requested.", detail=line
+                    )
                 continue
             # stream, dts, pts, duration, size, checksum, side data
             fields = line.split(",")

@@ -20,7 +20,7 @@ from worker.video.encoder import choose_codec
 from worker.video.side_data import lost_side_data
 
 ALPHA_WARNING = "The video is partly transparent; the output is opaque."
-MASTERING_WARNING = "HDR mastering metadata was left out: it goes with HEVC output only."
+MASTERING_WARNING = "HDR mastering metadata was left out: only HEVC output can hold it."
 DOLBY_VISION_ONLY = (
     "The video's colours are stored in Dolby Vision's own way, which this server cannot read. "
     "Export the video as HDR10, HLG or SDR and try again."

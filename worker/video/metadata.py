@@ -10,7 +10,7 @@ from app.platform.media.containers import OUTPUT
 from worker.video.plan import RenderPlan, SegmentPlan
 
 TAGS_LEFT_OUT = f"Metadata for which {OUTPUT.name} has no place was left out: {{names}}."
-TIMECODE_LEFT_OUT = "The timecode was left out: it counts frames at a rate that the output does not have."
+TIMECODE_LEFT_OUT = "The timecode was left out: it counts frames at a different rate than the output's."
 
 # Tags of cameras, which go into a list of tags with free names. It takes the place of the list that all players read.
 _CAMERA_TAG = re.compile(r"com\..+|make|model", re.IGNORECASE)

@@ -60,4 +60,4 @@ def read_video_coding(path: Path) -> tuple[int, bytes]:
 
 
 def _unexpected(detail: str) -> FfmpegError:
-    return FfmpegError("The file that was written is not as expected.", detail=detail)
+    return FfmpegError("The written file is not as expected.", detail=detail)

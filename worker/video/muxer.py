@@ -385,8 +385,8 @@ def _outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[W
         coding = read_video_coding(path)
         if before not in (None, coding):
             raise PermanentError(
-                "The parts of this video were encoded by different versions of ffmpeg and cannot be joined. "
-                "Have all workers use the same version, and try again.",
+                "The parts of this video were encoded by different versions of ffmpeg and cannot be joined. Use the "
+                "same version on all workers, and try again.",
                 detail=f"{before} {coding}",
             )
         before = coding

@@ -27,7 +27,7 @@ PACKETS = (
 
 # ffprobe's name of what comes with the first packet that a new description of a track is for.
 NEW_DESCRIPTION = "New Extradata"
-SOUND_BEYOND = "Sound that comes more than a minute after the end of the video was left out."
+SOUND_BEYOND = "Sound that begins more than a minute after the end of the video was left out."
 
 # Start and end in seconds of packets without a long gap between them.
 Run: TypeAlias = tuple[float, float]

@@ -52,7 +52,7 @@ def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
         elif section == "stream":
             stream = fields
     if not stream:
-        raise FfmpegError("The file that was written has no video in it.", detail=str(path))
+        raise FfmpegError("The written file contains no video.", detail=str(path))
     numerator, denominator = stream["time_base"].split("/")
     return WrittenVideo(
         time_base=Fraction(int(numerator), int(denominator)),
@@ -105,4 +105,4 @@ def check_output(
     if fault is None and written.duration != render.total_ticks:
         fault = f"it lasts {written.duration} ticks, planned {render.total_ticks}"
     if fault is not None:
-        raise TransientError("The joined video is not what was planned.", detail=fault)
+        raise TransientError("The joined video differs from the plan.", detail=fault)

@@ -25,7 +25,7 @@ AUDIO_BITS_PER_SECOND_AND_CHANNEL = 96_000
 CLOSELY = ":min_hard_comp=0.01"
 
 SOUND_LEFT_OUT = f"A sound track was left out: {OUTPUT.name} cannot hold it, and it cannot be converted."
-SOUND_EMPTY = "A sound track was left out: there is no sound in it that can be read."
+SOUND_EMPTY = "A sound track was left out: none of its sound can be read."
 SOUND_ENCRYPTED = "A sound track was left out: it is encrypted."
 SUBTITLES_LEFT_OUT = (
     "Subtitles stored as pictures, or in an unknown form, were left out: "
@@ -41,8 +41,8 @@ SOUND_CONVERTED = (
     f"Sound was converted to {OUTPUT.audio_codec}, because {OUTPUT.name} players do not take the input's."
 )
 SOUND_CHANGES = (
-    f"Sound whose channels or sampling rate change on the way was converted to {OUTPUT.audio_codec}: "
-    f"{OUTPUT.name} holds sound of one kind."
+    f"Sound whose channels or sampling rate change was converted to {OUTPUT.audio_codec}: an {OUTPUT.name} track has "
+    "one format."
 )
 SOUND_JOINED = (
     f"Sound was converted to {OUTPUT.audio_codec}, to stay with the picture where the file's parts meet."

@@ -36,7 +36,7 @@ def check_devices() -> Iterator[Finding]:
     if not accelerators:
         yield Finding.absent(
             "GPU",
-            "none that torch can use: the CPU does the work, slowly",
+            "none that torch can use: the CPU upscales, slowly",
             fix="for an NVIDIA GPU install its driver, and a torch built for CUDA",
         )
 
@@ -50,7 +50,7 @@ def check_weights(settings: Settings) -> Iterator[Finding]:
         fix = f"python -m models.weights convert --engine {engine.id} --directory {settings.weights_dir}"
         if not can_verify:
             if path.exists():
-                yield Finding.ok(subject, "for workers alone; not verified without torch")
+                yield Finding.ok(subject, "needed only by workers; not verified without torch")
             else:
                 yield Finding.absent(subject, "for workers alone", fix="pip install 'regen-server[worker]'")
             continue

@@ -62,13 +62,13 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
 def _check_sandbox(settings: Settings) -> Finding:
     subject = "sandbox of ffmpeg"
     if settings.sandbox == OFF:
-        return Finding.absent(subject, "is off", fix="unset REGEN_SANDBOX, where other people upload videos")
+        return Finding.absent(subject, "is off", fix="unset REGEN_SANDBOX if other people upload videos")
     missing = missing_layers()
     if not missing:
         return Finding.ok(
-            subject, "no new privileges, Landlock (its own files alone), seccomp (no sockets, no processes)"
+            subject, "no new privileges, Landlock (only its own files), seccomp (no sockets, no processes)"
         )
-    fix = "a Linux kernel of 5.13 or newer with Landlock and seccomp, where other people upload videos"
+    fix = "use a Linux kernel of 5.13 or newer with Landlock and seccomp if other people upload videos"
     found = f"lacks {'; '.join(missing)}"
     return (Finding.missing if settings.sandbox == REQUIRED else Finding.absent)(subject, found, fix=fix)
 
@@ -77,11 +77,11 @@ def _check_memory(settings: Settings) -> Finding:
     subject = "memory of server and workers"
     if settings.debuggable or sys.platform != "linux":
         fix = (
-            "unset REGEN_DEBUGGABLE once nothing is to be debugged"
+            "unset REGEN_DEBUGGABLE when you have finished debugging"
             if settings.debuggable
             else "nothing, but on Linux"
         )
-        return Finding.absent(subject, "open to other programs of this user, ffmpeg among them", fix=fix)
+        return Finding.absent(subject, "open to other programs of this user, including ffmpeg", fix=fix)
     return Finding.ok(
         subject, "closed to other programs of this user; REGEN_DEBUGGABLE opens it to debuggers"
     )
@@ -105,9 +105,9 @@ def _check_encoder(runner: FfmpegRunner, sample: Sample, path: Path) -> Finding:
         encode(runner, sample, path)
     except FfmpegError as error:
         if sample.required:
-            fix = f"have an ffmpeg that was built with {sample.encoder}, as Debian's is, on PATH or in REGEN_FFMPEG"
+            fix = f"put an ffmpeg built with {sample.encoder}, such as Debian's, on PATH or in REGEN_FFMPEG"
             return Finding.missing(subject, _reason(error), fix=fix)
-        found = "does not encode here; the server works without it, in software"
+        found = "does not encode here; the server encodes in software instead"
         return Finding.absent(
             subject,
             found,
@@ -121,7 +121,7 @@ def _check_ffprobe(runner: FfmpegRunner, programs: Programs, path: Path) -> Find
     try:
         answer = runner.probe(path, "-show_program_version", "-show_streams")
     except FfmpegError as error:
-        fix = f"see why {programs.ffprobe} does not run, or have ffmpeg's own ffprobe on PATH or in REGEN_FFPROBE"
+        fix = f"see why {programs.ffprobe} does not run, or put ffmpeg's own ffprobe on PATH or in REGEN_FFPROBE"
         return Finding.missing("ffprobe", _reason(error), fix=fix)
     version = answer.get("program_version", {}).get("version", "unknown version")
     return Finding.ok("ffprobe", f"{programs.ffprobe}, {version}")
@@ -132,7 +132,7 @@ def _check_decoding(runner: FfmpegRunner, paths: list[Path], scratch: Path) -> F
         try:
             decode(runner, path, scratch)
         except FfmpegError as error:
-            fix = f"have an ffmpeg that decodes {path.stem}'s format on PATH or in REGEN_FFMPEG"
+            fix = f"put an ffmpeg that decodes {path.stem}'s format on PATH or in REGEN_FFMPEG"
             return Finding.missing("decoding", _reason(error), fix=fix)
     return Finding.ok("decoding", f"decodes what {', '.join(path.stem for path in paths)} encoded")
 

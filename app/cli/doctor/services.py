@@ -30,7 +30,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
     try:
         shown = parse_url(settings.resolved_database_url).set(query={}).render_as_string(hide_password=True)
         if missing_database(settings) is not None:
-            fix = "if this is the directory that you mean: regen serve makes it; if not, give --data-dir"
+            fix = "if this is the right directory: regen serve makes it; if not, give --data-dir"
             yield Finding.absent(subject, f"there is none at {shown} yet", fix=fix)
             return
         database = Database.from_settings(settings, read_only=True)
@@ -44,7 +44,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         finally:
             database.close()
     except (RegenError, SQLAlchemyError, ImportError, OSError) as error:
-        own = f"let this user read {settings.root}, or put the database back from a backup"
+        own = f"let this user read {settings.root}, or restore the database from a backup"
         fix = (
             own
             if settings.database_url is None
@@ -123,7 +123,7 @@ def check_disk(settings: Settings) -> Finding:
     if free_bytes >= RECOMMENDED_FREE_BYTES:
         return Finding.ok(subject, found)
     report = Finding.missing if free_bytes < MIN_FREE_BYTES else Finding.absent
-    fix = f"make room at {directory}: outputs are many times larger than inputs"
+    fix = f"free space at {directory}: outputs are many times larger than inputs"
     return report(subject, found, fix=fix)
 
 

@@ -18,7 +18,7 @@ def check_names() -> Iterator[Finding]:
     for name, near in unknown_settings():
         fix = f"rename it to {near}" if near else "remove it; docs/settings.md lists every setting"
         yield Finding.absent(
-            f"setting {name}", "there is no setting of that name, so it does nothing", fix=fix
+            f"setting {name}", "there is no setting of that name, so it has no effect", fix=fix
         )
 
 
@@ -54,13 +54,13 @@ def check_secret(settings: Settings) -> Finding:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
         if has_database:
-            fix = f"put {path} back from a backup, or make new keys with regen keys create"
+            fix = f"restore {path} from a backup, or make new keys with regen keys create"
             return Finding.absent(subject, f"not at {path}, so every key in the database is refused", fix=fix)
         return Finding.ok(subject, f"{path}: made by the first `regen serve`")
     except (ConfigurationError, OSError) as error:
         return Finding.missing(subject, str(error), fix=f"let this user read {path}")
     if (why := weakness(secret.decode("latin-1").strip())) is not None:
-        fix = f"put {path} back from a backup, or remove it and make new keys"
+        fix = f"restore {path} from a backup, or remove it and make new keys"
         return Finding.missing(subject, f"{path}: it {why}", fix=fix)
     if mode & 0o077:
         return Finding.absent(subject, f"{path}: other users may read it", fix=f"chmod 600 {path}")

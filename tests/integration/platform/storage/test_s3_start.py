@@ -184,7 +184,7 @@ class TestCommands:
             (rule,) = s3_server.client.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
             assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 2}
         else:
-            assert "Broken uploads stay" in first.stdout
+            assert "Interrupted uploads stay" in first.stdout
 
     def test_rules_that_are_there_stay(self, regen, s3_bucket):
         if s3_bucket.server.is_complete:
@@ -218,7 +218,7 @@ class TestCommands:
 
             assert answer.exit_code == 0
         if not s3_bucket.server.is_complete:
-            assert "until you let them" in answer.stdout
+            assert "until you permit them" in answer.stdout
             return
         assert f"Web pages of {origin}, http://localhost:5173 may" in answer.stdout
         rules = client.get_bucket_cors(Bucket=s3_bucket.name)["CORSRules"]
