@@ -73,7 +73,7 @@ class FaultAction(StrictModel):
     webhook: Literal["lost", "doubled", "reordered", "forged", "stale"] | None = Field(
         None,
         description="An event counts as delivered and is never sent; is sent twice; is sent after the next one to "
-        "the same address; is signed by another secret; has a date and signature that are an hour old.",
+        "the same address; is signed by another secret; is dated an hour ago and signed accordingly.",
     )
 
     @model_validator(mode="after")

@@ -85,7 +85,7 @@ def test_all_is_well(stranger):
             3600,
             {
                 "status": "ok",
-                "warnings": ["Workers that hold work which does not move: 1. `regen workers` names them."],
+                "warnings": ["Workers that hold stalled work: 1. `regen workers` names them."],
             },
         ),
     ],

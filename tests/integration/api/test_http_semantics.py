@@ -174,7 +174,7 @@ def test_a_body_that_does_not_come(settings, client):
         for path, connection in asked:
             answer = b"".join(iter(lambda connection=connection: connection.recv(65536), b""))
             assert answer.startswith(b"HTTP/1.1 408 "), path
-            assert b"The body did not come, or came too slowly." in answer
+            assert b"The body did not arrive, or arrived too slowly." in answer
 
 
 def example_of(media_type: dict[str, Any]) -> Any:

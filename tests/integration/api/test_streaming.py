@@ -172,7 +172,7 @@ class TestBrokenUploads:
 
             assert top.startswith(b"HTTP/1.1 408 ")
             assert b"connection: close" in top.lower()
-            assert body == b'{"errors":[{"message":"The body did not come, or came too slowly."}]}'
+            assert body == b'{"errors":[{"message":"The body did not arrive, or arrived too slowly."}]}'
             assert spool_files() == []
 
     def test_no_room_on_the_disk(self, client, clip, spool_files):

@@ -153,7 +153,7 @@ class TestWhatIsRefused:
         assert messages(answer) == [
             "There is no part 3 in this upload of 2.",
             "The ETag of part 1 is not that of the received part.",
-            "Part 2 has not come in.",
+            "Part 2 has not arrived.",
         ]
         assert state(client, upload)["status"] == "open"
         assert complete(client, upload, [first, send_part(upload, film, 2)]).status_code == 200

@@ -109,9 +109,7 @@ def test_a_worker_whose_work_does_not_move_is_told_apart_though_it_is_alive(
     with database.read() as session:
         workforce = count_workers(session, lease_seconds=30)
     assert (workforce.alive, workforce.stalled, workforce.missing) == (1, 1, None)
-    assert workforce.warnings == [
-        "Workers that hold work which does not move: 1. `regen workers` names them."
-    ]
+    assert workforce.warnings == ["Workers that hold stalled work: 1. `regen workers` names them."]
     work.beat()
     registration._work.tick(5)
     registration.beat()

@@ -44,7 +44,7 @@ def test_a_body_of_unknown_length_reserves_as_it_grows(space):
 
 def test_a_users_uploads_on_their_way_count_as_announced_or_written_until_they_end(space):
     share = Share(user_id="ann", most_bytes=10 * FORM_BYTES)
-    too_much = "more than the 10,485,760 bytes that your limit of storage leaves"
+    too_much = "exceed the 10,485,760 bytes that your storage limit leaves"
     with space.reserved(6 * FORM_BYTES, share=share) as announced:
         announced.wrote(6 * FORM_BYTES)
         with pytest.raises(LimitExceeded, match=too_much), space.reserved(6 * FORM_BYTES, share=share):

@@ -215,7 +215,7 @@ class TestSlowClients:
             answer = answer_of(client)
 
         assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b"The body did not come, or came too slowly." in answer
+        assert b"The body did not arrive, or arrived too slowly." in answer
 
     def test_a_body_that_comes_at_the_least_rate(self, app):
         limits = replace(LIMITS, patience_seconds=0.4, bytes_per_second=200)
