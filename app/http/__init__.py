@@ -1,1 +1,1 @@
-"""What surrounds every request and belongs to no feature."""
+"""Code that all requests share and no feature owns."""

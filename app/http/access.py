@@ -1,4 +1,4 @@
-"""Access to the API: the key that a request gives, its user, and what that key may do."""
+"""Access to the API: a request's key, its user, and the key's permissions."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ BEARER = "bearer"
 LONGEST_SCHEME = 10  # less than any key's
 NOT_IN_KEYS = re.compile(r"""[\s"'<>]""")
 NO_KEY = "A valid API key is required."
-# Where other APIs take a key: parameters of the query, and headers.
+# Query parameters and headers in which other APIs take a key.
 KEY_NAMES = frozenset(
     {"access_token", "api-key", "api_key", "apikey", "key", "token", "x-api-token", "x-auth-token"}
 )
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class CurrentUser:
-    """The user behind the key that was given, what that key may do, and within which limits."""
+    """The user of the request's key, the key's scopes, and its limits."""
 
     id: str
     key_id: str
@@ -61,20 +61,18 @@ class Access:
 
     @property
     def user_id(self) -> str:
-        """The user of the key, once it has been required."""
+        """The user of the key, after `require`."""
         assert self._key is not None
         return self._key.user_id
 
     @property
     def base_url(self) -> str:
-        """What links in the answer begin with. Raises InvalidRequest, see `base_url_of`."""
+        """The start of links in the answer. Raises InvalidRequest, see `base_url_of`."""
         return base_url_of(self._request, self.resources.settings)
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """What `work` returns in a thread. It may change nothing.
-
-        Raises what `work` raises, and within 5 s DatabaseUnavailable, also when the database takes a statement and
-        never answers.
+        """Returns the result of `work`, run in a thread, which must only read. Raises what `work` raises, and
+        within 5 s DatabaseUnavailable, even if the database accepts a statement and never answers.
         """
         checks: HealthChecks = self._request.app.state.health_checks
         try:
@@ -86,9 +84,9 @@ class Access:
                 key_use.note(self._key.id, last_used_at=self._key.last_used_at)
 
     def require(self, reader: ColumnReader, scope: Scope) -> CurrentUser:
-        """The user of a key with that scope; the request is counted against their rate limits.
-
-        Raises Unauthorized without a valid key, TooManyRequests when no request is left, Forbidden without the scope.
+        """Returns the user of a key with that scope, and counts the request against the rate limits. Raises
+        Unauthorized without a valid key, TooManyRequests when no request is left, Forbidden without the
+        scope.
         """
         user = self._authenticate(reader)
         self._count(user)
@@ -96,9 +94,8 @@ class Access:
         return user
 
     def require_administrator(self, reader: ColumnReader) -> CurrentUser:
-        """The user of an administrator's key, whose requests are not counted: no limit keeps them from lifting it.
-
-        Raises as `require` does.
+        """Returns the user of an administrator's key, whose requests are not counted, so that no limit
+        prevents lifting it. Raises as `require` does.
         """
         user = self._authenticate(reader)
         if Scope.ADMIN not in user.scopes:
@@ -120,7 +117,7 @@ class Access:
         )
 
     def _count(self, user: CurrentUser) -> None:
-        # Once, also when the request is asked again on the client's behalf.
+        # Once, even if the request is retried on the client's behalf.
         if hasattr(self._request.state, RATE_LIMIT_HEADERS):
             return
         rules = _rules(user)
@@ -135,7 +132,7 @@ class Access:
 
 
 def given_key(request: Request) -> str | None:
-    """The key of `Authorization: Bearer`, else that of `X-API-Key`."""
+    """The key of `Authorization: Bearer`, otherwise that of `X-API-Key`."""
     scheme, _, credentials = request.headers.get("Authorization", "").strip().partition(" ")
     if scheme.lower() == BEARER and credentials.strip():
         return credentials.strip()
@@ -143,7 +140,7 @@ def given_key(request: Request) -> str | None:
 
 
 def key_advice(request: Request) -> str:
-    """What to say to a request whose key is in no right place, or is none. Nothing of a key is repeated."""
+    """The message for a request whose key is misplaced or malformed. Never repeats any part of a key."""
     scheme, _, credentials = request.headers.get("Authorization", "").strip().partition(" ")
     if given_key(request) is not None:
         found = (

@@ -1,4 +1,4 @@
-"""What all bodies have in common."""
+"""The base of all JSON bodies."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -36,20 +36,20 @@ from app.platform import json_values
 
 
 def _shown(value: Any) -> Any:
-    """What rows hold as JSON shows it."""
+    """Types of column values as JSON shows them."""
     if isinstance(value, Fraction | Decimal):
         return json_values.number(value)
     return json_values.timestamp(value) if isinstance(value, datetime) else value
 
 
-# They take what rows and sums hold: a Fraction or a Decimal, and a datetime.
+# They accept the values of rows and sums: a Fraction or a Decimal, and a datetime.
 Number = Annotated[int | float, BeforeValidator(_shown), WithJsonSchema({"type": "number"})]
 Timestamp = Annotated[str, BeforeValidator(_shown), Field(json_schema_extra={"format": "date-time"})]
 Url = Annotated[str, Field(json_schema_extra={"format": "uri"})]
 
 
 def leave_out_nulls(schema: Any) -> None:
-    """Change a JSON schema in which None is a default: what may be left out is never null."""
+    """Change a JSON schema in which None is a default: a property that may be left out is never null."""
     if isinstance(schema, list):
         for part in schema:
             leave_out_nulls(part)
@@ -70,7 +70,7 @@ def leave_out_nulls(schema: Any) -> None:
 class Body(BaseModel):
     """Properties are camelCase on the wire; those that are None are left out by the routes.
 
-    `model_validate` takes a row, or any object that has the properties as attributes.
+    `model_validate` accepts a row, or any object with the properties as attributes.
     """
 
     @classmethod
@@ -87,9 +87,8 @@ class Body(BaseModel):
 
 
 class RequestBody(BaseModel):
-    """The JSON body of a request. Empty fields count as not given, and null does unless it `lifts` what there is.
-
-    Unknown names are refused where the configuration forbids extra fields, else kept for `warnings`.
+    """The JSON body of a request. Empty fields count as absent, and so does null unless it `lifts` a value.
+    Unknown names are refused if the configuration forbids extra fields, otherwise kept for `warnings`.
     """
 
     null_lifts: ClassVar[bool] = False
@@ -120,12 +119,12 @@ class RequestBody(BaseModel):
         return body
 
     def warnings(self, request: Request) -> list[str]:
-        """What is said of unknown names. Raises InvalidRequest where the application refuses them."""
+        """Warnings about unknown names. Raises InvalidRequest if the application refuses them."""
         return ignored_names(request, self._unknown, type(self).model_fields)
 
 
 def only(example: dict[str, Any]) -> ConfigDict:
-    """The configuration of a body that may have no other fields, and shows one of its kind."""
+    """The configuration of a body with an example that forbids other fields."""
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [example]})
 
 
@@ -146,5 +145,5 @@ def _unknown_fault(name: str, known: Iterable[str]) -> InitErrorDetails:
 
 
 def with_example(example: dict[str, Any]) -> ConfigDict:
-    """The configuration of a body that shows one of its kind."""
+    """The configuration of a body with an example."""
     return ConfigDict(**{**Body.model_config, "json_schema_extra": {"examples": [example]}})

@@ -1,4 +1,4 @@
-"""The connections of one server: how many there may be, and for how long a client may keep one waiting."""
+"""The connections of one server: their number, and for how long a client may keep one waiting."""
 
 import asyncio
 import ipaddress
@@ -11,7 +11,7 @@ import structlog
 
 from app.platform.settings import Settings
 
-# Beside connections and the files that their requests read or write: database, broker, logs, ffmpeg's pipes.
+# For everything except connections and their requests' files: database, broker, logs, ffmpeg's pipes.
 RESERVED_FILES = 150
 FILES_PER_CONNECTION = 2
 LOG_SECONDS = 60.0
@@ -37,7 +37,7 @@ class ConnectionLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, open_files: int | None = None) -> Self:
-        """`open_files` is how many the process may have open; None for any number."""
+        """`open_files` is the process' limit of open files; None for any number."""
         most = settings.max_connections
         if open_files is not None:
             most = max(1, min(most, (open_files - RESERVED_FILES) // FILES_PER_CONNECTION))
@@ -53,7 +53,7 @@ class ConnectionLimits:
 
     @property
     def wanted_files(self) -> int:
-        """How many open files let there be `most` connections."""
+        """The limit of open files that allows `most` connections."""
         return self.most * FILES_PER_CONNECTION + RESERVED_FILES
 
 
@@ -67,8 +67,8 @@ class Connection(Protocol):
 class Connections:
     """The open connections of one server.
 
-    Past a limit the connection that has been without a request for longest is closed, whether it never had one or is
-    kept alive: a client that asks something always finds room, also while others only occupy connections.
+    Above a limit the connection that has been idle for longest is closed, whether it never had a request or
+    is kept alive: a client with a request always finds room, even while others only occupy connections.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
@@ -82,7 +82,7 @@ class Connections:
 
     @property
     def room(self) -> int:
-        """How many more connections may be accepted, those included that idle ones give way to."""
+        """How many more connections may be accepted, including those for which idle ones are closed."""
         return self.limits.most + 1 - len(self._peers) + len(self._idle)
 
     async def wait_for_room(self) -> None:
@@ -92,7 +92,7 @@ class Connections:
             await self._change.wait()
 
     def add(self, connection: Connection, *, host: str) -> None:
-        """A new connection, idle so far, from that address. Closes one that is idle when there are too many."""
+        """Add a new, idle connection from that address. Closes an idle one if there are too many."""
         peer = peer_of(host)
         self._peers[connection] = peer
         self._numbers[peer] += 1
@@ -111,11 +111,11 @@ class Connections:
         self._change.set()
 
     def note_request(self, connection: Connection) -> None:
-        """A request is in progress on it."""
+        """Note that a request is in progress on the connection."""
         self._idle.pop(connection, None)
 
     def note_idle(self, connection: Connection) -> None:
-        """Its request has been answered, or it began anew to wait for one."""
+        """Note that the connection's request has been answered, or that it waits for a request again."""
         self._idle.setdefault(connection, None)
 
     def close_longest_idle(self, *, but: Connection | None = None) -> None:
@@ -140,9 +140,8 @@ class Connections:
 
 
 class Patience:
-    """For how much longer one request's client is waited for.
-
-    Waiting uses it up, and every byte that passes restores what it may take, never beyond `patience_seconds`.
+    """For how much longer the server waits for one request's client. Waiting uses the time up, and every byte
+    that passes restores its own share of it, never beyond `patience_seconds`.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
@@ -156,7 +155,7 @@ class Patience:
 
 
 def peer_of(host: str) -> str:
-    """What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network."""
+    """The peer of an address: an IPv4 address, or the 64-bit network of an IPv6 address."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

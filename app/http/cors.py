@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.errors import METHODS, error_response
 
-# Headers that a page may read, beside those that every page may.
+# Headers that a page may read, in addition to those that every page may.
 EXPOSED_HEADERS = (
     "Accept-Ranges",
     "Content-Disposition",
@@ -30,8 +30,8 @@ PREFLIGHT_SECONDS = 7200
 class Cors:
     """Lets pages of `origins` (`*`: all) read every answer, errors included; preflights need no key.
 
-    Browsers' own credentials are never allowed: keys come in headers, from the page. Belongs outside of all middleware
-    that answers.
+    Browsers' own credentials are never allowed: the page sends keys in headers. Must be outside all
+    middleware that answers.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Callable[[], Sequence[str]]) -> None:
@@ -44,7 +44,7 @@ class Cors:
             await self._app(scope, receive, send)
             return
         if self._cors is None:
-            # The settings are read at the start of the server, after this was made.
+            # The settings are read at the server's start, after this object was made.
             origins = self._origins()
             self._cors = _AllowedOrigins(self._app, origins) if origins else self._app
         await self._cors(scope, receive, send)

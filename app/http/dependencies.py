@@ -1,4 +1,4 @@
-"""What routes ask for: the process's resources, the user behind the key, the address clients use."""
+"""Dependencies of routes: the process's resources, the key's user, the address that clients use."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,7 +18,7 @@ READING_METHODS = ("GET", "HEAD")
 MOST_A_PAGE = 100
 
 
-# These describe to OpenAPI how to authenticate. `Access` reads the headers, and raises errors in the one shape.
+# These only describe authentication in OpenAPI. `Access` reads the headers and raises the errors.
 class _BearerScheme(HTTPBearer):
     async def __call__(self, request: HTTPConnection) -> None:
         return None
@@ -53,21 +53,20 @@ async def access_of(
     _bearer: Annotated[object, Depends(_bearer_scheme)],
     _header: Annotated[object, Depends(_header_scheme)],
 ) -> Access:
-    """For a route that checks the key in its own transaction. Nothing is checked yet."""
+    """For a route that checks the key in its own transaction. Checks nothing itself."""
     return Access(request)
 
 
 async def current_user(request: Request, access: Annotated[Access, Depends(access_of)]) -> CurrentUser:
-    """The user of a key that may do what the method is for: look (GET and HEAD), or make and remove (all others).
-
-    Runs before a byte of the body is read. Raises Forbidden for another key, and what `Access` raises.
+    """The user of a key with the method's scope: read (GET and HEAD) or write (all others). Runs before a
+    byte of the body is read. Raises Forbidden for other keys, and what `Access` raises.
     """
     scope = Scope.READ if request.method in READING_METHODS else Scope.WRITE
     return await access.run(_user_with, access, scope)
 
 
 async def reader(access: Annotated[Access, Depends(access_of)]) -> CurrentUser:
-    """As `current_user`, for what only looks, whatever its method."""
+    """As `current_user`, for routes that only read, whatever their method."""
     return await access.run(_user_with, access, Scope.READ)
 
 
@@ -87,14 +86,15 @@ def _administrator(access: Access) -> CurrentUser:
 
 
 async def public_url(request: Request) -> str:
-    """Where clients reach the API, without a slash at the end. Raises InvalidRequest, see `base_url_of`."""
+    """The address at which clients reach the API, without a slash at the end. Raises InvalidRequest, see
+    `base_url_of`."""
     resources: Resources = request.app.state.resources
     return base_url_of(request, resources.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageRequest:
-    """Which page of a list is asked for."""
+    """The requested page of a list."""
 
     limit: int
     cursor: str | None

@@ -1,4 +1,4 @@
-"""Work for a client that may leave before it is done."""
+"""Work for a client that may disconnect before it is done."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,9 @@ class ClientConnection:
     request: Request
 
     async def run(self, work: Callable[[], T], *, stop: Callable[[], None], threads: CapacityLimiter) -> T:
-        """What `work` returns in one of `threads`. Raises what it raises, and ClientDisconnect when the client leaves
-        first.
-
-        `stop` is called when the client leaves, the caller is cancelled, or the work has ended: it must not block.
+        """Returns the result of `work`, run in one of `threads`. Raises what it raises, and ClientDisconnect
+        when the client disconnects first. Calls `stop`, which must not block, when the client disconnects,
+        the caller is cancelled, or the work has ended.
         """
         left = anyio.Event()
         result: T

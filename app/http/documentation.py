@@ -1,4 +1,4 @@
-"""What the API is, for programs (`/openapi.json`) and for people (`/docs`)."""
+"""The description of the API, for programs (`/openapi.json`) and for people (`/docs`)."""
 
 import importlib.util
 from functools import cache
@@ -18,7 +18,7 @@ router = APIRouter()
 
 OPENAPI_PATH = "/openapi.json"
 PAGE_PATH = "/docs"
-# A package that carries the page's files, so that it works where there is no internet. Nothing else of it is used.
+# A package with the page's files, so that the page works without internet access. Nothing else of it is used.
 PACKAGE = "fastapi_offline"
 FILES = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -29,7 +29,7 @@ FILES = {
 
 @router.get(OPENAPI_PATH, include_in_schema=False)
 def read_openapi(request: Request) -> Response:
-    """The description that clients are generated from."""
+    """The description for generating clients."""
     app = request.app
     if app.openapi_schema is None:
         resources: Resources = app.state.resources
@@ -41,9 +41,9 @@ def read_openapi(request: Request) -> Response:
 
 @router.get(PAGE_PATH, include_in_schema=False)
 def read_page() -> HTMLResponse:
-    """The description to read and to try out in a browser."""
+    """The description to read and try in a browser."""
     _directory()
-    # Relative, so that they hold under whatever path a proxy serves the page.
+    # Relative, so that they work under any path of a proxy.
     files = PAGE_PATH.removeprefix("/")
     return get_swagger_ui_html(
         openapi_url=OPENAPI_PATH.removeprefix("/"),
@@ -66,7 +66,7 @@ def read_page_file(name: str) -> Response:
 
 @cache
 def _directory() -> Path:
-    """Where the page's files lie. Raises NotFound where the package is not installed."""
+    """The directory of the page's files. Raises NotFound if the package is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise NotFound(f"This server has no such page; its description is at {OPENAPI_PATH}.")

@@ -10,14 +10,14 @@ class ErrorMessage(BaseModel):
 
 
 class ErrorsBody(BaseModel):
-    """Every error has this shape, and nothing else beside it."""
+    """Every error has exactly this shape."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"errors": [{"message": "File not found"}]}]})
 
     errors: list[ErrorMessage] = Field(min_length=1, description="One for each fault.")
 
 
-# By its place in the description of the API.
+# Referenced by its place in the description of the API.
 ERRORS_SCHEMA = {"$ref": "#/components/schemas/ErrorsBody"}
 
 

@@ -1,4 +1,4 @@
-"""Every error, of every kind, in one shape: {"errors": [{"message": "..."}]}, and nothing beside it."""
+"""Every error, of every kind, in one shape: {"errors": [{"message": "..."}]}."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,12 +36,12 @@ UNEXPECTED = "An unexpected error occurred while processing the request."
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 OPTIONS = "OPTIONS"
-# The target of OPTIONS that asks of the server as a whole.
+# The target of OPTIONS for the server as a whole.
 WHOLE_SERVER = "*"
 
 log = structlog.get_logger(__name__)
 
-# What OpenAPI says of every status that is an error, and a message for example.
+# OpenAPI's description of every error status, and an example message.
 _ERRORS: dict[int, tuple[str, str]] = {
     400: (
         "A field is missing or faulty, one message per fault; or this is not a valid HTTP/1.1 request.",
@@ -70,9 +70,9 @@ _ERRORS: dict[int, tuple[str, str]] = {
     500: ("A defect of the server; its log says more.", UNEXPECTED),
     503: ("The server cannot take this just now.", "The database cannot be reached just now."),
 }
-# What the framework and the middleware refuse without a sentence of their own.
+# Refusals of the framework and the middleware without a message of their own.
 _HTTP_ERRORS = {
-    # JSON that cannot be read for another reason than its syntax, such as its encoding.
+    # JSON that cannot be read for a reason other than its syntax, such as its encoding.
     HTTPStatus.BAD_REQUEST: INVALID_JSON,
     HTTPStatus.REQUEST_TIMEOUT: _ERRORS[408][1],
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request's body is too large.",
@@ -81,7 +81,7 @@ _HTTP_ERRORS = {
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of these error statuses. A route names its own, `app.main` those of every route."""
+    """The documentation of these error statuses. A route names its own, `app.main` those of all routes."""
     return {status: _documentation(*_ERRORS[status]) for status in statuses}
 
 
@@ -116,7 +116,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_disconnect)
-    # The last resort, for what breaks outside of our own error boundary.
+    # The last resort, for failures outside our own error boundary.
     app.add_exception_handler(Exception, _crash)
 
 
@@ -182,13 +182,13 @@ def _fault_sentence(fault: Mapping[str, Any], *, media_type: str) -> str:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """What routing and the reading of bodies refuse."""
+    """Refusals of routing and of reading bodies."""
     assert isinstance(error, HTTPException)
     status, headers = HTTPStatus(error.status_code), error.headers
     if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         return Response(status_code=status, headers=headers)
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        # The router names those of the first route at this address alone.
+        # The router names only those of the first route at this address.
         headers = {"Allow": ", ".join(_allowed_methods(request))}
     elif request.scope["path"] == WHOLE_SERVER:
         headers = {"Allow": ", ".join((*METHODS, OPTIONS))}
@@ -204,7 +204,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _meant_address(request: Request) -> str:
-    """The end of the sentence: which address is meant when a base URL has a slash or `/v1` too many or too few."""
+    """The end of the sentence: the probable address if a base URL has a slash or `/v1` too many or too
+    few."""
     root = str(request.scope.get("root_path", ""))
     path = re.sub("/+", "/", request.scope["path"].removeprefix(root)).rstrip("/ ")
     for meant in (path, re.sub("^(/v1)*(?=/)", "/v1", path)):
@@ -217,7 +218,7 @@ def _meant_address(request: Request) -> str:
 
 
 def _routes(scope: Scope) -> list[RouteContext]:
-    """The routes of the API at that address, whatever their methods."""
+    """The routes of the API at that address, for all methods."""
     return [
         route
         for route in iter_route_contexts(scope["app"].routes)
@@ -226,7 +227,7 @@ def _routes(scope: Scope) -> list[RouteContext]:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Those of the address's own routes, not of a later one whose pattern happens to fit as well."""
+    """The methods of the address's own routes, not of a later one whose pattern also matches."""
     routes = _routes(request.scope)
     allowed = {method for route in routes if route.path == routes[0].path for method in route.methods or ()}
     if "GET" in allowed:

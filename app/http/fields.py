@@ -1,4 +1,4 @@
-"""The fields of a request: those that are empty count as not given, those that are unknown are told."""
+"""The fields of a request: empty ones count as absent, unknown ones are reported."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -11,16 +11,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.platform.errors import InvalidRequest
 from app.platform.quoting import printable, shortened
 
-# The kind of pydantic's error for a name that a body may not have; its context has the `advice_on` it.
+# The type of pydantic's error for an unknown name; its context has the `advice_on` it.
 UNKNOWN_NAME = "unknown_name"
-# Of unknown names in one answer: a body may have any number of them.
+# Unknown names reported in one answer: a body may have any number of them.
 MOST_TOLD = 8
-# How alike a misspelt name is: difflib's ratio.
+# The least similarity of a misspelt name: difflib's ratio.
 NEAR = 0.75
 
 
 def is_empty(value: object) -> bool:
-    """Whether a field with this value counts as not given: null, or a text of nothing but white space."""
+    """Whether a field with this value counts as absent: null, or a text of only white space."""
     return value is None or is_empty_text(value)
 
 
@@ -34,7 +34,8 @@ def shown_name(name: str) -> str:
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is meant: written otherwise, as a part of it, or misspelt; None where none is near."""
+    """The known name that is probably meant: written differently, as a part of it, or misspelt; None if none
+    is similar."""
     plain = {_plain(one): one for one in known}
     given = _plain(name)
     if given in plain:
@@ -56,12 +57,12 @@ def advice_on(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(name: str, known: Iterable[str], *, consequence: str = "") -> str:
-    """The sentence about a name that a request may not have."""
+    """The sentence about an unknown name."""
     return f"{shown_name(name)} is not a field of this request{consequence}{advice_on(name, known)}"
 
 
 def ignored_names(request: Request, names: Collection[str], known: Iterable[str]) -> list[str]:
-    """The warnings about unknown names. Raises InvalidRequest where the application refuses them."""
+    """The warnings about unknown names. Raises InvalidRequest if the application refuses them."""
     refused = request.app.state.refuses_unknown_names()
     consequence = "" if refused else " and was ignored"
     told = [unknown_name(name, known, consequence=consequence) for name in islice(names, MOST_TOLD)]
@@ -72,12 +73,12 @@ def ignored_names(request: Request, names: Collection[str], known: Iterable[str]
     return told
 
 
-# Where a parameter without a value says something: that it is there.
+# Paths at which a parameter means something even without a value.
 FLAGGED_PATHS = frozenset({"/readyz"})
 
 
 class EmptyParameters:
-    """Takes parameters without a value out of a request's query, so that they count as not given."""
+    """Removes parameters without a value from a request's query, so that they count as absent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -85,7 +86,7 @@ class EmptyParameters:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query: bytes = scope.get("query_string", b"")
         if query and scope["path"] not in FLAGGED_PATHS:
-            # In place: routing leaves its marks in this scope for the middleware outside.
+            # In place: routing writes to this scope for the middleware outside.
             scope["query_string"] = b"&".join(
                 pair for pair in query.split(b"&") if not _EMPTY.fullmatch(pair)
             )

@@ -1,4 +1,4 @@
-"""Files as answers, under the request's conditions (RFC 9110, section 13) and with one byte range (section 14)."""
+"""Files as answers, with conditional requests (RFC 9110, section 13) and one byte range (section 14)."""
 
 import calendar
 from email.utils import parsedate
@@ -12,9 +12,8 @@ from app.http.errors import error_response
 
 
 class ConditionalFileResponse(FileResponse):
-    """A file, or 304, 412 or 416 where the request's headers ask for that. Needs `stat_result`.
-
-    A Range that is malformed, or names several ranges, is ignored, as a server may.
+    """A file, or 304, 412 or 416 as the request's headers require. Needs `stat_result`. A Range that is
+    malformed, or names several ranges, is ignored, as RFC 9110 allows.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +57,7 @@ class ConditionalFileResponse(FileResponse):
         return len(self._ranges(asked)) == 1
 
     def _ranges(self, asked: Headers) -> list[tuple[int, int]]:
-        """What is to be heeded of Range. Raises RangeNotSatisfiable."""
+        """The applicable Range. Raises RangeNotSatisfiable."""
         condition = asked.get("if-range")
         if "range" not in asked or (condition is not None and not self._should_use_range(condition)):
             return []
@@ -73,7 +72,7 @@ def _failed(header: str) -> Response:
 
 
 def _names(conditions: list[str], etag: str, *, is_weak: bool) -> bool:
-    """Whether the lists of tags name the ETag, which is strong. Only a weak comparison takes weak tags."""
+    """Whether the lists of tags name the ETag, which is strong. Only a weak comparison accepts weak tags."""
     tags = [tag.strip() for condition in conditions for tag in condition.split(",")]
     if is_weak:
         tags = [tag.removeprefix("W/") for tag in tags]
@@ -81,7 +80,7 @@ def _names(conditions: list[str], etag: str, *, is_weak: bool) -> bool:
 
 
 def _is_after(moment: int | None, header: str | None) -> bool | None:
-    """Whether the moment is after the header's; None without a header, or with one that is no date."""
+    """Whether the time is after the header's; None without a header, or with one that is not a date."""
     given = _seconds(header) if header is not None else None
     return None if moment is None or given is None else moment > given
 

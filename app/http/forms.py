@@ -1,7 +1,7 @@
-"""Request bodies with an upload or a few fields in them, read as they stream in and never faster than the disk.
+"""Request bodies with an upload or a few fields, read as they arrive and never faster than the disk.
 
-The fields of a form are those of a pydantic model; the one named `file` is the upload. What OpenAPI says of a form
-follows from the same model.
+The fields of a form are those of a pydantic model; the one named `file` is the upload. The form's OpenAPI
+description comes from the same model.
 """
 
 import json
@@ -48,7 +48,7 @@ URLENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
 TRUTH_VALUE = "truth value"
-# Of a JSON number in a message: Python reads no longer ones than some thousands of digits.
+# Longest JSON number in a message: Python reads only some thousands of digits.
 LONGEST_NUMBER = 100
 
 # The type of the field `file`.
@@ -70,11 +70,11 @@ async def received_form(
 ) -> AsyncIterator[ReceivedForm]:
     """The fields of `model` in the request's body: multipart, or, for a few fields without a file, JSON or urlencoded.
 
-    On exit the upload's spool file is removed unless it was moved away. Field values are text; JSON numbers arrive
-    as they were written. Empty fields count as not given; `warnings` tells of unknown ones. Raises InvalidRequest for
-    a body that cannot be understood, LimitExceeded for one that is too large or more than the user may store,
-    Unavailable when the disk is full, and ClientDisconnect when the client leaves half-way. `is_kept`: whether a file
-    comes of it.
+    On exit the upload's spool file is removed unless it was moved away. Field values are text; JSON numbers
+    keep their written form. Empty fields count as absent; `warnings` names unknown ones. Raises
+    InvalidRequest for a body that cannot be parsed, LimitExceeded for one that is too large or exceeds the
+    user's storage, Unavailable when the disk is full, and ClientDisconnect when the client disconnects.
+    `is_kept`: whether the upload becomes a file.
     """
     fields = _text_fields(model)
     repeated = IDEMPOTENCY_KEY in request.headers
@@ -96,7 +96,7 @@ async def received_form(
 
 
 def _plain_text(text: str) -> str:
-    """Without the line end of a file that it was read from, and the quotes of a JSON part."""
+    """The value without the line end of its source file and the quotes of a JSON part."""
     text = text.strip("\r\n")
     if text.startswith('"'):
         with suppress(ValueError):
@@ -106,7 +106,7 @@ def _plain_text(text: str) -> str:
 
 
 def _hints(form: ReceivedForm, known: Collection[str]) -> Iterator[str]:
-    """What unknown names may have to do with the faults of a request."""
+    """Hints about unknown names that may explain the faults of a request."""
     for name, is_file in islice(form.unknown.items(), MOST_TOLD):
         if is_file and form.upload is None:
             yield f"{shown_name(name)} contains a file; its field must be called `{FILE_FIELD}`."
@@ -159,9 +159,8 @@ def form_description(
     example: Mapping[str, Any],
     example_without_file: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What OpenAPI says of a request with this form; without `example_without_file` it is always multipart.
-
-    Raises TypeError for a model with a field that no text can be compared with.
+    """The OpenAPI description of a request with this form; without `example_without_file` it is always
+    multipart. Raises TypeError for a model with a field whose type text cannot be compared with.
     """
     _text_fields(model)
     schema = {**_schema(model)}
@@ -178,7 +177,7 @@ def form_description(
 
 @cache
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """What is left out is not null, and every field is known by its name alone."""
+    """Absent values are not null, and every field is known only by its name."""
     schema = model.model_json_schema()
     for part in schema["properties"].values():
         part.pop("title", None)
@@ -189,7 +188,7 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 @cache
 def _text_fields(model: type[BaseModel]) -> Mapping[str, str]:
-    """The names of the fields beside the file, and what each must be in JSON."""
+    """The names of the fields other than the file, and the JSON type of each."""
     kinds = {"string": "text", "number": "number", "integer": "number", "boolean": TRUTH_VALUE}
     fields = {}
     for name, part in _schema(model)["properties"].items():
@@ -224,7 +223,7 @@ async def _multipart_form(
             # Parsing, hashing and writing are a thread's work, a block at a time: the event loop only gathers.
             async for block in body_blocks(request):
                 await to_thread.run_sync(take, block)
-            # Its bytes are held until it is a file, or removed.
+            # Its space is reserved until it is a file, or removed.
             yield await to_thread.run_sync(receiver.finish)
     finally:
         with anyio.CancelScope(shield=True):
@@ -234,7 +233,7 @@ async def _multipart_form(
 async def body_blocks(request: Request) -> AsyncIterator[bytes]:
     """The body in blocks of about 1 MiB, the last one shorter.
 
-    Raises HTTPException (408) when it comes too slowly, and ClientDisconnect when the client leaves half-way.
+    Raises HTTPException (408) when it arrives too slowly, and ClientDisconnect when the client disconnects.
     """
     streams_body(request)
     gathered = bytearray()
@@ -272,7 +271,7 @@ def content_length(request: Request) -> int | None:
 
 
 def _require_no_json(body: bytes, media_type: str) -> None:
-    """Raises InvalidRequest for a body that is JSON by its first character, whatever its Content-Type says."""
+    """Raises InvalidRequest for a body that is JSON by its first character, whatever its Content-Type."""
     if body.lstrip(BOM_UTF8 + b" \t\r\n")[:1] in (b"{", b"["):
         said = f"is {quoted(media_type)}" if media_type else "is missing"
         raise InvalidRequest(
@@ -308,7 +307,7 @@ def _urlencoded_form(body: bytes, text_fields: Collection[str]) -> ReceivedForm:
 def _json_form(body: bytes, wanted: Mapping[str, str]) -> ReceivedForm:
     try:
         text = body.decode(json.detect_encoding(body))
-        # Numbers stay as they were written: 23.976 is not what a float makes of it.
+        # Numbers keep their written form: a float would change 23.976.
         content = json.loads(text, parse_float=_Number, parse_int=_Number, parse_constant=_Number)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The body is not valid JSON.", detail=str(error)) from error

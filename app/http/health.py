@@ -67,11 +67,12 @@ async def readyz(
         str | None, Query(description="If present, with any value: report the state of the shared parts too.")
     ] = None,
 ) -> ReadyBody | Response:
-    """This process can take requests: it has started, does not stop, and has room for uploads. Otherwise 503, with a
-    message for each reason.
+    """This process can take requests: it has started, is not stopping, and has space for uploads. Otherwise
+    503, with a message for each reason.
 
-    Database, storage and broker, which all processes share, change nothing about it once it has started. A server
-    without workers is ready: it takes renders, which wait, and `warnings` says so as far as the database tells at once.
+    Database, storage and broker, which all processes share, do not affect it once it has started. A server
+    without workers is ready: it takes renders, which wait, and `warnings` says so as far as the database
+    tells at once.
     """
     faults = await readiness.faults()
     if faults:

@@ -1,4 +1,4 @@
-"""Checks of the parts that the API depends on, and figures that they hold: for readiness probes and metrics."""
+"""Checks of the parts that the API depends on, and counts from them: for readiness probes and metrics."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +25,12 @@ CHECK_SECONDS = 4.0
 # Probes within this time share an answer, and so do scrapes.
 PROBE_FRESH_SECONDS = 1.0
 FIGURES_FRESH_SECONDS = 5.0
-# Counting takes at most a tenth of the database's time, however many rows there are.
+# Counting takes at most a tenth of the database's time, for any number of rows.
 FIGURES_REST_FACTOR = 10.0
-# A probe that is not about the shared parts does without what the database tells later than this.
+# A probe that does not ask for the shared parts waits no longer than this for the database.
 GLANCE_SECONDS = 0.25
 
-# Threads that read SQLite at once: they share one interpreter, so more would only take it from each other.
+# Threads that read SQLite at once: they share one interpreter, so more would only compete for it.
 SQLITE_READERS = 2
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class HealthChecks:
         return states
 
     async def workers(self) -> Workforce | None:
-        """The workers that the database knows, within 5 s; None when it does not tell."""
+        """The workers in the database, within 5 s; None if it does not answer."""
         answer = await _ask(self._workers)
         return answer[0]
 
@@ -148,9 +148,8 @@ class HealthChecks:
         return fault is None
 
     async def ask_database(self, question: Callable[[], T]) -> T:
-        """The result of a query, run in a thread, within 4 s. It may change nothing.
-
-        Raises DatabaseUnavailable when it takes longer. Until the database answers again no further query starts, so
+        """Returns the result of a query, which must only read, run in a thread, within 4 s. Raises
+        DatabaseUnavailable when it takes longer. Until the database answers again no further query starts, so
         that no more threads hang.
         """
         if self._database_hangs and not await self.database_answers():
@@ -164,7 +163,7 @@ class HealthChecks:
             raise DatabaseUnavailable(UNREACHABLE, detail=f"no answer within {CHECK_SECONDS:g} s") from error
 
     async def figures(self) -> Measurements:
-        """The figures that database and broker return within 5 s."""
+        """The counts that database and broker return within 5 s."""
         asked = _ask(self._work), _ask(self._messages), _ask(self._estimated), self.workers()
         answers = await asyncio.gather(*asked)
         (work, work_fault), (messages, messages_fault), (estimated, estimated_fault), workers = answers
@@ -198,7 +197,7 @@ async def _ask(
 
 
 def _check_migrations(database: Database) -> None:
-    # Loading Alembic takes a while, and nothing else of the API needs it.
+    # Loading Alembic is slow, and nothing else in the API needs it.
     from app import migrations
 
     if not migrations.position(database).is_usable:

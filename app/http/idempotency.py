@@ -1,4 +1,4 @@
-"""The Idempotency-Key header: a request that is sent again answers with what the first one made."""
+"""The Idempotency-Key header: a repeated request is answered with the first one's result."""
 
 import re
 from typing import Annotated
@@ -32,10 +32,9 @@ async def idempotent_request(
         ),
     ] = None,
 ) -> IdempotentRequest:
-    """The request by its address alone: the route adds what else counts to `content`.
-
-    A route asks for it after the dependency that requires the user's key.
-    How a body was written does not count. Raises InvalidRequest for a key that is empty or more than printable ASCII.
+    """The request, identified by its address: the route adds its other identifying values to `content`. A
+    route declares it after the dependency that requires the user's key. The encoding of a body does not
+    count. Raises InvalidRequest for a key that is empty or not printable ASCII.
     """
     if key is not None and not re.fullmatch(PRINTABLE, key):
         raise InvalidRequest("`Idempotency-Key` must be of printable ASCII characters, and not empty.")

@@ -1,4 +1,4 @@
-"""Holds an answer until its subject has ended, for as long as the Prefer header (RFC 7240) asks at most."""
+"""Holds an answer until its subject has ended, at most as long as the Prefer header (RFC 7240) asks."""
 
 import re
 import time
@@ -17,7 +17,7 @@ LONGEST_SECONDS = 30
 # Each costs a connection and some kilobytes. Further answers are not held.
 MOST_HELD = 500
 APPLIED = "Preference-Applied"
-# What OpenAPI says of answers that may be held.
+# The OpenAPI description of answers that may be held.
 APPLIED_HEADER: dict[str, Any] = {
     APPLIED: {
         "description": "For how many seconds the answer was held at most, as `wait=20`.",
@@ -60,7 +60,8 @@ WaitDependency = Annotated[int, Depends(preferred_wait)]
 
 
 class HeldAnswers:
-    """The held answers of one process. Between two questions none occupies a thread or a database connection."""
+    """The held answers of one process. Between two checks they occupy no thread and no database
+    connection."""
 
     def __init__(self) -> None:
         self._held = 0
@@ -68,8 +69,8 @@ class HeldAnswers:
     async def hold(
         self, request: Request, response: Response, seconds: int, *, has_ended: Callable[[], bool]
     ) -> None:
-        """Wait until `has_ended`, called in a thread, returns true, the time is over, or the client or the database is
-        away.
+        """Wait until `has_ended`, called in a thread, returns true, the time is over, the client has
+        disconnected, or the database is unavailable.
         """
         if seconds == 0 or self._held >= MOST_HELD:
             return

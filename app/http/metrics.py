@@ -1,4 +1,4 @@
-"""The API's metrics: of its requests, and those read from database and broker at each scrape."""
+"""The API's metrics: those of its requests, and those read from database and broker at each scrape."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -27,7 +27,8 @@ for _outcome in ("delivered", "failed"):
 
 
 class HttpMetrics:
-    """The metrics of one application's requests, in a registry of their own: a process may have several."""
+    """The metrics of one application's requests, in their own registry: a process may have several
+    applications."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -60,7 +61,7 @@ class HttpMetrics:
 
 
 class MeasurementsCollector(Collector):
-    """The figures and the states of the parts, as just read. Unknown figures are left out."""
+    """Set the counts and the states of the parts, as just read. Unknown counts are left out."""
 
     def __init__(self, *, parts: Mapping[Part, PartState], figures: Measurements, spool: SpoolSpace) -> None:
         self._parts = parts

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""The route that Prometheus reads."""
 
 import asyncio
 import hmac
@@ -29,7 +29,7 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_
 
 
 async def may_scrape(request: Request, bearer: Bearer) -> None:
-    """Raises Unauthorized when a token is set and the request has another one or none.
+    """Raises Unauthorized if a token is set and the request lacks it.
 
     Without a token, raises Forbidden for other machines unless the settings open the metrics to them.
     """
@@ -47,14 +47,14 @@ async def may_scrape(request: Request, bearer: Bearer) -> None:
 
 
 def _is_from_this_machine(request: Request) -> bool:
-    """Whether a program of this machine asks on its own behalf: a proxy or a browser may ask for another's."""
+    """Whether the request comes from a program of this machine itself, not through a proxy or a browser."""
     hosts = [request.client.host if request.client else "", request.url.hostname or ""]
     return FORWARDING_HEADERS.isdisjoint(request.headers.keys()) and all(map(is_loopback, hosts))
 
 
 @router.get("/metrics", include_in_schema=False, dependencies=[Depends(may_scrape)])
 async def read_metrics(request: Request, checks: HealthChecksDependency) -> Response:
-    """Answers 200 within 5 s also when database or broker are away, with what is known."""
+    """Answers 200 within 5 s with the known metrics, even if database or broker are unavailable."""
     metrics: HttpMetrics = request.app.state.metrics
     resources: Resources = request.app.state.resources
     parts, figures = await asyncio.gather(checks.parts(), checks.figures())

@@ -1,8 +1,6 @@
-"""What stands around every request, below the routes.
-
-`ErrorBoundary` turns what no handler caught into the answer for crashes. `LingeringClose` lets a client that is still
-sending read an answer that came early. `BodyRules` refuses bodies that are too large or compressed. `HeadRequests`
-answers HEAD wherever GET is answered.
+"""Middleware around every request. `ErrorBoundary` answers exceptions that no handler caught.
+`LingeringClose` lets a client that is still sending read an early answer. `BodyRules` refuses
+bodies that are too large or compressed. `HeadRequests` answers HEAD wherever GET is answered.
 """
 
 import asyncio
@@ -21,14 +19,14 @@ from app.http.errors import stopping_response, unexpected_error_response
 
 log = structlog.get_logger(__name__)
 
-# Of a body up to this size most is on its way already: it is read to its end, and the connection is kept.
+# Most of a body up to this size is already in transit: it is read to its end, and the connection is kept.
 KEEP_ALIVE_BODY_BYTES = 1024**2
-# A longer one is dropped as it comes until one of these is reached; then the connection is closed.
+# A longer one is discarded as it arrives until one of these is reached; then the connection is closed.
 LINGER_SECONDS = 10.0
 LINGER_IDLE_SECONDS = 3.0
 LINGER_BYTES = 64 * 1024**2
 
-# The most of a body that is read into memory.
+# The largest body that is read into memory.
 SMALL_BODY_BYTES = 2 * 1024**2
 STREAMED = "body_is_streamed"
 # The content coding that is none.
@@ -36,8 +34,8 @@ IDENTITY = "identity"
 
 
 class BodyRules:
-    """What holds for every body, as soon as it is read: 415 for one that is compressed, and 413 for more than may lie
-    in memory, unless its reader called `streams_body`.
+    """Checks every body as soon as it is read: 415 if it is compressed, and 413 if it is too large for
+    memory, unless its reader called `streams_body`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -74,8 +72,7 @@ def streams_body(request: Request) -> None:
 
 
 class HeadRequests:
-    """Answers HEAD with the head that GET is answered with; what an endless answer sends after it is dropped.
-
+    """Answers HEAD with the headers of the answer to GET, and discards the rest, even of an endless answer.
     Range is defined for GET alone.
     """
 
@@ -91,7 +88,7 @@ class HeadRequests:
         async def send_head(message: Message) -> None:
             nonlocal is_sent
             if is_sent:
-                # The server says that the client has left: lets those who listen for it hear so.
+                # The server reports that the client has disconnected: pass this on to listeners.
                 await checkpoint()
                 return
             await send(message)
@@ -132,25 +129,26 @@ class ErrorBoundary:
         except asyncio.CancelledError:
             if started:
                 raise
-            # Nothing but a server that stops cancels a request as a whole.
+            # Only a stopping server cancels a request as a whole.
             log.warning("request_given_up", method=scope["method"], path=scope["path"])
             await stopping_response()(scope, receive, send)
         except Exception:
             if started:
-                # The answer is incomplete, which the client sees only if the connection breaks.
+                # The answer is incomplete; the client notices only if the connection breaks.
                 raise
             log.exception("request_crashed", method=scope["method"], path=scope["path"])
             await unexpected_error_response()(scope, receive, send)
 
 
 class LingeringClose:
-    """After an answer that goes out before the request's body has come in, reads and drops the rest, within bounds.
+    """After an answer sent before the request's body has arrived, reads and discards the rest, within bounds.
 
-    Closing a socket with unread bytes makes the system send a reset, by which a client that is still writing often
-    loses the answer; reading the whole body would cost what an early refusal saves. So the answer goes out at once, and
-    what still comes in is dropped for a bounded time and number of bytes before the connection ends (nginx's lingering
-    close). Most clients stop sending at once; the others send a body of ordinary size to its end and then read. After a
-    body of up to 1 MiB the connection is kept. A client that sent `Expect: 100-continue` sends nothing.
+    Closing a socket with unread bytes makes the system send a reset, which often makes a client that is still
+    writing lose the answer; reading the whole body would cost what an early refusal saves. So the answer is
+    sent at once, and further input is discarded for a bounded time and number of bytes before the connection
+    ends (nginx's lingering close). Most clients stop sending at once; the others send a body of ordinary size
+    to its end and then read. After a body of up to 1 MiB the connection is kept. A client that sent `Expect:
+    100-continue` sends nothing.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -201,7 +199,7 @@ async def _drop_body(receive: Receive) -> None:
 
 
 def _body_size(scope: Scope) -> int | None:
-    """What the request says of its body: its size in bytes, None when that is not known beforehand."""
+    """The announced size of the request's body in bytes; None if it is not known beforehand."""
     length = 0
     for name, value in scope["headers"]:
         if name == b"transfer-encoding":

@@ -1,8 +1,8 @@
-"""Parses multipart/form-data as it streams in.
+"""Parses multipart/form-data as it arrives.
 
-`MultipartParts` splits a body into its parts. `MultipartReceiver` is synchronous and meant for a worker thread: it is
-fed blocks of the body, writes the part named `file` to a spool file, counts and hashes it, and keeps short text fields.
-Its memory does not grow with the body.
+`MultipartParts` splits a body into its parts. `MultipartReceiver` is synchronous and meant for a worker
+thread: it receives blocks of the body, writes the part named `file` to a spool file, counts and hashes it,
+and keeps short text fields. Its memory does not grow with the body.
 """
 
 import errno
@@ -36,7 +36,7 @@ _MALFORMED = "The body is not valid multipart/form-data."
 
 
 class PartSink(Protocol):
-    """Takes the parts of a multipart body, one after the other."""
+    """Receives the parts of a multipart body, one after the other."""
 
     def begin_part(self, disposition: Mapping[str, str], headers: Mapping[bytes, bytes]) -> None:
         """The parameters of its Content-Disposition, and its headers by lower-case name."""
@@ -48,9 +48,8 @@ class PartSink(Protocol):
 
 
 class MultipartParts:
-    """Splits a body that is fed in blocks. What comes before the first boundary and after the last is ignored.
-
-    Everything raises InvalidRequest for a body that is not multipart or has too many parts; `sink` may raise as well.
+    """Splits a body given in blocks. Ignores bytes before the first boundary and after the last. Each method
+    raises InvalidRequest for a body that is not multipart or has too many parts; `sink` may raise as well.
     """
 
     def __init__(self, boundary: bytes, sink: PartSink) -> None:
@@ -87,7 +86,7 @@ class MultipartParts:
             self._parser.write(data)
 
     def finish(self) -> None:
-        """Raises InvalidRequest unless the closing boundary has come."""
+        """Raises InvalidRequest unless the closing boundary has arrived."""
         if not self._has_ended:
             is_ours = self._preamble is None or self._is_empty
             raise InvalidRequest(
@@ -137,10 +136,9 @@ class MultipartParts:
 
 @dataclass(frozen=True, kw_only=True)
 class ReceivedForm:
-    """A whole form. `faults` has a sentence for each field that was given wrongly, by the field's name.
-
-    `unknown` are the names that are no fields, with whether each carries a file; `warnings` tells of them. `hints` are
-    those sentences that may explain why a request is refused.
+    """A complete form. `faults` has a sentence for each faulty field, by the field's name. `unknown` has the
+    unknown names, and whether each contains a file; `warnings` reports them. `hints` are sentences that may
+    explain why a request is refused.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -159,7 +157,7 @@ class ReceivedForm:
 
 @dataclass(kw_only=True)
 class _Part:
-    """The part that is being received. `text` is None for the file and for unknown fields."""
+    """The part being received. `text` is None for the file and for unknown fields."""
 
     name: str = ""
     text: bytearray | None = None
@@ -168,11 +166,10 @@ class _Part:
 
 
 class MultipartReceiver:
-    """Feed it with `feed`, end with `finish`; call `discard` when the form is not wanted after all.
-
-    `text_fields` are the names of the fields to keep; others are read and dropped. `feed` and `finish` raise
-    InvalidRequest for a body that is not proper multipart/form-data or has too many parts, LimitExceeded past
-    `max_file_bytes` or 1 MiB of everything else, and Unavailable when there is no room on the disk.
+    """Feed it with `feed`, end with `finish`; call `discard` to give the form up. `text_fields` are the names
+    of the fields to keep; others are read and discarded. `feed` and `finish` raise InvalidRequest for a body
+    that is not valid multipart/form-data or has too many parts, LimitExceeded above `max_file_bytes` or 1 MiB
+    of everything else, and Unavailable when the disk is full.
     """
 
     def __init__(
@@ -202,7 +199,7 @@ class MultipartReceiver:
             raise LimitExceeded("The fields beside the file are larger than 1 MiB together.")
 
     def finish(self) -> ReceivedForm:
-        """The form. A file field left empty in a browser, without name and content, counts as not given."""
+        """The form. A file field left empty in a browser, without name and content, counts as absent."""
         self._form.finish()
         upload = None
         if self._file is not None:
@@ -222,7 +219,7 @@ class MultipartReceiver:
         return ReceivedForm(fields=self._fields, upload=upload, faults=self._faults, unknown=self._unknown)
 
     def _text_for_a_file(self) -> str | None:
-        """A line of text in the place of the file, as `curl -F file=clip.mp4` sends it; None for anything else."""
+        """A line of text instead of the file, as `curl -F file=clip.mp4` sends it; None for anything else."""
         assert self._path is not None
         if self._file_name_given or not 0 < self._file_bytes <= MAX_TEXT_BYTES:
             return None
@@ -233,12 +230,12 @@ class MultipartReceiver:
         return text if text.isprintable() else None
 
     def discard(self) -> None:
-        """Remove the spool file, if it is still where it was written."""
+        """Remove the spool file, unless it was moved."""
         if self._file is not None:
             try:
                 self._file.close()
             except OSError as error:
-                # A full disk: the bytes that could not be written are not wanted any more.
+                # A full disk: the unwritten bytes are no longer needed.
                 if error.errno not in _NO_ROOM:
                     raise
         if self._path is not None:
@@ -265,7 +262,7 @@ class MultipartReceiver:
         if self._file_bytes or self._file_name_given:
             if name:
                 self._refuse_second_file()
-            # One that is empty as well counts as not given.
+            # If it is also empty, it counts as absent.
             self._part = _Part(name=FILE_FIELD)
             return
         self._part = _Part(name=FILE_FIELD, is_file=True)
@@ -324,7 +321,7 @@ def file_too_large(max_file_bytes: int) -> LimitExceeded:
 
 
 def not_a_file(value: object, text_fields: Collection[str]) -> str:
-    """The sentence about a `file` that is a text, or another value in JSON, and where it belongs instead."""
+    """The sentence about a `file` that is text or another JSON value: what to send instead."""
     if "file_url" in text_fields and re.match("https?://", str(value)):
         advice = "the URL of a video belongs in `file_url`"
     elif "file_id" in text_fields and is_id(str(value)) and len(str(value)) == ID_LENGTH:

@@ -1,4 +1,4 @@
-"""The OpenAPI description of the whole API, beside what every route declares."""
+"""The OpenAPI description of the whole API, in addition to what every route declares."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,7 +27,7 @@ HEAD is answered wherever GET is. Bodies are JSON in UTF-8 or forms, and never c
 
 The URLs in answers are signed and need no key. Take them as they are: they may lead to another server."""
 
-# In the order in which a reader needs them.
+# In the order in which readers need them.
 TAGS = {
     "renders": "Upscaling of a video: request it, follow it, fetch its results.",
     "files": "Videos uploaded once, to be rendered as often as you like.",
@@ -78,20 +78,20 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "format": "uri"},
     },
 }
-# The header of an answer that belongs to a header of the request.
+# The answer's header for a header of the request.
 _HEARD = {"Idempotency-Key": "Idempotent-Replayed", "Prefer": "Preference-Applied"}
 LOCATION = {"headers": {"Location": {"$ref": "#/components/headers/Location"}}}
 
 
 def operation_id(route: APIRoute) -> str:
-    """The name of the route's function in camelCase: what generators of clients call their methods."""
+    """The name of the route's function in camelCase, which client generators use for methods."""
     first, *rest = route.name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
 def openapi_document(app: FastAPI, *, server_url: str = "/") -> dict[str, Any]:
-    """The description of all routes of `app`, which clients reach under `server_url`."""
-    # Creating these routes takes a while, and nothing else needs them.
+    """The description of all routes of `app`, at `server_url`."""
+    # Creating these routes is slow, and nothing else needs them.
     from app.renders.webhook_description import webhooks
 
     document = get_openapi(
@@ -157,7 +157,7 @@ def _finish_operation(operation: dict[str, Any]) -> None:
 
 
 def _finish_event(operation: dict[str, Any]) -> None:
-    """Correct what FastAPI says of a route, which a receiver is not."""
+    """Correct FastAPI's description: a receiver is not a route."""
     responses = operation["responses"]
     responses.pop("422", None)
     responses["2XX"] = {"description": responses.pop("200")["description"]}
@@ -166,7 +166,7 @@ def _finish_event(operation: dict[str, Any]) -> None:
 
 
 def _shared_errors(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The error answers that several operations give; in their places they are referred to."""
+    """Move the error answers of several operations to one place and refer to them."""
     shared: dict[str, Any] = {}
     for _method, _path, operation in operations_of(document):
         for status, response in operation["responses"].items():

@@ -16,7 +16,7 @@ SERVER_URL = "http://127.0.0.1:8000"
 
 
 def openapi_page() -> str:
-    """The file as it should be."""
+    """The expected content of the file."""
     document = openapi_document(create_app(Settings()), server_url=SERVER_URL)
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 

@@ -1,4 +1,5 @@
-"""Where clients reach the API: what links begin with, and the path below which a proxy may serve it."""
+"""The address at which clients reach the API: the start of links, and the path below which a proxy may serve
+it."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,11 +17,9 @@ ANY_HOST = "*"
 
 
 def base_url_of(request: Request, settings: Settings) -> str:
-    """What links in the answer begin with, without a slash at the end.
-
-    Without a public URL it is the address that the request was made to. On a connection from elsewhere, raises
-    InvalidRequest for a `Host` that is neither a name of this machine nor allowed: links would lead where the client
-    says.
+    """The start of links in the answer, without a slash at the end; without a public URL, the request's own
+    address. On a connection from elsewhere, raises InvalidRequest for a `Host` that is neither a name of this
+    machine nor allowed: otherwise the client would choose where links lead.
     """
     if settings.public_url is not None:
         return settings.public_url.rstrip("/")
@@ -41,9 +40,8 @@ def _is_trusted(url: URL, scope: Scope, settings: Settings) -> bool:
 
 
 class PublicPath:
-    """Takes the public URL's path off a request's path: a proxy may pass it on or strip it.
-
-    A path that begins like one of the API's own addresses stays, since it could be either.
+    """Removes the public URL's path from a request's path: a proxy may pass it on or strip it. A path that
+    begins like one of the API's own is not changed, since it could be either.
     """
 
     def __init__(self, app: ASGIApp, *, public_url: Callable[[], str | None]) -> None:
@@ -55,13 +53,13 @@ class PublicPath:
         if scope["type"] == "http" and (prefix := _path_of(self._public_url() or "")):
             path: str = scope["path"]
             if path.startswith(f"{prefix}/") and not self._is_own(prefix, scope):
-                # In place: what is outside looks up the route in this scope.
+                # In place: outer middleware looks up the route in this scope.
                 scope["path"] = path.removeprefix(prefix)
                 scope["raw_path"] = quote(scope["path"]).encode()
         await self.app(scope, receive, send)
 
     def _is_own(self, prefix: str, scope: Scope) -> bool:
-        """Whether an address of the API begins with the prefix's first segment."""
+        """Whether a path of the API begins with the prefix's first segment."""
         if not self._own_segments:
             paths = (getattr(route, "path", "") for route in scope["app"].routes)
             self._own_segments = {_first_segment(path) for path in paths if path}

@@ -1,4 +1,4 @@
-"""Rate limits: how many requests a user and a key may make in a moving window of time."""
+"""Rate limits: how many requests a user and a key may make in a moving window."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RATE_LIMIT_HEADERS = "rate_limit_headers"
 
 # The longest wait for the shared server's count.
 SHARED_TIMEOUT_SECONDS = 0.25
-# While the shared server is away, one request in so many seconds tries it again.
+# While the shared server is unavailable, one request in so many seconds tries it again.
 SHARED_RETRY_SECONDS = 5.0
 MAX_CONNECTIONS = 32
 KEY_PREFIX = "regen.requests"
@@ -39,7 +39,7 @@ _items = lru_cache(maxsize=1024)(parse_rule)
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimitPolicy:
-    """One limit. `policy` is its name in the headers, `who` the client that is counted, `text` a rule such as
+    """One limit. `policy` is its name in the headers, `who` the counted client, `text` a rule such as
     `100/minute`."""
 
     policy: str
@@ -49,7 +49,7 @@ class RateLimitPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimitDecision:
-    """The headers for a request's answer, and the error to raise when the request is refused."""
+    """The headers for a request's answer, and the error to raise if the request is refused."""
 
     headers: Mapping[str, str]
     refusal: TooManyRequests | None = None
@@ -66,7 +66,8 @@ class WindowState:
 
 
 class RateLimiter:
-    """Moving windows, counted by `shared` if there is one and it answers, else in this process's memory."""
+    """Moving windows, counted by `shared` if there is one and it answers, otherwise in this process's
+    memory."""
 
     def __init__(self, shared: SharedRateLimiter | None = None) -> None:
         self._shared = shared
@@ -121,7 +122,7 @@ class RateLimiter:
 class SharedRateLimiter:
     """Counts in a Redis or Valkey server, where all API processes count together.
 
-    A server that does not answer delays a request by at most SHARED_TIMEOUT_SECONDS and is then left alone for
+    A server that does not answer delays a request by at most SHARED_TIMEOUT_SECONDS and is then not asked for
     SHARED_RETRY_SECONDS.
     """
 
@@ -143,7 +144,7 @@ class SharedRateLimiter:
             socket_connect_timeout=SHARED_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
-        # Its annotations leave out what its documentation names.
+        # Its annotations omit what its documentation names.
         options: dict[str, Any] = {"connection_pool": self._pool}
         storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=KEY_PREFIX, **options)
         self._limiter = MovingWindowRateLimiter(storage)
@@ -155,7 +156,7 @@ class SharedRateLimiter:
         if self._retry_at is not None:
             if time.monotonic() < self._retry_at:
                 return None
-            # This request tries the server; the others go on without it.
+            # This request tries the server; the others continue without it.
             self._retry_at = time.monotonic() + SHARED_RETRY_SECONDS
         try:
             async with asyncio.timeout(SHARED_TIMEOUT_SECONDS):

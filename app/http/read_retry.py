@@ -1,4 +1,4 @@
-"""Reads outlast a short absence of the database: the client waits a little longer and sees no error."""
+"""Reads survive a short outage of the database: the client waits a little longer and sees no error."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.platform.retry_policies import READ_RETRY
 
 READS = ("/v1/", "/renders/")
-# What the error handler leaves in a request's state when the database is why it answers 503.
+# Set by the error handler in a request's state if it answers 503 because of the database.
 DATABASE_AWAY = "database_away"
 
 # Each costs a connection and some kilobytes while it waits. Beyond it the answer is 503 at once.
@@ -20,11 +20,10 @@ log = structlog.get_logger(__name__)
 
 
 class ReadRetry:
-    """Asks again on behalf of a GET or HEAD that was answered 503 because of the database, for up to `seconds`.
-
-    It waits until `answers` says that the database is back, which all who wait ask together, so that waiting takes no
-    thread away from others. Other methods, health, readiness and metrics are passed on as they are: a write is for the
-    client to repeat, who alone knows whether it was done. Belongs inside of whatever changes answers.
+    """Repeats a GET or HEAD that was answered 503 because of the database, for up to `seconds`. Waits until
+    `answers` reports that the database is back; all waiting requests share that check, so that waiting
+    occupies no threads. Other methods, health, readiness and metrics are passed on: only the client can know
+    whether to repeat a write. Must be inside all middleware that changes answers.
     """
 
     def __init__(
@@ -72,9 +71,9 @@ class ReadRetry:
                 answer = again
 
     async def _ask(self, scope: Scope, client: "_Client", send: Send) -> list[Message] | None:
-        """None when the answer went out, else the answer that says that the database is away."""
+        """None if the answer was sent, otherwise the answer that reports the outage."""
         held: list[Message] = []
-        # Routing leaves its marks in the scope, and those who observe the request read them there.
+        # Routing writes to the scope, and observers of the request read it there.
         asked = {**scope, "state": {**scope.get("state", {})}}
 
         async def hold_or_send(message: Message) -> None:
@@ -92,14 +91,14 @@ class ReadRetry:
 
 
 class _Client:
-    """What comes from the client of a request without a body: once that, and then at most that it has left."""
+    """The client's messages for a request without a body: first its end, then at most a disconnect."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._has_left = False
 
     async def receive(self) -> Message:
-        """What the application gets, each time that it is asked."""
+        """The messages for the application, each time that the request is repeated."""
         if self._has_left:
             return {"type": "http.disconnect"}
         message = await self._receive()

@@ -1,13 +1,12 @@
-"""Whether this process should be sent requests: what concerns it alone, and nothing that all API processes share.
-
-A part that is away for all of them (database, storage, broker) is ridden out: taking every process out of a load
-balancer for it would refuse what the server can answer.
+"""Whether this process should be sent requests, by what concerns it alone and not by what all API processes
+share. The server waits for shared parts that are unavailable (database, storage, broker): removing every
+process from a load balancer would refuse requests that it can answer.
 """
 
 from app.http.health_checks import FAULTS, HealthChecks, Part, PartState
 from app.http.spool_space import SpoolSpace
 
-# Without these a process that has just started may be set up wrong; workers that are woken late are no reason.
+# Without these a process that has just started may be set up wrong; late wake-ups of workers do not matter.
 NEEDED_AT_START = (Part.DATABASE, Part.MIGRATIONS, Part.STORAGE)
 
 IS_STOPPING = "The server is stopping."
@@ -15,7 +14,8 @@ NO_ROOM = "There is no room for uploads: the spool's disk is full."
 
 
 class Readiness:
-    """A process is ready once it has reached all that it needs, until it stops, while there is room in its spool."""
+    """A process is ready once it has reached everything that it needs, until it stops, while its spool has
+    space."""
 
     def __init__(self, checks: HealthChecks, spool_space: SpoolSpace) -> None:
         self._checks = checks
@@ -24,11 +24,11 @@ class Readiness:
         self._is_stopping = False
 
     def stop(self) -> None:
-        """From now on it is not ready."""
+        """Mark the process as not ready from now on."""
         self._is_stopping = True
 
     async def faults(self) -> list[str]:
-        """Sentences on what keeps this process from serving; none when it is ready. Within 5 s."""
+        """The reasons why this process cannot serve; none if it is ready. Within 5 s."""
         if self._is_stopping:
             return [IS_STOPPING]
         if not self._has_started:

@@ -1,4 +1,4 @@
-"""What is noted of every request: its id, one line in the log when it is done, and its metrics."""
+"""The record of every request: its id, one line in the log when it is done, and its metrics."""
 
 import re
 import time
@@ -16,13 +16,13 @@ SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
 UNMATCHED = "unmatched"
-# Asked for every few seconds by machines.
+# Polled by machines every few seconds.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-# What of a path is worth a field of its own, where it can be one of ours.
+# Path parameters that get their own field, if they can be ids of ours.
 IDS_IN_PATHS = ("render_id", "file_id")
 ID = re.compile(r"[A-Za-z0-9]{1,32}")
 
-# The client left before the answer; nginx's status for it.
+# The client disconnected before the answer; nginx's status for this.
 CLIENT_LEFT = 499
 CRASHED = 500
 EVENT_STREAM = b"text/event-stream"
@@ -31,9 +31,8 @@ log = structlog.get_logger(__name__)
 
 
 class RequestLog:
-    """The outermost middleware. A client's own X-Request-ID is taken over when it is sane, else one is made; every
-    answer carries it, every line of the log that the request causes does, and routes find it in
-    `request.state.request_id`.
+    """The outermost middleware. Keeps a client's valid X-Request-ID, otherwise makes one; every answer and
+    every log line of the request has it, and routes find it in `request.state.request_id`.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: HttpMetrics) -> None:
@@ -62,7 +61,7 @@ class RequestLog:
 
         async def send_and_note(message: Message) -> None:
             if _is_stream_start(message):
-                # It goes on as long as its client likes: no request that the server takes long over.
+                # It lasts as long as its client likes: not a slow request of the server's.
                 self._metrics.in_progress.dec()
                 self._metrics.event_streams.inc()
                 answer.is_stream = True
@@ -103,7 +102,7 @@ class RequestLog:
 
 
 class _Answer:
-    """What became of one answer."""
+    """The outcome of one answer."""
 
     def __init__(self, request_id: str) -> None:
         self.aborted = False
@@ -116,13 +115,13 @@ class _Answer:
 
     @property
     def status(self) -> int:
-        """As it was sent; CLIENT_LEFT when the client had left before, CRASHED when there was none."""
+        """As sent; CLIENT_LEFT if the client disconnected before, CRASHED if there was none."""
         return CRASHED if self._status is None else self._status
 
     def noted(self, message: Message) -> Message:
-        """The message as it shall go out."""
+        """The message to send."""
         if message["type"] == "http.response.start":
-            # An answer to a client that left is logged as such.
+            # An answer to a client that has disconnected is logged as such.
             self._status = CLIENT_LEFT if self.aborted else int(message["status"])
             headers = [*message.get("headers", ())]
             lengths = [value for name, value in headers if name.lower() == b"content-length"]
@@ -147,7 +146,7 @@ def _is_stream_start(message: Message) -> bool:
 
 
 def given_id(scope: Scope) -> str | None:
-    """The client's own request id, when it is one that may stand in a log, a header and a row."""
+    """The client's own request id, if it is valid in a log, a header and a row."""
     for name, value in scope["headers"]:
         if name == REQUEST_ID_HEADER:
             text = value.decode("latin-1")

@@ -1,4 +1,4 @@
-"""What the process opens once and every request uses."""
+"""Resources that the process opens once and every request uses."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ STALE_SPOOL_SECONDS = 24 * 3600
 TIDY_SECONDS = 3600.0
 MOST_FETCHES = 24
 MOST_FETCHES_PER_USER = 8
-# Of one user, for either.
+# Waiting requests of one user, for either.
 MOST_WAITING = 100
 
 log = structlog.get_logger(__name__)
@@ -39,8 +39,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """`probe_slots` bounds how many uploads are looked at at the same time, each by a process of its own, `fetch_slots`
-    how many videos are fetched to be looked at, each by a thread of its own."""
+    """`probe_slots` bounds how many uploads are probed at the same time, each by its own process,
+    `fetch_slots` how many videos are fetched for probing, each by its own thread."""
 
     settings: Settings
     database: Database
@@ -59,8 +59,8 @@ class Resources:
     def signed_url(
         self, key: str | None, *, base_url: str, file_name: str, longest_seconds: int = sys.maxsize
     ) -> str | None:
-        """A URL of the stored object, valid from now for as long as is configured, at most `longest_seconds`; None for
-        no key."""
+        """A URL of the stored object, valid from now for the configured time, at most `longest_seconds`; None
+        without a key."""
         if key is None:
             return None
         lifetime_seconds = min(self.settings.url_lifetime_seconds, longest_seconds)
@@ -79,7 +79,7 @@ def open_resources(
     make_broker: Callable[[Settings], Broker] = open_broker,
     make_storage: Callable[[Settings, Secrets], Storage] = open_storage,
 ) -> Iterator[Resources]:
-    """Raises ConfigurationError, FfmpegMissing or StorageError when the server cannot work as it is set up."""
+    """Raises ConfigurationError, FfmpegMissing or StorageError if the server cannot work with its set-up."""
     rate_limit = RateLimiter.from_settings(settings)
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     remove_stale_spool_files(settings.spool_dir)
@@ -119,15 +119,15 @@ def open_resources(
 
 
 async def tidy_spool_directory(resources: Resources) -> None:
-    """Goes on for ever: what a crash leaves behind is gone a day later, also while the next process runs."""
+    """Runs for ever: the remains of a crash are removed a day later, even while the next process runs."""
     while True:
         await asyncio.sleep(TIDY_SECONDS)
-        with suppress(OSError):  # told by the uploads that meet it
+        with suppress(OSError):  # reported by the uploads that meet it
             await to_thread.run_sync(remove_stale_spool_files, resources.settings.spool_dir)
 
 
 def remove_stale_spool_files(spool_dir: Path) -> None:
-    """Removes partial uploads that a crash left behind, once they are too old to be still written."""
+    """Removes partial uploads that a crash left behind, once they are too old to be in progress."""
     newest = time.time() - STALE_SPOOL_SECONDS
     for path in spool_dir.glob(f"{SPOOL_PREFIX}*"):
         with suppress(FileNotFoundError):

@@ -19,11 +19,10 @@ class _Call(Generic[T]):
 
 
 class SharedCall(Generic[T]):
-    """Calls `ask` in a thread of its own, never twice at once, and keeps its result or exception for `fresh_seconds`,
-    and for at least `rest_factor` times as long as the call took.
-
-    The thread belongs to no pool: a call that hangs takes no thread from requests. It cannot be interrupted, but no
-    caller waits longer than the limit, and no second call starts before it returns.
+    """Calls `ask` in its own thread, never twice at once, and keeps its result or exception for
+    `fresh_seconds`, and for at least `rest_factor` times as long as the call took. The thread belongs to no
+    pool: a hanging call takes no thread from requests. The call cannot be interrupted, but no caller waits
+    longer than the limit, and no second call starts before it returns.
     """
 
     def __init__(
@@ -44,8 +43,9 @@ class SharedCall(Generic[T]):
         self._last: _Call[T] | None = None
 
     async def answer(self, *, within_seconds: float | None = None) -> T:
-        """What `ask` returned. Raises what it raised, and TimeoutError once it has taken `within_seconds`, or
-        `limit_seconds` where none are given. A call that has already taken longer is not waited for at all."""
+        """Returns the result of `ask`. Raises what it raised, and TimeoutError once it has taken
+        `within_seconds`, by default `limit_seconds`. Does not wait for a call that has already taken
+        longer."""
         call = self._current()
         if call.answer.done():
             return call.answer.result()
@@ -59,12 +59,12 @@ class SharedCall(Generic[T]):
             last = self._last
             if last is None or (last.answer.done() and time.monotonic() >= last.fresh_until):
                 last = self._last = _Call[T]()
-                # A running future cannot be cancelled by one of those who wait for it.
+                # None of its waiters may cancel a running future.
                 last.answer.set_running_or_notify_cancel()
                 thread = threading.Thread(target=self._run, args=(last,), name=self._name, daemon=True)
                 try:
                     thread.start()
-                except RuntimeError as error:  # no more threads to be had
+                except RuntimeError as error:  # no more threads available
                     last.answer.set_exception(error)
             return last
 

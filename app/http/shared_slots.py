@@ -1,4 +1,4 @@
-"""Slots of a bounded pool that users share, so that one user's work delays nobody else's."""
+"""Slots of a bounded pool that users share, so that one user's work does not delay others'."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -24,8 +24,8 @@ class _Waiting:
 class SharedSlots:
     """At most `total` slots, of which one user holds at most `per_user`; for one event loop.
 
-    A slot that becomes free goes to the waiting user who holds the fewest, among those to who waits longest. `threads`
-    limits the work in the slots to threads of its own: it takes none from other requests.
+    A free slot goes to the waiting user who holds the fewest, and among equals to the one that waits longest.
+    `threads` limits the work in the slots to its own threads: it takes none from other requests.
     """
 
     def __init__(self, *, total: int, per_user: int, most_waiting_per_user: int, busy: str) -> None:
@@ -40,10 +40,8 @@ class SharedSlots:
 
     @asynccontextmanager
     async def slot(self, user_id: str) -> AsyncIterator[None]:
-        """Holds one slot for the user.
-
-        Raises TooManyRequests when too many requests of the user wait already, and Unavailable when no slot is free
-        within WAIT_SECONDS.
+        """Holds one slot for the user. Raises TooManyRequests if too many requests of the user wait already,
+        and Unavailable if no slot is free within WAIT_SECONDS.
         """
         await self._acquire(user_id)
         try:

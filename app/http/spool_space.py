@@ -1,4 +1,4 @@
-"""Room on the disk of the spool directory, reserved before an upload's bytes flow."""
+"""Space on the spool directory's disk, reserved before an upload's bytes are sent."""
 
 import shutil
 import threading
@@ -11,24 +11,24 @@ from app.platform.byte_sizes import MIB
 from app.platform.errors import LimitExceeded, Unavailable
 
 RETRY_SECONDS = 60
-# What a body of unknown length reserves at a time.
+# Reserved at a time for a body of unknown length.
 STEP_BYTES = 64 * MIB
-# What a form may have beside its file, which no limit of storage counts.
+# The other content of a form, which no storage limit counts.
 FORM_BYTES = MIB
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What the uploads of one user that are on their way may hold together."""
+    """The total space of one user's uploads in progress."""
 
     user_id: str
     most_bytes: int
 
 
 class Reservation:
-    """One upload's room, until it is released. `wrote` is told of every block before it is written.
-
-    `left_bytes` are reserved and not written yet; `held_bytes` are announced or written, whichever are more.
+    """One upload's space, until it is released. Call `wrote` with the size of every block before writing it.
+    `left_bytes` are reserved but not written; `held_bytes` are the announced or the written ones, whichever
+    are more.
     """
 
     def __init__(self, space: "SpoolSpace", share: Share | None, announced_bytes: int) -> None:
@@ -39,8 +39,8 @@ class Reservation:
         self._written_bytes = 0
 
     def wrote(self, size_bytes: int) -> None:
-        """For threads: it may ask the disk. Raises Unavailable when more than was reserved is written, and there is no
-        room for that, LimitExceeded when it is more than the share."""
+        """For threads: it may query the disk. Raises Unavailable if more than the reserved space is written
+        and the disk is full, LimitExceeded if it exceeds the share."""
         self._written_bytes += size_bytes
         if self._written_bytes > self.held_bytes:
             self._space.hold(self, self._written_bytes)
@@ -53,7 +53,8 @@ class Reservation:
 
 
 class SpoolSpace:
-    """The free room of one directory's disk, of which `keep_free_bytes` are never given away. For any thread."""
+    """The free space of one directory's disk, of which `keep_free_bytes` are never reserved. For any
+    thread."""
 
     def __init__(self, directory: Path, *, keep_free_bytes: int) -> None:
         self._directory = directory
@@ -62,9 +63,8 @@ class SpoolSpace:
         self._lock = threading.Lock()
 
     def reserve(self, size_bytes: int | None, *, share: Share | None = None) -> Reservation:
-        """Room for so many bytes, or, where None, for as many as there turn out to be.
-
-        For threads: it asks the disk. Raises Unavailable, and LimitExceeded for more than the share.
+        """Reserve space for so many bytes, or, if None, for an unknown number. For threads: it queries the
+        disk. Raises Unavailable, and LimitExceeded above the share.
         """
         reservation = Reservation(self, share, 0)
         try:
@@ -77,12 +77,12 @@ class SpoolSpace:
 
     @property
     def free_bytes(self) -> int:
-        """What uploads may take of the disk, reserved or not; 0 when it is full."""
+        """Bytes of the disk that uploads may take, reserved or not; 0 if it is full."""
         return max(0, shutil.disk_usage(self._directory).free - self._keep_free_bytes)
 
     @property
     def has_room(self) -> bool:
-        """Whether the disk is not full. What is reserved does not count: it may never come."""
+        """Whether the disk is not full. Reserved space does not count: it may never be used."""
         return self.free_bytes > 0
 
     @contextmanager

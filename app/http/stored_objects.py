@@ -14,7 +14,7 @@ router = APIRouter()
 
 @router.get(URL_PREFIX + "{key:path}", include_in_schema=False)
 def read_stored(key: str, request: Request, resources: ResourcesDependency) -> Response:
-    """No API key: the signature is the permission. 404 for one that does not fit, 403 for one that has expired."""
+    """No API key: the signature is the permission. 404 if it does not match, 403 if it has expired."""
     storage = resources.storage
     if not isinstance(storage, LocalStorage):
         raise NotFound("There is nothing at this address.")

@@ -1,4 +1,4 @@
-"""Of requests for one thing the latest goes on alone."""
+"""Only the latest of several requests for one thing continues."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager

@@ -6,14 +6,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.platform.tracing import provider, start_tracing
 
 SERVICE = "regen-api"
-# Asked for every few seconds by machines.
+# Polled by machines every few seconds.
 PROBES = "healthz,readyz,metrics"
 
 
 def trace_requests(app: FastAPI) -> None:
-    """Make a span of each request, continuing the trace of a request that names one in `traceparent`.
-
-    Does nothing where nothing is traced; see `start_tracing`.
+    """Make a span of each request, continuing the trace in its `traceparent`. Does nothing without tracing;
+    see `start_tracing`.
     """
     if not start_tracing(SERVICE):
         return
@@ -27,7 +26,7 @@ def trace_requests(app: FastAPI) -> None:
 
 
 class _OwnTrace:
-    """Begins each request outside of any span: requests on one connection may inherit each other's context."""
+    """Begins each request outside any span: requests on one connection may inherit each other's context."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""The room that a user's upload takes: of the disk, and of what they may store."""
+"""The space for a user's upload: on the disk, and within the user's storage limit."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +14,8 @@ from app.usage.allowances import most_stored, stored_now
 
 @dataclass(frozen=True, kw_only=True)
 class UploadRoom:
-    """Where one request's upload finds its room.
-
-    `is_kept`: whether a file comes of it. `may_be_repeated`: whether the request may be an earlier one once more, which
-    has made that file.
+    """The space of one request's upload. `is_kept`: whether the upload becomes a file. `may_be_repeated`:
+    whether the request may repeat an earlier one that has already made the file.
     """
 
     user: CurrentUser
@@ -27,7 +25,7 @@ class UploadRoom:
 
     @asynccontextmanager
     async def reserved(self, size_bytes: int | None) -> AsyncIterator[Reservation]:
-        """Room for an upload of that size, as far as it is known. Raises Unavailable, and LimitExceeded."""
+        """Reserve space for an upload of that size, if known. Raises Unavailable and LimitExceeded."""
         space = self.resources.spool_space
         room = await to_thread.run_sync(lambda: space.reserve(size_bytes, share=self.share()))
         try:
@@ -36,9 +34,8 @@ class UploadRoom:
             room.release()
 
     def share(self) -> Share | None:
-        """What the user's uploads on their way may hold: what their limit of storage leaves; None without one.
-
-        An upload that is not kept, and one that may have been stored already, are not held against what is stored.
+        """The bytes that the user's storage limit leaves for uploads in progress; None without a limit. For
+        an upload that is not kept, or may be stored already, stored bytes do not count.
         """
         most = most_stored(self.user.allowance, self.user.key_id)
         if most is None:

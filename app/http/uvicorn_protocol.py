@@ -1,6 +1,5 @@
-"""HTTP/1.1 by uvicorn and h11: with deadlines for clients, and errors of its own in the one error shape.
-
-A request that is not HTTP, or whose head is over-long or does not come, never reaches the application.
+"""HTTP/1.1 by uvicorn and h11, with deadlines for clients, and its own errors in the one error shape. A
+request that is not HTTP, or whose head is too long or does not arrive, never reaches the application.
 """
 
 import asyncio
@@ -23,22 +22,24 @@ from app.http.request_log import REQUEST_ID_HEADER
 from app.platform.secrets import new_id
 
 BAD_REQUEST = "This is not a valid HTTP/1.1 request, or its headers are too long."
-# The system takes this much of an answer ahead of what it may send: what a slow client has not taken is not in memory,
-# and the server learns soon that it took something.
+# The system buffers only this much of an answer: what a slow client has not read is not in memory, and the
+# server soon notices that it read something.
 UNSENT_BYTES = 128 * 1024
-# Above this the next piece of an answer waits until a client has taken most of what the system would not take.
+# Above this the next piece of an answer waits until a client has read most of what the system would not
+# buffer.
 WRITE_BUFFER_BYTES = 32 * 1024
 
 log = structlog.get_logger(__name__)
 
 
-# In a scope's extensions: a function that ends the connection at once, whatever was not sent yet. Completing or leaving
-# an answer waits for a client that takes nothing for as long as its system keeps the connection.
+# In a scope's extensions: a function that ends the connection at once, without sending the rest. Completing
+# or abandoning an answer would wait for a client that reads nothing as long as its system keeps the
+# connection.
 ABORT = "regen.abort"
 
 
 class HttpProtocol(H11Protocol):
-    """One connection. Beside what uvicorn gives a protocol it takes `connections`, which count it."""
+    """One connection. In addition to uvicorn's arguments it takes `connections`, which count it."""
 
     def __init__(self, *arguments: Any, connections: Connections, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -77,12 +78,12 @@ class HttpProtocol(H11Protocol):
         super().on_response_complete()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self.loop.call_later(self._limits.patience_seconds, self.transport.abort)
-        # Of the next request a part may have come already.
+        # A part of the next request may have arrived already.
         self._note_progress(is_waiting=bool(self.conn.trailing_data[0]))
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
-            # Closing would wait for the client to take the rest.
+            # Closing would wait for the client to read the rest.
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
@@ -92,12 +93,12 @@ class HttpProtocol(H11Protocol):
 
     @property
     def is_writing_paused(self) -> bool:
-        """Whether the client has yet to take what was sent before."""
+        """Whether the client has not yet read what was sent before."""
         return self.flow.write_paused
 
     @property
     def is_gone(self) -> bool:
-        """Whether nothing reaches the client any more."""
+        """Whether the client can no longer be reached."""
         return self.transport.is_closing()
 
     @property
@@ -105,7 +106,7 @@ class HttpProtocol(H11Protocol):
         return Patience(self._limits)
 
     def abort_slow(self) -> None:
-        """End the connection of a client that takes its answer too slowly."""
+        """End the connection of a client that reads its answer too slowly."""
         log.info("client_too_slow", client=self.client[0] if self.client else None)
         self.transport.abort()
 
@@ -114,7 +115,7 @@ class HttpProtocol(H11Protocol):
         self._refuse(HTTPStatus.BAD_REQUEST, BAD_REQUEST)
 
     def _note_progress(self, *, is_waiting: bool) -> None:
-        """`is_waiting`: unless a request is in progress, the head of one is expected."""
+        """`is_waiting`: unless a request is in progress, a head is expected."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._unset_deadline()
             self._connections.note_request(self)
@@ -166,7 +167,8 @@ class HttpProtocol(H11Protocol):
 
 
 class _PatientExchange:
-    """What passes between one request's client and the application: a client that is too slow is not waited for."""
+    """Passes messages between one request's client and the application, without waiting for a client that is
+    too slow."""
 
     def __init__(self, protocol: HttpProtocol, receive: Receive, send: Send) -> None:
         self._protocol = protocol
@@ -178,7 +180,8 @@ class _PatientExchange:
         self._is_over = False
 
     async def receive(self) -> Message:
-        """The next message. Raises HTTPException (408) once when the body comes too slowly; then the client is gone."""
+        """The next message. Raises HTTPException (408) once if the body arrives too slowly; then the client
+        counts as disconnected."""
         if self._body_ended:
             return await self._receive()
         if self._is_over:
@@ -195,9 +198,10 @@ class _PatientExchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send it. Aborts the connection when the client takes what was sent before too slowly."""
+        """Send the message. Aborts the connection if the client reads earlier ones too slowly."""
         if self._protocol.is_gone:
-            # Sending to a client that left takes no time: what waits to hear of it would never have its turn.
+            # Sending to a client that has disconnected takes no time: tasks that wait to learn of it would
+            # never run.
             await asyncio.sleep(0)
         if not self._protocol.is_writing_paused:
             await self._send(message)
@@ -214,7 +218,8 @@ class _PatientExchange:
 
 
 def _to_origin_form(scope: Scope) -> None:
-    """Bring an absolute request target (RFC 9112, section 3.2.2) into the form of others: its host is the Host."""
+    """Convert an absolute request target (RFC 9112, section 3.2.2) to the usual form: its host becomes the
+    Host."""
     raw_path: bytes = scope["raw_path"]
     if raw_path.startswith(b"/"):
         return
