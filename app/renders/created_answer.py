@@ -1,4 +1,4 @@
-"""The answer that names a render which a request has made."""
+"""The answer to a request that made a render."""
 
 import anyio
 import structlog
@@ -11,7 +11,8 @@ from app.renders.progress import view_committed
 from app.renders.schemas import RenderBody
 from app.renders.tables import Render
 
-# The publish is bounded by itself; this bounds what it is not, so that the answer leaves within 5 s of the commit.
+# Publishing has its own time limit; this one bounds the rest, so that the answer is sent within 5 s of the
+# commit.
 WAKE_SECONDS = 4.0
 
 log = structlog.get_logger(__name__)
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 async def answer_with_render(
     render: Render, *, idempotent: IdempotentRequest, resources: Resources, base_url: str
 ) -> RenderBody:
-    """The committed render, and its `Location`. One that is new is logged, and a worker woken for it."""
+    """The committed render, and its `Location`. Logs a new render and wakes a worker for it."""
     if not idempotent.is_replayed:
         log.info("render_created", render_id=render.id, file_id=render.file_id, engine=render.engine)
         await announce_work(resources)
@@ -35,7 +36,7 @@ def show_render(render: Render, resources: Resources, base_url: str) -> RenderBo
 
 
 async def announce_work(resources: Resources) -> None:
-    """Wake a worker, after the commit. A wake-up that fails or takes long is left to the workers' own sweeper."""
+    """Wake a worker, after the commit. If the wake-up fails or is slow, the workers' sweeper replaces it."""
     with anyio.move_on_after(WAKE_SECONDS) as scope:
         await to_thread.run_sync(resources.broker.wake, WorkKind.PREPARE.queue, abandon_on_cancel=True)
     if scope.cancelled_caught:

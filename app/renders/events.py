@@ -1,7 +1,6 @@
-"""The events of a render's stream: which one comes next, and its id.
-
-The id encodes the whole state that events carry. So nothing is stored: any process that a client reconnects to knows
-from `Last-Event-ID` what the client has received.
+"""The events of a render's stream: the next one, and its id. The id encodes the whole state in events. So
+nothing is stored: any process to which a client reconnects knows from `Last-Event-ID` what the client has
+received.
 """
 
 import re
@@ -84,7 +83,8 @@ class EventLine:
 
 
 def _went_back(before: Seen, state: Seen, view: RenderView) -> bool:
-    """Whether a repeated segment took frames back: no event is sent until there are more than ever before."""
+    """Whether a repeated segment reduced the frames: no event is sent until there are more than ever
+    before."""
     if view.render.status is not RenderStatus.PROCESSING or view.frames is None:
         return False
     done, told = state.number or 0, before.number or 0

@@ -42,14 +42,14 @@ def parse_priority(text: str) -> int:
 
 
 def parse_measures_quality(text: str) -> bool:
-    """Whether to measure the output's quality. Raises InvalidRequest for a text that is no truth value."""
+    """Whether to measure the output's quality. Raises InvalidRequest for a text that is not a truth value."""
     if text.lower() in TRUE or text.lower() in FALSE:
         return text.lower() in TRUE
     raise InvalidRequest(f"`quality` must be true or false{received(text)}")
 
 
 def _read(parse: Callable[[str], Any], value: Any) -> Any:
-    """The option that a field's text stands for; other values are returned as they are. Raises ValueError."""
+    """The option for a field's text; returns other values unchanged. Raises ValueError."""
     if not isinstance(value, str):
         return value
     try:
@@ -59,7 +59,7 @@ def _read(parse: Callable[[str], Any], value: Any) -> Any:
 
 
 class RenderOptions(BaseModel):
-    """How a file is to be rendered. The defaults are those of a request that names none.
+    """How to render a file. The defaults apply to a request that names no options.
 
     Each option may be given as text. `target_fps` is None for the input's own rate. `priority` orders the user's own
     renders, `webhook_url` receives the render's events.

@@ -1,4 +1,4 @@
-"""How far renders are: progress, queue position and the work ahead, as they are shown."""
+"""The shown progress of renders: progress, queue position and the work ahead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from models.catalog import ENGINES
 
 
 def progress(status: RenderStatus, frames: FramesDone | None) -> float:
-    """From 0 to 1. `frames` is None before the render is prepared, and may be for one that is completed."""
+    """From 0 to 1. `frames` is None before the render is prepared, and may be None for a completed one."""
     if status is RenderStatus.COMPLETED:
         return 1.0
     return frames.done / frames.total if frames and frames.total else 0.0
@@ -22,7 +22,7 @@ def progress(status: RenderStatus, frames: FramesDone | None) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderView:
-    """A render with the values that are counted for its representation. `work` is the work ahead of its end, None once
+    """A render with the values counted for its representation. `work` is the work before its end, None once
     it has ended."""
 
     render: ShownRender
@@ -33,18 +33,18 @@ class RenderView:
 
 
 def view_committed(database: Database, render: Render) -> RenderView:
-    """As `view_render`, of a row that a unit of work has committed: what is counted for it holds up no writer."""
+    """As `view_render`, of a committed row: its counts do not block a writer."""
     with database.read() as session:
         return view_render(session, render)
 
 
 def view_render(reader: ColumnReader, render: ShownRender) -> RenderView:
-    """The render with its place in the queue (while queued) and its progress from 0 to 1."""
+    """The render with its queue position (while queued) and its progress from 0 to 1."""
     return view_renders(reader, [render])[0]
 
 
 def view_renders(reader: ColumnReader, rows: Sequence[ShownRender]) -> list[RenderView]:
-    """As `view_render`, of one user's renders, by the same few statements."""
+    """As `view_render`, for several renders of one user, with the same few statements."""
     queued = [row.id for row in rows if row.status is RenderStatus.QUEUED]
     places = (
         render_queries.queue_positions(reader, user_id=rows[0].user_id, render_ids=queued) if queued else {}

@@ -1,4 +1,4 @@
-"""Renders as users see them."""
+"""Users' view of renders."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ from app.platform.secrets import is_id
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment
 
-# Every poll asks these statements: they are made once, for making one takes longer than running it.
+# Every poll runs these statements: they are built once, because building one takes longer than running it.
 RENDER = bindparam("render", type_=String)
 USER = bindparam("user", type_=String)
 AMONG = bindparam("among", type_=String, expanding=True)
@@ -63,7 +63,7 @@ class StoredRender:
     file: StoredFile
 
 
-# What answers are made from: a render that is being changed, or one that was only read.
+# The source of answers: a render that is being changed, or one that was only read.
 ShownRender = Render | StoredRender
 
 _SHOWN_COLUMNS = [field.name for field in fields(StoredRender)][:-3]
@@ -80,14 +80,14 @@ class FramesDone:
 
 
 def find_render(session: Session, *, render_id: str, user_id: str) -> Render | None:
-    """The user's own render of that id, with its file; another user's is not found."""
+    """The user's own render with that id, with its file; another user's is not found."""
     if not is_id(render_id):
         return None
     return session.scalar(_own_render(), {RENDER.key: render_id, USER.key: user_id})
 
 
 def find_stored_render(reader: ColumnReader, *, render_id: str, user_id: str) -> StoredRender | None:
-    """As `find_render`, at a third of its cost, for who only reads."""
+    """As `find_render`, at a third of its cost, for callers that only read."""
     if not is_id(render_id):
         return None
     rows = fetch_rows(reader, _own_stored_render(), {RENDER.key: render_id, USER.key: user_id})
@@ -104,7 +104,7 @@ def find_stored_render(reader: ColumnReader, *, render_id: str, user_id: str) ->
 
 
 def find_renders(session: Session, *, render_ids: Collection[str], user_id: str) -> Sequence[Render]:
-    """Those of the user's own that there are, with their files."""
+    """Those of these renders that exist and belong to the user, with their files."""
     query = (
         select(Render)
         .options(joinedload(Render.file))
@@ -132,17 +132,17 @@ def list_renders(
 
 
 def queue_positions(reader: ColumnReader, *, user_id: str, render_ids: Collection[str]) -> dict[str, int]:
-    """The place of each of the user's queued renders in the order in which queued ones are prepared; 1 is next.
-
-    Users take turns: before a user's third render come up to two of everybody, and one of those whose turn is earlier.
-    A position grows only when another user's turn comes first, or when a render of the same user has a higher priority.
+    """The position of each of the user's queued renders in the order of preparation; 1 is next. Users take
+    turns: before a user's third render come up to two of each other user, and a third of those whose turn is
+    earlier. A position grows only when another user's turn comes first, or when a render of the same user has
+    a higher priority.
     """
     rows = fetch_rows(reader, _queue_positions(), {USER.key: user_id, AMONG.key: list(render_ids)})
     return {render_id: int(place) for render_id, place in rows}
 
 
 def frames_done(reader: ColumnReader, *, render_ids: Collection[str]) -> dict[str, FramesDone]:
-    """Of those of the renders that have segments."""
+    """For those of the renders that have segments."""
     rows = fetch_rows(reader, _frames_done(), {AMONG.key: list(render_ids)})
     return {render_id: FramesDone(done=int(done), total=int(total)) for render_id, done, total in rows}
 

@@ -1,4 +1,4 @@
-"""A render as its user sees it, as plain values: answers are made of them, and what webhooks are sent."""
+"""The user's view of a render as plain values, for answers and webhook events."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,14 +14,15 @@ from models.catalog import ENGINES
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """A stored file that the user may download, and the name that the download has."""
+    """A stored file that the user may download, and the download's name."""
 
     storage_key: str
     file_name: str
 
 
 def shown_fields(render: ShownRender, *, progress: float, queue_position: int | None) -> dict[str, Any]:
-    """The API's fields that follow from the row, by their names in `schemas.Render`; None where one is left out.
+    """The API's fields derived from the row, by their names in `schemas.Render`; None for one that is left
+    out.
 
     `progress` is from 0 to 1, `queue_position` from 1 while the render is queued.
     """
@@ -50,7 +51,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
 
 
 def rate_fields(exact: Fraction | None, *, sent: float | None) -> dict[str, Any]:
-    """What is shown of a target rate: the number that was sent (None in older rows), and the exact rate."""
+    """The shown target rate: the number as sent (None in older rows), and the exact rate."""
     if exact is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Renders: asked for, followed as they come along, fetched, and removed."""
+"""Renders: created, listed, followed, canceled, retried, and deleted."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -51,11 +51,11 @@ from app.renders.streams import RenderSnapshot, RenderStreams, Subscription, rea
 from app.webhooks.urls import require_permitted
 from models.catalog import ENGINES
 
-# After so long a browser comes back when a stream breaks off.
+# After so long a browser reconnects when a stream breaks off.
 RECONNECT_MS = 2000
-# Proxies close what is silent for a minute, some sooner.
+# Proxies close connections that are silent for a minute, some sooner.
 PING_SECONDS = 15
-# A client that takes nothing for so long has gone, or as good as.
+# A client that reads nothing for so long counts as disconnected.
 SEND_SECONDS = 30.0
 LINE_END = "\n"
 
@@ -90,9 +90,8 @@ async def upscale(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
 ) -> RenderBody:
-    """Upscale a video four times. Send `file`, or `file_id` of a file that was uploaded before.
-
-    Where the server's operator allows it, `file_url` may name a video for the server to fetch.
+    """Upscale a video four times. Send `file`, or the `file_id` of an uploaded file. If the server's operator
+    allows it, `file_url` may name a video for the server to fetch.
     """
     async with received_form(request, UpscaleForm, user=user, resources=resources) as form:
         asked = UpscaleForm.read(form, resources.settings)
@@ -122,7 +121,7 @@ async def _make_render(
     resources: Resources,
     idempotent: IdempotentRequest,
 ) -> tables.Render:
-    """A committed render of the file, or of the video that the request brings. Raises AlreadyMade."""
+    """A committed render of the file, or of the video in the request. Raises AlreadyMade."""
     if asked.file_id is not None:
         make = partial(
             render_service.render_file,
@@ -193,7 +192,7 @@ def list_renders(
 @router.get("/renders/{render_id}", include_in_schema=False)
 async def get_render(render_id: str, access: AccessDependency) -> Response:
     """A render of yours. Its URLs are signed afresh with every answer."""
-    # The most frequent request: one trip to a thread, one transaction, serialized once.
+    # The most frequent request: one call in a thread, one transaction, serialized once.
     return await access.run(_read_render, access, render_id=render_id, base_url=access.base_url)
 
 
@@ -213,7 +212,7 @@ def _read_render(access: Access, *, render_id: str, base_url: str) -> Response:
 def cancel_render(
     render_id: str, user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency
 ) -> RenderBody:
-    """End a render of yours that is not completed: it is `failed` at once, with the error "Canceled"."""
+    """Cancel a render of yours that is not completed: it is `failed` at once, with the error "Canceled"."""
     with resources.database.write() as session:
         render = cancellation.cancel_render(session, render_id=render_id, user_id=user.id)
     return show_render(render, resources, base_url)
@@ -232,7 +231,8 @@ async def retry_render(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
 ) -> RenderBody:
-    """Ask again for what a failed render of yours was asked for: a new render, which names it in `retryOf`."""
+    """Retry a failed render of yours with the same request: makes a new render, which names it in
+    `retryOf`."""
     retry = partial(
         render_service.retry_own_render,
         resources.database,
@@ -251,13 +251,13 @@ async def retry_render(
     responses=documented(404, 409),
 )
 def delete_render(render_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
-    """Remove a render of yours that has ended, with its results. The uploaded file stays."""
+    """Delete a render of yours that has ended, with its results. The uploaded file stays."""
     cancellation.delete_render(resources.database, resources.storage, render_id=render_id, user_id=user.id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 class RenderEventStream(EventSourceResponse):
-    """The stream of one subscription, which it gives back however it ends."""
+    """The stream of one subscription, which it always closes at its end."""
 
     media_type = "text/event-stream"
 
@@ -280,7 +280,7 @@ class RenderEventStream(EventSourceResponse):
             abort = scope.get("extensions", {}).get(ABORT)
             if abort is not None:
                 abort()
-                # The server hears of it in its next round, and then does not miss the rest of the answer.
+                # The server learns of it in its next round, and then does not miss the rest of the answer.
                 await checkpoint()
         finally:
             self._give_back()
@@ -288,7 +288,7 @@ class RenderEventStream(EventSourceResponse):
 
 @router.get(
     "/v1/renders/{render_id}/events",
-    status_code=HTTPStatus.OK,  # which OpenAPI cannot tell from the class
+    status_code=HTTPStatus.OK,  # which OpenAPI cannot derive from the class
     response_class=RenderEventStream,
     responses={**_STREAM, **documented(404)},
 )
@@ -328,7 +328,7 @@ async def watch_render(
 async def _events(
     line: EventLine, first: RenderSnapshot, subscription: Subscription, resources: Resources, base_url: str
 ) -> AsyncIterator[ServerSentEvent]:
-    # With the first event: some clients take a block of `retry` alone for an event without data.
+    # With the first event: some clients treat a block with only `retry` as an event without data.
     retry: int | None = RECONNECT_MS
     snapshot: RenderSnapshot | None = first
     while snapshot is not None:

@@ -60,7 +60,7 @@ class VideoSource(BaseModel):
 
 
 class UpscaleForm(RenderOptions, VideoSource):
-    """What a request for a render, or for an estimate of one, says."""
+    """The fields of a request for a render, or for an estimate of one."""
 
     @classmethod
     def read(cls, form: ReceivedForm, settings: Settings) -> Self:
@@ -91,7 +91,7 @@ UPSCALE_REQUEST: dict[str, Any] = form_description(
 
 
 class VideoFactsBody(Body):
-    """A video's size in pixels as displayed, its frames per second, and its length."""
+    """A video's size in pixels as displayed, its frames per second, and its duration."""
 
     width: int
     height: int
@@ -101,7 +101,7 @@ class VideoFactsBody(Body):
 
 
 class QualityBody(Body):
-    """How near the output, brought back to the input's size, is to the input: in luma, on a sample of frames."""
+    """How close the output, reduced to the input's size, is to the input: in luma, on a sample of frames."""
 
     psnr: Number = Field(description="Peak signal-to-noise ratio in dB; 100 at most, which means equal.")
     ssim: Number = Field(description="Structural similarity, up to 1.")
@@ -187,7 +187,7 @@ class RendersBody(Body):
 
 
 class RenderProgress(Body):
-    """How far a render is: the data of the events `status` and `progress`."""
+    """A render's progress: the data of the events `status` and `progress`."""
 
     id: str
     status: RenderStatus

@@ -48,10 +48,9 @@ def create_render(
 ) -> Render:
     """A queued render of the file.
 
-    Raises LimitExceeded when its output would be over a limit, TooManyRequests when the allowance has no room for it.
-
-    `request_id`, `api_key_id` and `warnings` are of the request that asks for it, `retry_of` is the failed render that
-    it is to stand in for.
+    Raises LimitExceeded if its output would be over a limit, TooManyRequests if it exceeds the allowance.
+    `request_id`, `api_key_id` and `warnings` are those of its request, `retry_of` is the failed render that
+    it retries.
     """
     check_output(
         file.video, scale=options.engine.scale, target_fps=options.exact_rate, limits=allowance.media
@@ -107,7 +106,7 @@ def render_upload(
 ) -> Render:
     """Store the upload as a file, with a queued render of it in the same transaction.
 
-    Raises AlreadyMade, StorageError, LimitExceeded, most often before anything is stored, and TooManyRequests.
+    Raises AlreadyMade, StorageError, LimitExceeded, usually before anything is stored, and TooManyRequests.
     """
     limits = requester.allowance.media
     check_output(info.video, scale=options.engine.scale, target_fps=options.exact_rate, limits=limits)
@@ -129,7 +128,8 @@ def render_upload(
 
 
 def find_made_render(database: Database, idempotent: IdempotentRequest) -> Render | None:
-    """What an earlier request with the same key made. Raises NotFound when it was deleted since, and Conflict."""
+    """The result of an earlier request with the same key. Raises NotFound if it was deleted since, and
+    Conflict."""
     with database.read() as session:
         made_id = idempotent.lookup(session)
         if made_id is None:
@@ -210,7 +210,7 @@ def retry_render(
     api_key_id: str | None = None,
     request_id: str | None = None,
 ) -> Render:
-    """A new render that asks for what a failed one did.
+    """A new render with the request of a failed one.
 
     Raises NotFound for an unknown render and another user's, Conflict for one that has not failed or whose file is
     gone, LimitExceeded when limits have become tighter.
@@ -254,7 +254,7 @@ def retry_own_render(
     request_id: str,
     idempotent: IdempotentRequest,
 ) -> Render:
-    """As `retry_render`, or what an earlier request with the same key made."""
+    """As `retry_render`, or the result of an earlier request with the same key."""
     with database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
         if made_id is not None:
@@ -288,6 +288,6 @@ def get_render(session: Session, *, render_id: str, user_id: str) -> Render:
 
 
 def find_renders(session: Session, *, render_ids: Collection[str], user_id: str) -> dict[str, RenderView]:
-    """Those of the user's renders that there are, by id, for the price of one."""
+    """Those of the user's renders that exist, by id, at the cost of one."""
     rows = render_queries.find_renders(session, render_ids=render_ids, user_id=user_id)
     return {view.render.id: view for view in view_renders(session, rows)} if rows else {}

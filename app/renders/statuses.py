@@ -1,4 +1,4 @@
-"""Statuses of renders and segments, and the moves that are allowed."""
+"""Statuses of renders and segments, and their allowed changes."""
 
 from enum import StrEnum
 
@@ -29,7 +29,7 @@ class RenderStatus(StrEnum):
 
 
 class SegmentStatus(StrEnum):
-    """A segment's status. `running` goes back to `waiting` when its lease runs out or its attempt fails."""
+    """A segment's status. `running` goes back to `waiting` when its lease expires or its attempt fails."""
 
     WAITING = "waiting"
     RUNNING = "running"

@@ -1,8 +1,8 @@
 """The open event streams of the process, and one poll of the rows for all of them.
 
-The renders of one user that have streams in this process are polled together, once a second. Between polls a stream
-holds neither a thread nor a database connection. Each stream keeps only the latest snapshot: a slow reader misses the
-ones between, and nothing accumulates.
+The renders of one user that have streams in this process are polled together, once a second. Between polls a
+stream holds neither a thread nor a database connection. Each stream keeps only the latest snapshot: a slow
+reader misses those in between, and nothing accumulates.
 """
 
 import asyncio
@@ -125,7 +125,7 @@ class RenderStreams:
             try:
                 found = await self._watch.ask_database(look)
             except RegenError as error:
-                # The streams stay open and go on when the database is back. One log line is enough.
+                # The streams stay open and continue when the database is back. One log line is enough.
                 if not is_told:
                     log.warning("streams_wait", error=error.message, detail=error.detail)
                 is_told = True

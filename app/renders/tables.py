@@ -1,4 +1,4 @@
-"""The tables of renders, and of the segments that they are made in."""
+"""The tables of renders and of their segments."""
 
 from datetime import datetime
 from fractions import Fraction
@@ -17,10 +17,9 @@ from app.renders.statuses import RenderStatus, SegmentStatus
 
 
 class UnitOfWork(LeasedToWorker):
-    """Columns of what workers claim.
-
-    `outages` counts attempts that ended because something the work needs was away, the last at `postponed_at`;
-    `lone_outages` those in a row between which other work was done. `expiries` counts attempts whose lease ran out.
+    """Columns of rows that workers claim. `outages` counts attempts that ended in an outage, the last at
+    `postponed_at`; `lone_outages` those in a row between which other work was done. `expiries` counts
+    attempts whose lease expired.
     """
 
     outages: Mapped[int] = mapped_column(default=0, server_default="0")
@@ -30,21 +29,17 @@ class UnitOfWork(LeasedToWorker):
 
 
 class Render(UnitOfWork, ListedTable):
-    """A user's job. It is leased to be prepared and to be finished; the counts of attempts start again for each.
-
-    `input` and `output` are as expected at first, as
-    measured once the render is prepared and completed. `plan` is the worker's own.
-    While its video is still being read, `unplanned_frames` is how many frames will probably go through the network
-    beside those in its segments; None before and after.
-    `ended_at` is when the render was completed or failed; from `files_removed_at` on,
-    its results are not given out any more, and once they are removed from storage it has no keys of them. `cleaned_at`
-    is when what its work left behind was removed.
-    `request_id` is that of the request that asked for the render, so that its lines in all logs can be found,
-    `trace_parent` the span of that request, `api_key_id` the key it was made with.
-    `webhook_url` is told of the render alone.
-    `retry_of` is the failed render that this one was made to stand in for; it may have been deleted since.
-    `measures_quality` is whether the finish is to compare the output with the input; `quality` is what it found, as the
-    API shows it.
+    """A user's job. It is leased to be prepared and to be finished; the counts of attempts start again for
+    each. `input` and `output` hold expected values at first, and measured ones once the render is prepared
+    and completed. Only workers interpret `plan`. While its video is still being read, `unplanned_frames` is
+    the probable number of frames for the network in addition to those in its segments; None before and after.
+    `ended_at` is when the render was completed or failed; from `files_removed_at` on, its results are no
+    longer available, and once they are removed from storage it has no keys of them. `cleaned_at` is when the
+    remains of its work were removed. `request_id` is that of the request for the render, so that its lines in
+    all logs can be found, `trace_parent` the span of that request, `api_key_id` its key. `webhook_url`
+    receives only this render's events. `retry_of` is the failed render that this one retries; it may have
+    been deleted since. `measures_quality` is whether the finish compares the output with the input; `quality`
+    is the result, as the API shows it.
     """
 
     __tablename__ = "renders"
@@ -113,7 +108,7 @@ class Segment(UnitOfWork, Table):
         UniqueConstraint("render_id", "position"),
         Index("ix_segments_status_created_at", "status", "created_at"),
         Index("ix_segments_render_id_status", "render_id", "status", "position"),
-        # Small ones, which PostgreSQL prefers however old its statistics are: these statuses come and go.
+        # Small ones, which PostgreSQL prefers even with old statistics: rows rarely stay in these statuses.
         Index(
             "ix_segments_waiting",
             "render_id",

@@ -11,7 +11,7 @@ from app.renders.tables import Render, Segment
 
 
 def fail_render(session: Session, *, render_id: str, error: str) -> bool:
-    """End an unfinished render as failed, and its unfinished segments. False when it had ended already."""
+    """End an unfinished render as failed, and its unfinished segments. False if it had already ended."""
     changed = revoke(
         session,
         Render,

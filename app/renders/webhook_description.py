@@ -1,4 +1,4 @@
-"""What OpenAPI says of the requests that this server sends: the events of webhooks."""
+"""The OpenAPI description of the requests that this server sends: webhook events."""
 
 from typing import Annotated, Any, Literal
 
@@ -65,7 +65,7 @@ def sent_headers(
         ),
     ],
 ) -> None:
-    """What every event is sent with."""
+    """The headers of every event."""
 
 
 def receive_render_event(body: RenderEventBody) -> None:

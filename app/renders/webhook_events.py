@@ -1,4 +1,4 @@
-"""Tells webhooks of a render's changes of status, in the transaction that makes the change."""
+"""Writes webhook events for a render's changes of status, in the transaction that makes the change."""
 
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -20,7 +20,8 @@ from app.webhooks.statuses import WebhookEvent
 
 
 def write_event(session: Session, *, render_id: str, status: RenderStatus) -> None:
-    """Write a delivery for each address that listens to the render, which has just changed to `status`."""
+    """Write a delivery for each address that receives events of the render, which has just changed to
+    `status`."""
     user_id, webhook_url = session.execute(
         select(Render.user_id, Render.webhook_url).where(Render.id == render_id)
     ).one()
@@ -28,7 +29,7 @@ def write_event(session: Session, *, render_id: str, status: RenderStatus) -> No
     addresses = outbox.addresses(session, user_id=user_id, event=event, own_url=webhook_url)
     if not addresses:
         return
-    # Updates of this transaction may have passed by a row that the session has loaded before.
+    # Updates of this transaction may have bypassed a row that the session had loaded before.
     query = select(Render).where(Render.id == render_id).options(joinedload(Render.file))
     render = session.execute(query, execution_options={"populate_existing": True}).scalar_one()
     facts = {

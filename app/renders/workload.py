@@ -1,6 +1,5 @@
-"""Workload: how much upscaling waits or runs, in pixels of the frames that go through a network, by engine.
-
-What is queued counts as it is expected; from then on the segments that are not done do.
+"""Workload: how much upscaling waits or runs, in pixels of the frames that go through a network, by engine. A
+queued render counts with its expected work; later, its unfinished segments count.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +26,7 @@ AMONG = bindparam("among", type_=String, expanding=True)
 
 @dataclass(frozen=True, kw_only=True)
 class UserWork:
-    """All work of one user that waits or runs, with one engine."""
+    """All waiting and running work of one user with one engine."""
 
     user_id: str
     engine: str
@@ -36,9 +35,8 @@ class UserWork:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkAhead:
-    """What is to be done until a render is: `pixels` of its own, in `parts` that can be worked on at once.
-
-    `until_then` is all of its user's work up to and with this render, by engine. `parts` is None until it is planned.
+    """The work until a render is done: its own `pixels`, in `parts` that can run at once. `until_then` is all
+    of its user's work up to and including this render, by engine. `parts` is None until it is planned.
     """
 
     pixels: float
@@ -47,7 +45,7 @@ class WorkAhead:
 
 
 def work_by_user(session: Session) -> Sequence[UserWork]:
-    """The work of every user who has any; up to three entries of one user and engine."""
+    """The work of every user who has any; up to three entries per user and engine."""
     frame = COLUMNS.input_width * COLUMNS.input_height
     planned_later = (
         select(Render.user_id, Render.engine, func.sum(_expected_frames() * frame))
@@ -75,9 +73,8 @@ def work_by_user(session: Session) -> Sequence[UserWork]:
 def work_ahead(
     reader: ColumnReader, *, user_id: str, render_ids: Collection[str], engines: Collection[str]
 ) -> dict[str, WorkAhead]:
-    """The work ahead of each of these renders of the user that has not ended.
-
-    What has begun comes first; then, as everywhere, the highest priority, then the oldest.
+    """The work ahead of each of these unfinished renders of the user. Renders in progress come first; then,
+    as everywhere, the highest priority, then the oldest.
     """
     statement = _work_ahead(tuple(engines))
     rows = fetch_rows(reader, statement, {USER.key: user_id, AMONG.key: list(render_ids)})
@@ -118,9 +115,9 @@ def work_before_another(session: Session, *, user_id: str, priority: int) -> Map
 
 
 def _unfinished() -> Subquery:
-    """The renders of the user whose id is given with the statement, and what is left of each."""
-    # Summed once: as a subquery of each render it would be a costly plan, which PostgreSQL compiles for longer than
-    # it runs.
+    """The renders of the user whose id is the statement's parameter, and the remaining work of each."""
+    # Summed once: a subquery for each render would be a costly plan, which takes PostgreSQL longer to compile
+    # than to run.
     at_work = select(Render.id).where(Render.user_id == USER, Render.status == RenderStatus.PROCESSING)
     planned = (
         select(
@@ -152,7 +149,7 @@ def _unfinished() -> Subquery:
 
 
 def _expected_frames() -> ColumnElement[int]:
-    """How many frames will go through the network: no frame twice, and those that are made between two as well."""
+    """How many frames will go through the network: no frame twice, and including interpolated ones."""
     before, after = COLUMNS.input_frames, COLUMNS.output_frames
     return case(
         (Render.retime == Retime.NEAREST.value, case((before < after, before), else_=after)), else_=after

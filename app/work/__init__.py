@@ -1,1 +1,1 @@
-"""Work as workers see it: claims, leases, the rows of workers."""
+"""Workers' view of the work: claims, leases, the rows of workers."""

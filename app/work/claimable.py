@@ -1,6 +1,7 @@
 """Claimable work, as conditions on rows of renders, segments and users.
 
-With the parameters of a claim (`failed_attempts.BY_WORKER`) it is what that worker may claim, else what any may.
+With the parameters of a claim (`failed_attempts.BY_WORKER`) it is what that worker may claim, otherwise what
+any worker may.
 
 The conditions that every claim uses are built once: they are large.
 """
@@ -36,7 +37,7 @@ from app.renders.tables import Render, Segment
 from app.work.failed_attempts import is_for_others
 from app.work.queries import ReadyUnits, no_segment_is_left
 
-# On SQLite, however many segments of a user run, none of their renders is prepared while so many of one wait.
+# On SQLite no render of a user is prepared while so many segments of one wait, however many run.
 MOST_WAITING = 256
 
 # A parameter of a claim: the engines that the worker upscales with, each in quotation marks; empty for all.
@@ -46,8 +47,8 @@ UserId: TypeAlias = BindParameter[str] | InstrumentedAttribute[str]
 
 
 def ready_units(session: Session, *, cap: int | None, render_cap: int | None = None) -> ReadyUnits:
-    """How many units of work free workers could claim now. The caps, on segments and on renders, are for users who have
-    none of their own."""
+    """How many units of work free workers could claim now. The caps, on segments and on renders, are for
+    users without their own."""
     may_prepare = user_may_prepare(cap=render_cap)
     to_prepare = and_(
         ready_to_prepare(), Render.user_id.in_(select(User.id).where(may_prepare).correlate(None))
@@ -61,7 +62,7 @@ def ready_units(session: Session, *, cap: int | None, render_cap: int | None = N
 
 def ready_to_prepare() -> ColumnElement[bool]:
     return and_(
-        # Named one by one, so that an index finds them.
+        # Named one by one, so that an index is used.
         Render.status.in_((RenderStatus.QUEUED, RenderStatus.PENDING, RenderStatus.PROCESSING)),
         or_(Render.status != RenderStatus.PROCESSING, Render.unplanned_frames.is_not(None)),
         Render.lease_expires_at.is_(None),
@@ -90,9 +91,10 @@ def ready_to_upscale() -> ColumnElement[bool]:
 
 def render_waits() -> ColumnElement[bool]:
     """The render has a segment that could be claimed."""
-    # Not EXISTS, here and below, which PostgreSQL may turn into a join of all waiting segments. As a subquery of each
-    # render it looks along the index for one of them, whatever the statistics of the statuses, which change fast.
-    # It is the order that makes it do so: else it may read through all segments up to one that waits.
+    # Not EXISTS, here and below, which PostgreSQL may turn into a join of all waiting segments. As a subquery
+    # of each render it searches the index for one of them, whatever the statistics of the statuses, which
+    # change fast. It is the order that makes it do so: else it may read through all segments up to one that
+    # waits.
     first = _segments(ready_to_upscale()).order_by(Segment.position).limit(ONE)
     return first.with_only_columns(literal(1)).scalar_subquery().is_not(None)
 
@@ -107,7 +109,7 @@ def user_may_upscale(*, cap: int | None) -> ColumnElement[bool]:
 
 @cache
 def user_may_prepare(*, cap: int | None) -> ColumnElement[bool]:
-    """The user has a render to prepare, few segments waiting, and fewer renders at work than their cap."""
+    """The user has a render to prepare, few segments waiting, and fewer running renders than their cap."""
     in_need = select(Render.user_id).where(ready_to_prepare()).correlate(None)
     return and_(User.id.in_(in_need), few_segments_wait(User.id), below_render_cap(cap=cap))
 
@@ -118,7 +120,7 @@ def is_of_engines() -> ColumnElement[bool]:
 
 
 def segments_wait(user_id: UserId) -> ColumnElement[bool]:
-    """The user has a segment that could be claimed, were it not for a cap."""
+    """The user has a segment that could be claimed without a cap."""
     return _renders_of(user_id).where(render_waits()).limit(ONE).scalar_subquery().is_not(None)
 
 
@@ -128,7 +130,7 @@ def is_capped(*, cap: int | None) -> ColumnElement[bool]:
 
 @cache
 def below_cap(*, cap: int | None) -> ColumnElement[bool]:
-    """The user may have one more segment at work."""
+    """The user may have one more running segment."""
     own = func.coalesce(User.max_running_segments, cap)
     return or_(own.is_(None), _running(User.id) < own)
 
@@ -139,7 +141,8 @@ def is_render_capped(*, cap: int | None) -> ColumnElement[bool]:
 
 @cache
 def below_render_cap(*, cap: int | None) -> ColumnElement[bool]:
-    """The user may have one more render at work. A render given back before it was prepared does not count."""
+    """The user may have one more running render. A render given back before it was prepared does not
+    count."""
     own = func.coalesce(User.max_running_renders, cap)
     is_held = or_(
         and_(Render.status == RenderStatus.PROCESSING, Render.unplanned_frames.is_(None)),
@@ -162,8 +165,8 @@ def below_render_cap(*, cap: int | None) -> ColumnElement[bool]:
 def few_segments_wait(user_id: UserId) -> ColumnElement[bool]:
     """No segment of the user waits, or fewer wait than run.
 
-    With one worker that is: none waits. With many, a user's next render is prepared while the last segments of the one
-    before are at work. Of the segments it looks at few, however many there are.
+    With one worker this means: none waits. With many, a user's next render is prepared while the last
+    segments of the previous one run. It reads only a few segments, however many there are.
     """
     running = _running(user_id)
     waiting = _sum(user_id, _segments(ready_to_upscale()).limit(_enough(running)))
@@ -171,7 +174,7 @@ def few_segments_wait(user_id: UserId) -> ColumnElement[bool]:
 
 
 class _enough(FunctionElement[int]):  # noqa: N801  (SQL functions are written in lower case)
-    """How many waiting segments of a render to look at, to know whether they are fewer than those that run."""
+    """How many waiting segments of a render to read, to know whether they are fewer than the running ones."""
 
     type = Integer()
     inherit_cache = True
@@ -190,7 +193,7 @@ def _as_many_as_wait(element: _enough, compiler: SQLCompiler, **options: Any) ->
 
 
 def _running(user_id: UserId) -> ColumnElement[int]:
-    # Counted once for all users: few segments run, but for each user PostgreSQL might look at all that do.
+    # Counted once for all users: few segments run, but PostgreSQL might read all of them for each user.
     by_user = (
         select(Render.user_id, func.count().label("count"))
         .join(Segment, Segment.render_id == Render.id)

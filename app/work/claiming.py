@@ -1,8 +1,8 @@
 """Claims: lease the next unit of work to one worker.
 
-Each claim is one compare-and-set on the unit's row, after its user was chosen (`fair_scheduling`). Within a user the
-render of the highest priority comes first, then the oldest. Statements are built once and take parameters: building
-them anew took more of a worker's time than all else in a claim.
+Each claim is one compare-and-set on the unit's row, after its user was chosen (`fair_scheduling`). Within a
+user the render of the highest priority comes first, then the oldest. Statements are built once and take
+parameters: building them again took more of a worker's time than the rest of a claim.
 """
 
 from collections import Counter
@@ -44,8 +44,8 @@ WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 
 
 def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Job | None:
-    """The oldest render whose segments are all done and that no worker is finishing. Users' rotation and caps do not
-    apply."""
+    """The oldest render whose segments are all done and that no worker is finishing. Rotation and caps of
+    users do not apply."""
     return _claim_render(session, WorkKind.FINISH, for_seconds=lease_seconds, **_by(worker, lease_seconds))
 
 
@@ -54,10 +54,9 @@ def claim_prepare(
 ) -> Job | None:
     """A queued render of the next user, or one whose preparation was given back.
 
-    `render_cap` is how many renders of one user may be at work, for users who have no cap of their own.
-
-    No render is prepared of users who have more than a few segments waiting (`claimable.few_segments_wait`): `queued`
-    means waiting, yet no worker has to wait for a render to be prepared.
+    `render_cap` is how many renders of one user may run, for users without their own cap. Renders of users
+    with more than a few waiting segments are not prepared (`claimable.few_segments_wait`): `queued` means
+    waiting, yet no worker has to wait for a render to be prepared.
     """
     return _claim_prepare(
         session, _users_to_prepare(render_cap), {}, render_cap, worker=worker, lease_seconds=lease_seconds
@@ -73,10 +72,9 @@ def claim_urgent_prepare(
     render_cap: int | None = None,
     engines: Collection[str] = (),
 ) -> Job | None:
-    """For a worker that also upscales, and would never prepare anything while segments wait.
-
-    A render of a user who has no segment waiting, and whose last render was prepared before the user was last served
-    whose segment is next.
+    """For a worker that also upscales, and would otherwise prepare nothing while segments wait. Claims a
+    render of a user who has no segment waiting, and whose last render was prepared before the user of the
+    next segment was last served.
     """
     following = fair_scheduling.peek_next_user(session, _users_to_upscale(cap), **_by(worker, lease_seconds))
     if following is None or following[1] is None:
@@ -102,8 +100,8 @@ def claim_segment(
 ) -> Job | None:
     """The first waiting segment of the next user.
 
-    `cap` is how many segments of one user may run, for users who have no cap of their own. `engines` are those that
-    the worker upscales with; empty for all.
+    `cap` is how many segments of one user may run, for users without their own cap. `engines` are those with
+    which the worker upscales; empty for all.
     """
     by = _by(worker, lease_seconds, engines)
     lease = {FOR_SECONDS.key: lease_seconds, **by}
@@ -127,15 +125,14 @@ def _claim_in_turn(
     parameters: Mapping[str, Any],
     claim: Callable[[Turn], Job | None],
 ) -> Job | None:
-    """What `claim` claims for the next user.
-
-    The row of a capped user is locked until the session ends, so that the next claim for them counts this one.
+    """Returns what `claim` claims for the next user. Locks the row of a capped user until the session ends,
+    so that the next claim for them counts this one.
     """
     for _try in range(MOST_TRIES):
         turn = fair_scheduling.take_turn(session, users, **parameters)
         if turn is None:
             return None
-        # The savepoint's end gives up the lock: a worker that waits for one user holds no other.
+        # The savepoint's end releases the lock: a worker that waits for one user locks no other.
         with session.begin_nested() if turn.is_capped else nullcontext() as held:
             if turn.is_capped:
                 session.execute(_user_lock(), {OF_USER.key: turn.user_id})
@@ -197,7 +194,8 @@ def _claim_segment_of(session: Session, turn: Turn, cap: int | None, lease: Mapp
                 attempt=attempt,
                 segments=[_segment_job(*segment)],
             )
-        # Other workers hold locks on all waiting segments of the first render, and will commit their claims soon.
+        # Other workers have locked all waiting segments of the first render, and will commit their claims
+        # soon.
         render_id = session.scalar(_next_render(*limits), of_user)
         if render_id is None:
             return None
@@ -207,7 +205,7 @@ def _claim_segment_of(session: Session, turn: Turn, cap: int | None, lease: Mapp
 
 @cache
 def _next_render(cap: int | None, is_capped: bool, has_taken: bool) -> Select[str]:
-    """The first of the user's renders that has a segment to claim, with `has_taken` the first but those in BUT.
+    """The user's first render with a segment to claim, with `has_taken` the first not in BUT.
 
     Checks a cap again: the user's row is locked only now.
     """
@@ -308,11 +306,11 @@ def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int]:
 def _job(
     session: Session, *, kind: WorkKind, render_id: str, user_id: str | None = None, **claimed: Any
 ) -> Job:
-    """`user_id` is who is served, for a segment."""
+    """`user_id` is the served user, for a segment."""
     of_render = {OF_RENDER.key: render_id} | ({} if user_id is None else {OF_USER.key: user_id})
     render = session.connection().execute(_render_to_work_on(kind), of_render).one()
     fields = dict(render._mapping)
-    # Whether few segments wait takes longer to find, and is asked only where a render is there to be prepared.
+    # Whether few segments wait is a slower query, which runs only if there is a render to prepare.
     may_prepare = fields.pop(IS_TO_PREPARE) and session.scalar(_few_segments_wait(), of_render)
     opened = Counter({WorkKind.PREPARE.queue: 1} if may_prepare else {})
     fields["retime"] = Retime(render.retime)
@@ -330,8 +328,8 @@ def _segment_job(position: int, plan: str, storage_key: str | None) -> SegmentJo
 
 @cache
 def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
-    """Selects a job's fields of its render, by their names in `Job`, and for a segment whether a render of its user is
-    to be prepared."""
+    """Selects a job's fields of its render, by their names in `Job`, and for a segment whether a render of
+    its user can be prepared."""
     to_prepare = select(Render.id).where(Render.user_id == OF_USER, claimable.ready_to_prepare())
     is_to_prepare = to_prepare.correlate(None).exists() if kind is WorkKind.UPSCALE else false()
     return (

@@ -1,16 +1,18 @@
-"""How a worker ends: the work in hand is finished within a grace period, else given back."""
+"""The end of a worker: it finishes its work in hand within a grace period, otherwise gives it back."""
 
 import math
 import time
 
 
 class Drain:
-    """Whether the worker is to end, and how soon. Takes no lock, because a signal handler may interrupt its readers."""
+    """Whether the worker must end, and how soon. Takes no lock, because a signal handler may interrupt its
+    readers."""
 
     def __init__(self, *, grace_seconds: float) -> None:
         self.grace_seconds = grace_seconds
         self.over_at = math.inf
-        """When the work in hand is to be given back, by the monotonic clock; infinite before the first request."""
+        """When the work in hand must be given back, by the monotonic clock; infinite before the first
+        request."""
 
     def request(self, *, at_once: bool = False) -> None:
         """Ends the worker after `grace_seconds` at the latest; `at_once`, or at a second request, without grace."""
@@ -19,7 +21,7 @@ class Drain:
 
     @property
     def requested(self) -> bool:
-        """Whether no new work is begun."""
+        """Whether the worker begins no new work."""
         return self.over_at != math.inf
 
     @property
@@ -29,5 +31,5 @@ class Drain:
 
     @property
     def is_over(self) -> bool:
-        """Whether the work in hand is to be given back."""
+        """Whether the work in hand must be given back."""
         return self.seconds_left <= 0

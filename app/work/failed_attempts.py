@@ -1,7 +1,6 @@
-"""Attempts that failed: which worker leaves their units to others, and when a failure ends its render.
-
-A machine or a device may be broken rather than the work. A unit that failed on one machine goes to another where there
-is one, and otherwise to another worker of the same machine; but it waits for those for PASS_OVER_SECONDS at most.
+"""Failed attempts: which workers leave their units to others, and when a failure ends its render. A machine
+or a device may be broken rather than the work. A unit that failed on one machine goes to another machine if
+there is one, otherwise to another worker of the same machine; it waits for these PASS_OVER_SECONDS at most.
 """
 
 from dataclasses import dataclass
@@ -33,10 +32,10 @@ from app.work.tables import FailedAttempt, WorkerProcess
 from app.work.worker_queries import SILENT_LEASES
 
 PASS_OVER_SECONDS = 120.0
-# Failures on one machine alone end a render after so many times the usual number, if others never get round to it.
+# Failures on only one machine end a render after so many times the usual number, if others never try it.
 PATIENCE_WITH_ONE_MACHINE = 3
 
-# Parameters of a claim. Without them nothing is passed over.
+# Parameters of a claim. Without them no unit is passed over.
 BY_WORKER = bindparam("by_worker", value="", type_=String)
 HEARD_SINCE = bindparam("heard_since", value=-90.0, type_=Float)
 
@@ -47,9 +46,9 @@ MACHINE = func.coalesce(WorkerProcess.machine, WorkerProcess.host)
 
 @dataclass(frozen=True, kw_only=True)
 class FailureHistory:
-    """Where a unit failed so far. `has_untried`: a worker that could take it runs on a machine where it did not fail.
-
-    `machines` and `condemning` count machines: all, and those where an error said that no attempt can succeed.
+    """Where a unit has failed so far. `has_untried`: a worker that could take it runs on a machine where it
+    did not fail. `machines` and `condemning` count machines: all, and those whose error said that no attempt
+    can succeed.
     """
 
     machines: int
@@ -57,7 +56,8 @@ class FailureHistory:
     has_untried: bool
 
     def is_final(self, *, is_permanent: bool, failures: int, max_attempts: int) -> bool:
-        """Whether the render ends with the failure just noted. One machine's word is enough only where no other is."""
+        """Whether the recorded failure ends the render. One machine's verdict is enough only if there is no
+        other machine."""
         if is_permanent and (self.condemning > 1 or not self.has_untried):
             return True
         if self.machines == 1 and self.has_untried:
@@ -67,9 +67,8 @@ class FailureHistory:
 
 @cache
 def is_for_others(table: type[Render] | type[Segment], kind: WorkKind) -> ColumnElement[bool]:
-    """The unit failed lately where the claiming worker runs, and a worker could take it where it did not fail.
-
-    For rows that never failed only the first condition is computed.
+    """The unit failed recently on the claiming worker's machine, and a worker on another machine could take
+    it. For rows that never failed only the first condition is evaluated.
     """
     of_unit = and_(_OfUnit.unit_id == FailedAttempt.unit_id, _OfUnit.kind == FailedAttempt.kind)
     own_machine = select(MACHINE).where(WorkerProcess.name == BY_WORKER).correlate(None).scalar_subquery()
@@ -103,7 +102,7 @@ def is_for_others(table: type[Render] | type[Segment], kind: WorkKind) -> Column
 def note(
     session: Session, claim: Claim, *, worker: str, machine: str, is_permanent: bool, lease_seconds: float
 ) -> FailureHistory:
-    """Write down that the claim's attempt failed. Returns the unit's history with it."""
+    """Record that the claim's attempt failed. Returns the unit's history including it."""
     row = FailedAttempt(
         id=new_id(),
         unit_id=claim.lease.row_id,
@@ -138,7 +137,7 @@ def forget(session: Session, *, older_than_seconds: float) -> None:
 def _able_workers(
     kind: WorkKind, engine: ColumnElement[str] | InstrumentedAttribute[str], *, heard_since: database_now
 ) -> Select[str]:
-    """Names of workers that live, claim, and could take a unit of this kind of a render with this engine."""
+    """Names of live, claiming workers that could take a unit of this kind of a render with this engine."""
     query = select(WorkerProcess.name).where(
         WorkerProcess.heartbeat_at > heard_since,
         WorkerProcess.drained_since.is_(None),

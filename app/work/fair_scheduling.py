@@ -1,7 +1,8 @@
 """Fair scheduling: round robin over the users who have work, the least recently served first.
 
-There are two rotations, one for segments and one for renders to prepare, which different machines work on. A user's
-place in a rotation is the time at which their work of that kind was last claimed; a user never served comes first.
+There are two rotations, one for segments and one for renders to prepare, which different machines serve. A
+user's place in a rotation is the time at which their work of that kind was last claimed; a user never served
+comes first.
 """
 
 import random
@@ -33,13 +34,14 @@ from sqlalchemy.sql.functions import FunctionElement
 from app.accounts.tables import User
 from app.platform.database import ONE, ColumnReader, UtcDateTime, commits_lazily, fetch_rows
 
-# How many of the next users are considered. When other workers serve them all just now, one of them is waited for.
+# How many of the next users are considered. If other workers are serving all of them, the claim waits for
+# one.
 MOST_CANDIDATES = 64
 OF_USER = bindparam("of_user", type_=String)
 
 
 class Rotation(StrEnum):
-    """The two rotations, by the column of `users` that holds when a user was last served."""
+    """The two rotations, by the column of `users` with the time at which a user was last served."""
 
     SEGMENTS = "served_at"
     PREPARE = "prepared_at"
@@ -73,7 +75,7 @@ def _postgresql_last_served(element: last_served_now, compiler: SQLCompiler, **_
 
 @compiles(last_served_now, "sqlite")
 def _sqlite_last_served(element: last_served_now, compiler: SQLCompiler, **options: Any) -> str:
-    # Its clock counts milliseconds, in which several claims have room: the second counts one microsecond more.
+    # Its clock counts milliseconds, and several claims may share one: each further one adds a microsecond.
     now = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
     last = f"(SELECT max({compiler.process(element.clauses, **options)}) FROM users)"  # noqa: S608
     next_microsecond = f"substr({last}, 1, 23) || printf('%03d', substr({last}, 24, 3) + 1)"
@@ -86,7 +88,7 @@ def _sqlite_last_served(element: last_served_now, compiler: SQLCompiler, **optio
 
 @dataclass(frozen=True)
 class Turn:
-    """A user who is to be served. Of one who is capped, what is claimed may leave nothing to claim."""
+    """A user to serve. For a capped user one claim may leave nothing to claim."""
 
     user_id: str
     is_capped: bool
@@ -95,8 +97,9 @@ class Turn:
 class RoundRobin:
     """The users in one rotation for whom `has_work` holds.
 
-    `is_capped` holds for users of whom one claimed unit may leave no other to claim. Both are conditions on rows of
-    users, and may contain parameters. The statements are built once: they are large, and every claim runs them.
+    `is_capped` holds for users for whom one claimed unit may leave no other to claim. Both are conditions on
+    rows of users, and may contain parameters. The statements are built once: they are large, and every claim
+    runs them.
     """
 
     def __init__(
@@ -109,7 +112,7 @@ class RoundRobin:
         following = select(User.id, rotation.column.label("last_served")).where(has_work)
         self._next = following.order_by(*rotation.order).limit(literal_column(str(MOST_CANDIDATES)))
         candidates = self._next.cte("candidates").prefix_with("MATERIALIZED", dialect="postgresql")
-        # A user who was served since this statement began is not locked either: they are at the rotation's end.
+        # A user served since this statement began is not locked either: they are at the rotation's end.
         unserved = and_(
             User.id == candidates.c.id, rotation.column.is_not_distinct_from(candidates.c.last_served)
         )
@@ -142,7 +145,7 @@ class RoundRobin:
         return _turn(connection.execute(self._serve_next, parameters))
 
     def serve(self, connection: Connection, user_id: str, parameters: Mapping[str, Any]) -> Turn | None:
-        """The turn of this user, whose row is waited for. None if there is no such user."""
+        """The turn of this user; waits for the row's lock. None if there is no such user."""
         return _turn(connection.execute(self._serve_one, {**parameters, OF_USER.key: user_id}))
 
 
@@ -151,9 +154,9 @@ def take_turn(session: Session, round_robin: RoundRobin, **parameters: object) -
 
     `parameters` are those of the round robin's conditions.
 
-    On PostgreSQL a turn is a transaction of its own, in which the user's row is locked for one statement, and not until
-    what is claimed for them is on the disk. A user whose row is locked is passed over. When all are locked, all are
-    being served, and any is as good as another: one is waited for. A turn that no claim follows costs the user a turn.
+    On PostgreSQL a turn is a separate transaction, which locks the user's row for one statement and not until
+    the claim is on the disk. A user whose row is locked is passed over. If all are locked, all are being
+    served, and the turn waits for one of them. A turn without a claim costs the user a turn.
     """
     with _turns(session) as connection:
         turn = round_robin.serve_next(connection, parameters)
@@ -172,7 +175,8 @@ def peek_next_user(
 
 @contextmanager
 def _turns(session: Session) -> Iterator[Connection]:
-    """The connection for turns: one without a transaction; on SQLite, which has one writer, the session's own."""
+    """The connection for turns: one without a transaction; on SQLite, which has one writer, the session's
+    own."""
     engine = session.get_bind().engine
     if engine.dialect.name == "sqlite":
         yield session.connection()

@@ -1,4 +1,4 @@
-"""The heartbeat of one unit of work: renews its lease and reports its progress while the work goes on."""
+"""The heartbeat of one unit of work: renews its lease and reports its progress during the work."""
 
 import math
 import threading
@@ -29,9 +29,10 @@ class LeaseRenewal(Protocol):
 class Heartbeat:
     """A thread that renews a claim's lease at least three times within its length, from entry to exit.
 
-    It reports `frames_done`. `lost` becomes true when the database says that the claim no longer holds its work, and
-    when the work has gone without a beat for so long that the lease is left to expire. An unreachable database is asked
-    again: the database decides, not the clock. Log lines carry the context variables bound where the heartbeat is made.
+    It reports `frames_done`. `lost` becomes true when the database reports that the claim no longer holds its
+    work, and when the work has gone without a beat for so long that the lease is left to expire. If the
+    database cannot be reached, it asks again: the database decides, not the clock. Log lines have the context
+    variables bound where the heartbeat is made.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class Heartbeat:
         on_end_soon: Callable[[], None] = lambda: None,
         still_seconds: float = math.inf,
     ) -> None:
-        """`on_failure` is called for each renewal that raised. `still_seconds`: no lease is renewed for longer of work
-        that makes no progress."""
+        """`on_failure` is called for each renewal that raised. `still_seconds`: how long a lease is renewed
+        for work that makes no progress."""
         self.end_soon = on_end_soon
-        """Says that the worker may claim its next unit, because this one is nearly done."""
+        """Signals that the worker may claim its next unit, because this one is nearly done."""
         self.frames_done = 0
         self._ledger = ledger
         self._claim = claim
@@ -78,7 +79,7 @@ class Heartbeat:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        # Not where the renewal was refused: work that has just been reported has no lease either.
+        # Not if the renewal was refused: work that has just been reported has no lease either.
         if self._is_taken and error is not None:
             log.warning("lease_lost")
 

@@ -1,4 +1,5 @@
-"""The work ledger: a worker's interface to units of work. Claims a unit, renews its lease, reports how it ended.
+"""The work ledger: a worker's interface to units of work. Claims a unit, renews its lease, reports its
+outcome.
 
 Each method is one short transaction. ReadyUnits counts the units that became claimable through it, by queue, so that
 the caller can wake workers after the commit.
@@ -34,10 +35,10 @@ from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
 from app.work.worker_standing import Standing
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
-# A lease expires for many reasons, most of which have nothing to do with the work.
+# A lease expires for many reasons, most of them unrelated to the work.
 EXPIRIES_PER_ATTEMPT = 3
-# Outages in a row that one unit of work meets while other work of its kind succeeds: with the pauses between them they
-# take seven minutes or more. The unit itself is at fault then.
+# Outages in a row of one unit of work while other work of its kind succeeds: with the pauses between them
+# they take at least seven minutes. Then the unit itself is at fault.
 MOST_LONE_OUTAGES = 12
 SWEEP = "sweep"
 
@@ -60,10 +61,9 @@ class WorkLedger:
         machine: str | None = None,
         engines: Collection[str] = (),
     ) -> None:
-        """`max_running_segments` and `max_running_renders` are the caps of users who have none of their own.
-
-        `machine` is what the worker shares with those that fail when it fails: by default the host's name.
-        `engines` are those that it upscales with; empty for all.
+        """`max_running_segments` and `max_running_renders` are the caps of users without their own. `machine`
+        is shared by workers that fail together: by default the host's name. `engines` are those with which it
+        upscales; empty for all.
         """
         self.database = database
         self.worker = worker
@@ -76,10 +76,9 @@ class WorkLedger:
         self.max_running_renders = max_running_renders
 
     def claim(self) -> Job | None:
-        """The most urgent unit of its queues: a render to finish, else a segment, else a render to prepare.
-
-        Users are served in rotation. A worker of both queues also prepares a render before it claims a segment, where
-        that render's user would otherwise wait for all segments of others.
+        """The most urgent unit of its queues: a render to finish, otherwise a segment, otherwise a render to
+        prepare. Users are served in rotation. A worker of both queues also prepares a render before it claims
+        a segment if that render's user would otherwise wait for all segments of others.
         """
         claims: dict[WorkKind, list[Callable[..., Job | None]]] = {
             WorkKind.FINISH: [claiming.claim_finish],
@@ -149,8 +148,8 @@ class WorkLedger:
     ) -> ReadyUnits:
         """Make the render's segments from position `first` on claimable while its video is still being read.
 
-        `plan` is the render's as far as it is known, `unplanned_frames` how many frames segments yet to come will
-        probably have. Raises LeaseLost.
+        `plan` is the render's plan so far, `unplanned_frames` the probable number of frames in later
+        segments. Raises LeaseLost.
         """
         with self.database.write() as session:
             new = planning.release_segments(
@@ -175,8 +174,8 @@ class WorkLedger:
         return self._ready_to_finish(claim)
 
     def _ready_to_finish(self, claim: Claim) -> ReadyUnits:
-        # After the commit: of workers that are done at once the last one sees what all of them wrote, and none locks
-        # the render. Two may say that the finish is ready; one claims it.
+        # After the commit: of workers that end at once the last one sees all their writes, and none locks the
+        # render. Two may report that the finish is ready; one claims it.
         with self.database.read_columns() as connection:
             may_be = work_queries.may_be_finished(connection, render_id=claim.render_id)
         return Counter({WorkKind.FINISH.queue: 1} if may_be else {})
@@ -211,10 +210,10 @@ class WorkLedger:
     def failed(self, claim: Claim, error: Exception) -> bool:
         """Release the work for another attempt after a growing pause, or end its render as failed.
 
-        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`. But where
-        another machine could take the work, one machine's failures end no render (`FailureHistory.is_final`).
-
-        Returns whether this worker is now in quarantine: it rather than the work seems to be at fault.
+        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`. But if
+        another machine could take the work, one machine's failures do not end the render
+        (`FailureHistory.is_final`). Returns whether this worker is now in quarantine because it, not the
+        work, seems to be at fault.
         """
         with self.database.write() as session:
             failures = work_queries.charge(session, claim, AttemptOutcome.FAILURE)
@@ -276,15 +275,15 @@ class WorkLedger:
             self._put_down(session, claim)
 
     def put_down(self, claim: Claim) -> None:
-        """Note that the worker has ended this unit, which it lost to another worker or to its render's end."""
+        """Record that the worker has ended this unit, which it lost to another worker or because its render
+        ended."""
         with self.database.write() as session:
             self._put_down(session, claim)
 
     def give_back_expired(self) -> Sequence[Claim]:
-        """Release the work whose leases have run out. Returns the claims that ended so.
-
-        An expiry weighs a third of a failure: most workers that die take innocent work along. From the second one on
-        the work pauses, so that a unit that kills its workers leaves them time for other work.
+        """Release the work whose leases have expired. Returns the claims that ended in this way. An expiry
+        counts as a third of a failure: most workers that die take innocent work with them. From the second
+        one on the work pauses, so that a unit that kills its workers leaves them time for other work.
         """
         given_back = []
         with self.database.write() as session:
@@ -313,7 +312,7 @@ class WorkLedger:
         return given_back
 
     def standing(self) -> Standing:
-        """What keeps this worker from claiming."""
+        """The reasons that keep this worker from claiming."""
         with self.database.read() as session:
             return worker_standing.standing_of(session, name=self.worker)
 
@@ -323,7 +322,7 @@ class WorkLedger:
             worker_standing.recover(session, name=self.worker)
 
     def take_sweep(self, *, every_seconds: float) -> bool:
-        """Whether this worker is to sweep now; one worker is, every `every_seconds`."""
+        """Whether this worker should sweep now; one worker does, every `every_seconds`."""
         with self.database.write() as session:
             is_taken = periodic_tasks.claim_run(
                 session, SWEEP, worker=self.worker, every_seconds=every_seconds
@@ -334,7 +333,7 @@ class WorkLedger:
         return is_taken
 
     def leave_sweep(self) -> None:
-        """Make the sweep due again for any worker, after one of this worker that failed."""
+        """Make the sweep due again for any worker, after this worker's sweep failed."""
         with self.database.write() as session:
             periodic_tasks.release_run(session, SWEEP, worker=self.worker)
 
@@ -345,7 +344,7 @@ class WorkLedger:
             )
 
     def _put_down(self, session: Session, claim: Claim, *, is_done: bool = False) -> None:
-        # The last lock of each transaction: units of one worker may end at once.
+        # The last lock of each transaction: several units of one worker may end at once.
         worker_queries.put_down_unit(session, name=self.worker, claim=claim, is_done=is_done)
 
 

@@ -1,8 +1,6 @@
-"""The work loop: claims units of work and runs them until there are none.
-
-One after the other, or overlapping: a worker claims its next segment when the present one is nearly done.
-
-The worker runs it with units that use the networks, the mock with units that use ffmpeg's scaler.
+"""The work loop: claims units of work and runs them until there are none, one after the other or overlapping:
+a worker claims its next segment when the present one is nearly done. The worker runs the loop with units that
+use the networks, the mock with units that use ffmpeg's scaler.
 """
 
 import math
@@ -35,7 +33,7 @@ from app.work.queries import Claim, Job, ReadyUnits
 from app.work.units_in_hand import POLL_SECONDS, UnitInHand, UnitsInHand
 
 Cancelled: TypeAlias = Callable[[], bool]
-# Does the work of a job, moves its row, and returns the units of work that became ready by that. It reports its
+# Does the work of a job, changes its row, and returns the units of work that this made ready. Reports its
 # frames to the heartbeat, and raises soon after it is cancelled.
 WorkUnit: TypeAlias = Callable[[Job, Heartbeat, Cancelled], ReadyUnits]
 
@@ -43,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 class UnitOutcome(StrEnum):
-    """How a unit of work ended in one worker's hands."""
+    """The outcome of a unit of work in one worker."""
 
     DONE = "done"
     FAILED = "failed"
@@ -59,7 +57,7 @@ class UnitOutcome(StrEnum):
     def of_error(cls, error: Exception, *, is_draining: bool) -> Self:
         """The outcome of a unit that raised `error`."""
         if is_draining:
-            # Whatever the error: what stops a worker may have stopped its ffmpeg as well.
+            # Whatever the error: the signal that stops a worker may have stopped its ffmpeg as well.
             return cls.GIVEN_BACK
         if isinstance(error, LeaseLost | Canceled):
             return cls.LEASE_LOST
@@ -77,10 +75,10 @@ class WorkObserver:
         """Called once for each unit, before its report."""
 
     def quarantined(self, reason: str) -> None:
-        """Called when the ledger blames the worker for its last failures: it is to claim nothing."""
+        """Called when the ledger blames the worker for its last failures: the worker must claim nothing."""
 
     def heartbeat_failed(self) -> None:
-        """Called from the heartbeat's thread when the database does not take a heartbeat."""
+        """Called from the heartbeat's thread when a heartbeat does not reach the database."""
 
 
 class WorkLoop:
@@ -101,11 +99,12 @@ class WorkLoop:
         still_seconds: float = math.inf,
         most_in_hand: int = 1,
     ) -> None:
-        """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process when this
-        machine is configured so that it can do no work. `outage_retry` repeats reports while the database is away.
-        `claim` replaces the ledger's own choice of the next unit. `is_well` says after an outage whether this machine
-        has all that work needs. No lease is renewed for longer than `still_seconds` without progress. Of units that end
-        soon (`Heartbeat.end_soon`) up to `most_in_hand` overlap, one of them claimed ahead.
+        """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process
+        if this machine's configuration permits no work. `outage_retry` repeats reports while the database is
+        away. `claim` replaces the ledger's own choice of the next unit. `is_well` tells after an outage
+        whether this machine has everything that work needs. No lease is renewed for longer than
+        `still_seconds` without progress. Up to `most_in_hand` units that end soon (`Heartbeat.end_soon`)
+        overlap, one of them claimed ahead.
         """
         self._ledger = ledger
         self._units = units
@@ -137,10 +136,8 @@ class WorkLoop:
             self._wake(Counter(self._ledger.queues))
 
     def give_back(self, is_hanging: bool) -> None:
-        """Releases the units in hand because the process is about to end. If it hangs, the one that has stood still for
-        longest counts as failed.
-
-        For another thread than the loop's, which does not come back.
+        """Releases the units in hand because the process is about to end. If it hangs, the unit that has
+        stalled for longest counts as failed. For a thread other than the loop's, which does not return.
         """
         for unit in self._in_hand.units:
             if is_hanging:
@@ -186,7 +183,7 @@ class WorkLoop:
         self._is_refused = self._is_refused or not is_reported
 
     def _work_and_report(self, unit: UnitInHand, fields: Mapping[str, object]) -> bool:
-        """Returns whether to go on: False when the database did not take the report."""
+        """Returns whether to continue: False if the database did not accept the report."""
         job = unit.job
         with (
             structlog.contextvars.bound_contextvars(**fields),
@@ -222,7 +219,7 @@ class WorkLoop:
                 raise
 
     def _report(self, claim: Claim, error: Exception) -> bool:
-        """Reports a unit that raised. Returns whether the database took the report."""
+        """Reports a unit that raised. Returns whether the database accepted the report."""
         outcome = self._outcome(error)
         self._observer.unit_ended(claim, outcome)
         try:
@@ -232,8 +229,8 @@ class WorkLoop:
             log.warning("report_failed", error=failure.message, detail=failure.detail)
             return False
         if outcome is UnitOutcome.POSTPONED and not self._is_well():
-            # This machine may be the only one that lacks something: it must not take all the work in vain. But one
-            # render whose own fault it is must not cost the others this worker's time.
+            # This machine may be the only one that lacks something: it must not take all the work in vain.
+            # But one faulty render must not cost the others this worker's time.
             self._rest_seconds = self._outages_in_a_row.next_pause()
         return True
 
@@ -252,7 +249,7 @@ class WorkLoop:
             case UnitOutcome.POSTPONED:
                 log.warning("work_postponed", error=str(error), detail=detail)
             case _:
-                # The message and the detail of a permanent error say what a traceback would.
+                # The message and the detail of a permanent error make a traceback superfluous.
                 traceback = None if isinstance(error, PermanentError) else error
                 log.error("work_failed", error=str(error), exc_info=traceback, detail=detail)
         return outcome

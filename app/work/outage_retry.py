@@ -1,4 +1,4 @@
-"""Outages: which errors are not the work's own failure, and how calls are repeated while an outage lasts."""
+"""Outages: which errors are not the work's own failure, and how calls are repeated during an outage."""
 
 import concurrent.futures
 import errno
@@ -34,9 +34,8 @@ log = structlog.get_logger(__name__)
 
 def is_outage(error: BaseException) -> bool:
     """Whether storage, database, disk space or the video program was missing, rather than the work at fault.
-
-    Memory that ran out, a killed ffmpeg, a command that is too long and a disk that is too small for the video do not
-    count: the video itself may be the cause.
+    Exhausted memory, a killed ffmpeg, a command that is too long and a disk that is too small for the video
+    do not count: the video itself may be the cause.
     """
     if isinstance(error, KeyNotFound | DiskTooSmall):
         return False
@@ -59,7 +58,7 @@ class OutageRetry:
     """
 
     def __init__(self, *, seconds: float, stall_seconds: float = math.inf) -> None:
-        """`stall_seconds`: how long a transfer may move nothing."""
+        """`stall_seconds`: how long a transfer may move no bytes."""
         self._seconds = seconds
         self._stall_seconds = stall_seconds
         self._abandoned: set[Future[None]] = set()
@@ -91,11 +90,9 @@ class OutageRetry:
     def transfer(
         self, action: Callable[[], None], *, cancelled: Callable[[], bool], undo: Callable[[], None]
     ) -> None:
-        """Like `call`, for an action that may hang: waits for it only until it is cancelled, or has moved nothing for
-        so long that the storage counts as away.
-
-        Then raises Canceled or StorageError, while the transfer goes on in its thread; if it succeeds after all, `undo`
-        is called.
+        """Like `call`, for an action that may hang: waits for it only until it is cancelled, or has moved no
+        bytes for so long that the storage counts as unavailable. Then raises Canceled or StorageError, while
+        the transfer continues in its thread; if it succeeds after all, `undo` is called.
         """
         self.call(lambda: self._run_in_thread(action, cancelled=cancelled, undo=undo), cancelled=cancelled)
 
@@ -133,7 +130,7 @@ class OutageRetry:
             if not (is_silent or cancelled()):
                 continue
             abandoned.set()
-            # A transfer that ended just now may not have seen that.
+            # A transfer that ended just now may not have noticed that.
             if not done.done():
                 self._abandoned.add(done)
                 done.add_done_callback(self._abandoned.discard)
@@ -146,7 +143,7 @@ class OutageRetry:
 
 
 def _rest(seconds: float, cancelled: Callable[[], bool]) -> bool:
-    """Returns whether to go on: False once it is cancelled."""
+    """Returns whether to continue: False once it is cancelled."""
     until = time.monotonic() + seconds
     while not cancelled():
         left = until - time.monotonic()

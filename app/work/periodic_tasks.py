@@ -1,4 +1,4 @@
-"""Periodic tasks: what one of all workers does at intervals."""
+"""Periodic tasks: one of all workers runs each at intervals."""
 
 from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -10,7 +10,7 @@ from app.work.tables import PeriodicTask
 
 
 def claim_run(session: Session, name: str, *, worker: str, every_seconds: float) -> bool:
-    """Whether the task is due and this run is now this worker's. The next one is due in `every_seconds`."""
+    """Whether the task was due and this worker now has the run. The next one is due in `every_seconds`."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     session.execute(
         insert(PeriodicTask)
@@ -26,7 +26,7 @@ def claim_run(session: Session, name: str, *, worker: str, every_seconds: float)
 
 
 def release_run(session: Session, name: str, *, worker: str) -> None:
-    """Make the task due again for any worker, after a run of this worker that failed."""
+    """Make the task due again for any worker, after this worker's run failed."""
     changed_rows(
         session,
         update(PeriodicTask)

@@ -1,7 +1,6 @@
-"""Stores what preparing a render finds: its plan, and its segments in one run or in several.
-
-A run that is stored again changes nothing, so that an attempt which begins anew goes on where the one before ended. A
-segment that is planned otherwise than before is made again.
+"""Stores the result of preparing a render: its plan, and its segments in one run or in several. Storing a run
+again changes nothing, so that a new attempt continues where the previous one ended. A segment whose plan
+differs from before is made again.
 """
 
 from collections.abc import Sequence
@@ -38,9 +37,8 @@ def release_segments(
     unplanned_frames: int,
     lease_seconds: float,
 ) -> int | None:
-    """Make the segments from position `first` on claimable, while later ones are still to be planned.
-
-    Returns how many were new; None when the lease is lost.
+    """Make the segments from position `first` on claimable, before later ones are planned. Returns how many
+    were new; None when the lease is lost.
     """
     before = _lock(session, claim)
     values = {"status": RenderStatus.PROCESSING, "plan": plan, "unplanned_frames": unplanned_frames}
@@ -56,8 +54,9 @@ def store_plan(
 ) -> int | None:
     """Store the whole plan, and move the render to `processing` if no segment was released before.
 
-    Returns how many segments were new; None when the lease is lost. May be repeated by the same claim, whose commit
-    went through without an answer: then all that wait count as new, for the first time woke no worker.
+    Returns how many segments were new; None when the lease is lost. May be repeated by the same claim, if a
+    commit succeeded without an answer: then all waiting ones count as new, because the first call woke no
+    worker.
     """
     before = _lock(session, claim)
     changed = claim.lease.release(
@@ -119,7 +118,7 @@ def _store(session: Session, render_id: str, segments: Sequence[PlannedSegment],
             continue
         segment_id, plan = stored[position]
         if plan != segment.plan:
-            # Its attempts count on, so that the file of a late one has another key than the next one's.
+            # Its attempts count on, so that a late attempt's file has a different key than the next one's.
             values = {**BACK_TO_WAITING, "plan": segment.plan, "frames": segment.frames, "storage_key": None}
             changed += revoke(session, Segment, Segment.id == segment_id, **values)
     if rows:

@@ -1,6 +1,5 @@
-"""Moves of renders and segments after their claim: renewed, completed, failed, given back.
-
-Each move is one compare-and-set on the attempt that the claim started, and changes nothing when the lease is lost.
+"""Changes of renders and segments after their claim: renewed, completed, failed, given back. Each change is
+one compare-and-set on the attempt that the claim started, and has no effect when the lease is lost.
 """
 
 from collections import Counter
@@ -39,7 +38,7 @@ from app.work.tables import MeasuredSpeed
 # How many units of work are ready to be claimed, by queue.
 ReadyUnits: TypeAlias = Counter[WorkQueue]
 
-# Named one by one, so that an index finds them: done segments are many.
+# Named one by one, so that an index is used: done segments are many.
 UNFINISHED_SEGMENT = tuple(status for status in SegmentStatus if status is not SegmentStatus.DONE)
 
 _OtherRender = aliased(Render)
@@ -58,7 +57,7 @@ BACK_TO_WAITING: Mapping[str, Any] = {"status": SegmentStatus.WAITING, "frames_d
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Identifies one attempt at one unit of work, which one worker holds."""
+    """Identifies one attempt at one unit of work, held by one worker."""
 
     kind: WorkKind
     render_id: str
@@ -67,7 +66,7 @@ class Claim:
 
     @property
     def lease(self) -> Lease:
-        """Of the segment for `upscale`, else of the render."""
+        """The id of the segment for `upscale`, otherwise of the render."""
         if self.segment_id is not None:
             return Lease(Segment, self.segment_id, self.attempt)
         return Lease(Render, self.render_id, self.attempt)
@@ -85,11 +84,9 @@ class SegmentJob:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job(Claim):
     """A claimed unit of work with everything that its worker reads of it. Equal to a job with the same claim.
-
-    `plan` is the render's, None until it is prepared. `segments` is the claimed one for `upscale`, all in the order of
-    the video for `finish`, and empty for `prepare`. `request_id` and `trace_parent` are of the request that created the
-    render.
-    `opened` is the work that became claimable through this claim.
+    `plan` is the render's, None until it is prepared. `segments` is the claimed one for `upscale`, all in the
+    order of the video for `finish`, and empty for `prepare`. `request_id` and `trace_parent` are those of the
+    request that created the render. `opened` is the work that this claim made claimable.
     """
 
     request_id: str | None
@@ -111,9 +108,9 @@ class AttemptOutcome(StrEnum):
     FAILURE = "failures"
     """The work itself failed."""
     EXPIRY = "expiries"
-    """Its lease ran out: the worker was killed, cut off, or killed by the work."""
+    """Its lease expired: the worker was killed, disconnected, or killed by the work."""
     OUTAGE = "outages"
-    """Something that the work needs was away."""
+    """Something that the work needs was unavailable."""
 
 
 def renew(session: Session, claim: Claim, *, lease_seconds: float, frames_done: int) -> bool:
@@ -123,7 +120,7 @@ def renew(session: Session, claim: Claim, *, lease_seconds: float, frames_done: 
 
 
 def all_warnings(session: Session, claim: Claim, warnings: Iterable[str]) -> list[str]:
-    """The warnings that the render has, such as those about its request, and the new ones: each once."""
+    """The render's existing warnings, such as those about its request, and the new ones: each once."""
     stored = session.scalars(select(Render.warnings).where(Render.id == claim.render_id)).one_or_none()
     return list(dict.fromkeys([*(stored or ()), *warnings]))
 
@@ -131,7 +128,7 @@ def all_warnings(session: Session, claim: Claim, warnings: Iterable[str]) -> lis
 def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> bool:
     """Move the segment to `done`. False when the lease is lost.
 
-    This and the next may be repeated by the same claim, whose commit went through without an answer.
+    This function and the next may be repeated by the same claim, if a commit succeeded without an answer.
     Locks no other row: segments of one render are completed side by side.
     """
     changed = claim.lease.release_by(session, _COMPLETE_SEGMENT, stored_as=storage_key)
@@ -158,8 +155,8 @@ def charge(session: Session, claim: Claim, outcome: AttemptOutcome) -> int | Non
 
 
 def note_outage(session: Session, claim: Claim) -> int:
-    """Note when an attempt ended for an outage. Returns how many in a row did so with other work of the same kind being
-    done between one and the next."""
+    """Record when an attempt ended because of an outage. Returns how many in a row did so while other work of
+    the same kind was done in between."""
     table: Any = claim.lease.table
     done_since = {
         WorkKind.PREPARE: exists().where(
@@ -191,9 +188,8 @@ def give_back(session: Session, claim: Claim, *, rest_seconds: float | None = No
 
 
 def requeue(session: Session, *, render_id: str) -> RenderStatus:
-    """Release what workers hold of an unfinished render, uncharged, for an attempt at once.
-
-    They learn so from their next heartbeat. Returns the render's status; one that has ended is left as it is.
+    """Release all leases of an unfinished render, uncharged, for an attempt at once. The workers learn this
+    from their next heartbeat. Returns the render's status; does not change one that has ended.
     """
     _lock_render(session, render_id)
     status: RenderStatus = session.scalars(select(Render.status).where(Render.id == render_id)).one()
@@ -205,8 +201,8 @@ def requeue(session: Session, *, render_id: str) -> RenderStatus:
 
 
 def expired_claims(session: Session) -> Sequence[Claim]:
-    """Claims whose lease has run out. They stay locked until the session ends: no late heartbeat renews them, and no
-    other sweeper finds them.
+    """Claims whose lease has expired. Their rows stay locked until the session ends: no late heartbeat renews
+    them, and no other sweeper finds them.
     """
     late_segment = and_(Segment.status == SegmentStatus.RUNNING, is_expired(Segment))
     late_render = and_(
@@ -243,7 +239,8 @@ def expired_claims(session: Session) -> Sequence[Claim]:
 
 
 def is_being_prepared() -> ColumnElement[bool]:
-    """The render is leased to be prepared, or was: it is `pending`, or the rest of its segments is not planned yet."""
+    """The render is or was leased to be prepared: it is `pending`, or the rest of its segments is not planned
+    yet."""
     return or_(Render.status == RenderStatus.PENDING, Render.unplanned_frames.is_not(None))
 
 
@@ -263,8 +260,8 @@ def _may_be_finished() -> Select[int]:
 
 def no_segment_is_left(render_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """All segments of the render are done."""
-    # For each status the first is looked for, along an index because of the order. For any of them PostgreSQL may read
-    # through the segments of all renders until it meets one.
+    # Searches the first segment of each status, on an index because of the order. A search for any of them
+    # may make PostgreSQL read the segments of all renders until it meets one.
     left = (
         select(literal(1))
         .where(Segment.render_id == render_id, Segment.status == status)
@@ -279,7 +276,8 @@ def no_segment_is_left(render_id: InstrumentedAttribute[str]) -> ColumnElement[b
 def _lock_render(session: Session, render_id: str) -> None:
     """Lock the render's row until the session ends.
 
-    A transaction that changes a segment and then reads the others, or the render, takes this lock first, always before
-    the segment's own: so it misses nothing that another transaction is about to commit, and none deadlock.
+    A transaction that changes a segment and then reads the others, or the render, takes this lock first,
+    always before the segment's own: so it misses no change that another transaction is about to commit, and
+    no deadlock occurs.
     """
     session.execute(select(Render.id).where(Render.id == render_id).with_for_update())

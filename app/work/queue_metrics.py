@@ -20,9 +20,9 @@ UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
 class QueueMetrics:
     """One queue's units of work.
 
-    `waiting` counts those that no worker holds, including those that pause before a retry. `oldest_seconds` is the age
-    of the oldest waiting segment, or of the oldest render that waits to be prepared; 0 when none waits. A render
-    that only waits for its finish is counted without an age: no column says since when it waits.
+    `waiting` counts those that no worker holds, including those that pause before a retry. `oldest_seconds`
+    is the age of the oldest waiting segment, or of the oldest render waiting to be prepared; 0 if none waits.
+    A render that waits only for its finish counts without an age: no column says since when it waits.
     """
 
     waiting: int
@@ -32,7 +32,7 @@ class QueueMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkMetrics:
-    """Contains every status and every queue, also those with zeros."""
+    """Contains every status and every queue, including those with zeros."""
 
     renders: Mapping[RenderStatus, int]
     queues: Mapping[WorkQueue, QueueMetrics]
@@ -50,7 +50,7 @@ class _Tally:
 
 
 def work_metrics(session: Session) -> WorkMetrics:
-    """Four counts, each along an index on the status."""
+    """Four counts, each by an index on the status."""
     renders = dict.fromkeys(RenderStatus, 0)
     ended = select(Render.status, func.count()).where(Render.status.in_(FINAL)).group_by(Render.status)
     for status, count in session.execute(ended):

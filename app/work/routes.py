@@ -1,4 +1,4 @@
-"""Workers, for those who run the server."""
+"""Workers, for administrators."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ router = APIRouter(tags=["administration"])
 )
 @router.get("/v1/workers", response_model_exclude_none=True)
 def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) -> WorkersBody:
-    """Every worker that was heard of within a day. For keys made with `regen keys create --admin`."""
+    """Every worker that reported within a day. For keys made with `regen keys create --admin`."""
     with resources.database.read() as session:
         found = list_workers(session)
     lease_seconds = resources.settings.lease_seconds
@@ -31,13 +31,13 @@ def get_workers(_user: AdministratorDependency, resources: ResourcesDependency) 
 
 @router.post("/v1/admin/workers/{name}/drain", response_model_exclude_none=True, responses=documented(404))
 def drain_worker(name: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> WorkerBody:
-    """Have a worker claim nothing more, within seconds. What it has in hand is finished; the process goes on."""
+    """Stop a worker from claiming, within seconds. It finishes its work in hand; the process continues."""
     return _changed(resources, name, worker_standing.drain)
 
 
 @router.post("/v1/admin/workers/{name}/resume", response_model_exclude_none=True, responses=documented(404))
 def resume_worker(name: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> WorkerBody:
-    """Let a worker claim again that was drained, or that is in quarantine."""
+    """Let a drained or quarantined worker claim again."""
     return _changed(resources, name, worker_standing.resume)
 
 

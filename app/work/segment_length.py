@@ -1,4 +1,4 @@
-"""How long segments are made: by the work that they are, where the speed of the workers is known."""
+"""The length of segments: by their amount of work, if the speed of the workers is known."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -13,9 +13,9 @@ from app.work.speed_queries import DeviceSpeed
 from app.work.worker_queries import SILENT_LEASES
 from models.catalog import Engine
 
-# Of the fastest device: beside it, a segment's claim, start and end are little.
+# For the fastest device: compared with it, a segment's claim, start and end are cheap.
 SEGMENT_WORK_SECONDS = 10
-# Of the slowest device that may get the segment: what is lost with a worker, or given back by one that ends.
+# For the slowest device that may get the segment: the loss when a worker dies or gives it back.
 LONGEST_WORK_SECONDS = 30
 # Bounds what one segment keeps on a worker's disk.
 MOST_STRETCH = 16
@@ -25,10 +25,9 @@ SEGMENTS_PER_WORKER = 2
 def segment_stretch(
     database: Database, settings: Settings, job: Job, *, engine: Engine, source: VideoProperties
 ) -> int:
-    """By how much the settings' length of segments and their pixels are multiplied for this video, from 1 on.
-
-    1 where an operator has set one of the two, and where nothing is known of the workers that run. Raises Unavailable
-    while the database is away.
+    """The factor, at least 1, for the settings' segment length and pixels for this video. 1 if an operator
+    has set one of the two, or if no running worker's speed is known. Raises Unavailable during an outage of
+    the database.
     """
     if {"segment_seconds", "segment_max_output_pixels"} & settings.model_fields_set:
         return 1
@@ -50,8 +49,8 @@ def stretch_for(speeds: Sequence[DeviceSpeed], *, segment_pixels: float, pixels:
     """The stretch with which a segment is at most SEGMENT_WORK_SECONDS of the fastest device's work and
     LONGEST_WORK_SECONDS of the slowest's, and every worker has a share.
 
-    It is 1 at least, for shorter segments would cost bit rate. `segment_pixels` and `pixels` are input pixels, of a
-    segment without stretch and of the video.
+    It is at least 1, because shorter segments would cost bit rate. `segment_pixels` and `pixels` are input
+    pixels, of a segment without stretch and of the video.
     """
     if not speeds:
         return 1

@@ -6,7 +6,8 @@ from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.work import speed_queries
 
-# Long enough that one odd segment does not count for much, and short enough that a new driver or setting soon shows.
+# Long enough that one unusual segment counts little, and short enough that a new driver or setting soon
+# shows.
 MEMORY_SECONDS = 600.0
 LEAST_SECONDS = 0.001
 
@@ -16,7 +17,7 @@ log = structlog.get_logger(__name__)
 def note_segment(database: Database, *, device: str, engine: str, pixels: int, seconds: float) -> None:
     """Note that a segment of `pixels` input pixels took `seconds`, transfers included.
 
-    In a transaction of its own, and never raises: nothing depends on it, and no segment is done again for it.
+    Uses its own transaction, and never raises: nothing depends on it, and no segment is repeated for it.
     """
     try:
         with database.write() as session:

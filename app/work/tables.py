@@ -1,4 +1,4 @@
-"""Worker processes, attempts that failed on them, the tasks that one of them runs at a time, and measured speeds."""
+"""Worker processes, their failed attempts, the periodic tasks, and measured speeds."""
 
 from datetime import datetime
 from typing import Any
@@ -11,17 +11,16 @@ from app.renders.tables import Render
 
 
 class WorkerProcess(Table):
-    """A worker process that runs, or ran until lately. `kind`, `render_id` and `segment_id` are the unit it works on.
+    """A worker process that runs, or ran until recently. `kind`, `render_id` and `segment_id` are the unit it
+    works on.
 
     `progress_at` is when that unit last made progress, as the worker itself sees it.
 
-    `device_name` is the model of its device, by which its speed is kept (`MeasuredSpeed`). `machine` is what it shares
-    with the workers that fail when it fails; None for one of an older version.
-
-    It claims nothing while `drained_since` (an operator's doing) or `quarantined_since` (its own) is set.
-    `labels` are an operator's; `software` names versions by program (ffmpeg, torch, driver).
-    `failures_in_a_row` counts units that failed since the last one was done, the first of them at `first_failed_at`;
-    `done_at` is when that was.
+    `device_name` is the model of its device, by which its speed is kept (`MeasuredSpeed`). `machine` is
+    shared by workers that fail together; None for a worker of an older version. The worker claims nothing
+    while `drained_since` (set by an operator) or `quarantined_since` (set by itself) is set. `labels` are an
+    operator's; `software` names versions by program (ffmpeg, torch, driver). `failures_in_a_row` counts units
+    that failed since the last one was done at `done_at`, the first of them at `first_failed_at`.
     """
 
     __tablename__ = "workers"
@@ -53,9 +52,8 @@ class WorkerProcess(Table):
 
 
 class FailedAttempt(Table):
-    """An attempt at a unit of work that failed: where, and whether the error said that no further one can succeed.
-
-    `unit_id` is the segment's for `upscale`, else the render's.
+    """A failed attempt at a unit of work: where it failed, and whether the error said that no further attempt
+    can succeed. `unit_id` is the segment's for `upscale`, otherwise the render's.
     """
 
     __tablename__ = "failed_attempts"
@@ -71,7 +69,7 @@ class FailedAttempt(Table):
 
 
 class PeriodicTask(Table):
-    """A task that one of all workers runs at intervals. The worker that claims a run moves `due_at` on."""
+    """A task that one of all workers runs at intervals. The worker that claims a run advances `due_at`."""
 
     __tablename__ = "chores"
 

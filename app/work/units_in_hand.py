@@ -1,4 +1,4 @@
-"""The units of work that one worker has in hand: the one that computes, the next, and those that are being stored."""
+"""The units of work that one worker has in hand: the computing one, the next one, and those being stored."""
 
 import threading
 from collections.abc import Callable
@@ -22,11 +22,10 @@ class UnitInHand:
 
 
 class UnitsInHand:
-    """At most `most` units, each in a thread of its own; with 1, in the thread that begins it.
-
-    Another one may be begun once all others are ending, so that one worker never claims more than one ahead. `begin`
-    and the waits are for one thread, the loop's. Its progress moves while that of all units does: it stands still as
-    soon as one of them hangs.
+    """At most `most` units, each in its own thread; with 1, in the thread that begins it. Another unit may
+    begin once all others are ending, so that one worker never claims more than one ahead. `begin` and the
+    waits are for one thread, the loop's. Its progress moves while that of all units does: it stalls as soon
+    as one of them hangs.
     """
 
     def __init__(self, *, most: int) -> None:
@@ -49,7 +48,7 @@ class UnitsInHand:
         return len(units) < self._most and all(unit.is_ending for unit in units)
 
     def begin(self, job: Job, work: Callable[[UnitInHand], None]) -> None:
-        """Has the unit done. `work` must not raise."""
+        """Runs the unit. `work` must not raise."""
         unit = UnitInHand(job, current_progress() if self._most == 1 else Progress())
         self._note(lambda: (*self._units, unit))
 
@@ -69,19 +68,19 @@ class UnitsInHand:
             ).start()
 
     def end_soon(self, unit: UnitInHand) -> None:
-        """The unit leaves room for another one."""
+        """The unit permits another one."""
         if not unit.is_ending:
             unit.is_ending = True
             self._note(lambda: self._units)
 
     def wait_for_change(self) -> None:
-        """Until a unit has ended or is ending."""
+        """Wait until a unit has ended or is ending."""
         changes = self._changes
         while self._units and not self._wait(lambda: self._changes != changes):
             pass
 
     def wait_for_all(self) -> None:
-        """Until no unit is in hand."""
+        """Wait until no unit is in hand."""
         while not self._wait(lambda: not self._units):
             pass
 

@@ -1,4 +1,4 @@
-"""Rows of worker processes: which ones run, and the unit that each works on."""
+"""Rows of worker processes: which ones run, and each one's unit of work."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ from app.platform.lease import changed_rows
 from app.work.queries import Claim
 from app.work.tables import WorkerProcess
 
-# After so many leases without a heartbeat a worker is silent: its work was given to others long ago.
+# After so many leases without a heartbeat a worker is silent: its work was given to others long before.
 SILENT_LEASES = 3
 
 # Built once: every claim runs them.
@@ -66,19 +66,20 @@ def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
 
 
 def beat(session: Session, *, name: str, still_seconds: float = 0.0) -> bool:
-    """Note that the worker is alive, and for how long its unit of work made no progress. False when it has no row."""
+    """Record that the worker is alive, and for how long its unit of work made no progress. False if it has no
+    row."""
     progress_at = case((WorkerProcess.kind.is_not(None), database_now(plus_seconds=-still_seconds)))
     alive = update(WorkerProcess).where(WorkerProcess.name == name)
     return changed_rows(session, alive.values(heartbeat_at=database_now(), progress_at=progress_at))
 
 
 def take_unit(session: Session, *, name: str, claim: Claim) -> None:
-    """Note that the worker works on this unit. Of several in hand the row shows the one that was taken last."""
+    """Record that the worker works on this unit. Of several in hand the row shows the last one claimed."""
     session.connection().execute(_TAKE_UNIT, {"named": name, **_unit(claim)})
 
 
 def put_down_unit(session: Session, *, name: str, claim: Claim, is_done: bool) -> None:
-    """Note that the worker has ended this unit."""
+    """Record that the worker has ended this unit."""
     parameters = {"named": name, "more_done": int(is_done), **_unit(claim)}
     session.connection().execute(_PUT_DOWN_UNIT, parameters)
 
@@ -93,7 +94,7 @@ def remove(session: Session, *, name: str) -> None:
 
 
 def remove_silent(session: Session, *, silent_for: float) -> None:
-    """Remove the workers that were last heard of more than so many seconds ago."""
+    """Remove the workers that last reported more than so many seconds ago."""
     silent = WorkerProcess.heartbeat_at < database_now(plus_seconds=-silent_for)
     changed_rows(session, delete(WorkerProcess).where(silent))
 

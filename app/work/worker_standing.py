@@ -11,7 +11,7 @@ from app.platform.work_kinds import WorkKind
 from app.work.tables import FailedAttempt, WorkerProcess
 from app.work.worker_queries import SILENT_LEASES
 
-# So many attempts in a row that failed here, at two units or more, while other workers were successful.
+# So many failed attempts in a row on this worker, at two units or more, while other workers succeeded.
 SUSPICIOUS_FAILURES = 3
 SUSPICIOUS_UNITS = 2
 
@@ -20,7 +20,7 @@ _Other = aliased(WorkerProcess)
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What keeps a worker from claiming. Of one without a row, nothing does."""
+    """What keeps a worker from claiming: nothing, for a worker without a row."""
 
     is_drained: bool = False
     is_quarantined: bool = False
@@ -36,10 +36,9 @@ def standing_of(session: Session, *, name: str) -> Standing:
 
 
 def note_failure(session: Session, *, name: str, kind: WorkKind, lease_seconds: float) -> bool:
-    """Count one more unit that failed on this worker. Returns whether the worker rather than the work is to blame.
-
-    That is so when its last attempts failed, at several units that failed nowhere else, and since the first of them
-    another worker of the queue has done something. A worker without a row is never to blame.
+    """Count one more failed unit of this worker. Returns whether the worker rather than the work is to blame:
+    its last attempts failed, at several units that failed nowhere else, and another worker of the queue has
+    completed a unit since the first of them. A worker without a row is never to blame.
     """
     counted = (
         update(WorkerProcess)
@@ -72,7 +71,7 @@ def note_failure(session: Session, *, name: str, kind: WorkKind, lease_seconds: 
 
 
 def quarantine(session: Session, *, name: str, reason: str) -> None:
-    """Note that the worker claims nothing until it has tested itself, and why."""
+    """Record that the worker claims nothing until it has tested itself, and why."""
     since = func.coalesce(WorkerProcess.quarantined_since, database_now())
     _change(session, name, quarantined_since=since, quarantine_reason=reason)
 
@@ -90,12 +89,12 @@ def recover(session: Session, *, name: str) -> None:
 
 
 def drain(session: Session, *, name: str) -> bool:
-    """Have the worker claim nothing more, from its next heartbeat on. False when there is no such worker."""
+    """Stop the worker from claiming, from its next heartbeat on. False if there is no such worker."""
     return _change(session, name, drained_since=func.coalesce(WorkerProcess.drained_since, database_now()))
 
 
 def resume(session: Session, *, name: str) -> bool:
-    """End the worker's drain and its quarantine. False when there is no such worker."""
+    """End the worker's drain and its quarantine. False if there is no such worker."""
     recover(session, name=name)
     return _change(session, name, drained_since=None)
 

@@ -1,4 +1,4 @@
-"""Workers as administrators see them."""
+"""Administrators' view of workers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ class WorkerStatus(StrEnum):
 class WorkerView:
     """One worker process. `kind`, `render_id` and `segment_id` are the unit of work that it holds, if any.
 
-    `unheard_seconds`: since when it was not heard of, on the database's clock. `progress_at`: when that unit last
-    moved, as far as the worker reports; `still_seconds`: how long ago that was.
+    `unheard_seconds`: the time since its last report, on the database's clock. `progress_at`: when that unit
+    last made progress, as far as the worker reports; `still_seconds`: how long ago that was.
     """
 
     name: str
@@ -68,11 +68,11 @@ class WorkerView:
         return self.quarantined_since or self.drained_since or self.started_at
 
     def is_alive(self, *, lease_seconds: float) -> bool:
-        """Heard of within three leases."""
+        """It reported within three leases."""
         return self.unheard_seconds < SILENT_LEASES * lease_seconds
 
     def is_stalled(self, *, lease_seconds: float) -> bool:
-        """It is alive, and holds a unit of work that has not moved for three leases."""
+        """It is alive, and holds a unit of work that has made no progress for three leases."""
         return (
             self.kind is not None
             and self.still_seconds >= SILENT_LEASES * lease_seconds
@@ -82,8 +82,8 @@ class WorkerView:
 
 @dataclass(frozen=True, kw_only=True)
 class Workforce:
-    """The workers of a moment: how many are alive, how many of these are stalled and in quarantine, and the queues
-    that no worker which claims serves. `by_status` counts those that are alive."""
+    """The workers at one moment: how many are alive, how many of these are stalled and in quarantine, and the
+    queues that no claiming worker serves. `by_status` counts live workers."""
 
     alive: int
     stalled: int
@@ -130,7 +130,7 @@ def count_workers(session: Session, *, lease_seconds: float) -> Workforce:
 
 
 def list_workers(session: Session) -> Sequence[WorkerView]:
-    """Every worker that was heard of within a day and did not end in good order, the oldest first."""
+    """Every worker that reported within a day and has not ended normally, the oldest first."""
     return [
         WorkerView(
             name=row.name,
