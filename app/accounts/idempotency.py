@@ -1,7 +1,6 @@
-"""Idempotency keys: a request that is sent again has one effect, and answers with what the first one made.
-
-The key's row is written in the transaction of what is made, so there is no state between the two. Of many requests at
-once one commits; the others find its row.
+"""Idempotency keys: a repeated request has one effect, and is answered with the first one's result. The key's
+row is written in the transaction of the result, so there is no state in between. One of many concurrent
+requests commits; the others find its row.
 """
 
 import hashlib
@@ -32,8 +31,8 @@ class AnswerHeaders(Protocol):
 class IdempotentRequest:
     """A request that makes something. Without a `key` it is never found, and not recorded.
 
-    `content` is all that it asks for, in JSON types: the address, and the fields, body or upload that a route adds.
-    `headers` are those of the answer.
+    `content` is the whole request in JSON types: the address, and the fields, body or upload that a route
+    adds. `headers` are those of the answer.
     """
 
     user_id: str
@@ -49,8 +48,8 @@ class IdempotentRequest:
     def lookup(self, session: Session, *, lock: bool = False) -> str | None:
         """The id of what an earlier request with this key made; None for a new one.
 
-        With `lock` no other request of the user's with a key makes anything until the session, which must be one that
-        writes, ends: then `record` does not raise. Raises Conflict when the earlier request asked for something else.
+        With `lock` no other request of the user with a key makes anything until the session, which must be a
+        writing one, ends: then `record` does not raise. Raises Conflict if the earlier request was different.
         """
         if self.key is None:
             return None

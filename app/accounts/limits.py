@@ -1,4 +1,4 @@
-"""The limits that an administrator sets for a user or a key, as rows keep them."""
+"""The limits that an administrator sets for a user or a key, as stored in rows."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -11,7 +11,7 @@ RateRule = Annotated[str, Field(max_length=200), AfterValidator(lambda rule: par
 
 
 class Limits(BaseModel):
-    """What an administrator set for a user or a key. What is left out is not limited by it."""
+    """The limits that an administrator set for a user or a key. An absent value sets no limit."""
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"requests": "100/minute"}]})
 

@@ -20,7 +20,7 @@ DIGEST = bindparam("digest", type_=String)
 
 @dataclass(frozen=True)
 class StoredKey:
-    """What the rows of an API key and of its user say, as far as a request needs it."""
+    """The columns of an API key and of its user that a request needs."""
 
     id: str
     user_id: str

@@ -54,14 +54,15 @@ _KEY = {
 
 
 class Limits(RequestBody, limits.Limits):
-    """What an administrator set for a user or a key. What is left out is not limited by it."""
+    """The limits that an administrator set for a user or a key. An absent value sets no limit."""
 
     null_lifts = True
     model_config = only({"requests": "100/minute"})
 
 
 class UserChange(RequestBody):
-    """What is left out stays; of `limits` too. What is null is lifted: the server's own limit holds, if it has one."""
+    """Absent fields stay unchanged, also within `limits`. Null lifts a limit: the server's applies, if it has
+    one."""
 
     null_lifts = True
     model_config = only({"limits": {**_LIMITS, "max_storage_bytes": None}, "max_running_renders": 4})
@@ -84,7 +85,7 @@ class NewUser(UserChange):
 
 
 class KeyChange(RequestBody):
-    """What is left out stays; of `limits` too. What is null is lifted."""
+    """Absent fields stay unchanged, also within `limits`. Null lifts a limit."""
 
     null_lifts = True
     model_config = only({"scopes": ["read"], "limits": {"requests": "10/second"}})
@@ -107,7 +108,7 @@ class NewKey(KeyChange):
 
 
 class ShownLimits(Body):
-    """What is left out is not limited."""
+    """Absent limits do not apply."""
 
     requests: str | None = Field(None, description="Such as `100/minute` or `10/second;1000/hour`.")
     max_upload_bytes: int | None = None
@@ -120,7 +121,7 @@ class ShownLimits(Body):
     max_cost_per_month: Number | None = None
 
 
-# Of a row, which keeps those that there are.
+# From a row, which stores only those that are set.
 StoredLimits = Annotated[ShownLimits, BeforeValidator(limits.Limits.stored)]
 
 

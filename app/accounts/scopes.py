@@ -1,10 +1,10 @@
-"""What a key may do."""
+"""Permissions of a key."""
 
 from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """`read`: look at what is its user's own; `write`: make and remove it; `admin`: look after the server."""
+    """`read`: read its user's own things; `write`: make and remove them; `admin`: administer the server."""
 
     READ = "read"
     WRITE = "write"

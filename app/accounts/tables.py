@@ -50,7 +50,7 @@ class ApiKey(ListedTable):
 
 
 class IdempotencyKey(Table):
-    """A key that a user gave a request which made something; `fingerprint` tells what was asked for."""
+    """The key of a request that made something; `fingerprint` identifies the request."""
 
     __tablename__ = "idempotency_keys"
 

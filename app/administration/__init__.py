@@ -1,1 +1,1 @@
-"""What only administrators do."""
+"""Functions for administrators."""

@@ -8,7 +8,7 @@ from app.renders.tables import Render
 
 
 def owner_of(session: Session, *, render_id: str) -> str | None:
-    """Whose render it is; None when there is none."""
+    """The id of the render's user; None if there is no such render."""
     if not is_id(render_id):
         return None
     return session.scalar(select(Render.user_id).where(Render.id == render_id))

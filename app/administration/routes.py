@@ -43,7 +43,7 @@ from app.usage.service import usage_of
 
 router = APIRouter(tags=["administration"])
 
-# Null stands for nothing in these.
+# Null has no meaning in these.
 NOT_NULL = ("name", "scopes")
 
 
@@ -64,7 +64,7 @@ def create_user(
     resources: ResourcesDependency,
     idempotent: IdempotencyDependency,
 ) -> UserBody:
-    """Add a user. They need a key before they can do anything."""
+    """Add a user. Users need a key before they can do anything."""
     idempotent.content += _content(asked)
     with resources.database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
@@ -79,7 +79,7 @@ def create_user(
 
 @router.get("/v1/admin/users/{user_id}", response_model_exclude_none=True, responses=documented(404))
 def get_user(user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> UserBody:
-    """A user, with the limits that are their own."""
+    """A user, with the user's own limits."""
     with resources.database.read() as session:
         user = account_service.get_user(session, user_id=user_id)
     return UserBody(user=User.model_validate(user))
@@ -89,7 +89,8 @@ def get_user(user_id: str, _admin: AdministratorDependency, resources: Resources
 def update_user(
     user_id: str, asked: UserChange, _admin: AdministratorDependency, resources: ResourcesDependency
 ) -> UserBody:
-    """Change a user's name, limits or caps. It holds for the next request, and for the next claim of a worker."""
+    """Change a user's name, limits or caps. This applies to the next request, and to the next claim of a
+    worker."""
     with resources.database.write() as session:
         user = account_service.change_user(session, user_id=user_id, changes=_changes(asked))
     return UserBody(user=User.model_validate(user))
@@ -103,7 +104,7 @@ def update_user(
 def get_usage_of_user(
     user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency, period: PeriodDependency
 ) -> UsageBody:
-    """As `GET /v1/usage`, of any user."""
+    """As `GET /v1/usage`, for any user."""
     with resources.database.read() as session:
         user = account_service.get_user(session, user_id=user_id)
         return UsageBody.of(
@@ -122,7 +123,7 @@ def get_usage_of_user(
 def list_keys(
     user_id: str, _admin: AdministratorDependency, resources: ResourcesDependency, page: PageDependency
 ) -> KeysBody:
-    """A user's keys, the newest first, revoked ones too."""
+    """A user's keys, including revoked ones, the newest first."""
     with resources.database.read() as session:
         rows, cursor = account_service.keys_of(session, user_id=user_id, limit=page.limit, cursor=page.cursor)
     return KeysBody(keys=[Key.model_validate(row) for row in rows], next_cursor=cursor)
@@ -138,7 +139,7 @@ def create_key(
     resources: ResourcesDependency,
     idempotent: IdempotencyDependency,
 ) -> NewKeyBody:
-    """Make a key for a user. `secret` is the key: it is in no other answer, and only its hash is kept."""
+    """Make a key for a user. `secret` is the key: no other answer shows it, and only its hash is kept."""
     idempotent.content += _content(asked)
     with resources.database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
@@ -161,7 +162,7 @@ def create_key(
 def update_key(
     key_id: str, asked: KeyChange, _admin: AdministratorDependency, resources: ResourcesDependency
 ) -> KeyBody:
-    """Change a key's name, scopes, limits or expiry. It holds for the next request."""
+    """Change a key's name, scopes, limits or expiry. This applies to the next request."""
     with resources.database.write() as session:
         key = account_service.change_key(session, key_id=key_id, changes=_changes(asked))
     return KeyBody(key=Key.model_validate(key))
@@ -169,7 +170,7 @@ def update_key(
 
 @router.delete("/v1/admin/keys/{key_id}", status_code=HTTPStatus.NO_CONTENT, responses=documented(404))
 def revoke_key(key_id: str, _admin: AdministratorDependency, resources: ResourcesDependency) -> Response:
-    """Refuse a key from the next request on. It stays in the list."""
+    """Revoke a key from the next request on. It stays in the list."""
     with resources.database.write() as session:
         account_service.revoke_key(session, key_id=key_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -186,9 +187,8 @@ def requeue_render(
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
 ) -> RenderBody:
-    """Take an unfinished render of any user out of its workers' hands, uncharged and without a pause.
-
-    What they have not reported yet is done again by whoever is next. A render that has ended answers 409.
+    """Take an unfinished render of any user from its workers, uncharged and without a pause. Other workers
+    repeat what they have not reported yet. A render that has ended is answered 409.
     """
     with resources.database.write() as session:
         render = administration_service.requeue_render(session, render_id=render_id)
@@ -210,7 +210,8 @@ async def retry_render_of_user(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
 ) -> RenderBody:
-    """As its user's own retry of a failed render, whatever the user's limits: the new one is theirs."""
+    """As the user's own retry of a failed render, whatever the user's limits: the new render belongs to the
+    user."""
     retry = partial(
         administration_service.retry_for_owner,
         resources.database,
@@ -224,17 +225,17 @@ async def retry_render_of_user(
 
 
 def _changes(asked: BaseModel) -> dict[str, Any]:
-    """What the body names. Raises InvalidRequest for null where nothing can stand for it."""
+    """The fields in the body. Raises InvalidRequest for null where it has no meaning."""
     given = {name: getattr(asked, name) for name in asked.model_fields_set}
     faults = [f"`{name}` must not be null." for name in NOT_NULL if name in given and given[name] is None]
     if faults:
         raise InvalidRequest(*faults)
     if "limits" in given and given["limits"] is None:
-        # All of them are lifted.
+        # Null lifts all of them.
         given["limits"] = Limits(**dict.fromkeys(Limits.model_fields))
     return given
 
 
 def _content(asked: BaseModel) -> list[object]:
-    # As a form of one field was fingerprinted: keys are remembered for a week, across versions of the server.
+    # As earlier versions fingerprinted a form of one field: keys are remembered for a week, across versions.
     return [[("body", asked.model_dump_json(exclude_unset=True))], None]

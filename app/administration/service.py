@@ -31,7 +31,7 @@ def retry_for_owner(
     request_id: str,
     idempotent: IdempotentRequest,
 ) -> Render:
-    """As `retry_own_render`, for a render of any user: the new one is its user's, made with no key."""
+    """As `retry_own_render`, for a render of any user: the new one belongs to that user, and has no key."""
     with database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
         if made_id is not None:

@@ -20,13 +20,13 @@ from app.tables import Table
 from app.uploads.tables import Upload
 from app.work.tables import FailedAttempt, PeriodicTask, WorkerProcess
 
-# What belongs to processes that are at work, and to requests that are under way.
+# Tables of running processes and of unfinished requests.
 TRANSIENT = frozenset(
     table.__tablename__ for table in (FailedAttempt, PeriodicTask, Preview, Upload, WorkerProcess)
 )
 BATCH = 500
 
-# What the work on a render leaves in its row. The number of the attempt stays: file names contain it.
+# Columns that the work on a render writes. The number of the attempt stays: file names contain it.
 _WORK_COLUMNS = frozenset(
     Render.__mapper__.attrs[name].columns[0].name
     for base in UnitOfWork.__mro__
@@ -36,7 +36,7 @@ _WORK_COLUMNS = frozenset(
 
 
 def kept_tables(metadata: MetaData = Table.metadata) -> list[CoreTable]:
-    """The tables that a backup has, in an order in which no row precedes one that it refers to."""
+    """The tables in a backup, in an order in which no row precedes one that it refers to."""
     return [table for table in metadata.sorted_tables if table.name not in TRANSIENT]
 
 
@@ -55,10 +55,7 @@ def dump(connection: Connection, table: CoreTable) -> Iterator[str]:
 
 
 def load(connection: Connection, table: CoreTable, lines: Iterable[str]) -> int:
-    """Insert rows that `dump` wrote. Returns their number.
-
-    Raises ValueError or KeyError for what is no such row.
-    """
+    """Insert rows that `dump` wrote. Returns their number. Raises ValueError or KeyError for invalid rows."""
     count, batch = 0, []
     for line in lines:
         batch.append(parse(table, line))
@@ -73,8 +70,8 @@ def load(connection: Connection, table: CoreTable, lines: Iterable[str]) -> int:
 def parse(table: CoreTable, line: str) -> dict[str, Any]:
     """Return the row of a line that `dump` wrote.
 
-    A render that had not ended is queued, to be made from its beginning: what its workers had stored is not kept.
-    Raises ValueError or KeyError for what is no such row.
+    An unfinished render is queued, to be made from its beginning: its workers' stored results are not kept.
+    Raises ValueError or KeyError for an invalid row.
     """
     row = {name: _value(table.c[name].type, value) for name, value in json.loads(line).items()}
     if table.name == Render.__tablename__ and not RenderStatus(row["status"]).is_final:

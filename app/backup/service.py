@@ -1,8 +1,8 @@
 """Making a backup of a server that may be serving, and restoring one into an empty database.
 
-A backup is a zip: `manifest.json`, a file of rows for each table, the secret of a server that made its own, and the
-videos at their keys, with their content types as comments. Rows are read in one transaction, so they are of one moment;
-the videos that they name are read after it.
+A backup is a zip: `manifest.json`, a file of rows for each table, the secret of a server that made its own,
+and the videos at their keys, with their content types as comments. Rows are read in one transaction, so they
+are from one moment; their videos are read after it.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ NOT_A_BACKUP = "{path} is not a complete backup: {why}. Nothing was changed."
 
 @dataclass(frozen=True, kw_only=True)
 class BackupReport:
-    """What a backup holds. `missing` are keys that rows name and that the storage does not have."""
+    """The contents of a backup. `missing` are keys in rows without an object in the storage."""
 
     rows: Mapping[str, int]
     objects: int
@@ -133,10 +133,10 @@ def restore_backup(
 ) -> BackupReport:
     """Fill an empty database, and the storage when the backup has videos. `scratch` is a directory on the same disk.
 
-    The whole backup is read and checked before anything is written. The rows come last, in one transaction: what fails
-    or is killed before leaves an empty database, and may be done again. Raises ConfigurationError when the database is
-    not empty, when the file is no whole backup or one of another version, or when there is another secret;
-    StorageError; Unavailable.
+    The whole backup is read and checked before anything is written. The rows come last, in one transaction: a
+    restore that fails or is killed before leaves an empty database, and may be repeated. Raises
+    ConfigurationError if the database is not empty, if the file is incomplete or of another version, or if
+    there is another secret; StorageError; Unavailable.
     """
     with _open(path) as archive:
         manifest = _manifest(archive, path)
@@ -196,7 +196,8 @@ def _objects(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def _check(archive: zipfile.ZipFile, manifest: Mapping[str, Any], path: Path) -> None:
-    """Raise ConfigurationError unless every member is there and whole: its checksum, its key, its number of rows."""
+    """Raises ConfigurationError unless every member is present and intact: its checksum, its key, its number
+    of rows."""
     for table in kept_tables():
         with _reads(path, table.name), archive.open(ROWS.format(table=table.name)) as raw:
             if sum(1 for line in raw if parse(table, line.decode())) != manifest["rows"].get(table.name):

@@ -25,7 +25,7 @@ Ids: TypeAlias = Collection[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """A row that is due. `keys` are the objects to remove; of a render to be cleaned, the objects to keep."""
+    """A due row. `keys` are the objects to remove; for a render to be cleaned, the objects to keep."""
 
     id: str
     keys: tuple[str, ...]

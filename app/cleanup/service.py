@@ -155,7 +155,7 @@ class CleanUp:
         return removed
 
     def preview(self) -> Removed:
-        """What `run` would do now without failures. Changes nothing."""
+        """The removals that `run` would do now without failures. Changes nothing."""
         rules, removed = self._rules, Removed()
         with self._database.read() as session:
             removed.renders_cleaned = cleanup_queries.count_renders_to_clean(session, ended_for=rules.settled)

@@ -1,1 +1,1 @@
-"""The engines that a render may ask for."""
+"""The engines for renders."""

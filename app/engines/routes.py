@@ -1,4 +1,4 @@
-"""The engines that a render may ask for."""
+"""The engines for renders."""
 
 from fastapi import APIRouter
 
@@ -11,5 +11,5 @@ router = APIRouter(tags=["engines"])
 
 @router.get("/v1/engines")
 def list_engines(_user: UserDependency) -> schemas.EnginesBody:
-    """Every engine, with its scale and what it costs."""
+    """Every engine, with its scale and cost."""
     return schemas.EnginesBody(engines=[schemas.Engine.model_validate(engine) for engine in ENGINES.values()])

@@ -1,9 +1,8 @@
-"""Forecasts how long renders take: the work ahead of them, divided by the speed of the present workers.
-
-Users take turns at segments, so all who have work share the workers evenly. Until a render that would keep all workers
-busy for n seconds is done, every other user has got n seconds of their own work done, or all of it, if that is less:
-the render takes the sum of these. It never takes less than its own parts do that can be worked on at once. Reading a
-video and putting the result together are not counted.
+"""Forecasts how long renders take: the work ahead of them, divided by the speed of the present workers. Users
+take turns at segments, so all users with work share the workers evenly. Before a render that would keep all
+workers busy for n seconds is done, every other user has n seconds of their own work done, or all of it, if
+that is less: the render takes the sum of these. It never takes less than its own parallel parts need. Reading
+a video and joining the result do not count.
 """
 
 import math
@@ -30,9 +29,9 @@ from app.work.speed_queries import DeviceSpeed
 from app.work.worker_queries import SILENT_LEASES
 from app.work.workers import count_workers
 
-# What others have to do changes slowly beside what it costs to add it up.
+# The work of others changes slowly compared with the cost of adding it up.
 FRESH_SECONDS = 2.0
-# A worker that starts with the server takes as long to be known.
+# A worker that starts with the server needs as long to register.
 QUEUED_SECONDS = 10.0
 REST_FACTOR = 10.0
 DECIMALS = 1
@@ -42,21 +41,22 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How long, in seconds of video and pixels of output, segments are at most."""
+    """The greatest length of segments, in seconds of video and pixels of output."""
 
     seconds: Fraction
     output_pixels: int
 
     def parts(self, *, seconds: Fraction, output_pixels: int, frames: int) -> int:
-        """In how many about a video of that length and size is going to be cut."""
+        """The approximate number of segments for a video of that length and size."""
         by_size = Fraction(output_pixels, self.output_pixels)
         return min(math.ceil(max(seconds / self.seconds, by_size, Fraction(1))), frames)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """The workers and the work of a moment. `speeds` and `workers` are those of all measured workers together, by
-    engine; `busy_seconds` is for how long each user's work would keep all of them busy, `cut` how videos are cut."""
+    """The workers and the work at one moment. `speeds` and `workers` are totals of all measured workers, by
+    engine; `busy_seconds` is how long each user's work would keep all of them busy, `cut` how videos are
+    cut."""
 
     cut: Cut
     speeds: Mapping[str, float] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Outlook:
     devices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     busy_seconds: Mapping[str, float] = field(default_factory=dict)
     no_worker: str | None = None
-    """A sentence when no worker takes up what is queued."""
+    """A sentence if no worker claims queued work."""
 
     @classmethod
     def of(cls, cut: Cut, measured: Sequence[DeviceSpeed], work: Sequence[UserWork]) -> "Outlook":
@@ -83,14 +83,15 @@ class Outlook:
         )
 
     def seconds_alone(self, *, engine: str, pixels: float, parts: int) -> float | None:
-        """For so many pixels that can be worked on in so many parts at once; None when nothing was measured."""
+        """The time for so many pixels in so many parallel parts; None without a measurement."""
         if not self.speeds.get(engine):
             return None
         share = min(1.0, max(parts, 1) / self.workers[engine])
         return pixels / (self.speeds[engine] * share)
 
     def seconds_among_others(self, work: Mapping[str, float], *, user_id: str) -> float | None:
-        """Until this work of the user, by engine, is done, while others have their turns. None when it is unknown."""
+        """The time until this work of the user, by engine, is done, while others have their turns. None if it
+        is unknown."""
         own = 0.0
         for engine, pixels in work.items():
             if pixels and not self.speeds.get(engine):
@@ -113,7 +114,7 @@ class Forecast:
         self._fresh_until = 0.0
 
     def eta_seconds(self, view: RenderView) -> float | None:
-        """Until the render is completed; None once it has ended, and when that is unknown."""
+        """The time until the render is completed; None once it has ended, and if it is unknown."""
         render, work = view.render, view.work
         if work is None:
             return None
@@ -130,7 +131,7 @@ class Forecast:
         return None if alone is None or in_turn is None else round(max(alone, in_turn), DECIMALS)
 
     def warning(self, view: RenderView) -> str | None:
-        """A sentence for a render that has been queued for a while and that no worker takes up."""
+        """A sentence for a render that has been queued for a while and that no worker claims."""
         render = view.render
         if render.status is not RenderStatus.QUEUED:
             return None
@@ -139,7 +140,8 @@ class Forecast:
         return self.outlook().no_worker
 
     def outlook(self) -> Outlook:
-        """The outlook, read again once it is due. While the database is away, everything in it is unknown."""
+        """The outlook, read again once it is due. During an outage of the database everything in it is
+        unknown."""
         # While another thread reads, the previous outlook is used.
         if self._lock.acquire(blocking=self._outlook is None):
             try:

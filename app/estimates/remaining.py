@@ -1,6 +1,5 @@
-"""The work that remains, in the time that one worker would take for it: a signal to scale workers on.
-
-It falls as work is done, whatever the queues hold, and counts renders that are not prepared yet as they are expected.
+"""The remaining work, in the time that one worker would take for it: a signal for scaling workers. It falls
+as work is done, whatever the queues contain, and counts unprepared renders with their expected work.
 """
 
 from collections import defaultdict
@@ -12,7 +11,8 @@ from sqlalchemy.orm import Session
 from app.renders import workload
 from app.work import speed_queries
 
-# An engine that no worker has run lately counts at this speed, as of this device: else nothing would start the first.
+# An engine that no worker has run recently counts at this speed, for this device: otherwise no first worker
+# would be started.
 UNMEASURED = "unmeasured"
 UNMEASURED_PIXELS_PER_SECOND = 1_000_000.0
 REMEMBERED_SECONDS = 30 * 24 * 3600.0
@@ -20,7 +20,7 @@ REMEMBERED_SECONDS = 30 * 24 * 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class RemainingWork:
-    """All upscaling with this engine that waits or runs, in `seconds` of one worker with such a device."""
+    """All waiting and running upscaling with this engine, in `seconds` of one worker with such a device."""
 
     engine: str
     device: str
@@ -28,7 +28,7 @@ class RemainingWork:
 
 
 def remaining_work(session: Session) -> Sequence[RemainingWork]:
-    """For every engine with work, and every kind of device that has run it lately."""
+    """For every engine with work, and every kind of device that has run it recently."""
     pixels: dict[str, float] = defaultdict(float)
     for work in workload.work_by_user(session):
         pixels[work.engine] += work.pixels

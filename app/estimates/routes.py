@@ -33,7 +33,8 @@ router = APIRouter(tags=["estimates"])
 async def estimate_render(
     request: Request, user: ReaderDependency, resources: ResourcesDependency
 ) -> schemas.EstimateBody:
-    """What `POST /v1/upscale` with the same body would make, cost and take. Nothing is kept or made."""
+    """The output, cost and time of `POST /v1/upscale` with the same body. Keeps the upload no longer than
+    that, and makes no render."""
     async with received_form(request, UpscaleForm, user=user, resources=resources, is_kept=False) as form:
         asked = UpscaleForm.read(form, resources.settings)
         estimate = await _estimate(request, asked, user=user, resources=resources)

@@ -1,4 +1,4 @@
-"""What a render would be: its output, its cost, how long it would take, and whether limits would refuse it."""
+"""The estimate of a render: its output, cost and time, and whether limits would refuse it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from app.usage.allowances import Requester, check_file_quota, check_render_quota
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """`expected_seconds`: with all workers that are there now and nothing else to do. `wait_seconds`: what comes before
-    it, or beside it in turn."""
+    """`expected_seconds`: with all present workers and nothing else to do. `wait_seconds`: the time of work
+    before it, and of other users' turns."""
 
     expected_seconds: float
     wait_seconds: float
@@ -32,8 +32,8 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """`input`, `output` and `cost` are None for a video that is too far over limits to be looked at to its end; `times`
-    too while nothing was measured. `refusals` are the sentences with which the render would be refused."""
+    """`input`, `output` and `cost` are None for a video too far over limits to be read to its end; `times`
+    too without a measurement. `refusals` are the sentences that would refuse the render."""
 
     options: RenderOptions
     input: VideoProperties | None
@@ -84,7 +84,7 @@ def estimate_upload(
 def estimate_file(
     database: Database, forecast: Forecast, *, file_id: str, options: RenderOptions, requester: Requester
 ) -> Estimate:
-    """The estimate of a file that was uploaded before. Raises NotFound."""
+    """The estimate of an uploaded file. Raises NotFound."""
     outlook = forecast.outlook()
     with database.read() as session:
         file = find_file(session, file_id=file_id, user_id=requester.user_id)
@@ -145,7 +145,7 @@ def _times(
     outlook: Outlook,
 ) -> Times | None:
     engine = options.engine.id
-    # As in the workload of renders that are queued: no frame goes through the network twice.
+    # As in the workload of queued renders: no frame goes through the network twice.
     frames = min(video.frames, output.frames) if options.retime is Retime.NEAREST else output.frames
     pixels = float(frames * video.width * video.height)
     parts = outlook.cut.parts(
@@ -169,7 +169,7 @@ def _times(
 
 
 def _refused(check: Callable[[], None]) -> Sequence[str]:
-    """The sentences with which the check refuses; none when it does not."""
+    """The sentences of the check's refusal; none if it passes."""
     try:
         check()
     except (LimitExceeded, TooManyRequests) as refusal:

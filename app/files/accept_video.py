@@ -1,4 +1,4 @@
-"""The video of a request, received with it or fetched from an address that it names, and looked at."""
+"""The video of a request, received with it or fetched from a URL, and probed."""
 
 import hashlib
 import secrets
@@ -33,7 +33,7 @@ FILE_URL_FIELD = "file_url"
 
 
 def url_faults(url: str, settings: Settings) -> list[str]:
-    """The faults of a `file_url` that are known without a request to it, as sentences."""
+    """The faults of a `file_url` that are known without fetching it, as sentences."""
     if not settings.allow_file_urls:
         return [f"`{FILE_URL_FIELD}` is not allowed on this server: upload the video instead."]
     try:
@@ -51,7 +51,8 @@ async def inspect_video(
     resources: Resources,
     connection: ClientConnection | None,
 ) -> MediaInfo:
-    """Examine the video in one of the slots that users share. Without `connection` it goes on when the client leaves.
+    """Probe the video in one of the slots that users share. Without `connection` it continues when the client
+    disconnects.
 
     Raises what `inspect_upload` and `SharedSlots.slot` raise, FfmpegError, and ClientDisconnect.
     """
@@ -76,8 +77,9 @@ async def accept_video(
 ) -> AsyncIterator[SpooledUpload]:
     """The request's upload or, when there is none, the video at the URL, whose spool file is removed on exit.
 
-    `is_kept`: whether a file comes of it. Raises InvalidRequest when it cannot be fetched, LimitExceeded when it is too
-    large or more than the user may store, Unavailable, and ClientDisconnect when the client leaves meanwhile.
+    `is_kept`: whether the video becomes a file. Raises InvalidRequest if it cannot be fetched, LimitExceeded
+    if it is too large or exceeds the user's storage, Unavailable, and ClientDisconnect when the client
+    disconnects.
     """
     if upload is not None:
         yield upload
@@ -127,7 +129,7 @@ def _fetch(
     def make_hop() -> httpx.Client:
         return make_client(total_seconds=ends_at - time.monotonic())
 
-    # Uncompressed: a small body that unpacks to a large one is no video file.
+    # Uncompressed: a small body that unpacks to a large one is not a video file.
     headers = {"Accept": "video/*, */*", "Accept-Encoding": "identity"}
     try:
         with (
@@ -155,8 +157,8 @@ def _fetch(
 
 
 def _size(answer: httpx.Response, max_bytes: int) -> int | None:
-    """The size that the answer announces, if it does. Raises OutboundError when it is no file, LimitExceeded when it is
-    too large."""
+    """The size that the answer announces, if any. Raises OutboundError if it is not a file, LimitExceeded if
+    it is too large."""
     if answer.status_code != HTTPStatus.OK:
         raise OutboundError(f"The other server answers with the status {answer.status_code}.")
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -169,7 +171,7 @@ def _size(answer: httpx.Response, max_bytes: int) -> int | None:
 
 
 def _name(url: str, answer: httpx.Response) -> str:
-    """The file name that the other server gives, else the end of the URL's path."""
+    """The file name that the other server gives, otherwise the end of the URL's path."""
     try:
         given = disposition_parameters(
             answer.headers.get("Content-Disposition", "").encode("latin-1", "replace")

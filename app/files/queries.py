@@ -15,7 +15,7 @@ UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
 
 
 def find_file(session: Session, *, file_id: str, user_id: str) -> File | None:
-    """The user's own file of that id; another user's is not found, nor one that was removed."""
+    """The user's own file with that id; another user's is not found, nor a removed one."""
     return session.scalar(_own(file_id, user_id)) if is_id(file_id) else None
 
 

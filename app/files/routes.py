@@ -1,4 +1,4 @@
-"""Files: videos uploaded once, to be rendered as often as wanted."""
+"""Files: videos uploaded once, to be rendered as often as you like."""
 
 from functools import partial
 from http import HTTPStatus
@@ -80,6 +80,6 @@ def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency)
     responses=documented(404, 409),
 )
 def delete_file(file_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
-    """Remove a file of yours that no unfinished render needs. The results of its renders stay."""
+    """Delete a file of yours that no unfinished render needs. The results of its renders stay."""
     file_service.delete_file(resources.database, resources.storage, file_id=file_id, user_id=user.id)
     return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -45,7 +45,7 @@ def inspect_upload(upload: SpooledUpload, *, runner: FfmpegRunner, limits: Media
 
 
 def check_usable(info: MediaInfo, limits: MediaLimits) -> None:
-    """Raises LimitExceeded for a video of which even the least demanding render would be over a limit."""
+    """Raises LimitExceeded for a video whose least demanding render would be over a limit."""
     scale = min(engine.scale for engine in ENGINES.values())
     check_output(info.video, scale=scale, target_fps=Fraction(MIN_FPS), limits=limits)
 
@@ -75,7 +75,8 @@ def create_file(
 
 
 def find_made_file(database: Database, idempotent: IdempotentRequest) -> File | None:
-    """What an earlier request with the same key made. Raises NotFound when it was removed since, and Conflict."""
+    """The result of an earlier request with the same key. Raises NotFound if it was removed since, and
+    Conflict."""
     with database.read() as session:
         made_id = idempotent.lookup(session)
         return None if made_id is None else find_file(session, file_id=made_id, user_id=idempotent.user_id)
@@ -85,10 +86,9 @@ def find_made_file(database: Database, idempotent: IdempotentRequest) -> File | 
 def stored_upload(
     upload: SpooledUpload, *, info: MediaInfo, requester: Requester, storage: Storage, database: Database
 ) -> Iterator[tuple[Session, File]]:
-    """Store the upload, then open a unit of work with its new file's row: what the caller adds is committed with it.
-
-    Unless it commits, the stored object is removed again. Raises LimitExceeded when the
-    allowance has no room for it, most often before anything is stored, and StorageError.
+    """Store the upload, then open a unit of work with its new file's row: the caller's additions are
+    committed with it. Unless it commits, the stored object is removed again. Raises LimitExceeded if it
+    exceeds the allowance, usually before anything is stored, and StorageError.
     """
     check_quota = partial(
         check_file_quota,
@@ -116,7 +116,7 @@ def stored_upload(
 def new_file(
     upload: SpooledUpload, *, file_id: str, user_id: str, info: MediaInfo, created_at: datetime
 ) -> File:
-    """The row of a probed upload, whose object's key follows from `file_id`."""
+    """The row of a probed upload; its object's key derives from `file_id`."""
     return File(
         id=file_id,
         user_id=user_id,

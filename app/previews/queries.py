@@ -20,7 +20,7 @@ LATELY_SECONDS = 600
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewClaim:
-    """Identifies one attempt at one preview, which one worker holds."""
+    """Identifies one attempt at one preview, held by one worker."""
 
     preview_id: str
     attempt: int
@@ -31,7 +31,7 @@ class PreviewClaim:
 
 
 def find_preview(session: Session, *, preview_id: str, user_id: str) -> Preview | None:
-    """The user's preview of that id, with its file. None for another user's."""
+    """The user's preview with that id, with its file. None for another user's."""
     if not is_id(preview_id):
         return None
     query = select(Preview).options(joinedload(Preview.file))
@@ -57,13 +57,13 @@ def is_ended(session: Session, *, preview_id: str) -> bool:
 
 
 def warnings_of(session: Session, *, preview_id: str) -> Sequence[str]:
-    """The warnings that the preview has; none when it was deleted."""
+    """The preview's warnings; none if it was deleted."""
     return session.scalars(select(Preview.warnings).where(Preview.id == preview_id)).one_or_none() or ()
 
 
 def any_waits(session: Session, *, engines: Collection[str] = (), beside_user: str | None = None) -> bool:
-    """Whether there is one to claim, with one of these engines; empty for all. With `beside_user`, one of another user.
-    Cheap: an index holds only those that have not ended."""
+    """Whether there is a claimable preview with one of these engines; empty for all. With `beside_user`, one
+    of another user. Cheap: an index holds only those that have not ended."""
     waiting = select(Preview.id).where(_waits(), _is_of(engines)).limit(1)
     if beside_user is not None:
         waiting = waiting.where(Preview.user_id != beside_user)
@@ -71,7 +71,7 @@ def any_waits(session: Session, *, engines: Collection[str] = (), beside_user: s
 
 
 def rest(session: Session, *, user_id: str, seconds: float) -> None:
-    """Let no waiting preview of the user be claimed for so long."""
+    """Keep the user's waiting previews from being claimed for so long."""
     waiting = update(Preview).where(Preview.user_id == user_id, _waits())
     count_changed(session, waiting.values(retry_at=database_now(plus_seconds=seconds)))
 
@@ -79,10 +79,8 @@ def rest(session: Session, *, user_id: str, seconds: float) -> None:
 def claim(
     session: Session, *, worker: str, lease_seconds: float, engines: Collection[str] = ()
 ) -> PreviewClaim | None:
-    """Lease a preview that waits, or whose lease has run out, which counts as a failure.
-
-    The next is the oldest of the user who has had the fewest begun lately: previews that take long delay their own
-    user's.
+    """Lease a preview that waits, or whose lease has expired, which counts as a failure. The next is the
+    oldest of the user with the fewest previews begun recently: slow previews delay only their own user's.
     """
     others = aliased(Preview)
     begun = (
@@ -115,7 +113,7 @@ def get_preview(session: Session, *, preview_id: str) -> Preview | None:
 def complete(session: Session, claim: PreviewClaim, *, values: dict[str, Any]) -> bool:
     """Move the preview to `completed`. False when the lease is lost.
 
-    May be repeated by the same claim, whose commit went through without an answer.
+    May be repeated by the same claim, if a commit succeeded without an answer.
     """
     changed = claim.lease.release(session, status=RenderStatus.COMPLETED, ended_at=database_now(), **values)
     return changed or claim.lease.has_left(session, status=RenderStatus.COMPLETED)
@@ -127,7 +125,7 @@ def fail(session: Session, claim: PreviewClaim, *, error: str) -> None:
 
 
 def withdraw(session: Session, *, preview_id: str, error: str) -> None:
-    """End the preview and forget its images, whichever worker holds it."""
+    """End the preview and remove its images' keys, whichever worker holds it."""
     revoke(
         session,
         Preview,
@@ -141,7 +139,7 @@ def withdraw(session: Session, *, preview_id: str, error: str) -> None:
 
 
 def delete(session: Session, *, preview_id: str) -> None:
-    """Delete the row. The images are deleted before."""
+    """Delete the row, after the images."""
     statement = delete_from(Preview).where(Preview.id == preview_id)
     session.execute(statement.execution_options(synchronize_session=False))
 

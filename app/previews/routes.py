@@ -49,7 +49,7 @@ async def create_preview(
     idempotent: IdempotencyDependency,
     wait: WaitDependency,
 ) -> schemas.PreviewBody:
-    """Have one frame of a file of yours upscaled, ahead of all renders. It is kept for a day."""
+    """Upscale one frame of a file of yours, ahead of all renders. The preview is kept for a day."""
     _check(asked)
     warnings = asked.warnings(request)
     idempotent.content.append(asked.model_dump(mode="json"))
@@ -129,7 +129,7 @@ async def get_preview(
     responses=documented(404),
 )
 def delete_preview(preview_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
-    """Remove a preview of yours with its images. One that has not ended is called off."""
+    """Delete a preview of yours with its images. One that has not ended is canceled."""
     preview_service.delete_preview(
         resources.database, resources.storage, preview_id=preview_id, user_id=user.id
     )
@@ -154,7 +154,8 @@ def _find(resources: Resources, preview_id: str, user_id: str) -> tables.Preview
 
 
 def _latest(resources: Resources, made: tables.Preview, user_id: str) -> tables.Preview:
-    """The preview as it is now; as it was created when the database does not answer, because it exists."""
+    """The preview's present state; its state at creation if the database does not answer, because it
+    exists."""
     try:
         return _find(resources, made.id, user_id)
     except (Unavailable, NotFound):
@@ -175,7 +176,7 @@ def _check(asked: schemas.NewPreview) -> None:
 
 
 def _crop_of(asked: schemas.NewPreview, file: File) -> Area | None:
-    """The part of the file's frames that is asked for. Raises InvalidRequest for one that is larger than these."""
+    """The requested part of the file's frames. Raises InvalidRequest if it is larger than they are."""
     if asked.crop is not None:
         return Area(x=asked.crop.x, y=asked.crop.y, width=asked.crop.width, height=asked.crop.height)
     if asked.crop_width is None or asked.crop_height is None:

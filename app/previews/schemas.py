@@ -16,7 +16,7 @@ from app.renders.statuses import RenderStatus
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
 LONGEST_ID = 64
-# More than any frame that is accepted has.
+# More than any accepted frame has.
 MOST_PIXELS_A_SIDE = 65_535
 LONGEST_SECONDS = 1e9
 
@@ -107,7 +107,7 @@ class Preview(Body):
 
     @classmethod
     def of(cls, preview: tables.Preview, *, resources: Resources, base_url: str) -> Self:
-        """The preview with URLs signed now, which do not outlast it by more than the clean-up takes."""
+        """The preview with URLs signed now, which expire soon after it."""
         completed = preview.status is RenderStatus.COMPLETED
         crop = crop_of(preview)
         scale = find_engine(preview.engine).scale

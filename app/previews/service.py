@@ -30,22 +30,23 @@ from app.previews.tables import Preview
 from app.renders.statuses import RenderStatus
 from models.catalog import Engine
 
-# Then a preview and its images are removed.
+# After so long a preview and its images are removed.
 KEPT_SECONDS = 24 * 3600
 CANCELED = "Canceled"
-# When an open preview ends is not known: this is how often to ask.
+# The end of an open preview is unknown: this is how often to ask.
 RETRY_SECONDS = 5
-# A float that a client computes as frame / rate is nearer to the frame's exact time than to any other such fraction.
+# A float computed by a client as frame / rate is nearer to the frame's exact time than to any other such
+# fraction.
 FINEST_SECONDS = 1_000_000
 
 
-# How long a preview rests that gave way: long enough for a worker to claim one of another user.
+# How long a preview that gave way rests: long enough for a worker to claim one of another user.
 GIVEN_WAY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewJob:
-    """What a worker needs to make a preview. With `crop` None the worker chooses it."""
+    """Everything that a worker needs to make a preview. With `crop` None the worker chooses it."""
 
     claim: PreviewClaim
     user_id: str
@@ -57,7 +58,7 @@ class PreviewJob:
 
 
 def exact_moment(at_seconds: float) -> Fraction:
-    """The exact fraction that a float stands for: 1/30 for 0.03333333333333333."""
+    """The exact fraction for a float: 1/30 for 0.03333333333333333."""
     return Fraction(str(at_seconds)).limit_denominator(FINEST_SECONDS)
 
 
@@ -72,7 +73,7 @@ def create_preview(
     max_open: int,
     warnings: Sequence[str] = (),
 ) -> Preview:
-    """A queued preview of the file, which is held until the session ends (`find_file_to_use`).
+    """A queued preview of the file, which is locked until the session ends (`find_file_to_use`).
 
     Raises InvalidRequest for a moment after the video's end or a crop that is not within its frames, LimitExceeded when
     the result would be too large, TooManyRequests when the user has `max_open` that have not ended.
@@ -173,7 +174,7 @@ class PreviewLedger:
         max_attempts: int,
         engines: Collection[str] = (),
     ) -> None:
-        """`engines` are those that it makes previews with; empty for all."""
+        """`engines` are those with which it makes previews; empty for all."""
         self.lease_seconds = lease_seconds
         self._database = database
         self._worker = worker
@@ -181,7 +182,7 @@ class PreviewLedger:
         self._engines = tuple(engines)
 
     def any_waits(self) -> bool:
-        """Whether there is a preview to claim. Costs next to nothing."""
+        """Whether there is a preview to claim. Very cheap."""
         with self._database.read() as session:
             return preview_queries.any_waits(session, engines=self._engines)
 
@@ -191,7 +192,7 @@ class PreviewLedger:
             return preview_queries.any_waits(session, engines=self._engines, beside_user=user_id)
 
     def claim(self) -> PreviewJob | None:
-        """Lease the oldest preview that waits. One whose leases ran out too often ends here as failed."""
+        """Lease the oldest waiting preview. One whose leases expired too often ends here as failed."""
         with self._database.write() as session:
             while claim := preview_queries.claim(
                 session, worker=self._worker, lease_seconds=self.lease_seconds, engines=self._engines
@@ -255,7 +256,8 @@ class PreviewLedger:
             claim.lease.release(session, rest_seconds=PREVIEW_OUTAGE.pause(1))
 
     def gave_way(self, job: PreviewJob) -> None:
-        """Release the preview for those of other users: uncharged, and none of its user's to be claimed before them."""
+        """Release the preview in favour of other users': uncharged, and none of its user's is claimed before
+        theirs."""
         with self._database.write() as session:
             job.claim.lease.release(session)
             preview_queries.rest(session, user_id=job.user_id, seconds=GIVEN_WAY_SECONDS)

@@ -32,10 +32,11 @@ async def complete(
 ) -> File:
     """The file of the user's upload, whose parts have these ETags.
 
-    Raises NotFound, Conflict when the upload has ended, InvalidRequest for parts that are not as named, NotAVideo and
-    LimitExceeded for what is no file (the upload has ended then), StorageError and Unavailable.
+    Raises NotFound, Conflict when the upload has ended, InvalidRequest for parts that differ from the
+    request, NotAVideo and LimitExceeded for a refused video (then the upload has ended), StorageError and
+    Unavailable.
     """
-    # A client whose connection broke repeats its request while the first is still at work: it waits for that.
+    # A client whose connection broke repeats its request while the first still runs: the second waits for it.
     async with _completion_lock(upload_id), resources.fetch_slots.slot(user.id):
         path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
         try:
@@ -68,7 +69,7 @@ async def _complete(
 def _fetch(
     upload_id: str, given: Mapping[int, str], *, path: Path, user_id: str, resources: Resources
 ) -> tuple[Upload, SpooledUpload] | File:
-    """The upload with the object that its parts make; its file when that was made before."""
+    """The upload with the object assembled from its parts; its file if that was made before."""
     with resources.database.read() as session:
         upload = uploads.find_upload(session, upload_id=upload_id, user_id=user_id)
         if uploads.status_of(upload) is UploadStatus.COMPLETED:

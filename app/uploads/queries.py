@@ -13,7 +13,7 @@ from app.uploads.tables import Upload
 
 
 def find_upload(session: Session, *, upload_id: str, user_id: str) -> Upload | None:
-    """The user's own upload of that id, also one that has ended."""
+    """The user's own upload with that id, even if it has ended."""
     query = select(Upload).where(Upload.id == upload_id, Upload.user_id == user_id)
     return session.scalar(query) if is_id(upload_id) else None
 
@@ -21,7 +21,7 @@ def find_upload(session: Session, *, upload_id: str, user_id: str) -> Upload | N
 def list_open(
     session: Session, *, user_id: str, moment: datetime, limit: int, cursor: str | None
 ) -> Page[Upload]:
-    """The user's own uploads that are open."""
+    """The user's own open uploads."""
     query = select(Upload).where(_open_of(user_id, moment))
     return read_page(session, query, Upload, limit=limit, cursor=cursor)
 
@@ -31,12 +31,12 @@ def count_open(session: Session, *, user_id: str, moment: datetime) -> int:
 
 
 def note_completed(session: Session, *, upload_id: str, moment: datetime) -> bool:
-    """The upload has become a file. False when it had ended before."""
+    """Record that the upload has become a file. False if it had already ended."""
     return _end(session, upload_id, update(Upload).values(completed_at=moment))
 
 
 def note_aborted(session: Session, *, upload_id: str, moment: datetime) -> bool:
-    """The upload will not become a file. False when it had ended before."""
+    """Record that the upload will not become a file. False if it had already ended."""
     return _end(session, upload_id, update(Upload).values(aborted_at=moment))
 
 
@@ -46,21 +46,23 @@ def note_cleaned(session: Session, upload_id: str) -> None:
 
 
 def abort_expired(session: Session, *, expired_for: float) -> int:
-    """Of those that expired that many seconds ago none becomes a file any more."""
+    """Abort open uploads that expired that many seconds ago."""
     return count_changed(
         session, update(Upload).where(_expired(expired_for)).values(aborted_at=database_now())
     )
 
 
 def forget(session: Session, *, ended_for: float) -> None:
-    """Uploads that became files, or of which nothing was left, that many seconds ago. The files stay."""
+    """Delete rows of uploads that became files, or of which nothing was left, that many seconds ago. The
+    files stay."""
     moment = database_now(plus_seconds=-ended_for)
     ended = or_(Upload.completed_at < moment, Upload.cleaned_at < moment)
     session.execute(delete(Upload).where(ended).execution_options(synchronize_session=False))
 
 
 def due_to_clean(session: Session, *, limit: int, but: Collection[str] = ()) -> Sequence[Row[str, str, str]]:
-    """Uploads that will not become files: each one's id, the id that its file was to have, and its id in storage."""
+    """Uploads that will not become files: each one's id, the id reserved for its file, and its id in
+    storage."""
     query = (
         select(Upload.id, Upload.file_id, Upload.multipart_id)
         .where(_to_clean(), Upload.id.not_in(but))
@@ -76,7 +78,8 @@ def count_to_clean(session: Session, *, expired_for: float) -> int:
 
 
 def files_to_be(session: Session, ids: Iterable[str]) -> set[str]:
-    """Those of the ids that uploads may become, or that were not cleared away yet."""
+    """Those of the file ids that belong to open uploads, or to ended ones whose objects were not removed
+    yet."""
     pending = and_(Upload.completed_at.is_(None), Upload.cleaned_at.is_(None))
     return set(session.scalars(select(Upload.file_id).where(Upload.file_id.in_(ids), pending)))
 

@@ -1,4 +1,4 @@
-"""Uploads in parts: large videos that are sent piece by piece, each as often as need be, and become files."""
+"""Uploads in parts: large videos, sent in parts that may be repeated, which become files."""
 
 from functools import partial
 from http import HTTPStatus
@@ -28,7 +28,7 @@ from app.uploads.tables import Upload
 
 router = APIRouter(tags=["uploads"])
 
-# Signing takes a while each.
+# Each signature takes some time.
 MOST_URLS = 1000
 
 
@@ -46,7 +46,7 @@ def open_upload(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
 ) -> schemas.UploadBody:
-    """Open an upload in parts. Its answer says where to send them; then complete it."""
+    """Open an upload in parts. The answer has the parts' URLs; send the parts, then complete the upload."""
     if asked.size_bytes > user.allowance.max_upload_bytes:
         raise file_too_large(user.allowance.max_upload_bytes)
     warnings = asked.warnings(request)
@@ -63,7 +63,7 @@ def open_upload(
     )
     response.headers["Location"] = f"{base_url}/v1/uploads/{upload.id}"
     parts = None
-    # A request that is sent again may find it over.
+    # A repeated request may find that it has ended.
     if uploads.status_of(upload) is UploadStatus.OPEN:
         parts = uploads.parts_to_send(
             upload, after=0, limit=MOST_URLS, storage=resources.storage, base_url=base_url
@@ -83,7 +83,7 @@ def list_uploads(
 
 @router.get("/v1/uploads/{upload_id}", response_model_exclude_none=True, responses=documented(404))
 def get_upload(upload_id: str, user: UserDependency, resources: ResourcesDependency) -> schemas.UploadBody:
-    """An upload of yours, with the parts that have come in: what is not among them is to be sent (again)."""
+    """An upload of yours, with the received parts: send those that are missing (again)."""
     upload = _found(upload_id, user.id, resources)
     received = None
     if uploads.status_of(upload) is UploadStatus.OPEN:
@@ -104,7 +104,7 @@ def list_upload_parts(
     after: Annotated[int, Query(ge=0, le=MOST_PARTS, description="The number of the previous part.")] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_URLS, description="How many, at most.")] = MOST_URLS,
 ) -> schemas.PartsBody:
-    """Where to send the parts of an open upload of yours, with fresh URLs."""
+    """Fresh URLs for the parts of an open upload of yours."""
     upload = _found(upload_id, user.id, resources)
     uploads.require_open(upload)
     parts = uploads.parts_to_send(
@@ -129,9 +129,8 @@ async def complete_upload(
     user: UserDependency,
     resources: ResourcesDependency,
 ) -> FileBody:
-    """Make the file of the parts that were sent. Asked again, it answers the same.
-
-    When parts are missing or are not as named, the upload stays open. When the whole is no video, or over a limit, the
+    """Make the file from the received parts. A repeated request gets the same answer. If parts are missing or
+    differ from the request, the upload stays open. If the assembled file is not a video, or over a limit, the
     upload ends.
     """
     given = {part.number: part.etag for part in asked.parts}
@@ -148,7 +147,7 @@ async def complete_upload(
     responses=documented(404, 409),
 )
 def abort_upload(upload_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
-    """End an upload of yours that is not completed, and remove what came in of it."""
+    """Abort an upload of yours that is not completed, and remove its parts."""
     uploads.abort_upload(resources.database, resources.storage, upload_id=upload_id, user_id=user.id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
@@ -157,9 +156,8 @@ def abort_upload(upload_id: str, user: UserDependency, resources: ResourcesDepen
 async def put_part(
     multipart_id: str, number: str, request: Request, resources: ResourcesDependency
 ) -> Response:
-    """No API key: the signature is the permission.
-
-    404 for one that does not fit, 403 for one that has expired, 409 when the part is sent once more meanwhile.
+    """No API key: the signature is the permission. 404 if it does not match, 403 if it has expired, 409 if
+    the part is sent again in the meantime.
     """
     storage = resources.storage
     if not isinstance(storage, LocalStorage):

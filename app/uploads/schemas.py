@@ -52,7 +52,7 @@ class SentPart(RequestBody):
 
 
 class CompletionRequest(RequestBody):
-    """All parts of an upload, as their answers' ETags tell."""
+    """All parts of an upload, with the ETags of their answers."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"parts": [{"number": 1, "etag": _ETAG}]}]})
 
@@ -103,7 +103,7 @@ class Upload(Body):
         received_parts: Sequence[contract.StoredPart] | None = None,
         warnings: Sequence[str] = (),
     ) -> Self:
-        """`parts`, `received_parts` and `warnings` are shown where they are given."""
+        """`parts`, `received_parts` and `warnings` are shown if they are given."""
         status = service.status_of(upload)
         return cls(
             id=upload.id,

@@ -1,8 +1,7 @@
-"""Uploads in parts: opened, sent part by part past the API where the storage can take them, then made into a file.
-
-Completing goes in steps that can each be repeated: the storage makes the object of the parts, the object is fetched
-once to be hashed and looked at, and one transaction ends the upload and writes the file's row. Until that commits
-no answer names the file; a crash leaves the upload open, to be completed again or to expire.
+"""Uploads in parts: opened, sent part by part past the API if the storage can receive them, then made into a
+file. Completing consists of repeatable steps: the storage assembles the object, the API fetches it once to
+hash and probe it, and one transaction ends the upload and writes the file's row. Until that commits no answer
+names the file; a crash leaves the upload open, to be completed again or to expire.
 """
 
 import hashlib
@@ -41,11 +40,11 @@ from app.uploads import queries as upload_queries
 from app.uploads.tables import Upload
 from app.usage.allowances import Requester, check_file_quota
 
-# What S3 servers take.
+# Limits of S3 servers.
 LEAST_PART_BYTES = 5 * MIB
 MOST_PART_BYTES = 5 * GIB
 MOST_PARTS = 10_000
-# Parts that a slow line sends in minutes, and that are few.
+# Small enough for a slow connection to send in minutes, large enough to be few.
 USUAL_PART_BYTES = 16 * MIB
 MOST_FAULTS = 20
 RETRY_SECONDS = 60
@@ -55,7 +54,7 @@ ENDED = "This upload has ended."
 
 
 class UploadStatus(StrEnum):
-    """`ended`: aborted, expired, or completed with what is no video."""
+    """`ended`: aborted, expired, or completed with something that is not a video."""
 
     OPEN = "open"
     COMPLETED = "completed"
@@ -220,7 +219,7 @@ def parts_to_send(
 def received_parts(upload: Upload, storage: Storage) -> Sequence[StoredPart]:
     """The received parts of an upload, by number; none once they were assembled.
 
-    A part that was sent with different bytes, where the storage does not tell which came last, is left out.
+    Leaves out a part that was sent with different bytes if the storage does not report which came last.
     """
     try:
         listed = storage.list_parts(input_key(upload.file_id), upload.multipart_id)
@@ -254,7 +253,7 @@ def free_storage(storage: Storage, *, file_id: str, multipart_id: str) -> None:
 
 
 def put_together(upload: Upload, given: Mapping[int, str], storage: Storage) -> None:
-    """Have the storage make the object of the parts, unless it was done before.
+    """Make the storage assemble the object from the parts, unless it was done before.
 
     `given` are the ETags by part number. Raises InvalidRequest with one message per fault, Conflict when the upload has
     ended, and StorageError.
@@ -276,7 +275,7 @@ def put_together(upload: Upload, given: Mapping[int, str], storage: Storage) -> 
 
 
 def fetch_upload(upload: Upload, storage: Storage, path: Path) -> SpooledUpload:
-    """Bring the object to the new file `path`, and hash it. Raises StorageError."""
+    """Fetch the object to the new file `path`, and hash it. Raises StorageError."""
     storage.fetch(input_key(upload.file_id), path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -288,9 +287,8 @@ def fetch_upload(upload: Upload, storage: Storage, path: Path) -> SpooledUpload:
 
 
 def make_file(upload: Upload, spooled: SpooledUpload, info: MediaInfo, database: Database) -> File:
-    """End the upload and write the row of its file, which was looked at. Of several at once one does it.
-
-    Raises Conflict when the upload was aborted meanwhile, and NotFound when the file was removed since.
+    """End the upload and write the row of its probed file. Only one of several concurrent calls does so.
+    Raises Conflict if the upload was aborted in the meantime, and NotFound if the file was removed since.
     """
     with database.write() as session:
         now = read_clock(session)
@@ -307,7 +305,7 @@ def make_file(upload: Upload, spooled: SpooledUpload, info: MediaInfo, database:
 
 
 def give_up(upload: Upload, database: Database, storage: Storage) -> None:
-    """End an upload that became nothing that is wanted, unless it is a file already, and free its storage."""
+    """End an upload that was refused, unless it is already a file, and free its storage."""
     with database.write() as session:
         upload_queries.note_aborted(session, upload_id=upload.id, moment=read_clock(session))
     with database.read() as session:
@@ -342,7 +340,8 @@ def _is_together(upload: Upload, storage: Storage) -> bool:
 def _chosen_parts(
     upload: Upload, given: Mapping[int, str], received: Sequence[StoredPart]
 ) -> Sequence[StoredPart]:
-    """What came in with the ETags that were given, by number. Raises InvalidRequest with one message per fault."""
+    """The received parts with the given ETags, by number. Raises InvalidRequest with one message per
+    fault."""
     count = part_count(upload)
     faults = [f"There is no part {number} in this upload of {count:,}." for number in given if number > count]
     found = {(part.number, part.etag): part for part in received}

@@ -1,1 +1,1 @@
-"""What users used, and what they may use."""
+"""Users' usage and limits."""

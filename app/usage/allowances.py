@@ -139,7 +139,7 @@ def check_render_quota(
                 )
         if quota.max_cost_per_month is not None:
             spent = usage_queries.cost_of_month(session, user_id=user_id, api_key_id=key_id, moment=now)
-            # A float's repr is the decimal that was meant: 0.1 + 0.2 is no more than 0.3.
+            # A float's repr is the intended decimal: 0.1 + 0.2 does not exceed 0.3.
             if spent + Decimal(repr(cost)) > Decimal(repr(quota.max_cost_per_month)):
                 raise TooManyRequests(
                     f"The renders {whose}of this month cost {float(spent):g}; with this one's {cost:g} that would be "

@@ -155,12 +155,12 @@ def _count(user_id: str) -> Select[int]:
 
 
 def _pixels(gigapixels: ColumnElement[float]) -> ColumnElement[float]:
-    """Whole pixels, still a float. Multipliers are integers, so a fraction of a pixel is an error of rounding."""
+    """Whole pixels, still a float. Multipliers are integers, so a fraction of a pixel is a rounding error."""
     return func.round(gigapixels * float(PIXELS_PER_GIGAPIXEL))
 
 
 def _total_pixels(gigapixels: Any) -> ColumnElement[int]:
-    """The sum of a column of gigapixels in whole pixels, which no order of adding changes."""
+    """The sum of a column of gigapixels in whole pixels, which does not depend on the order of addition."""
     return func.coalesce(func.sum(cast(_pixels(gigapixels), BigInteger)), 0)
 
 

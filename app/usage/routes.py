@@ -1,4 +1,4 @@
-"""GET /v1/usage: what was rendered, and what is left."""
+"""GET /v1/usage: usage and limits."""
 
 from fastapi import APIRouter
 
@@ -12,9 +12,8 @@ router = APIRouter(tags=["usage"])
 
 @router.get("/v1/usage", response_model_exclude_none=True)
 def get_usage(user: UserDependency, resources: ResourcesDependency, period: PeriodDependency) -> UsageBody:
-    """What was completed, by day and engine, what is stored and under way now, and your limits.
-
-    Days without a completed render are left out; what is deleted later still counts.
+    """Completed renders by day and engine, stored bytes and unfinished renders, and your limits. Days without
+    a completed render are left out; deleted renders still count.
     """
     with resources.database.read() as session:
         return UsageBody.of(

@@ -1,4 +1,4 @@
-"""What was used, in which period, and what is left."""
+"""Usage in a period, and the limits."""
 
 from datetime import date
 from decimal import Decimal

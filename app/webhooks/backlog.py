@@ -1,4 +1,4 @@
-"""Deliveries that wait, as figures."""
+"""Counts of waiting deliveries."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from app.webhooks import queries
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookBacklog:
-    """`waiting` counts deliveries that have not ended; `overdue_seconds` is since when one of them should have been
-    tried, 0 when dispatchers keep up."""
+    """`waiting` counts deliveries that have not ended; `overdue_seconds` is how long one of them has been
+    due, 0 when dispatchers keep up."""
 
     waiting: int
     overdue_seconds: float

@@ -21,7 +21,7 @@ from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 MOST_RETRIES = len(WEBHOOK_DELIVERY.steps_seconds)
 LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
-# An endpoint whose deliveries are given up, and that accepted none for so long, is disabled.
+# An endpoint is disabled when a delivery is given up and it has accepted none for so long.
 FAILING_SECONDS = 5 * 24 * 3600.0
 
 GONE = "It answered 410: the receiver no longer exists."
@@ -76,7 +76,7 @@ class DeliveryLedger:
         but_users: Collection[str] = (),
         but_failing: bool = False,
     ) -> Sequence[DueDelivery]:
-        """Deliveries that may be claimed, the longest due first. Changes nothing."""
+        """Claimable deliveries, the longest due first. Changes nothing."""
         with self.database.read() as session:
             return webhook_queries.due_deliveries(
                 session,
@@ -202,7 +202,7 @@ def pause_after(failures: int, retry_after_seconds: float | None = None) -> floa
 
 
 def _refusal(session: Session, row: WebhookDelivery) -> str | None:
-    """Why no attempt is to be made; None when one is."""
+    """Why no attempt should be made; None if one should."""
     if row.failures > MOST_RETRIES:
         return STOPPED  # The delivery itself may be what stops the server each time.
     if row.endpoint_id is None:

@@ -1,6 +1,7 @@
 """Sends webhooks: finds deliveries that are due, claims them, and sends them to their receivers.
 
-Every API process has one dispatcher. Claims in the database see to it that one process at a time sends a delivery.
+Every API process has one dispatcher. Claims in the database ensure that one process at a time sends a
+delivery.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ LEASE_MARGIN_SECONDS = 30.0
 # Requests of one user to one host at once: a receiver that never answers occupies two threads and delays no other.
 MOST_PER_RECEIVER = 2
 MOST_ANSWER_BYTES = 4096
-# On stopping, requests may end for so long; then their deliveries are given back.
+# When stopping, requests have so long to end; then their deliveries are given back.
 GRACE_SECONDS = 2.0
 GIVE_BACK_SECONDS = 5.0
 
@@ -85,7 +86,7 @@ class WebhookDispatcher:
         self._most = settings.webhook_concurrency
         # A user may have any number of hosts.
         self._most_per_user = max(2 * MOST_PER_RECEIVER, self._most // 4)
-        # Of all users: receivers that did not answer last time leave room for those that do.
+        # For all users: receivers that did not answer last time leave room for the others.
         self._most_failing = max(1, self._most // 2)
         self._in_hand: dict[str, ClaimedDelivery] = {}
         self._lock = threading.Lock()
@@ -95,7 +96,8 @@ class WebhookDispatcher:
         self._trouble: type[Exception] | None = None
 
     def start(self) -> None:
-        """Start looking, about once a second. Does nothing where no webhooks are to be sent."""
+        """Start looking for deliveries, about once a second. Does nothing if this process sends no
+        webhooks."""
         if self._most == 0:
             return
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)

@@ -22,7 +22,7 @@ from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 @dataclass(frozen=True, kw_only=True)
 class DueDelivery:
-    """A delivery that is due, to be claimed. `attempt` is the number of its attempts so far.
+    """A due, claimable delivery. `attempt` is the number of its attempts so far.
 
     `is_failing`: the last attempt at it, or at its endpoint, failed.
     """
@@ -36,9 +36,9 @@ class DueDelivery:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptResult:
-    """How an attempt went. Without `error` it was delivered; `detail` is for the log.
+    """The result of an attempt. Without `error` it was delivered; `detail` is for the log.
 
-    `is_gone`: the receiver wants no more events. `retry_after_seconds` is the pause that it asks for.
+    `is_gone`: the receiver wants no more events. `retry_after_seconds` is the requested pause.
     """
 
     duration_seconds: float
@@ -204,7 +204,7 @@ def end_delivery(session: Session, lease: Lease, status: DeliveryStatus) -> bool
 
 
 def ask_again(session: Session, *, delivery_id: str) -> None:
-    """Make the delivery due now; its attempts stay. One that is being sent is left as it is."""
+    """Make the delivery due now; its attempts stay. Does not change one that is being sent."""
     idle = and_(WebhookDelivery.id == delivery_id, WebhookDelivery.lease_expires_at.is_(None))
     values = {"status": DeliveryStatus.PENDING.value, "retry_at": database_now(), "ended_at": None}
     changed_rows(session, update(WebhookDelivery).where(idle).values(failures=0, **values))

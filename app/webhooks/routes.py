@@ -52,7 +52,7 @@ def create_webhook(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
 ) -> WebhookBody:
-    """Have an address told of your renders: of all that move from now on."""
+    """Add a webhook: an address that receives events of your renders from now on."""
     _check_url(asked.url, resources)
     idempotent.content.append(asked.model_dump(mode="json"))
     with resources.database.write() as session:
@@ -73,10 +73,11 @@ def create_webhook(
     return WebhookBody(webhook=Webhook.of(endpoint))
 
 
-# Before the routes with an id, for which `secret` would be taken.
+# Before the routes with an id, which would match `secret`.
 @router.get("/v1/webhooks/secret", response_model_exclude_none=True)
 def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> WebhookSecretBody:
-    """What your events are signed with. The key needs the scope `write`: who has the secret can sign as we do."""
+    """The secret that signs your events. The key needs the scope `write`, because the secret permits
+    signing."""
     if Scope.WRITE not in user.scopes:
         raise Forbidden("This needs a key with the scope `write`, which this one lacks.")
     with resources.database.read() as session:
@@ -92,7 +93,7 @@ def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> 
 def rotate_webhook_secret(
     user: UserDependency, resources: ResourcesDependency, idempotent: IdempotencyDependency
 ) -> WebhookSecretBody:
-    """Make a new secret. For a day events are signed with both, so that receivers can change over."""
+    """Make a new secret. For a day both secrets sign events, so that receivers can switch."""
     with resources.database.write() as session:
         if idempotent.lookup(session, lock=True) is None:
             secrets = webhook_service.rotate_secret(session, user_id=user.id, keys=resources.secrets)
@@ -118,7 +119,8 @@ def get_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDepen
 def update_webhook(
     webhook_id: str, asked: WebhookChange, user: UserDependency, resources: ResourcesDependency
 ) -> WebhookBody:
-    """Change a webhook of yours. What waits goes to its new address; once disabled, it is told nothing more."""
+    """Change a webhook of yours. Waiting events go to its new address; a disabled webhook receives no
+    more."""
     if asked.url is not None:
         _check_url(asked.url, resources)
     with resources.database.write() as session:
@@ -139,7 +141,7 @@ def update_webhook(
     responses=documented(404),
 )
 def delete_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
-    """Remove a webhook of yours. Nothing more is sent to it."""
+    """Remove a webhook of yours. No more events are sent to it."""
     with resources.database.write() as session:
         webhook_service.delete_endpoint(session, endpoint_id=webhook_id, user_id=user.id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -182,7 +184,7 @@ def list_webhook_deliveries(
     ] = None,
     status: Annotated[DeliveryStatus | None, Query(description="Only deliveries with this status.")] = None,
 ) -> WebhookDeliveriesBody:
-    """What was sent to your webhooks, or will be, the newest first. Kept for 30 days after its end."""
+    """Sent and waiting events of your webhooks, the newest first. Kept for 30 days after their end."""
     with resources.database.read() as session:
         found = webhook_service.list_deliveries(
             session,
@@ -220,7 +222,7 @@ def get_webhook_delivery(
 def replay_webhook_delivery(
     delivery_id: str, user: UserDependency, resources: ResourcesDependency
 ) -> WebhookDeliveryBody:
-    """Send it again now, under the same `webhook-id`, however it ended."""
+    """Send an event again now, under the same `webhook-id`, whatever its outcome was."""
     with resources.database.write() as session:
         delivery = webhook_service.replay_delivery(session, delivery_id=delivery_id, user_id=user.id)
         attempts = webhook_service.attempts_of(session, delivery)

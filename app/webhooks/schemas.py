@@ -117,7 +117,7 @@ class WebhooksBody(Body):
 
 
 class WebhookAttempt(Body):
-    """How one attempt went."""
+    """The result of one attempt."""
 
     number: int = Field(description="Grows with each attempt. An attempt that a crash cut off is missing.")
     at: Timestamp = Field(description="When it ended.")
@@ -145,7 +145,7 @@ class WebhookDelivery(Body):
     def of(
         cls, delivery: tables.WebhookDelivery, *, attempts: Sequence[tables.WebhookAttempt] | None = None
     ) -> Self:
-        """`attempts` are shown where they are given."""
+        """`attempts` are shown if they are given."""
         waits = delivery.lease_expires_at is None
         return cls(
             id=delivery.id,
@@ -178,7 +178,7 @@ class WebhookDeliveriesBody(Body):
 
 
 class WebhookSecret(Body):
-    """What your events are signed with."""
+    """The secrets that sign your events."""
 
     current: str
     previous: str | None = Field(None, description="The previous secret, while it also signs.")

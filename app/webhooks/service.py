@@ -22,7 +22,7 @@ from app.webhooks.urls import host_of
 
 # For so long after a rotation the previous secret signs as well.
 ROTATION_SECONDS = 24 * 3600
-# Of one webhook, on their way at the same time.
+# Tests of one webhook, waiting at the same time.
 MOST_TESTS = 5
 TEST_RETRY_SECONDS = 60
 SECRET_PREFIX = "whsec_"  # noqa: S105
@@ -187,7 +187,7 @@ def signing_secrets(session: Session, *, user_id: str, keys: Secrets) -> Signing
 
 
 def rotate_secret(session: Session, *, user_id: str, keys: Secrets) -> SigningSecrets:
-    """Make a new secret. The current one signs beside it for another day; an earlier one no longer does."""
+    """Make a new secret. The current one also signs for another day; an earlier one no longer does."""
     user = webhook_queries.lock_user(session, user_id=user_id)
     user.webhook_secret_generation += 1
     user.webhook_secret_rotated_at = read_clock(session)

@@ -1,4 +1,4 @@
-"""URLs that webhooks are sent to."""
+"""URLs to which webhooks are sent."""
 
 from collections.abc import Collection
 
@@ -12,7 +12,7 @@ LONGEST_HOST = 253
 
 
 def parse_webhook_url(text: str, *, field: str = "webhook_url") -> str:
-    """The URL, checked. Raises InvalidRequest, which names `field`, for one that no event can be sent to."""
+    """The URL, checked. Raises InvalidRequest, which names `field`, for one to which no event can be sent."""
     try:
         url = check_url(text)
     except AddressRefused as error:
@@ -27,9 +27,8 @@ def parse_webhook_url(text: str, *, field: str = "webhook_url") -> str:
 def require_permitted(
     text: str, *, allowed_networks: Collection[Network], field: str = "webhook_url"
 ) -> None:
-    """Raises InvalidRequest for an address that no event is ever sent to, `localhost` included.
-
-    Other names are looked up at each attempt.
+    """Raises InvalidRequest for an address to which no event is ever sent, including `localhost`. Other names
+    are looked up at each attempt.
     """
     addresses = fixed_addresses(check_url(text).host)
     if addresses and not any(is_permitted(one, allowed_networks=allowed_networks) for one in addresses):
