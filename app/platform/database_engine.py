@@ -46,7 +46,7 @@ NOT_A_DATABASE_URL = (
 )
 
 WRONG_ENCODING = (
-    "The database {location} has the encoding {encoding}, in which names and titles of other scripts cannot be kept. "
+    "The database {location} has the encoding {encoding}, which cannot store names and titles in other scripts. "
     "Make another with UTF-8 and set REGEN_DATABASE_URL to it: "
     "CREATE DATABASE regen ENCODING 'UTF8' TEMPLATE template0"
 )

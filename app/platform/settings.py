@@ -90,8 +90,8 @@ class Settings(LimitSettings, WorkSettings):
     )
     database_prepared_statements: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Whether PostgreSQL keeps the plans of statements that come often. `auto`: unless a pooler is in "
-        "between; `on` for one that knows prepared statements (PgBouncer from 1.21 with `max_prepared_statements`).",
+        description="Whether frequent statements are prepared on PostgreSQL. `auto`: unless a pooler is in between; "
+        "`on` for a pooler that supports prepared statements (PgBouncer from 1.21 with `max_prepared_statements`).",
     )
     broker_url: BrokerUrl | None = Field(
         None,

@@ -131,9 +131,9 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, A
     for module in (
         "http.errors",
         "http.middleware",
-        "renders.answer",
+        "renders.created_answer",
         "http.health_checks",
-        "http.protocol",
+        "http.uvicorn_protocol",
         "renders.streams",
     ):
         monkeypatch.setattr(f"app.{module}.log", structlog.get_logger())
