@@ -158,6 +158,10 @@ class Database:
             url, pool or PoolLimits(), prepared_statements=prepared_statements, read_only=read_only
         )
         self._reader = self.engine.execution_options(postgresql_readonly=True)
+        # A connection that only selects needs no transaction, whose begin and end are a trip to the server each.
+        self._selecting = self._reader.execution_options(
+            **({} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
+        )
         self._writer = self.engine.execution_options(regen_begin="BEGIN IMMEDIATE")
 
     @classmethod
@@ -187,8 +191,8 @@ class Database:
 
     @contextmanager
     def read_columns(self) -> Iterator[Connection]:
-        """A read-only connection for `fetch_rows`. Raises Unavailable when the database cannot be reached."""
-        with client_errors(), self._reader.begin() as connection:
+        """A connection for `fetch_rows` alone. Raises Unavailable when the database cannot be reached."""
+        with client_errors(), self._selecting.begin() as connection:
             yield connection
 
     @contextmanager

@@ -45,9 +45,9 @@ def lines(capture: LogCapture, log: Any, monkeypatch: pytest.MonkeyPatch) -> lis
     for module in (
         "http.errors",
         "http.middleware",
-        "renders.answer",
+        "renders.created_answer",
         "http.request_log",
-        "http.protocol",
+        "http.uvicorn_protocol",
     ):
         monkeypatch.setattr(f"app.{module}.log", log)
     return capture.entries  # type: ignore[return-value]
