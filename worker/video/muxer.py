@@ -39,7 +39,7 @@ from worker.video.spherical_video import write_spatial
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timestamp_check import WrittenVideo, check_output, read_back, runner_for_output
 from worker.video.track_flags import switch_off_subtitles
-from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack, choose_tracks, room_for_sound
+from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack, choose_tracks, within_budget
 from worker.video.uniform_sound import UniformSound, write_uniform_sound
 
 log = structlog.get_logger(__name__)
@@ -157,9 +157,10 @@ def finish_render(
                 start_seconds=start,
                 cancelled=cancelled,
             )
+            copied_bytes = sum(path.stat().st_size for path in (source, *files))
             list_path = write_concat_list(directory, files, parts, timescale=render.timescale)
             mux = _MuxCommand(
-                runner=room_for_sound(own_runner, streams, seconds=end - start),
+                runner=within_budget(own_runner, streams, seconds=end - start, copied_bytes=copied_bytes),
                 list_path=list_path,
                 source=source,
                 uniform=uniform,

@@ -8,19 +8,22 @@ from itertools import pairwise
 from math import ceil
 from typing import Any, Literal
 
+from app.platform.byte_sizes import MIB
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.ffprobe_fields import UNTAGGED, integer
 from app.platform.media.recognition import is_encrypted
-from app.platform.media.whitelists import is_decodable
+from app.platform.media.whitelists import TEXT_SUBTITLES, is_decodable
 from worker.video.channel_layouts import MAX_STEREO, MAX_SURROUND, KeptLayout, kept_layout
 from worker.video.sound_headers import SoundFormat
 
 # In microseconds, ffmpeg's default, texts more than 35 minutes apart overflow MP4's durations of 32 bits.
 SUBTITLE_TIME_BASE = "1/1000"
-TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "text"})
 
 AUDIO_BITS_PER_SECOND_AND_CHANNEL = 96_000
+# Of one that puts the output together: some ten times what slow machines take.
+LEAST_CPU_SECONDS = 600
+SLOWEST_COPY = 10 * MIB
 # Corrects from 10 ms on, where ffmpeg leaves up to 100: in most files those are rounded timestamps.
 CLOSELY = ":min_hard_comp=0.01"
 
@@ -173,13 +176,18 @@ def choose_tracks(
     return TrackChoice(tracks=tuple(tracks), warnings=tuple(warnings))
 
 
-def room_for_sound(
-    runner: FfmpegRunner, streams: Sequence[Mapping[str, Any]], *, seconds: Fraction
+def within_budget(
+    runner: FfmpegRunner, streams: Sequence[Mapping[str, Any]], *, seconds: Fraction, copied_bytes: int
 ) -> FfmpegRunner:
-    """`runner`, which may convert all sound in addition to copying its inputs, however small the input's sound is."""
+    """`runner` with room for all sound to be converted beside copies of its inputs, however small the input's sound is,
+    and with the processor time that this takes on a slow machine."""
     channels = sum(int(stream.get("channels", 0)) for stream in streams)
     sound_bytes = ceil(channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL * seconds / 8)
-    limits = replace(runner.limits, output_bytes=runner.limits.output_bytes + 2 * sound_bytes)
+    limits = replace(
+        runner.limits,
+        output_bytes=runner.limits.output_bytes + 2 * sound_bytes,
+        cpu_seconds=LEAST_CPU_SECONDS + ceil(channels * seconds) + copied_bytes // SLOWEST_COPY,
+    )
     return FfmpegRunner(programs=runner.programs, limits=limits)
 
 

@@ -18,6 +18,9 @@ MAX_TAGS = 2_000
 MAX_TAG_BYTES = 4 * 1024 * 1024
 WITHOUT_DESCRIPTIONS = "`ffmpeg -i input -map_chapters -1 -map_metadata -1 -c copy output.mkv` removes them."
 MAX_SOUND_GAPS = 100
+# ffmpeg converts a text in time that grows with the square of its length: one of this length takes 0.7 seconds.
+MAX_SUBTITLE_BYTES = 256 * 1024
+MAX_SUBTITLES_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,19 @@ def check_sound_gaps(gaps: int) -> None:
             f"A sound track of this file has more than {MAX_SOUND_GAPS} gaps of more than a minute; "
             "at most that many are accepted."
         )
+
+
+def check_subtitles(*, size_bytes: int, total_bytes: int) -> None:
+    """Raises LimitExceeded for a text of a subtitle, or all texts of the file together, that no player shows."""
+    for size, limit, what in (
+        (size_bytes, MAX_SUBTITLE_BYTES, "a subtitle"),
+        (total_bytes, MAX_SUBTITLES_BYTES, "subtitles"),
+    ):
+        if size > limit:
+            raise LimitExceeded(
+                f"The file has {what} of more than {limit:,} bytes, which is too long. "
+                "`ffmpeg -i input -map 0 -map -0:s -c copy output.mkv` removes all subtitles."
+            )
 
 
 def check_input_frames(frames: int, limits: MediaLimits) -> None:

@@ -12,8 +12,9 @@ from .clock import MICROSECONDS, EpochReader
 from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import disposition, fraction
 from .info import PacketShifts, PacketSpacings
-from .limits import MediaLimits, check_input_frames, check_sound_gaps, check_span
+from .limits import MediaLimits, check_input_frames, check_sound_gaps, check_span, check_subtitles
 from .recognition import ENCRYPTED
+from .whitelists import TEXT_SUBTITLES
 
 # ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
 PACKET_FIELDS = (
@@ -126,6 +127,8 @@ class _PacketTally:
             for stream in streams
             if bases[stream["index"]] and not disposition(stream, "attached_pic")
         }
+        self._texts = {stream["index"] for stream in streams if stream.get("codec_name") in TEXT_SUBTITLES}
+        self._text_bytes = 0
         self.epochs = EpochReader(
             {index: base for index, base in bases.items() if base and index in self._kinds},
             reference=stream_index,
@@ -149,6 +152,10 @@ class _PacketTally:
             if shown is None:
                 pts = shown = self._video_end
             self._video_end = shown + (duration or 0)
+        if index in self._texts:
+            size_bytes = _ticks(fields[4]) or 0
+            self._text_bytes += size_bytes
+            check_subtitles(size_bytes=size_bytes, total_bytes=self._text_bytes)
         kind = self._kinds[index]
         self.epochs.add(
             index,

@@ -109,6 +109,9 @@ SUBTITLE_DECODERS: dict[str, tuple[str, ...]] = {
     "eia_608": ("cc_dec",),
 }
 
+# Subtitles that are texts, and are converted for an output.
+TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "text"})
+
 DECODERS: tuple[str, ...] = tuple(
     decoder
     for table in (VIDEO_DECODERS, AUDIO_DECODERS, SUBTITLE_DECODERS)

@@ -11,10 +11,11 @@ import pytest
 
 from app.platform.media.containers import OUTPUT
 from app.platform.media.first_frames import Spatial
+from app.platform.media.whitelists import TEXT_SUBTITLES
 from worker.video.metadata import lost_tags
 from worker.video.side_data import LEFT_OUT, NOT_LOST, OTHER_WARNING, lost_side_data
 from worker.video.spherical_video import write_spatial
-from worker.video.tracks import TEXT_SUBTITLES, choose_tracks
+from worker.video.tracks import choose_tracks
 
 # Kinds that newer versions have beside those of the ffmpeg at hand.
 NEWER_KINDS = (

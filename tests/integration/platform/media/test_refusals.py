@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.platform.errors import FfmpegMissing, LimitExceeded, NotAVideo
+from app.platform.media import limits as limits_module
 from app.platform.media.ffmpeg import FfmpegRunner, Programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
@@ -214,6 +215,32 @@ def test_too_many_descriptions(
     plain.write_bytes(content[:at] + described + content[at:])
     with pytest.raises(LimitExceeded, match=sentence):
         probe_video(runner, plain, limits=replace(limits, opening_cpu_seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "most_bytes", "sentence"),
+    [
+        ("<b>" * 90_000, 10**9, "a subtitle of more than 262,144 bytes"),
+        ("x" * 200_000, 150_000, "has subtitles of"),
+    ],
+)
+def test_subtitles_that_are_too_long(
+    runner: FfmpegRunner,
+    limits: MediaLimits,
+    clips: Path,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    most_bytes: int,
+    sentence: str,
+) -> None:
+    """ffmpeg's time to convert one grows with the square of its length: 8 MB take hours."""
+    (tmp_path / "long.srt").write_text(f"1\n00:00:00,000 --> 00:00:01,000\n{text}\n\n")
+    video = make("a.mkv", "-i", clips / BUNNY, "-i", tmp_path / "long.srt", "-c", "copy")
+    monkeypatch.setattr(limits_module, "MAX_SUBTITLES_BYTES", most_bytes)
+    with pytest.raises(LimitExceeded, match=sentence):
+        probe_video(runner, video, limits=limits)
 
 
 def test_too_many_frames(runner: FfmpegRunner, limits: MediaLimits, make_moving: Make) -> None:
