@@ -21,13 +21,17 @@ from app.http.errors import error_response
 from app.http.request_log import REQUEST_ID_HEADER
 from app.platform.secrets import new_id
 
-BAD_REQUEST = "This is not a valid HTTP/1.1 request, or its headers are too long."
+BAD_REQUEST = (
+    "This is not a valid HTTP/1.1 request, its headers are too long, or its body comes in tiny chunks."
+)
 # The system buffers only this much of an answer: what a slow client has not read is not in memory, and the
 # server soon notices that it read something.
 UNSENT_BYTES = 128 * 1024
 # Above this the next piece of an answer waits until a client has read most of what the system would not
 # buffer.
 WRITE_BUFFER_BYTES = 32 * 1024
+# A body may have so many chunks that are smaller than this on average: a packet of MPEG-TS has 188 bytes.
+MOST_TINY_CHUNKS, TINY_CHUNK_BYTES = 200, 128
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +42,32 @@ log = structlog.get_logger(__name__)
 ABORT = "regen.abort"
 
 
+class _CountedChunks(h11.Connection):
+    """The server's side of a connection. Refuses bodies in tiny chunks: each takes as long to read as a large one, and
+    holds up all other requests."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER)
+        self._chunks = self._chunk_bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._chunk_bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_end
+            self._chunk_bytes += len(event.data)
+            if self._chunks > MOST_TINY_CHUNKS and self._chunk_bytes < self._chunks * TINY_CHUNK_BYTES:
+                raise h11.RemoteProtocolError("the body comes in tiny chunks")
+        return event
+
+
 class HttpProtocol(H11Protocol):
     """One connection. In addition to uvicorn's arguments it takes `connections`, which count it."""
 
     def __init__(self, *arguments: Any, connections: Connections, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.conn = _CountedChunks()
         self._connections = connections
         self._limits = connections.limits
         self._deadline: asyncio.TimerHandle | None = None

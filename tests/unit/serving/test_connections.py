@@ -202,6 +202,31 @@ class TestRequestHeads:
                 assert answer.endswith(f'"{seen}"'.encode())
 
 
+class TestChunks:
+    HEAD = b"POST /size HTTP/1.1\r\nHost: regen.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    @pytest.mark.parametrize(
+        ("size_bytes", "count", "is_taken"), [(188, 3000, True), (1, 150, True), (1, 3000, False)]
+    )
+    def test_a_body_of_tiny_chunks_is_refused(self, app, size_bytes, count, is_taken):
+        """A chunk of one byte takes as long to read as a large one."""
+        chunks = b"%x\r\n%b\r\n" % (size_bytes, bytes(size_bytes)) * count
+        with serving(app) as url, connection(url, self.HEAD, chunks, b"0\r\n\r\n") as client:
+            if is_taken:
+                assert answer_of(client).endswith(b"%d" % (size_bytes * count))
+            else:
+                status, message = error_of(all_of(client))
+                assert status == b"HTTP/1.1 400 Bad Request"
+                assert "chunks" in message
+
+    def test_each_request_has_chunks_of_its_own(self, app):
+        body = b"1\r\nx\r\n" * 150 + b"0\r\n\r\n"
+        with serving(app) as url, connection(url) as client:
+            for _ in range(3):
+                client.sendall(self.HEAD + body)
+                assert answer_of(client).endswith(b"150")
+
+
 class TestSlowClients:
     def test_a_body_that_comes_too_slowly(self, app):
         limits = replace(LIMITS, patience_seconds=0.3, bytes_per_second=1000)
