@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from math import lcm
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,6 @@ from app.platform.errors import (
 )
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
-from app.platform.media.first_frames import Spatial
 from app.platform.media.properties import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
 from app.platform.progress import current_progress
@@ -32,10 +32,10 @@ from worker.video.join import timestamp_filter, write_concat_list
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
 from worker.video.mp4_boxes import read_video_coding
 from worker.video.plan import RenderPlan, SegmentPlan
-from worker.video.side_data import SPHERICAL_WARNING, STEREO_WARNING
 from worker.video.sound_headers import sound_formats
 from worker.video.sound_runs import fit_to_film, read_sound_runs
-from worker.video.spherical_video import write_spatial
+from worker.video.spherical_video import tag_spatial
+from worker.video.subtitle_edits import CLIPPED, subtitle_shifts
 from worker.video.thumbnail import make_thumbnail
 from worker.video.timestamp_check import WrittenVideo, check_output, read_back, runner_for_output
 from worker.video.track_flags import switch_off_subtitles
@@ -172,7 +172,7 @@ def finish_render(
             )
             warnings = mux.run(tracks, cancelled)
         if render.spatial is not None:
-            warnings = (*warnings, *_tag_spatial(part, render.spatial))
+            warnings = (*warnings, *tag_spatial(part, render.spatial))
         check_output(own_runner, part, render=render, segments=segments)
         written = own_runner.probe(part, "-show_entries", "format_tags").get("format", {}).get("tags", {})
         make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
@@ -199,17 +199,6 @@ def finish_render(
     )
 
 
-def _tag_spatial(part: Path, spatial: Spatial) -> Sequence[str]:
-    """Write the tags; returns warnings if the file cannot hold them."""
-    try:
-        write_spatial(part, spatial)
-    except ValueError as error:
-        log.warning("spatial_tags_left_out", detail=str(error))
-        held = {SPHERICAL_WARNING: spatial.projection, STEREO_WARNING: spatial.stereo}
-        return [warning for warning, value in held.items() if value is not None]
-    return ()
-
-
 class _MuxCommand:
     """The mux command of one render, for any choice of tracks."""
 
@@ -230,6 +219,7 @@ class _MuxCommand:
         self._list_path = list_path
         self._source = source
         self._uniform = uniform
+        self._subtitle_shifts = subtitle_shifts(source)
         self._part = part
         self._render = render
         self._streams = streams
@@ -301,8 +291,13 @@ class _MuxCommand:
         if not has_video:
             return arguments
         # ffmpeg-python chooses the order of the inputs.
-        inputs = [arguments[at + 1] for at, word in enumerate(arguments) if word == "-i"]
-        position = str(inputs.index(file_name(self._source)))
+        ends = [at + 2 for at, word in enumerate(arguments) if word == "-i"]
+        inputs = [arguments[start:end] for start, end in pairwise([0, *ends])]
+        position = next(
+            str(number)
+            for number, words in enumerate(inputs)
+            if words[-1] == file_name(self._source) and "-ignore_editlist" not in words
+        )
         extra = ["-map_metadata", position, "-map_chapters", position, *self._metadata.arguments]
         sounds = [track.index for track in tracks if track.kind == "audio"]
         retagged = {"v:0": self._render.stream_index}
@@ -323,12 +318,9 @@ class _MuxCommand:
         # The input is shifted so that its start is at 0; the video's offset is in its timestamps. Without copyts,
         # ffmpeg would shift by the earliest start of the streams in use.
         original = self._runner.input(self._source, itsoffset=seconds_option(-render.input_start_seconds))
-        uniform = {}
-        if self._uniform is not None:
-            read = self._uniform.input(self._runner)
-            uniform = {index: read[f"a:{number}"] for number, index in enumerate(self._uniform.indexes)}
-        maps = [uniform.get(track.index, original[str(track.index)]) for track in tracks]
-        if all(track.index in uniform for track in tracks):
+        other = self._read_otherwise(tracks)
+        maps = [other.get(track.index, original[str(track.index)]) for track in tracks]
+        if all(track.index in other for track in tracks):
             # The file must be an input for its chapters and metadata, even if none of its streams is used.
             maps.append(original["a:999?"])
         options: dict[str, Any] = {
@@ -344,9 +336,23 @@ class _MuxCommand:
         numbers = dict.fromkeys(UNREADABLE, 0)
         for track in tracks:
             options |= track.options(numbers[track.kind])
+            if track.kind == "subtitle" and track.index in other:
+                options[f"bsf:s:{numbers[track.kind]}"] = CLIPPED
             numbers[track.kind] += 1
         streams = [joined["v:0"], *maps] if has_video else maps
         return self._runner.output(*streams, self._part, **options)
+
+    def _read_otherwise(self, tracks: Sequence[KeptTrack]) -> dict[int, Stream]:
+        """The tracks that are not read from the source as it is, by their index."""
+        streams = {}
+        if self._uniform is not None:
+            read = self._uniform.input(self._runner)
+            streams = {index: read[f"a:{number}"] for number, index in enumerate(self._uniform.indexes)}
+        copied = {track.index for track in tracks if track.kind == "subtitle" and track.is_copied}
+        for index in copied & self._subtitle_shifts.keys():
+            offset = seconds_option(self._subtitle_shifts[index] - self._render.input_start_seconds)
+            streams[index] = self._runner.input(self._source, ignore_editlist=1, itsoffset=offset)[str(index)]
+        return streams
 
     def _movie_timescale(self) -> int:
         """Ticks per second of the movie header, in which edit lists state a track's start: a common multiple of video

@@ -5,15 +5,20 @@ ffmpeg writes them only for streams that it copies from a file that has them.
 
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
+
+import structlog
 
 from app.platform.errors import FfmpegError
 from app.platform.media.first_frames import Spatial
 from worker.video.mp4_boxes import HEADER_BYTES as HEADER
 from worker.video.mp4_boxes import find_boxes, read_bytes
+from worker.video.side_data import SPHERICAL_WARNING, STEREO_WARNING
+
+log = structlog.get_logger(__name__)
 
 # Boxes that contain boxes, on the way to the sample description and to the tables of chunk offsets.
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
@@ -108,3 +113,14 @@ def _boxes(spatial: Spatial) -> bytes:
         projection = _box(b"proj", _box(b"prhd", pose) + shape, full=False)
         boxes += _box(b"sv3d", _box(b"svhd", b"\0") + projection, full=False)
     return boxes
+
+
+def tag_spatial(part: Path, spatial: Spatial) -> Sequence[str]:
+    """Write the tags; returns warnings if the file cannot hold them."""
+    try:
+        write_spatial(part, spatial)
+    except ValueError as error:
+        log.warning("spatial_tags_left_out", detail=str(error))
+        held = {SPHERICAL_WARNING: spatial.projection, STEREO_WARNING: spatial.stereo}
+        return [warning for warning, value in held.items() if value is not None]
+    return ()
