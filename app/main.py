@@ -65,16 +65,16 @@ def create_app(
     own_url: str | None = None,
     make_webhooks: MakeWebhooks = WebhookDispatcher,
 ) -> FastAPI:
-    """The ASGI application. `settings` are the process's own unless given; `opening` opens what it works with.
-    `own_url` is where the server listens: for URLs in webhooks, which `make_webhooks` sends, when no public one is set.
-
-    What it works with is opened when the server starts and closed when it stops; starting raises ConfigurationError,
-    FfmpegMissing or StorageError when the settings or the machine do not add up.
+    """The ASGI application. `settings` are the process's own unless given; `opening` opens what it works
+    with. `own_url` is the address at which the server listens: for URLs in webhooks, which `make_webhooks`
+    sends, if no public one is set. The resources are opened when the server starts and closed when it stops;
+    starting raises ConfigurationError, FfmpegMissing or StorageError if the settings or the machine are
+    wrong.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # `regen serve` writes no access lines of uvicorn; another way to run the application may.
+        # `regen serve` writes no access lines of uvicorn; other ways to run the application may.
         logging.getLogger("uvicorn.access").addFilter(drop_query)
         with opening(settings or get_settings()) as resources:
             app.state.resources = resources
@@ -102,7 +102,7 @@ def create_app(
         # A redirect makes clients send a whole upload twice, or to the wrong address behind a proxy.
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
-        # The framework's pages load their scripts from elsewhere; `documentation` has what stands in for them.
+        # The framework's pages load their scripts from other sites; `documentation` replaces them.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -131,7 +131,7 @@ def create_app(
     app.add_middleware(RequestLog, metrics=app.state.metrics)
     app.add_middleware(PublicPath, public_url=lambda: app.state.resources.settings.public_url)
     trace_requests(app)
-    # Whatever a route does: what surrounds it may answer so.
+    # For every route: its middleware may give these answers.
     for router in ROUTERS:
         app.include_router(router, responses=documented(400, 401, 403, 429, 500, 503))
     for router in OPEN_ROUTERS:

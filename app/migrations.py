@@ -1,7 +1,8 @@
 """Migrations: applying them, and a database's position among them.
 
-During a rolling upgrade, processes of the previous version go on using the database. So a migration only adds, an
-added column is nullable or has a default in the database, and what is no longer used is removed one version later.
+During a rolling upgrade, processes of the previous version go on using the database. So a migration only
+adds, an added column is nullable or has a default in the database, and unused columns are removed one version
+later.
 
 `python -m app.migrations check` runs `alembic check`: it fails when the tables in code and the migrations differ.
 `python -m app.migrations revision MESSAGE` writes a new migration from the difference.
@@ -80,7 +81,7 @@ def require_usable(database: Database) -> None:
 
 
 def describe(database: Database) -> str:
-    """A sentence: where the database is among the migrations, and what helps."""
+    """A sentence: the database's migration, and what to do."""
     current = revision(database)
     return {
         Position.EMPTY: "The database is empty. Apply the migrations with: regen db upgrade",

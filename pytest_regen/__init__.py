@@ -1,7 +1,6 @@
-"""The pytest fixture `regen_mock`: a mock of the Regen API in a process of its own, empty at the start of each test.
-
-pytest loads this at every start, wherever the package is installed: so it imports next to nothing. And it never imports
-`app`: whoever tests with it may well have a package of that name.
+"""The pytest fixture `regen_mock`: a mock of the Regen API in its own process, empty at the start of each
+test. pytest loads this module at every start wherever the package is installed, so it imports very little. It
+never imports `app`, because the project under test may have a package of that name.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ STOP_SECONDS = 20.0
 REQUEST_SECONDS = 120.0
 FIRST_MOMENT = "2026-01-01T00:00:00Z"
 START = "from app.cli import main; main()"
-# Where the programs are is this machine's business; all else would make the mock another one.
+# The paths of programs depend on this machine; any other setting would change the mock.
 KEPT_SETTINGS = frozenset({"REGEN_FFMPEG", "REGEN_FFPROBE"})
 
 
 class RegenMock:
-    """A running mock. `client` sends its key along; `url` and `key` are for clients of your own."""
+    """A running mock. `client` sends its key; `url` and `key` are for your own clients."""
 
     def __init__(self, *, url: str, key: str, client: httpx.Client) -> None:
         self.url = url
@@ -35,7 +34,7 @@ class RegenMock:
         self.client = client
 
     def reset(self) -> None:
-        """Forget all files, renders, rules and requests. Ids and times begin anew."""
+        """Remove all files, renders, rules and requests. Ids and times start again."""
         self._control("POST", "/_mock/reset")
 
     def seed(self, **given: Any) -> None:
@@ -44,7 +43,8 @@ class RegenMock:
         self._control("POST", "/_mock/seed", given)
 
     def advance(self, seconds: float) -> None:
-        """Move the mock's clock forward, without a reset: links and keys expire, retries of webhooks become due."""
+        """Advance the mock's clock, without a reset: links and keys expire, retries of webhooks become
+        due."""
         self._control("POST", "/_mock/clock", {"advance_seconds": seconds})
 
     def faults(self, *rules: Mapping[str, Any]) -> None:
@@ -62,7 +62,7 @@ class RegenMock:
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """What the mock received since the test began, the first first."""
+        """The requests that the mock received since the test began, in order."""
         requests: list[dict[str, Any]] = self._control("GET", "/_mock/requests")["requests"]
         return requests
 
@@ -90,7 +90,7 @@ def regen_mock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         if not name.startswith("REGEN_") or name in KEPT_SETTINGS
     }
     command = [
-        # -I: no `app` of the project under test shall stand in for the server's, which lies beside this package.
+        # -I: no `app` of the project under test may replace the server's, which is beside this package.
         *(sys.executable, "-I", "-c", f"import sys; sys.path.append({home!r}); {START}"),
         *("mock", "--port", "0"),
         *("--ready-file", str(ready_file), "--seed", "0", "--clock", FIRST_MOMENT),
@@ -118,13 +118,13 @@ def regen_mock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 
 @pytest.fixture
 def regen_mock(regen_mock_server: tuple[str, str]) -> Iterator[RegenMock]:
-    """A mock that nobody has asked anything yet."""
+    """A mock that has received no requests."""
     import httpx
 
     url, key = regen_mock_server
     headers = {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=url, headers=headers, timeout=REQUEST_SECONDS) as client:
         mock = RegenMock(url=url, key=key, client=client)
-        # Also what `seed` changed in the test before: a reset goes back to what the mock was started with.
+        # Undoes also a `seed` in the previous test: a reset restores the options of the mock's start.
         mock.reset()
         yield mock

@@ -1,1 +1,1 @@
-"""What happens to a render between its upload and its finished file."""
+"""The work on a render between its upload and its finished file."""

@@ -1,4 +1,4 @@
-"""A worker process: assembles its parts, handles its signals, and runs Celery's worker until it is to end."""
+"""A worker process: assembles its parts, handles its signals, and runs Celery's worker until it must end."""
 
 import contextlib
 import faulthandler
@@ -62,7 +62,7 @@ TICK_SECONDS = 1.0
 IDLE_BEAT_SECONDS = 5.0
 # The name of a worker's spans in traces.
 TRACED_AS = "regen-worker"
-# One segment that computes, one claimed ahead, one that is being encoded, stored and reported.
+# One segment computing, one claimed ahead, one being encoded, stored and reported.
 MOST_IN_HAND = 3
 
 log = structlog.get_logger(__name__)
@@ -71,9 +71,10 @@ log = structlog.get_logger(__name__)
 def run_worker(settings: Settings) -> int:
     """Works until SIGTERM or SIGINT, in this process and thread. Returns the exit status.
 
-    The first signal lets the work in hand be finished within REGEN_DRAIN_SECONDS; the second gives it back at once.
-    Before the workspace is made, signals are the caller's. An unreachable broker is waited for. A worker that hangs
-    ends with EXIT_HANGS (see Deadman). Raises ConfigurationError or FfmpegMissing when the machine lacks something.
+    The first signal lets the work in hand be finished within REGEN_DRAIN_SECONDS; the second gives it back at
+    once. Until the workspace is made, the caller handles signals. Waits for an unreachable broker. A worker
+    that hangs ends with EXIT_HANGS (see Deadman). Raises ConfigurationError or FfmpegMissing when the machine
+    lacks something.
     """
     name = worker_name()
     networks = Networks(settings)
@@ -91,17 +92,17 @@ def run_worker(settings: Settings) -> int:
             worker.close()
             stop_tracing()
             log.info("worker_stopped")
-            # Whatever else keeps the interpreter from ending.
+            # Other causes that keep the interpreter from ending.
             faulthandler.dump_traceback_later(END_SECONDS, exit=True)
         if worker.has_hanging_thread():
-            # Python would wait for the thread of a hanging transfer, and abort over one that computes.
+            # Python would wait for the thread of a hanging transfer, and abort because of a computing one.
             sys.stderr.flush()
             os._exit(exit_status)
         return exit_status
 
 
 class CeleryWorker:
-    """Celery's worker with the parts of ours: the work loop as its one task, and threads beside it.
+    """Celery's worker with our parts: the work loop as its one task, and threads beside it.
 
     CUDA does not survive a fork and one process drives one device, hence the solo pool: the task runs in the main
     thread, and heartbeat, sweeper, previews, clean-up and deadman in threads of their own.
@@ -214,7 +215,7 @@ class CeleryWorker:
         signals.setup_logging.connect(_keep_logging, weak=False)
         logging.getLogger(CONSUMER_LOGGER).addFilter(reconnects_as_warnings)
         signals.worker_ready.connect(self._start_threads, weak=False)
-        # Celery warns root of pickled messages; ours carry nothing, and only JSON is read.
+        # Celery warns root of pickled messages; ours are empty, and only JSON is read.
         warnings.filterwarnings("ignore", category=SecurityWarning)
         worker = self._celery.Worker(
             hostname=f"regen@{self._name}",
@@ -254,7 +255,8 @@ class CeleryWorker:
         self._deadman.stop()
 
     def has_hanging_thread(self) -> bool:
-        """Whether a transfer or a preview goes on after `close`, in a thread that cannot be ended. Logs it."""
+        """Whether a transfer or a preview continues after `close`, in a thread that cannot be ended. Logs
+        it."""
         if self._outage_retry.has_hanging_transfer:
             log.warning("transfer_left_hanging")
             return True
@@ -286,7 +288,7 @@ class CeleryWorker:
             if is_listening:
                 self._consumer.add_task_queue(queue_name(queue))
             else:
-                # Else it would take the messages that wake workers which do claim.
+                # Otherwise it would take the messages that wake claiming workers.
                 self._consumer.cancel_task_queue(queue_name(queue))
         if is_listening:
             self._sweeper.announce(Counter(self._settings.queues))
@@ -313,15 +315,16 @@ class CeleryWorker:
 
 
 class TolerantConsumer(Consumer):  # type: ignore[misc]
-    """Drops messages that it cannot understand, such as those of another version, with one log line each. Beats the
-    progress of the thread that it runs in, and calls `on_tick` there every TICK_SECONDS while no task runs."""
+    """Drops messages that it cannot parse, such as those of another version, with one log line each. Beats
+    the progress of the thread that it runs in, and calls `on_tick` there every TICK_SECONDS while no task
+    runs."""
 
     def __init__(self, *arguments: Any, on_tick: Callable[[Consumer], None], **options: Any) -> None:
         self._on_tick = on_tick
         super().__init__(*arguments, **options)
 
     def ensure_connected(self, conn: Any) -> Any:
-        # It asks again and again while the broker is away, with time-outs of its own.
+        # It keeps asking during an outage of the broker, with its own time-outs.
         with current_progress().allowing(math.inf):
             return super().ensure_connected(conn)
 
@@ -359,7 +362,7 @@ def _try_broker(celery: Celery) -> None:
 
 
 def reconnects_as_warnings(record: logging.LogRecord) -> bool:
-    """A filter for the lines of Celery's consumer: an attempt at the broker that is made again is a warning."""
+    """A filter for the lines of Celery's consumer: a repeated attempt to reach the broker is a warning."""
     if record.msg == CONNECTION_ERROR:
         record.levelno, record.levelname = logging.WARNING, "WARNING"
     return True

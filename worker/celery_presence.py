@@ -1,7 +1,6 @@
-"""What operators of Celery see of a worker: its heartbeats, and answers to `celery inspect` and `celery status`.
-
-The one thread of the solo pool runs units of work for hours, so Celery's own parts for this would be silent meanwhile.
-This thread, with a connection of its own, is not. Nothing of the work depends on it.
+"""A worker's presence in Celery's tools: its heartbeats, and answers to `celery inspect` and `celery status`.
+The one thread of the solo pool runs units of work for hours, during which Celery's own parts for this would
+be silent. This thread, with its own connection, is not. The work does not depend on it.
 """
 
 import contextlib
@@ -42,7 +41,7 @@ class CeleryPresence:
         self._thread.start()
 
     def stop(self) -> None:
-        """Says that the worker is offline, if the broker takes it soon."""
+        """Reports that the worker is offline, if the broker accepts it soon."""
         self._ended.set()
         self._thread.join(POLL_SECONDS + HEARTBEAT_SECONDS)
 

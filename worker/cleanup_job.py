@@ -1,4 +1,4 @@
-"""The clean-up job: removes what has expired and what no row names, beside the work of one of all workers."""
+"""The clean-up job: one of all workers removes expired data and orphans, beside its work."""
 
 import random
 import threading
@@ -53,12 +53,12 @@ class CleanUpJob:
             self._thread.join(STOP_SECONDS)
 
     def run_due_tasks(self) -> None:
-        """Runs the tasks that are due and that no other worker runs. Never raises."""
+        """Runs the due tasks that no other worker runs. Never raises."""
         self._run_if_due(CLEAN_UP, self._remove_expired, every_seconds=self._interval_seconds)
         self._run_if_due(ORPHANS, self._remove_orphans, every_seconds=DAY_SECONDS)
 
     def _run(self) -> None:
-        # Spread, so that many workers do not ask all at once.
+        # Spread, so that many workers do not ask at the same time.
         pause_seconds = self._interval_seconds * random.uniform(0.05, 0.15)  # noqa: S311
         while not self._ended.wait(pause_seconds):
             self.run_due_tasks()

@@ -1,7 +1,6 @@
-"""The deadman: ends a worker process that makes no progress, or that does not end although it was asked to.
-
-A supervisor, systemd or the container engine starts another one. Nothing else of the worker can be relied on by then:
-its main thread may hang in a call or a loop, and any lock may be held.
+"""The deadman: ends a worker process that makes no progress, or that does not end although it was asked to. A
+supervisor, systemd or the container engine starts another one. No other part of the worker is reliable by
+then: its main thread may hang in a call or a loop, and any lock may be held.
 """
 
 import contextlib
@@ -26,9 +25,9 @@ from app.work.drain import Drain
 
 # A worker that hangs or does not end.
 EXIT_HANGS = os.EX_SOFTWARE
-# What supervises one step, such as a pipeline's watchdog, acts first: this much earlier.
+# Supervisors of one step, such as a pipeline's watchdog, act first: this much earlier.
 MARGIN_SECONDS = 30.0
-# For what follows the drain's end: the last report, and the end of all threads. Less than what supervisors wait.
+# For the last report and the end of all threads after the drain. Less than supervisors wait.
 END_SECONDS = 8.0
 # How long the log line and the report may take before the process ends without them.
 LAST_STEP_SECONDS = 3.0
@@ -41,8 +40,8 @@ log = structlog.get_logger(__name__)
 class Deadman:
     """A thread that reads the beats of all lines of work. `start`, `stop` and `watch` are the main thread's to call.
 
-    It also notices signals that the main thread does not get to handle, and arms a timer of the C library's, which ends
-    the process even if one thread keeps the interpreter from all others.
+    It also notices signals that the main thread does not handle, and arms a timer of the C library, which
+    ends the process even if one thread never releases the interpreter.
     """
 
     def __init__(
@@ -54,8 +53,8 @@ class Deadman:
         end: Callable[[int], None] = os._exit,
         touch: Callable[[], None] = lambda: None,
     ) -> None:
-        """`give_back` releases the work in hand, if it can; its argument says whether the work hangs. `touch` is called
-        several times a second while nothing hangs."""
+        """`give_back` releases the work in hand, if it can; its argument tells whether the work hangs.
+        `touch` is called several times a second while nothing hangs."""
         self.still_seconds = stall_seconds + MARGIN_SECONDS
         self._drain = drain
         self._give_back = give_back
@@ -73,11 +72,12 @@ class Deadman:
         )
 
     def watch(self, name: str, progress: Progress) -> None:
-        """Ends the process from now on when this line of work goes without a beat for `still_seconds`."""
+        """From now on, ends the process when this line of work goes without a beat for `still_seconds`."""
         self._watched = {**self._watched, name: Stillness(progress)}
 
     def start(self) -> None:
-        # Python's handlers run between two steps of the main thread, which may take none; this does not wait for them.
+        # Python's handlers run between two steps of the main thread, which may never come; this does not wait
+        # for them.
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._thread.start()
 
@@ -93,8 +93,8 @@ class Deadman:
         self._writer.close()
 
     def end(self, write_line: Callable[[], None]) -> None:
-        """Ends the process, after the line in the log, the tracebacks of all threads and the return of its work; but
-        without those of them that hang."""
+        """Ends the process, after the log line, the tracebacks of all threads and the return of its work, but
+        without waiting for those of them that hang."""
         is_stopping = self._drain.requested or bool(self._asked_at)
         _try_step(write_line)
         with contextlib.suppress(Exception):
@@ -113,7 +113,7 @@ class Deadman:
             self._read_signals()
             self.touch()
             now = time.monotonic()
-            # A process that was stopped meanwhile is not at fault.
+            # A process that was stopped in between is not at fault.
             seconds, ticked_at = min(now - ticked_at, 2 * POLL_SECONDS), now
             for name, stillness in self._watched.items():
                 if stillness.tick(seconds) > self.still_seconds:
@@ -136,10 +136,10 @@ class Deadman:
                 _try_step(partial(_tell_of_stopping, signal.Signals(number).name, self._drain.grace_seconds))
 
     def _over_at(self) -> float:
-        """When the work in hand is to be given back."""
+        """When the work in hand must be given back."""
         if self._drain.requested or not self._asked_at:
             return self._drain.over_at
-        # The main thread has not got round to the signal, or to the second one, which means at once.
+        # The main thread has not handled the signal yet, or the second one, which means at once.
         return self._asked_at[1] if self._asked_at[1:] else self._asked_at[0] + self._drain.grace_seconds
 
 
@@ -152,7 +152,7 @@ def _tell_of_stopping(name: str, grace_seconds: float) -> None:
 
 
 def _try_step(step: Callable[[], None]) -> None:
-    """Takes a step that may raise, or hang for want of a lock."""
+    """Runs a step that may raise, or hang while it waits for a lock."""
 
     def run() -> None:
         with contextlib.suppress(Exception):

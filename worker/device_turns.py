@@ -1,4 +1,4 @@
-"""The order in which the segments that one worker has in hand compute on its device: that of their claims."""
+"""The order in which one worker's segments in hand compute on its device: that of their claims."""
 
 import threading
 import time
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 POLL_SECONDS = 0.1
-# How long before a segment's end the next one is claimed: as long as the last one took to its first decoded frame, and
-# half as long again, within these bounds. Earlier would keep it from workers that are idle.
+# How long before a segment's end the next one is claimed: as long as the last one took to its first decoded
+# frame, and half as long again, within these bounds. Earlier would keep it from idle workers.
 SHORTEST_LEAD_SECONDS, LONGEST_LEAD_SECONDS = 1.0, 10.0
 LEAD_FACTOR = 1.5
 
@@ -15,8 +15,8 @@ LEAD_FACTOR = 1.5
 class DeviceTurn:
     """One segment's turn: from its first frame through the network to its last.
 
-    `began_at` and `ended_at` are on the monotonic clock, None before. `ready_at` is from when on the segment alone kept
-    the worker waiting: its claim, or the end of the turn before.
+    `began_at` and `ended_at` are on the monotonic clock, None before. `ready_at` is the time from which the
+    worker waited only for this segment: its claim, or the end of the previous turn.
     """
 
     def __init__(self, turns: "DeviceTurns") -> None:
@@ -27,7 +27,7 @@ class DeviceTurn:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether another segment's turn is first."""
+        """Whether another segment's turn comes first."""
         return self._turns.first is not self
 
     @property
@@ -54,7 +54,7 @@ class DeviceTurns:
         self._queue: tuple[DeviceTurn, ...] = ()
         self._freed_at = 0.0
         self.lead_seconds = SHORTEST_LEAD_SECONDS
-        """How long before a segment's end the next is to be claimed."""
+        """How long before a segment's end the next one should be claimed."""
 
     @property
     def first(self) -> DeviceTurn | None:
@@ -72,7 +72,7 @@ class DeviceTurns:
             self.end(turn)
 
     def note_opening(self, seconds: float) -> None:
-        """A segment took so long from its claim to its first decoded frame."""
+        """Record how long a segment took from its claim to its first decoded frame."""
         self.lead_seconds = min(max(LEAD_FACTOR * seconds, SHORTEST_LEAD_SECONDS), LONGEST_LEAD_SECONDS)
 
     def wait_for(self, turn: DeviceTurn, on_wait: Callable[[], None]) -> None:

@@ -66,7 +66,7 @@ class Networks:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The engines that it is for, all unless the settings name some."""
+        """Its engines: all, unless the settings name some."""
         return self._settings.engines or tuple(ENGINES)
 
     def check(self) -> None:
@@ -86,7 +86,7 @@ class Networks:
                     ensure_weights(engine_id, self._settings.weights_dir)
 
     def has(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> bool:
-        """Whether `upscaler` would return the one that is held, rather than put another in its place."""
+        """Whether `upscaler` would return the loaded one, rather than replace it."""
         return self._upscaler is not None and self._made_for == (engine_id, source, target)
 
     def upscaler(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> "TypedUpscaler":

@@ -1,4 +1,4 @@
-"""What work needs of a machine: whether it was the machine that lacked something when a unit of work met an outage."""
+"""The needs of work: whether this machine lacked something when a unit of work met an outage."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Needs:
     runner: FfmpegRunner
 
     def are_met(self, outage_retry: OutageRetry) -> bool:
-        """Whether storage, disk and video program serve everybody else, within CHECK_SECONDS."""
+        """Whether storage, disk and video program work otherwise, within CHECK_SECONDS."""
         try:
             is_met = outage_retry.call_with_timeout(self._check, seconds=CHECK_SECONDS)
         except (RegenError, OSError) as error:

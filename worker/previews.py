@@ -42,7 +42,7 @@ IDLE_SECONDS = 60.0
 # A computing device cannot be interrupted; the end of the worker does not wait for it any longer.
 STOP_SECONDS = 5.0
 LONGEST_RUN_SECONDS = 600.0
-# From then on a preview gives way to those of other users, so many times; after that it fails, where they still wait.
+# After so long a preview gives way to those of other users, so many times; then it fails if they still wait.
 TURN_SECONDS = 2.0
 MOST_TURNS = 6
 ASK_SECONDS = 1.0
@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 
 class _GivesWay(Exception):
-    """The preview in hand is put back for those of other users."""
+    """The preview in hand gives way to those of other users."""
 
 
 class _Turn:
@@ -68,7 +68,7 @@ class _Turn:
         self.was_ended = False
 
     def is_over(self) -> bool:
-        """Called often: the database is asked once a second at most."""
+        """Called often: asks the database at most once a second."""
         if not self.was_ended and time.monotonic() >= self._ask_at:
             self._ask_at = time.monotonic() + ASK_SECONDS
             with contextlib.suppress(Unavailable):
@@ -133,7 +133,7 @@ class Previewer:
 
     @property
     def is_left_computing(self) -> bool:
-        """Whether a preview goes on after `stop`, in a thread that cannot be ended."""
+        """Whether a preview continues after `stop`, in a thread that cannot be ended."""
         return self._thread.is_alive()
 
     def make_next(self) -> bool:
@@ -167,7 +167,7 @@ class Previewer:
         policy = preview_poll(interval_seconds)
         outages = RetryRow(policy)
         pause_seconds, made_at = interval_seconds, time.monotonic()
-        # Spread, so that many workers do not ask all at once.
+        # Spread, so that many workers do not ask at the same time.
         while not self._ended.wait(pause_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
             self.progress.beat()
             try:
@@ -204,7 +204,7 @@ class Previewer:
             outcome = UnitOutcome.POSTPONED
         match outcome:
             case UnitOutcome.LEASE_LOST:
-                # Deleted, most often.
+                # Usually it was deleted.
                 log.info("preview_abandoned")
             case UnitOutcome.GIVEN_BACK:
                 log.info("preview_given_back", reason=str(error), detail=detail)
@@ -230,7 +230,7 @@ class Previewer:
                 raise
 
     def _give_way(self, job: PreviewJob) -> None:
-        """Puts the preview back, or ends it when it was put back often enough. Raises Unavailable; then its lease
+        """Gives the preview back, or ends it if it gave way too often. Raises Unavailable; then its lease
         expires."""
         self._turns[job.claim.preview_id] += 1
         if self._turns[job.claim.preview_id] > MOST_TURNS:

@@ -1,7 +1,6 @@
-"""Whether this worker claims work, and what it does while it does not.
-
-An operator drains and resumes it by its row. It puts itself in quarantine when its units fail while others' are done:
-then it tests itself, and comes back or ends.
+"""Whether this worker claims work, and its actions while it does not. An operator drains and resumes it by
+its row. It puts itself in quarantine when its units fail while others' are done: then it tests itself, and
+resumes or ends.
 """
 
 import math
@@ -15,7 +14,7 @@ from app.platform.retry_policies import QUARANTINE, RetryRow
 from app.work.ledger import WorkLedger
 from worker.metrics import QUARANTINED
 
-# After so many quarantines or tests that failed the process ends; an hour outside starts the count again.
+# After so many quarantines or failed tests the process ends; an hour outside restarts the count.
 MOST_TRIES = len(QUARANTINE.steps_seconds)
 HEALTHY_SECONDS = 3600.0
 
@@ -23,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Quarantine:
-    """For the main thread, but for `may_claim` and `begin`, which any thread may call.
+    """For the main thread, except for `may_claim` and `begin`, which any thread may call.
 
     `tick` is called at short intervals while no unit is in hand.
     """
@@ -37,8 +36,9 @@ class Quarantine:
         listen: Callable[[bool], None],
         end: Callable[[], None],
     ) -> None:
-        """`drained` says whether an operator drains the worker. `test` raises if the worker cannot work. `listen`
-        begins (True) or ends (False) to be woken for work. `end` ends the process, for what supervises it."""
+        """`drained` says whether an operator drains the worker. `test` raises if the worker cannot work.
+        `listen` begins (True) or ends (False) to be woken for work. `end` ends the process, so that its
+        supervisor starts another."""
         self._ledger = ledger
         self._drained = drained
         self._test = test
@@ -55,7 +55,7 @@ class Quarantine:
         return not self._is_on and not self._drained()
 
     def begin(self, reason: str) -> None:
-        """The row says so already. Units that end at once may both ask for it."""
+        """The row is already in quarantine. Two units that end at the same time may both request it."""
         if self._is_on:
             return
         if time.monotonic() - self._recovered_at > HEALTHY_SECONDS:

@@ -32,9 +32,9 @@ def worker_name() -> str:
 
 
 class Registration:
-    """A thread that reports that the worker lives. Claims themselves record what the worker has in hand.
-
-    Nothing depends on the row: while the database is away the thread goes on trying, and the worker goes on working.
+    """A thread that reports that the worker lives. Claims themselves record the worker's work in hand.
+    Nothing depends on the row: during an outage of the database the thread keeps trying, and the worker
+    continues to work.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Registration:
     ) -> None:
         """The speed of such devices is kept under `device_name`; None for a worker without a device.
 
-        `work`: the progress of the worker's units, for how long they have stood still.
+        `work`: the progress of the worker's units, for how long they have stalled.
         """
         self._ledger = ledger
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
@@ -57,7 +57,7 @@ class Registration:
             "version": server_version(),
         }
         self.is_drained = False
-        """Whether the row said so at the last heartbeat."""
+        """Whether the row was drained at the last heartbeat."""
         self.progress = Progress()
         self._work = Stillness(work or Progress())
         self._ended = threading.Event()
@@ -66,14 +66,15 @@ class Registration:
         )
 
     def add_facts(self, **facts: Any) -> None:
-        """Further columns of the row, to be named before `start`."""
+        """Further columns of the row, which must be set before `start`."""
         self._facts |= facts
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Removes the row, unless the database is away. Does nothing when the thread was never started."""
+        """Removes the row, unless the database is unavailable. Does nothing when the thread was never
+        started."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

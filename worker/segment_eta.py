@@ -1,4 +1,4 @@
-"""How long the rest of a segment takes."""
+"""The time left for a segment."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ class SegmentEta:
     """Estimates the time left from the speed so far. One thread reports, any thread reads."""
 
     def __init__(self, *, frames: int, began_at: Callable[[], float]) -> None:
-        """`began_at` returns from when on the first frame is in the making, by the monotonic clock."""
+        """`began_at` returns when work on the first frame began, by the monotonic clock."""
         self._frames = frames
         self._began_at = began_at
         self._first: tuple[float, int] | None = None
@@ -29,7 +29,7 @@ class SegmentEta:
         now, began_at = time.monotonic(), self._began_at()
         if self._first is None or now - self._first[0] <= BURST_SHARE * (self._first[0] - began_at):
             self._first = now if self._first is None else self._first[0], frames_done
-            # What came before the first frame is counted too, until there is a second step.
+            # The time before the first frame counts too, until there is a second step.
             pace = (self._first[0] - began_at) / max(1, frames_done)
         else:
             first_at, first_frames = self._first

@@ -1,4 +1,5 @@
-"""Whether this worker can do its work: its video programs with a few frames, and each of its networks with one."""
+"""Tests whether this worker can work: its video programs with a few frames, and each of its networks with
+one."""
 
 from dataclasses import dataclass, replace
 
@@ -14,13 +15,13 @@ from worker.loaded_upscaler import Networks
 from worker.workspace import Workspace
 
 FRAME = FrameFormat(width=64, height=36)
-# A ramp of the codes that limited range allows; its result is no single colour.
+# A ramp of the codes of limited range; its result is not a single colour.
 FIRST_CODE, LAST_CODE = 16, 235
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTest:
-    """`engines` are those that this worker upscales with, none for one without a device."""
+    """`engines` are those with which this worker upscales, none for a worker without a device."""
 
     runner: FfmpegRunner
     networks: Networks
@@ -28,7 +29,7 @@ class SelfTest:
     engines: tuple[str, ...]
 
     def run(self) -> None:
-        """For the thread that runs units of work. Raises a RegenError, or anything that a broken device raises."""
+        """For the thread that runs units of work. Raises a RegenError, or any error of a broken device."""
         limits = replace(self.runner.limits, wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES)
         with self.workspace.job_directory() as scratch:
             check_programs(FfmpegRunner(programs=self.runner.programs, limits=limits), scratch)

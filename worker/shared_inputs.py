@@ -1,7 +1,6 @@
-"""The inputs that the workers of one machine fetched: each once for all of them.
-
-A file here is a hard link to what each worker that reads it has in its own directory. So nothing that is removed here
-is taken from a reader, and of a process that dies nothing stays behind but what others can use.
+"""The fetched inputs of one machine's workers: each is fetched once for all. A file here is a hard link to
+the file in the directory of each worker that reads it. So removing it here does not affect a reader, and a
+process that dies leaves only files that others can use.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ LOCK_SUFFIX = ".lock"
 
 
 class SharedInputs:
-    """A directory that many processes use. Holds about `cache_bytes`, and beside them what is being read."""
+    """A directory that many processes use. Holds about `cache_bytes`, in addition to files being read."""
 
     def __init__(self, directory: Path, *, cache_bytes: int) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -43,7 +42,7 @@ class SharedInputs:
                 os.utime(path)  # used last
                 return
             fetch(path)
-            # What the storage itself links takes no room of its own.
+            # Files that the storage itself links take no further space.
             if path.stat().st_nlink == 1:
                 with contextlib.suppress(OSError):  # without hard links each worker has its own copy
                     os.link(path, shared)
@@ -53,7 +52,7 @@ class SharedInputs:
         most = self._cache_bytes if keep_bytes is None else keep_bytes
         found = []
         for path in self._directory.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # another process makes room too
+            with contextlib.suppress(FileNotFoundError):  # another process frees space too
                 if path.suffix != LOCK_SUFFIX:
                     found.append((path, path.stat()))
         held_bytes = sum(stat.st_size for _, stat in found)
@@ -83,7 +82,7 @@ class SharedInputs:
                         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         break
                     except BlockingIOError:
-                        # The process that holds it ends its transfer where that stands still.
+                        # The process that holds it ends its transfer if it stalls.
                         current_progress().beat()
                         if cancelled():
                             raise Canceled() from None

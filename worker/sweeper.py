@@ -27,7 +27,8 @@ class Sweeper:
     """A thread of every worker. In each interval the first one to ask sweeps for all. Concurrent sweeps are safe: each
     move is a compare-and-set.
 
-    It also sends the wake-ups for what its own worker made ready, so that an unreachable broker delays no work.
+    It also sends the wake-ups for units that its own worker made ready, so that an unreachable broker delays
+    no work.
     """
 
     def __init__(self, *, ledger: WorkLedger, celery: Celery) -> None:
@@ -85,7 +86,7 @@ class Sweeper:
                     wake_workers(self._celery, queue, units=missing)
 
     def _is_due(self) -> bool:
-        """Whether this worker is to sweep now."""
+        """Whether this worker should sweep now."""
         try:
             is_due = self._ledger.take_sweep(every_seconds=self._interval_seconds * DUE_SHARE)
         except Unavailable:

@@ -1,4 +1,4 @@
-"""Transfers between the storage and a worker's disk, which outlast outages."""
+"""Transfers between the storage and a worker's disk, which survive outages."""
 
 import contextlib
 import threading
@@ -36,7 +36,7 @@ class StorageTransfers:
     """Called when the disk is full."""
 
     def fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
-        """Raises TransientError if this one object is refused, which is no outage, and StorageError."""
+        """Raises TransientError if only this object is refused, which is not an outage, and StorageError."""
 
         def fetch() -> None:
             try:
@@ -100,7 +100,7 @@ class StorageTransfers:
             raise
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Removes objects that no row names. What cannot be removed soon is left to the clean-up."""
+        """Removes objects that no row names. Leaves those that cannot be removed soon to the clean-up."""
         keys = list(keys)
 
         def remove() -> None:
@@ -119,7 +119,7 @@ class StorageTransfers:
     def _refusal_of_one(self, key: str, error: AccessRefused) -> TransientError:
         """Raises StorageError if the storage refuses more than this object, or does not answer.
 
-        The refusal of one is no outage: waiting for its end would never stop.
+        The refusal of a single object is not an outage: waiting for its end would never stop.
         """
         self.storage.check(beside=key)
         return TransientError("The storage refuses this one file.", detail=f"{key}: {error.detail}")

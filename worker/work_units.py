@@ -1,10 +1,9 @@
 """The three units of work: prepare a render, upscale a segment, finish a render.
 
-Each unit fetches its files from storage, runs code that knows neither database nor storage, stores the results under
-keys that carry the attempt, and moves the row. Each returns the units of work that became ready by that.
-
-While storage or database are away, the unit keeps its results and repeats the call. A repeated report may have arrived
-the first time; the ledger recognizes that.
+Each unit fetches its files from storage, runs code that knows neither database nor storage, stores the
+results under keys that contain the attempt, and changes the row. Each returns the units of work that this
+made ready. During an outage of storage or database the unit keeps its results and repeats the call. A
+repeated report may have arrived the first time; the ledger recognizes that.
 """
 
 import contextlib
@@ -143,8 +142,8 @@ class WorkUnits:
         )
 
     def _release(self, job: Job, settled: SettledSegments) -> bool:
-        """Makes segments ready while the video is still being read. Returns False during an outage of the database: the
-        reading goes on, and all that is planned by its end is reported then.
+        """Makes segments ready while the video is still being read. Returns False during an outage of the
+        database: the reading continues, and reports all segments at its end.
         """
         self._check_frames(settled.render)
         try:
@@ -301,7 +300,7 @@ class WorkUnits:
             segments=segments,
             cancelled=cancelled,
             stall_seconds=self.settings.stall_seconds,
-            # What stops a worker may have stopped its ffmpeg as well.
+            # The signal that stops a worker may have stopped its ffmpeg as well.
             is_fatal=lambda error: self.drain.requested or is_outage(error),
         )
 
@@ -317,7 +316,7 @@ class WorkUnits:
             )
 
     def _readable_input(self, job: Job, continuous: ContinuousCopy | None, cancelled: Cancelled) -> Path:
-        """The input, or the copy that stands for it, which is cached like an input."""
+        """The input, or the copy that replaces it, which is cached like an input."""
         if continuous is None:
             return self._input(job, cancelled)
 

@@ -51,7 +51,7 @@ class Workspace:
     def job_directory(self) -> Iterator[Path]:
         """A new temporary directory, removed afterwards.
 
-        When the disk is full, all inputs that are not in use are removed, to make room for the next job.
+        When the disk is full, all inputs that are not in use are removed, to free space for the next job.
         """
         # Errors ignored: a cancelled transfer may still write a file there.
         with tempfile.TemporaryDirectory(
@@ -86,14 +86,14 @@ class Workspace:
     ) -> Path:
         """Returns the input's path, after fetching it by `fetch` unless it is cached. Callers must not write to it.
 
-        Waits while another worker of this machine fetches it. Raises Canceled once `cancelled` returns True meanwhile.
+        Waits while another worker of this machine fetches it. Raises Canceled once `cancelled` returns True.
         """
         with self._changing:
             if file_id in self._fetched:
                 return self._use(file_id)
-        # A cancelled fetch of the same input may still go on.
+        # A cancelled fetch of the same input may still continue.
         part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
-        # Not locked: a transfer that finds the disk full drops inputs, in a thread of its own.
+        # Not locked: a transfer that finds the disk full drops inputs, in its own thread.
         self._shared.fetch(file_id, part, fetch=lambda part: fetch(storage_key, part), cancelled=cancelled)
         with self._changing:
             if file_id in self._fetched:  # another thread fetched it meanwhile

@@ -5,7 +5,7 @@ import sys
 
 def main() -> None:
     """Entry point of the installed `regen` command."""
-    # Before the other imports, which take seconds: a worker may be stopped meanwhile.
+    # Before the other imports, which take seconds: a worker may be stopped during them.
     if next((word for word in sys.argv[1:] if not word.startswith("-")), None) == "worker":
         from app.serving.signals import exit_on_signals
 

@@ -52,7 +52,7 @@ def _users() -> None:
 def add_user(
     name: Annotated[str, typer.Argument(parser=_name, metavar="NAME")], data_dir: DataDirectory = None
 ) -> None:
-    """Add a user. Make a key for them with `regen keys create --user NAME`."""
+    """Add a user. Make a key for the user with `regen keys create --user NAME`."""
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
 
@@ -91,7 +91,7 @@ def create_key(
     ] = None,
     data_dir: DataDirectory = None,
 ) -> None:
-    """Make a key and print it, this once."""
+    """Make a key and print it, only this once."""
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
     from app.accounts.scopes import DEFAULT_SCOPES, Scope
@@ -118,7 +118,7 @@ def list_keys(
     user: Annotated[str | None, typer.Option(help="This user's keys alone.", show_default=False)] = None,
     data_dir: DataDirectory = None,
 ) -> None:
-    """List keys: what they begin with, never the whole."""
+    """List keys: the first characters, never the whole key."""
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
 
@@ -145,7 +145,7 @@ def revoke_key(
     key_id: Annotated[str, typer.Argument(help="Its id in `regen keys list`.", metavar="ID")],
     data_dir: DataDirectory = None,
 ) -> None:
-    """Refuse a key from now on."""
+    """Revoke a key from now on."""
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
 

@@ -28,7 +28,7 @@ def backup(
     ] = None,
     data_dir: DataDirectory = None,
 ) -> None:
-    """Write the database, the secret and the videos to one file, also while the server serves."""
+    """Write the database, the secret and the videos to one file, even while the server serves."""
     settings = load_settings(data_dir)
     from app.backup.service import make_backup
     from app.platform.storage import open_storage_to_look
@@ -58,7 +58,7 @@ def restore(
 ) -> None:
     """Fill an empty database and the storage from a backup. The kinds of both may differ from the backup's.
 
-    Renders that had not ended begin again. Uploads in parts that were under way are to be begun anew.
+    Unfinished renders begin again. Unfinished uploads in parts must be started again.
     """
     settings = load_settings(data_dir)
     from app.backup.service import restore_backup
@@ -68,7 +68,7 @@ def restore(
 
     settings.root.mkdir(parents=True, exist_ok=True)
     secret = _secret_file(settings)
-    # Not by the secret, which this would make.
+    # Not the secret, which this would make.
     is_local = settings.storage == "local"
     storage = (
         LocalStorage(root=settings.storage_dir, url_key=b"") if is_local else open_storage(settings, None)

@@ -20,7 +20,7 @@ db = typer.Typer(no_args_is_help=True, help="The database.")
 
 @db.command("upgrade")
 def upgrade(data_dir: DataDirectory = None) -> None:
-    """Make the database if there is none, and apply the migrations that are missing."""
+    """Make the database if there is none, and apply missing migrations."""
     settings = load_settings(data_dir)
     from app import migrations
     from app.platform.database import Database
@@ -35,7 +35,7 @@ def upgrade(data_dir: DataDirectory = None) -> None:
 
 @db.command("status")
 def status(data_dir: DataDirectory = None) -> None:
-    """Say which migration the database is at. The exit status is 1 when it lacks some. Changes nothing."""
+    """Show the database's migration. The exit status is 1 if migrations are missing. Changes nothing."""
     settings = load_settings(data_dir)
     from app import migrations
     from app.platform.database import Database
@@ -76,7 +76,7 @@ def require_database(settings: Settings) -> None:
 
 @contextmanager
 def open_database(settings: Settings, *, read_only: bool = False) -> Iterator[Database]:
-    """The database, which must exist and have every migration; with `read_only`, nothing of it is changed.
+    """The database, which must exist and have every migration; with `read_only`, it is not changed.
 
     Raises ConfigurationError.
     """

@@ -5,7 +5,7 @@ from models.catalog import ENGINES
 
 
 def engines() -> None:
-    """List the engines that a render may ask for."""
+    """List the engines for renders."""
     rows = [
         (
             f"{engine.id} (default)" if engine.default else engine.id,

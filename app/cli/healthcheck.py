@@ -22,7 +22,7 @@ def healthcheck(
     ] = False,
     data_dir: DataDirectory = None,
 ) -> None:
-    """Say in a sentence whether a server, or a worker of this machine, is well: exit status 0 or 1."""
+    """Say in a sentence whether a server, or the workers of this machine, are healthy: exit status 0 or 1."""
     if worker:
         from app.platform.liveness import FRESH_SECONDS, silent_seconds
 

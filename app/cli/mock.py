@@ -60,7 +60,7 @@ def mock(
         int | None, typer.Option(hidden=True, help="End when this process, our parent, has ended.")
     ] = None,
 ) -> None:
-    """Serve the same API with stand-ins behind it: for tests of clients. Renders are enlarged by a plain scaler."""
+    """Serve the same API with stand-ins behind it, for tests of clients. A plain scaler makes the renders."""
     given: dict[str, Any] = {
         "mock_transitions": transitions,
         "mock_seed": seed,
@@ -78,7 +78,7 @@ def mock(
 def run_mock(
     settings: Settings, *, data_dir: Path | None, host: str, port: int, ready_file: Path | None
 ) -> None:
-    """Serve until a signal asks for a stop."""
+    """Serve until a signal requests a stop."""
     start_logging(settings)
     from app.mock.options import KEY
     from app.mock.server import serve_mock

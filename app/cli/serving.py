@@ -163,7 +163,7 @@ def _work(
 
         end_with_parent(parent_pid)
     require_worker_packages()
-    # Else it would be made empty, and be refused.
+    # Otherwise it would be made empty, and be refused.
     require_database(settings)
     if all_gpus or len(devices) > 1:
         from app.serving.workers import accelerators, run_workers

@@ -25,7 +25,7 @@ storage = typer.Typer(no_args_is_help=True, help="The storage of videos.")
 
 @storage.command("check")
 def check(data_dir: DataDirectory = None) -> None:
-    """Write, read and remove a small file; of a bucket, read it by a signed URL too, as clients do."""
+    """Write, read and remove a small file; in a bucket, also read it by a signed URL, as clients do."""
     settings = load_settings(data_dir)
     if settings.storage == "local":
         from app.platform.storage.local import LocalStorage
@@ -80,7 +80,7 @@ def create_bucket() -> None:
 
 
 def _read_by_signed_url(bucket: S3Storage, settings: Settings) -> str:
-    """The address under which a stored file could be read. Raises StorageError when it could not."""
+    """The address at which a stored file could be read. Raises StorageError if it could not."""
     import httpx
 
     key, content = f"checks/{secrets.token_hex(8)}", secrets.token_bytes(16)

@@ -106,7 +106,7 @@ def upscale(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         StopSignals() as signals,
-        # Beside OUT, so that a rename puts the complete file in place; removed in any case.
+        # Beside OUT, so that a rename puts the complete file in place; always removed.
         tempfile.TemporaryDirectory(prefix=".regen-", dir=destination.parent) as scratch,
     ):
         unfinished = Path(scratch) / destination.name

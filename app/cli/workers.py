@@ -1,4 +1,4 @@
-"""`regen workers`: lists them, and has one claim nothing more, or again."""
+"""`regen workers`: lists workers, drains and resumes them."""
 
 import json
 from dataclasses import asdict
@@ -26,7 +26,7 @@ def list_all(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     data_dir: DataDirectory = None,
 ) -> None:
-    """List the workers: what they are, and what they have in hand."""
+    """List the workers and the work they have in hand."""
     if context.invoked_subcommand is not None:
         return
     settings = load_settings(data_dir)
@@ -81,14 +81,14 @@ def list_all(
 
 @workers.command("drain")
 def drain(name: Name, data_dir: DataDirectory = None) -> None:
-    """Have a worker claim nothing more. What it has in hand is finished, and the process goes on."""
+    """Stop a worker from claiming. It finishes its work in hand, and the process continues."""
     _change(name, data_dir, is_to_claim=False)
     typer.echo(f"{name} claims no more work. `regen workers` shows when it is drained.")
 
 
 @workers.command("resume")
 def resume(name: Name, data_dir: DataDirectory = None) -> None:
-    """Let a worker claim again that was drained, or that is in quarantine."""
+    """Let a drained or quarantined worker claim again."""
     _change(name, data_dir, is_to_claim=True)
     typer.echo(f"{name} claims again.")
 

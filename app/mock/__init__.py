@@ -1,1 +1,1 @@
-"""`regen mock`: the API from its own routes, in one process, with a stand-in for everything behind it."""
+"""`regen mock`: the API from its own routes, in one process, with stand-ins for everything behind them."""

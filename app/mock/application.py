@@ -54,7 +54,7 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
     app.state.refuses_unknown_names = lambda: mock.options.strict
     app.include_router(routes.router)
     app.add_middleware(RequestScopeMiddleware, repeatable=mock.repeatable)
-    # Outside of the two that change a request: requests are recorded as they were sent.
+    # Outside the two that change a request: requests are recorded as they were sent.
     app.user_middleware.insert(
         -2,
         Middleware(FaultMiddleware, recorder=mock.recorder, faults=mock.faults, driver=lambda: mock.driver),
@@ -68,7 +68,7 @@ def mock_settings(settings: Settings, *, data_dir: Path) -> Settings:
     """Replaces the settings of a real server's data and connections."""
     return settings.model_copy(
         update={
-            # A folder of its own, because it is emptied on request.
+            # A separate folder, because it is emptied on request.
             "data_dir": data_dir / "mock",
             "database_url": None,
             "broker_url": None,
@@ -76,7 +76,7 @@ def mock_settings(settings: Settings, *, data_dir: Path) -> Settings:
             "secret_key": SecretStr(SECRET),
             # A real server may refuse these; receivers of a mock's webhooks run on the developer's own machine.
             "allow_file_urls": True,
-            # Other machines may call it what they like: a compose file's name of its service.
+            # Other machines may use any name for it, such as its service in a compose file.
             "allowed_hosts": settings.allowed_hosts or (ANY_HOST,),
             "outbound_allowed_networks": settings.outbound_allowed_networks or EVERYWHERE,
         }

@@ -15,7 +15,7 @@ from app.platform import clock
 
 @dataclass(kw_only=True)
 class Mock:
-    """`initial_options` are those of its start, `options` those in force.
+    """`initial_options` are those of its start, `options` the present ones.
 
     `resources` and `driver` exist while it serves.
     """
@@ -51,7 +51,7 @@ class Mock:
 
     def advance(self, by: timedelta) -> None:
         """Moves the clock forward without a reset: links and keys expire, retries and renders become due."""
-        self.driver.settle()  # a render that is new has its time from before
+        self.driver.settle()  # a new render has its time from before
         self.repeatable.advance(by)
         self.driver.clock_has_moved()
 

@@ -25,7 +25,7 @@ from app.work.tables import MeasuredSpeed, WorkerProcess
 from models.catalog import ENGINES
 
 DEVICE = "Mock"
-# Input pixels a second, about those of a data-centre GPU.
+# Input pixels per second, about those of a data-centre GPU.
 SPEEDS = {"regen-4x-lite": 20e6, "regen-4x": 1e6}
 MEASURED_SECONDS = 600.0
 
@@ -50,7 +50,7 @@ def make_tables(database: Database) -> None:
 
 
 def follow_clock(database: Database, now: Callable[[], datetime]) -> None:
-    """From now on the database's own clock, by which leases and retries go, is that of `now`."""
+    """From now on the database's own clock, which leases and retries use, is that of `now`."""
     plain, lock = sqlite3.connect(":memory:", check_same_thread=False), threading.Lock()
 
     def strftime(form: str, moment: str, *modifiers: str) -> str | None:
@@ -66,7 +66,7 @@ def follow_clock(database: Database, now: Callable[[], datetime]) -> None:
     def replace_clock(connection: sqlite3.Connection, _record: object) -> None:
         connection.create_function("strftime", -1, strftime)
 
-    # Those that were made before.
+    # Connections made before.
     database.engine.dispose()
 
 

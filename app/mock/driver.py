@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 class MockDriver(WorkObserver):
-    """Decides when each render is due. The work loop does the rest: it runs units and reports how they end.
+    """Decides when each render is due. The work loop does the rest: it runs units and reports their outcome.
 
     A unit is claimed when a render enters a status and run when the status is over. Start the driver once, and stop it
     before the database is closed; all other methods may be called from any thread.
@@ -106,13 +106,13 @@ class MockDriver(WorkObserver):
         return self._transitions
 
     def wake(self) -> None:
-        """Has a pass made soon. Returns at once."""
+        """Requests a pass soon. Returns at once."""
         with self._changed:
             self._asked += 1
             self._changed.notify_all()
 
     def settle(self, *, polled: str | None = None) -> None:
-        """Counts a poll of the render of that id, and returns once everything that is due has moved."""
+        """Counts a poll of the render with that id, and returns once everything due has changed."""
         with self._changed:
             if polled is not None:
                 self._polls.append((polled, clock.now()))
@@ -124,13 +124,14 @@ class MockDriver(WorkObserver):
             )
 
     def clock_has_moved(self) -> None:
-        """Returns once everything that is due by now has moved."""
+        """Returns once everything due by now has changed."""
         self._heartbeat_at = 0.0
         self.settle()
 
     @contextmanager
     def paused(self, *, transitions: Transitions) -> Iterator[None]:
-        """Nothing moves within the block; afterwards the driver forgets all renders and follows `transitions`."""
+        """Nothing changes within the block; afterwards the driver forgets all renders and follows
+        `transitions`."""
         with self._passing:
             yield
             with self._changed:
@@ -139,7 +140,7 @@ class MockDriver(WorkObserver):
             self._transitions = transitions
 
     def unit(self, claim: Claim) -> AbstractContextManager[None]:
-        """See WorkObserver: ids and times within a unit repeat."""
+        """See WorkObserver: ids and times within a unit are repeatable."""
         moment = self._states[claim.render_id].moment_of_transition(self._transitions)
         return self._repeatable.scope(f"{claim.kind} {claim.render_id} {claim.attempt}", at=moment)
 
@@ -166,7 +167,7 @@ class MockDriver(WorkObserver):
                 self._changed.notify_all()
 
     def _pass(self) -> None:
-        """Moves everything until nothing is due. Previews are always due."""
+        """Advances everything until nothing is due. Previews are always due."""
         if time.monotonic() >= self._heartbeat_at:
             with self._database.write() as session:
                 worker_queries.beat(session, name=WORKER_NAME)
@@ -235,7 +236,7 @@ class MockDriver(WorkObserver):
 
 
 class MockBroker:
-    """See Broker. No message goes anywhere: the driver runs in this process, and closing the broker stops it."""
+    """See Broker. Sends no messages: the driver runs in this process, and closing the broker stops it."""
 
     def __init__(self) -> None:
         self._driver: MockDriver | None = None

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.renders.statuses import RenderStatus
 
 LONGEST_LATENCY_SECONDS = 600.0
-# A delivery is leased for longer than that: no second attempt begins meanwhile.
+# A delivery is leased for longer than that: no second attempt begins in between.
 LONGEST_WEBHOOK_LATENCY_SECONDS = 30.0
 ANYTHING = "*"
 WEBHOOK = "WEBHOOK"
@@ -34,7 +34,7 @@ class RenderFault(StrictModel):
 
 
 class Transfer(StrictModel):
-    """How the bytes of a body go: at most so many a second, and with a pause after so many."""
+    """The transfer of a body: at most so many bytes a second, and with a pause after so many."""
 
     bytes_per_second: int | None = Field(None, ge=1)
     stall_after_bytes: int | None = Field(None, ge=0)
@@ -95,7 +95,7 @@ class FaultAction(StrictModel):
 
 
 class FaultRule(StrictModel):
-    """When an action is taken. The first rule that applies to a request is applied; later ones do not see it.
+    """When an action is taken. Only the first matching rule applies to a request.
 
     `route` is a method and a path, `POST /v1/upscale`, each with `*` as a wildcard; `WEBHOOK render.completed` is the
     delivery of that event.

@@ -1,4 +1,4 @@
-"""The fault rules in force, how often each was applied, and the faults of renders."""
+"""The present fault rules, how often each was applied, and the faults of renders."""
 
 import random
 import threading
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from app.mock.fault_rules import WEBHOOK, FaultAction, FaultRule, RenderFault
 
-# Whether URLs that are signed now have expired.
+# Whether URLs signed now have already expired.
 urls_expire: ContextVar[bool] = ContextVar("mock_urls_expire", default=False)
 
 
@@ -49,7 +49,7 @@ class ActiveFaults:
                 self._rules.append(CountedRule(rule=rule, source=source))
 
     def clear(self) -> None:
-        """Removes all rules. The faults of renders that exist stay."""
+        """Removes all rules. The faults of existing renders stay."""
         with self._lock:
             self._rules.clear()
 
@@ -81,7 +81,7 @@ class ActiveFaults:
             self._renders.setdefault(request_id, []).append(fault)
 
     def take_render_fault(self, request_id: str | None) -> RenderFault | None:
-        """The fault of a render that this request created. Each is taken once."""
+        """The fault of a render that this request created. Each is returned once."""
         with self._lock:
             waiting = self._renders.get(request_id or "")
             fault = waiting.pop(0) if waiting else None

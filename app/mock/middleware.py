@@ -1,4 +1,4 @@
-"""The mock's middleware: records requests, lets renders move on, and applies faults."""
+"""The mock's middleware: records requests, advances renders, and applies faults."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ from app.mock.transfers import Throttle
 from app.mock.transitions import TransitionMode
 
 CONTROL_PREFIX = "/_mock"
-# Probes come at times of their own: they are not recorded and do not move the clock.
+# Probes arrive at unpredictable times: they are not recorded and do not move the clock.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 FAULT = "This fault was requested."
 _RENDER = re.compile(r"(?:/v1)?/renders/([A-Za-z0-9]+)")
@@ -125,7 +125,7 @@ class FaultMiddleware:
             exchange.body.end()
 
     async def _settle(self, request: ReceivedRequest) -> None:
-        """Waits for what is due, so that no answer depends on how fast the work of earlier requests goes."""
+        """Waits for due transitions, so that no answer depends on the speed of earlier requests' work."""
         driver = self._driver()
         if driver.transitions.mode is TransitionMode.SECONDS:
             return
@@ -134,7 +134,7 @@ class FaultMiddleware:
 
 
 class StrictParametersMiddleware:
-    """Refuses query parameters that an address does not have, where the mock is strict."""
+    """Refuses unknown query parameters if the mock is strict."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -153,7 +153,7 @@ class StrictParametersMiddleware:
 
 
 def _parameters(scope: Scope) -> list[str] | None:
-    """The query parameters of the address; None for one that is no route of the API's description."""
+    """The query parameters of the address; None if the API's description has no such route."""
     for context in iter_route_contexts(scope["app"].routes):
         route = context.original_route
         if isinstance(route, APIRoute) and route.include_in_schema and route.matches(scope)[0] is Match.FULL:
@@ -196,7 +196,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.request.status = message["status"]
-            # The work is done and committed, also for a client that leaves meanwhile.
+            # The work is done and committed, even if the client disconnects in between.
             await anyio.sleep(self._answer_latency_seconds)
         elif self._download is not None and message.get("body"):
             for piece in self._download.pieces(message["body"]):
@@ -231,7 +231,7 @@ class _Exchange:
         await self.cut(flush=True)
 
     async def cut(self, *, flush: bool) -> None:
-        """Ends the connection, and returns once the application is told of it."""
+        """Ends the connection, and returns once the application has been told."""
         end: Callable[..., None] | None = self.scope.get("extensions", {}).get(CUT)
         if end is None:
             raise RuntimeError("connections can be cut only where the mock's own protocol serves them")

@@ -1,4 +1,4 @@
-"""How the mock behaves: when renders change status, and what its answers repeat."""
+"""The mock's options: when renders change status, and the seed and clock of its answers."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,8 +16,8 @@ FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class MockOptions:
-    """`clock` is the moment of the first request; None for the machine's own time. With `strict` names that a request
-    may not have are refused, of which the server only warns."""
+    """`clock` is the moment of the first request; None for the machine's own time. With `strict` unknown
+    names in requests are refused, of which the server only warns."""
 
     seed: int = 0
     clock: datetime | None = None

@@ -48,7 +48,7 @@ class ReceivedRequest:
 
 
 class RequestRecorder:
-    """Keeps the last MOST_REQUESTS requests, in the order in which they came."""
+    """Keeps the last MOST_REQUESTS requests, in the order of arrival."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""How far each of the mock's renders is, and whether it is due for its next status."""
+"""The state of each of the mock's renders, and whether it is due for its next status."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,6 @@
-"""Ids and times that repeat when the same requests come in the same order.
-
-Each request, and each unit of work, is a scope of its own: its ids and times do not depend on what other threads do
-meanwhile. The n-th request, from 0 on, has one moment: the start plus n seconds.
+"""Ids and times that are the same for the same requests in the same order. Each request, and each unit of
+work, is a separate scope: its ids and times do not depend on other threads. The n-th request, from 0 on, has
+one moment: the start plus n seconds.
 """
 
 import hashlib
@@ -70,7 +69,7 @@ class Repeatable:
             scope = _current.get()
             if self._latest is None:
                 return clock.system_now() + self._moved
-            # Threads outside of all scopes are never behind the times given to requests.
+            # Threads outside all scopes are never behind the times given to requests.
             if scope is None or scope.base is None:
                 return self._latest
             self._latest = max(self._latest, scope.base)
@@ -81,7 +80,7 @@ class Repeatable:
         return self.now().timestamp()
 
     def latest(self) -> datetime:
-        """The latest moment that was told; it never goes back."""
+        """The latest moment returned; it never goes back."""
         with self._lock:
             return clock.system_now() + self._moved if self._latest is None else self._latest
 

@@ -1,4 +1,4 @@
-"""The files of the mock's renders and previews: real ones, made once for each input and kept for the next time."""
+"""The files of the mock's renders and previews: real ones, made once for each input and kept for reuse."""
 
 import os
 import shutil

@@ -53,7 +53,7 @@ def get_mock(request: Request) -> dict[str, Any]:
 
 @router.post("/reset")
 def reset(request: Request) -> dict[str, Any]:
-    """Removes everything, and goes on as at the start."""
+    """Removes everything, and continues as at the start."""
     mock = mock_of(request)
     mock.reset(mock.initial_options)
     return _options(mock)
@@ -76,7 +76,7 @@ def seed(request: Request, asked: Annotated[SeedRequest | None, Body()] = None) 
 
 @router.post("/clock")
 def move_clock(request: Request, asked: ClockRequest) -> dict[str, Any]:
-    """Moves the clock forward, and returns once all renders that are due have moved."""
+    """Advances the clock, and returns once all due renders have changed."""
     mock = mock_of(request)
     mock.advance(timedelta(seconds=asked.advance_seconds))
     return _options(mock)
@@ -96,7 +96,7 @@ def forget_requests(request: Request) -> Response:
 
 @router.get("/faults")
 def list_faults(request: Request) -> dict[str, Any]:
-    """The rules in force, with how many requests matched each and to how many it was applied."""
+    """The present rules, with how many requests matched each and to how many it was applied."""
     return {
         "rules": [
             {**counted.rule.model_dump(exclude_defaults=True), "seen": counted.seen, "hits": counted.hits}

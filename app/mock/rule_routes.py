@@ -1,4 +1,4 @@
-"""Whether a rule's route can match a request at all: one that cannot would make a test that tests nothing."""
+"""Whether a rule's route can match any request: one that cannot would make a test that tests nothing."""
 
 import difflib
 import fnmatch
@@ -20,7 +20,7 @@ KnownRoute = tuple[str, str]
 
 
 def require_routes(rules: Sequence[FaultRule], known: Iterable[KnownRoute]) -> None:
-    """Raises InvalidRequest with a sentence for each rule whose route matches none."""
+    """Raises InvalidRequest with a sentence for each rule whose route cannot match."""
     routes = [*known, *((WEBHOOK, event.value) for event in WebhookEvent)]
     names = [f"{method} {path}" for method, path in routes]
     messages = []
@@ -54,7 +54,7 @@ def _tokens(template: str) -> tuple[str, ...]:
 
 
 def _overlap(pattern: tuple[str, ...], template: tuple[str, ...]) -> bool:
-    """Whether one text fits both: a pattern with `*` and `?`, and a template's tokens."""
+    """Whether any text matches both: a pattern with `*` and `?`, and a template's tokens."""
     # The positions in the template that the pattern's characters so far can have reached.
     reached = _past_paths({0}, template)
     for character in pattern:
@@ -77,5 +77,5 @@ def _overlap(pattern: tuple[str, ...], template: tuple[str, ...]) -> bool:
 
 
 def _past_paths(reached: set[int], template: tuple[str, ...]) -> set[int]:
-    """With the positions behind parameters that may be empty."""
+    """Adds the positions behind parameters that may be empty."""
     return reached | {at + 1 for at in reached if at < len(template) and template[at] == PATH}

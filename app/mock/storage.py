@@ -1,4 +1,4 @@
-"""Local storage on the mock's clock, which can sign URLs that have expired already."""
+"""Local storage on the mock's clock, which can sign already expired URLs."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -32,7 +32,7 @@ class Throttle:
             at = end
 
     async def wait(self, size_bytes: int) -> None:
-        """Waits as long as `size_bytes` more take."""
+        """Waits as long as another `size_bytes` take."""
         self._passed += size_bytes
         if self._transfer.bytes_per_second:
             await anyio.sleep(size_bytes / self._transfer.bytes_per_second)

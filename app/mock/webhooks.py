@@ -1,4 +1,4 @@
-"""The mock's webhooks: sent by the server's own dispatcher, soon, and as the rules say."""
+"""The mock's webhooks: sent by the server's own dispatcher, soon, subject to the rules."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ from app.webhooks.events import OutgoingEvent
 
 LOOK_SECONDS = 0.1
 ACCEPTED = 200
-# What a reordered event waits for the next one at most. Its lease is longer.
+# How long a reordered event waits for the next one at most. Its lease is longer.
 HOLD_SECONDS = 20.0
 STALE_AGE = timedelta(hours=1)
 OTHER_SECRET = "whsec_" + "c29tZWJvZHkgZWxzZSdzIHNlY3JldCwgbm90IHlvdXJz"
@@ -31,7 +31,7 @@ def make_dispatcher(resources: Resources, *, base_url: str | None, faults: Activ
 
 
 class _FaultySender:
-    """Sends events as the rules say. Safe to use from any thread."""
+    """Sends events subject to the rules. Safe to use from any thread."""
 
     def __init__(self, send: Send, faults: ActiveFaults) -> None:
         self._send_as_it_is = send

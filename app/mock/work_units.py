@@ -30,7 +30,7 @@ NO_RESULT = "The mock could not enlarge this video."
 
 @dataclass(frozen=True, kw_only=True)
 class MockUnits:
-    """`fault_of` returns the fault that a rule chose for the render of that id."""
+    """`fault_of` returns the fault that a rule chose for the render with that id."""
 
     ledger: WorkLedger
     results: ResultMaker
@@ -98,7 +98,7 @@ class MockUnits:
 
 @contextmanager
 def permanent_errors() -> Iterator[None]:
-    """Turns what ffmpeg and the storage raise into a PermanentError: the mock neither retries nor waits."""
+    """Turns errors of ffmpeg and the storage into a PermanentError: the mock neither retries nor waits."""
     try:
         yield
     except FfmpegCancelled:
@@ -120,7 +120,7 @@ def _cost(render: Render) -> float:
 
 
 def _plausible_quality(render: Render) -> dict[str, Any]:
-    """Figures like those measured of real outputs, the same for the same input."""
+    """Plausible values of the metrics, the same for the same input."""
     digest = hashlib.sha256(f"{render.file.sha256}/{render.engine}".encode()).hexdigest()
     source = random.Random(digest)  # noqa: S311  (repeatable)
     return {

@@ -1,8 +1,8 @@
 """The database: its engine, its sessions, its clock, and its failures as typed errors.
 
-SQLite and PostgreSQL stand behind one interface. On SQLite every writing session begins with BEGIN IMMEDIATE: it waits
-for the write lock at the start and cannot fail half-way through for want of it. On PostgreSQL sessions are READ
-COMMITTED: a row lock protects what must not change between two statements.
+SQLite and PostgreSQL stand behind one interface. On SQLite every writing session begins with BEGIN IMMEDIATE:
+it waits for the write lock at the start and cannot fail half-way through for lack of it. On PostgreSQL
+sessions are READ COMMITTED: a row lock protects rows that must not change between two statements.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,9 +150,8 @@ class Database:
         prepared_statements: PreparedStatements = "auto",
         read_only: bool = False,
     ) -> None:
-        """Does not connect yet. Raises ConfigurationError for a URL of no supported database.
-
-        With `read_only` an SQLite file, which must exist, is neither changed nor given files beside it.
+        """Does not connect yet. Raises ConfigurationError for a URL of an unsupported database. With
+        `read_only` an SQLite file, which must exist, is not changed, and no files are made beside it.
         """
         self.engine = make_engine(
             url, pool or PoolLimits(), prepared_statements=prepared_statements, read_only=read_only
@@ -181,7 +180,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A read-only session. Raises Unavailable when the database cannot be reached."""
-        # Committed, though there is nothing to commit: with a rollback the driver drops its prepared statements.
+        # Committed although nothing changed: after a rollback the driver drops its prepared statements.
         with (
             client_errors(),
             Session(self._reader, expire_on_commit=False) as session,

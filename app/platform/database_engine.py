@@ -35,7 +35,8 @@ POSTGRESQL_OPTIONS: dict[str, Any] = {
     "prepare_threshold": None,
 }
 
-# A connection prepares a statement when it executes it for the fifth time: to plan a claim takes longer than all else.
+# A connection prepares a statement when it executes it for the fifth time: planning is most of a claim's
+# time.
 PREPARE_AT = 5
 PreparedStatements = Literal["auto", "on", "off"]
 STALE_PLAN = "cached plan must not change result type"
@@ -88,7 +89,7 @@ def make_engine(
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """The path of a database that is a file, else None."""
+    """The path of a database in a file, otherwise None."""
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
         return None
     return Path(url.database)
@@ -121,7 +122,7 @@ def _postgresql_engine(url: URL, pool: PoolLimits, prepared_statements: Prepared
         hide_parameters=True,
     )
 
-    # Before SQLAlchemy's own first question, whose answer it cannot read in such a database.
+    # Before SQLAlchemy's own first query, whose answer it cannot read in such a database.
     @event.listens_for(engine, "connect", insert=True)
     def require_utf8(connection: Any, _record: Any) -> None:
         encoding = connection.info.parameter_status("server_encoding")
@@ -143,9 +144,8 @@ def _postgresql_engine(url: URL, pool: PoolLimits, prepared_statements: Prepared
 
 
 def _is_pooled(connection: Any) -> bool:
-    """Whether a pooler is in between, which may give each transaction to another process of the server.
-
-    There a statement of one client's may be met by another under the same name.
+    """Whether a pooler is in between, which may give each transaction to a different server process. There
+    one client's prepared statement could meet another's under the same name.
     """
     connection.autocommit = True
     (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()

@@ -9,7 +9,7 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
 from app.platform.errors import ConfigurationError, DatabaseUnavailable
 
-# What SQLite says of a file that lasts as it is.
+# SQLite's messages about a permanent fault of the file.
 NO_SQLITE_DATABASE = frozenset({"file is not a database", "database disk image is malformed"})
 
 UNREACHABLE = "The database cannot be reached just now."
@@ -33,8 +33,8 @@ REFUSALS = (
 def client_errors() -> Iterator[None]:
     """Raises DatabaseUnavailable for a transient failure; every other error passes unchanged.
 
-    Transient: the server is away, restarts, has no free connection or closed one, or it aborted the transaction for a
-    deadlock, a time limit or an administrator.
+    Transient: the server is unavailable, restarts, has no free connection or closed one, or it aborted the
+    transaction because of a deadlock, a time limit or an administrator.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def client_errors() -> Iterator[None]:
 
 @contextmanager
 def operator_errors(url: URL) -> Iterator[None]:
-    """As `client_errors`, with sentences for an operator: where the database is, and what it answered.
+    """As `client_errors`, with sentences for an operator: the database's address and answer.
 
     Raises ConfigurationError for a refusal that lasts until the settings or the server change.
     """

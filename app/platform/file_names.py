@@ -13,11 +13,11 @@ MAX_NAME_CHARACTERS = 255
 MAX_SUFFIX_CHARACTERS = 20
 MAX_ASCII_CHARACTERS = 200
 
-# What shells, quoted strings and every file system take as it is.
+# Characters that shells, quoted strings and every file system accept unchanged.
 _PLAIN = re.compile(r"[A-Za-z0-9 ._()\[\]+,=@~-]+")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._()\[\]+,=@~-]+")
 
-# What browsers write for a quote and for line breaks in a quoted file name (WHATWG HTML, multipart/form-data).
+# Browsers' escapes for a quote and line breaks in a quoted file name (WHATWG HTML, multipart/form-data).
 _BROWSER_ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 _BROWSER_ESCAPE = re.compile("|".join(_BROWSER_ESCAPES), re.IGNORECASE)
 
@@ -25,9 +25,9 @@ _BROWSER_ESCAPE = re.compile("|".join(_BROWSER_ESCAPES), re.IGNORECASE)
 def disposition_parameters(header: bytes) -> dict[str, str]:
     """The parameters of a part's Content-Disposition, by lower-case name.
 
-    Understands quoted strings (RFC 7578), UTF-8 bytes as browsers send them, browsers' percent escapes, and the
-    extended and continued forms `filename*` and `filename*0` (RFC 5987, RFC 2231), which win over the plain one.
-    Raises ValueError when the header cannot be understood.
+    Understands quoted strings (RFC 7578), UTF-8 bytes as browsers send them, browsers' percent escapes, and
+    the extended and continued forms `filename*` and `filename*0` (RFC 5987, RFC 2231), which win over the
+    plain one. Raises ValueError if the header cannot be parsed.
     """
     try:
         text = header.decode("utf-8")
@@ -56,7 +56,7 @@ def disposition_parameters(header: bytes) -> dict[str, str]:
 
 
 def safe_name(name: str) -> str:
-    """The last part of a path-like name without anything that does not print, at most 255 characters."""
+    """The last part of a path-like name without non-printing characters, at most 255 characters."""
     base = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     shown = "".join(
         character for character in base if unicodedata.category(character)[0] != "C" or character == "\u200d"
@@ -76,10 +76,9 @@ def output_name(uploaded_name: str, *, scale: int, suffix: str) -> str:
 
 
 def ascii_name(name: str) -> str:
-    """A name for clients that know ASCII alone: visible, at most 200 characters, and another one for each name.
-
-    A name of plain ASCII stays. Any other is transliterated, and a digest of it keeps two apart: `видео.mov` becomes
-    `video-199ec1.mov`.
+    """A name for clients that support only ASCII: visible, at most 200 characters, and different for each
+    name. A plain ASCII name is unchanged. Any other is transliterated, with a digest that distinguishes
+    similar names: `видео.mov` becomes `video-199ec1.mov`.
     """
     if _PLAIN.fullmatch(name) and not name.startswith((".", "-", " ")) and len(name) <= MAX_ASCII_CHARACTERS:
         return name
@@ -91,7 +90,7 @@ def ascii_name(name: str) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Stem and suffix; what follows the last dot is a suffix only when it looks like one."""
+    """Stem and suffix; the part after the last dot is a suffix only if it looks like one."""
     stem, dot, suffix = name.rpartition(".")
     if not dot or not stem or not suffix.isalnum() or len(suffix) > MAX_SUFFIX_CHARACTERS:
         return name, ""

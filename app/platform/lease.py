@@ -1,4 +1,4 @@
-"""Leases: rows that one process at a time works on, and the moves by which a row changes hands.
+"""Leases: rows on which one process at a time works, and the operations that change a row's holder.
 
 Every move is one compare-and-set on the database's clock. A claim starts the row's next attempt and a lease; a later
 move names that attempt and changes nothing once the row has another one, or no lease.
@@ -73,7 +73,7 @@ class Lease:
         )
 
     def release(self, session: Session, *, rest_seconds: float | None = None, **values: Any) -> bool:
-        """End the lease; `values` say what became of the row. False when the lease is lost."""
+        """End the lease; `values` are the row's new values. False if the lease is lost."""
         return revoke(session, self.table, self._is_held, rest_seconds=rest_seconds, **values)
 
     def release_by(self, session: Session, statement: Update, **parameters: object) -> bool:
@@ -89,8 +89,7 @@ class Lease:
         return count
 
     def has_left(self, session: Session, *where: ColumnElement[bool], status: StrEnum) -> bool:
-        """Whether this attempt, and none after it, brought the row to its present status, which is this one, and
-        `where` holds."""
+        """Whether the row has this status, set by this attempt and not by a later one, and `where` holds."""
         left = exists().where(
             self.table.id == self.row_id,
             self.table.attempt == self.attempt,
@@ -119,7 +118,7 @@ def claim_first(
 ) -> Update:
     """The statement that leases the first of `candidates`, a query of ids, for its row's next attempt.
 
-    Rows that another transaction has locked are passed over. A lease that has run out counts as a failure.
+    Rows that another transaction has locked are passed over. An expired lease counts as a failure.
     """
     first = (
         candidates.limit(ONE).with_for_update(skip_locked=True, of=table).correlate(None).scalar_subquery()

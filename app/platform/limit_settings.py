@@ -1,4 +1,4 @@
-"""The settings of what uploads, programs and users may take."""
+"""The settings of limits on uploads, programs and users."""
 
 from typing import Literal
 
@@ -10,9 +10,9 @@ from app.platform.setting_types import MostInAll, NetworkList, RateLimit
 
 
 class LimitSettings(BaseSettings):
-    """The part of the settings that bounds what comes in, what examines it, and what one user may have."""
+    """The settings that bound uploads, the programs that examine them, and users."""
 
-    # Past one of these the answer is 413
+    # Above one of these the answer is 413
     max_upload_bytes: int = Field(2 * GIB, gt=0, description="Largest upload.")
     max_input_pixels: int = Field(
         4096 * 2304, gt=0, description="Maximum number of pixels in one input frame."
@@ -81,7 +81,7 @@ class LimitSettings(BaseSettings):
         "machine or container, from 4 to 16 GiB.",
     )
 
-    # Of one user
+    # For one user
     rate_limit: RateLimit = Field(
         None,
         description="Requests that a user may make, as `100/minute`; a user may have a separate rule. `unlimited`: "

@@ -11,7 +11,7 @@ DIRECTORY_PREFIX = "worker-"
 LOCK_NAME = "in-use"
 FILE_NAME = "alive"
 TOUCH_SECONDS = 5.0
-# A worker that has not touched it for so long hangs, as far as others can tell.
+# A worker that has not touched it for so long is considered to hang.
 FRESH_SECONDS = 60.0
 
 

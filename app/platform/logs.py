@@ -20,13 +20,13 @@ import structlog
 from app.platform.redaction import redactor
 from app.platform.settings import Settings
 
-# Libraries whose routine lines are of no use, and whose debug lines contain more than a log should.
+# Libraries whose routine lines are useless, and whose debug lines contain more than a log should.
 QUIET_LIBRARIES = (
     *("alembic", "asyncio", "celery", "kombu", "amqp", "redis", "httpx", "httpcore", "uvicorn.error"),
     *("boto3", "botocore", "s3transfer", "urllib3", "python_multipart", "psycopg"),
 )
 LIBRARY_LINE = "library_line"
-# Of a field of a line, in characters: of what programs say, the end tells most.
+# Limits for a field of a line, in characters: the end of a program's output says most.
 LONGEST_START, LONGEST_END = 1024, 3072
 TRACEBACKS = ("exception", "stack")
 
@@ -121,7 +121,8 @@ def _console_renderers() -> list[Any]:
 
 
 def _shortened(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Cuts the middle out of long texts, which may come from programs that a file made talkative; not of tracebacks."""
+    """Removes the middle of long texts, which may come from programs that a file made verbose; not of
+    tracebacks."""
     for name, value in fields.items():
         left_out = len(value) - LONGEST_START - LONGEST_END if isinstance(value, str) else 0
         if left_out > 0 and name not in TRACEBACKS:

@@ -1,4 +1,4 @@
-"""What a user may have by default, once other machines can reach the server."""
+"""Default limits of users, once other machines can reach the server."""
 
 import shutil
 from typing import Any
@@ -8,11 +8,11 @@ from app.platform.byte_sizes import GIB
 from app.platform.public_addresses import is_loopback
 from app.platform.settings import Settings
 
-# A client that follows a hundred renders by asking for each every five seconds.
+# Enough for a client that polls a hundred renders every five seconds.
 REQUESTS = "100/second;1200/minute"
-# Users take turns at the workers: more renders in line bring a user nothing, but each is a row that claims read.
+# Users take turns at the workers: a longer queue gains a user nothing, but claims read each row of it.
 QUEUED_RENDERS = 100
-# A bucket does not fill up; its bytes cost.
+# A bucket does not fill up, but its bytes cost money.
 BUCKET_BYTES = 1024 * GIB
 
 
@@ -23,7 +23,7 @@ def is_on_network(settings: Settings, address: str) -> bool:
 
 
 def network_limits(settings: Settings) -> dict[str, Any]:
-    """The limits of each user that hold on a network, by the settings' names, for those settings that are unset.
+    """The limits of each user on a network, by the names of the settings, for those settings that are unset.
 
     Local storage: half of the disk, so that one user alone never fills it.
     """

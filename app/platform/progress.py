@@ -1,4 +1,4 @@
-"""Progress: what long work reports as it moves on, and by which work that hangs is recognized."""
+"""Progress: long work reports it, so that hanging work is recognized."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +31,8 @@ class Progress:
 
 
 class Stillness:
-    """For how long a progress has stood still, by the reader's own ticks.
-
-    Not by the clock: a process that was stopped, or a machine that slept, makes no progress either and is not at fault.
+    """For how long a progress has stalled, by the reader's own ticks and not by the clock: a process that was
+    stopped, or a machine that slept, makes no progress either and is not at fault.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -47,7 +46,7 @@ class Stillness:
         return max(0.0, self._seconds - self._progress.allowed_seconds)
 
     def tick(self, seconds: float) -> float:
-        """Notes that so much time went by, and returns `seconds`."""
+        """Counts so much time, and returns `seconds`."""
         beats = self._progress.beats
         self._seconds = self._seconds + seconds if beats == self._seen else 0.0
         self._seen = beats
@@ -58,9 +57,8 @@ _current: ContextVar[Progress] = ContextVar("progress", default=Progress())  # n
 
 
 def current_progress() -> Progress:
-    """That of the work that this thread is part of; without one, a progress that nothing watches.
-
-    A thread that is started with a copy of the context takes part in the work of the thread that started it.
+    """The progress of the work that this thread belongs to; without one, a progress that nothing watches. A
+    thread started with a copy of the context belongs to the work of the thread that started it.
     """
     return _current.get()
 

@@ -52,7 +52,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def fixed_addresses(host: str) -> Sequence[Address]:
-    """The addresses of a host that stands for the same ones everywhere; empty for a name that is to be looked up.
+    """The addresses of a host that means the same ones everywhere; empty for a name that must be looked up.
 
     These are `localhost` and all names below it, and addresses in every spelling that the system understands, such as
     `127.1` and `0x7f000001`.
@@ -79,7 +79,7 @@ def is_loopback(host: str) -> bool:
 def is_permitted(address: Address, *, allowed_networks: Collection[Network] = ()) -> bool:
     """Whether the address is public, or in one of the operator's networks.
 
-    An IPv6 address that stands for an IPv4 one (mapped, 6to4, NAT64) is as public as that.
+    An IPv6 address that represents an IPv4 one (mapped, 6to4, NAT64) is as public as that one.
     """
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         # The operating system connects to the IPv4 address.

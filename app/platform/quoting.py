@@ -1,4 +1,4 @@
-"""What a request contained, quoted in a message to its user."""
+"""Contents of a request, quoted in a message to its user."""
 
 import json
 
@@ -6,7 +6,7 @@ MOST_CHARACTERS = 60
 
 
 class Verbatim(str):
-    """A text that is quoted without quotes: a number as it was written."""
+    """A text that is shown without quotes: a number as it was written."""
 
     __slots__ = ()
 
@@ -30,7 +30,7 @@ def quoted(value: object) -> str:
 
 
 def received(value: object) -> str:
-    """The end of a sentence that says what was expected instead."""
+    """The end of a sentence about an expected value: what was received instead."""
     return f"; received {quoted(value)}."
 
 
@@ -40,7 +40,7 @@ def shortened(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with escapes in place of what does not print, such as control characters and marks of direction."""
+    """The text with non-printing characters escaped, such as control characters and direction marks."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text

@@ -60,7 +60,7 @@ class RetryRow:
         self.retries = 0
 
 
-# A unit of work whose attempt failed; something that it needs was away; its lease ran out for the second time or more.
+# A unit of work whose attempt failed; that met an outage; whose lease expired for the second time or more.
 WORK_FAILED = RetryPolicy.exponential(2.0, 300.0)
 WORK_OUTAGE = RetryPolicy.exponential(2.0, 60.0, jitter=(0.75, 1.0))
 WORK_LEASE_EXPIRED = RetryPolicy.exponential(2.0, 60.0)
@@ -83,9 +83,9 @@ WEBHOOK_DELIVERY = RetryPolicy(
 # The dispatcher after a round that failed.
 WEBHOOK_DISPATCH = RetryPolicy(steps_seconds=(5.0,))
 
-# A GET that was answered 503 because the database is away.
+# A GET that was answered 503 because of the database.
 READ_RETRY = RetryPolicy.exponential(0.1, 2.0, jitter=(0.5, 1.5))
-# The question whether a render or preview has ended, for a client that waits for it.
+# The check whether a render or preview has ended, for a client that waits for it.
 HELD_ANSWER = RetryPolicy.exponential(0.1, 0.75, factor=1.5)
 
 # A child process of the supervisor that has ended.

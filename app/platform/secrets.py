@@ -34,9 +34,9 @@ class Secrets:
     def load(cls, settings: Settings) -> "Secrets":
         """The keys from `REGEN_SECRET_KEY`, else from the data directory's `secret` file, created when missing.
 
-        Raises ConfigurationError when the setting is missing and the database is a server: each machine would create
-        its own secret, and API keys from one machine would be invalid on another. So it does for a file whose secret
-        could be guessed.
+        Raises ConfigurationError when the setting is missing and the database is a server: each machine would
+        create its own secret, and API keys from one machine would be invalid on another. Raises it also for a
+        file whose secret could be guessed.
         """
         if settings.secret_key is not None:
             secret = settings.secret_key.get_secret_value().encode()
@@ -69,7 +69,7 @@ def _read_or_make(path: Path) -> bytes:
     fresh.touch(mode=0o600)
     try:
         fresh.write_bytes(secrets.token_hex(32).encode())
-        # A link, unlike a rename, fails if another process was first; then the other process's secret applies.
+        # A link, unlike a rename, fails if another process was first; then that process's secret applies.
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)
         return path.read_bytes()

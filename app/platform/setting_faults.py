@@ -1,4 +1,4 @@
-"""What is wrong with the settings, as sentences: refused values, and names that no setting has."""
+"""Faults of the settings, as sentences: refused values, and unknown names."""
 
 import difflib
 import os
@@ -40,18 +40,19 @@ def variable(name: str) -> str:
 
 
 def sentences(error: ValidationError) -> list[str]:
-    """One sentence for each setting that is refused. The value of a secret or an address is not shown."""
+    """One sentence for each refused setting. Never shows the value of a secret or an address."""
     faults = {
         str(fault["loc"][0]): fault
         for fault in reversed(error.errors())
-        # A default that follows from other settings is not to blame for theirs.
+        # A default derived from other settings is not to blame for their faults.
         if fault["type"] != "default_factory_not_called"
     }
     return [_sentence(name, faults[name]) for name in Settings.model_fields if name in faults]
 
 
 def unknown_settings() -> Iterator[tuple[str, str | None]]:
-    """The names, in the environment and among the files of secrets, of no setting, each with the nearest one."""
+    """The unknown setting names in the environment and among the files of secrets, each with the most similar
+    setting."""
     known = [SECRETS_DIR, *map(variable, Settings.model_fields)]
     directory = Path(os.environ.get(SECRETS_DIR, DEFAULT_SECRETS_DIR))
     files = [path.name for path in directory.glob(f"{PREFIX.lower()}*")] if directory.is_dir() else []

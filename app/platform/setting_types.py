@@ -1,4 +1,4 @@
-"""The types of settings that pydantic has none for. What a validator raises completes `REGEN_NAME ...`."""
+"""Types of settings that pydantic lacks. A validator's message completes `REGEN_NAME ...`."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _KEY_PREFIX = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
 
 
 def weakness(secret: str, *, least_characters: int = LEAST_SECRET_CHARACTERS) -> str | None:
-    """Why the secret could be guessed, as what it must have; None when it is long and varied enough."""
+    """Why the secret could be guessed, as a requirement; None if it is long and varied enough."""
     if len(secret) < least_characters:
         return f"must have at least {least_characters} characters, not {len(secret)}"
     # A text that repeats a shorter one appears in its own double before the second half begins.
@@ -52,7 +52,7 @@ def _fraction(value: Any) -> Fraction:
 
 
 def _url(example: str, schemes: tuple[str, ...] = ()) -> Callable[[str], str]:
-    """Of one of the schemes; without any, no more is checked than that it can be taken apart."""
+    """A URL with one of the schemes; without schemes, only checks that it can be parsed."""
 
     def check(url: str) -> str:
         try:
@@ -102,7 +102,7 @@ def _parts(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-# None: unlimited, which a setting that is unset may not be.
+# None: unlimited, which an unset setting may not be.
 RateLimit = Annotated[str | None, BeforeValidator(_lifted)]
 MostInAll = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_lifted)]
 PositiveFraction = Annotated[Fraction, BeforeValidator(_fraction), Field(gt=0)]

@@ -319,7 +319,7 @@ class Settings(LimitSettings, WorkSettings):
 
     @property
     def spool_dir(self) -> Path:
-        """Uploads on their way in. On the same file system as local storage, so that keeping one is a rename."""
+        """Uploads in progress. On the same file system as local storage, so that storing one is a rename."""
         return self.root / "spool"
 
     @property

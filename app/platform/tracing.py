@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry, from a request to the units of work on its render.
 
-The packages are the extra `tracing`; where to send is OpenTelemetry's own variable OTEL_EXPORTER_OTLP_ENDPOINT. Without
-either nothing is traced, and nothing of OpenTelemetry is loaded.
+The packages are the extra `tracing`; OpenTelemetry's own variable OTEL_EXPORTER_OTLP_ENDPOINT names the
+receiver. Without either there are no traces, and OpenTelemetry is not loaded.
 """
 
 import os
@@ -26,9 +26,8 @@ _provider: "TracerProvider | None" = None
 
 
 def start_tracing(service: str) -> bool:
-    """Send this process's spans as those of `service`, unless OTEL_SERVICE_NAME has another name for it.
-
-    Returns whether anything is traced. May be called again.
+    """Send this process's spans under the name `service`, unless OTEL_SERVICE_NAME is set. Returns whether
+    spans are sent. May be called again.
     """
     global _provider  # noqa: PLW0603  (OpenTelemetry's own provider is the process's, too)
     if _provider is not None:
@@ -51,12 +50,12 @@ def start_tracing(service: str) -> bool:
 
 
 def provider() -> "TracerProvider | None":
-    """What spans are made by; None while nothing is traced."""
+    """The maker of spans; None without traces."""
     return _provider
 
 
 def stop_tracing() -> None:
-    """Send what was not sent yet, for a few seconds at most."""
+    """Send the remaining spans, for a few seconds at most."""
     global _provider  # noqa: PLW0603
     if _provider is not None:
         _provider.shutdown()
@@ -64,7 +63,7 @@ def stop_tracing() -> None:
 
 
 def current_trace_parent() -> str | None:
-    """The span that this code runs in, as the header `traceparent` names it."""
+    """The current span, in the form of the header `traceparent`."""
     if _provider is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -76,7 +75,7 @@ def current_trace_parent() -> str | None:
 
 @contextmanager
 def traced(name: str, *, parent: str | None, attributes: Mapping[str, object]) -> Iterator[None]:
-    """A span around the block, caused by `parent`; an exception that leaves the block is noted in it."""
+    """A span around the block, caused by `parent`; records an exception that leaves the block."""
     if _provider is None:
         yield
         return

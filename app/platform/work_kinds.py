@@ -16,7 +16,7 @@ class WorkKind(StrEnum):
 
 
 class WorkQueue(StrEnum):
-    """The workers that a unit of work is for: those that upscale on a device, or those that read and write videos."""
+    """The workers for a unit of work: those that upscale on a device, or those that read and write videos."""
 
     CPU = "cpu"
     GPU = "gpu"

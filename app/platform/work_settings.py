@@ -12,7 +12,7 @@ from app.platform.work_kinds import WorkQueue
 
 
 class WorkSettings(BaseSettings):
-    """The part of the settings that workers follow, and the API where it speaks of work."""
+    """The settings of workers, which the API also reads for what it says about work."""
 
     segment_seconds: PositiveFraction = Field(
         Fraction(4),

@@ -18,9 +18,8 @@ log = structlog.get_logger(__name__)
 
 
 class Acceptor:
-    """Takes connections while there is room for them: the others wait in the system's queue.
-
-    asyncio's own server accepts all that wait before it serves one, and logs each failure for want of open files.
+    """Accepts connections while there is room for them: the others wait in the system's queue. asyncio's own
+    server accepts all waiting ones before it serves one, and logs each failure for lack of open files.
     """
 
     def __init__(

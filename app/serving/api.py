@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 def connection_limits(settings: Settings) -> ConnectionLimits:
-    """The limits of this process, which may from now on have as many files open as they need, where it is allowed."""
+    """The limits of this process, whose limit of open files is raised for them as far as allowed."""
     wished = ConnectionLimits.from_settings(settings)
     open_files = allow_open_files(wished.wanted_files)
     limits = ConnectionLimits.from_settings(settings, open_files=open_files)
@@ -71,7 +71,7 @@ class ApiServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then accept connections on `sockets`, which closing the server closes."""
         await super().startup(sockets=[])
-        self.servers = [  # of what uvicorn does with servers an Acceptor does all
+        self.servers = [  # an Acceptor does everything that uvicorn does with servers
             Acceptor(listener, self._make_protocol, self._connections)  # type: ignore[misc]
             for listener in sockets or ()
         ]

@@ -1,14 +1,14 @@
-"""How many files, sockets among them, this process may have open."""
+"""The limit of open files, including sockets, of this process."""
 
 import resource
 from contextlib import suppress
 
-# What macOS allows at most, whatever its limits say.
+# The actual maximum of macOS, whatever its limits say.
 MACOS_MOST = 10240
 
 
 def allow_open_files(wanted: int) -> int:
-    """Raise the soft limit to `wanted`, as far as the hard limit allows. Returns the limit that now holds."""
+    """Raise the soft limit to `wanted`, as far as the hard limit allows. Returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (wanted, MACOS_MOST):
         raised = most if hard == resource.RLIM_INFINITY else min(most, hard)

@@ -33,7 +33,7 @@ from app.serving.workers import worker_command
 
 log = structlog.get_logger(__name__)
 
-# How long the end waits for threads of requests that were given up.
+# How long the end waits for threads of abandoned requests.
 LEFT_THREADS_SECONDS = 2.0
 
 OnFirstKey = Callable[[str], None]
@@ -52,9 +52,9 @@ def serve(
 ) -> None:
     """Serve in the main thread until a signal requests a stop.
 
-    Once requests are answered, in another thread: `on_first_key` receives the new key on the first start, `on_no_key`
-    is called when there are users and no key can be used, and at last `on_ready` receives the URL. Raises
-    ConfigurationError, and what the database raises.
+    Once requests are answered, in another thread: `on_first_key` receives the new key on the first start,
+    `on_no_key` is called if there are users but no usable key, and finally `on_ready` receives the URL.
+    Raises ConfigurationError, and what the database raises.
     """
     with ExitStack() as stack:
         stack.enter_context(locked_data_directory(settings.root))
@@ -107,9 +107,8 @@ def serve(
 
 
 def end_process() -> None:
-    """End this process once its threads have ended, or without them soon: one in a system call cannot be interrupted.
-
-    What they do is that of requests which were answered 503, or whose client has left.
+    """End this process once its threads have ended, or soon without them: one in a system call cannot be
+    interrupted. They work for requests that were answered 503, or whose client has disconnected.
     """
     ends_at = time.monotonic() + LEFT_THREADS_SECONDS
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
@@ -123,7 +122,7 @@ def end_process() -> None:
 
 
 def _hardened(settings: Settings) -> Settings:
-    """The settings with the limits that hold on a network where none are set."""
+    """The settings with the default limits on a network for those that are unset."""
     limits = network_limits(settings)
     log.info("limits_by_default", **limits)
     if settings.sandbox != launcher.OFF and (missing := missing_layers()):
@@ -155,9 +154,8 @@ def _worker(settings: Settings) -> SupervisedProcess:
 def first_key(
     database: Database, keys: Secrets, *, on_first_key: OnFirstKey, on_no_key: Callable[[], None]
 ) -> str | None:
-    """Make the first user's key and return it; None when there is a user. Calls `on_no_key` when no key can be used.
-
-    The key is shown by `on_first_key` before it is committed: one that could not be shown does not exist.
+    """Make the first user's key and return it; None if there is a user. Calls `on_no_key` if no key can be
+    used. `on_first_key` shows the key before it is committed: a key that could not be shown does not exist.
     """
     with database.write() as session:
         made = account_service.create_first_key(session, keys=keys)

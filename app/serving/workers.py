@@ -100,8 +100,8 @@ def child_environment(devices: Sequence[str]) -> dict[str, str]:
 def accelerators() -> list[str]:
     """The names of all devices that are not the CPU. Raises ConfigurationError when there is none.
 
-    CUDA shows a process one instance of MIG, so where a GPU is divided the driver is asked for all of them. Otherwise a
-    separate process asks torch, which takes seconds and hundreds of megabytes to load.
+    CUDA shows a process only one MIG instance, so the driver lists the instances of a divided GPU. Otherwise
+    a separate process asks torch, which takes seconds and hundreds of megabytes to load.
     """
     if instances := mig_devices():
         return instances
@@ -128,10 +128,9 @@ def accelerators() -> list[str]:
 
 
 def mig_devices() -> list[str]:
-    """The UUIDs of all instances of MIG that this process may use, and of the GPUs that are not divided.
-
-    Empty when no GPU is divided: torch names all devices then. The format is that of `nvidia-smi -L`, in NVIDIA's MIG
-    User Guide; CUDA_VISIBLE_DEVICES limits what there is, as it does for CUDA.
+    """The UUIDs of all MIG instances that this process may use, and of the undivided GPUs. Empty if no GPU is
+    divided: then torch names all devices. The format is that of `nvidia-smi -L`, in NVIDIA's MIG User Guide;
+    CUDA_VISIBLE_DEVICES limits the devices, as it does for CUDA.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -156,7 +155,7 @@ def mig_devices() -> list[str]:
         if (found := re.search(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)", line)) is None:
             continue
         uuid = found[1]
-        # The instances of a GPU follow it, and stand for it.
+        # The instances of a GPU follow it, and replace it.
         if uuid.startswith("MIG-") and devices and devices[-1].startswith("GPU-"):
             devices.pop()
         devices.append(uuid)

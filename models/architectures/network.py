@@ -1,4 +1,4 @@
-"""What every network offers beside its forward pass: its dimensions, and what follows from them."""
+"""The interface of every network beside its forward pass: its dimensions, and their properties."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkProperties:
-    """What a network's dimensions tell. Pixels are input pixels.
+    """Properties derived from a network's dimensions. Pixels are input pixels.
 
     `receptive_radius` is the largest distance at which an input pixel affects an output pixel. `tile_overlap` is
     the padding of tiles; tiles are exact where it equals the radius. `mflop_per_input_pixel` counts the

@@ -1,4 +1,4 @@
-"""How much memory a forward pass takes, and how a lack of memory shows itself."""
+"""The memory of a forward pass, and how a lack of memory shows."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,8 @@ _OUT_OF_MEMORY_WORDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What the network gets at once: `batch_size` frames, in tiles of at most `tile_pixels` input pixels each."""
+    """The network's input at once: `batch_size` frames, in tiles of at most `tile_pixels` input pixels
+    each."""
 
     batch_size: int
     tile_pixels: int

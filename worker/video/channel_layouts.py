@@ -1,11 +1,11 @@
-"""Which speakers the channels of a sound track are for, and the layout in which its conversion keeps them apart."""
+"""The speakers of a sound track's channels, and the layout in which its conversion keeps them apart."""
 
 import re
 from collections.abc import Set
 from typing import NamedTuple
 
-# ffmpeg's names (`ffmpeg -layouts`). Those that AAC has a number for come first, from the smallest: every player knows
-# them. What is none of them goes into the first that has all its speakers, the others silent.
+# ffmpeg's names (`ffmpeg -layouts`). Those with a number in AAC come first, from the smallest: every player
+# knows them. Any other layout goes into the first that has all its speakers, the others silent.
 AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
 LAYOUTS: dict[str, str] = {
     "mono": "FC",
@@ -36,7 +36,7 @@ LAYOUTS: dict[str, str] = {
     "octagonal": "FL+FR+FC+BL+BR+BC+SL+SR",
     "downmix": "DL+DR",
 }
-# What ffmpeg takes a number of channels for that no layout tells apart.
+# ffmpeg's default layout for a number of channels without a layout.
 _BY_CHANNELS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _SIDES_AS_BACKS = {"SL": "BL", "SR": "BR"}
 MAX_STEREO = 2
@@ -67,10 +67,11 @@ def _kept(name: str, *, is_mixed: bool) -> KeptLayout:
 
 
 def _speakers(layout: str | None) -> Set[str]:
-    """Empty for a layout that tells of none. `4 channels (FL+FR+LFE+BC)` is ffmpeg's name of one without a name."""
+    """Empty for a layout that names none. `4 channels (FL+FR+LFE+BC)` is ffmpeg's name of one without a
+    name."""
     spelled = re.fullmatch(r"[0-9]+ channels \(([A-Z0-9+]+)\)", layout or "")
     speakers = set((spelled[1] if spelled else LAYOUTS.get(layout or "", "")).split("+")) - {""}
     if not speakers & set(_SIDES_AS_BACKS.values()):
-        # Sounds beside and behind the listener are told apart only where there are both.
+        # Side and back channels are distinguished only if there are both.
         speakers = {_SIDES_AS_BACKS.get(one, one) for one in speakers}
     return speakers

@@ -1,9 +1,9 @@
-"""A copy of a file that ffmpeg does not read to the last frame as it is: everything else reads the copy.
+"""A copy of a file that ffmpeg does not read correctly to its last frame: everything else reads the copy.
 
-ffmpeg corrects timestamps that start again only while it reads a file from its start, by one stream at a time, and not
-at all where it is told to keep them (`copyts`). The copy has all streams on one clock and can be decoded from any
-keyframe on. A file whose video changes its shape loses frames (see `sequence_ends`); the copy does not. It is an MPEG
-transport stream, which holds what those formats hold that are copied, in the same ticks.
+ffmpeg corrects timestamps that start again only while it reads a file from its start, by one stream at a
+time, and not at all where it is told to keep them (`copyts`). The copy has all streams on one clock and can
+be decoded from any keyframe on. A file whose video changes its shape loses frames (see `sequence_ends`); the
+copy does not. It is an MPEG transport stream, which holds all streams of those formats, in the same ticks.
 """
 
 from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ class ContinuousCopy:
 def plan_continuous_copy(
     runner: FfmpegRunner, source: Path, info: MediaInfo, *, cancelled: Callable[[], bool]
 ) -> ContinuousCopy | None:
-    """How to copy the file; None if it is read as it is. Raises what `changes_shape` raises."""
+    """How to copy the file; None if it needs no copy. Raises what `changes_shape` raises."""
     is_joined = bool(info.shifts)
     ends_sequences = info.video.codec in SEQUENCE_CODECS and may_restart(info.format_name)
     if not is_joined and not (

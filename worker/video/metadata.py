@@ -14,7 +14,7 @@ TIMECODE_LEFT_OUT = "The timecode was left out: it counts frames at a different 
 
 # Tags of cameras, which go into a list of tags with free names. It takes the place of the list that all players read.
 _CAMERA_TAG = re.compile(r"com\..+|make|model", re.IGNORECASE)
-# What describes the input's own coding.
+# Tags that describe the input's own coding.
 _TECHNICAL_TAG = re.compile(
     r"major_brand|minor_version|compatible_brands|encoder|encoded_by|encoding.*|handler_name|vendor_id|duration"
     r"|creation_time|timecode|software|wmfsdk.*|isvbr|deviceconformancetemplate|_?statistics.*|bps.*|number_of_.*"

@@ -63,7 +63,7 @@ def end_sequences(stream: IO[bytes], *, has_sequences: bool) -> Iterator[bytes]:
     shape: bytes | None = None
     added = 0
     while piece := stream.read(PACKETS_PER_CHUNK * PACKET_BYTES):
-        # What follows the last whole packet was cut off, of which the process tells.
+        # The rest after the last whole packet was cut off, which the process reports.
         whole = bytearray(piece[: len(piece) - len(piece) % PACKET_BYTES])
         packets = np.frombuffer(whole, np.uint8).reshape(-1, PACKET_BYTES)
         of_video = (packets[:, 1:3].astype(np.int32) @ (256, 1) & _PID_BITS) == VIDEO_PID
@@ -87,7 +87,7 @@ def _shape(header: re.Match[bytes]) -> bytes:
 
 
 def _first_bytes(packet: NDArray[np.uint8]) -> bytes:
-    """What the first packet of a frame holds of it, after the headers of packet and elementary stream."""
+    """The part of a frame in its first packet, after the headers of packet and elementary stream."""
     data = packet.tobytes()
     start = 4 + (1 + data[4] if data[3] & _HAS_ADAPTATION else 0)
     return data[start + 9 + data[start + 8] :] if start + 8 < PACKET_BYTES else b""

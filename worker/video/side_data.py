@@ -1,4 +1,4 @@
-"""What becomes of the side data of pictures (captions, stereo, HDR, ...), by ffprobe's names for its kinds."""
+"""The treatment of pictures' side data (captions, stereo, HDR, ...), by ffprobe's names for its kinds."""
 
 from collections.abc import Iterable
 

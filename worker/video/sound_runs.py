@@ -1,4 +1,4 @@
-"""Fits sound to the film: where it is silent for long, and what of it comes long after the film.
+"""Fits sound to the video: fills long gaps, and cuts sound that comes long after the video.
 
 ffmpeg fills a gap in one piece, in memory: an hour takes a gigabyte. So a track with long gaps is converted run by run,
 each padded with silence as it is written.
@@ -63,10 +63,9 @@ def read_sound_runs(
 def fit_to_film(
     tracks: Sequence[KeptTrack], runs: Mapping[int, Sequence[Run]], *, start: float, end: float
 ) -> tuple[tuple[KeptTrack, ...], tuple[str, ...]]:
-    """The tracks without the runs that begin long after the film's end, and warnings.
-
-    `start`, `end`: the time that becomes 0 in the output, and the film's end, in seconds of the input. A track with
-    long gaps gets its runs, in seconds of the output; one that loses some is converted.
+    """The tracks without the runs that begin long after the video's end, and warnings. `start`, `end`: the
+    time that becomes 0 in the output, and the video's end, in seconds of the input. A track with long gaps
+    gets its runs, in seconds of the output; one that loses some is converted.
     """
     fitted, warnings = [], []
     for track in tracks:

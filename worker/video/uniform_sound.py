@@ -1,8 +1,6 @@
-"""Sound whose format changes on the way, decoded into one format.
-
-ffmpeg builds its filters anew where channels or sampling rate change, and they forget what came before. Where parts
-overlap, if only by the samples that encoders put in front, all sound after that would be late by as much. So the format
-is made one before timestamps are followed.
+"""Sound whose format changes, decoded into one format. ffmpeg rebuilds its filters where channels or sampling
+rate change, and they lose their state. Where parts overlap, if only by the samples that encoders put in
+front, all later sound would be late by as much. So the format is unified before timestamps are followed.
 """
 
 from collections.abc import Callable, Sequence

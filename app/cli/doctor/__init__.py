@@ -1,4 +1,4 @@
-"""`regen doctor`: checks of everything that the server needs. It writes nothing but temporary files of its own."""
+"""`regen doctor`: checks of everything that the server needs. It writes only its own temporary files."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     data_dir: DataDirectory = None,
 ) -> None:
-    """Check everything that the server needs: what works, what is missing, and how to fix it. Changes nothing.
-
-    The exit status is 1 when something is missing that the server cannot do without.
+    """Check everything that the server needs: what works, what is missing, and how to fix it. Changes
+    nothing. The exit status is 1 if something essential is missing.
     """
     settings = load_settings(data_dir)
     findings = []
@@ -65,7 +64,7 @@ def _show(findings: list[Finding]) -> None:
 
 
 def _findings(settings: Settings, scratch: Path) -> Iterator[Finding]:
-    """Every finding as its check ends. `scratch` is an empty directory for temporary files."""
+    """Every finding, as soon as its check ends. `scratch` is an empty directory for temporary files."""
     from app.cli.doctor.compute import check_devices, check_weights
     from app.cli.doctor.findings import Finding
     from app.cli.doctor.media import check_media

@@ -1,4 +1,4 @@
-"""Checks of what upscales: torch, its devices, the compiled CPU kernels, and the engines' weights."""
+"""Checks for upscaling: torch, its devices, the compiled CPU kernels, and the engines' weights."""
 
 import importlib.util
 from collections.abc import Iterator

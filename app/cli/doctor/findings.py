@@ -15,7 +15,7 @@ class FindingState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One entry of the report. `fix` says what to do about it, in so many words; empty when it is ok."""
+    """One entry of the report. `fix` says what to do about it; empty if it is ok."""
 
     subject: str
     state: FindingState

@@ -42,7 +42,7 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
     yield _check_memory(settings)
     limits = RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES, sandbox=settings.sandbox)
     runner = FfmpegRunner(programs=programs, limits=limits)
-    # Encoders of a GPU reach for its device, and read no file of a user's.
+    # A GPU's encoders use its device, and read no user's file.
     unconfined = FfmpegRunner(programs=programs, limits=replace(limits, sandbox=OFF))
     yield _check_ffmpeg(runner, programs)
     encoded: list[Path] = []
@@ -169,7 +169,7 @@ def _check_filters(runner: FfmpegRunner) -> Finding:
 
 
 def _listed(runner: FfmpegRunner, kind: str) -> set[str]:
-    """What ffmpeg's list of that kind names. Raises FfmpegError."""
+    """The names in ffmpeg's list of that kind. Raises FfmpegError."""
     listing = runner.run([f"-{kind}"], purpose=f"listing its {kind}", stdout_limit_bytes=LIST_BYTES)
     lines = (line.split() for line in listing.stdout.decode(errors="replace").splitlines())
     return {name for words in lines if len(words) > 1 for name in words[1].split(",")}

@@ -1,4 +1,4 @@
-"""Checks of what the server connects to and writes to: database, broker, storage, disk."""
+"""Checks of database, broker, storage and disk."""
 
 import os
 import shutil
@@ -86,7 +86,8 @@ def check_broker(settings: Settings) -> Finding:
 
 
 def check_storage(settings: Settings) -> Finding:
-    """The directory may be written, or the bucket listed: nothing is tried. A missing data directory is not made."""
+    """The directory is writable, or the bucket can be listed: writes nothing. A missing data directory is not
+    made."""
     subject = "storage"
     if settings.storage == "s3":
         return _check_bucket(settings, subject)
@@ -116,7 +117,7 @@ def _check_bucket(settings: Settings, subject: str) -> Finding:
 
 
 def check_disk(settings: Settings) -> Finding:
-    """The file system of the data directory has room for outputs."""
+    """The file system of the data directory has space for outputs."""
     subject, directory = "free disk space", _nearest_existing(settings.root)
     free_bytes = shutil.disk_usage(directory).free
     found = f"{free_bytes / GIB:.1f} GiB at {directory}"

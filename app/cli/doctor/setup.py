@@ -23,7 +23,7 @@ def check_names() -> Iterator[Finding]:
 
 
 def check_limits(settings: Settings) -> Finding:
-    """What each user may have, where other machines can reach the server and where they cannot."""
+    """The limits of each user, if other machines can reach the server and if they cannot."""
     by_default = network_limits(settings)
     shown = []
     for name, what in (
@@ -41,7 +41,7 @@ def check_limits(settings: Settings) -> Finding:
 
 
 def check_secret(settings: Settings) -> Finding:
-    """The secret exists where it must, cannot be guessed, and is private. A missing file is not made."""
+    """The secret exists if required, cannot be guessed, and is private. A missing file is not made."""
     subject, path = "secret", settings.root / "secret"
     if settings.secret_key is not None:
         return Finding.ok(subject, "REGEN_SECRET_KEY is set")

@@ -1,4 +1,4 @@
-"""The files that a command of ffmpeg reads and writes: what its sandbox lets it see."""
+"""The files that an ffmpeg command reads and writes, to which its sandbox limits it."""
 
 import contextlib
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ FILE_PROTOCOL = "file:"
 
 
 def files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files and directories that the command reads, and the files that it writes, which are made empty where they
-    do not exist, by its words."""
+    """The files and directories that the command reads, and the files that it writes, from its arguments.
+    Makes missing output files, empty."""
     readable: list[str] = []
     writable: list[str] = []
     since = 0
@@ -22,7 +22,7 @@ def files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
                 path.touch()
             writable.append(str(path))
         elif "concat" in command[since:position]:
-            # The files that a list names are beside it, or linked there.
+            # The files in a list are beside it, or linked there.
             readable += {str(one.resolve().parent) for one in path.parent.iterdir()}
         else:
             readable.append(str(path))
@@ -31,7 +31,7 @@ def files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def total_bytes(paths: Sequence[str]) -> int:
-    """Of files, and of the files in directories."""
+    """For files, and for the files in directories."""
     total = 0
     for path in map(Path, paths):
         with contextlib.suppress(OSError):

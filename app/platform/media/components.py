@@ -1,6 +1,5 @@
-"""What the server's commands use of ffmpeg beside the decoders and formats of `whitelists.py`, by ffmpeg's own names.
-
-The images' ffmpeg is built with these alone (deploy/ffmpeg).
+"""The components of ffmpeg that the server's commands use in addition to the decoders and formats of
+`whitelists.py`, by ffmpeg's own names. The images' ffmpeg is built with only these (deploy/ffmpeg).
 """
 
 ENCODERS: tuple[str, ...] = ("libx264", "libx265", "aac", "mov_text", "mjpeg", "png", "rawvideo", "pcm_s16le")
@@ -8,9 +7,9 @@ ENCODERS: tuple[str, ...] = ("libx264", "libx265", "aac", "mov_text", "mjpeg", "
 MUXERS: tuple[str, ...] = ("mp4", "ipod", "mpegts", "nut", "rawvideo", "image2pipe", "mjpeg")
 MUXERS += ("framecrc", "data")
 
-# Without them the server works, but for previews of HDR.
+# Without them the server works, except for previews of HDR.
 TONE_MAPPING_FILTERS: tuple[str, ...] = ("tonemap", "zscale")
-# What commands name, and what ffmpeg puts between by itself: conversions, rotations, cuts.
+# Filters in commands, and those that ffmpeg inserts by itself: conversions, rotations, cuts.
 FILTERS: tuple[str, ...] = (
     "aformat",
     "alphaextract",

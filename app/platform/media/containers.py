@@ -1,4 +1,4 @@
-"""Container formats: those that uploads come in, and the one that renders are written in."""
+"""Container formats: those of uploads, and the one for renders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Container:
 
     @property
     def suffix(self) -> str:
-        """The suffix that is written."""
+        """The suffix for written files."""
         return self.suffixes[0]
 
 
@@ -26,12 +26,11 @@ class Container:
 class OutputContainer(Container):
     """A container format that is written.
 
-    `name`: as warnings call it.
-    `muxer_options`: ffmpeg's, for every file; `finished_options`: further ones for a file that users are given.
-    `video_codecs`: the permitted ones, each with its tag where that is not ffmpeg's own.
-    `copied_audio`, `copied_subtitles`: codecs that go in unchanged and that players take.
-    `copied_data`: tags of data tracks that go in unchanged.
-    `audio_encoder`, `subtitle_encoder`: ffmpeg's, for what is converted; `audio_codec`: as warnings call it.
+    `name`: as warnings call it. `muxer_options`: ffmpeg's, for every file; `finished_options`: further ones
+    for a file that users receive. `video_codecs`: the permitted ones, each with its tag where that is not
+    ffmpeg's own. `copied_audio`, `copied_subtitles`: codecs that are copied unchanged and that players
+    accept. `copied_data`: tags of data tracks that are copied unchanged. `audio_encoder`, `subtitle_encoder`:
+    ffmpeg's, for converted tracks; `audio_codec`: as warnings call it.
     """
 
     name: str
@@ -69,7 +68,7 @@ MP4 = OutputContainer(
         "write_tmcd": 0,
     },
     video_codecs={"h264": None, "hevc": "hvc1"},
-    # MP4 could also hold DTS, MP2 and the like, which its players do not take.
+    # MP4 could also hold DTS, MP2 and the like, which its players do not accept.
     copied_audio=frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}),
     audio_encoder="aac",
     audio_codec="AAC",
@@ -78,7 +77,7 @@ MP4 = OutputContainer(
     copied_data=frozenset({"gpmd"}),
     subtitle_encoder="mov_text",
 )
-# Of those of one demuxer the first is taken where the name does not decide.
+# The first of those with one demuxer applies if the name does not decide.
 CONTAINERS = (
     MP4,
     Container(content_type="video/quicktime", suffixes=(".mov",), demuxer="mov"),
@@ -95,7 +94,7 @@ CONTAINERS = (
     Container(content_type="video/h264", suffixes=(".h264", ".264"), demuxer="h264"),
     Container(content_type="video/h265", suffixes=(".h265", ".265", ".hevc"), demuxer="hevc"),
 )
-# What renders are written in, and what their segments are: only MP4 keeps every timestamp exactly.
+# The formats of renders and of their segments: only MP4 keeps every timestamp exactly.
 OUTPUT, SEGMENT = MP4, MP4
 
 
@@ -105,7 +104,7 @@ def content_type_of_name(name: str) -> str:
 
 
 def content_type_of_format(format_name: str, *, name: str) -> str:
-    """The media type by ffmpeg's name of the format; where that stands for several, by the name's suffix too."""
+    """The media type by ffmpeg's name of the format; if that covers several, also by the name's suffix."""
     demuxers = format_name.split(",")
     fitting = tuple(one for one in CONTAINERS if one.demuxer in demuxers)
     return _content_type(fitting, name) or (fitting[0].content_type if fitting else UNKNOWN_CONTENT_TYPE)

@@ -1,8 +1,8 @@
 """The one place that builds and runs ffmpeg and ffprobe commands.
 
-The builders of `FfmpegRunner` make every input and put the safety options in front of it; `run` and `start` refuse a
-command with any other input. A user's file always goes through `input`. The other builders take what the server made:
-raw frames on stdin, a list of its own segments, a generated picture.
+The builders of `FfmpegRunner` make every input and put the safety options in front of it; `run` and `start`
+refuse a command with any other input. A user's file always goes through `input`. The other builders accept
+inputs that the server made: raw frames on stdin, a list of its own segments, a generated picture.
 
     runner = FfmpegRunner(programs=find_programs(), limits=RunLimits(wall_seconds=60, memory_bytes=2**31))
     video = runner.input(source)["v:0"]
@@ -52,7 +52,7 @@ __all__ = [
 # A node or stream of ffmpeg-python, which has no types.
 Stream: TypeAlias = Any
 EXAMINING = "examining the file"
-# Beside RunLimits.probe_bytes.
+# In addition to RunLimits.probe_bytes.
 ANALYZED_MICROSECONDS = 600_000_000
 LIST_BYTES = 1024 * 1024
 PROBE_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
@@ -123,7 +123,7 @@ class FfmpegRunner:
     # Inputs
 
     def input(self, path: Path, **options: Any) -> Stream:
-        """A user's file, or one of the server's in a video format, as an ffmpeg-python input.
+        """A user's file, or a video file of the server's, as an ffmpeg-python input.
 
         `options` are ffmpeg's input options (`ss`, `t`, `noautorotate=None`, ...). Raises ValueError for an option that
         decides what may be opened.
@@ -203,7 +203,7 @@ class FfmpegRunner:
     ) -> FfmpegProcess:
         """Start ffmpeg with these pipes. This thread must enter the process's `with` block.
 
-        `may_wait`: whether the other end of a pipe may be so slow that ffmpeg stands still and is not at fault.
+        `may_wait`: whether the other end of a pipe may be so slow that ffmpeg stalls without being at fault.
         """
         command = self._ffmpeg_command(stream_or_args)
         limits = self._limits_until(self._deadline_of_a_run())
@@ -257,14 +257,15 @@ class FfmpegRunner:
         return ScannedLines(start, partial(self._find_decoders, path, deadline), ffprobe_args)
 
     def within_one_limit(self) -> "FfmpegRunner":
-        """A runner all of whose runs together take no longer than one of this runner's may, from now on; this one if it
-        is such a runner."""
+        """A runner whose runs together take no longer than one run of this runner may, from now on; this one
+        if it is such a runner."""
         if self._deadline < math.inf:
             return self
         return FfmpegRunner(programs=self.programs, limits=self.limits, deadline=self._deadline_of_a_run())
 
     def stop(self) -> None:
-        """Kill what runs and whatever is started from now on: its callers get FfmpegCancelled. For any thread."""
+        """Kill running processes and any started from now on: their callers get FfmpegCancelled. For any
+        thread."""
         with self._lock:
             self._stopped = True
             started = list(self._started)
@@ -319,7 +320,8 @@ class FfmpegRunner:
         return [str(self.programs.ffprobe), *self._common(), *ffprobe_args, *words, "-i", file_name(path)]
 
     def _find_decoders(self, path: Path, deadline: float) -> OpenedDecoders:
-        """What ffprobe must open beside the whitelist for this file. Raises CodecRefused."""
+        """The decoders that ffprobe must open for this file in addition to the whitelist. Raises
+        CodecRefused."""
         words = [
             word
             for option in self._input_options(FORMATS, {}).items()

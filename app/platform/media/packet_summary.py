@@ -21,7 +21,7 @@ PACKET_FIELDS = (
     *("-show_entries", "packet=stream_index,pts,dts,duration,size,pos,flags:packet_side_data=side_data_type"),
     *("-of", "csv=p=0"),
 )
-# Of packets that common encryption (ISO/IEC 23001-7) has made unreadable.
+# The flag of packets that common encryption (ISO/IEC 23001-7) has made unreadable.
 ENCRYPTION_SIDE_DATA = "Encryption info"
 # A packet that ends a sequence and holds no picture, as ffprobe prints its size.
 SEQUENCE_CODECS = ("mpeg1video", "mpeg2video")
@@ -164,7 +164,7 @@ class _PacketTally:
             duration=duration or 0,
             is_steady=kind in STEADY_KINDS,
             is_shown=is_shown,
-            # Of sound, the first frame alone has the position of the packet that holds several.
+            # Only the first frame of a sound packet that holds several has the packet's position.
             is_stated=kind != "audio" or not self._restarts or fields[5] != UNKNOWN,
         )
         if self.epochs.span > self._longest_span:

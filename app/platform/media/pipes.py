@@ -1,4 +1,4 @@
-"""What a running process of ffmpeg shows of itself: its pipes, and the processor time that it has used."""
+"""The pipes of a running ffmpeg process, and the processor time that it has used."""
 
 import fcntl
 import sys
@@ -33,7 +33,8 @@ class PipeTail(threading.Thread):
 
 
 def processor_ticks(pid: int) -> int | None:
-    """The processor time that the process has used, in the system's ticks; None where the system does not tell."""
+    """The processor time that the process has used, in the system's ticks; None if the system does not report
+    it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
     except OSError:

@@ -110,7 +110,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
 
 
 def _open(runner: FfmpegRunner, path: Path, limits: MediaLimits) -> tuple[dict[str, Any], str]:
-    """What ffprobe tells of the file without reading all of it, and its stderr.
+    """ffprobe's description of the file without reading all of it, and its stderr.
 
     Raises LimitExceeded and FfmpegError.
     """
@@ -129,7 +129,7 @@ def _open(runner: FfmpegRunner, path: Path, limits: MediaLimits) -> tuple[dict[s
 
 
 def _refusal(path: Path, said: str, limits: MediaLimits) -> LimitExceeded | NotAVideo:
-    """Why ffprobe gave up on the file, by what it said."""
+    """Why ffprobe gave up on the file, from its messages."""
     if any(words in said for words in OUT_OF_MEMORY):
         return LimitExceeded(TOO_COSTLY, detail=said)
     try:

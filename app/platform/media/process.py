@@ -2,12 +2,11 @@
 
 A process
 
-- runs through `launcher.py` (memory limit, sandbox, no core dumps, killed with its parent), in its own session, with
-  a fixed environment;
-- is killed with its process group after its wall-clock limit, or when it has used no processor time for as long as it
-  may stand still, even while the caller is blocked in a pipe; while it moves, it beats the progress of the work that
-  started it;
-- never blocks on stderr, which a thread reads; the last 64 KiB are kept.
+- runs through `launcher.py` (memory limit, sandbox, no core dumps, killed with its parent), in its own
+session, with a fixed environment; - is killed with its process group after its wall-clock limit, or when it
+has used no processor time for its stall limit, even while the caller is blocked in a pipe; while it runs, it
+beats the progress of the work that started it; - never blocks on stderr, which a thread reads; the last 64
+KiB are kept.
 
 **Threads.** On Linux the kernel kills the process when the *thread* that started it ends. So the thread that calls
 `start` keeps the `with` block open as long as the process is needed; other threads may read, write and wait.
@@ -75,13 +74,14 @@ ENVIRONMENT = {
 class RunLimits:
     """Limits of one run.
 
-    `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single allocation
-    on every system. `threads`: decoder threads of each input, None for ffmpeg's default. `max_pixels`: maximum pixels
-    in one decoded frame. `stall_seconds`: how long it may use no processor time (Linux); not for a process whose pipe's
-    other end may be slow. `cpu_seconds`: processor time of all threads, after which the process is killed; None for no
-    limit. `probe_bytes`: how much of an input is searched for what describes its streams, None for ffmpeg's default.
-    `output_bytes`: how large its output may become beyond twice its inputs. `sandbox`: which of the kernel's barriers
-    there must be around the process, see `launcher.Confinement`.
+    `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single
+    allocation on every system. `threads`: decoder threads of each input, None for ffmpeg's default.
+    `max_pixels`: maximum pixels in one decoded frame. `stall_seconds`: how long it may use no processor time
+    (Linux); not for a process whose pipe's other end may be slow. `cpu_seconds`: processor time of all
+    threads, after which the process is killed; None for no limit. `probe_bytes`: how much of an input is
+    searched for what describes its streams, None for ffmpeg's default. `output_bytes`: how large its output
+    may become beyond twice its inputs. `sandbox`: the required barriers of the kernel around the process, see
+    `launcher.Confinement`.
     """
 
     wall_seconds: float
@@ -149,7 +149,7 @@ class FfmpegProcess:
             )
         except OSError as error:
             if error.errno == errno.E2BIG:
-                # The work's own fault, and no lack of this machine's.
+                # The work's own fault, not this machine's.
                 self.count_failure("failed")
                 raise FfmpegError(
                     f"The video program could not be started for {purpose}: its command is too long.",
@@ -257,10 +257,10 @@ class FfmpegProcess:
     def wait(self, *, cancelled: Callable[[], bool] | None = None) -> None:
         """Wait for the end and poll `cancelled` every 0.1 s. An unread stdout pipe blocks the process.
 
-        Raises FfmpegTimeout after the wall-clock limit or when it stood still, FfmpegKilled when a signal ended the
-        process, FfmpegCancelled when `cancelled` returned true, FfmpegMissing when it could not be started,
-        FfmpegDiskFull when the disk had no room for its output, and FfmpegError for any other status than 0; each with
-        the end of stderr in `detail`. A further call has the same result.
+        Raises FfmpegTimeout after the wall-clock limit or when it stalled, FfmpegKilled when a signal ended
+        the process, FfmpegCancelled when `cancelled` returned true, FfmpegMissing when it could not be
+        started, FfmpegDiskFull when the disk had no room for its output, and FfmpegError for any other status
+        than 0; each with the end of stderr in `detail`. A further call has the same result.
         """
         while not self._has_ended():
             if cancelled is not None and cancelled():

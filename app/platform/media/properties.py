@@ -1,4 +1,4 @@
-"""What is measured of every video, whether a file, a render's input or its output."""
+"""The measured properties of every video: a file, a render's input or its output."""
 
 from dataclasses import dataclass
 from fractions import Fraction

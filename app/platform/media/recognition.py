@@ -1,4 +1,4 @@
-"""What a file is that ffprobe did not accept as a video. It only words the error message."""
+"""Recognizes files that ffprobe did not accept as a video, only for the error message."""
 
 import re
 from collections.abc import Collection
@@ -44,7 +44,8 @@ ENCRYPTED_TAGS = (
     "drms",
     *(f"[{number}][0][0][0]" for number in (219, 207, 193, 194)),
 )
-# The tag that ffmpeg's Matroska demuxer gives to an encrypted track, and what it and that of ASF say of one.
+# The tag that ffmpeg's Matroska demuxer gives to an encrypted track, and its message and that of the ASF
+# demuxer.
 ENCRYPTION_TAG = "enc_key_id"
 _ENCRYPTION_SIGNS = re.compile(r"DRM protected stream detected|Unsupported encoding type")
 
@@ -67,7 +68,7 @@ def refused_frame_sizes(said: str, decoders: Collection[str] | None = None) -> l
 
 
 def is_encrypted(stream: dict[str, Any], said: str = "") -> bool:
-    """Whether ffprobe shows a stream, or by what it `said` a file, as encrypted."""
+    """Whether ffprobe shows a stream as encrypted, or its messages (`said`) the file."""
     return (
         stream.get("codec_tag_string") in ENCRYPTED_TAGS
         or ENCRYPTION_TAG in stream.get("tags", {})

@@ -1,4 +1,4 @@
-"""The kernel's barriers around ffmpeg and ffprobe that this machine has; `launcher.py` puts them up."""
+"""The kernel's barriers around ffmpeg and ffprobe on this machine; `launcher.py` applies them."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/m
 
 
 def missing_layers() -> list[str]:
-    """The barriers that this machine lacks, in words; none where all of them hold."""
+    """The barriers that this machine lacks, in words; none if it has all of them."""
     if sys.platform != "linux":
         return [f"{platform.system()} has none that the server supports"]
     missing = []
@@ -45,15 +45,15 @@ def require_sandbox(settings: Settings) -> None:
 def close_memory(settings: Settings) -> None:
     """Keep other programs of this user, ffmpeg among them, out of this process's memory and environment (Linux).
 
-    The threads of this process are not concerned, and a program that it becomes or starts is open again.
+    Threads of this process are not affected; a program that it becomes or starts is open again.
     """
     if sys.platform == "linux" and not settings.debuggable:
         launcher.call_kernel("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def memory_limit(chosen: int | None, *, most: int, least: int, share: float = 1.0) -> int:
-    """Bytes of address space for a program: `chosen`, else that share of this machine's memory, or of its control
-    group's where that is less, between `least` and `most`."""
+    """Bytes of address space for a program: `chosen`, otherwise that share of this machine's memory, or of
+    its control group's if less, between `least` and `most`."""
     if chosen is not None:
         return chosen
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

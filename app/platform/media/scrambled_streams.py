@@ -5,17 +5,17 @@ from pathlib import Path
 HEADER_BYTES = 4
 PACKET_BYTES = (188, 192, 204)
 SYNC_BYTE = b"\x47"
-# Packets that must begin with it, one after the other, for a size to be right.
+# Consecutive packets that must begin with it for a packet size to be right.
 SYNCED_PACKETS = 8
 SAMPLES = 32
 SAMPLE_BYTES = 64 * 1024
-# More than what a receiver misses until it has the key.
+# More than a receiver misses until it has the key.
 LEAST_SCRAMBLED_PERCENT = 10
 _PID_BITS, _SCRAMBLED_BITS = 0x1FFF, 0xC0
 
 
 def is_scrambled(path: Path, *, pid: int) -> bool:
-    """Whether a good part of the packets of one stream is scrambled, by samples from all over the file."""
+    """Whether a large part of the packets of one stream is scrambled, by samples from the whole file."""
     scrambled = seen = 0
     size = path.stat().st_size
     with path.open("rb") as file:

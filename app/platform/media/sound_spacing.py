@@ -1,13 +1,14 @@
-"""How packets of sound follow each other that have no timestamps of their own.
+"""The spacing of sound packets without timestamps of their own.
 
-A packet of a transport or program stream holds several frames of sound, of which the first alone has a timestamp.
-ffmpeg spaces the others by the sampling rate that the stream began with, wrongly once that has changed.
+A packet of a transport or program stream holds several frames of sound, of which only the first has a
+timestamp. ffmpeg spaces the others by the stream's first sampling rate, which is wrong once that has changed.
 """
 
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-# In microseconds: wrong spacing is recognized from one on, and found to the other.
+# In microseconds: the least wrong spacing that is recognized, and the precision to which the right one is
+# found.
 LEAST_ERROR = 5_000
 TOLERANCE = 1_500
 RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
@@ -18,8 +19,8 @@ RATIOS = frozenset(Fraction(one, other) for one in RATES for other in RATES if o
 class SoundSpacing:
     """Reads the packets of one stream. Times are in microseconds.
 
-    `changes`: for each change of the spacing, the number of the first packet that it holds for, and the microseconds
-    from one packet to the next.
+    `changes`: for each change of the spacing, the number of its first packet, and the microseconds from one
+    packet to the next.
     """
 
     changes: list[tuple[int, Fraction]] = field(default_factory=list)
@@ -37,8 +38,8 @@ class SoundSpacing:
         return True
 
     def goes_on(self, packet: int, at: int, *, lasts: int) -> bool:
-        """Read the next packet, whose timestamp the file states. Whether it follows on the one before, whose spacing is
-        not what it seems to be."""
+        """Read the next packet, whose timestamp the file states. Returns whether it follows the previous one,
+        whose apparent spacing is wrong."""
         count = 1 + self._interpolated
         seeming, true = self._end - self._stated_at, at - self._stated_at
         anchor = self._stated_packet
@@ -46,7 +47,7 @@ class SoundSpacing:
         if true <= 0 or seeming <= 0:
             return False
         if count == 1:
-            # Only its length is not what it seems to be.
+            # Only its apparent length is wrong.
             return true < seeming
         ratio = Fraction(1)
         if abs(true - seeming) >= LEAST_ERROR:

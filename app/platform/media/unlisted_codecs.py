@@ -7,7 +7,7 @@ each for its own stream. They are opened but decode nothing: ffprobe decodes onl
 there is no second run, and the demuxer's own probing uses the whitelist of the whole file. A video stream in an
 unlisted codec is refused by its name, unopened.
 
-What a run said on stderr, of which a file may be the author, decides only whether the demuxer is asked.
+A run's stderr, which a file may have written, decides only whether the demuxer is asked.
 """
 
 import re
@@ -20,10 +20,10 @@ from .whitelists import is_decodable
 # Decoders allowed in addition to the whitelist, by stream index.
 OpenedDecoders = Mapping[int, Sequence[str]]
 
-# Of cover pictures; their decoders read nothing of the file when they are opened.
+# Codecs of cover pictures; their decoders read nothing of the file when they are opened.
 COVER_CODECS = frozenset({"bmp", "tiff", "webp"})
 
-# What prints each stream's kind and codec, and no packets.
+# Prints each stream's kind and codec, and no packets.
 COPYING = ("-map", "0", "-copy_unknown", "-c", "copy", "-t", "0", "-f", "framecrc", "pipe:1")
 
 # ffprobe arguments that cause decoding: -show_frames, -count_frames, -analyze_frames, -show_entries frame=...

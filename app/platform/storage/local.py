@@ -120,7 +120,7 @@ class LocalStorage:
         return _chunks(file, length)
 
     def locate(self, key: str) -> tuple[Path, os.stat_result, str]:
-        """The object's file, what the system says of it, and its content type. Raises KeyNotFound."""
+        """The object's file, its stat result, and its content type. Raises KeyNotFound."""
         content_type = self.stat(key).content_type
         path = self._path(key)
         with local_errors("The stored file could not be read.", source=path):

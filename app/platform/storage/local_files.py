@@ -31,7 +31,7 @@ STALE_SECONDS = 7 * 24 * 3600
 # The length of the digest at the end of a part's file. In hex it is the part's ETag.
 DIGEST_BYTES = 16
 COPY_BYTES = 1024**2
-# Of a disk that still counts as one that works.
+# Errors of a disk that still counts as working.
 SLOWEST_BYTES_PER_SECOND = 1024**2
 ENDED = "This upload has ended."
 NOT_STORED = "The part could not be stored."
@@ -191,7 +191,7 @@ class PartReceiver:
         self._directory = directory
         self._token = secrets.token_hex(16)
         self._path = incoming / self._token
-        # Which receiver of the part is the last, of all processes of this machine.
+        # The last receiver of the part, among all processes of this machine.
         self._last = incoming / f"last-{part.multipart_id}-{part.number}"
         self._last.write_text(self._token)
         self._file = self._path.open("xb")
@@ -199,7 +199,7 @@ class PartReceiver:
         self._got_bytes = 0
 
     def feed(self, block: bytes) -> None:
-        """Raises InvalidRequest when the part becomes larger than it may be, Conflict when it is sent once more."""
+        """Raises InvalidRequest if the part becomes too large, Conflict if it is sent again."""
         self._require_last()
         self._got_bytes += len(block)
         if self._got_bytes > self._part.size_bytes:
@@ -209,8 +209,8 @@ class PartReceiver:
             self._file.write(block)
 
     def finish(self) -> StoredPart:
-        """Store the part, replacing an earlier one. Raises InvalidRequest when bytes are missing, NotFound when the
-        upload has ended, Conflict when the part is sent once more."""
+        """Store the part, replacing an earlier one. Raises InvalidRequest when bytes are missing, NotFound if
+        the upload has ended, Conflict if the part is sent again."""
         self._require_last()
         if self._got_bytes != self._part.size_bytes:
             raise wrong_size(self._part.size_bytes)

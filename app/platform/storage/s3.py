@@ -20,7 +20,7 @@ CHUNK_BYTES = 1024**2
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 # Downloaded pieces of 256 KiB that wait for the disk.
 MAX_WAITING_PIECES = 64
-# By one request.
+# Objects removed by one request.
 MOST_DELETED_AT_ONCE = 1000
 # No key can have such a name, so what an interrupted check leaves behind is not listed.
 PROBE_PREFIX = ".check-"

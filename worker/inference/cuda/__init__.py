@@ -1,4 +1,4 @@
-"""What is NVIDIA's own: frames to the device and back while it computes, and the networks in fused kernels.
+"""NVIDIA's own: frames to the device and back while it computes, and the networks in fused kernels.
 
     transfers   frames to the device and back while it computes
     kernels     a fused 3x3 convolution, in Triton

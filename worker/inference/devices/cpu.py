@@ -129,7 +129,7 @@ def _machine_bytes() -> int:
     except OSError:
         pass
     try:
-        # Not every system tells what is free: half of what is installed.
+        # Not every system reports free memory: half of the installed memory.
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):
         return _FALLBACK_BYTES

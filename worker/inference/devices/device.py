@@ -1,4 +1,4 @@
-"""What the rest of inference asks of a device: one subclass for each kind."""
+"""The interface of a device to the rest of inference: one subclass for each kind."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ class Device(ABC):
     @property
     @abstractmethod
     def details(self) -> str:
-        """What an operator wants to know of the device, in one line."""
+        """The device's facts for an operator, in one line."""
 
     @property
     def threads(self) -> int | None:
