@@ -65,11 +65,12 @@ def create_app(
     own_url: str | None = None,
     make_webhooks: MakeWebhooks = WebhookDispatcher,
 ) -> FastAPI:
-    """The ASGI application. `settings` are the process's own unless given; `opening` opens what it works
-    with. `own_url` is the address at which the server listens: for URLs in webhooks, which `make_webhooks`
-    sends, if no public one is set. The resources are opened when the server starts and closed when it stops;
-    starting raises ConfigurationError, FfmpegMissing or StorageError if the settings or the machine are
-    wrong.
+    """The ASGI application.
+
+    `settings` are the process's own unless given; `opening` opens what it works with. `own_url` is the
+    address at which the server listens: for URLs in webhooks, which `make_webhooks` sends, if no public one
+    is set. The resources are opened when the server starts and closed when it stops; starting raises
+    ConfigurationError, FfmpegMissing or StorageError if the settings or the machine are wrong.
     """
 
     @asynccontextmanager

@@ -1,4 +1,5 @@
 """A worker's presence in Celery's tools: its heartbeats, and answers to `celery inspect` and `celery status`.
+
 The one thread of the solo pool runs units of work for hours, during which Celery's own parts for this would
 be silent. This thread, with its own connection, is not. The work does not depend on it.
 """

@@ -1,5 +1,6 @@
-"""The deadman: ends a worker process that makes no progress, or that does not end although it was asked to. A
-supervisor, systemd or the container engine starts another one. No other part of the worker is reliable by
+"""The deadman: ends a worker process that makes no progress, or that does not end although it was asked to.
+
+A supervisor, systemd or the container engine starts another one. No other part of the worker is reliable by
 then: its main thread may hang in a call or a loop, and any lock may be held.
 """
 

@@ -1,6 +1,7 @@
-"""Whether this worker claims work, and its actions while it does not. An operator drains and resumes it by
-its row. It puts itself in quarantine when its units fail while others' are done: then it tests itself, and
-resumes or ends.
+"""Whether this worker claims work, and its actions while it does not.
+
+An operator drains and resumes it by its row. It puts itself in quarantine when its units fail while others'
+are done: then it tests itself, and resumes or ends.
 """
 
 import math

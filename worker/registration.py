@@ -32,9 +32,10 @@ def worker_name() -> str:
 
 
 class Registration:
-    """A thread that reports that the worker lives. Claims themselves record the worker's work in hand.
-    Nothing depends on the row: during an outage of the database the thread keeps trying, and the worker
-    continues to work.
+    """A thread that reports that the worker lives.
+
+    Claims themselves record the worker's work in hand. Nothing depends on the row: during an outage of the
+    database the thread keeps trying, and the worker continues to work.
     """
 
     def __init__(

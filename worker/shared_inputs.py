@@ -1,6 +1,7 @@
-"""The fetched inputs of one machine's workers: each is fetched once for all. A file here is a hard link to
-the file in the directory of each worker that reads it. So removing it here does not affect a reader, and a
-process that dies leaves only files that others can use.
+"""The fetched inputs of one machine's workers: each is fetched once for all.
+
+A file here is a hard link to the file in the directory of each worker that reads it. So removing it here does
+not affect a reader, and a process that dies leaves only files that others can use.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
-"""Idempotency keys: a repeated request has one effect, and is answered with the first one's result. The key's
-row is written in the transaction of the result, so there is no state in between. One of many concurrent
-requests commits; the others find its row.
+"""Idempotency keys: a repeated request has one effect, and is answered with the first one's result.
+
+The key's row is written in the transaction of the result, so there is no state in between. One of many
+concurrent requests commits; the others find its row.
 """
 
 import hashlib

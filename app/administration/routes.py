@@ -187,8 +187,9 @@ def requeue_render(
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
 ) -> RenderBody:
-    """Take an unfinished render of any user from its workers, uncharged and without a pause. Other workers
-    repeat what they have not reported yet. A render that has ended is answered 409.
+    """Take an unfinished render of any user from its workers, uncharged and without a pause.
+
+    Other workers repeat what they have not reported yet. A render that has ended is answered 409.
     """
     with resources.database.write() as session:
         render = administration_service.requeue_render(session, render_id=render_id)

@@ -1,8 +1,9 @@
-"""Forecasts how long renders take: the work ahead of them, divided by the speed of the present workers. Users
-take turns at segments, so all users with work share the workers evenly. Before a render that would keep all
-workers busy for n seconds is done, every other user has n seconds of their own work done, or all of it, if
-that is less: the render takes the sum of these. It never takes less than its own parallel parts need. Reading
-a video and joining the result do not count.
+"""Forecasts how long renders take: the work ahead of them, divided by the speed of the present workers.
+
+Users take turns at segments, so all users with work share the workers evenly. Before a render that would keep
+all workers busy for n seconds is done, every other user has n seconds of their own work done, or all of it,
+if that is less: the render takes the sum of these. It never takes less than its own parallel parts need.
+Reading a video and joining the result do not count.
 """
 
 import math

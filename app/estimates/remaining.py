@@ -1,5 +1,6 @@
-"""The remaining work, in the time that one worker would take for it: a signal for scaling workers. It falls
-as work is done, whatever the queues contain, and counts unprepared renders with their expected work.
+"""The remaining work, in the time that one worker would take for it: a signal for scaling workers.
+
+It falls as work is done, whatever the queues contain, and counts unprepared renders with their expected work.
 """
 
 from collections import defaultdict

@@ -71,8 +71,10 @@ class Access:
         return base_url_of(self._request, self.resources.settings)
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Returns the result of `work`, run in a thread, which must only read. Raises what `work` raises, and
-        within 5 s DatabaseUnavailable, even if the database accepts a statement and never answers.
+        """Returns the result of `work`, run in a thread, which must only read.
+
+        Raises what `work` raises, and within 5 s DatabaseUnavailable, even if the database accepts a
+        statement and never answers.
         """
         checks: HealthChecks = self._request.app.state.health_checks
         try:
@@ -84,9 +86,10 @@ class Access:
                 key_use.note(self._key.id, last_used_at=self._key.last_used_at)
 
     def require(self, reader: ColumnReader, scope: Scope) -> CurrentUser:
-        """Returns the user of a key with that scope, and counts the request against the rate limits. Raises
-        Unauthorized without a valid key, TooManyRequests when no request is left, Forbidden without the
-        scope.
+        """Returns the user of a key with that scope, and counts the request against the rate limits.
+
+        Raises Unauthorized without a valid key, TooManyRequests when no request is left, Forbidden without
+        the scope.
         """
         user = self._authenticate(reader)
         self._count(user)

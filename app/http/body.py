@@ -87,8 +87,10 @@ class Body(BaseModel):
 
 
 class RequestBody(BaseModel):
-    """The JSON body of a request. Empty fields count as absent, and so does null unless it `lifts` a value.
-    Unknown names are refused if the configuration forbids extra fields, otherwise kept for `warnings`.
+    """The JSON body of a request.
+
+    Empty fields count as absent, and so does null unless it `lifts` a value. Unknown names are refused if the
+    configuration forbids extra fields, otherwise kept for `warnings`.
     """
 
     null_lifts: ClassVar[bool] = False

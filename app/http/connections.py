@@ -140,8 +140,10 @@ class Connections:
 
 
 class Patience:
-    """For how much longer the server waits for one request's client. Waiting uses the time up, and every byte
-    that passes restores its own share of it, never beyond `patience_seconds`.
+    """For how much longer the server waits for one request's client.
+
+    Waiting uses the time up, and every byte that passes restores its own share of it, never beyond
+    `patience_seconds`.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:

@@ -58,8 +58,9 @@ async def access_of(
 
 
 async def current_user(request: Request, access: Annotated[Access, Depends(access_of)]) -> CurrentUser:
-    """The user of a key with the method's scope: read (GET and HEAD) or write (all others). Runs before a
-    byte of the body is read. Raises Forbidden for other keys, and what `Access` raises.
+    """The user of a key with the method's scope: read (GET and HEAD) or write (all others).
+
+    Runs before a byte of the body is read. Raises Forbidden for other keys, and what `Access` raises.
     """
     scope = Scope.READ if request.method in READING_METHODS else Scope.WRITE
     return await access.run(_user_with, access, scope)

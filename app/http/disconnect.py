@@ -18,9 +18,10 @@ class ClientConnection:
     request: Request
 
     async def run(self, work: Callable[[], T], *, stop: Callable[[], None], threads: CapacityLimiter) -> T:
-        """Returns the result of `work`, run in one of `threads`. Raises what it raises, and ClientDisconnect
-        when the client disconnects first. Calls `stop`, which must not block, when the client disconnects,
-        the caller is cancelled, or the work has ended.
+        """Returns the result of `work`, run in one of `threads`.
+
+        Raises what it raises, and ClientDisconnect when the client disconnects first. Calls `stop`, which
+        must not block, when the client disconnects, the caller is cancelled, or the work has ended.
         """
         left = anyio.Event()
         result: T

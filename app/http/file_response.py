@@ -12,8 +12,9 @@ from app.http.errors import error_response
 
 
 class ConditionalFileResponse(FileResponse):
-    """A file, or 304, 412 or 416 as the request's headers require. Needs `stat_result`. A Range that is
-    malformed, or names several ranges, is ignored, as RFC 9110 allows.
+    """A file, or 304, 412 or 416 as the request's headers require.
+
+    Needs `stat_result`. A Range that is malformed, or names several ranges, is ignored, as RFC 9110 allows.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

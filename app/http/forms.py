@@ -159,8 +159,9 @@ def form_description(
     example: Mapping[str, Any],
     example_without_file: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The OpenAPI description of a request with this form; without `example_without_file` it is always
-    multipart. Raises TypeError for a model with a field whose type text cannot be compared with.
+    """The OpenAPI description of a request with this form; without `example_without_file` it is always multipart.
+
+    Raises TypeError for a model with a field whose type text cannot be compared with.
     """
     _text_fields(model)
     schema = {**_schema(model)}

@@ -148,9 +148,10 @@ class HealthChecks:
         return fault is None
 
     async def ask_database(self, question: Callable[[], T]) -> T:
-        """Returns the result of a query, which must only read, run in a thread, within 4 s. Raises
-        DatabaseUnavailable when it takes longer. Until the database answers again no further query starts, so
-        that no more threads hang.
+        """Returns the result of a query, which must only read, run in a thread, within 4 s.
+
+        Raises DatabaseUnavailable when it takes longer. Until the database answers again no further query
+        starts, so that no more threads hang.
         """
         if self._database_hangs and not await self.database_answers():
             raise DatabaseUnavailable(UNREACHABLE, detail="it did not answer others either")

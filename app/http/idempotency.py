@@ -32,8 +32,9 @@ async def idempotent_request(
         ),
     ] = None,
 ) -> IdempotentRequest:
-    """The request, identified by its address: the route adds its other identifying values to `content`. A
-    route declares it after the dependency that requires the user's key. The encoding of a body does not
+    """The request, identified by its address: the route adds its other identifying values to `content`.
+
+    A route declares it after the dependency that requires the user's key. The encoding of a body does not
     count. Raises InvalidRequest for a key that is empty or not printable ASCII.
     """
     if key is not None and not re.fullmatch(PRINTABLE, key):

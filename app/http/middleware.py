@@ -1,6 +1,8 @@
-"""Middleware around every request. `ErrorBoundary` answers exceptions that no handler caught.
-`LingeringClose` lets a client that is still sending read an early answer. `BodyRules` refuses
-bodies that are too large or compressed. `HeadRequests` answers HEAD wherever GET is answered.
+"""Middleware around every request.
+
+`ErrorBoundary` answers exceptions that no handler caught. `LingeringClose` lets a client that is still
+sending read an early answer. `BodyRules` refuses bodies that are too large or compressed. `HeadRequests`
+answers HEAD wherever GET is answered.
 """
 
 import asyncio
@@ -73,6 +75,7 @@ def streams_body(request: Request) -> None:
 
 class HeadRequests:
     """Answers HEAD with the headers of the answer to GET, and discards the rest, even of an endless answer.
+
     Range is defined for GET alone.
     """
 

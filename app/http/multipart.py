@@ -48,8 +48,10 @@ class PartSink(Protocol):
 
 
 class MultipartParts:
-    """Splits a body given in blocks. Ignores bytes before the first boundary and after the last. Each method
-    raises InvalidRequest for a body that is not multipart or has too many parts; `sink` may raise as well.
+    """Splits a body given in blocks.
+
+    Ignores bytes before the first boundary and after the last. Each method raises InvalidRequest for a body
+    that is not multipart or has too many parts; `sink` may raise as well.
     """
 
     def __init__(self, boundary: bytes, sink: PartSink) -> None:
@@ -136,9 +138,11 @@ class MultipartParts:
 
 @dataclass(frozen=True, kw_only=True)
 class ReceivedForm:
-    """A complete form. `faults` has a sentence for each faulty field, by the field's name. `unknown` has the
-    unknown names, and whether each contains a file; `warnings` reports them. `hints` are sentences that may
-    explain why a request is refused.
+    """A complete form.
+
+    `faults` has a sentence for each faulty field, by the field's name. `unknown` has the unknown names, and
+    whether each contains a file; `warnings` reports them. `hints` are sentences that may explain why a
+    request is refused.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -166,10 +170,11 @@ class _Part:
 
 
 class MultipartReceiver:
-    """Feed it with `feed`, end with `finish`; call `discard` to give the form up. `text_fields` are the names
-    of the fields to keep; others are read and discarded. `feed` and `finish` raise InvalidRequest for a body
-    that is not valid multipart/form-data or has too many parts, LimitExceeded above `max_file_bytes` or 1 MiB
-    of everything else, and Unavailable when the disk is full.
+    """Feed it with `feed`, end with `finish`; call `discard` to give the form up.
+
+    `text_fields` are the names of the fields to keep; others are read and discarded. `feed` and `finish`
+    raise InvalidRequest for a body that is not valid multipart/form-data or has too many parts, LimitExceeded
+    above `max_file_bytes` or 1 MiB of everything else, and Unavailable when the disk is full.
     """
 
     def __init__(

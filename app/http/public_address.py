@@ -17,9 +17,10 @@ ANY_HOST = "*"
 
 
 def base_url_of(request: Request, settings: Settings) -> str:
-    """The start of links in the answer, without a slash at the end; without a public URL, the request's own
-    address. On a connection from elsewhere, raises InvalidRequest for a `Host` that is neither a name of this
-    machine nor allowed: otherwise the client would choose where links lead.
+    """The start of links in the answer, without a slash at the end; without a public URL, the request's own address.
+
+    On a connection from elsewhere, raises InvalidRequest for a `Host` that is neither a name of this machine
+    nor allowed: otherwise the client would choose where links lead.
     """
     if settings.public_url is not None:
         return settings.public_url.rstrip("/")
@@ -40,8 +41,9 @@ def _is_trusted(url: URL, scope: Scope, settings: Settings) -> bool:
 
 
 class PublicPath:
-    """Removes the public URL's path from a request's path: a proxy may pass it on or strip it. A path that
-    begins like one of the API's own is not changed, since it could be either.
+    """Removes the public URL's path from a request's path: a proxy may pass it on or strip it.
+
+    A path that begins like one of the API's own is not changed, since it could be either.
     """
 
     def __init__(self, app: ASGIApp, *, public_url: Callable[[], str | None]) -> None:

@@ -20,10 +20,11 @@ log = structlog.get_logger(__name__)
 
 
 class ReadRetry:
-    """Repeats a GET or HEAD that was answered 503 because of the database, for up to `seconds`. Waits until
-    `answers` reports that the database is back; all waiting requests share that check, so that waiting
-    occupies no threads. Other methods, health, readiness and metrics are passed on: only the client can know
-    whether to repeat a write. Must be inside all middleware that changes answers.
+    """Repeats a GET or HEAD that was answered 503 because of the database, for up to `seconds`.
+
+    Waits until `answers` reports that the database is back; all waiting requests share that check, so that
+    waiting occupies no threads. Other methods, health, readiness and metrics are passed on: only the client
+    can know whether to repeat a write. Must be inside all middleware that changes answers.
     """
 
     def __init__(

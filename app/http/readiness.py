@@ -1,6 +1,7 @@
-"""Whether this process should be sent requests, by what concerns it alone and not by what all API processes
-share. The server waits for shared parts that are unavailable (database, storage, broker): removing every
-process from a load balancer would refuse requests that it can answer.
+"""Whether this process should be sent requests, by what concerns it alone and not by what all API processes share.
+
+The server waits for shared parts that are unavailable (database, storage, broker): removing every process
+from a load balancer would refuse requests that it can answer.
 """
 
 from app.http.health_checks import FAULTS, HealthChecks, Part, PartState

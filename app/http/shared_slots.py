@@ -40,8 +40,10 @@ class SharedSlots:
 
     @asynccontextmanager
     async def slot(self, user_id: str) -> AsyncIterator[None]:
-        """Holds one slot for the user. Raises TooManyRequests if too many requests of the user wait already,
-        and Unavailable if no slot is free within WAIT_SECONDS.
+        """Holds one slot for the user.
+
+        Raises TooManyRequests if too many requests of the user wait already, and Unavailable if no slot is
+        free within WAIT_SECONDS.
         """
         await self._acquire(user_id)
         try:

@@ -26,9 +26,10 @@ class Share:
 
 
 class Reservation:
-    """One upload's space, until it is released. Call `wrote` with the size of every block before writing it.
-    `left_bytes` are reserved but not written; `held_bytes` are the announced or the written ones, whichever
-    are more.
+    """One upload's space, until it is released.
+
+    Call `wrote` with the size of every block before writing it. `left_bytes` are reserved but not written;
+    `held_bytes` are the announced or the written ones, whichever are more.
     """
 
     def __init__(self, space: "SpoolSpace", share: Share | None, announced_bytes: int) -> None:
@@ -63,8 +64,9 @@ class SpoolSpace:
         self._lock = threading.Lock()
 
     def reserve(self, size_bytes: int | None, *, share: Share | None = None) -> Reservation:
-        """Reserve space for so many bytes, or, if None, for an unknown number. For threads: it queries the
-        disk. Raises Unavailable, and LimitExceeded above the share.
+        """Reserve space for so many bytes, or, if None, for an unknown number.
+
+        For threads: it queries the disk. Raises Unavailable, and LimitExceeded above the share.
         """
         reservation = Reservation(self, share, 0)
         try:

@@ -11,8 +11,9 @@ PROBES = "healthz,readyz,metrics"
 
 
 def trace_requests(app: FastAPI) -> None:
-    """Make a span of each request, continuing the trace in its `traceparent`. Does nothing without tracing;
-    see `start_tracing`.
+    """Make a span of each request, continuing the trace in its `traceparent`.
+
+    Does nothing without tracing; see `start_tracing`.
     """
     if not start_tracing(SERVICE):
         return

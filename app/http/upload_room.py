@@ -14,8 +14,10 @@ from app.usage.allowances import most_stored, stored_now
 
 @dataclass(frozen=True, kw_only=True)
 class UploadRoom:
-    """The space of one request's upload. `is_kept`: whether the upload becomes a file. `may_be_repeated`:
-    whether the request may repeat an earlier one that has already made the file.
+    """The space of one request's upload.
+
+    `is_kept`: whether the upload becomes a file. `may_be_repeated`: whether the request may repeat an earlier
+    one that has already made the file.
     """
 
     user: CurrentUser
@@ -34,8 +36,9 @@ class UploadRoom:
             room.release()
 
     def share(self) -> Share | None:
-        """The bytes that the user's storage limit leaves for uploads in progress; None without a limit. For
-        an upload that is not kept, or may be stored already, stored bytes do not count.
+        """The bytes that the user's storage limit leaves for uploads in progress; None without a limit.
+
+        For an upload that is not kept, or may be stored already, stored bytes do not count.
         """
         most = most_stored(self.user.allowance, self.user.key_id)
         if most is None:

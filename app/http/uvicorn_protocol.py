@@ -1,5 +1,6 @@
-"""HTTP/1.1 by uvicorn and h11, with deadlines for clients, and its own errors in the one error shape. A
-request that is not HTTP, or whose head is too long or does not arrive, never reaches the application.
+"""HTTP/1.1 by uvicorn and h11, with deadlines for clients, and its own errors in the one error shape.
+
+A request that is not HTTP, or whose head is too long or does not arrive, never reaches the application.
 """
 
 import asyncio

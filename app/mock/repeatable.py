@@ -1,6 +1,7 @@
-"""Ids and times that are the same for the same requests in the same order. Each request, and each unit of
-work, is a separate scope: its ids and times do not depend on other threads. The n-th request, from 0 on, has
-one moment: the start plus n seconds.
+"""Ids and times that are the same for the same requests in the same order.
+
+Each request, and each unit of work, is a separate scope: its ids and times do not depend on other threads.
+The n-th request, from 0 on, has one moment: the start plus n seconds.
 """
 
 import hashlib

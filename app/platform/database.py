@@ -150,8 +150,10 @@ class Database:
         prepared_statements: PreparedStatements = "auto",
         read_only: bool = False,
     ) -> None:
-        """Does not connect yet. Raises ConfigurationError for a URL of an unsupported database. With
-        `read_only` an SQLite file, which must exist, is not changed, and no files are made beside it.
+        """Does not connect yet.
+
+        Raises ConfigurationError for a URL of an unsupported database. With `read_only` an SQLite file, which
+        must exist, is not changed, and no files are made beside it.
         """
         self.engine = make_engine(
             url, pool or PoolLimits(), prepared_statements=prepared_statements, read_only=read_only

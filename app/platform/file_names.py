@@ -76,9 +76,10 @@ def output_name(uploaded_name: str, *, scale: int, suffix: str) -> str:
 
 
 def ascii_name(name: str) -> str:
-    """A name for clients that support only ASCII: visible, at most 200 characters, and different for each
-    name. A plain ASCII name is unchanged. Any other is transliterated, with a digest that distinguishes
-    similar names: `видео.mov` becomes `video-199ec1.mov`.
+    """A name for clients that support only ASCII: visible, at most 200 characters, and different for each name.
+
+    A plain ASCII name is unchanged. Any other is transliterated, with a digest that distinguishes similar
+    names: `видео.mov` becomes `video-199ec1.mov`.
     """
     if _PLAIN.fullmatch(name) and not name.startswith((".", "-", " ")) and len(name) <= MAX_ASCII_CHARACTERS:
         return name

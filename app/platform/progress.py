@@ -57,8 +57,9 @@ _current: ContextVar[Progress] = ContextVar("progress", default=Progress())  # n
 
 
 def current_progress() -> Progress:
-    """The progress of the work that this thread belongs to; without one, a progress that nothing watches. A
-    thread started with a copy of the context belongs to the work of the thread that started it.
+    """The progress of the work that this thread belongs to; without one, a progress that nothing watches.
+
+    A thread started with a copy of the context belongs to the work of the thread that started it.
     """
     return _current.get()
 

@@ -26,8 +26,9 @@ _provider: "TracerProvider | None" = None
 
 
 def start_tracing(service: str) -> bool:
-    """Send this process's spans under the name `service`, unless OTEL_SERVICE_NAME is set. Returns whether
-    spans are sent. May be called again.
+    """Send this process's spans under the name `service`, unless OTEL_SERVICE_NAME is set.
+
+    Returns whether spans are sent. May be called again.
     """
     global _provider  # noqa: PLW0603  (OpenTelemetry's own provider is the process's, too)
     if _provider is not None:

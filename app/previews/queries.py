@@ -79,8 +79,10 @@ def rest(session: Session, *, user_id: str, seconds: float) -> None:
 def claim(
     session: Session, *, worker: str, lease_seconds: float, engines: Collection[str] = ()
 ) -> PreviewClaim | None:
-    """Lease a preview that waits, or whose lease has expired, which counts as a failure. The next is the
-    oldest of the user with the fewest previews begun recently: slow previews delay only their own user's.
+    """Lease a preview that waits, or whose lease has expired, which counts as a failure.
+
+    The next is the oldest of the user with the fewest previews begun recently: slow previews delay only their
+    own user's.
     """
     others = aliased(Preview)
     begun = (

@@ -16,9 +16,11 @@ CANCELED = "Canceled"
 
 
 def cancel_render(session: Session, *, render_id: str, user_id: str) -> Render:
-    """End the user's unfinished render as failed. Returns one that had already failed unchanged. A worker
-    that holds it learns this from its next heartbeat, and its result is refused. Raises NotFound for an
-    unknown render and another user's, Conflict for a completed one.
+    """End the user's unfinished render as failed.
+
+    Returns one that had already failed unchanged. A worker that holds it learns this from its next heartbeat,
+    and its result is refused. Raises NotFound for an unknown render and another user's, Conflict for a
+    completed one.
     """
     before = get_render(session, render_id=render_id, user_id=user_id)
     fail_render(session, render_id=render_id, error=CANCELED)
@@ -31,10 +33,11 @@ def cancel_render(session: Session, *, render_id: str, user_id: str) -> Render:
 
 
 def delete_render(database: Database, storage: Storage, *, render_id: str, user_id: str) -> None:
-    """Delete the user's ended render: first its links, then its files, last its rows. A crash in between
-    leaves a render without files, which can be deleted again. A late worker may still store an object without
-    a row, which the clean-up finds. Raises NotFound for an unknown render and another user's, Conflict for
-    one that has not ended, StorageError when the files cannot be removed.
+    """Delete the user's ended render: first its links, then its files, last its rows.
+
+    A crash in between leaves a render without files, which can be deleted again. A late worker may still
+    store an object without a row, which the clean-up finds. Raises NotFound for an unknown render and another
+    user's, Conflict for one that has not ended, StorageError when the files cannot be removed.
     """
     with database.write() as session:
         render = get_render(session, render_id=render_id, user_id=user_id)

@@ -1,6 +1,7 @@
-"""The events of a render's stream: the next one, and its id. The id encodes the whole state in events. So
-nothing is stored: any process to which a client reconnects knows from `Last-Event-ID` what the client has
-received.
+"""The events of a render's stream: the next one, and its id.
+
+The id encodes the whole state in events. So nothing is stored: any process to which a client reconnects knows
+from `Last-Event-ID` what the client has received.
 """
 
 import re

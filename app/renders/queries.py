@@ -132,10 +132,11 @@ def list_renders(
 
 
 def queue_positions(reader: ColumnReader, *, user_id: str, render_ids: Collection[str]) -> dict[str, int]:
-    """The position of each of the user's queued renders in the order of preparation; 1 is next. Users take
-    turns: before a user's third render come up to two of each other user, and a third of those whose turn is
-    earlier. A position grows only when another user's turn comes first, or when a render of the same user has
-    a higher priority.
+    """The position of each of the user's queued renders in the order of preparation; 1 is next.
+
+    Users take turns: before a user's third render come up to two of each other user, and a third of those
+    whose turn is earlier. A position grows only when another user's turn comes first, or when a render of the
+    same user has a higher priority.
     """
     rows = fetch_rows(reader, _queue_positions(), {USER.key: user_id, AMONG.key: list(render_ids)})
     return {render_id: int(place) for render_id, place in rows}

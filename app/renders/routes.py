@@ -90,8 +90,10 @@ async def upscale(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
 ) -> RenderBody:
-    """Upscale a video four times. Send `file`, or the `file_id` of an uploaded file. If the server's operator
-    allows it, `file_url` may name a video for the server to fetch.
+    """Upscale a video four times.
+
+    Send `file`, or the `file_id` of an uploaded file. If the server's operator allows it, `file_url` may name
+    a video for the server to fetch.
     """
     async with received_form(request, UpscaleForm, user=user, resources=resources) as form:
         asked = UpscaleForm.read(form, resources.settings)

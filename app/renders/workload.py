@@ -1,5 +1,6 @@
-"""Workload: how much upscaling waits or runs, in pixels of the frames that go through a network, by engine. A
-queued render counts with its expected work; later, its unfinished segments count.
+"""Workload: how much upscaling waits or runs, in pixels of the frames that go through a network, by engine.
+
+A queued render counts with its expected work; later, its unfinished segments count.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -35,8 +36,10 @@ class UserWork:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkAhead:
-    """The work until a render is done: its own `pixels`, in `parts` that can run at once. `until_then` is all
-    of its user's work up to and including this render, by engine. `parts` is None until it is planned.
+    """The work until a render is done: its own `pixels`, in `parts` that can run at once.
+
+    `until_then` is all of its user's work up to and including this render, by engine. `parts` is None until
+    it is planned.
     """
 
     pixels: float
@@ -73,8 +76,9 @@ def work_by_user(session: Session) -> Sequence[UserWork]:
 def work_ahead(
     reader: ColumnReader, *, user_id: str, render_ids: Collection[str], engines: Collection[str]
 ) -> dict[str, WorkAhead]:
-    """The work ahead of each of these unfinished renders of the user. Renders in progress come first; then,
-    as everywhere, the highest priority, then the oldest.
+    """The work ahead of each of these unfinished renders of the user.
+
+    Renders in progress come first; then, as everywhere, the highest priority, then the oldest.
     """
     statement = _work_ahead(tuple(engines))
     rows = fetch_rows(reader, statement, {USER.key: user_id, AMONG.key: list(render_ids)})

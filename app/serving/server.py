@@ -107,8 +107,9 @@ def serve(
 
 
 def end_process() -> None:
-    """End this process once its threads have ended, or soon without them: one in a system call cannot be
-    interrupted. They work for requests that were answered 503, or whose client has disconnected.
+    """End this process once its threads have ended, or soon without them: one in a system call cannot be interrupted.
+
+    They work for requests that were answered 503, or whose client has disconnected.
     """
     ends_at = time.monotonic() + LEFT_THREADS_SECONDS
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
@@ -154,8 +155,10 @@ def _worker(settings: Settings) -> SupervisedProcess:
 def first_key(
     database: Database, keys: Secrets, *, on_first_key: OnFirstKey, on_no_key: Callable[[], None]
 ) -> str | None:
-    """Make the first user's key and return it; None if there is a user. Calls `on_no_key` if no key can be
-    used. `on_first_key` shows the key before it is committed: a key that could not be shown does not exist.
+    """Make the first user's key and return it; None if there is a user.
+
+    Calls `on_no_key` if no key can be used. `on_first_key` shows the key before it is committed: a key that
+    could not be shown does not exist.
     """
     with database.write() as session:
         made = account_service.create_first_key(session, keys=keys)

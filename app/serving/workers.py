@@ -128,9 +128,10 @@ def accelerators() -> list[str]:
 
 
 def mig_devices() -> list[str]:
-    """The UUIDs of all MIG instances that this process may use, and of the undivided GPUs. Empty if no GPU is
-    divided: then torch names all devices. The format is that of `nvidia-smi -L`, in NVIDIA's MIG User Guide;
-    CUDA_VISIBLE_DEVICES limits the devices, as it does for CUDA.
+    """The UUIDs of all MIG instances that this process may use, and of the undivided GPUs.
+
+    Empty if no GPU is divided: then torch names all devices. The format is that of `nvidia-smi -L`, in
+    NVIDIA's MIG User Guide; CUDA_VISIBLE_DEVICES limits the devices, as it does for CUDA.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

@@ -129,9 +129,10 @@ async def complete_upload(
     user: UserDependency,
     resources: ResourcesDependency,
 ) -> FileBody:
-    """Make the file from the received parts. A repeated request gets the same answer. If parts are missing or
-    differ from the request, the upload stays open. If the assembled file is not a video, or over a limit, the
-    upload ends.
+    """Make the file from the received parts.
+
+    A repeated request gets the same answer. If parts are missing or differ from the request, the upload stays
+    open. If the assembled file is not a video, or over a limit, the upload ends.
     """
     given = {part.number: part.etag for part in asked.parts}
     if len(given) < len(asked.parts):

@@ -1,7 +1,8 @@
-"""Uploads in parts: opened, sent part by part past the API if the storage can receive them, then made into a
-file. Completing consists of repeatable steps: the storage assembles the object, the API fetches it once to
-hash and probe it, and one transaction ends the upload and writes the file's row. Until that commits no answer
-names the file; a crash leaves the upload open, to be completed again or to expire.
+"""Uploads in parts: opened, sent part by part past the API if the storage can receive them, then made into a file.
+
+Completing consists of repeatable steps: the storage assembles the object, the API fetches it once to hash and
+probe it, and one transaction ends the upload and writes the file's row. Until that commits no answer names
+the file; a crash leaves the upload open, to be completed again or to expire.
 """
 
 import hashlib
@@ -287,8 +288,10 @@ def fetch_upload(upload: Upload, storage: Storage, path: Path) -> SpooledUpload:
 
 
 def make_file(upload: Upload, spooled: SpooledUpload, info: MediaInfo, database: Database) -> File:
-    """End the upload and write the row of its probed file. Only one of several concurrent calls does so.
-    Raises Conflict if the upload was aborted in the meantime, and NotFound if the file was removed since.
+    """End the upload and write the row of its probed file.
+
+    Only one of several concurrent calls does so. Raises Conflict if the upload was aborted in the meantime,
+    and NotFound if the file was removed since.
     """
     with database.write() as session:
         now = read_clock(session)

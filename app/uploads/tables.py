@@ -10,10 +10,11 @@ from app.platform.tables import ListedTable
 
 
 class Upload(ListedTable):
-    """An upload in parts. `file_id` is the id of its file once it is completed; the object is stored under
-    that file's key. `multipart_id` is the storage's name of the upload. It has ended if `completed_at` or
-    `aborted_at` is set, or after `expires_at`. From `cleaned_at` on, one that did not become a file has no
-    bytes in storage.
+    """An upload in parts.
+
+    `file_id` is the id of its file once it is completed; the object is stored under that file's key.
+    `multipart_id` is the storage's name of the upload. It has ended if `completed_at` or `aborted_at` is set,
+    or after `expires_at`. From `cleaned_at` on, one that did not become a file has no bytes in storage.
     """
 
     __tablename__ = "uploads"

@@ -12,8 +12,9 @@ router = APIRouter(tags=["usage"])
 
 @router.get("/v1/usage", response_model_exclude_none=True)
 def get_usage(user: UserDependency, resources: ResourcesDependency, period: PeriodDependency) -> UsageBody:
-    """Completed renders by day and engine, stored bytes and unfinished renders, and your limits. Days without
-    a completed render are left out; deleted renders still count.
+    """Completed renders by day and engine, stored bytes and unfinished renders, and your limits.
+
+    Days without a completed render are left out; deleted renders still count.
     """
     with resources.database.read() as session:
         return UsageBody.of(

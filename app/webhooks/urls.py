@@ -27,8 +27,9 @@ def parse_webhook_url(text: str, *, field: str = "webhook_url") -> str:
 def require_permitted(
     text: str, *, allowed_networks: Collection[Network], field: str = "webhook_url"
 ) -> None:
-    """Raises InvalidRequest for an address to which no event is ever sent, including `localhost`. Other names
-    are looked up at each attempt.
+    """Raises InvalidRequest for an address to which no event is ever sent, including `localhost`.
+
+    Other names are looked up at each attempt.
     """
     addresses = fixed_addresses(check_url(text).host)
     if addresses and not any(is_permitted(one, allowed_networks=allowed_networks) for one in addresses):

@@ -72,9 +72,10 @@ def claim_urgent_prepare(
     render_cap: int | None = None,
     engines: Collection[str] = (),
 ) -> Job | None:
-    """For a worker that also upscales, and would otherwise prepare nothing while segments wait. Claims a
-    render of a user who has no segment waiting, and whose last render was prepared before the user of the
-    next segment was last served.
+    """For a worker that also upscales, and would otherwise prepare nothing while segments wait.
+
+    Claims a render of a user who has no segment waiting, and whose last render was prepared before the user
+    of the next segment was last served.
     """
     following = fair_scheduling.peek_next_user(session, _users_to_upscale(cap), **_by(worker, lease_seconds))
     if following is None or following[1] is None:
@@ -125,8 +126,9 @@ def _claim_in_turn(
     parameters: Mapping[str, Any],
     claim: Callable[[Turn], Job | None],
 ) -> Job | None:
-    """Returns what `claim` claims for the next user. Locks the row of a capped user until the session ends,
-    so that the next claim for them counts this one.
+    """Returns what `claim` claims for the next user.
+
+    Locks the row of a capped user until the session ends, so that the next claim for them counts this one.
     """
     for _try in range(MOST_TRIES):
         turn = fair_scheduling.take_turn(session, users, **parameters)

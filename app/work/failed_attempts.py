@@ -1,6 +1,8 @@
-"""Failed attempts: which workers leave their units to others, and when a failure ends its render. A machine
-or a device may be broken rather than the work. A unit that failed on one machine goes to another machine if
-there is one, otherwise to another worker of the same machine; it waits for these PASS_OVER_SECONDS at most.
+"""Failed attempts: which workers leave their units to others, and when a failure ends its render.
+
+A machine or a device may be broken rather than the work. A unit that failed on one machine goes to another
+machine if there is one, otherwise to another worker of the same machine; it waits for these PASS_OVER_SECONDS
+at most.
 """
 
 from dataclasses import dataclass
@@ -46,9 +48,10 @@ MACHINE = func.coalesce(WorkerProcess.machine, WorkerProcess.host)
 
 @dataclass(frozen=True, kw_only=True)
 class FailureHistory:
-    """Where a unit has failed so far. `has_untried`: a worker that could take it runs on a machine where it
-    did not fail. `machines` and `condemning` count machines: all, and those whose error said that no attempt
-    can succeed.
+    """Where a unit has failed so far.
+
+    `has_untried`: a worker that could take it runs on a machine where it did not fail. `machines` and
+    `condemning` count machines: all, and those whose error said that no attempt can succeed.
     """
 
     machines: int
@@ -67,8 +70,9 @@ class FailureHistory:
 
 @cache
 def is_for_others(table: type[Render] | type[Segment], kind: WorkKind) -> ColumnElement[bool]:
-    """The unit failed recently on the claiming worker's machine, and a worker on another machine could take
-    it. For rows that never failed only the first condition is evaluated.
+    """The unit failed recently on the claiming worker's machine, and a worker on another machine could take it.
+
+    For rows that never failed only the first condition is evaluated.
     """
     of_unit = and_(_OfUnit.unit_id == FailedAttempt.unit_id, _OfUnit.kind == FailedAttempt.kind)
     own_machine = select(MACHINE).where(WorkerProcess.name == BY_WORKER).correlate(None).scalar_subquery()

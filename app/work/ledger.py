@@ -61,9 +61,10 @@ class WorkLedger:
         machine: str | None = None,
         engines: Collection[str] = (),
     ) -> None:
-        """`max_running_segments` and `max_running_renders` are the caps of users without their own. `machine`
-        is shared by workers that fail together: by default the host's name. `engines` are those with which it
-        upscales; empty for all.
+        """`max_running_segments` and `max_running_renders` are the caps of users without their own.
+
+        `machine` is shared by workers that fail together: by default the host's name. `engines` are those
+        with which it upscales; empty for all.
         """
         self.database = database
         self.worker = worker
@@ -76,9 +77,10 @@ class WorkLedger:
         self.max_running_renders = max_running_renders
 
     def claim(self) -> Job | None:
-        """The most urgent unit of its queues: a render to finish, otherwise a segment, otherwise a render to
-        prepare. Users are served in rotation. A worker of both queues also prepares a render before it claims
-        a segment if that render's user would otherwise wait for all segments of others.
+        """The most urgent unit of its queues: a render to finish, otherwise a segment, otherwise a render to prepare.
+
+        Users are served in rotation. A worker of both queues also prepares a render before it claims a
+        segment if that render's user would otherwise wait for all segments of others.
         """
         claims: dict[WorkKind, list[Callable[..., Job | None]]] = {
             WorkKind.FINISH: [claiming.claim_finish],
@@ -281,9 +283,11 @@ class WorkLedger:
             self._put_down(session, claim)
 
     def give_back_expired(self) -> Sequence[Claim]:
-        """Release the work whose leases have expired. Returns the claims that ended in this way. An expiry
-        counts as a third of a failure: most workers that die take innocent work with them. From the second
-        one on the work pauses, so that a unit that kills its workers leaves them time for other work.
+        """Release the work whose leases have expired.
+
+        Returns the claims that ended in this way. An expiry counts as a third of a failure: most workers that
+        die take innocent work with them. From the second one on the work pauses, so that a unit that kills
+        its workers leaves them time for other work.
         """
         given_back = []
         with self.database.write() as session:

@@ -136,8 +136,10 @@ class WorkLoop:
             self._wake(Counter(self._ledger.queues))
 
     def give_back(self, is_hanging: bool) -> None:
-        """Releases the units in hand because the process is about to end. If it hangs, the unit that has
-        stalled for longest counts as failed. For a thread other than the loop's, which does not return.
+        """Releases the units in hand because the process is about to end.
+
+        If it hangs, the unit that has stalled for longest counts as failed. For a thread other than the
+        loop's, which does not return.
         """
         for unit in self._in_hand.units:
             if is_hanging:

@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 def is_outage(error: BaseException) -> bool:
     """Whether storage, database, disk space or the video program was missing, rather than the work at fault.
+
     Exhausted memory, a killed ffmpeg, a command that is too long and a disk that is too small for the video
     do not count: the video itself may be the cause.
     """

@@ -1,6 +1,7 @@
-"""Stores the result of preparing a render: its plan, and its segments in one run or in several. Storing a run
-again changes nothing, so that a new attempt continues where the previous one ended. A segment whose plan
-differs from before is made again.
+"""Stores the result of preparing a render: its plan, and its segments in one run or in several.
+
+Storing a run again changes nothing, so that a new attempt continues where the previous one ended. A segment
+whose plan differs from before is made again.
 """
 
 from collections.abc import Sequence
@@ -37,8 +38,9 @@ def release_segments(
     unplanned_frames: int,
     lease_seconds: float,
 ) -> int | None:
-    """Make the segments from position `first` on claimable, before later ones are planned. Returns how many
-    were new; None when the lease is lost.
+    """Make the segments from position `first` on claimable, before later ones are planned.
+
+    Returns how many were new; None when the lease is lost.
     """
     before = _lock(session, claim)
     values = {"status": RenderStatus.PROCESSING, "plan": plan, "unplanned_frames": unplanned_frames}

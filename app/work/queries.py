@@ -1,5 +1,7 @@
-"""Changes of renders and segments after their claim: renewed, completed, failed, given back. Each change is
-one compare-and-set on the attempt that the claim started, and has no effect when the lease is lost.
+"""Changes of renders and segments after their claim: renewed, completed, failed, given back.
+
+Each change is one compare-and-set on the attempt that the claim started, and has no effect when the lease is
+lost.
 """
 
 from collections import Counter
@@ -83,10 +85,12 @@ class SegmentJob:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job(Claim):
-    """A claimed unit of work with everything that its worker reads of it. Equal to a job with the same claim.
-    `plan` is the render's, None until it is prepared. `segments` is the claimed one for `upscale`, all in the
-    order of the video for `finish`, and empty for `prepare`. `request_id` and `trace_parent` are those of the
-    request that created the render. `opened` is the work that this claim made claimable.
+    """A claimed unit of work with everything that its worker reads of it.
+
+    Equal to a job with the same claim. `plan` is the render's, None until it is prepared. `segments` is the
+    claimed one for `upscale`, all in the order of the video for `finish`, and empty for `prepare`.
+    `request_id` and `trace_parent` are those of the request that created the render. `opened` is the work
+    that this claim made claimable.
     """
 
     request_id: str | None
@@ -188,8 +192,10 @@ def give_back(session: Session, claim: Claim, *, rest_seconds: float | None = No
 
 
 def requeue(session: Session, *, render_id: str) -> RenderStatus:
-    """Release all leases of an unfinished render, uncharged, for an attempt at once. The workers learn this
-    from their next heartbeat. Returns the render's status; does not change one that has ended.
+    """Release all leases of an unfinished render, uncharged, for an attempt at once.
+
+    The workers learn this from their next heartbeat. Returns the render's status; does not change one that
+    has ended.
     """
     _lock_render(session, render_id)
     status: RenderStatus = session.scalars(select(Render.status).where(Render.id == render_id)).one()

@@ -22,10 +22,11 @@ class UnitInHand:
 
 
 class UnitsInHand:
-    """At most `most` units, each in its own thread; with 1, in the thread that begins it. Another unit may
-    begin once all others are ending, so that one worker never claims more than one ahead. `begin` and the
-    waits are for one thread, the loop's. Its progress moves while that of all units does: it stalls as soon
-    as one of them hangs.
+    """At most `most` units, each in its own thread; with 1, in the thread that begins it.
+
+    Another unit may begin once all others are ending, so that one worker never claims more than one ahead.
+    `begin` and the waits are for one thread, the loop's. Its progress moves while that of all units does: it
+    stalls as soon as one of them hangs.
     """
 
     def __init__(self, *, most: int) -> None:

@@ -36,9 +36,11 @@ def standing_of(session: Session, *, name: str) -> Standing:
 
 
 def note_failure(session: Session, *, name: str, kind: WorkKind, lease_seconds: float) -> bool:
-    """Count one more failed unit of this worker. Returns whether the worker rather than the work is to blame:
-    its last attempts failed, at several units that failed nowhere else, and another worker of the queue has
-    completed a unit since the first of them. A worker without a row is never to blame.
+    """Count one more failed unit of this worker.
+
+    Returns whether the worker rather than the work is to blame: its last attempts failed, at several units
+    that failed nowhere else, and another worker of the queue has completed a unit since the first of them. A
+    worker without a row is never to blame.
     """
     counted = (
         update(WorkerProcess)

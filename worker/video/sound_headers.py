@@ -1,6 +1,7 @@
-"""The formats of sound tracks in the file: whether there is any sound, and whether its format changes. A
-copied track has one description, so sound after a change would play as silence or noise; a converted one has
-one layout. AAC in transport streams, LATM, AC-3, E-AC-3, DTS, MP2 and MP3 have a header before each frame
+"""The formats of sound tracks in the file: whether there is any sound, and whether its format changes.
+
+A copied track has one description, so sound after a change would play as silence or noise; a converted one
+has one layout. AAC in transport streams, LATM, AC-3, E-AC-3, DTS, MP2 and MP3 have a header before each frame
 (ISO/IEC 14496-3, ETSI TS 102 366 and 102 114, ISO/IEC 11172-3 and 13818-3). Headers are found by their first
 bits alone: a false one within a frame never occurs several times in a row.
 """

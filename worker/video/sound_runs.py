@@ -63,9 +63,10 @@ def read_sound_runs(
 def fit_to_film(
     tracks: Sequence[KeptTrack], runs: Mapping[int, Sequence[Run]], *, start: float, end: float
 ) -> tuple[tuple[KeptTrack, ...], tuple[str, ...]]:
-    """The tracks without the runs that begin long after the video's end, and warnings. `start`, `end`: the
-    time that becomes 0 in the output, and the video's end, in seconds of the input. A track with long gaps
-    gets its runs, in seconds of the output; one that loses some is converted.
+    """The tracks without the runs that begin long after the video's end, and warnings.
+
+    `start`, `end`: the time that becomes 0 in the output, and the video's end, in seconds of the input. A
+    track with long gaps gets its runs, in seconds of the output; one that loses some is converted.
     """
     fitted, warnings = [], []
     for track in tracks:

@@ -27,8 +27,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     data_dir: DataDirectory = None,
 ) -> None:
-    """Check everything that the server needs: what works, what is missing, and how to fix it. Changes
-    nothing. The exit status is 1 if something essential is missing.
+    """Check everything that the server needs: what works, what is missing, and how to fix it.
+
+    Changes nothing. The exit status is 1 if something essential is missing.
     """
     settings = load_settings(data_dir)
     findings = []
