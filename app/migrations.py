@@ -1,8 +1,7 @@
 """Migrations: applying them, and a database's position among them.
 
-During a rolling upgrade, processes of the previous version go on using the database. So a migration only
-adds, an added column is nullable or has a default in the database, and unused columns are removed one version
-later.
+During a rolling upgrade, processes of the previous version go on using the database. So a migration only adds, an
+added column is nullable or has a default in the database, and unused columns are removed one version later.
 
 `python -m app.migrations check` runs `alembic check`: it fails when the tables in code and the migrations differ.
 `python -m app.migrations revision MESSAGE` writes a new migration from the difference.

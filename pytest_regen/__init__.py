@@ -43,8 +43,7 @@ class RegenMock:
         self._control("POST", "/_mock/seed", given)
 
     def advance(self, seconds: float) -> None:
-        """Advance the mock's clock, without a reset: links and keys expire, retries of webhooks become
-        due."""
+        """Advance the mock's clock, without a reset: links and keys expire, retries of webhooks become due."""
         self._control("POST", "/_mock/clock", {"advance_seconds": seconds})
 
     def faults(self, *rules: Mapping[str, Any]) -> None:

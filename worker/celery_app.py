@@ -71,10 +71,9 @@ log = structlog.get_logger(__name__)
 def run_worker(settings: Settings) -> int:
     """Works until SIGTERM or SIGINT, in this process and thread. Returns the exit status.
 
-    The first signal lets the work in hand be finished within REGEN_DRAIN_SECONDS; the second gives it back at
-    once. Until the workspace is made, the caller handles signals. Waits for an unreachable broker. A worker
-    that hangs ends with EXIT_HANGS (see Deadman). Raises ConfigurationError or FfmpegMissing when the machine
-    lacks something.
+    The first signal lets the work in hand be finished within REGEN_DRAIN_SECONDS; the second gives it back at once.
+    Until the workspace is made, the caller handles signals. Waits for an unreachable broker. A worker that hangs ends
+    with EXIT_HANGS (see Deadman). Raises ConfigurationError or FfmpegMissing when the machine lacks something.
     """
     name = worker_name()
     networks = Networks(settings)
@@ -255,8 +254,7 @@ class CeleryWorker:
         self._deadman.stop()
 
     def has_hanging_thread(self) -> bool:
-        """Whether a transfer or a preview continues after `close`, in a thread that cannot be ended. Logs
-        it."""
+        """Whether a transfer or a preview continues after `close`, in a thread that cannot be ended. Logs it."""
         if self._outage_retry.has_hanging_transfer:
             log.warning("transfer_left_hanging")
             return True
@@ -315,9 +313,8 @@ class CeleryWorker:
 
 
 class TolerantConsumer(Consumer):  # type: ignore[misc]
-    """Drops messages that it cannot parse, such as those of another version, with one log line each. Beats
-    the progress of the thread that it runs in, and calls `on_tick` there every TICK_SECONDS while no task
-    runs."""
+    """Drops messages that it cannot parse, such as those of another version, with one log line each. Beats the
+    progress of the thread that it runs in, and calls `on_tick` there every TICK_SECONDS while no task runs."""
 
     def __init__(self, *arguments: Any, on_tick: Callable[[Consumer], None], **options: Any) -> None:
         self._on_tick = on_tick

@@ -230,8 +230,7 @@ class Previewer:
                 raise
 
     def _give_way(self, job: PreviewJob) -> None:
-        """Gives the preview back, or ends it if it gave way too often. Raises Unavailable; then its lease
-        expires."""
+        """Gives the preview back, or ends it if it gave way too often. Raises Unavailable; then its lease expires."""
         self._turns[job.claim.preview_id] += 1
         if self._turns[job.claim.preview_id] > MOST_TURNS:
             del self._turns[job.claim.preview_id]

@@ -74,8 +74,7 @@ class Registration:
         self._thread.start()
 
     def stop(self) -> None:
-        """Removes the row, unless the database is unavailable. Does nothing when the thread was never
-        started."""
+        """Removes the row, unless the database is unavailable. Does nothing when the thread was never started."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

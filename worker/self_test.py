@@ -1,5 +1,4 @@
-"""Tests whether this worker can work: its video programs with a few frames, and each of its networks with
-one."""
+"""Tests whether this worker can work: its video programs with a few frames, and each of its networks with one."""
 
 from dataclasses import dataclass, replace
 

@@ -1,5 +1,4 @@
-"""The versions of a worker's software: a render's segments come from several machines, and should be
-alike."""
+"""The versions of a worker's software: a render's segments come from several machines, and should be alike."""
 
 import re
 from collections.abc import Mapping

@@ -27,8 +27,7 @@ class Sweeper:
     """A thread of every worker. In each interval the first one to ask sweeps for all. Concurrent sweeps are safe: each
     move is a compare-and-set.
 
-    It also sends the wake-ups for units that its own worker made ready, so that an unreachable broker delays
-    no work.
+    It also sends the wake-ups for units that its own worker made ready, so that an unreachable broker delays no work.
     """
 
     def __init__(self, *, ledger: WorkLedger, celery: Celery) -> None:

@@ -61,8 +61,7 @@ class Limits(RequestBody, limits.Limits):
 
 
 class UserChange(RequestBody):
-    """Absent fields stay unchanged, also within `limits`. Null lifts a limit: the server's applies, if it has
-    one."""
+    """Absent fields stay unchanged, also within `limits`. Null lifts a limit: the server's applies, if it has one."""
 
     null_lifts = True
     model_config = only({"limits": {**_LIMITS, "max_storage_bytes": None}, "max_running_renders": 4})

@@ -89,8 +89,7 @@ def get_user(user_id: str, _admin: AdministratorDependency, resources: Resources
 def update_user(
     user_id: str, asked: UserChange, _admin: AdministratorDependency, resources: ResourcesDependency
 ) -> UserBody:
-    """Change a user's name, limits or caps. This applies to the next request, and to the next claim of a
-    worker."""
+    """Change a user's name, limits or caps. This applies to the next request, and to the next claim of a worker."""
     with resources.database.write() as session:
         user = account_service.change_user(session, user_id=user_id, changes=_changes(asked))
     return UserBody(user=User.model_validate(user))
@@ -211,8 +210,7 @@ async def retry_render_of_user(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
 ) -> RenderBody:
-    """As the user's own retry of a failed render, whatever the user's limits: the new render belongs to the
-    user."""
+    """As the user's own retry of a failed render, whatever the user's limits: the new render belongs to the user."""
     retry = partial(
         administration_service.retry_for_owner,
         resources.database,

@@ -70,8 +70,7 @@ def stderr() -> Console:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; in a terminal that is too narrow for it, each row as lines, so that nothing is cut
-    off."""
+    """Print a table; in a terminal that is too narrow for it, each row as lines, so that nothing is cut off."""
     console, table = stdout(), Table(*columns)
     kept = [[escape(value) for value in row] for row in rows]
     for row in kept:

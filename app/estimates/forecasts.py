@@ -55,9 +55,8 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """The workers and the work at one moment. `speeds` and `workers` are totals of all measured workers, by
-    engine; `busy_seconds` is how long each user's work would keep all of them busy, `cut` how videos are
-    cut."""
+    """The workers and the work at one moment. `speeds` and `workers` are totals of all measured workers, by engine;
+    `busy_seconds` is how long each user's work would keep all of them busy, `cut` how videos are cut."""
 
     cut: Cut
     speeds: Mapping[str, float] = field(default_factory=dict)
@@ -141,8 +140,7 @@ class Forecast:
         return self.outlook().no_worker
 
     def outlook(self) -> Outlook:
-        """The outlook, read again once it is due. During an outage of the database everything in it is
-        unknown."""
+        """The outlook, read again once it is due. During an outage of the database everything in it is unknown."""
         # While another thread reads, the previous outlook is used.
         if self._lock.acquire(blocking=self._outlook is None):
             try:

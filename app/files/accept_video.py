@@ -77,9 +77,8 @@ async def accept_video(
 ) -> AsyncIterator[SpooledUpload]:
     """The request's upload or, when there is none, the video at the URL, whose spool file is removed on exit.
 
-    `is_kept`: whether the video becomes a file. Raises InvalidRequest if it cannot be fetched, LimitExceeded
-    if it is too large or exceeds the user's storage, Unavailable, and ClientDisconnect when the client
-    disconnects.
+    `is_kept`: whether the video becomes a file. Raises InvalidRequest if it cannot be fetched, LimitExceeded if it is
+    too large or exceeds the user's storage, Unavailable, and ClientDisconnect when the client disconnects.
     """
     if upload is not None:
         yield upload

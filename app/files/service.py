@@ -75,8 +75,7 @@ def create_file(
 
 
 def find_made_file(database: Database, idempotent: IdempotentRequest) -> File | None:
-    """The result of an earlier request with the same key. Raises NotFound if it was removed since, and
-    Conflict."""
+    """The result of an earlier request with the same key. Raises NotFound if it was removed since, and Conflict."""
     with database.read() as session:
         made_id = idempotent.lookup(session)
         return None if made_id is None else find_file(session, file_id=made_id, user_id=idempotent.user_id)

@@ -88,8 +88,7 @@ class Access:
     def require(self, reader: ColumnReader, scope: Scope) -> CurrentUser:
         """Returns the user of a key with that scope, and counts the request against the rate limits.
 
-        Raises Unauthorized without a valid key, TooManyRequests when no request is left, Forbidden without
-        the scope.
+        Raises Unauthorized without a valid key, TooManyRequests when no request is left, Forbidden without the scope.
         """
         user = self._authenticate(reader)
         self._count(user)

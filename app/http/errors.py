@@ -204,8 +204,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _meant_address(request: Request) -> str:
-    """The end of the sentence: the probable address if a base URL has a slash or `/v1` too many or too
-    few."""
+    """The end of the sentence: the probable address if a base URL has a slash or `/v1` too many or too few."""
     root = str(request.scope.get("root_path", ""))
     path = re.sub("/+", "/", request.scope["path"].removeprefix(root)).rstrip("/ ")
     for meant in (path, re.sub("^(/v1)*(?=/)", "/v1", path)):

@@ -70,11 +70,10 @@ async def received_form(
 ) -> AsyncIterator[ReceivedForm]:
     """The fields of `model` in the request's body: multipart, or, for a few fields without a file, JSON or urlencoded.
 
-    On exit the upload's spool file is removed unless it was moved away. Field values are text; JSON numbers
-    keep their written form. Empty fields count as absent; `warnings` names unknown ones. Raises
-    InvalidRequest for a body that cannot be parsed, LimitExceeded for one that is too large or exceeds the
-    user's storage, Unavailable when the disk is full, and ClientDisconnect when the client disconnects.
-    `is_kept`: whether the upload becomes a file.
+    On exit the upload's spool file is removed unless it was moved away. Field values are text; JSON numbers keep
+    their written form. Empty fields count as absent; `warnings` names unknown ones. Raises InvalidRequest for a body
+    that cannot be parsed, LimitExceeded for one that is too large or exceeds the user's storage, Unavailable when the
+    disk is full, and ClientDisconnect when the client disconnects. `is_kept`: whether the upload becomes a file.
     """
     fields = _text_fields(model)
     repeated = IDEMPOTENCY_KEY in request.headers

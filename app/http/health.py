@@ -70,9 +70,8 @@ async def readyz(
     """This process can take requests: it has started, is not stopping, and has space for uploads. Otherwise
     503, with a message for each reason.
 
-    Database, storage and broker, which all processes share, do not affect it once it has started. A server
-    without workers is ready: it takes renders, which wait, and `warnings` says so as far as the database
-    tells at once.
+    Database, storage and broker, which all processes share, do not affect it once it has started. A server without
+    workers is ready: it takes renders, which wait, and `warnings` says so as far as the database tells at once.
     """
     faults = await readiness.faults()
     if faults:

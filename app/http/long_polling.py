@@ -60,8 +60,7 @@ WaitDependency = Annotated[int, Depends(preferred_wait)]
 
 
 class HeldAnswers:
-    """The held answers of one process. Between two checks they occupy no thread and no database
-    connection."""
+    """The held answers of one process. Between two checks they occupy no thread and no database connection."""
 
     def __init__(self) -> None:
         self._held = 0

@@ -27,8 +27,7 @@ for _outcome in ("delivered", "failed"):
 
 
 class HttpMetrics:
-    """The metrics of one application's requests, in their own registry: a process may have several
-    applications."""
+    """The metrics of one application's requests, in their own registry: a process may have several applications."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

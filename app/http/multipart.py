@@ -140,9 +140,8 @@ class MultipartParts:
 class ReceivedForm:
     """A complete form.
 
-    `faults` has a sentence for each faulty field, by the field's name. `unknown` has the unknown names, and
-    whether each contains a file; `warnings` reports them. `hints` are sentences that may explain why a
-    request is refused.
+    `faults` has a sentence for each faulty field, by the field's name. `unknown` has the unknown names, and whether
+    each contains a file; `warnings` reports them. `hints` are sentences that may explain why a request is refused.
     """
 
     fields: dict[str, str] = field(default_factory=dict)

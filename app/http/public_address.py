@@ -1,5 +1,4 @@
-"""The address at which clients reach the API: the start of links, and the path below which a proxy may serve
-it."""
+"""The address at which clients reach the API: the start of links, and the path below which a proxy may serve it."""
 
 from collections.abc import Callable
 from functools import lru_cache

@@ -66,8 +66,7 @@ class WindowState:
 
 
 class RateLimiter:
-    """Moving windows, counted by `shared` if there is one and it answers, otherwise in this process's
-    memory."""
+    """Moving windows, counted by `shared` if there is one and it answers, otherwise in this process's memory."""
 
     def __init__(self, shared: SharedRateLimiter | None = None) -> None:
         self._shared = shared

@@ -15,8 +15,7 @@ NO_ROOM = "There is no room for uploads: the spool's disk is full."
 
 
 class Readiness:
-    """A process is ready once it has reached everything that it needs, until it stops, while its spool has
-    space."""
+    """A process is ready once it has reached everything that it needs, until it stops, while its spool has space."""
 
     def __init__(self, checks: HealthChecks, spool_space: SpoolSpace) -> None:
         self._checks = checks

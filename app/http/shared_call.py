@@ -43,9 +43,8 @@ class SharedCall(Generic[T]):
         self._last: _Call[T] | None = None
 
     async def answer(self, *, within_seconds: float | None = None) -> T:
-        """Returns the result of `ask`. Raises what it raised, and TimeoutError once it has taken
-        `within_seconds`, by default `limit_seconds`. Does not wait for a call that has already taken
-        longer."""
+        """Returns the result of `ask`. Raises what it raised, and TimeoutError once it has taken `within_seconds`, by
+        default `limit_seconds`. Does not wait for a call that has already taken longer."""
         call = self._current()
         if call.answer.done():
             return call.answer.result()

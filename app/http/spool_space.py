@@ -54,8 +54,7 @@ class Reservation:
 
 
 class SpoolSpace:
-    """The free space of one directory's disk, of which `keep_free_bytes` are never reserved. For any
-    thread."""
+    """The free space of one directory's disk, of which `keep_free_bytes` are never reserved. For any thread."""
 
     def __init__(self, directory: Path, *, keep_free_bytes: int) -> None:
         self._directory = directory

@@ -28,8 +28,7 @@ BAD_REQUEST = (
 # The system buffers only this much of an answer: what a slow client has not read is not in memory, and the
 # server soon notices that it read something.
 UNSENT_BYTES = 128 * 1024
-# Above this the next piece of an answer waits until a client has read most of what the system would not
-# buffer.
+# Above this the next piece of an answer waits until a client has read most of what the system would not buffer.
 WRITE_BUFFER_BYTES = 32 * 1024
 # A body may have so many chunks that are smaller than this on average: a packet of MPEG-TS has 188 bytes.
 MOST_TINY_CHUNKS, TINY_CHUNK_BYTES = 200, 128
@@ -37,9 +36,8 @@ MOST_TINY_CHUNKS, TINY_CHUNK_BYTES = 200, 128
 log = structlog.get_logger(__name__)
 
 
-# In a scope's extensions: a function that ends the connection at once, without sending the rest. Completing
-# or abandoning an answer would wait for a client that reads nothing as long as its system keeps the
-# connection.
+# In a scope's extensions: a function that ends the connection at once, without sending the rest. Completing or
+# abandoning an answer would wait for a client that reads nothing as long as its system keeps the connection.
 ABORT = "regen.abort"
 
 
@@ -226,8 +224,7 @@ class _PatientExchange:
     async def send(self, message: Message) -> None:
         """Send the message. Aborts the connection if the client reads earlier ones too slowly."""
         if self._protocol.is_gone:
-            # Sending to a client that has disconnected takes no time: tasks that wait to learn of it would
-            # never run.
+            # Sending to a client that has disconnected takes no time: tasks that wait to learn of it would never run.
             await asyncio.sleep(0)
         if not self._protocol.is_writing_paused:
             await self._send(message)
@@ -244,8 +241,7 @@ class _PatientExchange:
 
 
 def _to_origin_form(scope: Scope) -> None:
-    """Convert an absolute request target (RFC 9112, section 3.2.2) to the usual form: its host becomes the
-    Host."""
+    """Convert an absolute request target (RFC 9112, section 3.2.2) to the usual form: its host becomes the Host."""
     raw_path: bytes = scope["raw_path"]
     if raw_path.startswith(b"/"):
         return

@@ -130,8 +130,7 @@ class MockDriver(WorkObserver):
 
     @contextmanager
     def paused(self, *, transitions: Transitions) -> Iterator[None]:
-        """Nothing changes within the block; afterwards the driver forgets all renders and follows
-        `transitions`."""
+        """Nothing changes within the block; afterwards the driver forgets all renders and follows `transitions`."""
         with self._passing:
             yield
             with self._changed:

@@ -14,8 +14,7 @@ _TRANSITIONS = re.compile(r"(?P<instant>instant)|(?P<mode>seconds|polls):(?P<amo
 
 
 class TransitionMode(StrEnum):
-    """The unit of a status's length; `instant`: every render has ended before the next request is
-    answered."""
+    """The unit of a status's length; `instant`: every render has ended before the next request is answered."""
 
     INSTANT = "instant"
     SECONDS = "seconds"

@@ -35,8 +35,7 @@ POSTGRESQL_OPTIONS: dict[str, Any] = {
     "prepare_threshold": None,
 }
 
-# A connection prepares a statement when it executes it for the fifth time: planning is most of a claim's
-# time.
+# A connection prepares a statement when it executes it for the fifth time: planning is most of a claim's time.
 PREPARE_AT = 5
 PreparedStatements = Literal["auto", "on", "off"]
 STALE_PLAN = "cached plan must not change result type"

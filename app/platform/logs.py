@@ -121,8 +121,7 @@ def _console_renderers() -> list[Any]:
 
 
 def _shortened(_logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Removes the middle of long texts, which may come from programs that a file made verbose; not of
-    tracebacks."""
+    """Removes the middle of long texts, which may come from programs that a file made verbose; not of tracebacks."""
     for name, value in fields.items():
         left_out = len(value) - LONGEST_START - LONGEST_END if isinstance(value, str) else 0
         if left_out > 0 and name not in TRACEBACKS:

@@ -154,8 +154,7 @@ def _find(resources: Resources, preview_id: str, user_id: str) -> tables.Preview
 
 
 def _latest(resources: Resources, made: tables.Preview, user_id: str) -> tables.Preview:
-    """The preview's present state; its state at creation if the database does not answer, because it
-    exists."""
+    """The preview's present state; its state at creation if the database does not answer, because it exists."""
     try:
         return _find(resources, made.id, user_id)
     except (Unavailable, NotFound):

@@ -35,8 +35,7 @@ KEPT_SECONDS = 24 * 3600
 CANCELED = "Canceled"
 # The end of an open preview is unknown: this is how often to ask.
 RETRY_SECONDS = 5
-# A float computed by a client as frame / rate is nearer to the frame's exact time than to any other such
-# fraction.
+# A float computed by a client as frame / rate is nearer to the frame's exact time than to any other such fraction.
 FINEST_SECONDS = 1_000_000
 
 

@@ -16,9 +16,8 @@ from app.renders.statuses import RenderStatus
 class Preview(LeasedToWorker, ListedTable):
     """One moment of a file, upscaled ahead of all renders.
 
-    The crop is in pixels of the frame as displayed. For a completed preview None means the whole frame;
-    before, that the worker will choose. The status is never `pending`. An expired lease counts among its
-    `failures`.
+    The crop is in pixels of the frame as displayed. For a completed preview None means the whole frame; before, that
+    the worker will choose. The status is never `pending`. An expired lease counts among its `failures`.
     """
 
     __tablename__ = "previews"

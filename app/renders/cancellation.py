@@ -18,9 +18,8 @@ CANCELED = "Canceled"
 def cancel_render(session: Session, *, render_id: str, user_id: str) -> Render:
     """End the user's unfinished render as failed.
 
-    Returns one that had already failed unchanged. A worker that holds it learns this from its next heartbeat,
-    and its result is refused. Raises NotFound for an unknown render and another user's, Conflict for a
-    completed one.
+    Returns one that had already failed unchanged. A worker that holds it learns this from its next heartbeat, and its
+    result is refused. Raises NotFound for an unknown render and another user's, Conflict for a completed one.
     """
     before = get_render(session, render_id=render_id, user_id=user_id)
     fail_render(session, render_id=render_id, error=CANCELED)

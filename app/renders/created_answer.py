@@ -11,8 +11,7 @@ from app.renders.progress import view_committed
 from app.renders.schemas import RenderBody
 from app.renders.tables import Render
 
-# Publishing has its own time limit; this one bounds the rest, so that the answer is sent within 5 s of the
-# commit.
+# Publishing has its own time limit; this one bounds the rest, so that the answer is sent within 5 s of the commit.
 WAKE_SECONDS = 4.0
 
 log = structlog.get_logger(__name__)

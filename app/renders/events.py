@@ -84,8 +84,7 @@ class EventLine:
 
 
 def _went_back(before: Seen, state: Seen, view: RenderView) -> bool:
-    """Whether a repeated segment reduced the frames: no event is sent until there are more than ever
-    before."""
+    """Whether a repeated segment reduced the frames: no event is sent until there are more than ever before."""
     if view.render.status is not RenderStatus.PROCESSING or view.frames is None:
         return False
     done, told = state.number or 0, before.number or 0

@@ -21,8 +21,7 @@ class Link:
 
 
 def shown_fields(render: ShownRender, *, progress: float, queue_position: int | None) -> dict[str, Any]:
-    """The API's fields derived from the row, by their names in `schemas.Render`; None for one that is left
-    out.
+    """The API's fields derived from the row, by their names in `schemas.Render`; None for one that is left out.
 
     `progress` is from 0 to 1, `queue_position` from 1 while the render is queued.
     """

@@ -233,8 +233,7 @@ async def retry_render(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
 ) -> RenderBody:
-    """Retry a failed render of yours with the same request: makes a new render, which names it in
-    `retryOf`."""
+    """Retry a failed render of yours with the same request: makes a new render, which names it in `retryOf`."""
     retry = partial(
         render_service.retry_own_render,
         resources.database,

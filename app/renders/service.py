@@ -128,8 +128,7 @@ def render_upload(
 
 
 def find_made_render(database: Database, idempotent: IdempotentRequest) -> Render | None:
-    """The result of an earlier request with the same key. Raises NotFound if it was deleted since, and
-    Conflict."""
+    """The result of an earlier request with the same key. Raises NotFound if it was deleted since, and Conflict."""
     with database.read() as session:
         made_id = idempotent.lookup(session)
         if made_id is None:

@@ -32,17 +32,16 @@ class UnitOfWork(LeasedToWorker):
 class Render(UnitOfWork, ListedTable):
     """A user's job.
 
-    It is leased to be prepared and to be finished; the counts of attempts start again for each. `input` and
-    `output` hold expected values at first, and measured ones once the render is prepared and completed. Only
-    workers interpret `plan`. While its video is still being read, `unplanned_frames` is the probable number
-    of frames for the network in addition to those in its segments; None before and after. `ended_at` is when
-    the render was completed or failed; from `files_removed_at` on, its results are no longer available, and
-    once they are removed from storage it has no keys of them. `cleaned_at` is when the remains of its work
-    were removed. `request_id` is that of the request for the render, so that its lines in all logs can be
-    found, `trace_parent` the span of that request, `api_key_id` its key. `webhook_url` receives only this
-    render's events. `retry_of` is the failed render that this one retries; it may have been deleted since.
-    `measures_quality` is whether the finish compares the output with the input; `quality` is the result, as
-    the API shows it.
+    It is leased to be prepared and to be finished; the counts of attempts start again for each. `input` and `output`
+    hold expected values at first, and measured ones once the render is prepared and completed. Only workers interpret
+    `plan`. While its video is still being read, `unplanned_frames` is the probable number of frames for the network
+    in addition to those in its segments; None before and after. `ended_at` is when the render was completed or
+    failed; from `files_removed_at` on, its results are no longer available, and once they are removed from storage it
+    has no keys of them. `cleaned_at` is when the remains of its work were removed. `request_id` is that of the
+    request for the render, so that its lines in all logs can be found, `trace_parent` the span of that request,
+    `api_key_id` its key. `webhook_url` receives only this render's events. `retry_of` is the failed render that this
+    one retries; it may have been deleted since. `measures_quality` is whether the finish compares the output with the
+    input; `quality` is the result, as the API shows it.
     """
 
     __tablename__ = "renders"

@@ -20,8 +20,7 @@ from app.webhooks.statuses import WebhookEvent
 
 
 def write_event(session: Session, *, render_id: str, status: RenderStatus) -> None:
-    """Write a delivery for each address that receives events of the render, which has just changed to
-    `status`."""
+    """Write a delivery for each address that receives events of the render, which has just changed to `status`."""
     user_id, webhook_url = session.execute(
         select(Render.user_id, Render.webhook_url).where(Render.id == render_id)
     ).one()

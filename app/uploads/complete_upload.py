@@ -32,9 +32,8 @@ async def complete(
 ) -> File:
     """The file of the user's upload, whose parts have these ETags.
 
-    Raises NotFound, Conflict when the upload has ended, InvalidRequest for parts that differ from the
-    request, NotAVideo and LimitExceeded for a refused video (then the upload has ended), StorageError and
-    Unavailable.
+    Raises NotFound, Conflict when the upload has ended, InvalidRequest for parts that differ from the request,
+    NotAVideo and LimitExceeded for a refused video (then the upload has ended), StorageError and Unavailable.
     """
     # A client whose connection broke repeats its request while the first still runs: the second waits for it.
     async with _completion_lock(upload_id), resources.fetch_slots.slot(user.id):

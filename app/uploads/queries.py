@@ -61,8 +61,7 @@ def forget(session: Session, *, ended_for: float) -> None:
 
 
 def due_to_clean(session: Session, *, limit: int, but: Collection[str] = ()) -> Sequence[Row[str, str, str]]:
-    """Uploads that will not become files: each one's id, the id reserved for its file, and its id in
-    storage."""
+    """Uploads that will not become files: each one's id, the id reserved for its file, and its id in storage."""
     query = (
         select(Upload.id, Upload.file_id, Upload.multipart_id)
         .where(_to_clean(), Upload.id.not_in(but))
@@ -78,8 +77,7 @@ def count_to_clean(session: Session, *, expired_for: float) -> int:
 
 
 def files_to_be(session: Session, ids: Iterable[str]) -> set[str]:
-    """Those of the file ids that belong to open uploads, or to ended ones whose objects were not removed
-    yet."""
+    """Those of the file ids that belong to open uploads, or to ended ones whose objects were not removed yet."""
     pending = and_(Upload.completed_at.is_(None), Upload.cleaned_at.is_(None))
     return set(session.scalars(select(Upload.file_id).where(Upload.file_id.in_(ids), pending)))
 

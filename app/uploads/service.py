@@ -343,8 +343,7 @@ def _is_together(upload: Upload, storage: Storage) -> bool:
 def _chosen_parts(
     upload: Upload, given: Mapping[int, str], received: Sequence[StoredPart]
 ) -> Sequence[StoredPart]:
-    """The received parts with the given ETags, by number. Raises InvalidRequest with one message per
-    fault."""
+    """The received parts with the given ETags, by number. Raises InvalidRequest with one message per fault."""
     count = part_count(upload)
     faults = [f"There is no part {number} in this upload of {count:,}." for number in given if number > count]
     found = {(part.number, part.etag): part for part in received}

@@ -1,7 +1,6 @@
 """Sends webhooks: finds deliveries that are due, claims them, and sends them to their receivers.
 
-Every API process has one dispatcher. Claims in the database ensure that one process at a time sends a
-delivery.
+Every API process has one dispatcher. Claims in the database ensure that one process at a time sends a delivery.
 """
 
 import contextlib
@@ -96,8 +95,7 @@ class WebhookDispatcher:
         self._trouble: type[Exception] | None = None
 
     def start(self) -> None:
-        """Start looking for deliveries, about once a second. Does nothing if this process sends no
-        webhooks."""
+        """Start looking for deliveries, about once a second. Does nothing if this process sends no webhooks."""
         if self._most == 0:
             return
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)

@@ -76,8 +76,7 @@ def create_webhook(
 # Before the routes with an id, which would match `secret`.
 @router.get("/v1/webhooks/secret", response_model_exclude_none=True)
 def get_webhook_secret(user: UserDependency, resources: ResourcesDependency) -> WebhookSecretBody:
-    """The secret that signs your events. The key needs the scope `write`, because the secret permits
-    signing."""
+    """The secret that signs your events. The key needs the scope `write`, because the secret permits signing."""
     if Scope.WRITE not in user.scopes:
         raise Forbidden("This needs a key with the scope `write`, which this one lacks.")
     with resources.database.read() as session:
@@ -119,8 +118,7 @@ def get_webhook(webhook_id: str, user: UserDependency, resources: ResourcesDepen
 def update_webhook(
     webhook_id: str, asked: WebhookChange, user: UserDependency, resources: ResourcesDependency
 ) -> WebhookBody:
-    """Change a webhook of yours. Waiting events go to its new address; a disabled webhook receives no
-    more."""
+    """Change a webhook of yours. Waiting events go to its new address; a disabled webhook receives no more."""
     if asked.url is not None:
         _check_url(asked.url, resources)
     with resources.database.write() as session:

@@ -91,10 +91,9 @@ def ready_to_upscale() -> ColumnElement[bool]:
 
 def render_waits() -> ColumnElement[bool]:
     """The render has a segment that could be claimed."""
-    # Not EXISTS, here and below, which PostgreSQL may turn into a join of all waiting segments. As a subquery
-    # of each render it searches the index for one of them, whatever the statistics of the statuses, which
-    # change fast. It is the order that makes it do so: else it may read through all segments up to one that
-    # waits.
+    # Not EXISTS, here and below, which PostgreSQL may turn into a join of all waiting segments. As a subquery of each
+    # render it searches the index for one of them, whatever the statistics of the statuses, which change fast. It is
+    # the order that makes it do so: else it may read through all segments up to one that waits.
     first = _segments(ready_to_upscale()).order_by(Segment.position).limit(ONE)
     return first.with_only_columns(literal(1)).scalar_subquery().is_not(None)
 
@@ -141,8 +140,7 @@ def is_render_capped(*, cap: int | None) -> ColumnElement[bool]:
 
 @cache
 def below_render_cap(*, cap: int | None) -> ColumnElement[bool]:
-    """The user may have one more running render. A render given back before it was prepared does not
-    count."""
+    """The user may have one more running render. A render given back before it was prepared does not count."""
     own = func.coalesce(User.max_running_renders, cap)
     is_held = or_(
         and_(Render.status == RenderStatus.PROCESSING, Render.unplanned_frames.is_(None)),

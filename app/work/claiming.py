@@ -196,8 +196,7 @@ def _claim_segment_of(session: Session, turn: Turn, cap: int | None, lease: Mapp
                 attempt=attempt,
                 segments=[_segment_job(*segment)],
             )
-        # Other workers have locked all waiting segments of the first render, and will commit their claims
-        # soon.
+        # Other workers have locked all waiting segments of the first render, and will commit their claims soon.
         render_id = session.scalar(_next_render(*limits), of_user)
         if render_id is None:
             return None

@@ -11,8 +11,7 @@ class Drain:
     def __init__(self, *, grace_seconds: float) -> None:
         self.grace_seconds = grace_seconds
         self.over_at = math.inf
-        """When the work in hand must be given back, by the monotonic clock; infinite before the first
-        request."""
+        """When the work in hand must be given back, by the monotonic clock; infinite before the first request."""
 
     def request(self, *, at_once: bool = False) -> None:
         """Ends the worker after `grace_seconds` at the latest; `at_once`, or at a second request, without grace."""

@@ -1,8 +1,7 @@
 """Failed attempts: which workers leave their units to others, and when a failure ends its render.
 
-A machine or a device may be broken rather than the work. A unit that failed on one machine goes to another
-machine if there is one, otherwise to another worker of the same machine; it waits for these PASS_OVER_SECONDS
-at most.
+A machine or a device may be broken rather than the work. A unit that failed on one machine goes to another machine if
+there is one, otherwise to another worker of the same machine; it waits for these PASS_OVER_SECONDS at most.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
 """Fair scheduling: round robin over the users who have work, the least recently served first.
 
-There are two rotations, one for segments and one for renders to prepare, which different machines serve. A
-user's place in a rotation is the time at which their work of that kind was last claimed; a user never served
-comes first.
+There are two rotations, one for segments and one for renders to prepare, which different machines serve. A user's
+place in a rotation is the time at which their work of that kind was last claimed; a user never served comes first.
 """
 
 import random
@@ -34,8 +33,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from app.accounts.tables import User
 from app.platform.database import ONE, ColumnReader, UtcDateTime, commits_lazily, fetch_rows
 
-# How many of the next users are considered. If other workers are serving all of them, the claim waits for
-# one.
+# How many of the next users are considered. If other workers are serving all of them, the claim waits for one.
 MOST_CANDIDATES = 64
 OF_USER = bindparam("of_user", type_=String)
 
@@ -97,9 +95,8 @@ class Turn:
 class RoundRobin:
     """The users in one rotation for whom `has_work` holds.
 
-    `is_capped` holds for users for whom one claimed unit may leave no other to claim. Both are conditions on
-    rows of users, and may contain parameters. The statements are built once: they are large, and every claim
-    runs them.
+    `is_capped` holds for users for whom one claimed unit may leave no other to claim. Both are conditions on rows of
+    users, and may contain parameters. The statements are built once: they are large, and every claim runs them.
     """
 
     def __init__(
@@ -175,8 +172,7 @@ def peek_next_user(
 
 @contextmanager
 def _turns(session: Session) -> Iterator[Connection]:
-    """The connection for turns: one without a transaction; on SQLite, which has one writer, the session's
-    own."""
+    """The connection for turns: one without a transaction; on SQLite, which has one writer, the session's own."""
     engine = session.get_bind().engine
     if engine.dialect.name == "sqlite":
         yield session.connection()

@@ -1,5 +1,4 @@
-"""The work ledger: a worker's interface to units of work. Claims a unit, renews its lease, reports its
-outcome.
+"""The work ledger: a worker's interface to units of work. Claims a unit, renews its lease, reports its outcome.
 
 Each method is one short transaction. ReadyUnits counts the units that became claimable through it, by queue, so that
 the caller can wake workers after the commit.
@@ -212,10 +211,9 @@ class WorkLedger:
     def failed(self, claim: Claim, error: Exception) -> bool:
         """Release the work for another attempt after a growing pause, or end its render as failed.
 
-        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`. But if
-        another machine could take the work, one machine's failures do not end the render
-        (`FailureHistory.is_final`). Returns whether this worker is now in quarantine because it, not the
-        work, seems to be at fault.
+        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`. But if another
+        machine could take the work, one machine's failures do not end the render (`FailureHistory.is_final`). Returns
+        whether this worker is now in quarantine because it, not the work, seems to be at fault.
         """
         with self.database.write() as session:
             failures = work_queries.charge(session, claim, AttemptOutcome.FAILURE)
@@ -277,8 +275,7 @@ class WorkLedger:
             self._put_down(session, claim)
 
     def put_down(self, claim: Claim) -> None:
-        """Record that the worker has ended this unit, which it lost to another worker or because its render
-        ended."""
+        """Record that the worker has ended this unit, which it lost to another worker or because its render ended."""
         with self.database.write() as session:
             self._put_down(session, claim)
 

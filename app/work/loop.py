@@ -99,12 +99,11 @@ class WorkLoop:
         still_seconds: float = math.inf,
         most_in_hand: int = 1,
     ) -> None:
-        """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process
-        if this machine's configuration permits no work. `outage_retry` repeats reports while the database is
-        away. `claim` replaces the ledger's own choice of the next unit. `is_well` tells after an outage
-        whether this machine has everything that work needs. No lease is renewed for longer than
-        `still_seconds` without progress. Up to `most_in_hand` units that end soon (`Heartbeat.end_soon`)
-        overlap, one of them claimed ahead.
+        """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process if this
+        machine's configuration permits no work. `outage_retry` repeats reports while the database is away. `claim`
+        replaces the ledger's own choice of the next unit. `is_well` tells after an outage whether this machine has
+        everything that work needs. No lease is renewed for longer than `still_seconds` without progress. Up to
+        `most_in_hand` units that end soon (`Heartbeat.end_soon`) overlap, one of them claimed ahead.
         """
         self._ledger = ledger
         self._units = units

@@ -56,9 +56,8 @@ def store_plan(
 ) -> int | None:
     """Store the whole plan, and move the render to `processing` if no segment was released before.
 
-    Returns how many segments were new; None when the lease is lost. May be repeated by the same claim, if a
-    commit succeeded without an answer: then all waiting ones count as new, because the first call woke no
-    worker.
+    Returns how many segments were new; None when the lease is lost. May be repeated by the same claim, if a commit
+    succeeded without an answer: then all waiting ones count as new, because the first call woke no worker.
     """
     before = _lock(session, claim)
     changed = claim.lease.release(

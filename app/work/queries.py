@@ -1,7 +1,6 @@
 """Changes of renders and segments after their claim: renewed, completed, failed, given back.
 
-Each change is one compare-and-set on the attempt that the claim started, and has no effect when the lease is
-lost.
+Each change is one compare-and-set on the attempt that the claim started, and has no effect when the lease is lost.
 """
 
 from collections import Counter
@@ -194,8 +193,7 @@ def give_back(session: Session, claim: Claim, *, rest_seconds: float | None = No
 def requeue(session: Session, *, render_id: str) -> RenderStatus:
     """Release all leases of an unfinished render, uncharged, for an attempt at once.
 
-    The workers learn this from their next heartbeat. Returns the render's status; does not change one that
-    has ended.
+    The workers learn this from their next heartbeat. Returns the render's status; does not change one that has ended.
     """
     _lock_render(session, render_id)
     status: RenderStatus = session.scalars(select(Render.status).where(Render.id == render_id)).one()
@@ -245,8 +243,7 @@ def expired_claims(session: Session) -> Sequence[Claim]:
 
 
 def is_being_prepared() -> ColumnElement[bool]:
-    """The render is or was leased to be prepared: it is `pending`, or the rest of its segments is not planned
-    yet."""
+    """The render is or was leased to be prepared: it is `pending`, or the rest of its segments is not planned yet."""
     return or_(Render.status == RenderStatus.PENDING, Render.unplanned_frames.is_not(None))
 
 

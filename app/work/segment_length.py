@@ -25,9 +25,8 @@ SEGMENTS_PER_WORKER = 2
 def segment_stretch(
     database: Database, settings: Settings, job: Job, *, engine: Engine, source: VideoProperties
 ) -> int:
-    """The factor, at least 1, for the settings' segment length and pixels for this video. 1 if an operator
-    has set one of the two, or if no running worker's speed is known. Raises Unavailable during an outage of
-    the database.
+    """The factor, at least 1, for the settings' segment length and pixels for this video. 1 if an operator has set
+    one of the two, or if no running worker's speed is known. Raises Unavailable during an outage of the database.
     """
     if {"segment_seconds", "segment_max_output_pixels"} & settings.model_fields_set:
         return 1

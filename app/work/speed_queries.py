@@ -75,8 +75,7 @@ def speeds_at_work(session: Session, *, silent_for: float) -> Sequence[DeviceSpe
 
 
 def measured_speeds(session: Session, *, within_seconds: float) -> Sequence[tuple[str, str, float]]:
-    """Engine, device and input pixels per second of every recent measurement, whether such workers run or
-    not."""
+    """Engine, device and input pixels per second of every recent measurement, whether such workers run or not."""
     query = (
         select(MeasuredSpeed.engine, MeasuredSpeed.worker_device, MeasuredSpeed.pixels_per_second)
         .where(MeasuredSpeed.measured_at > database_now(plus_seconds=-within_seconds))

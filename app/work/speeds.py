@@ -6,8 +6,7 @@ from app.platform.database import Database
 from app.platform.errors import RegenError
 from app.work import speed_queries
 
-# Long enough that one unusual segment counts little, and short enough that a new driver or setting soon
-# shows.
+# Long enough that one unusual segment counts little, and short enough that a new driver or setting soon shows.
 MEMORY_SECONDS = 600.0
 LEAST_SECONDS = 0.001
 

@@ -66,8 +66,7 @@ def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
 
 
 def beat(session: Session, *, name: str, still_seconds: float = 0.0) -> bool:
-    """Record that the worker is alive, and for how long its unit of work made no progress. False if it has no
-    row."""
+    """Record that the worker is alive, and for how long its unit of work made no progress. False if it has no row."""
     progress_at = case((WorkerProcess.kind.is_not(None), database_now(plus_seconds=-still_seconds)))
     alive = update(WorkerProcess).where(WorkerProcess.name == name)
     return changed_rows(session, alive.values(heartbeat_at=database_now(), progress_at=progress_at))

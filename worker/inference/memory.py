@@ -20,8 +20,7 @@ _OUT_OF_MEMORY_WORDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The network's input at once: `batch_size` frames, in tiles of at most `tile_pixels` input pixels
-    each."""
+    """The network's input at once: `batch_size` frames, in tiles of at most `tile_pixels` input pixels each."""
 
     batch_size: int
     tile_pixels: int

@@ -67,8 +67,7 @@ def _kept(name: str, *, is_mixed: bool) -> KeptLayout:
 
 
 def _speakers(layout: str | None) -> Set[str]:
-    """Empty for a layout that names none. `4 channels (FL+FR+LFE+BC)` is ffmpeg's name of one without a
-    name."""
+    """Empty for a layout that names none. `4 channels (FL+FR+LFE+BC)` is ffmpeg's name of one without a name."""
     spelled = re.fullmatch(r"[0-9]+ channels \(([A-Z0-9+]+)\)", layout or "")
     speakers = set((spelled[1] if spelled else LAYOUTS.get(layout or "", "")).split("+")) - {""}
     if not speakers & set(_SIDES_AS_BACKS.values()):

@@ -264,8 +264,7 @@ class FfmpegRunner:
         return FfmpegRunner(programs=self.programs, limits=self.limits, deadline=self._deadline_of_a_run())
 
     def stop(self) -> None:
-        """Kill running processes and any started from now on: their callers get FfmpegCancelled. For any
-        thread."""
+        """Kill running processes and any started from now on: their callers get FfmpegCancelled. For any thread."""
         with self._lock:
             self._stopped = True
             started = list(self._started)
@@ -320,8 +319,7 @@ class FfmpegRunner:
         return [str(self.programs.ffprobe), *self._common(), *ffprobe_args, *words, "-i", file_name(path)]
 
     def _find_decoders(self, path: Path, deadline: float) -> OpenedDecoders:
-        """The decoders that ffprobe must open for this file in addition to the whitelist. Raises
-        CodecRefused."""
+        """The decoders that ffprobe must open for this file in addition to the whitelist. Raises CodecRefused."""
         words = [
             word
             for option in self._input_options(FORMATS, {}).items()

@@ -33,8 +33,7 @@ class PipeTail(threading.Thread):
 
 
 def processor_ticks(pid: int) -> int | None:
-    """The processor time that the process has used, in the system's ticks; None if the system does not report
-    it."""
+    """The processor time that the process has used, in the system's ticks; None if the system does not report it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
     except OSError:

@@ -2,11 +2,10 @@
 
 A process
 
-- runs through `launcher.py` (memory limit, sandbox, no core dumps, killed with its parent), in its own
-session, with a fixed environment; - is killed with its process group after its wall-clock limit, or when it
-has used no processor time for its stall limit, even while the caller is blocked in a pipe; while it runs, it
-beats the progress of the work that started it; - never blocks on stderr, which a thread reads; the last 64
-KiB are kept.
+- runs through `launcher.py` (memory limit, sandbox, no core dumps, killed with its parent), in its own session, with
+a fixed environment; - is killed with its process group after its wall-clock limit, or when it has used no processor
+time for its stall limit, even while the caller is blocked in a pipe; while it runs, it beats the progress of the work
+that started it; - never blocks on stderr, which a thread reads; the last 64 KiB are kept.
 
 **Threads.** On Linux the kernel kills the process when the *thread* that started it ends. So the thread that calls
 `start` keeps the `with` block open as long as the process is needed; other threads may read, write and wait.
@@ -74,14 +73,13 @@ ENVIRONMENT = {
 class RunLimits:
     """Limits of one run.
 
-    `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single
-    allocation on every system. `threads`: decoder threads of each input, None for ffmpeg's default.
-    `max_pixels`: maximum pixels in one decoded frame. `stall_seconds`: how long it may use no processor time
-    (Linux); not for a process whose pipe's other end may be slow. `cpu_seconds`: processor time of all
-    threads, after which the process is killed; None for no limit. `probe_bytes`: how much of an input is
-    searched for what describes its streams, None for ffmpeg's default. `output_bytes`: how large its output
-    may become beyond twice its inputs. `sandbox`: the required barriers of the kernel around the process, see
-    `launcher.Confinement`.
+    `wall_seconds`: time from start to end. `memory_bytes`: address space (Linux), and the largest single allocation
+    on every system. `threads`: decoder threads of each input, None for ffmpeg's default. `max_pixels`: maximum pixels
+    in one decoded frame. `stall_seconds`: how long it may use no processor time (Linux); not for a process whose
+    pipe's other end may be slow. `cpu_seconds`: processor time of all threads, after which the process is killed;
+    None for no limit. `probe_bytes`: how much of an input is searched for what describes its streams, None for
+    ffmpeg's default. `output_bytes`: how large its output may become beyond twice its inputs. `sandbox`: the required
+    barriers of the kernel around the process, see `launcher.Confinement`.
     """
 
     wall_seconds: float

@@ -44,8 +44,7 @@ ENCRYPTED_TAGS = (
     "drms",
     *(f"[{number}][0][0][0]" for number in (219, 207, 193, 194)),
 )
-# The tag that ffmpeg's Matroska demuxer gives to an encrypted track, and its message and that of the ASF
-# demuxer.
+# The tag that ffmpeg's Matroska demuxer gives to an encrypted track, and its message and that of the ASF demuxer.
 ENCRYPTION_TAG = "enc_key_id"
 _ENCRYPTION_SIGNS = re.compile(r"DRM protected stream detected|Unsupported encoding type")
 

@@ -1,5 +1,4 @@
-"""Tests whether the video programs work: they encode a few generated frames and sounds, and decode them
-again."""
+"""Tests whether the video programs work: they encode a few generated frames and sounds, and decode them again."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,8 +7,7 @@ timestamp. ffmpeg spaces the others by the stream's first sampling rate, which i
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-# In microseconds: the least wrong spacing that is recognized, and the precision to which the right one is
-# found.
+# In microseconds: the least wrong spacing that is recognized, and the precision to which the right one is found.
 LEAST_ERROR = 5_000
 TOLERANCE = 1_500
 RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
