@@ -47,6 +47,8 @@ class Measured:
     whole_seconds: float
     upscaling_seconds: float
     counts: Counts
+    busy: float
+    """A segment was on the device for this share of the time from a worker's first frame to its last."""
     cpu_share: float
     """How busy all of this machine's cores were, with whatever else ran on it."""
 
@@ -86,17 +88,34 @@ def measure(cluster: Cluster, clips: list[Path]) -> Measured:
     moments = [
         _at(line) for worker in cluster.workers for line in _segment_lines(worker) if _at(line) >= started_at
     ]
+    shares = [share for worker in cluster.workers if (share := busy_share(worker, since=started_at))]
     return Measured(
         whole_seconds=whole_seconds,
+        busy=sum(shares) / len(shares),
         upscaling_seconds=max(moments) - min(moments),
         counts=counts,
         cpu_share=busy / whole,
     )
 
 
+def busy_share(worker: WorkerProcess, *, since: float) -> float | None:
+    """See `Measured.busy`; None without two segments. Segments are on the device in the order of their claims."""
+    claimed_at = {line["segment_id"]: _at(line) for line in _segment_lines(worker) if _at(line) >= since}
+    ends = {line["segment_id"]: line for line in worker.lines("segment_upscaled")}
+    first, freed, computed = None, 0.0, 0.0
+    for segment_id, at in sorted(claimed_at.items(), key=lambda item: item[1]):
+        if (end := ends.get(segment_id)) is not None:
+            began = max(at, freed) + end["waited_seconds"]
+            first = began if first is None else first
+            freed = began + end["upscaling_seconds"]
+            computed += end["upscaling_seconds"]
+    return computed / (freed - first) if first is not None and len(claimed_at) > 1 else None
+
+
 def _segment_lines(worker: WorkerProcess) -> list[dict[str, Any]]:
-    """Start and end of each segment that the worker has done, by its log."""
-    return [line for line in worker.lines("work_started", "work_done") if line["kind"] == "upscale"]
+    """End and start of each segment that the worker has done, the last first, by its log."""
+    lines = worker.lines("work_started", "work_done")[::-1]
+    return [line for line in lines if line["kind"] == "upscale"]
 
 
 def _at(line: dict[str, Any]) -> float:
@@ -107,7 +126,7 @@ def row(name: str, workers: int, load: Load, seen: Measured) -> str:
     ideal = load.network_seconds / workers
     return (
         f"| {name} | {workers} | {seen.whole_seconds:.1f} s | {ideal / seen.whole_seconds:.0%} | "
-        f"{ideal / seen.upscaling_seconds:.0%} | {load.segments / seen.upscaling_seconds:.1f} | "
+        f"{ideal / seen.upscaling_seconds:.0%} | {seen.busy:.0%} | {load.segments / seen.upscaling_seconds:.1f} | "
         f"{seen.counts.statements / load.segments:.0f} | {seen.counts.transactions / load.segments:.0f} | "
         f"{seen.counts.redis_commands / load.segments:.1f} | {seen.cpu_share:.0%} |"
     )
@@ -160,10 +179,10 @@ def main() -> None:
                 print(idle_rows[-1], file=sys.stderr, flush=True)
         cluster.stop_workers()
     print(
-        "| renders | workers | wall | of ideal | upscaling alone, of ideal | segments a second | "
+        "| renders | workers | wall | of ideal | upscaling alone, of ideal | busy | segments a second | "
         "statements per segment | transactions per segment | Redis commands per segment | the machine's cores busy |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))
     if not idle_rows:
         return

@@ -201,7 +201,7 @@ class CeleryWorker:
             outage_retry=self._outage_retry,
             stop=lambda: self._stop(os.EX_CONFIG, at_once=True),
             observer=UnitMetrics(on_quarantine=self._quarantine.begin),
-            claim=lambda: ledger.claim() if self._quarantine.may_claim else None,
+            claim=lambda kinds: ledger.claim(kinds) if self._quarantine.may_claim else None,
             is_well=lambda: needs.are_met(self._outage_retry),
             # The deadman acts before, if it can.
             still_seconds=2 * self._deadman.still_seconds,

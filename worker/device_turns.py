@@ -35,6 +35,11 @@ class DeviceTurn:
         """The worker's time that the segment took, without what overlapped with others."""
         return (self.ended_at or time.monotonic()) - self.ready_at
 
+    @property
+    def waited_seconds(self) -> float:
+        """Of these, how long the device waited for the segment's first frame."""
+        return (self.began_at or time.monotonic()) - self.ready_at
+
     def wait(self, on_wait: Callable[[], None]) -> None:
         """Begins the turn once all before have ended. Calls `on_wait` several times a second, which may raise."""
         if self.began_at is None:

@@ -88,11 +88,18 @@ class WorkUnits:
     """Ends the process: the last resort when the device no longer answers."""
 
     def by_kind(self) -> Mapping[WorkKind, WorkUnit]:
-        return {
+        units: Mapping[WorkKind, WorkUnit] = {
             WorkKind.PREPARE: self.prepare,
             WorkKind.UPSCALE: self.upscale,
             WorkKind.FINISH: self.finish,
         }
+        return {kind: partial(self._keeping_inputs, unit) for kind, unit in units.items()}
+
+    def _keeping_inputs(
+        self, unit: WorkUnit, job: Job, heartbeat: Heartbeat, cancelled: Cancelled
+    ) -> ReadyUnits:
+        with self.workspace.using_inputs():
+            return unit(job, heartbeat, cancelled)
 
     def prepare(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         """Plans the render's segments from the timestamps of all frames. Makes the segments ready, those of a long
@@ -126,7 +133,7 @@ class WorkUnits:
             segment_max_output_pixels=stretch * self.settings.segment_max_output_pixels,
             continuous=continuous,
             cancelled=cancelled,
-            release=EarlyRelease(take=partial(self._release, job), begun=begun),
+            release=EarlyRelease(take=partial(self._release, job, heartbeat), begun=begun),
         )
         self._check_frames(plan)
         return self._report(
@@ -141,9 +148,9 @@ class WorkUnits:
             )
         )
 
-    def _release(self, job: Job, settled: SettledSegments) -> bool:
-        """Makes segments ready while the video is still being read. Returns False during an outage of the
-        database: the reading continues, and reports all segments at its end.
+    def _release(self, job: Job, heartbeat: Heartbeat, settled: SettledSegments) -> bool:
+        """Makes segments ready while the video is still being read. Returns False during an outage of the database: the
+        reading goes on, and all that is planned by its end is reported then.
         """
         self._check_frames(settled.render)
         try:
@@ -159,6 +166,7 @@ class WorkUnits:
             return False
         log.info("segments_released", segments=len(settled.segments), frames=settled.planned_frames)
         self.wake(ready)
+        heartbeat.end_soon()
         return True
 
     def _check_frames(self, plan: RenderPlan) -> None:
@@ -173,7 +181,7 @@ class WorkUnits:
 
         Up to the first decoded frame, and from the last upscaled one on, it overlaps with other segments.
         """
-        with self.turns.queued() as turn, self.workspace.using_inputs():
+        with self.turns.queued() as turn:
             return self._upscale(job, heartbeat, cancelled, turn)
 
     def _upscale(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled, turn: DeviceTurn) -> ReadyUnits:
@@ -223,6 +231,12 @@ class WorkUnits:
                 cancelled=stopped,
                 stall_seconds=self.settings.stall_seconds,
                 on_stall=self.on_device_hang,
+            )
+            log.info(
+                "segment_upscaled",
+                frames=segment.used_frames,
+                waited_seconds=round(turn.waited_seconds, 3),
+                upscaling_seconds=round(turn.seconds - turn.waited_seconds, 3),
             )
             with self._transfers.removed_unless_reported(key):
                 self._transfers.put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)

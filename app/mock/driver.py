@@ -79,7 +79,7 @@ class MockDriver(WorkObserver):
             wake=lambda _ready: None,
             stop=lambda: None,
             observer=self,
-            claim=lambda: next(self._due_jobs, None),
+            claim=lambda _kinds: next(self._due_jobs, None),
         )
         self._heartbeat_at = 0.0
         self._polls: list[tuple[str, datetime]] = []

@@ -47,7 +47,7 @@ class Heartbeat:
         """`on_failure` is called for each renewal that raised. `still_seconds`: how long a lease is renewed
         for work that makes no progress."""
         self.end_soon = on_end_soon
-        """Signals that the worker may claim its next unit, because this one is nearly done."""
+        """Says that the worker may claim its next unit, because this one is nearly done or has made others ready."""
         self.frames_done = 0
         self._ledger = ledger
         self._claim = claim

@@ -75,11 +75,12 @@ class WorkLedger:
         self.max_running_segments = max_running_segments
         self.max_running_renders = max_running_renders
 
-    def claim(self) -> Job | None:
-        """The most urgent unit of its queues: a render to finish, otherwise a segment, otherwise a render to prepare.
+    def claim(self, among: Collection[WorkKind] = tuple(WorkKind)) -> Job | None:
+        """The most urgent unit of its queues that is `among` these kinds: a render to finish, else a segment, else a
+        render to prepare.
 
-        Users are served in rotation. A worker of both queues also prepares a render before it claims a
-        segment if that render's user would otherwise wait for all segments of others.
+        Users are served in rotation. A worker of both queues also prepares a render before it claims a segment, where
+        that render's user would otherwise wait for all segments of others.
         """
         claims: dict[WorkKind, list[Callable[..., Job | None]]] = {
             WorkKind.FINISH: [claiming.claim_finish],
@@ -88,7 +89,10 @@ class WorkLedger:
             ],
             WorkKind.PREPARE: [partial(claiming.claim_prepare, render_cap=self.max_running_renders)],
         }
-        if self.queues == frozenset(WorkQueue):
+        kinds = [kind for kind in WorkKind if kind in among and kind.queue in self.queues]
+        if not kinds:
+            return None
+        if WorkKind.PREPARE in kinds:
             urgent = partial(
                 claiming.claim_urgent_prepare,
                 cap=self.max_running_segments,
@@ -97,8 +101,8 @@ class WorkLedger:
             )
             claims[WorkKind.UPSCALE].insert(0, urgent)
         with self.database.write() as session:
-            for kind in WorkKind:
-                for claim_one in claims[kind] if kind.queue in self.queues else ():
+            for kind in kinds:
+                for claim_one in claims[kind]:
                     job = claim_one(session, worker=self.worker, lease_seconds=self.lease_seconds)
                     if job is not None:
                         worker_queries.take_unit(session, name=self.worker, claim=job)

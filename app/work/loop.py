@@ -6,7 +6,7 @@ use the networks, the mock with units that use ffmpeg's scaler.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import Self, TypeAlias
@@ -36,6 +36,8 @@ Cancelled: TypeAlias = Callable[[], bool]
 # Does the work of a job, changes its row, and returns the units of work that this made ready. Reports its
 # frames to the heartbeat, and raises soon after it is cancelled.
 WorkUnit: TypeAlias = Callable[[Job, Heartbeat, Cancelled], ReadyUnits]
+
+IDLE_DEVICE_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -94,16 +96,17 @@ class WorkLoop:
         wake: Callable[[ReadyUnits], None],
         stop: Callable[[], None],
         observer: WorkObserver | None = None,
-        claim: Callable[[], Job | None] | None = None,
+        claim: Callable[[Collection[WorkKind]], Job | None] | None = None,
         is_well: Callable[[], bool] = lambda: False,
         still_seconds: float = math.inf,
         most_in_hand: int = 1,
     ) -> None:
-        """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process if this
-        machine's configuration permits no work. `outage_retry` repeats reports while the database is away. `claim`
-        replaces the ledger's own choice of the next unit. `is_well` tells after an outage whether this machine has
-        everything that work needs. No lease is renewed for longer than `still_seconds` without progress. Up to
-        `most_in_hand` units that end soon (`Heartbeat.end_soon`) overlap, one of them claimed ahead.
+        """`wake` announces units that became ready, without waiting for the broker. `stop` ends the process when this
+        machine is configured so that it can do no work. `outage_retry` repeats reports while the database is away.
+        `claim` replaces the ledger's own choice of the next unit of these kinds. `is_well` says after an outage
+        whether this machine has all that work needs. No lease is renewed for longer than `still_seconds` without
+        progress. Of segments that end soon (`Heartbeat.end_soon`) up to `most_in_hand` overlap, one of them claimed
+        ahead; where that is more than one, units of other kinds go on beside them.
         """
         self._ledger = ledger
         self._units = units
@@ -150,21 +153,24 @@ class WorkLoop:
     def _work_through(self) -> None:
         while not (self._drain.requested or self._is_refused):
             current_progress().beat()
-            if not self._in_hand.has_room:
-                self._in_hand.wait_for_change()
+            changes, free = self._in_hand.changes, self._in_hand.free_kinds
+            if not free:
+                self._in_hand.wait_for_change(since=changes)
                 continue
             if self._rest_seconds:
                 seconds, self._rest_seconds = self._rest_seconds, 0.0
                 self._rest(seconds)
                 continue
-            job = self._claim()
+            job = self._claim(free)
             if job is not None:
                 self._in_hand.begin(job, self._work_on)
-            elif not self._in_hand:
+            elif not self._in_hand and self._in_hand.changes == changes:
                 log.debug("nothing_to_do")
                 return
             else:
-                self._in_hand.wait_for_change()
+                # No message tells a worker in the middle of other units that there is something for its idle device.
+                seconds = IDLE_DEVICE_SECONDS if WorkKind.UPSCALE in free else math.inf
+                self._in_hand.wait_for_change(since=changes, seconds=seconds)
 
     def _work_on(self, unit: UnitInHand) -> None:
         job = unit.job

@@ -1,17 +1,21 @@
-"""The units of work that one worker has in hand: the computing one, the next one, and those being stored."""
+"""The units of work that one worker has in hand: the segment that computes, the next, those that are being stored, and
+beside them one render that is prepared and one that is finished."""
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from contextvars import copy_context
 
 from app.platform.progress import Progress, Stillness, current_progress, reporting_to
+from app.platform.work_kinds import WorkKind
 from app.work.queries import Job
 
 POLL_SECONDS = 0.1
 
 
 class UnitInHand:
-    """One unit, from its claim to its report. `is_ending`: it leaves room for the next one."""
+    """One unit, from its claim to its report. `is_ending`: it leaves room for the next one of its kind."""
 
     def __init__(self, job: Job, progress: Progress) -> None:
         self.job = job
@@ -22,17 +26,18 @@ class UnitInHand:
 
 
 class UnitsInHand:
-    """At most `most` units, each in its own thread; with 1, in the thread that begins it.
+    """At most `most` segments and one unit of each other kind, each in a thread of its own; with 1, one unit in the
+    thread that begins it.
 
-    Another unit may begin once all others are ending, so that one worker never claims more than one ahead.
-    `begin` and the waits are for one thread, the loop's. Its progress moves while that of all units does: it
-    stalls as soon as one of them hangs.
+    Another segment may be begun once all others are ending, so that one worker never claims more than one ahead.
+    `begin` and the waits are for one thread, the loop's. Its progress moves while that of all units does: it stands
+    still as soon as one of them hangs.
     """
 
     def __init__(self, *, most: int) -> None:
         self._most = most
         self._changed = threading.Condition()
-        self._changes = 0
+        self.changes = 0
         self._units: tuple[UnitInHand, ...] = ()
 
     def __len__(self) -> int:
@@ -44,9 +49,15 @@ class UnitsInHand:
         return tuple(sorted(self._units, key=lambda unit: unit.stillness.seconds, reverse=True))
 
     @property
-    def has_room(self) -> bool:
+    def free_kinds(self) -> frozenset[WorkKind]:
+        """The kinds of which another unit may be begun."""
         units = self._units
-        return len(units) < self._most and all(unit.is_ending for unit in units)
+        if self._most == 1:
+            return frozenset() if units else frozenset(WorkKind)
+        segments = [unit for unit in units if unit.job.kind is WorkKind.UPSCALE]
+        is_full = len(segments) == self._most or not all(unit.is_ending for unit in segments)
+        others = {unit.job.kind for unit in units} - {WorkKind.UPSCALE}
+        return frozenset(WorkKind) - others - ({WorkKind.UPSCALE} if is_full else set())
 
     def begin(self, job: Job, work: Callable[[UnitInHand], None]) -> None:
         """Runs the unit. `work` must not raise."""
@@ -69,15 +80,15 @@ class UnitsInHand:
             ).start()
 
     def end_soon(self, unit: UnitInHand) -> None:
-        """The unit permits another one."""
-        if not unit.is_ending:
+        """The segment leaves room for another one; another unit has made segments ready."""
+        if not (unit.is_ending and unit.job.kind is WorkKind.UPSCALE):
             unit.is_ending = True
             self._note(lambda: self._units)
 
-    def wait_for_change(self) -> None:
-        """Wait until a unit has ended or is ending."""
-        changes = self._changes
-        while self._units and not self._wait(lambda: self._changes != changes):
+    def wait_for_change(self, *, since: int, seconds: float = math.inf) -> None:
+        """Until a unit has begun, has ended or is ending (until `changes` is another than `since`), or for so long."""
+        until = time.monotonic() + seconds
+        while self._units and time.monotonic() < until and not self._wait(lambda: self.changes != since):
             pass
 
     def wait_for_all(self) -> None:
@@ -88,7 +99,7 @@ class UnitsInHand:
     def _note(self, units: Callable[[], tuple[UnitInHand, ...]]) -> None:
         with self._changed:
             self._units = units()
-            self._changes += 1
+            self.changes += 1
             self._changed.notify_all()
 
     def _wait(self, condition: Callable[[], bool]) -> bool:

@@ -68,7 +68,7 @@ class Site:
         self.releases += 1
         self.on_release()
 
-    def loop(self, claim: Callable[[], Job | None] | None = None) -> None:
+    def loop(self, claim: Callable[..., Job | None] | None = None) -> None:
         WorkLoop(
             ledger=self.ledger,
             units=self.units.by_kind(),
@@ -91,7 +91,7 @@ class Site:
         jobs = [ledger.claim()]
         assert jobs[0] is not None
         assert jobs[0].kind is kind
-        self.loop(lambda: jobs.pop() if jobs else None)
+        self.loop(lambda _kinds: jobs.pop() if jobs else None)
 
     def work_with(self, **defaults: str) -> None:
         """From now on with these settings, as if an operator had set nothing."""

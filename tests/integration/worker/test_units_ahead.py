@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,36 @@ def test_one_segment_is_claimed_ahead_and_not_before_the_present_one_ends_soon(
     with database.read() as session:
         rows = session.scalars(select(Segment)).all()
         assert {(row.status, row.attempt) for row in rows} == {(SegmentStatus.DONE, 1)}
+
+
+def test_one_render_is_prepared_and_one_finished_beside_the_segments(
+    database: Database, make_ledger: MakeLedger, add_render: Callable[[], Render], prepare: Callable[..., Any]
+) -> None:
+    """Two wait for each. The device does not: a segment that becomes ready meanwhile is begun within seconds."""
+    ledger = make_ledger()
+    for _ in range(2):
+        add_render()
+        prepare(ledger, ledger.claim([WorkKind.PREPARE]), segments=1)
+        segment = ledger.claim([WorkKind.UPSCALE])
+        assert segment is not None
+        ledger.segment_done(segment, storage_key="done")
+    for _ in range(3):
+        add_render()
+    prepare(ledger, ledger.claim([WorkKind.PREPARE]), segments=1)
+    begun, may_end = Counter[WorkKind](), threading.Event()
+
+    def step(job: Job, heartbeat: Heartbeat, cancelled: Callable[[], bool]) -> ReadyUnits:
+        begun[job.kind] += 1
+        assert may_end.wait(20)
+        raise Canceled
+
+    thread = threading.Thread(target=make_loop(ledger, step))
+    thread.start()
+    wait_until(lambda: begun.total() == 3, what="one unit of each kind is begun")
+    assert not may_end.wait(0.3)
+    assert begun == dict.fromkeys(WorkKind, 1)
+    may_end.set()
+    thread.join(20)
 
 
 def test_of_two_in_hand_the_one_that_hangs_is_charged(
