@@ -10,6 +10,10 @@ def main() -> None:
         from app.serving.signals import exit_on_signals
 
         exit_on_signals()
+    if sys.argv[1:2] == ["healthcheck"]:
+        from app.cli.healthcheck import main as check
+
+        check()
     from app.cli.application import application
 
     application(prog_name="regen")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import os
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from app.cli.reporting import EXIT_FAILURE, DataDirectory, load_settings
+from app.cli.reporting import EXIT_FAILURE, DataDirectory, ReportingGroup, load_settings
+from app.platform.liveness import WORK_DIRECTORY
 
 ASK_SECONDS = 5.0
 
@@ -26,7 +29,7 @@ def healthcheck(
     if worker:
         from app.platform.liveness import FRESH_SECONDS, silent_seconds
 
-        ages = silent_seconds(load_settings(data_dir).work_dir)
+        ages = silent_seconds(_work_dir(data_dir))
         is_well = bool(ages) and max(ages) <= FRESH_SECONDS
         sentence = (
             f"{len(ages)} worker{'s' if len(ages) > 1 else ''} alive."
@@ -40,6 +43,20 @@ def healthcheck(
     typer.echo(sentence)
     if not is_well:
         raise typer.Exit(EXIT_FAILURE)
+
+
+def main() -> None:
+    """The command alone: the imports of all others take seconds on a busy machine, and a probe has few."""
+    alone = typer.Typer(cls=ReportingGroup, pretty_exceptions_enable=False)
+    alone.callback()(lambda: None)
+    alone.command("healthcheck")(healthcheck)
+    alone(prog_name="regen")
+
+
+def _work_dir(data_dir: Path | None) -> Path:
+    stated = data_dir or os.environ.get("REGEN_DATA_DIR")
+    # The settings take longer to import than all else.
+    return Path(stated).expanduser() / WORK_DIRECTORY if stated else load_settings(None).work_dir
 
 
 def _ask(url: str) -> tuple[bool, str]:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+# Below the data directory: where workers have theirs.
+WORK_DIRECTORY = "work"
 # A worker holds the lock of its directory while it lives.
 DIRECTORY_PREFIX = "worker-"
 LOCK_NAME = "in-use"

@@ -16,6 +16,7 @@ from pydantic_settings.sources import SecretsSettingsSource
 
 from app.platform.byte_sizes import GIB
 from app.platform.limit_settings import LimitSettings
+from app.platform.liveness import WORK_DIRECTORY
 from app.platform.setting_types import (
     AbsolutePath,
     BrokerUrl,
@@ -325,7 +326,7 @@ class Settings(LimitSettings, WorkSettings):
     @property
     def work_dir(self) -> Path:
         """Private directories of jobs, and fetched inputs."""
-        return self.root / "work"
+        return self.root / WORK_DIRECTORY
 
 
 def _with_password(url: str, password: SecretStr | None) -> str:

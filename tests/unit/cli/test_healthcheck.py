@@ -1,6 +1,8 @@
 """`regen healthcheck` says in a sentence whether a server or a worker is well."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -58,3 +60,22 @@ def test_a_worker_is_well_while_it_touches_its_file(tmp_path: Path, worker: Call
         workspace.close()
         previews.close()
     assert worker().exit_code == 1
+
+
+@pytest.mark.parametrize("arguments", [["--url", "http://127.0.0.1:1/healthz"], ["--worker"]])
+def test_the_command_imports_little(arguments: list[str], tmp_path: Path) -> None:
+    """On a busy machine, imports alone took longer than a probe waits."""
+    program = (
+        "import atexit, sys; from app.cli import main; "
+        "atexit.register(lambda: print(*{'app.platform.settings', 'sqlalchemy', 'app.cli.application'} & set(sys.modules))); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "healthcheck", *arguments],
+        env={**os.environ, "REGEN_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sentence, imported = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, imported) == (1, "", "")
+    assert sentence.endswith(".")
