@@ -23,6 +23,7 @@
     │   ├── FfmpegMissing           the program is not installed or does not start
     │   ├── FfmpegTimeout           it exceeded its wall-clock limit
     │   ├── FfmpegKilled            a signal ended it (most often its memory limit)
+    │   │   └── FfmpegInterrupted   something else on the machine killed it
     │   ├── FfmpegDiskFull          the disk had no room for its output
     │   └── FfmpegCancelled         the caller's `cancelled` returned true
     ├── StorageError                a storage operation failed
@@ -198,6 +199,10 @@ class FfmpegTimeout(FfmpegError):
 
 class FfmpegKilled(FfmpegError):
     """A signal ended the program: its memory limit, or the system's."""
+
+
+class FfmpegInterrupted(FfmpegKilled):
+    """SIGKILL ended the program, and no limit of its own: the system, short of memory, or a person."""
 
 
 class FfmpegAnswerTooLong(FfmpegError):

@@ -131,6 +131,13 @@ def note(
     )
 
 
+def others_failed(session: Session, claim: Claim) -> bool:
+    """Whether something of another render failed lately: what killed this one's ffmpeg may be no fault of its own."""
+    lately = FailedAttempt.failed_at > database_now(plus_seconds=-PASS_OVER_SECONDS)
+    query = select(FailedAttempt.id).where(lately, FailedAttempt.render_id != claim.render_id)
+    return session.scalar(query.limit(1)) is not None
+
+
 def forget(session: Session, *, older_than_seconds: float) -> None:
     """Remove attempts that failed so long ago."""
     is_old = FailedAttempt.failed_at < database_now(plus_seconds=-older_than_seconds)

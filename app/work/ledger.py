@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.platform.database import Database
-from app.platform.errors import LeaseLost, PermanentError
+from app.platform.errors import FfmpegInterrupted, LeaseLost, PermanentError
 from app.platform.media.properties import VideoProperties
 from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
 from app.platform.work_kinds import WorkKind, WorkQueue
@@ -215,15 +215,20 @@ class WorkLedger:
     def failed(self, claim: Claim, error: Exception) -> bool:
         """Release the work for another attempt after a growing pause, or end its render as failed.
 
-        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`. But if another
-        machine could take the work, one machine's failures do not end the render (`FailureHistory.is_final`). Returns
-        whether this worker is now in quarantine because it, not the work, seems to be at fault.
+        A PermanentError ends the render at once, with its message; so does the last of `max_attempts`. But where
+        another machine could take the work, one machine's failures end no render (`FailureHistory.is_final`). An ffmpeg
+        that was killed from outside while other renders failed too weighs as much as an expired lease.
+
+        Returns whether this worker is now in quarantine: it rather than the work seems to be at fault.
         """
         with self.database.write() as session:
-            failures = work_queries.charge(session, claim, AttemptOutcome.FAILURE)
+            is_victim = isinstance(error, FfmpegInterrupted) and failed_attempts.others_failed(session, claim)
+            outcome = AttemptOutcome.EXPIRY if is_victim else AttemptOutcome.FAILURE
+            failures = work_queries.charge(session, claim, outcome)
             if failures is None:
                 self._put_down(session, claim)
                 return False
+            weighed = failures // EXPIRIES_PER_ATTEMPT if is_victim else failures
             is_permanent = isinstance(error, PermanentError)
             history = failed_attempts.note(
                 session,
@@ -234,13 +239,14 @@ class WorkLedger:
                 lease_seconds=self.lease_seconds,
             )
             fatal = None
-            if history.is_final(is_permanent=is_permanent, failures=failures, max_attempts=self.max_attempts):
+            if history.is_final(is_permanent=is_permanent, failures=weighed, max_attempts=self.max_attempts):
                 fatal = (
                     error.message
                     if isinstance(error, PermanentError)
                     else f"The video could not be processed: {_step(claim.kind)} failed {failures} times."
                 )
-            _give_back(session, claim, fatal=fatal, rest_seconds=WORK_FAILED.pause(failures))
+            rests = WORK_LEASE_EXPIRED if is_victim else WORK_FAILED
+            _give_back(session, claim, fatal=fatal, rest_seconds=rests.pause(failures))
             self._put_down(session, claim)
             is_to_blame = worker_standing.note_failure(
                 session, name=self.worker, kind=claim.kind, lease_seconds=self.lease_seconds

@@ -111,7 +111,7 @@ class AttemptOutcome(StrEnum):
     FAILURE = "failures"
     """The work itself failed."""
     EXPIRY = "expiries"
-    """Its lease expired: the worker was killed, disconnected, or killed by the work."""
+    """Its lease ran out: the worker was killed, cut off, or killed by the work. Or ffmpeg was killed, beside others."""
     OUTAGE = "outages"
     """Something that the work needs was unavailable."""
 

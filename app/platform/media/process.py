@@ -35,6 +35,7 @@ from app.platform.errors import (
     FfmpegCancelled,
     FfmpegDiskFull,
     FfmpegError,
+    FfmpegInterrupted,
     FfmpegKilled,
     FfmpegMissing,
     FfmpegTimeout,
@@ -363,7 +364,11 @@ class FfmpegProcess:
                 detail = f"the thread that started it has ended, so the kernel killed it\n{detail}"
             if self._stop is None:
                 self.count_failure("killed")
-            raise FfmpegKilled(f"The video program was killed while {self.purpose}.", detail=detail)
+            is_interrupted = (
+                self._stop is None and status == -signal.SIGKILL and self._limits.cpu_seconds is None
+            )
+            kind = FfmpegInterrupted if is_interrupted else FfmpegKilled
+            raise kind(f"The video program was killed while {self.purpose}.", detail=detail)
         if status == launcher.EXIT_NOT_STARTED and launcher.LAUNCHER_PREFIX in tail:
             self.count_failure("missing")
             raise FfmpegMissing("The server could not start its video program.", detail=detail)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from app.platform.database import Database, database_now
-from app.platform.errors import PermanentError, TransientError
+from app.platform.errors import FfmpegInterrupted, PermanentError, TransientError
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment
@@ -269,3 +269,29 @@ def test_failures_are_forgotten(database: Database, join: MakeLedger, add_render
     assert ledger.take_sweep(every_seconds=timedelta(hours=1).total_seconds())
     with database.read() as session:
         assert session.scalars(select(FailedAttempt)).all() == []
+
+
+@pytest.mark.parametrize("is_storm", [False, True])
+def test_an_ffmpeg_that_is_killed_beside_those_of_other_renders_is_a_third_of_a_failure(
+    database: Database, join: MakeLedger, add_render: AddRender, is_storm: bool
+) -> None:
+    """One whose work alone is killed fails as ever: the system ends what takes all memory."""
+    killed = FfmpegInterrupted("The video program was killed.")
+    ledger = join("one")
+    if is_storm:
+        add_render()
+        claim = join("two").claim()
+        assert claim is not None
+        ledger.failed(claim, killed)
+    render, attempts = add_render(), 0
+    while not status(database, render).is_final:
+        with database.write() as session:
+            session.execute(update(Render).where(Render.id == render.id).values(retry_at=None))
+        claim = ledger.claim()
+        assert claim is not None and claim.render_id == render.id
+        attempts += 1
+        ledger.failed(claim, killed)
+    assert attempts == (9 if is_storm else 3)
+    with database.read() as session:
+        error = session.get_one(Render, render.id).error
+    assert error == f"The video could not be processed: reading it failed {attempts} times."
