@@ -4,9 +4,14 @@
 
 Submits short clips to an API process over PostgreSQL, Redis and local storage or S3, and meanwhile kills workers at
 random moments, freezes some for longer than a lease, and when asked to kills and freezes their ffmpegs, breaks one
-worker's for good, and restarts Redis and PostgreSQL. Afterwards every
-output is read back and compared with its input. Prints a table; the exit status is 1 when a render was lost, failed,
-was completed twice or is wrong.
+worker's for good, has some with wrong clocks, fills the API's disk for uploads, and restarts Redis and PostgreSQL.
+A thousand kills, on two cores within 25 minutes (as root, for the disk):
+
+    .venv/bin/python -m bench.chaos --renders 150 --kills 400 --encoder-strikes 800 --workers 6 --kill-pauses 0.1 1.5 \\
+        --skewed-clocks 2 --full-spools 10 --redis-restarts 4 --database-restarts 4
+
+Afterwards every output is read back and compared with its input. Prints a table; the exit status is 1 when a render was
+lost, failed, was completed twice or is wrong.
 """
 
 import argparse
@@ -26,6 +31,7 @@ from app.platform.media.programs import find_programs
 from bench.cluster import Cluster, WorkerProcess
 from bench.encoders import BROKEN_MACHINE, EncoderStrikes, write_broken_program
 from bench.inspection import Inspection, inspect, leftovers
+from bench.machine_faults import KEEP_FREE_BYTES, SkewedWorkers, SmallSpool
 
 MEDIA = Path(__file__).parents[1] / "tests" / "media"
 # Real pictures and sound, made small: what is soaked is everything but the pixels.
@@ -34,8 +40,6 @@ LEASE_SECONDS = 3
 # A frozen worker is away for longer than its lease.
 FREEZE_SECONDS = (LEASE_SECONDS + 1.0, 2 * LEASE_SECONDS + 1.0)
 FREEZE_SHARE = 0.15
-# Kills come this far apart, in seconds.
-KILL_PAUSES = (0.4, 3.0)
 # So many renders are unfinished at a time, so that there is something to kill.
 BACKLOG = 8
 END_SECONDS = 600.0
@@ -57,6 +61,8 @@ class Soak:
     ended_by_themselves: int = 0
     frozen: dict[int, tuple[WorkerProcess, float]] = field(default_factory=dict)
     encoders: EncoderStrikes = field(default_factory=EncoderStrikes)
+    skewed: SkewedWorkers
+    spool: SmallSpool
     broken: WorkerProcess | None = None
 
     @property
@@ -123,7 +129,14 @@ def kill(cluster: Cluster, soak: Soak, worker: WorkerProcess) -> None:
         worker.name,
     )
     soak.kills_at_work.update(kind for (kind,) in held if kind is not None)
-    cluster.start_worker()
+    replace(cluster, soak, worker)
+
+
+def replace(cluster: Cluster, soak: Soak, worker: WorkerProcess) -> None:
+    """Starts one like the worker, which has ended."""
+    if worker not in soak.skewed.present:
+        cluster.start_worker()
+    soak.skewed.keep_up(cluster)
 
 
 def replace_ended(cluster: Cluster, soak: Soak) -> None:
@@ -132,7 +145,7 @@ def replace_ended(cluster: Cluster, soak: Soak) -> None:
         tell(f"a worker ended with {worker.process.status}:\n{worker.process.tail()[-2000:]}")
         soak.ended_by_themselves += 1
         cluster.forget_worker(worker)
-        cluster.start_worker()
+        replace(cluster, soak, worker)
 
 
 def thaw(soak: Soak, *, everyone: bool = False) -> None:
@@ -171,40 +184,44 @@ def start(cluster: Cluster, soak: Soak, options: argparse.Namespace) -> None:
         program = cluster.root / "ffmpeg"
         write_broken_program(program)
         soak.broken = cluster.start_worker(machine=BROKEN_MACHINE, ffmpeg=str(program), sandbox="off")
+    soak.skewed.keep_up(cluster)
     cluster.wait_ready()
 
 
-def run(cluster: Cluster, options: argparse.Namespace, clips: list[Path]) -> Soak:
+def run(cluster: Cluster, options: argparse.Namespace, clips: list[Path], spool: SmallSpool) -> Soak:
     chance = random.Random(options.seed)
-    soak = Soak()
+    soak = Soak(skewed=SkewedWorkers(count=options.skewed_clocks), spool=spool)
     wanted = {"Redis": options.redis_restarts, "PostgreSQL": options.database_restarts}
     start(cluster, soak, options)
     strike_at = time.monotonic()
     deadline = float("inf")
     while True:
         # Work goes on until there were enough renders and enough kills.
-        if soak.kills < options.kills or len(soak.accepted) < options.renders:
+        strikes_left = options.encoder_strikes - soak.encoders.done.total()
+        if soak.kills < options.kills or strikes_left > 0 or len(soak.accepted) < options.renders:
             if soak.unfinished < BACKLOG:
                 submit(cluster, soak, chance.choice(clips))
         elif deadline == float("inf"):
             thaw(soak, everyone=True)
             soak.encoders.thaw(everyone=True)
+            soak.spool.empty()
             deadline = time.monotonic() + END_SECONDS
         poll(cluster, soak)
         if deadline < float("inf") and (soak.unfinished == 0 or time.monotonic() > deadline):
             return soak
         thaw(soak)
         soak.encoders.thaw()
-        soak.encoders.keep_pace(
-            cluster, chance, options.encoder_strikes, share=(soak.ended + BACKLOG // 2) / options.renders
-        )
+        if deadline == float("inf"):
+            share = (soak.ended + BACKLOG // 2) / options.renders
+            soak.encoders.keep_pace(cluster, chance, options.encoder_strikes, share=share)
+            soak.spool.keep_pace(chance, share=share)
         replace_ended(cluster, soak)
         # Kills keep pace with the renders that ended: they shall hit all of them, not the first few over and over.
         due = options.kills * (soak.ended + BACKLOG // 2) // options.renders
         if soak.kills < min(due, options.kills) and time.monotonic() >= strike_at:
             strike(cluster, soak, chance)
             restart(cluster, soak, wanted, kills=options.kills)
-            strike_at = time.monotonic() + chance.uniform(*KILL_PAUSES)
+            strike_at = time.monotonic() + chance.uniform(*options.kill_pauses)
             if soak.kills % 20 == 0:
                 tell(f"{soak.kills} kills, {len(soak.accepted)} renders, {soak.unfinished} unfinished")
         time.sleep(0.1)
@@ -232,6 +249,9 @@ def report(soak: Soak, seen: Inspection, *, wall_seconds: float) -> list[tuple[s
         ("ffmpegs killed / frozen", f"{soak.encoders.done['killed']} / {soak.encoders.done['frozen']}"),
         ("the worker with a broken ffmpeg", _fate(soak.broken)),
         ("workers that ended by themselves", f"{soak.ended_by_themselves}"),
+        ("workers with a skewed clock, in all", f"{soak.skewed.started}"),
+        ("times that the disk for uploads was full", f"{soak.spool.times_filled}"),
+        ("renders that end before they begin", f"{seen.backwards}"),
         ("Redis / PostgreSQL restarted", f"{soak.restarts['Redis']} / {soak.restarts['PostgreSQL']}"),
         ("segments", f"{seen.segments}"),
         ("segments claimed again, per kill", f"{seen.segments_again / max(1, soak.kills):.2f}"),
@@ -266,6 +286,13 @@ def main() -> int:
     parser.add_argument("--renders", type=int, default=100)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument(
+        "--kill-pauses", type=float, nargs=2, default=(0.4, 3.0), help="seconds between kills"
+    )
+    parser.add_argument(
+        "--skewed-clocks", type=int, default=0, help="more workers, ten minutes ahead or behind"
+    )
+    parser.add_argument("--full-spools", type=int, default=0, help="how often uploads find the disk full")
     parser.add_argument("--encoder-strikes", type=int, default=0, help="ffmpegs to kill or freeze")
     parser.add_argument(
         "--broken-node", action="store_true", help="one more worker, whose ffmpeg cannot decode"
@@ -276,11 +303,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     started_at = time.monotonic()
+    settings = {"lease_seconds": str(LEASE_SECONDS), "segment_seconds": "0.5"}
+    if options.full_spools:
+        settings["min_free_disk_bytes"] = str(KEEP_FREE_BYTES)
     with (
-        Cluster(storage=options.storage, lease_seconds=str(LEASE_SECONDS), segment_seconds="0.5") as cluster,
+        Cluster(storage=options.storage, **settings) as cluster,
         tempfile.TemporaryDirectory(prefix="regen-outputs-") as downloads,
+        SmallSpool(directory=cluster.settings.spool_dir, times_wanted=options.full_spools) as spool,
     ):
-        soak = run(cluster, options, make_clips(Path(downloads)))
+        soak = run(cluster, options, make_clips(Path(downloads)), spool)
         wall_seconds = time.monotonic() - started_at
         seen = inspect(cluster, soak.accepted, Path(downloads))
         print("| | |\n|---|---|")
@@ -289,7 +320,7 @@ def main() -> int:
         for render_id, sentence in {**seen.failed, **seen.wrong}.items():
             tell(f"{render_id}: {sentence}")
         lost = len(soak.accepted) - seen.completed
-        clean = not (lost or seen.completed_twice or seen.wrong or seen.processes_left)
+        clean = not (lost or seen.completed_twice or seen.wrong or seen.processes_left or seen.backwards)
     clean &= not leftovers(cluster.root)
     return 0 if clean else 1
 

@@ -11,8 +11,10 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -110,13 +112,15 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def start_worker(self, **settings: str) -> WorkerProcess:
-        """Returns at once; see `wait_ready`. One with settings of its own has a Python of its own."""
+    def start_worker(
+        self, *, environment: Mapping[str, str] = MappingProxyType({}), **settings: str
+    ) -> WorkerProcess:
+        """Returns at once; see `wait_ready`. One with settings or variables of its own has a Python of its own."""
         number = len(self.workers) + len(self.past_workers) + 1
         arguments = ("worker", "--data-dir", self.root / "data")
         log = self.root / f"worker-{number}.log"
-        if settings:
-            own = {f"REGEN_{name.upper()}": value for name, value in settings.items()}
+        own = {f"REGEN_{name.upper()}": value for name, value in settings.items()} | dict(environment)
+        if own:
             command: list[str | Path] = [sys.executable, "-m", "app.cli", *arguments]
             worker = WorkerProcess(ServerProcess(command, log=log, environment=self.environment | own))
         else:

@@ -25,6 +25,7 @@ class Inspection:
     wrong: dict[str, str] = field(default_factory=dict)
     unknown_renders: int = 0
     completed_twice: int = 0
+    backwards: int = 0
     segments: int = 0
     segments_again: int = 0
     most_attempts: int = 0
@@ -94,6 +95,9 @@ def _look_at_rows(cluster: Cluster, accepted: dict[str, Path], seen: Inspection)
             seen.failed[render_id] = error
     ((seen.segments, again, most),) = cluster.query(
         "SELECT count(*), sum(attempt - 1), max(attempt) FROM segments WHERE attempt > 0"
+    )
+    ((seen.backwards,),) = cluster.query(
+        "SELECT count(*) FROM renders WHERE completed_at < created_at OR ended_at < created_at"
     )
     seen.segments_again, seen.most_attempts = int(again or 0), int(most or 0)
 

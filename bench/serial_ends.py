@@ -1,8 +1,9 @@
 """The serial ends of a render: how long its reading and its finish take beside the segments, which many workers share.
 
-    .venv/bin/python -m bench.serial_ends [--segments 3000]
+    .venv/bin/python -m bench.serial_ends [--segments 3000] [--clip FILE --storage s3]
 
-A film of tiny frames is cut into so many segments of 14 frames. One segment is rendered, and stands for all others.
+A film of tiny frames, or a clip over and over, is cut into so many segments of 14 frames. One segment is rendered, and
+stands for all others. With S3 a second table has what goes through a real server on this machine, with its rates.
 "Before" is what it took when segments waited for the end of the reading, and were read back by a process each. Prints a
 table, with the figures for 12,000 segments as in a film of two hours; bytes are as good as none, and come on top at the
 rates of network and disk.
@@ -13,17 +14,24 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.media.programs import find_programs
+from app.platform.secrets import Secrets
 from app.platform.settings import Settings
+from app.platform.storage import open_storage
+from app.work.outage_retry import OutageRetry
 from tests.integration.video.conftest import NearestNeighbour
+from tests.servers.s3 import S3Server
 from worker.pipeline import run_segment
+from worker.transfers import StorageTransfers
 from worker.video.mp4_boxes import read_video_coding
 from worker.video.muxer import finish_render
 from worker.video.plan import SegmentPlan
@@ -38,15 +46,38 @@ FILM_SEGMENTS = 12_000
 SAMPLE = 50
 
 
-def make_film(path: Path, *, frames: int) -> None:
-    """A clip of 70 s over and over, which takes no time to encode."""
-    clip, program = path.with_name("clip.mp4"), find_programs().ffmpeg
-    source = f"testsrc2=size={SIZE}:rate={RATE}:duration=70"
-    encode = ["-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p"]
-    encode += ["-preset", "ultrafast", "-g", "28", str(clip)]
-    repeat = ["-stream_loop", "-1", "-i", str(clip), "-c", "copy", "-frames:v", str(frames), str(path)]
-    for command in (encode, repeat):
-        subprocess.run([program, "-v", "error", "-y", *command], check=True)
+def make_film(path: Path, *, frames: int, clip: Path | None) -> None:
+    """A clip over and over, which takes no time to encode; by default one of 70 s."""
+    program: list[str | Path] = [find_programs().ffmpeg, "-v", "error", "-y"]
+    if clip is None:
+        clip = path.with_name("clip.mp4")
+        source = f"testsrc2=size={SIZE}:rate={RATE}:duration=70"
+        encode: list[str | Path] = [
+            "-f",
+            "lavfi",
+            "-i",
+            source,
+            "-pix_fmt",
+            "yuv420p",
+            "-preset",
+            "ultrafast",
+            "-g",
+            "28",
+        ]
+        subprocess.run([*program, *encode, clip], check=True)
+    repeat: list[str | Path] = [
+        "-stream_loop",
+        "-1",
+        "-i",
+        clip,
+        "-c",
+        "copy",
+        "-frames:v",
+        str(frames),
+        "-shortest",
+        path,
+    ]
+    subprocess.run([*program, *repeat], check=True)
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -55,9 +86,56 @@ def timed(action: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def measure(directory: Path, *, segments: int) -> None:
+def measure_storage(directory: Path, *, film: Path, segments: Sequence[Path], output: Path) -> None:
+    """What a render's two ends ask of an S3 server: the input, all segments, the output, and the removal."""
+    sizes = [sum(path.stat().st_size for path in paths) for paths in ([film], segments, [output])]
+    server = S3Server()
+    try:
+        server.start()
+        values = server.settings(server.create_bucket())
+        settings = Settings(
+            data_dir=directory / "data", secret_key="a secret of this measurement and no other", **values
+        )
+        storage = open_storage(settings, Secrets.load(settings))
+        transfers = StorageTransfers(storage=storage, outage_retry=OutageRetry(seconds=0))
+        keys = {f"renders/one/segments/{path.name}": path for path in segments}
+        put = partial(transfers.put, content_type="video/mp4", cancelled=lambda: False)
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(put, keys, keys.values()))
+        put("input", film)
+        copies = {key: directory / "fetched" / path.name for key, path in keys.items()}
+        (directory / "fetched").mkdir()
+        steps = (
+            ("fetch the input", 1, sizes[0], lambda: storage.fetch("input", directory / "input")),
+            (
+                "fetch the segments",
+                len(keys),
+                sizes[1],
+                lambda: transfers.fetch_all(copies, cancelled=lambda: False),
+            ),
+            ("store the output", 1, sizes[2], lambda: put("output", output)),
+            (
+                "list and remove the segments",
+                len(keys),
+                0,
+                lambda: storage.delete_all([found.key for found in storage.list("renders/one/segments/")]),
+            ),
+        )
+        print(f"\n| S3 server on this machine | objects | bytes | time | rate | {FILM_SEGMENTS:,} segments |")
+        print("|---|---|---|---|---|---|")
+        for name, count, size, action in steps:
+            seconds = timed(action)
+            rate = f"{size / seconds / 1e6:.0f} MB/s" if size else f"{count / seconds:.0f} a second"
+            film_seconds = seconds * FILM_SEGMENTS / len(segments)
+            print(f"| {name} | {count:,} | {size:,} | {seconds:.1f} s | {rate} | {film_seconds:.0f} s |")
+        assert not list(storage.list("renders/one/segments/"))
+    finally:
+        server.stop()
+
+
+def measure(directory: Path, *, segments: int, clip: Path | None, storage: str) -> None:
     film = directory / "film.mp4"
-    make_film(film, frames=segments * SEGMENT_FRAMES)
+    make_film(film, frames=segments * SEGMENT_FRAMES, clip=clip)
     settings = Settings()
     runner = FfmpegRunner.for_work(settings)
     info = probe_video(runner, film, limits=MediaLimits.from_settings(settings))
@@ -67,7 +145,6 @@ def measure(directory: Path, *, segments: int) -> None:
         releases.append((time.monotonic() - began, len(settled.segments)))
         return True
 
-    width, height = map(int, SIZE.split("x"))
     render, plans = plan_render(
         runner,
         film,
@@ -75,7 +152,7 @@ def measure(directory: Path, *, segments: int) -> None:
         scale=4,
         target_fps=None,
         segment_seconds=Fraction(4),
-        segment_max_output_pixels=SEGMENT_FRAMES * width * height * 16,
+        segment_max_output_pixels=SEGMENT_FRAMES * info.video.width * info.video.height * 16,
         release=EarlyRelease(take=take),
     )
     reading_seconds = time.monotonic() - began
@@ -129,14 +206,18 @@ def measure(directory: Path, *, segments: int) -> None:
     print(row("compare the segments", count * by_process, count * by_boxes, FILM_SEGMENTS * by_process, 0))
     print(row("finish, in all", before, finish_seconds, before * times, finish_seconds * times))
     print(f"\n{len(releases)} releases of {', '.join(str(size) for _, size in releases)} segments")
+    if storage == "s3":
+        measure_storage(directory, film=film, segments=files, output=directory / "output.mp4")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="How long the serial ends of a render take.")
     parser.add_argument("--segments", type=int, default=3000)
+    parser.add_argument("--clip", type=Path, help="what the film is, over and over")
+    parser.add_argument("--storage", choices=("none", "s3"), default="none")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="regen-ends-") as name:
-        measure(Path(name), segments=options.segments)
+        measure(Path(name), segments=options.segments, clip=options.clip, storage=options.storage)
 
 
 if __name__ == "__main__":
