@@ -147,7 +147,7 @@ def report(rows: Sequence[Row], peers: Sequence[Peer], command: str) -> str:
         "",
         own_table(rows),
         "",
-        *(("Not as it should be:", "", *wrong) if wrong else ("Nothing was otherwise than it should be.",)),
+        *(("Not as it should be:", "", *wrong) if wrong else ("Everything was as expected.",)),
     ]
     for index, peer in enumerate(peers):
         parts += ["", f"The same by {peer.name}:", "", peer_table(rows, index)]
