@@ -28,6 +28,7 @@ from app.mock.transfers import Throttle
 from app.mock.transitions import TransitionMode
 
 CONTROL_PREFIX = "/_mock"
+LONGEST_WORK_SECONDS = 60.0
 # Probes arrive at unpredictable times: they are not recorded and do not move the clock.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 FAULT = "This fault was requested."
@@ -185,6 +186,9 @@ class _Exchange:
 
     async def receive(self) -> Message:
         message = await self._receive()
+        if message["type"] == "http.disconnect" and self._read and self._answer_latency_seconds:
+            # The client has sent everything: the work is done without it, and that it left is told later.
+            await anyio.sleep(LONGEST_WORK_SECONDS)
         if message["type"] == "http.request":
             body = message.get("body", b"")
             self.body.feed(body)

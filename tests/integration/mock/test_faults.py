@@ -145,11 +145,15 @@ class TestAnswers:
             }
         ]
 
-    def test_a_client_that_gives_up_and_asks_again_without_a_key_has_two_renders(self, regen_mock, submit):
+    @pytest.mark.parametrize("patience_seconds", [0.05, 3])
+    def test_a_client_that_gives_up_and_asks_again_without_a_key_has_two_renders(
+        self, regen_mock, submit, patience_seconds
+    ):
+        """Also one that gives up while the work is done."""
         regen_mock.faults({"route": "POST /v1/upscale", "times": 1, "action": {"answer_latency_seconds": 20}})
 
         with pytest.raises(httpx.ReadTimeout):
-            submit(timeout=httpx.Timeout(30, read=3))
+            submit(timeout=httpx.Timeout(30, read=patience_seconds))
         wait_until(
             lambda: len(regen_mock.client.get("/v1/renders").json()["renders"]) == 1,
             seconds=20,
