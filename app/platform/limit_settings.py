@@ -78,7 +78,8 @@ class LimitSettings(BaseSettings):
         None,
         gt=0,
         description="Address space that one ffmpeg may use while it decodes or encodes. Unset: the memory of the "
-        "machine or container, from 4 to 16 GiB.",
+        "machine or container, from 4 to 16 GiB. One that reads files has at most 2 GiB, 240 bytes for each pixel of "
+        "the largest frame and 24 MiB for each core.",
     )
 
     # For one user

@@ -30,7 +30,7 @@ from typing import IO, Self
 
 import structlog
 
-from app.platform.byte_sizes import GIB
+from app.platform.byte_sizes import GIB, MIB
 from app.platform.errors import (
     FfmpegCancelled,
     FfmpegDiskFull,
@@ -53,6 +53,9 @@ LONGEST_LINE_BYTES = 64 * 1024
 POLL_SECONDS = 0.1
 EXIT_POLL_SECONDS = 0.002
 SUPERVISION_SECONDS = 1.0
+# Some forty frames of six bytes a pixel, and three stacks for each core.
+DECODING_BYTES_PER_PIXEL = 240
+THREAD_BYTES = 24 * MIB
 
 # The C library's messages in the locale of ENVIRONMENT.
 # Only ffmpeg's own level at a line's start counts: the rest of a line may be a file's.
@@ -93,6 +96,13 @@ class RunLimits:
     output_bytes: int = GIB
     sandbox: str = launcher.AUTO
 
+    @property
+    def reading_memory_bytes(self) -> int:
+        """Address space of a run that reads files: what decoders and threads need for the largest frames. A file of
+        20 MB can make a decoder take all that it may have."""
+        threads_bytes = THREAD_BYTES * (os.cpu_count() or 1)
+        return min(self.memory_bytes, 2 * GIB + threads_bytes + DECODING_BYTES_PER_PIXEL * self.max_pixels)
+
 
 class _Stop(Enum):
     """Why the server killed a process."""
@@ -127,7 +137,7 @@ class FfmpegProcess:
         self._lock = threading.Lock()
         readable, writable = files_of(command)
         confinement = launcher.Confinement(
-            limits.memory_bytes,
+            limits.reading_memory_bytes if readable else limits.memory_bytes,
             limits.cpu_seconds or 0,
             os.getpid(),
             limits.sandbox,

@@ -142,6 +142,13 @@ def test_the_size_of_an_output_follows_from_its_inputs(room, shell):
     assert int(shell("ulimit -f")) == (LIMITS.output_bytes + 2 * len("input.mp4")) // 1024
 
 
+def test_memory_for_reading_follows_from_the_largest_frame(shell):
+    """A file of 20 MB, of nothing but ends of pictures, makes ffmpeg's decoder take all that it may have."""
+    small = replace(LIMITS, max_pixels=10**6)
+    assert int(shell("ulimit -v")) == LIMITS.reading_memory_bytes // 1024
+    assert LIMITS.memory_bytes > LIMITS.reading_memory_bytes > small.reading_memory_bytes > 2**31
+
+
 def test_a_program_becomes_no_other():
     """Nor itself once more."""
     code = """
