@@ -5,9 +5,9 @@
 Submits short clips to an API process over PostgreSQL, Redis and local storage or S3, and meanwhile kills workers at
 random moments, freezes some for longer than a lease, and when asked to kills and freezes their ffmpegs, breaks one
 worker's for good, has some with wrong clocks, fills the API's disk for uploads, and restarts Redis and PostgreSQL.
-A thousand kills, on two cores within 25 minutes (as root, for the disk):
+A thousand kills, in some 25 minutes on two cores (as root, for the disk):
 
-    .venv/bin/python -m bench.chaos --renders 150 --kills 400 --encoder-strikes 800 --workers 6 --kill-pauses 0.1 1.5 \\
+    .venv/bin/python -m bench.chaos --renders 120 --kills 400 --encoder-strikes 800 --workers 4 --kill-pauses 0.1 0.8 \\
         --skewed-clocks 2 --full-spools 10 --redis-restarts 4 --database-restarts 4
 
 Afterwards every output is read back and compared with its input. Prints a table; the exit status is 1 when a render was
