@@ -30,7 +30,11 @@ ORDER = ["queued", "pending", "processing", "completed"]
 def beginning(clip: Path, path: Path, *, packets: int) -> Path:
     """A file with the clip's first packets of video, and all of its sound."""
     subprocess.run(
-        ["ffmpeg", "-v", "error", "-i", str(clip), "-frames:v", str(packets), "-c", "copy", str(path)],
+        [
+            *("ffmpeg", "-v", "error", "-i", str(clip), "-frames:v", str(packets), "-c", "copy"),
+            # Newer versions of ffmpeg round the duration to this clock, whose ticks are milliseconds by default.
+            *("-movie_timescale", "30000", str(path)),
+        ],
         check=True,
     )
     return path

@@ -28,9 +28,8 @@ def test_small_pictures_come_out_whole(
     assert (result.stream["width"], result.stream["height"]) == (4 * width, 4 * height)
     assert result.thumbnail.stat().st_size > 0
     depth = 8 if pix_fmt == "yuv420p" else 10
-    raw = ffmpeg(
-        "-i", result.output, "-f", "rawvideo", "-pix_fmt", f"gray{'10le' if depth == 10 else ''}", "-"
-    )
-    luma = np.frombuffer(raw, np.uint8 if depth == 8 else "<u2").reshape(2, 4 * height, 4 * width)
+    # In the format that it has: converted to gray, newer versions of ffmpeg change the samples.
+    raw = np.frombuffer(ffmpeg("-i", result.output, "-f", "rawvideo", "-"), np.uint8 if depth == 8 else "<u2")
+    luma = raw.reshape(2, -1)[:, : 16 * width * height].reshape(2, 4 * height, 4 * width)
     # No padding shows: each sample of the input became a block of its own.
     np.testing.assert_array_equal(luma, luma[:, ::4, ::4].repeat(4, axis=1).repeat(4, axis=2))
