@@ -52,7 +52,7 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
     )
     app.state.mock = mock
     app.state.refuses_unknown_names = lambda: mock.options.strict
-    app.include_router(routes.router)
+    app.router.routes.extend(routes.router.routes)
     app.add_middleware(RequestScopeMiddleware, repeatable=mock.repeatable)
     # Outside the two that change a request: requests are recorded as they were sent.
     app.user_middleware.insert(
