@@ -40,7 +40,8 @@ class PacketSummary:
 
     `frames`: packets that will be shown, 1 or more; `discarded`: packets that an edit list keeps only for decoding.
     `start_pts`, `last_pts`: the smallest and largest timestamp shown. `last_duration`: the duration of the packet at
-    `last_pts`, 0 if it has none. `is_timed`: every packet has a pts. `shifts`, `spacings`: see MediaInfo.
+    `last_pts`, 0 if it has none; `is_last_uncertain`: that one may be until the packet that is decoded next, for others
+    follow it and durations differ. `is_timed`: every packet has a pts. `shifts`, `spacings`: see MediaInfo.
     `ends_abruptly`: the demuxer reached the end of the file where it expected more.
     """
 
@@ -49,6 +50,7 @@ class PacketSummary:
     start_pts: int
     last_pts: int
     last_duration: int
+    is_last_uncertain: bool
     is_timed: bool
     shifts: PacketShifts
     spacings: PacketSpacings
@@ -96,6 +98,7 @@ def summarize_packets(
         start_pts=extents[0].start,
         last_pts=extents[-1].last,
         last_duration=extents[-1].last_duration,
+        is_last_uncertain=tally.is_last_uncertain,
         is_timed=tally.is_timed,
         shifts=tally.epochs.packet_shifts(),
         spacings=tally.epochs.packet_spacings(),
@@ -119,6 +122,8 @@ class _PacketTally:
         )
         self._limits = limits
         self._video_end = 0
+        self._durations: set[int | None] = set()
+        self._latest_pts = self._newest_pts = -(2**63)
         self._longest_span = (limits.max_duration_seconds + SPAN_SLACK_SECONDS) * MICROSECONDS
         bases = {stream["index"]: fraction(stream.get("time_base")) for stream in streams}
         bases[stream_index] = bases[stream_index] or Fraction(1)
@@ -134,6 +139,10 @@ class _PacketTally:
             reference=stream_index,
             restarts=restarts,
         )
+
+    @property
+    def is_last_uncertain(self) -> bool:
+        return len(self._durations) > 1 and self._newest_pts < self._latest_pts
 
     def add(self, fields: list[str]) -> None:
         """Read one line of ffprobe. Raises LimitExceeded."""
@@ -152,6 +161,10 @@ class _PacketTally:
             if shown is None:
                 pts = shown = self._video_end
             self._video_end = shown + (duration or 0)
+            if len(self._durations) < 2:
+                self._durations.add(duration)
+            self._newest_pts = shown
+            self._latest_pts = max(self._latest_pts, shown)
         if index in self._texts:
             size_bytes = _ticks(fields[4]) or 0
             self._text_bytes += size_bytes

@@ -44,9 +44,10 @@ def time_video(
             if _is_whole_avi(stream, formats)
             else _last_duration_as_stated(stream, scan, start_pts=0)
         )
-    elif "mov" in formats and last_duration <= 0:
-        # With uneven timestamps ffmpeg's demuxer gives no duration.
-        last_duration = _last_duration_as_stated(stream, scan, start_pts=scan.start_pts)
+    elif "mov" in formats and (last_duration <= 0 or scan.is_last_uncertain):
+        # Of frames at uneven times that are stored in another order, older versions of ffmpeg tell no duration, newer
+        # ones that until the frame which is decoded next.
+        last_duration = max(last_duration, _last_duration_as_stated(stream, scan, start_pts=scan.start_pts))
     duration_seconds = _duration(
         scan, last_duration=last_duration, time_base=time_base, declared_rates=declared_rates
     )
