@@ -4,6 +4,7 @@ A request that is not HTTP, or whose head is too long or does not arrive, never 
 """
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ UNSENT_BYTES = 128 * 1024
 WRITE_BUFFER_BYTES = 32 * 1024
 # A body may have so many chunks that are smaller than this on average: a packet of MPEG-TS has 188 bytes.
 MOST_TINY_CHUNKS, TINY_CHUNK_BYTES = 200, 128
+# Parts of a body that are parsed before other requests have their turn: less than a millisecond's work.
+EVENTS_PER_TURN = 50
 
 log = structlog.get_logger(__name__)
 
@@ -41,24 +44,44 @@ log = structlog.get_logger(__name__)
 ABORT = "regen.abort"
 
 
-class _CountedChunks(h11.Connection):
-    """The server's side of a connection. Refuses bodies in tiny chunks: each takes as long to read as a large one, and
-    holds up all other requests."""
+class _BodyOnDemand(h11.Connection):
+    """The server's side of a connection. Parses a body only as the application asks for it, EVENTS_PER_TURN at a time:
+    a request that is refused from its head costs no parsing of its body, and other requests take turns with a body in
+    small chunks. Refuses bodies in tiny chunks."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER)
         self._chunks = self._chunk_bytes = 0
+        self._events_left: float = 0
+        # Whether bytes of a body may be left that were not parsed.
+        self.is_withholding = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        self.is_withholding = self.their_state is h11.SEND_BODY and self._events_left <= 0
+        if self.is_withholding:
+            return h11.NEED_DATA
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._chunk_bytes = 0
+            self._events_left = 0 if _has_body(event) else math.inf
         elif isinstance(event, h11.Data):
+            self._events_left -= 1
             self._chunks += event.chunk_end
             self._chunk_bytes += len(event.data)
             if self._chunks > MOST_TINY_CHUNKS and self._chunk_bytes < self._chunks * TINY_CHUNK_BYTES:
                 raise h11.RemoteProtocolError("the body comes in tiny chunks")
         return event
+
+    def want_body(self, events: float = EVENTS_PER_TURN) -> None:
+        """Allow `next_event` to parse up to so many events of the present body."""
+        self._events_left = max(self._events_left, events)
+
+
+def _has_body(request: h11.Request) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+        for name, value in request.headers
+    )
 
 
 class HttpProtocol(H11Protocol):
@@ -66,7 +89,7 @@ class HttpProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, connections: Connections, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.conn = _CountedChunks()
+        self.conn: _BodyOnDemand = _BodyOnDemand()
         self._connections = connections
         self._limits = connections.limits
         self._deadline: asyncio.TimerHandle | None = None
@@ -98,8 +121,28 @@ class HttpProtocol(H11Protocol):
         super().data_received(data)
         self._note_progress(is_waiting=True)
 
+    def handle_events(self) -> None:
+        super().handle_events()
+        self.hold_back()
+
+    def hold_back(self) -> None:
+        """Read no more from the client while a part of the body waits to be parsed."""
+        if self.conn.is_withholding:
+            self.flow.pause_reading()
+
+    def want_body(self) -> bool:
+        """Parse the next part of the request's body. Returns whether more of it waits to be parsed."""
+        self.conn.want_body()
+        if self.conn.is_withholding and not self.is_gone:
+            self.handle_events()
+        return self.conn.is_withholding
+
     def on_response_complete(self) -> None:
+        # What is left of the body is dropped.
+        self.conn.want_body(math.inf)
         super().on_response_complete()
+        if self.conn.is_withholding and not self.is_gone:
+            self.handle_events()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self.loop.call_later(self._limits.patience_seconds, self.transport.abort)
         # A part of the next request may have arrived already.
@@ -210,6 +253,8 @@ class _PatientExchange:
             return await self._receive()
         if self._is_over:
             return {"type": "http.disconnect"}
+        if self._protocol.want_body():
+            await asyncio.sleep(0)
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._receiving.seconds_left):
@@ -217,6 +262,7 @@ class _PatientExchange:
         except TimeoutError as error:
             self._is_over = True
             raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from error
+        self._protocol.hold_back()
         self._receiving.waited(time.monotonic() - began, passed_bytes=len(message.get("body", b"")))
         self._body_ended = not message.get("more_body", False)
         return message

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import h11
 import httpx
 import pytest
 import structlog
@@ -25,6 +26,7 @@ from starlette.responses import StreamingResponse
 
 from app.http.connections import ConnectionLimits, Connections
 from app.http.errors import add_error_handlers
+from app.http.uvicorn_protocol import EVENTS_PER_TURN, _BodyOnDemand
 from app.platform.settings import Settings
 from app.serving.acceptor import Acceptor
 from app.serving.open_files import allow_open_files
@@ -225,6 +227,33 @@ class TestChunks:
             for _ in range(3):
                 client.sendall(self.HEAD + body)
                 assert answer_of(client).endswith(b"150")
+
+    def test_a_body_that_is_not_asked_for_is_not_parsed(self):
+        """A request that is refused from its head costs the same with any body."""
+        conn = _BodyOnDemand()
+        conn.receive_data(self.HEAD + b"1\r\nx\r\n" * 3 * EVENTS_PER_TURN)
+        assert isinstance(conn.next_event(), h11.Request)
+        assert conn.next_event() is h11.NEED_DATA
+        for _ in range(3):
+            conn.want_body()
+            turn = list(iter(conn.next_event, h11.NEED_DATA))
+            assert [type(event) for event in turn] == [h11.Data] * EVENTS_PER_TURN
+
+    def test_bodies_that_nothing_reads_are_dropped(self, app):
+        """The next request on the connection is answered, whether it comes with the body or later."""
+        bodies = (
+            (b"Content-Length: 300000", bytes(300_000)),
+            (b"Transfer-Encoding: chunked", b"c8\r\n%b\r\n" % bytes(200) * 1000 + b"0\r\n\r\n"),
+        )
+        with serving(app) as url:
+            for header, body in bodies:
+                head = GET.removesuffix(b"\r\n") + header + b"\r\n\r\n"
+                with connection(url) as client:
+                    for sent in (head + body, head, body + GET):
+                        client.sendall(sent)
+                        assert answer_of(client).startswith(b"HTTP/1.1 200 ")
+                    client.sendall(head + body + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+                    assert all_of(client).count(b"HTTP/1.1 200 ") == 2
 
 
 class TestSlowClients:

@@ -1,14 +1,29 @@
 """Sound tracks that are kept: in which layout, copied or converted, by themselves."""
 
 import subprocess
+import time
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import ffmpeg
 import numpy as np
 import pytest
 
+from app.platform.errors import FfmpegKilled
+from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.process import RunLimits
+from app.platform.media.programs import find_programs
 from worker.video.channel_layouts import AAC_LAYOUTS, LAYOUTS, kept_layout
 from worker.video.sound_headers import FormatReader, SoundFormat
-from worker.video.tracks import SOUND_CHANGES, SOUND_EMPTY, choose_tracks
+from worker.video.tracks import (
+    LEAST_CPU_SECONDS,
+    SLOWEST_COPY,
+    SOUND_CHANGES,
+    SOUND_EMPTY,
+    choose_tracks,
+    within_budget,
+)
 
 RATE = 48_000
 # Where a speaker of the input is heard, if not in its own place: AAC does not tell beside from behind.
@@ -139,3 +154,36 @@ def test_a_track_that_changes_is_converted_and_an_empty_one_left_out() -> None:
         in changing.options(0).values()
     )
     assert choice.warnings == (SOUND_CHANGES, SOUND_EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("channels", "seconds", "copied_bytes", "cpu_seconds", "sound_bytes"),
+    [
+        ([], Fraction(10), 0, 0, 0),
+        ([2], Fraction(7200), 0, 14_400, 172_800_000),
+        ([6, 2], Fraction(100, 3), 100 * SLOWEST_COPY, 267 + 100, 3_200_000),
+    ],
+)
+def test_the_budget_for_putting_the_output_together(
+    channels, seconds, copied_bytes, cpu_seconds, sound_bytes
+) -> None:
+    limits = RunLimits(wall_seconds=60, memory_bytes=2**32, output_bytes=1000)
+    runner = FfmpegRunner(programs=find_programs(), limits=limits)
+    streams = [{"codec_type": "audio", "channels": number} for number in channels] + [
+        {"codec_type": "subtitle"}
+    ]
+    budget = within_budget(runner, streams, seconds=seconds, copied_bytes=copied_bytes).limits
+    assert budget.cpu_seconds == LEAST_CPU_SECONDS + cpu_seconds
+    assert budget.output_bytes == 1000 + 2 * sound_bytes
+    assert replace(budget, cpu_seconds=None, output_bytes=1000) == limits
+
+
+def test_what_takes_more_than_its_budget_is_ended() -> None:
+    """With an error of the file's, not with an outage of the machine."""
+    limits = RunLimits(wall_seconds=60, memory_bytes=2**32, cpu_seconds=1)
+    runner = FfmpegRunner(programs=find_programs(), limits=limits)
+    endless = ffmpeg.output(runner.generated_input("nullsrc=s=16x16"), "pipe:1", f="null")
+    began = time.monotonic()
+    with pytest.raises(FfmpegKilled):
+        runner.run(endless, purpose="putting the output together")
+    assert time.monotonic() - began < 30
