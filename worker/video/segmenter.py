@@ -13,7 +13,7 @@ import structlog
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
-from worker.video.appended_flv import APPENDED_WARNING, has_appended_file
+from worker.video.appended_files import APPENDED_WARNING, has_appended_file
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import ContinuousCopy
 from worker.video.cuts import MAX_SEGMENT_FRAMES, cut_segments, used_frames

@@ -126,11 +126,12 @@ def unbuffered(app: FastAPI, content: bytes) -> dict:
     return {"content": body(), "headers": {"Content-Type": "multipart/form-data; boundary=b"}}
 
 
-def test_the_page_in_a_browser(behind, tmp_path: Path):
+@pytest.mark.parametrize(("proxy", "path"), [(nginx, "/a/b"), (caddy, "/regen")])
+def test_the_page_in_a_browser(behind, proxy, path: str, tmp_path: Path):
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         needs("chromium")
-    it = behind(nginx, "/a/b", strips=True)
+    it = behind(proxy, path, strips=True)
 
     done = subprocess.run(
         [
@@ -141,6 +142,7 @@ def test_the_page_in_a_browser(behind, tmp_path: Path):
                 "--disable-gpu",
                 f"--user-data-dir={tmp_path / 'profile'}",
             ),
+            *("--enable-logging=stderr", "--v=0"),
             *("--dump-dom", "--virtual-time-budget=5000", f"{it.url}/docs"),
         ],
         capture_output=True,
@@ -150,6 +152,7 @@ def test_the_page_in_a_browser(behind, tmp_path: Path):
     )
 
     assert "Failed to load" not in done.stdout
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == [], "errors of its scripts"
     operations = sum(map(len, it.client.get("/openapi.json").json()["paths"].values()))
     assert done.stdout.count('class="opblock ') >= operations
     assert f'value="{it.url}"' in done.stdout, "requests that are tried out go there"

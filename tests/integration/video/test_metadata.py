@@ -5,9 +5,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from app.platform.media.first_frames import Spatial
+import pytest
+
+from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.first_frames import Spatial, probe_first_frames
 from worker.video.metadata import TIMECODE_LEFT_OUT, keep_metadata
-from worker.video.side_data import CAPTIONS_WARNING
+from worker.video.side_data import CAPTIONS_WARNING, lost_side_data
 from worker.video.spherical_video import write_spatial
 
 APPLE = {
@@ -16,8 +19,19 @@ APPLE = {
     "com.apple.quicktime.location.ISO6709": "+48.1374+011.5755+520/",
     "com.apple.quicktime.creationdate": "2024-05-01T10:00:00+0200",
 }
-# A caption of two bytes without meaning: an SEI message for user data (ITU-T H.264, D.1.6; CTA-708, ATSC A/53).
-CAPTIONS = bytes.fromhex("0000000106040eb50031474139340341fffc8080ff80")
+# A caption of two bytes without meaning (CTA-708, ATSC A/53): as user data registered by ITU-T T.35, in an SEI message
+# (ITU-T H.264, D.1.6), and in the user data of a picture in MPEG-2.
+REGISTERED = bytes.fromhex("b50031474139340341fffc8080ff")
+MESSAGE = bytes([4, len(REGISTERED)]) + REGISTERED + b"\x80"
+CAPTIONS = b"\0\0\0\1\x06" + MESSAGE
+START = b"\0\0\1"
+X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:bframes=0:keyint=1")
+# By the kind: how it is coded, what a picture's first slice begins with, and captions before it.
+CAPTIONED = {
+    "h264": (("-c:v", "libx264", "-g", "1"), START + b"\x65", START + b"\x06" + MESSAGE),
+    "hevc": (X265, START + b"\x28", START + b"\x4e\x01" + MESSAGE),
+    "m2v": (("-c:v", "mpeg2video", "-g", "1"), START + b"\x01", START + b"\xb2" + REGISTERED[3:]),
+}
 
 
 def test_a_phones_metadata_and_timecode_are_kept(
@@ -62,6 +76,20 @@ def test_a_cameras_telemetry(clip: Callable[..., Path], rendered: Callable[..., 
     result = rendered(source)
     assert [stream["codec_tag_string"] for stream in result.all_streams] == ["avc1", "gpmd"]
     assert result.finished.warnings == ("A track of data was left out (mebx).",)
+
+
+@pytest.mark.parametrize("kind", CAPTIONED)
+def test_captions_are_named_in_each_codec(
+    kind: str, clip: Callable[..., Path], runner: FfmpegRunner, ffmpeg: Callable[..., bytes], tmp_path: Path
+) -> None:
+    coding, slice_start, captions = CAPTIONED[kind]
+    plain = clip(f"a.{kind}", *coding, "-pix_fmt", "yuv420p", frames=2, size="64x36")
+    marked, source = tmp_path / f"marked.{kind}", tmp_path / "a.mpg"
+    for before, warnings in ((b"", []), (captions, [CAPTIONS_WARNING])):
+        marked.write_bytes(plain.read_bytes().replace(slice_start, before + slice_start))
+        ffmpeg("-fflags", "+genpts", "-i", marked, "-c", "copy", source)
+        found = probe_first_frames(runner, source, stream_index=0)
+        assert lost_side_data(found.side_data) == warnings
 
 
 def test_captions_are_named_and_stereo_and_spheres_are_kept(

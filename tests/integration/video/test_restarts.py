@@ -162,6 +162,22 @@ def test_no_frame_is_lost_where_the_size_changes(
     assert (DEINTERLACED_WARNING in result.finished.warnings) == is_interlaced
 
 
+@pytest.mark.parametrize(("b_frames", "lost"), [(0, 0), (2, 1)])
+def test_of_mpeg4_with_b_frames_one_frame_is_lost_at_a_change_of_size_and_the_one_before_it_is_held(
+    b_frames: int, lost: int, tmp_path: Path, planned: Callable[..., Any]
+) -> None:
+    encoder = ("-c:v", "mpeg4", "-q:v", "2", "-g", "8", "-bf", str(b_frames))
+    parts = [
+        encode(tmp_path / f"{number}.ts", size=size, encoder=encoder, sounds=())
+        for number, size in enumerate(SIZES[1:])
+    ]
+    _, render, segments = planned(joined(tmp_path / "joined.ts", parts))
+    ticks = [segment.start_tick + tick for segment in segments for tick in segment.output_ticks()]
+    shown = [number for number in range(2 * COUNT) if lost == 0 or number != COUNT - 1]
+    assert [Fraction(tick, render.timescale) for tick in ticks] == [number / RATE for number in shown]
+    assert Fraction(render.total_ticks, render.timescale) == 2 * SECONDS
+
+
 def test_no_frame_is_lost_where_the_shape_changes_and_time_goes_on(
     tmp_path: Path, rendered: Callable[..., Any]
 ) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from app.platform.media.ffmpeg import FfmpegRunner
-from worker.video.appended_flv import APPENDED_WARNING, has_appended_file
+from worker.video.appended_files import APPENDED_WARNING, has_appended_file
+from worker.video.frame_scan import TIMES_WARNING
 from worker.video.muxer import SOUND_UNREADABLE
 from worker.video.sound_headers import sound_formats
 from worker.video.sound_runs import read_sound_runs
@@ -134,6 +135,37 @@ def test_sound_that_changes_is_heard_to_its_end(
             assert np.abs(piece).max() > 0.2
 
 
+@pytest.mark.parametrize(
+    ("layouts", "channels", "loudest"),
+    [(("stereo", "mono"), 2, 0.3), (("mono", "stereo"), 1, 0.15)],
+)
+def test_opus_that_changes_within_a_transport_stream_is_heard_in_its_first_layout(
+    layouts: tuple[str, ...],
+    channels: int,
+    loudest: float,
+    clip: Callable[..., Path],
+    rendered: Callable[..., Any],
+    ffmpeg: Callable[..., bytes],
+) -> None:
+    """Of its left channel alone, mixed to one, half is left."""
+    parts = []
+    for number, layout in enumerate(layouts):
+        tone = f"aevalsrc='0.3*sin(2*PI*400*t)':s={RATE}:d=0.4,pan={layout}|{'FL' if layout == 'stereo' else 'FC'}=c0"
+        maps = ("-map", "0:v", "-map", "1:a", *X264, "-c:a", "libopus")
+        later = ("-output_ts_offset", f"{10 + 0.4 * number:.1f}")
+        name, sound = f"{number}.ts", ("-f", "lavfi", "-i", tone)
+        parts.append(clip(name, *maps, *later, before=sound, frames=10, size="64x36").read_bytes())
+    source = clip("joined.ts", *X264, frames=1, size="64x36")
+    source.write_bytes(b"".join(parts))
+    result = rendered(source)
+    assert (result.info.video.frames, result.all_streams[1]["codec_name"]) == (20, "opus")
+    assert result.all_streams[1]["channels"] == channels
+    first = ("-map", "0:a", "-af", "pan=mono|c0=c0", "-f", "f32le", "pipe:1")
+    heard = np.abs(np.frombuffer(ffmpeg("-i", result.output, *first), np.float32))
+    for start, level in ((0.1, 0.3), (0.6, loudest)):
+        assert abs(heard[round(start * RATE) :][: RATE // 10].max() - level) < 0.02
+
+
 def test_sound_of_a_recording_that_was_joined_is_heard_to_its_end(
     clip: Callable[..., Path], rendered: Callable[..., Any], ffmpeg: Callable[..., bytes]
 ) -> None:
@@ -211,10 +243,57 @@ def with_box(data: bytes, name: bytes, contents: bytes) -> bytes:
     return bytes(changed).replace(box(data, name), contents)
 
 
-def test_an_appended_flv_file_is_told(clip: Callable[..., Path], rendered: Callable[..., Any]) -> None:
-    source = clip("a.flv", *X264, frames=3)
+FRAGMENTS = ("-movflags", "frag_keyframe+empty_moov")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "is_told"),
+    [
+        ("a.flv", X264, True),
+        ("a.mp4", X264, True),
+        ("a.mov", ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p"), True),
+        ("a.wmv", ("-c:v", "wmv2"), True),
+        ("a.png", ("-f", "apng", "-c:v", "apng", "-pix_fmt", "rgb24"), True),
+        # What is read to its end, and what may be.
+        ("a.ts", X264, False),
+        ("fragments.mp4", (*X264, *FRAGMENTS), False),
+    ],
+)
+def test_an_appended_file_is_told_where_it_is_not_read(
+    clip: Callable[..., Path], name: str, arguments: tuple[str, ...], is_told: bool
+) -> None:
+    source = clip(name, *arguments, frames=3, size="64x36")
+    content = source.read_bytes()
     assert not has_appended_file(source)
+    source.write_bytes(content * 2)
+    assert has_appended_file(source) == is_told
+    for cut in (9, 12, 30, len(content) // 2):
+        source.write_bytes(content[:cut])
+        assert not has_appended_file(source)
+
+
+@pytest.mark.parametrize("name", ["a.flv", "a.mp4"])
+def test_of_a_file_with_another_one_appended_the_first_is_upscaled(
+    clip: Callable[..., Path], rendered: Callable[..., Any], name: str
+) -> None:
+    source = clip(name, *X264, frames=3, size="64x36")
     source.write_bytes(source.read_bytes() * 2)
     result = rendered(source)
     assert result.finished.warnings == (APPENDED_WARNING,)
     assert result.info.video.frames == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("a.mkv", X264), ("a.webm", ("-c:v", "libvpx", "-b:v", "1M")), ("a.mxf", ("-c:v", "mpeg2video"))],
+)
+def test_frames_of_an_appended_file_without_valid_times_are_spaced_and_it_is_told(
+    clip: Callable[..., Path], planned: Callable[..., Any], name: str, arguments: tuple[str, ...]
+) -> None:
+    source = clip(name, *arguments, frames=3, size="64x36")
+    source.write_bytes(source.read_bytes() * 2)
+    info, render, segments = planned(source)
+    ticks = [segment.start_tick + tick for segment in segments for tick in segment.output_ticks()]
+    assert (info.video.frames, len(set(ticks))) == (6, 6)
+    assert ticks == sorted(ticks)
+    assert render.warnings == (TIMES_WARNING,)
