@@ -32,8 +32,9 @@ from worker.video.join import timestamp_filter, write_concat_list
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
 from worker.video.mp4_boxes import read_video_coding
 from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.raw_aac import read_sound_packets
 from worker.video.sound_headers import sound_formats
-from worker.video.sound_runs import fit_to_film, read_sound_runs
+from worker.video.sound_runs import fit_to_film
 from worker.video.spherical_video import tag_spatial
 from worker.video.subtitle_edits import CLIPPED, subtitle_shifts
 from worker.video.thumbnail import make_thumbnail
@@ -58,7 +59,7 @@ MAX_TAG_CHARACTERS = 1_000
 DAMAGED_SOUND = "Sound that could not be copied was converted."
 SUBTITLES_UNREADABLE = "Subtitles could not be read and were left out."
 SOUND_UNREADABLE = "A sound track could not be read and was left out."
-STREAM_FIELDS = "index,codec_type,codec_name,codec_tag_string,channels,channel_layout,sample_rate"
+STREAM_FIELDS = "index,codec_type,codec_name,codec_tag_string,channels,channel_layout,sample_rate,profile"
 SOURCE_FIELDS = (
     "-show_entries",
     f"format=format_name:format_tags:stream={STREAM_FIELDS}:stream_disposition=attached_pic,default"
@@ -116,12 +117,15 @@ def finish_render(
     metadata = keep_metadata(tags, streams, render=render, segments=segments)
     part = destination.with_name(f"{destination.name}.part")
     try:
-        runs, described_anew = read_sound_runs(runner, source, cancelled=cancelled)
+        format_name = answer["format"]["format_name"]
+        runs, described_anew, undescribed = read_sound_packets(
+            runner, source, streams, format_name=format_name, cancelled=cancelled
+        )
         formats = sound_formats(
             runner,
             source,
             streams,
-            format_name=answer["format"]["format_name"],
+            format_name=format_name,
             described_anew=described_anew,
             cancelled=cancelled,
         )
@@ -181,21 +185,11 @@ def finish_render(
         raise Canceled() from error
     finally:
         part.unlink(missing_ok=True)
+    told = (*render.warnings, *choice.warnings, *undescribed, *fitted, *warnings, *metadata.warnings)
     return FinishedVideo(
         properties=render.output,
         size_bytes=destination.stat().st_size,
-        warnings=tuple(
-            dict.fromkeys(
-                (
-                    *render.warnings,
-                    *choice.warnings,
-                    *fitted,
-                    *warnings,
-                    *metadata.warnings,
-                    *lost_tags(tags, written),
-                )
-            )
-        ),
+        warnings=tuple(dict.fromkeys((*told, *lost_tags(tags, written)))),
     )
 
 

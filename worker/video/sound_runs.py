@@ -20,7 +20,7 @@ PACKETS = (
     "-select_streams",
     "a",
     "-show_entries",
-    "packet=stream_index,pts_time,duration_time:packet_side_data=side_data_type",
+    "packet=stream_index,pts_time,duration_time,pos:packet_side_data=side_data_type",
     "-of",
     "csv=p=0",
 )
@@ -34,9 +34,15 @@ Run: TypeAlias = tuple[float, float]
 
 
 def read_sound_runs(
-    runner: FfmpegRunner, path: Path, *, cancelled: Callable[[], bool]
+    runner: FfmpegRunner,
+    path: Path,
+    *,
+    cancelled: Callable[[], bool],
+    on_packet: Callable[[int, int], None] = lambda _index, _at: None,
 ) -> tuple[dict[int, list[Run]], Set[int]]:
     """The runs of each sound track, in order, and the tracks that are described anew in their course.
+
+    `on_packet` gets each packet's stream and its place in the file, in bytes, if ffprobe tells it.
 
     Raises Canceled, and what FfmpegProcess.wait raises.
     """
@@ -51,6 +57,8 @@ def read_sound_runs(
                 continue
             if NEW_DESCRIPTION in line:
                 described_anew.add(int(fields[0]))
+            if len(fields) > 3 and fields[3].isdecimal():
+                on_packet(int(fields[0]), int(fields[3]))
             at, lasts = float(fields[1]), 0.0 if fields[2] == "N/A" else float(fields[2])
             track = runs.setdefault(int(fields[0]), [])
             if track and at - track[-1][1] <= LONG_GAP_SECONDS:

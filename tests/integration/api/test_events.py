@@ -329,6 +329,18 @@ def test_no_block_is_without_data(client, render_id):
     assert [line.partition(":")[0] for line in first] == ["id", "event", "data", "retry"]
 
 
+@pytest.mark.parametrize("seen", [None, "queued-1", "nothing of this render"])
+def test_no_block_to_the_end_is_without_data(client, render_id, ledger, seen):
+    ledger.failed(ledger.claim(), PermanentError("It is damaged."))
+    headers = {} if seen is None else {"Last-Event-ID": seen}
+    told = client.get(f"/v1/renders/{render_id}/events", headers=headers).text
+    blocks = [block.splitlines() for block in told.rstrip().split("\n\n")]
+    for block in blocks:
+        names = [line.partition(":")[0] for line in block]
+        assert names in (["id", "event", "data", "retry"], ["id", "event", "data"]), block
+    assert blocks[-1][1] == "event: end"
+
+
 def test_the_sample_of_the_documentation_ends_wherever_its_stream_is_cut(
     server, key, client, render_id, ledger, prepare, capsys
 ):

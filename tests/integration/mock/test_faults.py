@@ -178,6 +178,13 @@ class TestTransfers:
         assert httpx.get(render["outputFileURL"]).content == content
         assert time.monotonic() - began >= 0.5
 
+    def test_a_stalled_upload(self, regen_mock, submit):
+        stall = {"stall_after_bytes": 1000, "stall_seconds": 0.3}
+        regen_mock.faults({"route": "POST /v1/upscale", "times": 1, "action": {"upload": stall}})
+        began = time.monotonic()
+        assert submit()["status"] == "queued"
+        assert time.monotonic() - began >= 0.3
+
     def test_a_stalled_download(self, regen_mock, submit):
         render = regen_mock.client.get(f"/v1/renders/{submit()['id']}").json()["render"]
         stall = {"stall_after_bytes": 1000, "stall_seconds": 30}

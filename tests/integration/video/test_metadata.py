@@ -92,6 +92,23 @@ def test_captions_are_named_in_each_codec(
         assert lost_side_data(found.side_data) == warnings
 
 
+@pytest.mark.parametrize(
+    "spatial",
+    [
+        Spatial(projection="cubemap", yaw=90, pitch=-45, roll=10, padding=2),
+        Spatial(projection="equirectangular", stereo="side by side"),
+        Spatial(stereo="mono"),
+    ],
+)
+def test_spheres_and_views_are_written_as_they_are_read(
+    spatial: Spatial, clip: Callable[..., Path], runner: FfmpegRunner
+) -> None:
+    source = clip("a.mp4", frames=1, size="64x36")
+    write_spatial(source, spatial)
+    found = probe_first_frames(runner, source, stream_index=0)
+    assert (found.spatial, lost_side_data(found.side_data)) == (spatial, [])
+
+
 def test_captions_are_named_and_stereo_and_spheres_are_kept(
     clip: Callable[..., Path],
     rendered: Callable[..., Any],

@@ -11,8 +11,8 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from worker.video.appended_files import APPENDED_WARNING, has_appended_file
 from worker.video.frame_scan import TIMES_WARNING
 from worker.video.muxer import SOUND_UNREADABLE
+from worker.video.raw_aac import CHANGE_NOT_DESCRIBED, read_sound_packets
 from worker.video.sound_headers import sound_formats
-from worker.video.sound_runs import read_sound_runs
 from worker.video.tracks import SOUND_CHANGES, SOUND_CONVERTED, SOUND_EMPTY, VIDEO_LEFT_OUT
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10")
@@ -65,7 +65,9 @@ def test_sound_that_starts_late_is_kept(
     assert result.finished.warnings == ()
 
 
-@pytest.mark.parametrize(("codec", "name"), [("mjpeg", "a.mov"), ("png", "a.mkv")])
+@pytest.mark.parametrize(
+    ("codec", "name"), [("mjpeg", "a.mov"), ("png", "a.mkv"), ("mjpeg", "a.mkv"), ("png", "a.mov")]
+)
 def test_the_film_is_chosen_not_a_picture_before_it(
     clip: Callable[..., Path], planned: Callable[..., Any], codec: str, name: str
 ) -> None:
@@ -216,15 +218,53 @@ def test_an_mp4_that_describes_its_sound_twice_has_sound_of_two_formats(
     data = with_box(data, b"stsc", b"\0\0\0\0" + rows.tobytes())
     data = with_box(data, b"stco", b"\0\0\0\0\0\0\0\2" + chunks.tobytes())
     source.write_bytes(data)
-    _, described_anew = read_sound_runs(runner, source, cancelled=lambda: False)
-    stream = {"index": 0, "codec_name": "aac", "channels": 2, "sample_rate": str(RATE)}
+    stream = {"index": 0, "codec_name": "aac", "profile": "LC", "channels": 2, "sample_rate": str(RATE)}
+    format_name = "mov,mp4,m4a,3gp,3g2,mj2"
+    _, described_anew, warnings = read_sound_packets(
+        runner, source, [stream], format_name=format_name, cancelled=lambda: False
+    )
+    assert warnings == ()
     formats = sound_formats(
         *(runner, source, [stream]),
-        format_name="mov,mp4,m4a,3gp,3g2,mj2",
+        format_name=format_name,
         described_anew=described_anew,
         cancelled=lambda: False,
     )
     assert {one.channels for one in formats[0]} == {2, 6}
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "is_told"),
+    [
+        ("a.mp4", (2, 6), True),
+        ("a.mov", (6, 2), True),
+        ("a.mkv", (1, 2), True),
+        ("a.mp4", (2, 2), False),
+        ("a.mkv", (6, 6), False),
+    ],
+)
+def test_sound_that_is_joined_without_its_description_is_told(
+    name: str,
+    channels: tuple[int, int],
+    is_told: bool,
+    ffmpeg: Callable[..., bytes],
+    probed: Callable[..., dict[str, Any]],
+    runner: FfmpegRunner,
+    tmp_path: Path,
+) -> None:
+    """By ffmpeg's concat demuxer, with `-c copy`."""
+    for number, count in enumerate(channels):
+        noise = f"anoisesrc=d=0.2:r={RATE},pan={count}c|c0=c0"
+        ffmpeg("-f", "lavfi", "-i", noise, "-c:a", "aac", tmp_path / f"{number}-{name}")
+    listing, source = tmp_path / "list", tmp_path / name
+    listing.write_text(f"file 0-{name}\nfile 1-{name}\n")
+    ffmpeg("-f", "concat", "-i", listing, "-c", "copy", source)
+    answer = probed(source, "-show_streams", "-show_format")
+    format_name = answer["format"]["format_name"]
+    *_, warnings = read_sound_packets(
+        runner, source, answer["streams"], format_name=format_name, cancelled=lambda: False
+    )
+    assert warnings == ((CHANGE_NOT_DESCRIBED,) if is_told else ())
 
 
 def box(data: bytes, name: bytes) -> bytes:

@@ -197,6 +197,7 @@ class TestRequestHeads:
             for target, seen in (
                 ("http://other.test/ping?a=1", "http://other.test/ping?a=1"),
                 ("HTTPS://user@other.test:81/%70ing", "http://other.test:81/ping"),
+                ("http://[::1]:81/ping?a=%20&b", "http://[::1]:81/ping?a=%20&b"),
             ):
                 client.sendall(f"GET {target} HTTP/1.1\r\nHost: regen.test\r\n\r\n".encode())
                 answer = answer_of(client)

@@ -29,7 +29,8 @@ def database(settings):
     database.close()
 
 
-def test_a_key_that_could_not_be_shown_is_not_made(database, settings):
+@pytest.mark.parametrize("unusable", ["expires_at", "revoked_at"])
+def test_a_key_that_could_not_be_shown_is_not_made(database, settings, unusable):
     keys, shown, told = Secrets.load(settings), [], []
 
     def fail(key):
@@ -46,7 +47,7 @@ def test_a_key_that_could_not_be_shown_is_not_made(database, settings):
     assert shown == [key] and key.startswith("regen_")
     assert make(fail) is None and told == []
     with database.write() as session:
-        session.execute(update(ApiKey).values(expires_at=ApiKey.created_at))
+        session.execute(update(ApiKey).values({unusable: ApiKey.created_at}))
     assert make(fail) is None and told == [True]
 
 
