@@ -1,6 +1,8 @@
 """Dependencies of routes: the process's resources, the key's user, the address that clients use."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
@@ -57,17 +59,26 @@ async def access_of(
     return Access(request)
 
 
-async def current_user(request: Request, access: Annotated[Access, Depends(access_of)]) -> CurrentUser:
+async def current_user(
+    request: Request, access: Annotated[Access, Depends(access_of)]
+) -> AsyncIterator[CurrentUser]:
     """The user of a key with the method's scope: read (GET and HEAD) or write (all others).
 
-    Runs before a byte of the body is read. Raises Forbidden for other keys, and what `Access` raises.
+    Runs before a byte of the body is read. Raises Forbidden for other keys, and what `Access` raises. A route that
+    runs in a thread from its start to its end has its turn among all such requests of all users, until its answer is
+    made.
     """
     scope = Scope.READ if request.method in READING_METHODS else Scope.WRITE
-    return await access.run(_user_with, access, scope)
+    user = await access.run(_user_with, access, scope)
+    if iscoroutinefunction(request.scope["endpoint"]):
+        yield user
+    else:
+        async with access.resources.turns.slot(user.id):
+            yield user
 
 
 async def reader(access: Annotated[Access, Depends(access_of)]) -> CurrentUser:
-    """As `current_user`, for routes that only read, whatever their method."""
+    """As `current_user`, for routes that only read, whatever their method, without a turn."""
     return await access.run(_user_with, access, Scope.READ)
 
 
@@ -113,7 +124,7 @@ async def page_of(
 
 AccessDependency = Annotated[Access, Depends(access_of)]
 ResourcesDependency = Annotated[Resources, Depends(resources_of)]
-UserDependency = Annotated[CurrentUser, Depends(current_user)]
+UserDependency = Annotated[CurrentUser, Depends(current_user, scope="function")]
 ReaderDependency = Annotated[CurrentUser, Depends(reader)]
 HealthChecksDependency = Annotated[HealthChecks, Depends(health_checks_of)]
 ReadinessDependency = Annotated[Readiness, Depends(readiness_of)]

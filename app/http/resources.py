@@ -33,6 +33,10 @@ MOST_FETCHES = 24
 MOST_FETCHES_PER_USER = 8
 # Waiting requests of one user, for either.
 MOST_WAITING = 100
+# Requests that run in threads at the same time. They share one interpreter: more of one user's are hardly faster.
+MOST_TURNS = 32
+MOST_TURNS_PER_USER = 2
+MOST_WAITING_FOR_TURNS = 500
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +44,8 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """`probe_slots` bounds how many uploads are probed at the same time, each by its own process,
-    `fetch_slots` how many videos are fetched for probing, each by its own thread."""
+    `fetch_slots` how many videos are fetched for probing, each by its own thread, `turns` how many other requests
+    run in threads."""
 
     settings: Settings
     database: Database
@@ -53,6 +58,7 @@ class Resources:
     spool_space: SpoolSpace
     probe_slots: SharedSlots
     fetch_slots: SharedSlots
+    turns: SharedSlots
     part_writers: LatestAlone
     forecast: Forecast
 
@@ -109,6 +115,12 @@ def open_resources(
                 per_user=MOST_FETCHES_PER_USER,
                 most_waiting_per_user=MOST_WAITING,
                 busy="Too many videos are being fetched just now. Try again soon.",
+            ),
+            turns=SharedSlots(
+                total=MOST_TURNS,
+                per_user=MOST_TURNS_PER_USER,
+                most_waiting_per_user=MOST_WAITING_FOR_TURNS,
+                busy="Too many requests wait for their turn just now. Try again soon, with fewer at once.",
             ),
             part_writers=LatestAlone(),
             forecast=Forecast(database, settings),

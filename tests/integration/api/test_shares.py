@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.http.resources import MOST_FETCHES_PER_USER
+from app.http.resources import MOST_FETCHES_PER_USER, MOST_TURNS_PER_USER
+from app.usage import routes as usage_routes
 from tests.servers.process import wait_until
 
 # In a file: examining it takes for ever.
@@ -149,3 +150,44 @@ def test_servers_that_never_answer_hold_up_neither_fetching_nor_completing_of_ot
     quick.shutdown()
     quick.server_close()
     assert statuses == [400] * len(threads)
+
+
+def test_one_users_requests_take_turns_in_threads(serve, settings, make_key, key, monkeypatch) -> None:
+    """Another's request, and the user's own that wait for something, need none of these turns."""
+    client = serve(settings, key=key)
+    other = {"Authorization": f"Bearer {make_key('bob')}"}
+    usage_of, go_on, began = usage_routes.usage_of, threading.Event(), []
+
+    def held_usage_of(*arguments, user_id, **options):
+        if user_id == attacker_id:
+            began.append(user_id)
+            assert go_on.wait(30)
+        return usage_of(*arguments, user_id=user_id, **options)
+
+    def attack() -> None:
+        with httpx.Client(base_url=client.base_url, headers=dict(client.headers), timeout=60) as attacker:
+            statuses.append(attacker.get("/v1/usage").status_code)
+
+    seen = []
+    monkeypatch.setattr(
+        usage_routes,
+        "usage_of",
+        lambda *a, user_id, **o: seen.append(user_id) or usage_of(*a, user_id=user_id, **o),
+    )
+    client.get("/v1/usage").raise_for_status()
+    [attacker_id] = seen
+    monkeypatch.setattr(usage_routes, "usage_of", held_usage_of)
+    statuses: list[int] = []
+    threads = [threading.Thread(target=attack) for _ in range(3 * MOST_TURNS_PER_USER)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(began) == MOST_TURNS_PER_USER, what="the attacker's turns are taken")
+        for headers, path, status in ((other, "/v1/usage", 200), ({}, "/v1/renders/none", 404)):
+            assert client.get(path, headers=headers).status_code == status
+        assert len(began) == MOST_TURNS_PER_USER
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join(30)
+    assert statuses == [200] * len(threads)
