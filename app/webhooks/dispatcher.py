@@ -149,7 +149,7 @@ class WebhookDispatcher:
             due = self.ledger.due(
                 limit=room,
                 but_receivers=[one for one, count in load.receivers.items() if count >= MOST_PER_RECEIVER],
-                but_users=[user for user, count in load.users.items() if count >= self._most_per_user],
+                but_users=[user for user, count in load.users.items() if count >= self._share(load)],
                 but_failing=load.failing >= self._most_failing,
             )
             if not due:
@@ -162,9 +162,15 @@ class WebhookDispatcher:
     def _has_room(self, load: _Load, due: DueDelivery) -> bool:
         return (
             load.receivers[due.user_id, due.host] < MOST_PER_RECEIVER
-            and load.users[due.user_id] < self._most_per_user
+            and load.users[due.user_id] < self._share(load)
             and not (due.is_failing and load.failing >= self._most_failing)
         )
+
+    def _share(self, load: _Load) -> int:
+        """How many deliveries a user may have in hand: of the last quarter of the places one, so that users together,
+        however slow their receivers, leave places to others."""
+        is_scarce = self._most - load.users.total() <= self._most // 4
+        return 1 if is_scarce else self._most_per_user
 
     def _load(self) -> _Load:
         load = _Load()

@@ -300,6 +300,28 @@ def test_users_whose_receivers_never_answer_hold_up_nobody_else(hooks, make_disp
 
 
 @on_sqlite
+def test_users_whose_receivers_answer_at_the_last_moment_leave_places_to_others(hooks, make_dispatcher):
+    """Their receivers never fail: of the last quarter of the places a user has one."""
+    release = threading.Event()
+    with receiving("127.0.0.1") as alive:
+        dispatcher = make_dispatcher(webhook_concurrency=8)
+
+        def send(event):
+            assert event.url == alive.url or release.wait(WAIT_SECONDS)
+            return Reply(status_code=204)
+
+        dispatcher.send = send
+        for attacker in [hooks.add_user() for _ in range(3)]:
+            for number in range(4):
+                hooks.add_delivery(f"http://host-{number}.example/", user_id=attacker)
+        dispatcher.start()
+        try:
+            hooks.wait_for(hooks.add_delivery(alive.url), status="delivered")
+        finally:
+            release.set()
+
+
+@on_sqlite
 def test_what_is_in_hand_at_the_end_is_given_back(hooks, make_dispatcher, receiver):
     release = threading.Event()
     receiver.answer = lambda _received: 204 if release.wait(60) else 500
