@@ -99,7 +99,7 @@ def test_what_cannot_be_decoded_is_said(
     broken.write_bytes(b"\x00" * path.stat().st_size)
     video = replace(video, path=broken)
 
-    with pytest.raises(PermanentError, match="no frame"):
+    with pytest.raises(PermanentError, match="No frame"):
         read_frame(runner, video, Fraction(0), cancelled=lambda: False, stall_seconds=60)
 
 

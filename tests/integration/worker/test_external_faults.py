@@ -123,6 +123,11 @@ def failures(row: Render) -> int:
     return row.failures + sum(segment.failures for segment in row.segments)
 
 
+def expiries(row: Render) -> int:
+    """What is charged where something outside killed a program after another render had failed."""
+    return row.expiries + sum(segment.expiries for segment in row.segments)
+
+
 class FaultyStorage:
     def __init__(self, storage: Storage, faults: dict[str, Callable[..., Any]]) -> None:
         self._storage = storage
@@ -170,19 +175,20 @@ def test_a_program_that_fails_costs_an_attempt_and_ends_the_render_with_a_senten
     site: Callable[..., Site], step: str
 ) -> None:
     one = site(max_attempts=len(FAULTS))
-    render_id, charged, ended = one.place.submit(), 0, False
+    render_id, charged, ended, another_failed = one.place.submit(), 0, False, False
     for name, fault in FAULTS.items():
         one.break_step(STEPS[step], fault)
         row = one.work_on(render_id)
         ended = row.status.is_final
         if ended:
             check_sentence(row)
-            render_id, charged = one.place.submit(), 0
+            render_id, charged, another_failed = one.place.submit(), 0, True
         else:
             charged += 1
-            assert failures(row) == charged, name
+            assert failures(row) + expiries(row) == charged, name
+            assert expiries(row) <= int(another_failed), "of the faults only one kills from outside"
     if not ended:
-        one.ledger.max_attempts = charged + 1
+        one.ledger.max_attempts = charged + 1 - expiries(row)
         check_sentence(one.work_on(render_id))
         render_id = one.place.submit()
     one.mend()
