@@ -22,7 +22,7 @@ class LatestAlone:
             try:
                 yield
             finally:
-                if self._scopes[thing] is scope:
+                if self._scopes.get(thing) is scope:
                     del self._scopes[thing]
         if scope.cancelled_caught:
             raise otherwise()

@@ -30,3 +30,26 @@ async def test_a_later_request_ends_the_earlier_one_for_the_same_thing_alone():
         held.set()
     assert sorted(ended[2:]) == ["other", "third"]
     assert latest._scopes == {}
+
+
+async def test_a_later_request_may_end_before_the_earlier_one_has_cleaned_up():
+    latest, cleaned_up, errors = LatestAlone(), anyio.Event(), []
+
+    async def earlier():
+        try:
+            with latest.alone(1, otherwise=lambda: ValueError("later")):
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await cleaned_up.wait()
+        except Exception as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(earlier)
+        await anyio.wait_all_tasks_blocked()
+        with latest.alone(1, otherwise=lambda: ValueError("later")):
+            await anyio.wait_all_tasks_blocked()
+        cleaned_up.set()
+    assert [type(error) for error in errors] == [ValueError]
