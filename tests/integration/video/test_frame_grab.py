@@ -122,7 +122,7 @@ def test_a_moment_too_far_behind_the_last_key_frame_is_refused(
     """Its decoding ends at the bound, all attempts together, and the sentence says what to do."""
     one_group = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "99999", "-sc_threshold", "0")
     video, _scan = indexed(runner, clip("one.mp4", *one_group, frames=250, size="320x240"))
-    monkeypatch.setattr(frame_grab, "LONGEST_DECODING_SECONDS", 0.1)
+    monkeypatch.setattr(frame_grab, "LONGEST_DECODING_SECONDS", 0.02)
 
     began = time.monotonic()
     with pytest.raises(PermanentError, match=r"too far behind the last key frame.*Choose an earlier moment"):
