@@ -1,4 +1,4 @@
-"""Reads the boxes of MP4 files that this server wrote (ISO/IEC 14496-12), without a process for each file."""
+"""Reads the boxes of MP4 files (ISO/IEC 14496-12), without a process for each file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,8 @@ from app.platform.errors import FfmpegError
 HEADER_BYTES, LONG_HEADER_BYTES = 8, 16
 # Of a sample description before its first entry, and of a visual entry before the boxes in it, with its own header.
 ENTRIES_START, VISUAL_ENTRY_BYTES = 8, 86
+# More in one place are no film's: a user's file must not be walked for minutes.
+MOST_BOXES = 100_000
 # Within a media header: where the time scale is, by the header's version.
 TIMESCALE_START = {0: 12, 1: 20}
 CODEC_CONFIGURATIONS = (b"avcC", b"hvcC")
@@ -20,7 +22,9 @@ def find_boxes(file: BinaryIO, start: int, end: int, *kinds: bytes) -> Iterator[
 
     Raises FfmpegError for what no muxer writes.
     """
-    while start + HEADER_BYTES <= end:
+    for _ in range(MOST_BOXES):
+        if start + HEADER_BYTES > end:
+            return
         header = read_bytes(file, start, HEADER_BYTES)
         size, length = int.from_bytes(header[:4]), HEADER_BYTES
         if size == 1:
@@ -30,6 +34,7 @@ def find_boxes(file: BinaryIO, start: int, end: int, *kinds: bytes) -> Iterator[
         if header[4:] in kinds:
             yield start + length, start + size
         start += size
+    raise _unexpected(f"more than {MOST_BOXES} boxes")
 
 
 def read_bytes(file: BinaryIO, at: int, count: int) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from worker.video.mp4_boxes import MOST_BOXES
 from worker.video.subtitle_edits import subtitle_shifts
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
@@ -82,3 +83,12 @@ def test_broken_boxes_shift_nothing(kept: int, tmp_path: Path) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(content[content.index(b"moov") - 4 :][:kept])
     assert subtitle_shifts(path) == {}
+
+
+def test_more_boxes_than_a_film_has_are_not_walked(tmp_path: Path) -> None:
+    content = (MEDIA / "webb-320x180-25fps.mp4").read_bytes()
+    movie = content[content.index(b"moov") - 4 :]
+    path = tmp_path / "boxes.mp4"
+    for count, is_read in ((10, True), (MOST_BOXES, False)):
+        path.write_bytes(b"\x00\x00\x00\x08free" * count + movie)
+        assert bool(subtitle_shifts(path)) == is_read
