@@ -126,6 +126,30 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
                     "https://github.com/xinntao/Real-ESRGAN"
                 ),
             ),
+            Engine(
+                id="regen-4x-anime",
+                name="RealESRGAN_x4plus_anime_6B",
+                description=(
+                    "For drawn pictures. A deep network made for illustrations and animation; "
+                    "a third of the work of regen-4x."
+                ),
+                cost_multiplier=2,
+                source=PackagedWeights(
+                    param_file="REALESRGAN_X4PLUSANIME_UP4X.param",
+                    param_sha256="d63c7e93c58ec5d0048ca1f0a995f40b2af17c2816a2e0a3b7172046d98795ec",
+                    bin_file="REALESRGAN_X4PLUSANIME_UP4X.bin",
+                    bin_sha256="fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
+                    data_sha256="fd305388fe05787686ce3a3d00ba8d7ffdad3738590b11665d154e5a9c097ca5",
+                ),
+                official=Checkpoint(
+                    location=f"{_RELEASES}/v0.2.2.4/RealESRGAN_x4plus_anime_6B.pth",
+                    sha256="f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
+                ),
+                provenance=(
+                    "RealESRGAN_x4plus_anime_6B of Real-ESRGAN, copyright (c) 2021 Xintao Wang, "
+                    "https://github.com/xinntao/Real-ESRGAN"
+                ),
+            ),
         )
     }
 )

@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 _ERRORS: dict[int, tuple[str, str]] = {
     400: (
         "A field is missing or faulty, one message per fault; or this is not a valid HTTP/1.1 request.",
-        '`engine` must be "regen-4x-lite" or "regen-4x".',
+        '`engine` must be "regen-4x-lite", "regen-4x" or "regen-4x-anime".',
     ),
     401: ("There is no valid API key.", "A valid API key is required."),
     403: ("The key lacks the scope that this needs.", "This needs the key of an administrator."),

@@ -26,7 +26,7 @@ from models.catalog import ENGINES
 
 DEVICE = "Mock"
 # Input pixels per second, about those of a data-centre GPU.
-SPEEDS = {"regen-4x-lite": 20e6, "regen-4x": 1e6}
+SPEEDS = {"regen-4x-lite": 20e6, "regen-4x": 1e6, "regen-4x-anime": 3e6}
 MEASURED_SECONDS = 600.0
 
 

@@ -122,7 +122,8 @@ class WorkSettings(BaseSettings):
     preview_cpu_pixels: int = Field(
         57_600,
         ge=256,
-        description="Pixels of the default crop of a preview on a CPU; a quarter of them with `regen-4x`. A "
+        description="Pixels of the default crop of a preview on a CPU; a quarter of them "
+        "with any engine but the default. A "
         "requested crop may have four times as many.",
     )
 

@@ -26,7 +26,8 @@ def find_engine(engine_id: str) -> Engine:
     """Raises InvalidRequest for an engine that does not exist."""
     engine = ENGINES.get(engine_id)
     if engine is None:
-        known = " or ".join(f'"{name}"' for name in ENGINES)
+        *others, last = (f'"{name}"' for name in ENGINES)
+        known = f"{', '.join(others)} or {last}"
         raise InvalidRequest(f"`engine` must be {known}{received(engine_id)}")
     return engine
 

@@ -64,6 +64,7 @@ def test_engines(client):
     assert engines == [
         {"id": "regen-4x-lite", "scale": 4, "costMultiplier": 1, "default": True},
         {"id": "regen-4x", "scale": 4, "costMultiplier": 2, "default": False},
+        {"id": "regen-4x-anime", "scale": 4, "costMultiplier": 2, "default": False},
     ]
 
 

@@ -116,7 +116,10 @@ FAULTS = [
         "`at_seconds` is not valid: Input should be greater than or equal to 0; received -0.1.",
     ),
     ({"at_seconds": "1"}, '`at_seconds` is not valid: Input should be a valid number; received "1".'),
-    ({"engine": "other"}, '`engine` must be "regen-4x-lite" or "regen-4x"; received "other".'),
+    (
+        {"engine": "other"},
+        '`engine` must be "regen-4x-lite", "regen-4x" or "regen-4x-anime"; received "other".',
+    ),
     ({"crop_width": 10}, "`crop_width` and `crop_height` are needed together."),
     (
         {"crop_width": 241, "crop_height": 10},

@@ -233,7 +233,7 @@ def messages(response) -> list[str]:
 
 
 RATE = "target_fps must be a number from 1 to 120, such as 24, 29.97 or 30000/1001"
-ENGINE = '`engine` must be "regen-4x-lite" or "regen-4x"'
+ENGINE = '`engine` must be "regen-4x-lite", "regen-4x" or "regen-4x-anime"'
 RETIME = '`retime` must be one of "nearest", "blend", "motion"'
 QUALITY = "`quality` must be true or false"
 NEITHER = "Exactly one of `file`, `file_id` and `file_url` is needed; given: none."

@@ -162,7 +162,9 @@ def test_convolutions_are_laid_out_channels_last(engine_id, weights_directory):
             assert module.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("engine_id", "reduced"), [("regen-4x-lite", "bf16"), ("regen-4x", "mixed")])
+@pytest.mark.parametrize(
+    ("engine_id", "reduced"), [("regen-4x-lite", "bf16"), ("regen-4x", "mixed"), ("regen-4x-anime", "mixed")]
+)
 def test_reduced_precision_stays_within_50_db_of_fp32_on_film(
     engine_id, reduced, crop_pixels, weights_directory
 ):

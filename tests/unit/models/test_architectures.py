@@ -19,8 +19,8 @@ from models.architectures import (
 from models.catalog import ENGINES, get_engine
 from models.loader import load_network, read_properties
 
-PUBLISHED_PARAMETERS = {"regen-4x-lite": 621_424, "regen-4x": 16_697_987}
-MFLOP_PER_INPUT_PIXEL = {"regen-4x-lite": 1.238, "regen-4x": 35.85}
+PUBLISHED_PARAMETERS = {"regen-4x-lite": 621_424, "regen-4x": 16_697_987, "regen-4x-anime": 4_467_779}
+MFLOP_PER_INPUT_PIXEL = {"regen-4x-lite": 1.238, "regen-4x": 35.85, "regen-4x-anime": 11.41}
 
 
 def psnr(a, b):

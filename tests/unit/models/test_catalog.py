@@ -7,12 +7,13 @@ from models.catalog import DEFAULT_ENGINE, ENGINES, UnknownEngine, get_engine
 
 
 def test_the_engines_of_the_api_are_there_and_lite_is_the_default():
-    assert set(ENGINES) == {"regen-4x", "regen-4x-lite"}
+    assert set(ENGINES) == {"regen-4x", "regen-4x-lite", "regen-4x-anime"}
     assert DEFAULT_ENGINE == "regen-4x-lite"
     assert [engine.id for engine in ENGINES.values() if engine.default] == ["regen-4x-lite"]
     assert {engine.id: engine.cost_multiplier for engine in ENGINES.values()} == {
         "regen-4x": 2,
         "regen-4x-lite": 1,
+        "regen-4x-anime": 2,
     }
     assert all(engine.scale == 4 and engine.description for engine in ENGINES.values())
 
