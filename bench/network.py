@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -30,10 +31,12 @@ from bench.ceiling import ceiling_gflops, frame_gflop
 from bench.clips import parse_size
 from bench.machine import heading, table
 from bench.shapes import properties_of
+from models.architectures import UpscalingNetwork
 from models.catalog import ENGINES, Engine, PackagedWeights, get_engine
 from models.loader import load_network
 from worker.inference.cpu.kernels import find_kernels
 from worker.inference.devices import CpuDevice
+from worker.inference.fastest_precision import choose_precision
 from worker.inference.precision import Precision, place_network
 
 # Small enough for many rounds, large enough that calls cost nothing beside the arithmetic.
@@ -130,12 +133,14 @@ CONTESTANTS: dict[str, Callable[[Engine], Run]] = {
 MODULES = {"OpenVINO": "openvino", "ONNX Runtime": "onnxruntime", "ncnn": "ncnn"}
 
 
-def plain(engine: Engine) -> torch.nn.Module:
+def plain(engine: Engine) -> UpscalingNetwork:
     return load_network(engine.id, weights_directory=Settings().weights_dir)
 
 
+@cache
 def precision_of(engine: Engine) -> Precision:
-    return CPU.choose_precision("auto", properties_of(engine))
+    kept_in = [Settings().weights_dir, Settings().data_dir]
+    return choose_precision(CPU, "auto", plain(engine), engine_id=engine.id, kept_in=kept_in)
 
 
 def forward(network: Callable[[torch.Tensor], torch.Tensor], picture: torch.Tensor) -> Picture:

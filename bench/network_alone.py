@@ -16,31 +16,26 @@ import torch
 
 from bench.ceiling import ceiling_gflops
 from bench.clips import Frame, decode
-from models.loader import load_network, read_properties
+from models.loader import load_network
 from worker.inference.colour import planes_to_rgb
-from worker.inference.devices import choose_device
+from worker.inference.devices import Device, choose_device
+from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import FrameFormat
+from worker.inference.runtime import Runtime
 
 
 def seconds_of_frames(
     frames: Sequence[Frame],
     source: FrameFormat,
     *,
-    engine_id: str,
-    weights: Path,
-    device: str,
-    precision: str,
+    network: Runtime,
+    device: Device,
 ) -> list[float]:
     """What each frame takes, once the network has run."""
-    chosen = choose_device(device)
-    plain = load_network(engine_id, weights_directory=weights)
-    network = chosen.make_runtime(
-        plain, properties=plain.properties, precision=chosen.choose_precision(precision, plain.properties)
-    )
     taken = []
     with torch.inference_mode():
         pictures = [
-            planes_to_rgb(torch.from_numpy(frame[None]).to(chosen.torch_device), source).contiguous(
+            planes_to_rgb(torch.from_numpy(frame[None]).to(device.torch_device), source).contiguous(
                 memory_format=network.memory_format
             )
             for frame in frames
@@ -49,7 +44,7 @@ def seconds_of_frames(
         for picture in pictures:
             started = time.perf_counter()
             network(picture)
-            chosen.synchronize()
+            device.synchronize()
             taken.append(time.perf_counter() - started)
     return taken
 
@@ -64,17 +59,13 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
     source, frames = decode(arguments.clip, frames=arguments.frames)
-    taken = seconds_of_frames(
-        frames,
-        source,
-        engine_id=arguments.engine,
-        weights=arguments.weights,
-        device=arguments.device,
-        precision=arguments.precision,
-    )
     device = choose_device(arguments.device)
-    properties = read_properties(arguments.engine, weights_directory=arguments.weights)
-    precision = device.choose_precision(arguments.precision, properties)
+    plain = load_network(arguments.engine, weights_directory=arguments.weights)
+    precision = choose_precision(
+        device, arguments.precision, plain, engine_id=arguments.engine, kept_in=[arguments.weights]
+    )
+    network = device.make_runtime(plain, properties=plain.properties, precision=precision)
+    taken = seconds_of_frames(frames, source, network=network, device=device)
     ceiling = None if device.is_accelerator else ceiling_gflops(precision)
     print(json.dumps({"seconds": taken, "ceiling_gflops": ceiling}))
 

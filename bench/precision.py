@@ -28,6 +28,7 @@ from models.loader import load_network
 from worker.inference.devices import Device, choose_device
 from worker.inference.devices.cpu import has_native_bf16
 from worker.inference.errors import PrecisionUnsupported
+from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import FrameFormat
 from worker.inference.precision import Precision
 from worker.inference.upscaler import Upscaler
@@ -89,10 +90,11 @@ def difference(upscaler: Upscaler, shown: NDArray[np.uint8], whole: Picture) -> 
     )
 
 
-def possible(device: Device, network: UpscalingNetwork) -> Iterator[Precision]:
+def possible(device: Device) -> Iterator[Precision]:
     for precision in get_args(Precision):
         with suppress(PrecisionUnsupported):
-            yield device.choose_precision(precision, network.properties)
+            device.check_precision(precision)
+            yield precision
 
 
 def measure(
@@ -104,10 +106,10 @@ def measure(
         step = CLIP_FRAMES[name] // (frames + 1)
         shown = [read_picture(clip, step * (index + 1), size=size) for index in range(frames)]
         pictures[name] = [(one, reference(network, one)) for one in shown]
-    unasked = device.choose_precision("auto", network.properties)
+    unasked = choose_precision(device, "auto", network, engine_id=engine.id)
     lines: list[Sequence[str]] = []
     least = math.inf
-    for precision in possible(device, network):
+    for precision in possible(device):
         upscaler = upscaler_for(network, engine, size=size, device=device, precision=precision)
         for name, pairs in pictures.items():
             found = [difference(upscaler, shown, whole) for shown, whole in pairs]

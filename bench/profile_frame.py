@@ -40,6 +40,7 @@ from models.catalog import ENGINES, Engine
 from models.loader import load_network
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.devices import Device, choose_device
+from worker.inference.fastest_precision import choose_precision
 from worker.inference.runtime import Runtime
 from worker.inference.upscaler import make_upscaler
 from worker.loaded_upscaler import TypedUpscaler
@@ -211,7 +212,7 @@ def measure(
     short, long = films
     device = choose_device(arguments.device)
     plain = load_network(engine.id, weights_directory=weights)
-    precision = device.choose_precision("auto", plain.properties)
+    precision = choose_precision(device, "auto", plain, engine_id=engine.id, kept_in=[weights])
     network = device.make_runtime(plain, properties=plain.properties, precision=precision)
     stages = Stages(long, network, device)
     upscaler = make_upscaler(

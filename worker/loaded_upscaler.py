@@ -105,6 +105,7 @@ class Networks:
                     stand_in=self._settings.stand_in_network,
                     fused_kernels=self._settings.fused_kernels,
                     memory_share=self._memory_share,
+                    measurements_directory=self._settings.data_dir,
                 )
             self._made_for = wanted
         stand_in = self._settings.stand_in_network

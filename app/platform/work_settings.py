@@ -87,7 +87,8 @@ class WorkSettings(BaseSettings):
     )
     precision: Literal["auto", "fp32", "fp16", "bf16", "mixed"] = Field(
         "auto",
-        description="Arithmetic of the networks. `auto`: the fastest that agrees with fp32 to 50 dB or better.",
+        description="Arithmetic of the networks. `auto`: the fastest that agrees with fp32 to 50 dB or better; where "
+        "several may be the fastest (on a CPU with bfloat16), a worker's first use of an engine measures them.",
     )
     fused_kernels: bool = Field(
         False,

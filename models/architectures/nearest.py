@@ -37,6 +37,7 @@ class NearestNeighbour(UpscalingNetwork):
             activation_bytes_per_input_pixel=850,
             widest_tensor_values_per_input_pixel=64,
             reduced_precision="bf16",
+            least_decibels=60,
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,8 @@ class NetworkProperties:
     multiplications and additions of all convolutions, in millions. `activation_bytes_per_input_pixel` is the peak
     memory of an fp32 forward pass without the weights. `widest_tensor_values_per_input_pixel` counts the values of
     the largest activation; kernels that index with 32 bits limit it. `reduced_precision` is the fastest precision
-    with bfloat16 that stays within 50 dB of fp32; `has_fp32_peak_in_bf16` is true where in bf16 the widest tensor
-    is still read in 32 bits.
+    with bfloat16 that stays within 50 dB of fp32; `auto` takes it only where it is `least_decibels` from fp32 or more.
+    `has_fp32_peak_in_bf16` is true where in bf16 the widest tensor is still read in 32 bits.
     """
 
     architecture: str
@@ -33,6 +33,7 @@ class NetworkProperties:
     activation_bytes_per_input_pixel: int
     widest_tensor_values_per_input_pixel: int
     reduced_precision: ReducedPrecision
+    least_decibels: float
     has_fp32_peak_in_bf16: bool = False
 
 

@@ -129,6 +129,7 @@ class RRDBNet(UpscalingNetwork):
             activation_bytes_per_input_pixel=round(_ACTIVATION_BYTES_PER_FEATURE * self._features),
             widest_tensor_values_per_input_pixel=self._features * self.scale**2,
             reduced_precision="mixed",
+            least_decibels=55,
             has_fp32_peak_in_bf16=True,
         )
 

@@ -62,6 +62,7 @@ class SRVGGNetCompact(UpscalingNetwork):
             activation_bytes_per_input_pixel=round(_ACTIVATION_BYTES_PER_FEATURE * self._features),
             widest_tensor_values_per_input_pixel=max(self._features, 3 * self.scale**2),
             reduced_precision="bf16",
+            least_decibels=60,
         )
 
     def layers_in_bf16(self, precision: ReducedPrecision) -> Sequence[nn.Module]:

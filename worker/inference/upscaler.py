@@ -15,6 +15,7 @@ from worker.inference.batching import run_in_batches
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.devices import CudaDevice, Device, choose_device
 from worker.inference.errors import InsufficientMemory
+from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import Frame, FrameFormat
 from worker.inference.precision import Precision
 from worker.inference.result_reuse import FrameReuse
@@ -164,12 +165,14 @@ def make_upscaler(
     stand_in: bool = False,
     fused_kernels: bool = False,
     memory_share: float = 1.0,
+    measurements_directory: str | Path | None = None,
 ) -> Upscaler:
     """Returns an upscaler ready to run.
 
-    `device` is as for `choose_device`, `precision` as for `Device.choose_precision`, `memory_share` as for `Upscaler`,
+    `device` is as for `choose_device`, `precision` as for `choose_precision`, `memory_share` as for `Upscaler`,
     `fused_kernels` as for `CudaDevice` (other devices have none), `weights_directory` and `stand_in` as for
-    `models.loader.load_network`; each raises what is said there.
+    `models.loader.load_network`; each raises what is said there. What `choose_precision` measures is kept beside the
+    weights, or in `measurements_directory` if their folder cannot be written.
     """
     engine = get_engine(engine_id)
     chosen = choose_device(device)
@@ -183,6 +186,12 @@ def make_upscaler(
         source=source,
         target=target,
         device=chosen,
-        precision=chosen.choose_precision(precision, network.properties),
+        precision=choose_precision(
+            chosen,
+            precision,
+            network,
+            engine_id=engine_id,
+            kept_in=[Path(one) for one in (weights_directory, measurements_directory) if one is not None],
+        ),
         memory_share=memory_share,
     )

@@ -65,6 +65,27 @@ def check_weights(settings: Settings) -> Iterator[Finding]:
             yield Finding.missing(subject, str(error), fix=f"rm {path}; {fix}")
         else:
             yield Finding.ok(subject, f"{path}, verified")
+    if can_verify:
+        yield from _check_precision(settings)
+
+
+def _check_precision(settings: Settings) -> Iterator[Finding]:
+    """What `auto` was measured to mean on this device."""
+    from worker.inference.devices import choose_device
+    from worker.inference.errors import InferenceError
+    from worker.inference.fastest_precision import measurements
+
+    try:
+        device = choose_device(settings.device)
+        device.check_precision(settings.precision)
+    except InferenceError as error:
+        yield Finding.missing("precision", str(error), fix="change REGEN_DEVICE or REGEN_PRECISION")
+        return
+    if settings.precision != "auto":
+        yield Finding.ok("precision", settings.precision)
+        return
+    for measured in measurements(device, (settings.weights_dir, settings.data_dir)):
+        yield Finding.ok(f"precision of {measured.engine_id} on {device}", str(measured))
 
 
 def _missing_packages() -> list[str]:

@@ -5,9 +5,11 @@ AVX2 and 64-bit Arm.
 """
 
 import ctypes
+import hashlib
 import importlib.util
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -144,6 +146,15 @@ def find_kernels(instructions: str | None = None) -> Kernels | None:
             return None
         instructions = best.decode()
     return Kernels(library, instructions)
+
+
+@cache
+def kernels_digest() -> str:
+    """Returns a digest of the compiled library, empty if there is none."""
+    spec = importlib.util.find_spec(MODULE)
+    if spec is None or spec.origin is None:
+        return ""
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]
 
 
 def _load() -> ctypes.CDLL | None:

@@ -1,8 +1,12 @@
 """The processor."""
 
+import hashlib
 import os
 import platform
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +14,7 @@ import torch
 from torch import nn
 
 from models.architectures import NetworkProperties
-from worker.inference.cpu.kernels import find_kernels
+from worker.inference.cpu.kernels import kernels_digest
 from worker.inference.cpu.network import compile_network
 from worker.inference.devices.device import Device
 from worker.inference.errors import PrecisionUnsupported
@@ -56,11 +60,21 @@ class CpuDevice(Device):
         return f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, {bf16}"
 
     @property
+    def traits(self) -> dict[str, str]:
+        processor, flags = _processor()
+        return {
+            **super().traits,
+            "processor": processor,
+            "flags": hashlib.sha256(flags.encode()).hexdigest()[:16],
+            "kernels": kernels_digest(),
+        }
+
+    @property
     def threads(self) -> int | None:
         return torch.get_num_threads()
 
-    def default_precision(self, properties: NetworkProperties) -> Precision:
-        return properties.reduced_precision if has_native_bf16() and not _has_faster_fp32() else "fp32"
+    def candidate_precisions(self, properties: NetworkProperties) -> Sequence[Precision]:
+        return ("fp32", properties.reduced_precision) if has_native_bf16() else ("fp32",)
 
     def computes_bf16(self) -> bool:
         return True
@@ -114,11 +128,16 @@ def has_native_bf16() -> bool:
     return False
 
 
-def _has_faster_fp32() -> bool:
-    """Returns whether compiled fp32 kernels outrun bfloat16 here: with AVX-512 and without matrix units."""
-    kernels = find_kernels()
-    has_matrix_unit = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-    return kernels is not None and kernels.instructions == "avx512" and not has_matrix_unit
+@cache
+def _processor() -> tuple[str, str]:
+    """Returns the processor's name and the list of its features, each empty where the system does not tell."""
+    found = {"model name": "", "flags": ""}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in found:
+                found[name.strip()] = value.strip()
+    return found["model name"], found["flags"]
 
 
 def _machine_bytes() -> int:

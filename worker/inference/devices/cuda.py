@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
@@ -73,8 +73,8 @@ class CudaDevice(Device):
         facts = torch.cuda.get_device_properties(self.torch_device)
         return f"{facts.name}, {facts.total_memory / _GIB:.0f} GiB"
 
-    def default_precision(self, properties: NetworkProperties) -> Precision:
-        return "fp16"
+    def candidate_precisions(self, properties: NetworkProperties) -> Sequence[Precision]:
+        return ("fp16",)
 
     def computes_bf16(self) -> bool:
         return bool(torch.cuda.is_bf16_supported())

@@ -1,7 +1,7 @@
 """The interface of a device to the rest of inference: one subclass for each kind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Self, get_args
@@ -67,13 +67,18 @@ class Device(ABC):
         """The device's facts for an operator, in one line."""
 
     @property
+    def traits(self) -> dict[str, str]:
+        """What decides which precision is the fastest here: a measured one is kept under it."""
+        return {"device": self.model, "torch": str(torch.__version__)}
+
+    @property
     def threads(self) -> int | None:
         """The number of processor threads that compute; None where the processor does not."""
         return None
 
     @abstractmethod
-    def default_precision(self, properties: NetworkProperties) -> Precision:
-        """Returns the fastest precision that stays within 50 dB of fp32 on this device."""
+    def candidate_precisions(self, properties: NetworkProperties) -> Sequence[Precision]:
+        """Returns the precisions that may be the fastest here, the most exact first: `auto` means one of them."""
 
     @abstractmethod
     def computes_bf16(self) -> bool:
@@ -90,13 +95,11 @@ class Device(ABC):
                 f"{choice} needs bfloat16, which {self} does not compute; use fp16 or fp32."
             )
 
-    def choose_precision(self, choice: str, properties: NetworkProperties) -> Precision:
-        """Returns what `auto` means here, or the choice itself. Raises `PrecisionUnsupported`."""
+    def possible_precisions(self, choice: str, properties: NetworkProperties) -> Sequence[Precision]:
+        """Returns the choice itself, or for `auto` the candidates. Raises `PrecisionUnsupported`."""
         self.check_precision(choice)
-        for precision in get_args(Precision):
-            if choice == precision:
-                return precision  # type: ignore[no-any-return]
-        return self.default_precision(properties)
+        named = [precision for precision in get_args(Precision) if precision == choice]
+        return named or self.candidate_precisions(properties)
 
     @abstractmethod
     def available_bytes(self) -> int:

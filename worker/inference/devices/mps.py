@@ -2,7 +2,7 @@
 
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -44,9 +44,9 @@ class MpsDevice(Device):
     def details(self) -> str:
         return "Metal device"
 
-    def default_precision(self, properties: NetworkProperties) -> Precision:
+    def candidate_precisions(self, properties: NetworkProperties) -> Sequence[Precision]:
         # Metal's fp16 convolutions promise little speed, and their accuracy has not been measured.
-        return "fp32"
+        return ("fp32",)
 
     def computes_bf16(self) -> bool:
         try:
