@@ -1,4 +1,4 @@
-"""How long to wait before another attempt: the type, and every policy of the code."""
+"""How long to wait before another attempt, and how many: the type, and every policy of the code."""
 
 import random
 from collections.abc import Iterator
@@ -64,6 +64,10 @@ class RetryRow:
 WORK_FAILED = RetryPolicy.exponential(2.0, 300.0)
 WORK_OUTAGE = RetryPolicy.exponential(2.0, 60.0, jitter=(0.75, 1.0))
 WORK_LEASE_EXPIRED = RetryPolicy.exponential(2.0, 60.0)
+# A lease expires, and ffmpeg is killed, for many reasons, most of them unrelated to the work: so many count as one
+# failure. In a storm, which ends work of all kinds, so many, which take twenty minutes for three failures.
+EXPIRIES_PER_FAILURE = 3
+EXPIRIES_PER_FAILURE_IN_A_STORM = 9
 # A worker that met an outage, before its next claim: this machine may be the only one that lacks something.
 WORKER_OUTAGE = RetryPolicy.exponential(2.0, 15.0)
 # The self-tests of a worker whose units fail while others' are done.

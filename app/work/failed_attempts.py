@@ -25,6 +25,11 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.platform.database import database_now
 from app.platform.lease import changed_rows
+from app.platform.retry_policies import (
+    EXPIRIES_PER_FAILURE,
+    EXPIRIES_PER_FAILURE_IN_A_STORM,
+    WORK_LEASE_EXPIRED,
+)
 from app.platform.secrets import new_id
 from app.platform.work_kinds import WorkKind
 from app.renders.tables import Render, Segment
@@ -35,6 +40,9 @@ from app.work.worker_queries import SILENT_LEASES
 PASS_OVER_SECONDS = 120.0
 # Failures on only one machine end a render after so many times the usual number, if others never try it.
 PATIENCE_WITH_ONE_MACHINE = 3
+
+# So many attempts at a unit can end within PASS_OVER_SECONDS once it rests for the longest time between them.
+MOST_ENDED_BY_ONE = 1 + int(PASS_OVER_SECONDS / WORK_LEASE_EXPIRED.longest_seconds)
 
 # Parameters of a claim. Without them no unit is passed over.
 BY_WORKER = bindparam("by_worker", value="", type_=String)
@@ -136,6 +144,25 @@ def others_failed(session: Session, claim: Claim) -> bool:
     lately = FailedAttempt.failed_at > database_now(plus_seconds=-PASS_OVER_SECONDS)
     query = select(FailedAttempt.id).where(lately, FailedAttempt.render_id != claim.render_id)
     return session.scalar(query.limit(1)) is not None
+
+
+def expiries_per_failure(session: Session, claim: Claim, *, lease_seconds: float) -> int:
+    """How many attempts at the unit that were ended from outside count as a failure.
+
+    In a storm more workers died, and attempts of others failed, lately than the unit can have ended, which rests
+    between its attempts: then most of what is ended is innocent.
+    """
+    lately = -PASS_OVER_SECONDS
+    failed = select(func.count()).where(
+        FailedAttempt.failed_at > database_now(plus_seconds=lately),
+        FailedAttempt.render_id != claim.render_id,
+    )
+    died = select(func.count()).where(
+        WorkerProcess.heartbeat_at < database_now(plus_seconds=-lease_seconds),
+        WorkerProcess.heartbeat_at > database_now(plus_seconds=lately - lease_seconds),
+    )
+    ended = sum(session.scalar(query) or 0 for query in (failed, died))
+    return EXPIRIES_PER_FAILURE if ended <= MOST_ENDED_BY_ONE else EXPIRIES_PER_FAILURE_IN_A_STORM
 
 
 def forget(session: Session, *, older_than_seconds: float) -> None:

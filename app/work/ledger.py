@@ -34,8 +34,6 @@ from app.work.queries import AttemptOutcome, Claim, Job, ReadyUnits
 from app.work.worker_standing import Standing
 from app.work.workers import FORGOTTEN_AFTER_SECONDS
 
-# A lease expires for many reasons, most of them unrelated to the work.
-EXPIRIES_PER_ATTEMPT = 3
 # Outages in a row of one unit of work while other work of its kind succeeds: with the pauses between them
 # they take at least seven minutes. Then the unit itself is at fault.
 MOST_LONE_OUTAGES = 12
@@ -228,7 +226,9 @@ class WorkLedger:
             if failures is None:
                 self._put_down(session, claim)
                 return False
-            weighed = failures // EXPIRIES_PER_ATTEMPT if is_victim else failures
+            weighed = failures
+            if is_victim:
+                weighed //= self._expiries_per_failure(session, claim)
             is_permanent = isinstance(error, PermanentError)
             history = failed_attempts.note(
                 session,
@@ -292,9 +292,9 @@ class WorkLedger:
     def give_back_expired(self) -> Sequence[Claim]:
         """Release the work whose leases have expired.
 
-        Returns the claims that ended in this way. An expiry counts as a third of a failure: most workers that
-        die take innocent work with them. From the second one on the work pauses, so that a unit that kills
-        its workers leaves them time for other work.
+        Returns the claims that ended in this way. Several expiries count as a failure
+        (`failed_attempts.expiries_per_failure`): most workers that die take innocent work with them. From the second
+        one on the work pauses, so that a unit that kills its workers leaves them time for other work.
         """
         given_back = []
         with self.database.write() as session:
@@ -312,7 +312,7 @@ class WorkLedger:
                     expiries=expiries,
                 )
                 fatal, rest_seconds = None, None
-                if expiries >= EXPIRIES_PER_ATTEMPT * self.max_attempts:
+                if expiries // self._expiries_per_failure(session, claim) >= self.max_attempts:
                     fatal = (
                         f"The video could not be processed: the worker stopped unexpectedly {expiries} times "
                         f"while {_step(claim.kind)} ran."
@@ -321,6 +321,9 @@ class WorkLedger:
                     rest_seconds = WORK_LEASE_EXPIRED.pause(expiries - 1)
                 _give_back(session, claim, fatal=fatal, rest_seconds=rest_seconds)
         return given_back
+
+    def _expiries_per_failure(self, session: Session, claim: Claim) -> int:
+        return failed_attempts.expiries_per_failure(session, claim, lease_seconds=self.lease_seconds)
 
     def standing(self) -> Standing:
         """The reasons that keep this worker from claiming."""

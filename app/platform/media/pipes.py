@@ -1,6 +1,7 @@
 """The pipes of a running ffmpeg process, and the processor time that it has used."""
 
 import fcntl
+import os
 import sys
 import threading
 from pathlib import Path
@@ -32,15 +33,15 @@ class PipeTail(threading.Thread):
         return bytes(self._kept).decode("utf-8", errors="replace")
 
 
-def processor_ticks(pid: int) -> int | None:
-    """The processor time that the process has used, in the system's ticks; None if the system does not report it."""
+def processor_seconds(pid: int) -> float | None:
+    """The processor time that the process has used; None if the system does not report it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
     except OSError:
         return None
     # The name before the last parenthesis may contain anything; user and system time are the fields 14 and 15.
     fields = stat.rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def enlarge_pipe(pipe: IO[bytes]) -> None:

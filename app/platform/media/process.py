@@ -45,7 +45,7 @@ from app.platform.progress import current_progress
 
 from . import launcher
 from .command_files import files_of, total_bytes
-from .pipes import PipeTail, enlarge_pipe, processor_ticks
+from .pipes import PipeTail, enlarge_pipe, processor_seconds
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +53,8 @@ LONGEST_LINE_BYTES = 64 * 1024
 POLL_SECONDS = 0.1
 EXIT_POLL_SECONDS = 0.002
 SUPERVISION_SECONDS = 1.0
+# The kernel counts a limit of processor time by samples, which differ from the time that it reports.
+SPENT_SHARE = 0.5
 # Some forty frames of six bytes a pixel, and three stacks for each core.
 DECODING_BYTES_PER_PIXEL = 240
 THREAD_BYTES = 24 * MIB
@@ -130,6 +132,7 @@ class FfmpegProcess:
         self._limits = limits
         self._owner = threading.current_thread()
         self._stop: _Stop | None = None
+        self._used_seconds: float | None = None
         self._program = "ffprobe" if "ffprobe" in Path(command[0]).name else "ffmpeg"
         self._counted = False
         self._progress = current_progress()
@@ -317,6 +320,9 @@ class FfmpegProcess:
         if self._stderr.is_alive():
             return False
         with self._lock:
+            if self._limits.cpu_seconds is not None and self._process.returncode is None:
+                # Until it is reaped, a process that has ended still tells.
+                self._used_seconds = processor_seconds(self._process.pid)
             if self._process.poll() is not None:
                 return True
         time.sleep(EXIT_POLL_SECONDS)
@@ -324,13 +330,13 @@ class FfmpegProcess:
 
     def _supervise(self) -> None:
         ends_at = time.monotonic() + self._limits.wall_seconds
-        ticks, still_seconds = None, 0.0
+        used, still_seconds = None, 0.0
         while not self._ended.wait(max(0.0, min(SUPERVISION_SECONDS, ends_at - time.monotonic()))):
             if time.monotonic() >= ends_at:
                 self._kill(_Stop.TIMEOUT)
                 return
-            before, ticks = ticks, processor_ticks(self._process.pid)
-            if ticks is None or ticks != before:
+            before, used = used, processor_seconds(self._process.pid)
+            if used is None or used != before:
                 still_seconds = 0.0
                 self._progress.beat()
                 continue
@@ -374,9 +380,9 @@ class FfmpegProcess:
                 detail = f"the thread that started it has ended, so the kernel killed it\n{detail}"
             if self._stop is None:
                 self.count_failure("killed")
-            is_interrupted = (
-                self._stop is None and status == -signal.SIGKILL and self._limits.cpu_seconds is None
-            )
+            limit, used = self._limits.cpu_seconds, self._used_seconds
+            is_spent = limit is not None and (used is None or used >= SPENT_SHARE * limit)
+            is_interrupted = self._stop is None and status == -signal.SIGKILL and not is_spent
             kind = FfmpegInterrupted if is_interrupted else FfmpegKilled
             raise kind(f"The video program was killed while {self.purpose}.", detail=detail)
         if status == launcher.EXIT_NOT_STARTED and launcher.LAUNCHER_PREFIX in tail:

@@ -178,7 +178,7 @@ def test_a_worker_that_fails_while_others_succeed_is_in_quarantine_until_it_reco
     database: Database, join: MakeLedger, add_render: AddRender, prepare: Prepare
 ) -> None:
     bad, good = join("bad"), join("good", machine="b")
-    renders = [add_render() for _ in range(4)]
+    renders = [add_render() for _ in range(5)]
 
     def fail() -> bool:
         claim = bad.claim()
@@ -295,3 +295,51 @@ def test_an_ffmpeg_that_is_killed_beside_those_of_other_renders_is_a_third_of_a_
     with database.read() as session:
         error = session.get_one(Render, render.id).error
     assert error == f"The video could not be processed: reading it failed {attempts} times."
+
+
+@pytest.mark.parametrize(("others_dead", "expiries"), [(3, 9), (4, 27)])
+def test_what_kills_its_workers_ends_and_what_a_storm_kills_has_more_attempts(
+    database: Database, join: MakeLedger, add_render: AddRender, others_dead: int, expiries: int
+) -> None:
+    """A unit that rests for a minute between its attempts ends three workers within two minutes."""
+    ledger = join("one")
+    for number in range(others_dead):
+        join(f"dead {number}")
+    with database.write() as session:
+        dead = update(WorkerProcess).where(WorkerProcess.name != "one")
+        session.execute(dead.values(heartbeat_at=database_now(plus_seconds=-31)))
+    render = add_render()
+    with database.write() as session:
+        session.execute(update(Render).values(expiries=expiries - 2))
+    for expected in (RenderStatus.PENDING, RenderStatus.FAILED):
+        rested(database)
+        assert ledger.claim() is not None
+        with database.write() as session:
+            session.execute(update(Render).values(lease_expires_at=database_now(plus_seconds=-1)))
+        assert len(ledger.give_back_expired()) == 1
+        assert status(database, render) is expected
+
+
+def test_an_ffmpeg_that_a_storm_kills_is_a_ninth_of_a_failure(
+    database: Database, join: MakeLedger, add_render: AddRender
+) -> None:
+    killed = FfmpegInterrupted("The video program was killed.")
+    one, two = join("one"), join("two")
+    renders = [add_render() for _ in range(5)]
+    for _ in renders:
+        claim = two.claim()
+        assert claim is not None
+        two.failed(claim, killed)
+    with database.write() as session:
+        session.execute(
+            update(Render).where(Render.id == renders[0].id).values(expiries=8, retry_at=None),
+        )
+    for expected in (RenderStatus.PENDING, RenderStatus.FAILED):
+        claim = one.claim()
+        assert claim is not None and claim.render_id == renders[0].id
+        one.failed(claim, killed)
+        assert status(database, renders[0]) is expected
+        with database.write() as session:
+            session.execute(
+                update(Render).where(Render.id == renders[0].id).values(expiries=26, retry_at=None),
+            )

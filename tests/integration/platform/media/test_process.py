@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from app.platform.errors import FfmpegCancelled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
+from app.platform.errors import (
+    FfmpegCancelled,
+    FfmpegError,
+    FfmpegInterrupted,
+    FfmpegKilled,
+    FfmpegMissing,
+    FfmpegTimeout,
+)
 from app.platform.media import launcher
 from app.platform.media.launcher import AUTO, OFF
 from app.platform.media.pipes import STDERR_KEPT_BYTES
@@ -31,11 +38,14 @@ def start(
     wall_seconds: float = SOON_SECONDS,
     memory_bytes: int = 1024 * MIB,
     sandbox: str = AUTO,
+    cpu_seconds: int | None = None,
 ) -> FfmpegProcess:
     return FfmpegProcess(
         command=[sys.executable, "-I", "-S", "-c", code],
         purpose="testing",
-        limits=RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_bytes, sandbox=sandbox),
+        limits=RunLimits(
+            wall_seconds=wall_seconds, memory_bytes=memory_bytes, sandbox=sandbox, cpu_seconds=cpu_seconds
+        ),
         stdin=stdin,
         stdout=stdout,
     )
@@ -241,6 +251,23 @@ def test_a_process_left_by_its_thread_ends_and_says_why() -> None:
         started[0].wait()
     assert "thread" in (killed.value.detail or "")
     started[0].close()
+
+
+@on_linux
+@pytest.mark.parametrize(("ending", "expected"), [("kill", FfmpegInterrupted), ("spend", FfmpegKilled)])
+def test_who_killed_a_program_with_a_limit_of_processor_time(
+    ending: str, expected: type[FfmpegKilled]
+) -> None:
+    code = (
+        "while True: pass" if ending == "spend" else "print('up', flush=True); import time; time.sleep(600)"
+    )
+    with start(code, stdout=True, cpu_seconds=1) as process:
+        if ending == "kill":
+            next(process.lines())
+            os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(FfmpegKilled) as killed:
+            process.wait()
+    assert type(killed.value) is expected
 
 
 @on_linux
