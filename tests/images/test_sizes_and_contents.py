@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.conftest import ROOT, Run
+from tests.images.conftest import GPU_WANTED, ROOT, TARGETS, Run
 from tests.media.corpus import write_corpus
 from tests.media.kinds import KINDS
 
 PROBING = Path(__file__).with_name("probing.py")
 MEGABYTE = 1_000_000
+MOST_MEGABYTES = {"api": 300, "worker": 1500, "gpu": 6000}
 
 
-@pytest.mark.parametrize(("target", "megabytes"), [("api", 300), ("worker", 1500)])
-def test_sizes(docker: Run, target: str, megabytes: int) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_sizes(docker: Run, target: str) -> None:
     size = int(docker("image", "inspect", "--format", "{{.Size}}", f"regen-server:{target}"))
-    assert size <= megabytes * MEGABYTE
+    assert size <= MOST_MEGABYTES[target] * MEGABYTE
 
 
 @pytest.mark.parametrize("target", ["api", "worker"])
@@ -28,7 +29,20 @@ def test_there_are_no_build_tools(docker: Run, target: str) -> None:
     assert docker("run", "--rm", "--entrypoint", "sh", f"regen-server:{target}", "-c", looked_for) == ""
 
 
-@pytest.mark.parametrize("target", ["api", "worker"])
+@pytest.mark.skipif(not GPU_WANTED, reason="REGEN_TEST_GPU_IMAGE=1 builds the third image")
+def test_the_image_for_gpus_where_there_is_none(docker: Run) -> None:
+    script = (
+        "regen doctor; regen db upgrade; regen worker --device cuda; regen worker --queues gpu --all-gpus; "
+        "test $? = 78 && python -c 'import torch; print(torch.version.cuda)'"
+    )
+    told = docker("run", "--rm", "--entrypoint", "sh", "regen-server:gpu", "-c", f"({script}) 2>&1")
+    assert "install a driver for CUDA" in told
+    assert "There is no device cuda" in told
+    assert "There is no GPU that torch can use here." in told
+    assert told.split()[-1].startswith("13.")
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_the_doctor_finds_the_ffmpeg_whole(docker: Run, target: str) -> None:
     told = docker(
         *("run", "--rm", "--entrypoint", "sh", f"regen-server:{target}"),

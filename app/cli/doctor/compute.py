@@ -34,10 +34,13 @@ def check_devices() -> Iterator[Finding]:
     for device in accelerators:
         yield Finding.ok(str(device), device.details)
     if not accelerators:
+        cuda = torch.version.cuda
         yield Finding.absent(
             "GPU",
             "none that torch can use: the CPU upscales, slowly",
-            fix="for an NVIDIA GPU install its driver, and a torch built for CUDA",
+            fix="for an NVIDIA GPU install its driver, and a torch built for CUDA"
+            if cuda is None
+            else f"for an NVIDIA GPU install a driver for CUDA {cuda}; a container is given GPUs by `--gpus all`",
         )
 
 
