@@ -216,17 +216,22 @@ class FfmpegRunner:
         return self.probe_with_stderr(path, *ffprobe_args)[0]
 
     def probe_with_stderr(
-        self, path: Path, *ffprobe_args: str, cpu_seconds: int | None = None
+        self,
+        path: Path,
+        *ffprobe_args: str,
+        cpu_seconds: int | None = None,
+        output_limit_bytes: int = PROBE_OUTPUT_LIMIT_BYTES,
     ) -> tuple[dict[str, Any], str]:
-        """As `probe`, with the last 64 KiB of stderr. Raises FfmpegKilled after `cpu_seconds` of processor time."""
+        """As `probe`, with the last 64 KiB of stderr. Raises FfmpegKilled after `cpu_seconds` of processor time, and
+        FfmpegAnswerTooLong."""
         deadline = self._deadline_of_a_run()
 
         def run(opened: OpenedDecoders) -> Completed:
             return self._complete(
-                self._ffprobe_command(path, opened, "-of", "json", *ffprobe_args),
+                self._ffprobe_command(path, opened, "-of", "json=compact=1", *ffprobe_args),
                 purpose=EXAMINING,
                 limits=replace(self._limits_until(deadline), cpu_seconds=cpu_seconds),
-                stdout_limit_bytes=PROBE_OUTPUT_LIMIT_BYTES,
+                stdout_limit_bytes=output_limit_bytes,
             )
 
         try:

@@ -1,6 +1,6 @@
 """The lines of one ffprobe run about a user's file, in constant memory."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Self
 
 from app.platform.errors import FfmpegError
@@ -61,3 +61,20 @@ class ScannedLines:
                 process.wait()
             finally:
                 self.stderr_tail = process.stderr_tail
+
+
+class KnownLines:
+    """Lines that an ended ffprobe run printed, in the shape of ScannedLines."""
+
+    def __init__(self, lines: Sequence[str], stderr_tail: str) -> None:
+        self._lines = lines
+        self.stderr_tail = stderr_tail
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to end."""

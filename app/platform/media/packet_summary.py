@@ -10,17 +10,16 @@ from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, Ffmpeg
 
 from .clock import MICROSECONDS, EpochReader
 from .ffmpeg import FfmpegRunner
-from .ffprobe_fields import disposition, fraction
+from .ffprobe_fields import disposition, fraction, section_list
+from .ffprobe_lines import KnownLines, ScannedLines
 from .info import PacketShifts, PacketSpacings
 from .limits import MediaLimits, check_input_frames, check_sound_gaps, check_span, check_subtitles
 from .recognition import ENCRYPTED
 from .whitelists import TEXT_SUBTITLES
 
 # ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
-PACKET_FIELDS = (
-    *("-show_entries", "packet=stream_index,pts,dts,duration,size,pos,flags:packet_side_data=side_data_type"),
-    *("-of", "csv=p=0"),
-)
+PACKET_FIELDS = "stream_index,pts,dts,duration,size,pos,flags"
+PACKET_ENTRIES = f"packet={PACKET_FIELDS}:packet_side_data=side_data_type"
 # The flag of packets that common encryption (ISO/IEC 23001-7) has made unreadable.
 ENCRYPTION_SIDE_DATA = "Encryption info"
 # A packet that ends a sequence and holds no picture, as ffprobe prints its size.
@@ -57,9 +56,26 @@ class PacketSummary:
     ends_abruptly: bool
 
 
+def scan_packets(runner: FfmpegRunner, path: Path) -> ScannedLines:
+    """Each packet of a file as a line of PACKET_FIELDS and kinds of side data."""
+    return runner.scan_lines(path, "-show_entries", PACKET_ENTRIES, "-of", "csv=p=0")
+
+
+def known_packets(answer: dict[str, Any], said: str) -> KnownLines:
+    """The same, from ffprobe's answer to PACKET_ENTRIES in JSON."""
+    fields = PACKET_FIELDS.split(",")
+    lines = [
+        ",".join(
+            [str(packet.get(field, UNKNOWN)) for field in fields]
+            + [str(entry.get("side_data_type")) for entry in section_list(packet, "side_data_list")]
+        )
+        for packet in section_list(answer, "packets")
+    ]
+    return KnownLines(lines, said)
+
+
 def summarize_packets(
-    runner: FfmpegRunner,
-    path: Path,
+    scanned: ScannedLines | KnownLines,
     streams: Sequence[dict[str, Any]],
     *,
     stream_index: int,
@@ -68,14 +84,16 @@ def summarize_packets(
 ) -> PacketSummary | None:
     """Read all packets of a file with these streams (as ffprobe shows them); None if no packet of the video is shown.
 
-    `restarts`: whether the format allows for timestamps that start again. A packet without a pts (AVI, MPEG-PS) counts
-    at its dts. Raises NotAVideo for an encrypted file, LimitExceeded as soon as the frames, or the span of any stream,
-    exceed a limit, so that endless packets cost little, and what FfmpegProcess.wait raises. A failure of the demuxer
-    after the first frame is not raised: it makes `ends_abruptly` true.
+    `scanned`: from `scan_packets` or `known_packets`. `restarts`: whether the format allows for timestamps that start
+    again. A packet without a pts (AVI, MPEG-PS) counts at its dts.
+
+    Raises NotAVideo for an encrypted file, LimitExceeded as soon as the frames, or the span of any stream, exceed a
+    limit, so that endless packets cost little, and what FfmpegProcess.wait raises. A failure of the demuxer after the
+    first frame is not raised: it makes `ends_abruptly` true.
     """
     tally = _PacketTally(streams, stream_index=stream_index, restarts=restarts, limits=limits)
     failed = False
-    with runner.scan_lines(path, *PACKET_FIELDS) as lines:
+    with scanned as lines:
         try:
             for line in lines:
                 fields = line.split(",")

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from math import atan2, degrees
 from pathlib import Path
 from typing import Any
 
+from app.platform.byte_sizes import MIB
 from app.platform.errors import (
     CodecRefused,
     FfmpegAnswerTooLong,
@@ -21,6 +21,7 @@ from app.platform.errors import (
 from .clock import may_restart
 from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import UNTAGGED, disposition, fraction, integer, section_list, tagged
+from .ffprobe_lines import KnownLines
 from .h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from .info import ColourTags, MediaInfo, OtherStream, StreamKind, VideoStream
 from .limits import (
@@ -31,7 +32,13 @@ from .limits import (
     check_input,
     check_stream_count,
 )
-from .packet_summary import PacketSummary, summarize_packets
+from .packet_summary import (
+    PACKET_ENTRIES,
+    PacketSummary,
+    known_packets,
+    scan_packets,
+    summarize_packets,
+)
 from .recognition import (
     ENCRYPTED,
     NO_INDEX,
@@ -53,11 +60,15 @@ STREAM_FIELDS = (
     "avg_frame_rate,r_frame_rate,duration_ts,nb_frames,color_range,color_space,color_transfer,color_primaries,"
     "chroma_location,field_order"
 )
-PROBE_FIELDS = (
-    "-show_entries",
+PROBE_ENTRIES = (
     "format=format_name,start_time,duration,nb_streams:format_tags"
-    f":stream={STREAM_FIELDS}:stream_disposition=default,attached_pic:stream_tags:stream_side_data:chapter=id",
+    f":stream={STREAM_FIELDS}:stream_disposition=default,attached_pic:stream_tags:stream_side_data:chapter=id"
 )
+# A file of at most this size is described and its packets are read in one run of ffprobe, whose start costs more than
+# both. The run ends at these limits, and both are done again separately.
+ONE_RUN_MOST_BYTES = 16 * MIB
+ONE_RUN_CPU_SECONDS = 1
+ONE_RUN_OUTPUT_BYTES = 2 * MIB
 # Formats of pictures, which are videos if they have more than one.
 ANIMATION_FORMATS = ("gif", "apng")
 TOO_COSTLY = "Examining this file takes more time or memory than this server allows."
@@ -76,12 +87,18 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
     """
     runner = runner.within_one_limit()
     try:
-        answer, said = _open(runner, path, limits)
+        answer, said, packets = _describe(runner, path, limits)
         streams, container = section_list(answer, "streams"), answer.get("format", {})
         candidates = _moving_streams(streams, container)
         _refuse_scrambled(path, candidates[0], container)
         restarts = may_restart(str(container.get("format_name", "")))
-        summarize = partial(summarize_packets, runner, path, streams, restarts=restarts, limits=limits)
+
+        def summarize(stream_index: int) -> PacketSummary | None:
+            scanned = packets or scan_packets(runner, path)
+            return summarize_packets(
+                scanned, streams, stream_index=stream_index, restarts=restarts, limits=limits
+            )
+
         video, time_base, scan = _choose_video(candidates, said, limits, summarize)
     except FfmpegMissing:
         raise
@@ -109,15 +126,14 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
     return info
 
 
-def _open(runner: FfmpegRunner, path: Path, limits: MediaLimits) -> tuple[dict[str, Any], str]:
-    """ffprobe's description of the file without reading all of it, and its stderr.
+def _describe(
+    runner: FfmpegRunner, path: Path, limits: MediaLimits
+) -> tuple[dict[str, Any], str, KnownLines | None]:
+    """ffprobe's description of the file, its stderr of that, and all packets if they were read at once.
 
     Raises LimitExceeded and FfmpegError.
     """
-    try:
-        answer, said = runner.probe_with_stderr(path, *PROBE_FIELDS, cpu_seconds=limits.opening_cpu_seconds)
-    except (FfmpegKilled, FfmpegAnswerTooLong) as error:
-        raise LimitExceeded(f"{TOO_COSTLY} {TOO_MANY}", detail=error.detail) from error
+    answer, said, packets = _describe_with_packets(runner, path) or (*_open(runner, path, limits), None)
     streams = section_list(answer, "streams")
     check_stream_count(len(streams), limits)
     tags = [section.get("tags", {}) for section in (answer.get("format", {}), *streams)]
@@ -125,7 +141,39 @@ def _open(runner: FfmpegRunner, path: Path, limits: MediaLimits) -> tuple[dict[s
         chapters=len(section_list(answer, "chapters")),
         tags=[str(text) for section in tags for tag in section.items() for text in tag],
     )
-    return answer, said
+    # What a decoder said of a later packet does not describe the file.
+    if packets is not None and (refused_frame_sizes(said) or is_encrypted({}, said)):
+        answer, said = _open(runner, path, limits)
+    return answer, said, packets
+
+
+def _describe_with_packets(runner: FfmpegRunner, path: Path) -> tuple[dict[str, Any], str, KnownLines] | None:
+    """The answer of one run, or None for a file that may take more than its limits. Raises FfmpegError."""
+    if path.stat().st_size > ONE_RUN_MOST_BYTES:
+        return None
+    try:
+        answer, said = runner.probe_with_stderr(
+            path,
+            *("-show_entries", f"{PROBE_ENTRIES}:{PACKET_ENTRIES}"),
+            cpu_seconds=ONE_RUN_CPU_SECONDS,
+            output_limit_bytes=ONE_RUN_OUTPUT_BYTES,
+        )
+    except (FfmpegKilled, FfmpegAnswerTooLong):
+        return None
+    return answer, said, known_packets(answer, said)
+
+
+def _open(runner: FfmpegRunner, path: Path, limits: MediaLimits) -> tuple[dict[str, Any], str]:
+    """ffprobe's description of the file without reading all of it, and its stderr.
+
+    Raises LimitExceeded and FfmpegError.
+    """
+    try:
+        return runner.probe_with_stderr(
+            path, "-show_entries", PROBE_ENTRIES, cpu_seconds=limits.opening_cpu_seconds
+        )
+    except (FfmpegKilled, FfmpegAnswerTooLong) as error:
+        raise LimitExceeded(f"{TOO_COSTLY} {TOO_MANY}", detail=error.detail) from error
 
 
 def _refusal(path: Path, said: str, limits: MediaLimits) -> LimitExceeded | NotAVideo:
@@ -172,7 +220,7 @@ def _choose_video(
     candidates: list[dict[str, Any]],
     said: str,
     limits: MediaLimits,
-    summarize: Callable[..., PacketSummary | None],
+    summarize: Callable[[int], PacketSummary | None],
 ) -> tuple[dict[str, Any], Fraction, PacketSummary]:
     """The stream to upscale, its time base and its packets (of `stream_index`): the first of more than one picture.
 
@@ -183,7 +231,7 @@ def _choose_video(
     for stream in candidates:
         refusal = _refusal_to_decode(stream, said, limits)
         time_base = fraction(stream.get("time_base")) or Fraction(1)
-        scan = summarize(stream_index=stream["index"])
+        scan = summarize(stream["index"])
         if scan is None:
             continue
         if refusal is not None:

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 import pytest
 
 from app.platform.errors import LimitExceeded
-from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media import ffmpeg as ffmpeg_module
+from app.platform.media import probe as probe_module
+from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.probe import MediaInfo, probe_video
 
@@ -328,3 +331,40 @@ def test_a_whole_file_is_not_taken_for_cut_off(examine: Examine, clips: Path, ma
             name, "-i", clips / BUNNY, "-c:v", "copy", "-c:a", "mp3" if name.endswith("avi") else "copy"
         )
         assert examine(whole).video.declared_frames == 50
+
+
+@pytest.mark.parametrize("name", [BUNNY, "a.mkv", "a.ts", "covers.mp4"])
+def test_a_small_file_is_read_in_one_run(
+    examine: Examine, clips: Path, make: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With the result of two runs, which a file over one of the limits still takes."""
+    starts: list[object] = []
+
+    class CountedProcess(FfmpegProcess):
+        def __init__(self, **arguments: Any) -> None:
+            starts.append(arguments["command"])
+            super().__init__(**arguments)
+
+    cover = (
+        "-f",
+        "lavfi",
+        "-i",
+        "color=size=64x64:duration=0.04",
+        "-map",
+        "1:v",
+        "-map",
+        "0",
+        "-c:v:0",
+        "png",
+    )
+    added = (*cover, "-c:v:1", "copy", "-c:a", "copy") if name.startswith("covers") else ("-c", "copy")
+    path = clips / name if name == BUNNY else make(name, "-i", clips / BUNNY, *added)
+    monkeypatch.setattr(ffmpeg_module, "FfmpegProcess", CountedProcess)
+    info = examine(path)
+    assert len(starts) == 1
+    for limit in ("ONE_RUN_MOST_BYTES", "ONE_RUN_OUTPUT_BYTES"):
+        with monkeypatch.context() as lowered:
+            lowered.setattr(probe_module, limit, 1000)
+            starts.clear()
+            assert examine(path) == info
+            assert len(starts) > 1
