@@ -4,7 +4,7 @@ front, all later sound would be late by as much. So the format is unified before
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class UniformSound:
 
     def input(self, runner: FfmpegRunner) -> Stream:
         """The input of a command with `copyts`, in which the source's start is 0."""
-        return runner.own_sound_input(self.path, itsoffset=seconds_option(-SHIFT_SECONDS))
+        return runner.own_file_input(self.path, demuxer="nut", itsoffset=seconds_option(-SHIFT_SECONDS))
 
 
 def write_uniform_sound(
@@ -62,11 +62,8 @@ def write_uniform_sound(
         )
     streams = [read[str(track.index)] for track in changing]
     command = runner.output(*streams, path, acodec="pcm_s16le", f="nut", **options)
-    limits = replace(runner.limits, output_bytes=MOST_BYTES)
     try:
-        FfmpegRunner(programs=runner.programs, limits=limits).run(
-            command, purpose="converting the sound", cancelled=cancelled
-        )
+        runner.run(command, purpose="converting the sound", cancelled=cancelled, output_bytes=MOST_BYTES)
     except FfmpegCancelled:
         raise
     except FfmpegError as error:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 from weakref import WeakSet
 
 import ffmpeg
@@ -149,17 +149,20 @@ class FfmpegRunner:
         own = {"f": "concat", "safe": 1}
         return ffmpeg.input(file_name(list_path), **self._input_options(("concat", *FORMATS), options), **own)
 
-    def own_sound_input(self, path: Path, **options: Any) -> Stream:
-        """PCM in a NUT file that the server made."""
-        safety = safety_options(formats=("nut",), protocols=("file",), decoders=pcm_decoders())
+    def own_file_input(self, path: Path, *, demuxer: Literal["nut", "ass"], **options: Any) -> Stream:
+        """PCM in a NUT file, or texts in an ASS file, that the server made."""
+        decoders = {"nut": pcm_decoders(), "ass": ("ass", "ssa")}[demuxer]
+        safety = safety_options(formats=(demuxer,), protocols=("file",), decoders=decoders)
         refuse_safety_options(options)
         return ffmpeg.input(file_name(path), **safety, **options)
 
     def generated_input(self, graph: str, **options: Any) -> Stream:
-        """A picture or sound that ffmpeg generates; `graph` is a constant in code, such as `testsrc2=...`."""
-        safety = safety_options(
-            formats=("lavfi",), protocols=("pipe",), decoders=("rawvideo", "wrapped_avframe", *pcm_decoders())
-        )
+        """What ffmpeg generates, or reads from stdin where the server made it: pictures, sound, closed captions.
+
+        `graph` is a constant in code, such as `testsrc2=...`.
+        """
+        decoders = ("rawvideo", "wrapped_avframe", "cc_dec", *pcm_decoders())
+        safety = safety_options(formats=("lavfi",), protocols=("pipe",), decoders=decoders)
         refuse_safety_options(options)
         return ffmpeg.input(graph, **safety, f="lavfi", **options)
 
@@ -177,17 +180,18 @@ class FfmpegRunner:
         purpose: str,
         cancelled: Callable[[], bool] | None = None,
         stdout_limit_bytes: int = 0,
+        output_bytes: int | None = None,
     ) -> Completed:
         """Run ffmpeg to its end. `purpose` completes "failed while ..." in messages: "joining the segments".
 
-        `cancelled` is polled every 0.1 s. Raises what FfmpegProcess.wait raises, and FfmpegError when stdout exceeds
-        `stdout_limit_bytes` (with 0, stdout is discarded).
+        `cancelled` is polled every 0.1 s. `output_bytes`: instead of that of the limits. Raises what FfmpegProcess.wait
+        raises, and FfmpegError when stdout exceeds `stdout_limit_bytes` (with 0, stdout is discarded).
         """
         command = self._ffmpeg_command(stream_or_args)
         return self._complete(
             command,
             purpose=purpose,
-            limits=self._limits_until(self._deadline_of_a_run()),
+            limits=self._limits_until(self._deadline_of_a_run(), output_bytes=output_bytes),
             cancelled=cancelled,
             stdout_limit_bytes=stdout_limit_bytes,
         )
@@ -200,13 +204,15 @@ class FfmpegRunner:
         stdin: bool,
         stdout: bool,
         may_wait: bool = True,
+        output_bytes: int | None = None,
     ) -> FfmpegProcess:
         """Start ffmpeg with these pipes. This thread must enter the process's `with` block.
 
         `may_wait`: whether the other end of a pipe may be so slow that ffmpeg stalls without being at fault.
+        `output_bytes`: instead of that of the limits.
         """
         command = self._ffmpeg_command(stream_or_args)
-        limits = self._limits_until(self._deadline_of_a_run())
+        limits = self._limits_until(self._deadline_of_a_run(), output_bytes=output_bytes)
         if may_wait:
             limits = replace(limits, stall_seconds=math.inf)
         return self._start(command, purpose=purpose, limits=limits, stdin=stdin, stdout=stdout)
@@ -291,9 +297,10 @@ class FfmpegRunner:
         """When a run that starts now must have ended, by the monotonic clock."""
         return min(self._deadline, time.monotonic() + self.limits.wall_seconds)
 
-    def _limits_until(self, deadline: float) -> RunLimits:
+    def _limits_until(self, deadline: float, *, output_bytes: int | None = None) -> RunLimits:
         """The limits of one of several runs that share this runner's time."""
-        return replace(self.limits, wall_seconds=max(0.0, deadline - time.monotonic()))
+        limits = replace(self.limits, wall_seconds=max(0.0, deadline - time.monotonic()))
+        return limits if output_bytes is None else replace(limits, output_bytes=output_bytes)
 
     def _input_options(self, formats: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
         refuse_safety_options(options)
