@@ -17,7 +17,7 @@ from app.platform.media.info import MediaInfo
 from worker.video.colour import ColourPlan
 from worker.video.deinterlace import INTERLACED_ORDERS, Deinterlacing, plan_deinterlacing
 from worker.video.encoder import choose_codec
-from worker.video.side_data import lost_side_data
+from worker.video.side_data import CLOSED_CAPTIONS, lost_side_data
 
 ALPHA_WARNING = "The video is partly transparent; the output is opaque."
 MASTERING_WARNING = "HDR mastering metadata was left out: only HEVC output can hold it."
@@ -40,6 +40,7 @@ class SourceMetadata:
     content_light: ContentLight | None
     spatial: Spatial | None
     warnings: Sequence[str]
+    has_captions: bool = False
 
 
 def read_source_metadata(
@@ -62,6 +63,7 @@ def read_source_metadata(
         content_light=first.content_light if can_carry else None,
         spatial=first.spatial,
         warnings=(*warnings, *_left_out(first, can_carry=can_carry)),
+        has_captions=any(CLOSED_CAPTIONS in kind.lower() for kind in first.side_data),
     )
 
 

@@ -15,10 +15,14 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+from app.platform.errors import PermanentError
+from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.progress import current_progress
 from worker.video.filter_expressions import expression_tree
+from worker.video.mp4_boxes import read_video_coding
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.timeline import MICROSECONDS
-from worker.video.timestamp_check import WrittenVideo
+from worker.video.timestamp_check import WrittenVideo, read_back
 
 
 def concat_list(names: Sequence[str], segments: Sequence[SegmentPlan], *, timescale: int) -> str:
@@ -129,3 +133,36 @@ def _starts_microseconds(segments: Sequence[SegmentPlan], timescale: int) -> lis
 def _to_ticks(microseconds: int, timescale: int) -> int:
     """As ffmpeg rescales: rounded to the nearest, halves away from zero."""
     return (2 * microseconds * timescale + MICROSECONDS) // (2 * MICROSECONDS)
+
+
+def check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_files: Sequence[Path]) -> None:
+    """Raises PermanentError if segments and files are not those of the plan."""
+    ends = [segment.start_tick + segment.duration_ticks for segment in segments]
+    starts = [segment.start_tick for segment in segments]
+    whole = (
+        len(segments) == len(segment_files) == render.segment_count
+        and [segment.index for segment in segments] == list(range(len(segments)))
+        and [0, *ends] == [*starts, render.total_ticks]
+        and sum(segment.output_frames for segment in segments) == render.frame_count
+    )
+    if not whole:
+        raise PermanentError(
+            "The parts of this video do not add up to the whole.",
+            detail=f"{len(segments)} segments, {len(segment_files)} files, {render.segment_count} planned",
+        )
+
+
+def outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
+    """The first and the last file. Raises PermanentError if the files were not encoded alike."""
+    before = None
+    for path in segment_files:
+        coding = read_video_coding(path)
+        if before not in (None, coding):
+            raise PermanentError(
+                "The parts of this video were encoded by different versions of ffmpeg and cannot be joined. Use the "
+                "same version on all workers, and try again.",
+                detail=f"{before} {coding}",
+            )
+        before = coding
+        current_progress().beat()
+    return read_back(runner, segment_files[0]), read_back(runner, segment_files[-1])

@@ -19,18 +19,16 @@ from app.platform.errors import (
     FfmpegKilled,
     FfmpegMissing,
     FfmpegTimeout,
-    PermanentError,
 )
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from app.platform.media.properties import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
-from app.platform.progress import current_progress
 from worker.video import join_groups
+from worker.video.captions import Captions, write_captions
 from worker.video.filter_expressions import seconds_option
-from worker.video.join import timestamp_filter, write_concat_list
+from worker.video.join import check_plan, outer_files, timestamp_filter, write_concat_list
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
-from worker.video.mp4_boxes import read_video_coding
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.raw_aac import read_sound_packets
 from worker.video.sound_headers import sound_formats
@@ -38,7 +36,7 @@ from worker.video.sound_runs import fit_to_film
 from worker.video.spherical_video import tag_spatial
 from worker.video.subtitle_edits import CLIPPED, subtitle_shifts
 from worker.video.thumbnail import make_thumbnail
-from worker.video.timestamp_check import WrittenVideo, check_output, read_back, runner_for_output
+from worker.video.timestamp_check import check_output, read_back, runner_for_output
 from worker.video.track_flags import switch_off_subtitles
 from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack, choose_tracks, within_budget
 from worker.video.uniform_sound import UniformSound, write_uniform_sound
@@ -99,7 +97,7 @@ def finish_render(
     Raises PermanentError if the segments do not belong together, TransientError if the output is not as planned,
     Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
     """
-    _check_plan(render, segments, segment_files)
+    check_plan(render, segments, segment_files)
     answer = runner.probe(source, *SOURCE_FIELDS)
     if any(
         stream.get("codec_type") == "audio" and not stream.get("channels")
@@ -111,7 +109,7 @@ def finish_render(
         )
         answer = runner.probe(source, *SOURCE_FIELDS)
     own_runner = runner_for_output(runner, render.target)
-    first, last = _outer_files(own_runner, segment_files)
+    first, last = outer_files(own_runner, segment_files)
     streams: list[dict[str, Any]] = answer.get("streams", [])
     tags = answer["format"].get("tags", {})
     metadata = keep_metadata(tags, streams, render=render, segments=segments)
@@ -161,6 +159,9 @@ def finish_render(
                 start_seconds=start,
                 cancelled=cancelled,
             )
+            captions, captions_lost = write_captions(
+                runner, source, streams, directory, render=render, cancelled=cancelled
+            )
             copied_bytes = sum(path.stat().st_size for path in (source, *files))
             list_path = write_concat_list(directory, files, parts, timescale=render.timescale)
             mux = _MuxCommand(
@@ -168,13 +169,14 @@ def finish_render(
                 list_path=list_path,
                 source=source,
                 uniform=uniform,
+                captions=captions,
                 part=part,
                 render=render,
                 streams=streams,
                 metadata=metadata,
                 timestamps=timestamps,
             )
-            warnings = mux.run(tracks, cancelled)
+            warnings = mux.run((*tracks, *([captions.track] if captions else [])), cancelled)
         if render.spatial is not None:
             warnings = (*warnings, *tag_spatial(part, render.spatial))
         check_output(own_runner, part, render=render, segments=segments)
@@ -185,7 +187,15 @@ def finish_render(
         raise Canceled() from error
     finally:
         part.unlink(missing_ok=True)
-    told = (*render.warnings, *choice.warnings, *undescribed, *fitted, *warnings, *metadata.warnings)
+    told = (
+        *render.warnings,
+        *choice.warnings,
+        *undescribed,
+        *fitted,
+        *captions_lost,
+        *warnings,
+        *metadata.warnings,
+    )
     return FinishedVideo(
         properties=render.output,
         size_bytes=destination.stat().st_size,
@@ -203,6 +213,7 @@ class _MuxCommand:
         list_path: Path,
         source: Path,
         uniform: UniformSound | None,
+        captions: Captions | None,
         part: Path,
         render: RenderPlan,
         streams: Sequence[dict[str, Any]],
@@ -213,6 +224,7 @@ class _MuxCommand:
         self._list_path = list_path
         self._source = source
         self._uniform = uniform
+        self._captions = captions
         self._subtitle_shifts = subtitle_shifts(source)
         self._part = part
         self._render = render
@@ -330,7 +342,7 @@ class _MuxCommand:
         numbers = dict.fromkeys(UNREADABLE, 0)
         for track in tracks:
             options |= track.options(numbers[track.kind])
-            if track.kind == "subtitle" and track.index in other:
+            if track.kind == "subtitle" and track.is_copied and track.index in other:
                 options[f"bsf:s:{numbers[track.kind]}"] = CLIPPED
             numbers[track.kind] += 1
         streams = [joined["v:0"], *maps] if has_video else maps
@@ -342,6 +354,8 @@ class _MuxCommand:
         if self._uniform is not None:
             read = self._uniform.input(self._runner)
             streams = {index: read[f"a:{number}"] for number, index in enumerate(self._uniform.indexes)}
+        if self._captions is not None:
+            streams[self._captions.track.index] = self._captions.input(self._runner)
         copied = {track.index for track in tracks if track.kind == "subtitle" and track.is_copied}
         for index in copied & self._subtitle_shifts.keys():
             offset = seconds_option(self._subtitle_shifts[index] - self._render.input_start_seconds)
@@ -361,35 +375,3 @@ class _MuxCommand:
         if exact <= fits:
             return exact
         return timescale * max(1, min(fits, MOVIE_TIMESCALE) // timescale)
-
-
-def _check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_files: Sequence[Path]) -> None:
-    ends = [segment.start_tick + segment.duration_ticks for segment in segments]
-    starts = [segment.start_tick for segment in segments]
-    whole = (
-        len(segments) == len(segment_files) == render.segment_count
-        and [segment.index for segment in segments] == list(range(len(segments)))
-        and [0, *ends] == [*starts, render.total_ticks]
-        and sum(segment.output_frames for segment in segments) == render.frame_count
-    )
-    if not whole:
-        raise PermanentError(
-            "The parts of this video do not add up to the whole.",
-            detail=f"{len(segments)} segments, {len(segment_files)} files, {render.segment_count} planned",
-        )
-
-
-def _outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
-    """The first and the last file. Raises PermanentError if the files were not encoded alike."""
-    before = None
-    for path in segment_files:
-        coding = read_video_coding(path)
-        if before not in (None, coding):
-            raise PermanentError(
-                "The parts of this video were encoded by different versions of ffmpeg and cannot be joined. Use the "
-                "same version on all workers, and try again.",
-                detail=f"{before} {coding}",
-            )
-        before = coding
-        current_progress().beat()
-    return read_back(runner, segment_files[0]), read_back(runner, segment_files[-1])

@@ -60,6 +60,7 @@ class RenderPlan:
         deinterlacing: None if the source is progressive.
         continuous: how the copy is made that stands for the input, None if the input itself is read.
         spatial: tags of spherical and stereoscopic video, the same in source and output.
+        has_captions: whether the source's first pictures have closed captions.
         mastering_display, content_light: HDR metadata, the same in source and output.
     """
 
@@ -88,6 +89,7 @@ class RenderPlan:
     mastering_display: MasteringDisplay | None = None
     content_light: ContentLight | None = None
     spatial: Spatial | None = None
+    has_captions: bool = False
     is_turned: bool = False
     continuous: ContinuousCopy | None = None
     encoder_rate: Fraction | None = None
@@ -208,6 +210,7 @@ _OF_THE_WHOLE = {
     "retime",
     "warnings",
     "seekable",
+    "has_captions",
     "deinterlacing",
     "segment_seconds",
     "segment_max_output_pixels",

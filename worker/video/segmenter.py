@@ -276,6 +276,7 @@ class RenderPlanner:
             mastering_display=self.metadata.mastering_display,
             content_light=self.metadata.content_light,
             spatial=self.metadata.spatial,
+            has_captions=self.metadata.has_captions,
             encoder_rate=self.encoder_rate,
             segment_seconds=self.segment_seconds,
             segment_max_output_pixels=self.segment_max_output_pixels,

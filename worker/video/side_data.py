@@ -5,7 +5,6 @@ from collections.abc import Iterable
 DOLBY_VISION_WARNING = "Dolby Vision's metadata was left out; the picture beneath it was upscaled."
 DYNAMIC_HDR_WARNING = "HDR10+ metadata, which changes from scene to scene, was left out."
 VIVID_WARNING = "HDR Vivid metadata, which changes from scene to scene, was left out."
-CAPTIONS_WARNING = "Closed captions inside the pictures were left out."
 STEREO_WARNING = "The tag that says how the pictures hold two views (stereo 3D) was left out."
 SPHERICAL_WARNING = "The tag that tells players to show the video as spherical (360 degrees) was left out."
 PICTURE_TIMECODE_WARNING = "Timecode inside the pictures was left out."
@@ -19,13 +18,13 @@ BOXES_WARNING = "Marks of objects in the pictures were left out."
 EXIF_WARNING = "Exif data inside the pictures was left out."
 OTHER_WARNING = "Data beside the pictures was left out: {kind}."
 
+CLOSED_CAPTIONS = "closed captions"
 # Parts of names, which differ between packets and frames, and between versions of ffmpeg.
 LEFT_OUT = {
     "dovi ": DOLBY_VISION_WARNING,
     "dolby vision": DOLBY_VISION_WARNING,
     "2094-40": DYNAMIC_HDR_WARNING,
     "cuva": VIVID_WARNING,
-    "closed captions": CAPTIONS_WARNING,
     "stereo 3d": STEREO_WARNING,
     "3d reference displays": STEREO_WARNING,
     "view id": STEREO_WARNING,
@@ -39,10 +38,11 @@ LEFT_OUT = {
     "bounding boxes": BOXES_WARNING,
     "exif": EXIF_WARNING,
 }
-# Carried on or applied (sizes, turns, HDR10, skipped samples, film grain, transparency), part of a copied sound or
-# subtitle track, or of no use but to the input's own decoder.
+# Carried on or applied (sizes, turns, HDR10, captions, skipped samples, film grain, transparency), part of a copied
+# sound or subtitle track, or of no use but to the input's own decoder.
 NOT_LOST = (
     *(
+        CLOSED_CAPTIONS,
         "display matrix",
         "displaymatrix",
         "frame cropping",

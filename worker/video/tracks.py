@@ -19,6 +19,7 @@ from worker.video.sound_headers import SoundFormat
 
 # In microseconds, ffmpeg's default, texts more than 35 minutes apart overflow MP4's durations of 32 bits.
 SUBTITLE_TIME_BASE = "1/1000"
+CAPTIONS_NAME = "handler_name=Closed captions"
 
 AUDIO_BITS_PER_SECOND_AND_CHANNEL = 96_000
 # Of one that puts the output together: some ten times what slow machines take.
@@ -61,7 +62,8 @@ class KeptTrack:
 
     `tag`: of data. `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning,
     if conversion mixes channels. `follows_closely`: even small gaps and overlaps of it are corrected.
-    `is_default`: of subtitles, whether players show them without being asked. `runs`: of sound with long gaps, the
+    `is_default`: of subtitles, whether players show them without being asked. `is_captions`: they are closed captions.
+    `runs`: of sound with long gaps, the
     start and end in seconds of what is kept.
     """
 
@@ -74,6 +76,7 @@ class KeptTrack:
     mixed: str | None = None
     follows_closely: bool = False
     is_default: bool = True
+    is_captions: bool = False
     runs: tuple[tuple[float, float], ...] = ()
 
     def options(self, number: int) -> dict[str, Any]:
@@ -83,9 +86,14 @@ class KeptTrack:
         if self.kind == "subtitle":
             if self.is_copied:
                 return {f"c:s:{number}": "copy"}
+            captions = {
+                f"metadata:s:s:{number}": CAPTIONS_NAME,
+                f"disposition:s:{number}": "hearing_impaired",
+            }
             return {
                 f"c:s:{number}": OUTPUT.subtitle_encoder,
                 f"time_base:s:{number}": SUBTITLE_TIME_BASE,
+                **(captions if self.is_captions else {}),
             }
         if self.is_copied:
             return {f"c:a:{number}": "copy"}

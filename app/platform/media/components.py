@@ -2,9 +2,19 @@
 `whitelists.py`, by ffmpeg's own names. The images' ffmpeg is built with only these (deploy/ffmpeg).
 """
 
-ENCODERS: tuple[str, ...] = ("libx264", "libx265", "aac", "mov_text", "mjpeg", "png", "rawvideo", "pcm_s16le")
+ENCODERS: tuple[str, ...] = (
+    "libx264",
+    "libx265",
+    "aac",
+    "ass",
+    "mov_text",
+    "mjpeg",
+    "png",
+    "rawvideo",
+    "pcm_s16le",
+)
 
-MUXERS: tuple[str, ...] = ("mp4", "ipod", "mpegts", "nut", "rawvideo", "image2pipe", "mjpeg")
+MUXERS: tuple[str, ...] = ("mp4", "ipod", "mpegts", "nut", "rawvideo", "image2pipe", "mjpeg", "ass")
 MUXERS += ("framecrc", "data")
 
 # Without them the server works, except for previews of HDR.
@@ -21,6 +31,6 @@ FILTERS: tuple[str, ...] = (
     "asplit",
 )
 FILTERS += ("atrim", "blackframe", "bwdif", "concat", "crop", "extractplanes", "format", "fps", "geq")
-FILTERS += ("hflip", "lutrgb", "mergeplanes", "metadata", "negate", "null", "pad", "rotate", "scale")
+FILTERS += ("hflip", "lutrgb", "mergeplanes", "metadata", "movie", "negate", "null", "pad", "rotate", "scale")
 FILTERS += ("select", "setparams", "setpts", "setsar", "settb", "sine", "split", "testsrc2", "tpad")
 FILTERS += ("transpose", "trim", "vflip")

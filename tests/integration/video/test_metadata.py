@@ -9,8 +9,9 @@ import pytest
 
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.first_frames import Spatial, probe_first_frames
+from worker.video.captions import KIND_WARNING
 from worker.video.metadata import TIMECODE_LEFT_OUT, keep_metadata
-from worker.video.side_data import CAPTIONS_WARNING, lost_side_data
+from worker.video.side_data import CLOSED_CAPTIONS, lost_side_data
 from worker.video.spherical_video import write_spatial
 
 APPLE = {
@@ -19,9 +20,9 @@ APPLE = {
     "com.apple.quicktime.location.ISO6709": "+48.1374+011.5755+520/",
     "com.apple.quicktime.creationdate": "2024-05-01T10:00:00+0200",
 }
-# A caption of two bytes without meaning (CTA-708, ATSC A/53): as user data registered by ITU-T T.35, in an SEI message
+# A caption of CEA-708 and an empty one of CEA-608 (ATSC A/53): as user data registered by ITU-T T.35, in an SEI message
 # (ITU-T H.264, D.1.6), and in the user data of a picture in MPEG-2.
-REGISTERED = bytes.fromhex("b50031474139340341fffc8080ff")
+REGISTERED = bytes.fromhex("b50031474139340342fffc8080ff0221ff")
 MESSAGE = bytes([4, len(REGISTERED)]) + REGISTERED + b"\x80"
 CAPTIONS = b"\0\0\0\1\x06" + MESSAGE
 START = b"\0\0\1"
@@ -79,17 +80,18 @@ def test_a_cameras_telemetry(clip: Callable[..., Path], rendered: Callable[..., 
 
 
 @pytest.mark.parametrize("kind", CAPTIONED)
-def test_captions_are_named_in_each_codec(
+def test_captions_are_found_in_each_codec(
     kind: str, clip: Callable[..., Path], runner: FfmpegRunner, ffmpeg: Callable[..., bytes], tmp_path: Path
 ) -> None:
     coding, slice_start, captions = CAPTIONED[kind]
     plain = clip(f"a.{kind}", *coding, "-pix_fmt", "yuv420p", frames=2, size="64x36")
     marked, source = tmp_path / f"marked.{kind}", tmp_path / "a.mpg"
-    for before, warnings in ((b"", []), (captions, [CAPTIONS_WARNING])):
+    for before, has_captions in ((b"", False), (captions, True)):
         marked.write_bytes(plain.read_bytes().replace(slice_start, before + slice_start))
         ffmpeg("-fflags", "+genpts", "-i", marked, "-c", "copy", source)
         found = probe_first_frames(runner, source, stream_index=0)
-        assert lost_side_data(found.side_data) == warnings
+        assert any(CLOSED_CAPTIONS in kind.lower() for kind in found.side_data) == has_captions
+        assert lost_side_data(found.side_data) == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_captions_are_named_and_stereo_and_spheres_are_kept(
     ffmpeg("-i", marked, *sound, "-c:v", "copy", "-movflags", "+faststart", source)
     write_spatial(source, Spatial(projection="equirectangular", yaw=-30, pitch=10, roll=5))
     result = rendered(source)
-    assert result.finished.warnings == (CAPTIONS_WARNING,)
+    assert result.finished.warnings == (KIND_WARNING,)
     fields = "stream_side_data"
     (video,) = probed(result.output, "-select_streams", "v", "-show_entries", fields)["streams"]
     told = {entry["side_data_type"]: entry for entry in video["side_data_list"]}

@@ -25,7 +25,6 @@ WORDS |= {
     "loop",
     "median",
     "mix",
-    "movie",
     "phase",
     "psnr",
     "qp",
