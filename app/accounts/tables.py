@@ -10,8 +10,8 @@ from app.platform.tables import ListedTable, Table
 
 
 class User(ListedTable):
-    """A user. `served_at` is the last claim of one of the user's segments, `prepared_at` the last claim of a render to
-    prepare: the user with the oldest time is served next.
+    """A user. `served_at` is the last claim of one of the user's segments, `prepared_at` and `finished_at` those of a
+    render to prepare and to finish: the user with the oldest time is served next.
 
     `max_running_segments` and `max_running_renders` override the settings' caps. `limits` has the user's other limits.
     `webhook_secret_generation` selects the secret that signs the user's webhooks.
@@ -22,6 +22,7 @@ class User(ListedTable):
     name: Mapped[str] = mapped_column(String(200), unique=True)
     served_at: Mapped[datetime | None]
     prepared_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
     max_running_segments: Mapped[int | None]
     max_running_renders: Mapped[int | None]
     limits: Mapped[dict[str, Any] | None]

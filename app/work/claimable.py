@@ -113,6 +113,12 @@ def user_may_prepare(*, cap: int | None) -> ColumnElement[bool]:
     return and_(User.id.in_(in_need), few_segments_wait(User.id), below_render_cap(cap=cap))
 
 
+@cache
+def user_may_finish() -> ColumnElement[bool]:
+    """The user has a render to finish."""
+    return User.id.in_(select(Render.user_id).where(ready_to_finish()).correlate(None))
+
+
 def is_of_engines() -> ColumnElement[bool]:
     """The claiming worker upscales with the render's engine."""
     return or_(OF_ENGINES == "", OF_ENGINES.contains('"' + Render.engine + '"'))

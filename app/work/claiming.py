@@ -8,8 +8,9 @@ parameters: building them again took more of a worker's time than the rest of a 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
+from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Float, Select, String, and_, bindparam, case, false, or_, select
 from sqlalchemy.orm import Session
@@ -38,15 +39,31 @@ FOR_SECONDS = bindparam("for_seconds", type_=Float)
 BUT = bindparam("but", type_=String, expanding=True)
 EARLIER_THAN = bindparam("earlier_than", type_=UtcDateTime)
 
+# Claims a unit if its user was last served earlier than at this time.
+EarlierClaim: TypeAlias = Callable[[datetime | None], Job | None]
+
 IS_TO_PREPARE = "is_to_prepare"
 SEGMENT_COLUMNS = (Segment.position, Segment.plan, Segment.storage_key)
 WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 
 
-def claim_finish(session: Session, *, worker: str, lease_seconds: float) -> Job | None:
-    """The oldest render whose segments are all done and that no worker is finishing. Rotation and caps of
-    users do not apply."""
-    return _claim_render(session, WorkKind.FINISH, for_seconds=lease_seconds, **_by(worker, lease_seconds))
+def claim_finish(
+    session: Session, *, worker: str, lease_seconds: float, first: EarlierClaim | None = None
+) -> Job | None:
+    """The next user's first render whose segments are all done and that no worker is finishing. Caps do not apply.
+
+    `first` is tried before, with the time at which that user was last served.
+    """
+    by = _by(worker, lease_seconds)
+    users = _users_to_finish()
+    # There is rarely one, and on PostgreSQL a turn takes another connection.
+    following = fair_scheduling.peek_next_user(session, users, **by)
+    if following is None:
+        return None
+    earlier = first(following[1]) if first is not None else None
+    return earlier or _claim_in_turn(
+        session, users, by, lambda turn: _claim_render_of(session, WorkKind.FINISH, turn, lease_seconds, by)
+    )
 
 
 def claim_prepare(
@@ -58,37 +75,27 @@ def claim_prepare(
     with more than a few waiting segments are not prepared (`claimable.few_segments_wait`): `queued` means
     waiting, yet no worker has to wait for a render to be prepared.
     """
-    return _claim_prepare(
-        session, _users_to_prepare(render_cap), {}, render_cap, worker=worker, lease_seconds=lease_seconds
-    )
+    by = _by(worker, lease_seconds)
+    return _claim_prepare(session, _users_to_prepare(render_cap), by, render_cap, lease_seconds)
 
 
 def claim_urgent_prepare(
     session: Session,
+    last_served: datetime | None,
     *,
     worker: str,
     lease_seconds: float,
-    cap: int | None,
     render_cap: int | None = None,
-    engines: Collection[str] = (),
 ) -> Job | None:
-    """For a worker that also upscales, and would otherwise prepare nothing while segments wait.
+    """A render of a user who has no segment waiting, and whose last render was prepared before `last_served`.
 
-    Claims a render of a user who has no segment waiting, and whose last render was prepared before the user
-    of the next segment was last served.
+    For a worker that would otherwise prepare nothing while there are segments or renders to finish: `last_served` is
+    when the user of the next one was.
     """
-    following = fair_scheduling.peek_next_user(session, _users_to_upscale(cap), **_by(worker, lease_seconds))
-    if following is None or following[1] is None:
+    if last_served is None:
         return None
-    parameters = {EARLIER_THAN.key: following[1]}
-    return _claim_prepare(
-        session,
-        _users_to_prepare_first(render_cap),
-        parameters,
-        render_cap,
-        worker=worker,
-        lease_seconds=lease_seconds,
-    )
+    parameters = {EARLIER_THAN.key: last_served, **_by(worker, lease_seconds)}
+    return _claim_prepare(session, _users_to_prepare_first(render_cap), parameters, render_cap, lease_seconds)
 
 
 def claim_segment(
@@ -98,17 +105,23 @@ def claim_segment(
     lease_seconds: float,
     cap: int | None = None,
     engines: Collection[str] = (),
+    first: EarlierClaim | None = None,
 ) -> Job | None:
     """The first waiting segment of the next user.
 
     `cap` is how many segments of one user may run, for users without their own cap. `engines` are those with
-    which the worker upscales; empty for all.
+    which the worker upscales; empty for all. `first` is tried before, with the time at which that user was last
+    served.
     """
     by = _by(worker, lease_seconds, engines)
     lease = {FOR_SECONDS.key: lease_seconds, **by}
-    return _claim_in_turn(
-        session, _users_to_upscale(cap), by, lambda turn: _claim_segment_of(session, turn, cap, lease)
-    )
+    users = _users_to_upscale(cap)
+    if first is not None:
+        following = fair_scheduling.peek_next_user(session, users, **by)
+        earlier = first(following[1]) if following is not None else None
+        if earlier is not None or following is None:
+            return earlier
+    return _claim_in_turn(session, users, by, lambda turn: _claim_segment_of(session, turn, cap, lease))
 
 
 def _by(worker: str, lease_seconds: float, engines: Collection[str] = ()) -> dict[str, Any]:
@@ -179,6 +192,11 @@ def _users_to_prepare_first(cap: int | None) -> RoundRobin:
     return RoundRobin(Rotation.PREPARE, has_work=is_urgent, is_capped=claimable.is_render_capped(cap=cap))
 
 
+@cache
+def _users_to_finish() -> RoundRobin:
+    return RoundRobin(Rotation.FINISH, has_work=claimable.user_may_finish())
+
+
 def _claim_segment_of(session: Session, turn: Turn, cap: int | None, lease: Mapping[str, Any]) -> Job | None:
     taken: list[str] = []
     of_user: dict[str, Any] = {OF_USER.key: turn.user_id, **lease}
@@ -247,24 +265,26 @@ def _claim_prepare(
     users: RoundRobin,
     parameters: Mapping[str, Any],
     cap: int | None,
-    *,
-    worker: str,
     lease_seconds: float,
 ) -> Job | None:
-    by = _by(worker, lease_seconds)
-    lease = {FOR_SECONDS.key: lease_seconds, **by}
     return _claim_in_turn(
         session,
         users,
-        {**parameters, **by},
-        lambda turn: _claim_render(session, WorkKind.PREPARE, cap, **{OF_USER.key: turn.user_id}, **lease),
+        parameters,
+        lambda turn: _claim_render_of(session, WorkKind.PREPARE, turn, lease_seconds, parameters, cap),
     )
 
 
-def _claim_render(
-    session: Session, kind: WorkKind, cap: int | None = None, **parameters: object
+def _claim_render_of(
+    session: Session,
+    kind: WorkKind,
+    turn: Turn,
+    lease_seconds: float,
+    parameters: Mapping[str, Any],
+    cap: int | None = None,
 ) -> Job | None:
-    row = session.execute(_render_claim(kind, cap), parameters).one_or_none()
+    lease = {OF_USER.key: turn.user_id, FOR_SECONDS.key: lease_seconds, **parameters}
+    row = session.execute(_render_claim(kind, cap), lease).one_or_none()
     if row is None:
         return None
     render_id, attempt = row
@@ -283,20 +303,17 @@ def _claim_render(
 
 @cache
 def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int]:
-    """Leases the first render that is ready to be finished, or the user's first to be prepared. Checks the cap on
-    renders again: the user's row is locked only now."""
+    """Leases the user's first render that is ready to be finished or prepared. Checks the cap on renders to prepare
+    again: the user's row is locked only now."""
+    candidates = select(Render.id).where(Render.user_id == OF_USER)
     if kind is WorkKind.FINISH:
-        candidates = select(Render.id).where(claimable.ready_to_finish())
-        candidates = candidates.order_by(Render.created_at, Render.id)
+        candidates = candidates.where(claimable.ready_to_finish())
     else:
-        candidates = select(Render.id).join(User, User.id == Render.user_id)
-        candidates = candidates.where(
-            Render.user_id == OF_USER, claimable.ready_to_prepare(), claimable.below_render_cap(cap=cap)
-        )
-        candidates = candidates.order_by(*WITHIN_USER)
+        candidates = candidates.join(User, User.id == Render.user_id)
+        candidates = candidates.where(claimable.ready_to_prepare(), claimable.below_render_cap(cap=cap))
     claim = claim_first(
         Render,
-        candidates,
+        candidates.order_by(*WITHIN_USER),
         seconds=FOR_SECONDS,
         worker=BY_WORKER,
         status=case((Render.status == RenderStatus.QUEUED, RenderStatus.PENDING), else_=Render.status),

@@ -1,7 +1,7 @@
 """Fair scheduling: round robin over the users who have work, the least recently served first.
 
-There are two rotations, one for segments and one for renders to prepare, which different machines serve. A user's
-place in a rotation is the time at which their work of that kind was last claimed; a user never served comes first.
+There is a rotation for each kind of unit, because different machines serve them. A user's place in a rotation is the
+time at which their work of that kind was last claimed; a user never served comes first.
 """
 
 import random
@@ -39,10 +39,11 @@ OF_USER = bindparam("of_user", type_=String)
 
 
 class Rotation(StrEnum):
-    """The two rotations, by the column of `users` with the time at which a user was last served."""
+    """The rotations, by the column of `users` with the time at which a user was last served."""
 
     SEGMENTS = "served_at"
     PREPARE = "prepared_at"
+    FINISH = "finished_at"
 
     @property
     def column(self) -> InstrumentedAttribute[Any]:

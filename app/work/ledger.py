@@ -77,34 +77,28 @@ class WorkLedger:
         """The most urgent unit of its queues that is `among` these kinds: a render to finish, else a segment, else a
         render to prepare.
 
-        Users are served in rotation. A worker of both queues also prepares a render before it claims a segment, where
-        that render's user would otherwise wait for all segments of others.
+        Users are served in rotation for each kind. A worker also prepares a render before it claims a segment or
+        finishes a render, where that render's user would otherwise wait for all segments or finishes of others.
         """
-        claims: dict[WorkKind, list[Callable[..., Job | None]]] = {
-            WorkKind.FINISH: [claiming.claim_finish],
-            WorkKind.UPSCALE: [
-                partial(claiming.claim_segment, cap=self.max_running_segments, engines=self.engines)
-            ],
-            WorkKind.PREPARE: [partial(claiming.claim_prepare, render_cap=self.max_running_renders)],
-        }
         kinds = [kind for kind in WorkKind if kind in among and kind.queue in self.queues]
         if not kinds:
             return None
-        if WorkKind.PREPARE in kinds:
-            urgent = partial(
-                claiming.claim_urgent_prepare,
-                cap=self.max_running_segments,
-                render_cap=self.max_running_renders,
-                engines=self.engines,
-            )
-            claims[WorkKind.UPSCALE].insert(0, urgent)
+        lease: dict[str, Any] = {"worker": self.worker, "lease_seconds": self.lease_seconds}
+        of_renders = {**lease, "render_cap": self.max_running_renders}
+        of_segments = {**lease, "cap": self.max_running_segments, "engines": self.engines}
         with self.database.write() as session:
+            urgent = partial(claiming.claim_urgent_prepare, session, **of_renders)
+            first = urgent if WorkKind.PREPARE in kinds else None
+            claims: dict[WorkKind, Callable[[], Job | None]] = {
+                WorkKind.FINISH: partial(claiming.claim_finish, session, first=first, **lease),
+                WorkKind.UPSCALE: partial(claiming.claim_segment, session, first=first, **of_segments),
+                WorkKind.PREPARE: partial(claiming.claim_prepare, session, **of_renders),
+            }
             for kind in kinds:
-                for claim_one in claims[kind]:
-                    job = claim_one(session, worker=self.worker, lease_seconds=self.lease_seconds)
-                    if job is not None:
-                        worker_queries.take_unit(session, name=self.worker, claim=job)
-                        return job
+                job = claims[kind]()
+                if job is not None:
+                    worker_queries.take_unit(session, name=self.worker, claim=job)
+                    return job
         return None
 
     def renew(self, claim: Claim, *, frames_done: int) -> bool:

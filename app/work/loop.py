@@ -37,7 +37,7 @@ Cancelled: TypeAlias = Callable[[], bool]
 # frames to the heartbeat, and raises soon after it is cancelled.
 WorkUnit: TypeAlias = Callable[[Job, Heartbeat, Cancelled], ReadyUnits]
 
-IDLE_DEVICE_SECONDS = 2.0
+ASK_AGAIN_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +152,9 @@ class WorkLoop:
 
     def _work_through(self) -> None:
         while not (self._drain.requested or self._is_refused):
-            current_progress().beat()
+            if not self._in_hand:
+                # Else its units beat, and one that hangs must not look alive because the worker asks for more.
+                current_progress().beat()
             changes, free = self._in_hand.changes, self._in_hand.free_kinds
             if not free:
                 self._in_hand.wait_for_change(since=changes)
@@ -168,9 +170,9 @@ class WorkLoop:
                 log.debug("nothing_to_do")
                 return
             else:
-                # No message tells a worker in the middle of other units that there is something for its idle device.
-                seconds = IDLE_DEVICE_SECONDS if WorkKind.UPSCALE in free else math.inf
-                self._in_hand.wait_for_change(since=changes, seconds=seconds)
+                # No message tells a worker in the middle of other units that there is something for its idle device, or
+                # another user's render to prepare beside a long segment.
+                self._in_hand.wait_for_change(since=changes, seconds=ASK_AGAIN_SECONDS)
 
     def _work_on(self, unit: UnitInHand) -> None:
         job = unit.job

@@ -159,6 +159,36 @@ def test_one_users_many_renders_do_not_keep_anothers_single_one_from_being_prepa
     assert claim is not None and (claim.kind, claim.render_id) == (WorkKind.UPSCALE, single)
 
 
+@pytest.mark.parametrize("queues", [(WorkQueue.CPU,), tuple(WorkQueue)])
+def test_one_users_many_finishes_do_not_delay_another_user(
+    database: Database, queues: tuple[WorkQueue, ...]
+) -> None:
+    """Neither one that is ready later, nor one's render that is still to be prepared."""
+    greedy, modest, newcomer = (add_user(database) for _ in range(3))
+    ledger = make(database, *queues)
+
+    def end_all_segments() -> None:
+        with database.write() as session:
+            session.execute(update(Segment).values(status="done"))
+
+    for priority in (0, 0, 1, 0, 0):
+        add_render(database, greedy, segments=1, priority=priority)
+    end_all_segments()
+    first = ledger.claim()
+    assert first is not None and first.kind is WorkKind.FINISH
+    with database.read() as session:
+        assert session.get_one(Render, first.render_id).priority == 1
+    single = add_render(database, modest, segments=1)
+    end_all_segments()
+    queued = add_render(database, newcomer)
+
+    claims = [ledger.claim() for _ in range(3)]
+    kinds = {claim.render_id: claim.kind for claim in claims if claim}
+    assert (kinds[single], kinds[queued]) == (WorkKind.FINISH, WorkKind.PREPARE)
+    assert [owner(database, ledger.claim()) for _ in range(3)] == [greedy] * 3
+    assert ledger.claim() is None
+
+
 def test_renders_that_fail_while_being_prepared_use_up_turns(database: Database) -> None:
     """On a worker that does everything segments come between them."""
     faulty, other = add_user(database), add_user(database)

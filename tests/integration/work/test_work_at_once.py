@@ -6,11 +6,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import event, select, text, update
+from sqlalchemy.orm import Session
 
 from app.accounts import service as account_service
 from app.accounts.tables import ApiKey, User
@@ -141,7 +143,10 @@ def test_a_claim_finds_its_row_once_and_by_index(
 ) -> None:
     """However many there are, with statistics or without: the planner of a small table would rather read it whole, so
     it is told what that costs in a large one."""
-    urgent = partial(claiming.claim_urgent_prepare, cap=None)
+
+    def urgent(session: Session, **lease: Any) -> object:
+        return claiming.claim_urgent_prepare(session, datetime.now(UTC), **lease)
+
     capped = partial(claiming.claim_segment, cap=2)
     capped_prepare = partial(claiming.claim_prepare, render_cap=2)
     calls = (
@@ -173,6 +178,11 @@ def test_a_claim_finds_its_row_once_and_by_index(
     ledger.claim()
     add_render()
     check()
+    with database.write() as session:
+        session.execute(update(Segment).values(status=SegmentStatus.DONE))
+    check()
+    with database.write() as session:
+        session.execute(update(Segment).where(Segment.position > 0).values(status=SegmentStatus.WAITING))
     with database.connect(to_write=True) as connection:
         connection.exec_driver_sql("ANALYZE")
         connection.commit()

@@ -114,6 +114,30 @@ def test_one_render_is_prepared_and_one_finished_beside_the_segments(
     thread.join(20)
 
 
+def test_a_render_that_comes_while_a_long_segment_computes_is_prepared_meanwhile(
+    database: Database, make_ledger: MakeLedger, add_render: Callable[[], Render], prepare: Callable[..., Any]
+) -> None:
+    ledger = make_ledger()
+    add_render()
+    prepare(ledger, ledger.claim(), segments=1)
+    begun, prepared = threading.Event(), threading.Event()
+
+    def step(job: Job, heartbeat: Heartbeat, cancelled: Callable[[], bool]) -> ReadyUnits:
+        if job.kind is WorkKind.UPSCALE:
+            begun.set()
+            assert prepared.wait(20)
+        else:
+            prepared.set()
+        raise Canceled
+
+    thread = threading.Thread(target=make_loop(ledger, step))
+    thread.start()
+    assert begun.wait(20) and not prepared.wait(0.3)
+    add_render()
+    assert prepared.wait(20)
+    thread.join(20)
+
+
 def test_of_two_in_hand_the_one_that_hangs_is_charged(
     database: Database, make_ledger: MakeLedger, add_render: Callable[[], Render], prepare: Callable[..., Any]
 ) -> None:
