@@ -7,6 +7,7 @@ receptive radius) is not declared here: `models.architectures` reads it from the
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 
 class UnknownEngine(KeyError):
@@ -49,6 +50,17 @@ class PackagedWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AddedWeights:
+    """Weights that an operator added to the folder of weights (`models.added`).
+
+    `data_sha256` is as that of `PackagedWeights`. `measured` holds the properties of the network that were measured.
+    """
+
+    data_sha256: str
+    measured: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """One engine: an id that clients name, its price, and the source of its weights.
 
@@ -60,10 +72,10 @@ class Engine:
     id: str
     name: str
     description: str
-    cost_multiplier: int
+    cost_multiplier: float
     default: bool = False
     scale: int = 4
-    source: PackagedWeights | Checkpoint = field(repr=False)
+    source: PackagedWeights | Checkpoint | AddedWeights = field(repr=False)
     official: Checkpoint | None = field(default=None, repr=False)
     licence: str = "BSD-3-Clause"
     provenance: str = ""

@@ -1,9 +1,15 @@
 """From an engine's id to a network ready to run."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from models.added import find_engine, measured_properties
 from models.architectures import NearestNeighbour, NetworkProperties, UpscalingNetwork, network_for_state
-from models.catalog import get_engine
+from models.architectures.foreign import build_foreign_network
+from models.catalog import Engine
+from models.errors import WeightsCorrupt
 from models.weights import ensure_weights, load_state_dict, read_network
 
 
@@ -16,23 +22,48 @@ def load_network(
     `weights_directory` first. `stand_in` gives a network of the same contract without weights, which enlarges by
     nearest neighbour exactly and does not touch the folder. Raises `UnknownEngine` and `WeightsError`.
     """
-    engine = get_engine(engine_id)
+    engine = find_engine(engine_id, weights_directory)
     if stand_in:
         return NearestNeighbour(scale=engine.scale).eval()
-    state = load_state_dict(ensure_weights(engine_id, weights_directory), engine)
-    network = network_for_state({name: tuple(tensor.shape) for name, tensor in state.items()})
-    assert network is not None, "verified by load_state_dict"
-    network.load_state_dict(state, assign=True)
-    return network.requires_grad_(False).eval()
+    path = ensure_weights(engine_id, weights_directory)
+    return network_of(load_state_dict(path, engine), str(path), _measured(engine))
 
 
 def read_properties(
     engine_id: str, *, weights_directory: str | Path, stand_in: bool = False
 ) -> NetworkProperties:
-    """Returns what the dimensions of the network that `load_network` would give tell, without loading its weights.
+    """Returns the properties of the network that `load_network` would give, without loading its weights.
 
     Raises as `load_network`.
     """
+    engine = find_engine(engine_id, weights_directory)
     if stand_in:
-        return NearestNeighbour(scale=get_engine(engine_id).scale).properties
-    return read_network(ensure_weights(engine_id, weights_directory)).properties
+        return NearestNeighbour(scale=engine.scale).properties
+    return _measured(engine) or read_network(ensure_weights(engine_id, weights_directory)).properties
+
+
+def network_of(
+    state: dict[str, torch.Tensor], origin: str, measured: NetworkProperties | None = None
+) -> UpscalingNetwork:
+    """Returns the network of a state dict, ready as `load_network` gives it: one of `models.architectures`, or another
+    that spandrel knows. `measured` are its properties where its dimensions do not tell them. Raises `WeightsError`."""
+    network = network_for_state({name: tuple(tensor.shape) for name, tensor in state.items()})
+    if network is None:
+        return build_foreign_network(state, origin, measured)
+    network.load_state_dict(state, assign=True)
+    if measured is not None:
+        network.exact_precisions = measured.exact_precisions
+    return network.requires_grad_(False).eval()
+
+
+def _measured(engine: Engine) -> NetworkProperties | None:
+    values = measured_properties(engine)
+    if not values:
+        return None
+    try:
+        properties = NetworkProperties(**values)
+    except TypeError as error:
+        raise WeightsCorrupt(
+            f"The weights of {engine.id} were added by another version: add them again."
+        ) from error
+    return replace(properties, exact_precisions=tuple(properties.exact_precisions))

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import hashlib
 import importlib.util
-import io
 import os
 import re
 import sys
@@ -22,17 +21,16 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from models.added import FROM_ADDED, find_engine
 from models.architectures import UpscalingNetwork, network_for_state
-from models.catalog import ENGINES, Checkpoint, Engine, PackagedWeights, get_engine
+from models.catalog import ENGINES, AddedWeights, Checkpoint, Engine, PackagedWeights
+from models.checkpoints import make_directory, read_checkpoint
 from models.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from models.ncnn_format import read_state_dict
 
-_MAX_CHECKPOINT_BYTES = 512 * 1024**2
 _FROM_WHEEL = "ncnn"
 _FROM_CHECKPOINT = "pth"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# Where checkpoints keep the state dict, the preferred one first.
-_STATE_DICT_KEYS = ("params_ema", "params", "state_dict")
 
 
 class _StoredWeights(NamedTuple):
@@ -42,7 +40,7 @@ class _StoredWeights(NamedTuple):
 
 def weights_path(engine_id: str, directory: str | Path) -> Path:
     """Returns the path of the engine's converted weights, whether or not they exist. Raises `UnknownEngine`."""
-    return Path(directory) / f"{get_engine(engine_id).id}.safetensors"
+    return Path(directory) / f"{find_engine(engine_id, directory).id}.safetensors"
 
 
 def data_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -69,35 +67,41 @@ def ensure_weights(
     Several processes may call this at once. Raises `UnknownEngine`, `WeightsMissing`, `WeightsCorrupt`, and
     `WeightsError` for a folder that cannot be written.
     """
-    engine = get_engine(engine_id)
+    engine = find_engine(engine_id, directory)
     path = weights_path(engine_id, directory)
     if source is None:
         if sha256 is not None:
             raise ValueError("sha256 is that of a source; give both.")
         if not _is_kept(path, engine):
-            _write(path, _convert(engine, path.parent))
+            write_file(path, _convert(engine, path.parent))
         return path
     stated = sha256 or (engine.checkpoint and engine.checkpoint.sha256) or ""
     checkpoint = Checkpoint(location=str(source), sha256=stated.lower())
     if not re.fullmatch(r"[0-9a-f]{64}", checkpoint.sha256):
         raise ValueError("A sha256 has 64 hexadecimal digits.")
+    if isinstance(engine.source, AddedWeights):
+        raise WeightsError(f"{engine.id} was added: add it again with the new weights.")
     with contextlib.suppress(WeightsError):
         if _read_verified(path, engine).metadata.get("source_sha256") == checkpoint.sha256:
             return path
-    _write(path, _convert_checkpoint(checkpoint, path.parent, engine))
+    write_file(path, _convert_checkpoint(checkpoint, path.parent, engine))
     return path
 
 
 def load_state_dict(path: str | Path, engine: Engine) -> dict[str, torch.Tensor]:
-    """Returns the state dict for the engine's network, all float32, from a file that `ensure_weights` made.
+    """Returns the state dict for the engine's network, floats as float32, from a file that `ensure_weights` made.
 
     Raises `WeightsMissing` if there is no file and `WeightsCorrupt` if its content is not what was written, or not
     this engine's.
     """
     stored = _read_verified(Path(path), engine)
-    _check(stored.tensors, engine, str(path))
+    if not isinstance(engine.source, AddedWeights):
+        _check(stored.tensors, engine, str(path))
     # A copy, since the tensors of an open file are mapped memory.
-    return {name: tensor.to(torch.float32, copy=True) for name, tensor in stored.tensors.items()}
+    return {
+        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in stored.tensors.items()
+    }
 
 
 def read_network(path: str | Path) -> UpscalingNetwork:
@@ -162,7 +166,8 @@ def _read_verified(path: Path, engine: Engine) -> _StoredWeights:
         return stored
     # The catalogue states the digest of what a wheel becomes; what a checkpoint becomes states its own.
     metadata = stored.metadata
-    if (metadata.get("engine"), metadata.get("source_format")) != (engine.id, _FROM_CHECKPOINT):
+    expected = FROM_ADDED if isinstance(engine.source, AddedWeights) else _FROM_CHECKPOINT
+    if (metadata.get("engine"), metadata.get("source_format")) != (engine.id, expected):
         raise _damaged(path)
     if metadata.get("data_sha256") != digest:
         raise _damaged(path)
@@ -173,6 +178,8 @@ def _convert(engine: Engine, directory: Path) -> bytes:
     """Returns the content of the weights file made from the catalogue's source."""
     if isinstance(engine.source, Checkpoint):
         return _convert_checkpoint(engine.source, directory, engine)
+    if isinstance(engine.source, AddedWeights):
+        raise WeightsMissing(f"The weights of {engine.id} are gone: add them again.")
     return _convert_wheel(engine, engine.source)
 
 
@@ -186,7 +193,7 @@ def _convert_wheel(engine: Engine, source: PackagedWeights) -> bytes:
         raise WeightsCorrupt(
             f"Converting {source.bin_file} gave sha256 {found}, not the catalogue's {source.data_sha256}."
         )
-    return _serialize(
+    return serialize(
         tensors,
         engine=engine.id,
         source=f"{source.wheel} {source.wheel_version} ({source.wheel_licence}): {source.bin_file}",
@@ -197,7 +204,8 @@ def _convert_wheel(engine: Engine, source: PackagedWeights) -> bytes:
     )
 
 
-def _serialize(tensors: Mapping[str, torch.Tensor], **metadata: str) -> bytes:
+def serialize(tensors: Mapping[str, torch.Tensor], **metadata: str) -> bytes:
+    """Returns the content of a weights file: the tensors, and metadata with their digest."""
     return safetensors.torch.save(dict(tensors), {**metadata, "data_sha256": data_sha256(tensors)})
 
 
@@ -229,108 +237,37 @@ def _read_source(path: Path, sha256: str) -> bytes:
     return content
 
 
-def _read_checkpoint(location: str, directory: Path) -> bytes:
-    if location.lower().startswith(("http://", "https://")):
-        # Imported here: httpx takes a tenth of a second, and most weights come from the wheel.
-        from models.download import download
-
-        _make_directory(directory)
-        temporary = download(location, directory=directory, max_bytes=_MAX_CHECKPOINT_BYTES)
-        try:
-            return temporary.read_bytes()
-        finally:
-            temporary.unlink(missing_ok=True)
-    path = Path(location)
-    try:
-        if path.stat().st_size > _MAX_CHECKPOINT_BYTES:
-            raise WeightsCorrupt(
-                f"{path} is larger than {_MAX_CHECKPOINT_BYTES} bytes: it is not a weights file."
-            )
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise WeightsMissing(f"There is no file {path}.") from None
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
-
-
 def _convert_checkpoint(source: Checkpoint, directory: Path, engine: Engine) -> bytes:
-    content, origin = _read_checkpoint(source.location, directory), source.location
-    found = hashlib.sha256(content).hexdigest()
-    if found != source.sha256:
-        raise WeightsCorrupt(
-            f"{origin} has sha256 {found}, but {source.sha256} is expected. For your own weights, give their sha256."
-        )
-    try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for what it cannot read
-        raise WeightsCorrupt(
-            f"{origin} is not a checkpoint of only weights: {type(error).__name__}."
-        ) from error
-    for key in _STATE_DICT_KEYS:
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-            break
-    if not isinstance(checkpoint, Mapping):
-        raise WeightsCorrupt(f"{origin} holds no state dict.")
-    tensors = {str(name): value for name, value in checkpoint.items()}
-    _check(tensors, engine, origin)
-    is_known = engine.checkpoint is not None and found == engine.checkpoint.sha256
-    return _serialize(
-        # Copies, because a checkpoint's tensors may share memory, which safetensors refuses.
-        {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()},
+    checkpoint = read_checkpoint(source.location, directory, sha256=source.sha256)
+    _check(checkpoint.tensors, engine, checkpoint.origin)
+    is_known = engine.checkpoint is not None and checkpoint.sha256 == engine.checkpoint.sha256
+    return serialize(
+        {name: tensor.to(torch.float32) for name, tensor in checkpoint.tensors.items()},
         engine=engine.id,
-        source=Path(origin).name,
+        source=Path(checkpoint.origin).name,
         source_format=_FROM_CHECKPOINT,
-        source_sha256=found,
+        source_sha256=checkpoint.sha256,
         provenance=engine.provenance if is_known else "custom weights",
-        licence=engine.licence if is_known else "unknown",
+        licence=engine.licence if is_known else checkpoint.licence or "unknown",
     )
 
 
-def _check(tensors: Mapping[str, object], engine: Engine, origin: str) -> None:
+def _check(tensors: Mapping[str, torch.Tensor], engine: Engine, origin: str) -> None:
     """Raises `WeightsCorrupt` unless these are finite weights of a known architecture with the engine's scale."""
-    checked: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise WeightsCorrupt(f"{origin} is not for {engine.id}: {name} is not a tensor.")
-        if not _is_plain(tensor):
+        if tensor.dtype not in _DTYPES or not bool(torch.isfinite(tensor).all()):
             raise WeightsCorrupt(
                 f"{origin} holds values in {name} that are not finite numbers of 16 bits or more."
             )
-        checked[name] = tensor
-    shapes = {name: tuple(tensor.shape) for name, tensor in checked.items()}
-    network = network_for_state(shapes)
+    network = network_for_state({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     if network is None or network.scale != engine.scale:
         known = "not of a known architecture" if network is None else f"for a scale of {network.scale}"
         raise WeightsCorrupt(f"{origin} is not for {engine.id}: its weights are {known}.")
-    for name, tensor in checked.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise WeightsCorrupt(
-                f"{origin} holds values in {name} that are not finite numbers of 16 bits or more."
-            )
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Returns whether the tensor is in memory, each of its elements for itself: a few bytes can pretend to be many."""
-    return (
-        tensor.dtype in _DTYPES
-        and tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-        and not tensor.is_nested
-        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
-    )
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WeightsError(f"The folder {directory} cannot be made: {error.strerror}.") from error
-
-
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Writes the whole file or nothing; concurrent writers each have a temporary file of their own."""
-    _make_directory(path.parent)
+    make_directory(path.parent)
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         temporary = Path(name)

@@ -16,6 +16,7 @@ from app.cli import (
     serving,
     storage,
     upscale,
+    weights,
     workers,
 )
 from app.cli.reporting import ReportingGroup, stdout
@@ -63,5 +64,6 @@ application.add_typer(storage.storage, name="storage")
 application.command("cleanup")(cleanup.cleanup)
 application.add_typer(workers.workers, name="workers")
 application.command("engines")(engines.engines)
+application.add_typer(weights.weights, name="weights")
 application.command("doctor")(doctor.doctor)
 application.command("healthcheck")(healthcheck.healthcheck)

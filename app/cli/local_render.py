@@ -10,7 +10,7 @@ from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.probe import probe_video
 from app.platform.media.rates import Retime
 from app.platform.settings import Settings
-from models.catalog import ENGINES
+from models.added import find_engine
 from worker.loaded_upscaler import Networks
 from worker.local import LocalProgress, LocalRender, LocalRenderOptions, upscale_file
 
@@ -34,7 +34,7 @@ def render_locally(
     """
     limits = MediaLimits.from_settings(settings)
     runner = FfmpegRunner.for_work(settings)
-    scale = ENGINES[engine_id].scale
+    scale = find_engine(engine_id, settings.weights_dir).scale
     info = probe_video(runner, source, limits=limits)
     check_output(info.video, scale=scale, target_fps=target_fps, limits=limits)
     networks = Networks(settings)

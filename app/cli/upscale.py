@@ -26,17 +26,12 @@ from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
 from app.platform.media.containers import OUTPUT
 from app.platform.media.rates import Retime
 from app.serving.signals import StopSignals
+from models.added import added_engines
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
 if TYPE_CHECKING:
     from app.platform.media.properties import VideoProperties
     from worker.local import LocalRender
-
-
-def _engine(value: str) -> str:
-    if value not in ENGINES:
-        raise typer.BadParameter(f"there are {' and '.join(ENGINES)}.")
-    return value
 
 
 def _frame_rate(value: str) -> Fraction:
@@ -55,9 +50,7 @@ def upscale(
     destination: Annotated[
         Path, typer.Argument(metavar="OUT", help=f"The file to write: an {OUTPUT.suffix}.")
     ],
-    engine: Annotated[
-        str, typer.Option(parser=_engine, metavar="ENGINE", help="One of `regen engines`.")
-    ] = DEFAULT_ENGINE,
+    engine: Annotated[str, typer.Option(metavar="ENGINE", help="One of `regen engines`.")] = DEFAULT_ENGINE,
     target_fps: Annotated[
         Fraction | None,
         typer.Option(
@@ -94,6 +87,9 @@ def upscale(
     settings = settings.model_copy(
         update={name: value for name, value in choices.items() if value is not None}
     )
+    here = (*ENGINES, *added_engines(settings.weights_dir))
+    if engine not in here:
+        raise typer.BadParameter(f"there are {', '.join(here)}.", param_hint="--engine")
     start_logging(settings.model_copy(update={"log_level": _quiet(settings.log_level)}))
     _check_paths(source, destination, overwrite=overwrite)
     require_worker_packages()

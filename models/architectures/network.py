@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 ReducedPrecision = Literal["bf16", "mixed"]
+ALL_PRECISIONS = ("fp32", "fp16", "bf16", "mixed")
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -22,6 +23,8 @@ class NetworkProperties:
     the largest activation; kernels that index with 32 bits limit it. `reduced_precision` is the fastest precision
     with bfloat16 that stays within 50 dB of fp32; `auto` takes it only where it is `least_decibels` from fp32 or more.
     `has_fp32_peak_in_bf16` is true where in bf16 the widest tensor is still read in 32 bits.
+    `exact_precisions` are those in which the network may run at all: for an added engine, those that were measured to
+    stay within 50 dB of fp32.
     """
 
     architecture: str
@@ -35,6 +38,7 @@ class NetworkProperties:
     reduced_precision: ReducedPrecision
     least_decibels: float
     has_fp32_peak_in_bf16: bool = False
+    exact_precisions: tuple[str, ...] = ALL_PRECISIONS
 
 
 class UpscalingNetwork(nn.Module, ABC):
@@ -42,6 +46,7 @@ class UpscalingNetwork(nn.Module, ABC):
 
     architecture: ClassVar[str]
     scale: int
+    exact_precisions: tuple[str, ...] = ALL_PRECISIONS
 
     @property
     @abstractmethod

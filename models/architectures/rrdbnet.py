@@ -128,6 +128,7 @@ class RRDBNet(UpscalingNetwork):
             tile_overlap=min(radius, _MAX_TILE_OVERLAP),
             activation_bytes_per_input_pixel=round(_ACTIVATION_BYTES_PER_FEATURE * self._features),
             widest_tensor_values_per_input_pixel=self._features * self.scale**2,
+            exact_precisions=self.exact_precisions,
             reduced_precision="mixed",
             least_decibels=55,
             has_fp32_peak_in_bf16=True,

@@ -61,6 +61,7 @@ class SRVGGNetCompact(UpscalingNetwork):
             tile_overlap=radius,
             activation_bytes_per_input_pixel=round(_ACTIVATION_BYTES_PER_FEATURE * self._features),
             widest_tensor_values_per_input_pixel=max(self._features, 3 * self.scale**2),
+            exact_precisions=self.exact_precisions,
             reduced_precision="bf16",
             least_decibels=60,
         )

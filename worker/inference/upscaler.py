@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.added import find_engine
 from models.architectures import NetworkProperties, UpscalingNetwork
-from models.catalog import Engine, get_engine
+from models.catalog import Engine
 from models.loader import load_network
 from worker.inference.batching import run_in_batches
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
@@ -174,7 +175,7 @@ def make_upscaler(
     `models.loader.load_network`; each raises what is said there. What `choose_precision` measures is kept beside the
     weights, or in `measurements_directory` if their folder cannot be written.
     """
-    engine = get_engine(engine_id)
+    engine = find_engine(engine_id, weights_directory)
     chosen = choose_device(device)
     if isinstance(chosen, CudaDevice):
         chosen = replace(chosen, fused_kernels=fused_kernels)

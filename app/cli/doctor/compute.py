@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from app.cli.doctor.findings import Finding
 from app.cli.reporting import WORKER_PACKAGES
 from app.platform.settings import Settings
-from models.catalog import ENGINES
+from models.added import added_engines
+from models.catalog import ENGINES, AddedWeights
 
 
 def check_devices() -> Iterator[Finding]:
@@ -47,10 +48,12 @@ def check_devices() -> Iterator[Finding]:
 def check_weights(settings: Settings) -> Iterator[Finding]:
     """Each engine's weights exist and are the expected ones."""
     can_verify = not _missing_packages()
-    for engine in ENGINES.values():
+    for engine in (*ENGINES.values(), *added_engines(settings.weights_dir).values()):
         subject = f"weights of {engine.id}"
         path = settings.weights_dir / f"{engine.id}.safetensors"
-        fix = f"python -m models.weights convert --engine {engine.id} --directory {settings.weights_dir}"
+        fix = f"regen weights convert --engine {engine.id}"
+        if isinstance(engine.source, AddedWeights):
+            fix = f"regen weights add {engine.id} ..."
         if not can_verify:
             if path.exists():
                 yield Finding.ok(subject, "needed only by workers; not verified without torch")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models import catalog, weights
+from models import catalog, checkpoints, weights
 from models.architectures import SRVGGNetCompact
 from models.catalog import ENGINES, Checkpoint, Engine, get_engine
 from models.loader import load_network
@@ -255,7 +255,7 @@ def test_a_failing_download_leaves_nothing_behind(fault, checkpoint, tmp_path, s
         "redirect to a file": (redirect, WeightsError),
     }[fault]
     if fault == "too large":
-        monkeypatch.setattr(weights, "_MAX_CHECKPOINT_BYTES", 1000)
+        monkeypatch.setattr(checkpoints, "MAX_CHECKPOINT_BYTES", 1000)
     _, url = serve(respond)
     with pytest.raises(expected):
         ensure_weights(LITE, tmp_path / "weights", source=url, sha256=sha256)

@@ -96,10 +96,15 @@ class Device(ABC):
             )
 
     def possible_precisions(self, choice: str, properties: NetworkProperties) -> Sequence[Precision]:
-        """Returns the choice itself, or for `auto` the candidates. Raises `PrecisionUnsupported`."""
+        """Returns the choice itself, or for `auto` the candidates; fp32 where the network may run in none of these.
+
+        Raises `PrecisionUnsupported`.
+        """
         self.check_precision(choice)
         named = [precision for precision in get_args(Precision) if precision == choice]
-        return named or self.candidate_precisions(properties)
+        wanted = named or self.candidate_precisions(properties)
+        exact = [precision for precision in wanted if precision in properties.exact_precisions]
+        return wanted if len(exact) == len(wanted) else exact or ["fp32"]
 
     @abstractmethod
     def available_bytes(self) -> int:
