@@ -11,6 +11,7 @@ from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
+from app.platform.media.time_range import TimeRange
 from worker.pipeline import FrameUpscaler, run_segment
 from worker.video.continuous_copy import continuous_source
 from worker.video.encoder import Quality
@@ -30,6 +31,7 @@ class LocalRenderOptions:
     scale: int
     target_fps: Fraction | None
     retime: Retime = Retime.NEAREST
+    part: TimeRange | None = None
     quality: Quality
     segment_seconds: Fraction
     segment_max_output_pixels: int
@@ -83,6 +85,7 @@ def upscale_file(
             scale=options.scale,
             target_fps=options.target_fps,
             retime=options.retime,
+            part=options.part,
             segment_seconds=options.segment_seconds,
             segment_max_output_pixels=options.segment_max_output_pixels,
             continuous=continuous,

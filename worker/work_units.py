@@ -27,6 +27,7 @@ from app.platform.media.containers import OUTPUT, SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.media.time_range import part_of_video
 from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
@@ -113,11 +114,12 @@ class WorkUnits:
             if continuous is not None:
                 source = self._readable_input(job, continuous, cancelled)
                 info = probe_copy(self.runner, source, source=info, copy=continuous)
+            input_part = part_of_video(info.video, job.part, begins_at=info.video_begins_at)
         begun, stretch = None, 1
         if job.plan is None:
             stretch = self._report(
                 lambda: segment_stretch(
-                    self.ledger.database, self.settings, job, engine=engine, source=info.video
+                    self.ledger.database, self.settings, job, engine=engine, source=input_part
                 )
             )
         else:
@@ -129,6 +131,7 @@ class WorkUnits:
             scale=engine.scale,
             target_fps=job.target_fps,
             retime=job.retime,
+            part=job.part,
             segment_seconds=stretch * self.settings.segment_seconds,
             segment_max_output_pixels=stretch * self.settings.segment_max_output_pixels,
             continuous=continuous,
@@ -140,7 +143,7 @@ class WorkUnits:
             lambda: self.ledger.prepared(
                 job,
                 plan=plan.to_json(),
-                source=replace(info.video, frames=plan.source_frame_count),
+                source=replace(input_part, frames=plan.source_frame_count),
                 output=plan.output,
                 cost=cost_in_gigapixels(plan.output, engine=engine),
                 warnings=plan.warnings,

@@ -9,6 +9,7 @@ from app.platform.media.info import MediaInfo
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.probe import probe_video
 from app.platform.media.rates import Retime
+from app.platform.media.time_range import TimeRange, part_of_video
 from app.platform.settings import Settings
 from models.added import find_engine
 from worker.loaded_upscaler import Networks
@@ -23,6 +24,7 @@ def render_locally(
     engine_id: str,
     target_fps: Fraction | None,
     retime: Retime,
+    part: TimeRange | None = None,
     measures_quality: bool,
     work_directory: Path,
     on_progress: Callable[[LocalProgress], None],
@@ -36,7 +38,8 @@ def render_locally(
     runner = FfmpegRunner.for_work(settings)
     scale = find_engine(engine_id, settings.weights_dir).scale
     info = probe_video(runner, source, limits=limits)
-    check_output(info.video, scale=scale, target_fps=target_fps, limits=limits)
+    asked = part_of_video(info.video, part, begins_at=info.video_begins_at)
+    check_output(asked, scale=scale, target_fps=target_fps, limits=limits)
     networks = Networks(settings)
     result = upscale_file(
         runner=runner,
@@ -47,6 +50,7 @@ def render_locally(
             scale=scale,
             target_fps=target_fps,
             retime=retime,
+            part=part,
             quality=settings.quality,
             segment_seconds=settings.segment_seconds,
             segment_max_output_pixels=settings.segment_max_output_pixels,

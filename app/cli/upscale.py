@@ -25,6 +25,7 @@ from app.cli.reporting import (
 from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
 from app.platform.media.containers import OUTPUT
 from app.platform.media.rates import Retime
+from app.platform.media.time_range import time_range
 from app.serving.signals import StopSignals
 from models.added import added_engines
 from models.catalog import DEFAULT_ENGINE, ENGINES
@@ -45,7 +46,18 @@ def _frame_rate(value: str) -> Fraction:
         ) from error
 
 
-def upscale(
+def _moment(value: str) -> Fraction:
+    from app.platform.media.time_range import parse_moment
+
+    try:
+        return parse_moment(value, name="it")
+    except InvalidRequest as error:
+        raise typer.BadParameter(
+            "it must be seconds, such as 83.5, or a time, such as 00:01:23.500."
+        ) from error
+
+
+def upscale(  # noqa: PLR0913 - one for each option of the command
     source: Annotated[Path, typer.Argument(metavar="IN", help="The video to enlarge.")],
     destination: Annotated[
         Path, typer.Argument(metavar="OUT", help=f"The file to write: an {OUTPUT.suffix}.")
@@ -60,6 +72,16 @@ def upscale(
     retime: Annotated[
         Retime, typer.Option(help="How frames between two frames of IN are made, with --target-fps.")
     ] = Retime.NEAREST,
+    start: Annotated[
+        Fraction | None,
+        typer.Option(
+            parser=_moment, metavar="TIME", help="Only from here on: 83.5 or 00:01:23.5.", show_default=False
+        ),
+    ] = None,
+    end: Annotated[
+        Fraction | None,
+        typer.Option(parser=_moment, metavar="TIME", help="Only up to here.", show_default=False),
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16", "mixed"] | None,
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
@@ -118,6 +140,7 @@ def upscale(
                     engine_id=engine,
                     target_fps=target_fps,
                     retime=retime,
+                    part=time_range(start, end),
                     measures_quality=measure_quality,
                     work_directory=Path(scratch).absolute(),
                     on_progress=lambda at: progress.update(task, completed=at.done, total=at.total),

@@ -30,6 +30,8 @@ class Estimate(Body):
     engine: str
     target_fps: Number | None = Field(None, description="As sent, if it was.")
     target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
+    start: Number | None = Field(None, description="In seconds, if only a part would be rendered.")
+    end: Number | None = Field(None, description="In seconds, if it was given.")
     input: VideoFactsBody | None = Field(
         None,
         description="Left out, like `output` and `cost`, when the video is too far over a limit to be read.",
@@ -59,6 +61,8 @@ class Estimate(Body):
                 if options.target_fps
                 else {}
             ),
+            start=options.start,
+            end=options.end,
             input=estimate.input and VideoFactsBody.model_validate(estimate.input),
             output=estimate.output and VideoFactsBody.model_validate(estimate.output),
             cost=estimate.cost,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 
 from sqlalchemy.orm import Session
@@ -59,7 +60,7 @@ def estimate_upload(
     options: RenderOptions,
     requester: Requester,
 ) -> Estimate:
-    """The estimate of an upload that is not kept."""
+    """The estimate of an upload that is not kept. Raises InvalidRequest if the options leave nothing of it."""
     outlook = forecast.outlook()
     with database.read() as session:
         refusals = [
@@ -77,20 +78,24 @@ def estimate_upload(
             ),
         ]
         return _estimate(
-            session, info.video, options=options, requester=requester, outlook=outlook, refusals=refusals
+            session,
+            options.source(info.video, begins_at=info.video_begins_at),
+            options=options,
+            requester=requester,
+            outlook=outlook,
+            refusals=refusals,
         )
 
 
 def estimate_file(
     database: Database, forecast: Forecast, *, file_id: str, options: RenderOptions, requester: Requester
 ) -> Estimate:
-    """The estimate of an uploaded file. Raises NotFound."""
+    """The estimate of an uploaded file. Raises NotFound, and InvalidRequest if the options leave nothing of it."""
     outlook = forecast.outlook()
     with database.read() as session:
         file = find_file(session, file_id=file_id, user_id=requester.user_id)
-        return _estimate(
-            session, file.video, options=options, requester=requester, outlook=outlook, refusals=[]
-        )
+        source = options.source(file.video, begins_at=file.video_begins_at or Fraction(0))
+        return _estimate(session, source, options=options, requester=requester, outlook=outlook, refusals=[])
 
 
 def _estimate(

@@ -125,6 +125,7 @@ def new_file(
         sha256=upload.sha256,
         storage_key=input_key(file_id),
         video=info.video,
+        video_begins_at=info.video_begins_at,
         created_at=created_at,
     )
 

@@ -1,6 +1,7 @@
 """The table of uploaded videos."""
 
 from datetime import datetime
+from fractions import Fraction
 
 from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -13,7 +14,9 @@ from app.platform.tables import ListedTable, video_columns
 class File(ListedTable):
     """An uploaded video.
 
-    From `removed_at` on the API does not return the file; at `erased_at` its bytes were removed from storage.
+    `video_begins_at`: when the first frame is shown on the file's clock, in seconds; None: unknown, of files of
+    earlier versions. From `removed_at` on the API does not return the file; at `erased_at` its bytes were removed from
+    storage.
     """
 
     __tablename__ = "files"
@@ -35,5 +38,6 @@ class File(ListedTable):
     sha256: Mapped[str] = mapped_column(String(64))
     storage_key: Mapped[str] = mapped_column(String(200))
     video: Mapped[VideoProperties] = video_columns()
+    video_begins_at: Mapped[Fraction | None]
     removed_at: Mapped[datetime | None]
     erased_at: Mapped[datetime | None]

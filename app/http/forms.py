@@ -190,13 +190,17 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 def _text_fields(model: type[BaseModel]) -> Mapping[str, str]:
     """The names of the fields other than the file, and the JSON type of each."""
     kinds = {"string": "text", "number": "number", "integer": "number", "boolean": TRUTH_VALUE}
+    # A number that may also be written in another way.
+    kinds |= {"number or string": "number"}
     fields = {}
     for name, part in _schema(model)["properties"].items():
         if name == FILE_FIELD:
             continue
-        if part.get("type") not in kinds:
+        types = part.get("type")
+        kind = " or ".join(types) if isinstance(types, list) else types
+        if kind not in kinds:
             raise TypeError(f"{model.__name__}.{name} needs a schema whose type is one of {', '.join(kinds)}")
-        fields[name] = kinds[part["type"]]
+        fields[name] = kinds[kind]
     return fields
 
 

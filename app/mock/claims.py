@@ -72,6 +72,8 @@ def _job(render: Render, **claimed: Any) -> Job:
         engine=render.engine,
         target_fps=render.target_fps,
         retime=Retime(render.retime),
+        start_seconds=render.start_seconds,
+        end_seconds=render.end_seconds,
         measures_quality=render.measures_quality,
         plan=render.plan,
         **claimed,

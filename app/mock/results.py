@@ -12,6 +12,7 @@ from app.mock.scaler import scale_video, take_picture, take_thumbnail
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.rectangles import Area
+from app.platform.media.time_range import time_range
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
 from app.previews.service import PreviewJob
@@ -38,6 +39,9 @@ class ResultMaker:
         """Returns the render's video and thumbnail, on this machine's disk. Raises FfmpegError and StorageError."""
         rate = "own" if render.target_fps is None else str(render.target_fps).replace("/", "-")
         name = f"{render.file.sha256}-{rate}"
+        part = time_range(render.start_seconds, render.end_seconds)
+        if part is not None:
+            name += f"-{float(part.start)}-{'' if part.end is None else float(part.end)}"
         if name not in self._kept:
             self._kept[name] = self._make(render, self._directory / name, cancelled=cancelled)
             if len(self._kept) > MOST_KEPT:
@@ -92,6 +96,7 @@ class ResultMaker:
                 source,
                 video,
                 output=render.output,
+                part=time_range(render.start_seconds, render.end_seconds),
                 target_fps=render.target_fps,
                 cancelled=cancelled,
             )

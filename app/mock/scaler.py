@@ -12,6 +12,7 @@ from app.platform.errors import FfmpegCancelled, FfmpegError
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.properties import VideoProperties
+from app.platform.media.time_range import TimeRange
 
 THUMBNAIL_SIDE = 640
 JPEG_QUALITY = 4
@@ -35,6 +36,7 @@ def scale_video(
     destination: Path,
     *,
     output: VideoProperties,
+    part: TimeRange | None,
     target_fps: Fraction | None,
     cancelled: Callable[[], bool],
 ) -> None:
@@ -42,7 +44,7 @@ def scale_video(
 
     `target_fps` is None for the input's own timestamps.
     """
-    command = partial(_command, runner, source, destination, output, target_fps)
+    command = partial(_command, runner, source, destination, output, part, target_fps)
     try:
         runner.run(
             command(with_sound=True),
@@ -112,6 +114,7 @@ def _command(
     source: Path,
     destination: Path,
     output: VideoProperties,
+    part: TimeRange | None,
     target_fps: Fraction | None,
     *,
     with_sound: bool,
@@ -124,9 +127,14 @@ def _command(
     else:
         filters = [f"fps={target_fps}", "tpad=stop=-1:stop_mode=clone", *filters]
         options["frames:v"] = output.frames
-    read = runner.input(source)
+    read = runner.input(source, **({} if part is None else _bounds(part)))
     # A file without sound has none to map.
     streams = [read["V:0"], read["a?"]] if with_sound else [read["V:0"]]
     if with_sound:
         options["c:a"] = OUTPUT.audio_encoder
     return runner.output(*streams, destination, vf=",".join(filters), **options)
+
+
+def _bounds(part: TimeRange) -> dict[str, str]:
+    ends = {} if part.end is None else {"to": f"{float(part.end):.6f}"}
+    return {"ss": f"{float(part.start):.6f}", **ends}

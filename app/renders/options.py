@@ -4,12 +4,22 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    WithJsonSchema,
+    model_validator,
+)
 
 from app.platform.errors import InvalidRequest
+from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
+from app.platform.media.time_range import TimeRange, parse_moment, part_of_video, time_range
 from app.platform.outbound import MOST_URL_CHARACTERS
 from app.platform.quoting import received
 from app.webhooks.urls import parse_webhook_url
@@ -59,6 +69,9 @@ def _read(parse: Callable[[str], Any], value: Any) -> Any:
         raise ValueError(error.message) from error
 
 
+_MOMENT = WithJsonSchema({"type": ["number", "string"], "minimum": 0})
+
+
 class RenderOptions(BaseModel):
     """How to render a file. The defaults apply to a request that names no options.
 
@@ -90,6 +103,20 @@ class RenderOptions(BaseModel):
         description="With `target_fps`: how frames between two input frames are made. `nearest`: one of them; "
         "`blend`: both, mixed; `motion`: both, moved along their motion.",
     )
+    start: Annotated[
+        InstanceOf[Fraction] | None,
+        BeforeValidator(partial(_read, partial(parse_moment, name="start"))),
+        _MOMENT,
+    ] = Field(
+        None,
+        description="Render only from here on: seconds, or a time such as `00:01:23.500`, on the file's clock. "
+        "Default: the file's start.",
+    )
+    end: Annotated[
+        InstanceOf[Fraction] | None,
+        BeforeValidator(partial(_read, partial(parse_moment, name="end"))),
+        _MOMENT,
+    ] = Field(None, description="Render only up to here, as `start`. Default: the file's end.")
     measures_quality: Annotated[bool, BeforeValidator(partial(_read, parse_measures_quality))] = Field(
         False,
         validation_alias="quality",
@@ -109,6 +136,24 @@ class RenderOptions(BaseModel):
         description="An http or https address that receives this render's events (queued, processing, completed, "
         "failed), in addition to your webhooks.",
     )
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        if self.end is not None and self.end <= (self.start or 0):
+            raise ValueError("`end` must be later than `start`, which is 0 by default.")
+        return self
+
+    @property
+    def part(self) -> TimeRange | None:
+        """The part of the file to render; None for all of it."""
+        return time_range(self.start, self.end)
+
+    def source(self, video: VideoProperties, *, begins_at: Fraction) -> VideoProperties:
+        """What is rendered of a video whose first frame is shown at `begins_at` on its file's clock.
+
+        Raises InvalidRequest if there is nothing.
+        """
+        return part_of_video(video, self.part, begins_at=begins_at)
 
     @property
     def exact_rate(self) -> Fraction | None:

@@ -47,6 +47,8 @@ class StoredRender:
     target_fps: Fraction | None
     target_fps_sent: float | None
     retime: str
+    start_seconds: Fraction | None
+    end_seconds: Fraction | None
     file_id: str
     cost: float
     error: str | None

@@ -35,6 +35,8 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "engine": render.engine,
         **rate_fields(render.target_fps, sent=render.target_fps_sent),
         "retime": None if render.retime == Retime.NEAREST else render.retime,
+        "start": render.start_seconds,
+        "end": render.end_seconds,
         "file_id": render.file_id,
         "cost": render.cost,
         "progress": progress,

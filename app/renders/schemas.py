@@ -128,6 +128,8 @@ class Render(Body):
     target_fps: Number | None = Field(None, description="As sent, if it was.")
     target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
     retime: str | None = Field(None, description="If it is not `nearest`.")
+    start: Number | None = Field(None, description="In seconds, if only a part is rendered.")
+    end: Number | None = Field(None, description="In seconds, if it was given.")
     file_id: str
     cost: Number = Field(description="Gigapixels of the output times the engine's multiplier.")
     progress: Number = Field(description="From 0 to 1.")
@@ -144,7 +146,9 @@ class Render(Body):
     files_removed_at: Timestamp | None = Field(
         None, description="When files were removed because of their age: those whose URL is left out."
     )
-    input: VideoFactsBody
+    input: VideoFactsBody = Field(
+        description="What is rendered: the file, or its part from `start` to `end`."
+    )
     output: VideoFactsBody
 
     @classmethod

@@ -1,6 +1,7 @@
 """Renders: created, retried, found."""
 
 from collections.abc import Collection, Sequence
+from fractions import Fraction
 
 from sqlalchemy.orm import Session
 
@@ -48,16 +49,17 @@ def create_render(
 ) -> Render:
     """A queued render of the file.
 
-    Raises LimitExceeded if its output would be over a limit, TooManyRequests if it exceeds the allowance.
+    Raises InvalidRequest if the options leave nothing of it, LimitExceeded if its output would be over a limit,
+    TooManyRequests if it exceeds the allowance.
     `request_id`, `api_key_id` and `warnings` are those of its request, `retry_of` is the failed render that
     it retries.
     """
-    check_output(
-        file.video, scale=options.engine.scale, target_fps=options.exact_rate, limits=allowance.media
-    )
+    source = options.source(file.video, begins_at=file.video_begins_at or Fraction(0))
+    check_output(source, scale=options.engine.scale, target_fps=options.exact_rate, limits=allowance.media)
     return _add_render(
         session,
         file=file,
+        source=source,
         options=options,
         allowance=allowance,
         api_key_id=api_key_id,
@@ -106,10 +108,12 @@ def render_upload(
 ) -> Render:
     """Store the upload as a file, with a queued render of it in the same transaction.
 
-    Raises AlreadyMade, StorageError, LimitExceeded, usually before anything is stored, and TooManyRequests.
+    Raises AlreadyMade, StorageError, InvalidRequest and LimitExceeded, usually before anything is stored, and
+    TooManyRequests.
     """
     limits = requester.allowance.media
-    check_output(info.video, scale=options.engine.scale, target_fps=options.exact_rate, limits=limits)
+    source = options.source(info.video, begins_at=info.video_begins_at)
+    check_output(source, scale=options.engine.scale, target_fps=options.exact_rate, limits=limits)
     with stored_upload(upload, info=info, requester=requester, storage=storage, database=database) as (
         session,
         file,
@@ -117,6 +121,7 @@ def render_upload(
         render = _add_render(
             session,
             file=file,
+            source=source,
             options=options,
             allowance=requester.allowance,
             api_key_id=requester.api_key_id,
@@ -140,6 +145,7 @@ def _add_render(
     session: Session,
     *,
     file: File,
+    source: VideoProperties,
     options: RenderOptions,
     allowance: Allowance,
     api_key_id: str | None,
@@ -148,7 +154,7 @@ def _add_render(
     warnings: Sequence[str],
 ) -> Render:
     engine = options.engine
-    output = file.video.upscaled(scale=engine.scale, target_fps=options.exact_rate)
+    output = source.upscaled(scale=engine.scale, target_fps=options.exact_rate)
     cost = cost_in_gigapixels(output, engine=engine)
     check_render_quota(session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost)
     render = Render(
@@ -162,13 +168,15 @@ def _add_render(
         created_at=read_clock(session),
         warnings=[*warnings],
         cost=cost,
-        input=file.video,
+        input=source,
         output=output,
         request_id=request_id,
         trace_parent=current_trace_parent(),
         api_key_id=api_key_id,
         priority=options.priority,
         retime=options.retime,
+        start_seconds=options.start,
+        end_seconds=options.end,
         measures_quality=options.measures_quality,
         retry_of=retry_of,
         webhook_url=options.webhook_url,
@@ -228,6 +236,8 @@ def retry_render(
             engine=find_engine(failed.engine),
             target_fps=_target_rate(failed),
             retime=Retime(failed.retime),
+            start=failed.start_seconds,
+            end=failed.end_seconds,
             measures_quality=failed.measures_quality,
             priority=failed.priority,
             webhook_url=failed.webhook_url,

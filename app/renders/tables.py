@@ -40,7 +40,8 @@ class Render(UnitOfWork, ListedTable):
     has no keys of them. `cleaned_at` is when the remains of its work were removed. `request_id` is that of the
     request for the render, so that its lines in all logs can be found, `trace_parent` the span of that request,
     `api_key_id` its key. `webhook_url` receives only this render's events. `retry_of` is the failed render that this
-    one retries; it may have been deleted since. `measures_quality` is whether the finish compares the output with the
+    one retries; it may have been deleted since. `start_seconds` and `end_seconds` bound the part of the file
+    that is rendered, `input` is that part. `measures_quality` is whether the finish compares the output with the
     input; `quality` is the result, as the API shows it.
     """
 
@@ -70,6 +71,8 @@ class Render(UnitOfWork, ListedTable):
     target_fps: Mapped[Fraction | None]
     target_fps_sent: Mapped[float | None]
     retime: Mapped[str] = mapped_column(String(16), default=Retime.NEAREST, server_default=Retime.NEAREST)
+    start_seconds: Mapped[Fraction | None]
+    end_seconds: Mapped[Fraction | None]
     measures_quality: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[RenderStatus] = mapped_column(StatusText(RenderStatus))
     completed_at: Mapped[datetime | None]

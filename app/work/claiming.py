@@ -359,6 +359,8 @@ def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
             Render.engine,
             Render.target_fps,
             Render.retime,
+            Render.start_seconds,
+            Render.end_seconds,
             Render.measures_quality,
             Render.plan,
             is_to_prepare.label(IS_TO_PREPARE),

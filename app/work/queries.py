@@ -29,6 +29,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from app.platform.database import ONE, ColumnReader, database_now, fetch_rows
 from app.platform.lease import Lease, is_expired, release_statement, revoke
 from app.platform.media.rates import Retime
+from app.platform.media.time_range import TimeRange, time_range
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import webhook_events
 from app.renders.statuses import RenderStatus, SegmentStatus
@@ -100,9 +101,16 @@ class Job(Claim):
     retime: Retime
     measures_quality: bool
     plan: str | None
+    start_seconds: Fraction | None = None
+    end_seconds: Fraction | None = None
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)
     trace_parent: str | None = None
+
+    @property
+    def part(self) -> TimeRange | None:
+        """The part of the file to render; None for all of it."""
+        return time_range(self.start_seconds, self.end_seconds)
 
 
 class AttemptOutcome(StrEnum):

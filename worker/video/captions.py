@@ -30,6 +30,7 @@ UNREADABLE_WARNING = "Closed captions could not all be read; the others were lef
 KIND_WARNING = "Closed captions of the kind CEA-708 were left out: only those of CEA-608 can be kept."
 CHANNELS_WARNING = "Closed captions of further channels (CC3, CC4), such as other languages, were left out."
 CHUNK_BYTES = 1024 * 1024
+LEAD_SECONDS = 60
 PURPOSE = "reading the captions"
 # The smallest pictures that x264 takes, with captions for their side data.
 TINY = f"{UNTAGGED_COLOURS},scale=16:16:flags=neighbor,format=yuv420p"
@@ -105,12 +106,16 @@ def write_captions(
         return None, ()
     raw, path, kinds = directory / "decoded.ass", directory / "captions.ass", CaptionKinds()
     raw.touch()
-    shift = seconds_option(SHIFT_SECONDS - render.input_start_seconds)
-    pictures = runner.input(source, itsoffset=shift, **decoder_options(None))[str(render.stream_index)]
+    shift = seconds_option(SHIFT_SECONDS - render.input_start_seconds + render.skipped_seconds)
+    # What a part's first pictures show was sent before them.
+    earlier = max(Fraction(0), render.skipped_seconds - LEAD_SECONDS)
+    options = decoder_options(None) | ({"ss": seconds_option(earlier)} if earlier else {})
+    pictures = runner.input(source, itsoffset=shift, **options)[str(render.stream_index)]
     end = Fraction(render.offset_ticks + render.total_ticks, render.timescale)
+    until = SHIFT_SECONDS + render.skipped_seconds + end
     warnings = []
     try:
-        _decode(runner, pictures, raw, kinds, cancelled)
+        _decode(runner, pictures, raw, kinds, cancelled, until=until)
     except (FfmpegCancelled, FfmpegDiskFull, FfmpegMissing):
         raise
     except FfmpegError as error:
@@ -120,7 +125,7 @@ def write_captions(
     with raw.open(encoding="utf-8", errors="replace") as lines, path.open("w", encoding="utf-8") as file:
         for line in lines:
             text = _TEXT.match(line)
-            fitted = line if text is None else _fit(text, end)
+            fitted = line if text is None else _fit(text, film_start=until - end, film_end=end)
             has_texts = has_texts or (text is not None and fitted != "")
             file.write(fitted)
     if kinds.has_second_field:
@@ -133,10 +138,17 @@ def write_captions(
 
 
 def _decode(
-    runner: FfmpegRunner, pictures: Stream, path: Path, kinds: CaptionKinds, cancelled: Callable[[], bool]
+    runner: FfmpegRunner,
+    pictures: Stream,
+    path: Path,
+    kinds: CaptionKinds,
+    cancelled: Callable[[], bool],
+    *,
+    until: Fraction,
 ) -> None:
-    """Write the captions of decoded pictures as the decoder makes them, as ASS."""
-    tiny = ffmpeg.output(pictures, "pipe:1", f="nut", vf=TINY, fps_mode="passthrough", **TINY_CODING)
+    """Write the captions of the pictures before `until`, decoded as the decoder makes them, as ASS."""
+    filters = f"{TINY},trim=end={seconds_option(until)}"
+    tiny = ffmpeg.output(pictures, "pipe:1", f="nut", vf=filters, fps_mode="passthrough", **TINY_CODING)
     captions = runner.generated_input(CAPTIONS_OF_STDIN, data_field="first", copyts=None)
     texts = runner.output(captions["s:0"], path, f="ass", **{"c:s": "ass"})
     with (
@@ -169,13 +181,15 @@ def _finish(decoder: FfmpegProcess, cancelled: Callable[[], bool]) -> None:
     decoder.wait(cancelled=cancelled)
 
 
-def _fit(text: re.Match[str], film_end: Fraction) -> str:
-    """A text's line as the output has it, which ends at `film_end`; empty if it is not shown there."""
+def _fit(text: re.Match[str], *, film_start: Fraction, film_end: Fraction) -> str:
+    """A text's line as the output has it, which begins at `film_start` of the text's times, and lasts to `film_end`;
+    empty if it is not shown there.
+    """
     head, *times, fields, words = text.groups()
     start, end = (
         min(
             film_end,
-            max(Fraction(0), 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds) - SHIFT_SECONDS),
+            max(Fraction(0), 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds) - film_start),
         )
         for hours, minutes, seconds in (times[:3], times[3:])
     )

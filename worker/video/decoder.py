@@ -115,6 +115,11 @@ def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
     return options
 
 
+def seek_options(seconds: Fraction) -> dict[str, object]:
+    """Input options that start decoding at the keyframe with that timestamp."""
+    return {"noaccurate_seek": None, "seek_timestamp": 1, "ss": seconds_up(seconds)}
+
+
 def decoding_stream(
     runner: FfmpegRunner, path: Path, *, render: RenderPlan, segment: SegmentPlan, point: DecodePoint
 ) -> Stream:
@@ -130,11 +135,7 @@ def decoding_stream(
         options["reinit_filter"] = 0
     if point.seek_ticks is not None:
         # The trim filter selects the frames: ffmpeg's accurate seek rounds.
-        options |= {
-            "noaccurate_seek": None,
-            "seek_timestamp": 1,
-            "ss": seconds_up(point.seek_ticks * render.source_time_base),
-        }
+        options |= seek_options(point.seek_ticks * render.source_time_base)
     source = runner.input(path, **options)
     chain = filter_chain(
         time_base=render.source_time_base,

@@ -22,12 +22,12 @@ from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo, probe_video
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import continuous_source
-from worker.video.decoder import decoder_options, filter_chain, seconds_up
+from worker.video.decoder import decoder_options, filter_chain, seek_options
 from worker.video.deinterlace import FRAMES_BEFORE
-from worker.video.frame_scan import Packets, read_packets
+from worker.video.frame_scan import EARLIER_SEEK_SECONDS
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
-from worker.video.segment_plans import EARLIER_SEEK_SECONDS
-from worker.video.segmenter import SEEKS_BY_PTS
+from worker.video.packet_list import Packets, read_packets
+from worker.video.segmenter import seeks_by_pts
 from worker.video.watchdog import Watchdog
 
 # When the packet at the time yields no frame, earlier ones are tried this far back.
@@ -58,7 +58,7 @@ class IndexedVideo:
 
     @property
     def seeks_by_pts(self) -> bool:
-        return any(name in SEEKS_BY_PTS for name in self.info.format_name.split(","))
+        return seeks_by_pts(self.info.format_name)
 
     def ticks_at(self, at_seconds: Fraction) -> int:
         """`at_seconds` after the first frame, as a timestamp of the file in ticks."""
@@ -196,7 +196,7 @@ def _decoding_stream(
     stream, deinterlacing = video.info.video, video.metadata.deinterlacing
     options = decoder_options(deinterlacing)
     if seek is not None:
-        options |= {"noaccurate_seek": None, "seek_timestamp": 1, "ss": seconds_up(seek * stream.time_base)}
+        options |= seek_options(seek * stream.time_base)
     chain = filter_chain(
         time_base=stream.time_base,
         source=video.colour.source,

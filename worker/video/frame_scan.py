@@ -1,17 +1,20 @@
 """Lists every frame that the decoder delivers, with timestamp and checksum, and the keyframes.
 
 Two passes over the file: ffprobe lists the demuxer's packets, for keyframes and durations; then the video is decoded
-once, by the program and filters that decode the segments later. ffmpeg's `framecrc` muxer writes a line per frame with
-its timestamp and checksum, so that memory does not grow and a segment can verify the frames that it decodes.
+once, by the program and filters that decode the segments later. Of a part of the video, only that is decoded, from a
+keyframe before it on, if that delivers a frame for each of its packets. ffmpeg's `framecrc` muxer writes a line per
+frame with its timestamp and checksum, so that memory does not grow and a segment can verify the frames that it decodes.
 """
 
 import re
 import time
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,6 @@ import ffmpeg
 import structlog
 
 from app.platform.errors import (
-    Canceled,
     FfmpegError,
     FfmpegKilled,
     FfmpegMissing,
@@ -30,20 +32,27 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import VideoStream
 from app.platform.media.whitelists import VIDEO_DECODERS
 from worker.inference.frames import FrameFormat
-from worker.video.decoder import decoder_options, filter_chain
-from worker.video.deinterlace import Deinterlacing
+from worker.video.decoder import decoder_options, filter_chain, seek_options
+from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing
+from worker.video.packet_list import (
+    LINES_PER_CHECK,
+    Packets,
+    TickRange,
+    raise_if_cancelled,
+    read_packets,
+)
 from worker.video.timeline import SourceTimeline, increasing_timestamps
 
 log = structlog.get_logger(__name__)
 
 # ffmpeg's time bases are of 32 bits.
 MAX_DENOMINATOR = 2**31 - 1
-# Lines between two polls of `cancelled`.
-LINES_PER_CHECK = 64
 # Least time between two looks at the frames so far, and the largest part of all time that they take.
 LOOK_SECONDS, LOOK_SHARE = 2.0, 0.1
-# Most frames that a decoder reorders by (ITU-T H.264, max_num_reorder_frames).
-MAX_REORDERED_FRAMES = 16
+# Least distance of the fallback keyframe before the nearest one.
+EARLIER_SEEK_SECONDS = 2
+# How late a frame's timestamp may be repaired to.
+LATE_SECONDS = 2
 
 # Messages of ffmpeg's demuxers about a truncated file, and of its decoders about damaged pictures.
 _CUT_OFF_SIGNS = re.compile(r"partial file|ended prematurely|truncat", re.IGNORECASE)
@@ -60,22 +69,16 @@ LONGEST_LOSS_SECONDS = 1
 
 CUT_OFF_WARNING = "The file is cut off; it was upscaled as far as it can be decoded."
 DAMAGE_WARNING = "Parts of the video are damaged; they were upscaled as far as they could be decoded."
+NOTHING_IN_PART = "No frame of the video begins between `start` and `end`."
 TIMES_WARNING = "Some frames had no valid timestamp; they were spaced evenly."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packets:
-    """The video stream's packets, in file order and ticks of its time base. `keyframes`: (pts, dts), by pts."""
-
-    pts: Sequence[int]
-    durations: Sequence[int]
-    keyframes: Sequence[tuple[int, int]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class FrameScan:
-    """Every frame that the decoder delivers, in presentation order.
+    """Every frame that the decoder delivers, in presentation order, up to the end of the part that was asked for.
 
+    `first_frame`: the first of the part; the checksums of those before it mean nothing. `expected_frames`: how many
+    the part has, to judge by the packets.
     `is_trusted`: no timestamp had to be repaired, so frames can be found by timestamp. `has_interlaced`: a frame is
     marked as interlaced, and was not deinterlaced.
     """
@@ -86,6 +89,114 @@ class FrameScan:
     is_trusted: bool
     warnings: tuple[str, ...]
     has_interlaced: bool = False
+    first_frame: int = 0
+    expected_frames: int | None = None
+
+    @property
+    def part(self) -> SourceTimeline:
+        """The timeline from `first_frame` on."""
+        return replace(self.timeline, pts=self.timeline.pts[self.first_frame :])
+
+
+@dataclass(kw_only=True)
+class _DecodedFrames:
+    """Timestamp and checksum of each frame, whether one was left interlaced, and ffmpeg's messages."""
+
+    pts: Sequence[int]
+    checksums: Sequence[int]
+    has_interlaced: bool = False
+    complaints: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decoder:
+    """Decodes one video stream as its segments will be decoded."""
+
+    runner: FfmpegRunner
+    path: Path
+    video: VideoStream
+    source: FrameFormat
+    decoded_pix_fmts: Sequence[str]
+    deinterlacing: Deinterlacing | None
+    expansion: str | None
+    cancelled: Callable[[], bool]
+
+    def decode(
+        self, look: Callable[[_DecodedFrames], None], *, seek: int | None, part: TickRange | None
+    ) -> _DecodedFrames:
+        """Decode from the keyframe at `seek` on, or from the file's start, the frames of the part. `look` gets those
+        so far, now and then.
+        """
+        video, time_base_ticks = self.video, self.video.time_base
+        marks_interlaced = self.deinterlacing is None and 2 * time_base_ticks.denominator <= MAX_DENOMINATOR
+        unit = 2 if marks_interlaced else 1
+        time_base = f"{time_base_ticks.numerator}/{unit * time_base_ticks.denominator}"
+        options: dict[str, Any] = {
+            "vf": filter_chain(
+                time_base=time_base_ticks,
+                source=self.source,
+                decoded_pix_fmts=self.decoded_pix_fmts,
+                deinterlacing=self.deinterlacing,
+                expansion=self.expansion,
+                marks_interlaced=marks_interlaced,
+                trim=None if part is None else part.trim(unit),
+            ),
+            "vcodec": "rawvideo",
+            "fps_mode": "passthrough",
+            "enc_time_base": time_base,
+            "avoid_negative_ts": "disabled",
+            "f": "framecrc",
+        }
+        read_from = {} if seek is None else seek_options(seek * time_base_ticks)
+        decoded = self.runner.input(self.path, **decoder_options(self.deinterlacing), **read_from)
+        stream = ffmpeg.output(decoded[str(video.index)], "pipe:1", **options)
+        frames = _DecodedFrames(pts=(pts := array("q")), checksums=(checksums := array("L")))
+        look_at = time.monotonic() + LOOK_SECONDS
+        # Decoding that starts in the middle of a stream begins with complaints, long before the part's first frame.
+        at_start = "" if seek is None else None
+        with self.runner.start(
+            stream, purpose="reading the video", stdin=False, stdout=True, may_wait=False
+        ) as process:
+            for line in process.lines():
+                if len(pts) % LINES_PER_CHECK == 0:
+                    raise_if_cancelled(self.cancelled)
+                    if pts and not frames.has_interlaced and (began := time.monotonic()) >= look_at:
+                        look(frames)
+                        ended = time.monotonic()
+                        look_at = ended + max(LOOK_SECONDS, (ended - began) * (1 / LOOK_SHARE - 1))
+                if line.startswith("#"):
+                    if line.startswith("#tb 0:") and line.split(":", 1)[1].strip() != time_base:
+                        raise FfmpegError(
+                            "The video program uses a different time base than requested.", detail=line
+                        )
+                    continue
+                if at_start is None:
+                    at_start = process.stderr_tail
+                ticks, is_marked, checksum = self._read(line, unit)
+                frames.has_interlaced = frames.has_interlaced or is_marked
+                pts.append(ticks)
+                checksums.append(checksum)
+            try:
+                process.wait()
+            except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
+                raise
+            except FfmpegError as error:
+                if not pts and seek is None:
+                    raise PermanentError(
+                        "None of the video's frames can be decoded.", detail=error.detail
+                    ) from error
+                log.warning("decoding_incomplete", frames=len(pts), detail=error.detail)
+            frames.complaints = process.stderr_tail.removeprefix(at_start or "")
+        return frames
+
+    def _read(self, line: str, unit: int) -> tuple[int, bool, int]:
+        """A frame's timestamp, whether it is marked as interlaced, and its checksum."""
+        # stream, dts, pts, duration, size, checksum, side data
+        fields = line.split(",")
+        if int(fields[4]) != self.source.frame_bytes:
+            raise FfmpegError("The video program delivers frames of a different size.", detail=line)
+        ticks, is_marked = divmod(int(fields[2]), unit)
+        return ticks, is_marked > 0, int(fields[5], 16)
 
 
 def scan_frames(
@@ -99,68 +210,140 @@ def scan_frames(
     expansion: str | None,
     cancelled: Callable[[], bool],
     on_frames: Callable[[FrameScan], None] | None = None,
+    part: TickRange | None = None,
+    seeks_by_pts: bool = False,
 ) -> FrameScan:
-    """Demux and decode the whole video stream once.
+    """Demux the whole video stream, and decode it, or the part of it, once.
 
     `on_frames` gets the scan of the frames so far, now and then, as long as none is marked as interlaced; it is given a
-    tenth of the time. Raises PermanentError if no frame can be decoded, Canceled once `cancelled` returns True,
-    FfmpegError otherwise.
+    tenth of the time. `seeks_by_pts`: see `segmenter.SEEKS_BY_PTS`. Raises PermanentError if no frame can be decoded,
+    Canceled once `cancelled` returns True, FfmpegError otherwise.
     """
     packets = read_packets(runner, path, video, cancelled)
     nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
+    decoder = _Decoder(
+        runner=runner,
+        path=path,
+        video=video,
+        source=source,
+        decoded_pix_fmts=decoded_pix_fmts,
+        deinterlacing=deinterlacing,
+        expansion=expansion,
+        cancelled=cancelled,
+    )
+    expected = None if part is None else sum(1 for pts in packets.pts if part.contains(pts))
 
-    def look(pts: Sequence[int], checksums: Sequence[int]) -> None:
-        if on_frames is None or not packets.pts:
-            return
-        times, changed = increasing_timestamps(pts, nominal=nominal)
-        on_frames(
-            FrameScan(
-                timeline=SourceTimeline(time_base=video.time_base, pts=times, end_pts=times[-1] + nominal),
-                checksums=checksums,
-                keyframes=packets.keyframes,
-                is_trusted=not changed,
-                warnings=(),
-            )
+    def scan_of(
+        frames: _DecodedFrames, before: Sequence[int], *, last: int | None = None
+    ) -> FrameScan | None:
+        """The scan of these frames after those at the times `before`; None if none of them is in the part."""
+        times, changed = increasing_timestamps(frames.pts, nominal=nominal)
+        # ffmpeg delivers a part's first frames with all before them only where the part is not found by timestamp.
+        first = 0 if part is None or before else bisect_left(times, part.first)
+        stop = len(times) if part is None or part.stop is None else bisect_left(times, part.stop)
+        if first >= stop:
+            return None
+        end = times[stop] if stop < len(times) else times[stop - 1] + (last or nominal)
+        return FrameScan(
+            timeline=SourceTimeline(
+                time_base=video.time_base,
+                pts=[*before, *times[:stop]] if before else times[:stop],
+                end_pts=end,
+            ),
+            checksums=[*(0 for _ in before), *frames.checksums[:stop]] if before else frames.checksums[:stop],
+            keyframes=packets.keyframes,
+            is_trusted=bool(packets.pts) and not changed,
+            warnings=(TIMES_WARNING,) if changed else (),
+            has_interlaced=frames.has_interlaced,
+            first_frame=len(before) + first,
+            expected_frames=expected,
         )
 
-    pts, checksums, complaints, has_interlaced = _decode(
-        runner, path, video, source, decoded_pix_fmts, deinterlacing, expansion, cancelled, look
-    )
-    if not pts:
-        raise PermanentError("None of the video's frames can be decoded.", detail=complaints[-4000:])
+    def look(before: Sequence[int], frames: _DecodedFrames) -> None:
+        if on_frames is not None and packets.pts and (scan := scan_of(frames, before)) is not None:
+            on_frames(replace(scan, warnings=()))
+
+    frames, before = _decode_part(decoder, packets, part, look, nominal=nominal, seeks_by_pts=seeks_by_pts)
+    if not frames.pts:
+        raise PermanentError("None of the video's frames can be decoded.", detail=frames.complaints[-4000:])
     if not packets.pts:
         # A stream without a container has no timestamps, and ffmpeg rounds those that it assumes to microseconds.
         ticks_per_frame = 1 / (video.frame_rate * video.time_base)
-        pts = [round(number * ticks_per_frame) for number in range(len(pts))]
-    times, changed = increasing_timestamps(pts, nominal=nominal)
-    last = _last_duration(packets, pts[-1])
-    if last <= 1 and len(times) == video.frames:
+        frames.pts = array("q", (round(number * ticks_per_frame) for number in range(len(frames.pts))))
+    scan = scan_of(frames, before, last=_last_frame_ticks(packets, frames.pts, video, nominal=nominal))
+    if scan is None:
+        raise PermanentError(NOTHING_IN_PART)
+    warnings = [*_told_warnings(frames.complaints, video, scan, nominal=nominal), *scan.warnings]
+    log.info(
+        "frames_scanned",
+        packets=len(packets.pts),
+        frames=len(scan.part.pts),
+        repaired=not scan.is_trusted,
+        warnings=warnings,
+    )
+    return replace(scan, warnings=tuple(warnings))
+
+
+def _decode_part(
+    decoder: _Decoder,
+    packets: Packets,
+    part: TickRange | None,
+    look: Callable[[Sequence[int], _DecodedFrames], None],
+    *,
+    nominal: int,
+    seeks_by_pts: bool,
+) -> tuple[_DecodedFrames, Sequence[int]]:
+    """The part's frames and the times of those before it; or all frames up to its end, if it is not found by time."""
+    expected = [] if part is None else sorted(pts for pts in packets.pts if part.contains(pts))
+    if part is not None and expected:
+        before = sorted(pts for pts in packets.pts if pts < part.first)
+        seek = _seek_ticks(packets, part.first, decoder, nominal=nominal, by_pts=seeks_by_pts)
+        frames = decoder.decode(partial(look, before), seek=seek, part=part)
+        if expected == list(frames.pts):
+            return frames, before
+        log.info("part_not_found_by_time", expected=len(expected), frames=len(frames.pts))
+    until = None
+    if part is not None and part.stop is not None and packets.pts:
+        # Timestamps that have to be repaired may be late.
+        until = TickRange(-(2**62), part.stop + ceil(LATE_SECONDS / decoder.video.time_base))
+    return decoder.decode(partial(look, ()), seek=None, part=until), ()
+
+
+def _last_frame_ticks(packets: Packets, pts: Sequence[int], video: VideoStream, *, nominal: int) -> int:
+    """How long the last frame is shown."""
+    last = packets.last_duration(pts[-1])
+    if last <= 1 and len(pts) == video.frames:
         # The container may state the video's end if the packets do not: in AVI they always last a tick.
+        times, _ = increasing_timestamps(pts, nominal=nominal)
         last = round(video.duration_seconds / video.time_base) - (times[-1] - times[0])
     if last <= 0:
+        times, _ = increasing_timestamps(pts, nominal=nominal)
         last = max(1, round((times[-1] - times[0]) / (len(times) - 1))) if len(times) > 1 else nominal
-    timeline = SourceTimeline(time_base=video.time_base, pts=times, end_pts=times[-1] + last)
-    warnings = []
+    return last
+
+
+def _told_warnings(complaints: str, video: VideoStream, scan: FrameScan, *, nominal: int) -> list[str]:
+    """Warnings from the lines that ffmpeg wrote to stderr, and from what the container promises."""
     promised = video.declared_frames
-    if (promised is not None and promised > video.frames) or _CUT_OFF_SIGNS.search(complaints):
-        warnings.append(CUT_OFF_WARNING)
-    elif _tell_of_damage(complaints, video.codec) or (
-        _OUT_OF_TURN_SIGNS.search(complaints) and _misses_frames(timeline, nominal=nominal)
+    is_whole = scan.expected_frames is None
+    if (is_whole and promised is not None and promised > video.frames) or _CUT_OFF_SIGNS.search(complaints):
+        return [CUT_OFF_WARNING]
+    if _tell_of_damage(complaints, video.codec) or (
+        _OUT_OF_TURN_SIGNS.search(complaints) and _misses_frames(scan.part, nominal=nominal)
     ):
-        warnings.append(DAMAGE_WARNING)
-    if changed:
-        warnings.append(TIMES_WARNING)
-    log.info(
-        "frames_scanned", packets=len(packets.pts), frames=len(times), repaired=changed, warnings=warnings
-    )
-    return FrameScan(
-        timeline=timeline,
-        checksums=checksums,
-        keyframes=packets.keyframes,
-        is_trusted=bool(packets.pts) and not changed,
-        warnings=tuple(warnings),
-        has_interlaced=has_interlaced,
-    )
+        return [DAMAGE_WARNING]
+    return []
+
+
+def _seek_ticks(packets: Packets, first: int, decoder: _Decoder, *, nominal: int, by_pts: bool) -> int | None:
+    """Where to start decoding for the frame at `first`: a keyframe some seconds before it, which even an inexact seek
+    finds early enough; None for the file's start.
+    """
+    if decoder.deinterlacing is not None:
+        first -= (FRAMES_BEFORE + 1) * nominal
+    wanted = floor(first - EARLIER_SEEK_SECONDS / decoder.video.time_base)
+    found = bisect_right(packets.keyframes, wanted, key=lambda keyframe: keyframe[0]) - 1
+    return packets.keyframes[found][0 if by_pts else 1] if found > 0 else None
 
 
 def _tell_of_damage(complaints: str, codec: str) -> bool:
@@ -171,134 +354,7 @@ def _tell_of_damage(complaints: str, codec: str) -> bool:
     return any(error.match(line) or _DAMAGE_SIGNS.search(line) for line in lines)
 
 
-def read_packets(
-    runner: FfmpegRunner, path: Path, video: VideoStream, cancelled: Callable[[], bool]
-) -> Packets:
-    """What the demuxer tells of the video stream. Raises Canceled when `cancelled` says so."""
-    reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
-    pts, durations = array("q"), array("q")
-    keyframes: list[tuple[int, int]] = []
-    arguments = ["-select_streams", str(video.index), "-show_entries", "packet=pts,dts,duration,flags"]
-    lines = runner.scan_lines(path, *arguments, "-of", "csv=p=0")
-    with closing(lines):
-        try:
-            for number, line in enumerate(lines):
-                if number % LINES_PER_CHECK == 0:
-                    _raise_if_cancelled(cancelled)
-                fields = line.split(",")
-                if len(fields) < 4:
-                    continue
-                at, decoded_at = _ticks(fields[0]), _ticks(fields[1])
-                if at is None:
-                    if decoded_at is None:
-                        continue
-                    # AVI and MPEG-PS have no pts for reordered frames: this is the latest possible.
-                    at = decoded_at + reorder_ticks
-                pts.append(at)
-                durations.append(_ticks(fields[2]) or 0)
-                if "K" in fields[3]:
-                    keyframes.append((at, at if decoded_at is None else min(at, decoded_at)))
-        except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
-            raise
-        except FfmpegError as error:
-            # Of a damaged file, the packets before the damage are used; the decoding pass decides.
-            log.warning("packet_scan_incomplete", packets=len(pts), detail=error.detail)
-    return Packets(pts=pts, durations=durations, keyframes=sorted(keyframes))
-
-
-def _decode(
-    runner: FfmpegRunner,
-    path: Path,
-    video: VideoStream,
-    source: FrameFormat,
-    decoded_pix_fmts: Sequence[str],
-    deinterlacing: Deinterlacing | None,
-    expansion: str | None,
-    cancelled: Callable[[], bool],
-    look: Callable[[Sequence[int], Sequence[int]], None],
-) -> tuple[Sequence[int], Sequence[int], str, bool]:
-    """Timestamp and checksum of each frame, ffmpeg's messages, and whether one was left interlaced. `look` gets the
-    first two in between.
-    """
-    marks_interlaced = deinterlacing is None and 2 * video.time_base.denominator <= MAX_DENOMINATOR
-    unit = 2 if marks_interlaced else 1
-    time_base = f"{video.time_base.numerator}/{unit * video.time_base.denominator}"
-    has_interlaced = False
-    chain = filter_chain(
-        time_base=video.time_base,
-        source=source,
-        decoded_pix_fmts=decoded_pix_fmts,
-        deinterlacing=deinterlacing,
-        expansion=expansion,
-        marks_interlaced=marks_interlaced,
-    )
-    options: dict[str, Any] = {
-        "vf": chain,
-        "vcodec": "rawvideo",
-        "fps_mode": "passthrough",
-        "enc_time_base": time_base,
-        "avoid_negative_ts": "disabled",
-        "f": "framecrc",
-    }
-    decoded = runner.input(path, **decoder_options(deinterlacing))
-    stream = ffmpeg.output(decoded[str(video.index)], "pipe:1", **options)
-    pts, checksums = array("q"), array("L")
-    look_at = time.monotonic() + LOOK_SECONDS
-    with runner.start(
-        stream, purpose="reading the video", stdin=False, stdout=True, may_wait=False
-    ) as process:
-        for line in process.lines():
-            if len(pts) % LINES_PER_CHECK == 0:
-                _raise_if_cancelled(cancelled)
-                if pts and not has_interlaced and (began := time.monotonic()) >= look_at:
-                    look(pts, checksums)
-                    ended = time.monotonic()
-                    look_at = ended + max(LOOK_SECONDS, (ended - began) * (1 / LOOK_SHARE - 1))
-            if line.startswith("#"):
-                if line.startswith("#tb 0:") and line.split(":", 1)[1].strip() != time_base:
-                    raise FfmpegError(
-                        "The video program uses a different time base than requested.", detail=line
-                    )
-                continue
-            # stream, dts, pts, duration, size, checksum, side data
-            fields = line.split(",")
-            if int(fields[4]) != source.frame_bytes:
-                raise FfmpegError("The video program delivers frames of a different size.", detail=line)
-            ticks, is_marked = divmod(int(fields[2]), unit)
-            has_interlaced = has_interlaced or is_marked > 0
-            pts.append(ticks)
-            checksums.append(int(fields[5], 16))
-        try:
-            process.wait()
-        except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
-            raise
-        except FfmpegError as error:
-            if not pts:
-                raise PermanentError(
-                    "None of the video's frames can be decoded.", detail=error.detail
-                ) from error
-            log.warning("decoding_incomplete", frames=len(pts), detail=error.detail)
-        return pts, checksums, process.stderr_tail, has_interlaced
-
-
 def _misses_frames(timeline: SourceTimeline, *, nominal: int) -> bool:
     """Whether there is a gap among the frames, `nominal` ticks apart, that is not a jump of the clock."""
     longest = LONGEST_LOSS_SECONDS / timeline.time_base
     return any(1.5 * nominal < after - before <= longest for before, after in pairwise(timeline.pts))
-
-
-def _last_duration(packets: Packets, pts: int) -> int:
-    """Duration of the packet with that `pts`, which is one of the last; 0 if unknown."""
-    for index in range(len(packets.pts) - 1, -1, -1):
-        if packets.pts[index] == pts:
-            return packets.durations[index]
-    return 0
-
-
-def _ticks(text: str) -> int | None:
-    return None if text == "N/A" else int(text)
-
-
-def _raise_if_cancelled(cancelled: Callable[[], bool]) -> None:
-    if cancelled():
-        raise Canceled()

@@ -58,7 +58,11 @@ def keep_metadata(
     if code is not None:
         if _counts_frames(code, render, segments):
             options["write_tmcd"] = 1
-            arguments += ["-metadata:s:v:0", f"timecode={code[0]}"]
+            skipped = 0 if render.part is None else segments[0].first_frame
+            arguments += [
+                "-metadata:s:v:0",
+                f"timecode={_later(code, skipped, rate=round(render.frame_rate))}",
+            ]
         else:
             warnings.append(TIMECODE_LEFT_OUT)
     return KeptMetadata(options=options, arguments=arguments, warnings=warnings)
@@ -75,6 +79,24 @@ def _counts_frames(code: re.Match[str], render: RenderPlan, segments: Sequence[S
         and int(code["frames"]) < round(rate)
         and (code["mark"] == ":" or rate in _DROP_FRAME_RATES)
     )
+
+
+def _later(code: re.Match[str], frames: int, *, rate: int) -> str:
+    """The timecode so many frames later, within a day (SMPTE ST 12-1)."""
+    if not frames:
+        return code[0]
+    hours, minutes, seconds = (int(digits) for digits in code[0][:8].split(":"))
+    # Drop-frame timecode leaves out the first numbers of each minute, but of each tenth.
+    dropped = 0 if code["mark"] == ":" else rate // 15
+    passed = 60 * hours + minutes
+    number = (60 * passed + seconds) * rate + int(code["frames"]) - dropped * (passed - passed // 10) + frames
+    in_ten = 600 * rate - 9 * dropped
+    tens, rest = divmod(number % (144 * in_ten), in_ten)
+    number = number % (144 * in_ten) + 9 * dropped * tens
+    number += dropped * max(0, (rest - dropped) // (60 * rate - dropped))
+    whole, frame = divmod(number, rate)
+    text = f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"
+    return f"{text}{code['mark']}{frame:0{len(code['frames'])}}"
 
 
 def lost_tags(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

@@ -26,13 +26,13 @@ from app.platform.media.properties import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
 from worker.video import join_groups
 from worker.video.captions import Captions, write_captions
+from worker.video.cut_tracks import fit_sound, packet_filters, write_chapters
 from worker.video.filter_expressions import seconds_option
 from worker.video.join import check_plan, outer_files, timestamp_filter, write_concat_list
 from worker.video.metadata import KeptMetadata, keep_metadata, lost_tags
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.raw_aac import read_sound_packets
 from worker.video.sound_headers import sound_formats
-from worker.video.sound_runs import fit_to_film
 from worker.video.spherical_video import tag_spatial
 from worker.video.subtitle_edits import CLIPPED, subtitle_shifts
 from worker.video.thumbnail import make_thumbnail
@@ -135,7 +135,7 @@ def finish_render(
         )
         start = render.input_start_seconds
         end = start + Fraction(render.offset_ticks + render.total_ticks, render.timescale)
-        tracks, fitted = fit_to_film(choice.tracks, runs, start=float(start), end=float(end))
+        tracks, fitted = fit_sound(choice.tracks, runs, part=render.part, start=start, end=end)
         with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
             directory = Path(scratch)
             files, parts = segment_files, segments
@@ -156,7 +156,7 @@ def finish_render(
                 source,
                 tracks,
                 directory / "sound.nut",
-                start_seconds=start,
+                start_seconds=start - render.skipped_seconds,
                 cancelled=cancelled,
             )
             captions, captions_lost = write_captions(
@@ -175,6 +175,7 @@ def finish_render(
                 streams=streams,
                 metadata=metadata,
                 timestamps=timestamps,
+                chapters=write_chapters(runner, source, directory, render.part, start=start),
             )
             warnings = mux.run((*tracks, *([captions.track] if captions else [])), cancelled)
         if render.spatial is not None:
@@ -219,6 +220,7 @@ class _MuxCommand:
         streams: Sequence[dict[str, Any]],
         metadata: KeptMetadata,
         timestamps: str,
+        chapters: Path | None,
     ) -> None:
         self._runner = runner
         self._list_path = list_path
@@ -231,6 +233,7 @@ class _MuxCommand:
         self._streams = streams
         self._metadata = metadata
         self._timestamps = timestamps
+        self._chapters = chapters
 
     def run(self, tracks: Sequence[KeptTrack], cancelled: Callable[[], bool]) -> tuple[str, ...]:
         """Mux the tracks; if that fails, those of them that can be muxed alone. Returns warnings about the others."""
@@ -299,12 +302,16 @@ class _MuxCommand:
         # ffmpeg-python chooses the order of the inputs.
         ends = [at + 2 for at, word in enumerate(arguments) if word == "-i"]
         inputs = [arguments[start:end] for start, end in pairwise([0, *ends])]
-        position = next(
-            str(number)
-            for number, words in enumerate(inputs)
-            if words[-1] == file_name(self._source) and "-ignore_editlist" not in words
-        )
-        extra = ["-map_metadata", position, "-map_chapters", position, *self._metadata.arguments]
+
+        def position_of(path: Path) -> str:
+            return next(
+                str(number)
+                for number, words in enumerate(inputs)
+                if words[-1] == file_name(path) and "-ignore_editlist" not in words
+            )
+
+        position, chapters = position_of(self._source), position_of(self._chapters or self._source)
+        extra = ["-map_metadata", position, "-map_chapters", chapters, *self._metadata.arguments]
         sounds = [track.index for track in tracks if track.kind == "audio"]
         retagged = {"v:0": self._render.stream_index}
         if self._uniform is not None:
@@ -329,6 +336,8 @@ class _MuxCommand:
         if all(track.index in other for track in tracks):
             # The file must be an input for its chapters and metadata, even if none of its streams is used.
             maps.append(original["a:999?"])
+        if self._chapters is not None:
+            maps.append(self._runner.own_file_input(self._chapters, demuxer="ffmetadata")["a:999?"])
         options: dict[str, Any] = {
             "c:v": "copy",
             "bsf:v": self._timestamps,
@@ -342,8 +351,11 @@ class _MuxCommand:
         numbers = dict.fromkeys(UNREADABLE, 0)
         for track in tracks:
             options |= track.options(numbers[track.kind])
-            if track.kind == "subtitle" and track.is_copied and track.index in other:
-                options[f"bsf:s:{numbers[track.kind]}"] = CLIPPED
+            specifier = f"bsf:{track.kind[0]}:{numbers[track.kind]}"
+            if track.kind != "audio" and not track.is_captions and render.part is not None:
+                options[specifier] = packet_filters(render.part)
+            elif track.kind == "subtitle" and track.is_copied and track.index in other:
+                options[specifier] = CLIPPED
             numbers[track.kind] += 1
         streams = [joined["v:0"], *maps] if has_video else maps
         return self._runner.output(*streams, self._part, **options)
@@ -352,7 +364,7 @@ class _MuxCommand:
         """The tracks that are not read from the source as it is, by their index."""
         streams = {}
         if self._uniform is not None:
-            read = self._uniform.input(self._runner)
+            read = self._uniform.input(self._runner, skipped_seconds=self._render.skipped_seconds)
             streams = {index: read[f"a:{number}"] for number, index in enumerate(self._uniform.indexes)}
         if self._captions is not None:
             streams[self._captions.track.index] = self._captions.input(self._runner)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from app.platform.media.first_frames import ContentLight, MasteringDisplay, Spatial
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
+from app.platform.media.time_range import TimeRange
 from worker.inference.frames import FrameFormat
 from worker.video.colour import OutputTags
 from worker.video.continuous_copy import ContinuousCopy
@@ -48,13 +49,14 @@ class RenderPlan:
         offset_ticks: time from the input's start to its first frame.
         input_start_seconds: timestamp of the input's start, which becomes 0 in the output.
         frame_count: output frames.
-        source_frame_count: frames that the decoder delivers.
+        source_frame_count: frames that the decoder delivers, of the part.
         frame_rate: of the output, on average where it varies.
         encoder_rate: what encoders are told of the rate, where segments were made before the average was known; None:
             `frame_rate`.
         segment_count: number of segments.
         segment_seconds, segment_max_output_pixels: how long segments may be, so that another attempt at a half-made
             plan cuts the rest as the first did; None in plans of versions that did not store it.
+        part: what is rendered of the input; None: all of it. It begins at `input_start_seconds`.
         retime: how output frames between two source frames are made.
         warnings: sentences for the user.
         deinterlacing: None if the source is progressive.
@@ -95,10 +97,16 @@ class RenderPlan:
     encoder_rate: Fraction | None = None
     segment_seconds: Fraction | None = None
     segment_max_output_pixels: int | None = None
+    part: TimeRange | None = None
 
     @property
     def duration_seconds(self) -> Fraction:
         return Fraction(self.total_ticks, self.timescale)
+
+    @property
+    def skipped_seconds(self) -> Fraction:
+        """What of the input precedes the part that is rendered."""
+        return Fraction(0) if self.part is None else self.part.start
 
     @property
     def output(self) -> VideoProperties:
@@ -214,5 +222,6 @@ _OF_THE_WHOLE = {
     "deinterlacing",
     "segment_seconds",
     "segment_max_output_pixels",
+    "part",
 }
 _SEGMENT_PLAN = TypeAdapter(SegmentPlan)

@@ -29,7 +29,7 @@ from worker.video.decoder import (
     decode_points,
     decoding_stream,
     find_decode_point,
-    seconds_up,
+    seek_options,
 )
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.retime import Retimer
@@ -324,8 +324,7 @@ def _output_stream(
     first, last = start + ticks[wanted[0]], start + ticks[wanted[-1]]
     chosen = "+".join(f"eq(n\\,{index - wanted[0]})" for index in wanted)
     chain = f"settb=1/{render.timescale},trim=start_pts={first}:end_pts={last + 1},select={chosen},extractplanes=y"
-    seek = seconds_up(Fraction(first, render.timescale))
-    video = runner.input(output, copyts=None, noaccurate_seek=None, seek_timestamp=1, ss=seek)
+    video = runner.input(output, copyts=None, **seek_options(Fraction(first, render.timescale)))
     return ffmpeg.output(
         video["v:0"], "pipe:1", f="rawvideo", vcodec="rawvideo", vf=chain, fps_mode="passthrough"
     )

@@ -7,12 +7,9 @@ from itertools import pairwise
 from math import floor
 
 from worker.video.cuts import UsedFrames
-from worker.video.frame_scan import FrameScan
+from worker.video.frame_scan import EARLIER_SEEK_SECONDS, FrameScan
 from worker.video.plan import SegmentPlan
 from worker.video.timeline import OutputTimeline
-
-# Least distance of the fallback keyframe before the nearest one.
-EARLIER_SEEK_SECONDS = 2
 
 
 def discarded_frames_before(used: UsedFrames, scan: FrameScan, *, frames_before: int) -> list[int]:

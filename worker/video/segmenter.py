@@ -5,14 +5,16 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import accumulate
-from math import floor
+from math import ceil, floor
 from pathlib import Path
 
 import structlog
 
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.info import input_start
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
+from app.platform.media.time_range import TimeRange
 from worker.video.appended_files import APPENDED_WARNING, has_appended_file
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import ContinuousCopy
@@ -21,11 +23,13 @@ from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing, plan_deinterl
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
 from worker.video.frame_scan import FrameScan, scan_frames
 from worker.video.hdr_metadata import ALPHA_WARNING, SourceMetadata, read_source_metadata
+from worker.video.packet_list import TickRange
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
 from worker.video.segment_plans import discarded_frames_before, keyframe_cuts, make_segments
 from worker.video.timeline import (
     MICROSECONDS,
     SourceTimeline,
+    after_frames,
     apply_offset,
     plan_output_timeline,
     without_equal_neighbours,
@@ -34,7 +38,7 @@ from worker.video.transparency import is_transparent
 
 log = structlog.get_logger(__name__)
 
-MICROSECOND = Fraction(1, 1_000_000)
+HALF_MICROSECOND = Fraction(1, 2_000_000)
 # Of the segments of a video's first frames, so many at their end may come out otherwise when more frames follow: the
 # last two share what remains, and what an output frame shows depends on source frames up to two after it.
 UNSETTLED_SEGMENTS = 4
@@ -68,7 +72,7 @@ class EarlyRelease:
     begun: RenderPlan | None = None
 
 
-def plan_render(
+def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the output
     runner: FfmpegRunner,
     path: Path,
     info: MediaInfo,
@@ -78,11 +82,12 @@ def plan_render(
     segment_seconds: Fraction,
     segment_max_output_pixels: int,
     retime: Retime = Retime.NEAREST,
+    part: TimeRange | None = None,
     continuous: ContinuousCopy | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     release: EarlyRelease | None = None,
 ) -> tuple[RenderPlan, list[SegmentPlan]]:
-    """Read the whole video once and plan its render.
+    """Read the whole video, or the part of it, once and plan its render.
 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
     one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it. A plan
@@ -104,6 +109,7 @@ def plan_render(
         metadata=metadata,
         target_fps=target_fps,
         retime=retime,
+        part=part,
         segment_seconds=segment_seconds,
         segment_max_output_pixels=segment_max_output_pixels,
         continuous=continuous,
@@ -120,6 +126,8 @@ def plan_render(
         decoded_pix_fmts=colour.decoded_pix_fmts,
         expansion=colour.expansion,
         cancelled=cancelled,
+        part=planner.ticks,
+        seeks_by_pts=seeks_by_pts(info.format_name),
     )
     scan = scan_with(
         deinterlacing=planner.deinterlacing, on_frames=planner.settle if planner.may_settle else None
@@ -158,11 +166,28 @@ class RenderPlanner:
     release: EarlyRelease | None
     reorder: bool | None
     encoder_rate: Fraction | None
+    part: TimeRange | None = None
     deinterlacing: Deinterlacing | None = field(init=False)
     settled: Sequence[SegmentPlan] = ()
 
     def __post_init__(self) -> None:
         self.deinterlacing = self.metadata.deinterlacing if self.metadata.is_interlaced else None
+
+    @property
+    def ticks(self) -> TickRange | None:
+        """The timestamps of the part's frames, to the microsecond."""
+        if self.part is None:
+            return None
+        video = self.info.video
+        start = video.start_pts * video.time_base - self.info.video_begins_at
+
+        def tick(seconds: Fraction) -> int:
+            return ceil((start + seconds - HALF_MICROSECOND) / video.time_base)
+
+        return TickRange(
+            tick(self.part.start) if self.part.start else -(2**62),
+            None if self.part.end is None else tick(self.part.end),
+        )
 
     @property
     def may_settle(self) -> bool:
@@ -187,13 +212,14 @@ class RenderPlanner:
         fresh = segments[len(self.settled) : count]
         self.reorder = render.reorder
         planned = sum(segment.used_frames for segment in segments[:count])
-        share = sum(segment.used_frames for segment in segments) / len(scan.timeline.pts)
+        share = sum(segment.used_frames for segment in segments) / len(scan.part.pts)
+        expected = self.info.video.frames if scan.expected_frames is None else scan.expected_frames
         if fresh and self.release.take(
             SettledSegments(
                 render=render,
                 segments=fresh,
                 planned_frames=planned,
-                expected_frames=round(share * self.info.video.frames),
+                expected_frames=round(share * expected),
             )
         ):
             self.settled = segments[:count]
@@ -211,10 +237,17 @@ class RenderPlanner:
             log.warning("settled_segments_discarded", segments=len(self.settled))
             self.settled = ()
         video, colour = self.info.video, self.colour
-        timeline = plan_output_timeline(scan.timeline, target_fps=self.target_fps, retime=self.retime)
-        timeline = without_equal_neighbours(timeline, scan.checksums)
-        start_seconds = scan.timeline.pts[0] * video.time_base
-        input_start_seconds = input_start(self.info.format_name, self.info.start_seconds, start_seconds)
+        input_start_seconds = input_start(
+            self.info.format_name, self.info.start_seconds, scan.timeline.pts[0] * video.time_base
+        )
+        shown = scan.part
+        if self.part is not None:
+            shown = _cut(shown, input_start_seconds, self.part)
+            input_start_seconds += self.part.start
+        timeline = plan_output_timeline(shown, target_fps=self.target_fps, retime=self.retime)
+        timeline = without_equal_neighbours(timeline, scan.checksums[scan.first_frame :])
+        timeline = after_frames(timeline, scan.first_frame)
+        start_seconds = max(shown.pts[0] * video.time_base, input_start_seconds)
         timeline, offset_ticks = apply_offset(timeline, start_seconds - input_start_seconds)
         output_pixels = colour.target.width * colour.target.height
         used = used_frames(timeline)
@@ -230,13 +263,12 @@ class RenderPlanner:
             discarded=discarded,
             settled=settled_cuts,
         )
-        by_pts = any(name in SEEKS_BY_PTS for name in self.info.format_name.split(","))
         segments = make_segments(
             cuts[len(self.settled) :],
             used=used,
             scan=scan,
             timeline=timeline,
-            seeks_by_pts=by_pts,
+            seeks_by_pts=seeks_by_pts(self.info.format_name),
             frames_before=frames_before,
             discarded=discarded,
             after=self.settled,
@@ -261,8 +293,8 @@ class RenderPlanner:
             offset_ticks=offset_ticks,
             input_start_seconds=input_start_seconds,
             frame_count=len(timeline.ticks),
-            source_frame_count=len(scan.timeline.pts),
-            frame_rate=self.target_fps or _average_rate(scan.timeline, video.frame_rate),
+            source_frame_count=len(scan.part.pts),
+            frame_rate=self.target_fps or _average_rate(scan.part, video.frame_rate),
             segment_count=len(segments),
             retime=self.retime if timeline.between else Retime.NEAREST,
             warnings=(
@@ -280,6 +312,7 @@ class RenderPlanner:
             encoder_rate=self.encoder_rate,
             segment_seconds=self.segment_seconds,
             segment_max_output_pixels=self.segment_max_output_pixels,
+            part=self.part,
         )
         coding_id = render.coding_id
         named = [replace(one, coding_id=coding_id) for one in segments[len(self.settled) :]]
@@ -298,16 +331,17 @@ def _agree(segment: SegmentPlan, scan: FrameScan) -> bool:
     )
 
 
-def input_start(format_name: str, file_start: Fraction, video_start: Fraction) -> Fraction:
-    """The timestamp of the input, in seconds, that becomes 0 in the output.
+def seeks_by_pts(format_name: str) -> bool:
+    """Whether ffmpeg seeks by presentation time in this format (ffmpeg's name)."""
+    return any(name in SEEKS_BY_PTS for name in format_name.split(","))
 
-    `file_start`: the earliest timestamp of all streams, to the microsecond; `video_start`: the video's first, exactly.
-    """
-    if file_start < 0 and "matroska" in format_name.split(","):
-        # Matroska's own timestamps are not negative. What ffmpeg puts before 0 is the preroll of an audio decoder,
-        # which is not played.
-        file_start = Fraction(0)
-    return video_start if video_start - file_start < MICROSECOND else file_start
+
+def _cut(shown: SourceTimeline, input_start_seconds: Fraction, part: TimeRange) -> SourceTimeline:
+    """The timeline whose last frame ends with the part, to the tick."""
+    if part.end is None:
+        return shown
+    end = round((input_start_seconds + part.end) / shown.time_base)
+    return replace(shown, end_pts=max(shown.pts[-1] + 1, min(shown.end_pts, end)))
 
 
 def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:

@@ -204,6 +204,14 @@ def apply_offset(timeline: OutputTimeline, offset_seconds: Fraction) -> tuple[Ou
     return finer, round(offset_seconds * finer.timescale)
 
 
+def after_frames(timeline: OutputTimeline, count: int) -> OutputTimeline:
+    """The timeline with `count` further source frames before its own, which are not shown."""
+    if not count:
+        return timeline
+    between = [*([()] * count), *timeline.between] if timeline.between else ()
+    return replace(timeline, repeats=[*([0] * count), *timeline.repeats], between=between)
+
+
 def increasing_timestamps(pts: Sequence[int], *, nominal: int) -> tuple[list[int], bool]:
     """Timestamps that strictly increase, and whether any had to be changed.
 

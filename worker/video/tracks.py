@@ -63,8 +63,8 @@ class KeptTrack:
     `tag`: of data. `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning,
     if conversion mixes channels. `follows_closely`: even small gaps and overlaps of it are corrected.
     `is_default`: of subtitles, whether players show them without being asked. `is_captions`: they are closed captions.
-    `runs`: of sound with long gaps, the
-    start and end in seconds of what is kept.
+    `runs`: of sound with long gaps, the start and end in seconds of what is kept. `cut`: a filter for converted sound of
+    which a part is kept.
     """
 
     index: int
@@ -78,6 +78,7 @@ class KeptTrack:
     is_default: bool = True
     is_captions: bool = False
     runs: tuple[tuple[float, float], ...] = ()
+    cut: str = ""
 
     def options(self, number: int) -> dict[str, Any]:
         """ffmpeg's options for the track as the output's `number`-th stream of its kind."""
@@ -108,6 +109,7 @@ class KeptTrack:
                 [
                     self._with_gaps_filled(f"aresample={rate}async=1{closely}"),
                     f"aformat=channel_layouts={self.layout.name}",
+                    *([self.cut] if self.cut else []),
                 ]
             ),
         }

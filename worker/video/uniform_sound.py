@@ -32,9 +32,10 @@ class UniformSound:
     path: Path
     indexes: tuple[int, ...]
 
-    def input(self, runner: FfmpegRunner) -> Stream:
-        """The input of a command with `copyts`, in which the source's start is 0."""
-        return runner.own_file_input(self.path, demuxer="nut", itsoffset=seconds_option(-SHIFT_SECONDS))
+    def input(self, runner: FfmpegRunner, *, skipped_seconds: Fraction) -> Stream:
+        """The input of a command with `copyts`, in which so much after the source's start is 0."""
+        shift = seconds_option(-SHIFT_SECONDS - skipped_seconds)
+        return runner.own_file_input(self.path, demuxer="nut", itsoffset=shift)
 
 
 def write_uniform_sound(

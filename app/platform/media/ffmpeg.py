@@ -149,9 +149,11 @@ class FfmpegRunner:
         own = {"f": "concat", "safe": 1}
         return ffmpeg.input(file_name(list_path), **self._input_options(("concat", *FORMATS), options), **own)
 
-    def own_file_input(self, path: Path, *, demuxer: Literal["nut", "ass"], **options: Any) -> Stream:
-        """PCM in a NUT file, or texts in an ASS file, that the server made."""
-        decoders = {"nut": pcm_decoders(), "ass": ("ass", "ssa")}[demuxer]
+    def own_file_input(
+        self, path: Path, *, demuxer: Literal["nut", "ass", "ffmetadata"], **options: Any
+    ) -> Stream:
+        """PCM in a NUT file, texts in an ASS file, or chapters in ffmpeg's own form, that the server made."""
+        decoders = {"nut": pcm_decoders(), "ass": ("ass", "ssa"), "ffmetadata": ("rawvideo",)}[demuxer]
         safety = safety_options(formats=(demuxer,), protocols=("file",), decoders=decoders)
         refuse_safety_options(options)
         return ffmpeg.input(file_name(path), **safety, **options)

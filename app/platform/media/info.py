@@ -12,6 +12,7 @@ from app.platform.media.properties import VideoProperties
 PacketShifts: TypeAlias = Mapping[int, tuple[tuple[int, int], ...]]
 # For each stream of sound whose sampling rate changes, the ticks from one packet to the next, from that number on.
 PacketSpacings: TypeAlias = Mapping[int, tuple[tuple[int, Fraction], ...]]
+MICROSECOND = Fraction(1, 1_000_000)
 StreamKind = Literal["audio", "subtitle", "data", "attachment", "video"]
 
 
@@ -92,3 +93,21 @@ class MediaInfo:
     stream_count: int
     shifts: PacketShifts = field(default_factory=dict)
     spacings: PacketSpacings = field(default_factory=dict)
+
+    @property
+    def video_begins_at(self) -> Fraction:
+        """When the first frame is shown, in seconds after the input's start (see `input_start`)."""
+        video_start = self.video.start_pts * self.video.time_base
+        return video_start - input_start(self.format_name, self.start_seconds, video_start)
+
+
+def input_start(format_name: str, file_start: Fraction, video_start: Fraction) -> Fraction:
+    """The timestamp of the input, in seconds, that becomes 0 in the output.
+
+    `file_start`: the earliest timestamp of all streams, to the microsecond; `video_start`: the video's first, exactly.
+    """
+    if file_start < 0 and "matroska" in format_name.split(","):
+        # Matroska's own timestamps are not negative. What ffmpeg puts before 0 is the preroll of an audio decoder,
+        # which is not played.
+        file_start = Fraction(0)
+    return video_start if video_start - file_start < MICROSECOND else file_start

@@ -17,6 +17,7 @@ from app.platform.media.ffmpeg import FfmpegRunner, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo, probe_video
 from app.platform.media.rates import Retime
+from app.platform.media.time_range import TimeRange
 from app.platform.settings import Settings
 from worker.inference.frames import FrameFormat
 from worker.pipeline import run_segment
@@ -271,6 +272,7 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
         *,
         target_fps: Fraction | None = None,
         retime: Retime = Retime.NEAREST,
+        part: TimeRange | None = None,
         segment_seconds: Fraction = Fraction(10),
         segment_max_output_pixels: int = 500_000_000,
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
@@ -285,6 +287,7 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
             scale=4,
             target_fps=target_fps,
             retime=retime,
+            part=part,
             segment_seconds=segment_seconds,
             segment_max_output_pixels=segment_max_output_pixels,
             continuous=continuous,

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.platform.media.info import input_start
 from worker.inference.frames import FrameFormat
 from worker.video.cuts import MAX_SEGMENT_FRAMES, UsedFrames, cut_segments
 from worker.video.encoder import choose_codec, timestamp_expression
 from worker.video.join import concat_list, decoding_times
 from worker.video.plan import MOST_DISCARDED_FRAMES, SegmentPlan
 from worker.video.segment_plans import run_lengths
-from worker.video.segmenter import input_start
 from worker.video.thumbnail import thumbnail_size
 
 

@@ -1,0 +1,31 @@
+"""Options of a render
+
+Revision ID: 0016
+Revises: 0015
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("files", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("video_begins_at", sa.String(length=64), nullable=True))
+
+    with op.batch_alter_table("renders", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("start_seconds", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("end_seconds", sa.String(length=64), nullable=True))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("renders", schema=None) as batch_op:
+        batch_op.drop_column("end_seconds")
+        batch_op.drop_column("start_seconds")
+
+    with op.batch_alter_table("files", schema=None) as batch_op:
+        batch_op.drop_column("video_begins_at")
