@@ -28,6 +28,8 @@ from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 EXACT_RATE = "The rate that follows from `target_fps`, as a fraction: `30000/1001` for 29.97, `25/1` for 25."
 RATE_PATTERN = "^[0-9]+/[0-9]+$"
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
+# Options that cannot be given together.
+EXCLUSIVE: frozenset[frozenset[str]] = frozenset()
 # As JavaScript and Python, PHP, and a browser's check box write them.
 TRUE, FALSE = ("true", "1", "on"), ("false", "0", "off")
 

@@ -54,18 +54,22 @@ def keep_metadata(
         brands = ("major_brand", "minor_version", "compatible_brands", "timecode")
         arguments += [word for name in brands for word in ("-metadata", f"{name}=")]
     codes = [section.get("tags", {}).get("timecode") for section in streams] + [tags.get("timecode")]
-    code = next((_TIMECODE.fullmatch(text) for text in codes if text and _TIMECODE.fullmatch(text)), None)
+    code = next((found for text in codes if text and (found := read_timecode(text))), None)
     if code is not None:
         if _counts_frames(code, render, segments):
             options["write_tmcd"] = 1
             skipped = 0 if render.part is None else segments[0].first_frame
             arguments += [
                 "-metadata:s:v:0",
-                f"timecode={_later(code, skipped, rate=round(render.frame_rate))}",
+                f"timecode={later_timecode(code, skipped, rate=round(render.frame_rate))}",
             ]
         else:
             warnings.append(TIMECODE_LEFT_OUT)
     return KeptMetadata(options=options, arguments=arguments, warnings=warnings)
+
+
+def read_timecode(text: str) -> re.Match[str] | None:
+    return _TIMECODE.fullmatch(text)
 
 
 def _counts_frames(code: re.Match[str], render: RenderPlan, segments: Sequence[SegmentPlan]) -> bool:
@@ -81,7 +85,7 @@ def _counts_frames(code: re.Match[str], render: RenderPlan, segments: Sequence[S
     )
 
 
-def _later(code: re.Match[str], frames: int, *, rate: int) -> str:
+def later_timecode(code: re.Match[str], frames: int, *, rate: int) -> str:
     """The timecode so many frames later, within a day (SMPTE ST 12-1)."""
     if not frames:
         return code[0]

@@ -63,8 +63,8 @@ class KeptTrack:
     `tag`: of data. `layout`, `sample_rate`: of sound, if it is converted; 0 for the input's rate. `mixed`: a warning,
     if conversion mixes channels. `follows_closely`: even small gaps and overlaps of it are corrected.
     `is_default`: of subtitles, whether players show them without being asked. `is_captions`: they are closed captions.
-    `runs`: of sound with long gaps, the start and end in seconds of what is kept. `cut`: a filter for converted sound of
-    which a part is kept.
+    `runs`: of sound with long gaps, the start and end in seconds of what is kept. `cut`: a filter for converted sound
+    of which a part is kept.
     """
 
     index: int

@@ -118,6 +118,7 @@ def read_captions(runner: FfmpegRunner, tmp_path: Path) -> Callable[..., Any]:
         render: Any = SimpleNamespace(
             has_captions=True,
             input_start_seconds=start,
+            skipped_seconds=Fraction(0),
             stream_index=0,
             offset_ticks=0,
             total_ticks=FRAMES,

@@ -1,0 +1,90 @@
+"""Writes the table of `docs/options.md` from RenderOptions: `python -m app.cli.options_page [--check]`."""
+
+import argparse
+import inspect
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from app.cli.upscale import upscale
+from app.renders.options import EXCLUSIVE, RenderOptions
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
+BEGIN, END = "<!-- written by python -m app.cli.options_page -->\n", "<!-- end -->\n"
+
+
+def tables() -> str:
+    """The part of the page between its marks."""
+    names = list(RenderOptions.model_json_schema()["properties"])
+    return "\n".join([BEGIN, *_options(), "", *_combinations(names), "", END])
+
+
+def _options() -> list[str]:
+    flags = inspect.signature(upscale).parameters
+    lines = ["| field | value | default | meaning | `regen upscale` |", "|---|---|---|---|---|"]
+    for name, part in RenderOptions.model_json_schema()["properties"].items():
+        default = part.get("default")
+        # `quality` is the encoder's on the command line.
+        flag = {"quality": "measure_quality"}.get(name, name)
+        lines.append(
+            f"| `{name}` | {_values(part)} | {'' if default is None else f'`{str(default).lower()}`'} "
+            f"| {part.get('description', 'See GET /v1/engines.')} "
+            f"| {f'`--{flag}`'.replace('_', '-') if flag in flags else ''} |"
+        )
+    return lines
+
+
+def _values(part: dict[str, Any]) -> str:
+    if "enum" in part:
+        return ", ".join(f"`{value}`" for value in part["enum"])
+    kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
+    bounds = [f"{part[key]}" for key in ("minimum", "maximum") if key in part]
+    span = {0: "", 1: f" from {bounds[0]} on" if bounds else "", 2: f" {' to '.join(bounds)}"}[len(bounds)]
+    return " or ".join(kinds) + span
+
+
+def _combinations(names: list[str]) -> list[str]:
+    """What goes with what: every option with every other, unless it is named in EXCLUSIVE."""
+    apart = [pair for pair in combinations(names, 2) if frozenset(pair) in EXCLUSIVE]
+    concerned = [name for name in names if any(name in pair for pair in apart)]
+    if not concerned:
+        return ["Every option goes with every other."]
+    lines = [
+        "Every option goes with every other, except:",
+        "",
+        "| | " + " | ".join(f"`{name}`" for name in concerned) + " |",
+        "|---" * (len(concerned) + 1) + "|",
+    ]
+    for name in concerned:
+        cells = [
+            "" if name == other else "no" if frozenset((name, other)) in EXCLUSIVE else "yes"
+            for other in concerned
+        ]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def page() -> str:
+    """The page's expected content. Raises ValueError if its marks are gone."""
+    written = PAGE.read_text()
+    begin, end = written.index(BEGIN), written.index(END)
+    return written[:begin] + tables() + written[end + len(END) :]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m app.cli.options_page")
+    parser.add_argument("--check", action="store_true", help="fail if the page is not up to date")
+    options = parser.parse_args(arguments)
+    expected = page()
+    if options.check:
+        if PAGE.read_text() == expected:
+            return 0
+        sys.stderr.write(f"{PAGE.name} is not up to date: run python -m app.cli.options_page\n")
+        return 1
+    PAGE.write_text(expected)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Options of a render: what is accepted, shown, priced and refused, alike in renders and estimates."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.platform.database import Database
+from app.renders.statuses import RenderStatus
+from app.renders.tables import Render
+
+WHOLE = {"width": 240, "height": 136, "frameRate": 25, "durationSeconds": 2, "frames": 50}
+ENLARGED = {"width": 960, "height": 544}
+
+
+@pytest.fixture
+def file_id(client: httpx.Client, clip: Path) -> str:
+    with clip.open("rb") as file:
+        answer = client.post("/v1/files", files={"file": file})
+    return str(answer.json()["file"]["id"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown", "seconds", "frames"),
+    [
+        ({"start": 0.5, "end": "1.5"}, {"start": 0.5, "end": 1.5}, 0.98, 25),
+        ({"start": "00:00:01.2"}, {"start": 1.2}, 0.8, 20),
+        ({"end": 0.1}, {"end": 0.1}, 0.1, 3),
+        ({"start": 0, "end": "99"}, {"start": 0, "end": 99}, 2, 50),
+        ({"start": "0:01", "target_fps": 50}, {"start": 1}, 1, 50),
+    ],
+)
+def test_a_part(client: httpx.Client, file_id: str, fields, shown, seconds, frames):
+    answers = [
+        client.post(f"/v1/{route}", **{kind: {"file_id": file_id, **fields}})
+        for route in ("upscale", "estimates")
+        for kind in ("json", "data")
+    ]
+
+    assert [answer.status_code for answer in answers] == [200] * 4, answers[0].text
+    for answer in answers:
+        ((_, body),) = answer.json().items()
+        assert {name: body[name] for name in ("start", "end") if name in body} == shown
+        assert body["output"] == {
+            **ENLARGED,
+            "frameRate": fields.get("target_fps", 25),
+            "durationSeconds": seconds,
+            "frames": frames,
+        }
+        assert body["input"] == {**WHOLE, "durationSeconds": seconds, "frames": round(25 * seconds + 0.1)}
+        assert body["cost"] == 960 * 544 * frames / 1e9
+    first = answers[0].json()["render"]
+    assert client.get(f"/v1/renders/{first['id']}").json()["render"]["input"] == first["input"]
+
+
+LAST = "There is no video from {}: it lasts from 0 s to 2 s."
+ORDER = "`end` must be later than `start`, which is 0 by default."
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"start": "2"}, LAST.format("2 s to the end")),
+        ({"start": "1:39:00", "end": "1:39:01"}, LAST.format("5940 s to 5941 s")),
+        ({"start": 1, "end": 1}, ORDER),
+        ({"end": 0}, ORDER),
+        (
+            {"start": "1:2:3:4"},
+            '`start` must be seconds, such as 83.5, or a time, such as 00:01:23.500; received "1:2:3:4".',
+        ),
+        (
+            {"end": "-1"},
+            '`end` must be seconds, such as 83.5, or a time, such as 00:01:23.500; received "-1".',
+        ),
+    ],
+)
+def test_a_part_that_is_refused(
+    client: httpx.Client, clip: Path, file_id: str, fields, sentence, stored_files
+):
+    stored = stored_files()
+    with clip.open("rb") as file:
+        answers = [
+            client.post("/v1/upscale", json={"file_id": file_id, **fields}),
+            client.post("/v1/estimates", json={"file_id": file_id, **fields}),
+            client.post("/v1/upscale", files={"file": file}, data=fields),
+        ]
+    for answer in answers:
+        assert (answer.status_code, answer.json()) == (400, {"errors": [{"message": sentence}]})
+    assert stored_files() == stored
+
+
+def test_a_retried_render_has_the_same_options(client: httpx.Client, file_id: str, database: Database):
+    asked = {"file_id": file_id, "start": 0.4, "end": 1.2}
+    render = client.post("/v1/upscale", json=asked).json()["render"]
+    with database.write() as session:
+        session.get_one(Render, render["id"]).status = RenderStatus.FAILED
+
+    again = client.post(f"/v1/renders/{render['id']}/retry").json()["render"]
+
+    for name in ("start", "end", "input", "output", "cost"):
+        assert again[name] == render[name]
