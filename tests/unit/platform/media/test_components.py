@@ -25,6 +25,7 @@ WORDS |= {
     "loop",
     "median",
     "mix",
+    "noise",
     "phase",
     "psnr",
     "qp",
