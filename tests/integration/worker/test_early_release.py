@@ -3,86 +3,42 @@
 import subprocess
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
-from sqlalchemy.orm import selectinload
 
 from app.platform.errors import PermanentError, Unavailable
-from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.limits import MediaLimits
 from app.platform.media.programs import find_programs
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.renders.transitions import fail_render
-from app.work.drain import Drain
-from app.work.ledger import WorkLedger
-from app.work.loop import WorkLoop
-from app.work.outage_retry import OutageRetry
-from app.work.queries import Job, ReadyUnits
+from app.work.queries import ReadyUnits
 from app.work.segment_length import SEGMENT_WORK_SECONDS
 from app.work.speeds import MEMORY_SECONDS, note_segment
 from models.catalog import ENGINES
 from tests.integration.worker.conftest import Workplace
-from worker.loaded_upscaler import Networks
+from tests.integration.worker.worker_in_process import WorkerInProcess
 from worker.registration import Registration
 from worker.video import frame_scan
-from worker.work_units import WorkUnits
-from worker.workspace import Workspace
 
 FRAMES = 170
 
 
-@dataclass
-class Site:
-    """A worker's loop in this process. `on_release` is called after each release."""
+class Site(WorkerInProcess):
+    """`on_release` is called after each release."""
 
-    place: Workplace
-    on_release: Callable[[], None] = lambda: None
-    releases: int = 0
+    releases = 0
 
-    def __post_init__(self) -> None:
-        settings = self.place.settings
-        self.ledger = WorkLedger(database=self.place.database, worker="one", lease_seconds=30, max_attempts=3)
-        self.workspace = Workspace(settings.work_dir, cache_bytes=10**9)
-        self.units = WorkUnits(
-            settings=settings,
-            ledger=self.ledger,
-            storage=self.place.storage,
-            workspace=self.workspace,
-            runner=FfmpegRunner.for_work(settings),
-            limits=MediaLimits.from_settings(settings),
-            networks=Networks(settings),
-            outage_retry=OutageRetry(seconds=0),
-            drain=Drain(grace_seconds=60),
-            wake=self._wake,
-            on_device_hang=lambda: None,
-        )
+    def on_release(self) -> None: ...
 
-    def _wake(self, ready: ReadyUnits) -> None:
+    def wake(self, ready: ReadyUnits) -> None:
         self.releases += 1
         self.on_release()
-
-    def loop(self, claim: Callable[..., Job | None] | None = None) -> None:
-        WorkLoop(
-            ledger=self.ledger,
-            units=self.units.by_kind(),
-            drain=self.units.drain,
-            outage_retry=self.units.outage_retry,
-            wake=lambda _ready: None,
-            stop=lambda: None,
-            is_well=lambda: True,
-            claim=claim,
-        )()
-
-    def render(self, render_id: str) -> Render:
-        with self.place.database.read() as session:
-            return session.get_one(Render, render_id, options=[selectinload(Render.segments)])
 
     def do_one(self, kind: WorkKind) -> None:
         """As another worker would."""
@@ -91,7 +47,7 @@ class Site:
         jobs = [ledger.claim()]
         assert jobs[0] is not None
         assert jobs[0].kind is kind
-        self.loop(lambda _kinds: jobs.pop() if jobs else None)
+        self.work(lambda _kinds: jobs.pop() if jobs else None)
 
     def work_with(self, **defaults: str) -> None:
         """From now on with these settings, as if an operator had set nothing."""
@@ -119,7 +75,7 @@ def site(
     place.clip = long_clip
     one = Site(place)
     yield one
-    one.workspace.close()
+    one.close()
 
 
 @pytest.mark.slow
@@ -142,10 +98,10 @@ def test_segments_are_done_before_the_video_is_read_to_its_end(site: Site) -> No
 
     site.ledger.release_segments = away_once  # type: ignore[method-assign]
     site.on_release = upscale_then_fail
-    site.loop()
+    site.work()
     with site.place.database.write() as session:
         session.execute(update(Render).values(retry_at=None))
-    site.loop()
+    site.work()
     (half,) = halves
     assert (half.status, half.segments[0].status) == (RenderStatus.PROCESSING, SegmentStatus.DONE)
     assert half.unplanned_frames + sum(segment.frames for segment in half.segments) == FRAMES
@@ -170,7 +126,7 @@ def test_a_render_that_ends_while_its_video_is_read(site: Site, ends_by: str) ->
             fail_render(session, render_id=render_id, error="Canceled")
 
     site.on_release = end
-    site.loop()
+    site.work()
     render = site.render(render_id)
     assert render.status is RenderStatus.FAILED
     assert {segment.status for segment in render.segments} == {SegmentStatus.FAILED}

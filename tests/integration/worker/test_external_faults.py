@@ -12,30 +12,23 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
-from sqlalchemy.orm import selectinload
 from structlog.testing import capture_logs
 
 from app.platform.database import database_now
 from app.platform.errors import AccessRefused, FfmpegError, KeyNotFound, StorageError, Unavailable
 from app.platform.media import process
-from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.limits import MediaLimits
 from app.platform.media.programs import find_programs
 from app.platform.retry_policies import RetryPolicy
 from app.platform.storage.contract import Storage
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment
 from app.work import loop, outage_retry
-from app.work.drain import Drain
 from app.work.ledger import WorkLedger
-from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
 from tests.integration.worker.conftest import Workplace
+from tests.integration.worker.worker_in_process import WorkerInProcess
 from worker import work_units
-from worker.loaded_upscaler import Networks
 from worker.video.quality import NOT_MEASURED
-from worker.work_units import WorkUnits
-from worker.workspace import Workspace
 
 # Also for a machine that does much else.
 STALL_SECONDS = 2.0
@@ -60,44 +53,21 @@ FAULTS = {
 }
 
 
-class Site:
-    """A worker's loop in this process. `faulty` holds what replaces methods of its storage."""
+class Site(WorkerInProcess):
+    """`faulty` holds what replaces methods of its storage."""
 
     def __init__(self, place: Workplace, programs: Path, *, max_attempts: int) -> None:
-        self.place = place
         self.programs = programs
-        settings = place.settings.model_copy(
-            update={"ffmpeg": str(programs / "ffmpeg"), "ffprobe": str(programs / "ffprobe")}
-        )
         self.faulty: dict[str, Callable[..., Any]] = {}
-        self.ledger = WorkLedger(
-            database=place.database, worker="one", lease_seconds=30, max_attempts=max_attempts
-        )
-        self.workspace = Workspace(settings.work_dir, cache_bytes=0)
-        drain, retry = Drain(grace_seconds=60), OutageRetry(seconds=0, stall_seconds=STALL_SECONDS)
-        self.units = WorkUnits(
-            settings=settings,
-            ledger=self.ledger,
+        super().__init__(
+            place,
+            settings=place.settings.model_copy(
+                update={"ffmpeg": str(programs / "ffmpeg"), "ffprobe": str(programs / "ffprobe")}
+            ),
             storage=FaultyStorage(place.storage, self.faulty),  # type: ignore[arg-type]
-            workspace=self.workspace,
-            runner=FfmpegRunner.for_work(settings),
-            limits=MediaLimits.from_settings(settings),
-            networks=Networks(settings),
-            outage_retry=retry,
-            drain=drain,
-            wake=lambda _ready: None,
-            on_device_hang=lambda: None,
-        )
-
-    def _make_loop(self) -> WorkLoop:
-        return WorkLoop(
-            ledger=self.ledger,
-            units=self.units.by_kind(),
-            drain=self.units.drain,
-            outage_retry=self.units.outage_retry,
-            wake=lambda _ready: None,
-            stop=lambda: None,
-            is_well=lambda: True,
+            max_attempts=max_attempts,
+            cache_bytes=0,
+            outage_retry=OutageRetry(seconds=0, stall_seconds=STALL_SECONDS),
         )
 
     def break_step(self, pattern: str, fault: str) -> None:
@@ -114,9 +84,8 @@ class Site:
             for table in (Render, Segment):
                 session.execute(update(table).values(retry_at=None))
         with capture_logs():  # the console's tracebacks take longer than the work
-            self._make_loop()()
-        with self.place.database.read() as session:
-            return session.get_one(Render, render_id, options=[selectinload(Render.segments)])
+            self.work()
+        return self.render(render_id)
 
 
 def failures(row: Render) -> int:
@@ -161,7 +130,7 @@ def site(
 
     yield make
     for one in made:
-        one.workspace.close()
+        one.close()
 
 
 def check_sentence(row: Render) -> None:
