@@ -124,7 +124,7 @@ def upscale_file(
             render=render,
             segments=segments,
             destination=destination,
-            thumbnail=thumbnail or directory / "thumbnail.jpg",
+            thumbnail=thumbnail,
             cancelled=cancelled,
         )
         if not options.measures_quality:

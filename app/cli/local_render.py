@@ -1,8 +1,12 @@
 """Upscales one local file with the parts of the worker."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
@@ -12,8 +16,10 @@ from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange, part_of_video
 from app.platform.settings import Settings
 from models.added import find_engine
-from worker.loaded_upscaler import Networks
-from worker.local import LocalProgress, LocalRender, LocalRenderOptions, upscale_file
+
+if TYPE_CHECKING:
+    from worker.loaded_upscaler import Networks
+    from worker.local import LocalProgress, LocalRender
 
 
 def render_locally(
@@ -37,31 +43,41 @@ def render_locally(
     limits = MediaLimits.from_settings(settings)
     runner = FfmpegRunner.for_work(settings)
     scale = find_engine(engine_id, settings.weights_dir).scale
-    info = probe_video(runner, source, limits=limits)
-    asked = part_of_video(info.video, part, begins_at=info.video_begins_at)
-    check_output(asked, scale=scale, target_fps=target_fps, limits=limits)
-    networks = Networks(settings)
-    result = upscale_file(
-        runner=runner,
-        source=source,
-        info=info,
-        destination=destination,
-        options=LocalRenderOptions(
-            scale=scale,
-            target_fps=target_fps,
-            retime=retime,
-            part=part,
-            quality=settings.quality,
-            segment_seconds=settings.segment_seconds,
-            segment_max_output_pixels=settings.segment_max_output_pixels,
-            stall_seconds=settings.stall_seconds,
-            measures_quality=measures_quality,
-        ),
-        make_upscaler=lambda plan: networks.upscaler(
-            engine_id=engine_id, source=plan.source, target=plan.target
-        ),
-        work_directory=work_directory,
-        on_progress=on_progress,
-        cancelled=cancelled,
-    )
+    with ThreadPoolExecutor(1, thread_name_prefix="loading") as loading:
+        networks = loading.submit(_load_networks, settings)
+        info = probe_video(runner, source, limits=limits)
+        asked = part_of_video(info.video, part, begins_at=info.video_begins_at)
+        check_output(asked, scale=scale, target_fps=target_fps, limits=limits)
+        from worker.local import LocalRenderOptions, upscale_file
+
+        result = upscale_file(
+            runner=runner,
+            source=source,
+            info=info,
+            destination=destination,
+            options=LocalRenderOptions(
+                scale=scale,
+                target_fps=target_fps,
+                retime=retime,
+                part=part,
+                quality=settings.quality,
+                segment_seconds=settings.segment_seconds,
+                segment_max_output_pixels=settings.segment_max_output_pixels,
+                stall_seconds=settings.stall_seconds,
+                measures_quality=measures_quality,
+            ),
+            make_upscaler=lambda plan: networks.result().upscaler(
+                engine_id=engine_id, source=plan.source, target=plan.target
+            ),
+            work_directory=work_directory,
+            on_progress=on_progress,
+            cancelled=cancelled,
+        )
     return info, result
+
+
+def _load_networks(settings: Settings) -> Networks:
+    """Imports torch, which takes longer than ffprobe and ffmpeg take to read a short video."""
+    from worker.loaded_upscaler import Networks
+
+    return Networks(settings)

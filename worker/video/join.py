@@ -165,4 +165,5 @@ def outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[Wr
             )
         before = coding
         current_progress().beat()
-    return read_back(runner, segment_files[0]), read_back(runner, segment_files[-1])
+    first = read_back(runner, segment_files[0])
+    return first, first if len(segment_files) == 1 else read_back(runner, segment_files[-1])

@@ -88,10 +88,10 @@ def finish_render(
     render: RenderPlan,
     segments: Sequence[SegmentPlan],
     destination: Path,
-    thumbnail: Path,
+    thumbnail: Path | None,
     cancelled: Callable[[], bool],
 ) -> FinishedVideo:
-    """Make the output and its thumbnail from the input and the files of all segments, in order.
+    """Make the output, and its thumbnail if wanted, from the input and the files of all segments, in order.
 
     Every frame's timestamp and the duration are read back and compared with the plan before `destination` appears.
     Raises PermanentError if the segments do not belong together, TransientError if the output is not as planned,
@@ -181,8 +181,12 @@ def finish_render(
         if render.spatial is not None:
             warnings = (*warnings, *tag_spatial(part, render.spatial))
         check_output(own_runner, part, render=render, segments=segments)
-        written = own_runner.probe(part, "-show_entries", "format_tags").get("format", {}).get("tags", {})
-        make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
+        left_out = lost_tags(tags, {})
+        if left_out:
+            written = own_runner.probe(part, "-show_entries", "format_tags").get("format", {}).get("tags", {})
+            left_out = lost_tags(tags, written)
+        if thumbnail is not None:
+            make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
         part.replace(destination)
     except FfmpegCancelled as error:
         raise Canceled() from error
@@ -200,7 +204,7 @@ def finish_render(
     return FinishedVideo(
         properties=render.output,
         size_bytes=destination.stat().st_size,
-        warnings=tuple(dict.fromkeys((*told, *lost_tags(tags, written)))),
+        warnings=tuple(dict.fromkeys((*told, *left_out))),
     )
 
 
