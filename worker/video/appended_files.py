@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.video.mp4_boxes import HEADER_BYTES, LONG_HEADER_BYTES
+from app.platform.media.mp4_boxes import HEADER_BYTES, LONG_HEADER_BYTES
 
 # Enough for any part's size.
 READ_BYTES = 24

@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.platform.errors import FfmpegError
+from app.platform.media.mp4_boxes import HEADER_BYTES, MOST_BOXES, read_box
 
-# Of a box: its size in 32 bits and its kind; with a size of 1, the size in 64 bits follows.
-HEADER_BYTES, LONG_HEADER_BYTES = 8, 16
 # Of a sample description before its first entry, and of a visual entry before the boxes in it, with its own header.
 ENTRIES_START, VISUAL_ENTRY_BYTES = 8, 86
-# More in one place are no film's: a user's file must not be walked for minutes.
-MOST_BOXES = 100_000
 # Within a media header: where the time scale is, by the header's version.
 TIMESCALE_START = {0: 12, 1: 20}
 CODEC_CONFIGURATIONS = (b"avcC", b"hvcC")
@@ -25,15 +22,12 @@ def find_boxes(file: BinaryIO, start: int, end: int, *kinds: bytes) -> Iterator[
     for _ in range(MOST_BOXES):
         if start + HEADER_BYTES > end:
             return
-        header = read_bytes(file, start, HEADER_BYTES)
-        size, length = int.from_bytes(header[:4]), HEADER_BYTES
-        if size == 1:
-            size, length = int.from_bytes(read_bytes(file, start + HEADER_BYTES, 8)), LONG_HEADER_BYTES
-        if size < length:
-            raise _unexpected(f"box of {size} bytes at {start}")
-        if header[4:] in kinds:
-            yield start + length, start + size
-        start += size
+        box = read_box(file, start)
+        if box.end < box.start:
+            raise _unexpected(f"box of {box.end - start} bytes at {start}")
+        if box.kind in kinds:
+            yield box.start, box.end
+        start = box.end
     raise _unexpected(f"more than {MOST_BOXES} boxes")
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from app.platform.errors import FfmpegError
 from app.platform.media.first_frames import Spatial
-from worker.video.mp4_boxes import HEADER_BYTES as HEADER
+from app.platform.media.mp4_boxes import HEADER_BYTES as HEADER
 from worker.video.mp4_boxes import find_boxes, read_bytes
 from worker.video.side_data import SPHERICAL_WARNING, STEREO_WARNING
 

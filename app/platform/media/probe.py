@@ -32,6 +32,7 @@ from .limits import (
     check_input,
     check_stream_count,
 )
+from .mp4_boxes import check_box_count
 from .packet_summary import (
     PACKET_ENTRIES,
     PacketSummary,
@@ -86,6 +87,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
     runner's limits on time and memory, and FfmpegMissing.
     """
     runner = runner.within_one_limit()
+    check_box_count(path)
     try:
         answer, said, packets = _describe(runner, path, limits)
         streams, container = section_list(answer, "streams"), answer.get("format", {})

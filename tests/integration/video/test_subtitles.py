@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.video.mp4_boxes import MOST_BOXES
+from app.platform.media.mp4_boxes import MOST_BOXES
 from worker.video.subtitle_edits import subtitle_shifts
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
