@@ -1,10 +1,11 @@
 """Clips of the corpus that one pass of an encoder does not make: cut, turned, shifted, interlaced, with extras."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 from struct import pack
 from subprocess import run as run_process
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,13 @@ title={CHAPTERS[1]}
 """
 # The frame that a cut into the middle of a group of pictures starts with; a keyframe is every tenth.
 CUT_AT_FRAME = 13
+
+# MPEG-4 Part 2: what a picture and a group of pictures begin with, a kind of picture, and one without content.
+MPEG4 = ("-c:v", "mpeg4", "-q:v", "2", "-g", "10")
+PICTURE, GROUP, B_PICTURE = b"\0\0\1\xb6", b"\0\0\1\xb3", 2
+NOTHING_CODED = PICTURE + b"\x50\x4f"
+# What DivX 5 writes into such files.
+PACKED_MARK = b"\0\0\1\xb2DivX503b1393p"
 
 
 @lru_cache(maxsize=1)
@@ -146,21 +154,55 @@ def with_null_frames(path: Path, numbers: Set[int]) -> Path:
         pix_fmt="yuvj420p",
         sounds=[Sound(codec=("-c:a", "pcm_s16le"))],
     )
-    body = whole.read_bytes()
+    numbered = enumerate(read_pictures(whole))
+    write_pictures(whole, path, [b"" if number in numbers else content for number, content in numbered])
     whole.unlink()
-    start = body.index(b"movi")
-    end = start + int.from_bytes(body[start - 4 : start], "little")
-    chunks, index, at, frame = b"movi", b"", start + 4, 0
+    return path
+
+
+def with_packed_pictures(path: Path, **options: Any) -> Path:
+    """An AVI of MPEG-4 Part 2 in which each B-frame is in the chunk of the frame before it, as DivX stores them, and a
+    chunk follows in which nothing is coded."""
+    whole = encode(path.with_name(f"{path.stem}-whole.avi"), encoder=(*MPEG4, "-bf", "1"), **options)
+    stored = read_pictures(whole)
+    packed: list[bytes] = []
+    for content in stored:
+        if content[content.index(PICTURE) + 4] >> 6 == B_PICTURE:
+            packed[-1] += content
+            content = NOTHING_CODED
+        packed.append(content)
+    at = min(packed[0].index(code) for code in (GROUP, PICTURE) if code in packed[0])
+    packed[0] = packed[0][:at] + PACKED_MARK + packed[0][at:]
+    write_pictures(whole, path, packed)
+    whole.unlink()
+    return path
+
+
+def _chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of the chunks of an AVI's list of them."""
+    at = body.index(b"movi") + 4
+    end = at - 4 + int.from_bytes(body[at - 8 : at - 4], "little")
     while at + 8 <= end:
         kind, length = body[at : at + 4], int.from_bytes(body[at + 4 : at + 8], "little")
-        content = body[at + 8 : at + 8 + length]
-        if kind.endswith(b"dc"):
-            content = b"" if frame in numbers else content
-            frame += 1
-        index += kind + pack("<3I", 0x10 if content else 0, len(chunks), len(content))
-        chunks += kind + pack("<I", len(content)) + content + bytes(len(content) % 2)
+        yield kind, body[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
+
+
+def read_pictures(path: Path) -> list[bytes]:
+    """The pictures of an AVI as they are stored, without those of no bytes."""
+    return [content for kind, content in _chunks(path.read_bytes()) if kind.endswith(b"dc") and content]
+
+
+def write_pictures(source: Path, path: Path, pictures: Sequence[bytes]) -> None:
+    """An AVI with others in their places."""
+    body, following = source.read_bytes(), iter(pictures)
+    chunks, index, listed_at = b"movi", b"", body.index(b"idx1") + 8
+    for number, (kind, content) in enumerate(_chunks(body)):
+        if kind.endswith(b"dc") and content:
+            content = next(following)
+        flags = body[listed_at + 16 * number + 4 :][:4] if content else bytes(4)
+        index += kind + flags + pack("<2I", len(chunks), len(content))
+        chunks += kind + pack("<I", len(content)) + content + bytes(len(content) % 2)
     listed = b"LIST" + pack("<I", len(chunks)) + chunks + b"idx1" + pack("<I", len(index)) + index
-    head = body[: start - 8]
+    head = body[: body.index(b"movi") - 8]
     path.write_bytes(head[:4] + pack("<I", len(head) + len(listed) - 8) + head[8:] + listed)
-    return path

@@ -62,7 +62,8 @@ class IndexedVideo:
 
     def ticks_at(self, at_seconds: Fraction) -> int:
         """`at_seconds` after the first frame, as a timestamp of the file in ticks."""
-        return self.info.video.start_pts + floor(at_seconds / self.info.video.time_base)
+        start = self.info.video.start_pts + self.packets.late_ticks
+        return start + floor(at_seconds / self.info.video.time_base)
 
 
 def index_video(
@@ -83,7 +84,9 @@ def index_video(
         path, info, _ = continuous_source(runner, path, info, directory=directory, cancelled=cancelled)
     colour = plan_colour(info.video, scale=scale)
     metadata = read_source_metadata(runner, path, info, colour=colour)
+    nominal = round(1 / (info.video.frame_rate * info.video.time_base))
     packets = read_packets(runner, path, info.video, cancelled)
+    packets = packets.as_decoded(metadata.first_pts, nominal=max(1, nominal))
     return IndexedVideo(path=path, info=info, colour=colour, metadata=metadata, packets=packets)
 
 

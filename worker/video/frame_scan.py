@@ -80,7 +80,7 @@ class FrameScan:
     `first_frame`: the first of the part; the checksums of those before it mean nothing. `expected_frames`: how many
     the part has, to judge by the packets.
     `is_trusted`: no timestamp had to be repaired, so frames can be found by timestamp. `has_interlaced`: a frame is
-    marked as interlaced, and was not deinterlaced.
+    marked as interlaced, and was not deinterlaced. `late_ticks`: by how much the timestamps are too late.
     """
 
     timeline: SourceTimeline
@@ -91,6 +91,7 @@ class FrameScan:
     has_interlaced: bool = False
     first_frame: int = 0
     expected_frames: int | None = None
+    late_ticks: int = 0
 
     @property
     def part(self) -> SourceTimeline:
@@ -199,7 +200,7 @@ class _Decoder:
         return ticks, is_marked > 0, int(fields[5], 16)
 
 
-def scan_frames(
+def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the scan
     runner: FfmpegRunner,
     path: Path,
     *,
@@ -212,15 +213,17 @@ def scan_frames(
     on_frames: Callable[[FrameScan], None] | None = None,
     part: TickRange | None = None,
     seeks_by_pts: bool = False,
+    first_pts: int = 0,
 ) -> FrameScan:
     """Demux the whole video stream, and decode it, or the part of it, once.
 
     `on_frames` gets the scan of the frames so far, now and then, as long as none is marked as interlaced; it is given a
-    tenth of the time. `seeks_by_pts`: see `segmenter.SEEKS_BY_PTS`. Raises PermanentError if no frame can be decoded,
-    Canceled once `cancelled` returns True, FfmpegError otherwise.
+    tenth of the time. `seeks_by_pts`: see `segmenter.SEEKS_BY_PTS`. `first_pts`: see FirstFrames. Raises PermanentError
+    if no frame can be decoded, Canceled once `cancelled` returns True, FfmpegError otherwise.
     """
-    packets = read_packets(runner, path, video, cancelled)
     nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
+    packets = read_packets(runner, path, video, cancelled).as_decoded(first_pts, nominal=nominal)
+    part = None if part is None else part.later(packets.late_ticks)
     decoder = _Decoder(
         runner=runner,
         path=path,
@@ -257,6 +260,7 @@ def scan_frames(
             has_interlaced=frames.has_interlaced,
             first_frame=len(before) + first,
             expected_frames=expected,
+            late_ticks=packets.late_ticks,
         )
 
     def look(before: Sequence[int], frames: _DecodedFrames) -> None:
@@ -270,6 +274,9 @@ def scan_frames(
         # A stream without a container has no timestamps, and ffmpeg rounds those that it assumes to microseconds.
         ticks_per_frame = 1 / (video.frame_rate * video.time_base)
         frames.pts = array("q", (round(number * ticks_per_frame) for number in range(len(frames.pts))))
+    if part is None and packets.held_back and len(frames.pts) == len(packets.pts):
+        # What the decoder says of the last frames is invented.
+        frames.pts = [*frames.pts[: -packets.held_back], *packets.pts[-packets.held_back :]]
     scan = scan_of(frames, before, last=_last_frame_ticks(packets, frames.pts, video, nominal=nominal))
     if scan is None:
         raise PermanentError(NOTHING_IN_PART)

@@ -32,6 +32,7 @@ class SourceMetadata:
     """What the plan takes from the source's metadata; see the fields of the same names in RenderPlan.
 
     `is_interlaced`: one of the first frames, or the container, says so; else `deinterlacing` is in case others are.
+    `first_pts`: see FirstFrames.
     """
 
     deinterlacing: Deinterlacing | None
@@ -41,6 +42,7 @@ class SourceMetadata:
     spatial: Spatial | None
     warnings: Sequence[str]
     has_captions: bool = False
+    first_pts: int = 0
 
 
 def read_source_metadata(
@@ -63,6 +65,7 @@ def read_source_metadata(
         content_light=first.content_light if can_carry else None,
         spatial=first.spatial,
         warnings=(*warnings, *_left_out(first, can_carry=can_carry)),
+        first_pts=first.first_pts,
         has_captions=any(CLOSED_CAPTIONS in kind.lower() for kind in first.side_data),
     )
 

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -24,12 +24,34 @@ MAX_REORDERED_FRAMES = 16
 class Packets:
     """The video stream's packets, in file order and ticks of its time base. `keyframes`: (pts, dts), by pts.
 
-    Packets that an edit list keeps only for decoding are among the keyframes alone.
+    Packets that an edit list keeps only for decoding are among the keyframes alone. `untimed`: all decoding times if
+    the first packet has no pts, as where AVI stores frames in another order than they are shown in. `held_back`,
+    `late_ticks`: see `as_decoded`.
     """
 
     pts: Sequence[int]
     durations: Sequence[int]
     keyframes: Sequence[tuple[int, int]]
+    untimed: Sequence[int] = ()
+    held_back: int = 0
+    late_ticks: int = 0
+
+    def as_decoded(self, first: int, *, nominal: int) -> "Packets":
+        """The packets with the decoder's timestamps, of which `first` is the first; the same ones if they have pts.
+
+        A frame gets the time of the packet that was read when it came. So the first packets are held back, and all
+        frames late by as much. The last frames come after all packets: they follow `nominal` ticks apart.
+        """
+        held_back = sum(at < first for at in self.untimed[: MAX_REORDERED_FRAMES + 1])
+        if not 0 < held_back <= min(MAX_REORDERED_FRAMES, len(self.untimed) - 1):
+            return self
+        last = [self.untimed[-1] + nominal * number for number in range(1, held_back + 1)]
+        return replace(
+            self,
+            pts=[*self.untimed[held_back:], *last],
+            held_back=held_back,
+            late_ticks=first - self.untimed[0],
+        )
 
     def last_duration(self, pts: int) -> int:
         """Duration of the packet with that `pts`, which is one of the last; 0 if unknown."""
@@ -46,6 +68,9 @@ class TickRange:
     first: int
     stop: int | None
 
+    def later(self, ticks: int) -> "TickRange":
+        return TickRange(self.first + ticks, None if self.stop is None else self.stop + ticks)
+
     def contains(self, pts: int) -> bool:
         return self.first <= pts and (self.stop is None or pts < self.stop)
 
@@ -60,7 +85,7 @@ def read_packets(
 ) -> Packets:
     """What the demuxer tells of the video stream. Raises Canceled when `cancelled` says so."""
     reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
-    pts, durations = array("q"), array("q")
+    pts, durations, untimed = array("q"), array("q"), array("q")
     keyframes: list[tuple[int, int]] = []
     arguments = ["-select_streams", str(video.index), "-show_entries", "packet=pts,dts,duration,flags"]
     lines = runner.scan_lines(path, *arguments, "-of", "csv=p=0")
@@ -70,9 +95,11 @@ def read_packets(
                 if number % LINES_PER_CHECK == 0:
                     raise_if_cancelled(cancelled)
                 fields = line.split(",")
-                if len(fields) < 4:
-                    continue
-                at, decoded_at = _ticks(fields[0]), _ticks(fields[1])
+                at, decoded_at = (_ticks(field) for field in fields[:2]) if len(fields) > 3 else (None, None)
+                if decoded_at is not None and (
+                    untimed or (at is None and not keyframes and "K" in fields[3])
+                ):
+                    untimed.append(decoded_at)
                 if at is None:
                     if decoded_at is None:
                         continue
@@ -88,7 +115,7 @@ def read_packets(
         except FfmpegError as error:
             # Of a damaged file, the packets before the damage are used; the decoding pass decides.
             log.warning("packet_scan_incomplete", packets=len(pts), detail=error.detail)
-    return Packets(pts=pts, durations=durations, keyframes=sorted(keyframes))
+    return Packets(pts=pts, durations=durations, keyframes=sorted(keyframes), untimed=untimed)
 
 
 def _ticks(text: str) -> int | None:

@@ -128,6 +128,7 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         cancelled=cancelled,
         part=planner.ticks,
         seeks_by_pts=seeks_by_pts(info.format_name),
+        first_pts=metadata.first_pts,
     )
     scan = scan_with(
         deinterlacing=planner.deinterlacing, on_frames=planner.settle if planner.may_settle else None
@@ -237,17 +238,17 @@ class RenderPlanner:
             log.warning("settled_segments_discarded", segments=len(self.settled))
             self.settled = ()
         video, colour = self.info.video, self.colour
-        input_start_seconds = input_start(
-            self.info.format_name, self.info.start_seconds, scan.timeline.pts[0] * video.time_base
-        )
+        late_seconds = scan.late_ticks * video.time_base
+        video_start = scan.timeline.pts[0] * video.time_base - late_seconds
+        input_start_seconds = input_start(self.info.format_name, self.info.start_seconds, video_start)
         shown = scan.part
         if self.part is not None:
-            shown = _cut(shown, input_start_seconds, self.part)
+            shown = _cut(shown, input_start_seconds + late_seconds, self.part)
             input_start_seconds += self.part.start
         timeline = plan_output_timeline(shown, target_fps=self.target_fps, retime=self.retime)
         timeline = without_equal_neighbours(timeline, scan.checksums[scan.first_frame :])
         timeline = after_frames(timeline, scan.first_frame)
-        start_seconds = max(shown.pts[0] * video.time_base, input_start_seconds)
+        start_seconds = max(shown.pts[0] * video.time_base - late_seconds, input_start_seconds)
         timeline, offset_ticks = apply_offset(timeline, start_seconds - input_start_seconds)
         output_pixels = colour.target.width * colour.target.height
         used = used_frames(timeline)

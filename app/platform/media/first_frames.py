@@ -21,7 +21,7 @@ EXAMINED_PACKETS = 12
 DOLBY_VISION_PROFILES = (5, 10, 20)
 STREAM_ENTRIES = "stream=index:stream_side_data:stream_tags=alpha_mode"
 SPHERICAL, STEREO = "Spherical Mapping", "Stereo 3D"
-FRAME_ENTRIES = "frame=interlaced_frame:frame_side_data:frame_tags=stereo_mode"
+FRAME_ENTRIES = "frame=best_effort_timestamp,interlaced_frame:frame_side_data:frame_tags=stereo_mode"
 # Maximum values of the metadata's fields (ITU-T H.265, D.3.28 and D.3.35): 16 bits in units of 0.00002, 32 bits of
 # 0.0001 candelas per square metre, 16 bits of 1 candela per square metre.
 MOST_COLOUR = Fraction(65_535, 50_000)
@@ -72,6 +72,7 @@ class FirstFrames:
     `is_dolby_vision_only`: without Dolby Vision's metadata the picture has wrong colours.
     `side_data`: ffprobe's names of the kinds of side data, of the stream and of its frames, but those in `spatial`.
     `has_alpha_layer`: transparency in a separate layer, which the pixel format does not show.
+    `first_pts`: the decoder's timestamp of the first, in ticks; 0 if it is unknown.
     """
 
     has_interlaced: bool = False
@@ -81,6 +82,7 @@ class FirstFrames:
     has_alpha_layer: bool = False
     side_data: frozenset[str] = frozenset()
     spatial: Spatial | None = None
+    first_pts: int = 0
 
 
 def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -> FirstFrames:
@@ -118,6 +120,7 @@ def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -
         has_alpha_layer=integer(stream.get("tags", {}), "alpha_mode") > 0,
         side_data=frozenset(_kind(entry) for entry in side_data) - _carried(spatial),
         spatial=spatial,
+        first_pts=integer(next(iter(frames), {}), "best_effort_timestamp"),
     )
 
 
