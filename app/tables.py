@@ -1,6 +1,7 @@
 """Every table. Importing this module completes `Table.metadata`, whatever else the process imports."""
 
 from app.accounts.tables import ApiKey, IdempotencyKey, User
+from app.engines.tables import AddedEngine
 from app.files.tables import File
 from app.platform.tables import Table
 from app.previews.tables import Preview
@@ -11,6 +12,7 @@ from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from app.work.tables import FailedAttempt, MeasuredSpeed, PeriodicTask, WorkerProcess
 
 __all__ = [
+    "AddedEngine",
     "ApiKey",
     "DailyUsage",
     "FailedAttempt",

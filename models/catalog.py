@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+# Every engine enlarges so many times, in width and in height.
+SCALE = 4
+
 
 class UnknownEngine(KeyError):
     """The catalogue has no engine of that id."""
@@ -74,7 +77,7 @@ class Engine:
     description: str
     cost_multiplier: float
     default: bool = False
-    scale: int = 4
+    scale: int = SCALE
     source: PackagedWeights | Checkpoint | AddedWeights = field(repr=False)
     official: Checkpoint | None = field(default=None, repr=False)
     licence: str = "BSD-3-Clause"

@@ -6,8 +6,14 @@ from pathlib import Path
 import torch
 
 from models.added import find_engine, measured_properties
-from models.architectures import NearestNeighbour, NetworkProperties, UpscalingNetwork, network_for_state
-from models.architectures.foreign import build_foreign_network
+from models.architectures import (
+    ARCHITECTURES,
+    NearestNeighbour,
+    NetworkProperties,
+    UpscalingNetwork,
+    network_for_state,
+)
+from models.architectures.foreign import build_foreign_network, is_spandrel_installed
 from models.catalog import Engine
 from models.errors import WeightsCorrupt
 from models.weights import ensure_weights, load_state_dict, read_network
@@ -40,6 +46,12 @@ def read_properties(
     if stand_in:
         return NearestNeighbour(scale=engine.scale).properties
     return _measured(engine) or read_network(ensure_weights(engine_id, weights_directory)).properties
+
+
+def can_run(engine: Engine) -> bool:
+    """Returns whether the packages that the engine's network needs are installed."""
+    architecture = measured_properties(engine).get("architecture")
+    return architecture is None or architecture in ARCHITECTURES or is_spandrel_installed()
 
 
 def network_of(

@@ -8,14 +8,13 @@ from pathlib import Path
 from models.added import ENGINE_ID, FROM_ADDED, added_engine, find_engine
 from models.architectures import NearestNeighbour
 from models.architectures.foreign import ForeignNetwork
-from models.catalog import ENGINES, Engine
+from models.catalog import ENGINES, SCALE, Engine
 from models.checkpoints import read_checkpoint
 from models.errors import WeightsCorrupt, WeightsError
 from models.loader import network_of
 from models.weights import serialize, write_file
 from worker.inference.measuring import measure
 
-SCALE = 4
 _MOST_WORDS = 300
 
 

@@ -40,6 +40,7 @@ from app.work.drain import Drain
 from app.work.ledger import WorkLedger
 from app.work.loop import WorkLoop
 from app.work.outage_retry import OutageRetry
+from models.catalog import ENGINES
 from worker.celery_presence import CeleryPresence
 from worker.cleanup_job import CleanUpJob
 from worker.deadman import END_SECONDS, Deadman
@@ -48,7 +49,7 @@ from worker.machine_needs import Needs
 from worker.metrics import UnitMetrics, metrics_endpoint
 from worker.previews import Previewer
 from worker.quarantine import Quarantine
-from worker.registration import Registration, worker_name
+from worker.registration import NO_ENGINE, Registration, worker_name
 from worker.self_test import SelfTest
 from worker.software_versions import software_versions
 from worker.sweeper import Sweeper
@@ -126,7 +127,8 @@ class CeleryWorker:
             max_running_renders=settings.max_running_renders_per_user,
             queues=settings.queues,
             machine=settings.machine,
-            engines=settings.engines,
+            # Added engines follow with the first report of the worker.
+            engines=[one for one in settings.engines or ENGINES if one in ENGINES] or [NO_ENGINE],
         )
         self._celery = make_celery(settings)
         _try_broker(self._celery)
@@ -141,7 +143,6 @@ class CeleryWorker:
         )
         self._sweeper = Sweeper(ledger=ledger, celery=self._celery)
         device_name = None if device == NO_DEVICE else networks.device_name
-        self._registration = Registration(ledger, device=device, device_name=device_name, work=self._progress)
         self._clean_up_job = CleanUpJob(
             settings=settings, database=self._database, storage=storage, worker=name
         )
@@ -151,16 +152,29 @@ class CeleryWorker:
         self._deadman.touch = Liveness(self._workspace.path).touch
         runner = FfmpegRunner.for_work(settings)
         self._software = software_versions(runner)
+        preview_ledger = PreviewLedger(
+            database=self._database,
+            worker=name,
+            lease_seconds=settings.lease_seconds,
+            max_attempts=settings.max_attempts,
+            engines=ledger.engines,
+        )
+
+        def serve(engines: tuple[str, ...]) -> None:
+            ledger.engines = preview_ledger.engines = engines
+
+        self._registration = Registration(
+            ledger,
+            device=device,
+            device_name=device_name,
+            work=self._progress,
+            added_engines=lambda: networks.added_engines,
+            serve=serve,
+        )
         self._registration.add_facts(software=dict(self._software), labels=list(settings.labels))
         self._previewer = Previewer(
             settings=settings,
-            ledger=PreviewLedger(
-                database=self._database,
-                worker=name,
-                lease_seconds=settings.lease_seconds,
-                max_attempts=settings.max_attempts,
-                engines=settings.engines,
-            ),
+            ledger=preview_ledger,
             storage=storage,
             runner=runner,
             outage_retry=self._outage_retry,

@@ -1,14 +1,15 @@
 """The upscaler in a worker's memory: loaded for one engine and one format of video, kept while segments need it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from app.platform.errors import ConfigurationError, TransientError
 from app.platform.settings import Settings
-from models.catalog import ENGINES
+from models.added import added_engines, find_engine
+from models.catalog import ENGINES, Engine, UnknownEngine
 from models.errors import WeightsError
-from models.loader import read_properties
+from models.loader import can_run, read_properties
 from models.weights import ensure_weights
 from worker.inference.devices import Device, choose_device
 from worker.inference.errors import InferenceError, InsufficientMemory
@@ -66,18 +67,31 @@ class Networks:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """Its engines: all, unless the settings name some."""
-        return self._settings.engines or tuple(ENGINES)
+        """Its engines: all that are here now, unless the settings name some."""
+        return self._settings.engines or (*ENGINES, *self.added_engines)
+
+    def engine(self, engine_id: str) -> Engine:
+        """Raises ConfigurationError for one that this machine lacks."""
+        with _typed_errors():
+            return find_engine(engine_id, self._settings.weights_dir)
+
+    @property
+    def added_engines(self) -> Mapping[str, Engine]:
+        """The engines that an operator added on this machine, as far as it can run them, by id."""
+        found = added_engines(self._settings.weights_dir)
+        named = self._settings.engines or found.keys()
+        return {one: engine for one, engine in found.items() if one in named and can_run(engine)}
 
     def check(self) -> None:
         """Raises ConfigurationError when this machine cannot run every one of its engines as configured.
 
         Called before the first claim: a misconfigured machine must not spend attempts.
         """
+        there = (*ENGINES, *self.added_engines)
         for engine_id in self.engines:
-            if engine_id not in ENGINES:
+            if engine_id not in there:
                 raise ConfigurationError(
-                    f"REGEN_ENGINES or --engines names {engine_id!r}; there are only {', '.join(ENGINES)}."
+                    f"REGEN_ENGINES or --engines names {engine_id!r}; there are only {', '.join(there)}."
                 )
         with _typed_errors():
             choose_device(self._settings.device).check_precision(self._settings.precision)
@@ -162,5 +176,5 @@ def _typed_errors() -> Iterator[None]:
         yield
     except InsufficientMemory as error:
         raise TransientError("The device's memory did not suffice.", detail=str(error)) from error
-    except (WeightsError, InferenceError) as error:
+    except (UnknownEngine, WeightsError, InferenceError) as error:
         raise ConfigurationError(str(error)) from error

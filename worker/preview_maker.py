@@ -12,7 +12,7 @@ from app.platform.media.rectangles import Area
 from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.previews.service import PreviewJob
-from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
+from models.catalog import DEFAULT_ENGINE, Engine
 from worker.accepted_file import accepted_file
 from worker.inference.frames import FrameFormat
 from worker.loaded_upscaler import Networks
@@ -77,7 +77,7 @@ class PreviewMaker:
         Raises PermanentError if there can be none, Canceled once `cancelled` returns True, ConfigurationError,
         TransientError and FfmpegError.
         """
-        engine = ENGINES[job.engine]
+        engine = self._networks.engine(job.engine)
         video = self._indexed(job.file_id, source, directory, scale=engine.scale, cancelled=cancelled)
         whole, tags = video.colour.source, video.colour.tags
         on_cpu = not self._networks.is_accelerated

@@ -4,23 +4,29 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
+from app.engines.service import report_engines
 from app.platform.errors import RegenError
 from app.platform.metrics import server_version
 from app.platform.progress import Progress, Stillness
 from app.platform.work_kinds import WorkQueue
 from app.work import worker_queries
 from app.work.ledger import WorkLedger
+from app.work.worker_queries import SILENT_LEASES
 from app.work.worker_standing import standing_of
-from models.catalog import ENGINES
+from models.catalog import ENGINES, Engine
 
 LONGEST_INTERVAL_SECONDS = 5.0
 LONGEST_NAME = 100
 RANDOM_BYTES = 3
+# An empty list of engines means all.
+NO_ENGINE = ""
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +45,24 @@ class Registration:
     """
 
     def __init__(
-        self, ledger: WorkLedger, *, device: str, device_name: str | None = None, work: Progress | None = None
+        self,
+        ledger: WorkLedger,
+        *,
+        device: str,
+        device_name: str | None = None,
+        work: Progress | None = None,
+        added_engines: Callable[[], Mapping[str, Engine]] = dict,
+        serve: Callable[[tuple[str, ...]], None] = lambda _: None,
     ) -> None:
         """The speed of such devices is kept under `device_name`; None for a worker without a device.
 
-        `work`: the progress of the worker's units, for how long they have stalled.
+        `work`: the progress of the worker's units, for how long they have stalled. `added_engines` are those of this
+        machine now, by id; `serve` takes the ids of the engines that the worker may serve, whenever they change.
         """
+        self._added_engines, self._serve = added_engines, serve
+        self._refused: list[str] = []
+        self._served: tuple[str, ...] | None = None
+        self._built_in = tuple(engine for engine in ledger.engines or ENGINES if engine in ENGINES)
         self._ledger = ledger
         self._interval_seconds = min(ledger.lease_seconds / 3, LONGEST_INTERVAL_SECONDS)
         self._facts: dict[str, Any] = {
@@ -54,7 +72,7 @@ class Registration:
             "device": device,
             "device_name": device_name,
             "queues": ",".join(queue.value for queue in WorkQueue if queue in ledger.queues),
-            "engines": sorted(ledger.engines or ENGINES) if WorkQueue.GPU in ledger.queues else [],
+            "engines": sorted(self._built_in) if WorkQueue.GPU in ledger.queues else [],
             "version": server_version(),
         }
         self.is_drained = False
@@ -85,7 +103,28 @@ class Registration:
         with self._ledger.database.write() as session:
             if not worker_queries.beat(session, name=self._ledger.worker, still_seconds=still_seconds):
                 worker_queries.register(session, name=self._ledger.worker, facts=self._facts)
+            if WorkQueue.GPU in self._ledger.queues:
+                self._report_engines(session)
             self.is_drained = standing_of(session, name=self._ledger.worker).is_drained
+
+    def _report_engines(self, session: Session) -> None:
+        """Reports the added engines of this machine, and serves those of which no other worker has other weights."""
+        added = self._added_engines()
+        if not added and self._served is None:
+            return
+        silent_for = SILENT_LEASES * self._ledger.lease_seconds
+        served = tuple(report_engines(session, added.values(), silent_for=silent_for))
+        refused = sorted(added.keys() - set(served))
+        if refused != self._refused:
+            log.warning("engines_differ", engines=refused)
+            self._refused = refused
+        if served == self._served:
+            return
+        self._facts["engines"] = sorted([*self._built_in, *served])
+        worker_queries.update_engines(session, name=self._ledger.worker, engines=self._facts["engines"])
+        self._serve((*self._built_in, *served) or (NO_ENGINE,))
+        self._served = served
+        log.info("engines_served", engines=list(served))
 
     def _run(self) -> None:
         is_heard = True

@@ -8,7 +8,7 @@ from app.platform.errors import TransientError
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.self_test import MEMORY_BYTES, WALL_SECONDS, check_programs
 from app.platform.progress import current_progress
-from models.catalog import ENGINES
+from models.catalog import SCALE
 from worker.inference.frames import FrameFormat
 from worker.loaded_upscaler import Networks
 from worker.workspace import Workspace
@@ -38,8 +38,7 @@ class SelfTest:
         self.networks.release()
 
     def _upscale_one(self, engine_id: str) -> None:
-        scale = ENGINES[engine_id].scale
-        target = FrameFormat(width=FRAME.width * scale, height=FRAME.height * scale)
+        target = FrameFormat(width=FRAME.width * SCALE, height=FRAME.height * SCALE)
         upscaler = self.networks.upscaler(engine_id=engine_id, source=FRAME, target=target)
         ramp = np.linspace(FIRST_CODE, LAST_CODE, FRAME.frame_bytes).astype(np.uint8)
         (result,) = upscaler.upscale([ramp])

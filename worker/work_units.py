@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import structlog
 
+from app.engines.service import stored_engine
 from app.platform.errors import (
     Canceled,
     DiskTooSmall,
@@ -43,7 +44,7 @@ from app.work.planning import PlannedSegment
 from app.work.queries import Job, ReadyUnits
 from app.work.segment_length import segment_stretch
 from app.work.speeds import note_segment
-from models.catalog import ENGINES
+from models.catalog import ENGINES, Engine
 from worker.accepted_file import accepted_file
 from worker.device_turns import DeviceTurn, DeviceTurns
 from worker.loaded_upscaler import Networks
@@ -106,7 +107,7 @@ class WorkUnits:
         """Plans the render's segments from the timestamps of all frames. Makes the segments ready, those of a long
         video while it is still being read.
         """
-        engine = ENGINES[job.engine]
+        engine = self._engine(job)
         source = self._input(job, cancelled)
         with accepted_file():
             info = probe_video(self.runner, source, limits=self.limits)
@@ -291,7 +292,7 @@ class WorkUnits:
                         output_key=video_key,
                         thumbnail_key=picture_key,
                         output=render.output,
-                        cost=cost_in_gigapixels(render.output, engine=ENGINES[job.engine]),
+                        cost=cost_in_gigapixels(render.output, engine=self._engine(job)),
                         warnings=warnings,
                         quality=None if quality is None else quality.as_json(),
                         output_bytes=size_bytes,
@@ -320,6 +321,15 @@ class WorkUnits:
             # The signal that stops a worker may have stopped its ffmpeg as well.
             is_fatal=lambda error: self.drain.requested or is_outage(error),
         )
+
+    def _engine(self, job: Job) -> Engine:
+        """The job's engine: this worker need not have its weights."""
+
+        def find() -> Engine:
+            with self.ledger.database.read() as session:
+                return stored_engine(session, job.engine)
+
+        return ENGINES.get(job.engine) or self._report(find)
 
     def _report(self, call: Callable[[], Result]) -> Result:
         """Calls the database, again during outages. A lost heartbeat does not end it: the row decides."""

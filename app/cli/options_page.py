@@ -29,15 +29,15 @@ def _options() -> list[str]:
         flag = {"quality": "measure_quality"}.get(name, name)
         lines.append(
             f"| `{name}` | {_values(part)} | {'' if default is None else f'`{str(default).lower()}`'} "
-            f"| {part.get('description', 'See GET /v1/engines.')} "
+            f"| {part['description']} "
             f"| {f'`--{flag}`'.replace('_', '-') if flag in flags else ''} |"
         )
     return lines
 
 
 def _values(part: dict[str, Any]) -> str:
-    if "enum" in part:
-        return ", ".join(f"`{value}`" for value in part["enum"])
+    if listed := part.get("enum") or part.get("examples"):
+        return ", ".join(f"`{value}`" for value in listed) + ("" if "enum" in part else ", ...")
     kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
     bounds = [f"{part[key]}" for key in ("minimum", "maximum") if key in part]
     span = {0: "", 1: f" from {bounds[0]} on" if bounds else "", 2: f" {' to '.join(bounds)}"}[len(bounds)]

@@ -10,7 +10,7 @@ from app.estimates import schemas
 from app.estimates.service import Estimate, estimate_file, estimate_unseen, estimate_upload
 from app.files.accept_video import accept_video, inspect_video
 from app.http.access import CurrentUser
-from app.http.dependencies import ReaderDependency, ResourcesDependency
+from app.http.dependencies import EnginesDependency, ReaderDependency, ResourcesDependency
 from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import received_form
@@ -31,12 +31,15 @@ router = APIRouter(tags=["estimates"])
     openapi_extra=UPSCALE_REQUEST,
 )
 async def estimate_render(
-    request: Request, user: ReaderDependency, resources: ResourcesDependency
+    request: Request,
+    user: ReaderDependency,
+    resources: ResourcesDependency,
+    engines: EnginesDependency,
 ) -> schemas.EstimateBody:
     """The output, cost and time of `POST /v1/upscale` with the same body. Keeps the upload no longer than
     that, and makes no render."""
     async with received_form(request, UpscaleForm, user=user, resources=resources, is_kept=False) as form:
-        asked = UpscaleForm.read(form, resources.settings)
+        asked = UpscaleForm.read(form, resources.settings, engines)
         estimate = await _estimate(request, asked, user=user, resources=resources)
     return schemas.EstimateBody(estimate=schemas.Estimate.of(estimate, warnings=form.warnings))
 

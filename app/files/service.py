@@ -24,7 +24,7 @@ from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import input_key
 from app.usage.allowances import Requester, check_file_quota
-from models.catalog import ENGINES
+from models.catalog import SCALE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,7 @@ def inspect_upload(upload: SpooledUpload, *, runner: FfmpegRunner, limits: Media
 
 def check_usable(info: MediaInfo, limits: MediaLimits) -> None:
     """Raises LimitExceeded for a video whose least demanding render would be over a limit."""
-    scale = min(engine.scale for engine in ENGINES.values())
-    check_output(info.video, scale=scale, target_fps=Fraction(MIN_FPS), limits=limits)
+    check_output(info.video, scale=SCALE, target_fps=Fraction(MIN_FPS), limits=limits)
 
 
 def create_file(

@@ -1,10 +1,11 @@
 """Dependencies of routes: the process's resources, the key's user, the address that clients use."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.requests import HTTPConnection
@@ -15,6 +16,7 @@ from app.http.health_checks import HealthChecks
 from app.http.public_address import base_url_of
 from app.http.readiness import Readiness
 from app.http.resources import Resources
+from models.catalog import Engine
 
 READING_METHODS = ("GET", "HEAD")
 MOST_A_PAGE = 100
@@ -43,6 +45,11 @@ async def resources_of(request: Request) -> Resources:
 async def health_checks_of(request: Request) -> HealthChecks:
     checks: HealthChecks = request.app.state.health_checks
     return checks
+
+
+async def engines_of(request: Request) -> Mapping[str, Engine]:
+    """The engines of this moment, by id."""
+    return await to_thread.run_sync(request.app.state.resources.engines.all)
 
 
 async def readiness_of(request: Request) -> Readiness:
@@ -124,6 +131,7 @@ async def page_of(
 
 AccessDependency = Annotated[Access, Depends(access_of)]
 ResourcesDependency = Annotated[Resources, Depends(resources_of)]
+EnginesDependency = Annotated[Mapping[str, Engine], Depends(engines_of)]
 UserDependency = Annotated[CurrentUser, Depends(current_user, scope="function")]
 ReaderDependency = Annotated[CurrentUser, Depends(reader)]
 HealthChecksDependency = Annotated[HealthChecks, Depends(health_checks_of)]

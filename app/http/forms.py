@@ -140,11 +140,20 @@ async def _form_as_sent(
         raise InvalidRequest(f"The body must be {MULTIPART}, or {URLENCODED} or {JSON} when it has no file.")
 
 
-def parse_form(model: type[Model], form: ReceivedForm, *, faults: Iterable[str] = ()) -> Model:
-    """The form's fields. Raises InvalidRequest with one message per fault: the form's, the given ones, the fields'."""
+def parse_form(
+    model: type[Model],
+    form: ReceivedForm,
+    *,
+    faults: Iterable[str] = (),
+    context: Mapping[str, Any] | None = None,
+) -> Model:
+    """The form's fields. Raises InvalidRequest with one message per fault: the form's, the given ones, the fields'.
+
+    `context` is that of pydantic's validation.
+    """
     sentences = [*form.faults.values(), *faults]
     try:
-        parsed = model.model_validate({**form.fields, FILE_FIELD: form.upload})
+        parsed = model.model_validate({**form.fields, FILE_FIELD: form.upload}, context=context)
     except ValidationError as error:
         sentences += [str(fault["ctx"]["error"]) for fault in error.errors()]
     if sentences:

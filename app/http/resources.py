@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from anyio import to_thread
 
+from app.engines.service import KnownEngines
 from app.estimates.forecasts import Forecast
 from app.http.multipart import SPOOL_PREFIX
 from app.http.rate_limit import RateLimiter
@@ -26,6 +27,7 @@ from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.platform.storage import open_storage
 from app.platform.storage.contract import Storage
+from app.work.worker_queries import SILENT_LEASES
 
 STALE_SPOOL_SECONDS = 24 * 3600
 TIDY_SECONDS = 3600.0
@@ -61,6 +63,7 @@ class Resources:
     turns: SharedSlots
     part_writers: LatestAlone
     forecast: Forecast
+    engines: KnownEngines
 
     def signed_url(
         self, key: str | None, *, base_url: str, file_name: str, longest_seconds: int = sys.maxsize
@@ -124,6 +127,7 @@ def open_resources(
             ),
             part_writers=LatestAlone(),
             forecast=Forecast(database, settings),
+            engines=KnownEngines(database, silent_for=SILENT_LEASES * settings.lease_seconds),
         )
     finally:
         broker.close()

@@ -8,10 +8,12 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from app.accounts.idempotency import IdempotentRequest
+from app.engines.service import require_engine
 from app.files.service import find_file_to_use
 from app.files.tables import File
 from app.http.access import CurrentUser
 from app.http.dependencies import (
+    EnginesDependency,
     PageDependency,
     PublicUrlDependency,
     ResourcesDependency,
@@ -26,7 +28,7 @@ from app.platform.errors import InvalidRequest, NotFound, Unavailable
 from app.platform.media.rectangles import Area
 from app.previews import schemas, tables
 from app.previews import service as preview_service
-from app.renders.options import find_engine
+from models.catalog import Engine
 
 router = APIRouter(tags=["previews"])
 
@@ -48,12 +50,14 @@ async def create_preview(
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
     wait: WaitDependency,
+    engines: EnginesDependency,
 ) -> schemas.PreviewBody:
     """Upscale one frame of a file of yours, ahead of all renders. The preview is kept for a day."""
+    engine = require_engine(asked.engine, engines)
     _check(asked)
     warnings = asked.warnings(request)
     idempotent.content.append(asked.model_dump(mode="json"))
-    preview = await to_thread.run_sync(_make_preview, asked, warnings, user, resources, idempotent)
+    preview = await to_thread.run_sync(_make_preview, asked, engine, warnings, user, resources, idempotent)
     response.headers["Location"] = f"{base_url}/v1/previews/{preview.id}"
     if wait:
         await _hold(request, response, resources, preview.id, seconds=wait)
@@ -63,6 +67,7 @@ async def create_preview(
 
 def _make_preview(
     asked: schemas.NewPreview,
+    engine: Engine,
     warnings: Sequence[str],
     user: CurrentUser,
     resources: Resources,
@@ -76,7 +81,7 @@ def _make_preview(
         preview = preview_service.create_preview(
             session,
             file=file,
-            engine=find_engine(asked.engine),
+            engine=engine,
             at_seconds=preview_service.exact_moment(asked.at_seconds),
             crop=_crop_of(asked, file),
             limits=user.allowance.media,
@@ -167,7 +172,6 @@ def _body(preview: tables.Preview, *, resources: Resources, base_url: str) -> sc
 
 def _check(asked: schemas.NewPreview) -> None:
     """Raises InvalidRequest, before the database is asked."""
-    find_engine(asked.engine)
     if (asked.crop_width is None) != (asked.crop_height is None):
         raise InvalidRequest("`crop_width` and `crop_height` are needed together.")
     if asked.crop is not None and asked.crop_width is not None:

@@ -11,9 +11,8 @@ from app.http.resources import Resources
 from app.platform.file_names import output_name
 from app.previews import tables
 from app.previews.service import KEPT_SECONDS, crop_of
-from app.renders.options import find_engine
 from app.renders.statuses import RenderStatus
-from models.catalog import DEFAULT_ENGINE, ENGINES
+from models.catalog import DEFAULT_ENGINE, ENGINES, SCALE
 
 LONGEST_ID = 64
 # More than any accepted frame has.
@@ -67,7 +66,9 @@ class NewPreview(RequestBody):
         allow_inf_nan=False,
         description="The moment, counted from the video's first frame. The frame is the last one that begins by then.",
     )
-    engine: str = Field(DEFAULT_ENGINE, json_schema_extra={"enum": list(ENGINES)})
+    engine: str = Field(
+        DEFAULT_ENGINE, description="One of `GET /v1/engines`.", json_schema_extra={"examples": list(ENGINES)}
+    )
     crop: Crop | None = Field(None, description="The part of the frame to show.")
     crop_width: Length | None = Field(None, description="Of a part around the centre of the frame.")
     crop_height: Length | None = Field(None, description="Needed with `crop_width`.")
@@ -110,7 +111,6 @@ class Preview(Body):
         """The preview with URLs signed now, which expire soon after it."""
         completed = preview.status is RenderStatus.COMPLETED
         crop = crop_of(preview)
-        scale = find_engine(preview.engine).scale
         before_url, after_url = (
             resources.signed_url(
                 key if completed else None,
@@ -118,7 +118,7 @@ class Preview(Body):
                 file_name=output_name(preview.file.name, scale=factor, suffix=PurePath(key or "").suffix),
                 longest_seconds=KEPT_SECONDS,
             )
-            for key, factor in ((preview.before_key, 1), (preview.after_key, scale))
+            for key, factor in ((preview.before_key, 1), (preview.after_key, SCALE))
         )
         return cls(
             id=preview.id,

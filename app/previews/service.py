@@ -178,23 +178,23 @@ class PreviewLedger:
         self._database = database
         self._worker = worker
         self._max_attempts = max_attempts
-        self._engines = tuple(engines)
+        self.engines = tuple(engines)
 
     def any_waits(self) -> bool:
         """Whether there is a preview to claim. Very cheap."""
         with self._database.read() as session:
-            return preview_queries.any_waits(session, engines=self._engines)
+            return preview_queries.any_waits(session, engines=self.engines)
 
     def others_wait(self, user_id: str) -> bool:
         """Whether another user has a preview to claim."""
         with self._database.read() as session:
-            return preview_queries.any_waits(session, engines=self._engines, beside_user=user_id)
+            return preview_queries.any_waits(session, engines=self.engines, beside_user=user_id)
 
     def claim(self) -> PreviewJob | None:
         """Lease the oldest waiting preview. One whose leases expired too often ends here as failed."""
         with self._database.write() as session:
             while claim := preview_queries.claim(
-                session, worker=self._worker, lease_seconds=self.lease_seconds, engines=self._engines
+                session, worker=self._worker, lease_seconds=self.lease_seconds, engines=self.engines
             ):
                 row = preview_queries.get_preview(session, preview_id=claim.preview_id)
                 assert row is not None

@@ -1,7 +1,7 @@
 """The options of a render, each with its parser and its description."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
 from typing import Annotated, Any, Self
@@ -12,10 +12,12 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 
+from app.engines.service import require_engine
 from app.platform.errors import InvalidRequest
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
@@ -25,6 +27,8 @@ from app.platform.quoting import received
 from app.webhooks.urls import parse_webhook_url
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
+# The key of a validation's context: the engines of this moment, by id.
+ENGINES_CONTEXT = "engines"
 EXACT_RATE = "The rate that follows from `target_fps`, as a fraction: `30000/1001` for 29.97, `25/1` for 25."
 RATE_PATTERN = "^[0-9]+/[0-9]+$"
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
@@ -32,16 +36,6 @@ LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 EXCLUSIVE: frozenset[frozenset[str]] = frozenset()
 # As JavaScript and Python, PHP, and a browser's check box write them.
 TRUE, FALSE = ("true", "1", "on"), ("false", "0", "off")
-
-
-def find_engine(engine_id: str) -> Engine:
-    """Raises InvalidRequest for an engine that does not exist."""
-    engine = ENGINES.get(engine_id)
-    if engine is None:
-        *others, last = (f'"{name}"' for name in ENGINES)
-        known = f"{', '.join(others)} or {last}"
-        raise InvalidRequest(f"`engine` must be {known}{received(engine_id)}")
-    return engine
 
 
 def parse_priority(text: str) -> int:
@@ -74,6 +68,12 @@ def _read(parse: Callable[[str], Any], value: Any) -> Any:
 _MOMENT = WithJsonSchema({"type": ["number", "string"], "minimum": 0})
 
 
+def _read_engine(value: Any, info: ValidationInfo) -> Any:
+    """The engine of that id, among those of the context if it names any."""
+    engines: Mapping[str, Engine] = (info.context or {}).get(ENGINES_CONTEXT, ENGINES)
+    return _read(partial(require_engine, engines=engines), value)
+
+
 class RenderOptions(BaseModel):
     """How to render a file. The defaults apply to a request that names no options.
 
@@ -85,9 +85,13 @@ class RenderOptions(BaseModel):
 
     engine: Annotated[
         InstanceOf[Engine],
-        BeforeValidator(partial(_read, find_engine)),
-        WithJsonSchema({"type": "string", "enum": list(ENGINES)}),
-    ] = Field(ENGINES[DEFAULT_ENGINE], json_schema_extra={"default": DEFAULT_ENGINE})
+        BeforeValidator(_read_engine),
+        WithJsonSchema({"type": "string", "examples": list(ENGINES)}),
+    ] = Field(
+        ENGINES[DEFAULT_ENGINE],
+        description="One of `GET /v1/engines`.",
+        json_schema_extra={"default": DEFAULT_ENGINE},
+    )
     target_fps: Annotated[
         InstanceOf[TargetRate] | None,
         BeforeValidator(partial(_read, TargetRate.parse)),

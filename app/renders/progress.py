@@ -52,8 +52,10 @@ def view_renders(reader: ColumnReader, rows: Sequence[ShownRender]) -> list[Rend
     counted = [row.id for row in rows if row.status not in (RenderStatus.QUEUED, RenderStatus.COMPLETED)]
     frames = render_queries.frames_done(reader, render_ids=counted) if counted else {}
     open_ids = [row.id for row in rows if not row.status.is_final]
+    # Earlier work with other added engines is not counted: which ones there are is in the database alone.
+    engines = dict.fromkeys([*ENGINES, *sorted({row.engine for row in rows})])
     ahead = (
-        workload.work_ahead(reader, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(ENGINES))
+        workload.work_ahead(reader, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(engines))
         if open_ids
         else {}
     )

@@ -9,7 +9,7 @@ from app.platform.file_names import output_name
 from app.platform.media.rates import Retime
 from app.renders.queries import ShownRender
 from app.renders.statuses import RenderStatus
-from models.catalog import ENGINES
+from models.catalog import SCALE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,6 @@ def links(render: ShownRender) -> dict[str, Link]:
     if render.status is RenderStatus.COMPLETED and render.files_removed_at is None:
         for name, key in (("outputFileURL", render.output_key), ("thumbnailURL", render.thumbnail_key)):
             if key is not None:
-                scale, suffix = ENGINES[render.engine].scale, PurePath(key).suffix
-                shown[name] = Link(
-                    storage_key=key, file_name=output_name(file.name, scale=scale, suffix=suffix)
-                )
+                file_name = output_name(file.name, scale=SCALE, suffix=PurePath(key).suffix)
+                shown[name] = Link(storage_key=key, file_name=file_name)
     return shown

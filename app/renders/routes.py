@@ -15,10 +15,12 @@ from starlette import types as asgi
 
 from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.accounts.scopes import Scope
+from app.engines.service import stored_engine
 from app.files.accept_video import accept_video, inspect_video
 from app.http.access import Access, CurrentUser
 from app.http.dependencies import (
     AccessDependency,
+    EnginesDependency,
     HealthChecksDependency,
     PageDependency,
     PublicUrlDependency,
@@ -36,7 +38,6 @@ from app.renders import cancellation, tables
 from app.renders import service as render_service
 from app.renders.created_answer import answer_with_render, show_render
 from app.renders.events import EventLine, EventName
-from app.renders.options import find_engine
 from app.renders.schemas import (
     UPSCALE_REQUEST,
     Render,
@@ -89,6 +90,7 @@ async def upscale(
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
     idempotent: IdempotencyDependency,
+    engines: EnginesDependency,
 ) -> RenderBody:
     """Upscale a video four times.
 
@@ -96,7 +98,7 @@ async def upscale(
     a video for the server to fetch.
     """
     async with received_form(request, UpscaleForm, user=user, resources=resources) as form:
-        asked = UpscaleForm.read(form, resources.settings)
+        asked = UpscaleForm.read(form, resources.settings, engines)
         if asked.webhook_url is not None:
             networks = resources.settings.outbound_allowed_networks
             require_permitted(asked.webhook_url, allowed_networks=networks)
@@ -172,7 +174,7 @@ def list_renders(
     status: Annotated[RenderStatus | None, Query(description="Only renders with this status.")] = None,
     engine: Annotated[
         str | None,
-        Query(description="Only renders with this engine.", json_schema_extra={"enum": list(ENGINES)}),
+        Query(description="Only renders with this engine.", json_schema_extra={"examples": list(ENGINES)}),
     ] = None,
 ) -> RendersBody:
     """Your renders, the newest first."""
@@ -183,7 +185,7 @@ def list_renders(
             limit=page.limit,
             cursor=page.cursor,
             status=status,
-            engine=None if engine is None else find_engine(engine),
+            engine=None if engine is None else stored_engine(session, engine),
         )
     shown = [Render.of(view, resources=resources, base_url=base_url) for view in views]
     return RendersBody(renders=shown, next_cursor=cursor)

@@ -1,5 +1,6 @@
 """Renders, and the events of a render."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,11 +14,11 @@ from app.http.resources import Resources
 from app.platform.outbound import MOST_URL_CHARACTERS
 from app.platform.quoting import quoted
 from app.platform.settings import Settings
-from app.renders.options import EXACT_RATE, RATE_PATTERN, RenderOptions
+from app.renders.options import ENGINES_CONTEXT, EXACT_RATE, RATE_PATTERN, RenderOptions
 from app.renders.progress import RenderView
 from app.renders.representation import links, shown_fields
 from app.renders.statuses import RenderStatus
-from models.catalog import DEFAULT_ENGINE
+from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
 _STORAGE = "https://regen.example.com/storage"
 _SIGNED = "expires=1795505662&signature=5f0c"
@@ -63,8 +64,8 @@ class UpscaleForm(RenderOptions, VideoSource):
     """The fields of a request for a render, or for an estimate of one."""
 
     @classmethod
-    def read(cls, form: ReceivedForm, settings: Settings) -> Self:
-        """Check every field, cheaply. Raises InvalidRequest with one message per fault."""
+    def read(cls, form: ReceivedForm, settings: Settings, engines: Mapping[str, Engine] = ENGINES) -> Self:
+        """Check every field, cheaply, `engine` by `engines`. Raises InvalidRequest with one message per fault."""
         file_id, file_url = form.fields.get("file_id"), form.fields.get(FILE_URL_FIELD)
         sources = {FILE_FIELD: form.upload, "file_id": file_id, FILE_URL_FIELD: file_url}
         given = [name for name, source in sources.items() if source is not None or name in form.faults]
@@ -76,7 +77,7 @@ class UpscaleForm(RenderOptions, VideoSource):
             )
         elif file_url is not None:
             faults += url_faults(file_url, settings)
-        return parse_form(cls, form, faults=faults)
+        return parse_form(cls, form, faults=faults, context={ENGINES_CONTEXT: engines})
 
 
 def _shown_source(name: str, source: object) -> str:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from sqlalchemy.orm import Session
 
 from app.accounts.idempotency import IdempotentRequest
+from app.engines.service import stored_engine
 from app.files import queries as file_queries
 from app.files.service import SpooledUpload, find_file_to_use, stored_upload
 from app.files.tables import File
@@ -20,7 +21,7 @@ from app.platform.storage.contract import Storage
 from app.platform.tracing import current_trace_parent
 from app.renders import queries as render_queries
 from app.renders import webhook_events
-from app.renders.options import RenderOptions, find_engine
+from app.renders.options import RenderOptions
 from app.renders.progress import RenderView, view_render, view_renders
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
@@ -233,7 +234,7 @@ def retry_render(
         file=file,
         # Its options were checked when it was made.
         options=RenderOptions.model_construct(
-            engine=find_engine(failed.engine),
+            engine=stored_engine(session, failed.engine),
             target_fps=_target_rate(failed),
             retime=Retime(failed.retime),
             start=failed.start_seconds,

@@ -8,7 +8,7 @@ from typing import Any
 from app.platform.file_names import output_name
 from app.platform.json_values import number, timestamp
 from app.renders.tables import Render
-from models.catalog import ENGINES
+from models.catalog import SCALE
 
 
 def render_of(facts: dict[str, Any]) -> dict[str, Any]:
@@ -45,13 +45,13 @@ def links_of(facts: dict[str, Any], render: Render) -> dict[str, dict[str, str]]
     keys: dict[str, str | None] = {"inputFileURL": render.file.storage_key}
     if facts["render"]["status"] == "completed":
         keys |= {"outputFileURL": render.output_key, "thumbnailURL": render.thumbnail_key}
-    name, scale = render.file.name, ENGINES[render.engine].scale
+    name = render.file.name
     return {
         field: {
             "storage_key": key,
             "file_name": name
             if field == "inputFileURL"
-            else output_name(name, scale=scale, suffix=PurePath(key).suffix),
+            else output_name(name, scale=SCALE, suffix=PurePath(key).suffix),
         }
         for field, key in keys.items()
         if key is not None

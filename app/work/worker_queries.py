@@ -53,7 +53,7 @@ _PUT_DOWN_UNIT = (
 
 
 def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
-    """Add the worker's row, unless it has one. `facts` are the columns that never change."""
+    """Add the worker's row, unless it has one. `facts` are its other columns."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = {
         "name": name,
@@ -63,6 +63,10 @@ def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
         **facts,
     }
     session.execute(insert(WorkerProcess).values(row).on_conflict_do_nothing(index_elements=["name"]))
+
+
+def update_engines(session: Session, *, name: str, engines: Sequence[str]) -> None:
+    session.execute(update(WorkerProcess).where(WorkerProcess.name == name).values(engines=list(engines)))
 
 
 def beat(session: Session, *, name: str, still_seconds: float = 0.0) -> bool:

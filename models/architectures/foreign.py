@@ -3,6 +3,7 @@
 import enum
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -78,6 +79,10 @@ def build_foreign_network(
         raise WeightsCorrupt(f"{origin} is not a network from RGB pictures to RGB pictures.")
     network = ForeignNetwork(descriptor, properties)
     return network.float().requires_grad_(False).eval()
+
+
+def is_spandrel_installed() -> bool:
+    return find_spec("spandrel") is not None
 
 
 def import_spandrel() -> Any:

@@ -139,6 +139,7 @@ def claimed(ledger: WorkLedger) -> Job:
 def test_tables_are_kept_or_said_to_be_transient() -> None:
     """A new table has to be thought about."""
     assert {table.name for table in kept_tables()} == {
+        "engines",
         "users",
         "api_keys",
         "files",

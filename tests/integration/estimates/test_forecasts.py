@@ -15,7 +15,7 @@ from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkQueue
 from app.renders import workload
-from app.renders.options import RenderOptions, find_engine
+from app.renders.options import RenderOptions
 from app.renders.service import create_render, find_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
@@ -23,6 +23,7 @@ from app.work import speed_queries
 from app.work.ledger import WorkLedger
 from app.work.speeds import MEMORY_SECONDS, note_segment
 from app.work.tables import MeasuredSpeed, WorkerProcess
+from models.catalog import ENGINES
 from tests.integration.rows import a_file
 from worker.registration import Registration
 
@@ -130,7 +131,7 @@ def test_the_work_ahead_of_a_render(database, add, make_ledger, prepare) -> None
     prepare(ledger, ledger.claim(), segments=3)
     ledger.segment_done(ledger.claim(), storage_key="done")
     ledger.renew(ledger.claim(), frames_done=4)
-    waits = add(engine=find_engine(FULL))
+    waits = add(engine=ENGINES[FULL])
     urgent = add(priority=5)
     slower, faster = add(target_fps="10"), add(target_fps="100")
     smoother = add(target_fps="100", retime=Retime.MOTION)
@@ -184,7 +185,7 @@ def test_users_share_the_workers(database, add, make_ledger) -> None:
     # Twice the workers; but a video of one segment is one worker's.
     Registration(make_ledger("gpu-2"), device="cuda:1", device_name="H200").beat()
     assert (eta(first), eta(second), eta(other)) == (5, 7.5, 5)
-    unmeasured = add("a third", engine=find_engine(FULL))
+    unmeasured = add("a third", engine=ENGINES[FULL])
     assert eta(unmeasured) is None
     # Nobody knows how long that takes: it is taken for as much as this user's own.
     assert (eta(first), eta(second)) == (7.5, 12.5)
