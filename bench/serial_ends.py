@@ -3,7 +3,8 @@
     .venv/bin/python -m bench.serial_ends [--segments 3000] [--clip FILE --storage s3]
 
 A film of tiny frames, or a clip over and over, is cut into so many segments of 14 frames. One segment is rendered, and
-stands for all others. With S3 a second table has what goes through a real server on this machine, with its rates.
+stands for all others. With S3 a second table has what goes through a real server on this machine, with the processor
+time of both sides.
 "Before" is what it took when segments waited for the end of the reading, and were read back by a process each. Prints a
 table, with the figures for 12,000 segments as in a film of two hours; bytes are as good as none, and come on top at the
 rates of network and disk.
@@ -28,6 +29,7 @@ from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.platform.storage import open_storage
 from app.work.outage_retry import OutageRetry
+from bench.process_facts import children_of, cpu_seconds
 from tests.integration.video.conftest import NearestNeighbour
 from tests.servers.s3 import S3Server
 from worker.pipeline import run_segment
@@ -86,6 +88,12 @@ def timed(action: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
+def processor_seconds() -> tuple[float, float]:
+    """What this process and the processes of the server have used so far."""
+    served = [cpu_seconds(pid) for pid in children_of(os.getpid())]
+    return time.process_time(), sum(used.own + used.children for used in served)
+
+
 def measure_storage(directory: Path, *, film: Path, segments: Sequence[Path], output: Path) -> None:
     """What a render's two ends ask of an S3 server: the input, all segments, the output, and the removal."""
     sizes = [sum(path.stat().st_size for path in paths) for paths in ([film], segments, [output])]
@@ -121,13 +129,20 @@ def measure_storage(directory: Path, *, film: Path, segments: Sequence[Path], ou
                 lambda: storage.delete_all([found.key for found in storage.list("renders/one/segments/")]),
             ),
         )
-        print(f"\n| S3 server on this machine | objects | bytes | time | rate | {FILM_SEGMENTS:,} segments |")
-        print("|---|---|---|---|---|---|")
-        for name, count, size, action in steps:
-            seconds = timed(action)
-            rate = f"{size / seconds / 1e6:.0f} MB/s" if size else f"{count / seconds:.0f} a second"
-            film_seconds = seconds * FILM_SEGMENTS / len(segments)
-            print(f"| {name} | {count:,} | {size:,} | {seconds:.1f} s | {rate} | {film_seconds:.0f} s |")
+        print(
+            "\n| S3 server on this machine | objects | bytes | time | processor, worker | processor, server "
+            f"| {FILM_SEGMENTS:,} segments: time | worker | server |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
+        for what, count, size, action in steps:
+            before = processor_seconds()
+            times = [
+                timed(action),
+                *(after - used for after, used in zip(processor_seconds(), before, strict=True)),
+            ]
+            of_film = " | ".join(f"{seconds * FILM_SEGMENTS / len(segments):.0f} s" for seconds in times)
+            row = " | ".join(f"{seconds:.1f} s" for seconds in times)
+            print(f"| {what} | {count:,} | {size:,} | {row} | {of_film} |", flush=True)
         assert not list(storage.list("renders/one/segments/"))
     finally:
         server.stop()

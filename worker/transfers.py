@@ -35,12 +35,13 @@ class StorageTransfers:
     make_room: Callable[[], None] = lambda: None
     """Called when the disk is full."""
 
-    def fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
-        """Raises TransientError if only this object is refused, which is not an outage, and StorageError."""
+    def fetch(self, key: str, path: Path, *, cancelled: Cancelled, in_parts: bool = True) -> None:
+        """See `Storage.fetch`. Raises TransientError if only this object is refused, which is not an outage, and
+        StorageError."""
 
         def fetch() -> None:
             try:
-                self.storage.fetch(key, path)
+                self.storage.fetch(key, path, in_parts=in_parts)
             except StorageError as error:
                 if is_disk_full(error):
                     self.make_room()
@@ -54,6 +55,7 @@ class StorageTransfers:
     def fetch_all(self, files: Mapping[str, Path], *, cancelled: Cancelled) -> None:
         """Fetches each key to its path, several at a time. Raises as `fetch` does; the first error stops the others."""
         failed = threading.Event()
+        in_parts = len(files) < FETCHES_AT_ONCE
 
         def stopped() -> bool:
             return failed.is_set() or cancelled()
@@ -62,7 +64,7 @@ class StorageTransfers:
             if stopped():
                 raise Canceled()
             try:
-                self.fetch(key, path, cancelled=stopped)
+                self.fetch(key, path, cancelled=stopped, in_parts=in_parts)
             except Exception:
                 failed.set()
                 raise

@@ -128,6 +128,16 @@ class OutputTags:
     range: str
     chroma_location: ChromaLocation | None = None
 
+    @property
+    def options(self) -> dict[str, str | int]:
+        """ffmpeg's options for an encoded or copied stream with these tags."""
+        return {
+            "color_range": self.range,
+            "color_primaries": int(self.primaries),
+            "color_trc": int(self.transfer),
+            "colorspace": int(self.matrix),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class ColourPlan:

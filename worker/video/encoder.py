@@ -139,10 +139,8 @@ def encoding_stream(
             codec=render.codec, timescale=render.timescale, movie_timescale=render.timescale
         ),
         "pix_fmt": target.pix_fmt,
-        "color_range": tags.range,
+        **tags.options,
         "color_primaries": primaries,
-        "color_trc": int(tags.transfer),
-        "colorspace": int(tags.matrix),
         "g": max(1, round(KEYFRAME_SECONDS * render.coded_rate)),
         **_encoder_options(render, quality, threads),
     }

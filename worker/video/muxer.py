@@ -345,6 +345,8 @@ class _MuxCommand:
         options: dict[str, Any] = {
             "c:v": "copy",
             "bsf:v": self._timestamps,
+            # Not all codes are in the segments' containers.
+            **render.tags.options,
             **OUTPUT.video_options(
                 codec=render.codec, timescale=render.timescale, movie_timescale=self._movie_timescale()
             ),

@@ -46,6 +46,7 @@ from app.platform.progress import current_progress
 from . import launcher
 from .command_files import files_of, total_bytes
 from .pipes import PipeTail, enlarge_pipe, processor_seconds
+from .safety_options import NOT_DECODED
 
 log = structlog.get_logger(__name__)
 
@@ -212,7 +213,7 @@ class FfmpegProcess:
     @property
     def stderr_tail(self) -> str:
         """The last 64 KiB of stderr so far; complete after `wait`."""
-        return self._stderr.text
+        return NOT_DECODED.sub("", self._stderr.text)
 
     def read_exactly_into(self, buffer: memoryview | bytearray) -> bool:
         """Fill `buffer` from stdout. Returns False if the output ended before the first byte.

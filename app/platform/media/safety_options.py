@@ -1,5 +1,6 @@
 """The options that decide what ffmpeg may open."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,13 @@ from .whitelists import DECODERS
 SAFETY_OPTIONS = frozenset(
     {"protocol_whitelist", "format_whitelist", "codec_whitelist", "max_pixels", "f", "format", "safe"}
     | {"enable_drefs", "use_absolute_path", "protocol_blacklist"}
+)
+
+# A whitelist of decoders, and what ffmpeg says of a stream that it therefore only copies.
+NO_DECODER = "none"
+NOT_DECODED = re.compile(
+    rf"^\[.*Codec \(\w+\) not on whitelist '{NO_DECODER}'\n(?: *Last message repeated \d+ times\n)?",
+    re.MULTILINE,
 )
 
 

@@ -47,8 +47,12 @@ class Storage(Protocol):
         The file at `path` is consumed: it may have been moved on return.
         """
 
-    def fetch(self, key: str, path: Path) -> None:
-        """Copy or link the object to the new file `path`, which the caller must only read. Raises KeyNotFound."""
+    def fetch(self, key: str, path: Path, *, in_parts: bool = True) -> None:
+        """Copy or link the object to the new file `path`, which the caller must only read. Raises KeyNotFound.
+
+        `in_parts`: by several requests, of which one that breaks off is repeated; otherwise by a single request, at a
+        third of the cost of a small object.
+        """
 
     def read(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Stream the object's bytes in chunks of at most 1 MiB. Raises KeyNotFound at the call itself."""

@@ -89,7 +89,7 @@ class LocalStorage:
                 path.unlink()
             sync_directory(destination.parent)
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(self, key: str, path: Path, *, in_parts: bool = True) -> None:
         source = self._path(key)
         with local_errors("The stored file could not be fetched.", source=source):
             if not source.is_file():

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,11 @@ class S3Storage:
                 transfer.upload(str(path), self._bucket, name, extra, [_Beats()]).result()
             path.unlink(missing_ok=True)
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(self, key: str, path: Path, *, in_parts: bool = True) -> None:
         name = self._name(key)
+        if not in_parts:
+            self._fetch_at_once(name, path)
+            return
         with storage_errors("The stored file could not be fetched."):
             # boto3 writes to a temporary name and renames it at the end. A broken connection costs the part in flight.
             with self._transfer() as transfer:
@@ -72,6 +75,20 @@ class S3Storage:
             raise StorageError(
                 "The stored file could not be fetched.", detail=f"{got_bytes} of {future.meta.size} bytes"
             )
+
+    def _fetch_at_once(self, name: str, path: Path) -> None:
+        part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        try:
+            with storage_errors("The stored file could not be fetched."):
+                body = self._client.get_object(Bucket=self._bucket, Key=name)["Body"]
+                with closing(body), part.open("wb") as file:
+                    # Raises an error if the body is shorter than announced.
+                    for chunk in body.iter_chunks(CHUNK_BYTES):
+                        file.write(chunk)
+                        current_progress().beat()
+                part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def read(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         size_bytes = self.stat(key).size_bytes

@@ -258,7 +258,7 @@ class FakePlace:
         self._segments = [render.output.with_name(f"segment-{one.index}.mp4") for one in render.segments]
         self.told: list[dict[str, Any]] = []
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(self, key: str, path: Path, *, in_parts: bool = True) -> None:
         shutil.copy(key, path)
 
     def put_file(self, key: str, path: Path, *, content_type: str) -> None:

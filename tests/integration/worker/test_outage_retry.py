@@ -173,7 +173,7 @@ class BrokenStorage:
     def delete(self, key: str) -> None:
         self.removed.append(key)
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(self, key: str, path: Path, *, in_parts: bool = True) -> None:
         self.tries += 1
         raise AccessRefused("Not for you.", detail="403")
 
@@ -220,7 +220,7 @@ class SlowStorage(BrokenStorage):
         self._meeting = threading.Barrier(together, timeout=20)
         self._lacks = lacks
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(self, key: str, path: Path, *, in_parts: bool = True) -> None:
         self.tries += 1
         self._meeting.wait()
         if key == self._lacks:

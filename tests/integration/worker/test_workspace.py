@@ -19,7 +19,7 @@ class CountingStorage:
     def __init__(self) -> None:
         self.fetched: list[str] = []
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(self, key: str, path: Path, *, in_parts: bool = True) -> None:
         self.fetched.append(key)
         path.write_bytes(b"x" * 100)
 

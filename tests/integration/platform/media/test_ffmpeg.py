@@ -115,8 +115,13 @@ def test_our_own_files_are_joined_by_a_list(runner: FfmpegRunner, clips: Path, t
         "ffconcat version 1.0\nfile parts/one.mp4\nduration 2\nfile parts/two.mp4\nduration 2\n"
     )
     joined = tmp_path / "joined.mp4"
-    runner.run(runner.output(runner.concat_input(script)["v:0"], joined, vcodec="copy"), purpose="joining")
+    copy = runner.output(runner.concat_input(script)["v:0"], joined, vcodec="copy")
+    done = runner.run(copy, purpose="joining")
     assert frame_count(runner, joined) == 100
+    # No frame is decoded, and what ffmpeg says of that is not kept.
+    arguments = ffmpeg.get_args(copy)
+    assert arguments[arguments.index("-codec_whitelist") + 1] == "none"
+    assert "whitelist" not in done.stderr and "repeated" not in done.stderr
 
 
 @pytest.mark.parametrize("named", ["/etc/hostname", "../outside.mp4", "file:outside.mp4", "{absolute}"])

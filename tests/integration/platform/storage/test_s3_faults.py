@@ -120,6 +120,20 @@ class TestDownloads:
         assert (tmp_path / "fetched").read_bytes() == CONTENT
         assert relay.passed_down < len(CONTENT) + 6 * MIB
 
+    def test_a_single_request_that_breaks_off_leaves_nothing(self, stored, open_relayed, relay, tmp_path):
+        relay.down = Cut(12 * MIB)
+        storage = open_relayed(SMALL_PARTS)
+        place = tmp_path / "place"
+        place.mkdir()
+
+        with pytest.raises(StorageError):
+            storage.fetch(KEY, place / "fetched", in_parts=False)
+
+        assert relay.down.was_made
+        assert list(place.iterdir()) == []
+        storage.fetch(KEY, place / "fetched", in_parts=False)
+        assert (place / "fetched").read_bytes() == CONTENT
+
     def test_the_server_ends(self, stored, open_relayed, relay, tmp_path, falling_server):
         relay.down = Cut(12 * MIB, then=falling_server.kill)
         place = tmp_path / "place"

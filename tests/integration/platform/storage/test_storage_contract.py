@@ -125,9 +125,10 @@ class TestReading:
 
         assert first + b"".join(chunks) == self.CONTENT
 
-    def test_fetching(self, storage, put, tmp_path):
+    @pytest.mark.parametrize("in_parts", [True, False])
+    def test_fetching(self, storage, put, tmp_path, in_parts):
         put("a/b", self.CONTENT)
-        storage.fetch("a/b", tmp_path / "fetched")
+        storage.fetch("a/b", tmp_path / "fetched", in_parts=in_parts)
 
         put("a/b", b"other")
         storage.delete("a/b")
@@ -152,9 +153,10 @@ class TestMissing:
             storage.stat(MISSING)
 
     def test_fetching_leaves_no_file(self, storage, tmp_path):
-        with pytest.raises(KeyNotFound):
-            storage.fetch(MISSING, tmp_path / "fetched")
-        assert not (tmp_path / "fetched").exists()
+        for in_parts in (True, False):
+            with pytest.raises(KeyNotFound):
+                storage.fetch(MISSING, tmp_path / "fetched", in_parts=in_parts)
+        assert not list(tmp_path.glob("*fetched*"))
 
     def test_deleting_does_nothing(self, storage):
         storage.delete(MISSING)
