@@ -90,10 +90,10 @@ class WorkSettings(BaseSettings):
         description="Arithmetic of the networks. `auto`: the fastest that agrees with fp32 to 50 dB or better; where "
         "several may be the fastest (on a CPU with bfloat16), a worker's first use of an engine measures them.",
     )
-    fused_kernels: bool = Field(
-        False,
-        description="On CUDA devices in fp16: networks run in our own Triton kernels, if these agree with torch's on "
-        "a first picture. Not measured on a GPU yet.",
+    fused_kernels: Literal["off", "direct", "winograd"] = Field(
+        "off",
+        description="Experimental. On CUDA devices in fp16: networks run in our own Triton kernels, plain ones or by "
+        "Winograd's F(4x4, 3x3), if these agree with torch's on a first picture. Not measured on a GPU yet.",
     )
     quality: Literal["lossless", "high", "medium", "small"] = Field(
         "high", description="Encoder quality of outputs; `high` is visually lossless."

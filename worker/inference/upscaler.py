@@ -15,6 +15,7 @@ from models.loader import load_network
 from worker.inference.batching import run_in_batches
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.devices import CudaDevice, Device, choose_device
+from worker.inference.devices.cuda import FusedKernels
 from worker.inference.errors import InsufficientMemory
 from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import Frame, FrameFormat
@@ -164,7 +165,7 @@ def make_upscaler(
     device: str = "auto",
     precision: str = "auto",
     stand_in: bool = False,
-    fused_kernels: bool = False,
+    fused_kernels: FusedKernels = "off",
     memory_share: float = 1.0,
     measurements_directory: str | Path | None = None,
 ) -> Upscaler:

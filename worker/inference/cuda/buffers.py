@@ -1,6 +1,6 @@
 """Feature maps in preallocated memory, in a layout that the kernels read without masks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -34,14 +34,7 @@ class FeatureMap:
 
     def channels(self, begin: int) -> "FeatureMap":
         """Returns a view of the map from that channel on."""
-        return FeatureMap(
-            values=self.values,
-            images=self.images,
-            height=self.height,
-            width=self.width,
-            stride=self.stride,
-            begin=begin,
-        )
+        return replace(self, begin=begin)
 
     @property
     def pointer(self) -> torch.Tensor:

@@ -13,9 +13,10 @@ the second adds the part that depends on x1, and so on:
 Each writes behind the channels present in one map of 192 channels, so nothing is concatenated.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from torch import nn
 from models.architectures import ResidualDenseBlock, RRDBNet, SRVGGNetCompact
 from models.architectures.rrdbnet import RESIDUAL_SCALE, SLOPE, ResidualInResidualDenseBlock
 from worker.inference.cuda.buffers import FeatureMap
-from worker.inference.cuda.layers import CONFIGS, FusedConvolution, LaunchConfig
+from worker.inference.cuda.layers import FusedConvolution
 
 _FEATURES = 64
 _GROWTH = 32
@@ -64,10 +65,11 @@ def fuse(
     height: int,
     width: int,
     device: torch.device,
-    configs: Sequence[LaunchConfig] = CONFIGS,
+    winograd: bool = False,
 ) -> FusedNetwork:
     """Returns the network on the device for inputs of that shape, with weights rounded to 16 bits.
 
+    `winograd`: the convolutions for which `FusedConvolution` has it are computed by Winograd's F(4x4, 3x3).
     Raises `ValueError` if `can_fuse` is False, and torch's error if memory runs out.
     """
     if not can_fuse(network):
@@ -76,7 +78,7 @@ def fuse(
         input=torch.zeros(images, 3, height, width, device=device),
         output=torch.zeros(images, 3, 4 * height, 4 * width, device=device),
     )
-    build = _Build(images=images, height=height, width=width, device=device, configs=configs)
+    build = _Build(images=images, height=height, width=width, device=device, winograd=winograd)
     if isinstance(network, SRVGGNetCompact):
         _add_srvgg(fused, network, build)
     else:
@@ -91,7 +93,7 @@ class _Build:
     height: int
     width: int
     device: torch.device
-    configs: Sequence[LaunchConfig]
+    winograd: bool
 
     def map_of(self, channels: int, *, scale: int = 1) -> FeatureMap:
         return FeatureMap.allocate(
@@ -102,35 +104,12 @@ class _Build:
             device=self.device,
         )
 
-    def convolution(
-        self,
-        weight: torch.Tensor,
-        bias: torch.Tensor,
-        *,
-        slopes: torch.Tensor | None = None,
-        doubles: bool = False,
-        shuffle: int = 0,
-    ) -> FusedConvolution:
-        return FusedConvolution(
-            weight,
-            bias,
-            slopes=slopes,
-            device=self.device,
-            configs=self.configs,
-            doubles=doubles,
-            shuffle=shuffle,
-        )
+    def convolution(self, weight: torch.Tensor, bias: torch.Tensor, **options: Any) -> FusedConvolution:
+        return FusedConvolution(weight, bias, device=self.device, winograd=self.winograd, **options)
 
-    def whole(
-        self,
-        layer: nn.Conv2d,
-        *,
-        slopes: torch.Tensor | None = None,
-        doubles: bool = False,
-        shuffle: int = 0,
-    ) -> FusedConvolution:
+    def whole(self, layer: nn.Conv2d, **options: Any) -> FusedConvolution:
         assert layer.bias is not None
-        return self.convolution(layer.weight, layer.bias, slopes=slopes, doubles=doubles, shuffle=shuffle)
+        return self.convolution(layer.weight, layer.bias, **options)
 
 
 def _add_srvgg(fused: FusedNetwork, network: SRVGGNetCompact, build: _Build) -> None:
@@ -166,7 +145,7 @@ def _add_rrdbnet(fused: FusedNetwork, network: RRDBNet, build: _Build) -> None:
         _add_dense_block(fused, block.rdb2, build, source=second, out=third)
         _add_dense_block(fused, block.rdb3, build, source=third, out=second, around=first)
         first, second = second, first
-    add(partial(build.whole(network.conv_body), first, body, residual=shallow))
+    add(partial(build.whole(network.conv_body), first, body, first=shallow))
     source = body
     for scale, layer, doubles in (
         (2, network.conv_up1, True),
@@ -200,18 +179,13 @@ def _add_dense_block(
         rest = build.convolution(later.weight[:, width:], torch.zeros(_GROWTH), slopes=_leaky(_GROWTH))
         made, partial_sum = source.channels(width), source.channels(width + _GROWTH)
         add(partial(both, source, made))
-        add(partial(rest, made, partial_sum, before=partial_sum))
-    add(
-        partial(
-            build.whole(block.conv5),
-            source,
-            out,
-            residual=source,
-            scale=RESIDUAL_SCALE,
-            second=around,
-            second_scale=RESIDUAL_SCALE,
-        )
-    )
+        add(partial(rest, made, partial_sum, first=partial_sum))
+    assert block.conv5.bias is not None
+    # Factors of the convolution itself are in its weights.
+    scale = 1.0 if around is None else RESIDUAL_SCALE
+    factor = RESIDUAL_SCALE * scale
+    last = build.convolution(block.conv5.weight * factor, block.conv5.bias * factor)
+    add(partial(last, source, out, first=source, scale=scale, second=around))
 
 
 def _leaky(count: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""One 3x3 convolution: its weights as the kernel reads them, and its launches."""
+"""One 3x3 convolution: its weights as the kernels read them, and its launches."""
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,14 +21,23 @@ class LaunchConfig:
     stages: int
 
 
-# In the order in which they are tried. Large ones read least; small ones fit where shared memory is scarce.
-CONFIGS = (
-    LaunchConfig(columns=128, rows=4, chunk=32, warps=8, stages=3),
-    LaunchConfig(columns=64, rows=4, chunk=32, warps=4, stages=3),
-    LaunchConfig(columns=64, rows=4, chunk=32, warps=4, stages=2),
-    LaunchConfig(columns=128, rows=2, chunk=32, warps=8, stages=3),
-    LaunchConfig(columns=128, rows=2, chunk=64, warps=8, stages=2),
-    LaunchConfig(columns=64, rows=2, chunk=32, warps=4, stages=3),
+# Compiled without a card for sm_80, sm_86, sm_90 and sm_100: both fit their shared memory, and spill no registers.
+DIRECT = LaunchConfig(columns=64, rows=4, chunk=32, warps=4, stages=3)
+WINOGRAD = LaunchConfig(columns=128, rows=4, chunk=16, warps=8, stages=1)
+
+_A, _B = math.sqrt(1 / 2), math.sqrt(2)
+# Winograd's F(4, 3) at the points 0, +-A, +-B and infinity, as in worker/inference/cpu/kernels.h: what makes six values
+# of a filter's row; then of each point its row of B^T (six pixels to one value) and its column of A^T (one sum to four
+# pixels).
+_OF_FILTERS = (
+    (1, 0, 0),
+    *((1 / n, p / n, p * p / n) for p, n in ((_A, -1.5), (-_A, -1.5), (_B, 6), (-_B, 6))),
+    (0, 0, 1),
+)
+_OF_PICTURES = (
+    (1, 0, -2.5, 0, 1, 0, 1, 0, 0, 0),
+    *((0, -q * p, -q, p, 1, 0, 1, p, p**2, p**3) for p, q in ((_A, 2), (-_A, 2), (_B, 0.5), (-_B, 0.5))),
+    (0, 1, 0, -2.5, 0, 1, 0, 0, 0, 1),
 )
 
 
@@ -40,25 +49,33 @@ class FusedConvolution:
         weight: torch.Tensor,
         bias: torch.Tensor,
         *,
-        slopes: torch.Tensor | None,
         device: torch.device,
-        configs: Sequence[LaunchConfig] = CONFIGS,
+        slopes: torch.Tensor | None = None,
         doubles: bool = False,
         shuffle: int = 0,
+        winograd: bool = False,
+        config: LaunchConfig | None = None,
     ) -> None:
         """weight: outputs x inputs x 3 x 3; bias: outputs; slopes: what multiplies negative values, one an output
-        (None: no activation). `doubles` and `shuffle` as in `kernels.convolve`. The first of `configs` that the device
-        can launch is kept.
+        (None: no activation). `doubles` and `shuffle` as in `kernels.convolve`. `winograd` applies to layers of at
+        least 32 inputs with neither. `config` is `DIRECT` or `WINOGRAD` by default.
 
         Maps that it reads need `channels` channels, those that it writes `outputs`.
         """
         outputs, inputs = weight.shape[:2]
         self.channels = 16 if inputs <= 16 else -(-inputs // 32) * 32
         self.outputs = max(16, 1 << (outputs - 1).bit_length())
-        self._doubles, self._shuffle, self._configs = doubles, shuffle, configs
-        padded = torch.zeros(3, 3, self.channels, self.outputs)
-        padded[:, :, :inputs, :outputs] = weight.detach().float().cpu().permute(3, 2, 1, 0)
+        self.is_winograd = winograd and inputs >= 32 and not doubles and not shuffle
+        self._doubles, self._shuffle = doubles, shuffle
+        self._config = config or (WINOGRAD if self.is_winograd else DIRECT)
+        filters = weight.detach().double().cpu().permute(3, 2, 1, 0)
+        if self.is_winograd:
+            rows = torch.tensor(_OF_FILTERS, dtype=torch.float64)
+            filters = torch.einsum("ax,by,xyio->abio", rows, rows, filters)
+        padded = torch.zeros(*filters.shape[:2], self.channels, self.outputs)
+        padded[:, :, :inputs, :outputs] = filters
         self._weights = padded.to(device=device, dtype=torch.float16).contiguous()
+        self._transforms = torch.tensor(_OF_PICTURES, device=device)
         self._bias = _padded(bias, self.outputs, 0.0).to(device)
         self._slopes = _padded(torch.ones(outputs) if slopes is None else slopes, self.outputs, 1.0).to(
             device
@@ -69,68 +86,48 @@ class FusedConvolution:
         source: FeatureMap,
         out: FeatureMap | torch.Tensor,
         *,
-        before: FeatureMap | None = None,
-        residual: FeatureMap | None = None,
+        first: FeatureMap | None = None,
         scale: float = 1.0,
         second: FeatureMap | None = None,
-        second_scale: float = 1.0,
         enlarged: torch.Tensor | None = None,
     ) -> None:
-        """Writes act(conv(source) + before) [* scale + residual [* second_scale + second]] into `out`.
+        """Writes act(conv(source) + bias [+ scale * first] [+ second]) into `out`.
 
         With a shuffle `out` is images x 3 x shuffle*height x shuffle*width float32, contiguous; with a shuffle of 4
-        the sum includes `enlarged`, images x 3 x height x width float32, contiguous. Raises the last configuration's
-        error if none can be launched.
+        the sum includes `enlarged`, images x 3 x height x width float32, contiguous. Raises Triton's or the driver's
+        error if the device cannot launch it.
         """
-        factor = 2 if self._doubles else 1
+        factor, unused, config = 2 if self._doubles else 1, self._bias, self._config
         height, width = source.height * factor, source.width * factor
-        unused = self._bias
-
-        def launch(config: LaunchConfig) -> None:
-            chunk = min(config.chunk, self.channels)
-            if self.channels % chunk:
-                chunk = 32
-            grid = (-(-width // config.columns), -(-height // config.rows), source.images)
-            kernels.convolve[grid](
-                source.pointer,
-                self._weights,
-                self._bias,
-                self._slopes,
-                out.pointer if isinstance(out, FeatureMap) else out,
-                unused if before is None else before.pointer,
-                unused if residual is None else residual.pointer,
-                unused if second is None else second.pointer,
-                unused if enlarged is None else enlarged,
-                height,
-                width,
-                self.channels // chunk,
-                float(scale),
-                float(second_scale),
-                SOURCE_STRIDE=source.stride,
-                OUT_STRIDE=out.stride if isinstance(out, FeatureMap) else 0,
-                BEFORE_STRIDE=0 if before is None else before.stride,
-                RESIDUAL_STRIDE=0 if residual is None else residual.stride,
-                SECOND_STRIDE=0 if second is None else second.stride,
-                N=self.outputs,
-                CHUNK=chunk,
-                COLUMNS=config.columns,
-                ROWS=config.rows,
-                STAGES=config.stages,
-                DOUBLES=self._doubles,
-                SHUFFLE=self._shuffle,
-                num_warps=config.warps,
-                num_stages=config.stages,
-            )
-
-        for number, config in enumerate(self._configs, start=1):
-            try:
-                launch(config)
-            except Exception:  # mostly a configuration too large for the device; Triton has many errors
-                if number == len(self._configs):
-                    raise
-            else:
-                self._configs = (config,)
-                return
+        chunk = math.gcd(config.chunk, self.channels)
+        options = {"N": self.outputs, "CHUNK": chunk, "COLUMNS": config.columns, "num_warps": config.warps}
+        if self.is_winograd:
+            kernel, last = kernels.convolve_by_winograd, self._transforms
+        else:
+            kernel, last = kernels.convolve, unused if enlarged is None else enlarged
+            options |= {"ROWS": config.rows, "DOUBLES": self._doubles, "SHUFFLE": self._shuffle}
+            options |= {"STAGES": config.stages}
+        across, down = -(-width // config.columns), -(-height // config.rows)
+        kernel[(across, down, source.images)](
+            source.pointer,
+            self._weights,
+            self._bias,
+            self._slopes,
+            out.pointer if isinstance(out, FeatureMap) else out,
+            unused if first is None else first.pointer,
+            unused if second is None else second.pointer,
+            last,
+            height,
+            width,
+            self.channels // chunk,
+            float(scale),
+            SOURCE_STRIDE=source.stride,
+            OUT_STRIDE=out.stride if isinstance(out, FeatureMap) else 0,
+            FIRST_STRIDE=0 if first is None else first.stride,
+            SECOND_STRIDE=0 if second is None else second.stride,
+            num_stages=config.stages,
+            **options,
+        )
 
 
 def _padded(values: torch.Tensor, count: int, fill: float) -> torch.Tensor:

@@ -26,10 +26,10 @@ class FusedRuntime:
     other sizes. The next call overwrites the result.
     """
 
-    def __init__(self, network: nn.Module, *, device: torch.device) -> None:
-        """Runs the network in 16-bit floats; `network` is only read."""
+    def __init__(self, network: nn.Module, *, device: torch.device, winograd: bool = False) -> None:
+        """Runs the network in 16-bit floats; `network` is only read. `winograd` as for `fuse`."""
         self._network = network
-        self._device = device
+        self._device, self._winograd = device, winograd
         self._modules = place_network(network, device=device, precision="fp16")
         self._fused: FusedNetwork | None = None
         self._is_dropped = False
@@ -63,7 +63,8 @@ class FusedRuntime:
         self._fused = None
         try:
             with _current(self._device):
-                fused = fuse(self._network, images=images, height=height, width=width, device=self._device)
+                size = {"images": images, "height": height, "width": width}
+                fused = fuse(self._network, **size, device=self._device, winograd=self._winograd)
                 picture = test_picture((images, colours, height, width), self._device)
                 fused.input.copy_(picture)
                 fused.run()

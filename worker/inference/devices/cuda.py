@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from worker.inference.precision import Precision
 from worker.inference.runtime import Runtime
 from worker.inference.transfers import Transfers
 
+FusedKernels = Literal["off", "direct", "winograd"]
+
 _GIB = 1024**3
 # What the driver names GPUs and instances of MIG by.
 UUID_PREFIXES = ("GPU-", "MIG-")
@@ -27,11 +29,12 @@ UUID_PREFIXES = ("GPU-", "MIG-")
 class CudaDevice(Device):
     """A CUDA device. cuDNN's kernels index values with 32 bits.
 
-    `fused_kernels`: networks in fp16 run in Triton kernels of our own, as long as these agree with torch's modules.
+    `fused_kernels`: networks in fp16 run in Triton kernels of our own, `direct` or by `winograd`, as long as these
+    agree with torch's modules.
     """
 
     kind = "cuda"
-    fused_kernels: bool = False
+    fused_kernels: FusedKernels = "off"
 
     @classmethod
     def find_all(cls) -> list[Self]:
@@ -88,14 +91,16 @@ class CudaDevice(Device):
     def make_runtime(
         self, network: nn.Module, *, properties: NetworkProperties, precision: Precision
     ) -> Runtime:
-        if precision == "fp16" and self.fused_kernels:
+        if precision == "fp16" and self.fused_kernels != "off":
             # Imported here: it loads Triton where that is installed.
             from worker.inference.cuda import kernels
             from worker.inference.cuda.fused import can_fuse
             from worker.inference.cuda.runtime import FusedRuntime
 
             if kernels.AVAILABLE and can_fuse(network):
-                fused = FusedRuntime(network, device=self.torch_device)
+                fused = FusedRuntime(
+                    network, device=self.torch_device, winograd=self.fused_kernels == "winograd"
+                )
                 return Runtime(
                     network=fused,
                     memory_format=self.memory_format,

@@ -38,7 +38,7 @@ def made(monkeypatch):
 
     shapes = Made()
 
-    def fuse(network, *, images, height, width, device):
+    def fuse(network, *, images, height, width, device, winograd):
         shapes.append((images, height, width))
         return Fused((images, 3, height, width), shapes.change)
 
