@@ -21,7 +21,7 @@ class LaunchConfig:
     stages: int
 
 
-# Compiled without a card for sm_80, sm_86, sm_90 and sm_100: both fit their shared memory, and spill no registers.
+# Compiled without a card for sm_80, sm_86, sm_90: they fit its shared memory, and at most 32 bytes of registers spill.
 DIRECT = LaunchConfig(columns=64, rows=4, chunk=32, warps=4, stages=3)
 WINOGRAD = LaunchConfig(columns=128, rows=4, chunk=16, warps=8, stages=1)
 
@@ -58,14 +58,15 @@ class FusedConvolution:
     ) -> None:
         """weight: outputs x inputs x 3 x 3; bias: outputs; slopes: what multiplies negative values, one an output
         (None: no activation). `doubles` and `shuffle` as in `kernels.convolve`. `winograd` applies to layers of at
-        least 32 inputs with neither. `config` is `DIRECT` or `WINOGRAD` by default.
+        least 32 inputs and 64 outputs with neither: others spilled registers. `config` is `DIRECT` or `WINOGRAD` by
+        default.
 
         Maps that it reads need `channels` channels, those that it writes `outputs`.
         """
         outputs, inputs = weight.shape[:2]
         self.channels = 16 if inputs <= 16 else -(-inputs // 32) * 32
         self.outputs = max(16, 1 << (outputs - 1).bit_length())
-        self.is_winograd = winograd and inputs >= 32 and not doubles and not shuffle
+        self.is_winograd = winograd and inputs >= 32 and self.outputs == 64 and not doubles and not shuffle
         self._doubles, self._shuffle = doubles, shuffle
         self._config = config or (WINOGRAD if self.is_winograd else DIRECT)
         filters = weight.detach().double().cpu().permute(3, 2, 1, 0)

@@ -91,7 +91,7 @@ def test_maps_are_summed_before_the_activation(device, winograd):
 
 @pytest.mark.parametrize(
     ("images", "height", "width", "inputs", "outputs"),
-    [(1, 1, 1, 32, 32), (2, 5, 7, 64, 64), (1, 4, 65, 96, 32), (1, 9, 16, 32, 48)],
+    [(1, 1, 1, 32, 64), (2, 5, 7, 64, 64), (1, 4, 65, 96, 64), (1, 9, 16, 32, 48)],
 )
 def test_winograd_agrees_with_torch(device, images, height, width, inputs, outputs):
     source, values = random_map(device, images=images, height=height, width=width, stride=inputs)
@@ -118,12 +118,12 @@ def test_the_transforms_are_those_of_a_convolution_of_six_values_with_three():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "options"),
-    [(3, {}), (64, {"doubles": True}), (64, {"shuffle": 4})],
-    ids=["3", "doubles", "shuffle"],
+    ("inputs", "outputs", "options"),
+    [(3, 64, {}), (64, 32, {}), (64, 64, {"doubles": True}), (64, 64, {"shuffle": 4})],
+    ids=["few inputs", "few outputs", "doubles", "shuffle"],
 )
-def test_what_winograd_does_not_do_is_computed_directly(inputs, options):
-    weight, bias = random_weights(64, inputs)
+def test_what_winograd_does_not_do_is_computed_directly(inputs, outputs, options):
+    weight, bias = random_weights(outputs, inputs)
     assert not FusedConvolution(
         weight, bias, device=torch.device("cpu"), winograd=True, **options
     ).is_winograd
