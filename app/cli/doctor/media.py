@@ -1,5 +1,6 @@
 """Checks of ffmpeg and ffprobe, which encode, probe and decode a few frames."""
 
+import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,8 @@ FULL = "install a full ffmpeg (Debian, Ubuntu: apt install ffmpeg)"
 LIST_BYTES = 1024 * 1024
 # The codecs of the server's own segments and of nearly all uploads.
 REQUIRED_CODECS = frozenset({"h264", "hevc"})
+# A static build takes half as much, with its launcher; one of 200 libraries twice as much.
+SLOW_START_SECONDS = 0.06
 
 
 def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
@@ -118,13 +121,25 @@ def _check_encoder(runner: FfmpegRunner, sample: Sample, path: Path) -> Finding:
 
 
 def _check_ffprobe(runner: FfmpegRunner, programs: Programs, path: Path) -> Finding:
+    before = _children_seconds()
     try:
         answer = runner.probe(path, "-show_program_version", "-show_streams")
     except FfmpegError as error:
         fix = f"see why {programs.ffprobe} does not run, or put ffmpeg's own ffprobe on PATH or in REGEN_FFPROBE"
         return Finding.missing("ffprobe", _reason(error), fix=fix)
     version = answer.get("program_version", {}).get("version", "unknown version")
-    return Finding.ok("ffprobe", f"{programs.ffprobe}, {version}")
+    seconds = _children_seconds() - before
+    hint = " (a static build starts faster, see docs/operating.md)" if seconds > SLOW_START_SECONDS else ""
+    found = (
+        f"{programs.ffprobe}, {version}; {1000 * seconds:.0f} ms of processor time for a short video{hint}"
+    )
+    return Finding.ok("ffprobe", found)
+
+
+def _children_seconds() -> float:
+    """Processor time of this process' ended children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _check_decoding(runner: FfmpegRunner, paths: list[Path], scratch: Path) -> Finding:
