@@ -25,6 +25,7 @@ from app.platform.media.packet_summary import SEQUENCE_CODECS
 from app.platform.media.probe import MediaInfo, probe_video
 from worker.video import sequence_ends
 from worker.video.filter_expressions import expression_tree
+from worker.video.opus_layouts import opus_warnings
 from worker.video.tracks import (
     CLOSELY,
     SOUND_CONVERTED,
@@ -106,6 +107,7 @@ def plan_continuous_copy(
         warnings=(
             *([RESTARTS_WARNING] if is_joined else []),
             *(warning for warning, holds in left_out.items() if holds),
+            *(opus_warnings(source) if any(stream.codec == "opus" for stream in sounds) else []),
             *(data_left_out(stream.codec) for stream in info.others if stream.kind == "data"),
         ),
         is_joined=is_joined,

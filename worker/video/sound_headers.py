@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 MIN_HEADERS = 3
 USUAL_RATES = (44_100, 48_000)
 CHUNK_BYTES = 1024 * 1024
-_AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
+AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 _AAC_CHANNELS = (0, 1, 2, 3, 4, 5, 6, 8)
 _AC3_RATES = (48_000, 44_100, 32_000)
 _AC3_CHANNELS = (2, 1, 2, 3, 3, 4, 4, 5)
@@ -57,8 +57,8 @@ def _latm(header: bytes) -> SoundFormat | None:
 
 
 def _aac(rate: int, channels: int) -> SoundFormat | None:
-    is_known = rate < len(_AAC_RATES) and channels < len(_AAC_CHANNELS)
-    return SoundFormat(_AAC_CHANNELS[channels], _AAC_RATES[rate]) if is_known else None
+    is_known = rate < len(AAC_RATES) and channels < len(_AAC_CHANNELS)
+    return SoundFormat(_AAC_CHANNELS[channels], AAC_RATES[rate]) if is_known else None
 
 
 def _dts(header: bytes) -> SoundFormat | None:

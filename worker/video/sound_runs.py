@@ -38,11 +38,11 @@ def read_sound_runs(
     path: Path,
     *,
     cancelled: Callable[[], bool],
-    on_packet: Callable[[int, int], None] = lambda _index, _at: None,
+    on_packet: Callable[[int, int, float], None] = lambda _index, _place, _at: None,
 ) -> tuple[dict[int, list[Run]], Set[int]]:
     """The runs of each sound track, in order, and the tracks that are described anew in their course.
 
-    `on_packet` gets each packet's stream and its place in the file, in bytes, if ffprobe tells it.
+    `on_packet` gets each packet's stream, its place in the file in bytes, if ffprobe tells it, and its time in seconds.
 
     Raises Canceled, and what FfmpegProcess.wait raises.
     """
@@ -57,9 +57,9 @@ def read_sound_runs(
                 continue
             if NEW_DESCRIPTION in line:
                 described_anew.add(int(fields[0]))
-            if len(fields) > 3 and fields[3].isdecimal():
-                on_packet(int(fields[0]), int(fields[3]))
             at, lasts = float(fields[1]), 0.0 if fields[2] == "N/A" else float(fields[2])
+            if len(fields) > 3 and fields[3].isdecimal():
+                on_packet(int(fields[0]), int(fields[3]), at)
             track = runs.setdefault(int(fields[0]), [])
             if track and at - track[-1][1] <= LONG_GAP_SECONDS:
                 track[-1] = track[-1][0], max(track[-1][1], at + lasts)

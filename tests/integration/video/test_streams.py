@@ -11,7 +11,8 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from worker.video.appended_files import APPENDED_WARNING, has_appended_file
 from worker.video.frame_scan import TIMES_WARNING
 from worker.video.muxer import SOUND_UNREADABLE
-from worker.video.raw_aac import CHANGE_NOT_DESCRIBED, read_sound_packets
+from worker.video.opus_layouts import OPUS_CHANGES, opus_warnings
+from worker.video.raw_aac import CHANGE_NOT_DESCRIBED, RATE_NOT_DESCRIBED, read_sound_packets
 from worker.video.sound_headers import sound_formats
 from worker.video.tracks import SOUND_CHANGES, SOUND_CONVERTED, SOUND_EMPTY, VIDEO_LEFT_OUT
 
@@ -160,6 +161,7 @@ def test_opus_that_changes_within_a_transport_stream_is_heard_in_its_first_layou
     source = clip("joined.ts", *X264, frames=1, size="64x36")
     source.write_bytes(b"".join(parts))
     result = rendered(source)
+    assert result.finished.warnings == (OPUS_CHANGES,)
     assert (result.info.video.frames, result.all_streams[1]["codec_name"]) == (20, "opus")
     assert result.all_streams[1]["channels"] == channels
     first = ("-map", "0:a", "-af", "pan=mono|c0=c0", "-f", "f32le", "pipe:1")
@@ -239,6 +241,10 @@ def test_an_mp4_that_describes_its_sound_twice_has_sound_of_two_formats(
         ("a.mp4", (2, 6), True),
         ("a.mov", (6, 2), True),
         ("a.mkv", (1, 2), True),
+        ("a.mp4", (1, 6), True),
+        # The one channel is heard from the centre.
+        ("a.mkv", (6, 1), False),
+        ("a.mp4", (1, 1), False),
         ("a.mp4", (2, 2), False),
         ("a.mkv", (6, 6), False),
     ],
@@ -265,6 +271,46 @@ def test_sound_that_is_joined_without_its_description_is_told(
         runner, source, answer["streams"], format_name=format_name, cancelled=lambda: False
     )
     assert warnings == ((CHANGE_NOT_DESCRIBED,) if is_told else ())
+
+
+@pytest.mark.parametrize(("rates", "is_told"), [((48_000, 44_100), True), ((48_000, 48_000), False)])
+def test_sound_that_is_joined_in_another_rate_is_told(
+    rates: tuple[int, int],
+    is_told: bool,
+    ffmpeg: Callable[..., bytes],
+    probed: Callable[..., dict[str, Any]],
+    runner: FfmpegRunner,
+    tmp_path: Path,
+) -> None:
+    for number, rate in enumerate(rates):
+        noise = f"anoisesrc=d=1:r={rate},pan=stereo|c0=c0"
+        ffmpeg("-f", "lavfi", "-i", noise, "-c:a", "aac", tmp_path / f"{number}.mkv")
+    listing, source = tmp_path / "list", tmp_path / "a.mkv"
+    listing.write_text("file 0.mkv\nfile 1.mkv\n")
+    ffmpeg("-f", "concat", "-i", listing, "-c", "copy", source)
+    streams = probed(source, "-show_streams")["streams"]
+    *_, warnings = read_sound_packets(
+        runner, source, streams, format_name="matroska,webm", cancelled=lambda: False
+    )
+    assert warnings == ((RATE_NOT_DESCRIBED,) if is_told else ())
+
+
+@pytest.mark.parametrize(
+    ("layouts", "is_told"), [(("stereo", "5.1"), True), (("5.1", "5.1"), False), (("stereo+5.1",), False)]
+)
+def test_opus_of_several_layouts_is_told(
+    layouts: tuple[str, ...], is_told: bool, ffmpeg: Callable[..., bytes], tmp_path: Path
+) -> None:
+    source, part = tmp_path / "joined.ts", tmp_path / "part.ts"
+    joined = b""
+    for names in layouts:
+        tracks = [f"anoisesrc=d=0.1:r={RATE},pan={name}|FL=c0" for name in names.split("+")]
+        inputs = [word for track in tracks for word in ("-f", "lavfi", "-i", track)]
+        maps = [word for number in range(len(tracks)) for word in ("-map", str(number))]
+        ffmpeg(*inputs, *maps, "-c:a", "libopus", part)
+        joined += part.read_bytes()
+    source.write_bytes(joined)
+    assert opus_warnings(source) == ([OPUS_CHANGES] if is_told else [])
 
 
 def box(data: bytes, name: bytes) -> bytes:
