@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from app.platform.errors import Canceled
 from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.output_size import OutputSize
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
@@ -32,6 +33,7 @@ class LocalRenderOptions:
     target_fps: Fraction | None
     retime: Retime = Retime.NEAREST
     part: TimeRange | None = None
+    size: OutputSize | None = None
     quality: Quality
     segment_seconds: Fraction
     segment_max_output_pixels: int
@@ -86,6 +88,7 @@ def upscale_file(
             target_fps=options.target_fps,
             retime=options.retime,
             part=options.part,
+            size=options.size,
             segment_seconds=options.segment_seconds,
             segment_max_output_pixels=options.segment_max_output_pixels,
             continuous=continuous,

@@ -133,6 +133,7 @@ class WorkUnits:
             target_fps=job.target_fps,
             retime=job.retime,
             part=job.part,
+            size=job.size,
             segment_seconds=stretch * self.settings.segment_seconds,
             segment_max_output_pixels=stretch * self.settings.segment_max_output_pixels,
             continuous=continuous,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import MediaLimits, check_output
+from app.platform.media.output_size import OutputSize
 from app.platform.media.probe import probe_video
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange, part_of_video
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from worker.local import LocalProgress, LocalRender
 
 
-def render_locally(
+def render_locally(  # noqa: PLR0913 - the options of a render
     settings: Settings,
     *,
     source: Path,
@@ -31,6 +32,7 @@ def render_locally(
     target_fps: Fraction | None,
     retime: Retime,
     part: TimeRange | None = None,
+    size: OutputSize | None = None,
     measures_quality: bool,
     work_directory: Path,
     on_progress: Callable[[LocalProgress], None],
@@ -47,7 +49,7 @@ def render_locally(
         networks = loading.submit(_load_networks, settings)
         info = probe_video(runner, source, limits=limits)
         asked = part_of_video(info.video, part, begins_at=info.video_begins_at)
-        check_output(asked, scale=scale, target_fps=target_fps, limits=limits)
+        check_output(asked, scale=scale, target_fps=target_fps, limits=limits, size=size)
         from worker.local import LocalRenderOptions, upscale_file
 
         result = upscale_file(
@@ -60,6 +62,7 @@ def render_locally(
                 target_fps=target_fps,
                 retime=retime,
                 part=part,
+                size=size,
                 quality=settings.quality,
                 segment_seconds=settings.segment_seconds,
                 segment_max_output_pixels=settings.segment_max_output_pixels,

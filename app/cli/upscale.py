@@ -24,6 +24,7 @@ from app.cli.reporting import (
 )
 from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
 from app.platform.media.containers import OUTPUT
+from app.platform.media.output_size import MOST_SCALE, MOST_SIDE, output_size
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import time_range
 from app.serving.signals import StopSignals
@@ -82,6 +83,22 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
         Fraction | None,
         typer.Option(parser=_moment, metavar="TIME", help="Only up to here.", show_default=False),
     ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_SCALE,
+            help="How many times as wide and high OUT is.  [default: 4]",
+            show_default=False,
+        ),
+    ] = None,
+    max_width: Annotated[
+        int | None,
+        typer.Option(min=2, max=MOST_SIDE, help="The most pixels in a row of OUT.", show_default=False),
+    ] = None,
+    max_height: Annotated[
+        int | None, typer.Option(min=2, max=MOST_SIDE, help="The most rows of OUT.", show_default=False)
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16", "mixed"] | None,
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
@@ -104,6 +121,8 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     data_dir: DataDirectory = None,
 ) -> None:
     """Enlarge a local file four times, without a server."""
+    if scale is not None and (max_width or max_height):
+        raise typer.BadParameter("--scale cannot be given with --max-width or --max-height.")
     settings = load_settings(data_dir)
     choices = {"precision": precision, "quality": quality, "device": device}
     settings = settings.model_copy(
@@ -141,6 +160,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
                     target_fps=target_fps,
                     retime=retime,
                     part=time_range(start, end),
+                    size=output_size(scale, max_width, max_height),
                     measures_quality=measure_quality,
                     work_directory=Path(scratch).absolute(),
                     on_progress=lambda at: progress.update(task, completed=at.done, total=at.total),

@@ -32,6 +32,9 @@ class Estimate(Body):
     target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
     start: Number | None = Field(None, description="In seconds, if only a part would be rendered.")
     end: Number | None = Field(None, description="In seconds, if it was given.")
+    scale: int | None = Field(None, description="If it was given.")
+    max_width: int | None = Field(None, description="If it was given.")
+    max_height: int | None = Field(None, description="If it was given.")
     input: VideoFactsBody | None = Field(
         None,
         description="Left out, like `output` and `cost`, when the video is too far over a limit to be read.",
@@ -63,6 +66,9 @@ class Estimate(Body):
             ),
             start=options.start,
             end=options.end,
+            scale=options.scale,
+            max_width=options.max_width,
+            max_height=options.max_height,
             input=estimate.input and VideoFactsBody.model_validate(estimate.input),
             output=estimate.output and VideoFactsBody.model_validate(estimate.output),
             cost=estimate.cost,

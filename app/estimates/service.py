@@ -12,7 +12,7 @@ from app.files.service import find_file
 from app.platform.database import Database
 from app.platform.errors import LimitExceeded, TooManyRequests
 from app.platform.media.info import MediaInfo
-from app.platform.media.limits import check_input, check_output
+from app.platform.media.limits import check_input
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.renders import workload
@@ -108,17 +108,9 @@ def _estimate(
     refusals: Sequence[str],
 ) -> Estimate:
     engine = options.engine
-    output = video.upscaled(scale=engine.scale, target_fps=options.exact_rate)
+    output = options.output(video)
     cost = cost_in_gigapixels(output, engine=engine)
-    too_much = _refused(
-        partial(
-            check_output,
-            video,
-            scale=engine.scale,
-            target_fps=options.exact_rate,
-            limits=requester.allowance.media,
-        )
-    )
+    too_much = _refused(partial(options.check_output, video, requester.allowance.media))
     no_room = _refused(
         partial(
             check_render_quota,

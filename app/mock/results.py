@@ -38,7 +38,7 @@ class ResultMaker:
     def make(self, render: Render, *, cancelled: Callable[[], bool]) -> tuple[Path, Path]:
         """Returns the render's video and thumbnail, on this machine's disk. Raises FfmpegError and StorageError."""
         rate = "own" if render.target_fps is None else str(render.target_fps).replace("/", "-")
-        name = f"{render.file.sha256}-{rate}"
+        name = f"{render.file.sha256}-{rate}-{render.output.width}x{render.output.height}"
         part = time_range(render.start_seconds, render.end_seconds)
         if part is not None:
             name += f"-{float(part.start)}-{'' if part.end is None else float(part.end)}"

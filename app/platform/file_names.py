@@ -68,10 +68,10 @@ def safe_name(name: str) -> str:
     return stem[: MAX_NAME_CHARACTERS - len(suffix)] + suffix
 
 
-def output_name(uploaded_name: str, *, scale: int, suffix: str) -> str:
-    """`clip.mov` at scale 4 becomes `clip-4x` and the suffix (with its dot)."""
+def output_name(uploaded_name: str, *, scale: int | str, suffix: str) -> str:
+    """`clip.mov` at scale 4 becomes `clip-4x`, at `640x360` `clip-640x360`, and the suffix (with its dot)."""
     stem, _suffix = _split(uploaded_name)
-    ending = f"-{scale}x{suffix}"
+    ending = f"-{scale}{'x' if isinstance(scale, int) else ''}{suffix}"
     return stem[: MAX_NAME_CHARACTERS - len(ending)] + ending
 
 

@@ -19,6 +19,15 @@ from pydantic import (
 
 from app.engines.service import require_engine
 from app.platform.errors import InvalidRequest
+from app.platform.media.limits import MediaLimits, check_output
+from app.platform.media.output_size import (
+    MOST_SCALE,
+    MOST_SIDE,
+    OutputSize,
+    output_size,
+    parse_scale,
+    parse_side,
+)
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
 from app.platform.media.time_range import TimeRange, parse_moment, part_of_video, time_range
@@ -33,7 +42,7 @@ EXACT_RATE = "The rate that follows from `target_fps`, as a fraction: `30000/100
 RATE_PATTERN = "^[0-9]+/[0-9]+$"
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 # Options that cannot be given together.
-EXCLUSIVE: frozenset[frozenset[str]] = frozenset()
+EXCLUSIVE = frozenset({frozenset({"scale", "max_width"}), frozenset({"scale", "max_height"})})
 # As JavaScript and Python, PHP, and a browser's check box write them.
 TRUE, FALSE = ("true", "1", "on"), ("false", "0", "off")
 
@@ -65,6 +74,7 @@ def _read(parse: Callable[[str], Any], value: Any) -> Any:
         raise ValueError(error.message) from error
 
 
+_SIDE = WithJsonSchema({"type": "integer", "minimum": 2, "maximum": MOST_SIDE})
 _MOMENT = WithJsonSchema({"type": ["number", "string"], "minimum": 0})
 
 
@@ -123,6 +133,29 @@ class RenderOptions(BaseModel):
         BeforeValidator(partial(_read, partial(parse_moment, name="end"))),
         _MOMENT,
     ] = Field(None, description="Render only up to here, as `start`. Default: the file's end.")
+    scale: Annotated[
+        int | None,
+        BeforeValidator(partial(_read, parse_scale)),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_SCALE}),
+    ] = Field(
+        None,
+        description="How many times as wide and high the output is; below 4, it is reduced from four times. "
+        "Default: 4.",
+    )
+    max_width: Annotated[
+        int | None,
+        BeforeValidator(partial(_read, partial(parse_side, name="max_width"))),
+        _SIDE,
+    ] = Field(
+        None,
+        description="The most pixels in a row of the output, which is as large as this and `max_height` allow, up to "
+        "four times.",
+    )
+    max_height: Annotated[
+        int | None,
+        BeforeValidator(partial(_read, partial(parse_side, name="max_height"))),
+        _SIDE,
+    ] = Field(None, description="The most rows of the output.")
     measures_quality: Annotated[bool, BeforeValidator(partial(_read, parse_measures_quality))] = Field(
         False,
         validation_alias="quality",
@@ -148,6 +181,30 @@ class RenderOptions(BaseModel):
         if self.end is not None and self.end <= (self.start or 0):
             raise ValueError("`end` must be later than `start`, which is 0 by default.")
         return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        given = {name for name in ("scale", "max_width", "max_height") if getattr(self, name) is not None}
+        for pair in sorted(sorted(pair) for pair in EXCLUSIVE if pair <= given):
+            raise ValueError(
+                f"`{pair[1]}` and `{pair[0]}` cannot be given together: each decides the output's size."
+            )
+        return self
+
+    @property
+    def size(self) -> OutputSize | None:
+        """The output's size; None for the engine's."""
+        return output_size(self.scale, self.max_width, self.max_height)
+
+    def output(self, source: VideoProperties) -> VideoProperties:
+        """The expected output of what `source` returned."""
+        return source.upscaled(scale=self.engine.scale, target_fps=self.exact_rate, size=self.size)
+
+    def check_output(self, source: VideoProperties, limits: MediaLimits) -> None:
+        """Raises LimitExceeded if the output would be over a limit."""
+        check_output(
+            source, scale=self.engine.scale, target_fps=self.exact_rate, limits=limits, size=self.size
+        )
 
     @property
     def part(self) -> TimeRange | None:

@@ -49,6 +49,9 @@ class StoredRender:
     retime: str
     start_seconds: Fraction | None
     end_seconds: Fraction | None
+    scale: int | None
+    max_width: int | None
+    max_height: int | None
     file_id: str
     cost: float
     error: str | None

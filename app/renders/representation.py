@@ -37,6 +37,9 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "retime": None if render.retime == Retime.NEAREST else render.retime,
         "start": render.start_seconds,
         "end": render.end_seconds,
+        "scale": render.scale,
+        "max_width": render.max_width,
+        "max_height": render.max_height,
         "file_id": render.file_id,
         "cost": render.cost,
         "progress": progress,
@@ -69,6 +72,13 @@ def links(render: ShownRender) -> dict[str, Link]:
     if render.status is RenderStatus.COMPLETED and render.files_removed_at is None:
         for name, key in (("outputFileURL", render.output_key), ("thumbnailURL", render.thumbnail_key)):
             if key is not None:
-                file_name = output_name(file.name, scale=SCALE, suffix=PurePath(key).suffix)
+                file_name = output_name(file.name, scale=_scale_of(render), suffix=PurePath(key).suffix)
                 shown[name] = Link(storage_key=key, file_name=file_name)
     return shown
+
+
+def _scale_of(render: ShownRender) -> int | str:
+    """The output's size as its file name says it."""
+    if render.max_width is not None or render.max_height is not None:
+        return f"{render.output.width}x{render.output.height}"
+    return render.scale or SCALE

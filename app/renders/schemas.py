@@ -131,6 +131,9 @@ class Render(Body):
     retime: str | None = Field(None, description="If it is not `nearest`.")
     start: Number | None = Field(None, description="In seconds, if only a part is rendered.")
     end: Number | None = Field(None, description="In seconds, if it was given.")
+    scale: int | None = Field(None, description="If it was given.")
+    max_width: int | None = Field(None, description="If it was given.")
+    max_height: int | None = Field(None, description="If it was given.")
     file_id: str
     cost: Number = Field(description="Gigapixels of the output times the engine's multiplier.")
     progress: Number = Field(description="From 0 to 1.")

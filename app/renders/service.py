@@ -13,7 +13,6 @@ from app.files.tables import File
 from app.platform.database import ColumnReader, Database, read_clock
 from app.platform.errors import Conflict, NotFound
 from app.platform.media.info import MediaInfo
-from app.platform.media.limits import check_output
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime, TargetRate
 from app.platform.secrets import new_id
@@ -56,7 +55,7 @@ def create_render(
     it retries.
     """
     source = options.source(file.video, begins_at=file.video_begins_at or Fraction(0))
-    check_output(source, scale=options.engine.scale, target_fps=options.exact_rate, limits=allowance.media)
+    options.check_output(source, allowance.media)
     return _add_render(
         session,
         file=file,
@@ -112,9 +111,8 @@ def render_upload(
     Raises AlreadyMade, StorageError, InvalidRequest and LimitExceeded, usually before anything is stored, and
     TooManyRequests.
     """
-    limits = requester.allowance.media
     source = options.source(info.video, begins_at=info.video_begins_at)
-    check_output(source, scale=options.engine.scale, target_fps=options.exact_rate, limits=limits)
+    options.check_output(source, requester.allowance.media)
     with stored_upload(upload, info=info, requester=requester, storage=storage, database=database) as (
         session,
         file,
@@ -155,7 +153,7 @@ def _add_render(
     warnings: Sequence[str],
 ) -> Render:
     engine = options.engine
-    output = source.upscaled(scale=engine.scale, target_fps=options.exact_rate)
+    output = options.output(source)
     cost = cost_in_gigapixels(output, engine=engine)
     check_render_quota(session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost)
     render = Render(
@@ -178,6 +176,9 @@ def _add_render(
         retime=options.retime,
         start_seconds=options.start,
         end_seconds=options.end,
+        scale=options.scale,
+        max_width=options.max_width,
+        max_height=options.max_height,
         measures_quality=options.measures_quality,
         retry_of=retry_of,
         webhook_url=options.webhook_url,
@@ -239,6 +240,9 @@ def retry_render(
             retime=Retime(failed.retime),
             start=failed.start_seconds,
             end=failed.end_seconds,
+            scale=failed.scale,
+            max_width=failed.max_width,
+            max_height=failed.max_height,
             measures_quality=failed.measures_quality,
             priority=failed.priority,
             webhook_url=failed.webhook_url,

@@ -41,7 +41,8 @@ class Render(UnitOfWork, ListedTable):
     request for the render, so that its lines in all logs can be found, `trace_parent` the span of that request,
     `api_key_id` its key. `webhook_url` receives only this render's events. `retry_of` is the failed render that this
     one retries; it may have been deleted since. `start_seconds` and `end_seconds` bound the part of the file
-    that is rendered, `input` is that part. `measures_quality` is whether the finish compares the output with the
+    that is rendered, `input` is that part. `scale` or `max_width` and `max_height` decide
+    the output's size. `measures_quality` is whether the finish compares the output with the
     input; `quality` is the result, as the API shows it.
     """
 
@@ -73,6 +74,9 @@ class Render(UnitOfWork, ListedTable):
     retime: Mapped[str] = mapped_column(String(16), default=Retime.NEAREST, server_default=Retime.NEAREST)
     start_seconds: Mapped[Fraction | None]
     end_seconds: Mapped[Fraction | None]
+    scale: Mapped[int | None]
+    max_width: Mapped[int | None]
+    max_height: Mapped[int | None]
     measures_quality: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[RenderStatus] = mapped_column(StatusText(RenderStatus))
     completed_at: Mapped[datetime | None]

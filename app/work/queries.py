@@ -28,6 +28,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.platform.database import ONE, ColumnReader, database_now, fetch_rows
 from app.platform.lease import Lease, is_expired, release_statement, revoke
+from app.platform.media.output_size import OutputSize, output_size
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange, time_range
 from app.platform.work_kinds import WorkKind, WorkQueue
@@ -103,6 +104,9 @@ class Job(Claim):
     plan: str | None
     start_seconds: Fraction | None = None
     end_seconds: Fraction | None = None
+    scale: int | None = None
+    max_width: int | None = None
+    max_height: int | None = None
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)
     trace_parent: str | None = None
@@ -111,6 +115,11 @@ class Job(Claim):
     def part(self) -> TimeRange | None:
         """The part of the file to render; None for all of it."""
         return time_range(self.start_seconds, self.end_seconds)
+
+    @property
+    def size(self) -> OutputSize | None:
+        """The output's size; None for the engine's."""
+        return output_size(self.scale, self.max_width, self.max_height)
 
 
 class AttemptOutcome(StrEnum):

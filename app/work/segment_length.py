@@ -35,7 +35,8 @@ def segment_stretch(
     frame_pixels = source.width * source.height
     shown_rate = job.target_fps or source.frame_rate
     upscaled_rate = min(source.frame_rate, shown_rate) if job.retime is Retime.NEAREST else shown_rate
-    by_pixels = settings.segment_max_output_pixels / (frame_pixels * engine.scale**2 * shown_rate)
+    output = source.upscaled(scale=engine.scale, target_fps=None, size=job.size)
+    by_pixels = settings.segment_max_output_pixels / (output.width * output.height * shown_rate)
     frames = max(Fraction(1), min(settings.segment_seconds, by_pixels) * upscaled_rate)
     return stretch_for(
         [speed for speed in speeds if speed.engine == engine.id],

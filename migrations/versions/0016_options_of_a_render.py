@@ -20,10 +20,16 @@ def upgrade() -> None:
     with op.batch_alter_table("renders", schema=None) as batch_op:
         batch_op.add_column(sa.Column("start_seconds", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("end_seconds", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("scale", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("max_width", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("max_height", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
     with op.batch_alter_table("renders", schema=None) as batch_op:
+        batch_op.drop_column("max_height")
+        batch_op.drop_column("max_width")
+        batch_op.drop_column("scale")
         batch_op.drop_column("end_seconds")
         batch_op.drop_column("start_seconds")
 

@@ -20,6 +20,7 @@ from worker.inference.errors import InsufficientMemory
 from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import Frame, FrameFormat
 from worker.inference.precision import Precision
+from worker.inference.reduction import AreaReduction
 from worker.inference.result_reuse import FrameReuse
 from worker.inference.tiles import TiledNetwork
 from worker.inference.transfers import PendingFrames
@@ -46,16 +47,18 @@ class Upscaler:
         batch_size: int | None = None,
         memory_share: float = 1.0,
     ) -> None:
-        """`network` is copied. `target` must be `engine.scale` times `source` in width and height (`ValueError`).
+        """`network` is copied. `target` may be up to `engine.scale` times as wide and as high as `source`
+        (`ValueError`); a smaller one is reduced from that, before its samples are rounded.
 
         `properties` are those of the network by default. `tile_pixels` bounds the input pixels of a tile, padding
         included; `batch_size` is the number of frames taken at once. By default both follow from the memory that is
         free now, or this share of it.
         """
-        if (target.width, target.height) != (source.width * engine.scale, source.height * engine.scale):
+        full = source.enlarged(engine.scale)
+        if target.width > full.width or target.height > full.height:
             raise ValueError(
-                f"{source.width}x{source.height} becomes {source.width * engine.scale}x"
-                f"{source.height * engine.scale}, not {target.width}x{target.height}."
+                f"{source.width}x{source.height} becomes {full.width}x{full.height} at most, "
+                f"not {target.width}x{target.height}."
             )
         if (tile_pixels is not None and tile_pixels < 1) or (batch_size is not None and batch_size < 1):
             raise ValueError("tile_pixels and batch_size are at least 1.")
@@ -84,6 +87,10 @@ class Upscaler:
             overlap=properties.tile_overlap,
             tile_pixels=tile_pixels or workload.tile_pixels,
         )
+        self._reduction = AreaReduction(
+            width=full.width, height=full.height, target_width=target.width, target_height=target.height
+        )
+        self._is_reduced = (target.width, target.height) != (full.width, full.height)
         self._reuse = FrameReuse(self._runtime, source=source, target=target)
         self._transfers = device.make_transfers()
         self._batch_size = batch_size or workload.batch_size
@@ -123,7 +130,8 @@ class Upscaler:
 
     @property
     def _reuses_regions(self) -> bool:
-        return self.device.reuses_regions and self.tile_count == 1 and self._batch_size == 1
+        is_whole = self.tile_count == 1 and self._batch_size == 1 and not self._is_reduced
+        return self.device.reuses_regions and is_whole
 
     def _start(self, batch: Sequence[Frame]) -> PendingFrames:
         with self.device.computing():
@@ -136,7 +144,7 @@ class Upscaler:
 
     def _enlarge(self, rgb: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W -> N x `target.frame_bytes` uint8."""
-        return rgb_to_planes(self._tiled(rgb), self.target)
+        return rgb_to_planes(self._reduction(self._tiled(rgb)), self.target)
 
     def _shrink(self, frames: int) -> int:
         """Makes the next attempt smaller after so many frames did not fit, and returns the size of batches.

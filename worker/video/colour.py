@@ -16,6 +16,7 @@ from app.platform.media.h273 import (
     MatrixCoefficients,
     TransferCharacteristics,
 )
+from app.platform.media.output_size import OutputSize
 from app.platform.media.probe import ColourTags, VideoStream
 from worker.inference.frames import BIT_DEPTHS, CHROMA_OFFSETS, ChromaLocation, FrameFormat, Layout, Matrix
 
@@ -157,8 +158,8 @@ class ColourPlan:
     warnings: tuple[str, ...] = ()
 
 
-def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
-    """The colours of `video` upscaled by `scale`.
+def plan_colour(video: VideoStream, *, scale: int, size: OutputSize | None = None) -> ColourPlan:
+    """The colours of `video` upscaled by `scale`, or to another `size`.
 
     The output is 4:2:0 with the input's range and matrix: 8 bits for 8 bits, 10 for more. RGB becomes limited-range
     BT.709. Raises PermanentError for unsupported pixel formats.
@@ -187,8 +188,13 @@ def plan_colour(video: VideoStream, *, scale: int) -> ColourPlan:
         full_range=is_rgb or tags.range == "pc",
         chroma_location=_chroma_location(video),
     )
+    width, height = (
+        size.of(video.width, video.height) if size else (scale * video.width, scale * video.height)
+    )
     target = replace(
-        source.enlarged(scale),
+        source,
+        width=width,
+        height=height,
         layout="yuv420",
         bit_depth=8 if bit_depth == 8 else 10,
         full_range=tags.range == "pc",

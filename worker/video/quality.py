@@ -333,17 +333,18 @@ def _output_stream(
 def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> Plane:
     """The next luma plane of the output, reduced to the input's size by averaging."""
     source, target = render.source, render.target
-    factor = target.width // source.width
+    factor, rest = divmod(target.width, source.width)
+    # Where a strip's borders would fall within rows, all of the picture is one.
+    in_strips = not rest and target.height == factor * source.height
+    strip_rows = STRIP_ROWS if in_strips else source.height
     black, span = _nominal_range(target.bit_depth, full_range=target.full_range)
     black_8, span_8 = _nominal_range(8, full_range=target.full_range)
     reduced = np.empty((source.height, source.width), np.float32)
-    strip = np.empty((STRIP_ROWS * factor, target.width), target.dtype)
-    for top in range(0, source.height, STRIP_ROWS):
-        rows = min(STRIP_ROWS, source.height - top)
-        codes = strip[: rows * factor]
-        if not process.read_exactly_into(codes.data):
-            process.wait()
-            raise FfmpegError(f"The video program failed while {PURPOSE}: a frame of the output is missing.")
+    strip = np.empty((strip_rows * factor if in_strips else target.height, target.width), target.dtype)
+    for top in range(0, source.height, strip_rows):
+        rows = min(strip_rows, source.height - top)
+        codes = strip[: rows * factor] if in_strips else strip
+        _read_codes(process, codes)
         # For integer factors INTER_AREA is the mean.
         reduced[top : top + rows] = cv2.resize(
             codes.astype(np.float32), (source.width, rows), interpolation=cv2.INTER_AREA
@@ -352,3 +353,9 @@ def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> Plane:
     reduced *= np.float32(span_8 / span)
     reduced += np.float32(black_8)
     return reduced
+
+
+def _read_codes(process: FfmpegProcess, codes: NDArray[Any]) -> None:
+    if not process.read_exactly_into(codes.data):
+        process.wait()
+        raise FfmpegError(f"The video program failed while {PURPOSE}: a frame of the output is missing.")

@@ -12,6 +12,7 @@ import structlog
 
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import input_start
+from app.platform.media.output_size import OutputSize
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
@@ -83,6 +84,7 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     segment_max_output_pixels: int,
     retime: Retime = Retime.NEAREST,
     part: TimeRange | None = None,
+    size: OutputSize | None = None,
     continuous: ContinuousCopy | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     release: EarlyRelease | None = None,
@@ -92,12 +94,13 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
     one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it. A plan
     that an earlier attempt began goes on with the bounds of its own.
-    `retime` applies with `target_fps` only. `continuous`: how `path` was made, if it is a copy.
+    `size` is that of the output, `scale` times the input's by default. `retime` applies with `target_fps` only.
+    `continuous`: how `path` was made, if it is a copy.
     `release` gets segments early. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled`
     returns True, FfmpegError if ffmpeg fails, and what `release` raises.
     """
     video = info.video
-    colour = plan_colour(video, scale=scale)
+    colour = plan_colour(video, scale=scale, size=size)
     metadata = read_source_metadata(runner, path, info, colour=colour)
     begun = None if release is None else release.begun
     if begun is not None:

@@ -9,6 +9,7 @@ from app.platform.errors import LimitExceeded
 from app.platform.settings import Settings
 
 from .info import MediaInfo
+from .output_size import OutputSize
 from .properties import VideoProperties
 from .rates import MAX_FPS
 
@@ -149,13 +150,18 @@ def check_input(info: MediaInfo, limits: MediaLimits) -> None:
 
 
 def check_output(
-    video: VideoProperties, *, scale: int, target_fps: Fraction | None, limits: MediaLimits
+    video: VideoProperties,
+    *,
+    scale: int,
+    target_fps: Fraction | None,
+    limits: MediaLimits,
+    size: OutputSize | None = None,
 ) -> None:
     """Raises LimitExceeded if the output would be over a limit, one sentence per limit.
 
-    `scale` is the factor of width and height; `target_fps` the output's rate, None for the input's own frames.
+    `scale`, `size` and `target_fps` are as for `VideoProperties.upscaled`.
     """
-    output = video.upscaled(scale=scale, target_fps=target_fps)
+    output = video.upscaled(scale=scale, target_fps=target_fps, size=size)
     width, height, frames = output.width, output.height, output.frames
     faults = []
     if width * height > limits.max_output_pixels:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
+from app.platform.media.output_size import OutputSize
 from app.platform.media.rates import frames_at_rate
 
 
@@ -28,11 +29,17 @@ class VideoProperties:
         """Pixels of all frames together."""
         return self.width * self.height * self.frames
 
-    def upscaled(self, *, scale: int, target_fps: Fraction | None) -> "VideoProperties":
-        """The expected output: `scale` times the width and height, at `target_fps` or with the same frames."""
+    def upscaled(
+        self, *, scale: int, target_fps: Fraction | None, size: OutputSize | None = None
+    ) -> "VideoProperties":
+        """The expected output: `scale` times the width and height or, if given, of another `size`; at `target_fps` or
+        with the same frames."""
+        width, height = self.width * scale, self.height * scale
+        if size is not None:
+            width, height = size.of(self.width, self.height)
         return VideoProperties(
-            width=self.width * scale,
-            height=self.height * scale,
+            width=width,
+            height=height,
             frame_rate=target_fps or self.frame_rate,
             duration_seconds=self.duration_seconds,
             frames=self.frames if target_fps is None else frames_at_rate(self.duration_seconds, target_fps),

@@ -53,6 +53,34 @@ def test_a_part(client: httpx.Client, file_id: str, fields, shown, seconds, fram
     assert client.get(f"/v1/renders/{first['id']}").json()["render"]["input"] == first["input"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "width", "height", "name"),
+    [
+        ({"scale": 1}, 240, 136, "1x"),
+        ({"scale": "3"}, 720, 408, "3x"),
+        ({"max_width": 480}, 480, 272, "480x272"),
+        ({"max_width": "500", "max_height": 201}, 352, 200, "352x200"),
+        ({"max_height": 4000}, 960, 544, "960x544"),
+    ],
+)
+def test_another_size(client: httpx.Client, file_id: str, database: Database, fields, width, height, name):
+    bodies = []
+    for route in ("upscale", "estimates"):
+        ((_, body),) = client.post(f"/v1/{route}", json={"file_id": file_id, **fields}).json().items()
+        bodies.append(body)
+        assert body["output"] == {**WHOLE, "width": width, "height": height}
+        assert body["input"] == WHOLE
+        assert body["cost"] == width * height * 50 / 1e9
+    given = {"maxWidth": "max_width", "maxHeight": "max_height", "scale": "scale"}
+    assert {shown: bodies[0].get(shown) for shown in given} == {
+        shown: int(fields[field]) if field in fields else None for shown, field in given.items()
+    }
+    with database.write() as session:
+        render = session.get_one(Render, bodies[0]["id"])
+        render.status, render.output_key = RenderStatus.COMPLETED, "renders/x/output-1.mp4"
+    assert f"-{name}.mp4" in client.get(f"/v1/renders/{bodies[0]['id']}").json()["render"]["outputFileURL"]
+
+
 LAST = "There is no video from {}: it lasts from 0 s to 2 s."
 ORDER = "`end` must be later than `start`, which is 0 by default."
 
@@ -72,11 +100,15 @@ ORDER = "`end` must be later than `start`, which is 0 by default."
             {"end": "-1"},
             '`end` must be seconds, such as 83.5, or a time, such as 00:01:23.500; received "-1".',
         ),
+        ({"scale": "5"}, '`scale` must be 1, 2, 3 or 4; received "5".'),
+        (
+            {"scale": 2, "max_width": 100},
+            "`scale` and `max_width` cannot be given together: each decides the output's size.",
+        ),
+        ({"max_height": "1"}, '`max_height` must be a whole number of pixels from 2 to 16384; received "1".'),
     ],
 )
-def test_a_part_that_is_refused(
-    client: httpx.Client, clip: Path, file_id: str, fields, sentence, stored_files
-):
+def test_what_is_refused(client: httpx.Client, clip: Path, file_id: str, fields, sentence, stored_files):
     stored = stored_files()
     with clip.open("rb") as file:
         answers = [
@@ -90,12 +122,12 @@ def test_a_part_that_is_refused(
 
 
 def test_a_retried_render_has_the_same_options(client: httpx.Client, file_id: str, database: Database):
-    asked = {"file_id": file_id, "start": 0.4, "end": 1.2}
+    asked = {"file_id": file_id, "start": 0.4, "end": 1.2, "max_width": 300}
     render = client.post("/v1/upscale", json=asked).json()["render"]
     with database.write() as session:
         session.get_one(Render, render["id"]).status = RenderStatus.FAILED
 
     again = client.post(f"/v1/renders/{render['id']}/retry").json()["render"]
 
-    for name in ("start", "end", "input", "output", "cost"):
+    for name in ("maxWidth", "start", "end", "input", "output", "cost"):
         assert again[name] == render[name]

@@ -118,8 +118,8 @@ def test_the_target_may_differ_in_layout_and_depth():
     assert [np.unique(plane).tolist() for plane in target.split(result)] == [[400], [480], [560]]
 
 
-@pytest.mark.parametrize("size", [(24, 17), (25, 16), (6, 4)])
-def test_a_target_of_another_size_is_refused(size):
+@pytest.mark.parametrize("size", [(24, 17), (25, 16), (6, 17)])
+def test_a_larger_target_is_refused(size):
     source = FrameFormat(width=6, height=4)
     with pytest.raises(ValueError, match="24x16"):
         Upscaler(
