@@ -100,7 +100,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
         int | None, typer.Option(min=2, max=MOST_SIDE, help="The most rows of OUT.", show_default=False)
     ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16", "mixed"] | None,
+        Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"] | None,
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
     ] = None,
     quality: Annotated[

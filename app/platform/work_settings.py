@@ -85,7 +85,7 @@ class WorkSettings(BaseSettings):
         (),
         description="An operator's labels for a worker, such as `pool=a,rack=7`, which `regen workers` shows.",
     )
-    precision: Literal["auto", "fp32", "fp16", "bf16", "mixed"] = Field(
+    precision: Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"] = Field(
         "auto",
         description="Arithmetic of the networks. `auto`: the fastest that agrees with fp32 to 50 dB or better; where "
         "several may be the fastest (on a CPU with bfloat16), a worker's first use of an engine measures them.",

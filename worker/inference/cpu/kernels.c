@@ -48,7 +48,12 @@ struct step {
     int32_t layout;        /* CHANNELS_LAST; PLANES: the first `planes` channels, planar; SHUFFLED: 48 channels as 3 planes of
                               4 times the height and width */
     int32_t planes;
-    int32_t group; /* tiles that a thread computes at a time */
+    int32_t group; /* tiles, or rows of a direct step, that a thread computes at a time */
+    int32_t is_direct; /* a convolution of bfloat16 values, not by Winograd: `input` and `more_input` are pictures of such
+                          values with a border, see `pitch_of`, their strides count them; inputs come in whole CHUNKs */
+    int32_t is_enlarging;   /* direct: `rounded` has twice the height and width, filled by nearest neighbour */
+    uint16_t *rounded;      /* direct: the result in bfloat16, for the next step, or NULL; then there may be no `output` */
+    int64_t rounded_stride; /* bfloat16 values from one pixel to the next */
 };
 
 /* A picture as RGB in three planes, and as 4:2:0 in 8 bits, with chroma midway between two rows. Mirrored in
@@ -99,7 +104,9 @@ static void gather(const struct step *step, const float *pixels[36], float gathe
     }
 }
 
+/* The units of work of a step: tiles, or rows. */
 static int64_t tiles_of(const struct step *step) {
+    if (step->is_direct) return step->height;
     return (int64_t)((step->height + 3) / 4) * ((step->width + 3) / 4);
 }
 
@@ -110,9 +117,103 @@ static int64_t place_floats(int blocks, int64_t tiles) {
 }
 
 static size_t scratch_floats(const struct step *step) {
+    if (step->is_direct) return 32 * 32;
     return (size_t)36 * (place_floats(blocks_of(step->inputs), step->group)
                          + place_floats(blocks_of(step->outputs), step->group));
 }
+
+/* Direct steps read values in chunks of so many channels; a matrix has so many bfloat16 values. */
+enum { CHUNK = 32, MATRIX_VALUES = 512 };
+
+/* The pixels from one row to the next of a picture in bfloat16: whole matrices, and a border of a pixel on each side. There
+   is a row above and one below, too. Pointers are those of the first pixel inside; the border is zero, and what is
+   between the last pixel's right neighbour and the end of the row may be anything. */
+static int64_t pitch_of(int64_t width) {
+    return (width + 15) / 16 * 16 + 2;
+}
+
+static inline uint16_t *rounded_at(const struct step *step, int64_t row, int64_t column) {
+    const int64_t pitch = pitch_of(step->is_enlarging ? 2 * (int64_t)step->width : step->width);
+    return step->rounded + (row * pitch + column) * step->rounded_stride;
+}
+
+/* A matrix of pixels: CHUNK channels of 16 adjacent ones; for the plain body, its first byte and the bytes of a row. */
+struct chunk {
+    const uint16_t *at;
+    int64_t stride;
+};
+struct operand {
+    const char *at;
+    int64_t stride;
+};
+
+/* Finds what the results of a row are the products of: for each of 3x3 neighbours, all chunks of the first pixel. */
+static void find_chunks(const struct step *step, int64_t row, struct chunk *chunks) {
+    const int64_t pitch = pitch_of(step->width);
+    for (int neighbour = 0; neighbour < 9; neighbour++) {
+        const int64_t pixel = (row + neighbour / 3 - 1) * pitch + neighbour % 3 - 1;
+        for (int channel = 0; channel < step->inputs; channel += CHUNK, chunks++) {
+            const int is_first = channel < step->inputs_of_first;
+            const uint16_t *picture = (const uint16_t *)(is_first ? step->input : step->more_input);
+            chunks->stride = is_first ? step->input_stride : step->more_input_stride;
+            chunks->at = picture + pixel * chunks->stride + channel - (is_first ? 0 : step->inputs_of_first);
+        }
+    }
+}
+
+static void clear_pixels(const struct step *step, int64_t row, int64_t first, int64_t last) {
+    for (int64_t column = first; column < last; column++)
+        memset(rounded_at(step, row, column), 0, (size_t)step->outputs * sizeof(uint16_t));
+}
+
+/* Clears what borders on this row of the step's rounded result. */
+static void clear_border(const struct step *step, int64_t row) {
+    if (!step->rounded) return;
+    const int times = step->is_enlarging ? 2 : 1;
+    const int64_t width = (int64_t)step->width * times, height = (int64_t)step->height * times;
+    for (int64_t y = row * times; y < (row + 1) * times; y++) {
+        clear_pixels(step, y, -1, 0);
+        clear_pixels(step, y, width, width + 1);
+    }
+    if (row == 0) clear_pixels(step, -1, -1, width + 1);
+    if (row == step->height - 1) clear_pixels(step, height, -1, width + 1);
+}
+
+/* The plain body treats subnormal numbers as matrix units do. Returns what `restore_rounding` takes. */
+static unsigned flush_subnormals(void) {
+#if defined(__x86_64__)
+    const unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040);
+    return before;
+#else
+    return 0;
+#endif
+}
+
+static void restore_rounding(unsigned before) {
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(before);
+#endif
+    (void)before;
+}
+
+/* The matrix unit needs a compiler that knows it and a system that saves its registers. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__has_include)
+#if __has_include(<amxbf16intrin.h>) && !defined(REGEN_NO_AMX)
+#define HAS_AMX
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Palette 1, eight matrices: 64 bytes a row, 16 rows. */
+static const uint8_t AMX_SHAPES[64] __attribute__((aligned(64))) = {
+    [0] = 1,
+    [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
+    [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16,
+};
+#endif
+#endif
 
 #define ROWS_14(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)
 #define ROWS_6(X) X(0) X(1) X(2) X(3) X(4) X(5)
@@ -159,17 +260,21 @@ struct kernels {
     int lanes;
     int rows; /* `group` of a step is a multiple */
     void (*convolve)(const struct step *, int64_t, int64_t, float *);
+    void (*convolve_direct)(const struct step *, int64_t, int64_t, float *);
     void (*write_yuv420)(const struct yuv420 *, int64_t, int64_t, float *);
 };
 
 static const struct kernels ALL[] = {
 #if defined(__x86_64__)
-    {"avx512", 16, 14, convolve_avx512, write_yuv420_avx512},
-    {"avx2", 8, 6, convolve_avx2, write_yuv420_avx2},
-#elif defined(__aarch64__)
-    {"neon", 4, 14, convolve_neon, write_yuv420_neon},
+#ifdef HAS_AMX
+    {"amx", 16, 14, convolve_avx512, convolve_amx, write_yuv420_avx512},
 #endif
-    {NULL, 0, 0, NULL, NULL},
+    {"avx512", 16, 14, convolve_avx512, convolve_matrices_avx512, write_yuv420_avx512},
+    {"avx2", 8, 6, convolve_avx2, convolve_matrices_avx2, write_yuv420_avx2},
+#elif defined(__aarch64__)
+    {"neon", 4, 14, convolve_neon, convolve_matrices_neon, write_yuv420_neon},
+#endif
+    {NULL, 0, 0, NULL, NULL, NULL},
 };
 
 static const struct kernels *named(const char *name) {
@@ -189,6 +294,27 @@ const char *regen_best(void) {
     return NULL;
 #elif defined(__aarch64__)
     return "neon";
+#else
+    return NULL;
+#endif
+}
+
+/* Returns the instruction set of this processor's matrix unit, or NULL; asks the system to save its registers, for this
+   process. */
+const char *regen_matrix_unit(void) {
+#ifdef HAS_AMX
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    const char *best = regen_best();
+    unsigned a, b, c, d, state, high;
+    if (best == NULL || strcmp(best, "avx512") != 0) return NULL;
+    /* Leaf 7: the unit, its bfloat16, and vectors of it. Leaf 1: the system saves states; then: both of the unit's. */
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) || !(d >> 22 & 1)) return NULL;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return NULL;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return NULL;
+    __asm__ volatile("xgetbv" : "=a"(state), "=d"(high) : "c"(0));
+    if ((state >> 17 & 3) != 3) return NULL;
+    if (syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) != 0) return NULL;
+    return "amx";
 #else
     return NULL;
 #endif
@@ -230,6 +356,59 @@ void regen_prepare_weights(const char *name, const float *weights, int inputs, i
     }
 }
 
+static uint16_t rounded(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    if ((bits & 0x7f800000) == 0) return (uint16_t)(bits >> 16 & 0x8000);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static float widened(uint16_t value) {
+    const uint32_t bits = (uint32_t)value << 16;
+    float wide;
+    memcpy(&wide, &bits, sizeof(wide));
+    return wide;
+}
+
+/* Rounds weights[outputs][inputs][3][3] to bfloat16 in the order in which direct steps read them: for two panels of 16
+   outputs (the last one may be single), for each neighbour, for each CHUNK of inputs, for each of the panels, a right
+   matrix. `ready` is zero before. */
+void regen_prepare_direct_weights(const float *weights, int inputs, int outputs, uint16_t *ready) {
+    const int chunks = inputs / CHUNK, panels = blocks_of(outputs);
+    for (int output = 0; output < outputs; output++) {
+        const int panel = output / 16, wide = panels - panel / 2 * 2 < 2 ? 1 : 2;
+        uint16_t *first = ready + (int64_t)(panel / 2 * 2) * 9 * chunks * MATRIX_VALUES;
+        for (int input = 0; input < inputs; input++) {
+            for (int neighbour = 0; neighbour < 9; neighbour++) {
+                const int64_t matrix = ((int64_t)neighbour * chunks + input / CHUNK) * wide + panel % 2;
+                const int within = input % CHUNK / 2 * 32 + output % 16 * 2 + input % 2;
+                first[matrix * MATRIX_VALUES + within] =
+                    rounded(weights[((int64_t)output * inputs + input) * 9 + neighbour]);
+            }
+        }
+    }
+}
+
+/* Splits 3 planes into a picture of CHUNK channels in bfloat16, with its border: each value's rounded part, the rounded rest
+   of each, and the rounded parts again. Times the weights' rounded part, twice, and the rest of the weights, this gives
+   products of twice the precision. */
+void regen_split_planes(const float *planes, int height, int width, uint16_t *split) {
+    const int64_t pitch = pitch_of(width), plane = (int64_t)height * width;
+    for (int64_t row = -1; row <= height; row++) {
+        for (int64_t column = -1; column <= width; column++) {
+            uint16_t *to = split + (row * pitch + column) * CHUNK;
+            memset(to, 0, CHUNK * sizeof(*to));
+            if (row < 0 || row == height || column < 0 || column == width) continue;
+            for (int channel = 0; channel < 3; channel++) {
+                const float value = planes[channel * plane + row * width + column];
+                to[channel] = to[6 + channel] = rounded(value);
+                to[3 + channel] = rounded(value - widened(to[channel]));
+            }
+        }
+    }
+}
+
 /* The shared state of the threads that compute a list of steps. No step waits for the whole previous one: a group of tiles
    starts when its inputs are ready, so a preempted thread delays the others late or never. */
 struct run {
@@ -256,7 +435,7 @@ static int64_t groups_of(const struct step *step) {
    alone. Once the previous step has done these, so has every earlier one, because it had to before. So the tile's inputs
    are ready, and no step still reads what the tile overwrites. Otherwise the whole previous step must be done. */
 static int64_t groups_needed(const struct step *before, const struct step *step, int64_t end) {
-    const int64_t columns = (step->width + 3) / 4, groups = groups_of(before);
+    const int64_t columns = step->is_direct ? 1 : (step->width + 3) / 4, groups = groups_of(before);
     if (before->is_doubled || step->is_doubled || before->width != step->width || before->height != step->height)
         return groups;
     const int64_t needed = (((end - 1) / columns + 2) * columns + before->group - 1) / before->group;
@@ -301,7 +480,7 @@ static void *work(void *argument) {
             const int64_t end = first + step->group < tiles ? first + step->group : tiles;
             const int64_t needed = index == 0 ? 0 : groups_needed(step - 1, step, end);
             for (; seen < needed; seen++) await(run, done_before + seen);
-            run->kernels->convolve(step, first, end, scratch);
+            (step->is_direct ? run->kernels->convolve_direct : run->kernels->convolve)(step, first, end, scratch);
             finish(run, done + first / step->group);
         }
         done_before = done;

@@ -132,10 +132,8 @@ TARGET static void NAMED(multiply_one)(
 #undef KEEP
 }
 
-/* Applies what follows a convolution and stores the result. */
-TARGET static inline void NAMED(finish)(
-    const struct step *step, vector value, int channel, int64_t row, int64_t column, int64_t pixel
-) {
+/* Applies what follows a convolution, except the sum with the step's base. */
+TARGET static inline vector NAMED(follow)(const struct step *step, vector value, int channel, int64_t pixel) {
     value += NAMED(load)(step->bias + channel);
     if (step->slopes) {
         const NAMED(mask) positive = value > 0;
@@ -146,6 +144,13 @@ TARGET static inline void NAMED(finish)(
         value = value * step->scale + NAMED(load)(step->residual + pixel * step->residual_stride + channel);
     if (step->outer)
         value = value * step->outer_scale + NAMED(load)(step->outer + pixel * step->outer_stride + channel);
+    return value;
+}
+
+/* Stores a result in the step's output. */
+TARGET static inline void NAMED(keep)(
+    const struct step *step, vector value, int channel, int64_t row, int64_t column, int64_t pixel
+) {
     if (step->layout == CHANNELS_LAST) {
         NAMED(store)(step->output + pixel * step->output_stride + channel, value);
     } else if (step->layout == SHUFFLED) {
@@ -195,10 +200,15 @@ TARGET static void NAMED(transform_result)(
                 const int64_t pixel = (int64_t)(top + y) * step->width + left;
                 if (columns == 4) {
 #pragma GCC unroll 4
-                    for (int x = 0; x < 4; x++) NAMED(finish)(step, results[x], channel, top + y, left + x, pixel + x);
+                    for (int x = 0; x < 4; x++) {
+                        const vector value = NAMED(follow)(step, results[x], channel, pixel + x);
+                        NAMED(keep)(step, value, channel, top + y, left + x, pixel + x);
+                    }
                 } else {
-                    for (int x = 0; x < columns; x++)
-                        NAMED(finish)(step, results[x], channel, top + y, left + x, pixel + x);
+                    for (int x = 0; x < columns; x++) {
+                        const vector value = NAMED(follow)(step, results[x], channel, pixel + x);
+                        NAMED(keep)(step, value, channel, top + y, left + x, pixel + x);
+                    }
                 }
             }
         }
@@ -247,6 +257,19 @@ TARGET static void NAMED(convolve)(const struct step *step, int64_t first, int64
     for (int64_t tile = first; tile < last; tile++)
         NAMED(transform_result)(step, products + (tile - first) * BLOCK, out_blocks, tiles,
                                 (int)(tile / across * 4), (int)(tile % across * 4));
+}
+
+typedef uint32_t NAMED(unsigned) __attribute__((vector_size(4 * LANES)));
+typedef uint16_t NAMED(halves) __attribute__((vector_size(2 * LANES), aligned(2)));
+
+/* Rounds to bfloat16, to the nearest, ties to even; subnormal numbers become zeros. */
+TARGET static inline NAMED(halves) NAMED(round)(vector value) {
+    const NAMED(unsigned) bits = (NAMED(unsigned))value;
+    const NAMED(unsigned) rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
+    const NAMED(unsigned) is_nan = (NAMED(unsigned))(value != value);
+    const NAMED(unsigned) is_normal = (NAMED(unsigned))((bits & 0x7f800000) != 0);
+    const NAMED(unsigned) result = ((rounded & ~is_nan) | (quiet & is_nan)) & (is_normal | 0x8000);
+    return __builtin_convertvector(result & 0xffff, NAMED(halves));
 }
 
 TARGET static inline vector NAMED(clip)(vector value) {
@@ -314,6 +337,24 @@ TARGET static void NAMED(write_yuv420)(const struct yuv420 *picture, int64_t fir
         }
     }
 }
+
+#define MATRIX_UNIT 0
+#define MATRIX_TARGET TARGET
+#define MATRICES(x) NAMED(x##_matrices)
+#define BEGIN_MATRICES
+#define END_MATRICES
+#include "direct.h"
+
+#ifdef HAS_AMX
+#if LANES == 16
+#define MATRIX_UNIT 1
+#define MATRIX_TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,fma,avx512bf16,amx-tile,amx-bf16")))
+#define MATRICES(x) x##_amx
+#define BEGIN_MATRICES _tile_loadconfig(AMX_SHAPES);
+#define END_MATRICES _tile_release();
+#include "direct.h"
+#endif
+#endif
 
 #undef vector
 #undef VECTORS

@@ -24,6 +24,8 @@ SHUFFLED: ResultLayout = 2
 # As in kernels.c: the channels of a pixel are padded to a multiple of BLOCK; a convolution has at most MOST_INPUTS.
 BLOCK = 16
 MOST_INPUTS = 1024
+# As in kernels.c: the inputs of a direct convolution are a multiple of CHUNK.
+CHUNK = 32
 
 
 class ConvolutionStep(ctypes.Structure):
@@ -56,6 +58,10 @@ class ConvolutionStep(ctypes.Structure):
         ("layout", c_int32),
         ("planes", c_int32),
         ("group", c_int32),
+        ("is_direct", c_int32),
+        ("is_enlarging", c_int32),
+        ("rounded", c_void_p),
+        ("rounded_stride", c_int64),
     )
 
 
@@ -99,6 +105,22 @@ class Kernels:
         plain = weights.detach().contiguous()
         self._library.regen_prepare_weights(self._name, plain.data_ptr(), inputs, outputs, ready.data_ptr())
 
+    def prepare_direct_weights(self, weights: torch.Tensor, ready: torch.Tensor) -> None:
+        """Fills `ready` (1-D, `direct_weight_floats` zeros) with the weights in bfloat16 as direct steps read them.
+
+        weights: outputs x inputs x 3 x 3, float32, inputs in whole chunks; otherwise raises ValueError.
+        """
+        outputs, inputs, height, width = weights.shape
+        if (height, width) != (3, 3) or weights.dtype != torch.float32 or inputs % CHUNK:
+            raise ValueError(f"not weights of a direct convolution: {weights.dtype} {weights.shape}")
+        plain = weights.detach().contiguous()
+        self._library.regen_prepare_direct_weights(plain.data_ptr(), inputs, outputs, ready.data_ptr())
+
+    def split_planes(self, picture: torch.Tensor, address: int) -> None:
+        """Writes a picture (3 x H x W, float32, contiguous) at `address` as a direct step reads it: CHUNK channels."""
+        _, height, width = picture.shape
+        self._library.regen_split_planes(picture.data_ptr(), height, width, address)
+
     def scratch_floats(self, steps: "ctypes.Array[ConvolutionStep]") -> int:
         """Returns the floats of scratch memory that each thread needs for these steps."""
         return int(self._library.regen_scratch_floats(steps, len(steps)))
@@ -130,10 +152,23 @@ def weight_floats(inputs: int, outputs: int) -> int:
     return 36 * inputs * -(-outputs // BLOCK) * BLOCK
 
 
+def direct_weight_floats(inputs: int, outputs: int) -> int:
+    """Returns the floats of a convolution's weights as direct steps read them, in half as many bytes each."""
+    return 9 * inputs * -(-outputs // BLOCK) * BLOCK // 2
+
+
+@cache
+def find_matrix_unit() -> Kernels | None:
+    """Returns the kernels that use the processor's matrix unit; None without one or a compiler that knew it."""
+    library = _load()
+    name = None if library is None else library.regen_matrix_unit()
+    return None if name is None else find_kernels(name.decode())
+
+
 @cache
 def find_kernels(instructions: str | None = None) -> Kernels | None:
-    """Returns the best kernels for this processor, or those for an instruction set that it has (`avx512`, `avx2`,
-    `neon`).
+    """Returns the best kernels for this processor, without its matrix unit, or those for an instruction set that it has
+    (`amx`, `avx512`, `avx2`, `neon`).
 
     None means that no kernels were compiled or none fit.
     """
@@ -166,6 +201,11 @@ def _load() -> ctypes.CDLL | None:
     library.regen_rows.argtypes = (c_char_p,)
     library.regen_prepare_weights.restype = None
     library.regen_prepare_weights.argtypes = (c_char_p, c_void_p, c_int, c_int, c_void_p)
+    library.regen_matrix_unit.restype = c_char_p
+    library.regen_prepare_direct_weights.restype = None
+    library.regen_prepare_direct_weights.argtypes = (c_void_p, c_int, c_int, c_void_p)
+    library.regen_split_planes.restype = None
+    library.regen_split_planes.argtypes = (c_void_p, c_int, c_int, c_void_p)
     library.regen_scratch_floats.restype = c_size_t
     library.regen_scratch_floats.argtypes = (POINTER(ConvolutionStep), c_int)
     library.regen_run.argtypes = (c_char_p, POINTER(ConvolutionStep), c_int, c_int, c_void_p, c_size_t)

@@ -156,7 +156,7 @@ class RrdbnetProgram:
         self._blocks = [
             [
                 [*(prepare(layer, activation=leaky) for layer in layers[:-1]), prepare(layers[-1])]
-                for layers in map(_layers, outer.children())
+                for layers in map(convolutions_of, outer.children())
             ]
             for outer in network.body
         ]
@@ -307,18 +307,18 @@ class _WeightPacker:
         slopes = None
         if activation is not None:
             assert isinstance(activation, nn.PReLU)
-            slopes = _padded_to_blocks(activation.weight.detach().expand(outputs))
+            slopes = padded_to_blocks(activation.weight.detach().expand(outputs))
         weights = self._arena.take(weight_floats(inputs, outputs))
         self._kernels.prepare_weights(convolution.weight, weights)
-        bias = _padded_to_blocks(convolution.bias.detach())
+        bias = padded_to_blocks(convolution.bias.detach())
         return PackedConvolution(inputs=inputs, outputs=outputs, weights=weights, bias=bias, slopes=slopes)
 
 
-def _layers(block: nn.Module) -> list[nn.Conv2d]:
+def convolutions_of(block: nn.Module) -> list[nn.Conv2d]:
     return [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
 
 
-def _padded_to_blocks(values: torch.Tensor) -> torch.Tensor:
+def padded_to_blocks(values: torch.Tensor) -> torch.Tensor:
     """Returns the values, padded with zeros to whole blocks of channels."""
     filled = torch.zeros(-(-values.numel() // BLOCK) * BLOCK)
     filled[: values.numel()] = values

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from models.architectures import NetworkProperties
-from worker.inference.cpu.kernels import kernels_digest
+from worker.inference.cpu.direct_trial import compile_directly, find_agreeing_matrix_unit
+from worker.inference.cpu.kernels import find_kernels, find_matrix_unit, kernels_digest
 from worker.inference.cpu.network import compile_network
 from worker.inference.devices.device import Device
 from worker.inference.errors import PrecisionUnsupported
@@ -57,6 +58,9 @@ class CpuDevice(Device):
     @property
     def details(self) -> str:
         bf16 = "computes bf16" if has_native_bf16() else "no bf16"
+        if (unit := find_matrix_unit()) is not None:
+            agrees = "agrees" if find_agreeing_matrix_unit() else "DISAGREES"
+            bf16 += f", matrix unit {unit.instructions} {agrees} with plain C"
         return f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, {bf16}"
 
     @property
@@ -74,7 +78,16 @@ class CpuDevice(Device):
         return torch.get_num_threads()
 
     def candidate_precisions(self, properties: NetworkProperties) -> Sequence[Precision]:
-        return ("fp32", properties.reduced_precision) if has_native_bf16() else ("fp32",)
+        candidates: list[Precision] = ["fp32"]
+        if has_native_bf16():
+            candidates.append(properties.reduced_precision)
+        if find_agreeing_matrix_unit() is not None:
+            candidates.append("bf16-direct")
+        return candidates
+
+    @property
+    def has_direct_convolutions(self) -> bool:
+        return find_kernels() is not None
 
     def computes_bf16(self) -> bool:
         return True
@@ -108,6 +121,12 @@ class CpuDevice(Device):
                 network=compiled,
                 memory_format=torch.contiguous_format,
                 reach_pixels=compiled.reach_pixels,
+            )
+        if precision == "bf16-direct":
+            if (direct := compile_directly(network)) is None:
+                return self.make_runtime(network, properties=properties, precision="fp32")
+            return Runtime(
+                network=direct, memory_format=torch.contiguous_format, reach_pixels=direct.reach_pixels
             )
         return super().make_runtime(network, properties=properties, precision=precision)
 

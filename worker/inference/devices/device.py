@@ -84,11 +84,20 @@ class Device(ABC):
     def computes_bf16(self) -> bool:
         """Returns whether bfloat16 works here at all."""
 
+    @property
+    def has_direct_convolutions(self) -> bool:
+        """Whether the compiled direct convolutions run here."""
+        return False
+
     def check_precision(self, choice: str) -> None:
         """Raises `PrecisionUnsupported` if the choice (`auto` or a precision) is unknown or not possible here."""
         if choice not in get_args(PrecisionChoice):
             raise PrecisionUnsupported(
                 f"{choice!r} is no precision; there are {', '.join(get_args(PrecisionChoice))}."
+            )
+        if choice == "bf16-direct" and not self.has_direct_convolutions:
+            raise PrecisionUnsupported(
+                f"bf16-direct needs compiled kernels for CPUs, which {self} does not use."
             )
         if choice in ("bf16", "mixed") and not self.computes_bf16():
             raise PrecisionUnsupported(

@@ -37,13 +37,17 @@ importlib.util.find_spec = lambda name, *rest: (
 )
 import torch
 from models.architectures import RRDBNet, SRVGGNetCompact
+from worker.inference.cpu.direct_trial import compile_directly
 from worker.inference.cpu.network import compile_network
 
 torch.set_num_threads(1)
 one = torch.get_num_threads
-for network in (SRVGGNetCompact(features=32, convolutions=4), RRDBNet(features=32, blocks=2, growth=16)):
-    fast = compile_network(network.eval().requires_grad_(False))
-    picture = torch.rand(1, 3, 45, 38)
+winograd = (SRVGGNetCompact(features=32, convolutions=4), RRDBNet(features=32, blocks=2, growth=16))
+direct = (SRVGGNetCompact(features=32, convolutions=3), RRDBNet(features=32, blocks=1, growth=32))
+cases = [(compile_network, one, (45, 38)) for one in winograd] + [(compile_directly, one, (9, 18)) for one in direct]
+for compiled, network, size in cases:
+    fast = compiled(network.eval().requires_grad_(False))
+    picture = torch.rand(1, 3, *size)
     torch.get_num_threads = one
     expected = fast(picture).clone()
     for threads in (2, 4, 9):
