@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 ReducedPrecision = Literal["bf16", "mixed"]
-ALL_PRECISIONS = ("fp32", "fp16", "bf16", "mixed")
+ALL_PRECISIONS = ("fp32", "fp16", "bf16", "mixed", "bf16-direct")
 Shapes = Mapping[str, Sequence[int]]
 
 
