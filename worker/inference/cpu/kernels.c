@@ -283,6 +283,11 @@ static const struct kernels *named(const char *name) {
     return NULL;
 }
 
+/* Tells a library that was compiled from other sources than those of the Python that loads it. */
+int regen_step_bytes(void) {
+    return (int)sizeof(struct step);
+}
+
 /* Returns the best instruction set for this processor, or NULL. */
 const char *regen_best(void) {
 #if defined(__x86_64__)

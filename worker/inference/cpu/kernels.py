@@ -197,6 +197,10 @@ def _load() -> ctypes.CDLL | None:
     if spec is None or spec.origin is None:
         return None
     library = ctypes.CDLL(spec.origin)
+    # A library left behind by another version would read the steps wrongly.
+    step_bytes = getattr(library, "regen_step_bytes", None)
+    if step_bytes is None or step_bytes() != ctypes.sizeof(ConvolutionStep):
+        return None
     library.regen_best.restype = c_char_p
     library.regen_rows.argtypes = (c_char_p,)
     library.regen_prepare_weights.restype = None

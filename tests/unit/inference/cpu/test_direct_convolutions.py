@@ -176,6 +176,15 @@ def test_a_matrix_unit_that_is_wrong_is_no_candidate(monkeypatch):
     find_agreeing_matrix_unit.cache_clear()
 
 
+def test_a_library_of_another_version_is_not_used(monkeypatch):
+    class Longer(kernels.ConvolutionStep):
+        _fields_ = (("another", kernels.c_int32),)
+
+    assert kernels._load() is not None
+    monkeypatch.setattr(kernels, "ConvolutionStep", Longer)
+    assert kernels._load() is None
+
+
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
     """Kernels whose code for the matrix unit was compiled with emulated intrinsics."""
