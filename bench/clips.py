@@ -24,14 +24,19 @@ Size = tuple[int, int]
 def cut(clip: Path, destination: Path, *, frames: int, size: Size | None = None) -> None:
     """Write that many frames, with their sound, as H.264 in MP4; the clip is begun anew when it ends.
 
-    size: columns and rows, of the middle; even numbers.
+    size: columns and rows, of the middle, or enlarged where the clip is smaller; even numbers.
     """
     command = ["ffmpeg", "-v", "error", "-y", "-stream_loop", "-1", "-i", str(clip)]
     command += ["-map", "0:v:0", "-map", "0:a:0?", "-frames:v", str(frames), "-shortest"]
     if size is not None:
-        command += ["-vf", f"crop={size[0]}:{size[1]}"]
+        command += ["-vf", f"{_fit(size_of(clip), size)}={size[0]}:{size[1]}"]
     command += ["-c:v", "libx264", "-preset", "fast", "-crf", str(CRF), "-pix_fmt", "yuv420p", "-c:a", "aac"]
     subprocess.run([*command, str(destination)], check=True)
+
+
+def _fit(whole: Size, size: Size) -> str:
+    """The filter that makes frames of `size`."""
+    return "crop" if size[0] <= whole[0] and size[1] <= whole[1] else "scale"
 
 
 def decode(
@@ -41,7 +46,6 @@ def decode(
     it ends."""
     whole = size_of(clip)
     columns, rows = size or whole
-    cut_out = "crop" if columns <= whole[0] and rows <= whole[1] else "scale"
     source = FrameFormat(width=columns, height=rows)
     command = [
         "ffmpeg",
@@ -58,7 +62,7 @@ def decode(
     ]
     command += [
         "-vf",
-        f"select=gte(n\\,{first}),{cut_out}={columns}:{rows},format=yuv420p",
+        f"select=gte(n\\,{first}),{_fit(whole, (columns, rows))}={columns}:{rows},format=yuv420p",
         "-frames:v",
         str(frames),
     ]

@@ -1,146 +1,31 @@
 """For `gpu`: the networks alone, run in every way there is, beside what the device can do at all."""
 
-import statistics
+import shutil
+import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.gpu_setting import Measured, Setting
 from bench.machine import table
-from bench.shapes import network_without_weights, properties_of
 from models.architectures import UpscalingNetwork
-from models.catalog import ENGINES, Engine
-from models.loader import load_network
 from worker.inference.cuda import kernels
 from worker.inference.cuda.fused import FusedNetwork, fuse
-from worker.inference.cuda.runtime import psnr, test_picture
-from worker.inference.devices import Device
-from worker.inference.precision import Precision, place_network
+from worker.inference.cuda.runtime import psnr
+from worker.inference.devices.cuda import FusedKernels
+from worker.inference.precision import place_network
 
-# (width, height), frames at once.
-SHAPES = {
-    "regen-4x": (((640, 360), (1, 4)), ((1280, 720), (1,))),
-    "regen-4x-lite": (((640, 360), (1, 4, 8)), ((1280, 720), (1, 2))),
-}
 MATRIX, CONVOLUTION = 8192, (8, 256, 180, 320)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    device: Device
-    weights: Path | None
-    frames: Path | None
-    compiles: bool
-    tiny: bool
-    # What was measured, for what is measured later: operations a second.
-    found: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def engines(self) -> list[Engine]:
-        return list(ENGINES.values())
-
-    @property
-    def torch_device(self) -> torch.device:
-        return self.device.torch_device
-
-    @property
-    def on_cuda(self) -> bool:
-        return self.torch_device.type == "cuda"
-
-    @property
-    def precision(self) -> Precision:
-        return "fp16" if self.on_cuda else "fp32"
-
-    def shapes(self, engine: Engine) -> Iterator[tuple[tuple[int, int], tuple[int, ...]]]:
-        if self.tiny:
-            yield (24, 16), (1, 2)
-        else:
-            yield from SHAPES[engine.id]
-
-    def network(self, engine: Engine) -> UpscalingNetwork:
-        if self.weights is None:
-            return network_without_weights(engine)
-        return load_network(engine.id, weights_directory=self.weights)
-
-    @cached_property
-    def natural(self) -> torch.Tensor | None:
-        """N x 3 x H x W in [0, 1]."""
-        if self.frames is None:
-            return None
-        return torch.from_numpy(np.load(self.frames)).permute(0, 3, 1, 2).float() / 255
-
-    def pictures(self, images: int, size: tuple[int, int]) -> torch.Tensor:
-        """Parts of the frames that were given, or drawn ones."""
-        width, height = size
-        if self.natural is None:
-            return test_picture((images, 3, height, width), self.torch_device)
-        _, _, rows, columns = self.natural.shape
-        parts = []
-        for index in range(images):
-            top, left = (rows - height) * index // images, (columns - width) * index // images
-            frame = self.natural[index % len(self.natural)]
-            parts.append(frame[:, top : top + height, left : left + width])
-        return torch.stack(parts).to(self.torch_device).contiguous(memory_format=torch.channels_last)
-
-    def seconds_of(self, run: Callable[[], object], *, times: int = 9) -> float:
-        """The median."""
-        if self.on_cuda:
-            return seconds_on_cuda(lambda: _discard(run()), times=times)
-        run()
-        taken = []
-        for _ in range(3):
-            started = time.perf_counter()
-            run()
-            taken.append(time.perf_counter() - started)
-        return statistics.median(taken)
-
-    @contextmanager
-    def arithmetic(self) -> Iterator[None]:
-        """cuDNN's settings as the upscaler's, and the device current."""
-        current: AbstractContextManager[object] = (
-            torch.cuda.device(self.torch_device) if self.on_cuda else nullcontext()
-        )
-        flags = torch.backends.cudnn.flags(
-            enabled=True, benchmark=True, deterministic=False, allow_tf32=False
-        )
-        with current, flags:
-            yield
-
-    def free(self) -> None:
-        if self.on_cuda:
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-
-
-def seconds_on_cuda(run: Callable[[], None], *, times: int) -> float:
-    """The median time of `times` runs on the current device, after one that is not timed."""
-    run()
-    spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-    for _ in range(times):
-        start, end = _timed_event(), _timed_event()
-        start.record()
-        run()
-        end.record()
-        spans.append((start, end))
-    torch.cuda.synchronize()
-    return statistics.median(float(start.elapsed_time(end)) for start, end in spans) / 1000
-
-
-def _timed_event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)
-
-
-def _discard(result: object) -> None:
-    """A run gives nothing."""
+POWER = ("nvidia-smi", "--query-gpu=power.draw,power.limit", "--format=csv,noheader,nounits")
+Shape = tuple[int, int, int, int]
+# "off": torch's modules, as the setting REGEN_FUSED_KERNELS calls it.
+WAYS: tuple[FusedKernels, ...] = ("off", "direct", "winograd")
 
 
 def measure_peak(setting: Setting) -> None:
@@ -156,9 +41,9 @@ def measure_peak(setting: Setting) -> None:
         weight = random(channels, channels, 3, 3).contiguous(memory_format=torch.channels_last)
         operations = 18 * images * rows * columns * channels**2
         convolutions = operations / setting.seconds_of(lambda: F.conv2d(x, weight, padding=1), times=30)
-        large = random((64 if setting.tiny else 2048), 1024, 1024)
+        large = random((4 if setting.tiny else 2048), 1024, 1024)
         copied = 2 * large.nbytes / setting.seconds_of(large.clone, times=10)
-    setting.found["matrix"] = matrices
+    setting.found.operations["matrix"] = matrices
     lines = [
         [f"matrix product, {side} x {side}", f"{matrices / 1e12:.4g} TFLOP/s"],
         [
@@ -173,7 +58,7 @@ def measure_peak(setting: Setting) -> None:
 class ModulesRun:
     """torch's modules for one input shape, with the attributes of a fused network."""
 
-    def __init__(self, placed: nn.Module, *, shape: tuple[int, int, int, int], device: torch.device) -> None:
+    def __init__(self, placed: nn.Module, shape: Shape, device: torch.device) -> None:
         self._placed = placed
         self.input = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
         self.output = torch.empty(0)
@@ -182,27 +67,21 @@ class ModulesRun:
         self.output = self._placed(self.input)
 
 
-def ways(
-    setting: Setting, network: nn.Module, placed: nn.Module
-) -> dict[str, Callable[[tuple[int, int, int, int]], ModulesRun | FusedNetwork]]:
-    """All there are on this device, slowest first as far as one can guess."""
-    device = setting.torch_device
-    made: dict[str, Callable[[tuple[int, int, int, int]], ModulesRun | FusedNetwork]] = {
-        "modules": lambda shape: ModulesRun(placed, shape=shape, device=device)
-    }
+def made(setting: Setting, network: nn.Module, way: FusedKernels, shape: Shape) -> ModulesRun | FusedNetwork:
+    """The network, ready to run in that way for that shape."""
+    images, _, height, width = shape
+    if way != "off":
+        size = {"images": images, "height": height, "width": width}
+        return fuse(network, **size, device=setting.torch_device, winograd=way == "winograd")
+    placed = place_network(network, device=setting.torch_device, precision=setting.precision)
     if setting.compiles:
-        compiled = cast(nn.Module, torch.compile(placed, mode="max-autotune-no-cudagraphs", dynamic=False))
-        made["torch.compile"] = lambda shape: ModulesRun(compiled, shape=shape, device=device)
-    if kernels.AVAILABLE:
-        made["fused"] = lambda shape: fuse(
-            network, images=shape[0], height=shape[2], width=shape[3], device=device
-        )
-    return made
+        placed = cast(nn.Module, torch.compile(placed, mode="max-autotune-no-cudagraphs", dynamic=False))
+    return ModulesRun(placed, shape, setting.torch_device)
 
 
 def compare(setting: Setting) -> None:
-    """Each engine, size and number of frames at once."""
-    head = [
+    """Each engine, size, number of frames at once and way. Prints each line as it is measured."""
+    head = (
         "engine",
         "frames",
         "way",
@@ -213,49 +92,122 @@ def compare(setting: Setting) -> None:
         "PSNR",
         "worst",
         "GB",
-    ]
-    lines = []
+    )
+    print(table(head, []), flush=True)
+    ways = WAYS if kernels.AVAILABLE else WAYS[:1]
     with setting.arithmetic():
         for engine in setting.engines:
             network = setting.network(engine)
-            placed = place_network(network, device=setting.torch_device, precision=setting.precision)
             exact = place_network(network, device=setting.torch_device, precision="fp32")
-            for size, counts in setting.shapes(engine):
-                for images in counts:
-                    pictures = setting.pictures(images, size)
-                    setting.free()
-                    expected = exact(pictures[:1]).clone()
-                    for name, make in ways(setting, network, placed).items():
-                        line = [engine.id, f"{images} x {size[0]}x{size[1]}", name]
-                        lines.append(line + _measure_way(setting, engine, make, pictures, expected))
-    print(table(head, lines))
+            for size, images in setting.shapes(engine):
+                pictures = setting.pictures(images, size)
+                setting.free()
+                expected = exact(pictures[:1]).clone()
+                for way in ways:
+                    cells = _measure_way(setting, engine.id, network, way, pictures, expected)
+                    named = [engine.id, f"{images} x {size[0]}x{size[1]}", way, *cells]
+                    print(f"| {' | '.join(named)} |", flush=True)
 
 
 def _measure_way(
     setting: Setting,
-    engine: Engine,
-    make: Callable[[tuple[int, int, int, int]], ModulesRun | FusedNetwork],
+    engine_id: str,
+    network: UpscalingNetwork,
+    way: FusedKernels,
     pictures: torch.Tensor,
     expected: torch.Tensor,
 ) -> list[str]:
+    if not setting.has_time:
+        return ["skipped: no time left", *[""] * 6]
     setting.free()
     images, colours, height, width = pictures.shape
     try:
-        run = make((images, colours, height, width))
+        run = made(setting, network, way, (images, colours, height, width))
         run.input.copy_(pictures)
         seconds = setting.seconds_of(run.run)
         found = run.output[:1].float()
     except Exception as error:  # one way that fails is a line of the table
-        return [f"{type(error).__name__}: {str(error).strip().splitlines()[0][:80]}", *[""] * 6]
-    rate = properties_of(engine).mflop_per_input_pixel * 1e6 * images * height * width / seconds
-    peak = setting.found.get("matrix")
+        return [f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:80]}", *[""] * 6]
+    operations = network.properties.mflop_per_input_pixel * 1e6 * images * height * width / seconds
+    share = operations / setting.found.operations.get("matrix", float("nan"))
     taken = torch.cuda.max_memory_allocated() / 1e9 if setting.on_cuda else 0.0
-    return [
-        f"{seconds * 1e3:.4g}",
-        f"{images / seconds:.4g}",
-        f"{rate / 1e12:.4g}",
-        "" if peak is None else f"{rate / peak:.1%}",
-        f"{psnr(found, expected):.1f} dB",
-        f"{float((found - expected).abs().max()) * 255:.2f}",
-        f"{taken:.2f}",
-    ]
+    one = Measured(
+        engine=engine_id,
+        size=(width, height),
+        images=images,
+        way=way,
+        seconds=seconds,
+        share=share,
+        decibels=psnr(found, expected),
+    )
+    setting.found.networks.append(one)
+    worst = float((found - expected).abs().max()) * 255
+    cells = [f"{seconds * 1e3:.4g}", f"{one.rate:.4g}", f"{operations / 1e12:.4g}", f"{share:.1%}"]
+    return [*cells, f"{one.decibels:.1f} dB", f"{worst:.2f}", f"{taken:.2f}"]
+
+
+def measure_power(setting: Setting) -> None:
+    """Each engine's fastest way for some seconds on end: clocks fall when a device grows warm."""
+    lines = []
+    seconds = 0.1 if setting.tiny else 10.0
+    with setting.arithmetic():
+        for engine in setting.engines:
+            best = setting.best(engine)
+            if best is None or not setting.has_time:
+                lines.append([engine.id, "skipped: " + ("no time left" if best else "no figure"), "", "", ""])
+                continue
+            width, height = best.size
+            run = made(setting, setting.network(engine), best.way, (best.images, 3, height, width))
+            run.input.copy_(setting.pictures(best.images, best.size))
+            rounds, taken, power = _sustained(setting, run.run, seconds)
+            rate = rounds * best.images / taken
+            watts = f"{power[0]:.0f} of {power[1]:.0f} W" if power else "not readable"
+            joules = f"{power[0] / rate:.3g} J" if power else ""
+            lines.append([engine.id, str(best), f"{rate:.4g} frames/s", watts, joules])
+    print(table(["engine", "way", f"over {seconds:g} s", "power", "a frame"], lines))
+
+
+def _sustained(
+    setting: Setting, run: Callable[[], None], seconds: float
+) -> tuple[int, float, tuple[float, float] | None]:
+    """Returns runs, their time, and the mean power with its limit in watts, None where it cannot be read."""
+    readings: list[tuple[float, float]] = []
+    # By its UUID, for the driver's numbers are not torch's.
+    name = f"GPU-{torch.cuda.get_device_properties(setting.torch_device).uuid}" if setting.on_cuda else "0"
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.wait(seconds / 10):
+            if (reading := read_power(name)) is not None:
+                readings.append(reading)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    started, rounds = time.perf_counter(), 0
+    try:
+        while time.perf_counter() < started + seconds:
+            for _ in range(4):
+                run()
+                rounds += 1
+            setting.device.synchronize()
+        taken = time.perf_counter() - started
+    finally:
+        done.set()
+        reader.join()
+    if not readings:
+        return rounds, taken, None
+    mean = sum(watts for watts, _ in readings) / len(readings)
+    return rounds, taken, (mean, readings[-1][1])
+
+
+def read_power(name: str) -> tuple[float, float] | None:
+    """The power that the device of that name draws, and its limit, in watts; None where they cannot be read."""
+    if (program := shutil.which(POWER[0])) is None:
+        return None
+    try:
+        command = [program, *POWER[1:], "-i", name]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout
+        drawn, limit = answer.strip().split(",")
+        return float(drawn), float(limit)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
