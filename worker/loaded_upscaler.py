@@ -71,7 +71,7 @@ class Networks:
         return self._settings.engines or (*ENGINES, *self.added_engines)
 
     def engine(self, engine_id: str) -> Engine:
-        """Raises ConfigurationError for one that this machine lacks."""
+        """Raises TransientError for one that this machine no longer has."""
         with _typed_errors():
             return find_engine(engine_id, self._settings.weights_dir)
 
@@ -176,5 +176,8 @@ def _typed_errors() -> Iterator[None]:
         yield
     except InsufficientMemory as error:
         raise TransientError("The device's memory did not suffice.", detail=str(error)) from error
-    except (UnknownEngine, WeightsError, InferenceError) as error:
+    except UnknownEngine as error:
+        # An added engine whose file was removed a moment ago: the machine is fine, and soon claims no more of it.
+        raise TransientError("This worker no longer has the engine.", detail=str(error)) from error
+    except (WeightsError, InferenceError) as error:
         raise ConfigurationError(str(error)) from error

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from app.platform.errors import ConfigurationError, TransientError
 from app.platform.settings import Settings
+from models.architectures import SRVGGNetCompact
+from models.catalog import ENGINES
+from worker.added_weights import add_engine
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
@@ -43,6 +47,33 @@ def test_weights_that_cannot_be_used_are_found_out_before_any_work(tmp_path: Pat
     settings = Settings(data_dir=tmp_path, weights_dir=tmp_path / "weights", device="cpu")
     with pytest.raises(ConfigurationError):
         Networks(settings).check()
+
+
+@pytest.fixture
+def own_net(tmp_path: Path) -> Path:
+    """The file of an added engine."""
+    source = tmp_path / "own.pth"
+    torch.save(SRVGGNetCompact(features=4, convolutions=1).state_dict(), source)
+    add_engine("own-net", str(source), directory=tmp_path / "weights", sha256=None, cost_multiplier=1)
+    return tmp_path / "weights" / "own-net.safetensors"
+
+
+def test_engines_that_are_added_and_removed_meanwhile_are_known_at_once(
+    tmp_path: Path, own_net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = networks(tmp_path, weights_dir=own_net.parent)
+    assert loaded.engines == (*ENGINES, "own-net")
+    assert networks(tmp_path, weights_dir=own_net.parent, engines="regen-4x").added_engines == {}
+    assert [*networks(tmp_path, weights_dir=own_net.parent, engines="own-net").added_engines] == ["own-net"]
+    loaded.check()
+    # A network of another architecture is no engine of a machine without spandrel.
+    monkeypatch.setattr("worker.loaded_upscaler.can_run", lambda engine: False)
+    assert loaded.engines == tuple(ENGINES)
+    own_net.unlink()
+    assert loaded.added_engines == {}
+    # A segment that was claimed before is another worker's; the machine is not to blame.
+    with pytest.raises(TransientError, match="no longer has"):
+        loaded.upscaler(engine_id="own-net", source=SMALL, target=SMALL.enlarged(4))
 
 
 def test_memory_that_does_not_suffice_is_worth_another_attempt(
