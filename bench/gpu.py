@@ -82,14 +82,15 @@ def verdicts(setting: Setting) -> Iterator[str]:
     best = setting.best(ENGINES["regen-4x-lite"])
     goal = "regen-4x-lite: at least 1,000 frames/s of 640x360 by the network alone"
     yield verdict(goal, best.rate if best else None, lambda one: one >= 1000, "{:.0f}")
-    for name in (*ENGINES, *(f"{engine}, files" for engine in ENGINES)):
+    ids = [engine.id for engine in setting.engines]
+    for name in (*ids, *(f"{engine}, files" for engine in ids)):
         goal = f"{name}: end to end at least 90 % of the network alone"
         yield verdict(goal, found.shares.get(name), lambda one: one >= 0.9, "{:.1%}")
     for way in gpu_networks.WAYS:
         decibels = [one.decibels for one in found.networks if one.way == way]
         goal = f"{way}: at least 50 dB from fp32"
         yield verdict(goal, min(decibels, default=None), lambda one: one >= 50, "{:.1f} dB")
-    for engine in ENGINES:
+    for engine in ids:
         goal = f"{engine}: tiles change no code by more than 1"
         yield verdict(goal, found.joins.get(engine), lambda one: one <= 1, "{:.0f}")
 

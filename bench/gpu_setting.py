@@ -73,7 +73,7 @@ class Setting:
 
     @property
     def engines(self) -> list[Engine]:
-        # What takes least comes first: it is there whatever the time allows.
+        """One of each architecture. What takes least comes first: it is there whatever the time allows."""
         return [ENGINES["regen-4x-lite"], ENGINES["regen-4x"]]
 
     @property
