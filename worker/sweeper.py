@@ -73,6 +73,7 @@ class Sweeper:
             if time.monotonic() >= self._trust_leases_at and not self._had_outage:
                 for claim in self._ledger.give_back_expired():
                     LEASES_EXPIRED.labels(claim.kind.value).inc()
+            self._ledger.cancel_overdue()
             ready = self._ledger.ready_units()
         except Unavailable:
             self._had_outage = True

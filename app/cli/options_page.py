@@ -38,6 +38,8 @@ def _options() -> list[str]:
 def _values(part: dict[str, Any]) -> str:
     if listed := part.get("enum") or part.get("examples"):
         return ", ".join(f"`{value}`" for value in listed) + ("" if "enum" in part else ", ...")
+    if part["type"] == "object":
+        return f"object of up to {part['maxProperties']} strings"
     kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
     bounds = [f"{part[key]}" for key in ("minimum", "maximum") if key in part]
     span = {0: "", 1: f" from {bounds[0]} on" if bounds else "", 2: f" {' to '.join(bounds)}"}[len(bounds)]

@@ -48,6 +48,8 @@ URLENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
 TRUTH_VALUE = "truth value"
+# In a form, its JSON.
+OBJECT = "JSON object"
 # Longest JSON number in a message: Python reads only some thousands of digits.
 LONGEST_NUMBER = 100
 
@@ -200,7 +202,7 @@ def _text_fields(model: type[BaseModel]) -> Mapping[str, str]:
     """The names of the fields other than the file, and the JSON type of each."""
     kinds = {"string": "text", "number": "number", "integer": "number", "boolean": TRUTH_VALUE}
     # A number that may also be written in another way.
-    kinds |= {"number or string": "number"}
+    kinds |= {"number or string": "number", "object": OBJECT}
     fields = {}
     for name, part in _schema(model)["properties"].items():
         if name == FILE_FIELD:
@@ -332,6 +334,8 @@ def _json_form(body: bytes, wanted: Mapping[str, str]) -> ReceivedForm:
         value = content[name]
         if isinstance(value, bool) and wanted[name] == TRUTH_VALUE:
             fields[name] = str(value).lower()
+        elif isinstance(value, dict) and wanted[name] == OBJECT:
+            fields[name] = json.dumps(json.loads(text, parse_int=_bounded)[name])
         elif isinstance(value, str) and (wanted[name] == "number" or not isinstance(value, _Number)):
             fields[name] = str(value)
         elif value is not None:

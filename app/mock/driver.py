@@ -173,6 +173,7 @@ class MockDriver(WorkObserver):
             self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
         with self._changed:
             polls, self._polls = self._polls, []
+        self._ledger.cancel_overdue()
         self._read_renders()
         for render_id, moment in polls:
             state = self._states.get(render_id)

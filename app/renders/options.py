@@ -1,5 +1,6 @@
 """The options of a render, each with its parser and its description."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -43,6 +44,8 @@ RATE_PATTERN = "^[0-9]+/[0-9]+$"
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 # Options that cannot be given together.
 EXCLUSIVE = frozenset({frozenset({"scale", "max_width"}), frozenset({"scale", "max_height"})})
+MOST_FACTS, MOST_NAME_CHARACTERS, MOST_FACT_CHARACTERS = 20, 40, 500
+MOST_CANCEL_SECONDS = 30 * 24 * 3600
 # As JavaScript and Python, PHP, and a browser's check box write them.
 TRUE, FALSE = ("true", "1", "on"), ("false", "0", "off")
 
@@ -62,6 +65,40 @@ def parse_measures_quality(text: str) -> bool:
     if text.lower() in TRUE or text.lower() in FALSE:
         return text.lower() in TRUE
     raise InvalidRequest(f"`quality` must be true or false{received(text)}")
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """A user's own facts of a render. Raises InvalidRequest unless it is a small JSON object of texts."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        facts = None
+    if (
+        isinstance(facts, dict)
+        and len(facts) <= MOST_FACTS
+        and all(_is_text(name, MOST_NAME_CHARACTERS) and name for name in facts)
+        and all(isinstance(fact, str) and _is_text(fact, MOST_FACT_CHARACTERS) for fact in facts.values())
+    ):
+        return facts
+    raise InvalidRequest(
+        f"`metadata` must be a JSON object of at most {MOST_FACTS} texts, with names of at most "
+        f"{MOST_NAME_CHARACTERS} and texts of at most {MOST_FACT_CHARACTERS} characters{received(text)}"
+    )
+
+
+def _is_text(text: str, most_characters: int) -> bool:
+    """Whether databases and answers can hold it: without NUL and halves of surrogate pairs."""
+    return len(text) <= most_characters and re.search("[\0\ud800-\udfff]", text) is None
+
+
+def parse_cancel_after(text: str) -> int:
+    """Seconds. Raises InvalidRequest unless it is a whole number from 1 to those of 30 days."""
+    whole = re.fullmatch(r"\+?0*([0-9]{1,7})(?:\.0+)?", text.strip())
+    if whole and 1 <= int(whole[1]) <= MOST_CANCEL_SECONDS:
+        return int(whole[1])
+    raise InvalidRequest(
+        f"`cancel_after` must be a whole number of seconds from 1 to {MOST_CANCEL_SECONDS}{received(text)}"
+    )
 
 
 def _read(parse: Callable[[str], Any], value: Any) -> Any:
@@ -161,6 +198,25 @@ class RenderOptions(BaseModel):
         validation_alias="quality",
         description="Whether to measure how close the output is to the input, and how steady.",
     )
+    metadata: Annotated[
+        InstanceOf[dict[str, str]] | None,
+        BeforeValidator(partial(_read, parse_metadata)),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "maxProperties": MOST_FACTS,
+                "propertyNames": {"minLength": 1, "maxLength": MOST_NAME_CHARACTERS},
+                "additionalProperties": {"type": "string", "maxLength": MOST_FACT_CHARACTERS},
+            }
+        ),
+    ] = Field(
+        None, description="Texts of your own, which the render and its webhooks show. In a form, their JSON."
+    )
+    cancel_after: Annotated[
+        int | None,
+        BeforeValidator(partial(_read, parse_cancel_after)),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_CANCEL_SECONDS}),
+    ] = Field(None, description="In seconds: a render that is not done by then is canceled.")
     priority: Annotated[
         int,
         BeforeValidator(partial(_read, parse_priority)),

@@ -52,6 +52,8 @@ class StoredRender:
     scale: int | None
     max_width: int | None
     max_height: int | None
+    user_metadata: dict[str, Any] | None
+    cancel_after: int | None
     file_id: str
     cost: float
     error: str | None

@@ -40,6 +40,8 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "scale": render.scale,
         "max_width": render.max_width,
         "max_height": render.max_height,
+        "metadata": render.user_metadata,
+        "cancel_after": render.cancel_after,
         "file_id": render.file_id,
         "cost": render.cost,
         "progress": progress,

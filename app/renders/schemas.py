@@ -134,6 +134,8 @@ class Render(Body):
     scale: int | None = Field(None, description="If it was given.")
     max_width: int | None = Field(None, description="If it was given.")
     max_height: int | None = Field(None, description="If it was given.")
+    metadata: dict[str, str] | None = Field(None, description="As sent, if it was.")
+    cancel_after: int | None = Field(None, description="In seconds after `createdAt`, if it was given.")
     file_id: str
     cost: Number = Field(description="Gigapixels of the output times the engine's multiplier.")
     progress: Number = Field(description="From 0 to 1.")

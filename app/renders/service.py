@@ -1,6 +1,7 @@
 """Renders: created, retried, found."""
 
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from fractions import Fraction
 
 from sqlalchemy.orm import Session
@@ -156,6 +157,7 @@ def _add_render(
     output = options.output(source)
     cost = cost_in_gigapixels(output, engine=engine)
     check_render_quota(session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost)
+    now = read_clock(session)
     render = Render(
         id=new_id(),
         user_id=file.user_id,
@@ -164,7 +166,7 @@ def _add_render(
         target_fps=options.exact_rate,
         target_fps_sent=options.target_fps and options.target_fps.sent,
         status=RenderStatus.QUEUED,
-        created_at=read_clock(session),
+        created_at=now,
         warnings=[*warnings],
         cost=cost,
         input=source,
@@ -179,6 +181,9 @@ def _add_render(
         scale=options.scale,
         max_width=options.max_width,
         max_height=options.max_height,
+        user_metadata=options.metadata,
+        cancel_after=options.cancel_after,
+        cancel_at=None if options.cancel_after is None else now + timedelta(seconds=options.cancel_after),
         measures_quality=options.measures_quality,
         retry_of=retry_of,
         webhook_url=options.webhook_url,
@@ -243,6 +248,8 @@ def retry_render(
             scale=failed.scale,
             max_width=failed.max_width,
             max_height=failed.max_height,
+            metadata=failed.user_metadata,
+            cancel_after=failed.cancel_after,
             measures_quality=failed.measures_quality,
             priority=failed.priority,
             webhook_url=failed.webhook_url,

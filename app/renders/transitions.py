@@ -1,9 +1,9 @@
 """Changes of a render's status that a worker's progress does not make."""
 
-from sqlalchemy import and_
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from app.platform.database import database_now
+from app.platform.database import Database, database_now
 from app.platform.lease import revoke
 from app.renders import webhook_events
 from app.renders.statuses import RenderStatus, SegmentStatus
@@ -26,3 +26,19 @@ def fail_render(session: Session, *, render_id: str, error: str) -> bool:
         revoke(session, Segment, unfinished, status=SegmentStatus.FAILED)
         webhook_events.write_event(session, render_id=render_id, status=RenderStatus.FAILED)
     return changed
+
+
+def cancel_overdue(database: Database) -> list[str]:
+    """End the unfinished renders whose time (`cancel_after`) is over. Returns their ids. Very cheap if none is."""
+    overdue = select(Render.id, Render.cancel_after).where(
+        Render.status.in_(RenderStatus.FAILED.predecessors), Render.cancel_at <= database_now()
+    )
+    with database.read() as session:
+        found = session.execute(overdue).all()
+    ended = []
+    for render_id, seconds in found:
+        with database.write() as session:
+            error = f"Canceled: it was not done within {seconds:,} seconds."
+            if fail_render(session, render_id=render_id, error=error):
+                ended.append(render_id)
+    return ended

@@ -18,7 +18,7 @@ from app.platform.errors import FfmpegInterrupted, LeaseLost, PermanentError
 from app.platform.media.properties import VideoProperties
 from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
 from app.platform.work_kinds import WorkKind, WorkQueue
-from app.renders.transitions import fail_render
+from app.renders.transitions import cancel_overdue, fail_render
 from app.work import (
     claimable,
     claiming,
@@ -350,6 +350,11 @@ class WorkLedger:
             return claimable.ready_units(
                 session, cap=self.max_running_segments, render_cap=self.max_running_renders
             )
+
+    def cancel_overdue(self) -> None:
+        """Cancel the renders that were to be done by now."""
+        for render_id in cancel_overdue(self.database):
+            log.info("render_overdue", render_id=render_id)
 
     def _put_down(self, session: Session, claim: Claim, *, is_done: bool = False) -> None:
         # The last lock of each transaction: several units of one worker may end at once.

@@ -23,10 +23,16 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("scale", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("max_width", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("max_height", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("user_metadata", sa.JSON(none_as_null=True), nullable=True))
+        batch_op.add_column(sa.Column("cancel_after", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("cancel_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def downgrade() -> None:
     with op.batch_alter_table("renders", schema=None) as batch_op:
+        batch_op.drop_column("cancel_at")
+        batch_op.drop_column("cancel_after")
+        batch_op.drop_column("user_metadata")
         batch_op.drop_column("max_height")
         batch_op.drop_column("max_width")
         batch_op.drop_column("scale")

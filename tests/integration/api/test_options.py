@@ -1,5 +1,7 @@
 """Options of a render: what is accepted, shown, priced and refused, alike in renders and estimates."""
 
+import json
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -8,6 +10,7 @@ import pytest
 from app.platform.database import Database
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
+from app.renders.transitions import cancel_overdue
 
 WHOLE = {"width": 240, "height": 136, "frameRate": 25, "durationSeconds": 2, "frames": 50}
 ENLARGED = {"width": 960, "height": 544}
@@ -82,6 +85,10 @@ def test_another_size(client: httpx.Client, file_id: str, database: Database, fi
 
 
 LAST = "There is no video from {}: it lasts from 0 s to 2 s."
+FACTS = (
+    "`metadata` must be a JSON object of at most 20 texts, with names of at most 40 and texts of at most 500 "
+    "characters"
+)
 ORDER = "`end` must be later than `start`, which is 0 by default."
 
 
@@ -106,6 +113,13 @@ ORDER = "`end` must be later than `start`, which is 0 by default."
             "`scale` and `max_width` cannot be given together: each decides the output's size.",
         ),
         ({"max_height": "1"}, '`max_height` must be a whole number of pixels from 2 to 16384; received "1".'),
+        (
+            {"cancel_after": "0"},
+            '`cancel_after` must be a whole number of seconds from 1 to 2592000; received "0".',
+        ),
+        ({"metadata": '{"a": 1}'}, FACTS + '; received "{\\"a\\": 1}".'),
+        ({"metadata": '["a"]'}, FACTS + '; received "[\\"a\\"]".'),
+        ({"metadata": '{"a": "\\u0000"}'}, FACTS + '; received "{\\"a\\": \\"\\\\u0000\\"}".'),
     ],
 )
 def test_what_is_refused(client: httpx.Client, clip: Path, file_id: str, fields, sentence, stored_files):
@@ -131,3 +145,44 @@ def test_a_retried_render_has_the_same_options(client: httpx.Client, file_id: st
 
     for name in ("maxWidth", "start", "end", "input", "output", "cost"):
         assert again[name] == render[name]
+
+
+def test_metadata_comes_back(client: httpx.Client, file_id: str):
+    facts = {"order": "A-17", "ключ": "日本 \U0001f3ac", "empty": ""}
+    text = json.dumps(facts)
+    answers = [
+        client.post("/v1/upscale", json={"file_id": file_id, "metadata": facts}),
+        client.post("/v1/upscale", json={"file_id": file_id, "metadata": text}),
+        client.post("/v1/upscale", data={"file_id": file_id, "metadata": text}),
+        client.post("/v1/upscale", files={"file_id": (None, file_id), "metadata": (None, text)}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+        render = answer.json()["render"]
+        assert render["metadata"] == facts
+        assert client.get(f"/v1/renders/{render['id']}").json()["render"]["metadata"] == facts
+    refused = client.post("/v1/upscale", json={"file_id": file_id, "metadata": {"n": 1}})
+    assert refused.status_code == 400
+
+
+def test_a_render_that_is_not_done_in_time_is_canceled(
+    client: httpx.Client, file_id: str, database: Database
+):
+    late, early, done, none = (
+        client.post("/v1/upscale", json={"file_id": file_id, **fields}).json()["render"]["id"]
+        for fields in ({"cancel_after": 60}, {"cancel_after": 3600}, {"cancel_after": 60}, {})
+    )
+    with database.write() as session:
+        for render_id in (late, done):
+            session.get_one(Render, render_id).cancel_at -= timedelta(minutes=2)
+        session.get_one(Render, done).status = RenderStatus.COMPLETED
+
+    assert cancel_overdue(database) == [late]
+    assert cancel_overdue(database) == []
+
+    shown = {one: client.get(f"/v1/renders/{one}").json()["render"] for one in (late, early, done, none)}
+    assert [render["status"] for render in shown.values()] == ["failed", "queued", "completed", "queued"]
+    assert shown[late]["error"] == "Canceled: it was not done within 60 seconds."
+    assert shown[early]["cancelAfter"] == 3600
+    again = client.post(f"/v1/renders/{late}/retry").json()["render"]
+    assert (again["status"], again["cancelAfter"]) == ("queued", 60)
