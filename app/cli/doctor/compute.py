@@ -28,7 +28,8 @@ def check_devices() -> Iterator[Finding]:
     else:
         yield Finding.absent(
             "CPU kernels",
-            "not compiled, or not for this processor: on a CPU torch computes, two to three times slower",
+            "not compiled, by another version, or not for this processor: on a CPU torch computes, two to three times "
+            "slower",
             fix="install a C compiler (on Debian or Ubuntu: apt install gcc libc6-dev), then the package again",
         )
     accelerators = [device for device in find_devices() if device.is_accelerator]
