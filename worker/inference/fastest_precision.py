@@ -129,13 +129,17 @@ def measure(
     decibels: dict[Precision, float] = {}
     seconds: dict[Precision, float] = {}
     runs: dict[Precision, Callable[[], torch.Tensor]] = {}
-    started = perf_counter()
+    # Of passes alone: preparing a network's weights may take as long.
+    budget = _BUDGET_SECONDS
 
     def timed(precision: Precision) -> torch.Tensor:
+        nonlocal budget
         began = perf_counter()
         made = runs[precision]()
         device.synchronize()
-        seconds[precision] = min(seconds.get(precision, math.inf), perf_counter() - began)
+        taken = perf_counter() - began
+        budget -= taken
+        seconds[precision] = min(seconds.get(precision, math.inf), taken)
         return made.clamp(0, 1)
 
     with device.computing():
@@ -145,9 +149,10 @@ def measure(
             x = picture.contiguous(memory_format=runtime.memory_format)
             runs[precision] = lambda runtime=runtime, x=x: runtime(x)  # type: ignore[misc]
             try:
-                with _deadline(runtime.network, math.inf if exact is None else started + _BUDGET_SECONDS):
+                with _deadline(runtime.network, math.inf if exact is None else perf_counter() + budget):
                     made = timed(precision)
             except TimeoutError:
+                # The next candidate has as long again.
                 del runs[precision]
                 continue
             exact = made.double() if exact is None else exact
@@ -157,7 +162,7 @@ def measure(
         for _ in range(_ROUNDS):
             for precision in list(runs):
                 is_hopeless = seconds[precision] > _HOPELESS * min(seconds.values())
-                if not is_hopeless and perf_counter() - started < _BUDGET_SECONDS:
+                if not is_hopeless and budget > 0:
                     timed(precision)
     return Measurement(
         engine_id=engine_id,
