@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 
+from app.accounts import routes as account_routes
 from app.accounts.key_use import KeyUse
 from app.administration import routes as administration_routes
+from app.console import routes as console_routes
 from app.engines import routes as engine_routes
 from app.estimates import routes as estimate_routes
 from app.files import routes as file_routes
@@ -53,9 +55,16 @@ ROUTERS = (
     work_routes.router,
     webhook_routes.router,
     usage_routes.router,
+    account_routes.router,
     administration_routes.router,
 )
-OPEN_ROUTERS = (health.router, metrics_routes.router, stored_objects.router, documentation.router)
+OPEN_ROUTERS = (
+    health.router,
+    metrics_routes.router,
+    stored_objects.router,
+    documentation.router,
+    console_routes.router,
+)
 # FastAPI prepares routes at the first request, which takes 60 ms, and anew for each inclusion: all applications of a
 # process share one. `responses`: the middleware of every route may give these answers.
 INCLUDED = APIRouter(generate_unique_id_function=operation_id)
@@ -122,6 +131,8 @@ def create_app(
 
     app.state.metrics = HttpMetrics()
     app.state.refuses_unknown_names = lambda: False
+    app.state.is_mock = False
+    app.state.sign_in_code = None
     add_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(EmptyParameters)

@@ -69,6 +69,10 @@ def has_users(session: Session) -> bool:
     return session.scalar(select(User.id).limit(1)) is not None
 
 
+def oldest_user(session: Session) -> User | None:
+    return session.scalar(select(User).order_by(User.created_at, User.id).limit(1))
+
+
 def has_usable_key(session: Session, *, now: datetime) -> bool:
     query = select(ApiKey.id).where(
         ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)

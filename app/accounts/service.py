@@ -121,6 +121,11 @@ def create_first_key(session: Session, *, keys: Secrets) -> CreatedKey | None:
     return create_key(session, user_name="default", key_name="first key", keys=keys)
 
 
+def oldest_user(session: Session) -> User | None:
+    """The user that was made first: on a machine of one's own, its owner."""
+    return account_queries.oldest_user(session)
+
+
 def has_usable_key(session: Session) -> bool:
     """Whether any user has a key that is neither revoked nor expired."""
     return account_queries.has_usable_key(session, now=clock.now())

@@ -2,10 +2,10 @@
 
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from app.accounts import service as account_service
@@ -35,11 +35,15 @@ from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
 from app.platform.errors import InvalidRequest
 from app.platform.work_kinds import WorkQueue
+from app.renders import service as render_service
 from app.renders.created_answer import answer_with_render, show_render
-from app.renders.schemas import RenderBody
+from app.renders.options import find_engine
+from app.renders.schemas import Render, RenderBody, RendersBody
+from app.renders.statuses import RenderStatus
 from app.usage.allowances import Allowance, allowance_of
 from app.usage.schemas import PeriodDependency, UsageBody
 from app.usage.service import usage_of
+from models.catalog import ENGINES
 
 router = APIRouter(tags=["administration"])
 
@@ -173,6 +177,50 @@ def revoke_key(key_id: str, _admin: AdministratorDependency, resources: Resource
     with resources.database.write() as session:
         account_service.revoke_key(session, key_id=key_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.get("/v1/admin/renders", response_model_exclude_none=True)
+def list_all_renders(
+    _admin: AdministratorDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+    page: PageDependency,
+    status: Annotated[RenderStatus | None, Query(description="Only renders with this status.")] = None,
+    user: Annotated[str | None, Query(description="Only renders of the user with this id.")] = None,
+    engine: Annotated[
+        str | None,
+        Query(description="Only renders with this engine.", json_schema_extra={"enum": list(ENGINES)}),
+    ] = None,
+) -> RendersBody:
+    """Renders of all users, the newest first."""
+    with resources.database.read() as session:
+        views, cursor = render_service.list_renders(
+            session,
+            user_id=user,
+            limit=page.limit,
+            cursor=page.cursor,
+            status=status,
+            engine=None if engine is None else find_engine(engine),
+        )
+    shown = [Render.of(view, resources=resources, base_url=base_url) for view in views]
+    return RendersBody(renders=shown, next_cursor=cursor)
+
+
+@router.post(
+    "/v1/admin/renders/{render_id}/cancel",
+    response_model_exclude_none=True,
+    responses=documented(404, 409),
+)
+def cancel_render_of_user(
+    render_id: str,
+    _admin: AdministratorDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+) -> RenderBody:
+    """Cancel an unfinished render of any user: it is `failed` at once, with the error "Canceled"."""
+    with resources.database.write() as session:
+        render = administration_service.cancel_render(session, render_id=render_id)
+    return show_render(render, resources, base_url)
 
 
 @router.post(

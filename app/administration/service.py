@@ -6,6 +6,7 @@ from app.accounts.idempotency import IdempotentRequest
 from app.administration import queries as administration_queries
 from app.platform.database import Database
 from app.platform.errors import Conflict, NotFound
+from app.renders import cancellation
 from app.renders.service import get_render, retry_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
@@ -21,6 +22,11 @@ def requeue_render(session: Session, *, render_id: str) -> Render:
     if work_queries.requeue(session, render_id=render_id).is_final:
         raise Conflict("The render has ended: a failed one can be retried.")
     return get_render(session, render_id=render_id, user_id=user_id)
+
+
+def cancel_render(session: Session, *, render_id: str) -> Render:
+    """As the user's own cancel. Raises NotFound for an unknown render, Conflict for a completed one."""
+    return cancellation.cancel_render(session, render_id=render_id, user_id=_owner(session, render_id))
 
 
 def retry_for_owner(

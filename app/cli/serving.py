@@ -60,6 +60,7 @@ def serve(
         on_first_key=_show_first_key,
         on_no_key=_tell_how_to_make_a_key,
         on_ready=lambda url: typer.echo(f"Regen is serving at {url}"),
+        on_sign_in_link=lambda link: typer.echo(f"Its console, signed in once by this link: {link}"),
     )
     end_process()
 

@@ -51,6 +51,7 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
         make_webhooks=partial(make_dispatcher, faults=mock.faults),
     )
     app.state.mock = mock
+    app.state.is_mock = True
     app.state.refuses_unknown_names = lambda: mock.options.strict
     app.router.routes.extend(routes.router.routes)
     app.add_middleware(RequestScopeMiddleware, repeatable=mock.repeatable)

@@ -44,21 +44,20 @@ def view_render(reader: ColumnReader, render: ShownRender) -> RenderView:
 
 
 def view_renders(reader: ColumnReader, rows: Sequence[ShownRender]) -> list[RenderView]:
-    """As `view_render`, for several renders of one user, with the same few statements."""
-    queued = [row.id for row in rows if row.status is RenderStatus.QUEUED]
-    places = (
-        render_queries.queue_positions(reader, user_id=rows[0].user_id, render_ids=queued) if queued else {}
-    )
+    """As `view_render`, for several renders, with the same few statements for each of their users."""
+    places: dict[str, int] = {}
+    ahead: dict[str, WorkAhead] = {}
+    # Earlier work with other added engines is not counted: which ones there are is in the database alone.
+    engines = tuple(dict.fromkeys([*ENGINES, *sorted({row.engine for row in rows})]))
+    for user_id in {row.user_id for row in rows if not row.status.is_final}:
+        own = [row for row in rows if row.user_id == user_id and not row.status.is_final]
+        queued = [row.id for row in own if row.status is RenderStatus.QUEUED]
+        if queued:
+            places |= render_queries.queue_positions(reader, user_id=user_id, render_ids=queued)
+        open_ids = [row.id for row in own]
+        ahead |= workload.work_ahead(reader, user_id=user_id, render_ids=open_ids, engines=engines)
     counted = [row.id for row in rows if row.status not in (RenderStatus.QUEUED, RenderStatus.COMPLETED)]
     frames = render_queries.frames_done(reader, render_ids=counted) if counted else {}
-    open_ids = [row.id for row in rows if not row.status.is_final]
-    # Earlier work with other added engines is not counted: which ones there are is in the database alone.
-    engines = dict.fromkeys([*ENGINES, *sorted({row.engine for row in rows})])
-    ahead = (
-        workload.work_ahead(reader, user_id=rows[0].user_id, render_ids=open_ids, engines=tuple(engines))
-        if open_ids
-        else {}
-    )
     return [
         RenderView(
             render=row,

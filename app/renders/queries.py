@@ -123,14 +123,16 @@ def find_renders(session: Session, *, render_ids: Collection[str], user_id: str)
 def list_renders(
     session: Session,
     *,
-    user_id: str,
+    user_id: str | None,
     limit: int,
     cursor: str | None = None,
     status: RenderStatus | None = None,
     engine: str | None = None,
 ) -> Page[Render]:
-    """The user's own renders, with their files."""
-    query = select(Render).options(joinedload(Render.file)).where(Render.user_id == user_id)
+    """The user's own renders, or those of all users, with their files."""
+    query = select(Render).options(joinedload(Render.file))
+    if user_id is not None:
+        query = query.where(Render.user_id == user_id)
     if status is not None:
         query = query.where(Render.status == status)
     if engine is not None:

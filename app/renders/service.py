@@ -197,13 +197,16 @@ def _add_render(
 def list_renders(
     session: Session,
     *,
-    user_id: str,
+    user_id: str | None,
     limit: int,
     cursor: str | None,
     status: RenderStatus | None,
     engine: Engine | None,
 ) -> tuple[list[RenderView], str | None]:
-    """A page of the user's renders, the newest first, and the cursor of the next. Raises InvalidRequest."""
+    """A page of the user's renders, the newest first, and the cursor of the next. Raises InvalidRequest.
+
+    Without `user_id`: of all users' renders.
+    """
     page = render_queries.list_renders(
         session,
         user_id=user_id,

@@ -13,6 +13,7 @@ import structlog
 
 from app import migrations
 from app.accounts import service as account_service
+from app.console.sign_in import SignInCode
 from app.main import begin_end, create_app
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError
@@ -49,18 +50,21 @@ def serve(
     on_first_key: OnFirstKey,
     on_no_key: Callable[[], None],
     on_ready: OnReady,
+    on_sign_in_link: Callable[[str], None],
 ) -> None:
     """Serve in the main thread until a signal requests a stop.
 
     Once requests are answered, in another thread: `on_first_key` receives the new key on the first start,
-    `on_no_key` is called if there are users but no usable key, and finally `on_ready` receives the URL.
+    `on_no_key` is called if there are users but no usable key, and finally `on_ready` receives the URL, and on a
+    loopback address `on_sign_in_link` the console's, which signs the owner in once.
     Raises ConfigurationError, and what the database raises.
     """
     with ExitStack() as stack:
         stack.enter_context(locked_data_directory(settings.root))
         signals = stack.enter_context(StopSignals())
         listener = stack.enter_context(listen(host, port))
-        if is_on_network(settings, listener.getsockname()[0]):
+        on_network = is_on_network(settings, listener.getsockname()[0])
+        if on_network:
             settings = _hardened(settings)
         if ready_file is not None:
             ready_file = ready_file.expanduser().absolute()
@@ -72,6 +76,14 @@ def serve(
         migrations.upgrade(database)
         broker = _first_broker(settings, stack) if settings.broker_url is None else None
         app = create_app(settings, own_url=local_url(listener))
+        code = None if on_network else SignInCode()
+        app.state.sign_in_code = code
+
+        def announce(url: str) -> None:
+            on_ready(url)
+            if code is not None:
+                on_sign_in_link(code.link(url))
+
         api = ApiServer(app, limits=connection_limits(settings), before_grace=partial(begin_end, app))
         signals.on_stop = api.stop
         if signals.requested:
@@ -88,7 +100,7 @@ def serve(
             make_key=lambda: first_key(database, keys, on_first_key=on_first_key, on_no_key=on_no_key),
             ready_file=ready_file,
             api=api,
-            on_ready=on_ready,
+            on_ready=announce,
             signals=signals,
         )
         supervisor.start()

@@ -1,0 +1,98 @@
+// The console: one page, its views by the address after the `#`.
+
+import { html, render, useEffect, useRef, useState } from "./preact.js";
+import { store, useStore } from "./store.js";
+import { Message, Notice } from "./components/notices.js";
+import { SignIn } from "./views/sign_in.js";
+import { NewRenders } from "./views/new_renders.js";
+import { Renders } from "./views/renders.js";
+import { RenderPage } from "./views/render_page.js";
+import { Usage } from "./views/usage.js";
+import { Webhooks } from "./views/webhooks.js";
+import { Operations } from "./views/operations.js";
+import { Users } from "./views/users.js";
+import { Mock } from "./views/mock.js";
+
+/** @typedef {{path: string, title: string, view: any, shown: () => boolean}} View */
+
+/** @type {View[]} */
+const VIEWS = [
+  { path: "", title: "New", view: NewRenders, shown: () => true },
+  { path: "renders", title: "Renders", view: Renders, shown: () => true },
+  { path: "usage", title: "Usage", view: Usage, shown: () => true },
+  { path: "webhooks", title: "Webhooks", view: Webhooks, shown: () => true },
+  { path: "users", title: "Users and keys", view: Users, shown: () => store.isAdmin },
+  { path: "operations", title: "Operations", view: Operations, shown: () => store.isAdmin },
+  { path: "mock", title: "Mock", view: Mock, shown: () => store.isMock },
+];
+
+function useAddress() {
+  const read = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+  const [address, setAddress] = useState(read);
+  useEffect(() => {
+    const change = () => setAddress(read());
+    addEventListener("hashchange", change);
+    return () => removeEventListener("hashchange", change);
+  }, []);
+  return address;
+}
+
+function useOnline() {
+  const [online, setOnline] = useState(navigator.onLine);
+  useEffect(() => {
+    const change = () => setOnline(navigator.onLine);
+    addEventListener("online", change);
+    addEventListener("offline", change);
+    return () => { removeEventListener("online", change); removeEventListener("offline", change); };
+  }, []);
+  return online;
+}
+
+function App() {
+  const { key } = useStore();
+  const [first = "", ...rest] = useAddress();
+  const online = useOnline();
+  const main = useRef(/** @type {HTMLElement | null} */ (null));
+  const current = VIEWS.find((view) => view.path === first && view.shown());
+  const title = first === "renders" && rest.length ? "Render" : current?.title ?? "Not found";
+  useEffect(() => {
+    document.title = key ? `${title} – Regen` : "Regen";
+    // A reader of the screen hears that the view has changed.
+    if (document.activeElement === document.body) main.current?.focus({ preventScroll: true });
+  }, [title, key]);
+  if (!key) return html`<main class="narrow"><${SignIn} /></main><${Message} />`;
+  const page = () => {
+    if (first === "renders" && rest.length) return html`<${RenderPage} id=${rest[0]} />`;
+    if (current) return html`<${current.view} />`;
+    return html`<h1>Not found</h1><p>There is nothing at this address. <a href="#/">Go to the start</a>.</p>`;
+  };
+  return html`
+    <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => { event.preventDefault(); main.current?.focus(); }}>Skip to the content</a>
+    <header>
+      <a class="brand" href="#/"><img src="console/icon.svg" alt="" width="24" height="24" />Regen</a>
+      <nav aria-label="Views">${VIEWS.filter((view) => view.shown()).map((view) => html`
+        <a href=${`#/${view.path}`} aria-current=${view.path === first ? "page" : undefined}>${view.title}</a>`)}
+      </nav>
+      <a class="quiet" href="docs">API</a>
+      <button class="quiet" onClick=${() => store.signOut()}>Sign out</button>
+    </header>
+    ${!online && html`<${Notice} kind="error">There is no network. What was begun goes on when it is back.<//>`}
+    <main id="main" tabindex="-1" ref=${main}>${page()}</main>
+    <${Message} />`;
+}
+
+const root = /** @type {HTMLElement} */ (document.getElementById("app"));
+root.replaceChildren();
+render(html`<${App} />`, root);
+/** Signs in by the link that `regen serve` prints. @returns {boolean} whether the address is such a link */
+function followSignInLink() {
+  const [, code] = location.hash.match(/^#\/sign-in\/(.+)$/) ?? [];
+  if (!code) return false;
+  // The code is of no use twice: it leaves the address at once.
+  history.replaceState(null, "", `${location.pathname}#/`);
+  store.signInByLink(code).catch((error) => store.signOut(error.message));
+  return true;
+}
+
+addEventListener("hashchange", followSignInLink);
+if (!followSignInLink() && store.key) store.look().catch((error) => store.fail(error));

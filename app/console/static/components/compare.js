@@ -1,0 +1,163 @@
+// Before and after on top of each other, divided by a slider, with zoom and pan. Pictures or videos in step.
+
+import { html, useCallback, useEffect, useRef, useState } from "../preact.js";
+import { span } from "../format.js";
+
+const LARGEST_ZOOM = 8;
+/** Seconds that the two videos may be apart while they play; when they stand still they show the same moment. */
+const LARGEST_DRIFT = 0.05;
+
+/** Zoom and pan of a stage. @returns {{style: Record<string, string>, on: Record<string, any>, zoom: number,
+ *  setZoom: (zoom: number) => void}} */
+function useZoom() {
+  const [view, setView] = useState({ zoom: 1, x: 0, y: 0 });
+  const drag = useRef(/** @type {{x: number, y: number} | null} */ (null));
+  const bounded = (/** @type {{zoom: number, x: number, y: number}} */ { zoom, x, y }) => {
+    const most = (1 - 1 / zoom) * 50;
+    const within = (/** @type {number} */ value) => Math.min(most, Math.max(-most, value));
+    return { zoom, x: within(x), y: within(y) };
+  };
+  const setZoom = (/** @type {number} */ zoom) =>
+    setView((now) => bounded({ ...now, zoom: Math.min(LARGEST_ZOOM, Math.max(1, zoom)) }));
+  const on = {
+    onWheel: (/** @type {WheelEvent} */ event) => {
+      if (!event.ctrlKey && view.zoom === 1 && event.deltaY > 0) return;
+      event.preventDefault();
+      setZoom(view.zoom * (event.deltaY < 0 ? 1.15 : 1 / 1.15));
+    },
+    onPointerDown: (/** @type {PointerEvent} */ event) => {
+      if (view.zoom === 1) return;
+      drag.current = { x: event.clientX, y: event.clientY };
+      /** @type {Element} */ (event.currentTarget).setPointerCapture(event.pointerId);
+    },
+    onPointerMove: (/** @type {PointerEvent} */ event) => {
+      if (!drag.current) return;
+      const box = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
+      const moved = { x: event.clientX - drag.current.x, y: event.clientY - drag.current.y };
+      drag.current = { x: event.clientX, y: event.clientY };
+      setView((now) => bounded({
+        zoom: now.zoom,
+        x: now.x + (moved.x / box.width / now.zoom) * 100,
+        y: now.y + (moved.y / box.height / now.zoom) * 100,
+      }));
+    },
+    onPointerUp: () => { drag.current = null; },
+  };
+  return { style: { transform: `scale(${view.zoom}) translate(${view.x}%, ${view.y}%)` }, on, zoom: view.zoom, setZoom };
+}
+
+/** The slider that divides the picture, and the zoom.
+ * @param {{at: number, setAt: (at: number) => void, zoom: number, setZoom: (zoom: number) => void}} properties */
+function Divider({ at, setAt, zoom, setZoom }) {
+  return html`<div class="row divider">
+    <span aria-hidden="true">before</span>
+    <input type="range" class="grow" min="0" max="100" step="0.5" value=${at} aria-label="Border between before and after"
+      onInput=${(/** @type {any} */ event) => setAt(Number(event.target.value))} />
+    <span aria-hidden="true">after</span>
+    <button class="quiet" aria-label="Zoom out" disabled=${zoom === 1} onClick=${() => setZoom(zoom / 1.5)}>−</button>
+    <output aria-label="Zoom">${Math.round(zoom * 100)} %</output>
+    <button class="quiet" aria-label="Zoom in" disabled=${zoom >= LARGEST_ZOOM} onClick=${() => setZoom(zoom * 1.5)}>+</button>
+  </div>`;
+}
+
+/** Two pictures of the same part of a frame. @param {{before: string, after: string, label: string}} properties */
+export function ComparePictures({ before, after, label }) {
+  const [at, setAt] = useState(50);
+  const { style, on, zoom, setZoom } = useZoom();
+  return html`<figure class="compare" aria-label=${label}>
+    <div class="stage" ...${on}>
+      <img src=${after} alt=${`After: ${label}`} style=${style} draggable="false" />
+      <div class="over" style=${{ clipPath: `inset(0 ${100 - at}% 0 0)` }}>
+        <img src=${before} alt=${`Before: ${label}`} style=${style} draggable="false" />
+      </div>
+      <div class="border" style=${{ left: `${at}%` }}></div>
+    </div>
+    <${Divider} at=${at} setAt=${setAt} zoom=${zoom} setZoom=${setZoom} />
+  </figure>`;
+}
+
+/** Two videos in step: the output leads, the input follows.
+ * @param {{before: string, after: string, rate: number, label: string}} properties `rate`: of the output, per second */
+export function CompareVideos({ before, after, rate, label }) {
+  const [at, setAt] = useState(50);
+  const { style, on, zoom, setZoom } = useZoom();
+  const leader = useRef(/** @type {HTMLVideoElement | null} */ (null));
+  const follower = useRef(/** @type {HTMLVideoElement | null} */ (null));
+  const [state, setState] = useState({ time: 0, duration: 0, playing: false, sound: "after", missing: "" });
+  const change = useCallback((/** @type {Partial<typeof state>} */ part) => setState((now) => ({ ...now, ...part })), []);
+
+  /** Brings both to the middle of a frame, where no rounding shows its neighbour. */
+  const seek = (/** @type {number} */ time) => {
+    if (!leader.current) return;
+    const frame = Math.max(0, Math.floor(time * rate + 1e-6));
+    const middle = Math.min((frame + 0.5) / rate, Math.max(0, (leader.current.duration || 0) - 1e-3));
+    leader.current.currentTime = middle;
+    if (follower.current) follower.current.currentTime = middle;
+    change({ time: middle });
+  };
+  const play = async () => {
+    if (!leader.current) return;
+    if (leader.current.paused) {
+      if (leader.current.ended) seek(0);
+      await Promise.allSettled([leader.current.play(), follower.current?.play()]);
+    } else {
+      leader.current.pause();
+      follower.current?.pause();
+      seek(leader.current.currentTime);
+    }
+  };
+  useEffect(() => {
+    let frame = 0;
+    const step = () => {
+      const [one, two] = [leader.current, follower.current];
+      if (one && !one.paused) {
+        change({ time: one.currentTime });
+        if (two && two.readyState > 1 && Math.abs(two.currentTime - one.currentTime) > LARGEST_DRIFT) {
+          two.currentTime = one.currentTime;
+        }
+      }
+      frame = requestAnimationFrame(step);
+    };
+    frame = requestAnimationFrame(step);
+    return () => cancelAnimationFrame(frame);
+  }, []);
+  useEffect(() => {
+    if (leader.current) leader.current.muted = state.sound !== "after";
+    if (follower.current) follower.current.muted = state.sound !== "before";
+  }, [state.sound]);
+  const keys = (/** @type {KeyboardEvent} */ event) => {
+    const steps = /** @type {Record<string, () => void>} */ ({
+      " ": play, k: play, ",": () => seek(state.time - 1 / rate), ".": () => seek(state.time + 1 / rate),
+    });
+    if (!steps[event.key] || /** @type {Element} */ (event.target).tagName === "BUTTON") return;
+    event.preventDefault();
+    steps[event.key]();
+  };
+  return html`<figure class="compare" aria-label=${label} onKeyDown=${keys}>
+    <div class="stage" tabindex="0" aria-label="Space plays, comma and full stop go one frame back and on" role="group" ...${on}>
+      <video ref=${leader} src=${after} style=${style} playsinline preload="auto" aria-label="After"
+        onLoadedMetadata=${(/** @type {any} */ event) => change({ duration: event.target.duration })}
+        onPlay=${() => change({ playing: true })} onPause=${() => change({ playing: false })}
+        onError=${() => change({ missing: "This browser cannot play the result. Download it." })}></video>
+      <div class="over" style=${{ clipPath: `inset(0 ${100 - at}% 0 0)` }}>
+        <video ref=${follower} src=${before} style=${style} playsinline muted preload="auto" aria-label="Before"
+          onError=${() => change({ missing: "This browser cannot play the original, so only the result is shown." })}></video>
+      </div>
+      <div class="border" style=${{ left: `${at}%` }}></div>
+    </div>
+    ${state.missing && html`<p class="notice">${state.missing}</p>`}
+    <div class="row player">
+      <button onClick=${play} aria-label=${state.playing ? "Pause" : "Play"}>${state.playing ? "❚❚" : "▶"}</button>
+      <button class="quiet" aria-label="One frame back" onClick=${() => seek(state.time - 1 / rate)}>‹</button>
+      <button class="quiet" aria-label="One frame on" onClick=${() => seek(state.time + 1 / rate)}>›</button>
+      <input type="range" class="grow" min="0" max=${state.duration || 1} step="any" value=${state.time}
+        aria-label="Position" aria-valuetext=${span(state.time)}
+        onInput=${(/** @type {any} */ event) => seek(Number(event.target.value))} />
+      <output aria-label="Time">${span(state.time)} / ${span(state.duration)}</output>
+      <label>Sound <select value=${state.sound} onChange=${(/** @type {any} */ event) => change({ sound: event.target.value })}>
+        <option value="after">after</option><option value="before">before</option><option value="off">off</option>
+      </select></label>
+    </div>
+    <${Divider} at=${at} setAt=${setAt} zoom=${zoom} setZoom=${setZoom} />
+  </figure>`;
+}

@@ -1,0 +1,93 @@
+import { html, useEffect, useRef, useState } from "../preact.js";
+
+/** A sentence of the API, its names in `backticks` set as code. @param {{text: string}} properties */
+export function Words({ text }) {
+  return text.split("`").map((part, at) => (at % 2 ? html`<code>${part}</code>` : part));
+}
+
+/** A form control for one option of a render.
+ * @param {{option: import("../options.js").Option, value: string | boolean | undefined,
+ *          onChange: (value: string | boolean) => void, id: string}} properties */
+export function OptionControl({ option, value, onChange, id }) {
+  const { schema, label, description } = option;
+  const described = description ? `${id}-about` : undefined;
+  const control = () => {
+    if (schema.enum) {
+      return html`<select id=${id} aria-describedby=${described} value=${value ?? schema.default}
+        onChange=${(/** @type {any} */ event) => onChange(event.target.value)}>
+        ${schema.enum.map((/** @type {string} */ one) => html`<option value=${one}>${one}</option>`)}
+      </select>`;
+    }
+    if (schema.type === "boolean") {
+      return html`<input id=${id} type="checkbox" aria-describedby=${described} checked=${value ?? schema.default ?? false}
+        onChange=${(/** @type {any} */ event) => onChange(event.target.checked)} />`;
+    }
+    const isNumber = ["integer", "number"].includes(schema.type);
+    return html`<input id=${id} type=${schema.format === "uri" ? "url" : "text"} aria-describedby=${described}
+      inputmode=${isNumber ? "decimal" : undefined} placeholder=${schema.default ?? ""} value=${value ?? ""}
+      onChange=${(/** @type {any} */ event) => onChange(event.target.value.trim())} />`;
+  };
+  return html`<div class=${`option ${schema.type}`}>
+    <label for=${id}>${label}</label>${control()}
+    ${description && html`<small id=${described}><${Words} text=${description} /></small>`}
+  </div>`;
+}
+
+/** Text that is copied by one press. @param {{text: string, label: string}} properties */
+export function CopyButton({ text, label }) {
+  const [copied, setCopied] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setCopied(true);
+    setTimeout(() => setCopied(false), 2000);
+  };
+  return html`<button class="quiet" onClick=${copy} aria-label=${`Copy ${label}`}>${copied ? "Copied" : "Copy"}</button>`;
+}
+
+/** Samples of code, one of which is shown. @param {{samples: {name: string, text: string}[]}} properties */
+export function CodeSamples({ samples }) {
+  const [shown, setShown] = useState(0);
+  return html`<div class="samples">
+    <div class="row" role="tablist" aria-label="Language">
+      ${samples.map((one, at) => html`<button role="tab" class="tab" aria-selected=${at === shown}
+        onClick=${() => setShown(at)}>${one.name}</button>`)}
+      <span class="grow"></span><${CopyButton} text=${samples[shown].text} label=${samples[shown].name} />
+    </div>
+    <pre tabindex="0" role="tabpanel" aria-label=${samples[shown].name}><code>${samples[shown].text}</code></pre>
+  </div>`;
+}
+
+/** Asks before something that cannot be undone.
+ * @param {{label: string, question: string, onYes: () => void, kind?: string}} properties */
+export function ConfirmButton({ label, question, onYes, kind = "" }) {
+  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  return html`<button class=${kind} onClick=${() => dialog.current?.showModal()}>${label}</button>
+    <dialog ref=${dialog} aria-label=${label}>
+      <p>${question}</p>
+      <div class="row end">
+        <button onClick=${() => dialog.current?.close()}>Keep it</button>
+        <button class="danger" onClick=${() => { dialog.current?.close(); onYes(); }}>${label}</button>
+      </div>
+    </dialog>`;
+}
+
+/** A dialog that is open as long as it is shown. @param {{label: string, onClose: () => void, children: any}} properties */
+export function Dialog({ label, onClose, children }) {
+  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useEffect(() => { dialog.current?.showModal(); }, []);
+  return html`<dialog ref=${dialog} aria-label=${label} onClose=${onClose}>${children}</dialog>`;
+}
+
+/** @param {{value: number, label: string}} properties `value` from 0 to 1 */
+export function Progress({ value, label }) {
+  return html`<progress max="1" value=${value} aria-label=${label}></progress>`;
+}
+
+const STATUS_WORDS = /** @type {Record<string, string>} */ ({
+  queued: "Queued", pending: "Reading", processing: "Rendering", completed: "Done", failed: "Failed",
+});
+
+/** @param {{status: string}} properties */
+export function Status({ status }) {
+  return html`<span class=${`status ${status}`}>${STATUS_WORDS[status] ?? status}</span>`;
+}

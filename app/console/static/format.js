@@ -1,0 +1,46 @@
+// Numbers and times in the reader's locale.
+
+const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 2 });
+const exact = new Intl.NumberFormat(undefined, { maximumFractionDigits: 6 });
+const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 });
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+
+/** @param {number} value */
+export const count = (value) => number.format(value);
+/** @param {number} value */
+export const cost = (value) => exact.format(value);
+/** @param {number} value 0 to 1 */
+export const share = (value) => percent.format(value);
+/** @param {string} iso */
+export const when = (iso) => moment.format(new Date(iso));
+
+/** @param {string} iso @returns {string} "3 minutes ago" */
+export function ago(iso) {
+  const seconds = (new Date(iso).getTime() - Date.now()) / 1000;
+  for (const [unit, size] of /** @type {[Intl.RelativeTimeFormatUnit, number][]} */ (
+    [["day", 86400], ["hour", 3600], ["minute", 60]])) {
+    if (Math.abs(seconds) >= size) return relative.format(Math.round(seconds / size), unit);
+  }
+  return relative.format(Math.round(seconds), "second");
+}
+
+/** @param {number} bytes */
+export function size(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let at = 0;
+  while (bytes >= 1000 && at < units.length - 1) { bytes /= 1000; at++; }
+  return `${number.format(at ? Math.round(bytes * 10) / 10 : bytes)} ${units[at]}`;
+}
+
+/** @param {number} seconds @returns {string} "1:02:03" or "4.2 s" */
+export function span(seconds) {
+  if (seconds < 60) return `${number.format(Math.round(seconds * 10) / 10)} s`;
+  const whole = Math.round(seconds), hours = Math.floor(whole / 3600), rest = Math.floor((whole % 3600) / 60);
+  const two = (/** @type {number} */ value) => String(value).padStart(2, "0");
+  return hours ? `${hours}:${two(rest)}:${two(whole % 60)}` : `${rest}:${two(whole % 60)}`;
+}
+
+/** @param {{width: number, height: number, frameRate: number, durationSeconds: number}} facts */
+export const facts = (facts) =>
+  `${facts.width} × ${facts.height}, ${count(facts.frameRate)} fps, ${span(facts.durationSeconds)}`;

@@ -1,0 +1,125 @@
+// What the views share: the session, the transfers, messages. One store; views read it with `useStore`.
+
+import { useEffect, useState } from "./preact.js";
+import { Api } from "./api.js";
+
+const KEY = "regen.key";
+
+/** @typedef {{text: string, kind: "error" | "done"}} Message */
+
+export class Store extends EventTarget {
+  constructor() {
+    super();
+    /** @type {string} */
+    this.key = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "";
+    /** @type {string} Why the user has to sign in again. */
+    this.signedOut = "";
+    /** @type {boolean} Whether the key may use `/v1/admin`. */
+    this.isAdmin = false;
+    /** @type {boolean} Whether this is the mock, which has controls of its own. */
+    this.isMock = false;
+    /** @type {import("./api.js").Row | null} The API's own description. */
+    this.description = null;
+    /** @type {Message | null} */
+    this.message = null;
+    this.api = this.makeApi();
+  }
+
+  makeApi() {
+    return new Api(this.key, () => this.signOut("This key is not valid any more. Sign in with another one."));
+  }
+
+  changed() { this.dispatchEvent(new Event("change")); }
+
+  /** @param {string} key @param {boolean} remember  On this device, not only in this tab. */
+  async signIn(key, remember) {
+    const api = new Api(key);
+    await api.get("/v1/renders", { query: { limit: 1 } });
+    (remember ? localStorage : sessionStorage).setItem(KEY, key);
+    this.key = key;
+    this.signedOut = "";
+    this.api = this.makeApi();
+    await this.look();
+  }
+
+  /** @param {string} why */
+  signOut(why = "") {
+    sessionStorage.removeItem(KEY);
+    localStorage.removeItem(KEY);
+    this.key = "";
+    this.isAdmin = false;
+    this.signedOut = why;
+    this.api = this.makeApi();
+    this.changed();
+  }
+
+  /** Exchanges the code of the link that `regen serve` prints for a key. @param {string} code */
+  async signInByLink(code) {
+    const { key } = await new Api("").post("/console/sign-in", { code });
+    await this.signIn(key, false);
+  }
+
+  /** Learns what this server and this key can do. */
+  async look() {
+    const [description, key, server] = await Promise.all([
+      this.api.get("/openapi.json"), this.api.get("/v1/key"), this.api.get("/console/server.json"),
+    ]);
+    this.description = description;
+    this.isAdmin = key.key.scopes.includes("admin");
+    this.isMock = server.isMock;
+    this.changed();
+  }
+
+  /** @param {unknown} error */
+  fail(error) {
+    if (error instanceof DOMException && error.name === "AbortError") return;
+    this.say(error instanceof Error ? error.message : String(error), "error");
+  }
+
+  /** @param {string} text @param {Message["kind"]} kind */
+  say(text, kind = "done") {
+    this.message = { text, kind };
+    this.changed();
+  }
+}
+
+export const store = new Store();
+
+/** The store, read again at each of its changes. */
+export function useStore() {
+  const [, render] = useState(0);
+  useEffect(() => {
+    const update = () => render((/** @type {number} */ n) => n + 1);
+    store.addEventListener("change", update);
+    return () => store.removeEventListener("change", update);
+  }, []);
+  return store;
+}
+
+/**
+ * Loads something now, and again every `seconds` while the page is visible.
+ * @template T
+ * @param {() => Promise<T>} load @param {unknown[]} inputs @param {number} [seconds]
+ * @returns {[T | undefined, () => Promise<void>, string]} the value, a way to load it anew, and what failed
+ */
+export function useLoaded(load, inputs, seconds) {
+  const [value, setValue] = useState(/** @type {T | undefined} */ (undefined));
+  const [failed, setFailed] = useState("");
+  const [again] = useState(() => ({ load }));
+  again.load = load;
+  const reload = async () => {
+    try {
+      setValue(await again.load());
+      setFailed("");
+    } catch (error) {
+      setFailed(error instanceof Error ? error.message : String(error));
+    }
+  };
+  useEffect(() => {
+    reload();
+    if (!seconds) return undefined;
+    const timer = setInterval(() => { if (!document.hidden) reload(); }, seconds * 1000);
+    return () => clearInterval(timer);
+  }, [...inputs, store.key]);
+  return [value, reload, failed];
+}

@@ -1,0 +1,68 @@
+// The mock's own controls: what it received, its faults as switches, its clock.
+
+import { html } from "../preact.js";
+import { BASE } from "../api.js";
+import { store, useLoaded } from "../store.js";
+import { Notice } from "../components/notices.js";
+
+const SECONDS = 3;
+
+/** Faults that a client should survive, each one rule of the mock. @type {{label: string, rule: Record<string, any>}[]} */
+const FAULTS = [
+  { label: "Every second upload is answered 503", rule: { route: "POST /v1/upscale", probability: 0.5, action: { status: 503, headers: { "Retry-After": "1" } } } },
+  { label: "Answers take two seconds", rule: { route: "* /v1/*", action: { latency_seconds: 2 } } },
+  { label: "Connections are cut after the work", rule: { route: "POST /v1/upscale", action: { cut: "after" } } },
+  { label: "Renders fail", rule: { route: "POST /v1/upscale", action: { render: { fail: "The film tore." } } } },
+  { label: "Renders never end", rule: { route: "POST /v1/upscale", action: { render: { stuck_in: "processing" } } } },
+  { label: "Links have expired", rule: { route: "GET /v1/renders*", action: { expired_urls: true } } },
+  { label: "Webhooks come twice", rule: { route: "WEBHOOK *", action: { webhook: "doubled" } } },
+  { label: "Webhooks are signed wrongly", rule: { route: "WEBHOOK *", action: { webhook: "forged" } } },
+];
+
+/** @param {string} method @param {string} path @param {unknown} [body] */
+async function ask(method, path, body) {
+  const answer = await fetch(`${BASE}/_mock${path}`, {
+    method, headers: body ? { "Content-Type": "application/json" } : {}, body: body ? JSON.stringify(body) : undefined,
+  });
+  if (!answer.ok) throw new Error((await answer.json()).errors[0].message);
+  return answer.status === 204 ? {} : answer.json();
+}
+
+export function Mock() {
+  const load = async () => ({
+    state: await ask("GET", ""), rules: (await ask("GET", "/faults")).rules, requests: (await ask("GET", "/requests")).requests,
+  });
+  const [loaded, reload, failed] = useLoaded(load, [], SECONDS);
+  const act = async (/** @type {Promise<unknown>} */ work) => {
+    try {
+      await work;
+      await reload();
+    } catch (error) { store.fail(error); }
+  };
+  const isOn = (/** @type {Record<string, any>} */ rule) => Boolean(loaded?.rules.some((/** @type {any} */ one) =>
+    one.route === rule.route && JSON.stringify(one.action) === JSON.stringify(rule.action)));
+  /** The mock removes rules all at once; the others are added again. @param {Record<string, any>} rule */
+  const toggle = async (rule) => {
+    const wanted = FAULTS.filter((fault) => (fault.rule === rule ? !isOn(rule) : isOn(fault.rule))).map((fault) => fault.rule);
+    await ask("DELETE", "/faults");
+    if (wanted.length) await ask("POST", "/faults", wanted);
+  };
+  return html`<h1>Mock</h1>
+    <p>This is not a server but the mock: it enlarges videos plainly, and misbehaves on request.</p>
+    ${failed && html`<${Notice} kind="error">${failed}<//>`}
+    ${loaded && html`
+      <h2>Faults</h2>
+      <div class="switches">${FAULTS.map((fault) => html`<label class="check">
+        <input type="checkbox" role="switch" checked=${isOn(fault.rule)} onChange=${() => act(toggle(fault.rule))} /> ${fault.label}</label>`)}</div>
+      <h2>Clock</h2>
+      <p>${loaded.state.clock ? `It stands at ${loaded.state.clock}; requests move it.` : "It is this machine's, moved on by what was added."}</p>
+      <div class="row">${[[60, "a minute"], [3600, "an hour"], [90000, "25 hours"]].map(([seconds, words]) => html`
+        <button onClick=${() => act(ask("POST", "/clock", { advance_seconds: seconds }))}>${words} on</button>`)}
+        <button class="quiet" onClick=${() => act(ask("POST", "/reset"))}>Start anew</button></div>
+      <h2>Requests</h2>
+      <div class="scroll" tabindex="0" role="region" aria-label="Requests"><table>
+        <thead><tr><th>Number</th><th>Request</th><th>Answer</th><th>Fault</th><th>Fields</th></tr></thead>
+        <tbody>${loaded.requests.slice(-100).reverse().map((/** @type {any} */ one) => html`<tr key=${one.number}>
+          <td>${one.number}</td><td>${one.method} ${one.path}</td><td>${one.status}</td><td>${one.fault ? JSON.stringify(one.fault) : ""}</td>
+          <td><code>${JSON.stringify(one.json ?? one.fields ?? {})}</code></td></tr>`)}</tbody></table></div>`}`;
+}

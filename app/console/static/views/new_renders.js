@@ -1,0 +1,187 @@
+// Videos to render: dropped, sent, estimated, tried at a moment, begun.
+
+import { html, useEffect, useRef, useState } from "../preact.js";
+import { BASE } from "../api.js";
+import { cost, count, facts, share, size, span } from "../format.js";
+import { chosen, renderOptions, samples } from "../options.js";
+import { store, useStore } from "../store.js";
+import { Transfer } from "../transfers.js";
+import { CodeSamples, OptionControl, Progress } from "../components/controls.js";
+import { Notice, Warnings } from "../components/notices.js";
+import { TryMoment } from "./try_moment.js";
+
+const SENT_AT_ONCE = 2;
+const ESTIMATE_PAUSE = 250;
+
+/** Outlives the view, so that looking elsewhere stops no upload. @type {Transfer[]} */
+const transfers = [];
+const changes = new EventTarget();
+const tell = () => changes.dispatchEvent(new Event("change"));
+
+/** Starts what may be sent now. */
+function go() {
+  const busy = transfers.filter((one) => ["sending", "offline"].includes(one.state)).length;
+  for (const one of transfers.filter((one) => one.state === "waiting").slice(0, Math.max(0, SENT_AT_ONCE - busy))) one.run();
+  tell();
+}
+
+/** @param {FileList | File[]} files */
+function add(files) {
+  for (const file of files) {
+    const transfer = new Transfer(file, () => store.api);
+    transfer.addEventListener("change", () => (["ready", "failed", "paused"].includes(transfer.state) ? go() : tell()));
+    transfers.push(transfer);
+  }
+  go();
+}
+
+/** @param {Transfer} transfer */
+function remove(transfer) {
+  transfer.drop();
+  transfers.splice(transfers.indexOf(transfer), 1);
+  go();
+}
+
+addEventListener("beforeunload", (event) => {
+  if (transfers.some((one) => ["sending", "offline"].includes(one.state))) event.preventDefault();
+});
+
+function useTransfers() {
+  const [, render] = useState(0);
+  useEffect(() => {
+    const change = () => render((/** @type {number} */ n) => n + 1);
+    changes.addEventListener("change", change);
+    return () => changes.removeEventListener("change", change);
+  }, []);
+  return transfers;
+}
+
+export function NewRenders() {
+  const { description } = useStore();
+  const list = useTransfers();
+  const [over, setOver] = useState(false);
+  const input = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const options = renderOptions(description);
+  const drop = (/** @type {any} */ event) => {
+    event.preventDefault();
+    setOver(false);
+    add([...event.dataTransfer.files]);
+  };
+  return html`
+    <h1>New renders</h1>
+    <div class=${`drop ${over ? "over" : ""}`} onDragOver=${(/** @type {Event} */ event) => { event.preventDefault(); setOver(true); }}
+      onDragLeave=${() => setOver(false)} onDrop=${drop}>
+      <p>Drop videos here</p>
+      <button class="primary" onClick=${() => input.current?.click()}>Choose videos</button>
+      <input ref=${input} type="file" accept="video/*,.mkv,.mxf,.ts,.vob" multiple hidden aria-label="Videos"
+        onChange=${(/** @type {any} */ event) => { add([...event.target.files]); event.target.value = ""; }} />
+      <small>Sent in parts. A transfer that was cut off, or left by a reload, goes on when you choose the same file again.</small>
+    </div>
+    ${list.length > 0 && html`<ul class="cards" aria-label="Videos">
+      ${list.map((one) => html`<li key=${one.file.name + one.file.lastModified}><${Card} transfer=${one} options=${options} /></li>`)}
+    </ul>`}`;
+}
+
+/** @param {{transfer: Transfer, options: import("../options.js").Option[]}} properties */
+function Card({ transfer, options }) {
+  const [values, setValues] = useState(/** @type {Record<string, string | boolean>} */ ({}));
+  const [estimate, setEstimate] = useState(/** @type {import("../api.js").Row | null} */ (null));
+  const [failed, setFailed] = useState("");
+  const [trying, setTrying] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const { stored, file } = transfer;
+  const sent = chosen(options, values);
+
+  useEffect(() => {
+    if (!stored) return undefined;
+    const control = new AbortController();
+    const timer = setTimeout(async () => {
+      try {
+        const answer = await store.api.post("/v1/estimates", { file_id: stored.id, ...sent }, { signal: control.signal });
+        setEstimate(answer.estimate);
+        setFailed("");
+      } catch (error) {
+        if (!control.signal.aborted) setFailed(error instanceof Error ? error.message : String(error));
+      }
+    }, ESTIMATE_PAUSE);
+    return () => { clearTimeout(timer); control.abort(); };
+  }, [stored, JSON.stringify(sent)]);
+
+  const start = async () => {
+    if (!stored) return;
+    setBusy(true);
+    try {
+      const { render } = await store.api.post("/v1/upscale", { file_id: stored.id, ...sent });
+      transfers.splice(transfers.indexOf(transfer), 1);
+      tell();
+      location.hash = `#/renders/${render.id}`;
+    } catch (error) {
+      setFailed(error instanceof Error ? error.message : String(error));
+      setBusy(false);
+    }
+  };
+  const id = `new-${transfers.indexOf(transfer)}`;
+  return html`<article class="card" aria-label=${file.name}>
+    <div class="row">
+      <h2 class="grow">${file.name}</h2>
+      <span>${size(file.size)}</span>
+      <button class="quiet" aria-label=${`Remove ${file.name}`} onClick=${() => remove(transfer)}>✕</button>
+    </div>
+    <${TransferState} transfer=${transfer} />
+    ${stored && html`
+      <p class="facts">${facts(/** @type {any} */ (stored))}</p>
+      <${Warnings} of=${stored.warnings} />
+      <div class="options">
+        ${options.map((option) => html`<${OptionControl} option=${option} value=${values[option.name]} id=${`${id}-${option.name}`}
+          onChange=${(/** @type {string | boolean} */ value) => setValues({ ...values, [option.name]: value })} />`)}
+      </div>
+      ${failed && html`<${Notice} kind="error">${failed}<//>`}
+      ${!failed && estimate && html`<${Estimate} of=${estimate} />`}
+      <div class="row">
+        <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>Render</button>
+        <button onClick=${() => setTrying(!trying)} aria-expanded=${trying}>Try a moment first</button>
+      </div>
+      ${trying && html`<${TryMoment} file=${file} stored=${stored} options=${options} engine=${String(values.engine ?? "")}
+        onEngine=${(/** @type {string} */ engine) => setValues({ ...values, engine })} />`}
+      <details><summary>The same as a request</summary>
+        <${CodeSamples} samples=${samples(BASE, file.name, sent)} />
+      </details>`}
+  </article>`;
+}
+
+/** @param {{of: import("../api.js").Row}} properties */
+function Estimate({ of }) {
+  const wait = of.waitSeconds ? ` after ${span(of.waitSeconds)} in the queue` : "";
+  return html`<div class="estimate" aria-live="polite">
+    <dl>
+      <div><dt>Result</dt><dd>${of.output ? facts(of.output) : "–"}</dd></div>
+      <div><dt>Frames</dt><dd>${of.output ? count(of.output.frames) : "–"}</dd></div>
+      <div><dt>Cost</dt><dd>${of.cost === undefined ? "–" : cost(of.cost)}</dd></div>
+      <div><dt>Time</dt><dd>${of.expectedSeconds === undefined ? "not known yet" : `about ${span(of.expectedSeconds)}${wait}`}</dd></div>
+    </dl>
+    <${Warnings} of=${[...(of.refusals ?? []), ...(of.warnings ?? [])]} />
+  </div>`;
+}
+
+/** @param {{transfer: Transfer}} properties */
+function TransferState({ transfer }) {
+  const { state, file, sentBytes, speed } = transfer;
+  if (state === "ready") return null;
+  if (state === "failed") {
+    return html`<${Notice} kind="error">${transfer.error}<//>
+      <button onClick=${() => transfer.run()}>Try again</button>`;
+  }
+  const done = file.size ? sentBytes / file.size : 1;
+  const left = speed > 0 ? `, ${size(speed)}/s, ${span((file.size - sentBytes) / speed)} left` : "";
+  const words = {
+    waiting: "Waits for the others", sending: `${share(done)} sent${left}`, paused: `Paused at ${share(done)}`,
+    offline: "The server cannot be reached; it goes on by itself", checking: "The server looks at it …",
+  }[state];
+  return html`<div class="transfer">
+    <${Progress} value=${done} label=${`Sent of ${file.name}`} />
+    <div class="row"><span class="grow">${transfer.resumed ? "Resumed. " : ""}${words}</span>
+      ${["sending", "offline"].includes(state) && html`<button class="quiet" onClick=${() => transfer.pause()}>Pause</button>`}
+      ${state === "paused" && html`<button class="quiet" onClick=${() => transfer.run()}>Resume</button>`}
+    </div>
+  </div>`;
+}

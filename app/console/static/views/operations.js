@@ -1,0 +1,87 @@
+// What an operator keeps open: everybody's renders, the workers, and the server's parts.
+
+import { html, useState } from "../preact.js";
+import { ago, count, facts, share } from "../format.js";
+import { store, useLoaded } from "../store.js";
+import { BASE } from "../api.js";
+import { ConfirmButton, Status } from "../components/controls.js";
+import { Notice, Warnings } from "../components/notices.js";
+
+const SECONDS = 5;
+const PAGE = 50;
+
+export function Operations() {
+  return html`<h1>Operations</h1>
+    <h2>Server</h2><${Server} />
+    <h2>Workers</h2><${Workers} />
+    <h2>Renders of all users</h2><${AllRenders} />`;
+}
+
+function Server() {
+  // 503 is an answer here too.
+  const load = async () => (await fetch(`${BASE}/readyz?parts=1`, { cache: "no-store" })).json();
+  const [ready, , failed] = useLoaded(load, [], SECONDS);
+  if (failed) return html`<${Notice} kind="error">The server cannot be reached.<//>`;
+  if (!ready) return html`<p>Loading …</p>`;
+  return html`<ul class="plain parts">
+      <li class="row"><span class="grow">This process</span><span class=${`status ${ready.status === "ok" ? "completed" : "failed"}`}>${ready.status}</span></li>
+      ${Object.entries(ready.parts ?? {}).map(([name, state]) => html`<li class="row"><span class="grow">${name}</span>
+        <span class=${`status ${state === "ok" ? "completed" : "failed"}`}>${typeof state === "string" ? state : JSON.stringify(state)}</span></li>`)}
+      ${ready.workers && html`<li class="row"><span class="grow">workers alive</span><span>${ready.workers.alive}${ready.workers.stalled ? `, ${ready.workers.stalled} stalled` : ""}</span></li>`}
+    </ul><${Warnings} of=${ready.warnings} />`;
+}
+
+function Workers() {
+  const [workers, reload, failed] = useLoaded(async () => (await store.api.get("/v1/admin/workers")).workers, [], SECONDS);
+  const act = async (/** @type {string} */ name, /** @type {string} */ verb) => {
+    try {
+      await store.api.post(`/v1/admin/workers/${encodeURIComponent(name)}/${verb}`);
+      await reload();
+    } catch (error) { store.fail(error); }
+  };
+  if (failed) return html`<${Notice} kind="error">${failed}<//>`;
+  if (workers?.length === 0) return html`<${Notice} kind="error">No worker is running, so renders wait until one is started.<//>`;
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="Workers"><table>
+    <thead><tr><th>Worker</th><th>Device</th><th>Engines</th><th>In hand</th><th>Done</th><th>Heartbeat</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
+    <tbody>${workers?.map((/** @type {any} */ one) => html`<tr key=${one.name}>
+      <td>${one.name}<br /><small>${one.host}, ${one.version}</small></td><td>${one.device}</td><td>${one.engines.join(", ")}</td>
+      <td>${one.work ? html`${one.work.kind} ${one.work.renderId && html`<a href=${`#/renders/${one.work.renderId}`}>${one.work.renderId}</a>`}${one.work.stalled ? " stalled" : ""}` : "–"}</td>
+      <td>${count(one.unitsDone)}</td><td>${ago(one.heartbeatAt)}</td>
+      <td><span class=${`status ${one.alive && one.status === "active" ? "completed" : "failed"}`}>${one.alive ? one.status : "gone"}</span>${one.statusReason && html`<br /><small>${one.statusReason}</small>`}</td>
+      <td>${one.status === "active" ? html`<button class="quiet" onClick=${() => act(one.name, "drain")}>Drain</button>`
+    : html`<button class="quiet" onClick=${() => act(one.name, "resume")}>Resume</button>`}</td>
+    </tr>`)}</tbody></table></div>`;
+}
+
+function AllRenders() {
+  const [status, setStatus] = useState("");
+  const [user, setUser] = useState("");
+  const [most, setMost] = useState(PAGE);
+  const query = { status: status || undefined, user: user || undefined };
+  const [rows, reload, failed] = useLoaded(() => store.api.list("/v1/admin/renders", "renders", most, query), [status, user, most], SECONDS);
+  const act = async (/** @type {Promise<unknown>} */ work) => {
+    try {
+      await work;
+      await reload();
+    } catch (error) { store.fail(error); }
+  };
+  return html`<div class="row">
+      <label>Status <select value=${status} onChange=${(/** @type {any} */ event) => setStatus(event.target.value)}>
+        ${["", "queued", "pending", "processing", "completed", "failed"].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
+      </select></label>
+      <label>User <input value=${user} placeholder="id" onChange=${(/** @type {any} */ event) => setUser(event.target.value.trim())} /></label>
+    </div>
+    ${failed && html`<${Notice} kind="error">${failed}<//>`}
+    <div class="scroll" tabindex="0" role="region" aria-label="Renders of all users"><table>
+      <thead><tr><th>Render</th><th>User</th><th>Result</th><th>Engine</th><th>Made</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
+      <tbody>${rows?.map((one) => html`<tr key=${one.id}>
+        <td><code>${one.id}</code></td><td><code>${one.userId}</code></td><td>${facts(one.output)}</td><td>${one.engine}</td><td>${ago(one.createdAt)}</td>
+        <td><${Status} status=${one.status} /> ${one.status === "processing" && share(one.progress)}${one.error && html`<br /><small class="failed">${one.error}</small>`}</td>
+        <td>${one.status === "failed" && html`<button class="quiet" onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/retry`))}>Render again</button>`}
+          ${["pending", "processing"].includes(one.status) && html`<button class="quiet"
+            onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/requeue`))}>Requeue</button>`}
+          ${["queued", "pending", "processing"].includes(one.status) && html`<${ConfirmButton} label="Cancel" kind="quiet"
+            question="Stop this render? Its user is told." onYes=${() => act(store.api.post(`/v1/admin/renders/${one.id}/cancel`))} />`}</td>
+      </tr>`)}</tbody></table></div>
+    ${rows?.length === most && html`<button onClick=${() => setMost(most + PAGE)}>Show more</button>`}`;
+}

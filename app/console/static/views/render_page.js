@@ -1,0 +1,108 @@
+import { html, useEffect, useState } from "../preact.js";
+import { ago, cost, count, facts, share, span, when } from "../format.js";
+import { store, useLoaded } from "../store.js";
+import { CompareVideos } from "../components/compare.js";
+import { ConfirmButton, Progress, Status } from "../components/controls.js";
+import { Notice, Warnings } from "../components/notices.js";
+
+const RATE_WINDOW_SECONDS = 10;
+
+/** Follows the render and gives its state; the whole render once it has ended. @param {string} id */
+function useRender(id) {
+  const [render, reload, failed] = useLoaded(async () => (await store.api.get(`/v1/renders/${id}`)).render, [id]);
+  const [live, setLive] = useState(/** @type {import("../api.js").Row} */ ({}));
+  const ended = render && ["completed", "failed"].includes(render.status);
+  useEffect(() => {
+    if (ended || !render) return undefined;
+    const control = new AbortController();
+    /** @type {[number, number][]} */
+    const history = [];
+    const onEvent = (/** @type {import("../api.js").Row} */ data, /** @type {string} */ name) => {
+      if (name === "end") { setLive({}); reload(); return; }
+      const now = performance.now() / 1000;
+      if (data.framesDone !== undefined) history.push([now, data.framesDone]);
+      while (history.length > 2 && now - history[0][0] > RATE_WINDOW_SECONDS) history.shift();
+      const [first, last] = [history[0], history.at(-1)];
+      const rate = first && last && last[0] - first[0] > 1 ? (last[1] - first[1]) / (last[0] - first[0]) : undefined;
+      setLive({ ...data, rate });
+    };
+    store.api.follow(id, onEvent, control.signal).catch((error) => store.fail(error));
+    return () => control.abort();
+  }, [id, Boolean(render), ended]);
+  return { render: render && { ...render, ...(ended ? {} : live) }, reload, failed };
+}
+
+/** @param {{id: string}} properties */
+export function RenderPage({ id }) {
+  const { render, reload, failed } = useRender(id);
+  const [file] = useLoaded(async () => (render ? (await store.api.get(`/v1/files/${render.fileId}`)).file : undefined), [render?.fileId]);
+  if (failed) return html`<h1>Render</h1><${Notice} kind="error">${failed}<//><p><a href="#/renders">All renders</a></p>`;
+  if (!render) return html`<h1>Render</h1><p>Loading …</p>`;
+  const act = (/** @type {() => Promise<void>} */ work) => () => work().catch((error) => store.fail(error));
+  const cancel = act(async () => { await store.api.post(`/v1/renders/${id}/cancel`); await reload(); });
+  const retry = act(async () => {
+    const made = (await store.api.post(`/v1/renders/${id}/retry`)).render;
+    location.hash = `#/renders/${made.id}`;
+  });
+  const remove = act(async () => {
+    await store.api.delete(`/v1/renders/${id}`);
+    store.say("The render is deleted.");
+    location.hash = "#/renders";
+  });
+  const ended = ["completed", "failed"].includes(render.status);
+  return html`
+    <p class="back"><a href="#/renders">Renders</a></p>
+    <div class="row"><h1 class="grow">${file?.name ?? "Render"}</h1><${Status} status=${render.status} /></div>
+    ${render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
+      rate=${render.output.frameRate} label="Before and after" />`}
+    ${!ended && html`<${Live} render=${render} />`}
+    ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
+    <${Warnings} of=${render.warnings} />
+    <div class="row actions">
+      ${render.outputFileURL && html`<a class="button primary" href=${render.outputFileURL} download>Download</a>`}
+      ${!ended && html`<${ConfirmButton} label="Cancel" question="Stop this render? What is done of it is lost." onYes=${cancel} />`}
+      ${render.status === "failed" && html`<button class="primary" onClick=${retry}>Render again</button>`}
+      ${ended && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
+    </div>
+    <dl class="facts-table">
+      <div><dt>Original</dt><dd>${facts(render.input)}, ${count(render.input.frames)} frames</dd></div>
+      <div><dt>Result</dt><dd>${facts(render.output)}, ${count(render.output.frames)} frames</dd></div>
+      <div><dt>Engine</dt><dd>${render.engine}</dd></div>
+      ${render.targetFps !== undefined && html`<div><dt>Rate</dt><dd>${count(render.targetFps)} (${render.targetFpsExact}), ${render.retime ?? "nearest"}</dd></div>`}
+      <div><dt>Cost</dt><dd>${cost(render.cost)}</dd></div>
+      <div><dt>Made</dt><dd>${when(render.createdAt)} (${ago(render.createdAt)})</dd></div>
+      ${render.completedAt && html`<div><dt>Took</dt><dd>${span((new Date(render.completedAt).getTime() - new Date(render.createdAt).getTime()) / 1000)}</dd></div>`}
+      ${render.retryOf && html`<div><dt>Repeats</dt><dd><a href=${`#/renders/${render.retryOf}`}>${render.retryOf}</a></dd></div>`}
+      <div><dt>Id</dt><dd><code>${render.id}</code></dd></div>
+    </dl>
+    ${render.quality && html`<${Quality} of=${render.quality} />`}`;
+}
+
+/** @param {{render: import("../api.js").Row}} properties */
+function Live({ render }) {
+  const words = {
+    queued: render.queuePosition ? `Number ${render.queuePosition} in the queue` : "In the queue",
+    pending: "The video is being read",
+    processing: render.frames ? `${count(render.framesDone ?? 0)} of ${count(render.frames)} frames` : share(render.progress),
+  }[/** @type {string} */ (render.status)];
+  const rate = render.rate ? `, ${count(render.rate)} frames per second` : "";
+  const left = render.etaSeconds === undefined ? "" : `, about ${span(render.etaSeconds)} left`;
+  return html`<div class="live">
+    <${Progress} value=${render.progress} label=${`Rendered: ${share(render.progress)}`} />
+    <p role="status" aria-live="polite">${words}${rate}${left}</p>
+  </div>`;
+}
+
+/** Measured quality, as bars on the scale that each measure has. @param {{of: import("../api.js").Row}} properties */
+function Quality({ of }) {
+  const rows = [
+    { name: "PSNR", value: of.psnr, text: `${count(of.psnr)} dB`, share: Math.min(1, of.psnr / 60) },
+    { name: "SSIM", value: of.ssim, text: of.ssim.toFixed(4), share: of.ssim },
+    { name: "VMAF", value: of.vmaf, text: of.vmaf === undefined ? "" : count(of.vmaf), share: (of.vmaf ?? 0) / 100 },
+  ].filter((row) => row.value !== undefined);
+  return html`<section class="quality"><h2>Measured quality</h2>
+    <p>Of ${count(of.frames)} frames, reduced to the original's size and compared with it.</p>
+    ${rows.map((row) => html`<div class="row"><span class="measure">${row.name}</span>
+      <meter class="grow" min="0" max="1" value=${row.share} aria-label=${`${row.name}: ${row.text}`}></meter><output>${row.text}</output></div>`)}
+  </section>`;
+}

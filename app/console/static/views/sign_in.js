@@ -1,0 +1,40 @@
+import { html, useState } from "../preact.js";
+import { ApiError } from "../api.js";
+import { useStore } from "../store.js";
+import { Notice } from "../components/notices.js";
+
+/** Asks for an API key. It stays in this tab, or on this device if the user wants that; never in an address. */
+export function SignIn() {
+  const store = useStore();
+  const [failed, setFailed] = useState(store.signedOut);
+  const [busy, setBusy] = useState(false);
+  const submit = async (/** @type {any} */ event) => {
+    event.preventDefault();
+    const form = event.target;
+    setBusy(true);
+    try {
+      await store.signIn(form.elements.key.value.trim(), form.elements.remember.checked);
+    } catch (error) {
+      const refused = error instanceof ApiError && error.status === 401;
+      setFailed(refused ? "The server does not know this key. Look for a missing letter, or make a new one." : String(error instanceof Error ? error.message : error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return html`<section class="sign-in">
+    <img src="console/icon.svg" alt="" width="56" height="56" />
+    <h1>Regen</h1>
+    <p class="lead">Video with four times the width and height.</p>
+    <form onSubmit=${submit}>
+      <label for="key">API key</label>
+      <input id="key" name="key" type="password" autocomplete="current-password" spellcheck=${false} required
+        aria-describedby="key-about" aria-invalid=${Boolean(failed)} autofocus />
+      <small id="key-about"><code>regen serve</code> shows the first key when it starts for the first time;
+        <code> regen keys create</code> makes another.</small>
+      <label class="check"><input type="checkbox" name="remember" /> Remember it on this device</label>
+      ${failed && html`<${Notice} kind="error">${failed}<//>`}
+      <button class="primary" disabled=${busy}>${busy ? "Signing in …" : "Sign in"}</button>
+    </form>
+    <p class="links"><a href="docs">API reference</a></p>
+  </section>`;
+}

@@ -1,0 +1,84 @@
+// One frame before and after, by each engine, before anything is rendered.
+
+import { html, useEffect, useMemo, useRef, useState } from "../preact.js";
+import { span } from "../format.js";
+import { store } from "../store.js";
+import { ComparePictures } from "../components/compare.js";
+import { Notice, Warnings } from "../components/notices.js";
+
+const WAIT_SECONDS = 20;
+
+/** @param {string} fileId @param {number} at @param {string} engine @param {AbortSignal} signal */
+async function preview(fileId, at, engine, signal) {
+  const headers = { Prefer: `wait=${WAIT_SECONDS}` };
+  let one = (await store.api.post("/v1/previews", { file_id: fileId, at_seconds: at, engine }, { headers, signal })).preview;
+  while (!["completed", "failed"].includes(one.status)) {
+    one = (await store.api.get(`/v1/previews/${one.id}`, { headers, signal })).preview;
+  }
+  return one;
+}
+
+/**
+ * @param {{file: File, stored: import("../api.js").Row, options: import("../options.js").Option[], engine: string,
+ *          onEngine: (engine: string) => void}} properties
+ */
+export function TryMoment({ file, stored, options, engine, onEngine }) {
+  const schema = options.find((option) => option.name === "engine")?.schema ?? {};
+  const engines = /** @type {string[]} */ (schema.enum ?? []);
+  const [at, setAt] = useState(0);
+  const [shown, setShown] = useState(/** @type {Record<string, import("../api.js").Row>} */ ({}));
+  const [busy, setBusy] = useState(false);
+  const [failed, setFailed] = useState("");
+  const [playable, setPlayable] = useState(true);
+  const video = useRef(/** @type {HTMLVideoElement | null} */ (null));
+  const control = useRef(new AbortController());
+  const source = useMemo(() => URL.createObjectURL(file), [file]);
+  useEffect(() => () => { URL.revokeObjectURL(source); control.current.abort(); }, [source]);
+
+  const scrub = (/** @type {number} */ time) => {
+    setAt(time);
+    if (video.current) video.current.currentTime = time;
+  };
+  const show = async () => {
+    control.current.abort();
+    control.current = new AbortController();
+    const { signal } = control.current;
+    setBusy(true);
+    setShown({});
+    setFailed("");
+    try {
+      for (const name of engines) {
+        const one = await preview(stored.id, at, name, signal);
+        if (one.status === "failed") throw new Error(one.error);
+        setShown((now) => ({ ...now, [name]: one }));
+      }
+    } catch (error) {
+      if (!signal.aborted) setFailed(error instanceof Error ? error.message : String(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  const last = Math.max(0, stored.durationSeconds - 1 / stored.frameRate);
+  return html`<section class="try" aria-label="Try a moment">
+    ${playable && html`<video ref=${video} src=${source} muted playsinline preload="auto" class="scrubbed" aria-label="The video"
+      onError=${() => setPlayable(false)}></video>`}
+    <div class="row">
+      <input type="range" class="grow" min="0" max=${last} step="any" value=${at} aria-label="Moment" aria-valuetext=${span(at)}
+        onInput=${(/** @type {any} */ event) => scrub(Number(event.target.value))} />
+      <output>${span(at)}</output>
+      <button onClick=${show} disabled=${busy}>${busy ? "Upscaling …" : "Show this moment"}</button>
+    </div>
+    ${failed && html`<${Notice} kind="error">${failed}<//>`}
+    <div class="engines">
+      ${engines.filter((name) => shown[name]).map((name) => html`<div key=${name}>
+        <div class="row"><h3 class="grow">${name}</h3>
+          ${name === (engine || schema.default) ? html`<span class="status completed">Chosen</span>`
+    : html`<button class="quiet" onClick=${() => onEngine(name)}>Choose ${name}</button>`}
+        </div>
+        <${ComparePictures} before=${shown[name].beforeURL} after=${shown[name].afterURL}
+          label=${`${name} at ${span(shown[name].atSeconds)}`} />
+        <${Warnings} of=${shown[name].warnings} />
+      </div>`)}
+    </div>
+  </section>`;
+}

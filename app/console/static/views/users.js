@@ -1,0 +1,119 @@
+import { html, useState } from "../preact.js";
+import { ago, when } from "../format.js";
+import { store, useLoaded } from "../store.js";
+import { ConfirmButton, CopyButton, Dialog } from "../components/controls.js";
+import { Notice } from "../components/notices.js";
+import { UsageFigures } from "./usage.js";
+
+const LIMITS = [
+  ["max_running_renders", "Renders under way"], ["max_running_segments", "Segments under way"],
+  ["max_queued_renders", "Renders in the queue"], ["max_storage_bytes", "Stored bytes"], ["max_cost_per_month", "Cost per month"],
+  ["max_upload_bytes", "Bytes of a video"], ["max_duration_seconds", "Seconds of a video"],
+];
+/** Those that belong to the user itself and not to `limits`. */
+const OWN = new Set(["max_running_renders", "max_running_segments"]);
+
+export function Users() {
+  const [users, reload, failed] = useLoaded(() => store.api.list("/v1/admin/users", "users", 500), []);
+  const [open, setOpen] = useState("");
+  const create = async (/** @type {any} */ event) => {
+    event.preventDefault();
+    const form = event.target;
+    try {
+      const { user } = await store.api.post("/v1/admin/users", { name: form.elements.name.value.trim() });
+      form.reset();
+      await reload();
+      setOpen(user.id);
+    } catch (error) { store.fail(error); }
+  };
+  return html`<h1>Users and keys</h1>
+    <form class="row" onSubmit=${create}>
+      <input class="grow" name="name" required maxlength="100" placeholder="Name" aria-label="Name of the new user" />
+      <button class="primary">Add a user</button>
+    </form>
+    ${failed && html`<${Notice} kind="error">${failed}<//>`}
+    <ul class="list" aria-label="Users">${users?.map((user) => html`<li key=${user.id} class="item">
+      <div class="row"><strong class="grow">${user.name}</strong><code>${user.id}</code><small>since ${when(user.createdAt)}</small>
+        <button class="quiet" aria-expanded=${open === user.id} aria-label=${`${open === user.id ? "Close" : "Open"} ${user.name}`}
+          onClick=${() => setOpen(open === user.id ? "" : user.id)}>${open === user.id ? "Close" : "Open"}</button></div>
+      ${open === user.id && html`<${Keys} user=${user} /><${Limits} user=${user} onChange=${reload} /><${UsageOf} user=${user} />`}
+    </li>`)}</ul>`;
+}
+
+/** @param {{user: import("../api.js").Row}} properties */
+function Keys({ user }) {
+  const path = `/v1/admin/users/${user.id}/keys`;
+  const [keys, reload, failed] = useLoaded(() => store.api.list(path, "keys"), [user.id]);
+  const [made, setMade] = useState("");
+  const create = async (/** @type {any} */ event) => {
+    event.preventDefault();
+    const { elements } = event.target;
+    const scopes = ["read", "write", "admin"].filter((scope) => elements[scope].checked);
+    const expires = elements.expires.value ? new Date(elements.expires.value).toISOString() : undefined;
+    try {
+      const answer = await store.api.post(path, { name: elements.name.value.trim() || undefined, scopes, expires_at: expires });
+      setMade(answer.secret);
+      await reload();
+    } catch (error) { store.fail(error); }
+  };
+  const revoke = async (/** @type {string} */ id) => {
+    try {
+      await store.api.delete(`/v1/admin/keys/${id}`);
+      await reload();
+    } catch (error) { store.fail(error); }
+  };
+  return html`<h2>Keys</h2>
+    ${failed && html`<${Notice} kind="error">${failed}<//>`}
+    <ul class="plain">${keys?.map((key) => html`<li key=${key.id} class="row">
+      <span class="grow"><strong>${key.name}</strong> <code>${key.hint}</code> ${key.scopes.join(", ")}
+        <small>${key.lastUsedAt ? `used ${ago(key.lastUsedAt)}` : "never used"}${key.expiresAt ? `, expires ${when(key.expiresAt)}` : ""}${key.revokedAt ? `, revoked ${ago(key.revokedAt)}` : ""}</small></span>
+      ${!key.revokedAt && html`<${ConfirmButton} label="Revoke" kind="quiet" question=${`Revoke the key ${key.name}? Programs that use it are refused from then on.`}
+        onYes=${() => revoke(key.id)} />`}</li>`)}</ul>
+    <form class="row" onSubmit=${create}>
+      <input name="name" placeholder="Name" aria-label="Name of the new key" />
+      <label class="check"><input type="checkbox" name="read" checked /> read</label>
+      <label class="check"><input type="checkbox" name="write" checked /> write</label>
+      <label class="check"><input type="checkbox" name="admin" /> admin</label>
+      <label>expires <input type="datetime-local" name="expires" /></label>
+      <button>Make a key</button>
+    </form>
+    ${made && html`<${Dialog} label="The new key" onClose=${() => setMade("")}>
+      <h2>The new key</h2><p>It is shown only now. Keep it in a safe place.</p>
+      <div class="row"><code class="secret grow">${made}</code><${CopyButton} text=${made} label="the key" /></div>
+      <form method="dialog" class="row end"><button class="primary">Done</button></form><//>`}`;
+}
+
+/** @param {{user: import("../api.js").Row, onChange: () => void}} properties */
+function Limits({ user, onChange }) {
+  const camel = (/** @type {string} */ name) => name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+  const now = (/** @type {string} */ name) => (OWN.has(name) ? user : user.limits)[camel(name)] ?? "";
+  const save = async (/** @type {any} */ event) => {
+    event.preventDefault();
+    const { elements } = event.target;
+    /** @type {Record<string, any>} */
+    const sent = {};
+    for (const [name] of LIMITS) {
+      const text = elements[name].value.trim();
+      if (text === String(now(name))) continue;
+      const value = text === "" ? null : Number(text);
+      if (OWN.has(name)) sent[name] = value;
+      else (sent.limits ??= {})[name] = value;
+    }
+    try {
+      if (Object.keys(sent).length) await store.api.patch(`/v1/admin/users/${user.id}`, sent);
+      store.say("The limits are saved.");
+      onChange();
+    } catch (error) { store.fail(error); }
+  };
+  return html`<h2>Limits</h2><p>Empty: the server's own.</p>
+    <form onSubmit=${save}><div class="options">${LIMITS.map(([name, label]) => html`<div class="option">
+      <label for=${`${user.id}-${name}`}>${label}</label>
+      <input id=${`${user.id}-${name}`} name=${name} inputmode="decimal" value=${now(name)} /></div>`)}</div>
+      <button>Save the limits</button></form>`;
+}
+
+/** @param {{user: import("../api.js").Row}} properties */
+function UsageOf({ user }) {
+  const [usage, , failed] = useLoaded(async () => (await store.api.get(`/v1/admin/users/${user.id}/usage`)).usage, [user.id]);
+  return html`<h2>Usage</h2>${failed && html`<${Notice} kind="error">${failed}<//>`}${usage && html`<${UsageFigures} of=${usage} />`}`;
+}

@@ -1,0 +1,86 @@
+import { html, useState } from "../preact.js";
+import { ago, count, when } from "../format.js";
+import { store, useLoaded } from "../store.js";
+import { ConfirmButton, CopyButton } from "../components/controls.js";
+import { Notice } from "../components/notices.js";
+
+const SECONDS = 5;
+
+export function Webhooks() {
+  const [hooks, reload, failed] = useLoaded(() => store.api.list("/v1/webhooks", "webhooks"), []);
+  const [secret, setSecret] = useState("");
+  const act = async (/** @type {() => Promise<unknown>} */ work, done = "") => {
+    try {
+      await work();
+      if (done) store.say(done);
+      await reload();
+    } catch (error) {
+      store.fail(error);
+    }
+  };
+  const create = (/** @type {any} */ event) => {
+    event.preventDefault();
+    const form = event.target;
+    act(async () => { await store.api.post("/v1/webhooks", { url: form.elements.url.value.trim() }); form.reset(); });
+  };
+  const show = () => act(async () => setSecret((await store.api.get("/v1/webhooks/secret")).secret.current));
+  return html`<h1>Webhooks</h1>
+    <p>The server calls these addresses when a render is queued, processed, completed or failed.</p>
+    <form class="row" onSubmit=${create}>
+      <input class="grow" name="url" type="url" required placeholder="https://example.com/regen" aria-label="Address" />
+      <button class="primary">Add</button>
+    </form>
+    ${failed && html`<${Notice} kind="error">${failed}<//>`}
+    <ul class="list" aria-label="Webhooks">${hooks?.map((hook) => html`<li key=${hook.id} class="item">
+      <div class="row"><strong class="grow">${hook.url}</strong>
+        <span class=${`status ${hook.enabled ? "completed" : "failed"}`}>${hook.enabled ? "On" : "Off"}</span></div>
+      <small>${hook.events.join(", ")}</small>
+      ${hook.disabledReason && html`<${Notice} kind="error">${hook.disabledReason}<//>`}
+      <div class="row">
+        <button class="quiet" onClick=${() => act(() => store.api.post(`/v1/webhooks/${hook.id}/test`), "A test event is on its way.")}>Send a test</button>
+        <button class="quiet" onClick=${() => act(() => store.api.patch(`/v1/webhooks/${hook.id}`, { enabled: !hook.enabled }))}>
+          ${hook.enabled ? "Switch off" : "Switch on"}</button>
+        <${ConfirmButton} label="Delete" kind="quiet" question=${`Send nothing to ${hook.url} any more?`}
+          onYes=${() => act(() => store.api.delete(`/v1/webhooks/${hook.id}`))} />
+      </div></li>`)}
+    </ul>
+    <h2>Secret</h2>
+    <p>Events are signed with it, by the scheme of Standard Webhooks.</p>
+    <div class="row">${secret ? html`<code class="secret grow">${secret}</code><${CopyButton} text=${secret} label="the secret" />`
+    : html`<button onClick=${show}>Show the secret</button>`}
+      <${ConfirmButton} label="Change it" kind="quiet" question="Make a new secret? Events have both signatures for 24 hours."
+        onYes=${() => act(async () => setSecret((await store.api.post("/v1/webhooks/secret/rotate")).secret.current))} />
+    </div>
+    <h2>Deliveries</h2><${Deliveries} />`;
+}
+
+function Deliveries() {
+  const load = () => store.api.list("/v1/webhook-deliveries", "deliveries", 50);
+  const [rows, reload, failed] = useLoaded(load, [], SECONDS);
+  const [open, setOpen] = useState(/** @type {import("../api.js").Row | null} */ (null));
+  const look = async (/** @type {string} */ id) => {
+    try {
+      setOpen(open?.id === id ? null : (await store.api.get(`/v1/webhook-deliveries/${id}`)).delivery);
+    } catch (error) { store.fail(error); }
+  };
+  const again = async (/** @type {string} */ id) => {
+    try {
+      await store.api.post(`/v1/webhook-deliveries/${id}/replay`);
+      await reload();
+    } catch (error) { store.fail(error); }
+  };
+  if (failed) return html`<${Notice} kind="error">${failed}<//>`;
+  if (rows?.length === 0) return html`<p class="empty">Nothing was sent yet.</p>`;
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="Deliveries"><table>
+    <thead><tr><th>Event</th><th>Address</th><th>State</th><th>Attempts</th><th>Made</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
+    <tbody>${rows?.map((row) => html`<tr key=${row.id}>
+      <td>${row.event}</td><td>${row.url}</td>
+      <td><span class=${`status ${{ delivered: "completed", failed: "failed", pending: "queued" }[/** @type {"delivered"} */ (row.status)]}`}>${row.status}</span></td>
+      <td><button class="quiet" aria-expanded=${open?.id === row.id} aria-label=${`${row.attemptCount} attempts of ${row.event}`} onClick=${() => look(row.id)}>${row.attemptCount}</button></td>
+      <td>${ago(row.createdAt)}</td>
+      <td><button class="quiet" onClick=${() => again(row.id)}>Send again</button></td>
+    </tr>
+    ${open?.id === row.id && html`<tr><td colspan="6">${open?.attempts?.map((/** @type {any} */ one) => html`<p>
+      ${count(one.number)}. ${when(one.at)}: ${one.statusCode ?? one.error}, ${count(one.durationSeconds)} s</p>`) ?? "Not sent yet."}</td></tr>`}`)}
+    </tbody></table></div>`;
+}
