@@ -49,19 +49,23 @@ function useOnline() {
 }
 
 function App() {
-  const { key } = useStore();
+  const { key, isKnown } = useStore();
   const [first = "", ...rest] = useAddress();
   const online = useOnline();
   const main = useRef(/** @type {HTMLElement | null} */ (null));
   const current = VIEWS.find((view) => view.path === first && view.shown());
   const title = first === "renders" && rest.length ? "Render" : current?.title ?? "Not found";
+  const isFirst = useRef(true);
   useEffect(() => {
-    document.title = key ? `${title} – Regen` : "Regen";
-    // A reader of the screen hears that the view has changed.
-    if (document.activeElement === document.body) main.current?.focus({ preventScroll: true });
-  }, [title, key]);
+    document.title = key && isKnown ? `${title} – Regen` : "Regen";
+    if (!key || !isKnown) return;
+    // A reader of the screen hears that the view has changed; the first one begins at the page's start.
+    if (!isFirst.current) main.current?.focus({ preventScroll: true });
+    isFirst.current = false;
+  }, [first, rest[0], key, isKnown]);
   if (!key) return html`<main class="narrow"><${SignIn} /></main><${Message} />`;
   const page = () => {
+    if (!isKnown) return null;
     if (first === "renders" && rest.length) return html`<${RenderPage} id=${rest[0]} />`;
     if (current) return html`<${current.view} />`;
     return html`<h1>Not found</h1><p>There is nothing at this address. <a href="#/">Go to the start</a>.</p>`;
@@ -81,9 +85,6 @@ function App() {
     <${Message} />`;
 }
 
-const root = /** @type {HTMLElement} */ (document.getElementById("app"));
-root.replaceChildren();
-render(html`<${App} />`, root);
 /** Signs in by the link that `regen serve` prints. @returns {boolean} whether the address is such a link */
 function followSignInLink() {
   const [, code] = location.hash.match(/^#\/sign-in\/(.+)$/) ?? [];
@@ -95,4 +96,8 @@ function followSignInLink() {
 }
 
 addEventListener("hashchange", followSignInLink);
-if (!followSignInLink() && store.key) store.look().catch((error) => store.fail(error));
+const isLink = followSignInLink();
+const root = /** @type {HTMLElement} */ (document.getElementById("app"));
+root.replaceChildren();
+render(html`<${App} />`, root);
+if (!isLink && store.key) store.look().catch((error) => store.fail(error));

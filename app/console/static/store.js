@@ -16,6 +16,8 @@ export class Store extends EventTarget {
     this.signedOut = "";
     /** @type {boolean} Whether the key may use `/v1/admin`. */
     this.isAdmin = false;
+    /** @type {boolean} Whether it is known what this server and this key can do. */
+    this.isKnown = false;
     /** @type {boolean} Whether this is the mock, which has controls of its own. */
     this.isMock = false;
     /** @type {import("./api.js").Row | null} The API's own description. */
@@ -67,6 +69,7 @@ export class Store extends EventTarget {
     this.description = description;
     this.isAdmin = key.key.scopes.includes("admin");
     this.isMock = server.isMock;
+    this.isKnown = true;
     this.changed();
   }
 

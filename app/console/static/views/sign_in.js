@@ -6,7 +6,8 @@ import { Notice } from "../components/notices.js";
 /** Asks for an API key. It stays in this tab, or on this device if the user wants that; never in an address. */
 export function SignIn() {
   const store = useStore();
-  const [failed, setFailed] = useState(store.signedOut);
+  const [failed, setFailed] = useState("");
+  const message = failed || store.signedOut;
   const [busy, setBusy] = useState(false);
   const submit = async (/** @type {any} */ event) => {
     event.preventDefault();
@@ -28,11 +29,11 @@ export function SignIn() {
     <form onSubmit=${submit}>
       <label for="key">API key</label>
       <input id="key" name="key" type="password" autocomplete="current-password" spellcheck=${false} required
-        aria-describedby="key-about" aria-invalid=${Boolean(failed)} autofocus />
+        aria-describedby="key-about" aria-invalid=${Boolean(message)} autofocus />
       <small id="key-about"><code>regen serve</code> shows the first key when it starts for the first time;
         <code> regen keys create</code> makes another.</small>
       <label class="check"><input type="checkbox" name="remember" /> Remember it on this device</label>
-      ${failed && html`<${Notice} kind="error">${failed}<//>`}
+      ${message && html`<${Notice} kind="error">${message}<//>`}
       <button class="primary" disabled=${busy}>${busy ? "Signing in …" : "Sign in"}</button>
     </form>
     <p class="links"><a href="docs">API reference</a></p>

@@ -1,0 +1,110 @@
+"""The console in Debian's Chromium, driven by Playwright, against a real server with its worker."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Server, running_server
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: scripts/setup --test")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+ACTION_SECONDS = 30
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Enlarges by nearest neighbour; `link` in its log signs the owner in."""
+    with running_server(
+        tmp_path_factory.mktemp("console"), stand_in_network="true", segment_seconds="0.5"
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("There is no Chromium: on Debian, apt install chromium.")
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable[..., Any]]:
+    """A new page; errors that the browser reports, refusals of the content policy among them, fail the test."""
+    faults: list[str] = []
+    contexts = []
+
+    def open_one(url: str, *, expected: tuple[str, ...] = (), **options: Any) -> Any:
+        context = browser.new_context(
+            **{"viewport": {"width": 1440, "height": 900}, "locale": "en-GB"} | options
+        )
+        contexts.append(context)
+        context.set_default_timeout(ACTION_SECONDS * 1000)
+        page = context.new_page()
+
+        def note(message: Any) -> None:
+            if message.type == "error" and not any(one in message.text for one in expected):
+                faults.append(message.text)
+
+        page.on("console", note)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture
+def sign_in(open_page) -> Callable[..., Any]:
+    """A page that is signed in with a key."""
+
+    def sign(url: str, key: str, **options: Any) -> Any:
+        page = open_page(f"{url}/", **options)
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("heading", name="New renders").wait_for()
+        return page
+
+    return sign
+
+
+def key_of(server: Server) -> str:
+    return str(server.client.headers["Authorization"]).removeprefix("Bearer ")
+
+
+def url_of(server: Server) -> str:
+    return str(server.client.base_url).rstrip("/")
+
+
+def administrators_key(server: Server) -> str:
+    """Of the link that `regen serve` printed, which works once: the key is kept beside the log."""
+    kept = server.data_dir / "administrator.json"
+    if not kept.exists():
+        code = sign_in_link(server).rpartition("/")[2]
+        answer = httpx.post(f"{url_of(server)}/console/sign-in", json={"code": code})
+        kept.write_text(answer.raise_for_status().text)
+    return str(json.loads(kept.read_text())["key"])
+
+
+def sign_in_link(server: Server) -> str:
+    lines = (server.data_dir / "server.log").read_text().splitlines()
+    return next(line.split()[-1] for line in lines if "#/sign-in/" in line)
+
+
+def axe() -> str:
+    """axe-core's script."""
+    package = pytest.importorskip(
+        "axe_playwright_python", reason="needs axe-playwright-python: scripts/setup --test"
+    )
+    return Path(package.__file__).with_name("axe.min.js").read_text()

@@ -1,0 +1,280 @@
+"""What people do in the console, in a real browser."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import administrators_key, axe, key_of, sign_in_link, url_of
+from tests.e2e.conftest import running_server
+
+CLIP = Path(__file__).parents[1] / "media/short/bunny-240x136-25fps.mp4"
+VIEWS = ("", "renders", "usage", "webhooks", "users", "operations")
+
+# The mean of the red channel of each video: the frame's number, in a clip whose frames differ in brightness.
+BRIGHTNESS = """() => [...document.querySelectorAll("video")].map((video) => {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 8;
+  const context = canvas.getContext("2d");
+  context.drawImage(video, 0, 0, 8, 8);
+  const data = context.getImageData(0, 0, 8, 8).data;
+  return data.filter((_, at) => at % 4 === 0).reduce((sum, one) => sum + one, 0) / 64;
+})"""
+
+
+@pytest.fixture(scope="session")
+def graded_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """25 frames, each brighter than the one before by a constant step."""
+    path = tmp_path_factory.mktemp("clip") / "graded.mp4"
+    source = "nullsrc=size=64x48:rate=25:duration=1,format=yuv420p,geq=lum=30+N*7:cb=128:cr=128"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-c:v", "libx264", "-qp", "4", str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+def test_the_link_signs_in_once(tmp_path, open_page):
+    with running_server(tmp_path / "data", stand_in_network="true") as server:
+        page = open_page(sign_in_link(server))
+        page.get_by_role("heading", name="New renders").wait_for()
+        page.get_by_role("link", name="Operations").wait_for()
+        assert page.url == f"{url_of(server)}/#/"
+        page = open_page(sign_in_link(server), expected=("401",))
+        page.get_by_role("alert").get_by_text("This link has been used").wait_for()
+
+
+def test_from_the_video_to_the_result(server, sign_in, graded_clip):
+    page = sign_in(url_of(server), key_of(server))
+
+    page.set_input_files("input[type=file]", graded_clip)
+    card = page.get_by_role("article", name="graded.mp4")
+    card.get_by_text("64 × 48, 25 fps, 1 s").wait_for()
+    card.get_by_text("256 × 192, 25 fps, 1 s").wait_for()
+    card.get_by_label("Target rate").fill("50")
+    card.get_by_label("Target rate").blur()
+    card.get_by_text("256 × 192, 50 fps, 1 s").wait_for()
+    card.get_by_text("The same as a request").click()
+    assert "-F 'target_fps=50'" in card.get_by_role("tabpanel").inner_text()
+
+    card.get_by_role("button", name="Try a moment first").click()
+    card.get_by_role("button", name="Show this moment").click()
+    card.get_by_role("figure", name=re.compile("regen-4x at")).get_by_role(
+        "img", name=re.compile("After")
+    ).wait_for()
+    card.get_by_role("button", name="Choose regen-4x", exact=True).click()
+    card.get_by_label("Target rate").fill("")
+    card.get_by_label("Target rate").blur()
+    card.get_by_role("button", name="Render", exact=True).click()
+
+    figure = page.get_by_role("figure", name="Before and after")
+    figure.wait_for()
+    assert page.get_by_text("regen-4x", exact=True).is_visible()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('video')].every((video) => video.readyState >= 2)"
+    )
+    page.get_by_label("Position").evaluate(
+        "(range) => { range.value = 0.4; range.dispatchEvent(new Event('input')); }"
+    )
+    for number in (10, 11, 12):
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('video')].every((video) => !video.seeking)"
+        )
+        page.wait_for_timeout(300)
+        after, before = page.evaluate(BRIGHTNESS)
+        shown = [round((level - 16.3) / 8.15) for level in (after, before)]
+        assert shown == [number, number], (after, before)
+        page.get_by_role("button", name="One frame on").click()
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert Path(download.value.path()).read_bytes()[4:8] == b"ftyp"
+
+    page.get_by_role("button", name="Delete").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_role("heading", name="Renders").wait_for()
+    page.get_by_text("Nothing here yet.").or_(page.get_by_role("list", name="Renders")).first.wait_for()
+
+
+def test_a_key_that_is_not_known(server, open_page):
+    page = open_page(f"{url_of(server)}/", expected=("401",))
+    page.get_by_label("API key").fill("regen_nonsense")
+    page.get_by_role("button", name="Sign in").click()
+    assert "does not know this key" in page.get_by_role("alert").inner_text()
+
+
+def test_a_key_that_ends_while_it_is_used(server, sign_in):
+    admin = {"Authorization": f"Bearer {administrators_key(server)}"}
+    user = server.client.post("/v1/admin/users", json={"name": "short"}, headers=admin).json()["user"]
+    made = server.client.post(f"/v1/admin/users/{user['id']}/keys", json={}, headers=admin).json()
+    page = sign_in(url_of(server), made["secret"], expected=("401",))
+    server.client.delete(f"/v1/admin/keys/{made['key']['id']}", headers=admin).raise_for_status()
+
+    page.get_by_role("link", name="Renders").click()
+
+    page.get_by_text("This key is not valid any more.").wait_for()
+    assert page.evaluate("() => sessionStorage.length + localStorage.length") == 0
+
+
+def test_two_users_see_nothing_of_each_other(server, sign_in):
+    admin = {"Authorization": f"Bearer {administrators_key(server)}"}
+    with CLIP.open("rb") as clip:
+        asked = server.client.post("/v1/upscale", files={"file": clip})
+    mine = asked.raise_for_status().json()["render"]["id"]
+    user = server.client.post("/v1/admin/users", json={"name": "other"}, headers=admin).json()["user"]
+    other = server.client.post(f"/v1/admin/users/{user['id']}/keys", json={}, headers=admin).json()["secret"]
+
+    page = sign_in(url_of(server), other, expected=("404",))
+    page.get_by_role("link", name="Renders").click()
+    page.get_by_text("Nothing here yet.").wait_for()
+    assert page.get_by_role("link", name="Operations").count() == 0
+    page.goto(f"{url_of(server)}/#/renders/{mine}")
+    page.get_by_role("alert").get_by_text("not found").wait_for()
+
+    page = sign_in(url_of(server), key_of(server))
+    page.get_by_role("link", name="Renders").click()
+    page.locator(f"a[href='#/renders/{mine}']").wait_for()
+
+
+def test_cancel_and_render_again(tmp_path, sign_in):
+    """Without a worker it stays in the queue until it is canceled."""
+    with running_server(tmp_path / "data", stand_in_network="true") as server:
+        page = sign_in(url_of(server), key_of(server))
+        worker = server.worker_pid()
+        subprocess.run(["kill", "-STOP", str(worker)], check=True)
+        try:
+            page.set_input_files("input[type=file]", CLIP)
+            page.get_by_role("button", name="Render", exact=True).click()
+            page.get_by_text("in the queue").wait_for()
+            page.get_by_role("button", name="Cancel").first.click()
+            page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+            page.get_by_role("alert").get_by_text("Canceled").wait_for()
+        finally:
+            subprocess.run(["kill", "-CONT", str(worker)], check=True)
+        page.get_by_role("button", name="Render again").click()
+        page.get_by_role("figure", name="Before and after").wait_for(timeout=60_000)
+
+
+def test_an_upload_that_is_cut_goes_on(server, sign_in, tmp_path):
+    """300 MB, of which a part is refused in mid-way, then the page is loaded anew: what arrived is not sent again."""
+    large = tmp_path / "large.mp4"
+    content = CLIP.read_bytes()
+    with large.open("wb") as file:
+        file.write(content)
+        file.write((300_000_000 - len(content)).to_bytes(4, "big") + b"free")
+        file.truncate(300_000_000)
+    page = sign_in(url_of(server), key_of(server), expected=("ERR_INTERNET_DISCONNECTED", "ERR_FAILED"))
+    page.set_input_files("input[type=file]", large)
+    page.get_by_text(re.compile("[1-9][0-9]?% sent")).wait_for()
+    page.context.set_offline(True)
+    page.get_by_text("There is no network.").wait_for()
+    page.get_by_text("it goes on by itself").wait_for()
+    page.context.set_offline(False)
+    page.get_by_text(re.compile("[0-9]% sent")).wait_for()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("Paused at").wait_for()
+    (upload,) = server.client.get("/v1/uploads").json()["uploads"]
+    arrived = len(server.client.get(f"/v1/uploads/{upload['id']}").json()["upload"]["receivedParts"])
+    assert arrived > 0
+
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    page.get_by_role("heading", name="New renders").wait_for()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "PUT" else None)
+    page.set_input_files("input[type=file]", large)
+    page.get_by_text("Resumed.").wait_for()
+    page.get_by_text("240 × 136, 25 fps").wait_for(timeout=60_000)
+    assert len(sent) == upload["partCount"] - arrived
+
+
+def test_the_server_goes_away_and_comes_back(server, sign_in):
+    page = sign_in(url_of(server), key_of(server), expected=("ERR_FAILED", "503"))
+    page.get_by_role("link", name="Renders").click()
+    page.get_by_role("heading", name="Renders").wait_for()
+    page.route("**/v1/**", lambda route: route.abort())
+    page.get_by_role("alert").get_by_text("The server cannot be reached.").wait_for()
+    page.unroute("**/v1/**")
+    page.get_by_role("alert").wait_for(state="detached")
+
+
+def test_an_administrator_makes_a_key_once(server, sign_in):
+    page = sign_in(url_of(server), administrators_key(server))
+    page.get_by_role("link", name="Users and keys").click()
+    page.get_by_label("Name of the new user").fill("team")
+    page.get_by_role("button", name="Add a user").click()
+    page.get_by_label("Name of the new key").fill("build")
+    page.get_by_role("button", name="Make a key").click()
+    key = page.get_by_role("dialog").locator("code").inner_text()
+    assert (
+        server.client.get("/v1/key", headers={"Authorization": f"Bearer {key}"}).json()["key"]["name"]
+        == "build"
+    )
+    page.get_by_role("dialog").get_by_role("button", name="Done").click()
+    assert key not in page.content()
+    page.get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    page.get_by_text("revoked").wait_for()
+    assert server.client.get("/v1/key", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+
+    page.get_by_role("link", name="Operations").click()
+    page.get_by_role("region", name="Workers").get_by_text("active").wait_for()
+    page.get_by_role("region", name="Renders of all users").wait_for()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+def test_everybody_can_use_it(server, sign_in, theme, width):
+    """axe finds nothing serious, nothing is cut off at the side, and Tab reaches the first link."""
+    page = sign_in(
+        url_of(server),
+        administrators_key(server),
+        color_scheme=theme,
+        viewport={"width": width, "height": 800},
+    )
+    rules = axe()
+    for view in VIEWS:
+        page.goto(f"{url_of(server)}/#/{view}")
+        page.wait_for_timeout(400)
+        page.evaluate(rules)
+        found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")["violations"]
+        serious = [
+            (one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], view
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), view
+    page.reload()
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.textContent") == "Skip to the content"
+
+
+def test_the_mocks_switches(open_page, tmp_path):
+    ready = tmp_path / "ready.json"
+    log = (tmp_path / "mock.log").open("wb")
+    process = subprocess.Popen(
+        ["regen", "mock", "--port", "0", "--ready-file", ready], stdout=log, stderr=log
+    )
+    try:
+        ends_at = time.monotonic() + 30
+        while not ready.exists():
+            assert process.poll() is None
+            assert time.monotonic() < ends_at
+            time.sleep(0.05)
+        told = json.loads(ready.read_text())
+        page = open_page(told["url"], expected=("503", "ERR_CONNECTION_REFUSED"))
+        page.get_by_label("API key").fill(told["key"])
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("link", name="Mock").click()
+        page.get_by_role("switch", name="Renders fail").check()
+        page.get_by_role("link", name="New").click()
+        page.set_input_files("input[type=file]", CLIP)
+        page.get_by_role("button", name="Render", exact=True).click()
+        page.get_by_role("alert").get_by_text("The film tore.").wait_for()
+        page.get_by_role("link", name="Mock").click()
+        page.get_by_role("region", name="Requests").get_by_text("POST /v1/upscale").wait_for()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        log.close()

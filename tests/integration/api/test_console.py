@@ -1,0 +1,64 @@
+"""The console over HTTP: its page, its files, the link that signs in once."""
+
+import pytest
+
+from app.console.sign_in import SignInCode
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/", "text/html"),
+        ("/console/app.js", "text/javascript"),
+        ("/console/views/renders.js", "text/javascript"),
+        ("/console/style.css", "text/css"),
+        ("/console/icon.svg", "image/svg+xml"),
+    ],
+)
+def test_files_are_served_without_a_key(stranger, path, media_type):
+    answer = stranger.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith(media_type)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert stranger.get(path, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "routes.py",
+        "../routes.py",
+        "%2e%2e/routes.py",
+        "..%2fsign_in.py",
+        "tsconfig.json",
+        "views",
+        "nothing.js",
+    ],
+)
+def test_nothing_else_is_served(stranger, path):
+    assert stranger.get(f"/console/{path}").status_code == 404
+
+
+def test_the_link_signs_in_once(app, stranger, key):
+    app.state.sign_in_code = SignInCode()
+    code = app.state.sign_in_code.link("http://here").rpartition("/")[2]
+    assert stranger.post("/console/sign-in", json={"code": f"{code}x"}).status_code == 401
+    answer = stranger.post("/console/sign-in", json={"code": code})
+    assert answer.status_code == 200, answer.text
+    bearer = {"Authorization": f"Bearer {answer.json()['key']}"}
+    shown = stranger.get("/v1/key", headers=bearer).json()["key"]
+    assert (shown["name"], sorted(shown["scopes"])) == ("console", ["admin", "read", "write"])
+    assert "expiresAt" in shown
+    assert stranger.post("/console/sign-in", json={"code": code}).status_code == 401
+
+
+def test_a_server_on_a_network_has_no_such_link(stranger):
+    answer = stranger.post("/console/sign-in", json={"code": "anything"})
+    assert answer.status_code == 401
+    assert "key" not in answer.json()
+
+
+def test_a_key_describes_itself(client, stranger):
+    shown = client.get("/v1/key").json()["key"]
+    assert (shown["scopes"], "hint" in shown, "secret" in shown) == (["read", "write"], True, False)
+    assert stranger.get("/v1/key", headers={"Authorization": "Bearer regen_no"}).status_code == 401
