@@ -24,6 +24,7 @@ from app.accounts.schemas import (
     UsersBody,
 )
 from app.administration import service as administration_service
+from app.engines.service import stored_engine
 from app.http.dependencies import (
     AdministratorDependency,
     PageDependency,
@@ -37,7 +38,6 @@ from app.platform.errors import InvalidRequest
 from app.platform.work_kinds import WorkQueue
 from app.renders import service as render_service
 from app.renders.created_answer import answer_with_render, show_render
-from app.renders.options import find_engine
 from app.renders.schemas import Render, RenderBody, RendersBody
 from app.renders.statuses import RenderStatus
 from app.usage.allowances import Allowance, allowance_of
@@ -189,7 +189,7 @@ def list_all_renders(
     user: Annotated[str | None, Query(description="Only renders of the user with this id.")] = None,
     engine: Annotated[
         str | None,
-        Query(description="Only renders with this engine.", json_schema_extra={"enum": list(ENGINES)}),
+        Query(description="Only renders with this engine.", json_schema_extra={"examples": list(ENGINES)}),
     ] = None,
 ) -> RendersBody:
     """Renders of all users, the newest first."""
@@ -200,7 +200,7 @@ def list_all_renders(
             limit=page.limit,
             cursor=page.cursor,
             status=status,
-            engine=None if engine is None else find_engine(engine),
+            engine=None if engine is None else stored_engine(session, engine),
         )
     shown = [Render.of(view, resources=resources, base_url=base_url) for view in views]
     return RendersBody(renders=shown, next_cursor=cursor)

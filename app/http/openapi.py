@@ -37,6 +37,7 @@ TAGS = {
     "engines": "The networks there are.",
     "webhooks": "Notifications instead of polling.",
     "usage": "What was rendered, and the remaining limits.",
+    "account": "The key in use.",
     "administration": "For administrators: keys with the scope `admin`.",
     "health": "For monitoring of the server. No key is needed.",
 }

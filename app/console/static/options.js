@@ -5,14 +5,15 @@ const SOURCES = new Set(["file", "file_id", "file_url"]);
 
 /** @typedef {{name: string, label: string, description: string, schema: import("./api.js").Row}} Option */
 
-/** @param {import("./api.js").Row | null} description @returns {Option[]} */
-export function renderOptions(description) {
+/** @param {import("./api.js").Row | null} description @param {string[]} engines  Those of this server and its workers.
+ * @returns {Option[]} */
+export function renderOptions(description, engines) {
   const body = description?.paths?.["/v1/upscale"]?.post?.requestBody?.content?.["application/json"]?.schema;
   const schema = resolve(body, description);
   return Object.entries(schema?.properties ?? {})
     .filter(([name]) => !SOURCES.has(name))
     .map(([name, one]) => {
-      const found = plain(one, description);
+      const found = name === "engine" ? { ...plain(one, description), enum: engines } : plain(one, description);
       return { name, label: label(name), description: found.description ?? "", schema: found };
     })
     .filter((option) => ["string", "number", "integer", "boolean"].includes(option.schema.type));

@@ -22,6 +22,8 @@ export class Store extends EventTarget {
     this.isMock = false;
     /** @type {import("./api.js").Row | null} The API's own description. */
     this.description = null;
+    /** @type {string[]} Ids of the engines that can be chosen. */
+    this.engines = [];
     /** @type {Message | null} */
     this.message = null;
     this.api = this.makeApi();
@@ -63,10 +65,11 @@ export class Store extends EventTarget {
 
   /** Learns what this server and this key can do. */
   async look() {
-    const [description, key, server] = await Promise.all([
-      this.api.get("/openapi.json"), this.api.get("/v1/key"), this.api.get("/console/server.json"),
+    const [description, engines, key, server] = await Promise.all([
+      this.api.get("/openapi.json"), this.api.get("/v1/engines"), this.api.get("/v1/key"), this.api.get("/console/server.json"),
     ]);
     this.description = description;
+    this.engines = engines.engines.map((/** @type {import("./api.js").Row} */ engine) => engine.id);
     this.isAdmin = key.key.scopes.includes("admin");
     this.isMock = server.isMock;
     this.isKnown = true;

@@ -57,11 +57,11 @@ function useTransfers() {
 }
 
 export function NewRenders() {
-  const { description } = useStore();
+  const { description, engines } = useStore();
   const list = useTransfers();
   const [over, setOver] = useState(false);
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
-  const options = renderOptions(description);
+  const options = renderOptions(description, engines);
   const drop = (/** @type {any} */ event) => {
     event.preventDefault();
     setOver(false);
