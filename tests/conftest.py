@@ -31,7 +31,15 @@ TESTS = Path(__file__).parent
 # second kind of database, and what is marked where it stands.
 SLOW_FOLDERS = tuple(
     f"{TESTS}/{folder}/"
-    for folder in ("browser", "containers", "e2e", "gpu", "integration/cli", "integration/video", "integration/worker")
+    for folder in (
+        "browser",
+        "containers",
+        "e2e",
+        "gpu",
+        "integration/cli",
+        "integration/video",
+        "integration/worker",
+    )
 )
 SLOW_FIXTURES = frozenset({"postgres_server", "s3_server", "weights_directory"})
 
