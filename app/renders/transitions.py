@@ -38,7 +38,7 @@ def cancel_overdue(database: Database) -> list[str]:
     ended = []
     for render_id, seconds in found:
         with database.write() as session:
-            error = f"Canceled: it was not done within {seconds:,} seconds."
+            error = f"Canceled: it was not done within {seconds:,} second{'' if seconds == 1 else 's'}."
             if fail_render(session, render_id=render_id, error=error):
                 ended.append(render_id)
     return ended

@@ -80,7 +80,7 @@ class Workplace:
     def storage(self) -> Storage:
         return open_storage(self.settings, Secrets.load(self.settings))
 
-    def submit(self, *, request_id: str | None = None) -> str:
+    def submit(self, *, request_id: str | None = None, **options: Any) -> str:
         """A queued render of the clip. Returns its id."""
         with self.database.write() as session:
             user = account_queries.add_user(session, user_id=new_id(), name=new_id())
@@ -105,7 +105,7 @@ class Workplace:
             render = create_render(
                 session,
                 file=file,
-                options=RenderOptions(),
+                options=RenderOptions(**options),
                 allowance=Allowance(media=MediaLimits.from_settings(self.settings)),
                 request_id=request_id,
             )
