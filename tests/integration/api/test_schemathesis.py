@@ -32,7 +32,7 @@ SECONDS = 280.0
 # one another, nothing that is null where something else may be.
 BEYOND_SCHEMAS = (
     "upscale", "estimateRender", "uploadFile", "createPreview", "openUpload", "completeUpload", "createWebhook",
-    "updateWebhook", "createUser", "updateUser", "createKey", "updateKey", "getUsage", "getUsageOfUser",
+    "updateWebhook", "createUser", "updateUser", "createKey", "updateKey", "getUsage", "getUsageOfUser", "listRenders",
 )  # fmt: skip
 
 CONFIGURATION = """
