@@ -305,10 +305,10 @@ class TestFaults:
         faults = iter([StorageError("The storage is away.")])
 
         def with_outage(storage: Storage) -> Any:
-            def fetch(key: str, path: Path) -> None:
+            def fetch(key: str, path: Path, *, in_parts: bool = True) -> None:
                 for fault in faults:
                     raise fault
-                storage.fetch(key, path)
+                storage.fetch(key, path, in_parts=in_parts)
 
             return Faulty(storage, fetch=fetch)
 
