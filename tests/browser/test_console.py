@@ -88,6 +88,9 @@ def test_from_the_video_to_the_result(server, sign_in, graded_clip):
         assert shown == [number, number], (after, before)
         page.get_by_role("button", name="One frame on").click()
 
+    page.get_by_text("The request that made it").click()
+    assert "-F 'engine=regen-4x'" in page.get_by_role("tabpanel").inner_text()
+
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert Path(download.value.path()).read_bytes()[4:8] == b"ftyp"
@@ -96,6 +99,14 @@ def test_from_the_video_to_the_result(server, sign_in, graded_clip):
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.get_by_role("heading", name="Renders").wait_for()
     page.get_by_text("Nothing here yet.").or_(page.get_by_role("list", name="Renders")).first.wait_for()
+
+
+def test_a_video_at_an_address_where_that_is_not_allowed(server, sign_in):
+    page = sign_in(url_of(server), key_of(server), expected=("400",))
+    page.get_by_text("A video at an address").click()
+    page.get_by_label("Address of the video").fill("https://example.com/clip.mp4")
+    page.get_by_role("button", name="Fetch and render").click()
+    page.get_by_role("alert").get_by_text("file_url").wait_for()
 
 
 def test_a_key_that_is_not_known(server, open_page):

@@ -77,9 +77,34 @@ export function NewRenders() {
         onChange=${(/** @type {any} */ event) => { add([...event.target.files]); event.target.value = ""; }} />
       <small>Sent in parts. A transfer that was cut off, or left by a reload, goes on when you choose the same file again.</small>
     </div>
+    <${FromAddress} />
     ${list.length > 0 && html`<ul class="cards" aria-label="Videos">
       ${list.map((one) => html`<li key=${one.file.name + one.file.lastModified}><${Card} transfer=${one} options=${options} /></li>`)}
     </ul>`}`;
+}
+
+/** A video that the server fetches, where its operator allows that. */
+function FromAddress() {
+  const [failed, setFailed] = useState("");
+  const [busy, setBusy] = useState(false);
+  const start = async (/** @type {any} */ event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      const { render } = await store.api.post("/v1/upscale", { file_url: event.target.elements.address.value.trim() });
+      location.hash = `#/renders/${render.id}`;
+    } catch (error) {
+      setFailed(error instanceof Error ? error.message : String(error));
+      setBusy(false);
+    }
+  };
+  return html`<details><summary>A video at an address</summary>
+    <form class="row" onSubmit=${start}>
+      <input class="grow" name="address" type="url" required placeholder="https://example.com/clip.mp4" aria-label="Address of the video" />
+      <button disabled=${busy}>${busy ? "The server fetches it …" : "Fetch and render"}</button>
+    </form>
+    ${failed && html`<${Notice} kind="error">${failed}<//>`}
+  </details>`;
 }
 
 /** @param {{transfer: Transfer, options: import("../options.js").Option[]}} properties */

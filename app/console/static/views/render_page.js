@@ -2,7 +2,9 @@ import { html, useEffect, useState } from "../preact.js";
 import { ago, cost, count, facts, share, span, when } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { CompareVideos } from "../components/compare.js";
-import { ConfirmButton, Progress, Status } from "../components/controls.js";
+import { BASE } from "../api.js";
+import { samples } from "../options.js";
+import { CodeSamples, ConfirmButton, Progress, Status } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
 
 const RATE_WINDOW_SECONDS = 10;
@@ -75,7 +77,19 @@ export function RenderPage({ id }) {
       ${render.retryOf && html`<div><dt>Repeats</dt><dd><a href=${`#/renders/${render.retryOf}`}>${render.retryOf}</a></dd></div>`}
       <div><dt>Id</dt><dd><code>${render.id}</code></dd></div>
     </dl>
-    ${render.quality && html`<${Quality} of=${render.quality} />`}`;
+    ${render.quality && html`<${Quality} of=${render.quality} />`}
+    <details><summary>The request that made it</summary>
+      <${CodeSamples} samples=${samples(BASE, file?.name ?? "clip.mp4", asked(render))} />
+    </details>`;
+}
+
+/** The fields that make such a render again. @param {import("../api.js").Row} render @returns {Record<string, unknown>} */
+function asked(render) {
+  const fields = {
+    engine: render.engine, target_fps: render.targetFps, retime: render.retime, start: render.start, end: render.end,
+    scale: render.scale, max_width: render.maxWidth, max_height: render.maxHeight, quality: render.quality ? true : undefined,
+  };
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }
 
 /** @param {{render: import("../api.js").Row}} properties */
