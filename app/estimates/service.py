@@ -165,7 +165,7 @@ def _times(
     )
 
 
-def _refused(check: Callable[[], None]) -> Sequence[str]:
+def _refused(check: Callable[[], object]) -> Sequence[str]:
     """The sentences of the check's refusal; none if it passes."""
     try:
         check()

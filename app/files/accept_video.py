@@ -14,6 +14,7 @@ import anyio
 import httpx
 from anyio import to_thread
 
+from app.accounts.idempotency import IdempotentRequest
 from app.files.service import SpooledUpload, inspect_upload
 from app.http.access import CurrentUser
 from app.http.disconnect import ClientConnection
@@ -63,6 +64,23 @@ async def inspect_video(
         if connection is None:
             return await to_thread.run_sync(inspect, limiter=slots.threads)
         return await connection.run(inspect, stop=runner.stop, threads=slots.threads)
+
+
+async def inspect_new_video(
+    upload: SpooledUpload,
+    *,
+    user: CurrentUser,
+    resources: Resources,
+    connection: ClientConnection,
+    idempotent: IdempotentRequest,
+) -> MediaInfo:
+    """As `inspect_video`, for a video that becomes a file: raises LimitExceeded, before it waits for a slot, if the
+    user's storage has no room for it."""
+    room = UploadRoom(user=user, resources=resources, is_kept=True)
+    async with room.examined(upload.size_bytes, key=idempotent.key):
+        return await inspect_video(
+            upload, limits=user.allowance.media, user=user, resources=resources, connection=connection
+        )
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from app.files import service as file_service
-from app.files.accept_video import inspect_video
+from app.files.accept_video import inspect_new_video
 from app.files.schemas import File, FileBody, FileForm, FilesBody
 from app.http.dependencies import PageDependency, ResourcesDependency, UserDependency
 from app.http.disconnect import ClientConnection
@@ -38,12 +38,12 @@ async def upload_file(
         idempotent.content += form.content
         file = await to_thread.run_sync(file_service.find_made_file, resources.database, idempotent)
         if file is None:
-            info = await inspect_video(
+            info = await inspect_new_video(
                 upload,
-                limits=user.allowance.media,
                 user=user,
                 resources=resources,
                 connection=ClientConnection(request=request),
+                idempotent=idempotent,
             )
             create = partial(
                 file_service.create_file,

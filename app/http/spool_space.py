@@ -60,6 +60,8 @@ class SpoolSpace:
         self._directory = directory
         self._keep_free_bytes = keep_free_bytes
         self._reservations: set[Reservation] = set()
+        # Of each received upload that is not examined yet: its user, what identifies it, and its size in bytes.
+        self._received: list[tuple[str, object, int]] = []
         self._lock = threading.Lock()
 
     def reserve(self, size_bytes: int | None, *, share: Share | None = None) -> Reservation:
@@ -105,13 +107,32 @@ class SpoolSpace:
                 )
                 others_bytes = sum(one.held_bytes for one in others if one is not reservation)
                 if others_bytes + held_bytes > share.most_bytes + FORM_BYTES:
-                    raise LimitExceeded(
-                        f"With this upload, your uploads in progress would exceed the {share.most_bytes:,} bytes that "
-                        "your storage limit leaves. Try again when they have ended, or delete files and renders that "
-                        "you no longer need."
-                    )
+                    raise _exceeds(share)
             reservation.held_bytes = held_bytes
             self._reservations.add(reservation)
+
+    @contextmanager
+    def examined(self, size_bytes: int, *, share: Share, key: str | None) -> Iterator[None]:
+        """Counts a received upload's exact size against the share until the caller has examined it.
+
+        Uploads still being received do not count: what they announce includes their forms. Those with the same
+        Idempotency-Key count once. Raises LimitExceeded if the sum exceeds the share.
+        """
+        one = (share.user_id, key or object(), size_bytes)
+        with self._lock:
+            sizes = {
+                identity: size
+                for user_id, identity, size in (*self._received, one)
+                if user_id == share.user_id
+            }
+            if sum(sizes.values()) > share.most_bytes:
+                raise _exceeds(share)
+            self._received.append(one)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._received.remove(one)
 
     def grow(self, reservation: Reservation, more_bytes: int) -> None:
         """Raises Unavailable."""
@@ -125,6 +146,13 @@ class SpoolSpace:
     def forget(self, reservation: Reservation) -> None:
         with self._lock:
             self._reservations.discard(reservation)
+
+
+def _exceeds(share: Share) -> LimitExceeded:
+    return LimitExceeded(
+        f"With this upload, your uploads in progress would exceed the {share.most_bytes:,} bytes that your storage "
+        "limit leaves. Try again when they have ended, or delete files and renders that you no longer need."
+    )
 
 
 def no_room(detail: str) -> Unavailable:

@@ -16,7 +16,7 @@ from starlette import types as asgi
 from app.accounts.idempotency import AlreadyMade, IdempotentRequest
 from app.accounts.scopes import Scope
 from app.engines.service import stored_engine
-from app.files.accept_video import accept_video, inspect_video
+from app.files.accept_video import accept_video, inspect_new_video
 from app.http.access import Access, CurrentUser
 from app.http.dependencies import (
     AccessDependency,
@@ -147,8 +147,8 @@ async def _make_render(
         resources=resources,
         is_kept=True,
     ) as upload:
-        info = await inspect_video(
-            upload, limits=user.allowance.media, user=user, resources=resources, connection=connection
+        info = await inspect_new_video(
+            upload, user=user, resources=resources, connection=connection, idempotent=idempotent
         )
         make = partial(
             render_service.render_upload,

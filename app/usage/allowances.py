@@ -156,15 +156,16 @@ def check_file_quota(
     allowance: Allowance,
     size_bytes: int,
     is_made: bool = True,
-) -> None:
+) -> int | None:
     """Check the storage quota for a new file or upload in parts; call it in the transaction that makes it, before it.
 
-    Raises LimitExceeded when more would be stored than allowed. Locks and `is_made` are as in `check_render_quota`. A
-    key's limit applies to everything that its user stores, because a file's row does not name a key.
+    Returns the bytes that the quota leaves, before the new ones; None without a quota. Raises LimitExceeded when more
+    would be stored than allowed. Locks and `is_made` are as in `check_render_quota`. A key's limit applies to all that
+    its user stores, because a file's row does not name a key.
     """
     most = most_stored(allowance, api_key_id)
     if most is None:
-        return
+        return None
     if is_made:
         account_queries.lock_user(session, user_id=user_id)
     stored = stored_now(session, user_id=user_id)
@@ -173,6 +174,7 @@ def check_file_quota(
             f"There are {stored:,} bytes in storage; with the {size_bytes:,} of this upload that would be more than "
             f"the {most:,} allowed. {HOW_TO_FREE_STORAGE}"
         )
+    return most - stored
 
 
 def most_stored(allowance: Allowance, api_key_id: str | None) -> int | None:

@@ -1,8 +1,10 @@
 """Limits on what a user, or a key, may send and have."""
 
 import contextlib
+import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -147,6 +149,61 @@ def test_uploads_on_their_way_count_against_the_limit_of_storage(client, make_ke
     assert send(**{"Idempotency-Key": "once"}).status_code == 200, (
         "what it made is stored, and not made again"
     )
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """The path of a file without which `held_probe` waits, for half a minute at most."""
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def held_probe(tmp_path: Path, gate: Path) -> Path:
+    program = tmp_path / "ffprobe"
+    program.write_text(
+        "#!/bin/sh\n"
+        f'for turn in $(seq 300); do [ -e "{gate}" ] && break; sleep 0.1; done\n'
+        f'exec {shutil.which("ffprobe")} "$@"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def test_received_uploads_that_do_not_fit_are_refused_before_they_wait_to_be_examined(
+    serve, settings, key, limited, ffmpeg, gate, held_probe
+):
+    """Their announced sizes are below the 1 MiB that is allowed for forms. What still arrives does not count."""
+    content = ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x36:duration=0.2", "tiny.mp4").read_bytes()
+    client = serve(settings.model_copy(update={"ffprobe": str(held_probe), "sandbox": "off"}), key=key)
+    limited(max_storage_bytes=4 * len(content))
+
+    def send(number: int) -> httpx.Response:
+        path = "/v1/upscale" if number % 2 else "/v1/files"
+        return client.post(path, files={"file": content})
+
+    with (
+        socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as receiving,
+        ThreadPoolExecutor(12) as threads,
+    ):
+        lines = (
+            "POST /v1/files HTTP/1.1",
+            "Host: regen",
+            f"Authorization: Bearer {key}",
+            "Content-Length: 500000",
+        )
+        head = "\r\n".join([*lines, "Content-Type: multipart/form-data; boundary=x", "", "--x\r\n"])
+        receiving.sendall(head.encode())
+        sent = [threads.submit(send, number) for number in range(12)]
+        try:
+            wait_until(lambda: sum(one.done() for one in sent) >= 8, seconds=15, what="what does not fit")
+        finally:
+            gate.touch()
+        answers = [one.result() for one in sent]
+    assert sorted(answer.status_code for answer in answers) == [200] * 4 + [413] * 8
+    for answer in answers:
+        assert answer.is_success or "your uploads in progress would exceed the" in sentence(answer)
+    limited(max_storage_bytes=5 * len(content))
+    assert [send(0).status_code for _ in range(2)] == [200, 413], "what is stored counts once"
 
 
 def test_queued_renders_and_cost(client, key, limited, file_id):

@@ -59,3 +59,20 @@ def test_a_users_uploads_on_their_way_count_as_announced_or_written_until_they_e
             pass
     with space.reserved(11 * FORM_BYTES, share=share):
         pass
+
+
+def test_a_users_received_uploads_count_exactly_and_a_repeated_request_once(space):
+    def examined(size_bytes: int, *, user_id: str = "ann", key: str | None = None):
+        return space.examined(size_bytes, share=Share(user_id=user_id, most_bytes=10), key=key)
+
+    with (
+        examined(4),
+        examined(4, key="once"),
+        space.reserved(1000, share=Share(user_id="ann", most_bytes=10)),
+    ):
+        with examined(4, key="once"), examined(2), examined(10, user_id="bob"):
+            pass
+        with pytest.raises(LimitExceeded, match="exceed the 10 bytes"), examined(3):
+            pass
+    with examined(10):
+        pass
