@@ -58,6 +58,11 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "scripts").mkdir()
     for name in ("audit", "build", "requirements.py"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    shutil.copytree(
+        ROOT / "clients" / "python",
+        tmp_path / "clients" / "python",
+        ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"),
+    )
     (tmp_path / "scripts" / "setup").symlink_to("/bin/true")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "requirements.lock").write_text(LOCK)
@@ -126,4 +131,8 @@ def test_a_release_has_bills_of_its_packages_with_their_hashes(project: Path) ->
         assert bill["components"][0]["purl"] == "pkg:pypi/jinja2@2.11.2"
         (source,) = bill["components"][0]["externalReferences"]
         assert source["hashes"] == [{"alg": "SHA-256", "content": HASH}]
-    assert list(made) == ["regen_server-7.8.9.tar.gz"]
+    assert sorted(made) == [
+        "regen_client-0.1.0-py3-none-any.whl",
+        "regen_client-0.1.0.tar.gz",
+        "regen_server-7.8.9.tar.gz",
+    ]

@@ -1,0 +1,185 @@
+"""What the API answers. Properties that this version does not know are in `raw`, the answer as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal, Self, TypedDict
+
+from regen_client.errors import RegenError
+
+
+class RenderOptions(TypedDict, total=False):
+    """How to render a video: docs/options.md of the server. Options left out are the server's defaults."""
+
+    engine: str
+    target_fps: float | str
+    retime: Literal["nearest", "blend", "motion"]
+    start: float | str
+    end: float | str
+    scale: int
+    max_width: int
+    max_height: int
+    quality: bool
+    metadata: Mapping[str, str]
+    cancel_after: int
+    priority: int
+    webhook_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Self:
+        """Raises RegenError if a property that is always there is missing or malformed."""
+        values: dict[str, Any] = {"raw": row}
+        for known in fields(cls):
+            name = _spelling(known.name)
+            if known.name == "raw" or row.get(name) is None:
+                continue
+            try:
+                values[known.name] = _READERS.get(known.name, _as_it_is)(row[name])
+            except (ValueError, TypeError, AttributeError) as error:
+                raise RegenError(f"The server's answer has a malformed `{name}`: {row[name]!r}.") from error
+        required = [known.name for known in fields(cls) if known.default is MISSING]
+        if missing := [_spelling(name) for name in required if name not in values]:
+            raise RegenError(f"The server's answer lacks {', '.join(missing)}.")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video(Answer):
+    """Size in pixels as displayed, frames per second, duration in seconds, number of frames."""
+
+    width: int
+    height: int
+    frame_rate: float
+    duration_seconds: float
+    frames: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class File(Answer):
+    id: str
+    name: str
+    size_bytes: int
+    width: int | None = None
+    height: int | None = None
+    frame_rate: float | None = None
+    duration_seconds: float | None = None
+    created_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Render(Answer):
+    """`status` is `queued`, `pending`, `processing`, `completed` or `failed`; `progress` is from 0 to 1. URLs are
+    signed for a day."""
+
+    id: str
+    user_id: str
+    status: str
+    created_at: datetime
+    queue_position: int | None = None
+    input_file_url: str | None = None
+    output_file_url: str | None = None
+    thumbnail_url: str | None = None
+    completed_at: datetime | None = None
+    engine: str | None = None
+    target_fps: float | None = None
+    file_id: str | None = None
+    cost: float | None = None
+    progress: float = 0.0
+    eta_seconds: float | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+    metadata: Mapping[str, str] | None = field(default=None, hash=False)
+    retry_of: str | None = None
+    input: Video | None = None
+    output: Video | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Answer):
+    """`refusals` has the sentences that would refuse the render if it is not `accepted`."""
+
+    engine: str
+    accepted: bool
+    refusals: tuple[str, ...] = ()
+    input: Video | None = None
+    output: Video | None = None
+    cost: float | None = None
+    expected_seconds: float | None = None
+    wait_seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview(Answer):
+    """One frame before and after: images at signed URLs, when `status` is `completed`."""
+
+    id: str
+    status: str
+    file_id: str
+    engine: str | None = None
+    at_seconds: float = 0.0
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    crop: Mapping[str, int] | None = field(default=None, hash=False)
+    whole_frame: bool | None = None
+    before_url: str | None = None
+    after_url: str | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine(Answer):
+    id: str
+    scale: int
+    cost_multiplier: float
+    description: str
+    default: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """`done` of `total`: bytes of an upload or a download, frames of a render. `total` is 0 while it is unknown."""
+
+    stage: Literal["upload", "render", "download"]
+    done: int
+    total: int
+    status: str | None = None
+    eta_seconds: float | None = None
+
+
+def _spelling(name: str) -> str:
+    """The API's spelling of a property: `output_file_url` is `outputFileURL`."""
+    first, *rest = name.split("_")
+    return first + "".join("URL" if word == "url" else word.capitalize() for word in rest)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "created_at": datetime.fromisoformat,
+    "completed_at": datetime.fromisoformat,
+    "expires_at": datetime.fromisoformat,
+    "input": Video.read,
+    "output": Video.read,
+    "warnings": tuple,
+    "refusals": tuple,
+}

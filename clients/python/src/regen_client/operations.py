@@ -1,0 +1,264 @@
+"""What both clients can do, as flows."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from regen_client.answers import Engine, Estimate, File, Preview, Progress, Render
+from regen_client.calls import Calls
+from regen_client.downloads import download
+from regen_client.errors import RegenError, WaitTimeout
+from regen_client.flows import Call, Close, Flow, Pause, Read, Streamed
+from regen_client.uploads import SMALL_BYTES, OnProgress, send_whole, upload
+
+Source = str | os.PathLike[str] | File
+Result = Literal["output", "input", "thumbnail"]
+
+# The server breaks the silence of a stream every 15 seconds.
+SILENCE_SECONDS = 20.0
+# How long a wait lasts while the server does not answer at all.
+PATIENCE_SECONDS = 120.0
+PREVIEW_SECONDS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    calls: Calls
+    parts_at_once: int
+    poll_seconds: float
+
+    def upload(self, path: str | os.PathLike[str], on_progress: OnProgress | None) -> Flow[File]:
+        return upload(self.calls, Path(path), parts_at_once=self.parts_at_once, on_progress=on_progress)
+
+    def upscale(
+        self, video: Source, options: Mapping[str, Any], key: str | None, on_progress: OnProgress | None
+    ) -> Flow[Render]:
+        headers = {"Idempotency-Key": key} if key else {}
+        return Render.read(
+            (yield from self._of("/v1/upscale", "render", video, options, headers, on_progress))
+        )
+
+    def estimate(
+        self, video: Source, options: Mapping[str, Any], on_progress: OnProgress | None
+    ) -> Flow[Estimate]:
+        return Estimate.read(
+            (yield from self._of("/v1/estimates", "estimate", video, options, {}, on_progress))
+        )
+
+    def _of(
+        self,
+        url: str,
+        name: str,
+        video: Source,
+        options: Mapping[str, Any],
+        headers: Mapping[str, str],
+        on_progress: OnProgress | None,
+    ) -> Flow[Any]:
+        """The answer about a video: sent with the request if it is small, otherwise uploaded before."""
+        given = {option: value for option, value in options.items() if value is not None}
+        source = _source(video)
+        if isinstance(source, Path) and (yield Call(source.stat)).st_size <= SMALL_BYTES:
+            fields = {option: _as_text(value) for option, value in given.items()}
+            return (yield from send_whole(self.calls, url, name, source, fields, on_progress, headers))
+        if isinstance(source, Path):
+            source = {"file_id": (yield from self.upload(source, on_progress)).id}
+        body = given | source
+        return (yield from self.calls.row("POST", url, name, json=body, headers=headers, slow=True))
+
+    def preview(
+        self,
+        video: Source,
+        fields: Mapping[str, Any],
+        timeout: float | None,
+        on_progress: OnProgress | None,
+    ) -> Flow[Preview]:
+        """The preview once it has ended."""
+        source = _source(video)
+        if isinstance(source, Path):
+            source = {"file_id": (yield from self.upload(source, on_progress)).id}
+        body = {name: value for name, value in fields.items() if value is not None} | source
+        deadline = _deadline(timeout)
+        request: dict[str, Any] = {"method": "POST", "path": "/v1/previews", "json": body}
+        while True:
+            seconds = int(min(PREVIEW_SECONDS, max(0.0, deadline - time.monotonic())))
+            prefer = {"Prefer": f"wait={seconds}"} if seconds else {}
+            row = yield from self.calls.row(name="preview", headers=prefer, slow=True, **request)
+            preview = Preview.read(row)
+            if preview.ended:
+                return preview
+            if time.monotonic() >= deadline:
+                raise WaitTimeout(f"The preview {preview.id} has not ended within {timeout} seconds.")
+            request = {"method": "GET", "path": f"/v1/previews/{preview.id}"}
+            yield Pause(min(0.5, max(0.0, deadline - time.monotonic())))
+
+    def get(self, render: Render | str) -> Flow[Render]:
+        return Render.read((yield from self.calls.row("GET", f"/v1/renders/{_id(render)}", "render")))
+
+    def act(self, render: Render | str, action: str) -> Flow[Render]:
+        return Render.read(
+            (yield from self.calls.row("POST", f"/v1/renders/{_id(render)}/{action}", "render"))
+        )
+
+    def renders(self, status: str | None, engine: str | None, most: int) -> Flow[list[Render]]:
+        rows = yield from self.calls.rows("/v1/renders", "renders", most=most, status=status, engine=engine)
+        return [Render.read(row) for row in rows]
+
+    def engines(self) -> Flow[list[Engine]]:
+        return [Engine.read(row) for row in (yield from self.calls.row("GET", "/v1/engines", "engines"))]
+
+    def usage(self) -> Flow[dict[str, Any]]:
+        usage: dict[str, Any] = yield from self.calls.row("GET", "/v1/usage", "usage")
+        return usage
+
+    def download(
+        self,
+        what: Render | str,
+        path: str | os.PathLike[str],
+        result: Result,
+        on_progress: OnProgress | None,
+    ) -> Flow[Path]:
+        def locate() -> Flow[str]:
+            if isinstance(what, str) and _is_url(what):
+                return what
+            render = yield from self.get(what)
+            url: str | None = getattr(
+                render, f"{result}_file_url" if result != "thumbnail" else "thumbnail_url"
+            )
+            if url is None:
+                raise RegenError(f"The render {render.id} is {render.status} and has no {result}.")
+            return url
+
+        return download(self.calls, locate, Path(path), on_progress=on_progress)
+
+    def wait(
+        self, render: Render | str, timeout: float | None, on_progress: OnProgress | None
+    ) -> Flow[Render]:
+        """The render once it has ended, however. Events tell when to look; without them it is asked at intervals."""
+        deadline = _deadline(timeout)
+        events = _Events(self.calls, _id(render), on_progress)
+        away_since: float | None = None
+        while True:
+            try:
+                seen = yield from self.get(render)
+            except RegenError as error:
+                away_since = away_since or time.monotonic()
+                if not error.repeatable or time.monotonic() - away_since > PATIENCE_SECONDS:
+                    raise
+            else:
+                away_since = None
+                if on_progress:
+                    on_progress(_progress_of(seen))
+                if seen.ended:
+                    return seen
+            if time.monotonic() >= deadline:
+                raise WaitTimeout(f"The render {_id(render)} has not ended within {timeout} seconds.")
+            # Close to the end of the time a stream might be silent for longer.
+            short = deadline - time.monotonic() <= SILENCE_SECONDS
+            if not short and events.available and (yield from events.follow(deadline)):
+                continue
+            yield Pause(min(self.poll_seconds, max(0.0, deadline - time.monotonic())))
+
+
+class _Events:
+    """A render's stream of events, continued after the last one."""
+
+    def __init__(self, calls: Calls, render_id: str, on_progress: OnProgress | None) -> None:
+        self.available = True
+        self._calls = calls
+        self._url = f"/v1/renders/{render_id}/events"
+        self._on_progress = on_progress
+        self._last_id = ""
+
+    def follow(self, deadline: float) -> Flow[bool]:
+        """Reads until the render's end, and is true then, or until the stream breaks off or time is short."""
+        headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
+        try:
+            streamed: Streamed = yield from self._calls.once(
+                "GET", self._url, headers=headers, streamed=True, silence_seconds=SILENCE_SECONDS
+            )
+        except RegenError as error:
+            # A server without events, or a proxy that does not let them through: poll.
+            self.available = error.repeatable
+            return False
+        try:
+            if streamed.response.status_code == 204:
+                self.available = False
+                return True
+            text, decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
+            while (block := (yield Read(streamed))) is not None:
+                text = (text + decoder.decode(block)).replace("\r", "")
+                # Only the empty line makes an event of what came before it.
+                *events, text = text.split("\n\n")
+                if any(self._is_end(event) for event in events):
+                    self.available = False
+                    return True
+                if deadline - time.monotonic() <= SILENCE_SECONDS:
+                    return False
+        except httpx.TransportError:
+            return False
+        finally:
+            yield Close(streamed)
+        return False
+
+    def _is_end(self, event: str) -> bool:
+        fields = {
+            name: value.lstrip(" ") for name, _, value in (line.partition(":") for line in event.split("\n"))
+        }
+        if "data" not in fields:
+            return False
+        self._last_id = fields.get("id", self._last_id)
+        if fields.get("event") == "end":
+            return True
+        data = json.loads(fields["data"])
+        if self._on_progress:
+            done, total = data.get("framesDone", 0), data.get("frames", 0)
+            self._on_progress(_progress(done, total, data.get("status"), data.get("etaSeconds")))
+        return False
+
+
+def _progress(done: int, total: int, status: str | None, eta_seconds: float | None) -> Progress:
+    return Progress(stage="render", done=done, total=total, status=status, eta_seconds=eta_seconds)
+
+
+def _progress_of(render: Render) -> Progress:
+    frames = render.output.frames if render.output else 0
+    return _progress(round(render.progress * frames), frames, render.status, render.eta_seconds)
+
+
+def _deadline(timeout: float | None) -> float:
+    return time.monotonic() + (timeout if timeout is not None else float("inf"))
+
+
+def _id(render: Render | str) -> str:
+    return render if isinstance(render, str) else render.id
+
+
+def _is_url(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
+
+
+def _source(video: Source) -> Path | dict[str, str]:
+    """A file on this machine, or the fields that name a video."""
+    if isinstance(video, File):
+        return {"file_id": video.id}
+    if isinstance(video, str):
+        if _is_url(video):
+            return {"file_url": video}
+        # An id has no dot and no folder.
+        if re.fullmatch(r"[\w-]+", video) and not Path(video).is_file():
+            return {"file_id": video}
+    return Path(video)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

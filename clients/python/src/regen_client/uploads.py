@@ -1,0 +1,148 @@
+"""Videos on their way to the server: small ones in one request, others in parts that may be sent again."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from regen_client.answers import File, Progress
+from regen_client.calls import Calls
+from regen_client.errors import ApiError, RegenError
+from regen_client.flows import Call, FilePart, Flow, Together
+
+SMALL_BYTES = 8 * 1024 * 1024
+
+OnProgress = Callable[[Progress], None]
+
+
+def upload(calls: Calls, path: Path, *, parts_at_once: int, on_progress: OnProgress | None) -> Flow[File]:
+    size_bytes = (yield Call(path.stat)).st_size
+    if size_bytes <= SMALL_BYTES:
+        return File.read((yield from send_whole(calls, "/v1/files", "file", path, {}, on_progress)))
+    row = yield from _open(calls, path.name, size_bytes)
+    sent = _PartsSent(row, on_progress)
+    for part in row.get("receivedParts") or ():
+        if (yield Call(partial(_is_same, part, path, row))):
+            sent.finish(part["number"], part["etag"])
+    waiting = deque(number for number in range(1, row["partCount"] + 1) if number not in sent.etags)
+    if waiting:
+        flows = [
+            _send_parts(calls, row, path, waiting, sent) for _ in range(min(parts_at_once, len(waiting)))
+        ]
+        yield Together(flows, stop=waiting.clear)
+    parts = [{"number": number, "etag": etag} for number, etag in sorted(sent.etags.items())]
+    completed = f"/v1/uploads/{row['id']}/complete"
+    return File.read((yield from calls.row("POST", completed, "file", json={"parts": parts}, slow=True)))
+
+
+def send_whole(
+    calls: Calls,
+    url: str,
+    name: str,
+    path: Path,
+    fields: Mapping[str, str],
+    on_progress: OnProgress | None,
+    headers: Mapping[str, str] | None = None,
+) -> Flow[Any]:
+    """The property `name` of the answer to a form with the file, which is read into memory."""
+    content: bytes = yield Call(path.read_bytes)
+    if not content:
+        raise RegenError(f"{path} is empty.")
+    files = {"file": (path.name, content)}
+    row = yield from calls.row("POST", url, name, files=files, data=dict(fields), headers=headers, slow=True)
+    if on_progress:
+        on_progress(Progress(stage="upload", done=len(content), total=len(content)))
+    return row
+
+
+class _PartsSent:
+    """The ETags of parts that arrived, and the bytes of those under way. Threads share it."""
+
+    def __init__(self, upload: Mapping[str, Any], on_progress: OnProgress | None) -> None:
+        self.etags: dict[int, str] = {}
+        self._bytes: dict[int, int] = {}
+        self._upload = upload
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+
+    def count(self, number: int, sent_bytes: int) -> None:
+        with self._lock:
+            self._bytes[number] = sent_bytes
+            if self._on_progress:
+                done, total = sum(self._bytes.values()), self._upload["sizeBytes"]
+                self._on_progress(Progress(stage="upload", done=done, total=total))
+
+    def finish(self, number: int, etag: str) -> None:
+        self.etags[number] = etag
+        self.count(number, _place(self._upload, number)[1])
+
+
+def _place(upload: Mapping[str, Any], number: int) -> tuple[int, int]:
+    """Where a part begins in the file, and its length, in bytes."""
+    start = (number - 1) * upload["partSizeBytes"]
+    return start, min(upload["partSizeBytes"], upload["sizeBytes"] - start)
+
+
+def _open(calls: Calls, name: str, size_bytes: int) -> Flow[Any]:
+    """An open upload of this name and size, with its `receivedParts`, or a new one."""
+    for row in (yield from calls.rows("/v1/uploads", "uploads", most=1000)):
+        if (row["status"], row["name"], row["sizeBytes"]) == ("open", name, size_bytes):
+            return (yield from calls.row("GET", f"/v1/uploads/{row['id']}", "upload"))
+    return (
+        yield from calls.row("POST", "/v1/uploads", "upload", json={"name": name, "size_bytes": size_bytes})
+    )
+
+
+def _is_same(part: Mapping[str, Any], path: Path, upload: Mapping[str, Any]) -> bool:
+    """Whether a received part is this file's, by its ETag: MD5 from S3, the start of SHA-256 from local storage. Of
+    others nothing is known, and the part is sent again: another file may have the same name and size.
+    """
+    digests = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    for block in FilePart(path, *_place(upload, part["number"]), lambda _: None):
+        for digest in digests:
+            digest.update(block)
+    etag = part["etag"].strip('"').lower()
+    return len(etag) >= 32 and any(digest.hexdigest().startswith(etag) for digest in digests)
+
+
+def _send_parts(
+    calls: Calls, upload: Mapping[str, Any], path: Path, waiting: deque[int], sent: _PartsSent
+) -> Flow[None]:
+    """Sends parts until none waits; the other flows take from the same queue."""
+    try:
+        while waiting:
+            try:
+                number = waiting.popleft()
+            except IndexError:
+                return
+            yield from _send_part(calls, upload, path, number, sent)
+    except BaseException:
+        waiting.clear()
+        raise
+
+
+def _send_part(
+    calls: Calls, upload: Mapping[str, Any], path: Path, number: int, sent: _PartsSent
+) -> Flow[None]:
+    retries = calls.new_retries()
+    body = FilePart(path, *_place(upload, number), lambda sent_bytes: sent.count(number, sent_bytes))
+    while True:
+        # A fresh URL for each try: signed ones expire.
+        query = {"after": number - 1, "limit": 1}
+        (part,) = yield from calls.row("GET", f"/v1/uploads/{upload['id']}/parts", "parts", params=query)
+        try:
+            response: httpx.Response = yield from calls.once("PUT", part["url"], part=body)
+        except RegenError as error:
+            sent.count(number, 0)
+            expired = isinstance(error, ApiError) and error.status == 403
+            yield retries.pause(error, expired=expired)
+        else:
+            sent.finish(number, response.headers["ETag"])
+            return

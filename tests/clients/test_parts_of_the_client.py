@@ -1,0 +1,168 @@
+"""regen_client without a server: what it takes, what it reads, and what it is made of."""
+
+import ast
+import base64
+import json
+import sys
+import time
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import regen_client
+from regen_client import InvalidWebhook, RegenError, verify_webhook
+from regen_client.answers import Answer, _spelling
+from regen_client.calls import Calls, Retries
+from regen_client.errors import ApiError
+from regen_client.flows import Close, FilePart, Read, Send, Streamed
+from regen_client.operations import _Events, _source
+from standardwebhooks import Webhook
+
+from app.renders.options import RenderOptions
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(Path(regen_client.__file__).parent.glob("*.py"))
+SECRET = "whsec_" + base64.b64encode(b"a secret of some length").decode()
+
+
+def test_it_imports_nothing_but_httpx_and_the_standard_library():
+    found = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                found.add(str(node.module).partition(".")[0])
+    assert found - set(sys.stdlib_module_names) == {"httpx", "regen_client"}
+
+
+def test_its_options_are_the_servers():
+    names = {known.validation_alias or name for name, known in RenderOptions.model_fields.items()}
+    assert set(regen_client.RenderOptions.__annotations__) == names
+
+
+@pytest.mark.parametrize("name", ["Render", "File", "Estimate", "Preview", "Engine"])
+def test_its_answers_are_the_servers(name):
+    shapes = json.loads((ROOT / "docs" / "openapi.json").read_text())["components"]["schemas"]
+    answer: type[Answer] = getattr(regen_client, name)
+    given = {_spelling(one.name) for one in fields(answer)} - {"raw"}
+    assert given <= set(shapes[name]["properties"])
+    # What is required here is always there.
+    required = {_spelling(one.name) for one in fields(answer) if one.default is fields(Answer)[0].default} - {
+        "raw"
+    }
+    assert required <= set(shapes[name]["required"])
+
+
+def test_what_a_later_server_answers_is_kept_and_what_none_answers_is_refused():
+    row: dict[str, Any] = {"id": "a", "name": "b", "sizeBytes": 3, "newProperty": [1], "width": None}
+    file = regen_client.File.read(row)
+    assert (file.size_bytes, file.width, file.raw["newProperty"]) == (3, None, [1])
+    with pytest.raises(RegenError, match="lacks sizeBytes"):
+        regen_client.File.read({"id": "a", "name": "b"})
+    with pytest.raises(RegenError, match="malformed `createdAt`"):
+        regen_client.File.read(row | {"createdAt": "yesterday"})
+
+
+def test_webhooks_as_the_standards_own_library_signs_them():
+    now = datetime.now(UTC)
+    body = '{"type": "render.completed", "data": {"render": {"id": "é"}}}'
+    headers = {
+        "Webhook-Id": "msg-1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": "v1,c29tZQ== v1a,other " + Webhook(SECRET).sign("msg-1", now, body),
+    }
+    other = "whsec_" + base64.b64encode(b"another secret").decode()
+    assert verify_webhook(body.encode(), headers, [other, SECRET])["data"]["render"]["id"] == "é"
+    old = str(int((now - timedelta(minutes=6)).timestamp()))
+    for changed in (
+        {"body": body.replace("é", "e")},
+        {"secrets": other},
+        {"headers": headers | {"webhook-timestamp": old}},
+        {"headers": headers | {"webhook-timestamp": "now"}},
+        {"headers": headers | {"webhook-signature": "v1,é"}},
+        {"headers": {}},
+    ):
+        with pytest.raises(InvalidWebhook):
+            verify_webhook(**({"body": body, "headers": headers, "secrets": SECRET} | changed))
+    with pytest.raises(ValueError, match="whsec_"):
+        verify_webhook(body, headers, "whsec_!")
+
+
+def test_a_stream_that_ends_anywhere_is_continued_after_the_last_whole_event():
+    events = b': ping\r\n\r\nid: a-1\nevent: progress\ndata: {"status":"processing","framesDone":1}\n\n' + (
+        'id: done\nevent: end\ndata: {"render":{"id":"é"}}\n\n'.encode()
+    )
+    whole = events.index(b"id: done")
+    streamed = Streamed(httpx.Response(200))
+    for cut in range(len(events) + 1):
+        seen: list[Any] = []
+        stream = _Events(_calls(), "r", seen.append)
+        flow = stream.follow(time.monotonic() + 3600)
+        assert isinstance(next(flow), Send)
+        assert isinstance(flow.send(streamed), Read)
+        step = flow.send(events[:cut])
+        if cut < len(events):
+            assert isinstance(step, Read)
+            step = flow.throw(httpx.ReadError("cut"))
+        assert isinstance(step, Close)
+        with pytest.raises(StopIteration) as ended:
+            flow.send(None)
+        assert ended.value.value is (cut == len(events))
+        assert stream._last_id == ("done" if cut == len(events) else "a-1" if cut >= whole else "")
+        assert len(seen) == (cut >= whole)
+
+
+def _calls() -> Calls:
+    settings: dict[str, Any] = {
+        "timeout": 1.0,
+        "retries": 2,
+        "longest_wait_seconds": 60.0,
+        "user_agent": "test",
+    }
+    return Calls(base_url="http://127.0.0.1:9", key="k", **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("2", 2), ("0", 0), ("-3", 0), ("a date", 3600), ("soon", None), ("nan", None), ("", None)],
+)
+def test_retry_after(given, seconds):
+    if given == "a date":
+        given = format_datetime(datetime.now(UTC) + timedelta(hours=1))
+    response = httpx.Response(503, headers={"Retry-After": given}, text="<html>")
+    error = ApiError.of(response)
+    assert error.retry_after == (None if seconds is None else pytest.approx(seconds, abs=60))
+    assert error.repeatable and error.messages == ("The server answered 503 Service Unavailable.",)
+    tries = Retries(2, 60)
+    if seconds == 3600:
+        with pytest.raises(ApiError):
+            tries.pause(error)
+    else:
+        assert (seconds or 0) <= tries.pause(error).seconds < 3
+        tries.pause(error)
+        with pytest.raises(ApiError):
+            tries.pause(error)
+
+
+def test_what_names_a_video(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip").touch()
+    assert _source("clip") == Path("clip")
+    assert _source("clip.mp4") == Path("clip.mp4")
+    assert _source("QkjXasuzs2TKugHH") == {"file_id": "QkjXasuzs2TKugHH"}
+    assert _source("HTTPS://example.com/clip") == {"file_url": "HTTPS://example.com/clip"}
+    assert Calls.address("http://a/regen/v1/") == Calls.address(" http://a/regen ") == "http://a/regen"
+
+
+def test_a_file_that_became_shorter_is_not_sent_as_it_was(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"12345")
+    assert b"".join(FilePart(path, 1, 3, lambda _: None)) == b"234"
+    with pytest.raises(RegenError, match="became shorter"):
+        list(FilePart(path, 1, 5, lambda _: None))

@@ -1,0 +1,27 @@
+"""regen_client against a real server, which enlarges by a stand-in for the networks."""
+
+import httpx
+import pytest
+from regen_client import Regen
+
+from tests.e2e.conftest import stand_in_server
+
+__all__ = ["stand_in_server"]
+
+pytestmark = pytest.mark.slow
+
+
+def test_from_video_to_result(stand_in_server, clip, tmp_path):
+    url, key = (
+        str(stand_in_server.client.base_url),
+        stand_in_server.client.headers["Authorization"].split()[1],
+    )
+    seen = []
+    with Regen(url, key) as regen:
+        render = regen.upscale(regen.upload(clip), scale=2, end=1)
+        render = regen.wait(render, timeout=120, on_progress=seen.append)
+        path = regen.download(render, tmp_path / "out.mp4")
+        preview = regen.preview(render.file_id, 0.5, crop={"x": 0, "y": 0, "width": 64, "height": 36})
+    assert (render.output.width, render.output.frames, seen[-1].done) == (480, 25, 25)
+    assert path.read_bytes() == httpx.get(render.output_file_url).content
+    assert preview.status == "completed" and httpx.get(preview.after_url).content[:4] == b"\x89PNG"
