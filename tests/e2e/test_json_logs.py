@@ -9,7 +9,7 @@ from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 
 # What `regen serve` says to its user on stdout, which goes to the same file.
-FOR_THE_USER = ("Regen is serving at ", "API key of the user ")
+FOR_THE_USER = ("Regen is serving at ", "API key of the user ", "Its console, signed in once by this link: ")
 
 
 def test_every_line_is_json_and_a_render_can_be_followed(start_server, tmp_path):

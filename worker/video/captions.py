@@ -119,6 +119,9 @@ def write_captions(
     except (FfmpegCancelled, FfmpegDiskFull, FfmpegMissing):
         raise
     except FfmpegError as error:
+        if cancelled():
+            # It may have ended by itself, for lack of pictures, before it was stopped.
+            raise FfmpegCancelled(str(error), detail=error.detail) from error
         log.warning("captions_unread", detail=error.detail)
         warnings.append(UNREADABLE_WARNING)
     has_texts = False

@@ -100,9 +100,10 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
         "/v1/webhooks/{webhook_id}/test", "/v1/webhook-deliveries", "/v1/webhook-deliveries/{delivery_id}",
         "/v1/webhook-deliveries/{delivery_id}/replay",
         "/v1/previews", "/v1/previews/{preview_id}",
-        "/v1/usage", "/v1/admin/users", "/v1/admin/users/{user_id}", "/v1/admin/users/{user_id}/usage",
+        "/v1/usage", "/v1/key", "/v1/admin/users", "/v1/admin/users/{user_id}", "/v1/admin/users/{user_id}/usage",
         "/v1/admin/users/{user_id}/keys", "/v1/admin/keys/{key_id}", "/v1/admin/workers",
         "/v1/admin/workers/{name}/drain", "/v1/admin/workers/{name}/resume",
+        "/v1/admin/renders", "/v1/admin/renders/{render_id}/cancel",
         "/v1/admin/renders/{render_id}/requeue", "/v1/admin/renders/{render_id}/retry",
         "/healthz", "/readyz",
     }  # fmt: skip
@@ -112,6 +113,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     form = upscale["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert set(form) == {
         "file", "file_id", "file_url", "target_fps", "engine", "retime", "quality", "priority", "webhook_url",
+        "start", "end", "scale", "max_width", "max_height", "metadata", "cancel_after",
     }  # fmt: skip
     assert set(document["paths"]["/v1/renders/{render_id}"]) == {"get", "delete"}
     assert "outputFileURL" in document["components"]["schemas"]["Render"]["properties"]

@@ -33,6 +33,7 @@ SECONDS = 280.0
 BEYOND_SCHEMAS = (
     "upscale", "estimateRender", "uploadFile", "createPreview", "openUpload", "completeUpload", "createWebhook",
     "updateWebhook", "createUser", "updateUser", "createKey", "updateKey", "getUsage", "getUsageOfUser", "listRenders",
+    "listAllRenders",
 )  # fmt: skip
 
 CONFIGURATION = """

@@ -75,7 +75,7 @@ def test_workers_of_different_queues_share_a_render_and_count_what_they_do(
     cpu = place.start_worker("--queues", "cpu", "--metrics-port", str(cpu_port), device="cuda:99")
     wait_ready(gpu)
     wait_ready(cpu)
-    check_zeros(gpu_port, kinds=["upscale"], engines=["regen-4x", "regen-4x-lite"])
+    check_zeros(gpu_port, kinds=["upscale"], engines=["regen-4x", "regen-4x-anime", "regen-4x-lite"])
     check_zeros(cpu_port, kinds=["finish", "prepare"], engines=[])
     render_id = place.submit(request_id="asked-for")
     assert wake_workers(make_celery(place.settings), WorkKind.PREPARE.queue)

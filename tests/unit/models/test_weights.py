@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models import catalog, checkpoints, weights
+from models import added, catalog, checkpoints, weights
 from models.architectures import SRVGGNetCompact
 from models.catalog import ENGINES, Checkpoint, Engine, get_engine
 from models.loader import load_network
@@ -330,7 +330,8 @@ def test_an_engine_may_come_from_a_checkpoint(checkpoint, tmp_path, monkeypatch)
         cost_multiplier=1,
         source=Checkpoint(location=str(path), sha256=digest(path)),
     )
-    monkeypatch.setattr(catalog, "ENGINES", {"small": small})
+    for module in (catalog, added):
+        monkeypatch.setattr(module, "ENGINES", {"small": small})
     network = load_network("small", weights_directory=tmp_path / "weights")
     assert network.dimensions == {"features": 16, "convolutions": 2, "scale": 4}
     assert torch.equal(network.body[0].weight, state["body.0.weight"])
