@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -14,16 +15,18 @@ from app.platform.secrets import Secrets
 
 KEY_NAME = "console"
 KEY_LIFETIME = timedelta(days=30)
+CODE_SECONDS = 3600.0
 USED = (
-    "This link has been used, or belongs to an earlier start of the server. Sign in with a key, or start the "
-    "server again for another link."
+    "This link has been used, is older than an hour, or belongs to an earlier start of the server. Sign in with a key, "
+    "or start the server again for another link."
 )
 
 
 class SignInCode:
-    """A code that can be exchanged for a key once, and only in this process."""
+    """A code that can be exchanged for a key once, within an hour, and only in this process."""
 
     def __init__(self) -> None:
+        self._ends_at = time.monotonic() + CODE_SECONDS
         self._code: str | None = secrets.token_urlsafe(24)
         self._lock = threading.Lock()
 
@@ -32,8 +35,10 @@ class SignInCode:
         return f"{url}/#/sign-in/{self._code}"
 
     def spend(self, code: str) -> None:
-        """Raises Unauthorized unless this is the code and it was not used before."""
+        """Raises Unauthorized unless this is the code, in time, and it was not used before."""
         with self._lock:
+            if time.monotonic() > self._ends_at:
+                self._code = None
             if self._code is None or not secrets.compare_digest(code.encode(), self._code.encode()):
                 raise Unauthorized(USED)
             self._code = None

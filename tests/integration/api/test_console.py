@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.console import sign_in
 from app.console.sign_in import SignInCode
 
 
@@ -50,6 +51,15 @@ def test_the_link_signs_in_once(app, stranger, key):
     assert (shown["name"], sorted(shown["scopes"])) == ("console", ["admin", "read", "write"])
     assert "expiresAt" in shown
     assert stranger.post("/console/sign-in", json={"code": code}).status_code == 401
+
+
+def test_the_link_ends_after_an_hour(app, stranger, key, monkeypatch):
+    monkeypatch.setattr(sign_in, "CODE_SECONDS", -1.0)
+    app.state.sign_in_code = SignInCode()
+    code = app.state.sign_in_code.link("http://here").rpartition("/")[2]
+    answer = stranger.post("/console/sign-in", json={"code": code})
+    assert answer.status_code == 401
+    assert "older than an hour" in answer.text
 
 
 def test_a_server_on_a_network_has_no_such_link(stranger):
