@@ -29,7 +29,9 @@ function resolve(schema, description) {
 function plain(schema, description) {
   const found = resolve(schema, description);
   const choice = (found.anyOf ?? found.oneOf)?.find((/** @type {any} */ one) => one.type !== "null");
-  return choice ? { ...resolve(choice, description), ...without(found, "anyOf", "oneOf") } : found;
+  const one = choice ? { ...resolve(choice, description), ...without(found, "anyOf", "oneOf") } : found;
+  // What may be a number or a text is typed as a text.
+  return Array.isArray(one.type) ? { ...one, type: one.type.includes("string") ? "string" : one.type[0] } : one;
 }
 
 /** @param {any} object @param {...string} names */

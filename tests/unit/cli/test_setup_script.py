@@ -63,7 +63,10 @@ def test_what_is_set_up_already_is_left_alone(setup, tmp_path):
     python.chmod(0o755)
     (venv / "share" / "regen-server" / "weights").mkdir(parents=True)
     (venv / "share" / "regen-server" / "weights" / "engine.safetensors").touch()
-    programs = {"REGEN_FFMPEG": "/bin/true", "REGEN_FFPROBE": "/bin/true"}
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "npm").symlink_to("/bin/false")  # fetches nothing
+    programs = {"REGEN_FFMPEG": "/bin/true", "REGEN_FFPROBE": "/bin/true", "PATH": f"{tools}:/usr/bin:/bin"}
     first = setup(**programs)
     assert first.returncode == 0, first.stderr
     assert "Installing" in first.stdout
