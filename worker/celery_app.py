@@ -114,7 +114,7 @@ class CeleryWorker:
         self._name = name
         self._device = device
         self._database = Database.from_settings(settings)
-        migrations.require_usable(self._database)
+        migrations.upgrade_existing(self._database)
         # A worker signs no URLs: on S3 it may know no secret at all.
         secrets = Secrets.load(settings) if settings.storage == "local" else None
         storage = open_storage(settings, secrets)

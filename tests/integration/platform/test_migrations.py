@@ -65,6 +65,16 @@ def test_a_database_that_lacks_migrations_is_not_worked_on(empty: Database) -> N
     assert migrations.revision(empty) == "0001"
 
 
+def test_a_worker_migrates_what_is_there_and_refuses_what_is_empty(empty: Database) -> None:
+    with pytest.raises(ConfigurationError, match="regen db upgrade"):
+        migrations.upgrade_existing(empty)
+    assert migrations.position(empty) is Position.EMPTY
+    migrations.upgrade(empty)
+    migrations.downgrade(empty, "0001")
+    migrations.upgrade_existing(empty)
+    assert migrations.position(empty) is Position.HEAD
+
+
 def test_the_database_of_a_later_version_is_left_as_it_is_and_worked_on(empty: Database) -> None:
     migrations.upgrade(empty)
     with empty.write() as session:
