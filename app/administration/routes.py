@@ -38,12 +38,10 @@ from app.platform.errors import InvalidRequest
 from app.platform.work_kinds import WorkQueue
 from app.renders import service as render_service
 from app.renders.created_answer import answer_with_render, show_render
-from app.renders.schemas import Render, RenderBody, RendersBody
-from app.renders.statuses import RenderStatus
+from app.renders.schemas import EngineQuery, RenderBody, RendersBody, StatusQuery
 from app.usage.allowances import Allowance, allowance_of
 from app.usage.schemas import PeriodDependency, UsageBody
 from app.usage.service import usage_of
-from models.catalog import ENGINES
 
 router = APIRouter(tags=["administration"])
 
@@ -185,12 +183,9 @@ def list_all_renders(
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
     page: PageDependency,
-    status: Annotated[RenderStatus | None, Query(description="Only renders with this status.")] = None,
+    status: StatusQuery = None,
     user: Annotated[str | None, Query(description="Only renders of the user with this id.")] = None,
-    engine: Annotated[
-        str | None,
-        Query(description="Only renders with this engine.", json_schema_extra={"examples": list(ENGINES)}),
-    ] = None,
+    engine: EngineQuery = None,
 ) -> RendersBody:
     """Renders of all users, the newest first."""
     with resources.database.read() as session:
@@ -202,8 +197,7 @@ def list_all_renders(
             status=status,
             engine=None if engine is None else stored_engine(session, engine),
         )
-    shown = [Render.of(view, resources=resources, base_url=base_url) for view in views]
-    return RendersBody(renders=shown, next_cursor=cursor)
+    return RendersBody.of(views, cursor, resources=resources, base_url=base_url)
 
 
 @router.post(

@@ -40,17 +40,17 @@ from app.renders.created_answer import answer_with_render, show_render
 from app.renders.events import EventLine, EventName
 from app.renders.schemas import (
     UPSCALE_REQUEST,
+    EngineQuery,
     Render,
     RenderBody,
     RenderEnd,
     RenderProgress,
     RendersBody,
+    StatusQuery,
     UpscaleForm,
 )
-from app.renders.statuses import RenderStatus
 from app.renders.streams import RenderSnapshot, RenderStreams, Subscription, read_snapshot
 from app.webhooks.urls import require_permitted
-from models.catalog import ENGINES
 
 # After so long a browser reconnects when a stream breaks off.
 RECONNECT_MS = 2000
@@ -171,11 +171,8 @@ def list_renders(
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
     page: PageDependency,
-    status: Annotated[RenderStatus | None, Query(description="Only renders with this status.")] = None,
-    engine: Annotated[
-        str | None,
-        Query(description="Only renders with this engine.", json_schema_extra={"examples": list(ENGINES)}),
-    ] = None,
+    status: StatusQuery = None,
+    engine: EngineQuery = None,
 ) -> RendersBody:
     """Your renders, the newest first."""
     with resources.database.read() as session:
@@ -187,8 +184,7 @@ def list_renders(
             status=status,
             engine=None if engine is None else stored_engine(session, engine),
         )
-    shown = [Render.of(view, resources=resources, base_url=base_url) for view in views]
-    return RendersBody(renders=shown, next_cursor=cursor)
+    return RendersBody.of(views, cursor, resources=resources, base_url=base_url)
 
 
 @router.get("/v1/renders/{render_id}", response_model=RenderBody, responses=documented(404))

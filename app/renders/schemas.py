@@ -1,8 +1,9 @@
 """Renders, and the events of a render."""
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
 
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
@@ -89,6 +90,13 @@ UPSCALE_REQUEST: dict[str, Any] = form_description(
     example={FILE_FIELD: "the bytes of clip.mp4", "engine": DEFAULT_ENGINE, "target_fps": 59.94},
     example_without_file={"file_id": "QkjXasuzs2TKugHH", "engine": DEFAULT_ENGINE, "target_fps": 59.94},
 )
+
+
+StatusQuery = Annotated[RenderStatus | None, Query(description="Only renders with this status.")]
+EngineQuery = Annotated[
+    str | None,
+    Query(description="Only renders with this engine.", json_schema_extra={"examples": list(ENGINES)}),
+]
 
 
 class VideoFactsBody(Body):
@@ -194,6 +202,13 @@ class RendersBody(Body):
 
     renders: list[Render]
     next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
+
+    @classmethod
+    def of(
+        cls, views: Sequence[RenderView], next_cursor: str | None, *, resources: Resources, base_url: str
+    ) -> Self:
+        renders = [Render.of(view, resources=resources, base_url=base_url) for view in views]
+        return cls(renders=renders, next_cursor=next_cursor)
 
 
 class RenderProgress(Body):
