@@ -190,7 +190,7 @@ def _runner_for(
     if segment.discarded_frames > MOST_DISCARDED_FRAMES:
         seconds = max(seconds, segment.used_frames * stall_seconds)
     limits = replace(runner.limits, wall_seconds=seconds, output_bytes=room)
-    return FfmpegRunner(programs=runner.programs, limits=limits)
+    return runner.under(limits)
 
 
 def _find_point(

@@ -95,9 +95,7 @@ class Previewer:
         self._settings = settings
         self._ledger = ledger
         self._transfers = StorageTransfers(storage=storage, outage_retry=outage_retry)
-        own_runner = FfmpegRunner(
-            programs=runner.programs, limits=replace(runner.limits, wall_seconds=longest_run)
-        )
+        own_runner = runner.under(replace(runner.limits, wall_seconds=longest_run))
         self._outage_retry = outage_retry
         self._drain = drain
         self._maker = PreviewMaker(settings, own_runner)

@@ -31,7 +31,7 @@ class SelfTest:
         """For the thread that runs units of work. Raises a RegenError, or any error of a broken device."""
         limits = replace(self.runner.limits, wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES)
         with self.workspace.job_directory() as scratch:
-            check_programs(FfmpegRunner(programs=self.runner.programs, limits=limits), scratch)
+            check_programs(self.runner.under(limits), scratch)
         for engine_id in self.engines:
             current_progress().beat()
             self._upscale_one(engine_id)

@@ -105,7 +105,7 @@ def read_frame(
     """
     seconds = min(runner.limits.wall_seconds, LONGEST_DECODING_SECONDS)
     limits = replace(runner.limits, wall_seconds=seconds)
-    bounded = FfmpegRunner(programs=runner.programs, limits=limits).within_one_limit()
+    bounded = runner.under(limits).within_one_limit()
     try:
         return _read_frame(bounded, video, at_seconds, cancelled=cancelled, stall_seconds=stall_seconds)
     except FfmpegTimeout as error:

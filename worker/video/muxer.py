@@ -104,9 +104,7 @@ def finish_render(
         for stream in answer.get("streams", [])
     ):
         # Sound that starts late in a transport stream is described where it starts.
-        runner = FfmpegRunner(
-            programs=runner.programs, limits=replace(runner.limits, probe_bytes=LATE_SOUND_BYTES)
-        )
+        runner = runner.under(replace(runner.limits, probe_bytes=LATE_SOUND_BYTES))
         answer = runner.probe(source, *SOURCE_FIELDS)
     own_runner = runner_for_output(runner, render.target)
     first, last = outer_files(own_runner, segment_files)

@@ -32,7 +32,7 @@ class WrittenVideo:
 def runner_for_output(runner: FfmpegRunner, target: FrameFormat) -> FfmpegRunner:
     """The runner for files of our own, whose frames may be larger than those of users."""
     pixels = max(runner.limits.max_pixels, target.width * target.height)
-    return FfmpegRunner(programs=runner.programs, limits=replace(runner.limits, max_pixels=pixels))
+    return runner.under(replace(runner.limits, max_pixels=pixels))
 
 
 def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:

@@ -198,7 +198,7 @@ def within_budget(
         output_bytes=runner.limits.output_bytes + 2 * sound_bytes,
         cpu_seconds=LEAST_CPU_SECONDS + ceil(channels * seconds) + copied_bytes // SLOWEST_COPY,
     )
-    return FfmpegRunner(programs=runner.programs, limits=limits)
+    return runner.under(limits)
 
 
 def data_left_out(codec: str | None, *, tag: str = "") -> str:

@@ -46,7 +46,7 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
     limits = RunLimits(wall_seconds=WALL_SECONDS, memory_bytes=MEMORY_BYTES, sandbox=settings.sandbox)
     runner = FfmpegRunner(programs=programs, limits=limits)
     # A GPU's encoders use its device, and read no user's file.
-    unconfined = FfmpegRunner(programs=programs, limits=replace(limits, sandbox=OFF))
+    unconfined = runner.under(replace(limits, sandbox=OFF))
     yield _check_ffmpeg(runner, programs)
     encoded: list[Path] = []
     for sample in SAMPLES:

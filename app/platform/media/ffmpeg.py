@@ -12,27 +12,28 @@ inputs that the server made: raw frames on stdin, a list of its own segments, a 
 Works with ffmpeg 5.1 to 9.
 """
 
+import copy
 import json
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
-from weakref import WeakSet
 
 import ffmpeg
 
 from app.platform.byte_sizes import GIB
-from app.platform.errors import FfmpegAnswerTooLong, FfmpegError
+from app.platform.errors import FfmpegError
 from app.platform.settings import Settings
 
+from .completed import Completed, complete
 from .ffprobe_lines import ScannedLines
 from .process import FfmpegProcess, RunLimits
 from .programs import Programs, find_programs
+from .running_processes import RunningProcesses
 from .safety_options import (
     NO_DECODER,
     check_inputs,
@@ -65,25 +66,15 @@ LIST_BYTES = 1024 * 1024
 PROBE_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, kw_only=True)
-class Completed:
-    """A successful run. `stdout` is its output, empty unless requested; `stderr` is the last 64 KiB."""
-
-    stdout: bytes
-    stderr: str
-
-
 class FfmpegRunner:
     """Builds and runs commands of one pair of programs under one set of limits. Cheap to make."""
 
-    def __init__(self, *, programs: Programs, limits: RunLimits, deadline: float = math.inf) -> None:
-        """`deadline`: when every run must have ended, by the monotonic clock."""
+    def __init__(self, *, programs: Programs, limits: RunLimits) -> None:
         self.programs = programs
         self.limits = limits
-        self._deadline = deadline
-        self._stopped = False
-        self._started: WeakSet[FfmpegProcess] = WeakSet()
-        self._lock = threading.Lock()
+        # When every run must have ended, by the monotonic clock.
+        self._deadline = math.inf
+        self._running = RunningProcesses()
 
     @classmethod
     def for_uploads(cls, settings: Settings) -> Self:
@@ -279,30 +270,31 @@ class FfmpegRunner:
 
         return ScannedLines(start, partial(self._find_decoders, path, deadline), ffprobe_args)
 
-    def within_one_limit(self) -> "FfmpegRunner":
+    def under(self, limits: RunLimits) -> Self:
+        """This runner under other limits: its runs end with those of this one, by `stop` and when its time is up."""
+        other = copy.copy(self)
+        other.limits = limits
+        return other
+
+    def within_one_limit(self) -> Self:
         """A runner whose runs together take no longer than one run of this runner may, from now on; this one
         if it is such a runner."""
         if self._deadline < math.inf:
             return self
-        return FfmpegRunner(programs=self.programs, limits=self.limits, deadline=self._deadline_of_a_run())
+        other = copy.copy(self)
+        other._deadline = self._deadline_of_a_run()
+        other._running = RunningProcesses()
+        return other
 
     def stop(self) -> None:
         """Kill running processes and any started from now on: their callers get FfmpegCancelled. For any thread."""
-        with self._lock:
-            self._stopped = True
-            started = list(self._started)
-        for process in started:
-            process.cancel()
+        self._running.stop()
 
     def _start(
         self, command: Sequence[str], *, purpose: str, limits: RunLimits, stdin: bool = False, stdout: bool
     ) -> FfmpegProcess:
         process = FfmpegProcess(command=command, purpose=purpose, limits=limits, stdin=stdin, stdout=stdout)
-        with self._lock:
-            self._started.add(process)
-            stopped = self._stopped
-        if stopped:
-            process.cancel()
+        self._running.add(process)
         return process
 
     def _deadline_of_a_run(self) -> float:
@@ -372,34 +364,5 @@ class FfmpegRunner:
         stdout_limit_bytes: int,
         cancelled: Callable[[], bool] | None = None,
     ) -> Completed:
-        captured = bytearray()
         with self._start(command, purpose=purpose, limits=limits, stdout=stdout_limit_bytes > 0) as process:
-            reader = threading.Thread(
-                target=_capture, args=(process, captured, stdout_limit_bytes), daemon=True
-            )
-            if stdout_limit_bytes > 0:
-                reader.start()
-            try:
-                process.wait(cancelled=cancelled)
-            except FfmpegError:
-                if len(captured) <= stdout_limit_bytes:
-                    raise
-            finally:
-                process.kill()
-                if stdout_limit_bytes > 0:
-                    reader.join()
-            if len(captured) > stdout_limit_bytes:
-                process.count_failure("failed")
-                raise FfmpegAnswerTooLong(
-                    f"The video program failed while {purpose}: its answer was too long.",
-                    detail=f"more than {stdout_limit_bytes} bytes",
-                )
-            return Completed(stdout=bytes(captured), stderr=process.stderr_tail)
-
-
-def _capture(process: FfmpegProcess, captured: bytearray, limit_bytes: int) -> None:
-    while chunk := process.stdout.read(64 * 1024):
-        captured += chunk
-        if len(captured) > limit_bytes:
-            process.kill()
-            return
+            return complete(process, purpose=purpose, limit_bytes=stdout_limit_bytes, cancelled=cancelled)
