@@ -6,9 +6,8 @@ made ready. During an outage of storage or database the unit keeps its results a
 repeated report may have arrived the first time; the ledger recognizes that.
 """
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,7 @@ import structlog
 from app.engines.service import stored_engine
 from app.platform.errors import (
     Canceled,
-    DiskTooSmall,
     PermanentError,
-    StorageError,
     Unavailable,
 )
 from app.platform.media.containers import OUTPUT, SEGMENT
@@ -32,14 +29,14 @@ from app.platform.media.time_range import part_of_video
 from app.platform.progress import current_progress
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
-from app.platform.storage.keys import output_key, segment_key, segments_prefix, thumbnail_key
+from app.platform.storage.keys import output_key, segment_key, thumbnail_key
 from app.platform.work_kinds import WorkKind
 from app.renders.service import cost_in_gigapixels
 from app.work.drain import Drain
 from app.work.heartbeat import Heartbeat
 from app.work.ledger import WorkLedger
 from app.work.loop import Cancelled, WorkUnit
-from app.work.outage_retry import OutageRetry, is_disk_full, is_outage
+from app.work.outage_retry import OutageRetry, is_outage
 from app.work.planning import PlannedSegment
 from app.work.queries import Job, ReadyUnits
 from app.work.segment_length import segment_stretch
@@ -47,16 +44,14 @@ from app.work.speeds import note_segment
 from models.catalog import ENGINES, Engine
 from worker.accepted_file import accepted_file
 from worker.device_turns import DeviceTurn, DeviceTurns
+from worker.job_files import JobFiles
 from worker.loaded_upscaler import Networks
 from worker.metrics import SegmentMeter
 from worker.pipeline import run_segment
 from worker.segment_eta import SegmentEta
-from worker.transfers import StorageTransfers
 from worker.video.continuous_copy import (
-    ContinuousCopy,
     plan_continuous_copy,
     probe_copy,
-    write_continuous_copy,
 )
 from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -108,12 +103,12 @@ class WorkUnits:
         video while it is still being read.
         """
         engine = self._engine(job)
-        source = self._input(job, cancelled)
+        source = self._files.input(job, cancelled)
         with accepted_file():
             info = probe_video(self.runner, source, limits=self.limits)
             continuous = plan_continuous_copy(self.runner, source, info, cancelled=cancelled)
             if continuous is not None:
-                source = self._readable_input(job, continuous, cancelled)
+                source = self._files.readable_input(job, continuous, cancelled)
                 info = probe_copy(self.runner, source, source=info, copy=continuous)
             input_part = part_of_video(info.video, job.part, begins_at=info.video_begins_at)
         begun, stretch = None, 1
@@ -201,7 +196,7 @@ class WorkUnits:
             )
             return cancelled() or (will_be_late and turn.ended_at is None)
 
-        source = self._readable_input(job, render.continuous, stopped)
+        source = self._files.readable_input(job, render.continuous, stopped)
         if not self.networks.has(engine_id=job.engine, source=render.source, target=render.target):
             # The network in memory may still be needed.
             turn.wait(partial(_beat_unless, stopped))
@@ -243,8 +238,8 @@ class WorkUnits:
                 waited_seconds=round(turn.waited_seconds, 3),
                 upscaling_seconds=round(turn.seconds - turn.waited_seconds, 3),
             )
-            with self._transfers.removed_unless_reported(key):
-                self._transfers.put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)
+            with self._files.transfers.removed_unless_reported(key):
+                self._files.transfers.put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)
                 ready = self._report(lambda: self.ledger.segment_done(job, storage_key=key))
         note_segment(
             self.ledger.database,
@@ -259,14 +254,14 @@ class WorkUnits:
         """Joins the segments, adds the sound, makes the thumbnail, and measures the quality if requested."""
         render = _plan_of(job)
         segments = [SegmentPlan.from_json(segment_job.plan) for segment_job in job.segments]
-        source = self._readable_input(job, render.continuous, cancelled)
+        source = self._files.readable_input(job, render.continuous, cancelled)
         video_key = output_key(job.render_id, attempt=job.attempt)
         picture_key = thumbnail_key(job.render_id, attempt=job.attempt)
         keys = [segment_job.storage_key or "" for segment_job in job.segments]
         # The segments and what is made of them.
-        with self._room_for(keys, copies=2), self.workspace.job_directory() as directory:
+        with self._files.room_for(keys, copies=2), self.workspace.job_directory() as directory:
             files = [directory / f"segment-{position:06d}{SEGMENT.suffix}" for position in range(len(keys))]
-            self._transfers.fetch_all(dict(zip(keys, files, strict=True)), cancelled=cancelled)
+            self._files.transfers.fetch_all(dict(zip(keys, files, strict=True)), cancelled=cancelled)
             video, picture = directory / f"output{OUTPUT.suffix}", directory / "thumbnail.jpg"
             finished = finish_render(
                 runner=self.runner,
@@ -284,9 +279,13 @@ class WorkUnits:
                 if quality is None:
                     warnings.append(NOT_MEASURED)
             size_bytes = video.stat().st_size
-            with self._transfers.removed_unless_reported(video_key, picture_key):
-                self._transfers.put(video_key, video, content_type=OUTPUT.content_type, cancelled=cancelled)
-                self._transfers.put(picture_key, picture, content_type="image/jpeg", cancelled=cancelled)
+            with self._files.transfers.removed_unless_reported(video_key, picture_key):
+                self._files.transfers.put(
+                    video_key, video, content_type=OUTPUT.content_type, cancelled=cancelled
+                )
+                self._files.transfers.put(
+                    picture_key, picture, content_type="image/jpeg", cancelled=cancelled
+                )
                 self._report(
                     lambda: self.ledger.finished(
                         job,
@@ -300,7 +299,7 @@ class WorkUnits:
                     )
                 )
         heartbeat.end()
-        self._remove_segments(job.render_id)
+        self._files.remove_segments(job.render_id)
         return Counter()
 
     def _measured(
@@ -336,57 +335,11 @@ class WorkUnits:
         """Calls the database, again during outages. A lost heartbeat does not end it: the row decides."""
         return self.outage_retry.call(call, cancelled=lambda: self.drain.is_over)
 
-    def _input(self, job: Job, cancelled: Cancelled) -> Path:
-        fetch = partial(self._transfers.fetch, cancelled=cancelled)
-        with self._room_for([job.input_key], copies=1):
-            return self.workspace.fetch_input(
-                file_id=job.file_id, storage_key=job.input_key, fetch=fetch, cancelled=cancelled
-            )
-
-    def _readable_input(self, job: Job, continuous: ContinuousCopy | None, cancelled: Cancelled) -> Path:
-        """The input, or the copy that replaces it, which is cached like an input."""
-        if continuous is None:
-            return self._input(job, cancelled)
-
-        def write(_storage_key: str, path: Path) -> None:
-            source = self._input(job, cancelled)
-            write_continuous_copy(self.runner, source, continuous, path, cancelled=cancelled)
-
-        return self.workspace.fetch_input(
-            file_id=f"{job.file_id}-continuous",
-            storage_key=job.input_key,
-            fetch=write,
-            cancelled=cancelled,
-        )
-
     @property
-    def _transfers(self) -> StorageTransfers:
-        return StorageTransfers(
-            storage=self.storage, outage_retry=self.outage_retry, make_room=self.workspace.drop_inputs
+    def _files(self) -> JobFiles:
+        return JobFiles(
+            storage=self.storage, workspace=self.workspace, runner=self.runner, outage_retry=self.outage_retry
         )
-
-    @contextlib.contextmanager
-    def _room_for(self, keys: Sequence[str], *, copies: int) -> Iterator[None]:
-        """Raises DiskTooSmall if the block fills the disk and so many copies of the stored objects never fit there."""
-        try:
-            yield
-        except Exception as error:
-            if not is_disk_full(error):
-                raise
-            needed_bytes = copies * sum(self.storage.stat(key).size_bytes for key in keys)
-            if needed_bytes > self.workspace.capacity_bytes:
-                raise DiskTooSmall(
-                    "The video needs more space than a worker's disk has.",
-                    detail=f"{needed_bytes:,} bytes",
-                ) from error
-            raise
-
-    def _remove_segments(self, render_id: str) -> None:
-        try:
-            self.storage.delete_all([stored.key for stored in self.storage.list(segments_prefix(render_id))])
-        except StorageError as error:
-            # The render is complete; its segments only take up space.
-            log.warning("segments_not_removed", render_id=render_id, error=error.message)
 
 
 def _beat_unless(cancelled: Cancelled) -> None:
