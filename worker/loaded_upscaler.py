@@ -28,7 +28,7 @@ class Networks:
         self._memory_share = memory_share
         self._device: Device | None = None
         self._tile_overlaps: dict[str, int] = {}
-        self._made_for: tuple[str, FrameFormat, FrameFormat] | None = None
+        self._made_for: tuple[str, FrameFormat, FrameFormat, float] | None = None
         self._upscaler: Upscaler | None = None
 
     @property
@@ -99,13 +99,15 @@ class Networks:
                 for engine_id in self.engines:
                     ensure_weights(engine_id, self._settings.weights_dir)
 
-    def has(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> bool:
+    def has(self, *, engine_id: str, source: FrameFormat, target: FrameFormat, strength: float = 1.0) -> bool:
         """Whether `upscaler` would return the loaded one, rather than replace it."""
-        return self._upscaler is not None and self._made_for == (engine_id, source, target)
+        return self._upscaler is not None and self._made_for == (engine_id, source, target, strength)
 
-    def upscaler(self, *, engine_id: str, source: FrameFormat, target: FrameFormat) -> "TypedUpscaler":
+    def upscaler(
+        self, *, engine_id: str, source: FrameFormat, target: FrameFormat, strength: float = 1.0
+    ) -> "TypedUpscaler":
         """Raises ConfigurationError when weights or device are missing."""
-        wanted = (engine_id, source, target)
+        wanted = (engine_id, source, target, strength)
         if self._upscaler is None or self._made_for != wanted:
             self._upscaler = None  # freed before the next is made
             with _typed_errors():
@@ -120,6 +122,7 @@ class Networks:
                     fused_kernels=self._settings.fused_kernels,
                     memory_share=self._memory_share,
                     measurements_directory=self._settings.data_dir,
+                    strength=strength,
                 )
             self._made_for = wanted
         stand_in = self._settings.stand_in_network

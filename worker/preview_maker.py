@@ -94,18 +94,21 @@ class PreviewMaker:
         )
         area = expanded(crop, margin=self._margin(engine, on_cpu=on_cpu), frame=whole)
         part, part_format = cropped(frame, whole, area)
-        scaled = area.enlarged(engine.scale)
+        scale = job.scale or engine.scale
+        scaled = area.enlarged(scale)
         target = replace(video.colour.target, width=scaled.width, height=scaled.height)
-        upscaler = self._networks.upscaler(engine_id=engine.id, source=part_format, target=target)
+        upscaler = self._networks.upscaler(
+            engine_id=engine.id, source=part_format, target=target, strength=job.strength
+        )
         if cancelled():
             raise Canceled()
         with current_progress().allowing(upscaler.longest_batch_seconds):
             (enlarged,) = upscaler.upscale([part])
         inner = crop.within(area)
-        kind: PictureKind = "png" if crop.pixels * engine.scale**2 <= MAX_PNG_PIXELS else "jpg"
+        kind: PictureKind = "png" if crop.pixels * scale**2 <= MAX_PNG_PIXELS else "jpg"
         before, after = directory / f"before.{kind}", directory / f"after.{kind}"
         self._write(part, part_format, inner, before, kind=kind, video=video)
-        self._write(enlarged, target, inner.enlarged(engine.scale), after, kind=kind, video=video)
+        self._write(enlarged, target, inner.enlarged(scale), after, kind=kind, video=video)
         shows_all = (crop.width, crop.height) == (whole.width, whole.height)
         return PreviewResult(
             before=before, after=after, kind=kind, crop=None if shows_all else crop, warnings=warnings

@@ -197,10 +197,14 @@ class WorkUnits:
             return cancelled() or (will_be_late and turn.ended_at is None)
 
         source = self._files.readable_input(job, render.continuous, stopped)
-        if not self.networks.has(engine_id=job.engine, source=render.source, target=render.target):
+        if not self.networks.has(
+            engine_id=job.engine, source=render.source, target=render.target, strength=job.strength
+        ):
             # The network in memory may still be needed.
             turn.wait(partial(_beat_unless, stopped))
-        upscaler = self.networks.upscaler(engine_id=job.engine, source=render.source, target=render.target)
+        upscaler = self.networks.upscaler(
+            engine_id=job.engine, source=render.source, target=render.target, strength=job.strength
+        )
         meter = SegmentMeter(
             engine=job.engine,
             device=self.networks.device,

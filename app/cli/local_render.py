@@ -33,6 +33,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
     retime: Retime,
     part: TimeRange | None = None,
     size: OutputSize | None = None,
+    strength: float = 1.0,
     measures_quality: bool,
     work_directory: Path,
     on_progress: Callable[[LocalProgress], None],
@@ -70,7 +71,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
                 measures_quality=measures_quality,
             ),
             make_upscaler=lambda plan: networks.result().upscaler(
-                engine_id=engine_id, source=plan.source, target=plan.target
+                engine_id=engine_id, source=plan.source, target=plan.target, strength=strength
             ),
             work_directory=work_directory,
             on_progress=on_progress,

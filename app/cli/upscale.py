@@ -99,6 +99,12 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     max_height: Annotated[
         int | None, typer.Option(min=2, max=MOST_SIDE, help="The most rows of OUT.", show_default=False)
     ] = None,
+    strength: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="How much of the network's picture OUT holds; the rest is a plain one."
+        ),
+    ] = 1.0,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"] | None,
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
@@ -161,6 +167,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
                     retime=retime,
                     part=time_range(start, end),
                     size=output_size(scale, max_width, max_height),
+                    strength=strength,
                     measures_quality=measure_quality,
                     work_directory=Path(scratch).absolute(),
                     on_progress=lambda at: progress.update(task, completed=at.done, total=at.total),

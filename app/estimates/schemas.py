@@ -35,6 +35,7 @@ class Estimate(Body):
     scale: int | None = Field(None, description="If it was given.")
     max_width: int | None = Field(None, description="If it was given.")
     max_height: int | None = Field(None, description="If it was given.")
+    strength: Number | None = Field(None, description="If it is not 1.")
     input: VideoFactsBody | None = Field(
         None,
         description="Left out, like `output` and `cost`, when the video is too far over a limit to be read.",
@@ -69,6 +70,7 @@ class Estimate(Body):
             scale=options.scale,
             max_width=options.max_width,
             max_height=options.max_height,
+            strength=None if options.strength == 1 else options.strength,
             input=estimate.input and VideoFactsBody.model_validate(estimate.input),
             output=estimate.output and VideoFactsBody.model_validate(estimate.output),
             cost=estimate.cost,

@@ -58,7 +58,7 @@ class ResultMaker:
 
     def make_preview(self, job: PreviewJob, *, cancelled: Callable[[], bool]) -> tuple[str, str]:
         """Stores both pictures and returns their keys, before and after. Raises FfmpegError and StorageError."""
-        scale = ENGINES[job.engine].scale
+        scale = job.scale or ENGINES[job.engine].scale
         keys = [
             make_key(job.claim.preview_id, attempt=job.claim.attempt, suffix=".png")
             for make_key in (before_key, after_key)

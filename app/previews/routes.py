@@ -84,6 +84,8 @@ def _make_preview(
             engine=engine,
             at_seconds=preview_service.exact_moment(asked.at_seconds),
             crop=_crop_of(asked, file),
+            scale=asked.scale,
+            strength=asked.strength,
             limits=user.allowance.media,
             max_open=resources.settings.max_open_previews_per_user,
             warnings=warnings,

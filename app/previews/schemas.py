@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from app.http.body import Body, Number, RequestBody, Timestamp, Url, with_example
 from app.http.resources import Resources
 from app.platform.file_names import output_name
+from app.platform.media.output_size import MOST_SCALE
 from app.previews import tables
 from app.previews.service import KEPT_SECONDS, crop_of
 from app.renders.statuses import RenderStatus
@@ -72,6 +73,14 @@ class NewPreview(RequestBody):
     crop: Crop | None = Field(None, description="The part of the frame to show.")
     crop_width: Length | None = Field(None, description="Of a part around the centre of the frame.")
     crop_height: Length | None = Field(None, description="Needed with `crop_width`.")
+    scale: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_SCALE,
+        strict=True,
+        description="As for a render: how many times as wide and high.",
+    )
+    strength: float = Field(1.0, ge=0, le=1, strict=True, allow_inf_nan=False, description="As for a render.")
 
 
 class Preview(Body):
@@ -93,6 +102,8 @@ class Preview(Body):
     whole_frame: bool | None = Field(
         None, description="Whether the whole frame is shown; left out while the server has not chosen."
     )
+    scale: int | None = Field(None, description="If it was given.")
+    strength: Number | None = Field(None, description="If it is not 1.")
     before_url: Url | None = Field(
         None,
         alias="beforeURL",
@@ -101,7 +112,7 @@ class Preview(Body):
     after_url: Url | None = Field(
         None,
         alias="afterURL",
-        description="Signed URL of the same, four times as wide and high. When completed.",
+        description="Signed URL of the same, four (or `scale`) times as wide and high. When completed.",
     )
     error: str | None = Field(None, description="A sentence; when failed.")
     warnings: list[str] | None = Field(None, description="When there are any.")
@@ -118,7 +129,7 @@ class Preview(Body):
                 file_name=output_name(preview.file.name, scale=factor, suffix=PurePath(key or "").suffix),
                 longest_seconds=KEPT_SECONDS,
             )
-            for key, factor in ((preview.before_key, 1), (preview.after_key, SCALE))
+            for key, factor in ((preview.before_key, 1), (preview.after_key, preview.scale or SCALE))
         )
         return cls(
             id=preview.id,
@@ -130,6 +141,8 @@ class Preview(Body):
             at_seconds=preview.at_seconds,
             crop=None if crop is None else Crop.model_validate(crop),
             whole_frame=crop is None if completed else None if crop is None else False,
+            scale=preview.scale,
+            strength=None if preview.strength == 1 else preview.strength,
             before_url=before_url,
             after_url=after_url,
             error=preview.error if preview.status is RenderStatus.FAILED else None,

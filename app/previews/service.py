@@ -54,6 +54,8 @@ class PreviewJob:
     engine: str
     at_seconds: Fraction
     crop: Area | None
+    scale: int | None = None
+    strength: float = 1.0
 
 
 def exact_moment(at_seconds: float) -> Fraction:
@@ -71,6 +73,8 @@ def create_preview(
     limits: MediaLimits,
     max_open: int,
     warnings: Sequence[str] = (),
+    scale: int | None = None,
+    strength: float = 1.0,
 ) -> Preview:
     """A queued preview of the file, which is locked until the session ends (`find_file_to_use`).
 
@@ -104,6 +108,8 @@ def create_preview(
         file=file,
         engine=engine.id,
         at_seconds=at_seconds,
+        scale=scale,
+        strength=strength,
         status=RenderStatus.QUEUED,
         warnings=[*warnings],
         created_at=read_clock(session),
@@ -207,6 +213,8 @@ class PreviewLedger:
                         engine=row.engine,
                         at_seconds=row.at_seconds,
                         crop=crop_of(row),
+                        scale=row.scale,
+                        strength=row.strength,
                     )
                 preview_queries.fail(session, claim, error=_gave_up(row.failures))
         return None

@@ -17,7 +17,8 @@ class Preview(LeasedToWorker, ListedTable):
     """One moment of a file, upscaled ahead of all renders.
 
     The crop is in pixels of the frame as displayed. For a completed preview None means the whole frame; before, that
-    the worker will choose. The status is never `pending`. An expired lease counts among its `failures`.
+    the worker will choose. `scale` and `strength` are as for a render. The status is never `pending`. An expired lease
+    counts among its `failures`.
     """
 
     __tablename__ = "previews"
@@ -39,6 +40,8 @@ class Preview(LeasedToWorker, ListedTable):
     crop_y: Mapped[int | None]
     crop_width: Mapped[int | None]
     crop_height: Mapped[int | None]
+    scale: Mapped[int | None]
+    strength: Mapped[float] = mapped_column(default=1.0, server_default="1")
     status: Mapped[RenderStatus] = mapped_column(StatusText(RenderStatus))
     error: Mapped[str | None] = mapped_column(Text)
     warnings: Mapped[list[str]]

@@ -29,6 +29,7 @@ from app.platform.media.output_size import (
     parse_scale,
     parse_side,
 )
+from app.platform.media.picture_options import parse_share
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
 from app.platform.media.time_range import TimeRange, parse_moment, part_of_video, time_range
@@ -112,6 +113,7 @@ def _read(parse: Callable[[str], Any], value: Any) -> Any:
 
 
 _SIDE = WithJsonSchema({"type": "integer", "minimum": 2, "maximum": MOST_SIDE})
+_SHARE = WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})
 _MOMENT = WithJsonSchema({"type": ["number", "string"], "minimum": 0})
 
 
@@ -193,6 +195,13 @@ class RenderOptions(BaseModel):
         BeforeValidator(partial(_read, partial(parse_side, name="max_height"))),
         _SIDE,
     ] = Field(None, description="The most rows of the output.")
+    strength: Annotated[
+        float, BeforeValidator(partial(_read, partial(parse_share, name="strength"))), _SHARE
+    ] = Field(
+        1,
+        description="How much of the network's picture the output holds: 1 is all of it, 0 a plain enlargement; in "
+        "between the two are mixed.",
+    )
     measures_quality: Annotated[bool, BeforeValidator(partial(_read, parse_measures_quality))] = Field(
         False,
         validation_alias="quality",

@@ -52,6 +52,7 @@ class StoredRender:
     scale: int | None
     max_width: int | None
     max_height: int | None
+    strength: float
     user_metadata: dict[str, Any] | None
     cancel_after: int | None
     file_id: str

@@ -40,6 +40,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "scale": render.scale,
         "max_width": render.max_width,
         "max_height": render.max_height,
+        "strength": None if render.strength == 1 else render.strength,
         "metadata": render.user_metadata,
         "cancel_after": render.cancel_after,
         "file_id": render.file_id,

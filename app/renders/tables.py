@@ -41,7 +41,8 @@ class Render(UnitOfWork, ListedTable):
     request for the render, so that its lines in all logs can be found, `trace_parent` the span of that request,
     `api_key_id` its key. `webhook_url` receives only this render's events. `retry_of` is the failed render that this
     one retries; it may have been deleted since. `start_seconds` and `end_seconds` bound the part of the file
-    that is rendered, `input` is that part. `scale` or `max_width` and `max_height` decide the output's size. At
+    that is rendered, `input` is that part. `scale` or `max_width` and `max_height` decide the output's size;
+    `strength` is how much of the network's picture it holds. At
     `cancel_at`, `cancel_after` seconds after its request, a render that has not ended is canceled. `user_metadata` are
     texts of its user. `measures_quality` is whether the finish compares the output with the input; `quality` is the
     result, as the API shows it.
@@ -78,6 +79,7 @@ class Render(UnitOfWork, ListedTable):
     scale: Mapped[int | None]
     max_width: Mapped[int | None]
     max_height: Mapped[int | None]
+    strength: Mapped[float] = mapped_column(default=1.0, server_default="1")
     user_metadata: Mapped[dict[str, Any] | None]
     cancel_after: Mapped[int | None]
     cancel_at: Mapped[datetime | None]

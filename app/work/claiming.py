@@ -364,6 +364,7 @@ def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
             Render.scale,
             Render.max_width,
             Render.max_height,
+            Render.strength,
             Render.measures_quality,
             Render.plan,
             is_to_prepare.label(IS_TO_PREPARE),

@@ -107,6 +107,7 @@ class Job(Claim):
     scale: int | None = None
     max_width: int | None = None
     max_height: int | None = None
+    strength: float = 1.0
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)
     trace_parent: str | None = None

@@ -19,6 +19,7 @@ from worker.inference.devices.cuda import FusedKernels
 from worker.inference.errors import InsufficientMemory
 from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import Frame, FrameFormat
+from worker.inference.mixing import mix
 from worker.inference.precision import Precision
 from worker.inference.reduction import AreaReduction
 from worker.inference.result_reuse import FrameReuse
@@ -46,9 +47,11 @@ class Upscaler:
         tile_pixels: int | None = None,
         batch_size: int | None = None,
         memory_share: float = 1.0,
+        strength: float = 1.0,
     ) -> None:
         """`network` is copied. `target` may be up to `engine.scale` times as wide and as high as `source`
-        (`ValueError`); a smaller one is reduced from that, before its samples are rounded.
+        (`ValueError`); a smaller one is reduced from that, before its samples are rounded. With a `strength` below 1
+        the network's picture is mixed with a plain enlargement.
 
         `properties` are those of the network by default. `tile_pixels` bounds the input pixels of a tile, padding
         included; `batch_size` is the number of frames taken at once. By default both follow from the memory that is
@@ -90,7 +93,8 @@ class Upscaler:
         self._reduction = AreaReduction(
             width=full.width, height=full.height, target_width=target.width, target_height=target.height
         )
-        self._is_reduced = (target.width, target.height) != (full.width, full.height)
+        self._strength = strength
+        self._is_unchanged = (target.width, target.height) == (full.width, full.height) and strength == 1
         self._reuse = FrameReuse(self._runtime, source=source, target=target)
         self._transfers = device.make_transfers()
         self._batch_size = batch_size or workload.batch_size
@@ -130,7 +134,7 @@ class Upscaler:
 
     @property
     def _reuses_regions(self) -> bool:
-        is_whole = self.tile_count == 1 and self._batch_size == 1 and not self._is_reduced
+        is_whole = self.tile_count == 1 and self._batch_size == 1 and self._is_unchanged
         return self.device.reuses_regions and is_whole
 
     def _start(self, batch: Sequence[Frame]) -> PendingFrames:
@@ -144,7 +148,8 @@ class Upscaler:
 
     def _enlarge(self, rgb: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W -> N x `target.frame_bytes` uint8."""
-        return rgb_to_planes(self._reduction(self._tiled(rgb)), self.target)
+        enlarged = mix(self._tiled(rgb), rgb, strength=self._strength, scale=self.engine.scale)
+        return rgb_to_planes(self._reduction(enlarged), self.target)
 
     def _shrink(self, frames: int) -> int:
         """Makes the next attempt smaller after so many frames did not fit, and returns the size of batches.
@@ -176,11 +181,12 @@ def make_upscaler(
     fused_kernels: FusedKernels = "off",
     memory_share: float = 1.0,
     measurements_directory: str | Path | None = None,
+    strength: float = 1.0,
 ) -> Upscaler:
     """Returns an upscaler ready to run.
 
-    `device` is as for `choose_device`, `precision` as for `choose_precision`, `memory_share` as for `Upscaler`,
-    `fused_kernels` as for `CudaDevice` (other devices have none), `weights_directory` and `stand_in` as for
+    `device` is as for `choose_device`, `precision` as for `choose_precision`, `memory_share` and `strength` as for
+    `Upscaler`, `fused_kernels` as for `CudaDevice` (other devices have none), `weights_directory` and `stand_in` as for
     `models.loader.load_network`; each raises what is said there. What `choose_precision` measures is kept beside the
     weights, or in `measurements_directory` if their folder cannot be written.
     """
@@ -204,4 +210,5 @@ def make_upscaler(
             kept_in=[Path(one) for one in (weights_directory, measurements_directory) if one is not None],
         ),
         memory_share=memory_share,
+        strength=strength,
     )

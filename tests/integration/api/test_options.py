@@ -84,6 +84,29 @@ def test_another_size(client: httpx.Client, file_id: str, database: Database, fi
     assert f"-{name}.mp4" in client.get(f"/v1/renders/{bodies[0]['id']}").json()["render"]["outputFileURL"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"strength": "0.25"}, {"strength": 0.25}),
+        ({"strength": 0}, {"strength": 0}),
+        ({"strength": "1.0"}, {}),
+    ],
+)
+def test_another_look(client: httpx.Client, file_id: str, fields, shown):
+    names = ("strength",)
+    plain = client.post("/v1/estimates", json={"file_id": file_id}).json()["estimate"]
+    for route in ("upscale", "estimates"):
+        ((_, body),) = client.post(f"/v1/{route}", json={"file_id": file_id, **fields}).json().items()
+        assert {name: body[name] for name in names if name in body} == shown
+        assert {name: body[name] for name in ("input", "output", "cost")} == {
+            name: plain[name] for name in ("input", "output", "cost")
+        }
+    asked = {name: float(value) for name, value in fields.items()}
+    preview = client.post("/v1/previews", json={"file_id": file_id, "scale": 2, **asked}).json()["preview"]
+    assert {name: preview[name] for name in names if name in preview} == shown
+    assert preview["scale"] == 2
+
+
 LAST = "There is no video from {}: it lasts from 0 s to 2 s."
 FACTS = (
     "`metadata` must be a JSON object of at most 20 texts, with names of at most 40 and texts of at most 500 "
@@ -113,6 +136,8 @@ ORDER = "`end` must be later than `start`, which is 0 by default."
             "`scale` and `max_width` cannot be given together: each decides the output's size.",
         ),
         ({"max_height": "1"}, '`max_height` must be a whole number of pixels from 2 to 16384; received "1".'),
+        ({"strength": "1.01"}, '`strength` must be a number from 0 to 1; received "1.01".'),
+        ({"strength": "nan"}, '`strength` must be a number from 0 to 1; received "nan".'),
         (
             {"cancel_after": "0"},
             '`cancel_after` must be a whole number of seconds from 1 to 2592000; received "0".',
@@ -136,14 +161,14 @@ def test_what_is_refused(client: httpx.Client, clip: Path, file_id: str, fields,
 
 
 def test_a_retried_render_has_the_same_options(client: httpx.Client, file_id: str, database: Database):
-    asked = {"file_id": file_id, "start": 0.4, "end": 1.2, "max_width": 300}
+    asked = {"file_id": file_id, "start": 0.4, "end": 1.2, "max_width": 300, "strength": 0.5}
     render = client.post("/v1/upscale", json=asked).json()["render"]
     with database.write() as session:
         session.get_one(Render, render["id"]).status = RenderStatus.FAILED
 
     again = client.post(f"/v1/renders/{render['id']}/retry").json()["render"]
 
-    for name in ("maxWidth", "start", "end", "input", "output", "cost"):
+    for name in ("maxWidth", "strength", "start", "end", "input", "output", "cost"):
         assert again[name] == render[name]
 
 

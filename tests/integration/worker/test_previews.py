@@ -17,6 +17,7 @@ from app.files.tables import File
 from app.platform.errors import AccessRefused, Canceled, PermanentError, StorageError, TransientError
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
+from app.platform.media.output_size import output_size
 from app.platform.media.probe import probe_video
 from app.platform.media.rectangles import Area
 from app.platform.secrets import new_id
@@ -63,7 +64,7 @@ class Studio:
             drain=self.drain,
         )
 
-    def ask(self, at_seconds: Fraction = Fraction(0), crop: Area | None = None) -> str:
+    def ask(self, at_seconds: Fraction = Fraction(0), crop: Area | None = None, **options: Any) -> str:
         with self.place.database.write() as session:
             return create_preview(
                 session,
@@ -73,6 +74,7 @@ class Studio:
                 crop=crop,
                 limits=MediaLimits.from_settings(self.place.settings),
                 max_open=100,
+                **options,
             ).id
 
     def read(self, preview_id: str) -> Preview | None:
@@ -142,7 +144,10 @@ class Faulty:
         return getattr(self._storage, name)
 
 
-def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scale", "strength"), [(None, 1.0), (2, 0.4)])
+def test_it_shows_the_render_before_encoding(
+    studio: Callable[..., Studio], tmp_path: Path, scale: int | None, strength: float
+) -> None:
     """The network itself on a crop, and losslessly on the whole video."""
     film = tmp_path / "film.mp4"
     source = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
@@ -161,7 +166,9 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
 
     def make_upscaler(plan: Any) -> Any:
         plans.append(plan)
-        return networks.upscaler(engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target)
+        return networks.upscaler(
+            engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, strength=strength
+        )
 
     upscale_file(
         runner=FfmpegRunner.for_work(place.settings),
@@ -171,6 +178,7 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
         options=LocalRenderOptions(
             scale=4,
             target_fps=None,
+            size=output_size(scale, None, None),
             quality="lossless",
             segment_seconds=Fraction(4),
             segment_max_output_pixels=10**9,
@@ -184,7 +192,7 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
     original = frames_of(film, plans[0].source)[1]
     place.storage.put_file("files/film/input", film, content_type="video/mp4")
     crop = Area(x=41, y=33, width=31, height=22)
-    preview_id = at.ask(Fraction(1, 25), crop)
+    preview_id = at.ask(Fraction(1, 25), crop, scale=scale, strength=strength)
 
     assert at.previewer.make_next()
     assert not at.previewer.make_next()
@@ -193,12 +201,13 @@ def test_it_shows_the_render_before_encoding(studio: Callable[..., Studio], tmp_
     assert (preview.status, preview.warnings, preview.crop_x) == (RenderStatus.COMPLETED, [], 41)
     before, after = at.pictures(preview, tmp_path)
     assert np.array_equal(before, to_rgb(original, plans[0].source, crop))
-    expected = to_rgb(rendered, plans[0].target, crop.enlarged(4)).astype(int)
+    expected = to_rgb(rendered, plans[0].target, crop.enlarged(scale or 4)).astype(int)
     # Where convolutions add up in another order a sample may be rounded the other way.
     assert np.abs(after - expected).max() <= 3
     assert (after != expected).mean() < 0.01
     # And it is no mere enlargement.
-    assert np.abs(after - before.repeat(4, axis=0).repeat(4, axis=1).astype(int)).max() > 30
+    repeated = before.repeat(scale or 4, axis=0).repeat(scale or 4, axis=1)
+    assert np.abs(after - repeated.astype(int)).max() > 20
 
 
 def test_what_a_cpu_shows(studio: Callable[..., Studio], tmp_path: Path) -> None:

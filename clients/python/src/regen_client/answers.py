@@ -21,11 +21,19 @@ class RenderOptions(TypedDict, total=False):
     scale: int
     max_width: int
     max_height: int
+    strength: float
     quality: bool
     metadata: Mapping[str, str]
     cancel_after: int
     priority: int
     webhook_url: str
+
+
+class PreviewOptions(TypedDict, total=False):
+    """How to make a preview, as for a render."""
+
+    scale: int
+    strength: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 
 import httpx
 
-from regen_client.answers import Engine, Estimate, File, Preview, Render, RenderOptions
+from regen_client.answers import Engine, Estimate, File, Preview, PreviewOptions, Render, RenderOptions
 from regen_client.calls import Calls
 from regen_client.errors import RenderFailed
 from regen_client.flows import run, run_async
@@ -111,9 +111,10 @@ class Regen(_Client):
         crop: Mapping[str, int] | None = None,
         timeout: float | None = 300.0,
         on_progress: OnProgress | None = None,
+        **options: Unpack[PreviewOptions],
     ) -> Preview:
         """One frame before and after, once it was made. `crop` has `x`, `y`, `width` and `height`."""
-        fields = {"at_seconds": at_seconds, "engine": engine, "crop": crop}
+        fields = {"at_seconds": at_seconds, "engine": engine, "crop": crop, **options}
         return run(self._operations.preview(video, fields, timeout, on_progress), self._http)
 
     def wait(
@@ -201,8 +202,9 @@ class AsyncRegen(_Client):
         crop: Mapping[str, int] | None = None,
         timeout: float | None = 300.0,
         on_progress: OnProgress | None = None,
+        **options: Unpack[PreviewOptions],
     ) -> Preview:
-        fields = {"at_seconds": at_seconds, "engine": engine, "crop": crop}
+        fields = {"at_seconds": at_seconds, "engine": engine, "crop": crop, **options}
         return await run_async(self._operations.preview(video, fields, timeout, on_progress), self._http)
 
     async def wait(
