@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, String, and_, bindparam, or_, select, update
+from sqlalchemy import ColumnElement, Select, String, and_, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.scopes import Scope
@@ -74,10 +74,18 @@ def oldest_user(session: Session) -> User | None:
 
 
 def has_usable_key(session: Session, *, now: datetime) -> bool:
-    query = select(ApiKey.id).where(
-        ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)
-    )
-    return session.scalar(query.limit(1)) is not None
+    return session.scalar(select(ApiKey.id).where(_is_usable(now)).limit(1)) is not None
+
+
+def users_with_keys(session: Session, *, now: datetime) -> Sequence[tuple[User, int]]:
+    """All users, the newest first, each with the number of usable keys."""
+    is_own = and_(ApiKey.user_id == User.id, _is_usable(now))
+    query = select(User, func.count(ApiKey.id)).outerjoin(ApiKey, is_own).group_by(User.id)
+    return [(user, count) for user, count in session.execute(query.order_by(User.created_at.desc(), User.id))]
+
+
+def _is_usable(now: datetime) -> ColumnElement[bool]:
+    return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now))
 
 
 def add_key(
@@ -152,5 +160,4 @@ def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tup
 
 def valid_keys(session: Session, *, key_ids: Collection[str], now: datetime) -> set[str]:
     """The keys that are neither revoked nor expired."""
-    is_valid = and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now))
-    return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(key_ids), is_valid)))
+    return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(key_ids), _is_usable(now))))

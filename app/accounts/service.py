@@ -68,9 +68,7 @@ def create_key(
     expires_at: datetime | None = None,
 ) -> CreatedKey:
     """Create a key. Raises NotFound when there is no such user, InvalidRequest when `expires_at` is past."""
-    user = account_queries.find_user(session, name=user_name)
-    if user is None:
-        raise NotFound(f"There is no user named {user_name!r}.")
+    user = get_user_by_name(session, name=user_name)
     return create_key_of(session, user, key_name=key_name, keys=keys, scopes=scopes, expires_at=expires_at)
 
 
@@ -149,6 +147,19 @@ def get_user(session: Session, *, user_id: str) -> User:
     if user is None:
         raise NotFound(f"There is no user with the id {user_id!r}.")
     return user
+
+
+def get_user_by_name(session: Session, *, name: str) -> User:
+    """Raises NotFound when there is no such user."""
+    user = account_queries.find_user(session, name=name)
+    if user is None:
+        raise NotFound(f"There is no user named {name!r}.")
+    return user
+
+
+def users_with_keys(session: Session) -> Sequence[tuple[User, int]]:
+    """All users, newest first, each with the number of keys that are neither revoked nor expired."""
+    return account_queries.users_with_keys(session, now=clock.now())
 
 
 def list_users(session: Session, *, limit: int, cursor: str | None) -> tuple[Sequence[User], str | None]:

@@ -24,6 +24,7 @@ from app.accounts.schemas import (
     UsersBody,
 )
 from app.administration import service as administration_service
+from app.administration import user_removal
 from app.engines.service import stored_engine
 from app.http.dependencies import (
     AdministratorDependency,
@@ -34,7 +35,7 @@ from app.http.dependencies import (
 from app.http.errors import documented
 from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
-from app.platform.errors import InvalidRequest
+from app.platform.errors import Conflict, InvalidRequest
 from app.platform.work_kinds import WorkQueue
 from app.renders import service as render_service
 from app.renders.created_answer import answer_with_render, show_render
@@ -95,6 +96,20 @@ def update_user(
     with resources.database.write() as session:
         user = account_service.change_user(session, user_id=user_id, changes=_changes(asked))
     return UserBody(user=User.model_validate(user))
+
+
+@router.delete("/v1/admin/users/{user_id}", status_code=HTTPStatus.NO_CONTENT, responses=documented(404, 409))
+def delete_user(user_id: str, admin: AdministratorDependency, resources: ResourcesDependency) -> Response:
+    """Delete a user with all keys, files, renders, previews, uploads, webhooks and usage.
+
+    Renders under way end. Your own user is answered 409. It may take a while if much is stored.
+    """
+    if user_id == admin.id:
+        raise Conflict(
+            "This is the user of the key that you use: delete it with another administrator's key."
+        )
+    user_removal.delete_user(resources.database, resources.storage, user_id=user_id)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 @router.get(

@@ -42,12 +42,6 @@ def _moment(moment: datetime | None, *, otherwise: str = "never") -> str:
     return f"{moment:%Y-%m-%d %H:%M}" if moment else otherwise
 
 
-@users.callback()
-def _users() -> None:
-    # A Typer with one command would otherwise be that command.
-    return
-
-
 @users.command("add")
 def add_user(
     name: Annotated[str, typer.Argument(parser=_name, metavar="NAME")], data_dir: DataDirectory = None
@@ -62,6 +56,43 @@ def add_user(
     stderr().print(
         f"Added the user {escape(repr(name))}. A key comes from: regen keys create --user {escape(name)}"
     )
+
+
+@users.command("list")
+def list_users(data_dir: DataDirectory = None) -> None:
+    """List users, the newest first."""
+    settings = load_settings(data_dir)
+    from app.accounts import service as account_service
+
+    with open_database(settings, read_only=True) as database, database.read() as session:
+        listed = [
+            (user.id, user.name, _moment(user.created_at), str(usable))
+            for user, usable in account_service.users_with_keys(session)
+        ]
+    print_rows(("id", "name", "made", "usable keys"), listed)
+
+
+@users.command("delete")
+def delete_user(
+    name: Annotated[str, typer.Argument(parser=_name, metavar="NAME")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data_dir: DataDirectory = None,
+) -> None:
+    """Delete a user with all keys, files, renders, webhooks and usage. Renders under way end."""
+    settings = load_settings(data_dir)
+    from app.accounts import service as account_service
+    from app.administration.user_removal import delete_user as delete
+    from app.platform.secrets import Secrets
+    from app.platform.storage import open_storage
+
+    with open_database(settings) as database:
+        with database.read() as session:
+            user_id = account_service.get_user_by_name(session, name=name).id
+        if not yes:
+            typer.confirm(f"Delete the user {name!r} with everything that is stored for it?", abort=True)
+        storage = open_storage(settings, Secrets.load(settings) if settings.storage == "local" else None)
+        delete(database, storage, user_id=user_id)
+    typer.echo(f"Deleted the user {name!r} and all that was stored for it.")
 
 
 @keys.command("create")

@@ -150,3 +150,18 @@ def test_a_key_that_could_not_be_printed_is_not_made(regen, monkeypatch):
         answer = regen("keys", "create", "--user", "mina")
     assert answer.exit_code == 1 and "No space left" in answer.stderr
     assert "mina" not in regen("keys", "list").stdout
+
+
+def test_users_are_listed_and_deleted(regen):
+    for name in ("mina", "noor"):
+        regen("users", "add", name)
+    regen("keys", "create", "--user", "mina")
+    rows = [line.split("│") for line in regen("users", "list").stdout.splitlines() if "│" in line]
+    assert {row[2].strip(): row[4].strip() for row in rows} == {"mina": "1", "noor": "0"}
+
+    kept = regen("users", "delete", "mina")  # nobody answers
+    assert kept.exit_code == 1 and "mina" in regen("users", "list").stdout
+    assert regen("users", "delete", "mina", "--yes").exit_code == 0
+    assert "mina" not in regen("users", "list").stdout
+    again = regen("users", "delete", "mina", "--yes")
+    assert again.exit_code != 0 and "no user named" in again.stderr

@@ -26,6 +26,13 @@ export function Users() {
       setOpen(user.id);
     } catch (error) { store.fail(error); }
   };
+  const remove = async (/** @type {import("../api.js").Row} */ user) => {
+    try {
+      await store.api.delete(`/v1/admin/users/${user.id}`);
+      store.say(`${user.name} is deleted.`);
+      await reload();
+    } catch (error) { store.fail(error); }
+  };
   return html`<h1>Users and keys</h1>
     <form class="row" onSubmit=${create}>
       <input class="grow" name="name" required maxlength="100" placeholder="Name" aria-label="Name of the new user" />
@@ -36,7 +43,8 @@ export function Users() {
       <div class="row"><strong class="grow">${user.name}</strong><code>${user.id}</code><small>since ${when(user.createdAt)}</small>
         <button class="quiet" aria-expanded=${open === user.id} aria-label=${`${open === user.id ? "Close" : "Open"} ${user.name}`}
           onClick=${() => setOpen(open === user.id ? "" : user.id)}>${open === user.id ? "Close" : "Open"}</button></div>
-      ${open === user.id && html`<${Keys} user=${user} /><${Limits} user=${user} onChange=${reload} /><${UsageOf} user=${user} />`}
+      ${open === user.id && html`<${Keys} user=${user} /><${Limits} user=${user} onChange=${reload} /><${UsageOf} user=${user} />
+        <h2>Delete</h2><${ConfirmButton} label="Delete this user" question=${`Delete ${user.name} with all keys, files, renders and usage? This cannot be undone.`} onYes=${() => remove(user)} />`}
     </li>`)}</ul>`;
 }
 
