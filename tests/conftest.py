@@ -27,18 +27,20 @@ pytest_plugins: list[str] = [
 ]
 
 TESTS = Path(__file__).parent
-# `scripts/test --fast` leaves out what is marked `slow`: whole folders, what needs one of these fixtures, tests on the
-# second kind of database, and what is marked where it stands.
-SLOW_FOLDERS = tuple(
-    f"{TESTS}/{folder}/"
-    for folder in (
-        "browser",
-        "containers",
-        "e2e",
-        "gpu",
-        "integration/cli",
-        "integration/video",
-        "integration/worker",
+# `scripts/test --fast` leaves out what is marked `slow`: whole folders and files, what needs one of these fixtures,
+# tests on the second kind of database, and what is marked where it stands. Those whose files take longest come first.
+SLOW_PATHS = tuple(
+    f"{TESTS}/{path}"
+    for path in (
+        "integration/worker/",
+        "integration/api/test_schemathesis.py",
+        "browser/",
+        "e2e/",
+        "integration/mock/test_recipes.py",
+        "containers/",
+        "integration/cli/",
+        "integration/video/",
+        "gpu/",
     )
 )
 SLOW_FIXTURES = frozenset({"postgres_server", "s3_server", "weights_directory"})
@@ -60,8 +62,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(5400))
             if not config.getoption(IMAGES):
                 item.add_marker(pytest.mark.skip(reason="builds the images: scripts/test --images"))
-        if str(item.path).startswith(SLOW_FOLDERS) or (isinstance(item, pytest.Function) and _is_slow(item)):
+        if str(item.path).startswith(SLOW_PATHS) or (isinstance(item, pytest.Function) and _is_slow(item)):
             item.add_marker(pytest.mark.slow)
+    _put_slow_files_first(items)
+
+
+def _put_slow_files_first(items: list[pytest.Item]) -> None:
+    """Sort by file, in the order in which scripts/test hands files to processes: those that begin last are short, so
+    that no process works alone in the end, and tests that wait for servers are beside others that wait.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        path = str(item.path)
+        listed = (number for number, slow_path in enumerate(SLOW_PATHS) if path.startswith(slow_path))
+        return item.path not in slow, next(listed, len(SLOW_PATHS))
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:

@@ -23,8 +23,6 @@ from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from tests.servers.serving import serving
 
-pytestmark = pytest.mark.slow
-
 EXAMPLES = 4
 SECONDS = 280.0
 

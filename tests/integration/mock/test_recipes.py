@@ -5,10 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "mock.md"
 OWN_APP = """
