@@ -10,6 +10,7 @@ from app.platform.errors import Canceled
 from app.platform.media.containers import SEGMENT
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.output_size import OutputSize
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
@@ -34,6 +35,7 @@ class LocalRenderOptions:
     retime: Retime = Retime.NEAREST
     part: TimeRange | None = None
     size: OutputSize | None = None
+    deinterlace: Deinterlace = Deinterlace.AUTO
     quality: Quality
     segment_seconds: Fraction
     segment_max_output_pixels: int
@@ -89,6 +91,7 @@ def upscale_file(
             retime=options.retime,
             part=options.part,
             size=options.size,
+            deinterlace=options.deinterlace,
             segment_seconds=options.segment_seconds,
             segment_max_output_pixels=options.segment_max_output_pixels,
             continuous=continuous,

@@ -8,6 +8,7 @@ from pathlib import Path
 from app.platform.errors import Canceled
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rectangles import Area
 from app.platform.progress import current_progress
 from app.platform.settings import Settings
@@ -67,7 +68,7 @@ class PreviewMaker:
         self._runner = runner
         self._limits = MediaLimits.from_settings(settings)
         self._networks = Networks(settings, memory_share=MEMORY_SHARE)
-        self._video: tuple[str, IndexedVideo] | None = None
+        self._video: tuple[tuple[str, Deinterlace], IndexedVideo] | None = None
 
     def make(
         self, job: PreviewJob, source: Path, directory: Path, *, cancelled: Callable[[], bool]
@@ -78,7 +79,7 @@ class PreviewMaker:
         TransientError and FfmpegError.
         """
         engine = self._networks.engine(job.engine)
-        video = self._indexed(job.file_id, source, directory, scale=engine.scale, cancelled=cancelled)
+        video = self._indexed(job, source, directory, scale=engine.scale, cancelled=cancelled)
         whole, tags = video.colour.source, video.colour.tags
         on_cpu = not self._networks.is_accelerated
         crop, warnings = choose_crop(
@@ -120,9 +121,10 @@ class PreviewMaker:
         self._networks.release()
 
     def _indexed(
-        self, file_id: str, source: Path, directory: Path, *, scale: int, cancelled: Callable[[], bool]
+        self, job: PreviewJob, source: Path, directory: Path, *, scale: int, cancelled: Callable[[], bool]
     ) -> IndexedVideo:
-        if self._video is not None and self._video[0] == file_id:
+        wanted = (job.file_id, job.deinterlace)
+        if self._video is not None and self._video[0] == wanted:
             return replace(self._video[1], path=source)
         with accepted_file():
             video = index_video(
@@ -131,10 +133,11 @@ class PreviewMaker:
                 scale=scale,
                 limits=self._limits,
                 directory=directory,
+                deinterlace=job.deinterlace,
                 cancelled=cancelled,
             )
         # A copy is gone with the directory.
-        self._video = (file_id, video) if video.path == source else None
+        self._video = (wanted, video) if video.path == source else None
         return video
 
     def _margin(self, engine: Engine, *, on_cpu: bool) -> int:

@@ -129,6 +129,7 @@ class WorkUnits:
             retime=job.retime,
             part=job.part,
             size=job.size,
+            deinterlace=job.deinterlace,
             segment_seconds=stretch * self.settings.segment_seconds,
             segment_max_output_pixels=stretch * self.settings.segment_max_output_pixels,
             continuous=continuous,

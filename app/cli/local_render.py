@@ -12,6 +12,7 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.output_size import OutputSize
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import probe_video
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange, part_of_video
@@ -34,6 +35,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
     part: TimeRange | None = None,
     size: OutputSize | None = None,
     strength: float = 1.0,
+    deinterlace: Deinterlace = Deinterlace.AUTO,
     measures_quality: bool,
     work_directory: Path,
     on_progress: Callable[[LocalProgress], None],
@@ -49,7 +51,8 @@ def render_locally(  # noqa: PLR0913 - the options of a render
     with ThreadPoolExecutor(1, thread_name_prefix="loading") as loading:
         networks = loading.submit(_load_networks, settings)
         info = probe_video(runner, source, limits=limits)
-        asked = part_of_video(info.video, part, begins_at=info.video_begins_at)
+        shown = info.video.as_fields() if deinterlace is Deinterlace.FIELD else info.video
+        asked = part_of_video(shown, part, begins_at=info.video_begins_at)
         check_output(asked, scale=scale, target_fps=target_fps, limits=limits, size=size)
         from worker.local import LocalRenderOptions, upscale_file
 
@@ -64,6 +67,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
                 retime=retime,
                 part=part,
                 size=size,
+                deinterlace=deinterlace,
                 quality=settings.quality,
                 segment_seconds=settings.segment_seconds,
                 segment_max_output_pixels=settings.segment_max_output_pixels,

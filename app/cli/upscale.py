@@ -25,6 +25,7 @@ from app.cli.reporting import (
 from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
 from app.platform.media.containers import OUTPUT
 from app.platform.media.output_size import MOST_SCALE, MOST_SIDE, output_size
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import time_range
 from app.serving.signals import StopSignals
@@ -105,6 +106,12 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
             min=0, max=1, help="How much of the network's picture OUT holds; the rest is a plain one."
         ),
     ] = 1.0,
+    deinterlace: Annotated[
+        Deinterlace,
+        typer.Option(
+            help="Which frames to deinterlace: the marked ones, none, all, or all to two frames each."
+        ),
+    ] = Deinterlace.AUTO,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"] | None,
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
@@ -168,6 +175,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
                     part=time_range(start, end),
                     size=output_size(scale, max_width, max_height),
                     strength=strength,
+                    deinterlace=deinterlace,
                     measures_quality=measure_quality,
                     work_directory=Path(scratch).absolute(),
                     on_progress=lambda at: progress.update(task, completed=at.done, total=at.total),

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from app.estimates import service
 from app.http.body import Body, Number, with_example
+from app.platform.media.picture_options import Deinterlace
 from app.renders.options import EXACT_RATE, RATE_PATTERN
 from app.renders.representation import rate_fields
 from app.renders.schemas import VideoFactsBody
@@ -36,6 +37,7 @@ class Estimate(Body):
     max_width: int | None = Field(None, description="If it was given.")
     max_height: int | None = Field(None, description="If it was given.")
     strength: Number | None = Field(None, description="If it is not 1.")
+    deinterlace: str | None = Field(None, description="If it is not `auto`.")
     input: VideoFactsBody | None = Field(
         None,
         description="Left out, like `output` and `cost`, when the video is too far over a limit to be read.",
@@ -71,6 +73,7 @@ class Estimate(Body):
             max_width=options.max_width,
             max_height=options.max_height,
             strength=None if options.strength == 1 else options.strength,
+            deinterlace=None if options.deinterlace is Deinterlace.AUTO else options.deinterlace,
             input=estimate.input and VideoFactsBody.model_validate(estimate.input),
             output=estimate.output and VideoFactsBody.model_validate(estimate.output),
             cost=estimate.cost,

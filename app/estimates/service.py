@@ -79,7 +79,8 @@ def estimate_upload(
         ]
         return _estimate(
             session,
-            options.source(info.video, begins_at=info.video_begins_at),
+            info.video,
+            begins_at=info.video_begins_at,
             options=options,
             requester=requester,
             outlook=outlook,
@@ -94,23 +95,32 @@ def estimate_file(
     outlook = forecast.outlook()
     with database.read() as session:
         file = find_file(session, file_id=file_id, user_id=requester.user_id)
-        source = options.source(file.video, begins_at=file.video_begins_at or Fraction(0))
-        return _estimate(session, source, options=options, requester=requester, outlook=outlook, refusals=[])
+        return _estimate(
+            session,
+            file.video,
+            begins_at=file.video_begins_at or Fraction(0),
+            options=options,
+            requester=requester,
+            outlook=outlook,
+            refusals=[],
+        )
 
 
 def _estimate(
     session: Session,
     video: VideoProperties,
     *,
+    begins_at: Fraction,
     options: RenderOptions,
     requester: Requester,
     outlook: Outlook,
     refusals: Sequence[str],
 ) -> Estimate:
     engine = options.engine
-    output = options.output(video)
+    pictures = options.pictures(video, begins_at=begins_at)
+    output = options.output(pictures)
     cost = cost_in_gigapixels(output, engine=engine)
-    too_much = _refused(partial(options.check_output, video, requester.allowance.media))
+    too_much = _refused(partial(options.check_output, pictures, requester.allowance.media))
     no_room = _refused(
         partial(
             check_render_quota,
@@ -124,17 +134,17 @@ def _estimate(
     )
     return Estimate(
         options=options,
-        input=video,
+        input=options.source(video, begins_at=begins_at),
         output=output,
         cost=cost,
-        times=_times(session, video, output, options=options, user_id=requester.user_id, outlook=outlook),
+        times=_times(session, pictures, output, options=options, user_id=requester.user_id, outlook=outlook),
         refusals=[*refusals, *too_much, *no_room],
     )
 
 
 def _times(
     session: Session,
-    video: VideoProperties,
+    pictures: VideoProperties,
     output: VideoProperties,
     *,
     options: RenderOptions,
@@ -143,10 +153,10 @@ def _times(
 ) -> Times | None:
     engine = options.engine.id
     # As in the workload of queued renders: no frame goes through the network twice.
-    frames = min(video.frames, output.frames) if options.retime is Retime.NEAREST else output.frames
-    pixels = float(frames * video.width * video.height)
+    frames = min(pictures.frames, output.frames) if options.retime is Retime.NEAREST else output.frames
+    pixels = float(frames * pictures.width * pictures.height)
     parts = outlook.cut.parts(
-        seconds=video.duration_seconds,
+        seconds=pictures.duration_seconds,
         output_pixels=output.total_pixels,
         frames=output.frames,
     )

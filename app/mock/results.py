@@ -5,12 +5,14 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.mock.scaler import scale_video, take_picture, take_thumbnail
 from app.platform.media.containers import OUTPUT
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rectangles import Area
 from app.platform.media.time_range import time_range
 from app.platform.storage.contract import Storage
@@ -37,7 +39,8 @@ class ResultMaker:
 
     def make(self, render: Render, *, cancelled: Callable[[], bool]) -> tuple[Path, Path]:
         """Returns the render's video and thumbnail, on this machine's disk. Raises FfmpegError and StorageError."""
-        rate = "own" if render.target_fps is None else str(render.target_fps).replace("/", "-")
+        target_fps = _target_rate(render)
+        rate = "own" if target_fps is None else str(target_fps).replace("/", "-")
         name = f"{render.file.sha256}-{rate}-{render.output.width}x{render.output.height}"
         part = time_range(render.start_seconds, render.end_seconds)
         if part is not None:
@@ -97,7 +100,7 @@ class ResultMaker:
                 video,
                 output=render.output,
                 part=time_range(render.start_seconds, render.end_seconds),
-                target_fps=render.target_fps,
+                target_fps=_target_rate(render),
                 cancelled=cancelled,
             )
             take_thumbnail(self._runner, video, picture, frames=render.output.frames, cancelled=cancelled)
@@ -107,6 +110,12 @@ class ResultMaker:
     def _job_directory(self) -> Iterator[Path]:
         with TemporaryDirectory(prefix="job-", dir=self._directory) as name:
             yield Path(name)
+
+
+def _target_rate(render: Render) -> Fraction | None:
+    """The constant rate of the output; None for the input's timestamps."""
+    by_field = render.deinterlace == Deinterlace.FIELD
+    return render.output.frame_rate if by_field and render.target_fps is None else render.target_fps
 
 
 def _crop(area: Area) -> str:

@@ -10,6 +10,7 @@ from app.http.body import Body, Number, RequestBody, Timestamp, Url, with_exampl
 from app.http.resources import Resources
 from app.platform.file_names import output_name
 from app.platform.media.output_size import MOST_SCALE
+from app.platform.media.picture_options import Deinterlace
 from app.previews import tables
 from app.previews.service import KEPT_SECONDS, crop_of
 from app.renders.statuses import RenderStatus
@@ -81,6 +82,7 @@ class NewPreview(RequestBody):
         description="As for a render: how many times as wide and high.",
     )
     strength: float = Field(1.0, ge=0, le=1, strict=True, allow_inf_nan=False, description="As for a render.")
+    deinterlace: Deinterlace = Field(Deinterlace.AUTO, description="As for a render.")
 
 
 class Preview(Body):
@@ -104,6 +106,7 @@ class Preview(Body):
     )
     scale: int | None = Field(None, description="If it was given.")
     strength: Number | None = Field(None, description="If it is not 1.")
+    deinterlace: str | None = Field(None, description="If it is not `auto`.")
     before_url: Url | None = Field(
         None,
         alias="beforeURL",
@@ -143,6 +146,7 @@ class Preview(Body):
             whole_frame=crop is None if completed else None if crop is None else False,
             scale=preview.scale,
             strength=None if preview.strength == 1 else preview.strength,
+            deinterlace=None if preview.deinterlace == Deinterlace.AUTO else preview.deinterlace,
             before_url=before_url,
             after_url=after_url,
             error=preview.error if preview.status is RenderStatus.FAILED else None,

@@ -19,6 +19,7 @@ from app.platform.errors import (
     TooManyRequests,
 )
 from app.platform.media.limits import MediaLimits
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rectangles import Area
 from app.platform.retry_policies import PREVIEW_FAILED, PREVIEW_OUTAGE
 from app.platform.secrets import new_id
@@ -56,6 +57,7 @@ class PreviewJob:
     crop: Area | None
     scale: int | None = None
     strength: float = 1.0
+    deinterlace: Deinterlace = Deinterlace.AUTO
 
 
 def exact_moment(at_seconds: float) -> Fraction:
@@ -75,6 +77,7 @@ def create_preview(
     warnings: Sequence[str] = (),
     scale: int | None = None,
     strength: float = 1.0,
+    deinterlace: Deinterlace = Deinterlace.AUTO,
 ) -> Preview:
     """A queued preview of the file, which is locked until the session ends (`find_file_to_use`).
 
@@ -110,6 +113,7 @@ def create_preview(
         at_seconds=at_seconds,
         scale=scale,
         strength=strength,
+        deinterlace=deinterlace,
         status=RenderStatus.QUEUED,
         warnings=[*warnings],
         created_at=read_clock(session),
@@ -215,6 +219,7 @@ class PreviewLedger:
                         crop=crop_of(row),
                         scale=row.scale,
                         strength=row.strength,
+                        deinterlace=Deinterlace(row.deinterlace),
                     )
                 preview_queries.fail(session, claim, error=_gave_up(row.failures))
         return None

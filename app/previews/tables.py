@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.lease import LeasedToWorker
+from app.platform.media.picture_options import Deinterlace
 from app.platform.tables import ListedTable, StatusText
 from app.renders.statuses import RenderStatus
 
@@ -17,8 +18,8 @@ class Preview(LeasedToWorker, ListedTable):
     """One moment of a file, upscaled ahead of all renders.
 
     The crop is in pixels of the frame as displayed. For a completed preview None means the whole frame; before, that
-    the worker will choose. `scale` and `strength` are as for a render. The status is never `pending`. An expired lease
-    counts among its `failures`.
+    the worker will choose. `scale`, `strength` and `deinterlace` are as for a render. The status is
+    never `pending`. An expired lease counts among its `failures`.
     """
 
     __tablename__ = "previews"
@@ -42,6 +43,9 @@ class Preview(LeasedToWorker, ListedTable):
     crop_height: Mapped[int | None]
     scale: Mapped[int | None]
     strength: Mapped[float] = mapped_column(default=1.0, server_default="1")
+    deinterlace: Mapped[str] = mapped_column(
+        String(16), default=Deinterlace.AUTO, server_default=Deinterlace.AUTO
+    )
     status: Mapped[RenderStatus] = mapped_column(StatusText(RenderStatus))
     error: Mapped[str | None] = mapped_column(Text)
     warnings: Mapped[list[str]]

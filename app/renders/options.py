@@ -29,7 +29,7 @@ from app.platform.media.output_size import (
     parse_scale,
     parse_side,
 )
-from app.platform.media.picture_options import parse_share
+from app.platform.media.picture_options import Deinterlace, parse_deinterlace, parse_share
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
 from app.platform.media.time_range import TimeRange, parse_moment, part_of_video, time_range
@@ -202,6 +202,15 @@ class RenderOptions(BaseModel):
         description="How much of the network's picture the output holds: 1 is all of it, 0 a plain enlargement; in "
         "between the two are mixed.",
     )
+    deinterlace: Annotated[
+        Deinterlace,
+        BeforeValidator(partial(_read, parse_deinterlace)),
+        WithJsonSchema({"type": "string", "enum": list(Deinterlace)}),
+    ] = Field(
+        Deinterlace.AUTO,
+        description="`auto`: frames marked as interlaced become one frame each; `off`: none are changed; `frame`: all "
+        "become one each; `field`: all become two each, at twice the rate.",
+    )
     measures_quality: Annotated[bool, BeforeValidator(partial(_read, parse_measures_quality))] = Field(
         False,
         validation_alias="quality",
@@ -261,14 +270,18 @@ class RenderOptions(BaseModel):
         """The output's size; None for the engine's."""
         return output_size(self.scale, self.max_width, self.max_height)
 
-    def output(self, source: VideoProperties) -> VideoProperties:
-        """The expected output of what `source` returned."""
-        return source.upscaled(scale=self.engine.scale, target_fps=self.exact_rate, size=self.size)
+    def output(self, pictures: VideoProperties) -> VideoProperties:
+        """The expected output of what `pictures` returned."""
+        return pictures.upscaled(scale=self.engine.scale, target_fps=self.exact_rate, size=self.size)
 
-    def check_output(self, source: VideoProperties, limits: MediaLimits) -> None:
+    def check_output(self, pictures: VideoProperties, limits: MediaLimits) -> None:
         """Raises LimitExceeded if the output would be over a limit."""
         check_output(
-            source, scale=self.engine.scale, target_fps=self.exact_rate, limits=limits, size=self.size
+            pictures,
+            scale=self.engine.scale,
+            target_fps=self.exact_rate,
+            limits=limits,
+            size=self.size,
         )
 
     @property
@@ -282,6 +295,11 @@ class RenderOptions(BaseModel):
         Raises InvalidRequest if there is nothing.
         """
         return part_of_video(video, self.part, begins_at=begins_at)
+
+    def pictures(self, video: VideoProperties, *, begins_at: Fraction) -> VideoProperties:
+        """What is upscaled of it: frames, or fields. Raises InvalidRequest if there is nothing."""
+        shown = video.as_fields() if self.deinterlace is Deinterlace.FIELD else video
+        return part_of_video(shown, self.part, begins_at=begins_at)
 
     @property
     def exact_rate(self) -> Fraction | None:

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from app.platform.file_names import output_name
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.renders.queries import ShownRender
 from app.renders.statuses import RenderStatus
@@ -41,6 +42,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "max_width": render.max_width,
         "max_height": render.max_height,
         "strength": None if render.strength == 1 else render.strength,
+        "deinterlace": None if render.deinterlace == Deinterlace.AUTO else render.deinterlace,
         "metadata": render.user_metadata,
         "cancel_after": render.cancel_after,
         "file_id": render.file_id,

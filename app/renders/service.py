@@ -14,6 +14,7 @@ from app.files.tables import File
 from app.platform.database import ColumnReader, Database, read_clock
 from app.platform.errors import Conflict, NotFound
 from app.platform.media.info import MediaInfo
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime, TargetRate
 from app.platform.secrets import new_id
@@ -55,12 +56,15 @@ def create_render(
     `request_id`, `api_key_id` and `warnings` are those of its request, `retry_of` is the failed render that
     it retries.
     """
-    source = options.source(file.video, begins_at=file.video_begins_at or Fraction(0))
-    options.check_output(source, allowance.media)
+    begins_at = file.video_begins_at or Fraction(0)
+    source = options.source(file.video, begins_at=begins_at)
+    pictures = options.pictures(file.video, begins_at=begins_at)
+    options.check_output(pictures, allowance.media)
     return _add_render(
         session,
         file=file,
         source=source,
+        pictures=pictures,
         options=options,
         allowance=allowance,
         api_key_id=api_key_id,
@@ -113,7 +117,8 @@ def render_upload(
     TooManyRequests.
     """
     source = options.source(info.video, begins_at=info.video_begins_at)
-    options.check_output(source, requester.allowance.media)
+    pictures = options.pictures(info.video, begins_at=info.video_begins_at)
+    options.check_output(pictures, requester.allowance.media)
     with stored_upload(upload, info=info, requester=requester, storage=storage, database=database) as (
         session,
         file,
@@ -122,6 +127,7 @@ def render_upload(
             session,
             file=file,
             source=source,
+            pictures=pictures,
             options=options,
             allowance=requester.allowance,
             api_key_id=requester.api_key_id,
@@ -146,6 +152,7 @@ def _add_render(
     *,
     file: File,
     source: VideoProperties,
+    pictures: VideoProperties,
     options: RenderOptions,
     allowance: Allowance,
     api_key_id: str | None,
@@ -154,7 +161,7 @@ def _add_render(
     warnings: Sequence[str],
 ) -> Render:
     engine = options.engine
-    output = options.output(source)
+    output = options.output(pictures)
     cost = cost_in_gigapixels(output, engine=engine)
     check_render_quota(session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost)
     now = read_clock(session)
@@ -182,6 +189,7 @@ def _add_render(
         max_width=options.max_width,
         max_height=options.max_height,
         strength=options.strength,
+        deinterlace=options.deinterlace,
         user_metadata=options.metadata,
         cancel_after=options.cancel_after,
         cancel_at=None if options.cancel_after is None else now + timedelta(seconds=options.cancel_after),
@@ -253,6 +261,7 @@ def retry_render(
             max_width=failed.max_width,
             max_height=failed.max_height,
             strength=failed.strength,
+            deinterlace=Deinterlace(failed.deinterlace),
             metadata=failed.user_metadata,
             cancel_after=failed.cancel_after,
             measures_quality=failed.measures_quality,

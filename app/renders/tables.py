@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.lease import LeasedToWorker
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.tables import ListedTable, StatusText, Table, video_columns
@@ -80,6 +81,9 @@ class Render(UnitOfWork, ListedTable):
     max_width: Mapped[int | None]
     max_height: Mapped[int | None]
     strength: Mapped[float] = mapped_column(default=1.0, server_default="1")
+    deinterlace: Mapped[str] = mapped_column(
+        String(16), default=Deinterlace.AUTO, server_default=Deinterlace.AUTO
+    )
     user_metadata: Mapped[dict[str, Any] | None]
     cancel_after: Mapped[int | None]
     cancel_at: Mapped[datetime | None]

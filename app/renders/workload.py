@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, String, Subquery, bindparam, case,
 from sqlalchemy.orm import Session
 
 from app.platform.database import ColumnReader, fetch_rows
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -154,7 +155,8 @@ def _unfinished() -> Subquery:
 
 def _expected_frames() -> ColumnElement[int]:
     """How many frames will go through the network: no frame twice, and including interpolated ones."""
-    before, after = COLUMNS.input_frames, COLUMNS.output_frames
+    by_field = Render.deinterlace == Deinterlace.FIELD.value
+    before, after = COLUMNS.input_frames * case((by_field, 2), else_=1), COLUMNS.output_frames
     return case(
         (Render.retime == Retime.NEAREST.value, case((before < after, before), else_=after)), else_=after
     )

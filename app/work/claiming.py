@@ -20,6 +20,7 @@ from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.database import ONE, UtcDateTime
 from app.platform.lease import claim_first
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
@@ -332,6 +333,7 @@ def _job(
     may_prepare = fields.pop(IS_TO_PREPARE) and session.scalar(_few_segments_wait(), of_render)
     opened = Counter({WorkKind.PREPARE.queue: 1} if may_prepare else {})
     fields["retime"] = Retime(render.retime)
+    fields["deinterlace"] = Deinterlace(render.deinterlace)
     return Job(kind=kind, render_id=render_id, opened=opened, **claimed, **fields)
 
 
@@ -365,6 +367,7 @@ def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
             Render.max_width,
             Render.max_height,
             Render.strength,
+            Render.deinterlace,
             Render.measures_quality,
             Render.plan,
             is_to_prepare.label(IS_TO_PREPARE),

@@ -29,6 +29,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from app.platform.database import ONE, ColumnReader, database_now, fetch_rows
 from app.platform.lease import Lease, is_expired, release_statement, revoke
 from app.platform.media.output_size import OutputSize, output_size
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange, time_range
 from app.platform.work_kinds import WorkKind, WorkQueue
@@ -108,6 +109,7 @@ class Job(Claim):
     max_width: int | None = None
     max_height: int | None = None
     strength: float = 1.0
+    deinterlace: Deinterlace = Deinterlace.AUTO
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)
     trace_parent: str | None = None

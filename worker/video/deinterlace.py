@@ -1,17 +1,18 @@
 """Deinterlacing: each frame of an interlaced video is two fields, taken one after the other, in alternate lines.
 
-Each frame becomes the picture of its first field, at the frame's time. The filters also read the frames before and
-after it.
+Each frame becomes the picture of its first field, at the frame's time, or the pictures of both, of which the second is
+shown halfway to the next frame. The filters also read the frames before and after it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
 from app.platform.errors import ConfigurationError
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
+from app.platform.media.picture_options import Deinterlace
 
 DeinterlacingFilter: TypeAlias = Literal["bwdif", "yadif"]
 Parity: TypeAlias = Literal["auto", "tff", "bff"]
@@ -49,8 +50,8 @@ class Deinterlacing:
     """How a video is deinterlaced.
 
     `parity`: the field shown first; `auto`: as each frame signals. `marked_only`: frames not marked as interlaced are
-    left unchanged. `rotation`, `is_mirrored`: how the pictures are turned afterwards (see VideoStream); ffmpeg would
-    turn them before it deinterlaces.
+    left unchanged. `by_field`: each frame becomes two. `rotation`, `is_mirrored`: how the pictures are turned
+    afterwards (see VideoStream); ffmpeg would turn them before it deinterlaces.
     """
 
     filter: DeinterlacingFilter
@@ -58,6 +59,11 @@ class Deinterlacing:
     marked_only: bool
     rotation: int
     is_mirrored: bool = False
+    by_field: bool = False
+
+    @property
+    def pictures_per_frame(self) -> int:
+        return 2 if self.by_field else 1
 
     @property
     def turns(self) -> list[str]:
@@ -66,30 +72,40 @@ class Deinterlacing:
         return [*(["hflip"] if self.is_mirrored else []), *rotations.get(self.rotation, [])]
 
     def filters(self, time_base: Fraction) -> list[str]:
-        """The filters from decoded frames to progressive ones, with the same timestamps."""
+        """The filters from decoded frames to progressive ones, in the same time base, which holds the times of both."""
         which = "interlaced" if self.marked_only else "all"
+        mode = "send_field" if self.by_field else "send_frame"
         return [
-            f"{self.filter}=mode=send_frame:parity={self.parity}:deint={which}",
+            f"{self.filter}=mode={mode}:parity={self.parity}:deint={which}",
             # The filters count in half ticks.
             f"settb={time_base.numerator}/{time_base.denominator}",
             *self.turns,
         ]
 
 
+def as_fields(info: MediaInfo) -> MediaInfo:
+    """The file with each field of its video as a frame, in ticks of half the length."""
+    video = info.video.as_fields()
+    return replace(info, video=replace(video, time_base=video.time_base / 2, start_pts=2 * video.start_pts))
+
+
 def plan_deinterlacing(
-    runner: FfmpegRunner, info: MediaInfo, *, has_interlaced: bool
+    runner: FfmpegRunner, info: MediaInfo, *, has_interlaced: bool, asked: Deinterlace = Deinterlace.AUTO
 ) -> tuple[Deinterlacing | None, Sequence[str]]:
-    """How to deinterlace the video, None if it need not be; and warnings.
+    """How to deinterlace the video, None if it need not be or should not; and warnings.
 
     `has_interlaced`: whether one of the first frames is marked as interlaced. Raises ConfigurationError if this ffmpeg
     has no deinterlacing filter.
     """
+    if asked is Deinterlace.OFF:
+        return None, []
     video = info.video
     is_ordered = video.field_order in INTERLACED_ORDERS
     is_interlaced = has_interlaced or is_ordered
+    is_forced = asked is not Deinterlace.AUTO
     if video.codec == SINGLE_FIELDS_CODEC or min(video.width, video.height) < MIN_SIDE:
-        return None, [FIELDS_KEPT_WARNING] if is_interlaced else []
-    if not is_interlaced and not _may_change(info):
+        return None, [FIELDS_KEPT_WARNING] if is_interlaced or is_forced else []
+    if not is_forced and not is_interlaced and not _may_change(info):
         return None, []
     by_container = (
         is_ordered
@@ -100,11 +116,12 @@ def plan_deinterlacing(
     deinterlacing = Deinterlacing(
         filter=_find_filter(runner),
         parity=first if by_container else "auto",
-        marked_only=not by_container,
+        marked_only=not by_container and not is_forced,
         rotation=video.rotation,
         is_mirrored=video.is_mirrored,
+        by_field=asked is Deinterlace.FIELD,
     )
-    return deinterlacing, [DEINTERLACED_WARNING] if is_interlaced else []
+    return deinterlacing, [DEINTERLACED_WARNING] if is_interlaced and not is_forced else []
 
 
 def _may_change(info: MediaInfo) -> bool:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout, PermanentError
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.limits import MediaLimits
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import MediaInfo, probe_video
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import continuous_source
 from worker.video.decoder import decoder_options, filter_chain, seek_options
-from worker.video.deinterlace import FRAMES_BEFORE
+from worker.video.deinterlace import FRAMES_BEFORE, as_fields
 from worker.video.frame_scan import EARLIER_SEEK_SECONDS
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
 from worker.video.packet_list import Packets, read_packets
@@ -73,6 +74,7 @@ def index_video(
     scale: int,
     limits: MediaLimits,
     directory: Path | None = None,
+    deinterlace: Deinterlace = Deinterlace.AUTO,
     cancelled: Callable[[], bool],
 ) -> IndexedVideo:
     """Probe the file and list its packets; if its timestamps start again, and there is a `directory`, those of a copy.
@@ -83,10 +85,12 @@ def index_video(
     if directory is not None:
         path, info, _ = continuous_source(runner, path, info, directory=directory, cancelled=cancelled)
     colour = plan_colour(info.video, scale=scale)
-    metadata = read_source_metadata(runner, path, info, colour=colour)
+    metadata = read_source_metadata(runner, path, info, colour=colour, deinterlace=deinterlace)
     nominal = round(1 / (info.video.frame_rate * info.video.time_base))
     packets = read_packets(runner, path, info.video, cancelled)
     packets = packets.as_decoded(metadata.first_pts, nominal=max(1, nominal))
+    if metadata.deinterlacing is not None and metadata.deinterlacing.by_field:
+        info, packets = as_fields(info), packets.as_fields()
     return IndexedVideo(path=path, info=info, colour=colour, metadata=metadata, packets=packets)
 
 
@@ -149,7 +153,8 @@ def _seek_points(video: IndexedVideo, wanted: int) -> list[int]:
     """Keyframes to start decoding at, in ticks, the nearest first; empty if only the start of the file is possible."""
     stream, keyframes = video.info.video, video.packets.keyframes
     if video.metadata.deinterlacing is not None:
-        wanted -= ceil((FRAMES_BEFORE + 1) / (stream.frame_rate * stream.time_base))
+        pictures = (FRAMES_BEFORE + 1) * video.metadata.deinterlacing.pictures_per_frame
+        wanted -= ceil(pictures / (stream.frame_rate * stream.time_base))
     times = [pts for pts, _dts in keyframes]
     nearest = bisect_right(times, wanted) - 1
     if nearest <= 0:

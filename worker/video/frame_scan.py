@@ -218,11 +218,14 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     """Demux the whole video stream, and decode it, or the part of it, once.
 
     `on_frames` gets the scan of the frames so far, now and then, as long as none is marked as interlaced; it is given a
-    tenth of the time. `seeks_by_pts`: see `segmenter.SEEKS_BY_PTS`. `first_pts`: see FirstFrames. Raises PermanentError
+    tenth of the time. `seeks_by_pts`: see `segmenter.SEEKS_BY_PTS`. `first_pts`: see FirstFrames. To deinterlace
+    by field, `video` is that of `as_fields`. Raises PermanentError
     if no frame can be decoded, Canceled once `cancelled` returns True, FfmpegError otherwise.
     """
     nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
     packets = read_packets(runner, path, video, cancelled).as_decoded(first_pts, nominal=nominal)
+    if deinterlacing is not None and deinterlacing.by_field:
+        packets = packets.as_fields()
     part = None if part is None else part.later(packets.late_ticks)
     decoder = _Decoder(
         runner=runner,
@@ -347,7 +350,7 @@ def _seek_ticks(packets: Packets, first: int, decoder: _Decoder, *, nominal: int
     finds early enough; None for the file's start.
     """
     if decoder.deinterlacing is not None:
-        first -= (FRAMES_BEFORE + 1) * nominal
+        first -= (FRAMES_BEFORE + 1) * decoder.deinterlacing.pictures_per_frame * nominal
     wanted = floor(first - EARLIER_SEEK_SECONDS / decoder.video.time_base)
     found = bisect_right(packets.keyframes, wanted, key=lambda keyframe: keyframe[0]) - 1
     return packets.keyframes[found][0 if by_pts else 1] if found > 0 else None

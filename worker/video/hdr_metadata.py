@@ -14,6 +14,7 @@ from app.platform.media.first_frames import (
     probe_first_frames,
 )
 from app.platform.media.info import MediaInfo
+from app.platform.media.picture_options import Deinterlace
 from worker.video.colour import ColourPlan
 from worker.video.deinterlace import INTERLACED_ORDERS, Deinterlacing, plan_deinterlacing
 from worker.video.encoder import choose_codec
@@ -31,7 +32,8 @@ DOLBY_VISION_ONLY = (
 class SourceMetadata:
     """What the plan takes from the source's metadata; see the fields of the same names in RenderPlan.
 
-    `is_interlaced`: one of the first frames, or the container, says so; else `deinterlacing` is in case others are.
+    `is_interlaced`: one of the first frames, the container or the user says so; else `deinterlacing` is in case others
+    are.
     `first_pts`: see FirstFrames.
     """
 
@@ -46,7 +48,12 @@ class SourceMetadata:
 
 
 def read_source_metadata(
-    runner: FfmpegRunner, path: Path, info: MediaInfo, *, colour: ColourPlan
+    runner: FfmpegRunner,
+    path: Path,
+    info: MediaInfo,
+    *,
+    colour: ColourPlan,
+    deinterlace: Deinterlace = Deinterlace.AUTO,
 ) -> SourceMetadata:
     """Probe the first frames and decide what the output keeps.
 
@@ -56,11 +63,15 @@ def read_source_metadata(
     first = probe_first_frames(runner, path, stream_index=info.video.index)
     if first.is_dolby_vision_only:
         raise PermanentError(DOLBY_VISION_ONLY)
-    deinterlacing, warnings = plan_deinterlacing(runner, info, has_interlaced=first.has_interlaced)
+    deinterlacing, warnings = plan_deinterlacing(
+        runner, info, has_interlaced=first.has_interlaced, asked=deinterlace
+    )
     can_carry = choose_codec(colour.target) == "hevc"
     return SourceMetadata(
         deinterlacing=deinterlacing,
-        is_interlaced=first.has_interlaced or info.video.field_order in INTERLACED_ORDERS,
+        is_interlaced=deinterlace in (Deinterlace.FRAME, Deinterlace.FIELD)
+        or first.has_interlaced
+        or info.video.field_order in INTERLACED_ORDERS,
         mastering_display=first.mastering_display if can_carry else None,
         content_light=first.content_light if can_carry else None,
         spatial=first.spatial,

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import structlog
@@ -51,6 +52,25 @@ class Packets:
             pts=[*self.untimed[held_back:], *last],
             held_back=held_back,
             late_ticks=first - self.untimed[0],
+        )
+
+    def as_fields(self) -> "Packets":
+        """Two packets for each, one for each of its fields, in ticks of half the length."""
+        shown = sorted(zip(self.pts, self.durations, strict=False))
+        gaps = [after[0] - before[0] for before, after in pairwise(shown)]
+        # As ffmpeg's filters have it, the last frame lasts as long as the one before.
+        gaps += gaps[-1:] or [0]
+        pts, durations = array("q"), array("q")
+        for (at, duration), gap in zip(shown, gaps, strict=True):
+            pts.extend((2 * at, 2 * at + gap))
+            durations.extend((gap, max(0, 2 * duration - gap)))
+        return replace(
+            self,
+            pts=pts,
+            durations=durations,
+            keyframes=[(2 * at, 2 * decoded_at) for at, decoded_at in self.keyframes],
+            held_back=2 * self.held_back,
+            late_ticks=2 * self.late_ticks,
         )
 
     def last_duration(self, pts: int) -> int:

@@ -49,7 +49,7 @@ class RenderPlan:
         offset_ticks: time from the input's start to its first frame.
         input_start_seconds: timestamp of the input's start, which becomes 0 in the output.
         frame_count: output frames.
-        source_frame_count: frames that the decoder delivers, of the part.
+        source_frame_count: frames that the decoder delivers, of the part, before they become two each.
         frame_rate: of the output, on average where it varies.
         encoder_rate: what encoders are told of the rate, where segments were made before the average was known; None:
             `frame_rate`.

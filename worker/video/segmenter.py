@@ -13,6 +13,7 @@ import structlog
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import input_start
 from app.platform.media.output_size import OutputSize
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
@@ -20,7 +21,7 @@ from worker.video.appended_files import APPENDED_WARNING, has_appended_file
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import ContinuousCopy
 from worker.video.cuts import MAX_SEGMENT_FRAMES, cut_segments, used_frames
-from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing, plan_deinterlacing
+from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing, as_fields, plan_deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
 from worker.video.frame_scan import FrameScan, scan_frames
 from worker.video.hdr_metadata import ALPHA_WARNING, SourceMetadata, read_source_metadata
@@ -85,6 +86,7 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     retime: Retime = Retime.NEAREST,
     part: TimeRange | None = None,
     size: OutputSize | None = None,
+    deinterlace: Deinterlace = Deinterlace.AUTO,
     continuous: ContinuousCopy | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     release: EarlyRelease | None = None,
@@ -94,14 +96,16 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
     one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it. A plan
     that an earlier attempt began goes on with the bounds of its own.
-    `size` is that of the output, `scale` times the input's by default. `retime` applies with `target_fps` only.
-    `continuous`: how `path` was made, if it is a copy.
+    `size` is that of the output, `scale` times the input's by default. `deinterlace`: which frames. `retime` applies
+    with `target_fps` only. `continuous`: how `path` was made, if it is a copy.
     `release` gets segments early. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled`
     returns True, FfmpegError if ffmpeg fails, and what `release` raises.
     """
+    colour = plan_colour(info.video, scale=scale, size=size)
+    metadata = read_source_metadata(runner, path, info, colour=colour, deinterlace=deinterlace)
+    if metadata.deinterlacing is not None and metadata.deinterlacing.by_field:
+        info = as_fields(info)
     video = info.video
-    colour = plan_colour(video, scale=scale, size=size)
-    metadata = read_source_metadata(runner, path, info, colour=colour)
     begun = None if release is None else release.begun
     if begun is not None:
         segment_seconds = begun.segment_seconds or segment_seconds
@@ -144,7 +148,7 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         warnings.append(ALPHA_WARNING)
     if scan.has_interlaced and not metadata.is_interlaced:
         # Later frames are interlaced, although the first ones are not.
-        planner.deinterlacing, more = plan_deinterlacing(runner, info, has_interlaced=True)
+        planner.deinterlacing, more = plan_deinterlacing(runner, info, has_interlaced=True, asked=deinterlace)
         warnings += more
         if planner.deinterlacing is not None:
             scan = scan_with(deinterlacing=planner.deinterlacing)
@@ -255,7 +259,8 @@ class RenderPlanner:
         timeline, offset_ticks = apply_offset(timeline, start_seconds - input_start_seconds)
         output_pixels = colour.target.width * colour.target.height
         used = used_frames(timeline)
-        frames_before = 0 if self.deinterlacing is None else FRAMES_BEFORE
+        pictures = 1 if self.deinterlacing is None else self.deinterlacing.pictures_per_frame
+        frames_before = 0 if self.deinterlacing is None else FRAMES_BEFORE * pictures
         discarded = discarded_frames_before(used, scan, frames_before=frames_before)
         settled_cuts = list(accumulate((one.used_frames for one in self.settled), initial=0))
         cuts = cut_segments(
@@ -297,7 +302,7 @@ class RenderPlanner:
             offset_ticks=offset_ticks,
             input_start_seconds=input_start_seconds,
             frame_count=len(timeline.ticks),
-            source_frame_count=len(scan.part.pts),
+            source_frame_count=-(-len(scan.part.pts) // pictures),
             frame_rate=self.target_fps or _average_rate(scan.part, video.frame_rate),
             segment_count=len(segments),
             retime=self.retime if timeline.between else Retime.NEAREST,

@@ -1,9 +1,32 @@
 """How a render's picture is finished, as requests ask for it."""
 
 import re
+from enum import StrEnum
 
 from app.platform.errors import InvalidRequest
 from app.platform.quoting import received
+
+
+class Deinterlace(StrEnum):
+    """What is made of interlaced frames, which are two fields each."""
+
+    AUTO = "auto"
+    """One frame of each that is marked as interlaced, by itself or by the file."""
+    OFF = "off"
+    """Nothing: frames stay as they are stored."""
+    FRAME = "frame"
+    """One frame of each, whatever its marks."""
+    FIELD = "field"
+    """Two frames of each, whatever its marks: one of each field, at twice the rate."""
+
+
+def parse_deinterlace(text: str) -> Deinterlace:
+    """Raises InvalidRequest for an unknown name."""
+    try:
+        return Deinterlace(text)
+    except ValueError:
+        known = ", ".join(f'"{way}"' for way in Deinterlace)
+        raise InvalidRequest(f"`deinterlace` must be one of {known}{received(text)}") from None
 
 
 def parse_share(text: str, *, name: str) -> float:

@@ -1,7 +1,8 @@
 """The measured properties of every video: a file, a render's input or its output."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Self
 
 from app.platform.media.output_size import OutputSize
 from app.platform.media.rates import frames_at_rate
@@ -28,6 +29,10 @@ class VideoProperties:
     def total_pixels(self) -> int:
         """Pixels of all frames together."""
         return self.width * self.height * self.frames
+
+    def as_fields(self) -> Self:
+        """The video of which each field is a frame."""
+        return replace(self, frame_rate=2 * self.frame_rate, frames=2 * self.frames)
 
     def upscaled(
         self, *, scale: int, target_fps: Fraction | None, size: OutputSize | None = None

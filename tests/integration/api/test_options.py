@@ -90,10 +90,12 @@ def test_another_size(client: httpx.Client, file_id: str, database: Database, fi
         ({"strength": "0.25"}, {"strength": 0.25}),
         ({"strength": 0}, {"strength": 0}),
         ({"strength": "1.0"}, {}),
+        ({"deinterlace": "off"}, {"deinterlace": "off"}),
+        ({"deinterlace": "auto"}, {}),
     ],
 )
 def test_another_look(client: httpx.Client, file_id: str, fields, shown):
-    names = ("strength",)
+    names = ("strength", "deinterlace")
     plain = client.post("/v1/estimates", json={"file_id": file_id}).json()["estimate"]
     for route in ("upscale", "estimates"):
         ((_, body),) = client.post(f"/v1/{route}", json={"file_id": file_id, **fields}).json().items()
@@ -101,10 +103,24 @@ def test_another_look(client: httpx.Client, file_id: str, fields, shown):
         assert {name: body[name] for name in ("input", "output", "cost")} == {
             name: plain[name] for name in ("input", "output", "cost")
         }
-    asked = {name: float(value) for name, value in fields.items()}
+    asked = {name: float(value) if name == "strength" else value for name, value in fields.items()}
     preview = client.post("/v1/previews", json={"file_id": file_id, "scale": 2, **asked}).json()["preview"]
     assert {name: preview[name] for name in names if name in preview} == shown
     assert preview["scale"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "frames", "rate"),
+    [({}, 100, 50), ({"target_fps": 25}, 50, 25), ({"start": 0.5, "end": 1}, 25, 50)],
+)
+def test_each_field_becomes_a_frame(client: httpx.Client, file_id: str, fields, frames, rate):
+    asked = {"file_id": file_id, "deinterlace": "field", **fields}
+    for route in ("upscale", "estimates"):
+        ((_, body),) = client.post(f"/v1/{route}", json=asked).json().items()
+        assert (body["output"]["frames"], body["output"]["frameRate"]) == (frames, rate)
+        assert body["input"]["frameRate"] == 25
+        assert body["cost"] == 960 * 544 * frames / 1e9
+        assert body["deinterlace"] == "field"
 
 
 LAST = "There is no video from {}: it lasts from 0 s to 2 s."
@@ -139,6 +155,10 @@ ORDER = "`end` must be later than `start`, which is 0 by default."
         ({"strength": "1.01"}, '`strength` must be a number from 0 to 1; received "1.01".'),
         ({"strength": "nan"}, '`strength` must be a number from 0 to 1; received "nan".'),
         (
+            {"deinterlace": "both"},
+            '`deinterlace` must be one of "auto", "off", "frame", "field"; received "both".',
+        ),
+        (
             {"cancel_after": "0"},
             '`cancel_after` must be a whole number of seconds from 1 to 2592000; received "0".',
         ),
@@ -161,14 +181,21 @@ def test_what_is_refused(client: httpx.Client, clip: Path, file_id: str, fields,
 
 
 def test_a_retried_render_has_the_same_options(client: httpx.Client, file_id: str, database: Database):
-    asked = {"file_id": file_id, "start": 0.4, "end": 1.2, "max_width": 300, "strength": 0.5}
+    asked = {
+        "file_id": file_id,
+        "start": 0.4,
+        "end": 1.2,
+        "max_width": 300,
+        "strength": 0.5,
+        "deinterlace": "field",
+    }
     render = client.post("/v1/upscale", json=asked).json()["render"]
     with database.write() as session:
         session.get_one(Render, render["id"]).status = RenderStatus.FAILED
 
     again = client.post(f"/v1/renders/{render['id']}/retry").json()["render"]
 
-    for name in ("maxWidth", "strength", "start", "end", "input", "output", "cost"):
+    for name in ("maxWidth", "strength", "deinterlace", "start", "end", "input", "output", "cost"):
         assert again[name] == render[name]
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from app.platform.media.ffmpeg import FfmpegRunner, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.output_size import OutputSize
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import MediaInfo, probe_video
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
@@ -275,6 +276,7 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
         retime: Retime = Retime.NEAREST,
         part: TimeRange | None = None,
         size: OutputSize | None = None,
+        deinterlace: Deinterlace = Deinterlace.AUTO,
         segment_seconds: Fraction = Fraction(10),
         segment_max_output_pixels: int = 500_000_000,
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
@@ -291,6 +293,7 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
             retime=retime,
             part=part,
             size=size,
+            deinterlace=deinterlace,
             segment_seconds=segment_seconds,
             segment_max_output_pixels=segment_max_output_pixels,
             continuous=continuous,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
+
+from app.platform.media.picture_options import Deinterlace
+from app.platform.media.time_range import TimeRange
 
 Luma = NDArray[np.float64]
 
@@ -88,6 +92,95 @@ def test_each_frame_is_one_moment(
     ]
     assert result.stream.get("field_order", "progressive") == "progressive"
     assert [warning for warning in result.finished.warnings if "deinterlaced" in warning]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("mpeg2-ts-tff", {}),
+        ("h264-mp4-bff", {"part": TimeRange(Fraction("0.1"), Fraction("0.7"))}),
+        ("told-by-container", {"target_fps": Fraction(25)}),
+    ],
+)
+def test_each_field_is_one_moment(
+    kind: str,
+    options: dict[str, Any],
+    interlaced: Callable[..., Path],
+    moments: Luma,
+    rendered: Callable[..., Any],
+    decoded: Callable[..., Any],
+) -> None:
+    name, parity, arguments = KINDS[kind]
+    source = interlaced(name, parity, *arguments)
+    with capture_logs() as logs:
+        result = rendered(source, segment_seconds=Fraction(3, 10), deinterlace=Deinterlace.FIELD, **options)
+    assert len(result.segments) >= 2
+    assert "segment_decoded_differently" not in {line["event"] for line in logs}
+
+    after = decoded(result.output)
+    shown = _luma(after, step=4)
+    single_pass = _luma(decoded(source, filters=f"bwdif=mode=send_field:parity={parity}:deint=all"))
+    assert single_pass.shape == moments.shape
+    wanted, rate = slice(None), 50
+    if "part" in options:
+        wanted = slice(5, 35)
+    if "target_fps" in options:
+        wanted, rate = slice(None, None, 2), 25
+    if kind != "told-by-container":  # of more than 8 bits
+        np.testing.assert_array_equal(shown, single_pass[wanted])
+    assert shown.shape == moments[wanted].shape
+    assert _psnr(shown, moments[wanted]) > 30
+    assert [at - after.seconds[0] for at in after.seconds] == [Fraction(n, rate) for n in range(len(shown))]
+    assert (result.plan.frame_rate, result.plan.source_frame_count) == (rate, 15 if "part" in options else 20)
+    assert not result.finished.warnings
+
+
+def test_fields_of_a_variable_rate(
+    interlaced: Callable[..., Path],
+    tmp_path: Path,
+    ffmpeg: Callable[..., bytes],
+    rendered: Callable[..., Any],
+    decoded: Callable[..., Any],
+) -> None:
+    """The second field of a frame is shown halfway to the next one."""
+    source = tmp_path / "vfr.mkv"
+    times = "setpts='(N*40+mod(N\\,3)*7)/1000/TB'"
+    ffmpeg("-i", interlaced("a.ts", "tff", *MPEG2), "-vf", times, "-fps_mode", "passthrough", *X264, source)
+    before = decoded(source)
+    result = rendered(source, segment_seconds=Fraction(3, 10), deinterlace=Deinterlace.FIELD)
+    after = decoded(result.output)
+
+    np.testing.assert_array_equal(
+        _luma(after, step=4), _luma(decoded(source, filters="bwdif=mode=send_field:deint=all"))
+    )
+    firsts = [at - before.seconds[0] for at in before.seconds]
+    assert [at - after.seconds[0] for at in after.seconds][::2] == firsts
+    between = [(one + other) / 2 for one, other in pairwise(firsts)]
+    assert [at - after.seconds[0] for at in after.seconds][1:-1:2] == between
+
+
+def test_interlaced_frames_may_stay_as_they_are(
+    interlaced: Callable[..., Path], rendered: Callable[..., Any], decoded: Callable[..., Any]
+) -> None:
+    source = interlaced("a.ts", "tff", *MPEG2)
+    result = rendered(source, deinterlace=Deinterlace.OFF)
+    np.testing.assert_array_equal(_luma(decoded(result.output), step=4), _luma(decoded(source)))
+    assert not result.finished.warnings
+
+
+def test_frames_that_are_not_marked_are_deinterlaced_on_request(
+    interlaced: Callable[..., Path], rendered: Callable[..., Any], decoded: Callable[..., Any]
+) -> None:
+    source = interlaced("a.mp4", "tff", "-c:v", "libx264", "-preset", "ultrafast", "-qp", "6")
+    woven = _luma(decoded(source))
+    for asked, filters in (
+        (Deinterlace.AUTO, "null"),
+        (Deinterlace.FRAME, "bwdif=mode=send_frame:deint=all"),
+        (Deinterlace.FIELD, "bwdif=mode=send_field:deint=all"),
+    ):
+        result = rendered(source, deinterlace=asked, name=asked)
+        expected = woven if asked is Deinterlace.AUTO else _luma(decoded(source, filters=filters))
+        np.testing.assert_array_equal(_luma(decoded(result.output), step=4), expected)
 
 
 def test_frames_that_are_whole_pass_untouched(

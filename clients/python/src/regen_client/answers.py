@@ -22,6 +22,7 @@ class RenderOptions(TypedDict, total=False):
     max_width: int
     max_height: int
     strength: float
+    deinterlace: Literal["auto", "off", "frame", "field"]
     quality: bool
     metadata: Mapping[str, str]
     cancel_after: int
@@ -34,6 +35,7 @@ class PreviewOptions(TypedDict, total=False):
 
     scale: int
     strength: float
+    deinterlace: Literal["auto", "off", "frame", "field"]
 
 
 @dataclass(frozen=True, kw_only=True)
