@@ -11,6 +11,7 @@ from app.platform.media.first_frames import (
     FirstFrames,
     MasteringDisplay,
     Spatial,
+    carried_kinds,
     probe_first_frames,
 )
 from app.platform.media.info import MediaInfo
@@ -18,7 +19,8 @@ from app.platform.media.picture_options import Deinterlace
 from worker.video.colour import ColourPlan
 from worker.video.deinterlace import INTERLACED_ORDERS, Deinterlacing, plan_deinterlacing
 from worker.video.encoder import choose_codec
-from worker.video.side_data import CLOSED_CAPTIONS, lost_side_data
+from worker.video.mp4_boxes import read_video_description_kinds
+from worker.video.side_data import CLOSED_CAPTIONS, KINDS_OF_BOXES, lost_side_data
 
 ALPHA_WARNING = "The video is partly transparent; the output is opaque."
 MASTERING_WARNING = "HDR mastering metadata was left out: only HEVC output can hold it."
@@ -75,15 +77,19 @@ def read_source_metadata(
         mastering_display=first.mastering_display if can_carry else None,
         content_light=first.content_light if can_carry else None,
         spatial=first.spatial,
-        warnings=(*warnings, *_left_out(first, can_carry=can_carry)),
+        warnings=(*warnings, *_left_out(path, first, can_carry=can_carry)),
         first_pts=first.first_pts,
         has_captions=any(CLOSED_CAPTIONS in kind.lower() for kind in first.side_data),
     )
 
 
-def _left_out(first: FirstFrames, *, can_carry: bool) -> list[str]:
+def _left_out(path: Path, first: FirstFrames, *, can_carry: bool) -> list[str]:
     told = {
         ALPHA_WARNING: first.has_alpha_layer,
         MASTERING_WARNING: not can_carry and (first.mastering_display or first.content_light) is not None,
     }
-    return [*(warning for warning, holds in told.items() if holds), *lost_side_data(first.side_data)]
+    described = {
+        KINDS_OF_BOXES[kind] for kind in read_video_description_kinds(path) if kind in KINDS_OF_BOXES
+    }
+    lost = first.side_data | described - carried_kinds(first.spatial)
+    return [*(warning for warning, holds in told.items() if holds), *lost_side_data(lost)]

@@ -18,7 +18,7 @@ _CAMERA_TAG = re.compile(r"com\..+|make|model", re.IGNORECASE)
 _TECHNICAL_TAG = re.compile(
     r"major_brand|minor_version|compatible_brands|encoder|encoded_by|encoding.*|handler_name|vendor_id|duration"
     r"|creation_time|timecode|software|wmfsdk.*|isvbr|deviceconformancetemplate|_?statistics.*|bps.*|number_of_.*"
-    r"|generation_uid|uid|.*_uid|.*package_umid|product_version|toolkit_version|application_platform|company_name"
+    r"|generation_uid|uid|.*_uid|.*package_umid|product_version.*|toolkit_version.*|application_platform|company_name"
     r"|product_name|operational_pattern_ul|modification_date|location-.*",
     re.IGNORECASE,
 )

@@ -1,32 +1,36 @@
 """Reads the boxes of MP4 files (ISO/IEC 14496-12), without a process for each file."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from app.platform.errors import FfmpegError
-from app.platform.media.mp4_boxes import HEADER_BYTES, MOST_BOXES, read_box
+from app.platform.media.mp4_boxes import HEADER_BYTES, MOST_BOXES, Box, read_box
 
 # Of a sample description before its first entry, and of a visual entry before the boxes in it, with its own header.
 ENTRIES_START, VISUAL_ENTRY_BYTES = 8, 86
 # Within a media header: where the time scale is, by the header's version.
 TIMESCALE_START = {0: 12, 1: 20}
 CODEC_CONFIGURATIONS = (b"avcC", b"hvcC")
+# Where a handler box names the kind of its track.
+HANDLER_START = 8
 
 
 def find_boxes(file: BinaryIO, start: int, end: int, *kinds: bytes) -> Iterator[tuple[int, int]]:
-    """Where the contents of the boxes of these kinds start and end, among those from `start` to `end`.
+    """Where the contents of the boxes of these kinds start and end. Raises what `walk_boxes` raises."""
+    return ((box.start, box.end) for box in walk_boxes(file, start, end) if box.kind in kinds)
 
-    Raises FfmpegError for what no muxer writes.
-    """
+
+def walk_boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
+    """The boxes from `start` to `end`, where the last one ends too. Raises FfmpegError for what no muxer writes."""
     for _ in range(MOST_BOXES):
         if start + HEADER_BYTES > end:
             return
         box = read_box(file, start)
         if box.end < box.start:
             raise _unexpected(f"box of {box.end - start} bytes at {start}")
-        if box.kind in kinds:
-            yield box.start, box.end
+        yield Box(box.kind, box.start, min(box.end, end))
         start = box.end
     raise _unexpected(f"more than {MOST_BOXES} boxes")
 
@@ -56,6 +60,25 @@ def read_video_coding(path: Path) -> tuple[int, bytes]:
         entries, end = inner(inner(inner(media, b"minf"), b"stbl"), b"stsd")
         start, end = inner((entries + ENTRIES_START + VISUAL_ENTRY_BYTES, end), *CODEC_CONFIGURATIONS)
         return timescale, read_bytes(file, start, end - start)
+
+
+def read_video_description_kinds(path: Path) -> set[bytes]:
+    """The kinds of boxes in the sample descriptions of the video tracks of any file; none unless it is an MP4."""
+    kinds: set[bytes] = set()
+    with path.open("rb") as file, contextlib.suppress(FfmpegError):
+
+        def inner(places: Iterable[tuple[int, int]], kind: bytes) -> Iterator[tuple[int, int]]:
+            return (found for place in places for found in find_boxes(file, *place, kind))
+
+        for media in inner(inner(inner([(0, path.stat().st_size)], b"moov"), b"trak"), b"mdia"):
+            handlers = [read_bytes(file, at + HANDLER_START, 4) for at, _ in inner([media], b"hdlr")]
+            if handlers != [b"vide"]:
+                continue
+            for entries, _end in inner(inner(inner([media], b"minf"), b"stbl"), b"stsd"):
+                entry = read_box(file, entries + ENTRIES_START)
+                boxes = walk_boxes(file, entries + ENTRIES_START + VISUAL_ENTRY_BYTES, entry.end)
+                kinds |= {box.kind for box in boxes}
+    return kinds
 
 
 def _unexpected(detail: str) -> FfmpegError:

@@ -38,6 +38,14 @@ LEFT_OUT = {
     "bounding boxes": BOXES_WARNING,
     "exif": EXIF_WARNING,
 }
+# Boxes of a video's description in MP4 that hold such kinds, for not every version of ffmpeg reads all of them.
+KINDS_OF_BOXES = {
+    b"st3d": "Stereo 3D",
+    b"vexu": "Stereo 3D",
+    b"sv3d": "Spherical Mapping",
+    b"amve": "Ambient viewing environment",
+    b"dvwC": "DOVI configuration record",
+}
 # Carried on or applied (sizes, turns, HDR10, captions, skipped samples, film grain, transparency), part of a copied
 # sound or subtitle track, or of no use but to the input's own decoder.
 NOT_LOST = (

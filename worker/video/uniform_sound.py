@@ -19,8 +19,14 @@ from worker.video.tracks import KeptTrack
 
 log = structlog.get_logger(__name__)
 
-# Sound may begin before the picture, and timestamps in the file may not be below 0.
-SHIFT_SECONDS = Fraction(3600)
+# Sound may begin before the picture, and timestamps in the file may not be below 0. Where the sampling rate changes,
+# ffmpeg gives one frame of MP2 and MP3 a timestamp in ticks of the other rate: after this shift, it is days away from
+# the file's, and the frame follows the one before it.
+SHIFT_SECONDS = Fraction(10_000_000)
+LONGEST_SECONDS = 500_000
+_FOLLOWING = (
+    f"asetpts='if(lt(abs(T-{SHIFT_SECONDS}),{LONGEST_SECONDS}),PTS,PREV_OUTPTS+S)',aselect='gte(t,0)'"
+)
 # Four hours of eight channels at 48 kHz take two thirds of it.
 MOST_BYTES = 16 * GIB
 
@@ -59,7 +65,7 @@ def write_uniform_sound(
     for number, track in enumerate(changing):
         assert track.layout is not None
         options[f"filter:a:{number}"] = (
-            f"aresample={track.sample_rate},aformat=channel_layouts={track.layout.name}"
+            f"{_FOLLOWING},aresample={track.sample_rate},aformat=channel_layouts={track.layout.name}"
         )
     streams = [read[str(track.index)] for track in changing]
     command = runner.output(*streams, path, acodec="pcm_s16le", f="nut", **options)

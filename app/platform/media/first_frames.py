@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 EXAMINED_PACKETS = 12
 # Dolby Vision profiles whose base layer may have other colours; it has if its compatibility id is 0.
 DOLBY_VISION_PROFILES = (5, 10, 20)
-STREAM_ENTRIES = "stream=index:stream_side_data:stream_tags=alpha_mode"
+STREAM_ENTRIES = "stream=index:stream_side_data:stream_tags=alpha_mode,stereo_mode"
 SPHERICAL, STEREO = "Spherical Mapping", "Stereo 3D"
 FRAME_ENTRIES = "frame=best_effort_timestamp,interlaced_frame:frame_side_data:frame_tags=stereo_mode"
 # Maximum values of the metadata's fields (ITU-T H.265, D.3.28 and D.3.35): 16 bits in units of 0.00002, 32 bits of
@@ -112,13 +112,15 @@ def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -
     # Newer versions repeat the stream's kinds for each frame, without their values.
     spheres = (entry for entry in side_data if _kind(entry) == SPHERICAL and "projection" in entry)
     spatial = _spatial(next(spheres, {}), _stereo(frames, side_data))
+    tags = stream.get("tags", {})
+    kinds = {_kind(entry) for entry in side_data} | ({STEREO} if "stereo_mode" in tags else set())
     return FirstFrames(
         has_interlaced=any(integer(frame, "interlaced_frame") for frame in frames),
         mastering_display=_mastering_display(_first(side_data, "Mastering display metadata")),
         content_light=_content_light(_first(side_data, "Content light level metadata")),
         is_dolby_vision_only=is_dolby_vision_only,
-        has_alpha_layer=integer(stream.get("tags", {}), "alpha_mode") > 0,
-        side_data=frozenset(_kind(entry) for entry in side_data) - _carried(spatial),
+        has_alpha_layer=integer(tags, "alpha_mode") > 0,
+        side_data=frozenset(kinds - carried_kinds(spatial)),
         spatial=spatial,
         first_pts=integer(next(iter(frames), {}), "best_effort_timestamp"),
     )
@@ -153,7 +155,7 @@ def _spatial(spherical: dict[str, Any], stereo: dict[str, Any]) -> Spatial | Non
     return Spatial(stereo=view, projection=shape, yaw=yaw, pitch=pitch, roll=roll, padding=padding)
 
 
-def _carried(spatial: Spatial | None) -> set[str]:
+def carried_kinds(spatial: Spatial | None) -> set[str]:
     """The kinds of side data that `spatial` holds."""
     if spatial is None:
         return set()

@@ -107,6 +107,8 @@ CHANGES = (
     ("aac", "adts", ("48000:stereo", "48000:5.1"), "5.1"),
     ("aac", "adts", ("48000:stereo", "44100:stereo"), "stereo"),
     ("ac3", "ac3", ("48000:5.1", "48000:stereo"), "5.1"),
+    ("mp3", "mp3", ("48000:stereo", "44100:stereo"), "stereo"),
+    ("mp3", "mp3", ("44100:stereo", "48000:stereo"), "stereo"),
 )
 
 

@@ -13,7 +13,8 @@ from app.platform.media.containers import OUTPUT
 from app.platform.media.first_frames import Spatial
 from app.platform.media.whitelists import TEXT_SUBTITLES
 from worker.video.metadata import lost_tags
-from worker.video.side_data import LEFT_OUT, NOT_LOST, OTHER_WARNING, lost_side_data
+from worker.video.mp4_boxes import read_video_description_kinds
+from worker.video.side_data import KINDS_OF_BOXES, LEFT_OUT, NOT_LOST, OTHER_WARNING, lost_side_data
 from worker.video.spherical_video import write_spatial
 from worker.video.tracks import choose_tracks
 
@@ -105,10 +106,15 @@ def test_tracks_of_data(tag: str, kept: bool, warning: str | None) -> None:
 
 
 def test_tags_that_are_lost_are_named_shortly() -> None:
-    before = {"title": "a", "ENCODER": "b", "DIRECTOR": "c", "x\n" * 50: "d"}
+    before = {"title": "a", "ENCODER": "b", "DIRECTOR": "c", "x\n" * 50: "d", "toolkit_version_num": "5.1"}
     (warning,) = lost_tags(before, {"Title": "a"})
     assert "DIRECTOR, " + "x" * 40 in warning
-    assert "\n" not in warning and "ENCODER" not in warning and "itle" not in warning
+    assert (
+        "\n" not in warning
+        and "ENCODER" not in warning
+        and "toolkit" not in warning
+        and "itle" not in warning
+    )
     (many,) = lost_tags({f"tag-{number}": "" for number in range(10)}, {})
     assert many.endswith("tag-7 and 2 more.")
     assert lost_tags(before, before) == []
@@ -116,6 +122,27 @@ def test_tags_that_are_lost_are_named_shortly() -> None:
 
 def _box(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+@pytest.mark.parametrize("handler", [b"vide", b"soun"])
+def test_boxes_that_ffmpeg_may_not_read_are_found(tmp_path: Path, handler: bytes) -> None:
+    """Spatial video of a headset (`vexu`), a sphere on a mesh, a viewing environment."""
+    boxes = b"".join(_box(kind, b"content") for kind in (b"hvcC", b"vexu", b"sv3d", b"amve"))
+    entries = _box(b"stsd", bytes(8) + _box(b"hvc1", bytes(78) + boxes))
+    media = _box(b"hdlr", bytes(8) + handler) + _box(b"minf", _box(b"stbl", entries))
+    source = tmp_path / "a.mov"
+    source.write_bytes(_box(b"ftyp", b"qt  ") + _box(b"moov", _box(b"trak", _box(b"mdia", media))))
+    found = read_video_description_kinds(source)
+    assert found == ({b"hvcC", b"vexu", b"sv3d", b"amve"} if handler == b"vide" else set())
+    for kept in (8, 60, source.stat().st_size - 3):
+        source.write_bytes(source.read_bytes()[:kept])
+        assert read_video_description_kinds(source) <= found
+
+
+def test_every_box_that_is_found_is_named() -> None:
+    assert {kind: len(lost_side_data([name])) for kind, name in KINDS_OF_BOXES.items()} == dict.fromkeys(
+        KINDS_OF_BOXES, 1
+    )
 
 
 @pytest.mark.parametrize(("table", "offset"), [(b"stco", 2**32 - 1), (b"free", 0)])

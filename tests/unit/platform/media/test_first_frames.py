@@ -8,7 +8,12 @@ import pytest
 
 from app.platform.errors import FfmpegError, FfmpegTimeout
 from app.platform.media.first_frames import ContentLight, FirstFrames, probe_first_frames
-from worker.video.side_data import DOLBY_VISION_WARNING, DYNAMIC_HDR_WARNING, lost_side_data
+from worker.video.side_data import (
+    DOLBY_VISION_WARNING,
+    DYNAMIC_HDR_WARNING,
+    STEREO_WARNING,
+    lost_side_data,
+)
 
 SCREEN = {
     "side_data_type": "Mastering display metadata",
@@ -99,6 +104,17 @@ def test_metadata_of_scenes() -> None:
     first = look(frames=[frame(plus, rpu)])
     assert lost_side_data(first.side_data) == [DOLBY_VISION_WARNING, DYNAMIC_HDR_WARNING]
     assert not first.is_dolby_vision_only
+
+
+@pytest.mark.parametrize("views", ["anaglyph_cyan_red", "checkerboard_lr"])
+def test_views_that_ffmpeg_has_no_kind_for_are_named(views: str) -> None:
+    """Matroska's arrangements; of others, the stream has side data too."""
+    assert lost_side_data(look(frames=[frame()], stream={"tags": {"stereo_mode": views}}).side_data) == [
+        STEREO_WARNING
+    ]
+    told = {"side_data_type": "Stereo 3D", "type": "side by side", "inverted": 0}
+    known = look(stream={"tags": {"stereo_mode": "left_right"}, "side_data_list": [told]})
+    assert known.side_data == frozenset()
 
 
 def test_without_a_frame_the_container_counts() -> None:
