@@ -12,8 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
+import jsonschema_rs
 import pytest
 import yaml
 
@@ -109,12 +108,14 @@ def test_lint() -> None:
 
 @every_set
 def test_objects_fit_the_schemas(values: str) -> None:
+    import kubernetes_validate  # which takes a second, in each process that collects these tests
+
     for each in objects(values):
         if each["kind"] in OPERATORS:
             schema = json.loads(
                 (Path(__file__).parent / f"schemas/{OPERATORS[each['kind']]}.json").read_text()
             )
-            jsonschema.validate(each, schema)
+            jsonschema_rs.validate(schema, each)
         else:
             for version in KUBERNETES:
                 kubernetes_validate.validate(each, version, strict=True)
