@@ -241,7 +241,7 @@ class TestChangedRegions:
 def test_a_film_over_a_still_picture_with_the_real_network(weights_directory, crop_pixels):
     """As a screen recording has it: one window moves, all else stays."""
     lite = get_engine("regen-4x-lite")
-    source = FrameFormat(width=241, height=187, layout="gbr", full_range=True)
+    source = FrameFormat(width=161, height=133, layout="gbr", full_range=True)
     network = load_network(lite.id, weights_directory=weights_directory)
     properties = network.properties
     counted = Counted(place_network(network, device=CPU, precision="fp32"))
@@ -251,7 +251,7 @@ def test_a_film_over_a_still_picture_with_the_real_network(weights_directory, cr
     for step in range(4):
         picture = still.copy()
         # A window of the picture, turned over, that is redrawn at every step.
-        picture[150:180, 200:230] = np.roll(still[30:60, 20:50][::-1], step, axis=0)
+        picture[114:127, 130:143] = np.roll(still[20:33, 20:33][::-1], step, axis=0)
         frames.append(source.join([picture[..., channel] for channel in (1, 2, 0)]))
 
     def upscaler(network):
@@ -276,7 +276,7 @@ def test_a_film_over_a_still_picture_with_the_real_network(weights_directory, cr
 def test_a_film_over_a_still_picture_with_compiled_convolutions(weights_directory, crop_pixels):
     """They compute in squares: a pixel's last bit reaches further."""
     lite = get_engine("regen-4x-lite")
-    source = FrameFormat(width=485, height=351, layout="yuv420")
+    source = FrameFormat(width=325, height=275, layout="yuv420")
     tiles = (source.height // crop_pixels.shape[0] + 1, source.width // crop_pixels.shape[1] + 1, 1)
     still = np.tile(crop_pixels, tiles)[: source.height, : source.width, 1]
     frames = []
