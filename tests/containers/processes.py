@@ -17,6 +17,8 @@ from tests.containers.compose import configuration, environment_of
 from tests.servers.process import ServerProcess, accepts, free_port
 
 HEALTH_SECONDS = 60.0
+# Each check is a Python of its own.
+HEALTH_PAUSE_SECONDS = 1.0
 ONE_SHOT_SECONDS = 60.0
 # What SeaweedFS's image starts it with, before the command.
 SEAWEEDFS_ARGUMENTS = ("-logtostderr=true", "server", "-volume.max=0", "-master.volumeSizeLimitMB=1024")
@@ -132,6 +134,7 @@ class Services:
             ),
             seconds=HEALTH_SECONDS,
             what=f"the health check of {name} passes",
+            pause_seconds=HEALTH_PAUSE_SECONDS,
         )
         return process
 

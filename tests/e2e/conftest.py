@@ -31,7 +31,7 @@ class Server(RegenClient):
     def worker_pid(self) -> int:
         """The process id of the embedded worker, as the system tells it."""
         children = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
+            ["ps", "-o", "pid=,comm=,args=", "--ppid", str(self.process.pid)],
             capture_output=True,
             text=True,
             check=False,

@@ -50,14 +50,18 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until(
-    condition: Callable[[], object], *, seconds: float = SOON_SECONDS, what: str = "it comes about"
+    condition: Callable[[], object],
+    *,
+    seconds: float = SOON_SECONDS,
+    what: str = "it comes about",
+    pause_seconds: float = 0.05,
 ) -> None:
     """Poll until `condition` is true. Fails the test after that many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.05)
+        time.sleep(pause_seconds)
 
 
 class ServerProcess:
@@ -96,7 +100,9 @@ class ServerProcess:
         """The exit status (negative: the signal), or None while it runs."""
         return self._process.poll()
 
-    def wait_until(self, condition: Callable[[], object], *, seconds: float, what: str) -> None:
+    def wait_until(
+        self, condition: Callable[[], object], *, seconds: float, what: str, pause_seconds: float = 0.05
+    ) -> None:
         """Poll until `condition` is true; fails with the log when the program ends first, or after `seconds`."""
 
         def look() -> bool:
@@ -106,7 +112,7 @@ class ServerProcess:
             return False
 
         try:
-            wait_until(look, seconds=seconds, what=what)
+            wait_until(look, seconds=seconds, what=what, pause_seconds=pause_seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.tail()}") from None
 

@@ -1,33 +1,35 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
-import sys
 import tempfile
 import time
 
 import pytest
 
+from tests.servers.forked import FORKER, ForkedProcess, start_fork_server
+
 START_SECONDS = 30
 
 
 class Server:
-    """A `regen serve` as a process of its own."""
+    """A `regen serve` as a process of its own. `forks_workers`: as for ForkedProcess."""
 
-    def __init__(self, data_directory, ready_file, *arguments, environment=()):
+    def __init__(self, data_directory, ready_file, *arguments, environment=(), forks_workers=True):
         self.data_directory = data_directory
         self.ready_file = ready_file
         self.output_path = ready_file.with_suffix(".log")
-        with self.output_path.open("ab") as output:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "app.cli", "serve", "--port", "0"),
-                    *("--data-dir", str(data_directory), "--ready-file", str(ready_file), *arguments),
-                ],
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **dict(environment)},
-            )
+        self.output_path.touch()
+        self.process = ForkedProcess(
+            [
+                *("serve", "--port", "0", "--data-dir", str(data_directory)),
+                *("--ready-file", str(ready_file), *arguments),
+            ],
+            log=self.output_path,
+            environment={**os.environ, **dict(environment)},
+            forks_workers=forks_workers,
+        )
 
     def wait_until_ready(self):
         deadline = time.monotonic() + START_SECONDS
@@ -42,11 +44,11 @@ class Server:
         return self.output_path.read_text()
 
     def descendants(self):
-        """The processes below the server: process ids and command lines."""
+        """The processes below the server: process ids, names and command lines."""
         listed = subprocess.run(
-            ["ps", "-axo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+            ["ps", "-axo", "pid=,ppid=,stat=,comm=,args="], capture_output=True, text=True, check=True
         )
-        rows = [line.split(None, 3) for line in listed.stdout.splitlines()]
+        rows = [line.split(None, 3) for line in listed.stdout.splitlines() if FORKER not in line]
         found, parents = {}, {str(self.process.pid)}
         while parents:
             children = {row[0]: row[3] for row in rows if row[1] in parents and not row[2].startswith("Z")}
@@ -61,18 +63,19 @@ def serve(tmp_path, monkeypatch):
 
     The sockets of killed ones go with a temporary directory of this test's own, which is short, as their paths must be.
     """
+    start_fork_server()
     servers = []
     sockets = tempfile.mkdtemp(prefix="regen-test-")
     monkeypatch.setenv("TMPDIR", sockets)
     monkeypatch.setattr(tempfile, "tempdir", sockets)
 
-    def start(*arguments, environment=()):
+    def start(*arguments, **options):
         ready_file = tmp_path / f"ready-{len(servers)}.json"
-        servers.append(Server(tmp_path / "data", ready_file, *arguments, environment=environment))
+        servers.append(Server(tmp_path / "data", ready_file, *arguments, **options))
         return servers[-1]
 
     yield start
     for server in servers:
-        server.process.kill()
+        server.process.send_signal(signal.SIGKILL)
         server.process.wait()
     shutil.rmtree(sockets)

@@ -77,7 +77,7 @@ def test_a_broker_that_dies_is_started_again(serve):
 def test_a_server_killed_at_work_takes_everything_along_and_can_be_started_again(serve):
     # So slow that it is at work for long.
     slow = {"REGEN_STAND_IN_NETWORK": "1", "REGEN_STAND_IN_SECONDS_PER_FRAME": "0.5"}
-    server = serve(environment=slow)
+    server = serve(environment=slow, forks_workers=False)
     ready = server.wait_until_ready()
     with CLIP.open("rb") as file:
         answer = httpx.post(
@@ -93,7 +93,7 @@ def test_a_server_killed_at_work_takes_everything_along_and_can_be_started_again
     assert len(children) >= 4
     if sys.platform != "linux":  # there the broker is shut down by the next start
         children = {pid for pid, command in children.items() if "valkey" not in command}
-    server.process.kill()
+    server.process.send_signal(signal.SIGKILL)
     server.process.wait()
     wait_until(lambda: not any(map(is_alive, children)))
 
@@ -112,10 +112,10 @@ def test_a_worker_that_dies_is_started_again(serve):
     server = serve(environment={"REGEN_STAND_IN_NETWORK": "1"})
     server.wait_until_ready()
     wait_until(lambda: "worker_ready" in server.output, seconds=60)
-    [worker] = [pid for pid, command in server.descendants().items() if "app.cli worker" in command]
+    [worker] = [pid for pid, command in server.descendants().items() if " worker" in command]
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: server.output.count("worker_ready") == 2, seconds=60)
-    server.process.terminate()
+    server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=30) == 0
 
 

@@ -52,13 +52,16 @@ class Workplace:
     settings: Settings
     workers: list[ServerProcess] = field(default_factory=list)
 
-    def start_worker(self, *arguments: str, forked: bool = True, **settings: str) -> ServerProcess:
-        """`regen worker ARGUMENTS`, with further settings; returns at once. Not `forked`: by a Python of its own."""
+    def start_worker(
+        self, *arguments: str, forked: bool = True, forks_workers: bool = True, **settings: str
+    ) -> ServerProcess:
+        """`regen worker ARGUMENTS`, with further settings; returns at once. Not `forked`: by a Python of its own.
+        `forks_workers`: as for ForkedServerProcess."""
         environment = self.environment | {f"REGEN_{name.upper()}": value for name, value in settings.items()}
         command = ["worker", "--data-dir", str(self.root / "data"), *arguments]
         log = self.root / f"worker-{len(self.workers)}.log"
         worker = (
-            ForkedServerProcess(command, log=log, environment=environment)
+            ForkedServerProcess(command, log=log, environment=environment, forks_workers=forks_workers)
             if forked
             else ServerProcess([sys.executable, "-m", "app.cli", *command], log=log, environment=environment)
         )

@@ -58,7 +58,7 @@ def held_before_commit(place: Workplace, render_id: str, kind: WorkKind) -> Iter
         with place.database.read() as session:
             return in_hand(session, render_id, kind) is not None
 
-    wait_until(someone_has_it, seconds=SECONDS, what=f"{kind} is in hand")
+    wait_until(someone_has_it, seconds=SECONDS, what=f"{kind} is in hand", pause_seconds=0.02)
     with place.database.write() as session:
         session.execute(select(Render.id).where(Render.id == render_id).with_for_update())
         hold = in_hand(session, render_id, kind)

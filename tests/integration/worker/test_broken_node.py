@@ -29,7 +29,12 @@ def write_program(path: Path, *, broken: bool) -> None:
 def test_a_worker_with_a_broken_ffmpeg_costs_no_render_and_comes_back_when_it_is_mended(
     workplace: Callable[..., Workplace], broker_server: BrokerServer, tmp_path: Path
 ) -> None:
-    place = workplace(broker_url=broker_server.url, broker_password=broker_server.password, sandbox="off")
+    place = workplace(
+        broker_url=broker_server.url,
+        broker_password=broker_server.password,
+        sandbox="off",
+        lease_seconds="3",  # so that the sweeper soon finds what has rested
+    )
     program = tmp_path / "ffmpeg"
     write_program(program, broken=True)
     bad = place.start_worker(machine="bad", ffmpeg=str(program))
@@ -54,7 +59,7 @@ def test_a_worker_with_a_broken_ffmpeg_costs_no_render_and_comes_back_when_it_is
     renders: list[str] = []
     try:
         renders += [place.submit() for _ in range(RENDERS)]
-        wait_until(is_quarantined, seconds=60, what="the broken one is in quarantine")
+        wait_until(is_quarantined, seconds=60, what="the broken one is in quarantine", pause_seconds=0.3)
         for render_id in renders:
             place.wait_completed(render_id)
         bad.wait_until(lambda: lines(bad, "self_test_failed"), seconds=30, what="it has tested itself")

@@ -12,6 +12,7 @@ import httpx
 
 from tests.integration.worker.conftest import START_SECONDS, Workplace, lines, wait_ready
 from tests.servers.broker import BrokerServer
+from tests.servers.forked import FORKER
 from tests.servers.process import ServerProcess, is_alive, wait_until
 
 MakeWorkplace = Callable[..., Workplace]
@@ -19,10 +20,13 @@ MakeWorkplace = Callable[..., Workplace]
 
 def children(parent: ServerProcess) -> list[int]:
     listed = subprocess.run(
-        ["ps", "-o", "pid=,stat=", "--ppid", str(parent.pid)], capture_output=True, text=True, check=False
+        ["ps", "-o", "pid=,stat=,comm=", "--ppid", str(parent.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    rows = [line.split() for line in listed.stdout.splitlines()]
-    return [int(pid) for pid, state in rows if not state.startswith("Z")]
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, state, name in rows if not state.startswith("Z") and name != FORKER]
 
 
 def two_free_ports() -> int:
@@ -38,7 +42,9 @@ def two_free_ports() -> int:
 def test_one_process_per_device_is_kept_alive_and_ends_with_its_parent(
     workplace: MakeWorkplace, broker_server: BrokerServer
 ) -> None:
-    place = workplace(broker_url=broker_server.url, broker_password=broker_server.password or "")
+    place = workplace(
+        broker_url=broker_server.url, broker_password=broker_server.password or "", lease_seconds="3"
+    )
     port = two_free_ports()
     parent = place.start_worker("--device", "cpu", "--device", "cpu", "--metrics-port", str(port))
     wait_ready(parent, times=2)
@@ -58,7 +64,8 @@ def test_one_process_per_device_is_kept_alive_and_ends_with_its_parent(
     assert parent.stop() == os.EX_OK
     assert not any(map(is_alive, before))
 
-    again = place.start_worker("--device", "cpu", "--device", "cpu")
+    # It is `regen` that ties its children to itself, and not how these tests start them.
+    again = place.start_worker("--device", "cpu", "--device", "cpu", forks_workers=False)
     again.wait_until(lambda: len(children(again)) == 2, seconds=30, what="there are children")
     before = children(again)
     os.kill(again.pid, signal.SIGKILL)
