@@ -14,6 +14,8 @@ from models.weights import ensure_weights
 from worker.inference.devices import Device, choose_device
 from worker.inference.errors import InferenceError, InsufficientMemory
 from worker.inference.frames import Frame, FrameFormat
+from worker.inference.grain import FrameNoise
+from worker.inference.mixing import AS_IT_IS, PictureOptions
 from worker.inference.upscaler import Upscaler, make_upscaler
 
 
@@ -28,7 +30,7 @@ class Networks:
         self._memory_share = memory_share
         self._device: Device | None = None
         self._tile_overlaps: dict[str, int] = {}
-        self._made_for: tuple[str, FrameFormat, FrameFormat, float] | None = None
+        self._made_for: tuple[str, FrameFormat, FrameFormat, PictureOptions] | None = None
         self._upscaler: Upscaler | None = None
 
     @property
@@ -99,15 +101,17 @@ class Networks:
                 for engine_id in self.engines:
                     ensure_weights(engine_id, self._settings.weights_dir)
 
-    def has(self, *, engine_id: str, source: FrameFormat, target: FrameFormat, strength: float = 1.0) -> bool:
+    def has(
+        self, *, engine_id: str, source: FrameFormat, target: FrameFormat, picture: PictureOptions = AS_IT_IS
+    ) -> bool:
         """Whether `upscaler` would return the loaded one, rather than replace it."""
-        return self._upscaler is not None and self._made_for == (engine_id, source, target, strength)
+        return self._upscaler is not None and self._made_for == (engine_id, source, target, picture)
 
     def upscaler(
-        self, *, engine_id: str, source: FrameFormat, target: FrameFormat, strength: float = 1.0
+        self, *, engine_id: str, source: FrameFormat, target: FrameFormat, picture: PictureOptions = AS_IT_IS
     ) -> "TypedUpscaler":
         """Raises ConfigurationError when weights or device are missing."""
-        wanted = (engine_id, source, target, strength)
+        wanted = (engine_id, source, target, picture)
         if self._upscaler is None or self._made_for != wanted:
             self._upscaler = None  # freed before the next is made
             with _typed_errors():
@@ -122,7 +126,7 @@ class Networks:
                     fused_kernels=self._settings.fused_kernels,
                     memory_share=self._memory_share,
                     measurements_directory=self._settings.data_dir,
-                    strength=strength,
+                    picture=picture,
                 )
             self._made_for = wanted
         stand_in = self._settings.stand_in_network
@@ -165,11 +169,11 @@ class TypedUpscaler:
     def processor_threads(self) -> int | None:
         return self._upscaler.processor_threads
 
-    def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
+    def upscale(self, frames: Sequence[Frame], *, noise: FrameNoise | None = None) -> list[Frame]:
         """As Upscaler.upscale. Raises TransientError when memory does not suffice for the smallest batch and tile."""
         time.sleep(self._pause_seconds * len(frames))
         with _typed_errors():
-            return self._upscaler.upscale(frames)
+            return self._upscaler.upscale(frames, noise=noise)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from app.previews.service import PreviewJob
 from models.catalog import DEFAULT_ENGINE, Engine
 from worker.accepted_file import accepted_file
 from worker.inference.frames import FrameFormat
+from worker.inference.grain import measure_noise
+from worker.inference.mixing import PictureOptions
 from worker.loaded_upscaler import Networks
 from worker.pictures import (
     CHROMA_MARGIN,
@@ -98,13 +100,15 @@ class PreviewMaker:
         scale = job.scale or engine.scale
         scaled = area.enlarged(scale)
         target = replace(video.colour.target, width=scaled.width, height=scaled.height)
+        picture = PictureOptions(strength=job.strength, grain=job.grain)
         upscaler = self._networks.upscaler(
-            engine_id=engine.id, source=part_format, target=target, strength=job.strength
+            engine_id=engine.id, source=part_format, target=target, picture=picture
         )
         if cancelled():
             raise Canceled()
         with current_progress().allowing(upscaler.longest_batch_seconds):
-            (enlarged,) = upscaler.upscale([part])
+            noise = measure_noise(frame, whole).of_part(x=area.x, y=area.y) if job.grain else None
+            (enlarged,) = upscaler.upscale([part], noise=noise)
         inner = crop.within(area)
         kind: PictureKind = "png" if crop.pixels * scale**2 <= MAX_PNG_PIXELS else "jpg"
         before, after = directory / f"before.{kind}", directory / f"after.{kind}"

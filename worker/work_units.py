@@ -44,6 +44,7 @@ from app.work.speeds import note_segment
 from models.catalog import ENGINES, Engine
 from worker.accepted_file import accepted_file
 from worker.device_turns import DeviceTurn, DeviceTurns
+from worker.inference.mixing import PictureOptions
 from worker.job_files import JobFiles
 from worker.loaded_upscaler import Networks
 from worker.metrics import SegmentMeter
@@ -198,13 +199,14 @@ class WorkUnits:
             return cancelled() or (will_be_late and turn.ended_at is None)
 
         source = self._files.readable_input(job, render.continuous, stopped)
+        picture = PictureOptions(strength=job.strength, grain=job.grain)
         if not self.networks.has(
-            engine_id=job.engine, source=render.source, target=render.target, strength=job.strength
+            engine_id=job.engine, source=render.source, target=render.target, picture=picture
         ):
             # The network in memory may still be needed.
             turn.wait(partial(_beat_unless, stopped))
         upscaler = self.networks.upscaler(
-            engine_id=job.engine, source=render.source, target=render.target, strength=job.strength
+            engine_id=job.engine, source=render.source, target=render.target, picture=picture
         )
         meter = SegmentMeter(
             engine=job.engine,

@@ -35,6 +35,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
     part: TimeRange | None = None,
     size: OutputSize | None = None,
     strength: float = 1.0,
+    grain: float = 0.0,
     deinterlace: Deinterlace = Deinterlace.AUTO,
     measures_quality: bool,
     work_directory: Path,
@@ -54,8 +55,10 @@ def render_locally(  # noqa: PLR0913 - the options of a render
         shown = info.video.as_fields() if deinterlace is Deinterlace.FIELD else info.video
         asked = part_of_video(shown, part, begins_at=info.video_begins_at)
         check_output(asked, scale=scale, target_fps=target_fps, limits=limits, size=size)
+        from worker.inference.mixing import PictureOptions
         from worker.local import LocalRenderOptions, upscale_file
 
+        picture = PictureOptions(strength=strength, grain=grain)
         result = upscale_file(
             runner=runner,
             source=source,
@@ -75,7 +78,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
                 measures_quality=measures_quality,
             ),
             make_upscaler=lambda plan: networks.result().upscaler(
-                engine_id=engine_id, source=plan.source, target=plan.target, strength=strength
+                engine_id=engine_id, source=plan.source, target=plan.target, picture=picture
             ),
             work_directory=work_directory,
             on_progress=on_progress,

@@ -106,6 +106,9 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
             min=0, max=1, help="How much of the network's picture OUT holds; the rest is a plain one."
         ),
     ] = 1.0,
+    grain: Annotated[
+        float, typer.Option(min=0, max=1, help="How much of IN's noise is put back after the network.")
+    ] = 0.0,
     deinterlace: Annotated[
         Deinterlace,
         typer.Option(
@@ -175,6 +178,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
                     part=time_range(start, end),
                     size=output_size(scale, max_width, max_height),
                     strength=strength,
+                    grain=grain,
                     deinterlace=deinterlace,
                     measures_quality=measure_quality,
                     work_directory=Path(scratch).absolute(),

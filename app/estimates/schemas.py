@@ -37,6 +37,7 @@ class Estimate(Body):
     max_width: int | None = Field(None, description="If it was given.")
     max_height: int | None = Field(None, description="If it was given.")
     strength: Number | None = Field(None, description="If it is not 1.")
+    grain: Number | None = Field(None, description="If it is not 0.")
     deinterlace: str | None = Field(None, description="If it is not `auto`.")
     input: VideoFactsBody | None = Field(
         None,
@@ -73,6 +74,7 @@ class Estimate(Body):
             max_width=options.max_width,
             max_height=options.max_height,
             strength=None if options.strength == 1 else options.strength,
+            grain=options.grain or None,
             deinterlace=None if options.deinterlace is Deinterlace.AUTO else options.deinterlace,
             input=estimate.input and VideoFactsBody.model_validate(estimate.input),
             output=estimate.output and VideoFactsBody.model_validate(estimate.output),

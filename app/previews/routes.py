@@ -86,6 +86,7 @@ def _make_preview(
             crop=_crop_of(asked, file),
             scale=asked.scale,
             strength=asked.strength,
+            grain=asked.grain,
             deinterlace=asked.deinterlace,
             limits=user.allowance.media,
             max_open=resources.settings.max_open_previews_per_user,

@@ -82,6 +82,7 @@ class NewPreview(RequestBody):
         description="As for a render: how many times as wide and high.",
     )
     strength: float = Field(1.0, ge=0, le=1, strict=True, allow_inf_nan=False, description="As for a render.")
+    grain: float = Field(0.0, ge=0, le=1, strict=True, allow_inf_nan=False, description="As for a render.")
     deinterlace: Deinterlace = Field(Deinterlace.AUTO, description="As for a render.")
 
 
@@ -106,6 +107,7 @@ class Preview(Body):
     )
     scale: int | None = Field(None, description="If it was given.")
     strength: Number | None = Field(None, description="If it is not 1.")
+    grain: Number | None = Field(None, description="If it is not 0.")
     deinterlace: str | None = Field(None, description="If it is not `auto`.")
     before_url: Url | None = Field(
         None,
@@ -146,6 +148,7 @@ class Preview(Body):
             whole_frame=crop is None if completed else None if crop is None else False,
             scale=preview.scale,
             strength=None if preview.strength == 1 else preview.strength,
+            grain=preview.grain or None,
             deinterlace=None if preview.deinterlace == Deinterlace.AUTO else preview.deinterlace,
             before_url=before_url,
             after_url=after_url,

@@ -57,6 +57,7 @@ class PreviewJob:
     crop: Area | None
     scale: int | None = None
     strength: float = 1.0
+    grain: float = 0.0
     deinterlace: Deinterlace = Deinterlace.AUTO
 
 
@@ -65,7 +66,7 @@ def exact_moment(at_seconds: float) -> Fraction:
     return Fraction(str(at_seconds)).limit_denominator(FINEST_SECONDS)
 
 
-def create_preview(
+def create_preview(  # noqa: PLR0913 - what a preview shows, and how
     session: Session,
     *,
     file: File,
@@ -77,6 +78,7 @@ def create_preview(
     warnings: Sequence[str] = (),
     scale: int | None = None,
     strength: float = 1.0,
+    grain: float = 0.0,
     deinterlace: Deinterlace = Deinterlace.AUTO,
 ) -> Preview:
     """A queued preview of the file, which is locked until the session ends (`find_file_to_use`).
@@ -113,6 +115,7 @@ def create_preview(
         at_seconds=at_seconds,
         scale=scale,
         strength=strength,
+        grain=grain,
         deinterlace=deinterlace,
         status=RenderStatus.QUEUED,
         warnings=[*warnings],
@@ -219,6 +222,7 @@ class PreviewLedger:
                         crop=crop_of(row),
                         scale=row.scale,
                         strength=row.strength,
+                        grain=row.grain,
                         deinterlace=Deinterlace(row.deinterlace),
                     )
                 preview_queries.fail(session, claim, error=_gave_up(row.failures))

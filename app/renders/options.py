@@ -202,6 +202,11 @@ class RenderOptions(BaseModel):
         description="How much of the network's picture the output holds: 1 is all of it, 0 a plain enlargement; in "
         "between the two are mixed.",
     )
+    grain: Annotated[float, BeforeValidator(partial(_read, partial(parse_share, name="grain"))), _SHARE] = (
+        Field(
+            0, description="How much of the input's noise is put back after the network, which takes it away."
+        )
+    )
     deinterlace: Annotated[
         Deinterlace,
         BeforeValidator(partial(_read, parse_deinterlace)),

@@ -53,6 +53,7 @@ class StoredRender:
     max_width: int | None
     max_height: int | None
     strength: float
+    grain: float
     deinterlace: str
     user_metadata: dict[str, Any] | None
     cancel_after: int | None

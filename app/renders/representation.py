@@ -42,6 +42,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "max_width": render.max_width,
         "max_height": render.max_height,
         "strength": None if render.strength == 1 else render.strength,
+        "grain": render.grain or None,
         "deinterlace": None if render.deinterlace == Deinterlace.AUTO else render.deinterlace,
         "metadata": render.user_metadata,
         "cancel_after": render.cancel_after,

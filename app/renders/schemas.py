@@ -143,6 +143,7 @@ class Render(Body):
     max_width: int | None = Field(None, description="If it was given.")
     max_height: int | None = Field(None, description="If it was given.")
     strength: Number | None = Field(None, description="If it is not 1.")
+    grain: Number | None = Field(None, description="If it is not 0.")
     deinterlace: str | None = Field(None, description="If it is not `auto`.")
     metadata: dict[str, str] | None = Field(None, description="As sent, if it was.")
     cancel_after: int | None = Field(None, description="In seconds after `createdAt`, if it was given.")

@@ -367,6 +367,7 @@ def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
             Render.max_width,
             Render.max_height,
             Render.strength,
+            Render.grain,
             Render.deinterlace,
             Render.measures_quality,
             Render.plan,

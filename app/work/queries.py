@@ -109,6 +109,7 @@ class Job(Claim):
     max_width: int | None = None
     max_height: int | None = None
     strength: float = 1.0
+    grain: float = 0.0
     deinterlace: Deinterlace = Deinterlace.AUTO
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)

@@ -4,8 +4,22 @@ The plain one is cubic convolution (Keys, "Cubic convolution interpolation for d
 a = -0.75, edges replicated: torch's `bicubic`, which is OpenCV's.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """`strength`, from 0 to 1: how much of the network's picture is shown, mixed with a plain enlargement. `grain`,
+    from 0 to 1: how much of the input's noise is added."""
+
+    strength: float = 1.0
+    grain: float = 0.0
+
+
+AS_IT_IS = PictureOptions()
 
 
 def enlarge_plainly(rgb: torch.Tensor, *, scale: int) -> torch.Tensor:

@@ -19,7 +19,8 @@ from worker.inference.devices.cuda import FusedKernels
 from worker.inference.errors import InsufficientMemory
 from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import Frame, FrameFormat
-from worker.inference.mixing import mix
+from worker.inference.grain import FrameNoise, add_grain, measure_noise
+from worker.inference.mixing import AS_IT_IS, PictureOptions, mix
 from worker.inference.precision import Precision
 from worker.inference.reduction import AreaReduction
 from worker.inference.result_reuse import FrameReuse
@@ -47,11 +48,10 @@ class Upscaler:
         tile_pixels: int | None = None,
         batch_size: int | None = None,
         memory_share: float = 1.0,
-        strength: float = 1.0,
+        picture: PictureOptions = AS_IT_IS,
     ) -> None:
         """`network` is copied. `target` may be up to `engine.scale` times as wide and as high as `source`
-        (`ValueError`); a smaller one is reduced from that, before its samples are rounded. With a `strength` below 1
-        the network's picture is mixed with a plain enlargement.
+        (`ValueError`); a smaller one is reduced from that, before its samples are rounded.
 
         `properties` are those of the network by default. `tile_pixels` bounds the input pixels of a tile, padding
         included; `batch_size` is the number of frames taken at once. By default both follow from the memory that is
@@ -93,8 +93,12 @@ class Upscaler:
         self._reduction = AreaReduction(
             width=full.width, height=full.height, target_width=target.width, target_height=target.height
         )
-        self._strength = strength
-        self._is_unchanged = (target.width, target.height) == (full.width, full.height) and strength == 1
+        self._picture = picture
+        self._is_unchanged = (target.width, target.height) == (
+            full.width,
+            full.height,
+        ) and picture == AS_IT_IS
+        self._noise: FrameNoise | None = None
         self._reuse = FrameReuse(self._runtime, source=source, target=target)
         self._transfers = device.make_transfers()
         self._batch_size = batch_size or workload.batch_size
@@ -114,8 +118,8 @@ class Upscaler:
         """The number of processor threads that compute; None on a GPU."""
         return self.device.threads
 
-    def upscale(self, frames: Sequence[Frame]) -> list[Frame]:
-        """Upscales any number of frames.
+    def upscale(self, frames: Sequence[Frame], *, noise: FrameNoise | None = None) -> list[Frame]:
+        """Upscales any number of frames, with grain of `noise` if they are parts of a larger frame, else of their own.
 
         frames: each 1-D uint8 of `source.frame_bytes` (`ValueError` otherwise). Returns as many, in the same order,
         each 1-D uint8 of `target.frame_bytes`; equal frames in a row may share one array, which must not be written
@@ -126,6 +130,9 @@ class Upscaler:
                 raise ValueError(
                     f"A frame is {self.source.frame_bytes} bytes, not {frame.dtype} of shape {frame.shape}."
                 )
+        self._noise = noise
+        if noise is not None:
+            self._reuse.forget()
         distinct, previous, indexes = self._reuse.distinct(frames)
         results = run_in_batches(distinct, size=self._batch_size, start=self._start, shrink=self._shrink)
         if results and not self._reuses_regions:
@@ -144,11 +151,15 @@ class Upscaler:
             if self._reuses_regions:
                 result = self._reuse.upscale(batch[0], rgb, self._enlarge)
                 return lambda: [result]
-            return self._transfers.start_download(self._enlarge(rgb))
+            grain = self._picture.grain
+            noise = [self._noise or measure_noise(frame, self.source) for frame in batch] if grain else ()
+            return self._transfers.start_download(self._enlarge(rgb, noise))
 
-    def _enlarge(self, rgb: torch.Tensor) -> torch.Tensor:
+    def _enlarge(self, rgb: torch.Tensor, noise: Sequence[FrameNoise] = ()) -> torch.Tensor:
         """N x 3 x H x W -> N x `target.frame_bytes` uint8."""
-        enlarged = mix(self._tiled(rgb), rgb, strength=self._strength, scale=self.engine.scale)
+        enlarged = mix(self._tiled(rgb), rgb, strength=self._picture.strength, scale=self.engine.scale)
+        if noise:
+            enlarged = add_grain(enlarged, noise, grain=self._picture.grain, scale=self.engine.scale)
         return rgb_to_planes(self._reduction(enlarged), self.target)
 
     def _shrink(self, frames: int) -> int:
@@ -181,11 +192,11 @@ def make_upscaler(
     fused_kernels: FusedKernels = "off",
     memory_share: float = 1.0,
     measurements_directory: str | Path | None = None,
-    strength: float = 1.0,
+    picture: PictureOptions = AS_IT_IS,
 ) -> Upscaler:
     """Returns an upscaler ready to run.
 
-    `device` is as for `choose_device`, `precision` as for `choose_precision`, `memory_share` and `strength` as for
+    `device` is as for `choose_device`, `precision` as for `choose_precision`, `memory_share` and `picture` as for
     `Upscaler`, `fused_kernels` as for `CudaDevice` (other devices have none), `weights_directory` and `stand_in` as for
     `models.loader.load_network`; each raises what is said there. What `choose_precision` measures is kept beside the
     weights, or in `measurements_directory` if their folder cannot be written.
@@ -210,5 +221,5 @@ def make_upscaler(
             kept_in=[Path(one) for one in (weights_directory, measurements_directory) if one is not None],
         ),
         memory_share=memory_share,
-        strength=strength,
+        picture=picture,
     )

@@ -90,12 +90,14 @@ def test_another_size(client: httpx.Client, file_id: str, database: Database, fi
         ({"strength": "0.25"}, {"strength": 0.25}),
         ({"strength": 0}, {"strength": 0}),
         ({"strength": "1.0"}, {}),
+        ({"grain": "0.5"}, {"grain": 0.5}),
+        ({"grain": 0}, {}),
         ({"deinterlace": "off"}, {"deinterlace": "off"}),
         ({"deinterlace": "auto"}, {}),
     ],
 )
 def test_another_look(client: httpx.Client, file_id: str, fields, shown):
-    names = ("strength", "deinterlace")
+    names = ("strength", "grain", "deinterlace")
     plain = client.post("/v1/estimates", json={"file_id": file_id}).json()["estimate"]
     for route in ("upscale", "estimates"):
         ((_, body),) = client.post(f"/v1/{route}", json={"file_id": file_id, **fields}).json().items()
@@ -103,7 +105,7 @@ def test_another_look(client: httpx.Client, file_id: str, fields, shown):
         assert {name: body[name] for name in ("input", "output", "cost")} == {
             name: plain[name] for name in ("input", "output", "cost")
         }
-    asked = {name: float(value) if name == "strength" else value for name, value in fields.items()}
+    asked = {name: value if name == "deinterlace" else float(value) for name, value in fields.items()}
     preview = client.post("/v1/previews", json={"file_id": file_id, "scale": 2, **asked}).json()["preview"]
     assert {name: preview[name] for name in names if name in preview} == shown
     assert preview["scale"] == 2
@@ -153,6 +155,7 @@ ORDER = "`end` must be later than `start`, which is 0 by default."
         ),
         ({"max_height": "1"}, '`max_height` must be a whole number of pixels from 2 to 16384; received "1".'),
         ({"strength": "1.01"}, '`strength` must be a number from 0 to 1; received "1.01".'),
+        ({"grain": "-0.1"}, '`grain` must be a number from 0 to 1; received "-0.1".'),
         ({"strength": "nan"}, '`strength` must be a number from 0 to 1; received "nan".'),
         (
             {"deinterlace": "both"},
@@ -187,6 +190,7 @@ def test_a_retried_render_has_the_same_options(client: httpx.Client, file_id: st
         "end": 1.2,
         "max_width": 300,
         "strength": 0.5,
+        "grain": 0.25,
         "deinterlace": "field",
     }
     render = client.post("/v1/upscale", json=asked).json()["render"]
@@ -195,7 +199,7 @@ def test_a_retried_render_has_the_same_options(client: httpx.Client, file_id: st
 
     again = client.post(f"/v1/renders/{render['id']}/retry").json()["render"]
 
-    for name in ("maxWidth", "strength", "deinterlace", "start", "end", "input", "output", "cost"):
+    for name in ("maxWidth", "strength", "grain", "deinterlace", "start", "end", "input", "output", "cost"):
         assert again[name] == render[name]
 
 

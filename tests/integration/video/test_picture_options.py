@@ -16,6 +16,7 @@ from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
 from models.catalog import DEFAULT_ENGINE
 from worker.inference.frames import FrameFormat
+from worker.inference.mixing import PictureOptions
 from worker.inference.upscaler import make_upscaler
 from worker.loaded_upscaler import Networks
 from worker.local import LocalRenderOptions, upscale_file
@@ -31,13 +32,13 @@ LOCAL = LocalRenderOptions(
 )
 
 
-@pytest.mark.parametrize("options", [{"strength": 0.3}])
+@pytest.mark.parametrize("picture", [PictureOptions(strength=0.3), PictureOptions(grain=1)])
 def test_segments_equal_one_pass(
     clip: Callable[..., Path],
     decoded: Callable[..., Any],
     runner: FfmpegRunner,
     tmp_path: Path,
-    options: dict[str, Any],
+    picture: PictureOptions,
 ) -> None:
     source = clip("a.mp4", "-g", "5", frames=12)
     networks = Networks(Settings(device="cpu", stand_in_network=True))
@@ -51,7 +52,7 @@ def test_segments_equal_one_pass(
             destination=path,
             options=replace(LOCAL, segment_seconds=seconds),
             make_upscaler=lambda plan: networks.upscaler(
-                engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, **options
+                engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, picture=picture
             ),
             work_directory=tmp_path,
             on_progress=lambda _progress: None,
@@ -85,7 +86,7 @@ def test_strength_lies_between_the_network_and_a_plain_enlargement(
             weights_directory=weights_directory,
             device="cpu",
             precision="fp32",
-            strength=strength,
+            picture=PictureOptions(strength=strength),
         )
         (frame,) = upscaler.upscale([np.frombuffer(raw, np.uint8)])
         return target.split(frame)[0].astype(np.float64)

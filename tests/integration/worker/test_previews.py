@@ -3,6 +3,7 @@
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from tests.integration.rows import a_file
 from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_RATE, CLIP_WIDTH, Workplace
 from worker import preview_maker, previews
 from worker.inference.frames import FrameFormat
+from worker.inference.mixing import PictureOptions
 from worker.loaded_upscaler import Networks
 from worker.local import LocalRenderOptions, upscale_file
 from worker.pictures import to_rgb
@@ -144,9 +146,11 @@ class Faulty:
         return getattr(self._storage, name)
 
 
-@pytest.mark.parametrize(("scale", "strength"), [(None, 1.0), (2, 0.4)])
+@pytest.mark.parametrize(
+    ("scale", "picture"), [(None, PictureOptions()), (2, PictureOptions(strength=0.4, grain=1))]
+)
 def test_it_shows_the_render_before_encoding(
-    studio: Callable[..., Studio], tmp_path: Path, scale: int | None, strength: float
+    studio: Callable[..., Studio], tmp_path: Path, scale: int | None, picture: PictureOptions
 ) -> None:
     """The network itself on a crop, and losslessly on the whole video."""
     film = tmp_path / "film.mp4"
@@ -167,7 +171,7 @@ def test_it_shows_the_render_before_encoding(
     def make_upscaler(plan: Any) -> Any:
         plans.append(plan)
         return networks.upscaler(
-            engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, strength=strength
+            engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, picture=picture
         )
 
     upscale_file(
@@ -192,7 +196,7 @@ def test_it_shows_the_render_before_encoding(
     original = frames_of(film, plans[0].source)[1]
     place.storage.put_file("files/film/input", film, content_type="video/mp4")
     crop = Area(x=41, y=33, width=31, height=22)
-    preview_id = at.ask(Fraction(1, 25), crop, scale=scale, strength=strength)
+    preview_id = at.ask(Fraction(1, 25), crop, scale=scale, **asdict(picture))
 
     assert at.previewer.make_next()
     assert not at.previewer.make_next()

@@ -10,7 +10,7 @@ from models.catalog import ENGINES
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.devices.cpu import CpuDevice
 from worker.inference.frames import FrameFormat
-from worker.inference.mixing import enlarge_plainly
+from worker.inference.mixing import PictureOptions, enlarge_plainly
 from worker.inference.reduction import AreaReduction
 from worker.inference.upscaler import Upscaler
 
@@ -36,7 +36,7 @@ def test_the_mixture(target: FrameFormat, strength: float, tile_pixels: int | No
         device=CpuDevice(),
         precision="fp32",
         tile_pixels=tile_pixels,
-        strength=strength,
+        picture=PictureOptions(strength=strength),
     )
     random = np.random.default_rng(3)
     frames = [random.integers(16, 236, SOURCE.frame_bytes, dtype=np.uint8) for _ in range(2)]

@@ -87,7 +87,7 @@ export function RenderPage({ id }) {
 function asked(render) {
   const fields = {
     engine: render.engine, target_fps: render.targetFps, retime: render.retime, start: render.start, end: render.end,
-    scale: render.scale, max_width: render.maxWidth, max_height: render.maxHeight, strength: render.strength,
+    scale: render.scale, max_width: render.maxWidth, max_height: render.maxHeight, strength: render.strength, grain: render.grain,
     deinterlace: render.deinterlace, quality: render.quality ? true : undefined,
   };
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));

@@ -22,6 +22,7 @@ class RenderOptions(TypedDict, total=False):
     max_width: int
     max_height: int
     strength: float
+    grain: float
     deinterlace: Literal["auto", "off", "frame", "field"]
     quality: bool
     metadata: Mapping[str, str]
@@ -35,6 +36,7 @@ class PreviewOptions(TypedDict, total=False):
 
     scale: int
     strength: float
+    grain: float
     deinterlace: Literal["auto", "off", "frame", "field"]
 
 
