@@ -36,8 +36,10 @@ MOST_FETCHES_PER_USER = 8
 # Waiting requests of one user, for either.
 MOST_WAITING = 100
 # Requests that run in threads at the same time. They share one interpreter: more of one user's are hardly faster.
+# With SQLite, which is no other machine to wait for, they are not faster at all.
 MOST_TURNS = 32
 MOST_TURNS_PER_USER = 2
+SQLITE_TURNS_PER_USER = 1
 MOST_WAITING_FOR_TURNS = 500
 
 log = structlog.get_logger(__name__)
@@ -121,7 +123,7 @@ def open_resources(
             ),
             turns=SharedSlots(
                 total=MOST_TURNS,
-                per_user=MOST_TURNS_PER_USER,
+                per_user=SQLITE_TURNS_PER_USER if database.is_sqlite else MOST_TURNS_PER_USER,
                 most_waiting_per_user=MOST_WAITING_FOR_TURNS,
                 busy="Too many requests wait for their turn just now. Try again soon, with fewer at once.",
             ),

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from app.http.connections import Connections, Patience
 from app.http.errors import error_response
 from app.http.request_log import REQUEST_ID_HEADER
+from app.http.turns import BUSY, EXCHANGE, LoopTurn
 from app.platform.secrets import new_id
 
 BAD_REQUEST = (
@@ -93,12 +94,13 @@ class HttpProtocol(H11Protocol):
         self._connections = connections
         self._limits = connections.limits
         self._deadline: asyncio.TimerHandle | None = None
+        self._exchange: _PatientExchange | None = None
         application = self.app
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            scope.setdefault("extensions", {})[ABORT] = self.transport.abort
+            exchange = self._exchange = _PatientExchange(self, receive, send)
+            scope.setdefault("extensions", {}).update({ABORT: self.transport.abort, EXCHANGE: exchange})
             _to_origin_form(scope)
-            exchange = _PatientExchange(self, receive, send)
             await application(scope, exchange.receive, exchange.send)
 
         self.app = serve
@@ -116,6 +118,8 @@ class HttpProtocol(H11Protocol):
         super().connection_lost(exc)
         self._unset_deadline()
         self._connections.remove(self)
+        if self._exchange is not None and self._exchange.turn is not None:
+            self._exchange.turn.abandon()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -245,14 +249,19 @@ class _PatientExchange:
         self._receiving = protocol.patience
         self._body_ended = False
         self._is_over = False
+        self.turn: LoopTurn | None = None
 
     async def receive(self) -> Message:
         """The next message. Raises HTTPException (408) once if the body arrives too slowly; then the client
-        counts as disconnected."""
+        counts as disconnected. 503 if the request does not get its turn."""
+        if self.turn is not None:
+            self.turn.end()
         if self._body_ended:
             return await self._receive()
         if self._is_over:
             return {"type": "http.disconnect"}
+        if self._protocol.conn.is_withholding:
+            await self._take_turn()
         if self._protocol.want_body():
             await asyncio.sleep(0)
         began = time.monotonic()
@@ -264,11 +273,23 @@ class _PatientExchange:
             raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from error
         self._protocol.hold_back()
         self._receiving.waited(time.monotonic() - began, passed_bytes=len(message.get("body", b"")))
+        await self._take_turn()
         self._body_ended = not message.get("more_body", False)
         return message
 
+    async def _take_turn(self) -> None:
+        if self.turn is None:
+            return
+        try:
+            await self.turn.begin()
+        except TimeoutError as error:
+            self._is_over = True
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, BUSY) from error
+
     async def send(self, message: Message) -> None:
         """Send the message. Aborts the connection if the client reads earlier ones too slowly."""
+        if self.turn is not None and message["type"] == "http.response.start":
+            self.turn.end()
         if self._protocol.is_gone:
             # Sending to a client that has disconnected takes no time: tasks that wait to learn of it would never run.
             await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Generator
 
 import structlog
@@ -10,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.connections import ConnectionLimits, Connections
+from app.http.turns import TakeTurns
 from app.http.uvicorn_protocol import HttpProtocol
 from app.platform.errors import ConfigurationError, RegenError
 from app.platform.settings import Settings
@@ -17,6 +19,9 @@ from app.serving.acceptor import Acceptor
 from app.serving.open_files import allow_open_files
 
 REQUEST_GRACE_SECONDS = 10
+# For how long one thread keeps the interpreter while others want it. A request changes threads several times: at
+# Python's own 5 ms it would wait for long beside one that computes.
+THREAD_SECONDS = 0.0005
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +54,7 @@ class ApiServer(uvicorn.Server):
         self._connections = Connections(limits)
         super().__init__(
             uvicorn.Config(
-                self._startup,
+                TakeTurns(self._startup),
                 log_config=None,
                 # The application writes its own line for each request.
                 access_log=False,
@@ -97,6 +102,7 @@ class ApiServer(uvicorn.Server):
 
     def serve_socket(self, listener: socket.socket) -> None:
         """Serve until stopped. If the application cannot start, raises its RegenError, else ConfigurationError."""
+        sys.setswitchinterval(THREAD_SECONDS)
         try:
             self.run(sockets=[listener])
         except SystemExit as error:

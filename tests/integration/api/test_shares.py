@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.http.resources import MOST_FETCHES_PER_USER, MOST_TURNS_PER_USER
+from app.http.resources import MOST_FETCHES_PER_USER, SQLITE_TURNS_PER_USER
 from app.usage import routes as usage_routes
 from tests.servers.process import wait_until
 
@@ -178,14 +178,14 @@ def test_one_users_requests_take_turns_in_threads(serve, settings, make_key, key
     [attacker_id] = seen
     monkeypatch.setattr(usage_routes, "usage_of", held_usage_of)
     statuses: list[int] = []
-    threads = [threading.Thread(target=attack) for _ in range(3 * MOST_TURNS_PER_USER)]
+    threads = [threading.Thread(target=attack) for _ in range(3 * SQLITE_TURNS_PER_USER)]
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: len(began) == MOST_TURNS_PER_USER, what="the attacker's turns are taken")
+        wait_until(lambda: len(began) == SQLITE_TURNS_PER_USER, what="the attacker's turns are taken")
         for headers, path, status in ((other, "/v1/usage", 200), ({}, "/v1/renders/none", 404)):
             assert client.get(path, headers=headers).status_code == status
-        assert len(began) == MOST_TURNS_PER_USER
+        assert len(began) == SQLITE_TURNS_PER_USER
     finally:
         go_on.set()
         for thread in threads:

@@ -26,6 +26,7 @@ from starlette.responses import StreamingResponse
 
 from app.http.connections import ConnectionLimits, Connections
 from app.http.errors import add_error_handlers
+from app.http.turns import LoopTurn
 from app.http.uvicorn_protocol import EVENTS_PER_TURN, _BodyOnDemand
 from app.platform.settings import Settings
 from app.serving.acceptor import Acceptor
@@ -203,6 +204,47 @@ class TestRequestHeads:
                 answer = answer_of(client)
                 assert answer.startswith(b"HTTP/1.1 200 "), answer
                 assert answer.endswith(f'"{seen}"'.encode())
+
+
+class TestFloods:
+    def test_each_peer_has_one_connection_set_up_at_a_time(self):
+        """However many of another wait; and no more of them wait than it may have connections."""
+
+        async def firsts() -> list[tuple[int, ...]]:
+            limits = replace(LIMITS, most_per_peer=3)
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                acceptor = Acceptor(listener, asyncio.Protocol, Connections(limits))
+                sockets = [socket.socket() for _ in range(6)]
+                for number, client in enumerate(sockets):
+                    acceptor._line_up(client, ("192.0.2.2" if number else "192.0.2.1", 1))
+                taken = [acceptor._first_of_each() for _ in range(4)]
+                closed = [number for number, client in enumerate(sockets) if client.fileno() < 0]
+                acceptor.close()
+                await acceptor.wait_closed()
+            for client in sockets:
+                client.close()
+            return [tuple(map(sockets.index, some)) for some in taken] + [tuple(closed)]
+
+        assert asyncio.run(firsts()) == [(0, 3), (4,), (5,), (), (1, 2)]
+
+    def test_bodies_are_read_in_turns(self, app, monkeypatch):
+        """A peer's other bodies wait while two of its parts are read; each part is in a turn."""
+        began: list[str] = []
+        begin = LoopTurn.begin
+
+        async def noting(turn: LoopTurn) -> bool:
+            granted = await begin(turn)
+            began.append(turn._caller)
+            return granted
+
+        monkeypatch.setattr(LoopTurn, "begin", noting)
+        head = b"POST /size HTTP/1.1\r\nHost: regen.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunks = 4 * EVENTS_PER_TURN
+        with serving(app) as url, connection(url, head, b"80\r\n%b\r\n" % bytes(128) * chunks) as client:
+            client.sendall(b"0\r\n\r\n")
+            assert answer_of(client).endswith(b"%d" % (128 * chunks))
+        assert set(began) == {"127.0.0.1"}
+        assert len(began) > 4
 
 
 class TestChunks:
