@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import sys
 import threading
 from pathlib import Path
@@ -16,21 +17,37 @@ PIPE_BYTES = 1024 * 1024
 
 
 class PipeTail(threading.Thread):
-    """Reads a pipe to its end and keeps the last bytes."""
+    """Reads an unbuffered pipe to its end and keeps the last bytes."""
 
     def __init__(self, pipe: IO[bytes], *, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._pipe = pipe
+        # Two threads may not wait with one object.
+        self._waiting, self._looking = select.poll(), select.poll()
+        for poll in (self._waiting, self._looking):
+            poll.register(pipe, select.POLLIN)
         self._kept = bytearray()
+        self._is_at_end = False
+        # Guards reading and what is kept.
+        self._lock = threading.Lock()
 
     def run(self) -> None:
-        while chunk := self._pipe.read(64 * 1024):
-            kept = self._kept + chunk
-            self._kept = kept[-STDERR_KEPT_BYTES:]
+        while not self._is_at_end:
+            self._waiting.poll()
+            self._read_what_is_there()
 
     @property
     def text(self) -> str:
+        """All that was written until now, however late the thread is, or its last bytes."""
+        self._read_what_is_there()
         return bytes(self._kept).decode("utf-8", errors="replace")
+
+    def _read_what_is_there(self) -> None:
+        with self._lock:
+            while not self._is_at_end and self._looking.poll(0):
+                chunk = self._pipe.read(64 * 1024)
+                self._is_at_end = not chunk
+                self._kept = (self._kept + chunk)[-STDERR_KEPT_BYTES:]
 
 
 def processor_seconds(pid: int) -> float | None:
