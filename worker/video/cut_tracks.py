@@ -26,10 +26,12 @@ def fit_sound(
 ) -> tuple[tuple[KeptTrack, ...], tuple[str, ...]]:
     """The tracks as the output has them, and warnings: cut to the part, and fitted to the film (see `fit_to_film`)."""
     told: tuple[str, ...] = ()
+    copied = {track.index for track in tracks if track.is_copied}
     if part is not None:
         tracks, runs, told = _cut_sound(tracks, runs, part, start=start)
     fitted, warnings = fit_to_film(tracks, runs, start=float(start), end=float(end))
-    return fitted, (*told, *warnings)
+    mixed = (track.mixed for track in fitted if track.index in copied and not track.is_copied)
+    return fitted, tuple(dict.fromkeys((*told, *warnings, *filter(None, mixed))))
 
 
 def _cut_sound(

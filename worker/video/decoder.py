@@ -105,8 +105,11 @@ def filter_chain(
 
 
 def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
-    """Input options that the filter chain relies on: timestamps as in the file; deinterlacing precedes rotation."""
-    options: dict[str, object] = {"copyts": None}
+    """Input options that the filter chain relies on: timestamps as in the file; deinterlacing precedes rotation.
+
+    Damage is no failure: ffmpeg would report one if it cannot decode two thirds of the pictures.
+    """
+    options: dict[str, object] = {"copyts": None, "max_error_rate": 1}
     if deinterlacing is not None:
         # Where the size changes ffmpeg would make the filters anew, and lose the frames that deinterlacing holds.
         options["reinit_filter"] = 0

@@ -14,7 +14,13 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.ffprobe_fields import UNTAGGED, integer
 from app.platform.media.recognition import is_encrypted
 from app.platform.media.whitelists import TEXT_SUBTITLES, is_decodable
-from worker.video.channel_layouts import MAX_STEREO, MAX_SURROUND, KeptLayout, kept_layout
+from worker.video.channel_layouts import (
+    MAX_STEREO,
+    MAX_SURROUND,
+    KeptLayout,
+    is_kept_in_flac,
+    kept_layout,
+)
 from worker.video.sound_headers import SoundFormat
 
 # In microseconds, ffmpeg's default, texts more than 35 minutes apart overflow MP4's durations of 32 bits.
@@ -50,6 +56,9 @@ SOUND_CHANGES = (
 )
 SOUND_JOINED = (
     f"Sound was converted to {OUTPUT.audio_codec}, to stay with the picture where the file's parts meet."
+)
+SOUND_MISPLACED = (
+    f"Sound was converted to {OUTPUT.audio_codec}: {OUTPUT.name} does not keep the places of FLAC's channels."
 )
 SOUND_MIXED = (
     "Sound of {channels} channels{layout} was mixed to {kept}: {codec} has no place for each channel."
@@ -108,7 +117,9 @@ class KeptTrack:
             f"filter:a:{number}": ",".join(
                 [
                     self._with_gaps_filled(f"aresample={rate}async=1{closely}"),
-                    f"aformat=channel_layouts={self.layout.name}",
+                    # Sound that changes has the layout already.
+                    (not self.sample_rate and self.layout.mix)
+                    or f"aformat=channel_layouts={self.layout.name}",
                     *([self.cut] if self.cut else []),
                 ]
             ),
@@ -227,8 +238,10 @@ def _sound_track(
         if channels > MAX_STEREO:
             # 5.1 has the places of the smaller layouts.
             channels = max(channels, MAX_SURROUND)
-    kept = kept_layout(None if layout in UNTAGGED else layout, channels=channels)
-    is_copied = codec in OUTPUT.copied_audio and not changes and not is_joined
+    known = None if layout in UNTAGGED else layout
+    kept = kept_layout(known, channels=channels)
+    is_misplaced = codec == "flac" and not is_kept_in_flac(known, channels=channels)
+    is_copied = codec in OUTPUT.copied_audio and not changes and not is_joined and not is_misplaced
     named = f" ({layout})" if layout not in UNTAGGED else ""
     track = KeptTrack(
         index=int(stream["index"]),
@@ -245,5 +258,5 @@ def _sound_track(
         return track, []
     converted = SOUND_CONVERTED
     if codec in OUTPUT.copied_audio:
-        converted = SOUND_CHANGES if changes else SOUND_JOINED
+        converted = SOUND_CHANGES if changes else SOUND_JOINED if is_joined else SOUND_MISPLACED
     return track, [converted, *([track.mixed] if track.mixed else [])]

@@ -49,6 +49,17 @@ def test_damage_is_told(
     assert planned(whole)[1].warnings == ()
 
 
+def test_few_whole_pictures_are_rendered(
+    clip: Callable[..., Path], rendered: Callable[..., Any], ffmpeg: Callable[..., bytes], tmp_path: Path
+) -> None:
+    """All but the first of eight are damaged, most so that they cannot be decoded."""
+    whole, damaged = clip("whole.mkv", "-c:v", "utvideo", "-pix_fmt", "yuv420p", frames=8), tmp_path / "a.mkv"
+    ffmpeg("-i", whole, "-c", "copy", "-bsf:v", GARBLED, damaged)
+    result = rendered(damaged)
+    assert 1 <= result.finished.properties.frames < 4
+    assert DAMAGE_WARNING in result.finished.warnings
+
+
 KEYS = (
     "-encryption_key",
     "76a6c65c5ea762046bd749a2e632ccbb",

@@ -14,13 +14,16 @@ from app.platform.errors import FfmpegKilled
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.process import RunLimits
 from app.platform.media.programs import find_programs
+from app.platform.media.time_range import TimeRange
 from worker.video.channel_layouts import AAC_LAYOUTS, LAYOUTS, kept_layout
+from worker.video.cut_tracks import SOUND_CUT, fit_sound
 from worker.video.sound_headers import FormatReader, SoundFormat
 from worker.video.tracks import (
     LEAST_CPU_SECONDS,
     SLOWEST_COPY,
     SOUND_CHANGES,
     SOUND_EMPTY,
+    SOUND_MISPLACED,
     choose_tracks,
     within_budget,
 )
@@ -80,6 +83,56 @@ def test_each_channel_is_heard_in_its_own_place(layout: str, tmp_path: Path) -> 
 
 def _words(options: dict[str, object]) -> list[object]:
     return [word for option in options.items() for word in option]
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels", "kept"),
+    [("hexadecagonal", 16, "7.1"), (None, 12, "7.1"), ("6 channels (FL+FR+LFE+BC+TC+TBL)", 6, "5.1")],
+)
+def test_each_mixed_channel_is_heard(layout: str | None, channels: int, kept: str, tmp_path: Path) -> None:
+    mixed = kept_layout(layout, channels=channels)
+    assert (mixed.name, mixed.is_mixed) == (kept, True)
+    sums = "|".join(f"0.1*sin(2*PI*{400 + 200 * number}*t)" for number in range(channels))
+    # In a file, which names no layout.
+    path = tmp_path / "a.mkv"
+    _ffmpeg("-f", "lavfi", "-i", f"aevalsrc={sums}:s={RATE}:d=0.2", "-c:a", "pcm_s16le", path)
+    raw = _ffmpeg("-i", path, "-af", f"aresample=async=1,{mixed.mix}", "-f", "f32le", "pipe:1")
+    heard = np.frombuffer(raw, np.float32).reshape(-1, mixed.channels)[: RATE // 10]
+    levels = np.abs(np.fft.rfft(heard, axis=0)).max(axis=1) / np.abs(np.fft.rfft(heard, axis=0)).max()
+    for number in range(channels):
+        assert levels[(400 + 200 * number) // 10] > 0.4, number
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels", "is_copied"),
+    [
+        ("stereo", 2, True),
+        ("quad", 4, True),
+        ("5.1(side)", 6, True),
+        ("7.1", 8, True),
+        ("hexagonal", 6, False),
+        ("2.1", 3, False),
+        # The same speakers as those of 6.1, in another order.
+        ("6.1(back)", 7, False),
+    ],
+)
+def test_flac_is_copied_if_its_channels_keep_their_places(
+    layout: str, channels: int, is_copied: bool
+) -> None:
+    stream = {"index": 1, "codec_type": "audio", "codec_name": "flac", "channels": channels}
+    choice = choose_tracks([{**stream, "channel_layout": layout}], video_index=0, formats={})
+    assert choice.tracks[0].is_copied == is_copied
+    assert (SOUND_MISPLACED in choice.warnings) != is_copied
+
+
+def test_mixing_is_told_where_a_part_is_cut() -> None:
+    """Of a track that would be copied whole."""
+    stream = {"index": 1, "codec_type": "audio", "codec_name": "opus", "channels": 7, "channel_layout": "6.1"}
+    choice = choose_tracks([stream], video_index=0, formats={})
+    assert choice.warnings == ()
+    times = {"start": Fraction(0), "end": Fraction(2)}
+    _, told = fit_sound(choice.tracks, {}, part=TimeRange(Fraction(0), Fraction(1)), **times)
+    assert told == (SOUND_CUT, choice.tracks[0].mixed)
 
 
 @pytest.mark.parametrize(
