@@ -30,8 +30,8 @@ _LEAST_CODES = 0.5
 # With fewer samples between black and white there is no noise to be seen.
 _LEAST_SHARE = 1 / 64
 _SIDE = 1024
-# So many times its level from black and white grain begins to fade, so that next to nothing of it is clipped.
-_ROOM = 4.0
+# So many times its level from black and white grain begins to fade, so that little of it is clipped.
+_ROOM = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
