@@ -172,3 +172,16 @@ def test_an_upload_in_parts(regen_mock, clip):
     assert answer.status_code == 200, answer.text
     render = client.post("/v1/upscale", json={"file_id": answer.json()["file"]["id"]}).json()["render"]
     assert seen(regen_mock, render)["status"] == "completed"
+
+
+def test_twice_the_frames_of_interlaced_video(regen_mock, clip, tmp_path):
+    render = seen(
+        regen_mock, submit(regen_mock, clip, deinterlace="field", scale="1", strength="0.5", grain="1")
+    )
+
+    assert (render["status"], render["strength"], render["grain"]) == ("completed", 0.5, 1)
+    output = tmp_path / "output.mp4"
+    output.write_bytes(httpx.get(render["outputFileURL"]).content)
+    video = streams_of(output)["video"]
+    assert (video["width"], video["avg_frame_rate"]) == (240, "50/1")
+    assert int(video["nb_read_frames"]) == render["output"]["frames"] == 100

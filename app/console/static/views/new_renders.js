@@ -166,7 +166,7 @@ function Card({ transfer, options }) {
         <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>Render</button>
         <button onClick=${() => setTrying(!trying)} aria-expanded=${trying}>Try a moment first</button>
       </div>
-      ${trying && html`<${TryMoment} file=${file} stored=${stored} options=${options} engine=${String(values.engine ?? "")}
+      ${trying && html`<${TryMoment} file=${file} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
         onEngine=${(/** @type {string} */ engine) => setValues({ ...values, engine })} />`}
       <details><summary>The same as a request</summary>
         <${CodeSamples} samples=${samples(BASE, file.name, sent)} />

@@ -8,10 +8,20 @@ import { Notice, Warnings } from "../components/notices.js";
 
 const WAIT_SECONDS = 20;
 
-/** @param {string} fileId @param {number} at @param {string} engine @param {AbortSignal} signal */
-async function preview(fileId, at, engine, signal) {
+// The options of a render that previews take too.
+const NUMBERS = ["scale", "strength", "grain"];
+const TEXTS = ["deinterlace"];
+
+/** @param {Record<string, unknown>} values @returns {Record<string, unknown>} */
+function picture(values) {
+  const given = [...NUMBERS, ...TEXTS].filter((name) => values[name] !== undefined && values[name] !== "");
+  return Object.fromEntries(given.map((name) => [name, NUMBERS.includes(name) ? Number(values[name]) : values[name]]));
+}
+
+/** @param {Record<string, unknown>} asked @param {AbortSignal} signal */
+async function preview(asked, signal) {
   const headers = { Prefer: `wait=${WAIT_SECONDS}` };
-  let one = (await store.api.post("/v1/previews", { file_id: fileId, at_seconds: at, engine }, { headers, signal })).preview;
+  let one = (await store.api.post("/v1/previews", asked, { headers, signal })).preview;
   while (!["completed", "failed"].includes(one.status)) {
     one = (await store.api.get(`/v1/previews/${one.id}`, { headers, signal })).preview;
   }
@@ -20,9 +30,9 @@ async function preview(fileId, at, engine, signal) {
 
 /**
  * @param {{file: File, stored: import("../api.js").Row, options: import("../options.js").Option[], engine: string,
- *          onEngine: (engine: string) => void}} properties
+ *          values: Record<string, unknown>, onEngine: (engine: string) => void}} properties
  */
-export function TryMoment({ file, stored, options, engine, onEngine }) {
+export function TryMoment({ file, stored, options, engine, values, onEngine }) {
   const schema = options.find((option) => option.name === "engine")?.schema ?? {};
   const engines = /** @type {string[]} */ (schema.enum ?? []);
   const [at, setAt] = useState(0);
@@ -48,7 +58,7 @@ export function TryMoment({ file, stored, options, engine, onEngine }) {
     setFailed("");
     try {
       for (const name of engines) {
-        const one = await preview(stored.id, at, name, signal);
+        const one = await preview({ ...picture(values), file_id: stored.id, at_seconds: at, engine: name }, signal);
         if (one.status === "failed") throw new Error(one.error);
         setShown((now) => ({ ...now, [name]: one }));
       }
