@@ -111,6 +111,8 @@ class Sweeper:
             self._woken.wait(max(0.0, sweep_at - time.monotonic()))
             self._woken.clear()
             self._send_announced()
+        # What was announced while others were sent.
+        self._send_announced()
 
     def _sweep_safely(self) -> None:
         try:

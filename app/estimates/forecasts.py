@@ -149,10 +149,15 @@ class Forecast:
                     self._outlook = self._read()
                     now = time.monotonic()
                     self._fresh_until = now + max(FRESH_SECONDS, REST_FACTOR * (now - started))
+                return self._outlook
             finally:
                 self._lock.release()
-        assert self._outlook is not None
-        return self._outlook
+        return self._outlook or self.outlook()
+
+    def forget(self) -> None:
+        """Has the next request read the outlook again: workers or clock have changed at once."""
+        with self._lock:
+            self._outlook = None
 
     def _read(self) -> Outlook:
         try:

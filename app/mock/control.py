@@ -48,12 +48,14 @@ class Mock:
             self.repeatable.restart(seed=options.seed, start=options.clock)
             self.options = options
             self.fill()
+            self.resources.forecast.forget()
 
     def advance(self, by: timedelta) -> None:
         """Moves the clock forward without a reset: links and keys expire, retries and renders become due."""
         self.driver.settle()  # a new render has its time from before
         self.repeatable.advance(by)
         self.driver.clock_has_moved()
+        self.resources.forecast.forget()
 
     def fill(self) -> None:
         """Adds the user and the keys to an empty database."""

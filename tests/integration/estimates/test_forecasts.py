@@ -170,7 +170,7 @@ def test_users_share_the_workers(database, add, make_ledger) -> None:
     def eta(render: Render) -> float | None:
         with database.read() as session:
             view = find_render(session, render_id=render.id, user_id=render.user_id)
-        forecast._fresh_until = 0.0
+        forecast.forget()
         return forecast.eta_seconds(view)
 
     first, second = add(), add()

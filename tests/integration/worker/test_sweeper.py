@@ -1,5 +1,6 @@
 """What the sweeper heals: work that nobody announced, and work whose worker is gone."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -131,3 +132,30 @@ def test_a_silent_broker_does_not_hold_up_who_announces(
     sweeper.stop()
     assert depths(celery)["cpu"] == 2
     celery.close()
+
+
+def test_what_is_announced_right_before_the_end_is_sent(
+    celery: Celery, make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the broker takes its time over what was announced before."""
+    sent: list[WorkQueue] = []
+    sending, may_go_on = threading.Event(), threading.Event()
+
+    def wake_slowly(_celery: Celery, queue: WorkQueue, *, units: int) -> bool:
+        sending.set()
+        assert may_go_on.wait(20)
+        sent.append(queue)
+        return True
+
+    monkeypatch.setattr("worker.sweeper.wake_workers", wake_slowly)
+    sweeper = Sweeper(ledger=make_ledger(lease_seconds=600), celery=celery)
+    sweeper.start()
+    sweeper.announce(Counter({WorkQueue.GPU: 1}))
+    assert sending.wait(20)
+    sweeper.announce(Counter({WorkQueue.CPU: 1}))
+    stopping = threading.Thread(target=sweeper.stop)
+    stopping.start()
+    wait_until(sweeper._ended.is_set, what="it is told to stop")
+    may_go_on.set()
+    stopping.join(20)
+    assert sent == [WorkQueue.GPU, WorkQueue.CPU]
