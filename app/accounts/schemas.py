@@ -76,7 +76,7 @@ class UserChange(RequestBody):
     )
 
 
-class NewUser(UserChange):
+class UserRequest(UserChange):
     null_lifts = False
     model_config = only({"name": "ann", "limits": _LIMITS})
 
@@ -98,7 +98,7 @@ class KeyChange(RequestBody):
     expires_at: Moment | None = Field(None, description="When the key expires.")
 
 
-class NewKey(KeyChange):
+class KeyRequest(KeyChange):
     null_lifts = False
     model_config = only({"name": "build server", "expires_at": "2027-11-22T00:00:00Z"})
 
@@ -167,7 +167,7 @@ class KeyBody(Body):
     key: Key
 
 
-class NewKeyBody(Body):
+class CreatedKeyBody(Body):
     model_config = with_example({"key": _KEY, "secret": "regen_x3Jk..."})
 
     key: Key

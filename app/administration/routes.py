@@ -11,16 +11,16 @@ from pydantic import BaseModel
 from app.accounts import service as account_service
 from app.accounts.limits import Limits
 from app.accounts.schemas import (
+    CreatedKeyBody,
     Key,
     KeyBody,
     KeyChange,
+    KeyRequest,
     KeysBody,
-    NewKey,
-    NewKeyBody,
-    NewUser,
     User,
     UserBody,
     UserChange,
+    UserRequest,
     UsersBody,
 )
 from app.administration import service as administration_service
@@ -62,7 +62,7 @@ def list_users(
 
 @router.post("/v1/admin/users", response_model_exclude_none=True, responses=documented(409))
 def create_user(
-    asked: NewUser,
+    asked: UserRequest,
     _admin: AdministratorDependency,
     resources: ResourcesDependency,
     idempotent: IdempotencyDependency,
@@ -150,17 +150,17 @@ def list_keys(
 )
 def create_key(
     user_id: str,
-    asked: NewKey,
+    asked: KeyRequest,
     _admin: AdministratorDependency,
     resources: ResourcesDependency,
     idempotent: IdempotencyDependency,
-) -> NewKeyBody:
+) -> CreatedKeyBody:
     """Make a key for a user. `secret` is the key: no other answer shows it, and only its hash is kept."""
     idempotent.content += _content(asked)
     with resources.database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
         if made_id is not None:
-            return NewKeyBody(key=Key.model_validate(account_service.get_key(session, key_id=made_id)))
+            return CreatedKeyBody(key=Key.model_validate(account_service.get_key(session, key_id=made_id)))
         made = account_service.create_key_of(
             session,
             account_service.get_user(session, user_id=user_id),
@@ -171,7 +171,7 @@ def create_key(
             expires_at=asked.expires_at,
         )
         idempotent.record(session, made_id=made.row.id)
-    return NewKeyBody(key=Key.model_validate(made.row), secret=made.key)
+    return CreatedKeyBody(key=Key.model_validate(made.row), secret=made.key)
 
 
 @router.patch("/v1/admin/keys/{key_id}", response_model_exclude_none=True, responses=documented(404, 409))

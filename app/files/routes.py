@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.files import service as file_service
 from app.files.accept_video import inspect_new_video
-from app.files.schemas import File, FileBody, FileForm, FilesBody
+from app.files.schemas import FileBody, FileForm, FilesBody, VideoFile
 from app.http.dependencies import PageDependency, ResourcesDependency, UserDependency
 from app.http.disconnect import ClientConnection
 from app.http.errors import documented
@@ -55,7 +55,7 @@ async def upload_file(
                 idempotent=idempotent,
             )
             file = await to_thread.run_sync(create)
-    return FileBody(file=File.of(file, warnings=form.warnings))
+    return FileBody(file=VideoFile.of(file, warnings=form.warnings))
 
 
 @router.get("/v1/files", response_model_exclude_none=True)
@@ -63,7 +63,7 @@ def list_files(user: UserDependency, resources: ResourcesDependency, page: PageD
     """Your files, the newest first."""
     with resources.database.read() as session:
         rows, cursor = file_service.list_files(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
-    return FilesBody(files=[File.of(row) for row in rows], next_cursor=cursor)
+    return FilesBody(files=[VideoFile.of(row) for row in rows], next_cursor=cursor)
 
 
 @router.get("/v1/files/{file_id}", response_model_exclude_none=True, responses=documented(404))
@@ -71,7 +71,7 @@ def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency)
     """A file of yours."""
     with resources.database.read() as session:
         file = file_service.find_file(session, file_id=file_id, user_id=user.id)
-    return FileBody(file=File.of(file))
+    return FileBody(file=VideoFile.of(file))
 
 
 @router.delete(

@@ -25,7 +25,7 @@ class FileForm(BaseModel):
     file: FormUpload
 
 
-class File(Body):
+class VideoFile(Body):
     id: str
     name: str = Field(description="As sent, without any folders.")
     size_bytes: int
@@ -56,7 +56,7 @@ class File(Body):
 class FileBody(Body):
     model_config = with_example({"file": _EXAMPLE})
 
-    file: File
+    file: VideoFile
 
 
 class FilesBody(Body):
@@ -64,5 +64,5 @@ class FilesBody(Body):
 
     model_config = with_example({"files": [_EXAMPLE], "nextCursor": "QkjXasuzs2TKugHH"})
 
-    files: list[File]
+    files: list[VideoFile]
     next_cursor: str | None = Field(None, description="For the next page; left out on the last.")

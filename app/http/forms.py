@@ -56,7 +56,7 @@ LONGEST_NUMBER = 100
 # The type of the field `file`.
 FormUpload = Annotated[
     InstanceOf[SpooledUpload],
-    WithJsonSchema({"type": "string", "format": "binary", "description": "The video."}),
+    WithJsonSchema({"type": "string", "format": "binary", "description": "The video, in a multipart body."}),
 ]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -171,19 +171,27 @@ def form_description(
 ) -> dict[str, Any]:
     """The OpenAPI description of a request with this form; without `example_without_file` it is always multipart.
 
-    Raises TypeError for a model with a field whose type text cannot be compared with.
+    JSON comes first, with the same schema: of several types, some generators of clients send JSON, with the fields of
+    the first, and others omit the model of the second. Urlencoded bodies are told in words. Raises TypeError for a
+    model with a field whose type text cannot be compared with.
     """
     _text_fields(model)
-    schema = {**_schema(model)}
-    content: dict[str, Any] = {MULTIPART: {"schema": schema, "example": example}}
-    if example_without_file is not None:
-        properties = {name: part for name, part in schema["properties"].items() if name != FILE_FIELD}
-        choices = [choice for choice in schema["oneOf"] if choice["required"] != [FILE_FIELD]]
-        content[JSON] = content[URLENCODED] = {
-            "schema": {**schema, "properties": properties, "oneOf": choices},
-            "example": example_without_file,
-        }
+    examples = {JSON: example_without_file, MULTIPART: example}
+    content = {
+        media_type: {"schema": _schema(model), "example": shown}
+        for media_type, shown in examples.items()
+        if shown is not None
+    }
     return {"requestBody": {"required": True, "content": content}}
+
+
+def exactly_one_of(*names: str) -> dict[str, Any]:
+    """The part of a JSON schema that requires one of these properties and forbids the others.
+
+    A plain `oneOf` says the same, but generators of clients take its members for types of their own, which have no
+    properties; they pass `if` over.
+    """
+    return {"if": {"oneOf": [{"required": [name]} for name in names]}, "else": {"not": {}}}
 
 
 @cache
@@ -194,7 +202,7 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
         part.pop("title", None)
         if part.get("default", ...) is None:
             del part["default"]
-    return {key: schema[key] for key in ("type", "properties", "required", "oneOf") if key in schema}
+    return {key: schema[key] for key in ("type", "properties", "required", "if", "else") if key in schema}
 
 
 @cache

@@ -1,5 +1,8 @@
 """The OpenAPI description of the whole API, in addition to what every route declares."""
 
+import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +14,7 @@ from app.http.body import leave_out_nulls
 from app.http.error_schema import error_schemas
 from app.http.errors import documented
 from app.platform.metrics import server_version
+from app.renders.statuses import RenderStatus
 
 JSON = "application/json"
 
@@ -36,6 +40,7 @@ TAGS = {
     "estimates": "What a render would cost, and how long it would take.",
     "engines": "The networks there are.",
     "webhooks": "Notifications instead of polling.",
+    "events": "What your receiver of notifications is sent.",
     "usage": "What was rendered, and the remaining limits.",
     "account": "The key in use.",
     "administration": "For administrators: keys with the scope `admin`.",
@@ -119,6 +124,8 @@ def openapi_document(app: FastAPI, *, server_url: str = "/") -> dict[str, Any]:
     for schema in components["schemas"].values():
         for part in schema.get("properties", {}).values():
             part.pop("title", None)  # the property's name over again
+    _name_constants(components["schemas"])
+    _widen_numbers(document)
     return document
 
 
@@ -164,6 +171,32 @@ def _finish_event(operation: dict[str, Any]) -> None:
     responses["2XX"] = {"description": responses.pop("200")["description"]}
     for parameter in operation["parameters"]:
         parameter["schema"].pop("title", None)
+
+
+def _name_constants(schemas: Mapping[str, dict[str, Any]]) -> None:
+    """Name the values of enumerations that share a value with another.
+
+    In Go all constants of a package share one namespace. The statuses of renders, which most clients compare with, keep
+    their bare names.
+    """
+    enumerations = {name: schema["enum"] for name, schema in schemas.items() if "enum" in schema}
+    uses = Counter(value for values in enumerations.values() for value in values)
+    for name, values in enumerations.items():
+        if name != RenderStatus.__name__ and any(uses[value] > 1 for value in values):
+            words = re.sub("(?<=[a-z])(?=[A-Z])", "_", name)
+            constants = [re.sub(r"\W", "_", f"{words}_{value}").upper() for value in values]
+            schemas[name]["x-enum-varnames"] = constants
+
+
+def _widen_numbers(part: Any) -> None:
+    """Declare numbers as wide as they may be: typed languages take 32 bits otherwise, too few for a size in bytes."""
+    if isinstance(part, dict):
+        if part.get("type") == "integer" and part.get("maximum", math.inf) >= 2**31:
+            part["format"] = "int64"
+        elif part.get("type") == "number":
+            part["format"] = "double"
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        _widen_numbers(inner)
 
 
 def _shared_errors(document: Mapping[str, Any]) -> dict[str, Any]:

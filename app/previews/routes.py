@@ -42,7 +42,7 @@ router = APIRouter(tags=["previews"])
     },
 )
 async def create_preview(
-    asked: schemas.NewPreview,
+    asked: schemas.PreviewRequest,
     request: Request,
     response: Response,
     user: UserDependency,
@@ -66,7 +66,7 @@ async def create_preview(
 
 
 def _make_preview(
-    asked: schemas.NewPreview,
+    asked: schemas.PreviewRequest,
     engine: Engine,
     warnings: Sequence[str],
     user: CurrentUser,
@@ -174,7 +174,7 @@ def _body(preview: tables.Preview, *, resources: Resources, base_url: str) -> sc
     return schemas.PreviewBody(preview=schemas.Preview.of(preview, resources=resources, base_url=base_url))
 
 
-def _check(asked: schemas.NewPreview) -> None:
+def _check(asked: schemas.PreviewRequest) -> None:
     """Raises InvalidRequest, before the database is asked."""
     if (asked.crop_width is None) != (asked.crop_height is None):
         raise InvalidRequest("`crop_width` and `crop_height` are needed together.")
@@ -182,7 +182,7 @@ def _check(asked: schemas.NewPreview) -> None:
         raise InvalidRequest("Either `crop`, or `crop_width` and `crop_height`: not both.")
 
 
-def _crop_of(asked: schemas.NewPreview, file: File) -> Area | None:
+def _crop_of(asked: schemas.PreviewRequest, file: File) -> Area | None:
     """The requested part of the file's frames. Raises InvalidRequest if it is larger than they are."""
     if asked.crop is not None:
         return Area(x=asked.crop.x, y=asked.crop.y, width=asked.crop.width, height=asked.crop.height)

@@ -48,7 +48,7 @@ class Crop(Body):
     height: Length
 
 
-class NewPreview(RequestBody):
+class PreviewRequest(RequestBody):
     """Either `crop`, or `crop_width` and `crop_height`, or none of them: then the server chooses."""
 
     model_config = ConfigDict(

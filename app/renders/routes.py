@@ -95,7 +95,7 @@ async def upscale(
     """Upscale a video four times.
 
     Send `file`, or the `file_id` of an uploaded file. If the server's operator allows it, `file_url` may name
-    a video for the server to fetch.
+    a video for the server to fetch. Without `file` the same fields may come urlencoded too.
     """
     async with received_form(request, UpscaleForm, user=user, resources=resources) as form:
         asked = UpscaleForm.read(form, resources.settings, engines)

@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from app.files.accept_video import FILE_URL_FIELD, url_faults
 from app.http.body import Body, Number, Timestamp, Url, with_example
-from app.http.forms import FormUpload, form_description, parse_form
+from app.http.forms import FormUpload, exactly_one_of, form_description, parse_form
 from app.http.multipart import FILE_FIELD, ReceivedForm
 from app.http.resources import Resources
 from app.platform.outbound import MOST_URL_CHARACTERS
@@ -44,11 +44,7 @@ RENDER_EXAMPLE = {
 class VideoSource(BaseModel):
     """The video of a request: exactly one of these."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [{"required": [name]} for name in (FILE_FIELD, "file_id", FILE_URL_FIELD)]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=exactly_one_of(FILE_FIELD, "file_id", FILE_URL_FIELD))
 
     file: FormUpload | SkipJsonSchema[None] = None
     file_id: str | SkipJsonSchema[None] = Field(

@@ -76,7 +76,7 @@ def receive_test_event(body: TestEventBody) -> None:
     """Nothing calls it: what it takes is what a receiver is sent."""
 
 
-webhooks = APIRouter(tags=["webhooks"], dependencies=[Depends(sent_headers)], responses=ANSWERS)
+webhooks = APIRouter(tags=["events"], dependencies=[Depends(sent_headers)], responses=ANSWERS)
 for _event, _receive, _when in (
     (WebhookEvent.QUEUED, receive_render_event, "A render was requested."),
     (WebhookEvent.PROCESSING, receive_render_event, "A render was read, and is being upscaled."),

@@ -8,7 +8,7 @@ import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
-from app.files.schemas import File, FileBody
+from app.files.schemas import FileBody, VideoFile
 from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
 from app.http.errors import documented
 from app.http.forms import body_blocks, content_length
@@ -139,7 +139,7 @@ async def complete_upload(
         raise InvalidRequest("`parts` names a part more than once.")
     warnings = asked.warnings(request)
     file = await complete(upload_id, given, user=user, resources=resources)
-    return FileBody(file=File.of(file, warnings=warnings))
+    return FileBody(file=VideoFile.of(file, warnings=warnings))
 
 
 @router.delete(

@@ -14,13 +14,13 @@ from app.http.resources import Resources
 from app.platform.errors import Forbidden
 from app.webhooks import service as webhook_service
 from app.webhooks.schemas import (
-    NewWebhook,
     Webhook,
     WebhookBody,
     WebhookChange,
     WebhookDeliveriesBody,
     WebhookDelivery,
     WebhookDeliveryBody,
+    WebhookRequest,
     WebhooksBody,
     WebhookSecret,
     WebhookSecretBody,
@@ -45,7 +45,7 @@ def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: Pa
     responses={200: LOCATION, **documented(409)},
 )
 def create_webhook(
-    asked: NewWebhook,
+    asked: WebhookRequest,
     response: Response,
     user: UserDependency,
     resources: ResourcesDependency,

@@ -57,7 +57,7 @@ _ATTEMPT = {
 }
 
 
-class NewWebhook(RequestBody):
+class WebhookRequest(RequestBody):
     model_config = only({"url": _URL, "events": ["render.completed", "render.failed"]})
 
     url: WebhookUrl

@@ -26,8 +26,14 @@ DESCRIPTION = openapi_document(create_app())
 OTHERS = ("/renders/{render_id}", "/openapi.json", "/docs", "/docs/favicon.png", "/metrics", "/storage/x")
 EVENTS = "/v1/renders/{render_id}/events"
 GETS = [path for method, path, _ in operations_of(DESCRIPTION) if method == "GET"] + list(OTHERS)
+# What takes a form without a file takes this as well: the description says so in words.
+IN_WORDS = {"application/x-www-form-urlencoded": {}}
 WITH_BODIES = [
-    (method, path, operation["requestBody"]["content"])
+    (
+        method,
+        path,
+        operation["requestBody"]["content"] | (IN_WORDS if path in ("/v1/upscale", "/v1/estimates") else {}),
+    )
     for method, path, operation in operations_of(DESCRIPTION)
     if "requestBody" in operation
 ]
