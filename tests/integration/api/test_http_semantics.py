@@ -16,12 +16,12 @@ import pytest
 from app.accounts import service as account_service
 from app.accounts.scopes import Scope
 from app.http.connections import ConnectionLimits
-from app.http.openapi import openapi_document, operations_of
+from app.http.openapi import operations_of
 from app.main import create_app
 from app.platform.secrets import Secrets
+from tests.integration.api.description import DESCRIPTION
 from tests.servers.serving import serving
 
-DESCRIPTION = openapi_document(create_app())
 # Beside what is described.
 OTHERS = ("/renders/{render_id}", "/openapi.json", "/docs", "/docs/favicon.png", "/metrics", "/storage/x")
 EVENTS = "/v1/renders/{render_id}/events"

@@ -12,13 +12,12 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from app.http.openapi import openapi_document, operations_of
+from app.http.openapi import operations_of
 from app.http.openapi_page import PAGE, SERVER_URL, openapi_page
-from app.main import create_app
 from app.webhooks.statuses import WebhookEvent
+from tests.integration.api.description import DESCRIPTION as DOCUMENT
 from tests.servers.process import wait_until
 
-DOCUMENT = openapi_document(create_app())
 OPERATIONS = list(operations_of(DOCUMENT))
 JSON = "application/json"
 
