@@ -48,6 +48,7 @@ ATTACKS = {
         False,
         "reconnects",
     ),
+    "crumbs": ("endless heads, a byte at a time", False, "crumbs"),
     "chunks": ("endless uploads in chunks of one byte", True, "chunks"),
     "badchunks": ("the same with an invalid key", False, "chunks"),
 }
@@ -83,6 +84,8 @@ class Attacker:
     def _connect(self) -> None:
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        if self._manner == "crumbs":
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.setblocking(False)
         client.bind((self._host, 0))
         client.connect_ex((HOST, self._port))
@@ -99,6 +102,8 @@ class Attacker:
         if self._manner == "chunks":
             head = request("POST", "/v1/files", key=key).removesuffix(b"\r\n")
             return head + f"content-type: {FORM}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        if self._manner == "crumbs":
+            return b"GET / HTTP/1.1\r\nX: "
         path = "/v1/renders?limit=100" if self._valid else "/v1/renders/rnd_unknown"
         return request("GET", path, key=key) * (50 if self._manner == "pipelined" else 1)
 
@@ -115,6 +120,10 @@ class Attacker:
                 left[:] = [self._first()]
                 self._selector.modify(client, selectors.EVENT_READ | selectors.EVENT_WRITE, left)
         if events & selectors.EVENT_WRITE:
+            if self._manner == "crumbs":
+                client.send(left[0][:1] or b"x")
+                left[0] = left[0][1:]
+                return
             if not left[0] and self._manner == "pipelined":
                 left[0] = self._first()
             left[0] = (left[0] or TINY_CHUNKS)[client.send(left[0] or TINY_CHUNKS) :]

@@ -32,6 +32,11 @@ BAD_REQUEST = (
 UNSENT_BYTES = 128 * 1024
 # Above this the next piece of an answer waits until a client has read most of what the system would not buffer.
 WRITE_BUFFER_BYTES = 32 * 1024
+# So many pieces of a head are read as they arrive; more of it only after a pause, together, for a piece of one byte
+# takes as long to read as a large one.
+MOST_PROMPT_HEAD_PIECES, HEAD_PAUSE_SECONDS = 3, 0.5
+# At once from one connection: before the application asks for a body it is in memory, for each of many connections.
+READ_BYTES = 64 * 1024
 # A body may have so many chunks that are smaller than this on average: a packet of MPEG-TS has 188 bytes.
 MOST_TINY_CHUNKS, TINY_CHUNK_BYTES = 200, 128
 # Parts of a body that are parsed before other requests have their turn: less than a millisecond's work.
@@ -95,6 +100,7 @@ class HttpProtocol(H11Protocol):
         self._limits = connections.limits
         self._deadline: asyncio.TimerHandle | None = None
         self._exchange: _PatientExchange | None = None
+        self._head_pieces = 0
         application = self.app
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,6 +117,7 @@ class HttpProtocol(H11Protocol):
         if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio's own is 256 KiB
         self._set_deadline()
         self._connections.add(self, host=self.client[0] if self.client else "")
 
@@ -124,6 +131,16 @@ class HttpProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._note_progress(is_waiting=True)
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._wait_for_more_of_head()
+        else:
+            self._head_pieces = 0
+
+    def _wait_for_more_of_head(self) -> None:
+        self._head_pieces += 1
+        if self._head_pieces > MOST_PROMPT_HEAD_PIECES:
+            self.flow.pause_reading()
+            self.loop.call_later(HEAD_PAUSE_SECONDS, self.flow.resume_reading)
 
     def handle_events(self) -> None:
         super().handle_events()

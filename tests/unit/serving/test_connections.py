@@ -27,7 +27,7 @@ from starlette.responses import StreamingResponse
 from app.http.connections import ConnectionLimits, Connections
 from app.http.errors import add_error_handlers
 from app.http.turns import LoopTurn
-from app.http.uvicorn_protocol import EVENTS_PER_TURN, _BodyOnDemand
+from app.http.uvicorn_protocol import EVENTS_PER_TURN, HttpProtocol, _BodyOnDemand
 from app.platform.settings import Settings
 from app.serving.acceptor import Acceptor
 from app.serving.open_files import allow_open_files
@@ -226,6 +226,26 @@ class TestFloods:
             return [tuple(map(sockets.index, some)) for some in taken] + [tuple(closed)]
 
         assert asyncio.run(firsts()) == [(0, 3), (4,), (5,), (), (1, 2)]
+
+    def test_a_head_in_many_pieces_is_read_in_few(self, app, monkeypatch):
+        pieces: list[bytes] = []
+        data_received = HttpProtocol.data_received
+
+        def noting(protocol: HttpProtocol, data: bytes) -> None:
+            pieces.append(data)
+            data_received(protocol, data)
+
+        monkeypatch.setattr(HttpProtocol, "data_received", noting)
+        with serving(app) as url, connection(url) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for number in range(len(GET)):
+                client.sendall(GET[number : number + 1])
+                time.sleep(0.002)
+            assert answer_of(client).startswith(b"HTTP/1.1 200 ")
+            client.sendall(GET)
+            assert answer_of(client).startswith(b"HTTP/1.1 200 ")
+        assert b"".join(pieces) == 2 * GET
+        assert len(pieces) <= 7
 
     def test_bodies_are_read_in_turns(self, app, monkeypatch):
         """A peer's other bodies wait while two of its parts are read; each part is in a turn."""
