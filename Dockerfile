@@ -12,7 +12,8 @@ WORKDIR /build
 RUN find /etc/apt -name '*.sources' -exec sed -i 's/^Types: deb$/Types: deb deb-src/' {} + \
     && apt-get update \
     && apt-get install --yes --no-install-recommends \
-        dpkg-dev gcc libbz2-dev libc6-dev libdav1d-dev libx264-dev libx265-dev libzimg-dev make nasm pkg-config zlib1g-dev
+        dpkg-dev gcc libbz2-dev libc6-dev libdav1d-dev libopus-dev libsvtav1enc-dev libvpx-dev libx264-dev \
+        libx265-dev libzimg-dev make nasm pkg-config zlib1g-dev
 COPY deploy/ffmpeg deploy/ffmpeg
 COPY app/platform/media/components.py app/platform/media/whitelists.py server/
 RUN deploy/ffmpeg/build server .

@@ -51,7 +51,7 @@ from worker.previews import Previewer
 from worker.quarantine import Quarantine
 from worker.registration import NO_ENGINE, Registration, worker_name
 from worker.self_test import SelfTest
-from worker.software_versions import software_versions
+from worker.software_versions import lacked_codecs, software_versions
 from worker.sweeper import Sweeper
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
@@ -152,6 +152,7 @@ class CeleryWorker:
         self._deadman.touch = Liveness(self._workspace.path).touch
         runner = FfmpegRunner.for_work(settings)
         self._software = software_versions(runner)
+        ledger.lacked_codecs = tuple(lacked_codecs(runner))
         preview_ledger = PreviewLedger(
             database=self._database,
             worker=name,
@@ -171,7 +172,11 @@ class CeleryWorker:
             added_engines=lambda: networks.added_engines,
             serve=serve,
         )
-        self._registration.add_facts(software=dict(self._software), labels=list(settings.labels))
+        self._registration.add_facts(
+            software=dict(self._software),
+            labels=list(settings.labels),
+            lacked_codecs=list(ledger.lacked_codecs) or None,
+        )
         self._previewer = Previewer(
             settings=settings,
             ledger=preview_ledger,

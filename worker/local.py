@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.platform.errors import Canceled
-from app.platform.media.containers import SEGMENT
+from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat, Quality
+from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.output_size import OutputSize
 from app.platform.media.picture_options import Deinterlace
@@ -16,7 +17,6 @@ from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
 from worker.pipeline import FrameUpscaler, run_segment
 from worker.video.continuous_copy import continuous_source
-from worker.video.encoder import Quality
 from worker.video.muxer import FinishedVideo, finish_render
 from worker.video.plan import RenderPlan
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
@@ -36,6 +36,7 @@ class LocalRenderOptions:
     part: TimeRange | None = None
     size: OutputSize | None = None
     deinterlace: Deinterlace = Deinterlace.AUTO
+    form: OutputFormat = DEFAULT_FORMAT
     quality: Quality
     segment_seconds: Fraction
     segment_max_output_pixels: int
@@ -72,7 +73,7 @@ def upscale_file(
     thumbnail: Path | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> LocalRender:
-    """Upscale `source` to the MP4 file `destination`, which appears complete or not at all.
+    """Upscale `source` to the file `destination`, which appears complete or not at all.
 
     Segments are kept in a private directory under `work_directory`. `make_upscaler` is called once the frame formats
     are known. Raises what `plan_render`, `run_segment` and `finish_render` raise.
@@ -92,6 +93,7 @@ def upscale_file(
             part=options.part,
             size=options.size,
             deinterlace=options.deinterlace,
+            form=options.form,
             segment_seconds=options.segment_seconds,
             segment_max_output_pixels=options.segment_max_output_pixels,
             continuous=continuous,
@@ -106,7 +108,7 @@ def upscale_file(
             if cancelled():
                 raise Canceled()
             before = done
-            path = directory / f"segment-{segment.index}{SEGMENT.suffix}"
+            path = directory / f"segment-{segment.index}{segment_container(render.codec).suffix}"
             run_segment(
                 runner=runner,
                 source=source,

@@ -21,6 +21,7 @@ import structlog
 from numpy.typing import NDArray
 
 from app.platform.errors import FfmpegError, PermanentError, TransientError
+from app.platform.media.codecs import Quality
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner
 from app.platform.progress import current_progress
 from worker.video.decoder import (
@@ -32,7 +33,7 @@ from worker.video.decoder import (
     discarded_frames,
     find_decode_point,
 )
-from worker.video.encoder import Quality, encoding_stream, missing_encoder
+from worker.video.encoder import encoding_stream, missing_encoder
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
 from worker.video.retime import FramePair, Retimer
 from worker.video.timestamp_check import deviation, read_back, runner_for_output

@@ -6,6 +6,8 @@ from importlib import metadata
 from pathlib import Path
 
 from app.platform.errors import FfmpegError
+from app.platform.media.codecs import CODECS
+from app.platform.media.containers import VideoCodec
 from app.platform.media.ffmpeg import LIST_BYTES, FfmpegRunner
 
 UNKNOWN = "unknown"
@@ -16,6 +18,20 @@ DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 def software_versions(runner: FfmpegRunner) -> Mapping[str, str]:
     """Versions by name: `ffmpeg`, `torch`, and `driver`, NVIDIA's in the kernel."""
     return {"ffmpeg": _ffmpeg(runner), "torch": metadata.version("torch"), "driver": _driver()}
+
+
+def lacked_codecs(runner: FfmpegRunner) -> list[VideoCodec]:
+    """The codecs of renders for which ffmpeg has no encoder; none if it does not tell."""
+    try:
+        told = runner.run(["-encoders"], purpose="telling its encoders", stdout_limit_bytes=LIST_BYTES)
+    except FfmpegError:
+        return []
+    encoders = {
+        words[1]
+        for line in told.stdout.decode(errors="replace").splitlines()
+        if len(words := line.split()) > 1
+    }
+    return [codec for codec, its in CODECS.items() if its.encoder not in encoders]
 
 
 def _ffmpeg(runner: FfmpegRunner) -> str:

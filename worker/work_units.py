@@ -21,7 +21,7 @@ from app.platform.errors import (
     PermanentError,
     Unavailable,
 )
-from app.platform.media.containers import OUTPUT, SEGMENT
+from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
@@ -131,6 +131,7 @@ class WorkUnits:
             part=job.part,
             size=job.size,
             deinterlace=job.deinterlace,
+            form=job.form,
             segment_seconds=stretch * self.settings.segment_seconds,
             segment_max_output_pixels=stretch * self.settings.segment_max_output_pixels,
             continuous=continuous,
@@ -222,9 +223,12 @@ class WorkUnits:
             if eta.seconds_left < self.turns.lead_seconds or turn.ended_at is not None:
                 heartbeat.end_soon()
 
-        key = segment_key(job.render_id, position=segment_job.position, attempt=job.attempt)
+        file = segment_container(render.codec)
+        key = segment_key(
+            job.render_id, position=segment_job.position, attempt=job.attempt, suffix=file.suffix
+        )
         with self.workspace.job_directory() as directory:
-            result = directory / f"segment{SEGMENT.suffix}"
+            result = directory / f"segment{file.suffix}"
             run_segment(
                 runner=self.runner,
                 source=source,
@@ -233,7 +237,7 @@ class WorkUnits:
                 segment=segment,
                 upscaler=upscaler,
                 turn=turn,
-                quality=self.settings.quality,
+                quality=job.form.quality or self.settings.quality,
                 on_frame=report,
                 cancelled=stopped,
                 stall_seconds=self.settings.stall_seconds,
@@ -246,7 +250,7 @@ class WorkUnits:
                 upscaling_seconds=round(turn.seconds - turn.waited_seconds, 3),
             )
             with self._files.transfers.removed_unless_reported(key):
-                self._files.transfers.put(key, result, content_type=SEGMENT.content_type, cancelled=cancelled)
+                self._files.transfers.put(key, result, content_type=file.content_type, cancelled=cancelled)
                 ready = self._report(lambda: self.ledger.segment_done(job, storage_key=key))
         note_segment(
             self.ledger.database,
@@ -262,14 +266,17 @@ class WorkUnits:
         render = _plan_of(job)
         segments = [SegmentPlan.from_json(segment_job.plan) for segment_job in job.segments]
         source = self._files.readable_input(job, render.continuous, cancelled)
-        video_key = output_key(job.render_id, attempt=job.attempt)
+        video_key = output_key(job.render_id, attempt=job.attempt, suffix=render.file.suffix)
         picture_key = thumbnail_key(job.render_id, attempt=job.attempt)
         keys = [segment_job.storage_key or "" for segment_job in job.segments]
         # The segments and what is made of them.
         with self._files.room_for(keys, copies=2), self.workspace.job_directory() as directory:
-            files = [directory / f"segment-{position:06d}{SEGMENT.suffix}" for position in range(len(keys))]
+            files = [
+                directory / f"segment-{position:06d}{segment_container(render.codec).suffix}"
+                for position in range(len(keys))
+            ]
             self._files.transfers.fetch_all(dict(zip(keys, files, strict=True)), cancelled=cancelled)
-            video, picture = directory / f"output{OUTPUT.suffix}", directory / "thumbnail.jpg"
+            video, picture = directory / f"output{render.file.suffix}", directory / "thumbnail.jpg"
             finished = finish_render(
                 runner=self.runner,
                 source=source,
@@ -288,7 +295,7 @@ class WorkUnits:
             size_bytes = video.stat().st_size
             with self._files.transfers.removed_unless_reported(video_key, picture_key):
                 self._files.transfers.put(
-                    video_key, video, content_type=OUTPUT.content_type, cancelled=cancelled
+                    video_key, video, content_type=render.file.content_type, cancelled=cancelled
                 )
                 self._files.transfers.put(
                     picture_key, picture, content_type="image/jpeg", cancelled=cancelled

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import MediaLimits, check_output
@@ -34,6 +35,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
     retime: Retime,
     part: TimeRange | None = None,
     size: OutputSize | None = None,
+    form: OutputFormat = DEFAULT_FORMAT,
     strength: float = 1.0,
     grain: float = 0.0,
     deinterlace: Deinterlace = Deinterlace.AUTO,
@@ -55,6 +57,8 @@ def render_locally(  # noqa: PLR0913 - the options of a render
         shown = info.video.as_fields() if deinterlace is Deinterlace.FIELD else info.video
         asked = part_of_video(shown, part, begins_at=info.video_begins_at)
         check_output(asked, scale=scale, target_fps=target_fps, limits=limits, size=size)
+        output = asked.upscaled(scale=scale, target_fps=target_fps, size=size)
+        form.check_size(output.width, output.height)
         from worker.inference.mixing import PictureOptions
         from worker.local import LocalRenderOptions, upscale_file
 
@@ -71,6 +75,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
                 part=part,
                 size=size,
                 deinterlace=deinterlace,
+                form=form,
                 quality=settings.quality,
                 segment_seconds=settings.segment_seconds,
                 segment_max_output_pixels=settings.segment_max_output_pixels,

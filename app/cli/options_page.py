@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.upscale import upscale
+from app.platform.media.codecs import CODECS
+from app.platform.media.containers import OUTPUT_CONTAINERS
 from app.renders.options import EXCLUSIVE, RenderOptions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
@@ -17,7 +19,7 @@ BEGIN, END = "<!-- written by python -m app.cli.options_page -->\n", "<!-- end -
 def tables() -> str:
     """The part of the page between its marks."""
     names = list(RenderOptions.model_json_schema()["properties"])
-    return "\n".join([BEGIN, *_options(), "", *_combinations(names), "", END])
+    return "\n".join([BEGIN, *_options(), "", *_combinations(names), "", *_formats(), "", END])
 
 
 def _options() -> list[str]:
@@ -26,7 +28,7 @@ def _options() -> list[str]:
     for name, part in RenderOptions.model_json_schema()["properties"].items():
         default = part.get("default")
         # `quality` is the encoder's on the command line.
-        flag = {"quality": "measure_quality"}.get(name, name)
+        flag = {"quality": "measure_quality", "output_quality": "quality"}.get(name, name)
         lines.append(
             f"| `{name}` | {_values(part)} | {'' if default is None else f'`{str(default).lower()}`'} "
             f"| {part['description']} "
@@ -64,6 +66,23 @@ def _combinations(names: list[str]) -> list[str]:
             for other in concerned
         ]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _formats() -> list[str]:
+    """What goes with what of `codec`, `container` and `output_quality`: the table that requests are checked by."""
+    lines = [
+        "Codecs, the containers and qualities that they go with, and the defaults in bold:",
+        "",
+        "| `codec` | `container` | `output_quality` | sides |",
+        "|---|---|---|---|",
+    ]
+    for codec, its in CODECS.items():
+        containers = [name for name, file in OUTPUT_CONTAINERS.items() if codec in file.video_codecs]
+        shown = (f"**`{name}`**" if name == its.container else f"`{name}`" for name in containers)
+        qualities = ", ".join(f"`{quality}`" for quality in its.qualities)
+        sides = f"from {its.least_side}, up to {its.most_height} rows"
+        lines.append(f"| `{codec}` | {', '.join(shown)} | {qualities} | {sides} |")
     return lines
 
 

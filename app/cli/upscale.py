@@ -23,7 +23,8 @@ from app.cli.reporting import (
     stdout,
 )
 from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
-from app.platform.media.containers import OUTPUT
+from app.platform.media.codecs import OutputFormat, Quality
+from app.platform.media.containers import OUTPUT_CONTAINERS, VideoCodec
 from app.platform.media.output_size import MOST_SCALE, MOST_SIDE, output_size
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
@@ -62,7 +63,7 @@ def _moment(value: str) -> Fraction:
 def upscale(  # noqa: PLR0913 - one for each option of the command
     source: Annotated[Path, typer.Argument(metavar="IN", help="The video to enlarge.")],
     destination: Annotated[
-        Path, typer.Argument(metavar="OUT", help=f"The file to write: an {OUTPUT.suffix}.")
+        Path, typer.Argument(metavar="OUT", help=f"The file to write: {_listed_suffixes()}.")
     ],
     engine: Annotated[str, typer.Option(metavar="ENGINE", help="One of `regen engines`.")] = DEFAULT_ENGINE,
     target_fps: Annotated[
@@ -115,12 +116,16 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
             help="Which frames to deinterlace: the marked ones, none, all, or all to two frames each."
         ),
     ] = Deinterlace.AUTO,
+    codec: Annotated[
+        VideoCodec | None,
+        typer.Option(help="Of OUT; what goes into which file is in docs/options.md.", show_default=False),
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"] | None,
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
     ] = None,
     quality: Annotated[
-        Literal["lossless", "high", "medium", "small"] | None,
+        Quality | None,
         typer.Option(help="In place of REGEN_QUALITY.", show_default=False),
     ] = None,
     device: Annotated[
@@ -148,6 +153,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     if engine not in here:
         raise typer.BadParameter(f"there are {', '.join(here)}.", param_hint="--engine")
     start_logging(settings.model_copy(update={"log_level": _quiet(settings.log_level)}))
+    form = _check_format(destination, codec, quality)
     _check_paths(source, destination, overwrite=overwrite)
     require_worker_packages()
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -177,6 +183,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
                     retime=retime,
                     part=time_range(start, end),
                     size=output_size(scale, max_width, max_height),
+                    form=form,
                     strength=strength,
                     grain=grain,
                     deinterlace=deinterlace,
@@ -197,16 +204,31 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     _show(info.video, result, source, destination, seconds=time.monotonic() - started)
 
 
+def _listed_suffixes() -> str:
+    *others, last = (file.suffix for file in OUTPUT_CONTAINERS.values())
+    return f"{', '.join(others)} or {last}"
+
+
+def _check_format(destination: Path, codec: VideoCodec | None, quality: Quality | None) -> OutputFormat:
+    """What OUT's suffix and the options say. Raises BadParameter for what cannot go together."""
+    suffix = destination.suffix.lower()
+    container = next((name for name, file in OUTPUT_CONTAINERS.items() if file.suffix == suffix), None)
+    if container is None:
+        raise typer.BadParameter(f"OUT must end in {_listed_suffixes()}.", param_hint="OUT")
+    form = OutputFormat(codec=codec, container=container, quality=quality)
+    try:
+        form.check()
+    except InvalidRequest as error:
+        raise typer.BadParameter(error.message.replace("`", ""), param_hint="OUT") from error
+    return form
+
+
 def _quiet(log_level: str) -> str:
     """The progress bar replaces info lines."""
     return "warning" if log_level == "info" else log_level
 
 
 def _check_paths(source: Path, destination: Path, *, overwrite: bool) -> None:
-    if destination.suffix.lower() != OUTPUT.suffix:
-        raise typer.BadParameter(
-            f"OUT must end in {OUTPUT.suffix}, the only output format.", param_hint="OUT"
-        )
     if not source.is_file():
         raise ConfigurationError(f"There is no file {source}.")
     if not destination.absolute().parent.is_dir():

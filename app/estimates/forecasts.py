@@ -19,7 +19,8 @@ import structlog
 
 from app.platform import clock
 from app.platform.database import Database
-from app.platform.errors import RegenError
+from app.platform.errors import InvalidRequest, RegenError
+from app.platform.media.codecs import CODECS, OutputFormat
 from app.platform.settings import Settings
 from app.renders import workload
 from app.renders.progress import RenderView
@@ -65,6 +66,8 @@ class Outlook:
     busy_seconds: Mapping[str, float] = field(default_factory=dict)
     no_worker: str | None = None
     """A sentence if no worker claims queued work."""
+    lacked_codecs: frozenset[str] = frozenset()
+    """Those that no present worker encodes."""
 
     @classmethod
     def of(cls, cut: Cut, measured: Sequence[DeviceSpeed], work: Sequence[UserWork]) -> "Outlook":
@@ -139,6 +142,16 @@ class Forecast:
             return None
         return self.outlook().no_worker
 
+    def require_encoder(self, form: OutputFormat) -> None:
+        """Raises InvalidRequest if workers are present and none of them encodes the codec."""
+        codec = form.chosen_codec
+        if codec is not None and codec in (lacked := self.outlook().lacked_codecs):
+            others = ", ".join(f"`{other}`" for other in CODECS if other not in lacked)
+            raise InvalidRequest(
+                f"No worker of this server can encode `codec` {codec} at present: their ffmpeg lacks "
+                f"{CODECS[codec].encoder}. There are {others}."
+            )
+
     def outlook(self) -> Outlook:
         """The outlook, read again once it is due. During an outage of the database everything in it is unknown."""
         # While another thread reads, the previous outlook is used.
@@ -165,8 +178,8 @@ class Forecast:
                 measured = speed_queries.speeds_at_work(session, silent_for=self._silent_for)
                 # Without speeds no time can be forecast, so the work need not be added up.
                 outlook = Outlook.of(self._cut, measured, workload.work_by_user(session) if measured else [])
-                no_worker = count_workers(session, lease_seconds=self._lease_seconds).missing
-                return replace(outlook, no_worker=no_worker)
+                workers = count_workers(session, lease_seconds=self._lease_seconds)
+                return replace(outlook, no_worker=workers.missing, lacked_codecs=workers.lacked_codecs)
         except RegenError as error:
             log.warning("outlook_missing", error=error.message, detail=error.detail)
             return Outlook(cut=self._cut)

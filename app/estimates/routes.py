@@ -40,6 +40,8 @@ async def estimate_render(
     that, and makes no render."""
     async with received_form(request, UpscaleForm, user=user, resources=resources, is_kept=False) as form:
         asked = UpscaleForm.read(form, resources.settings, engines)
+        if asked.form.chosen_codec is not None:
+            await to_thread.run_sync(resources.forecast.require_encoder, asked.form)
         estimate = await _estimate(request, asked, user=user, resources=resources)
     return schemas.EstimateBody(estimate=schemas.Estimate.of(estimate, warnings=form.warnings))
 

@@ -39,6 +39,9 @@ class Estimate(Body):
     strength: Number | None = Field(None, description="If it is not 1.")
     grain: Number | None = Field(None, description="If it is not 0.")
     deinterlace: str | None = Field(None, description="If it is not `auto`.")
+    codec: str | None = Field(None, description="If it was given, or follows from `container`.")
+    container: str | None = Field(None, description="If it was given.")
+    output_quality: str | None = Field(None, description="If it was given.")
     input: VideoFactsBody | None = Field(
         None,
         description="Left out, like `output` and `cost`, when the video is too far over a limit to be read.",
@@ -76,6 +79,9 @@ class Estimate(Body):
             strength=None if options.strength == 1 else options.strength,
             grain=options.grain or None,
             deinterlace=None if options.deinterlace is Deinterlace.AUTO else options.deinterlace,
+            codec=options.form.chosen_codec,
+            container=options.container,
+            output_quality=options.output_quality,
             input=estimate.input and VideoFactsBody.model_validate(estimate.input),
             output=estimate.output and VideoFactsBody.model_validate(estimate.output),
             cost=estimate.cost,

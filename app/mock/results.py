@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.mock.scaler import scale_video, take_picture, take_thumbnail
-from app.platform.media.containers import OUTPUT
+from app.platform.media.codecs import OutputFormat
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rectangles import Area
@@ -42,6 +42,8 @@ class ResultMaker:
         target_fps = _target_rate(render)
         rate = "own" if target_fps is None else str(target_fps).replace("/", "-")
         name = f"{render.file.sha256}-{rate}-{render.output.width}x{render.output.height}"
+        form = form_of(render)
+        name += f"-{form.chosen_codec}{form.file.suffix}"
         part = time_range(render.start_seconds, render.end_seconds)
         if part is not None:
             name += f"-{float(part.start)}-{'' if part.end is None else float(part.end)}"
@@ -50,7 +52,7 @@ class ResultMaker:
             if len(self._kept) > MOST_KEPT:
                 shutil.rmtree(self._kept.popitem(last=False)[1])
         self._kept.move_to_end(name)
-        return self._kept[name] / f"output{OUTPUT.suffix}", self._kept[name] / "thumbnail.jpg"
+        return self._kept[name] / f"output{form_of(render).file.suffix}", self._kept[name] / "thumbnail.jpg"
 
     def store(self, kept: Path, key: str, *, content_type: str) -> None:
         """Raises StorageError."""
@@ -93,7 +95,7 @@ class ResultMaker:
             source, result = directory / "input", directory / "result"
             self._storage.fetch(render.file.storage_key, source)
             result.mkdir()
-            video, picture = result / f"output{OUTPUT.suffix}", result / "thumbnail.jpg"
+            video, picture = result / f"output{form_of(render).file.suffix}", result / "thumbnail.jpg"
             scale_video(
                 self._runner,
                 source,
@@ -101,6 +103,7 @@ class ResultMaker:
                 output=render.output,
                 part=time_range(render.start_seconds, render.end_seconds),
                 target_fps=_target_rate(render),
+                form=form_of(render),
                 cancelled=cancelled,
             )
             take_thumbnail(self._runner, video, picture, frames=render.output.frames, cancelled=cancelled)
@@ -116,6 +119,11 @@ def _target_rate(render: Render) -> Fraction | None:
     """The constant rate of the output; None for the input's timestamps."""
     by_field = render.deinterlace == Deinterlace.FIELD
     return render.output.frame_rate if by_field and render.target_fps is None else render.target_fps
+
+
+def form_of(render: Render) -> OutputFormat:
+    """What was asked of the output's codec and container."""
+    return OutputFormat(codec=render.codec, container=render.container)
 
 
 def _crop(area: Area) -> str:

@@ -1,6 +1,6 @@
 """ffmpeg's scaler in place of the networks, with its fastest settings. The files are real."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 import structlog
 
 from app.platform.errors import FfmpegCancelled, FfmpegError
-from app.platform.media.containers import OUTPUT
+from app.platform.media.codecs import CODECS, OutputFormat
+from app.platform.media.containers import VideoCodec
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.properties import VideoProperties
 from app.platform.media.time_range import TimeRange
@@ -18,13 +19,13 @@ THUMBNAIL_SIDE = 640
 JPEG_QUALITY = 4
 # The frame a tenth into the video.
 THUMBNAIL_PART = 10
-FAST_ENCODER = {
-    "c:v": "libx264",
-    "preset": "ultrafast",
-    "crf": 28,
-    "pix_fmt": "yuv420p",
-    **OUTPUT.muxer_options,
-    **OUTPUT.finished_options,
+FAST_ENCODERS: Mapping[VideoCodec, Mapping[str, Any]] = {
+    "h264": {"preset": "ultrafast", "crf": 28, "pix_fmt": "yuv420p"},
+    "hevc": {"preset": "ultrafast", "crf": 30, "pix_fmt": "yuv420p", "x265-params": "log-level=error"},
+    "av1": {"preset": 12, "crf": 40, "pix_fmt": "yuv420p"},
+    "prores": {"profile:v": "proxy", "pix_fmt": "yuv422p10le"},
+    "ffv1": {"level": 3, "pix_fmt": "yuv420p"},
+    "vp9": {"deadline": "realtime", "cpu-used": 8, "crf": 40, "b:v": 0, "pix_fmt": "yuv420p"},
 }
 
 log = structlog.get_logger(__name__)
@@ -38,13 +39,14 @@ def scale_video(
     output: VideoProperties,
     part: TimeRange | None,
     target_fps: Fraction | None,
+    form: OutputFormat,
     cancelled: Callable[[], bool],
 ) -> None:
     """Enlarges the video with its sound; sound that cannot be read is left out. Raises FfmpegError.
 
     `target_fps` is None for the input's own timestamps.
     """
-    command = partial(_command, runner, source, destination, output, part, target_fps)
+    command = partial(_command, runner, source, destination, output, part, target_fps, form)
     try:
         runner.run(
             command(with_sound=True),
@@ -116,11 +118,19 @@ def _command(
     output: VideoProperties,
     part: TimeRange | None,
     target_fps: Fraction | None,
+    form: OutputFormat,
     *,
     with_sound: bool,
 ) -> Stream:
     filters = [f"scale={output.width}:{output.height}:flags=fast_bilinear", "setsar=1"]
-    options: dict[str, Any] = {**FAST_ENCODER, "fps_mode": "passthrough"}
+    codec, file = form.chosen_codec or "h264", form.file
+    options: dict[str, Any] = {
+        "c:v": CODECS[codec].encoder,
+        **FAST_ENCODERS[codec],
+        **file.muxer_options,
+        **file.finished_options,
+        "fps_mode": "passthrough",
+    }
     if target_fps is None:
         # The input's time base: in the encoder's own, frames of a variable rate would coincide.
         options["enc_time_base"] = "-1"
@@ -131,7 +141,7 @@ def _command(
     # A file without sound has none to map.
     streams = [read["V:0"], read["a?"]] if with_sound else [read["V:0"]]
     if with_sound:
-        options["c:a"] = OUTPUT.audio_encoder
+        options["c:a"] = file.audio_encoder
     return runner.output(*streams, destination, vf=",".join(filters), **options)
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.mock.fault_rules import RenderFault
-from app.mock.results import ResultMaker
+from app.mock.results import ResultMaker, form_of
 from app.platform.errors import FfmpegCancelled, FfmpegError, PermanentError, StorageError
-from app.platform.media.containers import OUTPUT
 from app.platform.media.properties import VideoProperties
 from app.platform.storage.keys import output_key, segment_key, thumbnail_key
 from app.platform.work_kinds import WorkKind
@@ -71,11 +70,12 @@ class MockUnits:
 
     def finish(self, job: Job, heartbeat: Heartbeat, cancelled: Cancelled) -> ReadyUnits:
         render = self._render(job)
-        video_key = output_key(job.render_id, attempt=job.attempt)
+        file = form_of(render).file
+        video_key = output_key(job.render_id, attempt=job.attempt, suffix=file.suffix)
         picture_key = thumbnail_key(job.render_id, attempt=job.attempt)
         with permanent_errors():
             video, picture = self.results.make(render, cancelled=cancelled)
-            self.results.store(video, video_key, content_type=OUTPUT.content_type)
+            self.results.store(video, video_key, content_type=file.content_type)
             self.results.store(picture, picture_key, content_type="image/jpeg")
         fault = self.fault_of(job.render_id)
         self.ledger.finished(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,8 @@ from pydantic import (
 
 from app.engines.service import require_engine
 from app.platform.errors import InvalidRequest
+from app.platform.media.codecs import OutputFormat, Quality, parse_codec, parse_container, parse_quality
+from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.output_size import (
     MOST_SCALE,
@@ -216,6 +218,31 @@ class RenderOptions(BaseModel):
         description="`auto`: frames marked as interlaced become one frame each; `off`: none are changed; `frame`: all "
         "become one each; `field`: all become two each, at twice the rate.",
     )
+    codec: Annotated[
+        VideoCodec | None,
+        BeforeValidator(partial(_read, parse_codec)),
+        WithJsonSchema({"type": "string", "enum": list(get_args(VideoCodec))}),
+    ] = Field(
+        None,
+        description="The output's codec. Default: `h264`, or `hevc` for more than 8 bits and for large frames; "
+        "`vp9` in WebM.",
+    )
+    container: Annotated[
+        ContainerName | None,
+        BeforeValidator(partial(_read, parse_container)),
+        WithJsonSchema({"type": "string", "enum": list(get_args(ContainerName))}),
+    ] = Field(
+        None,
+        description="The kind of the output's file. Default: `mp4`; for ProRes `mov`, for FFV1 `mkv`.",
+    )
+    output_quality: Annotated[
+        Quality | None,
+        BeforeValidator(partial(_read, parse_quality)),
+        WithJsonSchema({"type": "string", "enum": list(get_args(Quality))}),
+    ] = Field(
+        None,
+        description="How much of the output the encoder keeps. Default: the server's, as far as the codec has it.",
+    )
     measures_quality: Annotated[bool, BeforeValidator(partial(_read, parse_measures_quality))] = Field(
         False,
         validation_alias="quality",
@@ -270,6 +297,19 @@ class RenderOptions(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_one_format(self) -> Self:
+        try:
+            self.form.check()
+        except InvalidRequest as error:
+            raise ValueError(error.message) from error
+        return self
+
+    @property
+    def form(self) -> OutputFormat:
+        """The output's codec, container and quality, as far as they were given."""
+        return OutputFormat(codec=self.codec, container=self.container, quality=self.output_quality)
+
     @property
     def size(self) -> OutputSize | None:
         """The output's size; None for the engine's."""
@@ -280,7 +320,9 @@ class RenderOptions(BaseModel):
         return pictures.upscaled(scale=self.engine.scale, target_fps=self.exact_rate, size=self.size)
 
     def check_output(self, pictures: VideoProperties, limits: MediaLimits) -> None:
-        """Raises LimitExceeded if the output would be over a limit."""
+        """Raises LimitExceeded if the output would be over a limit, InvalidRequest if the codec has no such frames."""
+        output = self.output(pictures)
+        self.form.check_size(output.width, output.height)
         check_output(
             pictures,
             scale=self.engine.scale,

@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session, joinedload
 from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.database import ColumnReader, database_now, fetch_rows
+from app.platform.media.codecs import Quality
+from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.properties import VideoProperties
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
@@ -55,6 +57,9 @@ class StoredRender:
     strength: float
     grain: float
     deinterlace: str
+    codec: VideoCodec | None
+    container: ContainerName | None
+    output_quality: Quality | None
     user_metadata: dict[str, Any] | None
     cancel_after: int | None
     file_id: str

@@ -141,6 +141,9 @@ class Render(Body):
     strength: Number | None = Field(None, description="If it is not 1.")
     grain: Number | None = Field(None, description="If it is not 0.")
     deinterlace: str | None = Field(None, description="If it is not `auto`.")
+    codec: str | None = Field(None, description="If it was given, or follows from `container`.")
+    container: str | None = Field(None, description="If it was given.")
+    output_quality: str | None = Field(None, description="If it was given.")
     metadata: dict[str, str] | None = Field(None, description="As sent, if it was.")
     cancel_after: int | None = Field(None, description="In seconds after `createdAt`, if it was given.")
     file_id: str

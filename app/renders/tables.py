@@ -10,6 +10,8 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.lease import LeasedToWorker
+from app.platform.media.codecs import Quality
+from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
@@ -43,7 +45,8 @@ class Render(UnitOfWork, ListedTable):
     `api_key_id` its key. `webhook_url` receives only this render's events. `retry_of` is the failed render that this
     one retries; it may have been deleted since. `start_seconds` and `end_seconds` bound the part of the file
     that is rendered, `input` is that part. `scale` or `max_width` and `max_height` decide the output's size;
-    `strength` is how much of the network's picture it holds, `grain` how much of the input's noise. At
+    `strength` is how much of the network's picture it holds, `grain` how much of the input's noise; `codec`,
+    `container` and `output_quality` are as requested. At
     `cancel_at`, `cancel_after` seconds after its request, a render that has not ended is canceled. `user_metadata` are
     texts of its user. `measures_quality` is whether the finish compares the output with the input; `quality` is the
     result, as the API shows it.
@@ -85,6 +88,9 @@ class Render(UnitOfWork, ListedTable):
     deinterlace: Mapped[str] = mapped_column(
         String(16), default=Deinterlace.AUTO, server_default=Deinterlace.AUTO
     )
+    codec: Mapped[VideoCodec | None] = mapped_column(String(16))
+    container: Mapped[ContainerName | None] = mapped_column(String(16))
+    output_quality: Mapped[Quality | None] = mapped_column(String(16))
     user_metadata: Mapped[dict[str, Any] | None]
     cancel_after: Mapped[int | None]
     cancel_at: Mapped[datetime | None]

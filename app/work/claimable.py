@@ -42,6 +42,8 @@ MOST_WAITING = 256
 
 # A parameter of a claim: the engines that the worker upscales with, each in quotation marks; empty for all.
 OF_ENGINES = bindparam("of_engines", value="", type_=String)
+# Another: the codecs that the worker cannot encode, each in quotation marks.
+LACKED_CODECS = bindparam("lacked_codecs", value="", type_=String)
 
 UserId: TypeAlias = BindParameter[str] | InstrumentedAttribute[str]
 
@@ -120,8 +122,9 @@ def user_may_finish() -> ColumnElement[bool]:
 
 
 def is_of_engines() -> ColumnElement[bool]:
-    """The claiming worker upscales with the render's engine."""
-    return or_(OF_ENGINES == "", OF_ENGINES.contains('"' + Render.engine + '"'))
+    """The claiming worker upscales with the render's engine, and encodes its codec."""
+    can_encode = or_(Render.codec.is_(None), ~LACKED_CODECS.contains('"' + Render.codec + '"'))
+    return and_(or_(OF_ENGINES == "", OF_ENGINES.contains('"' + Render.engine + '"')), can_encode)
 
 
 def segments_wait(user_id: UserId) -> ColumnElement[bool]:

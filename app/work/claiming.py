@@ -106,15 +106,16 @@ def claim_segment(
     lease_seconds: float,
     cap: int | None = None,
     engines: Collection[str] = (),
+    lacked_codecs: Collection[str] = (),
     first: EarlierClaim | None = None,
 ) -> Job | None:
     """The first waiting segment of the next user.
 
     `cap` is how many segments of one user may run, for users without their own cap. `engines` are those with
-    which the worker upscales; empty for all. `first` is tried before, with the time at which that user was last
-    served.
+    which the worker upscales; empty for all. `lacked_codecs` are those that it cannot encode. `first` is tried before,
+    with the time at which that user was last served.
     """
-    by = _by(worker, lease_seconds, engines)
+    by = _by(worker, lease_seconds, engines, lacked_codecs)
     lease = {FOR_SECONDS.key: lease_seconds, **by}
     users = _users_to_upscale(cap)
     if first is not None:
@@ -125,12 +126,18 @@ def claim_segment(
     return _claim_in_turn(session, users, by, lambda turn: _claim_segment_of(session, turn, cap, lease))
 
 
-def _by(worker: str, lease_seconds: float, engines: Collection[str] = ()) -> dict[str, Any]:
+def _by(
+    worker: str,
+    lease_seconds: float,
+    engines: Collection[str] = (),
+    lacked_codecs: Collection[str] = (),
+) -> dict[str, Any]:
     """The parameters of the conditions of this worker's claim (see `claimable` and `failed_attempts`)."""
     return {
         BY_WORKER.key: worker,
         HEARD_SINCE.key: -SILENT_LEASES * lease_seconds,
         claimable.OF_ENGINES.key: "".join(f'"{engine}"' for engine in engines),
+        claimable.LACKED_CODECS.key: "".join(f'"{codec}"' for codec in lacked_codecs),
     }
 
 
@@ -369,6 +376,9 @@ def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
             Render.strength,
             Render.grain,
             Render.deinterlace,
+            Render.codec,
+            Render.container,
+            Render.output_quality,
             Render.measures_quality,
             Render.plan,
             is_to_prepare.label(IS_TO_PREPARE),

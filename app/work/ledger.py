@@ -57,16 +57,18 @@ class WorkLedger:
         queues: Iterable[WorkQueue] = tuple(WorkQueue),
         machine: str | None = None,
         engines: Collection[str] = (),
+        lacked_codecs: Collection[str] = (),
     ) -> None:
         """`max_running_segments` and `max_running_renders` are the caps of users without their own.
 
         `machine` is shared by workers that fail together: by default the host's name. `engines` are those
-        with which it upscales; empty for all.
+        with which it upscales; empty for all. `lacked_codecs` are those of renders that it cannot encode.
         """
         self.database = database
         self.worker = worker
         self.machine = machine or socket.gethostname()
         self.engines = tuple(engines)
+        self.lacked_codecs = tuple(lacked_codecs)
         self.queues = frozenset(queues)
         self.lease_seconds = lease_seconds
         self.max_attempts = max_attempts
@@ -85,7 +87,8 @@ class WorkLedger:
             return None
         lease: dict[str, Any] = {"worker": self.worker, "lease_seconds": self.lease_seconds}
         of_renders = {**lease, "render_cap": self.max_running_renders}
-        of_segments = {**lease, "cap": self.max_running_segments, "engines": self.engines}
+        of_segments = {**lease, "cap": self.max_running_segments}
+        of_segments |= {"engines": self.engines, "lacked_codecs": self.lacked_codecs}
         with self.database.write() as session:
             urgent = partial(claiming.claim_urgent_prepare, session, **of_renders)
             first = urgent if WorkKind.PREPARE in kinds else None

@@ -28,6 +28,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.platform.database import ONE, ColumnReader, database_now, fetch_rows
 from app.platform.lease import Lease, is_expired, release_statement, revoke
+from app.platform.media.codecs import OutputFormat, Quality
+from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.output_size import OutputSize, output_size
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
@@ -111,6 +113,9 @@ class Job(Claim):
     strength: float = 1.0
     grain: float = 0.0
     deinterlace: Deinterlace = Deinterlace.AUTO
+    codec: VideoCodec | None = None
+    container: ContainerName | None = None
+    output_quality: Quality | None = None
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)
     trace_parent: str | None = None
@@ -124,6 +129,11 @@ class Job(Claim):
     def size(self) -> OutputSize | None:
         """The output's size; None for the engine's."""
         return output_size(self.scale, self.max_width, self.max_height)
+
+    @property
+    def form(self) -> OutputFormat:
+        """What was asked of the output's codec, container and quality."""
+        return OutputFormat(codec=self.codec, container=self.container, quality=self.output_quality)
 
 
 class AttemptOutcome(StrEnum):

@@ -19,8 +19,9 @@ class WorkerProcess(Table):
     `device_name` is the model of its device, by which its speed is kept (`MeasuredSpeed`). `machine` is
     shared by workers that fail together; None for a worker of an older version. The worker claims nothing
     while `drained_since` (set by an operator) or `quarantined_since` (set by itself) is set. `labels` are an
-    operator's; `software` names versions by program (ffmpeg, torch, driver). `failures_in_a_row` counts units
-    that failed since the last one was done at `done_at`, the first of them at `first_failed_at`.
+    operator's; `software` names versions by program (ffmpeg, torch, driver). `lacked_codecs` are those of renders
+    for which its ffmpeg has no encoder. `failures_in_a_row` counts units that failed since the last one was done at
+    `done_at`, the first of them at `first_failed_at`.
     """
 
     __tablename__ = "workers"
@@ -49,6 +50,7 @@ class WorkerProcess(Table):
     quarantine_reason: Mapped[str | None] = mapped_column(Text)
     labels: Mapped[list[str] | None]
     software: Mapped[dict[str, Any] | None]
+    lacked_codecs: Mapped[list[str] | None]
 
 
 class FailedAttempt(Table):

@@ -54,6 +54,7 @@ class WorkerView:
     quarantine_reason: str | None
     software: Mapping[str, str]
     labels: tuple[str, ...]
+    lacked_codecs: frozenset[str] = frozenset()
 
     @property
     def status(self) -> WorkerStatus:
@@ -83,12 +84,14 @@ class WorkerView:
 @dataclass(frozen=True, kw_only=True)
 class Workforce:
     """The workers at one moment: how many are alive, how many of these are stalled and in quarantine, and the
-    queues that no claiming worker serves. `by_status` counts live workers."""
+    queues that no claiming worker serves. `by_status` counts live workers. `lacked_codecs` are those that none of
+    them encodes that upscale; empty without such workers."""
 
     alive: int
     stalled: int
     by_status: Mapping[WorkerStatus, int]
     unserved: tuple[WorkQueue, ...]
+    lacked_codecs: frozenset[str] = frozenset()
 
     @property
     def missing(self) -> str | None:
@@ -120,12 +123,14 @@ class Workforce:
 def count_workers(session: Session, *, lease_seconds: float) -> Workforce:
     views = list_workers(session)
     alive = [view for view in views if view.is_alive(lease_seconds=lease_seconds)]
+    lacked = [view.lacked_codecs for view in alive if WorkQueue.GPU in view.queues]
     served = {queue for view in alive if view.status is WorkerStatus.ACTIVE for queue in view.queues}
     return Workforce(
         alive=len(alive),
         by_status=Counter(view.status for view in alive),
         stalled=sum(view.is_stalled(lease_seconds=lease_seconds) for view in views),
         unserved=tuple(queue for queue in WorkQueue if queue not in served),
+        lacked_codecs=frozenset.intersection(*lacked) if lacked else frozenset(),
     )
 
 
@@ -155,6 +160,7 @@ def list_workers(session: Session) -> Sequence[WorkerView]:
             quarantine_reason=row.quarantine_reason,
             software=row.software or {},
             labels=tuple(row.labels or ()),
+            lacked_codecs=frozenset(row.lacked_codecs or ()),
         )
         for row, now in worker_queries.list_workers(session)
     ]

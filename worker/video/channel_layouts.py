@@ -9,6 +9,12 @@ from typing import NamedTuple
 # ffmpeg's names (`ffmpeg -layouts`). Those with a number in AAC come first, from the smallest: every player
 # knows them. Any other layout goes into the first that has all its speakers, the others silent.
 AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+# Of encoders: those of Opus lack the one with a single back channel.
+LAYOUTS_OF: dict[str, Sequence[str]] = {
+    "aac": AAC_LAYOUTS,
+    "flac": AAC_LAYOUTS,
+    "libopus": [name for name in AAC_LAYOUTS if name != "4.0"],
+}
 LAYOUTS: dict[str, str] = {
     "mono": "FC",
     "stereo": "FL+FR",
@@ -73,11 +79,13 @@ class KeptLayout(NamedTuple):
         return bool(self.mix)
 
 
-def kept_layout(layout: str | None, *, channels: int) -> KeptLayout:
-    """The layout for sound of `layout` (ffprobe's name, or None where it gives none) and that many channels."""
+def kept_layout(layout: str | None, *, channels: int, known: Sequence[str] = AAC_LAYOUTS) -> KeptLayout:
+    """The layout, among the `known`, for sound of `layout` (ffprobe's name, None where it gives none) and that many
+    channels.
+    """
     order = _order(layout) or _order(_BY_CHANNELS.get(channels))
     speakers = set(_sides_as_backs(order))
-    for name in AAC_LAYOUTS:
+    for name in known:
         if speakers and speakers <= set(_order(name)):
             return _kept(name)
     if channels <= MAX_STEREO:

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import PlainSerializer
 
 from app.platform.errors import PermanentError
+from app.platform.media.containers import VideoCodec
 from app.platform.media.h273 import (
     ColourPrimaries,
     MatrixCoefficients,
@@ -158,11 +159,13 @@ class ColourPlan:
     warnings: tuple[str, ...] = ()
 
 
-def plan_colour(video: VideoStream, *, scale: int, size: OutputSize | None = None) -> ColourPlan:
-    """The colours of `video` upscaled by `scale`, or to another `size`.
+def plan_colour(
+    video: VideoStream, *, scale: int, size: OutputSize | None = None, codec: VideoCodec | None = None
+) -> ColourPlan:
+    """The colours of `video` upscaled by `scale`, or to another `size`, for `codec` if one was chosen.
 
     The output is 4:2:0 with the input's range and matrix: 8 bits for 8 bits, 10 for more. RGB becomes limited-range
-    BT.709. Raises PermanentError for unsupported pixel formats.
+    BT.709. ProRes has 10 bits of limited range. Raises PermanentError for unsupported pixel formats.
     """
     layout, bit_depth, alpha, jpeg = read_pix_fmt(video.pix_fmt)
     is_rgb = layout == "gbr"
@@ -188,6 +191,8 @@ def plan_colour(video: VideoStream, *, scale: int, size: OutputSize | None = Non
         full_range=is_rgb or tags.range == "pc",
         chroma_location=_chroma_location(video),
     )
+    if codec == "prores":
+        tags = replace(tags, range="tv")
     width, height = (
         size.of(video.width, video.height) if size else (scale * video.width, scale * video.height)
     )
@@ -196,7 +201,7 @@ def plan_colour(video: VideoStream, *, scale: int, size: OutputSize | None = Non
         width=width,
         height=height,
         layout="yuv420",
-        bit_depth=8 if bit_depth == 8 else 10,
+        bit_depth=8 if bit_depth == 8 and codec != "prores" else 10,
         full_range=tags.range == "pc",
         chroma_location="left",
     )

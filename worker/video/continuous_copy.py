@@ -17,7 +17,7 @@ import ffmpeg
 
 from app.platform.errors import Canceled, PermanentError
 from app.platform.media.clock import may_restart
-from app.platform.media.containers import OUTPUT
+from app.platform.media.containers import MP4
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import PacketShifts
 from app.platform.media.limits import MediaLimits
@@ -138,7 +138,7 @@ def write_continuous_copy(
             shifted = f"asettb=1/{TICKS_PER_SECOND},asetpts=PTS+{ticks}+0*st(0\\,ld(0)+1)"
             options |= {
                 f"filter:{number}": f"{shifted},aresample=async=1{CLOSELY}",
-                f"c:{number}": OUTPUT.audio_encoder,
+                f"c:{number}": MP4.audio_encoder,
                 f"b:{number}": CONVERTED_BITS_PER_SECOND,
             }
             continue

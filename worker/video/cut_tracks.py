@@ -6,14 +6,14 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from app.platform.media.containers import OUTPUT
+from app.platform.media.containers import MP4, OutputContainer
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.time_range import MICROSECONDS, TimeRange
 from worker.video.filter_expressions import seconds_option
 from worker.video.sound_runs import Run, fit_to_film
-from worker.video.tracks import KeptTrack
+from worker.video.tracks import KeptTrack, told_of
 
-SOUND_CUT = f"Sound was converted to {OUTPUT.audio_codec}, to be cut to the sample."
+SOUND_CUT = f"Sound was converted to {MP4.audio_codec}, to be cut to the sample."
 
 
 def fit_sound(
@@ -23,12 +23,14 @@ def fit_sound(
     part: TimeRange | None,
     start: Fraction,
     end: Fraction,
+    file: OutputContainer = MP4,
 ) -> tuple[tuple[KeptTrack, ...], tuple[str, ...]]:
     """The tracks as the output has them, and warnings: cut to the part, and fitted to the film (see `fit_to_film`)."""
     told: tuple[str, ...] = ()
     copied = {track.index for track in tracks if track.is_copied}
     if part is not None:
         tracks, runs, told = _cut_sound(tracks, runs, part, start=start)
+        told = tuple(told_of(one, file) for one in told)
     fitted, warnings = fit_to_film(tracks, runs, start=float(start), end=float(end))
     mixed = (track.mixed for track in fitted if track.index in copied and not track.is_copied)
     return fitted, tuple(dict.fromkeys((*told, *warnings, *filter(None, mixed))))

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 from app.platform.errors import ConfigurationError, FfmpegError
-from app.platform.media.containers import SEGMENT
+from app.platform.media.codecs import CODECS, Quality
+from app.platform.media.containers import VideoCodec, segment_container
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.h273 import UNSPECIFIED
 from worker.inference.frames import FrameFormat
 from worker.video.filter_expressions import expression_tree
-from worker.video.plan import RenderPlan, SegmentPlan, VideoCodec
-
-Quality: TypeAlias = Literal["lossless", "high", "medium", "small"]
+from worker.video.plan import RenderPlan, SegmentPlan
 
 # Largest frame of H.264 level 5.2: 36,864 macroblocks, no side longer than the square root of 8 times that
 # (ITU-T H.264, A.3.1 and table A-1).
@@ -42,12 +41,16 @@ CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 COLOUR_UNIT = Fraction(1, 50_000)
 LUMINANCE_UNIT = Fraction(1, 10_000)
 
-ENCODERS: dict[VideoCodec, str] = {"h264": "libx264", "hevc": "libx265"}
+ENCODERS: dict[VideoCodec, str] = {codec: its.encoder for codec, its in CODECS.items()}
+# ProRes has twice the chroma rows of what the network makes.
+PRORES_PIX_FMT = "yuv422p10le"
+# Of SVT-AV1.
+MOST_AV1_RATE = 240
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualityStep:
-    """`crf` None: lossless."""
+    """`crf` None: lossless, or ProRes. `preset`: the encoder's own word for its effort, for ProRes its profile."""
 
     crf: int | None
     preset: str
@@ -68,11 +71,28 @@ QUALITIES: dict[VideoCodec, dict[Quality, QualityStep]] = {
         "medium": QualityStep(crf=22, preset="medium"),
         "small": QualityStep(crf=27, preset="medium"),
     },
+    "av1": {
+        "high": QualityStep(crf=20, preset="8"),
+        "medium": QualityStep(crf=30, preset="8"),
+        "small": QualityStep(crf=40, preset="6"),
+    },
+    "prores": {
+        "high": QualityStep(crf=None, preset="hq"),
+        "medium": QualityStep(crf=None, preset="standard"),
+        "small": QualityStep(crf=None, preset="lt"),
+    },
+    "ffv1": {"lossless": QualityStep(crf=None, preset="3")},
+    "vp9": {
+        "lossless": QualityStep(crf=None, preset="4"),
+        "high": QualityStep(crf=16, preset="4"),
+        "medium": QualityStep(crf=26, preset="4"),
+        "small": QualityStep(crf=36, preset="3"),
+    },
 }
 
 
 def choose_codec(target: FrameFormat) -> VideoCodec:
-    """H.264 for 8 bits up to the frame size of level 5.2, which all players decode; HEVC otherwise."""
+    """If none is asked for: H.264 for 8 bits up to the frame size of level 5.2, which all players decode; else HEVC."""
     columns = -(-target.width // MACROBLOCK)
     rows = -(-target.height // MACROBLOCK)
     fits = columns * rows <= H264_MAX_MACROBLOCKS and max(columns, rows) ** 2 <= 8 * H264_MAX_MACROBLOCKS
@@ -105,7 +125,8 @@ def encoding_stream(
 ) -> Stream:
     """The command that encodes the segment's output frames from stdin to `destination`.
 
-    `threads` are x264's, None for its default; x265 always uses its default.
+    A codec without that quality has its best. `threads` are the encoder's, None for its default; x265 always uses its
+    default.
     """
     target, tags, ratio = render.target, render.tags, render.sample_aspect_ratio
     # What the encoder cannot write is written into its packets.
@@ -135,7 +156,7 @@ def encoding_stream(
         "vf": ",".join(filters),
         "fps_mode": "passthrough",
         "enc_time_base": f"1/{render.timescale}",
-        **SEGMENT.video_options(
+        **segment_container(render.codec).video_options(
             codec=render.codec, timescale=render.timescale, movie_timescale=render.timescale
         ),
         "pix_fmt": target.pix_fmt,
@@ -144,7 +165,9 @@ def encoding_stream(
         "g": max(1, round(KEYFRAME_SECONDS * render.coded_rate)),
         **_encoder_options(render, quality, threads),
     }
-    if metadata:
+    if render.codec == "prores":
+        options["pix_fmt"] = PRORES_PIX_FMT
+    if metadata and render.codec in ("h264", "hevc"):
         written = ":".join(f"{name}={value:d}" for name, value in metadata.items())
         options["bsf:v"] = f"{render.codec}_metadata={written}"
     return runner.output(source["v:0"], destination, **options)
@@ -160,17 +183,20 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
         raise ConfigurationError(
             f"There is no quality {quality!r}; choose one of {', '.join(get_args(Quality))}."
         )
-    step = QUALITIES[render.codec][quality]
+    step = QUALITIES[render.codec][CODECS[render.codec].quality(quality)]
     rate = render.coded_rate.limit_denominator(MAX_RATE_DENOMINATOR)
     # The rate is explicit: the encoders would otherwise take the time base for it and choose the highest level.
     parameters = [f"fps={rate.numerator}/{rate.denominator}"]
+    if render.codec not in ("h264", "hevc"):
+        return {"vcodec": ENCODERS[render.codec], **_other_options(render, step, threads)}
     options: dict[str, Any] = {"vcodec": ENCODERS[render.codec], "preset": step.preset}
     if not render.reorder:
         options["bf"] = 0
     if render.codec == "h264":
         # Headers that do not depend on the pictures, so that all segments share them.
         parameters += ["stitchable=1", "open-gop=0"]
-        options |= {"qp": 0} if step.crf is None else {"crf": step.crf, "profile:v": "high"}
+        profile = "high" if render.target.bit_depth == 8 else "high10"
+        options |= {"qp": 0} if step.crf is None else {"crf": step.crf, "profile:v": profile}
         options["x264-params"] = ":".join(parameters)
         if threads is not None:
             options["threads"] = threads
@@ -188,6 +214,31 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
             options["crf"] = step.crf
         options["x265-params"] = ":".join(parameters)
     return options
+
+
+def _other_options(render: RenderPlan, step: QualityStep, threads: int | None) -> dict[str, Any]:
+    """Of the codecs that have no reordered packets: each packet is a frame that is shown."""
+    options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    if render.codec == "prores":
+        return {**options, "profile:v": step.preset, "vendor": "apl0"}
+    if render.codec == "ffv1":
+        # Version 3 with a checksum in each slice, every frame by itself: the form that archives ask for.
+        return {**options, "level": step.preset, "slicecrc": 1, "g": 1}
+    if render.codec == "vp9":
+        loss = {"lossless": 1} if step.crf is None else {"crf": step.crf, "b:v": 0}
+        return {**options, **loss, "deadline": "good", "cpu-used": step.preset, "row-mt": 1}
+    rate = min(render.coded_rate, Fraction(MOST_AV1_RATE)).limit_denominator(MAX_RATE_DENOMINATOR)
+    parameters = [f"fps-num={rate.numerator}", f"fps-denom={rate.denominator}", "irefresh-type=2"]
+    if threads is not None:
+        parameters.append(f"lp={threads}")
+    if (display := render.mastering_display) is not None:
+        primaries = {"G": display.green, "B": display.blue, "R": display.red, "WP": display.white}
+        colours = "".join(f"{name}({float(x):.5f},{float(y):.5f})" for name, (x, y) in primaries.items())
+        light = f"L({float(display.max_luminance):.4f},{float(display.min_luminance):.4f})"
+        parameters.append(f"mastering-display={colours}{light}")
+    if (level := render.content_light) is not None:
+        parameters.append(f"content-light={level.max_content},{level.max_frame_average}")
+    return {"preset": step.preset, "crf": step.crf, "svtav1-params": ":".join(parameters)}
 
 
 def _hdr_parameters(render: RenderPlan) -> list[str]:

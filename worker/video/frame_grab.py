@@ -25,6 +25,7 @@ from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import continuous_source
 from worker.video.decoder import decoder_options, filter_chain, seek_options
 from worker.video.deinterlace import FRAMES_BEFORE, as_fields
+from worker.video.encoder import choose_codec
 from worker.video.frame_scan import EARLIER_SEEK_SECONDS
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
 from worker.video.packet_list import Packets, read_packets
@@ -85,7 +86,8 @@ def index_video(
     if directory is not None:
         path, info, _ = continuous_source(runner, path, info, directory=directory, cancelled=cancelled)
     colour = plan_colour(info.video, scale=scale)
-    metadata = read_source_metadata(runner, path, info, colour=colour, deinterlace=deinterlace)
+    codec = choose_codec(colour.target)
+    metadata = read_source_metadata(runner, path, info, codec=codec, deinterlace=deinterlace)
     nominal = round(1 / (info.video.frame_rate * info.video.time_base))
     packets = read_packets(runner, path, info.video, cancelled)
     packets = packets.as_decoded(metadata.first_pts, nominal=max(1, nominal))

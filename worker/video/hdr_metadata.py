@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.platform.errors import PermanentError
+from app.platform.media.codecs import CODECS
+from app.platform.media.containers import VideoCodec
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.first_frames import (
     ContentLight,
@@ -16,14 +18,12 @@ from app.platform.media.first_frames import (
 )
 from app.platform.media.info import MediaInfo
 from app.platform.media.picture_options import Deinterlace
-from worker.video.colour import ColourPlan
 from worker.video.deinterlace import INTERLACED_ORDERS, Deinterlacing, plan_deinterlacing
-from worker.video.encoder import choose_codec
 from worker.video.mp4_boxes import read_video_description_kinds
 from worker.video.side_data import CLOSED_CAPTIONS, KINDS_OF_BOXES, lost_side_data
 
 ALPHA_WARNING = "The video is partly transparent; the output is opaque."
-MASTERING_WARNING = "HDR mastering metadata was left out: only HEVC output can hold it."
+MASTERING_WARNING = "HDR mastering metadata was left out: only HEVC and AV1 output can hold it."
 DOLBY_VISION_ONLY = (
     "The video's colours are stored in Dolby Vision's own way, which this server cannot read. "
     "Export the video as HDR10, HLG or SDR and try again."
@@ -54,7 +54,7 @@ def read_source_metadata(
     path: Path,
     info: MediaInfo,
     *,
-    colour: ColourPlan,
+    codec: VideoCodec,
     deinterlace: Deinterlace = Deinterlace.AUTO,
 ) -> SourceMetadata:
     """Probe the first frames and decide what the output keeps.
@@ -68,7 +68,7 @@ def read_source_metadata(
     deinterlacing, warnings = plan_deinterlacing(
         runner, info, has_interlaced=first.has_interlaced, asked=deinterlace
     )
-    can_carry = choose_codec(colour.target) == "hevc"
+    can_carry = CODECS[codec].holds_hdr10
     return SourceMetadata(
         deinterlacing=deinterlacing,
         is_interlaced=deinterlace in (Deinterlace.FRAME, Deinterlace.FIELD)

@@ -16,7 +16,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from app.platform.errors import PermanentError
-from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.progress import current_progress
 from worker.video.filter_expressions import expression_tree
 from worker.video.mp4_boxes import read_video_coding
@@ -45,6 +45,13 @@ def write_concat_list(
     path = directory / "segments.ffconcat"
     path.write_text(concat_list(names, segments, timescale=timescale), encoding="ascii")
     return path
+
+
+def concat_stream(runner: FfmpegRunner, concat: Path, *, render: RenderPlan) -> Stream:
+    """The video of the files that the script names."""
+    # MP4 describes VP9's pixel format, which only its frames say.
+    decoder = {"decoder": "vp9"} if render.codec == "vp9" else {}
+    return runner.concat_input(concat, auto_convert=0, copyts=None, **decoder)["v:0"]
 
 
 def timestamp_filter(

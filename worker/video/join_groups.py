@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from app.platform.media.containers import SEGMENT
+from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
-from worker.video.join import timestamp_filter, write_concat_list
+from worker.video.join import concat_stream, timestamp_filter, write_concat_list
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.timestamp_check import read_back
 
@@ -37,7 +37,7 @@ def join_groups(
     for number, start in enumerate(range(0, len(segments), GROUP_SEGMENTS)):
         scratch = directory / f"group-{number}"
         scratch.mkdir()
-        destination = directory / f"group-{number}{SEGMENT.suffix}"
+        destination = directory / f"group-{number}{segment_container(render.codec).suffix}"
         own_files = files[start : start + GROUP_SEGMENTS]
         own = segments[start : start + GROUP_SEGMENTS]
         plan = replace(
@@ -61,15 +61,32 @@ def join_groups(
         ]
         first, last = read_back(runner, own_files[0]), read_back(runner, own_files[-1])
         concat = write_concat_list(scratch, own_files, moved, timescale=render.timescale)
-        stream = runner.output(
-            runner.concat_input(concat, auto_convert=0, copyts=None)["v:0"],
-            destination,
-            **SEGMENT.video_options(
-                codec=render.codec, timescale=render.timescale, movie_timescale=render.timescale
-            ),
-            **{"c:v": "copy", "bsf:v": timestamp_filter(part, moved, first=first, last=last)},
-        )
-        runner.run(stream, purpose="joining the segments", cancelled=cancelled)
+        timestamps = timestamp_filter(part, moved, first=first, last=last)
+        write_joined(runner, concat, destination, render=render, timestamps=timestamps, cancelled=cancelled)
         joined.append(destination)
         plans.append(plan)
     return joined, plans
+
+
+def write_joined(
+    runner: FfmpegRunner,
+    concat: Path,
+    destination: Path,
+    *,
+    render: RenderPlan,
+    timestamps: str,
+    cancelled: Callable[[], bool],
+) -> None:
+    """Write the video of a list of segments, with the `timestamps` of that filter, to a file like a segment's.
+
+    Raises what FfmpegRunner.run raises.
+    """
+    stream = runner.output(
+        concat_stream(runner, concat, render=render),
+        destination,
+        **segment_container(render.codec).video_options(
+            codec=render.codec, timescale=render.timescale, movie_timescale=render.timescale
+        ),
+        **{"c:v": "copy", "bsf:v": timestamps},
+    )
+    runner.run(stream, purpose="joining the segments", cancelled=cancelled)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from app.platform.media.containers import OUTPUT
+from app.platform.media.containers import MP4, OutputContainer
 from worker.video.plan import RenderPlan, SegmentPlan
 
-TAGS_LEFT_OUT = f"Metadata for which {OUTPUT.name} has no place was left out: {{names}}."
+TAGS_LEFT_OUT = "Metadata for which {container} has no place was left out: {names}."
 TIMECODE_LEFT_OUT = "The timecode was left out: it counts frames at a different rate than the output's."
 
 # Tags of cameras, which go into a list of tags with free names. It takes the place of the list that all players read.
@@ -49,15 +49,18 @@ def keep_metadata(
     options: dict[str, Any] = {}
     arguments: list[str] = []
     warnings = []
-    if any(_CAMERA_TAG.fullmatch(name) for name in tags):
-        options["movflags"] = f"{OUTPUT.finished_options['movflags']}+use_metadata_tags"
+    is_iso = render.file.is_iso
+    if not is_iso or any(_CAMERA_TAG.fullmatch(name) for name in tags):
+        if is_iso:
+            options["movflags"] = f"{render.file.finished_options['movflags']}+use_metadata_tags"
         brands = ("major_brand", "minor_version", "compatible_brands", "timecode")
         arguments += [word for name in brands for word in ("-metadata", f"{name}=")]
     codes = [section.get("tags", {}).get("timecode") for section in streams] + [tags.get("timecode")]
     code = next((found for text in codes if text and (found := read_timecode(text))), None)
     if code is not None:
         if _counts_frames(code, render, segments):
-            options["write_tmcd"] = 1
+            if is_iso:
+                options["write_tmcd"] = 1
             skipped = 0 if render.part is None else segments[0].first_frame
             arguments += [
                 "-metadata:s:v:0",
@@ -103,7 +106,9 @@ def later_timecode(code: re.Match[str], frames: int, *, rate: int) -> str:
     return f"{text}{code['mark']}{frame:0{len(code['frames'])}}"
 
 
-def lost_tags(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+def lost_tags(
+    before: Mapping[str, str], after: Mapping[str, str], *, container: OutputContainer = MP4
+) -> list[str]:
     """A warning about the container's tags that the output does not hold."""
     kept = {name.casefold() for name in after}
     names = [
@@ -116,4 +121,4 @@ def lost_tags(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     listed = ", ".join(names[:MOST_NAMES])
     if len(names) > MOST_NAMES:
         listed += f" and {len(names) - MOST_NAMES} more"
-    return [TAGS_LEFT_OUT.format(names=listed)]
+    return [TAGS_LEFT_OUT.format(container=container.name, names=listed)]

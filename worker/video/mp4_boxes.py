@@ -12,7 +12,10 @@ from app.platform.media.mp4_boxes import HEADER_BYTES, MOST_BOXES, Box, read_box
 ENTRIES_START, VISUAL_ENTRY_BYTES = 8, 86
 # Within a media header: where the time scale is, by the header's version.
 TIMESCALE_START = {0: 12, 1: 20}
-CODEC_CONFIGURATIONS = (b"avcC", b"hvcC")
+# How the codes of ProRes begin.
+PRORES = b"ap"
+# `glbl`: of codecs for which QuickTime has no box of their own.
+CODEC_CONFIGURATIONS = (b"avcC", b"hvcC", b"av1C", b"vpcC", b"glbl")
 # Where a handler box names the kind of its track.
 HANDLER_START = 8
 
@@ -41,7 +44,7 @@ def read_bytes(file: BinaryIO, at: int, count: int) -> bytes:
 
 
 def read_video_coding(path: Path) -> tuple[int, bytes]:
-    """The first track's ticks per second, and its codec's parameter sets as MP4 stores them.
+    """The first track's ticks per second, and its codec's parameter sets as the file stores them.
 
     Raises FfmpegError if the file is not what ffmpeg writes.
     """
@@ -58,7 +61,11 @@ def read_video_coding(path: Path) -> tuple[int, bytes]:
         version = read_bytes(file, header, 1)[0]
         timescale = int.from_bytes(read_bytes(file, header + TIMESCALE_START[version], 4))
         entries, end = inner(inner(inner(media, b"minf"), b"stbl"), b"stsd")
-        start, end = inner((entries + ENTRIES_START + VISUAL_ENTRY_BYTES, end), *CODEC_CONFIGURATIONS)
+        within = (entries + ENTRIES_START + VISUAL_ENTRY_BYTES, end)
+        if read_bytes(file, entries + ENTRIES_START + 4, 2) == PRORES:
+            # Its frames describe themselves.
+            return timescale, read_bytes(file, entries + ENTRIES_START + 4, 4)
+        start, end = inner(within, *CODEC_CONFIGURATIONS)
         return timescale, read_bytes(file, start, end - start)
 
 

@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
+from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, OutputContainer, VideoCodec
 from app.platform.media.first_frames import ContentLight, MasteringDisplay, Spatial
 from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
@@ -23,8 +23,6 @@ from worker.video.deinterlace import Deinterlacing
 # A segment may discard so many decoded frames before its first whatever its length: encoders place keyframes up to 250
 # frames apart unless they are told otherwise. One that discards more is at least as long as what it discards.
 MOST_DISCARDED_FRAMES = 300
-
-VideoCodec: TypeAlias = Literal["h264", "hevc"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +40,7 @@ class RenderPlan:
         seekable: whether frames can be found by the source's timestamps.
         tags: colour tags of the output.
         codec: of the output.
+        container: of the output.
         reorder: whether the encoder may use B-frames.
         sample_aspect_ratio: of the output; frames are never resampled for it.
         timescale: ticks per second of all output times.
@@ -98,6 +97,22 @@ class RenderPlan:
     segment_seconds: Fraction | None = None
     segment_max_output_pixels: int | None = None
     part: TimeRange | None = None
+    container: ContainerName = "mp4"
+
+    @property
+    def file(self) -> OutputContainer:
+        """The output's container."""
+        return OUTPUT_CONTAINERS[self.container]
+
+    @property
+    def written_timescale(self) -> int:
+        """Ticks per second of the finished file."""
+        return self.file.time_base_den or self.timescale
+
+    def written_tick(self, tick: int) -> int:
+        """`tick` as the finished file has it: rounded as ffmpeg does, halves away from zero."""
+        scale = self.written_timescale
+        return (2 * tick * scale + self.timescale) // (2 * self.timescale)
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -223,5 +238,6 @@ _OF_THE_WHOLE = {
     "segment_seconds",
     "segment_max_output_pixels",
     "part",
+    "container",
 }
 _SEGMENT_PLAN = TypeAdapter(SegmentPlan)

@@ -321,10 +321,11 @@ def _output_stream(
     """The command that writes the luma planes of the wanted frames to stdout."""
     start = render.offset_ticks + segment.start_tick
     ticks = list(segment.output_ticks())
-    first, last = start + ticks[wanted[0]], start + ticks[wanted[-1]]
+    first, last = (render.written_tick(start + ticks[index]) for index in (wanted[0], wanted[-1]))
     chosen = "+".join(f"eq(n\\,{index - wanted[0]})" for index in wanted)
-    chain = f"settb=1/{render.timescale},trim=start_pts={first}:end_pts={last + 1},select={chosen},extractplanes=y"
-    video = runner.input(output, copyts=None, **seek_options(Fraction(first, render.timescale)))
+    timescale = render.written_timescale
+    chain = f"settb=1/{timescale},trim=start_pts={first}:end_pts={last + 1},select={chosen},extractplanes=y"
+    video = runner.input(output, copyts=None, **seek_options(Fraction(first, timescale)))
     return ffmpeg.output(
         video["v:0"], "pipe:1", f="rawvideo", vcodec="rawvideo", vf=chain, fps_mode="passthrough"
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import structlog
 
+from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat
+from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import input_start
 from app.platform.media.output_size import OutputSize
@@ -87,6 +89,7 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     part: TimeRange | None = None,
     size: OutputSize | None = None,
     deinterlace: Deinterlace = Deinterlace.AUTO,
+    form: OutputFormat = DEFAULT_FORMAT,
     continuous: ContinuousCopy | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     release: EarlyRelease | None = None,
@@ -96,13 +99,14 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
     one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it. A plan
     that an earlier attempt began goes on with the bounds of its own.
-    `size` is that of the output, `scale` times the input's by default. `deinterlace`: which frames. `retime` applies
-    with `target_fps` only. `continuous`: how `path` was made, if it is a copy.
+    `size` is that of the output, `scale` times the input's by default; `form` its codec and container. `deinterlace`:
+    which frames. `retime` applies with `target_fps` only. `continuous`: how `path` was made, if it is a copy.
     `release` gets segments early. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled`
     returns True, FfmpegError if ffmpeg fails, and what `release` raises.
     """
-    colour = plan_colour(info.video, scale=scale, size=size)
-    metadata = read_source_metadata(runner, path, info, colour=colour, deinterlace=deinterlace)
+    colour = plan_colour(info.video, scale=scale, size=size, codec=form.chosen_codec)
+    codec = form.chosen_codec or choose_codec(colour.target)
+    metadata = read_source_metadata(runner, path, info, codec=codec, deinterlace=deinterlace)
     if metadata.deinterlacing is not None and metadata.deinterlacing.by_field:
         info = as_fields(info)
     video = info.video
@@ -113,6 +117,8 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     planner = RenderPlanner(
         info=info,
         colour=colour,
+        codec=codec,
+        container=form.container_name,
         metadata=metadata,
         target_fps=target_fps,
         retime=retime,
@@ -175,6 +181,8 @@ class RenderPlanner:
     reorder: bool | None
     encoder_rate: Fraction | None
     part: TimeRange | None = None
+    codec: VideoCodec = "h264"
+    container: ContainerName = "mp4"
     deinterlacing: Deinterlacing | None = field(init=False)
     settled: Sequence[SegmentPlan] = ()
 
@@ -294,7 +302,8 @@ class RenderPlanner:
             source_time_base=video.time_base,
             seekable=scan.is_trusted,
             tags=colour.tags,
-            codec=choose_codec(colour.target),
+            codec=self.codec,
+            container=self.container,
             reorder=reorder,
             sample_aspect_ratio=video.sample_aspect_ratio,
             timescale=timeline.timescale,

@@ -121,6 +121,11 @@ def tag_spatial(part: Path, spatial: Spatial) -> Sequence[str]:
         write_spatial(part, spatial)
     except ValueError as error:
         log.warning("spatial_tags_left_out", detail=str(error))
-        held = {SPHERICAL_WARNING: spatial.projection, STEREO_WARNING: spatial.stereo}
-        return [warning for warning, value in held.items() if value is not None]
+        return spatial_left_out(part, spatial)
     return ()
+
+
+def spatial_left_out(_part: Path, spatial: Spatial) -> Sequence[str]:
+    """Warnings for a file that cannot hold the tags."""
+    held = {SPHERICAL_WARNING: spatial.projection, STEREO_WARNING: spatial.stereo}
+    return [warning for warning, value in held.items() if value is not None]

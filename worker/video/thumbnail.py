@@ -54,11 +54,11 @@ def make_thumbnail(
 
     Colours are converted to full-range BT.601, which JPEG defines.
     """
-    tick = render.offset_ticks + _frame_at(segments, render.total_ticks * POSITION)
+    tick = render.written_tick(render.offset_ticks + _frame_at(segments, render.total_ticks * POSITION))
     width, height = thumbnail_size(render.target.width, render.target.height, render.sample_aspect_ratio)
-    seek = seconds_up(Fraction(tick, render.timescale))
+    seek = seconds_up(Fraction(tick, render.written_timescale))
     chain = (
-        f"settb=1/{render.timescale},trim=start_pts={tick}:end_pts={tick + 1},"
+        f"settb=1/{render.written_timescale},trim=start_pts={tick}:end_pts={tick + 1},"
         f"setparams=color_primaries={UNSPECIFIED}:color_trc={UNSPECIFIED}"
         f":colorspace={SCALE_MATRICES.get(render.target.matrix, UNSPECIFIED):d},"
         f"scale={width}:{height}:flags={SCALE_FLAGS}:out_range=pc,"

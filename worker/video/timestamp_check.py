@@ -1,6 +1,6 @@
 """Reads back the timestamps of files that ffmpeg wrote, and compares them with the plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,14 +10,14 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from worker.inference.frames import FrameFormat
 from worker.video.plan import RenderPlan, SegmentPlan
 
-STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts"
+STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts:stream_tags=DURATION"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenVideo:
     """The video stream of a written file. Times are in ticks of `time_base`, packets in decoding order.
 
-    `duration`: the stream's, as a player reads it.
+    `duration`: the stream's, as a player reads it, in Matroska from its tag.
     """
 
     time_base: Fraction
@@ -48,7 +48,8 @@ def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
         fields = dict(word.partition("=")[::2] for word in words)
         if section == "packet":
             pts.append(int(fields["pts"]))
-            dts.append(int(fields["dts"]))
+            # Matroska states none, and ffmpeg guesses them.
+            dts.append(int(fields["dts"]) if fields["dts"] != "N/A" else pts[-1])
         elif section == "stream":
             stream = fields
     if not stream:
@@ -59,14 +60,27 @@ def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
         width=int(stream["width"]),
         height=int(stream["height"]),
         start=int(stream["start_pts"]),
-        duration=int(stream["duration_ts"]),
+        duration=_duration(stream, Fraction(int(numerator), int(denominator))),
         pts=pts,
         dts=dts,
     )
 
 
+def _duration(stream: Mapping[str, str], time_base: Fraction) -> int:
+    """In ticks. Matroska's tag counts from 0 and has nanoseconds: `00:00:01.501000000`."""
+    if stream["duration_ts"].isdecimal():
+        return int(stream["duration_ts"])
+    hours, minutes, seconds = stream.get("tag:DURATION", "0:0:0").split(":")
+    return round((3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)) / time_base)
+
+
 def deviation(
-    written: WrittenVideo, *, target: FrameFormat, timescale: int, ticks: Sequence[int]
+    written: WrittenVideo,
+    *,
+    target: FrameFormat,
+    timescale: int,
+    ticks: Sequence[int],
+    has_decoding_times: bool = True,
 ) -> str | None:
     """The first difference between a written video and its plan, for the log; None if there is none."""
     if (written.width, written.height) != (target.width, target.height):
@@ -82,7 +96,7 @@ def deviation(
         (
             at
             for at, (shown, decoded) in enumerate(zip(written.pts, written.dts, strict=True))
-            if decoded > shown
+            if decoded > shown and has_decoding_times
         ),
         None,
     )
@@ -97,12 +111,23 @@ def check_output(
     """Raises TransientError if the joined file's timestamps or its duration are not as planned."""
     written = read_back(runner, part)
     ticks = [
-        render.offset_ticks + segment.start_tick + tick
+        render.written_tick(render.offset_ticks + segment.start_tick + tick)
         for segment in segments
         for tick in segment.output_ticks()
     ]
-    fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
-    if fault is None and written.duration != render.total_ticks:
-        fault = f"it lasts {written.duration} ticks, planned {render.total_ticks}"
+    is_exact = render.file.is_iso
+    fault = deviation(
+        written,
+        target=render.target,
+        timescale=render.written_timescale,
+        ticks=ticks,
+        has_decoding_times=is_exact,
+    )
+    lasts = render.total_ticks
+    if not is_exact:
+        lasts = render.written_tick(render.offset_ticks + render.total_ticks)
+    # The last frame's time and its duration are rounded one by one.
+    if fault is None and abs(written.duration - lasts) > (0 if is_exact else 1):
+        fault = f"it lasts {written.duration} ticks, planned {lasts}"
     if fault is not None:
         raise TransientError("The joined video differs from the plan.", detail=fault)

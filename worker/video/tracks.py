@@ -9,12 +9,13 @@ from math import ceil
 from typing import Any, Literal
 
 from app.platform.byte_sizes import MIB
-from app.platform.media.containers import OUTPUT
+from app.platform.media.containers import MP4, OutputContainer
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.ffprobe_fields import UNTAGGED, integer
 from app.platform.media.recognition import is_encrypted
 from app.platform.media.whitelists import TEXT_SUBTITLES, is_decodable
 from worker.video.channel_layouts import (
+    LAYOUTS_OF,
     MAX_STEREO,
     MAX_SURROUND,
     KeptLayout,
@@ -25,7 +26,7 @@ from worker.video.sound_headers import SoundFormat
 
 # In microseconds, ffmpeg's default, texts more than 35 minutes apart overflow MP4's durations of 32 bits.
 SUBTITLE_TIME_BASE = "1/1000"
-CAPTIONS_NAME = "handler_name=Closed captions"
+CAPTIONS_NAME = "Closed captions"
 
 AUDIO_BITS_PER_SECOND_AND_CHANNEL = 96_000
 # Of one that puts the output together: some ten times what slow machines take.
@@ -34,12 +35,12 @@ SLOWEST_COPY = 10 * MIB
 # Corrects from 10 ms on, where ffmpeg leaves up to 100: in most files those are rounded timestamps.
 CLOSELY = ":min_hard_comp=0.01"
 
-SOUND_LEFT_OUT = f"A sound track was left out: {OUTPUT.name} cannot hold it, and it cannot be converted."
+SOUND_LEFT_OUT = f"A sound track was left out: {MP4.name} cannot hold it, and it cannot be converted."
 SOUND_EMPTY = "A sound track was left out: none of its sound can be read."
 SOUND_ENCRYPTED = "A sound track was left out: it is encrypted."
 SUBTITLES_LEFT_OUT = (
     "Subtitles stored as pictures, or in an unknown form, were left out: "
-    f"{OUTPUT.name} holds subtitles of text only."
+    f"{MP4.name} holds subtitles of text only."
 )
 VIDEO_LEFT_OUT = "The file has more than one video track; the others were left out."
 COVER_LEFT_OUT = "The cover picture was left out."
@@ -48,17 +49,17 @@ DATA_LEFT_OUT = "A track of data was left out ({name})."
 # Data tracks of timecode, which is a tag too, and of MP4's own chapters.
 TOLD_ELSEWHERE = ("tmcd", "text")
 SOUND_CONVERTED = (
-    f"Sound was converted to {OUTPUT.audio_codec}, because {OUTPUT.name} players do not take the input's."
+    f"Sound was converted to {MP4.audio_codec}, because {MP4.name} players do not take the input's."
 )
 SOUND_CHANGES = (
-    f"Sound whose channels or sampling rate change was converted to {OUTPUT.audio_codec}: an {OUTPUT.name} track has "
+    f"Sound whose channels or sampling rate change was converted to {MP4.audio_codec}: an {MP4.name} track has "
     "one format."
 )
 SOUND_JOINED = (
-    f"Sound was converted to {OUTPUT.audio_codec}, to stay with the picture where the file's parts meet."
+    f"Sound was converted to {MP4.audio_codec}, to stay with the picture where the file's parts meet."
 )
 SOUND_MISPLACED = (
-    f"Sound was converted to {OUTPUT.audio_codec}: {OUTPUT.name} does not keep the places of FLAC's channels."
+    f"Sound was converted to {MP4.audio_codec}: {MP4.name} does not keep the places of FLAC's channels."
 )
 SOUND_MIXED = (
     "Sound of {channels} channels{layout} was mixed to {kept}: {codec} has no place for each channel."
@@ -89,29 +90,32 @@ class KeptTrack:
     runs: tuple[tuple[float, float], ...] = ()
     cut: str = ""
 
-    def options(self, number: int) -> dict[str, Any]:
-        """ffmpeg's options for the track as the output's `number`-th stream of its kind."""
+    def options(self, number: int, *, file: OutputContainer = MP4) -> dict[str, Any]:
+        """ffmpeg's options for the track as the `number`-th stream of its kind in `file`."""
         if self.kind == "data":
             return {f"c:d:{number}": "copy", f"tag:d:{number}": self.tag}
         if self.kind == "subtitle":
+            is_default = self.is_default and not self.is_captions
+            shown = {} if file.is_iso else {f"disposition:s:{number}": "default" if is_default else "0"}
             if self.is_copied:
-                return {f"c:s:{number}": "copy"}
+                return {f"c:s:{number}": "copy", **shown}
             captions = {
-                f"metadata:s:s:{number}": CAPTIONS_NAME,
+                f"metadata:s:s:{number}": f"{'handler_name' if file.is_iso else 'title'}={CAPTIONS_NAME}",
                 f"disposition:s:{number}": "hearing_impaired",
             }
             return {
-                f"c:s:{number}": OUTPUT.subtitle_encoder,
+                f"c:s:{number}": file.subtitle_encoder,
                 f"time_base:s:{number}": SUBTITLE_TIME_BASE,
-                **(captions if self.is_captions else {}),
+                **(captions if self.is_captions else shown),
             }
         if self.is_copied:
             return {f"c:a:{number}": "copy"}
         assert self.layout is not None
-        rate = f"{self.sample_rate}:" if self.sample_rate else ""
+        sample_rate = file.audio_rate or self.sample_rate
+        rate = f"{sample_rate}:" if sample_rate else ""
         closely = CLOSELY if self.follows_closely else ""
         return {
-            f"c:a:{number}": OUTPUT.audio_encoder,
+            f"c:a:{number}": file.audio_encoder,
             f"b:a:{number}": self.layout.channels * AUDIO_BITS_PER_SECOND_AND_CHANNEL,
             # Gaps in the timestamps become silence: an encoder would close them, and later sound would be too early.
             f"filter:a:{number}": ",".join(
@@ -158,6 +162,7 @@ def choose_tracks(
     video_index: int,
     formats: Mapping[int, Set[SoundFormat]],
     is_joined: bool = False,
+    file: OutputContainer = MP4,
 ) -> TrackChoice:
     """Choose from ffprobe's streams (`index`, `codec_type`, `codec_name`, `channels`, `disposition`, ...).
 
@@ -171,18 +176,18 @@ def choose_tracks(
         if index == video_index:
             continue
         if kind == "audio":
-            track, told = _sound_track(stream, formats.get(index, set()), is_joined=is_joined)
+            track, told = _sound_track(stream, formats.get(index, set()), is_joined=is_joined, file=file)
             tracks += [track] if track else []
             warnings |= dict.fromkeys(told)
         elif kind == "subtitle":
-            if codec in OUTPUT.copied_subtitles or (codec in TEXT_SUBTITLES and is_decodable(codec)):
-                is_copied = codec in OUTPUT.copied_subtitles
+            is_copied = codec in file.copied_subtitles
+            if is_copied or (codec in (*TEXT_SUBTITLES, "mov_text") and is_decodable(codec)):
                 is_default = stream.get("disposition", {}).get("default") == 1
                 tracks.append(
                     KeptTrack(index=index, kind="subtitle", is_copied=is_copied, is_default=is_default)
                 )
             else:
-                warnings[SUBTITLES_LEFT_OUT] = None
+                warnings[told_of(SUBTITLES_LEFT_OUT, file)] = None
         elif kind == "video":
             is_cover = stream.get("disposition", {}).get("attached_pic") == 1
             warnings[COVER_LEFT_OUT if is_cover else VIDEO_LEFT_OUT] = None
@@ -190,11 +195,23 @@ def choose_tracks(
             warnings[ATTACHMENTS_LEFT_OUT] = None
         else:
             tag = str(stream.get("codec_tag_string"))
-            if tag in OUTPUT.copied_data:
+            if tag in file.copied_data:
                 tracks.append(KeptTrack(index=index, kind="data", is_copied=True, tag=tag))
             elif tag not in TOLD_ELSEWHERE:
                 warnings[data_left_out(codec, tag=tag)] = None
     return TrackChoice(tracks=tuple(tracks), warnings=tuple(warnings))
+
+
+def told_of(warning: str, file: OutputContainer) -> str:
+    """The warning, with the container's and its sound's names in place of MP4's."""
+    for name, own in (
+        (f"an {MP4.name}", f"a {file.name}"),
+        (MP4.name, file.name),
+        (MP4.audio_codec, file.audio_codec),
+    ):
+        if file is not MP4:
+            warning = re.sub(rf"\b{name}\b", own, warning)
+    return warning
 
 
 def within_budget(
@@ -220,14 +237,14 @@ def data_left_out(codec: str | None, *, tag: str = "") -> str:
 
 
 def _sound_track(
-    stream: dict[str, Any], formats: Set[SoundFormat], *, is_joined: bool
+    stream: dict[str, Any], formats: Set[SoundFormat], *, is_joined: bool, file: OutputContainer
 ) -> tuple[KeptTrack | None, Sequence[str]]:
     """A sound track as it goes into the output, if it does, and warnings."""
     codec, channels = stream.get("codec_name"), integer(stream, "channels")
     if is_encrypted(stream):
         return None, [SOUND_ENCRYPTED]
-    if codec not in OUTPUT.copied_audio and not is_decodable(codec):
-        return None, [SOUND_LEFT_OUT]
+    if codec not in file.copied_audio and not is_decodable(codec):
+        return None, [told_of(SOUND_LEFT_OUT, file)]
     if not channels:
         # A transport stream may announce sound that never comes.
         return None, [SOUND_EMPTY]
@@ -239,9 +256,9 @@ def _sound_track(
             # 5.1 has the places of the smaller layouts.
             channels = max(channels, MAX_SURROUND)
     known = None if layout in UNTAGGED else layout
-    kept = kept_layout(known, channels=channels)
-    is_misplaced = codec == "flac" and not is_kept_in_flac(known, channels=channels)
-    is_copied = codec in OUTPUT.copied_audio and not changes and not is_joined and not is_misplaced
+    kept = kept_layout(known, channels=channels, known=LAYOUTS_OF[file.audio_encoder])
+    is_misplaced = codec == "flac" and file.is_iso and not is_kept_in_flac(known, channels=channels)
+    is_copied = codec in file.copied_audio and not changes and not is_joined and not is_misplaced
     named = f" ({layout})" if layout not in UNTAGGED else ""
     track = KeptTrack(
         index=int(stream["index"]),
@@ -249,7 +266,7 @@ def _sound_track(
         is_copied=is_copied,
         layout=kept,
         sample_rate=max(one.sample_rate for one in formats) if changes else 0,
-        mixed=SOUND_MIXED.format(channels=channels, layout=named, kept=kept.name, codec=OUTPUT.audio_codec)
+        mixed=SOUND_MIXED.format(channels=channels, layout=named, kept=kept.name, codec=file.audio_codec)
         if kept.is_mixed
         else None,
         follows_closely=is_joined or changes,
@@ -257,6 +274,6 @@ def _sound_track(
     if is_copied:
         return track, []
     converted = SOUND_CONVERTED
-    if codec in OUTPUT.copied_audio:
+    if codec in file.copied_audio:
         converted = SOUND_CHANGES if changes else SOUND_JOINED if is_joined else SOUND_MISPLACED
-    return track, [converted, *([track.mixed] if track.mixed else [])]
+    return track, [told_of(converted, file), *([track.mixed] if track.mixed else [])]

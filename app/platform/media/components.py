@@ -5,7 +5,15 @@
 ENCODERS: tuple[str, ...] = (
     "libx264",
     "libx265",
+    "libsvtav1",
+    "libvpx-vp9",
+    "prores_ks",
+    "ffv1",
     "aac",
+    "flac",
+    "libopus",
+    "subrip",
+    "webvtt",
     "ass",
     "mov_text",
     "mjpeg",
@@ -14,7 +22,19 @@ ENCODERS: tuple[str, ...] = (
     "pcm_s16le",
 )
 
-MUXERS: tuple[str, ...] = ("mp4", "ipod", "mpegts", "nut", "rawvideo", "image2pipe", "mjpeg", "ass")
+MUXERS: tuple[str, ...] = (
+    "mp4",
+    "mov",
+    "matroska",
+    "webm",
+    "ipod",
+    "mpegts",
+    "nut",
+    "rawvideo",
+    "image2pipe",
+    "mjpeg",
+    "ass",
+)
 MUXERS += ("framecrc", "data")
 
 # Without them the server works, except for previews of HDR.

@@ -138,14 +138,14 @@ class FfmpegRunner:
         raw = {"f": "rawvideo", "pix_fmt": pix_fmt, "s": size, "framerate": str(frame_rate)}
         return ffmpeg.input("pipe:0", **safety, **raw, **options)
 
-    def concat_input(self, list_path: Path, **options: Any) -> Stream:
+    def concat_input(self, list_path: Path, *, decoder: str = NO_DECODER, **options: Any) -> Stream:
         """The server's own files, joined by an ffconcat list beside them, for a copy of their streams.
 
         The list names them relative to its directory, in letters, digits and `._-/`, with no part that starts with a
         dot; ffmpeg refuses any other name (`-safe 1`), so a list cannot name a file outside its directory.
+        With a `decoder` ffmpeg decodes a frame of each file to learn its pixel format: ten times the work of the copy.
         """
-        # ffmpeg would decode a frame of each file to learn its pixel format: ten times the work of the copy.
-        own = {"f": "concat", "safe": 1, "codec_whitelist": NO_DECODER}
+        own = {"f": "concat", "safe": 1, "codec_whitelist": decoder}
         return ffmpeg.input(
             file_name(list_path), **{**self._input_options(("concat", *FORMATS), options), **own}
         )

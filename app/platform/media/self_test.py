@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.platform.byte_sizes import GIB
 from app.platform.errors import FfmpegError
-from app.platform.media.containers import SEGMENT
+from app.platform.media.containers import MP4
 from app.platform.media.ffmpeg import FfmpegRunner
 
 WALL_SECONDS = 60.0
@@ -29,11 +29,11 @@ class Sample:
 
 
 SAMPLES = (
-    Sample(encoder="libx264", source=VIDEO, suffix=SEGMENT.suffix, required=True),
-    Sample(encoder="libx265", source=VIDEO, suffix=SEGMENT.suffix, required=True),
+    Sample(encoder="libx264", source=VIDEO, suffix=MP4.suffix, required=True),
+    Sample(encoder="libx265", source=VIDEO, suffix=MP4.suffix, required=True),
     Sample(encoder="aac", source=SOUND, suffix=".m4a", required=True),
-    Sample(encoder="h264_nvenc", source=VIDEO, suffix=SEGMENT.suffix, required=False),
-    Sample(encoder="hevc_nvenc", source=VIDEO, suffix=SEGMENT.suffix, required=False),
+    Sample(encoder="h264_nvenc", source=VIDEO, suffix=MP4.suffix, required=False),
+    Sample(encoder="hevc_nvenc", source=VIDEO, suffix=MP4.suffix, required=False),
 )
 
 

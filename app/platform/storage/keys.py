@@ -3,7 +3,7 @@ a good one."""
 
 import re
 
-from app.platform.media.containers import OUTPUT, SEGMENT
+from app.platform.media.containers import MP4
 
 FILES_PREFIX = "files/"
 RENDERS_PREFIX = "renders/"
@@ -41,12 +41,13 @@ def segments_prefix(render_id: str) -> str:
     return f"{render_prefix(render_id)}segments/"
 
 
-def segment_key(render_id: str, *, position: int, attempt: int) -> str:
-    return f"{segments_prefix(render_id)}{position:06d}-{attempt}{SEGMENT.suffix}"
+def segment_key(render_id: str, *, position: int, attempt: int, suffix: str = MP4.suffix) -> str:
+    """`suffix`, here and below, includes the dot."""
+    return f"{segments_prefix(render_id)}{position:06d}-{attempt}{suffix}"
 
 
-def output_key(render_id: str, *, attempt: int) -> str:
-    return f"{render_prefix(render_id)}output-{attempt}{OUTPUT.suffix}"
+def output_key(render_id: str, *, attempt: int, suffix: str = MP4.suffix) -> str:
+    return f"{render_prefix(render_id)}output-{attempt}{suffix}"
 
 
 def thumbnail_key(render_id: str, *, attempt: int) -> str:

@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from app.platform.database import Database
+from app.platform.media.codecs import OutputFormat
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.renders.transitions import cancel_overdue
+from app.work.worker_queries import register
 
 WHOLE = {"width": 240, "height": 136, "frameRate": 25, "durationSeconds": 2, "frames": 50}
 ENLARGED = {"width": 960, "height": 544}
@@ -125,6 +127,44 @@ def test_each_field_becomes_a_frame(client: httpx.Client, file_id: str, fields, 
         assert body["deinterlace"] == "field"
 
 
+@pytest.mark.parametrize(
+    ("fields", "shown", "suffix"),
+    [
+        ({"codec": "AV1"}, {"codec": "av1"}, ".mp4"),
+        ({"container": "webm"}, {"container": "webm", "codec": "vp9"}, ".webm"),
+        (
+            {"container": ".mkv", "output_quality": "small"},
+            {"container": "mkv", "outputQuality": "small"},
+            ".mkv",
+        ),
+        ({"codec": "prores"}, {"codec": "prores"}, ".mov"),
+    ],
+)
+def test_another_format(client: httpx.Client, file_id: str, database: Database, fields, shown, suffix):
+    names = ("codec", "container", "outputQuality")
+    for route in ("upscale", "estimates"):
+        ((_, body),) = client.post(f"/v1/{route}", json={"file_id": file_id, **fields}).json().items()
+        assert {name: body[name] for name in names if name in body} == shown
+        if route == "upscale":
+            with database.write() as session:
+                render = session.get_one(Render, body["id"])
+                form = OutputFormat(codec=render.codec, container=render.container)
+                assert form.file.suffix == suffix
+                render.status, render.output_key = RenderStatus.COMPLETED, f"renders/x/output-1{suffix}"
+            answer = client.get(f"/v1/renders/{body['id']}").json()["render"]
+            assert f"-4x{suffix}" in answer["outputFileURL"]
+
+
+def test_a_codec_that_no_worker_encodes(client: httpx.Client, file_id: str, database: Database):
+    with database.write() as session:
+        facts = {"host": "a", "pid": 1, "device": "cpu", "queues": "cpu,gpu", "engines": [], "version": "1"}
+        register(session, name="a", facts={**facts, "lacked_codecs": ["av1"]})
+    answer = client.post("/v1/upscale", json={"file_id": file_id, "codec": "av1"})
+    assert answer.status_code == 400
+    assert "can encode `codec` av1 at present: their ffmpeg lacks libsvtav1" in answer.text
+    assert client.post("/v1/upscale", json={"file_id": file_id, "codec": "vp9"}).status_code == 200
+
+
 LAST = "There is no video from {}: it lasts from 0 s to 2 s."
 FACTS = (
     "`metadata` must be a JSON object of at most 20 texts, with names of at most 40 and texts of at most 500 "
@@ -152,6 +192,24 @@ ORDER = "`end` must be later than `start`, which is 0 by default."
         (
             {"scale": 2, "max_width": 100},
             "`scale` and `max_width` cannot be given together: each decides the output's size.",
+        ),
+        (
+            {"codec": "prores", "container": "mp4"},
+            "`container` mp4 cannot hold `codec` prores: mp4 holds h264, hevc, av1 and vp9, and prores goes into mkv "
+            "or mov.",
+        ),
+        (
+            {"codec": "av1", "output_quality": "lossless"},
+            "`output_quality` lossless is not for `codec` av1, which has high, medium and small; lossless goes with "
+            "h264, hevc, ffv1 or vp9.",
+        ),
+        (
+            {"codec": "divx"},
+            '`codec` must be h264, hevc, av1, prores, ffv1 or vp9; received "divx".',
+        ),
+        (
+            {"codec": "av1", "max_height": 60},
+            "AV1 needs an output from 64x64 to 16384x8704; this one would have 106x60. Choose another `codec` or size.",
         ),
         ({"max_height": "1"}, '`max_height` must be a whole number of pixels from 2 to 16384; received "1".'),
         ({"strength": "1.01"}, '`strength` must be a number from 0 to 1; received "1.01".'),

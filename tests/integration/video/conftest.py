@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat
 from app.platform.media.ffmpeg import FfmpegRunner, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.output_size import OutputSize
@@ -277,6 +278,7 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
         part: TimeRange | None = None,
         size: OutputSize | None = None,
         deinterlace: Deinterlace = Deinterlace.AUTO,
+        form: OutputFormat = DEFAULT_FORMAT,
         segment_seconds: Fraction = Fraction(10),
         segment_max_output_pixels: int = 500_000_000,
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
@@ -294,6 +296,7 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
             part=part,
             size=size,
             deinterlace=deinterlace,
+            form=form,
             segment_seconds=segment_seconds,
             segment_max_output_pixels=segment_max_output_pixels,
             continuous=continuous,

@@ -10,7 +10,7 @@ import pytest
 from app.platform.media.ffmpeg import FfmpegRunner
 from worker.video.appended_files import APPENDED_WARNING, has_appended_file
 from worker.video.frame_scan import TIMES_WARNING
-from worker.video.muxer import SOUND_UNREADABLE
+from worker.video.mux_command import SOUND_UNREADABLE
 from worker.video.opus_layouts import OPUS_CHANGES, opus_warnings
 from worker.video.raw_aac import CHANGE_NOT_DESCRIBED, RATE_NOT_DESCRIBED, read_sound_packets
 from worker.video.sound_headers import sound_formats

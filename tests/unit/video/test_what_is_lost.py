@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.platform.media.containers import OUTPUT
+from app.platform.media.containers import MP4
 from app.platform.media.first_frames import Spatial
 from app.platform.media.whitelists import TEXT_SUBTITLES
 from worker.video.metadata import lost_tags
@@ -81,7 +81,7 @@ def test_every_kind_of_stream_is_kept_or_named() -> None:
         choice = choose_tracks([stream], video_index=0, formats={})
         assert choice.tracks or choice.warnings, (kind, codec)
         if kind == "subtitle" and choice.tracks:
-            assert codec in TEXT_SUBTITLES | OUTPUT.copied_subtitles
+            assert codec in TEXT_SUBTITLES | MP4.copied_subtitles
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ function asked(render) {
   const fields = {
     engine: render.engine, target_fps: render.targetFps, retime: render.retime, start: render.start, end: render.end,
     scale: render.scale, max_width: render.maxWidth, max_height: render.maxHeight, strength: render.strength, grain: render.grain,
-    deinterlace: render.deinterlace, quality: render.quality ? true : undefined,
+    deinterlace: render.deinterlace, codec: render.codec, container: render.container, output_quality: render.outputQuality,
+    quality: render.quality ? true : undefined,
   };
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }

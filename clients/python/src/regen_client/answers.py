@@ -24,6 +24,9 @@ class RenderOptions(TypedDict, total=False):
     strength: float
     grain: float
     deinterlace: Literal["auto", "off", "frame", "field"]
+    codec: str
+    container: str
+    output_quality: str
     quality: bool
     metadata: Mapping[str, str]
     cancel_after: int

@@ -32,7 +32,18 @@ WORDS |= {
     "random",
     "replaygain",
 }
-WORDS |= {"ass", "segment", "signature", "ssim", "subtitles", "threshold", "thumbnail", "tile", "yadif"}
+WORDS |= {
+    "ass",
+    "realtime",
+    "segment",
+    "signature",
+    "ssim",
+    "subtitles",
+    "threshold",
+    "thumbnail",
+    "tile",
+    "yadif",
+}
 # VMAF is measured where an ffmpeg has it; the images' has not.
 MEASURING = frozenset({"libvmaf"})
 

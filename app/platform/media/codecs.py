@@ -1,0 +1,128 @@
+"""The codecs of a render's video, and what of codec, container and quality goes together."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias, get_args
+
+from app.platform.errors import InvalidRequest
+from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, OutputContainer, VideoCodec
+from app.platform.quoting import received
+
+Quality: TypeAlias = Literal["lossless", "high", "medium", "small"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputCodec:
+    """A codec that renders can have.
+
+    `name`: as sentences call it. `encoder`: ffmpeg's. `container`: the one without another request. `qualities`:
+    those that it has, the best first. `least_side`, `most_height`: of the output, in pixels. `holds_hdr10`: whether
+    the stream has a place for a mastering display and light levels.
+    """
+
+    name: str
+    encoder: str
+    container: ContainerName
+    qualities: tuple[Quality, ...] = get_args(Quality)
+    least_side: int = 2
+    most_height: int = 16_384
+    holds_hdr10: bool = False
+
+    def quality(self, wanted: Quality) -> Quality:
+        """The wanted quality, or the codec's best if it lacks that one."""
+        return wanted if wanted in self.qualities else self.qualities[0]
+
+
+CODECS: Mapping[VideoCodec, OutputCodec] = {
+    "h264": OutputCodec(name="H.264", encoder="libx264", container="mp4"),
+    "hevc": OutputCodec(name="HEVC", encoder="libx265", container="mp4", holds_hdr10=True),
+    # Versions of SVT-AV1 before 3 have no lossless mode; those limits of size are its own.
+    "av1": OutputCodec(
+        name="AV1",
+        encoder="libsvtav1",
+        container="mp4",
+        qualities=("high", "medium", "small"),
+        least_side=64,
+        most_height=8704,
+        holds_hdr10=True,
+    ),
+    "prores": OutputCodec(
+        name="ProRes", encoder="prores_ks", container="mov", qualities=("high", "medium", "small")
+    ),
+    "ffv1": OutputCodec(name="FFV1", encoder="ffv1", container="mkv", qualities=("lossless",)),
+    "vp9": OutputCodec(name="VP9", encoder="libvpx-vp9", container="mp4"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFormat:
+    """What a request says of the output's codec, container and quality; None: nothing."""
+
+    codec: VideoCodec | None = None
+    container: ContainerName | None = None
+    quality: Quality | None = None
+
+    @property
+    def container_name(self) -> ContainerName:
+        """The container: without a request, the codec's."""
+        return self.container or (CODECS[self.codec].container if self.codec else "mp4")
+
+    @property
+    def file(self) -> OutputContainer:
+        return OUTPUT_CONTAINERS[self.container_name]
+
+    @property
+    def chosen_codec(self) -> VideoCodec | None:
+        """The codec; None: H.264 or HEVC, as the frames need."""
+        return self.codec or self.file.usual_codec
+
+    def check(self) -> None:
+        """Raises InvalidRequest, which says what there is, for what cannot go together."""
+        codec, file = self.chosen_codec, self.file
+        if self.codec is not None and self.codec not in file.video_codecs:
+            others = [name for name, other in OUTPUT_CONTAINERS.items() if self.codec in other.video_codecs]
+            raise InvalidRequest(
+                f"`container` {self.container} cannot hold `codec` {self.codec}: {self.container} holds "
+                f"{_listed(file.video_codecs)}, and {self.codec} goes into {_listed(others, 'or')}."
+            )
+        if self.quality is not None and codec is not None and self.quality not in CODECS[codec].qualities:
+            having = [name for name, other in CODECS.items() if self.quality in other.qualities]
+            raise InvalidRequest(
+                f"`output_quality` {self.quality} is not for `codec` {codec}, which has "
+                f"{_listed(CODECS[codec].qualities)}; {self.quality} goes with {_listed(having, 'or')}."
+            )
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raises InvalidRequest if the codec has no frames of that size, in pixels."""
+        codec = self.chosen_codec
+        if codec is None:
+            return
+        has = CODECS[codec]
+        if min(width, height) < has.least_side or height > has.most_height:
+            raise InvalidRequest(
+                f"{has.name} needs an output from {has.least_side}x{has.least_side} to 16384x{has.most_height}; "
+                f"this one would have {width}x{height}. Choose another `codec` or size."
+            )
+
+
+DEFAULT_FORMAT = OutputFormat()
+
+
+def _listed(names: Iterable[str], word: str = "and") -> str:
+    *others, last = names
+    return f"{', '.join(others)} {word} {last}" if others else last
+
+
+def _parse(text: str, *, name: str, among: tuple[str, ...]) -> str:
+    """Raises InvalidRequest for a text that is none of these."""
+    value = re.sub(r"^\.", "", text.strip().lower()) if name == "container" else text.strip().lower()
+    if value in among:
+        return value
+    raise InvalidRequest(f"`{name}` must be {_listed(among, 'or')}{received(text)}")
+
+
+parse_codec = partial(_parse, name="codec", among=get_args(VideoCodec))
+parse_container = partial(_parse, name="container", among=get_args(ContainerName))
+parse_quality = partial(_parse, name="output_quality", among=get_args(Quality))
