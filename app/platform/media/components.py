@@ -46,6 +46,7 @@ FILTERS: tuple[str, ...] = (
     "anull",
     "apad",
     "aresample",
+    "aselect",
     "asetpts",
     "asettb",
     "asplit",
