@@ -72,6 +72,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY migrations migrations
 COPY models models
+COPY regen_server regen_server
 COPY worker worker
 RUN pip --python /opt/regen wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
