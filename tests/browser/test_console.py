@@ -172,6 +172,10 @@ def test_cancel_and_render_again(tmp_path, sign_in):
         page.get_by_role("figure", name="Before and after").wait_for(timeout=60_000)
 
 
+def received_parts(server, upload):
+    return server.client.get(f"/v1/uploads/{upload['id']}").json()["upload"]["receivedParts"]
+
+
 def test_an_upload_that_is_cut_goes_on(server, sign_in, tmp_path):
     """300 MB, of which a part is refused in mid-way, then the page is loaded anew: what arrived is not sent again."""
     large = tmp_path / "large.mp4"
@@ -193,10 +197,12 @@ def test_an_upload_that_is_cut_goes_on(server, sign_in, tmp_path):
     page.on("dialog", lambda dialog: dialog.accept())
     page.reload()
     page.get_by_role("heading", name="New renders").wait_for()
-    # Parts that were under way may still arrive for a moment.
-    page.wait_for_timeout(1000)
     (upload,) = server.client.get("/v1/uploads").json()["uploads"]
-    arrived = len(server.client.get(f"/v1/uploads/{upload['id']}").json()["upload"]["receivedParts"])
+    # Parts that were under way may still arrive for a moment.
+    arrived = -1
+    while (now := len(received_parts(server, upload))) != arrived:
+        arrived = now
+        page.wait_for_timeout(1500)
     assert arrived > 0
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if request.method == "PUT" else None)
