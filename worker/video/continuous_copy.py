@@ -61,14 +61,15 @@ RESTARTS_WARNING = (
 class ContinuousCopy:
     """How the copy is made. `streams`: those that it holds, by their index in the file; for each, the ticks to add to
     its timestamps, from the packet of that number on. `warnings`: sentences for the user. `is_joined`: timestamps start
-    again. `ends_sequences`: see `sequence_ends`. `converted`: streams of sound that a transport stream cannot hold.
-    `spacings`: see MediaInfo.
+    again. `ends_sequences`, `repeats_references`: see `sequence_ends`. `converted`: streams of sound that a transport
+    stream cannot hold. `spacings`: see MediaInfo.
     """
 
     streams: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
     warnings: tuple[str, ...]
     is_joined: bool = True
     ends_sequences: bool = False
+    repeats_references: bool = False
     converted: tuple[int, ...] = ()
     spacings: Mapping[int, tuple[tuple[int, Fraction], ...]] = field(default_factory=dict)
 
@@ -78,11 +79,13 @@ def plan_continuous_copy(
 ) -> ContinuousCopy | None:
     """How to copy the file; None if it needs no copy. Raises what `changes_shape` raises."""
     is_joined = bool(info.shifts)
-    ends_sequences = info.video.codec in SEQUENCE_CODECS and may_restart(info.format_name)
-    if not is_joined and not (
-        ends_sequences
-        and sequence_ends.changes_shape(runner, source, stream_index=info.video.index, cancelled=cancelled)
-    ):
+    is_mpeg4 = info.video.codec == "mpeg4"
+    changes_shape = (info.video.codec in SEQUENCE_CODECS or is_mpeg4) and may_restart(info.format_name)
+    if changes_shape and (is_mpeg4 or not is_joined):
+        changes_shape = sequence_ends.changes_shape(
+            runner, source, stream_index=info.video.index, is_mpeg4=is_mpeg4, cancelled=cancelled
+        )
+    if not is_joined and not changes_shape:
         return None
     sounds = [stream for stream in info.others if stream.kind == "audio"]
     copied = [stream.index for stream in sounds if stream.codec in COPIED_AUDIO]
@@ -111,7 +114,8 @@ def plan_continuous_copy(
             *(data_left_out(stream.codec) for stream in info.others if stream.kind == "data"),
         ),
         is_joined=is_joined,
-        ends_sequences=ends_sequences,
+        ends_sequences=changes_shape and not is_mpeg4,
+        repeats_references=changes_shape and is_mpeg4,
         converted=tuple(converted),
         spacings={
             index: spacings for index, spacings in info.spacings.items() if is_joined and index in kept
@@ -175,7 +179,12 @@ def write_continuous_copy(
         destination.open("wb") as file,
     ):
         written = BufferedReader(process.stdout, sequence_ends.CHUNK_BYTES)  # type: ignore[type-var]
-        for piece in sequence_ends.end_sequences(written, has_sequences=copy.ends_sequences):
+        pieces = (
+            sequence_ends.repeat_references(written)
+            if copy.repeats_references
+            else sequence_ends.end_sequences(written, has_sequences=copy.ends_sequences)
+        )
+        for piece in pieces:
             if cancelled():
                 raise Canceled()
             file.write(piece)
@@ -212,4 +221,13 @@ def probe_copy(runner: FfmpegRunner, path: Path, *, source: MediaInfo, copy: Con
     # Coded sound begins before its first sample, with what is not played.
     _index, ((_packet, ticks), *_later) = copy.streams[0]
     earliest = source.start_seconds + Fraction(ticks, TICKS_PER_SECOND)
-    return replace(info, start_seconds=max(info.start_seconds, earliest))
+    video = info.video
+    if copy.repeats_references:
+        # Repeated frames are not shown.
+        video = replace(
+            video,
+            frames=source.video.frames,
+            frame_rate=source.video.frame_rate,
+            declared_frames=source.video.declared_frames,
+        )
+    return replace(info, video=video, start_seconds=max(info.start_seconds, earliest))

@@ -304,9 +304,9 @@ def _decode_part(
     seeks_by_pts: bool,
 ) -> tuple[_DecodedFrames, Sequence[int]]:
     """The part's frames and the times of those before it; or all frames up to its end, if it is not found by time."""
-    expected = [] if part is None else sorted(pts for pts in packets.pts if part.contains(pts))
+    expected = [] if part is None else sorted({pts for pts in packets.pts if part.contains(pts)})
     if part is not None and expected:
-        before = sorted(pts for pts in packets.pts if pts < part.first)
+        before = sorted({pts for pts in packets.pts if pts < part.first})
         seek = _seek_ticks(packets, part.first, decoder, nominal=nominal, by_pts=seeks_by_pts)
         frames = decoder.decode(partial(look, before), seek=seek, part=part)
         if expected == list(frames.pts):

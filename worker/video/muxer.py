@@ -11,6 +11,7 @@ from app.platform.errors import (
     Canceled,
     FfmpegCancelled,
 )
+from app.platform.media.clock import may_restart
 from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.properties import VideoProperties
@@ -99,6 +100,7 @@ def finish_render(
             formats=formats,
             is_joined=render.continuous is not None and render.continuous.is_joined,
             file=render.file,
+            has_exact_times=may_restart(format_name),
         )
         start = render.input_start_seconds
         end = start + Fraction(render.offset_ticks + render.total_ticks, render.timescale)

@@ -163,11 +163,13 @@ def choose_tracks(
     formats: Mapping[int, Set[SoundFormat]],
     is_joined: bool = False,
     file: OutputContainer = MP4,
+    has_exact_times: bool = False,
 ) -> TrackChoice:
     """Choose from ffprobe's streams (`index`, `codec_type`, `codec_name`, `channels`, `disposition`, ...).
 
     `formats`: of sound tracks by their index, as far as they are known from the tracks' headers. `is_joined`: the
     file's timestamps start again. Where its parts meet, sound overlaps or has a gap, which a copy cannot follow.
+    `has_exact_times`: timestamps are not rounded, so that small overlaps and gaps are real.
     """
     tracks: list[KeptTrack] = []
     warnings: dict[str, None] = {}
@@ -176,7 +178,13 @@ def choose_tracks(
         if index == video_index:
             continue
         if kind == "audio":
-            track, told = _sound_track(stream, formats.get(index, set()), is_joined=is_joined, file=file)
+            track, told = _sound_track(
+                stream,
+                formats.get(index, set()),
+                is_joined=is_joined,
+                has_exact_times=has_exact_times,
+                file=file,
+            )
             tracks += [track] if track else []
             warnings |= dict.fromkeys(told)
         elif kind == "subtitle":
@@ -237,7 +245,12 @@ def data_left_out(codec: str | None, *, tag: str = "") -> str:
 
 
 def _sound_track(
-    stream: dict[str, Any], formats: Set[SoundFormat], *, is_joined: bool, file: OutputContainer
+    stream: dict[str, Any],
+    formats: Set[SoundFormat],
+    *,
+    is_joined: bool,
+    has_exact_times: bool,
+    file: OutputContainer,
 ) -> tuple[KeptTrack | None, Sequence[str]]:
     """A sound track as it goes into the output, if it does, and warnings."""
     codec, channels = stream.get("codec_name"), integer(stream, "channels")
@@ -269,7 +282,7 @@ def _sound_track(
         mixed=SOUND_MIXED.format(channels=channels, layout=named, kept=kept.name, codec=file.audio_codec)
         if kept.is_mixed
         else None,
-        follows_closely=is_joined or changes,
+        follows_closely=is_joined or changes or has_exact_times,
     )
     if is_copied:
         return track, []

@@ -1,5 +1,6 @@
 """Files whose timestamps start again: every frame evenly spaced, every sound beside its picture."""
 
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.media.drawing import read_number
 from tests.media.encoding import AAC, CLICK_SECONDS, COUNT, RATE, X264, Sound, encode, run
 from worker.video.continuous_copy import RESTARTS_WARNING
 from worker.video.deinterlace import DEINTERLACED_WARNING
+from worker.video.sequence_ends import layer_shape
 from worker.video.tracks import SOUND_CHANGES, SOUND_CONVERTED, SOUND_JOINED
 
 MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-g", "8", "-bf", "2")
@@ -119,6 +121,15 @@ def test_sound_that_a_transport_stream_cannot_hold(tmp_path: Path, rendered: Cal
     assert result.finished.warnings == (RESTARTS_WARNING, SOUND_CONVERTED, SOUND_JOINED)
 
 
+def test_converted_sound_follows_small_overlaps(tmp_path: Path, rendered: Callable[..., Any]) -> None:
+    """Parts on one clock, of which each ends within a frame of sound."""
+    parts = [encode(tmp_path / f"{number}.ts", sounds=[Sound(codec=("-c:a", "mp2"))]) for number in range(4)]
+    on_one_clock = [shifted(part, float(10 + number * SECONDS)) for number, part in enumerate(parts)]
+    result = rendered(joined(tmp_path / "joined.ts", on_one_clock))
+    check(result, parts=4)
+    assert result.finished.warnings == (SOUND_CONVERTED,)
+
+
 def test_a_short_step_forward_is_a_gap_in_the_recording(
     part: Path, tmp_path: Path, rendered: Callable[..., Any]
 ) -> None:
@@ -162,20 +173,37 @@ def test_no_frame_is_lost_where_the_size_changes(
     assert (DEINTERLACED_WARNING in result.finished.warnings) == is_interlaced
 
 
-@pytest.mark.parametrize(("b_frames", "lost"), [(0, 0), (2, 1)])
-def test_of_mpeg4_with_b_frames_one_frame_is_lost_at_a_change_of_size_and_the_one_before_it_is_held(
-    b_frames: int, lost: int, tmp_path: Path, planned: Callable[..., Any]
+@pytest.mark.parametrize(("b_frames", "segment_seconds"), [(0, Fraction(4)), (2, Fraction(3, 10))])
+def test_no_frame_of_mpeg4_is_lost_where_the_size_changes(
+    b_frames: int, segment_seconds: Fraction, tmp_path: Path, rendered: Callable[..., Any]
 ) -> None:
     encoder = ("-c:v", "mpeg4", "-q:v", "2", "-g", "8", "-bf", str(b_frames))
     parts = [
-        encode(tmp_path / f"{number}.ts", size=size, encoder=encoder, sounds=())
-        for number, size in enumerate(SIZES[1:])
+        encode(tmp_path / f"{number}.ts", size=size, encoder=encoder) for number, size in enumerate(SIZES)
     ]
-    _, render, segments = planned(joined(tmp_path / "joined.ts", parts))
-    ticks = [segment.start_tick + tick for segment in segments for tick in segment.output_ticks()]
-    shown = [number for number in range(2 * COUNT) if lost == 0 or number != COUNT - 1]
-    assert [Fraction(tick, render.timescale) for tick in ticks] == [number / RATE for number in shown]
-    assert Fraction(render.total_ticks, render.timescale) == 2 * SECONDS
+    result = rendered(joined(tmp_path / "joined.ts", parts), segment_seconds=segment_seconds)
+    check(result, parts=len(parts))
+    assert len(result.segments) > 1 or b_frames == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Version and priority, an aspect ratio of its own, and whether there is delay.
+        ("1 0010 001", "0010 0"),
+        ("0", "1111 00001011 00001010 1 01 0 0"),
+        ("0", "0001 1 01 0 1" + "1" * 79),
+    ],
+)
+@pytest.mark.parametrize("fixed", ["0", "1 " + "0" * 5])
+def test_the_size_of_a_video_object_layer(before: str, after: str, fixed: str) -> None:
+    bits = f"0 00010001 {before} {after} 00 1 {25:016b} 1 {fixed} 1 {720:013b} 1 {576:013b} 1".replace(
+        " ", ""
+    )
+    header = int(bits.ljust(8 * 24, "0")[: 8 * 24], 2).to_bytes(24, "big")
+    match = re.fullmatch(b"(.*)", header, re.DOTALL)
+    assert match is not None
+    assert layer_shape(match) == f"1{720:013b}1{576:013b}".encode()
 
 
 def test_no_frame_is_lost_where_the_shape_changes_and_time_goes_on(
