@@ -128,7 +128,11 @@ def expected_duration(kind: Kind, source: Film) -> Fraction:
 
 
 def video_duration(film: Film) -> Fraction:
-    """As an MP4 states it."""
+    """As the file states it."""
+    if "duration_ts" not in film.video:
+        # Matroska says it in a tag.
+        hours, minutes, seconds = film.video["tags"]["DURATION"].split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
     ticks: int = film.video["duration_ts"]
     return ticks * Fraction(film.video["time_base"])
 
