@@ -32,11 +32,11 @@ TESTS = Path(__file__).parent
 SLOW_PATHS = tuple(
     f"{TESTS}/{path}"
     for path in (
-        "integration/worker/",
         "integration/api/test_schemathesis.py",
         "browser/",
-        "e2e/",
         "integration/mock/test_recipes.py",
+        "integration/worker/",
+        "e2e/",
         "containers/",
         "integration/cli/",
         "integration/video/",
