@@ -59,7 +59,7 @@ class Packets:
         shown = sorted(zip(self.pts, self.durations, strict=False))
         gaps = [after[0] - before[0] for before, after in pairwise(shown)]
         # As ffmpeg's filters have it, the last frame lasts as long as the one before.
-        gaps += gaps[-1:] or [0]
+        gaps += gaps[-1:] or [duration for _, duration in shown]
         pts, durations = array("q"), array("q")
         for (at, duration), gap in zip(shown, gaps, strict=True):
             pts.extend((2 * at, 2 * at + gap))
