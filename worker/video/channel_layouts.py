@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from itertools import cycle, islice
+from itertools import islice
 from math import sqrt
 from typing import NamedTuple
 
@@ -92,9 +92,8 @@ def kept_layout(layout: str | None, *, channels: int, known: Sequence[str] = AAC
         return _kept("mono" if channels <= 1 else "stereo")
     name = "5.1" if channels <= MAX_SURROUND else "7.1"
     if not order:
-        # The further ones alternate between left and right.
-        further = islice(cycle(_order("stereo")), channels)
-        order = [*_order(name), *further][:channels]
+        # Low frequencies are not guessed: AAC drops all others there. The further ones alternate, left and right.
+        order = list(islice((*_order("7.0"), *(_order("stereo") * channels)), channels))
     return _kept(name, mixed=order)
 
 
