@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool, field_validator
 
 from app.http.body import Body, Number, RequestBody, Timestamp, Url, only, with_example
 from app.platform.outbound import MOST_URL_CHARACTERS
@@ -63,6 +63,12 @@ class WebhookRequest(RequestBody):
     url: WebhookUrl
     events: Events = Field(default_factory=lambda: list(RENDER_EVENTS), validate_default=True)
     enabled: StrictBool = True
+
+    @field_validator("events", mode="before")
+    @classmethod
+    def _all_if_empty(cls, events: object) -> object:
+        # Some generated clients send an empty list for a field that was not set.
+        return list(RENDER_EVENTS) if events == [] else events
 
 
 class WebhookChange(RequestBody):

@@ -84,6 +84,7 @@ def test_set_up_and_removed(client):
     assert client.delete(path).status_code == 204
     assert messages(client.get(path), 404) == ["Webhook not found"]
     assert messages(client.delete(path), 404) == ["Webhook not found"]
+    assert created(client, events=[])["events"] == ALL_EVENTS
 
 
 def test_what_cannot_be_set_up(client):
