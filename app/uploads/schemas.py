@@ -10,6 +10,8 @@ from app.platform.storage import contract
 from app.uploads import service, tables
 from app.uploads.service import LEAST_PART_BYTES, MOST_PART_BYTES, MOST_PARTS, UploadStatus
 
+# As the description says by the format int64.
+MOST_INT64 = 2**63 - 1
 PartNumber = Annotated[int, Field(ge=1, le=MOST_PARTS, strict=True)]
 
 _ETAG = "3b5d5c3712955042212316173ccf37be"
@@ -35,7 +37,7 @@ class UploadRequest(RequestBody):
     )
 
     name: str = Field(min_length=1, max_length=4096, description="The file's name.")
-    size_bytes: int = Field(ge=1, strict=True, description="The whole file's size.")
+    size_bytes: int = Field(ge=1, le=MOST_INT64, strict=True, description="The whole file's size.")
     part_size_bytes: int | None = Field(
         None,
         ge=LEAST_PART_BYTES,

@@ -47,6 +47,8 @@ def test_kind_in_another_format(
     assert measured.time_error <= (0 if container in ("mp4", "mov") else MOST_TIME)
     assert measured.colour_error <= MOST_COLOUR_ERROR
     expected = kind.tags
-    in_range = "tv" if codec == "prores" else expected.range
-    assert tuple(measured.tags) == (expected.primaries, expected.transfer, expected.matrix, in_range)
+    *colours, in_range = measured.tags
+    assert colours == [expected.primaries, expected.transfer, expected.matrix]
+    # ProRes has no range but this one, which newer versions of ffmpeg do not show.
+    assert in_range in (("tv", None) if codec == "prores" else (expected.range,))
     assert all(shift is not None and abs(shift) <= MOST_SAMPLES for shift in measured.sound_shifts)

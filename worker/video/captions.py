@@ -22,16 +22,17 @@ from worker.video.decoder import UNTAGGED_COLOURS, decoder_options
 from worker.video.filter_expressions import seconds_option
 from worker.video.plan import RenderPlan
 from worker.video.tracks import KeptTrack
-from worker.video.uniform_sound import SHIFT_SECONDS
 
 log = structlog.get_logger(__name__)
 
 UNREADABLE_WARNING = "Closed captions could not all be read; the others were left out."
 KIND_WARNING = "Closed captions of the kind CEA-708 were left out: only those of CEA-608 can be kept."
-CHANNELS_WARNING = "Closed captions of further channels (CC3, CC4), such as other languages, were left out."
+CHANNELS_WARNING = "Closed captions of further channels (CC2 to CC4), such as other languages, were left out."
 CHUNK_BYTES = 1024 * 1024
 LEAD_SECONDS = 60
 PURPOSE = "reading the captions"
+# Timestamps in the file of texts may not be below 0, nor above ten hours.
+SHIFT_SECONDS = Fraction(3600)
 # The smallest pictures that x264 takes, with captions for their side data.
 TINY = f"{UNTAGGED_COLOURS},scale=16:16:flags=neighbor,format=yuv420p"
 TINY_CODING = {"c:v": "libx264", "preset": "ultrafast", "bf": 0, "a53cc": 1, "enc_time_base": "1/90000"}
@@ -43,20 +44,21 @@ _PLACE, _SPACE = re.compile(r"\{\\an7\}|\{\\pos\([\d,]*\)\}"), r"\h"
 
 
 class CaptionKinds:
-    """Finds captions in coded pictures that are not kept: those of CEA-708, and of the second field (CEA-608).
+    """Finds captions in coded pictures that are not kept: those of CEA-708, and of CEA-608 those of CC2 to CC4.
 
     Of each three bytes of captions the first tells whether the others are valid, and their kind (CTA-708, 4.3).
     """
 
     _MESSAGE = re.compile(rb"GA94\x03[\x40-\x5f].", re.DOTALL)
     _MOST_BYTES = 3 * 31
-    _VALID, _SECOND_FIELD = 4, 1
-    _COMMANDS = (0x14, 0x15, 0x1C, 0x1D)
+    _VALID = 4
+    # By field, the first bytes of commands to other channels than CC1.
+    _COMMANDS = ((0x1C,), (0x14, 0x15, 0x1C, 0x1D))
 
     def __init__(self) -> None:
         self._before = b""
         self.has_cea_708 = False
-        self.has_second_field = False
+        self.has_other_channels = False
 
     def feed(self, piece: bytes) -> None:
         data = self._before + piece
@@ -73,8 +75,9 @@ class CaptionKinds:
             return
         if kind & 2:
             self.has_cea_708 = True
-        elif kind & 3 == self._SECOND_FIELD and first.bit_count() % 2:
-            self.has_second_field |= first & 127 in self._COMMANDS and 0x20 <= second & 127 < 0x30
+        elif first.bit_count() % 2:
+            is_to_another = first & 127 in self._COMMANDS[kind & 1]
+            self.has_other_channels |= is_to_another and 0x20 <= second & 127 < 0x30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,7 @@ def write_captions(
             fitted = line if text is None else _fit(text, film_start=until - end, film_end=end)
             has_texts = has_texts or (text is not None and fitted != "")
             file.write(fitted)
-    if kinds.has_second_field:
+    if kinds.has_other_channels:
         warnings.append(CHANNELS_WARNING)
     elif kinds.has_cea_708 and not has_texts and not warnings:
         warnings.append(KIND_WARNING)

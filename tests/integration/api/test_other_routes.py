@@ -114,7 +114,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     assert set(form) == {
         "file", "file_id", "file_url", "target_fps", "engine", "retime", "quality", "priority", "webhook_url",
         "start", "end", "scale", "max_width", "max_height", "strength", "grain", "deinterlace",
-        "metadata", "cancel_after",
+        "metadata", "cancel_after", "codec", "container", "output_quality",
     }  # fmt: skip
     assert set(document["paths"]["/v1/renders/{render_id}"]) == {"get", "delete"}
     assert "outputFileURL" in document["components"]["schemas"]["Render"]["properties"]

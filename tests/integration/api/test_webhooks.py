@@ -93,7 +93,6 @@ def test_what_cannot_be_set_up(client):
 
     assert refused() == ["`url` is required."]
     assert len(refused(url=7, events=["render.exploded"], enabled="yes")) == 3
-    assert len(refused(url=URL, events=[])) == 1
     assert refused(url="ftp://example.com/") == ["`url`: The URL must begin with http:// or https://."]
     assert refused(url="https://ann:secret@example.com/") == [
         "`url`: The URL must not carry a user name or password."

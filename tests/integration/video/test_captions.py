@@ -171,7 +171,8 @@ def test_captions_of_a_joined_recording(
     check_texts(texts_of(result.output), [*POP_ON_TEXTS, *again])
 
 
-# Commands of CC3, and a rating as broadcasters send it beside (XDS), which is no caption.
+# Commands of CC2, of CC3, and a rating as broadcasters send it beside (XDS), which is no caption.
+CC2 = fields(at_frames({0: with_parity((0x1C, 0x25), (0x1C, 0x2D), (0x1C, 0x70))}), {})
 CC3 = fields({}, at_frames({0: with_parity((0x15, 0x25), (0x15, 0x2D), (0x15, 0x70))}))
 RATING = fields({}, at_frames({0: with_parity((0x01, 0x05), (0x48, 0x40), (0x0F, 0x63))}))
 
@@ -187,10 +188,11 @@ def cea_708(_frame: int) -> list[Triple]:
         ("a.mp4", POP_ON, HEVC, POP_ON_TEXTS, ()),
         ("a.mkv", fields({}, {}), H264, [], ()),
         ("a.mkv", RATING, H264, [], ()),
+        ("a.mkv", CC2, H264, [], (CHANNELS_WARNING,)),
         ("a.mkv", CC3, H264, [], (CHANNELS_WARNING,)),
         ("a.mkv", cea_708, H264, [], (KIND_WARNING,)),
     ],
-    ids=["roll-up", "HEVC", "none", "rating", "CC3", "CEA-708"],
+    ids=["roll-up", "HEVC", "none", "rating", "CC2", "CC3", "CEA-708"],
 )
 def test_what_is_kept_and_what_is_named(
     name: str,
@@ -221,10 +223,15 @@ def test_captions_that_cannot_be_read_are_named(
 
 @given(st.lists(st.integers(1, 40), max_size=40), st.binary(max_size=200))
 def test_kinds_are_found_wherever_pieces_end(sizes: list[int], noise: bytes) -> None:
-    for captions_of, expected in ((cea_708, (True, False)), (CC3, (False, True)), (POP_ON, (False, False))):
+    for captions_of, expected in (
+        (cea_708, (True, False)),
+        (CC2, (False, True)),
+        (CC3, (False, True)),
+        (POP_ON, (False, False)),
+    ):
         data = noise.replace(b"GA94", b"") + cea608.message(captions_of(0)) + noise[::-1]
         kinds, rest = CaptionKinds(), data
         for size in [*sizes, len(data)]:
             kinds.feed(rest[:size])
             rest = rest[size:]
-        assert (kinds.has_cea_708, kinds.has_second_field) == expected
+        assert (kinds.has_cea_708, kinds.has_other_channels) == expected

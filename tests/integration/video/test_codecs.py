@@ -66,10 +66,9 @@ def test_codec_and_container(
     answer = probed(made.output, "-show_streams", "-show_chapters", "-show_format")
     video, sound, text = answer["streams"][:3]
     assert [one["codec_name"] for one in (video, sound, text)] == kept
-    assert [video[f"color_{name}"] for name in ("space", "primaries", "transfer", "range")] == [
-        *["smpte170m"] * 3,
-        "tv",
-    ]
+    assert [video[f"color_{name}"] for name in ("space", "primaries", "transfer")] == ["smpte170m"] * 3
+    # ProRes has no range but this one, which newer versions of ffmpeg do not show.
+    assert video.get("color_range", "tv" if codec == "prores" else None) == "tv"
     assert (video["width"], video["height"]) == (256, 192)
     assert answer["chapters"][0]["tags"]["title"] == "One"
     assert answer["format"]["tags"]["title"] == "Film"

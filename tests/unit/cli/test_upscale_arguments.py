@@ -8,7 +8,7 @@ CLIP = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((CLIP, "out.mkv"), ".mp4"),
+        ((CLIP, "out.avi"), ".mp4"),
         ((CLIP, "out.mp4", "--engine", "regen-8x"), "regen-4x-lite"),
         ((CLIP, "out.mp4", "--target-fps", "121"), "1 to 120"),
         ((CLIP, "out.mp4", "--target-fps", "nan"), "1 to 120"),

@@ -79,7 +79,7 @@ def test_engines_that_are_added_and_removed_meanwhile_are_known_at_once(
 def test_memory_that_does_not_suffice_is_worth_another_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(self: Upscaler, frames: object) -> list[object]:
+    def exhausted(self: Upscaler, frames: object, **_options: object) -> list[object]:
         raise InsufficientMemory("no room")
 
     monkeypatch.setattr(Upscaler, "upscale", exhausted)
@@ -105,5 +105,5 @@ def test_the_watchdog_waits_longer_for_more_work(tmp_path: Path) -> None:
         return own.longest_batch_seconds
 
     assert patience("regen-4x-lite", SMALL) < 1
-    # At 165 GFLOP/s such a frame is half an hour's work.
-    assert patience("regen-4x", LARGE) > 1800
+    # At 10 GFLOP/s such a frame is 19 minutes' work for the network that the stand-in plans as.
+    assert patience("regen-4x", LARGE) > 1000
