@@ -167,10 +167,11 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
             # The last point to try is the file's start.
             first_seconds = segment.first_frame * SECONDS_PER_DISCARDED_FRAME
             with Watchdog(cancelled=cancelled, stall_seconds=stall_seconds + first_seconds) as watchdog:
-                point, verify = _find_point(runner, source, render, segment, watchdog)
-            log.info("decode_point_found", index=segment.index, point=str(point), verify=verify)
+                point = _find_point(runner, source, render, segment, watchdog)
+            log.info("decode_point_found", index=segment.index, point=str(point))
             try:
-                attempt(point, verify=verify)
+                # The point is the right one: whatever is decoded differently from now on is damage.
+                attempt(point, verify=False)
             except WrongFrame as error:
                 raise TransientError(
                     "The video gave different frames at each reading.", detail=str(error)
@@ -196,7 +197,7 @@ def _runner_for(
 
 def _find_point(
     runner: FfmpegRunner, source: Path, render: RenderPlan, segment: SegmentPlan, watchdog: Watchdog
-) -> tuple[DecodePoint, bool]:
+) -> DecodePoint:
     try:
         return find_decode_point(runner, source, render=render, segment=segment, watchdog=watchdog)
     except WrongFrame as error:

@@ -195,12 +195,12 @@ class FrameReader:
 
 def find_decode_point(
     runner: FfmpegRunner, path: Path, *, render: RenderPlan, segment: SegmentPlan, watchdog: Watchdog
-) -> tuple[DecodePoint, bool]:
-    """Try the decode points in turn; returns the first that delivers the planned frames, and whether checksums match.
+) -> DecodePoint:
+    """Try the decode points in turn; returns the first that delivers the planned frames.
 
     Checksums may differ although the frames are right: decoders differ between processors, and conceal damage
-    differently from run to run. If two decode points agree with each other, or at least the number of frames is right,
-    checksums are no longer verified. Raises WrongFrame if not even the number is right.
+    differently from run to run. So two decode points that agree with each other suffice, and otherwise the right
+    number of frames. Raises WrongFrame if not even the number is right.
     """
     seen: dict[tuple[int, int | None], DecodePoint] = {}
     points = decode_points(render, segment)
@@ -210,10 +210,10 @@ def find_decode_point(
         except WrongFrame as wrong:
             found = (wrong.position, wrong.checksum)
             if wrong.checksum is not None and found in seen:
-                return seen[found], False
+                return seen[found]
             seen[found] = point
         else:
-            return point, True
+            return point
     for point in reversed(points):
         try:
             _read_through(runner, path, render, segment, watchdog, point=point, verify=False)
@@ -221,7 +221,7 @@ def find_decode_point(
             if point is points[0]:
                 raise
         else:
-            return point, False
+            return point
     raise AssertionError("decode_points always includes the start of the file")
 
 

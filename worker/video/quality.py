@@ -221,12 +221,12 @@ class _Comparison:
         try:
             self._attempt(segment, left, decode_points(self._render, segment)[0], True, first_number)
         except WrongFrame:
-            point, verify = find_decode_point(
+            point = find_decode_point(
                 self._runner, self._source, render=self._render, segment=segment, watchdog=self._watchdog
             )
-            log.info("decode_point_found", index=segment.index, point=str(point), verify=verify)
+            log.info("decode_point_found", index=segment.index, point=str(point))
             # The frames compared so far were verified.
-            self._attempt(segment, left, point, verify, first_number)
+            self._attempt(segment, left, point, False, first_number)
 
     def _attempt(
         self, segment: SegmentPlan, left: list[int], point: DecodePoint, verify: bool, first_number: int

@@ -3,10 +3,12 @@
 import gc
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from app.platform.errors import (
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Programs
 from app.platform.media.launcher import OFF
 from worker.pipeline import run_segment
+from worker.video.decoder import FrameReader
 from worker.video.muxer import finish_render
 
 Frame = np.ndarray[Any, np.dtype[np.uint8]]
@@ -196,6 +199,25 @@ def test_other_decoder_with_other_rounding(segment: Callable[..., Path]) -> None
         return render, replace(one, checksums=tuple(sum_ ^ 1 for sum_ in one.checksums))
 
     assert segment(change=other_sums).stat().st_size > 0
+
+
+def test_damage_that_each_reading_conceals_differently(
+    segment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reading differs from the plan, the search for a place to begin does not, and what follows does."""
+    readings: list[None] = []
+
+    def note(*_arguments: Any) -> None:
+        readings.append(None)
+
+    def unsteady(data: Any, start: int) -> int:
+        return zlib.adler32(data, start) ^ len(readings) % 2
+
+    begin = FrameReader.__init__
+    monkeypatch.setattr(FrameReader, "__init__", lambda *given, **named: (note(), begin(*given, **named))[1])
+    monkeypatch.setattr("worker.video.decoder.zlib", SimpleNamespace(adler32=unsteady))
+    assert segment().stat().st_size > 0
+    assert len(readings) == 3
 
 
 def test_file_with_fewer_frames_than_planned(segment: Callable[..., Path], clip: Callable[..., Path]) -> None:
