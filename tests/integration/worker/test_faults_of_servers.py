@@ -30,6 +30,8 @@ from tests.servers.process import ServerProcess, wait_until
 from tests.servers.relay import Relay, relay_to
 from tests.servers.s3 import S3Bucket, S3Server
 
+MOST_SUBMISSIONS = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -42,12 +44,18 @@ class Site:
 
     def submit_and_wait_for_both(self) -> str:
         """A render of which each worker has a segment in hand."""
-        render_id = self.place.submit()
-        wake(self.place, units=2)
-        wait_until(
-            lambda: len(running(self.place, render_id)) == 2, seconds=SECONDS, what="both have work in hand"
-        )
-        return render_id
+        for _submission in range(MOST_SUBMISSIONS):
+            render_id = self.place.submit()
+            wake(self.place, units=2)
+
+            def is_decided(render_id: str = render_id) -> bool:
+                return len(running(self.place, render_id)) == 2 or self.place.status(render_id).is_final
+
+            wait_until(is_decided, seconds=SECONDS, what="both have work in hand")
+            if not self.place.status(render_id).is_final:
+                return render_id
+            # On a busy machine one worker may have been done before the other began.
+        raise AssertionError("the two workers are never at work at once")
 
     def wait_for_outage(self, *, before: int) -> None:
         """Until a worker has found out that it cannot tell or bring what it has done, and leases have run out."""
@@ -174,12 +182,13 @@ def test_a_storage_that_stalls_holds_up_neither_the_lease_nor_the_end_of_a_worke
 
     wait_until(renewed, seconds=SECONDS, what="the leases outlive the stall")
 
-    stopped = process_of(site.place, uploading()[0].worker or "")
+    name = uploading()[0].worker or ""
+    stopped = process_of(site.place, name)
     stopped.send_signal(signal.SIGTERM)
     wait_until(lambda: stopped.status is not None, seconds=30, what="the worker ends all the same")
     assert stopped.status == os.EX_OK, stopped.tail()
-    given_back = uploading()
-    assert len(given_back) == 1
+    # The other worker may have taken it up already.
+    assert name not in {part.worker for part in uploading()}
     site.storage_relay.resume()
     site.place.wait_completed(render_id)
     counts = sorted((part.attempt, part.failures, part.expiries) for part in segments(site.place, render_id))
