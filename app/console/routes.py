@@ -1,10 +1,14 @@
 """The console's page and its files."""
 
+import hashlib
+import re
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import NotModifiedResponse
 
 from app.console.sign_in import USED, SignInCode, create_owner_key
 from app.http.body import RequestBody
@@ -17,17 +21,41 @@ from app.platform.settings import Settings
 router = APIRouter()
 
 STATIC = Path(__file__).parent / "static"
-MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
-# Files are checked with their ETag at each load: a page never mixes files of two versions for long.
-CACHE = "no-cache"
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+REVALIDATED = "no-cache"
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+@cache
+def version() -> str:
+    """A digest of all files of the page, which is part of their addresses: modules import each other relatively, so
+    that a page never mixes files of two versions."""
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(STATIC)}\0".encode() + path.read_bytes())
+    return f"v{digest.hexdigest()[:16]}"
+
+
+@cache
+def _page() -> tuple[str, str]:
+    """The page, which names its files with the version and all modules before any is loaded, and its ETag."""
+    modules = sorted(path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*.js"))
+    preloads = "".join(f'    <link rel="modulepreload" href="console/{name}">\n' for name in modules)
+    text = (STATIC / "index.html").read_text().replace("  </head>", f"{preloads}  </head>")
+    text = text.replace('"console/', f'"console/{version()}/')
+    return text, f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
 
 
 @router.get("/", include_in_schema=False)
 def read_console(request: Request) -> Response:
     """The page."""
     resources: Resources = request.app.state.resources
-    headers = page_headers(resources.settings)
-    return _file(STATIC / "index.html", headers)
+    text, etag = _page()
+    headers = {"Cache-Control": REVALIDATED, "ETag": etag, "X-Content-Type-Options": "nosniff"}
+    answer = Response(text, media_type="text/html", headers=headers | page_headers(resources.settings))
+    known = request.headers.get("If-None-Match", "")
+    return NotModifiedResponse(answer.headers) if etag in known else answer
 
 
 class SignIn(RequestBody):
@@ -56,11 +84,21 @@ def describe_server(request: Request) -> Response:
 
 @router.get("/console/{path:path}", include_in_schema=False)
 def read_console_file(path: str) -> Response:
-    """A file of the page."""
-    found = (STATIC / path).resolve()
+    """A file of the page. With the version in its address it never changes; that of another version, which a page asks
+    for during an upgrade, is answered with the present file."""
+    named, _, rest = path.partition("/")
+    found = (STATIC / (rest if re.fullmatch("v[0-9a-f]{16}", named) else path)).resolve()
     if not found.is_relative_to(STATIC) or found.suffix not in MEDIA_TYPES or not found.is_file():
         raise NotFound("There is nothing at this address.")
-    return _file(found, {})
+    return ConditionalFileResponse(
+        found,
+        stat_result=found.stat(),
+        media_type=MEDIA_TYPES[found.suffix],
+        headers={
+            "Cache-Control": IMMUTABLE if named == version() else REVALIDATED,
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
 
 
 def page_headers(settings: Settings) -> dict[str, str]:
@@ -93,12 +131,3 @@ def _origin(url: str | None) -> list[str]:
         return []
     parts = urlsplit(url)
     return [f"{parts.scheme}://{parts.netloc}", f"{parts.scheme}://*.{parts.netloc}"]
-
-
-def _file(path: Path, headers: dict[str, str]) -> Response:
-    return ConditionalFileResponse(
-        path,
-        stat_result=path.stat(),
-        media_type=MEDIA_TYPES[path.suffix],
-        headers={"Cache-Control": CACHE, "X-Content-Type-Options": "nosniff", **headers},
-    )

@@ -2,7 +2,7 @@
 
 import { html, render, useEffect, useRef, useState } from "./preact.js";
 import { store, useStore } from "./store.js";
-import { Message, Notice } from "./components/notices.js";
+import { ICON, Message, Notice } from "./components/notices.js";
 import { SignIn } from "./views/sign_in.js";
 import { NewRenders } from "./views/new_renders.js";
 import { Renders } from "./views/renders.js";
@@ -73,7 +73,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => { event.preventDefault(); main.current?.focus(); }}>Skip to the content</a>
     <header>
-      <a class="brand" href="#/"><img src="console/icon.svg" alt="" width="24" height="24" />Regen</a>
+      <a class="brand" href="#/"><img src=${ICON} alt="" width="24" height="24" />Regen</a>
       <nav aria-label="Views">${VIEWS.filter((view) => view.shown()).map((view) => html`
         <a href=${`#/${view.path}`} aria-current=${view.path === first ? "page" : undefined}>${view.title}</a>`)}
       </nav>

@@ -28,9 +28,9 @@ export function ago(iso) {
 /** @param {number} bytes */
 export function size(bytes) {
   const units = ["B", "kB", "MB", "GB", "TB"];
-  let at = 0;
-  while (bytes >= 1000 && at < units.length - 1) { bytes /= 1000; at++; }
-  return `${number.format(at ? Math.round(bytes * 10) / 10 : bytes)} ${units[at]}`;
+  const at = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(bytes) / 3)));
+  const value = bytes / 1000 ** at;
+  return `${number.format(at ? Math.round(value * 10) / 10 : value)} ${units[at]}`;
 }
 
 /** @param {number} seconds @returns {string} "1:02:03" or "4.2 s" */

@@ -1,5 +1,7 @@
 """The console over HTTP: its page, its files, the link that signs in once."""
 
+import re
+
 import pytest
 
 from app.console import sign_in
@@ -24,10 +26,28 @@ def test_files_are_served_without_a_key(stranger, path, media_type):
     assert stranger.get(path, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
 
 
+def test_the_page_names_files_that_never_change(stranger):
+    page = stranger.get("/")
+    assert page.headers["Cache-Control"] == "no-cache"
+    named = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(named) > 20, "its modules too, so that a browser asks for all at once"
+    for address in named:
+        assert not address.startswith("/"), "below the path of a proxy"
+        answer = stranger.get(f"/{address}")
+        assert answer.status_code == 200, address
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    of_another_version = re.sub("/v[0-9a-f]{4}", "/v0000", named[-1])
+    answer = stranger.get(f"/{of_another_version}")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
+
+
 @pytest.mark.parametrize(
     "path",
     [
         "routes.py",
+        "v0123456789abcdef/../../routes.py",
+        "v0123456789abcdef/v0123456789abcdef/app.js",
+        "index.html",
         "../routes.py",
         "%2e%2e/routes.py",
         "..%2fsign_in.py",

@@ -3,6 +3,7 @@ import { useStore } from "../store.js";
 import { Words } from "./controls.js";
 
 const SECONDS = 8;
+export const ICON = new URL("../icon.svg", import.meta.url).href;
 
 /** The last message of the page: an error, or what was done. Read out by screen readers. */
 export function Message() {

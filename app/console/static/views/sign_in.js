@@ -1,7 +1,7 @@
 import { html, useState } from "../preact.js";
 import { ApiError } from "../api.js";
 import { useStore } from "../store.js";
-import { Notice } from "../components/notices.js";
+import { ICON, Notice } from "../components/notices.js";
 
 /** Asks for an API key. It stays in this tab, or on this device if the user wants that; never in an address. */
 export function SignIn() {
@@ -23,7 +23,7 @@ export function SignIn() {
     }
   };
   return html`<section class="sign-in">
-    <img src="console/icon.svg" alt="" width="56" height="56" />
+    <img src=${ICON} alt="" width="56" height="56" />
     <h1>Regen</h1>
     <p class="lead">Video with four times the width and height.</p>
     <form onSubmit=${submit}>

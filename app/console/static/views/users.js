@@ -100,13 +100,15 @@ function Limits({ user, onChange }) {
     const { elements } = event.target;
     /** @type {Record<string, any>} */
     const sent = {};
+    /** @type {Record<string, number | null>} */
+    const limits = {};
     for (const [name] of LIMITS) {
       const text = elements[name].value.trim();
       if (text === String(now(name))) continue;
       const value = text === "" ? null : Number(text);
-      if (OWN.has(name)) sent[name] = value;
-      else (sent.limits ??= {})[name] = value;
+      (OWN.has(name) ? sent : limits)[name] = value;
     }
+    if (Object.keys(limits).length) sent.limits = limits;
     try {
       if (Object.keys(sent).length) await store.api.patch(`/v1/admin/users/${user.id}`, sent);
       store.say("The limits are saved.");
