@@ -70,11 +70,12 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip --python /opt/regen install --require-hashes --only-binary :all: --requirement build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
+COPY clients/python clients/python
 COPY migrations migrations
 COPY models models
 COPY regen_server regen_server
 COPY worker worker
-RUN pip --python /opt/regen wheel --no-deps --no-build-isolation --wheel-dir /wheels .
+RUN pip --python /opt/regen wheel --no-deps --no-build-isolation --wheel-dir /wheels . ./clients/python
 
 FROM base AS worker
 COPY --from=worker-dependencies /opt/regen /opt/regen

@@ -46,7 +46,9 @@ def compile_pins(*arguments: str, requirements: Iterable[str] = ()) -> list[str]
         check=True,
         text=True,
     )
-    return [pin for pin in re.split(r"\n(?=\S)", done.stdout.strip()) if ELSEWHERE not in pin]
+    pins = re.split(r"\n(?=\S)", done.stdout.strip())
+    # Packages of this repository have no version there.
+    return [pin for pin in pins if "==" in pin and ELSEWHERE not in pin]
 
 
 def names(pins: Iterable[str]) -> set[str]:

@@ -19,6 +19,8 @@ from app.cli import (
     weights,
     workers,
 )
+from app.cli.remote import download, login, renders, submit
+from app.cli.remote.render_flags import RenderCommand
 from app.cli.reporting import ReportingGroup, stdout
 
 application = typer.Typer(
@@ -55,6 +57,16 @@ application.command("serve")(serving.serve)
 application.command("mock")(mock.mock)
 application.command("worker")(serving.worker)
 application.command("upscale")(upscale.upscale)
+ON_SERVERS = "On any server"
+application.command("login", rich_help_panel=ON_SERVERS)(login.login)
+application.command("submit", cls=RenderCommand, rich_help_panel=ON_SERVERS)(submit.submit)
+application.command("status", rich_help_panel=ON_SERVERS)(renders.status)
+application.command("list", rich_help_panel=ON_SERVERS)(renders.list_renders)
+application.command("watch", rich_help_panel=ON_SERVERS)(renders.watch)
+application.command("cancel", rich_help_panel=ON_SERVERS)(renders.cancel)
+application.command("retry", rich_help_panel=ON_SERVERS)(renders.retry)
+application.command("download", rich_help_panel=ON_SERVERS)(download.download)
+application.command("open", rich_help_panel=ON_SERVERS)(login.open_console)
 application.command("backup")(backup.backup)
 application.command("restore")(backup.restore)
 application.add_typer(accounts.users, name="users")

@@ -14,6 +14,8 @@ PREFIX = "REGEN_"
 SECRETS_DIR = "REGEN_SECRETS_DIR"
 # Read by docker-compose.yml and by the tests, not by the server.
 FOREIGN_PREFIXES = ("REGEN_TEST_",)
+# Read by clients.
+FOREIGN_NAMES = frozenset({"REGEN_SERVER", "REGEN_KEY"})
 
 _BY_TYPE = {
     "greater_than": "must be more than {gt}",
@@ -58,7 +60,7 @@ def unknown_settings() -> Iterator[tuple[str, str | None]]:
     files = [path.name for path in directory.glob(f"{PREFIX.lower()}*")] if directory.is_dir() else []
     for given in sorted([name for name in os.environ if name.upper().startswith(PREFIX)] + files):
         name = given.upper()
-        if name not in known and not name.startswith(FOREIGN_PREFIXES):
+        if name not in (*known, *FOREIGN_NAMES) and not name.startswith(FOREIGN_PREFIXES):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
             yield given, near[0] if near else None
 

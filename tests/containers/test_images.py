@@ -124,9 +124,8 @@ def test_the_package_works_without_the_source(tmp_path: Path) -> None:
     arguments = step.split(" wheel ")[1].replace("/wheels", str(wheels)).split()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", *arguments], cwd=context, check=True, capture_output=True)
-    (wheel,) = wheels.glob("*.whl")
     subprocess.run(
-        [*pip, "install", "--no-index", "--no-deps", "--target", str(site), str(wheel)],
+        [*pip, "install", "--no-index", "--no-deps", "--target", str(site), *wheels.glob("*.whl")],
         check=True,
         capture_output=True,
     )
@@ -136,6 +135,7 @@ def test_the_package_works_without_the_source(tmp_path: Path) -> None:
         *ROOT.glob("app/**/*.py"),
     ]:
         assert (site / path.relative_to(ROOT)).is_file(), path
+    assert (site / "regen_client" / "py.typed").is_file()
     if shutil.which("gcc") is not None:
         assert list((site / "worker" / "inference" / "cpu").glob("_kernels*.so"))
 

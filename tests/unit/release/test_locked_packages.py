@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[3]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 TORCH = "torch"
+# Of this repository.
+OWN = ("regen-server", "regen-client")
 
 
 def printed(*sets: str) -> list[tuple[Requirement, list[str]]]:
@@ -90,7 +92,7 @@ def wanted(name: str, extras: set[str]) -> list[Requirement]:
 def test_a_set_holds_all_that_its_packages_need(sets: list[str], own: list[str]) -> None:
     """As far as the packages are installed here, with their metadata for this platform."""
     locked = {canonicalize_name(pin.name): pin for pin, _ in printed(*sets)}
-    todo = [one for one in map(Requirement, own) if one.name != "regen-server" and is_for_here(one)]
+    todo = [one for one in map(Requirement, own) if one.name not in OWN and is_for_here(one)]
     seen: set[tuple[str, str]] = set()
     while todo:
         requirement = todo.pop()

@@ -135,6 +135,10 @@ class Regen(_Client):
         complete; called again, a download that was interrupted goes on."""
         return run(self._operations.download(what, path, result, on_progress), self._http)
 
+    def file_name(self, what: Render | str, *, result: Result = "output") -> str:
+        """What the server calls the result of a render, such as `clip-4x.mp4`: a plain name for `download`."""
+        return run(self._operations.file_name(what, result), self._http)
+
     def get_render(self, render: Render | str) -> Render:
         return run(self._operations.get(render), self._http)
 
@@ -222,6 +226,9 @@ class AsyncRegen(_Client):
         on_progress: OnProgress | None = None,
     ) -> Path:
         return await run_async(self._operations.download(what, path, result, on_progress), self._http)
+
+    async def file_name(self, what: Render | str, *, result: Result = "output") -> str:
+        return await run_async(self._operations.file_name(what, result), self._http)
 
     async def get_render(self, render: Render | str) -> Render:
         return await run_async(self._operations.get(render), self._http)

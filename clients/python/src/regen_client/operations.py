@@ -16,7 +16,7 @@ import httpx
 
 from regen_client.answers import Engine, Estimate, File, Preview, Progress, Render
 from regen_client.calls import Calls
-from regen_client.downloads import download
+from regen_client.downloads import download, server_name
 from regen_client.errors import RegenError, WaitTimeout
 from regen_client.flows import Call, Close, Flow, Pause, Read, Streamed
 from regen_client.uploads import SMALL_BYTES, OnProgress, send_whole, upload
@@ -127,18 +127,21 @@ class Operations:
         result: Result,
         on_progress: OnProgress | None,
     ) -> Flow[Path]:
-        def locate() -> Flow[str]:
-            if isinstance(what, str) and _is_url(what):
-                return what
-            render = yield from self.get(what)
-            url: str | None = getattr(
-                render, f"{result}_file_url" if result != "thumbnail" else "thumbnail_url"
-            )
-            if url is None:
-                raise RegenError(f"The render {render.id} is {render.status} and has no {result}.")
-            return url
+        return download(self.calls, lambda: self._locate(what, result), Path(path), on_progress=on_progress)
 
-        return download(self.calls, locate, Path(path), on_progress=on_progress)
+    def file_name(self, what: Render | str, result: Result) -> Flow[str]:
+        url = yield from self._locate(what, result)
+        return (yield from server_name(self.calls, url))
+
+    def _locate(self, what: Render | str, result: Result) -> Flow[str]:
+        """A fresh signed URL."""
+        if isinstance(what, str) and _is_url(what):
+            return what
+        render = yield from self.get(what)
+        url: str | None = getattr(render, f"{result}_file_url" if result != "thumbnail" else "thumbnail_url")
+        if url is None:
+            raise RegenError(f"The render {render.id} is {render.status} and has no {result}.")
+        return url
 
     def wait(
         self, render: Render | str, timeout: float | None, on_progress: OnProgress | None

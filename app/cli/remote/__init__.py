@@ -1,0 +1,1 @@
+"""Commands against any server: a thin layer over regen-client."""

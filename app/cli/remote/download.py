@@ -1,0 +1,93 @@
+"""`regen download`: results, in place once they are complete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from app.cli.remote.connection import AsJson, ServerOption
+from app.cli.remote.display import Display
+from app.cli.remote.session import RETRIES, carry_out, print_json
+
+if TYPE_CHECKING:
+    from regen_client import AsyncRegen, Progress
+
+Result = Literal["output", "input", "thumbnail"]
+
+
+def download(
+    renders: Annotated[list[str], typer.Argument(metavar="ID...", help="The renders.")],
+    output: Annotated[
+        Path, typer.Option(metavar="PATH", help="A directory, or for one render the file to write.")
+    ] = Path(),
+    result: Annotated[Result, typer.Option(help="Which of a render's files.")] = "output",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", "-y", help="Replace a file of the same name.")
+    ] = False,
+    server: ServerOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the results of renders, or go on with downloads that were interrupted. Prints the files.
+
+    In a directory a file has the name that the server gives it, and the render's id too if there is another.
+    """
+    if not output.is_dir() and (len(renders) > 1 or not output.absolute().parent.is_dir()):
+        raise typer.BadParameter(f"there is no directory {output}.", param_hint="--output")
+    if output.is_file() and not overwrite:
+        raise typer.BadParameter(f"{output} exists. Give --overwrite to replace it.", param_hint="--output")
+    with Display(silent=as_json) as display:
+
+        async def all_of_them(regen: AsyncRegen) -> list[Path]:
+            return await asyncio.gather(
+                *(
+                    download_result(
+                        regen, one, output, result=result, overwrite=overwrite, on_progress=display.track(one)
+                    )
+                    for one in renders
+                )
+            )
+
+        paths = carry_out(
+            all_of_them,
+            server=server,
+            as_json=as_json,
+            retries=RETRIES,
+            going_on=lambda: (
+                "What was received is kept beside the result. The same command goes on with it.",
+            ),
+        )
+    if as_json:
+        print_json(
+            {
+                "files": [
+                    {"renderId": one, "path": str(path)} for one, path in zip(renders, paths, strict=True)
+                ]
+            }
+        )
+    else:
+        for path in paths:
+            typer.echo(path)
+
+
+async def download_result(
+    regen: AsyncRegen,
+    render_id: str,
+    output: Path,
+    *,
+    result: Result = "output",
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None],
+) -> Path:
+    """Writes to `output`, or into it if it is a directory."""
+    if output.is_dir():
+        name = await regen.file_name(render_id, result=result)
+        path = output / name
+        if path.exists() and not overwrite:
+            path = path.with_name(f"{path.stem}-{render_id}{path.suffix}")
+    else:
+        path = output
+    return await regen.download(render_id, path, result=result, on_progress=on_progress)

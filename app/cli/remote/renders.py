@@ -1,0 +1,159 @@
+"""`regen status`, `list`, `watch`, `cancel` and `retry`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.remote.connection import AsJson, ServerOption
+from app.cli.remote.display import Display
+from app.cli.remote.session import RETRIES, ExitCode, carry_out, print_json
+from app.cli.reporting import print_rows
+
+if TYPE_CHECKING:
+    from regen_client import AsyncRegen, Progress, Render, Video
+
+RenderIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The renders.")]
+
+
+def status(renders: RenderIds, server: ServerOption = None, as_json: AsJson = False) -> None:
+    """Show renders."""
+    found = _of_each(lambda regen, one: regen.get_render(one), renders, server=server, as_json=as_json)
+    _print_renders(found, as_json=as_json)
+
+
+def list_renders(
+    status: Annotated[
+        str | None, typer.Option(help="Only renders with this status.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Only renders with this engine.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most renders.")] = 20,
+    server: ServerOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """List your renders, the newest first."""
+    found = carry_out(
+        lambda regen: regen.list_renders(status=status, engine=engine, limit=limit),
+        server=server,
+        as_json=as_json,
+    )
+    _print_renders(found, as_json=as_json)
+
+
+def watch(
+    renders: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID...]", help="The renders; without any, all that have not ended."),
+    ] = None,
+    server: ServerOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow renders until they have ended. With --json one line for each change.
+
+    The exit status is 5 if one of them failed.
+    """
+    with Display(silent=as_json) as display:
+
+        async def all_of_them(regen: AsyncRegen) -> list[Render]:
+            ids = renders or [one.id for one in await regen.list_renders(limit=1000) if not one.ended]
+            return await asyncio.gather(*(_follow(regen, one, display, as_json=as_json) for one in ids))
+
+        ended = carry_out(
+            all_of_them,
+            server=server,
+            as_json=as_json,
+            retries=RETRIES,
+            going_on=lambda: ("The renders go on; `regen cancel ID` stops one.",),
+        )
+    if as_json:
+        for render in ended:
+            print_json({"render": render.raw}, indent=None)
+    else:
+        _print_renders(ended, as_json=False)
+    if any(render.status == "failed" for render in ended):
+        raise typer.Exit(ExitCode.RENDER_FAILED)
+
+
+def cancel(renders: RenderIds, server: ServerOption = None, as_json: AsJson = False) -> None:
+    """Cancel renders."""
+    found = _of_each(lambda regen, one: regen.cancel(one), renders, server=server, as_json=as_json)
+    _print_renders(found, as_json=as_json)
+
+
+def retry(renders: RenderIds, server: ServerOption = None, as_json: AsJson = False) -> None:
+    """Render again what failed, with the same options. Prints the new renders."""
+    found = _of_each(lambda regen, one: regen.retry(one), renders, server=server, as_json=as_json)
+    _print_renders(found, as_json=as_json)
+
+
+def _of_each(
+    ask: Callable[[AsyncRegen, str], Any], renders: list[str], *, server: str | None, as_json: bool
+) -> list[Render]:
+    async def one_after_the_other(regen: AsyncRegen) -> list[Render]:
+        return [await ask(regen, one) for one in renders]
+
+    return carry_out(one_after_the_other, server=server, as_json=as_json)
+
+
+async def _follow(regen: AsyncRegen, render_id: str, display: Display, *, as_json: bool) -> Render:
+    from regen_client.errors import RenderFailed
+
+    show = display.track(render_id)
+    told: list[Progress] = []
+
+    def on_progress(progress: Progress) -> None:
+        show(progress)
+        if as_json and progress not in told[-1:]:
+            told.append(progress)
+            seen: dict[str, Any] = {"id": render_id, "status": progress.status}
+            if progress.total:
+                seen["progress"] = round(progress.done / progress.total, 4)
+            if progress.eta_seconds is not None:
+                seen["etaSeconds"] = progress.eta_seconds
+            print_json({"render": seen}, indent=None)
+
+    try:
+        return await regen.wait(render_id, on_progress=on_progress)
+    except RenderFailed as failed:
+        return failed.render
+    finally:
+        display.end(render_id)
+
+
+def _print_renders(renders: list[Render], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"renders": [render.raw for render in renders]})
+        return
+    columns = ("id", "status", "made", "engine", "input", "output", "cost", "notes")
+    print_rows(columns, [_row(render) for render in renders])
+
+
+def _row(render: Render) -> tuple[str, ...]:
+    state = render.status
+    if state == "queued" and render.queue_position:
+        state += f", place {render.queue_position}"
+    elif state == "processing":
+        state += f", {render.progress:.0%}"
+        if render.eta_seconds is not None:
+            state += f", {render.eta_seconds:.0f} s left"
+    return (
+        render.id,
+        state,
+        f"{render.created_at.astimezone():%Y-%m-%d %H:%M}",
+        render.engine or "",
+        video_facts(render.input),
+        video_facts(render.output),
+        "" if render.cost is None else f"{render.cost:.3g}",
+        " ".join(filter(None, (render.error, *render.warnings))),
+    )
+
+
+def video_facts(video: Video | None) -> str:
+    if video is None:
+        return ""
+    return f"{video.width}x{video.height}, {video.frame_rate:.5g} fps, {video.duration_seconds:.1f} s"

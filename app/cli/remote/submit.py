@@ -1,0 +1,150 @@
+"""`regen submit`: videos to a server, and what is made of them back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.remote.connection import AsJson, ServerOption, find_server
+from app.cli.remote.display import Display
+from app.cli.remote.download import download_result
+from app.cli.remote.render_flags import given_options
+from app.cli.remote.session import RETRIES, carry_out, exit_code_of, print_json, report
+from app.cli.reporting import stderr
+
+if TYPE_CHECKING:
+    from regen_client import AsyncRegen, Render
+
+# Each sends four parts at once.
+UPLOADS_AT_ONCE = 2
+
+
+@dataclass
+class Submission:
+    """One video, and how far it has come."""
+
+    source: str
+    render: Render | None = None
+    path: Path | None = None
+    error: Exception | None = None
+
+    @property
+    def label(self) -> str:
+        return Path(self.source).name or self.source
+
+
+def submit(
+    context: typer.Context,
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Videos: files, ids of uploaded files, or http(s) addresses."),
+    ],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Wait, and write the results there.", show_default=False),
+    ] = None,
+    server: ServerOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render videos on a server: upload them, or go on with an upload that was interrupted.
+
+    Prints the ids of the renders, with --output the files that were written.
+    """
+    options = given_options(context)
+    submissions = [Submission(source) for source in sources]
+    _check_paths(submissions, output)
+    with Display(silent=as_json) as display:
+
+        async def all_of_them(regen: AsyncRegen) -> None:
+            uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+            await asyncio.gather(
+                *(
+                    _one(regen, each, options, uploads, display, waits=wait or output is not None, to=output)
+                    for each in submissions
+                )
+            )
+
+        carry_out(
+            all_of_them,
+            server=server,
+            as_json=as_json,
+            retries=RETRIES,
+            going_on=lambda: _how_to_go_on(submissions, output),
+        )
+    made = [each for each in submissions if each.render]
+    if as_json:
+        print_json({"renders": [each.render.raw for each in made if each.render]})
+    else:
+        for each in made:
+            typer.echo(each.path or (each.render.id if each.render else ""))
+            _tell_warnings(each)
+    failed = [(each.label, each.error) for each in submissions if each.error]
+    if failed:
+        shown = [(label if len(submissions) > 1 else None, error) for label, error in failed]
+        report(shown, server=find_server(server), as_json=as_json)
+        raise typer.Exit(exit_code_of(failed[0][1]))
+
+
+async def _one(
+    regen: AsyncRegen,
+    submission: Submission,
+    options: dict[str, Any],
+    uploads: asyncio.Semaphore,
+    display: Display,
+    *,
+    waits: bool,
+    to: Path | None,
+) -> None:
+    from regen_client.errors import RegenError as ClientError
+
+    progress = display.track(submission.label)
+    try:
+        async with uploads:
+            submission.render = await regen.upscale(submission.source, on_progress=progress, **options)
+        if waits:
+            submission.render = await regen.wait(submission.render, on_progress=progress)
+        if to:
+            submission.path = await download_result(regen, submission.render.id, to, on_progress=progress)
+    except (ClientError, OSError) as error:
+        submission.error = error
+    finally:
+        display.end(submission.label)
+
+
+def _check_paths(submissions: Sequence[Submission], output: Path | None) -> None:
+    """Raises BadParameter before anything is sent."""
+    for each in submissions:
+        is_file_name = not each.source.lower().startswith(("http://", "https://"))
+        # An id has no dot and no folder.
+        if is_file_name and not Path(each.source).is_file() and not re.fullmatch(r"[\w-]+", each.source):
+            raise typer.BadParameter(f"there is no file {each.source}.", param_hint="FILE")
+    if output is not None and not output.is_dir():
+        raise typer.BadParameter(f"there is no directory {output}.", param_hint="--output")
+
+
+def _tell_warnings(submission: Submission) -> None:
+    for warning in submission.render.warnings if submission.render else ():
+        stderr().print(f"{submission.label}: {warning}", style="yellow", soft_wrap=True, markup=False)
+
+
+def _how_to_go_on(submissions: Sequence[Submission], output: Path | None) -> Iterator[str]:
+    unsent = [each.source for each in submissions if each.render is None and each.error is None]
+    under_way = [each.render.id for each in submissions if each.render and not each.path and not each.error]
+    if unsent:
+        yield (
+            "What was uploaded is kept for a day. To go on with it, give the same options again: "
+            f"regen submit {shlex.join(unsent)}"
+        )
+    if under_way:
+        yield f"The server goes on with {len(under_way)} of them. To see how: regen watch {' '.join(under_way)}"
+        yield f"To stop them: regen cancel {' '.join(under_way)}"
+        where = f" --output {shlex.quote(str(output))}" if output else ""
+        yield f"To fetch the results later: regen download {' '.join(under_way)}{where}"

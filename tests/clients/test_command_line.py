@@ -1,0 +1,121 @@
+"""Commands against servers, on the mock and, once, on a real server."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.application import application
+from app.cli.remote.session import ExitCode
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def command(regen_mock, monkeypatch, tmp_path):
+    """Runs `regen` in an empty directory, logged in to the mock."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("REGEN_SERVER", raising=False)
+    monkeypatch.delenv("REGEN_KEY", raising=False)
+    monkeypatch.setattr("webbrowser.open", lambda _: True)
+
+    def run(*arguments, typed=None):
+        return CliRunner().invoke(application, [str(one) for one in arguments], input=typed)
+
+    logged_in = run("login", f"{regen_mock.url}/v1/", typed=f"{regen_mock.key}\n")
+    assert logged_in.exit_code == 0, logged_in.stderr
+    return run
+
+
+def renders_of(answer) -> list[dict]:
+    assert answer.exit_code == 0, answer.stderr
+    return json.loads(answer.stdout)["renders"]
+
+
+def test_from_video_to_result(command, clip, tmp_path):
+    answer = command("submit", clip, "--scale", "2", "--metadata", "order=A-17", "--output", tmp_path)
+    assert (answer.exit_code, answer.stdout) == (0, f"{tmp_path}/{clip.stem}-2x.mp4\n")
+    (render,) = renders_of(command("list", "--json"))
+    assert (render["scale"], render["metadata"]) == (2, {"order": "A-17"})
+    written = tmp_path / f"{clip.stem}-2x.mp4"
+    assert written.read_bytes() == httpx.get(render["outputFileURL"]).content
+
+    # What is there stays as it is.
+    again = command("download", render["id"], "--json")
+    assert json.loads(again.stdout)["files"] == [
+        {"renderId": render["id"], "path": f"{clip.stem}-2x-{render['id']}.mp4"}
+    ]
+    assert command("download", render["id"], "--output", "t.jpg", "--result", "thumbnail").exit_code == 0
+    assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".jpg", ".mp4", ".mp4"]
+    assert "960x" not in command("status", render["id"]).stdout
+    assert command("open", render["id"], "--json").exit_code == 0
+
+
+def test_several_of_which_one_fails(command, clip, regen_mock, tmp_path):
+    regen_mock.faults(
+        {"route": "POST /v1/upscale", "times": 1, "action": {"render": {"fail": "The film tore."}}}
+    )
+    (tmp_path / "text.mp4").write_text("no video")
+    answer = command("submit", clip, "text.mp4", clip, "--wait", "--json")
+    shown = json.loads(answer.stdout)["renders"]
+    told = [error["message"] for error in json.loads(answer.stderr)["errors"]]
+    assert len(shown) == 2 and len(told) == 2
+    assert "The film tore." in str(told) and "text.mp4: " in str(told)
+    assert answer.exit_code in (ExitCode.RENDER_FAILED, ExitCode.FAILED)
+    failed = next(one["id"] for one in renders_of(command("list", "--json", "--status", "failed")))
+    assert command("watch", failed).exit_code == ExitCode.RENDER_FAILED
+    (retried,) = renders_of(command("retry", failed, "--json"))
+    lines = [
+        json.loads(line)["render"] for line in command("watch", retried["id"], "--json").stdout.splitlines()
+    ]
+    assert lines[-1]["status"] == "completed" and lines[-1]["retryOf"] == failed
+    assert {one["id"] for one in lines} == {retried["id"]}
+    assert command("watch").exit_code == 0
+    assert command("cancel", retried["id"]).exit_code == ExitCode.FAILED
+
+
+def test_a_key_that_is_refused_and_a_server_that_is_away(command, monkeypatch):
+    monkeypatch.setenv("REGEN_KEY", "wrong")
+    answer = command("status", "abc123")
+    assert (answer.exit_code, "regen login" in answer.stderr) == (ExitCode.NO_ACCESS, True)
+    answer = command("login", "http://127.0.0.1:9")
+    assert (answer.exit_code, "does not answer" in answer.stderr) == (ExitCode.NO_ANSWER, True)
+    monkeypatch.delenv("REGEN_KEY")
+    assert command("list").exit_code == 0, "a login that failed changed nothing"
+
+
+def test_an_interrupted_upload_leaves_nothing_and_the_way_on(command, clip, regen_mock, tmp_path):
+    video = tmp_path / "large.mp4"
+    content = clip.read_bytes()
+    padding = 33 * 1024 * 1024 - len(content)
+    video.write_bytes(content + padding.to_bytes(4) + b"free")
+    with video.open("r+b") as file:
+        file.truncate(len(content) + padding)  # three parts
+    regen_mock.faults({"route": "PUT *", "after": 1, "action": {"latency_seconds": 30}})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "clients/python/src")])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "submit", "large.mp4", "--wait"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr and "uploading" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, told = process.communicate(timeout=20)
+    assert (process.returncode, out) == (ExitCode.INTERRUPTED, "")
+    assert re.search(r"Interrupted\.\n.*regen submit large\.mp4\n$", told), told
+
+    regen_mock.clear_faults()
+    answer = command("submit", "large.mp4", "--wait")
+    assert answer.exit_code == 0, answer.stderr
+    opened = [one for one in regen_mock.requests if one["path"] == "/v1/uploads" and one["method"] == "POST"]
+    assert len(opened) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "large.mp4"]
