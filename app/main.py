@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
@@ -79,14 +80,15 @@ def create_app(
     *,
     opening: OpenResources = open_resources,
     own_url: str | None = None,
+    metrics_dir: Path | None = None,
     make_webhooks: MakeWebhooks = WebhookDispatcher,
 ) -> FastAPI:
     """The ASGI application.
 
     `settings` are the process's own unless given; `opening` opens what it works with. `own_url` is the
     address at which the server listens: for URLs in webhooks, which `make_webhooks` sends, if no public one
-    is set. The resources are opened when the server starts and closed when it stops; starting raises
-    ConfigurationError, FfmpegMissing or StorageError if the settings or the machine are wrong.
+    is set. `metrics_dir`: see `HttpMetrics`. The resources are opened when the server starts and closed when it
+    stops; starting raises ConfigurationError, FfmpegMissing or StorageError if the settings or the machine are wrong.
     """
 
     @asynccontextmanager
@@ -129,7 +131,7 @@ def create_app(
         checks: HealthChecks = app.state.health_checks
         return await checks.database_answers()
 
-    app.state.metrics = HttpMetrics()
+    app.state.metrics = HttpMetrics(shared_dir=metrics_dir)
     app.state.refuses_unknown_names = lambda: False
     app.state.is_mock = False
     app.state.sign_in_code = None

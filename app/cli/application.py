@@ -56,6 +56,7 @@ def _root(
 application.command("serve")(serving.serve)
 application.command("mock")(mock.mock)
 application.command("worker")(serving.worker)
+application.command("api-process", hidden=True)(serving.api_process)
 application.command("upscale")(upscale.upscale)
 ON_SERVERS = "On any server"
 application.command("login", rich_help_panel=ON_SERVERS)(login.login)

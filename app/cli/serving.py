@@ -16,7 +16,7 @@ from app.cli.reporting import (
     require_worker_packages,
     start_logging,
 )
-from app.platform.errors import ConfigurationError, FfmpegMissing
+from app.platform.errors import ConfigurationError, FfmpegMissing, StorageError
 from app.platform.media.sandbox import close_memory
 from app.platform.work_kinds import WorkQueue
 
@@ -36,9 +36,20 @@ def serve(
         ),
     ] = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Serve the API alone.")] = False,
+    api_processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Answer requests with so many processes. Overrides REGEN_API_PROCESSES.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve the API, with an embedded broker and worker."""
     settings = load_settings(data_dir)
+    if api_processes is not None:
+        settings = settings.model_copy(update={"api_processes": api_processes})
     if settings.mode == "mock":
         from app.cli.mock import run_mock
 
@@ -62,6 +73,30 @@ def serve(
         on_ready=lambda url: typer.echo(f"Regen is serving at {url}"),
         on_sign_in_link=lambda link: typer.echo(f"Its console, signed in once by this link: {link}"),
     )
+    end_process()
+
+
+def api_process(
+    number: Annotated[int, typer.Option()],
+    of: Annotated[int, typer.Option()],
+    descriptor: Annotated[int, typer.Option()],
+    parent_pid: Annotated[int, typer.Option()],
+    data_dir: DataDirectory = None,
+) -> None:
+    """One of several API processes, on the listening socket that it inherits. `regen serve` starts it."""
+    settings = load_settings(data_dir).model_copy(update={"api_processes": of})
+    start_logging(settings)
+    close_memory(settings)
+    from app.serving.api_processes import serve_inherited
+    from app.serving.child import end_with_parent
+    from app.serving.server import end_process
+
+    end_with_parent(parent_pid)
+    try:
+        serve_inherited(settings, number=number, descriptor=descriptor)
+    except (ConfigurationError, FfmpegMissing, StorageError) as error:
+        print_error(error)
+        raise typer.Exit(os.EX_CONFIG) from error
     end_process()
 
 

@@ -1,9 +1,11 @@
 """The link that signs the owner of a machine in to the console, once."""
 
+import hashlib
+import os
 import secrets
-import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -23,25 +25,37 @@ USED = (
 
 
 class SignInCode:
-    """A code that can be exchanged for a key once, within an hour, and only in this process."""
+    """A code that can be exchanged for a key once, within an hour, at any API process of this start of the server.
 
-    def __init__(self) -> None:
-        self._ends_at = time.monotonic() + CODE_SECONDS
-        self._code: str | None = secrets.token_urlsafe(24)
-        self._lock = threading.Lock()
+    The file holds its digest. Spending the code removes the file, which of many requests only one can do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def link(self, url: str) -> str:
-        """The console's address with the code, which browsers do not send: it is in the fragment."""
-        return f"{url}/#/sign-in/{self._code}"
+        """The console's address with a new code, which browsers do not send: it is in the fragment. An earlier code
+        becomes invalid."""
+        code = secrets.token_urlsafe(24)
+        self._path.unlink(missing_ok=True)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{time.time() + CODE_SECONDS} {_digest(code)}")
+        return f"{url}/#/sign-in/{code}"
 
     def spend(self, code: str) -> None:
         """Raises Unauthorized unless this is the code, in time, and it was not used before."""
-        with self._lock:
-            if time.monotonic() > self._ends_at:
-                self._code = None
-            if self._code is None or not secrets.compare_digest(code.encode(), self._code.encode()):
+        try:
+            ends_at, digest = self._path.read_text().split()
+            if time.time() > float(ends_at) or not secrets.compare_digest(_digest(code), digest):
                 raise Unauthorized(USED)
-            self._code = None
+            self._path.unlink()
+        except (FileNotFoundError, ValueError) as error:
+            raise Unauthorized(USED) from error
+
+
+def _digest(code: str) -> str:
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
 def create_owner_key(session: Session, *, keys: Secrets) -> str:

@@ -37,8 +37,8 @@ class ConnectionLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, open_files: int | None = None) -> Self:
-        """`open_files` is the process' limit of open files; None for any number."""
-        most = settings.max_connections
+        """Those of one API process. `open_files` is its limit of open files; None for any number."""
+        most = settings.share(settings.max_connections)
         if open_files is not None:
             most = max(1, min(most, (open_files - RESERVED_FILES) // FILES_PER_CONNECTION))
         per_peer = settings.max_connections_per_peer
@@ -48,7 +48,7 @@ class ConnectionLimits:
             patience_seconds=settings.transfer_patience_seconds,
             bytes_per_second=settings.min_transfer_bytes_per_second,
             most=most,
-            most_per_peer=max(1, most // 2) if per_peer is None else per_peer,
+            most_per_peer=max(1, most // 2) if per_peer is None else settings.share(per_peer),
         )
 
     @property

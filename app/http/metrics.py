@@ -1,11 +1,24 @@
 """The API's metrics: those of its requests, and those read from database and broker at each scrape."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    PLATFORM_COLLECTOR,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from app.estimates.remaining import RemainingWork
 from app.http.health_checks import Measurements, Part, PartState
@@ -19,6 +32,10 @@ from app.work.workers import WorkerStatus, Workforce
 # Uploads and downloads take minutes.
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
+# Of several API processes: the start of the files of gauges that end with their process, and what is summed of each.
+LIVE_GAUGES = "gauge_livesum_"
+SUMMED_OF_PROCESSES = ("process_cpu_seconds", "process_resident_memory_bytes", "process_virtual_memory_bytes")
+
 webhook_attempts = Counter(
     "regen_webhook_attempts", "This process' attempts to send an event to a webhook's receiver.", ("outcome",)
 )
@@ -27,9 +44,13 @@ for _outcome in ("delivered", "failed"):
 
 
 class HttpMetrics:
-    """The metrics of one application's requests, in their own registry: a process may have several applications."""
+    """The metrics of one application's requests, in their own registry: a process may have several applications.
 
-    def __init__(self) -> None:
+    `shared_dir`: the directory of prometheus_client's multiprocess mode, if this is one of several API processes.
+    """
+
+    def __init__(self, *, shared_dir: Path | None = None) -> None:
+        self.shared_dir = shared_dir
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "regen_http_requests",
@@ -48,14 +69,22 @@ class HttpMetrics:
             "regen_http_requests_in_progress",
             "Requests whose answer is not complete.",
             registry=self.registry,
+            multiprocess_mode="livesum",
         )
-        self.event_streams = Gauge("regen_event_streams", "Open event streams.", registry=self.registry)
+        self.event_streams = Gauge(
+            "regen_event_streams",
+            "Open event streams.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.upload_bytes = Counter(
             "regen_upload_bytes",
             "Bytes of request bodies, counted as they arrive, whatever the outcome.",
             registry=self.registry,
         )
-        build = Gauge("regen_build_info", "Always 1.", ("version",), registry=self.registry)
+        build = Gauge(
+            "regen_build_info", "Always 1.", ("version",), registry=self.registry, multiprocess_mode="livemax"
+        )
         build.labels(version=server_version()).set(1)
 
 
@@ -106,8 +135,36 @@ class _Together(Collector):
 
 
 def exposition(metrics: HttpMetrics, snapshot: MeasurementsCollector) -> bytes:
-    """All metrics in Prometheus' text format 0.0.4, those of the process included."""
-    return generate_latest(_Together(metrics.registry, snapshot, REGISTRY))
+    """All metrics in Prometheus' text format 0.0.4, those of the process included; of several API processes, the
+    sums."""
+    if metrics.shared_dir is None:
+        return generate_latest(_Together(metrics.registry, snapshot, REGISTRY))
+    together = MultiProcessCollector(None, str(metrics.shared_dir))  # type: ignore[no-untyped-call]
+    return generate_latest(
+        _Together(together, snapshot, _ApiProcesses(metrics.shared_dir), PLATFORM_COLLECTOR)
+    )
+
+
+class _ApiProcesses(Collector):
+    """What the living API processes use, in sum: each has a file of gauges."""
+
+    def __init__(self, shared_dir: Path) -> None:
+        self._shared_dir = shared_dir
+
+    def collect(self) -> Iterator[Metric]:
+        sums: dict[str, Metric] = {}
+        for path in self._shared_dir.glob(f"{LIVE_GAUGES}*.db"):
+            pid = path.stem.removeprefix(LIVE_GAUGES)
+            for family in ProcessCollector(pid=partial(str, pid), registry=None).collect():
+                if family.name in SUMMED_OF_PROCESSES:
+                    kept = sums.setdefault(
+                        family.name, Metric(family.name, family.documentation, family.type)
+                    )
+                    kept.samples.extend(family.samples)
+        for family in sums.values():
+            [name] = {sample.name for sample in family.samples}
+            family.samples = [Sample(name, {}, sum(sample.value for sample in family.samples))]
+            yield family
 
 
 def _work_families(work: WorkMetrics) -> Iterator[Metric]:

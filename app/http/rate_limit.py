@@ -81,7 +81,7 @@ class RateLimiter:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """An external broker holds the shared counts; the embedded broker serves a single process.
+        """The broker holds the counts that processes share; a single process on one machine needs none.
 
         Raises ConfigurationError for a rule that cannot be parsed.
         """
@@ -90,7 +90,7 @@ class RateLimiter:
                 parse_rule(settings.rate_limit)
             except ValueError as error:
                 raise ConfigurationError(f"REGEN_RATE_LIMIT: {error}.") from error
-        if settings.broker_url is None:
+        if settings.broker_url is None and settings.api_processes == 1:
             return cls()
         return cls(SharedRateLimiter(settings.resolved_broker_url))
 

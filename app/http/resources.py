@@ -15,6 +15,7 @@ from anyio import to_thread
 from app.engines.service import KnownEngines
 from app.estimates.forecasts import Forecast
 from app.http.multipart import SPOOL_PREFIX
+from app.http.neighbours import Neighbours
 from app.http.rate_limit import RateLimiter
 from app.http.shared_slots import SharedSlots
 from app.http.spool_space import SpoolSpace
@@ -98,6 +99,8 @@ def open_resources(
     broker = make_broker(settings)
     database = Database.from_settings(settings)
     processors = os.cpu_count() or 1
+    # Of those that concern the machine rather than one interpreter, each of several processes has its share.
+    share = settings.share
     try:
         yield Resources(
             settings=settings,
@@ -108,16 +111,20 @@ def open_resources(
             limits=MediaLimits.from_settings(settings),
             broker=broker,
             rate_limit=rate_limit,
-            spool_space=SpoolSpace(settings.spool_dir, keep_free_bytes=settings.min_free_disk_bytes),
+            spool_space=SpoolSpace(
+                settings.spool_dir,
+                keep_free_bytes=settings.min_free_disk_bytes,
+                neighbours=Neighbours.of(settings, "spool"),
+            ),
             probe_slots=SharedSlots(
-                total=2 * processors,
-                per_user=processors,
+                total=max(2, share(2 * processors)),
+                per_user=share(processors),
                 most_waiting_per_user=MOST_WAITING,
                 busy="Too many videos are being examined just now. Try again soon.",
             ),
             fetch_slots=SharedSlots(
-                total=MOST_FETCHES,
-                per_user=MOST_FETCHES_PER_USER,
+                total=max(2, share(MOST_FETCHES)),
+                per_user=share(MOST_FETCHES_PER_USER),
                 most_waiting_per_user=MOST_WAITING,
                 busy="Too many videos are being fetched just now. Try again soon.",
             ),

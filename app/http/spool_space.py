@@ -1,12 +1,15 @@
 """Space on the spool directory's disk, reserved before an upload's bytes are sent."""
 
+import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.http.neighbours import Neighbours, State
 from app.platform.byte_sizes import MIB
 from app.platform.errors import LimitExceeded, Unavailable
 
@@ -38,6 +41,7 @@ class Reservation:
         self.left_bytes = 0
         self.held_bytes = announced_bytes
         self._written_bytes = 0
+        self._told_bytes = 0
 
     def wrote(self, size_bytes: int) -> None:
         """For threads: it may query the disk. Raises Unavailable if more than the reserved space is written
@@ -48,20 +52,29 @@ class Reservation:
         if size_bytes > self.left_bytes:
             self._space.grow(self, max(size_bytes, STEP_BYTES))
         self.left_bytes -= size_bytes
+        if self._written_bytes - self._told_bytes >= STEP_BYTES:
+            self._told_bytes = self._written_bytes
+            self._space.tell()
 
     def release(self) -> None:
         self._space.forget(self)
 
 
 class SpoolSpace:
-    """The free space of one directory's disk, of which `keep_free_bytes` are never reserved. For any thread."""
+    """The free space of one directory's disk, of which `keep_free_bytes` are never reserved. For any thread.
 
-    def __init__(self, directory: Path, *, keep_free_bytes: int) -> None:
+    Other API processes of the server reserve from the same space.
+    """
+
+    def __init__(
+        self, directory: Path, *, keep_free_bytes: int, neighbours: Neighbours | None = None
+    ) -> None:
+        self._neighbours = neighbours or Neighbours("spool")
         self._directory = directory
         self._keep_free_bytes = keep_free_bytes
         self._reservations: set[Reservation] = set()
         # Of each received upload that is not examined yet: its user, what identifies it, and its size in bytes.
-        self._received: list[tuple[str, object, int]] = []
+        self._received: list[tuple[str, str, int]] = []
         self._lock = threading.Lock()
 
     def reserve(self, size_bytes: int | None, *, share: Share | None = None) -> Reservation:
@@ -100,13 +113,11 @@ class SpoolSpace:
     def hold(self, reservation: Reservation, held_bytes: int) -> None:
         """Raises LimitExceeded."""
         share = reservation.share
-        with self._lock:
+        with self._together() as others:
             if share is not None:
-                others = (
-                    one for one in self._reservations if one.share and one.share.user_id == share.user_id
-                )
-                others_bytes = sum(one.held_bytes for one in others if one is not reservation)
-                if others_bytes + held_bytes > share.most_bytes + FORM_BYTES:
+                held = self._held(but=reservation)[share.user_id]
+                held += sum(one["held"].get(share.user_id, 0) for one in others)
+                if held + held_bytes > share.most_bytes + FORM_BYTES:
                     raise _exceeds(share)
             reservation.held_bytes = held_bytes
             self._reservations.add(reservation)
@@ -118,34 +129,62 @@ class SpoolSpace:
         Uploads still being received do not count: what they announce includes their forms. Those with the same
         Idempotency-Key count once. Raises LimitExceeded if the sum exceeds the share.
         """
-        one = (share.user_id, key or object(), size_bytes)
-        with self._lock:
-            sizes = {
-                identity: size
-                for user_id, identity, size in (*self._received, one)
-                if user_id == share.user_id
-            }
+        one = (share.user_id, key or secrets.token_hex(8), size_bytes)
+        with self._together() as others:
+            received = (
+                *(tuple(other) for some in others for other in some["received"]),
+                *self._received,
+                one,
+            )
+            sizes = {identity: size for user_id, identity, size in received if user_id == share.user_id}
             if sum(sizes.values()) > share.most_bytes:
                 raise _exceeds(share)
             self._received.append(one)
         try:
             yield
         finally:
-            with self._lock:
+            with self._together():
                 self._received.remove(one)
 
     def grow(self, reservation: Reservation, more_bytes: int) -> None:
         """Raises Unavailable."""
-        with self._lock:
+        with self._together() as others:
             taken_bytes = self._keep_free_bytes + sum(one.left_bytes for one in self._reservations)
+            taken_bytes += sum(one["left"] for one in others)
             free_bytes = shutil.disk_usage(self._directory).free
             if taken_bytes + more_bytes > free_bytes:
                 raise no_room(f"{more_bytes} bytes more, with {taken_bytes} of {free_bytes} free ones taken")
             reservation.left_bytes += more_bytes
 
     def forget(self, reservation: Reservation) -> None:
-        with self._lock:
+        with self._together():
             self._reservations.discard(reservation)
+
+    def tell(self) -> None:
+        """Tell the other processes how much of the reserved space is written."""
+        with self._together():
+            pass
+
+    @contextmanager
+    def _together(self) -> Iterator[Sequence[State]]:
+        """What the other processes have in hand, while no thread of any process changes it."""
+        with self._lock, self._neighbours.exclusively() as others:
+            yield others
+            self._neighbours.tell(
+                {
+                    "left": sum(one.left_bytes for one in self._reservations),
+                    "held": self._held(),
+                    "received": self._received,
+                }
+            )
+
+    def _held(self, *, but: Reservation | None = None) -> Counter[str]:
+        """The bytes of each user's uploads in this process."""
+        held: Counter[str] = Counter()
+        for one in self._reservations:
+            if one.share is not None and one is not but:
+                held[one.share.user_id] += one.held_bytes
+        return held
 
 
 def _exceeds(share: Share) -> LimitExceeded:

@@ -75,6 +75,7 @@ def mock_settings(settings: Settings, *, data_dir: Path) -> Settings:
             "broker_url": None,
             "storage": "local",
             "secret_key": SecretStr(SECRET),
+            "api_processes": 1,
             # A real server may refuse these; receivers of a mock's webhooks run on the developer's own machine.
             "allow_file_urls": True,
             # Other machines may use any name for it, such as its service in a compose file.

@@ -164,6 +164,13 @@ class Settings(LimitSettings, WorkSettings):
     )
 
     # The API
+    api_processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Number of processes with which `regen serve` answers requests, at one address: one process keeps "
+        "one processor core busy. `--api-processes` takes precedence; the mock always has one.",
+    )
     keep_alive_seconds: float = Field(
         150.0,
         gt=0,
@@ -185,8 +192,8 @@ class Settings(LimitSettings, WorkSettings):
     max_connections: int = Field(
         4000,
         ge=1,
-        description="Maximum number of connections to one API process, if its limit of open files allows them. Above "
-        "it those without a request are closed, and new ones wait.",
+        description="Maximum number of connections to one server, if its limit of open files allows them. Above it "
+        "those without a request are closed, and new ones wait. Several API processes have equal shares of it.",
     )
     max_connections_per_peer: int | None = Field(
         None,
@@ -206,13 +213,13 @@ class Settings(LimitSettings, WorkSettings):
         "by commas; `*`: all. Unset: none.",
     )
     max_event_streams_per_user: int = Field(
-        20, ge=1, description="Maximum number of event streams that a user may have open at one API process."
+        20, ge=1, description="Maximum number of event streams that a user may have open at one server."
     )
     webhook_concurrency: int = Field(
         32,
         ge=0,
-        description="Number of webhooks that one API process sends at the same time. 0: it sends none and leaves "
-        "them to others.",
+        description="Number of webhooks that one server sends at the same time, by the first of its API processes. 0: "
+        "it sends none and leaves them to others.",
     )
     webhook_timeout_seconds: float = Field(
         15.0, gt=0, description="How long a webhook's receiver may take to answer."
@@ -293,6 +300,10 @@ class Settings(LimitSettings, WorkSettings):
         """The data directory, absolute."""
         return self.data_dir.expanduser().resolve()
 
+    def share(self, most: int) -> int:
+        """The part of one API process, at least 1, of a limit that is the whole server's."""
+        return max(1, most // self.api_processes)
+
     @property
     def resolved_database_url(self) -> str:
         if self.database_url is None:
@@ -322,6 +333,11 @@ class Settings(LimitSettings, WorkSettings):
     def spool_dir(self) -> Path:
         """Uploads in progress. On the same file system as local storage, so that storing one is a rename."""
         return self.root / "spool"
+
+    @property
+    def run_dir(self) -> Path:
+        """What the API processes of one running `regen serve` share. Emptied at each start."""
+        return self.root / "run"
 
     @property
     def work_dir(self) -> Path:

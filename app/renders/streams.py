@@ -16,6 +16,7 @@ import structlog
 
 from app.accounts.queries import valid_keys
 from app.http.health_checks import HealthChecks
+from app.http.neighbours import Neighbours
 from app.http.resources import Resources
 from app.platform import clock
 from app.platform.errors import RegenError, TooManyRequests, Unavailable
@@ -77,6 +78,7 @@ class RenderStreams:
         self._watch = watch
         self._most_per_user = resources.settings.max_event_streams_per_user
         self._open: dict[str, set[Subscription]] = defaultdict(set)
+        self._neighbours = Neighbours.of(resources.settings, "streams")
         self._pollers: dict[str, asyncio.Task[None]] = {}
         self._is_ending = False
 
@@ -84,13 +86,16 @@ class RenderStreams:
         """A stream, which `unsubscribe` closes. Raises TooManyRequests when the user has too many open."""
         if self._is_ending:
             raise Unavailable("The server is stopping. Try again soon.")
-        if len(self._open[user_id]) >= self._most_per_user:
-            raise TooManyRequests(
-                f"At most {self._most_per_user} streams of events may be open at once. Close one.",
-                retry_after_seconds=RETRY_SECONDS,
-            )
         subscription = Subscription(render_id=render_id, key_id=key_id)
-        self._open[user_id].add(subscription)
+        with self._neighbours.exclusively() as others:
+            elsewhere = sum(one.get(user_id, 0) for one in others)
+            if len(self._open.get(user_id, ())) + elsewhere >= self._most_per_user:
+                raise TooManyRequests(
+                    f"At most {self._most_per_user} streams of events may be open at once. Close one.",
+                    retry_after_seconds=RETRY_SECONDS,
+                )
+            self._open[user_id].add(subscription)
+            self._tell()
         if user_id not in self._pollers:
             # Its log lines belong to no request.
             poller = asyncio.create_task(self._poll(user_id), context=contextvars.Context())
@@ -105,6 +110,11 @@ class RenderStreams:
             poller = self._pollers.pop(user_id, None)
             if poller is not None:
                 poller.cancel()
+        with self._neighbours.exclusively():
+            self._tell()
+
+    def _tell(self) -> None:
+        self._neighbours.tell({user_id: len(streams) for user_id, streams in self._open.items()})
 
     def end(self) -> None:
         """End every stream and refuse new ones: the server stops."""

@@ -46,9 +46,12 @@ class ApiServer(uvicorn.Server):
         limits: ConnectionLimits,
         protocol: type[HttpProtocol] = HttpProtocol,
         before_grace: Callable[[], None] = lambda: None,
+        on_accepting: Callable[[], None] = lambda: None,
     ) -> None:
-        """`before_grace` is called at the stop, before the wait for open requests: it ends endless ones."""
+        """`before_grace` is called at the stop, before the wait for open requests: it ends endless ones. `on_accepting`
+        is called once connections are accepted."""
         self._startup = _StartupFailure(app)
+        self._on_accepting = on_accepting
         self._before_grace = before_grace
         self._protocol = protocol
         self._connections = Connections(limits)
@@ -80,6 +83,8 @@ class ApiServer(uvicorn.Server):
             Acceptor(listener, self._make_protocol, self._connections)  # type: ignore[misc]
             for listener in sockets or ()
         ]
+        if not self.should_exit:
+            self._on_accepting()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         del sockets

@@ -34,8 +34,10 @@ class ChildProcess:
         environment: Mapping[str, str],
         output: IO[bytes] | None = None,
         directory: Path | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
-        """Start `command`. `output` receives its stdout and stderr, by default inherited. Raises ConfigurationError."""
+        """Start `command`. `output` receives its stdout and stderr, by default inherited; it inherits `descriptors`
+        under their numbers. Raises ConfigurationError."""
         confinement = Confinement(NO_MEMORY_LIMIT, NO_CPU_LIMIT, os.getpid(), OFF, (), ())
         try:
             self._process = subprocess.Popen(
@@ -45,6 +47,7 @@ class ChildProcess:
                 stderr=output,
                 env=dict(environment),
                 cwd=directory,
+                pass_fds=descriptors,
                 start_new_session=True,
             )
         except OSError as error:

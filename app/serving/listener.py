@@ -38,6 +38,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def inherited(descriptor: int) -> socket.socket:
+    """The listening socket that a parent process has opened."""
+    found = socket.socket(fileno=descriptor)
+    return socket.socket(found.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=found.detach())
+
+
 def local_url(listener: socket.socket) -> str:
     """The URL for clients on this machine: the loopback address if the socket listens on every address."""
     host, port = listener.getsockname()[:2]

@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from app.platform.errors import ConfigurationError, RegenError
-from app.serving.api import ApiServer
 from app.serving.signals import StopSignals
 
 READY_POLL_SECONDS = 0.05
@@ -53,6 +53,14 @@ def remove_ready_file(path: Path) -> None:
             path.unlink()
 
 
+class Startable(Protocol):
+    """An API in this process or in others."""
+
+    @property
+    def started(self) -> bool:
+        """Whether all of it accepts connections."""
+
+
 class ReadyAnnouncement(threading.Thread):
     """Waits until the server answers requests, then makes its key, writes the ready file, and calls `on_ready`.
 
@@ -66,7 +74,7 @@ class ReadyAnnouncement(threading.Thread):
         url: str,
         make_key: Callable[[], str | None],
         ready_file: Path | None,
-        api: ApiServer,
+        api: Startable,
         on_ready: OnReady,
         signals: StopSignals,
     ) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,6 @@ import structlog
 
 from app import migrations
 from app.accounts import service as account_service
-from app.console.sign_in import SignInCode
-from app.main import begin_end, create_app
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError
 from app.platform.media import launcher
@@ -22,7 +20,8 @@ from app.platform.media.sandbox import missing_layers
 from app.platform.network_limits import is_on_network, network_limits
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
-from app.serving.api import ApiServer, connection_limits
+from app.serving.api import ApiServer
+from app.serving.api_processes import ApiProcesses, make_api, new_run_directory, sign_in_code
 from app.serving.broker import remove_socket, start_broker
 from app.serving.child import ChildProcess
 from app.serving.listener import listen, local_url
@@ -61,11 +60,11 @@ def serve(
     """
     with ExitStack() as stack:
         stack.enter_context(locked_data_directory(settings.root))
+        stack.enter_context(new_run_directory(settings))
         signals = stack.enter_context(StopSignals())
         listener = stack.enter_context(listen(host, port))
-        on_network = is_on_network(settings, listener.getsockname()[0])
-        if on_network:
-            settings = _hardened(settings)
+        if is_on_network(settings, listener.getsockname()[0]):
+            _tell_hardening(settings)
         if ready_file is not None:
             ready_file = ready_file.expanduser().absolute()
             prepare_ready_file(ready_file)
@@ -75,28 +74,33 @@ def serve(
         stack.callback(database.close)
         migrations.upgrade(database)
         broker = _first_broker(settings, stack) if settings.broker_url is None else None
-        app = create_app(settings, own_url=local_url(listener))
-        code = None if on_network else SignInCode()
-        app.state.sign_in_code = code
+        code = sign_in_code(settings, listener)
 
         def announce(url: str) -> None:
             on_ready(url)
             if code is not None:
                 on_sign_in_link(code.link(url))
 
-        api = ApiServer(app, limits=connection_limits(settings), before_grace=partial(begin_end, app))
-        signals.on_stop = api.stop
+        processes: Sequence[SupervisedProcess] = ()
+        api: ApiServer | ApiProcesses
+        if settings.api_processes > 1:
+            api = ApiProcesses(settings, listener)
+            processes, run = api.children, partial(api.serve, signals)
+        else:
+            api = make_api(settings, listener)
+            signals.on_stop = api.stop
+            run = partial(api.serve_socket, listener)
         if signals.requested:
             return
         supervisor = Supervisor(
             brokers=[] if broker is None else [broker],
-            workers=[_worker(settings)] if with_worker else [],
+            users=[*processes, *([_worker(settings)] if with_worker else [])],
             stopping=lambda: signals.requested,
+            hurrying=lambda: signals.repeated,
             give_up=signals.request,
         )
-        url = local_url(listener)
         ready = ReadyAnnouncement(
-            url=url,
+            url=local_url(listener),
             make_key=lambda: first_key(database, keys, on_first_key=on_first_key, on_no_key=on_no_key),
             ready_file=ready_file,
             api=api,
@@ -106,7 +110,7 @@ def serve(
         supervisor.start()
         ready.start()
         try:
-            api.serve_socket(listener)
+            run()
         finally:
             stopped_by_request, signals.requested = signals.requested, True
             supervisor.api_has_stopped()
@@ -134,13 +138,10 @@ def end_process() -> None:
         os._exit(os.EX_OK)
 
 
-def _hardened(settings: Settings) -> Settings:
-    """The settings with the default limits on a network for those that are unset."""
-    limits = network_limits(settings)
-    log.info("limits_by_default", **limits)
+def _tell_hardening(settings: Settings) -> None:
+    log.info("limits_by_default", **network_limits(settings))
     if settings.sandbox != launcher.OFF and (missing := missing_layers()):
         log.warning("sandbox_incomplete", missing=missing)
-    return settings.model_copy(update=limits)
 
 
 def _first_broker(settings: Settings, stack: ExitStack) -> SupervisedProcess:

@@ -28,9 +28,18 @@ class SupervisedProcess:
     wrong: the child is restarted only after long pauses, in case an operator has corrected that.
     """
 
-    def __init__(self, name: str, start: Callable[[], ChildProcess], *, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], ChildProcess],
+        *,
+        grace_seconds: float,
+        on_end: Callable[[int], None] = lambda _pid: None,
+    ) -> None:
+        """`on_end` is called with the process id of a child that has ended by itself."""
         self.name = name
         self._start = start
+        self._on_end = on_end
         self._grace_seconds = grace_seconds
         self._ended_with_config_error = False
         self._restarts = RetryRow(CHILD_RESTART)
@@ -47,6 +56,7 @@ class SupervisedProcess:
         """Check whether the child has ended, and start it when due. Call it often."""
         if self._child is not None and self._child.status is not None:
             lived_seconds = time.monotonic() - self._child.started_at
+            self._on_end(self._child.pid)
             status, self._child = self._child.status, None
             self._ended_with_config_error = status == os.EX_CONFIG
             self._plan_start(lived_seconds, status=status)
@@ -115,7 +125,7 @@ def stop_all(children: Iterable[SupervisedProcess], *, hurry: Callable[[], bool]
 
 
 class Supervisor(threading.Thread):
-    """The thread that starts and supervises the children of `regen serve`.
+    """The thread that starts and supervises the children of `regen serve`: brokers, workers, API processes.
 
     It ends after them, because on Linux a child is killed when the thread that started it ends. `stopping` is polled
     rather than waited for, because a signal handler, which must not take a lock, sets it.
@@ -125,16 +135,19 @@ class Supervisor(threading.Thread):
         self,
         *,
         brokers: Sequence[SupervisedProcess],
-        workers: Sequence[SupervisedProcess],
+        users: Sequence[SupervisedProcess],
         stopping: Callable[[], bool],
+        hurrying: Callable[[], bool],
         give_up: Callable[[], None],
     ) -> None:
-        """`give_up` stops the server if this thread fails."""
+        """`users` need the brokers: they are stopped first, at once when `hurrying`. `give_up` stops the server if this
+        thread fails."""
         super().__init__(name="supervisor")
         self._give_up = give_up
         self._brokers = brokers
-        self._workers = workers
+        self._users = users
         self._stopping = stopping
+        self._hurrying = hurrying
         self._api_has_stopped = threading.Event()
 
     def api_has_stopped(self) -> None:
@@ -143,11 +156,11 @@ class Supervisor(threading.Thread):
 
     def run(self) -> None:
         try:
-            supervise_until(self._stopping, [*self._brokers, *self._workers])
+            supervise_until(self._stopping, [*self._brokers, *self._users])
         except Exception:
             log.exception("supervisor_failed")
             self._give_up()
         finally:
-            stop_all(self._workers)
+            stop_all(self._users, hurry=self._hurrying)
             self._api_has_stopped.wait()
             stop_all(self._brokers)

@@ -60,8 +60,8 @@ def test_nothing_else_is_served(stranger, path):
     assert stranger.get(f"/console/{path}").status_code == 404
 
 
-def test_the_link_signs_in_once(app, stranger, key):
-    app.state.sign_in_code = SignInCode()
+def test_the_link_signs_in_once(app, stranger, key, tmp_path):
+    app.state.sign_in_code = SignInCode(tmp_path / "sign-in")
     code = app.state.sign_in_code.link("http://here").rpartition("/")[2]
     assert stranger.post("/console/sign-in", json={"code": f"{code}x"}).status_code == 401
     answer = stranger.post("/console/sign-in", json={"code": code})
@@ -73,9 +73,9 @@ def test_the_link_signs_in_once(app, stranger, key):
     assert stranger.post("/console/sign-in", json={"code": code}).status_code == 401
 
 
-def test_the_link_ends_after_an_hour(app, stranger, key, monkeypatch):
+def test_the_link_ends_after_an_hour(app, stranger, key, monkeypatch, tmp_path):
     monkeypatch.setattr(sign_in, "CODE_SECONDS", -1.0)
-    app.state.sign_in_code = SignInCode()
+    app.state.sign_in_code = SignInCode(tmp_path / "sign-in")
     code = app.state.sign_in_code.link("http://here").rpartition("/")[2]
     answer = stranger.post("/console/sign-in", json={"code": code})
     assert answer.status_code == 401

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import pytest
 
 from tests.servers.forked import FORKER, ForkedProcess, start_fork_server
 
-START_SECONDS = 30
+START_SECONDS = 60
 
 
 class Server:
@@ -46,7 +47,7 @@ class Server:
     def descendants(self):
         """The processes below the server: process ids, names and command lines."""
         listed = subprocess.run(
-            ["ps", "-axo", "pid=,ppid=,stat=,comm=,args="], capture_output=True, text=True, check=True
+            ["ps", "-axwwo", "pid=,ppid=,stat=,comm=,args="], capture_output=True, text=True, check=True
         )
         rows = [line.split(None, 3) for line in listed.stdout.splitlines() if FORKER not in line]
         found, parents = {}, {str(self.process.pid)}
@@ -57,25 +58,33 @@ class Server:
         return {int(pid): command for pid, command in found.items()}
 
 
-@pytest.fixture
-def serve(tmp_path, monkeypatch):
+@contextlib.contextmanager
+def serving(directory):
     """Starts servers on one data directory, and kills what is left of them.
 
-    The sockets of killed ones go with a temporary directory of this test's own, which is short, as their paths must be.
+    The sockets of killed ones go with a temporary directory of their own, which is short, as their paths must be.
     """
     start_fork_server()
     servers = []
     sockets = tempfile.mkdtemp(prefix="regen-test-")
-    monkeypatch.setenv("TMPDIR", sockets)
-    monkeypatch.setattr(tempfile, "tempdir", sockets)
 
     def start(*arguments, **options):
-        ready_file = tmp_path / f"ready-{len(servers)}.json"
-        servers.append(Server(tmp_path / "data", ready_file, *arguments, **options))
+        ready_file = directory / f"ready-{len(servers)}.json"
+        servers.append(Server(directory / "data", ready_file, *arguments, **options))
         return servers[-1]
 
-    yield start
-    for server in servers:
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", sockets)
+        patch.setattr(tempfile, "tempdir", sockets)
+        yield start
+        for server in servers:
+            server.process.send_signal(signal.SIGKILL)
+            server.process.wait()
     shutil.rmtree(sockets)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Starts servers on one data directory; see `serving`."""
+    with serving(tmp_path) as start:
+        yield start

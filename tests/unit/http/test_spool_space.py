@@ -1,12 +1,15 @@
 """Uploads reserve their room on the disk before their bytes flow."""
 
+import os
 import shutil
 from collections import namedtuple
 
 import pytest
 
+from app.http.neighbours import Neighbours, forget
 from app.http.spool_space import FORM_BYTES, STEP_BYTES, Share, SpoolSpace
 from app.platform.errors import LimitExceeded, Unavailable
+from app.platform.settings import Settings
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -76,3 +79,41 @@ def test_a_users_received_uploads_count_exactly_and_a_repeated_request_once(spac
             pass
     with examined(10):
         pass
+
+
+def test_processes_of_one_server_count_together_until_one_dies(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, 4 * STEP_BYTES))
+    settings = Settings(data_dir=tmp_path, api_processes=2)
+
+    def process():
+        return SpoolSpace(tmp_path, keep_free_bytes=STEP_BYTES, neighbours=Neighbours.of(settings, "spool"))
+
+    first, second = process(), process()
+    share = Share(user_id="ann", most_bytes=10 * FORM_BYTES)
+    with first.reserved(6 * FORM_BYTES, share=share), pytest.raises(LimitExceeded):
+        second.reserve(6 * FORM_BYTES, share=share)
+    with first.examined(6, share=Share(user_id="ann", most_bytes=10), key="once"):
+        with second.examined(6, share=Share(user_id="ann", most_bytes=10), key="once"):
+            pass
+        with (
+            pytest.raises(LimitExceeded),
+            second.examined(6, share=Share(user_id="ann", most_bytes=10), key=None),
+        ):
+            pass
+    room = first.reserve(3 * STEP_BYTES)
+    with pytest.raises(Unavailable):
+        second.reserve(1)
+    # What is written is no longer free anyway.
+    room.wrote(2 * STEP_BYTES)
+    second.reserve(2 * STEP_BYTES).release()
+    forget(settings, os.getpid())
+    second.reserve(3 * STEP_BYTES).release()
+
+
+def test_a_neighbour_that_stands_still_is_not_waited_for(tmp_path):
+    settings = Settings(data_dir=tmp_path, api_processes=2)
+    one, other = Neighbours.of(settings, "spool"), Neighbours.of(settings, "spool")
+    with one.exclusively():
+        one.tell({"left": 1})
+        with other.exclusively() as found:
+            assert found == [{"left": 1}]

@@ -1,0 +1,251 @@
+"""`regen serve --api-processes 2` on one machine: one server, whichever process answers."""
+
+import os
+import signal
+import statistics
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.accounts import service as accounts
+from app.accounts.limits import Limits
+from app.accounts.scopes import Scope
+from app.platform.database import Database
+from app.platform.secrets import Secrets
+from app.platform.settings import Settings
+from tests.integration.cli.conftest import serving
+from tests.servers.process import is_alive, wait_until
+from tests.servers.receiver import Receiver
+
+pytestmark = pytest.mark.slow
+
+CLIP = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
+MOST_TIMES_AS_LONG = 3.0
+SLACK_SECONDS = 0.1
+
+
+class TwoProcesses:
+    """The server, and requests that one of its processes answers: each has a connection of its own."""
+
+    def __init__(self, server):
+        self.server = server
+        self.ready = server.wait_until_ready()
+        self.key = self.ready["key"]
+        self.client = httpx.Client(
+            base_url=self.ready["url"],
+            headers={"Authorization": f"Bearer {self.key}", "Connection": "close"},
+            timeout=30,
+        )
+
+    @property
+    def processes(self):
+        return [pid for pid, command in self.server.descendants().items() if " api-process " in command]
+
+    @contextmanager
+    def only(self, process):
+        """The others accept nothing meanwhile."""
+        others = [pid for pid in self.processes if pid != process]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+
+    def at_each(self, ask):
+        """The answers to `ask()` of each process, one after the other."""
+        answers = []
+        for process in self.processes:
+            with self.only(process):
+                answers.append(ask())
+        return answers
+
+    def make_key(self, user_name, **limits):
+        settings = Settings(data_dir=self.server.data_directory)
+        database = Database.from_settings(settings)
+        try:
+            with database.write() as session:
+                user = accounts.create_user(session, name=user_name)
+                made = accounts.create_key_of(
+                    session,
+                    user,
+                    key_name="test",
+                    keys=Secrets.load(settings),
+                    scopes=[Scope.READ, Scope.WRITE],
+                    limits=Limits(**limits),
+                )
+                return {"Authorization": f"Bearer {made.key}"}
+        finally:
+            database.close()
+
+    def submit(self, **headers):
+        with CLIP.open("rb") as file:
+            answer = self.client.post(
+                "/v1/upscale", files={"file": ("clip.mp4", file, "video/mp4")}, headers=headers
+            )
+        assert answer.status_code == 200, answer.text
+        return answer.json()["render"]["id"]
+
+    def status_of(self, render_id):
+        return self.client.get(f"/v1/renders/{render_id}").json()["render"]["status"]
+
+    def figures(self):
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    environment = {"REGEN_STAND_IN_NETWORK": "1", "REGEN_OUTBOUND_ALLOWED_NETWORKS": "127.0.0.0/8"}
+    with serving(tmp_path_factory.mktemp("two")) as serve:
+        found = TwoProcesses(serve("--api-processes", "2", environment=environment))
+        with found.client:
+            yield found
+
+
+def test_it_is_ready_when_each_process_answers_and_tells_once(two):
+    assert len(two.processes) == 2
+    assert two.ready["pid"] == two.server.process.pid
+    assert [answer.status_code for answer in two.at_each(lambda: two.client.get("/v1/engines"))] == [200, 200]
+    wait_until(lambda: "signed in once" in two.server.output)
+    for told in (two.key, "Regen is serving", "signed in once"):
+        assert two.server.output.count(told) == 1
+
+
+def test_the_link_signs_in_once_at_whichever_process(two):
+    code = two.server.output.partition("/#/sign-in/")[2].split()[0]
+    sign_in = partial(two.client.post, "/console/sign-in", json={"code": code})
+    assert [answer.status_code for answer in two.at_each(sign_in)] == [200, 401]
+
+
+def test_one_render_of_a_repeated_request_and_its_webhook_come_once(two):
+    receiver = Receiver("127.0.0.1")
+    threading.Thread(target=receiver.server.serve_forever, args=(0.05,), daemon=True).start()
+    asked = {"url": receiver.url, "events": ["render.completed"]}
+    two.client.post("/v1/webhooks", json=asked).raise_for_status()
+    ids = two.at_each(lambda: two.submit(**{"Idempotency-Key": "once"}))
+    together = []
+    threads = [
+        threading.Thread(target=lambda: together.append(two.submit(**{"Idempotency-Key": "once"})))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert {*ids, *together} == {ids[0]}
+    told = two.client.get(f"/v1/renders/{ids[0]}/events", headers={"Accept": "text/event-stream"}).text
+    assert "event: end" in told
+    assert two.at_each(lambda: two.status_of(ids[0])) == ["completed"] * 2
+    wait_until(lambda: receiver.received, what="the webhook arrives")
+    receiver.server.shutdown()
+    receiver.server.server_close()
+    assert len(receiver.received) == 1
+
+
+def test_an_upload_goes_on_at_the_other_process(two):
+    asked = {"name": "a.mp4", "size_bytes": CLIP.stat().st_size}
+    opened, seen_later = two.at_each(lambda: two.client.post("/v1/uploads", json=asked).json()["upload"])
+    put = partial(httpx.put, opened["parts"][0]["url"], content=CLIP.read_bytes(), timeout=30)
+    sent = two.at_each(lambda: put().headers["ETag"])
+    parts = [{"number": 1, "etag": sent[1]}]
+    done = two.at_each(
+        lambda: two.client.post(f"/v1/uploads/{opened['id']}/complete", json={"parts": parts}).json()["file"][
+            "id"
+        ]
+    )
+    assert done[0] == done[1]
+    assert two.client.delete(f"/v1/uploads/{seen_later['id']}").status_code == 204
+
+
+def test_both_count_a_users_requests_together(two):
+    headers = two.make_key("counted", requests="3/hour")
+    ask = partial(two.client.get, "/v1/engines", headers=headers)
+    statuses = [answer.status_code for _round in range(2) for answer in two.at_each(ask)]
+    assert statuses == [200, 200, 200, 429]
+
+
+def test_each_shows_the_metrics_of_both(two):
+    name = ("regen_http_requests_total", "GET", "/v1/key", "200")
+    before = two.figures().get(name, 0)
+    two.at_each(lambda: two.client.get("/v1/key"))
+    for shown in two.at_each(two.figures):
+        assert shown[name] == before + 2
+        assert shown["regen_http_requests_in_progress",] == 1
+        assert [value for labels, value in shown.items() if labels[0] == "regen_build_info"] == [1]
+        assert shown["process_resident_memory_bytes",] > 0
+        assert shown["process_cpu_seconds_total",] > 0
+
+
+def test_one_users_flood_does_not_delay_another(two):
+    other, flooding = two.make_key("patient"), threading.Event()
+
+    def seconds():
+        started = time.monotonic()
+        assert two.client.get("/v1/renders", headers=other).status_code == 200
+        return time.monotonic() - started
+
+    def flood():
+        headers = {"Authorization": f"Bearer {two.key}"}
+        with httpx.Client(base_url=two.ready["url"], headers=headers, timeout=30) as attacker:
+            while flooding.is_set():
+                attacker.get("/v1/renders?limit=100")
+
+    alone = statistics.median(seconds() for _ in range(10))
+    flooding.set()
+    threads = [threading.Thread(target=flood) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    beside = statistics.median(seconds() for _ in range(10))
+    flooding.clear()
+    for thread in threads:
+        thread.join(30)
+    assert beside < MOST_TIMES_AS_LONG * alone + SLACK_SECONDS
+
+
+def test_a_killed_process_loses_no_render_and_is_replaced_while_the_other_answers(two):
+    before = two.figures()
+    killed, other = two.processes
+    with two.only(killed):
+        renders = [two.submit() for _ in range(2)]
+    os.kill(killed, signal.SIGKILL)
+    for render_id in renders:
+        assert two.status_of(render_id) in ("queued", "pending", "processing", "completed")
+    wait_until(lambda: len(two.processes) == 2, what="there is another one")
+    assert other in two.processes and killed not in two.processes
+    wait_until(lambda: all(two.status_of(one) == "completed" for one in renders), what="they are completed")
+    after = two.figures()
+    counted = ("regen_http_requests_total", "POST", "/v1/upscale", "200")
+    assert after[counted] == before[counted] + 2
+    assert after["regen_http_requests_in_progress",] == 1
+
+
+def test_all_of_them_end_with_the_server(two):
+    everything = two.server.descendants()
+    two.server.process.send_signal(signal.SIGTERM)
+    assert two.server.process.wait(timeout=60) == 0
+    assert not any(map(is_alive, everything))
+    assert not two.server.ready_file.exists()
+    assert not Settings(data_dir=two.server.data_directory).run_dir.exists()
+    with pytest.raises(httpx.ConnectError):
+        two.client.get("/healthz")
+
+
+def test_what_none_of_them_can_start_without_ends_the_server(serve):
+    server = serve("--no-worker", "--api-processes", "2", environment={"REGEN_FFMPEG": "/no/such/ffmpeg"})
+    assert server.process.wait(timeout=60) == 1
+    assert "REGEN_FFMPEG" in server.output
+    assert "Traceback" not in server.output
+    assert "API key" not in server.output
+    assert not server.ready_file.exists()
