@@ -20,6 +20,8 @@ from bench.process_facts import resident_bytes
 ASK_SECONDS = 60.0
 POLL_SECONDS = 0.2
 UPLOAD_BYTES_PER_SECOND = 1536
+# Announced bytes are reserved on the disk for as long as an upload lasts.
+UPLOAD_BYTES = 2**24
 BOUNDARY = "neighbours"
 
 
@@ -104,7 +106,7 @@ async def _upload(server: Laptop, statuses: Counter[str]) -> None:
     part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
     head = (
         f"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {server.key}\r\n"
-        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {2**30}\r\n\r\n{part}"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {UPLOAD_BYTES}\r\n\r\n{part}"
     )
     try:
         writer.write(head.encode())
