@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -102,6 +103,11 @@ def _configure_without_keeping(*arguments: Any, **options: Any) -> None:
 
 # A logger that keeps its set-up would have that of the first test that used it, for ever.
 structlog.configure = _configure_without_keeping
+
+
+# The mock of the fixture `regen_mock` is this tree's, whatever `regen` is installed.
+_THIS_TREE = f"import sys; sys.path.insert(0, {str(TESTS.parent)!r}); from regen_server import main; main()"
+os.environ.setdefault("PYTEST_REGEN_COMMAND", shlex.join([sys.executable, "-c", _THIS_TREE]))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The recipes of docs/mock.md work as they stand there, in a project that knows nothing of this one."""
 
+import os
 import re
 import subprocess
 import sys
@@ -31,12 +32,9 @@ def test_every_recipe_for_pytest(tmp_path):
     (tmp_path / "test_own_app.py").write_text(OWN_APP)
 
     answer = subprocess.run(
-        [
-            *(sys.executable, "-c"),
-            f"import sys; sys.path.append({str(ROOT)!r}); import pytest; sys.exit(pytest.main(sys.argv[1:]))",
-            *("-p", "no:schemathesis", "-q", "test_own_app.py", "test_recipes.py"),
-        ],
+        [sys.executable, "-m", "pytest", "-p", "no:schemathesis", "-q", "test_own_app.py", "test_recipes.py"],
         cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "clients" / "pytest" / "src")},
     )  # fmt: skip
 
     assert answer.returncode == 0, answer.stdout + answer.stderr

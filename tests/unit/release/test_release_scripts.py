@@ -1,4 +1,4 @@
-"""scripts/audit and scripts/build, on a small project with a lock of its own."""
+"""scripts/audit and scripts/build, on a small project with a lock of its own; and the packages that are built."""
 
 import hashlib
 import json
@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import distribution
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[3]
 HASH = "0123456789abcdef" * 4
@@ -52,17 +54,19 @@ FOUND = {
 }
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything is set up there already."""
+    tmp_path = tmp_path_factory.mktemp("project")
     (tmp_path / "scripts").mkdir()
     for name in ("audit", "build", "requirements.py"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
-    shutil.copytree(
-        ROOT / "clients" / "python",
-        tmp_path / "clients" / "python",
-        ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"),
-    )
+    for client in ("python", "pytest"):
+        shutil.copytree(
+            ROOT / "clients" / client,
+            tmp_path / "clients" / client,
+            ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"),
+        )
     (tmp_path / "scripts" / "setup").symlink_to("/bin/true")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "requirements.lock").write_text(LOCK)
@@ -111,10 +115,18 @@ def test_an_audit_names_what_is_vulnerable_and_fails_where_it_cannot_ask(project
     assert run(project, "audit", "--osv-url", osv, "--ignore-vuln", "PYSEC-2021-66").returncode != 0
 
 
-def test_a_release_has_bills_of_its_packages_with_their_hashes(project: Path) -> None:
+@pytest.fixture(scope="module")
+def built(project: Path) -> Path:
+    """The directory with all that is released."""
+    (project / "requirements.lock").write_text(LOCK)
     done = run(project, "build", "out")
     assert done.returncode == 0, done.stderr
-    made = {file.name: file.read_bytes() for file in (project / "out").iterdir()}
+    return project / "out"
+
+
+@pytest.mark.slow
+def test_a_release_has_bills_of_its_packages_with_their_hashes(built: Path) -> None:
+    made = {file.name: file.read_bytes() for file in built.iterdir()}
     sums = dict(reversed(line.split()) for line in made.pop("SHA256SUMS").decode().splitlines())
     assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
     packages = {
@@ -132,7 +144,98 @@ def test_a_release_has_bills_of_its_packages_with_their_hashes(project: Path) ->
         (source,) = bill["components"][0]["externalReferences"]
         assert source["hashes"] == [{"alg": "SHA-256", "content": HASH}]
     assert sorted(made) == [
+        "pytest_regen-0.1.0-py3-none-any.whl",
+        "pytest_regen-0.1.0.tar.gz",
         "regen_client-0.1.0-py3-none-any.whl",
         "regen_client-0.1.0.tar.gz",
         "regen_server-7.8.9.tar.gz",
     ]
+
+
+def clean_environment(directory: Path, wheel: Path, *needed: str) -> Path:
+    """The Python of a new environment with a wheel, and these packages with what they need, as they are here."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
+    (site,) = directory.glob("lib/python*/site-packages")
+    pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "--quiet"]
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], check=True)
+    todo, seen = [Requirement(line) for line in needed], set()
+    while todo:
+        requirement = todo.pop()
+        if requirement.name in seen or (
+            requirement.marker and not requirement.marker.evaluate({"extra": ""})
+        ):
+            continue
+        seen.add(requirement.name)
+        package = distribution(requirement.name)
+        todo += map(Requirement, package.requires or [])
+        for name in {file.parts[0] for file in package.files or []} - {"..", "__pycache__"}:
+            (site / name).symlink_to(package.locate_file(name))
+    return directory / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_the_client_works_by_itself(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("regen_client*.whl")
+    python = clean_environment(tmp_path / "environment", wheel, "httpx")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text("MINE = True")
+    program = (
+        "import sys, app, regen_client, importlib.metadata as installed; assert app.MINE; "
+        "regen_client.AsyncRegen('http://127.0.0.1:9', 'key'); print(regen_client.client.VERSION); "
+        "print(installed.requires('regen-client'), 'py.typed' in [f.name for f in installed.files('regen-client')]); "
+        "print(sorted({f.parts[0] for f in installed.files('regen-client')}))"
+    )
+    ran = subprocess.run([python, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert ran.stdout.splitlines() == [
+        "0.1.0",
+        "['httpx>=0.28'] True",
+        "['regen_client', 'regen_client-0.1.0.dist-info']",
+    ]
+
+
+OWN_TESTS = """
+import httpx
+
+import app, migrations, models, worker
+
+
+def test_the_projects_packages_are_its_own(regen_mock):
+    assert app.MINE and worker.MINE and models.MINE and migrations.MINE
+    answer = httpx.get(regen_mock.url + "/v1/engines", headers={"X-API-Key": regen_mock.key})
+    assert answer.json()["engines"]
+    assert [request["path"] for request in regen_mock.requests] == ["/v1/engines"]
+"""
+
+
+@pytest.mark.slow
+def test_a_project_with_its_own_app_uses_the_pytest_plugin(built: Path, tmp_path: Path) -> None:
+    """`regen` is on the path, of an environment that knows nothing of the project."""
+    (wheel,) = built.glob("pytest_regen*.whl")
+    python = clean_environment(tmp_path / "environment", wheel, "httpx", "pytest")
+    project, programs = tmp_path / "project", tmp_path / "bin"
+    for name in ("app", "worker", "models", "migrations"):
+        (project / name).mkdir(parents=True)
+        (project / name / "__init__.py").write_text("MINE = True")
+    (project / "test_own.py").write_text(OWN_TESTS)
+    programs.mkdir()
+    regen = programs / "regen"
+    regen.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.append({str(ROOT)!r})\nfrom regen_server import main\nmain()\n"
+    )
+    regen.chmod(0o755)
+
+    environment = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(project),
+        "HOME": str(tmp_path),
+    }
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for variable, told in (
+        ("PATH", "There is no command `regen`"),
+        ("PYTEST_REGEN_COMMAND", "cannot be run"),
+    ):
+        changed = environment | {variable: str(tmp_path / "none")}
+        ran = subprocess.run(command, cwd=project, env=changed, capture_output=True, text=True, check=False)
+        assert ran.returncode == 1 and told in ran.stdout

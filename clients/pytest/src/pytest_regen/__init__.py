@@ -1,6 +1,6 @@
 """The pytest fixture `regen_mock`: a mock of the Regen API in its own process, empty at the start of each
 test. pytest loads this module at every start wherever the package is installed, so it imports very little. It
-never imports `app`, because the project under test may have a package of that name.
+imports nothing of the server, whose command `regen` may be installed elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 REQUEST_SECONDS = 120.0
 FIRST_MOMENT = "2026-01-01T00:00:00Z"
-START = "from app.cli import main; main()"
+COMMAND_VARIABLE = "PYTEST_REGEN_COMMAND"
+COMMAND_SETTING = "regen_command"
+# Of the project under test; they would hide or replace the server's own packages.
+PYTHONS = frozenset({"PYTHONPATH", "PYTHONHOME"})
 # The paths of programs depend on this machine; any other setting would change the mock.
 KEPT_SETTINGS = frozenset({"REGEN_FFMPEG", "REGEN_FFPROBE"})
 
@@ -71,34 +74,63 @@ class RegenMock:
         return answer.json() if answer.content else None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(COMMAND_SETTING, f"the command `regen`, unless {COMMAND_VARIABLE} names it", default="")
+
+
+def _find_command(config: pytest.Config) -> list[str]:
+    """The setting's `regen`, else that of this environment, else that on the PATH."""
+    import shlex
+    import shutil
+    import sysconfig
+
+    stated = os.environ.get(COMMAND_VARIABLE) or config.getini(COMMAND_SETTING)
+    if stated:
+        return shlex.split(stated)
+    found = shutil.which("regen", path=sysconfig.get_path("scripts")) or shutil.which("regen")
+    if found is None:
+        pytest.fail(
+            "There is no command `regen`. Install regen-server, here or by itself (pipx install regen-server), or name "
+            f"the command: {COMMAND_VARIABLE}=/path/to/regen, or {COMMAND_SETTING} in pytest's configuration.",
+            pytrace=False,
+        )
+    return [found]
+
+
 @pytest.fixture(scope="session")
-def regen_mock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def regen_mock_server(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
     """The address and the key of the session's one mock server."""
     import json
     import subprocess
-    import sys
     import time
-    from pathlib import Path
 
-    home = str(Path(__file__).resolve().parents[1])
     directory = tmp_path_factory.mktemp("regen-mock")
     ready_file, log = directory / "ready.json", directory / "log"
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("REGEN_") or name in KEPT_SETTINGS
+        if name in KEPT_SETTINGS or not (name.startswith("REGEN_") or name in PYTHONS)
     }
     command = [
-        # -I: no `app` of the project under test may replace the server's, which is beside this package.
-        *(sys.executable, "-I", "-c", f"import sys; sys.path.append({home!r}); {START}"),
+        *_find_command(pytestconfig),
         *("mock", "--port", "0"),
         *("--ready-file", str(ready_file), "--seed", "0", "--clock", FIRST_MOMENT),
         *("--parent-pid", str(os.getpid())),
     ]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        except OSError as error:
+            pytest.fail(f"The command {command[0]} cannot be run: {error.strerror}.", pytrace=False)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not ready_file.exists():
