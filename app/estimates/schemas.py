@@ -7,10 +7,9 @@ from pydantic import Field
 
 from app.estimates import service
 from app.http.body import Body, Number, with_example
-from app.platform.media.picture_options import Deinterlace
-from app.renders.options import EXACT_RATE, RATE_PATTERN
-from app.renders.representation import rate_fields
-from app.renders.schemas import VideoFactsBody
+from app.renders.representation import shown_options
+from app.renders.schemas import OptionFacts, VideoFactsBody
+from app.renders.stored_options import work_options_of
 
 _EXAMPLE = {
     "engine": "regen-4x-lite",
@@ -27,21 +26,7 @@ _EXAMPLE = {
 }
 
 
-class Estimate(Body):
-    engine: str
-    target_fps: Number | None = Field(None, description="As sent, if it was.")
-    target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
-    start: Number | None = Field(None, description="In seconds, if only a part would be rendered.")
-    end: Number | None = Field(None, description="In seconds, if it was given.")
-    scale: int | None = Field(None, description="If it was given.")
-    max_width: int | None = Field(None, description="If it was given.")
-    max_height: int | None = Field(None, description="If it was given.")
-    strength: Number | None = Field(None, description="If it is not 1.")
-    grain: Number | None = Field(None, description="If it is not 0.")
-    deinterlace: str | None = Field(None, description="If it is not `auto`.")
-    codec: str | None = Field(None, description="If it was given, or follows from `container`.")
-    container: str | None = Field(None, description="If it was given.")
-    output_quality: str | None = Field(None, description="If it was given.")
+class Estimate(OptionFacts):
     input: VideoFactsBody | None = Field(
         None,
         description="Left out, like `output` and `cost`, when the video is too far over a limit to be read.",
@@ -65,23 +50,10 @@ class Estimate(Body):
     def of(cls, estimate: service.Estimate, *, warnings: Sequence[str]) -> Self:
         options, times = estimate.options, estimate.times
         return cls(
-            engine=options.engine.id,
-            **(
-                rate_fields(options.target_fps.exact, sent=options.target_fps.sent)
-                if options.target_fps
-                else {}
+            **shown_options(
+                work_options_of(options),
+                target_fps_sent=options.target_fps.sent if options.target_fps else None,
             ),
-            start=options.start,
-            end=options.end,
-            scale=options.scale,
-            max_width=options.max_width,
-            max_height=options.max_height,
-            strength=None if options.strength == 1 else options.strength,
-            grain=options.grain or None,
-            deinterlace=None if options.deinterlace is Deinterlace.AUTO else options.deinterlace,
-            codec=options.form.chosen_codec,
-            container=options.container,
-            output_quality=options.output_quality,
             input=estimate.input and VideoFactsBody.model_validate(estimate.input),
             output=estimate.output and VideoFactsBody.model_validate(estimate.output),
             cost=estimate.cost,

@@ -7,7 +7,6 @@ from sqlalchemy import Select, Update, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.platform.lease import Leased, claim_first
-from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -64,17 +63,4 @@ def _claim(table: type[Leased], own: Select[str], **values: Any) -> Update:
 
 
 def _job(render: Render, **claimed: Any) -> Job:
-    return Job(
-        render_id=render.id,
-        request_id=render.request_id,
-        file_id=render.file_id,
-        input_key=render.file.storage_key,
-        engine=render.engine,
-        target_fps=render.target_fps,
-        retime=Retime(render.retime),
-        start_seconds=render.start_seconds,
-        end_seconds=render.end_seconds,
-        measures_quality=render.measures_quality,
-        plan=render.plan,
-        **claimed,
-    )
+    return Job.of(render, render_id=render.id, input_key=render.file.storage_key, **claimed)

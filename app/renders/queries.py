@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -13,12 +12,11 @@ from sqlalchemy.orm import Session, joinedload
 from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.database import ColumnReader, database_now, fetch_rows
-from app.platform.media.codecs import Quality
-from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.properties import VideoProperties
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.renders.statuses import RenderStatus
+from app.renders.stored_options import WorkOptions
 from app.renders.tables import Render, Segment
 
 # Every poll runs these statements: they are built once, because building one takes longer than running it.
@@ -36,8 +34,8 @@ class StoredFile:
     removed_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRender:
+@dataclass(frozen=True, kw_only=True)
+class StoredRender(WorkOptions):
     """The columns of a render that its user sees, as `tables.Render` names them."""
 
     id: str
@@ -45,21 +43,7 @@ class StoredRender:
     status: RenderStatus
     created_at: datetime
     completed_at: datetime | None
-    engine: str
-    target_fps: Fraction | None
     target_fps_sent: float | None
-    retime: str
-    start_seconds: Fraction | None
-    end_seconds: Fraction | None
-    scale: int | None
-    max_width: int | None
-    max_height: int | None
-    strength: float
-    grain: float
-    deinterlace: str
-    codec: VideoCodec | None
-    container: ContainerName | None
-    output_quality: Quality | None
     user_metadata: dict[str, Any] | None
     cancel_after: int | None
     file_id: str

@@ -1,16 +1,23 @@
 """The user's view of a render as plain values, for answers and webhook events."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 
 from app.platform.file_names import output_name
-from app.platform.media.picture_options import Deinterlace
-from app.platform.media.rates import Retime
 from app.renders.queries import ShownRender
 from app.renders.statuses import RenderStatus
+from app.renders.stored_options import COLUMN_OF, WorkOptions
 from models.catalog import SCALE
+
+_OPTION_OF = {column: option for option, column in COLUMN_OF.items()}
+# The options that decide what the output is: their columns and defaults, by name.
+_SHOWN_OPTIONS = {
+    _OPTION_OF.get(field.name, field.name): (field.name, field.default)
+    for field in fields(WorkOptions)
+    if field.name != "measures_quality"
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +40,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "created_at": render.created_at,
         "queue_position": queue_position,
         "completed_at": render.completed_at if render.status is RenderStatus.COMPLETED else None,
-        "engine": render.engine,
-        **rate_fields(render.target_fps, sent=render.target_fps_sent),
-        "retime": None if render.retime == Retime.NEAREST else render.retime,
-        "start": render.start_seconds,
-        "end": render.end_seconds,
-        "scale": render.scale,
-        "max_width": render.max_width,
-        "max_height": render.max_height,
-        "strength": None if render.strength == 1 else render.strength,
-        "grain": render.grain or None,
-        "deinterlace": None if render.deinterlace == Deinterlace.AUTO else render.deinterlace,
-        "codec": render.codec,
-        "container": render.container,
-        "output_quality": render.output_quality,
+        **shown_options(render, target_fps_sent=render.target_fps_sent),
         "metadata": render.user_metadata,
         "cancel_after": render.cancel_after,
         "file_id": render.file_id,
@@ -63,14 +57,19 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
     }
 
 
-def rate_fields(exact: Fraction | None, *, sent: float | None) -> dict[str, Any]:
-    """The shown target rate: the number as sent (None in older rows), and the exact rate."""
-    if exact is None:
-        return {}
-    return {
-        "target_fps": exact if sent is None else Fraction(sent),
-        "target_fps_exact": f"{exact.numerator}/{exact.denominator}",
+def shown_options(render: ShownRender | WorkOptions, *, target_fps_sent: float | None) -> dict[str, Any]:
+    """The fields of `schemas.OptionFacts`: None for an option that has its default.
+
+    `target_fps_sent` is the rate's number as sent, None in rows of early versions.
+    """
+    shown = {
+        option: None if (value := getattr(render, column)) == default else value
+        for option, (column, default) in _SHOWN_OPTIONS.items()
     }
+    if (exact := render.target_fps) is not None:
+        shown["target_fps"] = exact if target_fps_sent is None else Fraction(target_fps_sent)
+        shown["target_fps_exact"] = f"{exact.numerator}/{exact.denominator}"
+    return shown
 
 
 def links(render: ShownRender) -> dict[str, Link]:

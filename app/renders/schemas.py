@@ -119,20 +119,12 @@ class QualityBody(Body):
     frames: int = Field(description="Number of compared frames.")
 
 
-class Render(Body):
-    id: str
-    user_id: str
-    status: RenderStatus = Field(description="It only moves forward, and ends as `completed` or `failed`.")
-    created_at: Timestamp = Field(description="ISO 8601, UTC, milliseconds.")
-    queue_position: int | None = Field(None, description="While queued; 1 is next.")
-    input_file_url: Url | None = Field(None, alias="inputFileURL", description="While the file is kept.")
-    output_file_url: Url | None = Field(None, alias="outputFileURL", description="When completed.")
-    thumbnail_url: Url | None = Field(None, alias="thumbnailURL", description="When completed.")
-    completed_at: Timestamp | None = Field(None, description="When completed.")
+class OptionFacts(Body):
+    """The options of a render or an estimate that are not as by default."""
+
     engine: str
     target_fps: Number | None = Field(None, description="As sent, if it was.")
     target_fps_exact: str | None = Field(None, description=EXACT_RATE, pattern=RATE_PATTERN)
-    retime: str | None = Field(None, description="If it is not `nearest`.")
     start: Number | None = Field(None, description="In seconds, if only a part is rendered.")
     end: Number | None = Field(None, description="In seconds, if it was given.")
     scale: int | None = Field(None, description="If it was given.")
@@ -144,6 +136,24 @@ class Render(Body):
     codec: str | None = Field(None, description="If it was given, or follows from `container`.")
     container: str | None = Field(None, description="If it was given.")
     output_quality: str | None = Field(None, description="If it was given.")
+
+
+class RenderState(Body):
+    """What has become of a render, and where its files are."""
+
+    id: str
+    user_id: str
+    status: RenderStatus = Field(description="It only moves forward, and ends as `completed` or `failed`.")
+    created_at: Timestamp = Field(description="ISO 8601, UTC, milliseconds.")
+    queue_position: int | None = Field(None, description="While queued; 1 is next.")
+    input_file_url: Url | None = Field(None, alias="inputFileURL", description="While the file is kept.")
+    output_file_url: Url | None = Field(None, alias="outputFileURL", description="When completed.")
+    thumbnail_url: Url | None = Field(None, alias="thumbnailURL", description="When completed.")
+    completed_at: Timestamp | None = Field(None, description="When completed.")
+
+
+class Render(OptionFacts, RenderState):
+    retime: str | None = Field(None, description="If it is not `nearest`.")
     metadata: dict[str, str] | None = Field(None, description="As sent, if it was.")
     cancel_after: int | None = Field(None, description="In seconds after `createdAt`, if it was given.")
     file_id: str

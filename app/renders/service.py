@@ -14,9 +14,7 @@ from app.files.tables import File
 from app.platform.database import ColumnReader, Database, read_clock
 from app.platform.errors import Conflict, NotFound
 from app.platform.media.info import MediaInfo
-from app.platform.media.picture_options import Deinterlace
 from app.platform.media.properties import VideoProperties
-from app.platform.media.rates import Retime, TargetRate
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.platform.tracing import current_trace_parent
@@ -25,6 +23,7 @@ from app.renders import webhook_events
 from app.renders.options import RenderOptions
 from app.renders.progress import RenderView, view_render, view_renders
 from app.renders.statuses import RenderStatus
+from app.renders.stored_options import columns_of, options_of
 from app.renders.tables import Render
 from app.usage.allowances import Allowance, Requester, check_render_quota
 from app.usage.queries import PIXELS_PER_GIGAPIXEL
@@ -169,9 +168,6 @@ def _add_render(
         id=new_id(),
         user_id=file.user_id,
         file=file,
-        engine=engine.id,
-        target_fps=options.exact_rate,
-        target_fps_sent=options.target_fps and options.target_fps.sent,
         status=RenderStatus.QUEUED,
         created_at=now,
         warnings=[*warnings],
@@ -181,25 +177,9 @@ def _add_render(
         request_id=request_id,
         trace_parent=current_trace_parent(),
         api_key_id=api_key_id,
-        priority=options.priority,
-        retime=options.retime,
-        start_seconds=options.start,
-        end_seconds=options.end,
-        scale=options.scale,
-        max_width=options.max_width,
-        max_height=options.max_height,
-        strength=options.strength,
-        grain=options.grain,
-        deinterlace=options.deinterlace,
-        codec=options.form.chosen_codec,
-        container=options.container,
-        output_quality=options.output_quality,
-        user_metadata=options.metadata,
-        cancel_after=options.cancel_after,
         cancel_at=None if options.cancel_after is None else now + timedelta(seconds=options.cancel_after),
-        measures_quality=options.measures_quality,
         retry_of=retry_of,
-        webhook_url=options.webhook_url,
+        **columns_of(options),
     )
     session.add(render)
     session.flush()
@@ -254,39 +234,12 @@ def retry_render(
     return create_render(
         session,
         file=file,
-        # Its options were checked when it was made.
-        options=RenderOptions.model_construct(
-            engine=stored_engine(session, failed.engine),
-            target_fps=_target_rate(failed),
-            retime=Retime(failed.retime),
-            start=failed.start_seconds,
-            end=failed.end_seconds,
-            scale=failed.scale,
-            max_width=failed.max_width,
-            max_height=failed.max_height,
-            strength=failed.strength,
-            grain=failed.grain,
-            deinterlace=Deinterlace(failed.deinterlace),
-            codec=failed.codec,
-            container=failed.container,
-            output_quality=failed.output_quality,
-            metadata=failed.user_metadata,
-            cancel_after=failed.cancel_after,
-            measures_quality=failed.measures_quality,
-            priority=failed.priority,
-            webhook_url=failed.webhook_url,
-        ),
+        options=options_of(failed, engine=stored_engine(session, failed.engine)),
         allowance=allowance,
         api_key_id=api_key_id,
         request_id=request_id,
         retry_of=failed.id,
     )
-
-
-def _target_rate(render: Render) -> TargetRate | None:
-    if render.target_fps is None:
-        return None
-    return TargetRate(exact=render.target_fps, sent=render.target_fps_sent or float(render.target_fps))
 
 
 def retry_own_render(

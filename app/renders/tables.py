@@ -77,7 +77,9 @@ class Render(UnitOfWork, ListedTable):
     engine: Mapped[str] = mapped_column(String(40))
     target_fps: Mapped[Fraction | None]
     target_fps_sent: Mapped[float | None]
-    retime: Mapped[str] = mapped_column(String(16), default=Retime.NEAREST, server_default=Retime.NEAREST)
+    retime: Mapped[Retime] = mapped_column(
+        StatusText(Retime), default=Retime.NEAREST, server_default=Retime.NEAREST
+    )
     start_seconds: Mapped[Fraction | None]
     end_seconds: Mapped[Fraction | None]
     scale: Mapped[int | None]
@@ -85,8 +87,8 @@ class Render(UnitOfWork, ListedTable):
     max_height: Mapped[int | None]
     strength: Mapped[float] = mapped_column(default=1.0, server_default="1")
     grain: Mapped[float] = mapped_column(default=0.0, server_default="0")
-    deinterlace: Mapped[str] = mapped_column(
-        String(16), default=Deinterlace.AUTO, server_default=Deinterlace.AUTO
+    deinterlace: Mapped[Deinterlace] = mapped_column(
+        StatusText(Deinterlace), default=Deinterlace.AUTO, server_default=Deinterlace.AUTO
     )
     codec: Mapped[VideoCodec | None] = mapped_column(String(16))
     container: Mapped[ContainerName | None] = mapped_column(String(16))

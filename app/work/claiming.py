@@ -20,15 +20,13 @@ from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.database import ONE, UtcDateTime
 from app.platform.lease import claim_first
-from app.platform.media.picture_options import Deinterlace
-from app.platform.media.rates import Retime
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work import claimable, fair_scheduling
 from app.work.failed_attempts import BY_WORKER, HEARD_SINCE
 from app.work.fair_scheduling import OF_USER, Rotation, RoundRobin, Turn
-from app.work.queries import Job, SegmentJob
+from app.work.queries import JOB_COLUMNS, Job, SegmentJob
 from app.work.worker_queries import SILENT_LEASES
 
 # The work of the chosen user may be canceled before it is claimed.
@@ -335,13 +333,12 @@ def _job(
     """`user_id` is the served user, for a segment."""
     of_render = {OF_RENDER.key: render_id} | ({} if user_id is None else {OF_USER.key: user_id})
     render = session.connection().execute(_render_to_work_on(kind), of_render).one()
-    fields = dict(render._mapping)
     # Whether few segments wait is a slower query, which runs only if there is a render to prepare.
-    may_prepare = fields.pop(IS_TO_PREPARE) and session.scalar(_few_segments_wait(), of_render)
+    may_prepare = render._mapping[IS_TO_PREPARE] and session.scalar(_few_segments_wait(), of_render)
     opened = Counter({WorkKind.PREPARE.queue: 1} if may_prepare else {})
-    fields["retime"] = Retime(render.retime)
-    fields["deinterlace"] = Deinterlace(render.deinterlace)
-    return Job(kind=kind, render_id=render_id, opened=opened, **claimed, **fields)
+    return Job.of(
+        render, input_key=render.input_key, kind=kind, render_id=render_id, opened=opened, **claimed
+    )
 
 
 @cache
@@ -361,26 +358,8 @@ def _render_to_work_on(kind: WorkKind) -> Select[*tuple[Any, ...]]:
     is_to_prepare = to_prepare.correlate(None).exists() if kind is WorkKind.UPSCALE else false()
     return (
         select(
-            Render.request_id,
-            Render.trace_parent,
-            Render.file_id,
+            *JOB_COLUMNS,
             File.storage_key.label("input_key"),
-            Render.engine,
-            Render.target_fps,
-            Render.retime,
-            Render.start_seconds,
-            Render.end_seconds,
-            Render.scale,
-            Render.max_width,
-            Render.max_height,
-            Render.strength,
-            Render.grain,
-            Render.deinterlace,
-            Render.codec,
-            Render.container,
-            Render.output_quality,
-            Render.measures_quality,
-            Render.plan,
             is_to_prepare.label(IS_TO_PREPARE),
         )
         .join(File, File.id == Render.file_id)

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from fractions import Fraction
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     Select,
     String,
     and_,
@@ -28,15 +28,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.platform.database import ONE, ColumnReader, database_now, fetch_rows
 from app.platform.lease import Lease, is_expired, release_statement, revoke
-from app.platform.media.codecs import OutputFormat, Quality
-from app.platform.media.containers import ContainerName, VideoCodec
-from app.platform.media.output_size import OutputSize, output_size
-from app.platform.media.picture_options import Deinterlace
-from app.platform.media.rates import Retime
-from app.platform.media.time_range import TimeRange, time_range
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import webhook_events
 from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.stored_options import WORK_OPTIONS, WorkOptions
 from app.renders.tables import Render, Segment
 from app.usage import queries as usage_queries
 from app.work.tables import MeasuredSpeed
@@ -88,7 +83,7 @@ class SegmentJob:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job(Claim):
+class Job(Claim, WorkOptions):
     """A claimed unit of work with everything that its worker reads of it.
 
     Equal to a job with the same claim. `plan` is the render's, None until it is prepared. `segments` is the
@@ -100,40 +95,22 @@ class Job(Claim):
     request_id: str | None
     file_id: str
     input_key: str
-    engine: str
-    target_fps: Fraction | None
-    retime: Retime
-    measures_quality: bool
     plan: str | None
-    start_seconds: Fraction | None = None
-    end_seconds: Fraction | None = None
-    scale: int | None = None
-    max_width: int | None = None
-    max_height: int | None = None
-    strength: float = 1.0
-    grain: float = 0.0
-    deinterlace: Deinterlace = Deinterlace.AUTO
-    codec: VideoCodec | None = None
-    container: ContainerName | None = None
-    output_quality: Quality | None = None
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)
     trace_parent: str | None = None
 
-    @property
-    def part(self) -> TimeRange | None:
-        """The part of the file to render; None for all of it."""
-        return time_range(self.start_seconds, self.end_seconds)
+    @classmethod
+    def of(cls, render: Render | Row[*tuple[Any, ...]], *, input_key: str, **claimed: Any) -> Self:
+        """`render` is its row, or has at least the JOB_COLUMNS of it; `claimed` are the other fields."""
+        columns = {column.key: getattr(render, column.key) for column in JOB_COLUMNS}
+        return cls(input_key=input_key, **columns, **claimed)
 
-    @property
-    def size(self) -> OutputSize | None:
-        """The output's size; None for the engine's."""
-        return output_size(self.scale, self.max_width, self.max_height)
 
-    @property
-    def form(self) -> OutputFormat:
-        """What was asked of the output's codec, container and quality."""
-        return OutputFormat(codec=self.codec, container=self.container, quality=self.output_quality)
+# Of a render's row, by the names of a job's fields.
+JOB_COLUMNS = tuple(
+    getattr(Render, name) for name in ("request_id", "trace_parent", "file_id", "plan", *WORK_OPTIONS)
+)
 
 
 class AttemptOutcome(StrEnum):
