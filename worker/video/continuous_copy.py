@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from io import BufferedReader
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ UNLIMITED = MediaLimits(
 CONVERTED_BITS_PER_SECOND = 512_000
 # Of transport and program streams.
 TICKS_PER_SECOND = 90_000
+# How long their clock runs, and a step back that ffmpeg takes for its wrap.
+CLOCK_TICKS = 2**33
+WRAP_TICKS = CLOCK_TICKS * 9 // 10
 # Where the copy of a joined file starts: timestamps of what precedes sound in its coding are not below 0.
 START_SECONDS = 1
 RESTARTS_WARNING = (
@@ -132,14 +136,21 @@ def write_continuous_copy(
     cancelled: Callable[[], bool],
 ) -> None:
     """Write the copy. Raises Canceled once `cancelled` returns True, and what FfmpegRunner.run raises."""
-    read = runner.input(source)
+    # ffmpeg moves the part after one that began long before the first, which it shows as after the clock's wrap.
+    is_raw = any(
+        after - before > WRAP_TICKS
+        for _index, shifts in copy.streams
+        for (_, before), (_, after) in pairwise(shifts)
+    )
+    read = runner.input(source, **({"correct_ts_overflow": 0} if is_raw else {}))
     options: dict[str, Any] = {}
     for number, (index, shifts) in enumerate(copy.streams):
         leaves = [(packet, str(ticks)) for packet, ticks in shifts]
         if index in copy.converted:
             # A packet of PCM is decoded to a frame; the filter has no number of frames but one that it keeps itself.
             ticks = expression_tree(leaves, number="ld(0)")
-            shifted = f"asettb=1/{TICKS_PER_SECOND},asetpts=PTS+{ticks}+0*st(0\\,ld(0)+1)"
+            moved_to = _on_clock(f"PTS+{ticks}")
+            shifted = f"asettb=1/{TICKS_PER_SECOND},asetpts={moved_to}+0*st(0\\,ld(0)+1)"
             options |= {
                 f"filter:{number}": f"{shifted},aresample=async=1{CLOSELY}",
                 f"c:{number}": MP4.audio_encoder,
@@ -147,7 +158,10 @@ def write_continuous_copy(
             }
             continue
         ticks = expression_tree(leaves)
-        moved = {name: f"if(eq({name}\\,NOPTS)\\,NOPTS\\,{name}+{ticks})" for name in ("PTS", "DTS")}
+        moved = {
+            name: f"if(eq({name}\\,NOPTS)\\,NOPTS\\,{_on_clock(f'{name}+{ticks}')})"
+            for name in ("PTS", "DTS")
+        }
         if spacings := copy.spacings.get(index):
             # Up to the first of them, timestamps are as they seem to be.
             steps = expression_tree(
@@ -189,6 +203,11 @@ def write_continuous_copy(
                 raise Canceled()
             file.write(piece)
         process.wait()
+
+
+def _on_clock(ticks: str) -> str:
+    """The expression for a place on the clock, whether or not the timestamp is counted on beyond its wrap."""
+    return f"mod({ticks}\\,{CLOCK_TICKS})"
 
 
 def continuous_source(
