@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,24 @@ class S3Storage:
         part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         try:
             with storage_errors("The stored file could not be fetched."):
-                body = self._client.get_object(Bucket=self._bucket, Key=name)["Body"]
-                with closing(body), part.open("wb") as file:
-                    # Raises an error if the body is shorter than announced.
-                    for chunk in body.iter_chunks(CHUNK_BYTES):
+                with self._body(name) as chunks, part.open("wb") as file:
+                    for chunk in chunks:
                         file.write(chunk)
                         current_progress().beat()
                 part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _body(self, name: str) -> Iterator[Iterator[bytes]]:
+        """The object's bytes, of a single request. They raise an error if they are fewer than announced."""
+        single = self.connection.single_requests
+        if single is not None and (answer := single.get(name)) is not None:
+            with answer as whole:
+                yield whole.stream(CHUNK_BYTES)
+            return
+        with closing(self._client.get_object(Bucket=self._bucket, Key=name)["Body"]) as body:
+            yield body.iter_chunks(CHUNK_BYTES)
 
     def read(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         size_bytes = self.stat(key).size_bytes

@@ -25,11 +25,13 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 from s3transfer.exceptions import CancelledError, RetriesExceededError
+from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
 
 from app.platform.byte_sizes import MIB
 from app.platform.errors import AccessRefused, ConfigurationError, KeyNotFound, StorageError, causes
 from app.platform.settings import Settings
+from app.platform.storage.s3_single_requests import SingleRequests
 
 # The longest lifetime that signature version 4 allows: seven days.
 MAX_URL_LIFETIME_SECONDS = 7 * 24 * 3600
@@ -92,7 +94,8 @@ class S3Options:
 
 @dataclass(frozen=True, kw_only=True)
 class S3Connection:
-    """Clients are safe to share between threads. `signer` uses the server's public address."""
+    """Clients are safe to share between threads. `signer` uses the server's public address. `single_requests`: None
+    where the client alone can reach the bucket."""
 
     bucket: str
     prefix: str
@@ -101,6 +104,7 @@ class S3Connection:
     client: Any
     brief_client: Any
     signer: Any
+    single_requests: SingleRequests | None
     options: S3Options
 
     @property
@@ -141,14 +145,23 @@ def connect(settings: Settings, options: S3Options | None = None) -> S3Connectio
                 config=_client_config(_addressing(settings, url), timeouts),
             )
 
+        usual_client = client(endpoint_url, options.timeouts)
         connection = S3Connection(
             bucket=settings.s3_bucket,
             prefix=settings.s3_prefix,
             region=settings.s3_region,
             endpoint_url=endpoint_url,
-            client=client(endpoint_url, options.timeouts),
+            client=usual_client,
             brief_client=client(endpoint_url, options.brief_timeouts),
             signer=client(public_url, options.brief_timeouts),
+            single_requests=SingleRequests.of(
+                usual_client,
+                credentials,
+                bucket=settings.s3_bucket,
+                ca_file=None if settings.s3_ca_file is None else str(settings.s3_ca_file),
+                timeout=Timeout(options.timeouts.connect_seconds, options.timeouts.read_seconds),
+                connections=POOL_CONNECTIONS,
+            ),
             options=options,
         )
     except (BotoCoreError, ValueError) as error:

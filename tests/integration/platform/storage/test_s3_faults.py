@@ -134,6 +134,24 @@ class TestDownloads:
         storage.fetch(KEY, place / "fetched", in_parts=False)
         assert (place / "fetched").read_bytes() == CONTENT
 
+    def test_what_a_single_request_does_not_get_is_asked_for_again(
+        self, stored, open_relayed, relay, tmp_path
+    ):
+        storage = open_relayed(SMALL_PARTS)
+        relay.answers = [SLOW_DOWN, SLOW_DOWN]
+        for number in range(3):
+            storage.fetch(KEY, tmp_path / str(number), in_parts=False)
+            assert (tmp_path / str(number)).read_bytes() == CONTENT
+        assert relay.answers == []
+
+        relay.cut()
+        relay.restore()
+        accepted = relay.accepted
+        for number in range(3, 9):
+            storage.fetch(KEY, tmp_path / str(number), in_parts=False)
+        assert (tmp_path / "8").read_bytes() == CONTENT
+        assert relay.accepted - accepted <= 2
+
     def test_the_server_ends(self, stored, open_relayed, relay, tmp_path, falling_server):
         relay.down = Cut(12 * MIB, then=falling_server.kill)
         place = tmp_path / "place"
@@ -162,6 +180,7 @@ def calls(storage, path, place):
     return {
         "put_file": lambda: storage.put_file(KEY, path, content_type="video/mp4"),
         "fetch": lambda: storage.fetch(KEY, place),
+        "fetch at once": lambda: storage.fetch(KEY, place, in_parts=False),
         "read": lambda: storage.read(KEY),
         "stat": lambda: storage.stat(KEY),
         "list": lambda: list(storage.list("")),

@@ -38,6 +38,16 @@ def sign(storage: S3Storage, *, key: str = OUTPUT, name: str = "clip.mp4", lifet
     return storage.signed_url(key, base_url="", file_name=name, lifetime_seconds=lifetime_seconds)
 
 
+def by_single_request(storage: S3Storage, name: str) -> bytes | None:
+    """The object of that name in the bucket; None if boto3 would have to be asked."""
+    assert storage.connection.single_requests is not None
+    answer = storage.connection.single_requests.get(name)
+    if answer is None:
+        return None
+    with answer as body:
+        return b"".join(body.stream())
+
+
 class TestSignedUrls:
     def test_they_end_when_they_say(self, open_bucket, make_file):
         storage = open_bucket()
@@ -107,7 +117,7 @@ class TestAddressing:
             storage.check()
             storage.put_file(OUTPUT, make_file(b"x"), content_type="video/mp4")
             storage.fetch(OUTPUT, tmp_path / "fetched")
-            assert (tmp_path / "fetched").read_bytes() == b"x"
+            assert (tmp_path / "fetched").read_bytes() == by_single_request(storage, OUTPUT) == b"x"
             assert httpx.get(url).content == b"x"
 
     @pytest.mark.parametrize(
@@ -180,9 +190,34 @@ def test_tls_with_an_authority_of_ones_own(open_bucket, s3_server, make_file, tm
         storage.check()
         storage.put_file(OUTPUT, make_file(b"x" * MIB), content_type="video/mp4")
         storage.fetch(OUTPUT, tmp_path / "fetched")
+        assert by_single_request(storage, OUTPUT) == b"x" * MIB
         response = httpx.get(sign(storage), verify=ssl.create_default_context(cafile=authority))
 
     assert (tmp_path / "fetched").read_bytes() == response.content == b"x" * MIB
+
+
+@pytest.mark.parametrize(
+    ("settings", "base_url", "region"),
+    [
+        ({}, "https://a-bucket.s3.eu-west-3.amazonaws.com/", "eu-west-3"),
+        ({"s3_endpoint_url": "http://s3:9000"}, "http://s3:9000/a-bucket/", "eu-west-3"),
+        ({"s3_bucket": "a.bucket"}, "https://s3.eu-west-3.amazonaws.com/a.bucket/", "eu-west-3"),
+        ({"s3_bucket": "a-bucket--euw3-az1--x-s3"}, None, None),
+        ({"s3_bucket": "arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap"}, None, None),
+    ],
+)
+def test_what_single_requests_are_made_for(settings, base_url, region):
+    keys = {"s3_access_key": "key", "s3_secret_key": "secret", "s3_region": "eu-west-3"}
+    single = connect(Settings(**{"s3_bucket": "a-bucket", **keys, **settings})).single_requests
+
+    assert (single and single.base_url, single and single.region) == (base_url, region)
+
+
+def test_single_requests_do_not_go_around_a_proxy(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    keys = {"s3_bucket": "a-bucket", "s3_access_key": "key", "s3_secret_key": "secret"}
+
+    assert connect(Settings(**keys, s3_endpoint_url="http://s3:9000")).single_requests is None
 
 
 class TestLargeFiles:
@@ -213,6 +248,7 @@ class TestSharedBuckets:
         assert [(found.key, found.size_bytes) for found in theirs.list("")] == [("a", 2)]
         ours.delete("a")
         assert theirs.stat("a").size_bytes == 2
+        assert by_single_request(theirs, "theirs/of/theirs/a") == b"22"
         with pytest.raises(KeyNotFound):
             ours.stat("a")
 
