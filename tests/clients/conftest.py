@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from regen_client import AsyncRegen, Regen
 
 # As a project gets them that has the package installed.
 from pytest_regen import regen_mock, regen_mock_server
+from regen_client import AsyncRegen, Regen
 
 __all__ = ["regen_mock", "regen_mock_server"]
 

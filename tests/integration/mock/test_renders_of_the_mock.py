@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from pytest_regen import RegenMock
 
 PATIENCE_SECONDS = 60
