@@ -1,10 +1,11 @@
 """What the API itself costs: polling a render, and handing in a video of 1 MB, with 50 clients and with one.
 
-    .venv/bin/python -m bench.api_cost [--servers] [--rounds 5] [--seconds 2]
+    .venv/bin/python -m bench.api_cost [--servers] [--api-processes 2] [--rounds 5] [--seconds 2]
 
 Side by side, in turns: a server that sends prepared bytes (what the client costs), one route of FastAPI that answers
 the same constant (what the framework costs), and `regen serve --no-worker` as on a laptop. With `--servers` also on
-PostgreSQL, Redis and S3. All on this machine, loopback, each a process of its own. Prints a table.
+PostgreSQL, Redis and S3, with `--api-processes` also with so many. All on this machine, loopback, each a process of its
+own. Prints a table.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,7 +26,7 @@ from bench.laptop import Laptop
 from bench.load import LoadClient, Seen
 from bench.machine import heading, table
 from bench.padded_video import make_clip, pad
-from bench.process_facts import CpuSeconds, cpu_seconds
+from bench.process_facts import CpuSeconds, arguments_of, children_of, cpu_seconds
 
 UPLOAD_BYTES = 1_000_000
 CLIENTS = (1, 50)
@@ -39,7 +41,7 @@ class Side:
 
     name: str
     port: int
-    pid: int
+    pids: Sequence[int]
     poll: bytes
     upload: bytes
 
@@ -72,7 +74,7 @@ def upload_request(video: bytes, *, key: str) -> bytes:
     )
 
 
-def regen_side(name: str, *, url: str, key: str, pid: int, video: Path) -> tuple[Side, bytes]:
+def regen_side(name: str, *, url: str, key: str, pids: Sequence[int], video: Path) -> tuple[Side, bytes]:
     """The side, with one render in its queue, and the answer to who polls it."""
     headers = {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=url, headers=headers, timeout=60) as client, video.open("rb") as file:
@@ -83,7 +85,7 @@ def regen_side(name: str, *, url: str, key: str, pid: int, video: Path) -> tuple
     side = Side(
         name=name,
         port=httpx.URL(url).port or 80,
-        pid=pid,
+        pids=pids,
         poll=request("GET", path, key=key),
         upload=upload_request(video.read_bytes(), key=key),
     )
@@ -99,13 +101,14 @@ def constant_side(name: str, kind: str, *, like: Side, answer: Path, stack: Exit
     stack.callback(process.kill)
     assert process.stdout is not None
     port = int(process.stdout.readline())
-    return Side(name=name, port=port, pid=process.pid, poll=like.poll, upload=like.upload)
+    return Side(name=name, port=port, pids=[process.pid], poll=like.poll, upload=like.upload)
 
 
 def measure(client: LoadClient, side: Side, *, request: bytes, clients: int, seconds: float) -> Round:
-    before = cpu_seconds(side.pid)
+    before = [cpu_seconds(pid) for pid in side.pids]
     seen = client.run(port=side.port, request=request, clients=clients, seconds=seconds)
-    return Round(seen=seen, server=cpu_seconds(side.pid) - before)
+    used = [cpu_seconds(pid) - earlier for pid, earlier in zip(side.pids, before, strict=True)]
+    return Round(seen=seen, server=sum(used, CpuSeconds(own=0, children=0)))
 
 
 def row(side: Side, what: str, clients: int, rounds: list[Round], bare_per_second: float) -> list[str]:
@@ -147,6 +150,7 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the API itself costs.")
     parser.add_argument("--servers", action="store_true", help="also PostgreSQL, Redis and S3")
+    parser.add_argument("--api-processes", type=int, help="also a server with so many")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each round of each side")
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
@@ -157,7 +161,7 @@ def main() -> None:
         video = pad(make_clip(directory / "clip.mp4"), size_bytes=UPLOAD_BYTES)
         laptop = stack.enter_context(Laptop())
         regen, content = regen_side(
-            "regen, SQLite + local", url=laptop.url, key=laptop.key, pid=laptop.api.pid, video=video
+            "regen, SQLite + local", url=laptop.url, key=laptop.key, pids=[laptop.api.pid], video=video
         )
         answer = directory / "answer.json"
         answer.write_bytes(content)
@@ -166,11 +170,16 @@ def main() -> None:
             constant_side("bare FastAPI", "fastapi", like=regen, answer=answer, stack=stack),
             regen,
         ]
+        if options.api_processes:
+            several = stack.enter_context(Laptop(api_processes=str(options.api_processes)))
+            name = f"regen, {options.api_processes} API processes"
+            pids = [pid for pid in children_of(several.api.pid) if "api-process" in arguments_of(pid)]
+            sides.append(regen_side(name, url=several.url, key=several.key, pids=pids, video=video)[0])
         if options.servers:
             cluster = stack.enter_context(Cluster(storage="s3"))
             servers, _content = regen_side(
                 *("regen, PostgreSQL + Redis + S3",),
-                **{"url": cluster.url, "key": cluster.key, "pid": cluster.api.pid, "video": video},
+                **{"url": cluster.url, "key": cluster.key, "pids": [cluster.api.pid], "video": video},
             )
             sides.append(servers)
         client = LoadClient()

@@ -204,11 +204,11 @@ def measure(
         clip = make_clip(directory / "clip.mp4")
         server = stack.enter_context(Laptop(log_level="warning"))
         eve, bob = server.make_key("eve"), server.make_key("bob")
-        regen, answer = regen_side("regen", url=server.url, key=bob, pid=server.api.pid, video=clip)
+        regen, answer = regen_side("regen", url=server.url, key=bob, pids=[server.api.pid], video=clip)
         (directory / "answer.json").write_bytes(answer)
         bare = constant_side("bare", "fastapi", like=regen, answer=directory / "answer.json", stack=stack)
         if priority:
-            for pid in (server.api.pid, bare.pid, os.getpid()):
+            for pid in (server.api.pid, *bare.pids, os.getpid()):
                 prioritise(pid, priority)
         with server.client(eve) as client:
             files = {"file": ("clip.mp4", clip.read_bytes())}

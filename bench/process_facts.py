@@ -15,6 +15,9 @@ class CpuSeconds:
     own: float
     children: float
 
+    def __add__(self, other: "CpuSeconds") -> "CpuSeconds":
+        return CpuSeconds(own=self.own + other.own, children=self.children + other.children)
+
     def __sub__(self, earlier: "CpuSeconds") -> "CpuSeconds":
         return CpuSeconds(own=self.own - earlier.own, children=self.children - earlier.children)
 
@@ -65,6 +68,14 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def arguments_of(pid: int) -> list[str]:
+    """Its command line. Empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _memory(pid: int, field: str) -> int:

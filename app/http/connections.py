@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import structlog
 
+from app.http.connection_counts import ConnectionCounts
 from app.platform.settings import Settings
 
 # For everything except connections and their requests' files: database, broker, logs, ffmpeg's pipes.
@@ -71,8 +72,11 @@ class Connections:
     is kept alive: a client with a request always finds room, even while others only occupy connections.
     """
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    def __init__(self, limits: ConnectionLimits, *, counts: ConnectionCounts | None = None) -> None:
+        """`counts`: of this and the other API processes of the server; None if there is one."""
         self.limits = limits
+        self._counts = counts
+        self._lined_up = 0
         self._peers: dict[Connection, str] = {}
         self._numbers: Counter[str] = Counter()
         # In the order in which they became idle.
@@ -84,6 +88,20 @@ class Connections:
     def room(self) -> int:
         """How many more connections may be accepted, including those for which idle ones are closed."""
         return self.limits.most + 1 - len(self._peers) + len(self._idle)
+
+    @property
+    def lead(self) -> int | None:
+        """How many connections more than another API process this one has; None if it is the only one."""
+        return None if self._counts is None else self._counts.lead
+
+    def note_lined_up(self, lined_up: int) -> None:
+        """Note how many connections are accepted and not added yet."""
+        self._lined_up = lined_up
+        self._tell_counts()
+
+    def _tell_counts(self) -> None:
+        if self._counts is not None:
+            self._counts.tell(len(self._peers) + self._lined_up)
 
     async def wait_for_room(self) -> None:
         """Wait until another connection may be accepted."""
@@ -97,6 +115,7 @@ class Connections:
         self._peers[connection] = peer
         self._numbers[peer] += 1
         self._idle[connection] = None
+        self._tell_counts()
         if self._numbers[peer] > self.limits.most_per_peer:
             self._close_idle(peer)
         elif len(self._peers) > self.limits.most:
@@ -108,6 +127,7 @@ class Connections:
         if not self._numbers[peer]:
             del self._numbers[peer]
         self._idle.pop(connection, None)
+        self._tell_counts()
         self._change.set()
 
     def note_request(self, connection: Connection) -> None:

@@ -10,6 +10,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.http.connection_counts import ConnectionCounts
 from app.http.connections import ConnectionLimits, Connections
 from app.http.turns import TakeTurns
 from app.http.uvicorn_protocol import HttpProtocol
@@ -44,17 +45,18 @@ class ApiServer(uvicorn.Server):
         app: ASGIApp,
         *,
         limits: ConnectionLimits,
+        counts: ConnectionCounts | None = None,
         protocol: type[HttpProtocol] = HttpProtocol,
         before_grace: Callable[[], None] = lambda: None,
         on_accepting: Callable[[], None] = lambda: None,
     ) -> None:
-        """`before_grace` is called at the stop, before the wait for open requests: it ends endless ones. `on_accepting`
-        is called once connections are accepted."""
+        """`counts`: see `Connections`. `before_grace` is called at the stop, before the wait for open requests: it ends
+        endless ones. `on_accepting` is called once connections are accepted."""
         self._startup = _StartupFailure(app)
         self._on_accepting = on_accepting
         self._before_grace = before_grace
         self._protocol = protocol
-        self._connections = Connections(limits)
+        self._connections = Connections(limits, counts=counts)
         super().__init__(
             uvicorn.Config(
                 TakeTurns(self._startup),

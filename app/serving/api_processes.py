@@ -17,6 +17,7 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from app.console.sign_in import SignInCode
+from app.http.connection_counts import ConnectionCounts, make_counts
 from app.http.neighbours import forget
 from app.main import begin_end, create_app
 from app.platform.network_limits import is_on_network, network_limits
@@ -39,6 +40,8 @@ def new_run_directory(settings: Settings) -> Iterator[None]:
     """Empty now, and removed at the end. The caller holds the lock on the data directory."""
     shutil.rmtree(settings.run_dir, ignore_errors=True)
     _metrics_dir(settings).mkdir(mode=0o700, parents=True)
+    if settings.api_processes > 1:
+        make_counts(_counts_path(settings), settings.api_processes)
     try:
         yield
     finally:
@@ -69,6 +72,7 @@ def make_api(settings: Settings, listener: socket.socket, *, number: int | None 
     return ApiServer(
         app,
         limits=connection_limits(settings),
+        counts=None if number is None else ConnectionCounts(_counts_path(settings), number=number),
         before_grace=partial(begin_end, app),
         on_accepting=(lambda: None) if number is None else _accepts_file(settings, number).touch,
     )
@@ -136,6 +140,10 @@ class ApiProcesses:
 
 def _metrics_dir(settings: Settings) -> Path:
     return settings.run_dir / "metrics"
+
+
+def _counts_path(settings: Settings) -> Path:
+    return settings.run_dir / "connections"
 
 
 def _accepts_file(settings: Settings, number: int) -> Path:

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import socket
 import statistics
 import threading
 import time
-from contextlib import contextmanager
+from array import array
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -121,6 +124,20 @@ def test_it_is_ready_when_each_process_answers_and_tells_once(two):
     wait_until(lambda: "signed in once" in two.server.output)
     for told in (two.key, "Regen is serving", "signed in once"):
         assert two.server.output.count(told) == 1
+
+
+def test_connections_that_are_kept_are_spread_over_the_processes(two):
+    counts = Settings(data_dir=two.server.data_directory).run_dir / "connections"
+    address = urlsplit(two.ready["url"])
+    with ExitStack() as stack:
+        for _number in range(12):
+            kept = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=30))
+            kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert kept.recv(1000).startswith(b"HTTP/1.1 200")
+        spread = array("i", counts.read_bytes())
+        # Six each, unless one of them was too busy to be waited for.
+        assert sum(spread) == 12 and min(spread) >= 3
+    wait_until(lambda: list(array("i", counts.read_bytes())) == [0, 0])
 
 
 def test_the_link_signs_in_once_at_whichever_process(two):
