@@ -70,7 +70,7 @@ def _findings(settings: Settings, scratch: Path) -> Iterator[Finding]:
     from app.cli.doctor.findings import Finding
     from app.cli.doctor.media import check_media
     from app.cli.doctor.services import check_broker, check_database, check_disk, check_storage
-    from app.cli.doctor.setup import check_limits, check_names, check_secret
+    from app.cli.doctor.setup import check_api_processes, check_limits, check_names, check_secret
 
     yield Finding.ok("Python", platform.python_version())
     yield from check_names()
@@ -79,6 +79,7 @@ def _findings(settings: Settings, scratch: Path) -> Iterator[Finding]:
     yield from check_weights(settings)
     yield check_secret(settings)
     yield check_limits(settings)
+    yield check_api_processes(settings)
     yield from check_database(settings)
     yield check_broker(settings)
     yield check_storage(settings)

@@ -1,5 +1,6 @@
 """Checks of the settings themselves, and of the server's secret."""
 
+import os
 import stat
 from collections.abc import Iterator
 
@@ -38,6 +39,19 @@ def check_limits(settings: Settings) -> Finding:
             told += f" (on a network {by_default[name]}, unless REGEN_{name.upper()} says otherwise)"
         shown.append(told)
     return Finding.ok("limits of each user", "; ".join(shown))
+
+
+def check_api_processes(settings: Settings) -> Finding:
+    """Not more than processors; and the connections to PostgreSQL that all of them may keep."""
+    subject, count, processors = "API processes", settings.api_processes, os.cpu_count() or 1
+    found = f"{count} (this machine has {processors} processors)"
+    if settings.database_url is not None:
+        most = count * (settings.database_pool_size + settings.database_pool_overflow)
+        found += f", with up to {most} connections to the database"
+    if count > processors:
+        fix = "set REGEN_API_PROCESSES to the number of processors at most: more gain nothing"
+        return Finding.absent(subject, found, fix=fix)
+    return Finding.ok(subject, found)
 
 
 def check_secret(settings: Settings) -> Finding:

@@ -86,11 +86,13 @@ def test_each_finding_as_json_with_a_remedy_of_its_own_where_one_is_needed(docto
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "secret").write_text("x" * 64)
-    answer = doctor("--json", lease_second="3", ffmpeg="/bin/true", ffprobe="/bin/true")
+    options = {"lease_second": "3", "ffmpeg": "/bin/true", "ffprobe": "/bin/true", "api_processes": "64"}
+    answer = doctor("--json", **options)
     assert answer.exit_code == 1
     found = {finding["subject"]: finding for finding in json.loads(answer.stdout)}
     assert found["setting REGEN_LEASE_SECOND"]["fix"] == "rename it to REGEN_LEASE_SECONDS"
     assert found["secret"]["state"] == "missing"
+    assert found["API processes"]["state"] == "absent"
     assert "x" * 64 not in answer.output
     for finding in found.values():
         assert bool(finding["fix"]) == (finding["state"] != "ok"), finding
