@@ -17,6 +17,7 @@ from app.platform.errors import (
     FfmpegMissing,
     FfmpegTimeout,
 )
+from app.platform.media.containers import MOV
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from worker.video.captions import Captions
 from worker.video.cut_tracks import packet_filters
@@ -27,6 +28,7 @@ from worker.video.opus_start import opus_filter
 from worker.video.plan import RenderPlan
 from worker.video.subtitle_edits import CLIPPED, subtitle_shifts
 from worker.video.track_flags import switch_off_subtitles
+from worker.video.track_languages import write_languages
 from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack
 from worker.video.uniform_sound import UniformSound
 
@@ -147,6 +149,10 @@ class MuxCommand:
         self._runner.run(command, purpose="joining the segments", cancelled=cancelled)
         if not self._render.file.is_iso:
             return
+        if self._render.file is MOV and has_video:
+            indexes = [self._render.stream_index, *(track.index for track in tracks)]
+            tags = {stream["index"]: stream.get("tags", {}) for stream in self._streams}
+            write_languages(self._part, [tags.get(index, {}).get("language", "") for index in indexes])
         subtitles = [track for track in tracks if track.kind == "subtitle"]
         switch_off_subtitles(
             self._part, {number for number, track in enumerate(subtitles) if not track.is_default}

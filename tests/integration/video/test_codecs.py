@@ -13,6 +13,8 @@ from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, Vide
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-pix_fmt", "yuv420p", "-g", "5")
 TAGS = ("-colorspace", "smpte170m", "-color_primaries", "smpte170m", "-color_trc", "smpte170m")
+# Of which ffmpeg's muxer of QuickTime keeps the last alone.
+LANGUAGES = {"v": "zho", "a": "deu", "s": "jpn"}
 TRACKS = (
     "-map",
     "0:v",
@@ -26,6 +28,7 @@ TRACKS = (
     "aac",
     "-c:s",
     "mov_text",
+    *(word for place, code in LANGUAGES.items() for word in (f"-metadata:s:{place}", f"language={code}")),
 )
 FRAMES = 12
 # In codes of luma, of the worst frame: none where nothing is lost.
@@ -66,6 +69,7 @@ def test_codec_and_container(
     answer = probed(made.output, "-show_streams", "-show_chapters", "-show_format")
     video, sound, text = answer["streams"][:3]
     assert [one["codec_name"] for one in (video, sound, text)] == kept
+    assert [one["tags"]["language"] for one in (video, sound, text)] == [*LANGUAGES.values()]
     assert [video[f"color_{name}"] for name in ("space", "primaries", "transfer")] == ["smpte170m"] * 3
     # ProRes has no range but this one, which newer versions of ffmpeg do not show.
     assert video.get("color_range", "tv" if codec == "prores" else None) == "tv"
