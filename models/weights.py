@@ -135,6 +135,9 @@ def _is_kept(path: Path, engine: Engine) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    # Opening a pipe or a device may wait for ever, with no other thread running.
+    if path.exists() and not path.is_file():
+        raise WeightsError(f"{path} is not a file. Remove it and convert the weights again.")
     try:
         with safe_open(path, framework="pt") as file:
             yield file

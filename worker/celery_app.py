@@ -61,6 +61,8 @@ CONSUMER_LOGGER = "celery.worker.consumer.consumer"
 LONGEST_NAME = 100
 TICK_SECONDS = 1.0
 IDLE_BEAT_SECONDS = 5.0
+# Also for weights that are fetched and converted at the first start.
+CHECK_SECONDS = 900
 # The name of a worker's spans in traces.
 TRACED_AS = "regen-worker"
 # One segment computing, one claimed ahead, one being encoded, stored and reported.
@@ -81,8 +83,13 @@ def run_worker(settings: Settings) -> int:
     device = NO_DEVICE
     start_tracing(TRACED_AS)
     if WorkQueue.GPU in settings.queues:
-        networks.check()
-        device = networks.device
+        # A file system or a driver that hangs may hold up all threads: the end must not need one.
+        faulthandler.dump_traceback_later(CHECK_SECONDS, exit=True)
+        try:
+            networks.check()
+            device = networks.device
+        finally:
+            faulthandler.cancel_dump_traceback_later()
     # Bound here for the log lines of every thread that is started with a copy of this context.
     with structlog.contextvars.bound_contextvars(worker=name, device=device):
         worker = CeleryWorker(settings, name=name, device=device, networks=networks)

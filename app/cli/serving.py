@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from app.cli.database import require_database
@@ -19,6 +20,8 @@ from app.cli.reporting import (
 from app.platform.errors import ConfigurationError, FfmpegMissing, StorageError
 from app.platform.media.sandbox import close_memory
 from app.platform.work_kinds import WorkQueue
+
+log = structlog.get_logger(__name__)
 
 
 def serve(
@@ -207,7 +210,11 @@ def _work(
         return run_workers(settings, accelerators() if all_gpus else devices)
     from worker.celery_app import run_worker
 
-    return run_worker(settings)
+    try:
+        return run_worker(settings)
+    except (ConfigurationError, FfmpegMissing) as error:
+        log.error("worker_cannot_start", error=error.message, detail=error.detail)
+        raise
 
 
 def _parse_queues(text: str) -> tuple[WorkQueue, ...]:

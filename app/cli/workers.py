@@ -77,6 +77,10 @@ def list_all(
     print_rows(columns, rows)
     for warning in workforce.warnings:
         typer.echo(warning)
+    if workforce.missing:
+        typer.echo(
+            "A worker that cannot start says why in its log (`worker_cannot_start`); `regen doctor` looks too."
+        )
 
 
 @workers.command("drain")

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -47,3 +50,26 @@ def test_faults_are_sentences(regen, tmp_path):
         answer = regen("weights", *arguments)
         assert answer.exit_code != 0
         assert sentence in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (os.mkfifo, "is not a file"),
+        (Path.mkdir, "is not a file"),
+        (lambda path: path.write_bytes(b"no weights"), "is damaged"),
+    ],
+    ids=["pipe", "folder", "damaged"],
+)
+def test_a_worker_that_cannot_start_says_why_in_its_log(
+    regen, database, tmp_path, monkeypatch, make, sentence
+):
+    # It needs a real stderr.
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda *_arguments, **_options: None)
+    (tmp_path / "weights").mkdir()
+    make(tmp_path / "weights" / "regen-4x-lite.safetensors")
+    answer = regen("worker", "--engines", "regen-4x-lite")
+    assert answer.exit_code == os.EX_CONFIG
+    (entry,) = [line for line in answer.output.splitlines() if "worker_cannot_start" in line]
+    assert "error" in entry and sentence in entry
+    assert "worker_cannot_start" in regen("workers").stdout
