@@ -19,8 +19,8 @@ from app.cli import (
     weights,
     workers,
 )
-from app.cli.remote import download, login, renders, submit
-from app.cli.remote.render_flags import RenderCommand
+from app.cli.remote import download, login, renders, submit, trials, verify_api
+from app.cli.remote.render_flags import PreviewCommand, RenderCommand
 from app.cli.reporting import ReportingGroup, stdout
 
 application = typer.Typer(
@@ -67,6 +67,9 @@ application.command("watch", rich_help_panel=ON_SERVERS)(renders.watch)
 application.command("cancel", rich_help_panel=ON_SERVERS)(renders.cancel)
 application.command("retry", rich_help_panel=ON_SERVERS)(renders.retry)
 application.command("download", rich_help_panel=ON_SERVERS)(download.download)
+application.command("estimate", cls=RenderCommand, rich_help_panel=ON_SERVERS)(trials.estimate)
+application.command("preview", cls=PreviewCommand, rich_help_panel=ON_SERVERS)(trials.preview)
+application.command("verify-api", rich_help_panel=ON_SERVERS)(verify_api.verify_api)
 application.command("open", rich_help_panel=ON_SERVERS)(login.open_console)
 application.command("backup")(backup.backup)
 application.command("restore")(backup.restore)

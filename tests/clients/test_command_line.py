@@ -119,3 +119,35 @@ def test_an_interrupted_upload_leaves_nothing_and_the_way_on(command, clip, rege
     opened = [one for one in regen_mock.requests if one["path"] == "/v1/uploads" and one["method"] == "POST"]
     assert len(opened) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "large.mp4"]
+
+
+def test_before_a_render(command, clip, tmp_path):
+    estimate = json.loads(command("estimate", clip, "--scale", "2", "--end", "1", "--json").stdout)[
+        "estimate"
+    ]
+    assert (estimate["accepted"], estimate["output"]["width"], estimate["output"]["frames"]) == (
+        True,
+        480,
+        25,
+    )
+    refused = command("estimate", clip, "--start", "100")
+    assert (refused.exit_code, "no video from 100 s" in refused.stderr) == (ExitCode.FAILED, True)
+    made = command("preview", clip, "--at", "0.5", "--crop", "8,8,64,36", "--scale", "2")
+    assert made.exit_code == 0, made.stderr
+    pictures = [Path(line) for line in made.stdout.splitlines()]
+    assert len(set(pictures)) == 2 and all(path.read_bytes()[:4] == b"\x89PNG" for path in pictures)
+    assert command("preview", clip, "--crop", "8,8").exit_code == ExitCode.USAGE
+
+
+def test_a_server_that_keeps_to_the_description_and_one_that_does_not(command, regen_mock):
+    answer = command("verify-api", regen_mock.url)
+    assert answer.exit_code == 0, answer.output
+    assert "differs" not in answer.stdout and answer.stdout.count("ok ") == 9
+    assert renders_of(command("list", "--json")) == [], "what it made it deleted"
+    regen_mock.faults({"route": "GET /v1/engines", "times": 1, "after": 3, "action": {"status": 418}})
+    answer = command("verify-api", regen_mock.url, "--json")
+    assert answer.exit_code == ExitCode.FAILED
+    told = {check["name"]: check["differences"] for check in json.loads(answer.stdout)["checks"]}
+    assert [name for name, differences in told.items() if differences] == ["engines"]
+    assert "GET /v1/engines answers 418 rather than 200." in told["engines"]
+    assert command("verify-api", "http://127.0.0.1:9").exit_code == ExitCode.NO_ACCESS

@@ -75,19 +75,23 @@ def download(
 
 async def download_result(
     regen: AsyncRegen,
-    render_id: str,
+    what: str,
     output: Path,
     *,
+    tag: str | None = None,
     result: Result = "output",
     overwrite: bool = False,
     on_progress: Callable[[Progress], None],
 ) -> Path:
-    """Writes to `output`, or into it if it is a directory."""
+    """Writes the result of a render, or what is at a signed URL, to `output`.
+
+    In a directory it has the server's name, and where that is taken also `tag`, by default the render's id.
+    """
     if output.is_dir():
-        name = await regen.file_name(render_id, result=result)
+        name = await regen.file_name(what, result=result)
         path = output / name
         if path.exists() and not overwrite:
-            path = path.with_name(f"{path.stem}-{render_id}{path.suffix}")
+            path = path.with_name(f"{path.stem}-{tag or what}{path.suffix}")
     else:
         path = output
-    return await regen.download(render_id, path, result=result, on_progress=on_progress)
+    return await regen.download(what, path, result=result, on_progress=on_progress)

@@ -1,15 +1,21 @@
 """Commands against servers, without a server: logins, flags, lines, exit codes."""
 
 import json
+import re
 import stat
+from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from regen_client import Progress
 from regen_client.errors import ApiError, NoAnswer, RegenError
+from typer.main import get_command
 
+from app.cli.application import ON_SERVERS, application
 from app.cli.remote.connection import NoLogin, find_key, find_server, keep_login, logins_file
 from app.cli.remote.display import Display
-from app.cli.remote.render_flags import FLAG_NAMES, given_options
+from app.cli.remote.render_flags import FLAG_NAMES, PANEL, given_options
 from app.cli.remote.session import ExitCode, exit_code_of
 from app.renders.options import RenderOptions
 
@@ -140,3 +146,26 @@ def test_lines_where_there_is_no_terminal_are_few(capsys):
 )
 def test_exit_codes(error, code):
     assert exit_code_of(error) is code
+
+
+def test_its_page_has_every_command_with_its_flags():
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+    described = {
+        words.split()[0]: set(re.findall(r"--[a-z-]+", words))
+        for row in re.findall(r"^\| (`.*?) \| ", page, re.MULTILINE)
+        for words in re.findall(r"`([^`]+)`", row)
+    }
+    root: Any = get_command(application)
+    known = {
+        name: {
+            param.opts[0]
+            for param in command.get_params(typer.Context(command))
+            if param.param_type_name == "option" and param.rich_help_panel != PANEL
+        }
+        - {"--help", "--server", "--json"}
+        for name, command in root.commands.items()
+        if command.rich_help_panel == ON_SERVERS
+    }
+    assert {name: described[name] for name in known} == known
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert codes == {0, *ExitCode}
