@@ -38,7 +38,9 @@ ENGINE = {"id": "a", "scale": 4, "costMultiplier": 1, "description": "An engine.
         (404, {"errors": []}, 404, ["errors: [] should be non-empty"]),
     ],
 )
-def test_differences(status, content, asked, told):
+def test_differences(monkeypatch, status, content, asked, told):
+    monkeypatch.setattr("app.cli.remote.contract.described_api", lambda: DOCUMENT)
+
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.headers["Authorization"] == "Bearer key"
         return httpx.Response(
@@ -47,7 +49,6 @@ def test_differences(status, content, asked, told):
 
     with httpx.Client(base_url="http://test", transport=httpx.MockTransport(answer)) as http:
         session = ContractSession(http, "key")
-        session.__dict__["document"] = DOCUMENT
         session.ask("GET", "/v1/engines", asked)
     assert len(session.differences) == len(told)
     for part in told:
