@@ -68,7 +68,7 @@ def make_sides(arguments: argparse.Namespace, engine: Engine, directory: Path) -
     ours = Side(
         name="regen upscale",
         command=(
-            *(python, "-m", "app.cli", "upscale", "--engine", engine.id, "--quality", "high"),
+            *(python, "-m", "app.cli", "upscale", "--engine", engine.id, "--output-quality", "high"),
             *("--device", arguments.device, "--data-dir", str(directory / "data")),
         ),
         environment={"REGEN_WEIGHTS_DIR": str(weights)},

@@ -237,7 +237,7 @@ class WorkUnits:
                 segment=segment,
                 upscaler=upscaler,
                 turn=turn,
-                quality=job.form.quality or self.settings.quality,
+                quality=job.form.quality or self.settings.output_quality,
                 on_frame=report,
                 cancelled=stopped,
                 stall_seconds=self.settings.stall_seconds,

@@ -76,7 +76,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
                 size=size,
                 deinterlace=deinterlace,
                 form=form,
-                quality=settings.quality,
+                quality=settings.output_quality,
                 segment_seconds=settings.segment_seconds,
                 segment_max_output_pixels=settings.segment_max_output_pixels,
                 stall_seconds=settings.stall_seconds,

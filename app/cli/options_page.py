@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from app.cli.remote.render_flags import FLAG_NAMES
 from app.cli.upscale import upscale
 from app.platform.media.codecs import CODECS
 from app.platform.media.containers import OUTPUT_CONTAINERS
@@ -27,8 +28,7 @@ def _options() -> list[str]:
     lines = ["| field | value | default | meaning | `regen upscale` |", "|---|---|---|---|---|"]
     for name, part in RenderOptions.model_json_schema()["properties"].items():
         default = part.get("default")
-        # `quality` is the encoder's on the command line.
-        flag = {"quality": "measure_quality", "output_quality": "quality"}.get(name, name)
+        flag = FLAG_NAMES.get(name, name)
         lines.append(
             f"| `{name}` | {_values(part)} | {'' if default is None else f'`{str(default).lower()}`'} "
             f"| {part['description']} "

@@ -114,6 +114,8 @@ def start_logging(settings: Settings) -> None:
 
     configure_logging(settings)
     log = structlog.get_logger(__name__)
+    if settings.quality is not None:
+        log.warning("setting_renamed", name="REGEN_QUALITY", now="REGEN_OUTPUT_QUALITY")
     for name, nearest in unknown_settings():
         log.warning("setting_unknown", name=name, nearest=nearest)
 

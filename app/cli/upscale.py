@@ -124,10 +124,13 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
         Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"] | None,
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
     ] = None,
-    quality: Annotated[
+    output_quality: Annotated[
         Quality | None,
-        typer.Option(help="In place of REGEN_QUALITY.", show_default=False),
+        typer.Option(
+            help="How much the encoder keeps, in place of REGEN_OUTPUT_QUALITY.", show_default=False
+        ),
     ] = None,
+    former_quality: Annotated[Quality | None, typer.Option("--quality", hidden=True)] = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -144,8 +147,11 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     """Enlarge a local file four times, without a server."""
     if scale is not None and (max_width or max_height):
         raise typer.BadParameter("--scale cannot be given with --max-width or --max-height.")
+    if former_quality is not None:
+        stderr().print("[yellow]--quality is called --output-quality now.[/yellow]")
+    output_quality = output_quality or former_quality
     settings = load_settings(data_dir)
-    choices = {"precision": precision, "quality": quality, "device": device}
+    choices = {"precision": precision, "output_quality": output_quality, "device": device}
     settings = settings.model_copy(
         update={name: value for name, value in choices.items() if value is not None}
     )
@@ -153,7 +159,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     if engine not in here:
         raise typer.BadParameter(f"there are {', '.join(here)}.", param_hint="--engine")
     start_logging(settings.model_copy(update={"log_level": _quiet(settings.log_level)}))
-    form = _check_format(destination, codec, quality)
+    form = _check_format(destination, codec, output_quality)
     _check_paths(source, destination, overwrite=overwrite)
     require_worker_packages()
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

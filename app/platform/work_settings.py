@@ -95,8 +95,12 @@ class WorkSettings(BaseSettings):
         description="Experimental. On CUDA devices in fp16: networks run in our own Triton kernels, plain ones or by "
         "Winograd's F(4x4, 3x3), if these agree with torch's on a first picture. Not measured on a GPU yet.",
     )
-    quality: Literal["lossless", "high", "medium", "small"] = Field(
-        "high", description="Encoder quality of outputs; `high` is visually lossless."
+    quality: Literal["lossless", "high", "medium", "small"] | None = Field(
+        None, description="The former name of `REGEN_OUTPUT_QUALITY`."
+    )
+    output_quality: Literal["lossless", "high", "medium", "small"] = Field(
+        default_factory=lambda data: data.get("quality") or "high",
+        description="Encoder quality of outputs; `high`, the default, is visually lossless.",
     )
     stand_in_network: bool = Field(
         False,

@@ -1,4 +1,4 @@
-"""Commands against servers, on the mock and, once, on a real server."""
+"""Commands against servers, on the mock; on a real server in test_with_a_server.py."""
 
 import json
 import os

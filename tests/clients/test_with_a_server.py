@@ -1,9 +1,11 @@
-"""regen_client against a real server, which enlarges by a stand-in for the networks."""
+"""regen_client and the commands that use it against a real server, which enlarges by a stand-in for the networks."""
 
 import httpx
 import pytest
 from regen_client import Regen
+from typer.testing import CliRunner
 
+from app.cli.application import application
 from tests.e2e.conftest import stand_in_server
 
 __all__ = ["stand_in_server"]
@@ -25,3 +27,14 @@ def test_from_video_to_result(stand_in_server, clip, tmp_path):
     assert (render.output.width, render.output.frames, seen[-1].done) == (480, 25, 25)
     assert path.read_bytes() == httpx.get(render.output_file_url).content
     assert preview.status == "completed" and httpx.get(preview.after_url).content[:4] == b"\x89PNG"
+
+
+def test_the_command_line(stand_in_server, clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGEN_SERVER", str(stand_in_server.client.base_url))
+    monkeypatch.setenv("REGEN_KEY", stand_in_server.client.headers["Authorization"].split()[1])
+    command = ["submit", str(clip), "--scale", "1", "--end", "0.4", "--output", str(tmp_path)]
+    answer = CliRunner().invoke(application, command)
+    assert answer.exit_code == 0, answer.stderr
+    (written,) = tmp_path.iterdir()
+    assert answer.stdout == f"{written}\n" and written.read_bytes()[4:8] == b"ftyp"
+    assert f"{clip.name}: completed, 10 of 10 frames" in answer.stderr.splitlines()

@@ -78,7 +78,10 @@ def running_server(data_dir: Path, **settings: str) -> Iterator[Server]:
 def stand_in_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Enlarges by nearest neighbour, in segments of half a second: everything but the networks at work."""
     with running_server(
-        tmp_path_factory.mktemp("stand-in"), stand_in_network="true", segment_seconds="0.5", quality="high"
+        tmp_path_factory.mktemp("stand-in"),
+        stand_in_network="true",
+        segment_seconds="0.5",
+        output_quality="high",
     ) as server:
         yield server
 

@@ -96,7 +96,7 @@ def test_without_loss_every_sample_is_right_to_one_code(
 ) -> None:
     """From the input's samples to the output's: decoding, both conversions, chroma and encoding."""
     kinds = [KINDS[name] for name in LOSSLESS if missing(KINDS[name]) is None]
-    with start_server(stand_in_network="true", quality="lossless") as server:
+    with start_server(stand_in_network="true", output_quality="lossless") as server:
         clips = [
             (kind, path, server.submit(path)["id"]) for kind, path in write_corpus(tmp_path / "corpus", kinds)
         ]

@@ -12,7 +12,12 @@ CLIP = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
         ((CLIP, "out.mp4", "--engine", "regen-8x"), "regen-4x-lite"),
         ((CLIP, "out.mp4", "--target-fps", "121"), "1 to 120"),
         ((CLIP, "out.mp4", "--target-fps", "nan"), "1 to 120"),
+        ((CLIP, "out.mp4", "--output-quality", "best"), "lossless"),
         ((CLIP, "out.mp4", "--quality", "best"), "lossless"),
+        (
+            (CLIP, "out.mkv", "--codec", "ffv1", "--quality", "small"),
+            "--quality is called --output-quality now",
+        ),
         ((CLIP, "out.mp4", "--precision", "int8"), "fp32"),
     ],
 )

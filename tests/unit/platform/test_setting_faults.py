@@ -55,3 +55,11 @@ def test_names_that_no_setting_has(monkeypatch, tmp_path):
         ("REGEN_LEASE_SECOND", "REGEN_LEASE_SECONDS"),
         ("regen_secret_kee", "REGEN_SECRET_KEY"),
     ]
+
+
+def test_a_setting_keeps_its_effect_under_its_former_name(monkeypatch):
+    assert Settings().output_quality == "high"
+    monkeypatch.setenv("REGEN_QUALITY", "small")
+    assert Settings().output_quality == "small"
+    monkeypatch.setenv("REGEN_OUTPUT_QUALITY", "lossless")
+    assert Settings().output_quality == "lossless"
