@@ -192,8 +192,9 @@ def test_a_part_that_is_sent_again_at_the_other_process_has_one_writer(two):
     url, content = urlsplit(upload["parts"][0]["url"]), CLIP.read_bytes()
     storage = Settings(data_dir=two.server.data_directory).storage_dir
     first, second = two.processes
-    with socket.create_connection((url.hostname, url.port), timeout=30) as slow:
+    with ExitStack() as stack:
         with two.only(first):
+            slow = stack.enter_context(socket.create_connection((url.hostname, url.port), timeout=30))
             head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
             slow.sendall(head.encode() + content[:1000])
             wait_until(lambda: list(storage.rglob("last-*")), what="the first process has begun")
