@@ -26,9 +26,7 @@ POLL_SECONDS = 0.01
 FORKER, FORKED_WORKER = "regen forker", "regen worker"
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["app.cli.application", "app.serving.server", "worker.celery_app", "worker.work_units"]
-)
+_context.set_forkserver_preload(["tests.servers.preloaded"])
 
 
 def start_fork_server() -> None:
