@@ -10,6 +10,7 @@ MP4 states a track's duration twice: in the edit list (the largest pts plus dura
 times, up to the last packet's duration). Players use the shorter one, so both must equal the video's.
 """
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
@@ -38,10 +39,13 @@ def concat_list(names: Sequence[str], segments: Sequence[SegmentPlan], *, timesc
 def write_concat_list(
     directory: Path, files: Sequence[Path], segments: Sequence[SegmentPlan], *, timescale: int
 ) -> Path:
-    """Write the script that concatenates the files, and links to them beside it, where ffmpeg looks for them."""
+    """Write the script that concatenates the files, and link them beside it, where ffmpeg looks for them."""
     names = [f"{number}{file.suffix}" for number, file in enumerate(files)]
     for name, file in zip(names, files, strict=True):
-        (directory / name).symlink_to(file.resolve())
+        try:
+            os.link(file, directory / name)
+        except OSError:  # another file system, or one without hard links
+            (directory / name).symlink_to(file.resolve())
     path = directory / "segments.ffconcat"
     path.write_text(concat_list(names, segments, timescale=timescale), encoding="ascii")
     return path

@@ -1,7 +1,10 @@
 """Reads the boxes of MP4 files (ISO/IEC 14496-12), without a process for each file."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,25 +51,29 @@ def read_video_coding(path: Path) -> tuple[int, bytes]:
 
     Raises FfmpegError if the file is not what ffmpeg writes.
     """
+
+    def inner(file: BinaryIO, place: tuple[int, int], *kinds: bytes) -> tuple[int, int]:
+        found = next(find_boxes(file, *place, *kinds), None)
+        if found is None:
+            raise _unexpected(f"no {kinds[0].decode()} in {path.name}")
+        return found
+
     with path.open("rb") as file:
-
-        def inner(place: tuple[int, int], *kinds: bytes) -> tuple[int, int]:
-            found = next(find_boxes(file, *place, *kinds), None)
-            if found is None:
-                raise _unexpected(f"no {kinds[0].decode()} in {path.name}")
-            return found
-
-        media = inner(inner(inner((0, path.stat().st_size), b"moov"), b"trak"), b"mdia")
-        header, _ = inner(media, b"mdhd")
-        version = read_bytes(file, header, 1)[0]
-        timescale = int.from_bytes(read_bytes(file, header + TIMESCALE_START[version], 4))
-        entries, end = inner(inner(inner(media, b"minf"), b"stbl"), b"stsd")
-        within = (entries + ENTRIES_START + VISUAL_ENTRY_BYTES, end)
-        if read_bytes(file, entries + ENTRIES_START + 4, 2) == PRORES:
-            # Its frames describe themselves.
-            return timescale, read_bytes(file, entries + ENTRIES_START + 4, 4)
-        start, end = inner(within, *CODEC_CONFIGURATIONS)
-        return timescale, read_bytes(file, start, end - start)
+        start, end = inner(file, (0, os.fstat(file.fileno()).st_size), b"moov")
+        # In memory: each look at a file takes two calls of the system.
+        movie = BytesIO(read_bytes(file, start, end - start))
+    find = partial(inner, movie)
+    media = find(find((0, end - start), b"trak"), b"mdia")
+    header, _ = find(media, b"mdhd")
+    version = read_bytes(movie, header, 1)[0]
+    timescale = int.from_bytes(read_bytes(movie, header + TIMESCALE_START[version], 4))
+    entries, end = find(find(find(media, b"minf"), b"stbl"), b"stsd")
+    within = (entries + ENTRIES_START + VISUAL_ENTRY_BYTES, end)
+    if read_bytes(movie, entries + ENTRIES_START + 4, 2) == PRORES:
+        # Its frames describe themselves.
+        return timescale, read_bytes(movie, entries + ENTRIES_START + 4, 4)
+    start, end = find(within, *CODEC_CONFIGURATIONS)
+    return timescale, read_bytes(movie, start, end - start)
 
 
 def read_video_description_kinds(path: Path) -> set[bytes]:

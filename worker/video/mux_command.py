@@ -40,6 +40,8 @@ MAX_MOVIE_TICKS = 2**31 - 1
 MOVIE_TIMESCALE = 90_000
 # The muxer queues video until late audio starts.
 MUXING_QUEUE_PACKETS = 16_384
+# Read ahead of the input, whose packets are short: by ffmpeg's usual 8 its threads wait for each other at most of them.
+SOUND_QUEUE_PACKETS = 64
 # The only tags of the streams that are kept: the others describe the input's coding.
 STREAM_TAGS = ("language", "title")
 BOX_TAGS = ("handler_name", "vendor_id")
@@ -199,7 +201,11 @@ class MuxCommand:
             joined = self._runner.input(self._video, copyts=None)["v:0"]
         # The input is shifted so that its start is at 0; the video's offset is in its timestamps. Without copyts,
         # ffmpeg would shift by the earliest start of the streams in use.
-        original = self._runner.input(self._source, itsoffset=seconds_option(-render.input_start_seconds))
+        original = self._runner.input(
+            self._source,
+            itsoffset=seconds_option(-render.input_start_seconds),
+            thread_queue_size=SOUND_QUEUE_PACKETS,
+        )
         other = self._read_otherwise(tracks)
         maps = [other.get(track.index, original[str(track.index)]) for track in tracks]
         if all(track.index in other for track in tracks):

@@ -1,6 +1,7 @@
 """The files that an ffmpeg command reads and writes, to which its sandbox limits it."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def files_of(command: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
             writable.append(str(path))
         elif "concat" in command[since:position]:
             # The files in a list are beside it, or linked there.
-            readable += {str(one.resolve().parent) for one in path.parent.iterdir()}
+            with os.scandir(path.parent) as entries:
+                linked = {str(Path(one).resolve().parent) for one in entries if one.is_symlink()}
+            readable += linked | {str(path.parent.resolve())}
         else:
             readable.append(str(path))
         since = position
