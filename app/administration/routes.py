@@ -25,6 +25,8 @@ from app.accounts.schemas import (
 )
 from app.administration import service as administration_service
 from app.administration import user_removal
+from app.administration.activity import activity
+from app.administration.schemas import ActivityBody
 from app.engines.service import stored_engine
 from app.http.dependencies import (
     AdministratorDependency,
@@ -48,6 +50,7 @@ router = APIRouter(tags=["administration"])
 
 # Null has no meaning in these.
 NOT_NULL = ("name", "scopes")
+MOST_HOURS = 7 * 24
 
 
 @router.get("/v1/admin/users", response_model_exclude_none=True)
@@ -190,6 +193,21 @@ def revoke_key(key_id: str, _admin: AdministratorDependency, resources: Resource
     with resources.database.write() as session:
         account_service.revoke_key(session, key_id=key_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.get("/v1/admin/activity")
+def get_activity(
+    _admin: AdministratorDependency,
+    resources: ResourcesDependency,
+    hours: Annotated[int, Query(ge=1, le=MOST_HOURS, description="So many hours back.")] = 24,
+) -> ActivityBody:
+    """The queue and the throughput of all users over the last hours, at most 96 intervals of equal length.
+
+    Counted from renders that still exist: deleted ones are missing.
+    """
+    with resources.database.read() as session:
+        figures = activity(session, hours=hours)
+    return ActivityBody.of(figures)
 
 
 @router.get("/v1/admin/renders", response_model_exclude_none=True)

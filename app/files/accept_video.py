@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
@@ -18,7 +18,7 @@ from app.accounts.idempotency import IdempotentRequest
 from app.files.service import SpooledUpload, inspect_upload
 from app.http.access import CurrentUser
 from app.http.disconnect import ClientConnection
-from app.http.multipart import SPOOL_PREFIX, file_too_large, room_on_disk
+from app.http.multipart import FILE_FIELD, SPOOL_PREFIX, ReceivedForm, file_too_large, room_on_disk
 from app.http.resources import Resources
 from app.http.spool_space import Reservation
 from app.http.upload_room import UploadRoom
@@ -28,13 +28,30 @@ from app.platform.file_names import disposition_parameters, safe_name
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import MediaInfo
 from app.platform.outbound import check_url, followed, guarded_client
+from app.platform.quoting import quoted
 from app.platform.settings import Settings
 
 FILE_URL_FIELD = "file_url"
 
 
-def url_faults(url: str, settings: Settings) -> list[str]:
-    """The faults of a `file_url` that are known without fetching it, as sentences."""
+def source_faults(form: ReceivedForm, names: Sequence[str], settings: Settings) -> list[str]:
+    """A sentence unless exactly one of the fields `names`, which say where the video comes from, is given; the faults
+    of a `file_url` that are known without fetching it."""
+    sources = {name: form.upload if name == FILE_FIELD else form.fields.get(name) for name in names}
+    given = [name for name, source in sources.items() if source is not None or name in form.faults]
+    if len(given) != 1:
+        named = " and ".join(_shown_source(name, sources[name]) for name in given) or "none"
+        listed = [f"`{name}`" for name in names]
+        return [f"Exactly one of {', '.join(listed[:-1])} and {listed[-1]} is needed; given: {named}."]
+    url = form.fields.get(FILE_URL_FIELD)
+    return [] if url is None else _url_faults(url, settings)
+
+
+def _shown_source(name: str, source: object) -> str:
+    return f"`{name}` {quoted(source)}" if isinstance(source, str) else f"`{name}`"
+
+
+def _url_faults(url: str, settings: Settings) -> list[str]:
     if not settings.allow_file_urls:
         return [f"`{FILE_URL_FIELD}` is not allowed on this server: upload the video instead."]
     try:

@@ -6,16 +6,19 @@ from http import HTTPStatus
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from app.accounts.idempotency import IdempotentRequest
 from app.files import service as file_service
-from app.files.accept_video import inspect_new_video
+from app.files.accept_video import FILE_URL_FIELD, accept_video, inspect_new_video
 from app.files.schemas import FileBody, FileForm, FilesBody, VideoFile
+from app.files.tables import File
+from app.http.access import CurrentUser
 from app.http.dependencies import PageDependency, ResourcesDependency, UserDependency
 from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import form_description, received_form
 from app.http.idempotency import IdempotencyDependency
 from app.http.multipart import FILE_FIELD
-from app.platform.errors import InvalidRequest
+from app.http.resources import Resources
 
 router = APIRouter(tags=["files"])
 
@@ -24,38 +27,50 @@ router = APIRouter(tags=["files"])
     "/v1/files",
     response_model_exclude_none=True,
     responses=documented(409, 413, 415),
-    openapi_extra=form_description(FileForm, example={FILE_FIELD: "the bytes of clip.mp4"}),
+    openapi_extra=form_description(
+        FileForm,
+        example={FILE_FIELD: "the bytes of clip.mp4"},
+        example_without_file={FILE_URL_FIELD: "https://example.com/clip.mp4"},
+    ),
 )
 async def upload_file(
     request: Request, user: UserDependency, resources: ResourcesDependency, idempotent: IdempotencyDependency
 ) -> FileBody:
-    """Upload a video."""
+    """Upload a video. If the server's operator allows it, `file_url` may name one for the server to fetch."""
     async with received_form(request, FileForm, user=user, resources=resources) as form:
-        upload = form.upload
-        if upload is None:
-            missing = f"`{FILE_FIELD}` is required, as a part of a multipart/form-data body."
-            raise InvalidRequest(*(form.faults.values() or [missing]), *form.hints)
+        asked = FileForm.read(form, resources.settings)
         idempotent.content += form.content
         file = await to_thread.run_sync(file_service.find_made_file, resources.database, idempotent)
         if file is None:
-            info = await inspect_new_video(
-                upload,
-                user=user,
-                resources=resources,
-                connection=ClientConnection(request=request),
-                idempotent=idempotent,
-            )
-            create = partial(
-                file_service.create_file,
-                upload,
-                info=info,
-                requester=user.requester,
-                storage=resources.storage,
-                database=resources.database,
-                idempotent=idempotent,
-            )
-            file = await to_thread.run_sync(create)
+            file = await _make_file(request, asked, user=user, resources=resources, idempotent=idempotent)
     return FileBody(file=VideoFile.of(file, warnings=form.warnings))
+
+
+async def _make_file(
+    request: Request,
+    asked: FileForm,
+    *,
+    user: CurrentUser,
+    resources: Resources,
+    idempotent: IdempotentRequest,
+) -> File:
+    connection = ClientConnection(request=request)
+    async with accept_video(
+        asked.file, asked.file_url, connection=connection, user=user, resources=resources, is_kept=True
+    ) as upload:
+        info = await inspect_new_video(
+            upload, user=user, resources=resources, connection=connection, idempotent=idempotent
+        )
+        create = partial(
+            file_service.create_file,
+            upload,
+            info=info,
+            requester=user.requester,
+            storage=resources.storage,
+            database=resources.database,
+            idempotent=idempotent,
+        )
+        return await to_thread.run_sync(create)
 
 
 @router.get("/v1/files", response_model_exclude_none=True)

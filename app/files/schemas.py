@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from typing import Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from app.files import tables
+from app.files.accept_video import FILE_URL_FIELD, source_faults
 from app.http.body import Body, Number, Timestamp, with_example
-from app.http.forms import FormUpload
+from app.http.forms import FormUpload, exactly_one_of, parse_form
+from app.http.multipart import FILE_FIELD, ReceivedForm
+from app.platform.errors import InvalidRequest
+from app.platform.outbound import MOST_URL_CHARACTERS
+from app.platform.settings import Settings
 
 _EXAMPLE = {
     "id": "QkjXasuzs2TKugHH",
@@ -17,12 +23,36 @@ _EXAMPLE = {
     "height": 136,
     "frameRate": 25,
     "durationSeconds": 2,
+    "codec": "h264",
+    "pixelFormat": "yuv420p",
+    "transfer": "bt709",
+    "sound": ["aac"],
     "createdAt": "2026-11-22T07:33:37.912Z",
 }
 
 
-class FileForm(BaseModel):
-    file: FormUpload
+class NewVideo(BaseModel):
+    """A video that is sent, or that the server fetches."""
+
+    file: FormUpload | SkipJsonSchema[None] = None
+    file_url: str | SkipJsonSchema[None] = Field(
+        None,
+        description="An http or https URL of a video for the server to fetch, if its operator allows it.",
+        json_schema_extra={"format": "uri", "maxLength": MOST_URL_CHARACTERS},
+    )
+
+
+class FileForm(NewVideo):
+    model_config = ConfigDict(json_schema_extra=exactly_one_of(FILE_FIELD, FILE_URL_FIELD))
+
+    @classmethod
+    def read(cls, form: ReceivedForm, settings: Settings) -> Self:
+        """Raises InvalidRequest with one message per fault."""
+        if form.upload is None and FILE_URL_FIELD not in form.fields:
+            missing = f"`{FILE_FIELD}` is required, as a part of a multipart/form-data body."
+            raise InvalidRequest(*(form.faults.values() or [missing]), *form.hints)
+        faults = source_faults(form, (FILE_FIELD, FILE_URL_FIELD), settings)
+        return parse_form(cls, form, faults=faults)
 
 
 class VideoFile(Body):
@@ -33,6 +63,17 @@ class VideoFile(Body):
     height: int
     frame_rate: Number = Field(description="Frames per second.")
     duration_seconds: Number
+    codec: str | None = Field(
+        None, description="As ffmpeg names it. Left out, like the next three, for files of earlier versions."
+    )
+    pixel_format: str | None = Field(None, description="As ffmpeg names it: `yuv420p10le` has 10 bits.")
+    transfer: str | None = Field(
+        None,
+        description="The curve of its brightness, if the file says: `smpte2084` and `arib-std-b67` are HDR.",
+    )
+    sound: list[str] | None = Field(
+        None, description="The codecs of its sound tracks; empty if it is silent."
+    )
     created_at: Timestamp
     warnings: list[str] | None = Field(
         None, description="About the request that uploaded the file, if there are any."
@@ -48,6 +89,10 @@ class VideoFile(Body):
             height=file.video.height,
             frame_rate=file.video.frame_rate,
             duration_seconds=file.video.duration_seconds,
+            codec=file.codec,
+            pixel_format=file.pix_fmt,
+            transfer=file.transfer,
+            sound=file.sound,
             created_at=file.created_at,
             warnings=[*warnings] or None,
         )

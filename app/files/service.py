@@ -125,6 +125,10 @@ def new_file(
         storage_key=input_key(file_id),
         video=info.video,
         video_begins_at=info.video_begins_at,
+        codec=info.video.codec,
+        pix_fmt=info.video.pix_fmt,
+        transfer=info.video.colour.transfer and info.video.colour.transfer.label,
+        sound=[stream.codec or "unknown" for stream in info.others if stream.kind == "audio"],
         created_at=created_at,
     )
 

@@ -15,8 +15,9 @@ class File(ListedTable):
     """An uploaded video.
 
     `video_begins_at`: when the first frame is shown on the file's clock, in seconds; None: unknown, of files of
-    earlier versions. From `removed_at` on the API does not return the file; at `erased_at` its bytes were removed from
-    storage.
+    earlier versions. `codec`, `pix_fmt`, `transfer` and `sound`, the codecs of its sound tracks, are ffprobe's names,
+    None where it has none and for files of earlier versions. From `removed_at` on the API does not return the file; at
+    `erased_at` its bytes were removed from storage.
     """
 
     __tablename__ = "files"
@@ -39,5 +40,9 @@ class File(ListedTable):
     storage_key: Mapped[str] = mapped_column(String(200))
     video: Mapped[VideoProperties] = video_columns()
     video_begins_at: Mapped[Fraction | None]
+    codec: Mapped[str | None] = mapped_column(String(40))
+    pix_fmt: Mapped[str | None] = mapped_column(String(40))
+    transfer: Mapped[str | None] = mapped_column(String(40))
+    sound: Mapped[list[str] | None]
     removed_at: Mapped[datetime | None]
     erased_at: Mapped[datetime | None]

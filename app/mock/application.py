@@ -48,7 +48,7 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
         settings,
         opening=opening,
         own_url=own_url,
-        make_webhooks=partial(make_dispatcher, faults=mock.faults),
+        make_webhooks=partial(make_dispatcher, faults=mock.faults, sent=mock.webhooks),
     )
     app.state.mock = mock
     app.state.is_mock = True

@@ -10,6 +10,7 @@ from app.mock.faults import ActiveFaults
 from app.mock.options import MockOptions
 from app.mock.recorder import RequestRecorder
 from app.mock.repeatable import Repeatable
+from app.mock.webhooks import WebhookLog
 from app.platform import clock
 
 
@@ -25,6 +26,7 @@ class Mock:
     repeatable: Repeatable
     faults: ActiveFaults
     recorder: RequestRecorder = field(default_factory=RequestRecorder)
+    webhooks: WebhookLog = field(default_factory=WebhookLog)
     resources: Resources = field(init=False)
     driver: MockDriver = field(init=False)
 
@@ -38,13 +40,14 @@ class Mock:
         )
 
     def reset(self, options: MockOptions) -> None:
-        """Removes all files, renders, rules and requests. Then the same requests get the same answers."""
+        """Removes all files, renders, rules, requests and webhooks. Then the same requests get the same answers."""
         with self.driver.paused(transitions=options.transitions):
             mock_database.empty(self.resources.database)
             for stored in list(self.resources.storage.list("")):
                 self.resources.storage.delete(stored.key)
             self.faults.restart(seed=options.seed)
             self.recorder.clear()
+            self.webhooks.clear()
             self.repeatable.restart(seed=options.seed, start=options.clock)
             self.options = options
             self.fill()

@@ -94,6 +94,18 @@ def forget_requests(request: Request) -> Response:
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
+@router.get("/webhooks")
+def list_webhooks(request: Request) -> dict[str, Any]:
+    """The last thousand sendings of events, oldest first."""
+    return {"webhooks": [asdict(sent) for sent in mock_of(request).webhooks.all()]}
+
+
+@router.delete("/webhooks", status_code=HTTPStatus.NO_CONTENT)
+def forget_webhooks(request: Request) -> Response:
+    mock_of(request).webhooks.clear()
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
 @router.get("/faults")
 def list_faults(request: Request) -> dict[str, Any]:
     """The present rules, with how many requests matched each and to how many it was applied."""

@@ -1,16 +1,19 @@
-"""The mock's webhooks: sent by the server's own dispatcher, soon, subject to the rules."""
+"""The mock's webhooks: sent by the server's own dispatcher, soon, subject to the rules, and logged."""
 
 import json
 import threading
 import time
-from collections import Counter
-from dataclasses import replace
+from collections import Counter, deque
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
 from app.http.resources import Resources
 from app.mock.faults import ActiveFaults
+from app.platform.errors import OutboundError
+from app.platform.json_values import timestamp
 from app.webhooks.dispatcher import Reply, Send, WebhookDispatcher
 from app.webhooks.events import OutgoingEvent
 
@@ -21,21 +24,75 @@ HOLD_SECONDS = 20.0
 STALE_AGE = timedelta(hours=1)
 OTHER_SECRET = "whsec_" + "c29tZWJvZHkgZWxzZSdzIHNlY3JldCwgbm90IHlvdXJz"
 
+MOST_WEBHOOKS = 1000
+
 log = structlog.get_logger(__name__)
 
 
-def make_dispatcher(resources: Resources, *, base_url: str | None, faults: ActiveFaults) -> WebhookDispatcher:
+@dataclass(kw_only=True)
+class SentWebhook:
+    """One sending of an event. `status` is that of the answer, None without one; then `error` says why, unless the rule
+    `fault` let the event get lost."""
+
+    number: int
+    id: str
+    attempt: int
+    sent_at: str
+    url: str
+    body: Any
+    status: int | None = None
+    error: str | None = None
+    fault: dict[str, Any] | None = None
+
+
+class WebhookLog:
+    """Keeps the last MOST_WEBHOOKS sendings, in their order. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: deque[SentWebhook] = deque(maxlen=MOST_WEBHOOKS)
+        self._attempts: Counter[str] = Counter()
+
+    def add(self, event: OutgoingEvent, *, fault: dict[str, Any] | None) -> SentWebhook:
+        with self._lock:
+            self._attempts[event.id] += 1
+            sent = SentWebhook(
+                number=self._attempts.total(),
+                id=event.id,
+                attempt=self._attempts[event.id],
+                sent_at=timestamp(event.sent_at),
+                url=event.url,
+                body=json.loads(event.body),
+                fault=fault,
+            )
+            self._kept.append(sent)
+            return sent
+
+    def all(self) -> list[SentWebhook]:
+        with self._lock:
+            return list(self._kept)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._attempts.clear()
+
+
+def make_dispatcher(
+    resources: Resources, *, base_url: str | None, faults: ActiveFaults, sent: WebhookLog
+) -> WebhookDispatcher:
     dispatcher = WebhookDispatcher(resources, base_url=base_url, look_seconds=LOOK_SECONDS)
-    dispatcher.send = _FaultySender(dispatcher.send, faults)
+    dispatcher.send = _FaultySender(dispatcher.send, faults, sent)
     return dispatcher
 
 
 class _FaultySender:
-    """Sends events subject to the rules. Safe to use from any thread."""
+    """Sends events subject to the rules, and logs them. Safe to use from any thread."""
 
-    def __init__(self, send: Send, faults: ActiveFaults) -> None:
+    def __init__(self, send: Send, faults: ActiveFaults, sent: WebhookLog) -> None:
         self._send_as_it_is = send
         self._faults = faults
+        self._log = sent
         self._sent: Counter[str] = Counter()
         self._changed = threading.Condition()
 
@@ -43,24 +100,32 @@ class _FaultySender:
         action = self._faults.next_of_webhook(json.loads(event.body)["type"])
         if action is None:
             return self._send(event)
+        fault = action.model_dump(exclude_defaults=True)
         time.sleep(action.latency_seconds)
         match action.webhook:
             case "lost":
                 log.info("mock_webhook_lost", url=event.url)
+                self._log.add(event, fault=fault)
                 return Reply(status_code=ACCEPTED)
             case "doubled":
-                self._send(event)
+                self._send(event, fault=fault)
             case "reordered":
                 self._await_next(event.url)
             case "forged":
                 event = replace(event, secrets=[OTHER_SECRET])
             case "stale":
                 event = replace(event, sent_at=event.sent_at - STALE_AGE)
-        return self._send(event)
+        return self._send(event, fault=fault)
 
-    def _send(self, event: OutgoingEvent) -> Reply:
+    def _send(self, event: OutgoingEvent, *, fault: dict[str, Any] | None = None) -> Reply:
+        sent = self._log.add(event, fault=fault)
         try:
-            return self._send_as_it_is(event)
+            reply = self._send_as_it_is(event)
+            sent.status = reply.status_code
+            return reply
+        except OutboundError as error:
+            sent.error = error.message
+            raise
         finally:
             with self._changed:
                 self._sent[event.url] += 1

@@ -39,7 +39,8 @@ class LimitSettings(BaseSettings):
     )
     allow_file_urls: bool = Field(
         False,
-        description="Whether `file_url` of `POST /v1/upscale` may name a video that this server fetches.",
+        description="Whether `file_url` of `POST /v1/upscale` and `POST /v1/files` may name a video that this server "
+        "fetches.",
     )
     fetch_timeout_seconds: float = Field(
         600.0, gt=0, description="How long fetching a `file_url` may take; after that the answer is 400."

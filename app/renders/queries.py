@@ -49,6 +49,7 @@ class StoredRender(WorkOptions):
     file_id: str
     cost: float
     error: str | None
+    request_id: str | None
     warnings: list[str]
     priority: int
     webhook_url: str | None

@@ -47,6 +47,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "cost": render.cost,
         "progress": progress,
         "error": render.error if render.status is RenderStatus.FAILED else None,
+        "request_id": render.request_id if render.status is RenderStatus.FAILED else None,
         "warnings": render.warnings or None,
         "priority": render.priority or None,
         "webhook_url": render.webhook_url,

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from app.files.accept_video import FILE_URL_FIELD, url_faults
+from app.files.accept_video import FILE_URL_FIELD, source_faults
+from app.files.schemas import NewVideo
 from app.http.body import Body, Number, Timestamp, Url, with_example
-from app.http.forms import FormUpload, exactly_one_of, form_description, parse_form
+from app.http.forms import exactly_one_of, form_description, parse_form
 from app.http.multipart import FILE_FIELD, ReceivedForm
 from app.http.resources import Resources
-from app.platform.outbound import MOST_URL_CHARACTERS
-from app.platform.quoting import quoted
 from app.platform.settings import Settings
 from app.renders.options import ENGINES_CONTEXT, EXACT_RATE, RATE_PATTERN, RenderOptions
 from app.renders.progress import RenderView
@@ -41,19 +40,13 @@ RENDER_EXAMPLE = {
 }
 
 
-class VideoSource(BaseModel):
+class VideoSource(NewVideo):
     """The video of a request: exactly one of these."""
 
     model_config = ConfigDict(json_schema_extra=exactly_one_of(FILE_FIELD, "file_id", FILE_URL_FIELD))
 
-    file: FormUpload | SkipJsonSchema[None] = None
     file_id: str | SkipJsonSchema[None] = Field(
         None, description="The id of a file that was uploaded before."
-    )
-    file_url: str | SkipJsonSchema[None] = Field(
-        None,
-        description="An http or https URL of a video for the server to fetch, if its operator allows it.",
-        json_schema_extra={"format": "uri", "maxLength": MOST_URL_CHARACTERS},
     )
 
 
@@ -63,22 +56,8 @@ class UpscaleForm(RenderOptions, VideoSource):
     @classmethod
     def read(cls, form: ReceivedForm, settings: Settings, engines: Mapping[str, Engine] = ENGINES) -> Self:
         """Check every field, cheaply, `engine` by `engines`. Raises InvalidRequest with one message per fault."""
-        file_id, file_url = form.fields.get("file_id"), form.fields.get(FILE_URL_FIELD)
-        sources = {FILE_FIELD: form.upload, "file_id": file_id, FILE_URL_FIELD: file_url}
-        given = [name for name, source in sources.items() if source is not None or name in form.faults]
-        faults: list[str] = []
-        if len(given) != 1:
-            named = " and ".join(_shown_source(name, sources[name]) for name in given) or "none"
-            faults.append(
-                f"Exactly one of `{FILE_FIELD}`, `file_id` and `{FILE_URL_FIELD}` is needed; given: {named}."
-            )
-        elif file_url is not None:
-            faults += url_faults(file_url, settings)
+        faults = source_faults(form, (FILE_FIELD, "file_id", FILE_URL_FIELD), settings)
         return parse_form(cls, form, faults=faults, context={ENGINES_CONTEXT: engines})
-
-
-def _shown_source(name: str, source: object) -> str:
-    return f"`{name}` {quoted(source)}" if isinstance(source, str) else f"`{name}`"
 
 
 UPSCALE_REQUEST: dict[str, Any] = form_description(
@@ -164,6 +143,11 @@ class Render(OptionFacts, RenderState):
         description="Until it is done, at the measured speed of the workers, if known.",
     )
     error: str | None = Field(None, description="A sentence; when failed.")
+    request_id: str | None = Field(
+        None,
+        description="When failed: the `X-Request-ID` of the request for it, by which the server's operator finds the "
+        "render's lines in all logs.",
+    )
     warnings: list[str] | None = Field(None, description="When there are any.")
     priority: int | None = Field(None, description="If it is not 0.")
     webhook_url: Url | None = Field(None, description="Receives the events of this render, if it was given.")

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field
 
-from app.http.body import Body, Timestamp, with_example
+from app.http.body import Body, Number, Timestamp, with_example
 from app.work.workers import WorkerStatus, WorkerView
 
 
@@ -14,6 +14,9 @@ class WorkInHand(Body):
     segment_id: str | None = None
     progress_at: Timestamp | None = Field(
         None, description="When it last made progress, as far as its worker reports."
+    )
+    frames_per_second: Number | None = Field(
+        None, description="While it upscales: at the measured speed of such devices, if known."
     )
     stalled: bool = Field(
         False, description="Whether it has made no progress for three leases although its worker is alive."
@@ -63,6 +66,7 @@ class Worker(Body):
                 render_id=view.render_id,
                 segment_id=view.segment_id,
                 progress_at=view.progress_at,
+                frames_per_second=view.frames_per_second,
                 stalled=view.is_stalled(lease_seconds=lease_seconds),
             ),
             units_done=view.units_done,
@@ -91,6 +95,7 @@ EXAMPLE = {
         "renderId": "VxIlYTomwGfEp0D3",
         "segmentId": "Yb1n4CmVq0sJ7dKe",
         "progressAt": "2026-11-22T07:33:39.000Z",
+        "framesPerSecond": 171.5,
         "stalled": False,
     },
     "unitsDone": 41,

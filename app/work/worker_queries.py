@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from app.platform.database import database_now
 from app.platform.lease import changed_rows
+from app.renders.tables import Render
 from app.work.queries import Claim
-from app.work.tables import WorkerProcess
+from app.work.tables import MeasuredSpeed, WorkerProcess
 
 # After so many leases without a heartbeat a worker is silent: its work was given to others long before.
 SILENT_LEASES = 3
@@ -102,7 +103,20 @@ def remove_silent(session: Session, *, silent_for: float) -> None:
     changed_rows(session, delete(WorkerProcess).where(silent))
 
 
-def list_workers(session: Session) -> Sequence[tuple[WorkerProcess, datetime]]:
-    """Every worker, in the order of their start, with the database's present time."""
-    query = select(WorkerProcess, database_now()).order_by(WorkerProcess.started_at, WorkerProcess.name)
-    return [(worker, now) for worker, now in session.execute(query)]
+def list_workers(session: Session) -> Sequence[tuple[WorkerProcess, datetime, float | None]]:
+    """Every worker, in the order of their start, with the database's present time, and how many frames a second of
+    the render in hand such devices upscale, if that was measured."""
+    pixels = Render.__table__.c.input_width * Render.__table__.c.input_height
+    query = (
+        select(WorkerProcess, database_now(), MeasuredSpeed.pixels_per_second / pixels)
+        .outerjoin(Render, Render.id == WorkerProcess.render_id)
+        .outerjoin(
+            MeasuredSpeed,
+            and_(
+                MeasuredSpeed.worker_device == WorkerProcess.device_name,
+                MeasuredSpeed.engine == Render.engine,
+            ),
+        )
+        .order_by(WorkerProcess.started_at, WorkerProcess.name)
+    )
+    return [(worker, now, frames_per_second) for worker, now, frames_per_second in session.execute(query)]

@@ -29,7 +29,8 @@ class WorkerView:
     """One worker process. `kind`, `render_id` and `segment_id` are the unit of work that it holds, if any.
 
     `unheard_seconds`: the time since its last report, on the database's clock. `progress_at`: when that unit
-    last made progress, as far as the worker reports; `still_seconds`: how long ago that was.
+    last made progress, as far as the worker reports; `still_seconds`: how long ago that was. `frames_per_second`: of
+    the render that it upscales, at the measured speed of such devices.
     """
 
     name: str
@@ -55,6 +56,7 @@ class WorkerView:
     software: Mapping[str, str]
     labels: tuple[str, ...]
     lacked_codecs: frozenset[str] = frozenset()
+    frames_per_second: float | None = None
 
     @property
     def status(self) -> WorkerStatus:
@@ -161,6 +163,7 @@ def list_workers(session: Session) -> Sequence[WorkerView]:
             software=row.software or {},
             labels=tuple(row.labels or ()),
             lacked_codecs=frozenset(row.lacked_codecs or ()),
+            frames_per_second=frames_per_second if row.kind == WorkKind.UPSCALE else None,
         )
-        for row, now in worker_queries.list_workers(session)
+        for row, now, frames_per_second in worker_queries.list_workers(session)
     ]

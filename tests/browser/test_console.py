@@ -109,7 +109,7 @@ def test_a_video_at_an_address_where_that_is_not_allowed(server, sign_in):
     page = sign_in(url_of(server), key_of(server), expected=("400",))
     page.get_by_text("A video at an address").click()
     page.get_by_label("Address of the video").fill("https://example.com/clip.mp4")
-    page.get_by_role("button", name="Fetch and render").click()
+    page.get_by_role("button", name="Fetch", exact=True).click()
     page.get_by_role("alert").get_by_text("file_url").wait_for()
 
 

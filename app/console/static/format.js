@@ -4,6 +4,7 @@ const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 2 });
 const exact = new Intl.NumberFormat(undefined, { maximumFractionDigits: 6 });
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 
 /** @param {number} value */
@@ -14,6 +15,9 @@ export const cost = (value) => exact.format(value);
 export const share = (value) => percent.format(value);
 /** @param {string} iso */
 export const when = (iso) => moment.format(new Date(iso));
+
+/** @param {string} iso @returns {string} "14:30" */
+export const clock = (iso) => timeOfDay.format(new Date(iso));
 
 /** @param {string} iso @returns {string} "3 minutes ago" */
 export function ago(iso) {
@@ -44,3 +48,14 @@ export function span(seconds) {
 /** @param {{width: number, height: number, frameRate: number, durationSeconds: number}} facts */
 export const facts = (facts) =>
   `${facts.width} × ${facts.height}, ${count(facts.frameRate)} fps, ${span(facts.durationSeconds)}`;
+
+const CURVES = /** @type {Record<string, string>} */ ({ smpte2084: "HDR (PQ)", "arib-std-b67": "HDR (HLG)" });
+
+/** What else is in a file, as far as the API tells: "H264, 10 bits, HDR (PQ), sound AAC"; empty for older files.
+ * @param {import("./api.js").Row} file */
+export function contents(file) {
+  if (!file.codec) return "";
+  const bits = file.pixelFormat?.match(/(?:p0?|gray|gbrp)(\d{1,2})[lb]e$/)?.[1] ?? "8";
+  const sound = file.sound?.length ? `sound ${file.sound.join(", ").toUpperCase()}` : "no sound";
+  return [file.codec.toUpperCase(), `${bits} bits`, CURVES[file.transfer] ?? "SDR", sound].join(", ");
+}

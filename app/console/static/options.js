@@ -16,7 +16,7 @@ export function renderOptions(description, engines) {
       const found = name === "engine" ? { ...plain(one, description), enum: engines } : plain(one, description);
       return { name, label: label(name), description: found.description ?? "", schema: found };
     })
-    .filter((option) => ["string", "number", "integer", "boolean"].includes(option.schema.type));
+    .filter((option) => ["string", "number", "integer", "boolean", "object"].includes(option.schema.type));
 }
 
 /** @param {any} schema @param {any} description @returns {any} */
@@ -42,50 +42,71 @@ function without(object, ...names) {
 /** @param {string} name */
 const label = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ").replace("fps", "rate");
 
+/** The options that make such a render again, as its own properties tell them.
+ * @param {Option[]} options @param {import("./api.js").Row} render @returns {Record<string, unknown>} */
+export function asked(options, render) {
+  const given = options.map(({ name, schema }) => {
+    const value = render[name.replace(/_(.)/g, (_, letter) => letter.toUpperCase())];
+    // What a boolean option asks for is shown as its result: `quality` as what was measured.
+    return [name, schema.type === "boolean" ? Boolean(value) || undefined : value];
+  });
+  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
+}
+
+/** Names and texts, one `name: text` in a line. @param {string} text @returns {Record<string, string>} */
+function lines(text) {
+  const pairs = text.split("\n").map((line) => line.split(/:(.*)/s).map((part) => part.trim()));
+  return Object.fromEntries(pairs.filter(([name]) => name).map(([name, value = ""]) => [name, value]));
+}
+
 /** What is sent: values that differ from the default, in the type that the description names.
  * @param {Option[]} options @param {Record<string, string | boolean>} values @returns {Record<string, unknown>} */
 export function chosen(options, values) {
   /** @type {Record<string, unknown>} */
   const sent = {};
   for (const { name, schema } of options) {
-    const value = values[name];
+    const given = values[name];
+    const value = typeof given === "string" ? given.trim() : given;
     if (value === undefined || value === "" || value === schema.default || value === String(schema.default)) continue;
-    sent[name] = schema.type === "integer" && /^-?\d+$/.test(String(value)) ? Number(value) : value;
+    if (schema.type === "object") sent[name] = lines(String(value));
+    else sent[name] = schema.type === "integer" && /^-?\d+$/.test(String(value)) ? Number(value) : value;
   }
   return sent;
 }
 
-/** The request as a command or a program, ready to copy.
+/** The request as a command or a program, ready to copy. `file`: a name, or an address that the server fetches.
  * @param {string} base @param {string} file @param {Record<string, unknown>} sent
  * @returns {{name: string, text: string}[]} */
 export function samples(base, file, sent) {
-  const fields = Object.entries(sent);
+  const fields = Object.entries(sent).map(([name, value]) =>
+    [name, typeof value === "object" ? JSON.stringify(value) : String(value)]);
+  const isUrl = file.includes("://");
   const quoted = (/** @type {unknown} */ text) => `'${String(text).replaceAll("'", "'\\''")}'`;
   const curl = [
     `curl ${base}/v1/upscale`,
     '-H "Authorization: Bearer $REGEN_KEY"',
-    `-F ${quoted(`file=@${file}`)}`,
+    `-F ${quoted(isUrl ? `file_url=${file}` : `file=@${file}`)}`,
     ...fields.map(([name, value]) => `-F ${quoted(`${name}=${value}`)}`),
   ].join(" \\\n  ");
-  const data = JSON.stringify(Object.fromEntries(fields.map(([name, value]) => [name, String(value)])));
+  const data = JSON.stringify(Object.fromEntries(isUrl ? [["file_url", file], ...fields] : fields));
   const python = `import os, time
 import httpx
 
 api = httpx.Client(base_url=${JSON.stringify(base)}, timeout=600,
                    headers={"Authorization": f"Bearer {os.environ['REGEN_KEY']}"})
-with open(${JSON.stringify(file)}, "rb") as video:
-    answer = api.post("/v1/upscale", files={"file": video}, data=${data})
+${isUrl ? `answer = api.post("/v1/upscale", data=${data})` : `with open(${JSON.stringify(file)}, "rb") as video:
+    answer = api.post("/v1/upscale", files={"file": video}, data=${data})`}
 render = answer.raise_for_status().json()["render"]
 while render["status"] not in ("completed", "failed"):
     time.sleep(5)
     render = api.get(f"/v1/renders/{render['id']}").raise_for_status().json()["render"]
 print(render.get("outputFileURL") or render["error"])`;
-  const javascript = `import { readFile } from "node:fs/promises";
-
-const headers = { Authorization: \`Bearer \${process.env.REGEN_KEY}\` };
+  const source = isUrl ? `form.append("file_url", ${JSON.stringify(file)});`
+    : `form.append("file", new Blob([await readFile(${JSON.stringify(file)})]), ${JSON.stringify(file)});`;
+  const javascript = `${isUrl ? "" : `import { readFile } from "node:fs/promises";\n\n`}const headers = { Authorization: \`Bearer \${process.env.REGEN_KEY}\` };
 const form = new FormData();
-form.append("file", new Blob([await readFile(${JSON.stringify(file)})]), ${JSON.stringify(file)});
-${fields.map(([name, value]) => `form.append(${JSON.stringify(name)}, ${JSON.stringify(String(value))});\n`).join("")}const answer = await fetch(${JSON.stringify(`${base}/v1/upscale`)}, { method: "POST", headers, body: form });
+${source}
+${fields.map(([name, value]) => `form.append(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`).join("")}const answer = await fetch(${JSON.stringify(`${base}/v1/upscale`)}, { method: "POST", headers, body: form });
 let { render } = await answer.json();
 while (!["completed", "failed"].includes(render.status)) {
   await new Promise((resolve) => setTimeout(resolve, 5000));

@@ -7,13 +7,16 @@ const PART_BYTES = 8 * 1024 * 1024;
 const LONGEST_REST_SECONDS = 15;
 const RATE_WINDOW_SECONDS = 5;
 
-/** @typedef {"waiting" | "sending" | "paused" | "offline" | "checking" | "ready" | "failed"} TransferState */
+/** @typedef {"waiting" | "sending" | "fetching" | "paused" | "offline" | "checking" | "ready" | "failed"} TransferState */
+
+let made = 0;
 
 /** One video of the user: sent, then checked by the server, then a file of theirs. */
 export class Transfer extends EventTarget {
   /** @param {File} file @param {() => import("./api.js").Api} api */
   constructor(file, api) {
     super();
+    this.id = ++made;
     this.file = file;
     this.api = api;
     /** @type {TransferState} */
@@ -32,6 +35,9 @@ export class Transfer extends EventTarget {
     this.history = [];
     this.abort = new AbortController();
   }
+
+  /** What the user calls it. */
+  get name() { return this.file.name; }
 
   get sentBytes() {
     let bytes = 0;
@@ -183,5 +189,31 @@ export class Transfer extends EventTarget {
     this.history.push([now, this.sentBytes]);
     while (this.history.length > 2 && now - this.history[0][0] > RATE_WINDOW_SECONDS) this.history.shift();
     this.dispatchEvent(new Event("change"));
+  }
+}
+
+/** A video at an address, which the server fetches where its operator allows that. */
+export class Fetch extends Transfer {
+  /** @param {string} url @param {() => import("./api.js").Api} api */
+  constructor(url, api) {
+    super(new File([], url), api);
+    this.url = url;
+  }
+
+  get name() { return this.url; }
+
+  async run() {
+    this.abort = new AbortController();
+    const { signal } = this.abort;
+    this.error = "";
+    this.become("fetching");
+    try {
+      this.stored = (await this.api().post("/v1/files", { file_url: this.url }, { signal })).file;
+      this.become("ready");
+    } catch (error) {
+      if (signal.aborted) return;
+      this.error = error instanceof Error ? error.message : String(error);
+      this.become("failed");
+    }
   }
 }

@@ -102,6 +102,24 @@ def messages(answer: httpx.Response) -> list[str]:
 
 
 class TestFetching:
+    def test_it_becomes_a_file_alone(self, client, origin, spool_files):
+        asked = {"file_url": f"{origin.url}/my%20film.mp4"}
+        answers = [
+            client.post("/v1/files", **body, headers={"Idempotency-Key": "one"}, timeout=60)
+            for body in ({"json": asked}, {"json": asked})
+        ]
+        first, again = (answer.raise_for_status().json()["file"] for answer in answers)
+        assert first == again
+        assert (first["name"], first["width"], len(origin.asked)) == ("my film.mp4", 240, 1)
+        assert (first["codec"], first["pixelFormat"], first["sound"]) == ("h264", "yuv420p", ["aac"])
+        assert client.get("/v1/renders").json()["renders"] == []
+        both = client.post("/v1/files", data=asked, files={"file": b"x"})
+        assert messages(both) == [
+            f'Exactly one of `file` and `file_url` is needed; given: `file` and `file_url` "{asked["file_url"]}".'
+        ]
+        assert "file_url" in client.post("/v1/files", json={"file_url": "ftp://x/y"}).text
+        assert spool_files() == []
+
     def test_it_becomes_a_file_and_a_render(self, client, origin, spool_files):
         answer = upscale(client, f"{origin.url}/my%20film.mp4?token=1", engine="regen-4x")
 

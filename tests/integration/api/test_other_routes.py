@@ -21,6 +21,7 @@ class TestFiles:
         assert file | {"id": "", "createdAt": ""} == {
             "id": "", "name": "a b.mp4", "sizeBytes": clip.stat().st_size, "width": 240, "height": 136,
             "frameRate": 25, "durationSeconds": 2, "createdAt": "",
+            "codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"],
         }  # fmt: skip
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", file["createdAt"])
         assert client.get(f"/v1/files/{file['id']}").json() == response.json()
@@ -103,7 +104,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
         "/v1/usage", "/v1/key", "/v1/admin/users", "/v1/admin/users/{user_id}", "/v1/admin/users/{user_id}/usage",
         "/v1/admin/users/{user_id}/keys", "/v1/admin/keys/{key_id}", "/v1/admin/workers",
         "/v1/admin/workers/{name}/drain", "/v1/admin/workers/{name}/resume",
-        "/v1/admin/renders", "/v1/admin/renders/{render_id}/cancel",
+        "/v1/admin/activity", "/v1/admin/renders", "/v1/admin/renders/{render_id}/cancel",
         "/v1/admin/renders/{render_id}/requeue", "/v1/admin/renders/{render_id}/retry",
         "/healthz", "/readyz",
     }  # fmt: skip

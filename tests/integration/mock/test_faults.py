@@ -238,6 +238,7 @@ class TestRenders:
         looks = [regen_mock.client.get(f"/v1/renders/{render}").json()["render"] for render in renders]
         assert [look["status"] for look in looks] == ["failed", "processing", "completed"]
         assert looks[0]["error"] == "The film tore."
+        assert [look.get("requestId") is None for look in looks] == [False, True, True]
         canceled = regen_mock.client.post(f"/v1/renders/{renders[1]}/cancel")
         assert canceled.json()["render"]["status"] == "failed"
 
@@ -286,6 +287,19 @@ class TestWebhooks:
         assert len({hook.id for hook in hooks.wait(2)}) == 1
         submit()
         assert len({hook.id for hook in hooks.wait(3)}) == 2
+
+        wait_until(
+            lambda: [one["status"] for one in regen_mock.webhooks] == [None, 204, 204, 204],
+            seconds=10,
+            what="all four are logged",
+        )
+        logged = regen_mock.webhooks
+        assert [(one["fault"] or {}).get("webhook") for one in logged] == ["lost", "doubled", "doubled", None]
+        assert [one["attempt"] for one in logged] == [1, 1, 2, 1]
+        assert {one["url"] for one in logged} == {hooks.receiver.url}
+        assert logged[3]["body"] == json.loads(hooks.receiver.received[2].body)
+        assert regen_mock.client.delete("/_mock/webhooks").status_code == 204
+        assert regen_mock.webhooks == []
 
     def test_forged_stale_and_delayed(self, regen_mock, submit, hooks):
         regen_mock.faults(

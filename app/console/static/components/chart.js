@@ -1,13 +1,15 @@
 import { html } from "../preact.js";
 import { count } from "../format.js";
 
+/** Width of the first label, which is not to be cut off. */
+const LABEL = 28;
 const [WIDTH, HEIGHT, FOOT, TOP] = [640, 160, 20, 16];
 
 /**
  * Bars, with the same figures as a table for those who do not see it.
- * @param {{label: string, unit: string, bars: {name: string, value: number}[]}} properties
+ * @param {{label: string, unit: string, bars: {name: string, value: number}[], text?: (value: number) => string}} properties
  */
-export function BarChart({ label, unit, bars }) {
+export function BarChart({ label, unit, bars, text = (value) => `${count(value)} ${unit}` }) {
   const most = Math.max(...bars.map((bar) => bar.value), 0);
   const step = WIDTH / Math.max(bars.length, 1);
   const high = HEIGHT - FOOT - TOP;
@@ -20,15 +22,15 @@ export function BarChart({ label, unit, bars }) {
     const every = Math.ceil(bars.length / 10);
     return html`<g>
           <rect x=${at * step + step * 0.15} y=${HEIGHT - FOOT - tall} width=${step * 0.7} height=${tall} rx="2">
-            <title>${`${bar.name}: ${count(bar.value)} ${unit}`}</title>
+            <title>${`${bar.name}: ${text(bar.value)}`}</title>
           </rect>
-          ${at % every === 0 && html`<text x=${at * step + step / 2} y=${HEIGHT - 5}>${bar.name}</text>`}
+          ${at % every === 0 && html`<text x=${Math.max(at * step + step / 2, LABEL / 2)} y=${HEIGHT - 5}>${bar.name}</text>`}
         </g>`;
   })}
-      <text class="most" x="0" y="11">${most ? `${count(most)} ${unit}` : ""}</text>
+      <text class="most" x="0" y="11">${most ? text(most) : ""}</text>
     </svg>
-    <table class="visually-hidden"><caption>${label}</caption><tbody>
-      ${bars.map((bar) => html`<tr><th scope="row">${bar.name}</th><td>${count(bar.value)} ${unit}</td></tr>`)}
-    </tbody></table>
+    <div class="visually-hidden"><table><caption>${label}</caption><tbody>
+      ${bars.map((bar) => html`<tr><th scope="row">${bar.name}</th><td>${text(bar.value)}</td></tr>`)}
+    </tbody></table></div>
   </figure>`;
 }

@@ -13,8 +13,9 @@ export function OptionControl({ option, value, onChange, id }) {
   const described = description ? `${id}-about` : undefined;
   const control = () => {
     if (schema.enum) {
-      return html`<select id=${id} aria-describedby=${described} value=${value ?? schema.default}
+      return html`<select id=${id} aria-describedby=${described} value=${value ?? schema.default ?? ""}
         onChange=${(/** @type {any} */ event) => onChange(event.target.value)}>
+        ${schema.default === undefined && html`<option value="">default</option>`}
         ${schema.enum.map((/** @type {string} */ one) => html`<option value=${one}>${one}</option>`)}
       </select>`;
     }
@@ -22,10 +23,15 @@ export function OptionControl({ option, value, onChange, id }) {
       return html`<input id=${id} type="checkbox" aria-describedby=${described} checked=${value ?? schema.default ?? false}
         onChange=${(/** @type {any} */ event) => onChange(event.target.checked)} />`;
     }
+    if (schema.type === "object") {
+      return html`<textarea id=${id} rows="2" aria-describedby=${described} placeholder="name: text" value=${value ?? ""}
+        onInput=${(/** @type {any} */ event) => onChange(event.target.value)}></textarea>`;
+    }
+    // Kept with each key: what is typed would be lost when the estimate arrives, which renders the form anew.
     const isNumber = ["integer", "number"].includes(schema.type);
     return html`<input id=${id} type=${schema.format === "uri" ? "url" : "text"} aria-describedby=${described}
       inputmode=${isNumber ? "decimal" : undefined} placeholder=${schema.default ?? ""} value=${value ?? ""}
-      onChange=${(/** @type {any} */ event) => onChange(event.target.value.trim())} />`;
+      onInput=${(/** @type {any} */ event) => onChange(event.target.value)} />`;
   };
   return html`<div class=${`option ${schema.type}`}>
     <label for=${id}>${label}</label>${control()}

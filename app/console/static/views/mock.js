@@ -1,4 +1,4 @@
-// The mock's own controls: what it received, its faults as switches, its clock.
+// The mock's own controls: what it received, the webhooks that it sent, its faults as switches, its clock.
 
 import { html } from "../preact.js";
 import { BASE } from "../api.js";
@@ -31,6 +31,7 @@ async function ask(method, path, body) {
 export function Mock() {
   const load = async () => ({
     state: await ask("GET", ""), rules: (await ask("GET", "/faults")).rules, requests: (await ask("GET", "/requests")).requests,
+    webhooks: (await ask("GET", "/webhooks")).webhooks,
   });
   const [loaded, reload, failed] = useLoaded(load, [], SECONDS);
   const act = async (/** @type {Promise<unknown>} */ work) => {
@@ -64,5 +65,14 @@ export function Mock() {
         <thead><tr><th>Number</th><th>Request</th><th>Answer</th><th>Fault</th><th>Fields</th></tr></thead>
         <tbody>${loaded.requests.slice(-100).reverse().map((/** @type {any} */ one) => html`<tr key=${one.number}>
           <td>${one.number}</td><td>${one.method} ${one.path}</td><td>${one.status}</td><td>${one.fault ? JSON.stringify(one.fault) : ""}</td>
-          <td><code>${JSON.stringify(one.json ?? one.fields ?? {})}</code></td></tr>`)}</tbody></table></div>`}`;
+          <td><code>${JSON.stringify(one.json ?? one.fields ?? {})}</code></td></tr>`)}</tbody></table></div>
+      <h2>Webhooks sent</h2>
+      ${loaded.webhooks.length === 0 && html`<p class="empty">None yet. <a href="#/webhooks">Add an address</a>.</p>`}
+      ${loaded.webhooks.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Webhooks sent"><table>
+        <thead><tr><th>Number</th><th>Event</th><th>Address</th><th>Attempt</th><th>Answer</th><th>Fault</th><th>Body</th></tr></thead>
+        <tbody>${loaded.webhooks.slice(-100).reverse().map((/** @type {any} */ one) => html`<tr key=${one.number}>
+          <td>${one.number}</td><td>${one.body.type}</td><td>${one.url}</td><td>${one.attempt}</td>
+          <td>${one.status ?? one.error ?? (one.fault?.webhook === "lost" ? "not sent" : "none yet")}</td>
+          <td>${one.fault ? JSON.stringify(one.fault) : ""}</td>
+          <td><details><summary>${one.id}</summary><code>${JSON.stringify(one.body)}</code></details></td></tr>`)}</tbody></table></div>`}`}`;
 }

@@ -2,10 +2,10 @@
 
 import { html, useEffect, useRef, useState } from "../preact.js";
 import { BASE } from "../api.js";
-import { cost, count, facts, share, size, span } from "../format.js";
+import { contents, cost, count, facts, share, size, span } from "../format.js";
 import { chosen, renderOptions, samples } from "../options.js";
 import { store, useStore } from "../store.js";
-import { Transfer } from "../transfers.js";
+import { Fetch, Transfer } from "../transfers.js";
 import { CodeSamples, OptionControl, Progress } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
 import { TryMoment } from "./try_moment.js";
@@ -20,20 +20,22 @@ const tell = () => changes.dispatchEvent(new Event("change"));
 
 /** Starts what may be sent now. */
 function go() {
-  const busy = transfers.filter((one) => ["sending", "offline"].includes(one.state)).length;
+  const busy = transfers.filter((one) => ["sending", "fetching", "offline"].includes(one.state)).length;
   for (const one of transfers.filter((one) => one.state === "waiting").slice(0, Math.max(0, SENT_AT_ONCE - busy))) one.run();
   tell();
 }
 
-/** @param {FileList | File[]} files */
-function add(files) {
-  for (const file of files) {
-    const transfer = new Transfer(file, () => store.api);
+/** @param {Transfer[]} added */
+function add(added) {
+  for (const transfer of added) {
     transfer.addEventListener("change", () => (["ready", "failed", "paused"].includes(transfer.state) ? go() : tell()));
     transfers.push(transfer);
   }
   go();
 }
+
+/** @param {FileList | File[]} files */
+const addFiles = (files) => add([...files].map((file) => new Transfer(file, () => store.api)));
 
 /** @param {Transfer} transfer */
 function remove(transfer) {
@@ -65,7 +67,7 @@ export function NewRenders() {
   const drop = (/** @type {any} */ event) => {
     event.preventDefault();
     setOver(false);
-    add([...event.dataTransfer.files]);
+    addFiles(event.dataTransfer.files);
   };
   return html`
     <h1>New renders</h1>
@@ -74,36 +76,27 @@ export function NewRenders() {
       <p>Drop videos here</p>
       <button class="primary" onClick=${() => input.current?.click()}>Choose videos</button>
       <input ref=${input} type="file" accept="video/*,.mkv,.mxf,.ts,.vob" multiple hidden aria-label="Videos"
-        onChange=${(/** @type {any} */ event) => { add([...event.target.files]); event.target.value = ""; }} />
+        onChange=${(/** @type {any} */ event) => { addFiles(event.target.files); event.target.value = ""; }} />
       <small>Sent in parts. A transfer that was cut off, or left by a reload, goes on when you choose the same file again.</small>
     </div>
     <${FromAddress} />
     ${list.length > 0 && html`<ul class="cards" aria-label="Videos">
-      ${list.map((one) => html`<li key=${one.file.name + one.file.lastModified}><${Card} transfer=${one} options=${options} /></li>`)}
+      ${list.map((one) => html`<li key=${one.id}><${Card} transfer=${one} options=${options} /></li>`)}
     </ul>`}`;
 }
 
 /** A video that the server fetches, where its operator allows that. */
 function FromAddress() {
-  const [failed, setFailed] = useState("");
-  const [busy, setBusy] = useState(false);
-  const start = async (/** @type {any} */ event) => {
+  const start = (/** @type {any} */ event) => {
     event.preventDefault();
-    setBusy(true);
-    try {
-      const { render } = await store.api.post("/v1/upscale", { file_url: event.target.elements.address.value.trim() });
-      location.hash = `#/renders/${render.id}`;
-    } catch (error) {
-      setFailed(error instanceof Error ? error.message : String(error));
-      setBusy(false);
-    }
+    add([new Fetch(event.target.elements.address.value.trim(), () => store.api)]);
+    event.target.reset();
   };
   return html`<details><summary>A video at an address</summary>
     <form class="row" onSubmit=${start}>
       <input class="grow" name="address" type="url" required placeholder="https://example.com/clip.mp4" aria-label="Address of the video" />
-      <button disabled=${busy}>${busy ? "The server fetches it …" : "Fetch and render"}</button>
+      <button>Fetch</button>
     </form>
-    ${failed && html`<${Notice} kind="error">${failed}<//>`}
   </details>`;
 }
 
@@ -115,6 +108,7 @@ function Card({ transfer, options }) {
   const [trying, setTrying] = useState(false);
   const [busy, setBusy] = useState(false);
   const { stored, file } = transfer;
+  const fetched = transfer instanceof Fetch;
   const sent = chosen(options, values);
 
   useEffect(() => {
@@ -145,20 +139,20 @@ function Card({ transfer, options }) {
       setBusy(false);
     }
   };
-  const id = `new-${transfers.indexOf(transfer)}`;
-  return html`<article class="card" aria-label=${file.name}>
+  const id = `new-${transfer.id}`;
+  return html`<article class="card" aria-label=${transfer.name}>
     <div class="row">
-      <h2 class="grow">${file.name}</h2>
-      <span>${size(file.size)}</span>
-      <button class="quiet" aria-label=${`Remove ${file.name}`} onClick=${() => remove(transfer)}>✕</button>
+      <h2 class="grow">${transfer.name}</h2>
+      ${(stored || !fetched) && html`<span>${size(stored?.sizeBytes ?? file.size)}</span>`}
+      <button class="quiet" aria-label=${`Remove ${transfer.name}`} onClick=${() => remove(transfer)}>✕</button>
     </div>
     <${TransferState} transfer=${transfer} />
     ${stored && html`
-      <p class="facts">${facts(/** @type {any} */ (stored))}</p>
+      <p class="facts">${facts(/** @type {any} */ (stored))}${contents(stored) && html`<br />${contents(stored)}`}</p>
       <${Warnings} of=${stored.warnings} />
       <div class="options">
         ${options.map((option) => html`<${OptionControl} option=${option} value=${values[option.name]} id=${`${id}-${option.name}`}
-          onChange=${(/** @type {string | boolean} */ value) => setValues({ ...values, [option.name]: value })} />`)}
+          onChange=${(/** @type {string | boolean} */ value) => setValues((now) => ({ ...now, [option.name]: value }))} />`)}
       </div>
       ${failed && html`<${Notice} kind="error">${failed}<//>`}
       ${!failed && estimate && html`<${Estimate} of=${estimate} />`}
@@ -166,10 +160,10 @@ function Card({ transfer, options }) {
         <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>Render</button>
         <button onClick=${() => setTrying(!trying)} aria-expanded=${trying}>Try a moment first</button>
       </div>
-      ${trying && html`<${TryMoment} file=${file} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
-        onEngine=${(/** @type {string} */ engine) => setValues({ ...values, engine })} />`}
+      ${trying && html`<${TryMoment} file=${fetched ? undefined : file} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
+        onEngine=${(/** @type {string} */ engine) => setValues((now) => ({ ...now, engine }))} />`}
       <details><summary>The same as a request</summary>
-        <${CodeSamples} samples=${samples(BASE, file.name, sent)} />
+        <${CodeSamples} samples=${samples(BASE, transfer.name, sent)} />
       </details>`}
   </article>`;
 }
@@ -192,6 +186,7 @@ function Estimate({ of }) {
 function TransferState({ transfer }) {
   const { state, file, sentBytes, speed } = transfer;
   if (state === "ready") return null;
+  if (state === "fetching") return html`<p role="status">The server fetches it …</p>`;
   if (state === "failed") {
     return html`<${Notice} kind="error">${transfer.error}<//>
       <button onClick=${() => transfer.run()}>Try again</button>`;

@@ -1,18 +1,21 @@
 // What an operator keeps open: everybody's renders, the workers, and the server's parts.
 
 import { html, useState } from "../preact.js";
-import { ago, count, facts, share } from "../format.js";
+import { ago, clock, count, facts, share, span } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { BASE } from "../api.js";
+import { BarChart } from "../components/chart.js";
 import { ConfirmButton, Status } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
 
 const SECONDS = 5;
+const ACTIVITY_SECONDS = 60;
 const PAGE = 50;
 
 export function Operations() {
   return html`<h1>Operations</h1>
     <h2>Server</h2><${Server} />
+    <h2>The last day</h2><${Activity} />
     <h2>Workers</h2><${Workers} />
     <h2>Renders of all users</h2><${AllRenders} />`;
 }
@@ -31,6 +34,24 @@ function Server() {
     </ul><${Warnings} of=${ready.warnings} />`;
 }
 
+/** How the queue went, and what was done, in the last day. */
+function Activity() {
+  const load = async () => (await store.api.get("/v1/admin/activity", { query: { hours: 24 } })).activity;
+  const [activity, , failed] = useLoaded(load, [], ACTIVITY_SECONDS);
+  if (failed) return html`<${Notice} kind="error">${failed}<//>`;
+  if (!activity) return html`<p>Loading …</p>`;
+  const chart = (/** @type {string} */ label, /** @type {string} */ unit, /** @type {(one: any) => number} */ value, /** @type {((value: number) => string) | undefined} */ text = undefined) =>
+    html`<${BarChart} label=${label} unit=${unit} text=${text}
+      bars=${activity.intervals.map((/** @type {any} */ one) => ({ name: clock(one.endsAt), value: value(one) }))} />`;
+  return html`<div class="charts">
+    ${chart("Renders in the queue and at work", "renders", (one) => one.unfinished)}
+    ${chart("Age of the oldest of them", "", (one) => one.oldestSeconds, span)}
+    ${chart("Frames done, of the result", "frames", (one) => one.frames)}
+    ${chart("Renders done", "renders", (one) => one.completed)}
+    ${activity.intervals.some((/** @type {any} */ one) => one.failed) && chart("Renders that failed", "renders", (one) => one.failed)}
+  </div>`;
+}
+
 function Workers() {
   const [workers, reload, failed] = useLoaded(async () => (await store.api.get("/v1/admin/workers")).workers, [], SECONDS);
   const act = async (/** @type {string} */ name, /** @type {string} */ verb) => {
@@ -42,11 +63,11 @@ function Workers() {
   if (failed) return html`<${Notice} kind="error">${failed}<//>`;
   if (workers?.length === 0) return html`<${Notice} kind="error">No worker is running, so renders wait until one is started.<//>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Workers"><table>
-    <thead><tr><th>Worker</th><th>Device</th><th>Engines</th><th>In hand</th><th>Done</th><th>Heartbeat</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
+    <thead><tr><th>Worker</th><th>Device</th><th>Engines</th><th>In hand</th><th>Frames/s</th><th>Done</th><th>Heartbeat</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
     <tbody>${workers?.map((/** @type {any} */ one) => html`<tr key=${one.name}>
       <td>${one.name}<br /><small>${one.host}, ${one.version}</small></td><td>${one.device}</td><td>${one.engines.join(", ")}</td>
       <td>${one.work ? html`${one.work.kind} ${one.work.renderId && html`<a href=${`#/renders/${one.work.renderId}`}>${one.work.renderId}</a>`}${one.work.stalled ? " stalled" : ""}` : "–"}</td>
-      <td>${count(one.unitsDone)}</td><td>${ago(one.heartbeatAt)}</td>
+      <td>${one.work?.framesPerSecond === undefined ? "–" : count(one.work.framesPerSecond)}</td><td>${count(one.unitsDone)}</td><td>${ago(one.heartbeatAt)}</td>
       <td><span class=${`status ${one.alive && one.status === "active" ? "completed" : "failed"}`}>${one.alive ? one.status : "gone"}</span>${one.statusReason && html`<br /><small>${one.statusReason}</small>`}</td>
       <td>${one.status === "active" ? html`<button class="quiet" onClick=${() => act(one.name, "drain")}>Drain</button>`
     : html`<button class="quiet" onClick=${() => act(one.name, "resume")}>Resume</button>`}</td>
@@ -57,8 +78,9 @@ function AllRenders() {
   const [status, setStatus] = useState("");
   const [user, setUser] = useState("");
   const [most, setMost] = useState(PAGE);
-  const query = { status: status || undefined, user: user || undefined };
-  const [rows, reload, failed] = useLoaded(() => store.api.list("/v1/admin/renders", "renders", most, query), [status, user, most], SECONDS);
+  const [engine, setEngine] = useState("");
+  const query = { status: status || undefined, user: user || undefined, engine: engine || undefined };
+  const [rows, reload, failed] = useLoaded(() => store.api.list("/v1/admin/renders", "renders", most, query), [status, user, engine, most], SECONDS);
   const act = async (/** @type {Promise<unknown>} */ work) => {
     try {
       await work;
@@ -69,14 +91,17 @@ function AllRenders() {
       <label>Status <select value=${status} onChange=${(/** @type {any} */ event) => setStatus(event.target.value)}>
         ${["", "queued", "pending", "processing", "completed", "failed"].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
       </select></label>
-      <label>User <input value=${user} placeholder="id" onChange=${(/** @type {any} */ event) => setUser(event.target.value.trim())} /></label>
+      <label>Engine <select value=${engine} onChange=${(/** @type {any} */ event) => setEngine(event.target.value)}>
+        ${["", ...store.engines].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
+      </select></label>
+      <label>User <input value=${user} placeholder="id" onInput=${(/** @type {any} */ event) => setUser(event.target.value.trim())} /></label>
     </div>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
     <div class="scroll" tabindex="0" role="region" aria-label="Renders of all users"><table>
       <thead><tr><th>Render</th><th>User</th><th>Result</th><th>Engine</th><th>Made</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
       <tbody>${rows?.map((one) => html`<tr key=${one.id}>
         <td><code>${one.id}</code></td><td><code>${one.userId}</code></td><td>${facts(one.output)}</td><td>${one.engine}</td><td>${ago(one.createdAt)}</td>
-        <td><${Status} status=${one.status} /> ${one.status === "processing" && share(one.progress)}${one.error && html`<br /><small class="failed">${one.error}</small>`}</td>
+        <td><${Status} status=${one.status} /> ${one.status === "processing" && share(one.progress)}${one.error && html`<br /><small class="failed">${one.error}</small>`}${one.requestId && html`<br /><small>in the logs: <code>${one.requestId}</code></small>`}</td>
         <td>${one.status === "failed" && html`<button class="quiet" onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/retry`))}>Render again</button>`}
           ${["pending", "processing"].includes(one.status) && html`<button class="quiet"
             onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/requeue`))}>Requeue</button>`}

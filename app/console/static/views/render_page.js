@@ -1,18 +1,19 @@
 import { html, useEffect, useState } from "../preact.js";
-import { ago, cost, count, facts, share, span, when } from "../format.js";
+import { ago, contents, cost, count, facts, share, size, span, when } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { CompareVideos } from "../components/compare.js";
 import { BASE } from "../api.js";
-import { samples } from "../options.js";
+import { asked, renderOptions, samples } from "../options.js";
 import { CodeSamples, ConfirmButton, Progress, Status } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
+import { latest } from "./renders.js";
 
 const RATE_WINDOW_SECONDS = 10;
 
 /** Follows the render and gives its state; the whole render once it has ended. @param {string} id */
 function useRender(id) {
   const [render, reload, failed] = useLoaded(async () => (await store.api.get(`/v1/renders/${id}`)).render, [id]);
-  const [live, setLive] = useState(/** @type {import("../api.js").Row} */ ({}));
+  const [live, setLive] = useState(/** @type {import("../api.js").Row | undefined} */ (undefined));
   const ended = render && ["completed", "failed"].includes(render.status);
   useEffect(() => {
     if (ended || !render) return undefined;
@@ -20,7 +21,7 @@ function useRender(id) {
     /** @type {[number, number][]} */
     const history = [];
     const onEvent = (/** @type {import("../api.js").Row} */ data, /** @type {string} */ name) => {
-      if (name === "end") { setLive({}); reload(); return; }
+      if (name === "end") { setLive(undefined); reload(); return; }
       const now = performance.now() / 1000;
       if (data.framesDone !== undefined) history.push([now, data.framesDone]);
       while (history.length > 2 && now - history[0][0] > RATE_WINDOW_SECONDS) history.shift();
@@ -31,7 +32,7 @@ function useRender(id) {
     store.api.follow(id, onEvent, control.signal).catch((error) => store.fail(error));
     return () => control.abort();
   }, [id, Boolean(render), ended]);
-  return { render: render && { ...render, ...(ended ? {} : live) }, reload, failed };
+  return { render: ended ? render : render && latest(render, live), reload, failed };
 }
 
 /** @param {{id: string}} properties */
@@ -59,6 +60,7 @@ export function RenderPage({ id }) {
       rate=${render.output.frameRate} label="Before and after" />`}
     ${!ended && html`<${Live} render=${render} />`}
     ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
+    ${render.requestId && html`<p><small>The server's operator finds its lines in the logs by <code>${render.requestId}</code>.</small></p>`}
     <${Warnings} of=${render.warnings} />
     <div class="row actions">
       ${render.outputFileURL && html`<a class="button primary" href=${render.outputFileURL} download>Download</a>`}
@@ -67,7 +69,7 @@ export function RenderPage({ id }) {
       ${ended && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
     </div>
     <dl class="facts-table">
-      <div><dt>Original</dt><dd>${facts(render.input)}, ${count(render.input.frames)} frames</dd></div>
+      <div><dt>Original</dt><dd>${facts(render.input)}, ${count(render.input.frames)} frames${file && contents(file) && html`<br />${contents(file)}, ${size(file.sizeBytes)}`}</dd></div>
       <div><dt>Result</dt><dd>${facts(render.output)}, ${count(render.output.frames)} frames</dd></div>
       <div><dt>Engine</dt><dd>${render.engine}</dd></div>
       ${render.targetFps !== undefined && html`<div><dt>Rate</dt><dd>${count(render.targetFps)} (${render.targetFpsExact}), ${render.retime ?? "nearest"}</dd></div>`}
@@ -79,19 +81,8 @@ export function RenderPage({ id }) {
     </dl>
     ${render.quality && html`<${Quality} of=${render.quality} />`}
     <details><summary>The request that made it</summary>
-      <${CodeSamples} samples=${samples(BASE, file?.name ?? "clip.mp4", asked(render))} />
+      <${CodeSamples} samples=${samples(BASE, file?.name ?? "clip.mp4", asked(renderOptions(store.description, store.engines), render))} />
     </details>`;
-}
-
-/** The fields that make such a render again. @param {import("../api.js").Row} render @returns {Record<string, unknown>} */
-function asked(render) {
-  const fields = {
-    engine: render.engine, target_fps: render.targetFps, retime: render.retime, start: render.start, end: render.end,
-    scale: render.scale, max_width: render.maxWidth, max_height: render.maxHeight, strength: render.strength, grain: render.grain,
-    deinterlace: render.deinterlace, codec: render.codec, container: render.container, output_quality: render.outputQuality,
-    quality: render.quality ? true : undefined,
-  };
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }
 
 /** @param {{render: import("../api.js").Row}} properties */
@@ -114,6 +105,7 @@ function Quality({ of }) {
   const rows = [
     { name: "PSNR", value: of.psnr, text: `${count(of.psnr)} dB`, share: Math.min(1, of.psnr / 60) },
     { name: "SSIM", value: of.ssim, text: of.ssim.toFixed(4), share: of.ssim },
+    { name: "Steadiness", value: of.temporalStability, text: `${count(of.temporalStability ?? 0)} dB`, share: Math.min(1, (of.temporalStability ?? 0) / 60) },
     { name: "VMAF", value: of.vmaf, text: of.vmaf === undefined ? "" : count(of.vmaf), share: (of.vmaf ?? 0) / 100 },
   ].filter((row) => row.value !== undefined);
   return html`<section class="quality"><h2>Measured quality</h2>

@@ -1,19 +1,56 @@
-import { html, useState } from "../preact.js";
+import { html, useEffect, useState } from "../preact.js";
 import { ago, facts, share, span } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { Progress, Status } from "../components/controls.js";
 import { Notice } from "../components/notices.js";
 
 const SECONDS = 3;
+/** While every render under way tells of itself: for those that were made elsewhere. */
+const SECONDS_WITH_EVENTS = 15;
+/** Browsers open six connections to a server, for all tabs together. */
+const MOST_STREAMS = 2;
 const PAGE = 50;
 const STATUSES = ["", "queued", "pending", "processing", "completed", "failed"];
+
+/** Follows the first of these renders by their events while the page is visible.
+ * @param {import("../api.js").Row[]} renders  Those under way. @param {() => void} onEnd
+ * @returns {Record<string, import("../api.js").Row>} what was last told of each, by its id */
+function useEvents(renders, onEnd) {
+  const [told, setTold] = useState(/** @type {Record<string, import("../api.js").Row>} */ ({}));
+  const [visible, setVisible] = useState(!document.hidden);
+  useEffect(() => {
+    const change = () => setVisible(!document.hidden);
+    document.addEventListener("visibilitychange", change);
+    return () => document.removeEventListener("visibilitychange", change);
+  }, []);
+  // Those at work change most; of the others, the first in the queue.
+  const order = [...renders].sort((a, b) => (a.queuePosition ?? 0) - (b.queuePosition ?? 0));
+  const followed = visible ? order.slice(0, MOST_STREAMS).map((one) => one.id) : [];
+  useEffect(() => {
+    const control = new AbortController();
+    for (const id of followed) {
+      const onEvent = (/** @type {import("../api.js").Row} */ data, /** @type {string} */ name) => {
+        if (name === "end") onEnd();
+        else setTold((now) => ({ ...now, [id]: data }));
+      };
+      // A stream that is refused leaves its render to polling.
+      store.api.follow(id, onEvent, control.signal).catch(() => {});
+    }
+    return () => { control.abort(); setTold({}); };
+  }, [followed.join()]);
+  return told;
+}
 
 /** The user's renders, newest first; those under way move by themselves. */
 export function Renders() {
   const [status, setStatus] = useState("");
   const [most, setMost] = useState(PAGE);
+  const [seconds, setSeconds] = useState(SECONDS);
   const load = () => store.api.list("/v1/renders", "renders", most, { status: status || undefined });
-  const [renders, , failed] = useLoaded(load, [status, most], SECONDS);
+  const [renders, reload, failed] = useLoaded(load, [status, most, seconds], seconds);
+  const underWay = (renders ?? []).filter((one) => !["completed", "failed"].includes(one.status));
+  const told = useEvents(underWay, reload);
+  useEffect(() => setSeconds(underWay.every((one) => told[one.id]) ? SECONDS_WITH_EVENTS : SECONDS));
   return html`
     <div class="row"><h1 class="grow">Renders</h1>
       <label>Show <select value=${status} onChange=${(/** @type {any} */ event) => setStatus(event.target.value)}>
@@ -22,8 +59,14 @@ export function Renders() {
     </div>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
     ${renders?.length === 0 && html`<p class="empty">Nothing here yet. <a href="#/">Render a video</a>.</p>`}
-    <ul class="list" aria-label="Renders">${renders?.map((one) => html`<li key=${one.id}><${RenderRow} render=${one} /></li>`)}</ul>
+    <ul class="list" aria-label="Renders">${renders?.map((one) => html`<li key=${one.id}><${RenderRow} render=${latest(one, told[one.id])} /></li>`)}</ul>
     ${renders?.length === most && html`<button onClick=${() => setMost(most + PAGE)}>Show more</button>`}`;
+}
+
+/** What a place in the queue or a time left was need not be any more: events leave out what does not apply.
+ * @param {import("../api.js").Row} render @param {import("../api.js").Row | undefined} told */
+export function latest(render, told) {
+  return told ? { ...render, queuePosition: undefined, etaSeconds: undefined, ...told } : render;
 }
 
 /** @param {{render: import("../api.js").Row}} properties */

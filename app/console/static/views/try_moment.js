@@ -29,7 +29,8 @@ async function preview(asked, signal) {
 }
 
 /**
- * @param {{file: File, stored: import("../api.js").Row, options: import("../options.js").Option[], engine: string,
+ * `file`: the user's own, to look for a moment in; undefined if only the server has it.
+ * @param {{file: File | undefined, stored: import("../api.js").Row, options: import("../options.js").Option[], engine: string,
  *          values: Record<string, unknown>, onEngine: (engine: string) => void}} properties
  */
 export function TryMoment({ file, stored, options, engine, values, onEngine }) {
@@ -39,10 +40,10 @@ export function TryMoment({ file, stored, options, engine, values, onEngine }) {
   const [shown, setShown] = useState(/** @type {Record<string, import("../api.js").Row>} */ ({}));
   const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState("");
-  const [playable, setPlayable] = useState(true);
+  const [playable, setPlayable] = useState(Boolean(file));
   const video = useRef(/** @type {HTMLVideoElement | null} */ (null));
   const control = useRef(new AbortController());
-  const source = useMemo(() => URL.createObjectURL(file), [file]);
+  const source = useMemo(() => (file ? URL.createObjectURL(file) : ""), [file]);
   useEffect(() => () => { URL.revokeObjectURL(source); control.current.abort(); }, [source]);
 
   const scrub = (/** @type {number} */ time) => {

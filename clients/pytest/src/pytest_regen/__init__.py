@@ -37,7 +37,7 @@ class RegenMock:
         self.client = client
 
     def reset(self) -> None:
-        """Remove all files, renders, rules and requests. Ids and times start again."""
+        """Remove all files, renders, rules, requests and webhooks. Ids and times start again."""
         self._control("POST", "/_mock/reset")
 
     def seed(self, **given: Any) -> None:
@@ -67,6 +67,12 @@ class RegenMock:
         """The requests that the mock received since the test began, in order."""
         requests: list[dict[str, Any]] = self._control("GET", "/_mock/requests")["requests"]
         return requests
+
+    @property
+    def webhooks(self) -> list[dict[str, Any]]:
+        """The sendings of events since the test began, in order: the `url`, the `body`, the answer's `status`."""
+        webhooks: list[dict[str, Any]] = self._control("GET", "/_mock/webhooks")["webhooks"]
+        return webhooks
 
     def _control(self, method: str, path: str, content: Any = None) -> Any:
         answer = self.client.request(method, path, json=content)
