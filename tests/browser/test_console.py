@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.browser.conftest import administrators_key, axe, key_of, sign_in_link, url_of
@@ -46,22 +47,59 @@ def test_the_link_signs_in_once(tmp_path, open_page):
         page.get_by_role("alert").get_by_text("This link has been used").wait_for()
 
 
+def frames_shown(page, *, seconds: float, steps: int) -> list[list[int]]:
+    """The numbers of the frames after and before, at that position of the result and at each next frame."""
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('video')].every((video) => video.readyState >= 2)"
+    )
+    page.get_by_label("Position").evaluate(
+        f"(range) => {{ range.value = {seconds}; range.dispatchEvent(new Event('input')); }}"
+    )
+    shown = []
+    for _step in range(steps):
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('video')].every((video) => !video.seeking)"
+        )
+        page.wait_for_timeout(300)
+        shown.append([round((level - 16.3) / 8.15) for level in page.evaluate(BRIGHTNESS)])
+        page.get_by_role("button", name="One frame on").click()
+    return shown
+
+
+def test_a_part_is_compared_with_that_part(server, sign_in, graded_clip):
+    with graded_clip.open("rb") as clip:
+        asked = server.client.post("/v1/upscale", files={"file": clip}, data={"start": "0.4", "end": "0.8"})
+    page = sign_in(url_of(server), key_of(server))
+    page.goto(f"{url_of(server)}/#/renders/{asked.raise_for_status().json()['render']['id']}")
+    page.get_by_role("figure", name="Before and after").wait_for()
+    assert frames_shown(page, seconds=0.2, steps=2) == [[15, 15], [16, 16]]
+
+
 def test_from_the_video_to_the_result(server, sign_in, graded_clip):
     page = sign_in(url_of(server), key_of(server))
 
     page.set_input_files("input[type=file]", graded_clip)
     card = page.get_by_role("article", name="graded.mp4")
     card.get_by_text("64 × 48, 25 fps, 1 s").wait_for()
+    card.get_by_text("H264, 8 bits, SDR, no sound").wait_for()
     card.get_by_text("256 × 192, 25 fps, 1 s").wait_for()
+    card.get_by_text("More options").click()
     card.get_by_label("End", exact=True).fill("0.4")
     card.get_by_label("End", exact=True).blur()
     card.get_by_text("256 × 192, 25 fps, 0.4 s").wait_for()
     card.get_by_label("End", exact=True).fill("")
+    card.get_by_label("Metadata").fill("scene: 12")
+    # What is typed outlives the estimate that arrives meanwhile.
+    card.get_by_text("256 × 192, 25 fps, 1 s").wait_for()
+    assert card.get_by_label("Metadata").input_value() == "scene: 12"
     card.get_by_label("Target rate").fill("50")
     card.get_by_label("Target rate").blur()
     card.get_by_text("256 × 192, 50 fps, 1 s").wait_for()
     card.get_by_text("The same as a request").click()
-    assert "-F 'target_fps=50'" in card.get_by_role("tabpanel").inner_text()
+    request = card.get_by_role("tabpanel").inner_text()
+    assert "-F 'target_fps=50'" in request
+    assert """-F 'metadata={"scene":"12"}'""" in request
+    assert "codec" not in request, "only what was chosen"
 
     card.get_by_role("button", name="Try a moment first").click()
     card.get_by_role("button", name="Show this moment").click()
@@ -76,24 +114,12 @@ def test_from_the_video_to_the_result(server, sign_in, graded_clip):
     figure = page.get_by_role("figure", name="Before and after")
     figure.wait_for()
     assert page.get_by_text("regen-4x", exact=True).is_visible()
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('video')].every((video) => video.readyState >= 2)"
-    )
-    page.get_by_label("Position").evaluate(
-        "(range) => { range.value = 0.4; range.dispatchEvent(new Event('input')); }"
-    )
-    for number in (10, 11, 12):
-        page.wait_for_function(
-            "() => [...document.querySelectorAll('video')].every((video) => !video.seeking)"
-        )
-        page.wait_for_timeout(300)
-        after, before = page.evaluate(BRIGHTNESS)
-        shown = [round((level - 16.3) / 8.15) for level in (after, before)]
-        assert shown == [number, number], (after, before)
-        page.get_by_role("button", name="One frame on").click()
+    assert frames_shown(page, seconds=0.4, steps=3) == [[10, 10], [11, 11], [12, 12]]
 
     page.get_by_text("The request that made it").click()
-    assert "-F 'engine=regen-4x'" in page.get_by_role("tabpanel").inner_text()
+    request = page.get_by_role("tabpanel").inner_text()
+    assert "-F 'engine=regen-4x'" in request
+    assert """-F 'metadata={"scene":"12"}'""" in request
 
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
@@ -163,9 +189,14 @@ def test_cancel_and_render_again(tmp_path, sign_in):
             page.set_input_files("input[type=file]", CLIP)
             page.get_by_role("button", name="Render", exact=True).click()
             page.get_by_text("in the queue").wait_for()
+            with page.expect_request(re.compile("/events$")):
+                page.get_by_role("link", name="Renders").first.click()
+            page.get_by_role("list", name="Renders").get_by_role("link").click()
             page.get_by_role("button", name="Cancel").first.click()
             page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
             page.get_by_role("alert").get_by_text("Canceled").wait_for()
+            (render,) = server.client.get("/v1/renders").json()["renders"]
+            page.get_by_text(render["requestId"]).wait_for()
         finally:
             subprocess.run(["kill", "-CONT", str(worker)], check=True)
         page.get_by_role("button", name="Render again").click()
@@ -243,6 +274,7 @@ def test_an_administrator_makes_a_key_once(server, sign_in):
 
     page.get_by_role("link", name="Operations").click()
     page.get_by_role("region", name="Workers").get_by_text("active").wait_for()
+    page.get_by_role("figure").filter(has_text="Age of the oldest").wait_for()
     page.get_by_role("region", name="Renders of all users").wait_for()
 
 
@@ -290,12 +322,29 @@ def test_the_mocks_switches(open_page, tmp_path):
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("link", name="Mock").click()
         page.get_by_role("switch", name="Renders fail").check()
+        page.get_by_role("link", name="Webhooks").click()
+        page.get_by_label("Address").fill("http://127.0.0.1:9/nobody")
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_text("http://127.0.0.1:9/nobody", exact=True).wait_for()
         page.get_by_role("link", name="New").click()
         page.set_input_files("input[type=file]", CLIP)
         page.get_by_role("button", name="Render", exact=True).click()
         page.get_by_role("alert").get_by_text("The film tore.").wait_for()
         page.get_by_role("link", name="Mock").click()
         page.get_by_role("region", name="Requests").get_by_text("POST /v1/upscale").wait_for()
+        page.get_by_role("region", name="Webhooks sent").get_by_role(
+            "cell", name="render.failed", exact=True
+        ).first.wait_for()
+
+        page.get_by_role("link", name="New").click()
+        page.get_by_text("A video at an address").click()
+        mine = httpx.get(f"{told['url']}/v1/renders", headers={"Authorization": f"Bearer {told['key']}"})
+        page.get_by_label("Address of the video").fill(mine.json()["renders"][0]["inputFileURL"])
+        page.get_by_role("button", name="Fetch", exact=True).click()
+        card = page.get_by_role("article")
+        card.get_by_text("960 × 544").wait_for()
+        card.get_by_text("The same as a request").click()
+        assert "-F 'file_url=http" in card.get_by_role("tabpanel").inner_text()
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)

@@ -77,8 +77,9 @@ export function ComparePictures({ before, after, label }) {
 }
 
 /** Two videos in step: the output leads, the input follows.
- * @param {{before: string, after: string, rate: number, label: string}} properties `rate`: of the output, per second */
-export function CompareVideos({ before, after, rate, label }) {
+ * @param {{before: string, after: string, rate: number, start: number, label: string}} properties
+ *   `rate`: of the output, per second; `start`: where it begins in the input, in seconds */
+export function CompareVideos({ before, after, rate, start, label }) {
   const [at, setAt] = useState(50);
   const { style, on, zoom, setZoom } = useZoom();
   const leader = useRef(/** @type {HTMLVideoElement | null} */ (null));
@@ -92,7 +93,7 @@ export function CompareVideos({ before, after, rate, label }) {
     const frame = Math.max(0, Math.floor(time * rate + 1e-6));
     const middle = Math.min((frame + 0.5) / rate, Math.max(0, (leader.current.duration || 0) - 1e-3));
     leader.current.currentTime = middle;
-    if (follower.current) follower.current.currentTime = middle;
+    if (follower.current) follower.current.currentTime = start + middle;
     change({ time: middle });
   };
   const play = async () => {
@@ -112,15 +113,15 @@ export function CompareVideos({ before, after, rate, label }) {
       const [one, two] = [leader.current, follower.current];
       if (one && !one.paused) {
         change({ time: one.currentTime });
-        if (two && two.readyState > 1 && Math.abs(two.currentTime - one.currentTime) > LARGEST_DRIFT) {
-          two.currentTime = one.currentTime;
+        if (two && two.readyState > 1 && Math.abs(two.currentTime - start - one.currentTime) > LARGEST_DRIFT) {
+          two.currentTime = start + one.currentTime;
         }
       }
       frame = requestAnimationFrame(step);
     };
     frame = requestAnimationFrame(step);
     return () => cancelAnimationFrame(frame);
-  }, []);
+  }, [start]);
   useEffect(() => {
     if (leader.current) leader.current.muted = state.sound !== "after";
     if (follower.current) follower.current.muted = state.sound !== "before";
@@ -141,6 +142,7 @@ export function CompareVideos({ before, after, rate, label }) {
         onError=${() => change({ missing: "This browser cannot play the result. Download it." })}></video>
       <div class="over" style=${{ clipPath: `inset(0 ${100 - at}% 0 0)` }}>
         <video ref=${follower} src=${before} style=${style} playsinline muted preload="auto" aria-label="Before"
+            onLoadedMetadata=${() => seek(leader.current?.currentTime ?? 0)}
           onError=${() => change({ missing: "This browser cannot play the original, so only the result is shown." })}></video>
       </div>
       <div class="border" style=${{ left: `${at}%` }}></div>

@@ -53,9 +53,17 @@ export function CopyButton({ text, label }) {
 /** Samples of code, one of which is shown. @param {{samples: {name: string, text: string}[]}} properties */
 export function CodeSamples({ samples }) {
   const [shown, setShown] = useState(0);
+  const tabs = useRef(/** @type {HTMLElement | null} */ (null));
+  const arrows = (/** @type {KeyboardEvent} */ event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    const next = (shown + step + samples.length) % samples.length;
+    setShown(next);
+    /** @type {HTMLElement | undefined} */ (tabs.current?.querySelectorAll("[role=tab]")[next])?.focus();
+  };
   return html`<div class="samples">
-    <div class="row" role="tablist" aria-label="Language">
-      ${samples.map((one, at) => html`<button role="tab" class="tab" aria-selected=${at === shown}
+    <div class="row" role="tablist" aria-label="Language" ref=${tabs} onKeyDown=${arrows}>
+      ${samples.map((one, at) => html`<button role="tab" class="tab" aria-selected=${at === shown} tabindex=${at === shown ? 0 : -1}
         onClick=${() => setShown(at)}>${one.name}</button>`)}
       <span class="grow"></span><${CopyButton} text=${samples[shown].text} label=${samples[shown].name} />
     </div>

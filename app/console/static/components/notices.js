@@ -25,7 +25,7 @@ export function Message() {
 
 /** @param {{children: any, kind?: string}} properties */
 export function Notice({ children, kind = "" }) {
-  return html`<p class=${`notice ${kind}`} role=${kind === "error" ? "alert" : undefined}>${children}</p>`;
+  return html`<p class=${`notice ${kind}`} role=${kind === "error" ? "alert" : undefined}>${typeof children === "string" ? html`<${Words} text=${children} />` : children}</p>`;
 }
 
 /** The warnings of a render, file or estimate, in words. @param {{of: string[] | undefined}} properties */

@@ -11,6 +11,8 @@ import { Notice, Warnings } from "../components/notices.js";
 import { TryMoment } from "./try_moment.js";
 
 const SENT_AT_ONCE = 2;
+/** Options that most look for. */
+const FIRST = new Set(["engine", "target_fps", "scale", "codec"]);
 const ESTIMATE_PAUSE = 250;
 
 /** Outlives the view, so that looking elsewhere stops no upload. @type {Transfer[]} */
@@ -140,6 +142,9 @@ function Card({ transfer, options }) {
     }
   };
   const id = `new-${transfer.id}`;
+  const control = (/** @type {import("../options.js").Option} */ option) => html`<${OptionControl} option=${option}
+    value=${values[option.name]} id=${`${id}-${option.name}`}
+    onChange=${(/** @type {string | boolean} */ value) => setValues((now) => ({ ...now, [option.name]: value }))} />`;
   return html`<article class="card" aria-label=${transfer.name}>
     <div class="row">
       <h2 class="grow">${transfer.name}</h2>
@@ -150,10 +155,9 @@ function Card({ transfer, options }) {
     ${stored && html`
       <p class="facts">${facts(/** @type {any} */ (stored))}${contents(stored) && html`<br />${contents(stored)}`}</p>
       <${Warnings} of=${stored.warnings} />
-      <div class="options">
-        ${options.map((option) => html`<${OptionControl} option=${option} value=${values[option.name]} id=${`${id}-${option.name}`}
-          onChange=${(/** @type {string | boolean} */ value) => setValues((now) => ({ ...now, [option.name]: value }))} />`)}
-      </div>
+      <div class="options">${options.filter((option) => FIRST.has(option.name)).map(control)}</div>
+      <details class="more"><summary>More options</summary>
+        <div class="options">${options.filter((option) => !FIRST.has(option.name)).map(control)}</div></details>
       ${failed && html`<${Notice} kind="error">${failed}<//>`}
       ${!failed && estimate && html`<${Estimate} of=${estimate} />`}
       <div class="row">

@@ -57,7 +57,7 @@ export function RenderPage({ id }) {
     <p class="back"><a href="#/renders">Renders</a></p>
     <div class="row"><h1 class="grow">${file?.name ?? "Render"}</h1><${Status} status=${render.status} /></div>
     ${render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
-      rate=${render.output.frameRate} label="Before and after" />`}
+      rate=${render.output.frameRate} start=${render.start ?? 0} label="Before and after" />`}
     ${!ended && html`<${Live} render=${render} />`}
     ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
     ${render.requestId && html`<p><small>The server's operator finds its lines in the logs by <code>${render.requestId}</code>.</small></p>`}
