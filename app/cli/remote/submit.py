@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +32,10 @@ class Submission:
     """One video, and how far it has come."""
 
     source: str
+    label: str
     render: Render | None = None
     path: Path | None = None
     error: Exception | None = None
-
-    @property
-    def label(self) -> str:
-        return Path(self.source).name or self.source
 
 
 def submit(
@@ -59,7 +57,10 @@ def submit(
     Prints the ids of the renders, with --output the files that were written.
     """
     options = given_options(context)
-    submissions = [Submission(source) for source in sources]
+    names = Counter(Path(source).name for source in sources)
+    submissions = [
+        Submission(source, name if names[name := Path(source).name] == 1 else source) for source in sources
+    ]
     _check_paths(submissions, output)
     with Display(silent=as_json) as display:
 
@@ -144,7 +145,7 @@ def _how_to_go_on(submissions: Sequence[Submission], output: Path | None) -> Ite
             f"regen submit {shlex.join(unsent)}"
         )
     if under_way:
-        yield f"The server goes on with {len(under_way)} of them. To see how: regen watch {' '.join(under_way)}"
+        yield f"The server goes on without this command. To see how: regen watch {' '.join(under_way)}"
         yield f"To stop them: regen cancel {' '.join(under_way)}"
         where = f" --output {shlex.quote(str(output))}" if output else ""
         yield f"To fetch the results later: regen download {' '.join(under_way)}{where}"

@@ -23,6 +23,7 @@ POLL_SECONDS = 0.5
 REQUEST_SECONDS = 60.0
 # What earlier checks leave to later ones.
 Made = dict[str, Any]
+Check = Callable[[ContractSession, Made], None]
 RENDER = "/v1/renders/{render_id}"
 FILE = "/v1/files/{file_id}"
 
@@ -41,28 +42,38 @@ def verify_api(
     """
     server = server_address(url)
     found: dict[str, list[str]] = {}
+    made: Made = {"timeout": timeout}
     try:
         key = find_key(server)
         with httpx.Client(base_url=server, timeout=REQUEST_SECONDS) as http:
-            made: Made = {"timeout": timeout}
-            for name, check in CHECKS.items():
-                session = ContractSession(http, key)
-                try:
-                    check(session, made)
-                except (KeyError, TypeError, IndexError) as error:
-                    session.differ(f"an answer lacks what the next request needs: {error}.")
-                found[name] = session.differences
-                if not as_json:
-                    _show(name, session.differences)
-    except (NoLogin, httpx.TransportError) as error:
-        sentence = error if isinstance(error, NoLogin) else OSError(f"{server} does not answer: {error}")
-        report([(None, sentence)], server=server, as_json=as_json)
-        raise typer.Exit(ExitCode.NO_ACCESS if isinstance(error, NoLogin) else ExitCode.NO_ANSWER) from error
+            try:
+                for name, check in CHECKS.items():
+                    found[name] = _differences(check, ContractSession(http, key), made)
+                    if not as_json:
+                        _show(name, found[name])
+            except KeyboardInterrupt:
+                _differences(_removal, ContractSession(http, key), made)
+                stderr().print("[yellow]Interrupted; what was made is deleted.[/yellow]")
+                raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except NoLogin as error:
+        report([(None, error)], server=server, as_json=as_json)
+        raise typer.Exit(ExitCode.NO_ACCESS) from error
+    except httpx.TransportError as error:
+        report([(None, OSError(f"{server} does not answer: {error}"))], server=server, as_json=as_json)
+        raise typer.Exit(ExitCode.NO_ANSWER) from error
     if as_json:
         checks = [{"name": name, "differences": differences} for name, differences in found.items()]
         print_json({"server": server, "checks": checks})
     if any(found.values()):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _differences(check: Check, api: ContractSession, made: Made) -> list[str]:
+    try:
+        check(api, made)
+    except (KeyError, TypeError, IndexError) as error:
+        api.differ(f"an answer lacks what the next request needs: {error}.")
+    return api.differences
 
 
 def _show(name: str, differences: list[str]) -> None:
@@ -211,7 +222,7 @@ def _removal(api: ContractSession, made: Made) -> None:
         api.ask("DELETE", f"/v1/files/{file_id}", 204)
 
 
-CHECKS: dict[str, Callable[[ContractSession, Made], None]] = {
+CHECKS: dict[str, Check] = {
     "health": _health,
     "keys": _keys,
     "engines": _engines,
