@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from app.platform.errors import Canceled
 from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat, Quality
@@ -19,8 +20,11 @@ from worker.pipeline import FrameUpscaler, run_segment
 from worker.video.continuous_copy import continuous_source
 from worker.video.muxer import FinishedVideo, finish_render
 from worker.video.plan import RenderPlan
-from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
 from worker.video.segmenter import plan_render
+from worker.video.timestamp_check import WrittenVideo
+
+if TYPE_CHECKING:
+    from worker.video.quality import MeasuredQuality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ class LocalRender:
     """The result. `quality` is None if it was not asked for, or, with a warning, if it could not be measured."""
 
     video: FinishedVideo
-    quality: MeasuredQuality | None
+    quality: "MeasuredQuality | None"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +108,13 @@ def upscale_file(
         upscaler = make_upscaler(render)
         done = 0
         files = []
+        written: list[WrittenVideo] = []
         for segment in segments:
             if cancelled():
                 raise Canceled()
             before = done
             path = directory / f"segment-{segment.index}{segment_container(render.codec).suffix}"
-            run_segment(
+            result = run_segment(
                 runner=runner,
                 source=source,
                 destination=path,
@@ -125,6 +130,8 @@ def upscale_file(
             )
             done += segment.used_frames
             files.append(path)
+            # Those between are as long as the film.
+            written = [*written[:1], result]
         video = finish_render(
             runner=runner,
             source=source,
@@ -134,9 +141,14 @@ def upscale_file(
             destination=destination,
             thumbnail=thumbnail,
             cancelled=cancelled,
+            listing=info.listing,
+            outer=(written[0], written[-1]),
         )
         if not options.measures_quality:
             return LocalRender(video=video, quality=None)
+        # Imports OpenCV.
+        from worker.video.quality import NOT_MEASURED, measure_if_possible
+
         try:
             quality = measure_if_possible(
                 runner,

@@ -14,7 +14,7 @@ is raised. The module depends on no database and no task queue.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import structlog
@@ -35,9 +35,11 @@ from worker.video.decoder import (
 )
 from worker.video.encoder import encoding_stream, missing_encoder
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
-from worker.video.retime import FramePair, Retimer
-from worker.video.timestamp_check import deviation, read_back, runner_for_output
+from worker.video.timestamp_check import WrittenVideo, deviation, read_back, runner_for_output
 from worker.video.watchdog import PipelineQueue, PipelineStopped, PipelineThread, Watchdog
+
+if TYPE_CHECKING:
+    from worker.video.retime import FramePair
 
 log = structlog.get_logger(__name__)
 
@@ -115,8 +117,9 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
     stall_seconds: float,
     on_stall: Callable[[], None] | None = None,
     turn: ComputingTurn | None = None,
-) -> None:
-    """Render one segment of the output. Decoding begins at once, upscaling when it is the segment's `turn`.
+) -> WrittenVideo:
+    """Render one segment of the output. Decoding begins at once, upscaling when it is the segment's `turn`. Returns
+    what was written.
 
     `destination` appears complete and verified, or not at all. `on_frame` gets the number of frames upscaled so far, in
     this thread. `cancelled` is polled several times a second, in another thread; `on_stall`: see Watchdog.
@@ -176,10 +179,11 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
                 raise TransientError(
                     "The video gave different frames at each reading.", detail=str(error)
                 ) from error
-        _check(runner, part, render=render, segment=segment)
+        written = _check(runner, part, render=render, segment=segment)
         part.replace(destination)
     finally:
         part.unlink(missing_ok=True)
+    return written
 
 
 def _runner_for(
@@ -211,12 +215,13 @@ def _find_point(
         raise
 
 
-def _check(runner: FfmpegRunner, part: Path, *, render: RenderPlan, segment: SegmentPlan) -> None:
+def _check(runner: FfmpegRunner, part: Path, *, render: RenderPlan, segment: SegmentPlan) -> WrittenVideo:
     written = read_back(runner_for_output(runner, render.target), part)
     ticks = list(segment.output_ticks())
     fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
     if fault is not None:
         raise TransientError("A part of the video was not encoded as planned.", detail=fault)
+    return written
 
 
 class _SegmentRun:
@@ -322,6 +327,9 @@ class _SegmentRun:
 
     def _retime(self) -> None:
         """Pass on each source frame that is shown, and after it those interpolated between it and the next."""
+        # Imports OpenCV, which few segments need.
+        from worker.video.retime import Retimer
+
         retimer = Retimer(self._render.retime, self._render.source)
         before: Frame | None = None
         phases: tuple[int, ...] = ()
@@ -338,7 +346,7 @@ class _SegmentRun:
             before, phases = after, following
         self._decoded.put(None)
 
-    def _fill(self, pair: FramePair, phases: Sequence[int]) -> None:
+    def _fill(self, pair: "FramePair", phases: Sequence[int]) -> None:
         for phase in phases:
             buffer = self._free.get()
             pair.frame_at(phase, buffer)

@@ -1,5 +1,6 @@
 """The `regen` command. One file per group of commands; a command imports slow modules itself."""
 
+import gc
 import sys
 
 
@@ -14,6 +15,13 @@ def main() -> None:
         from app.cli.healthcheck import main as check
 
         check()
-    from app.cli.application import application
+    from app.platform.garbage import without_collection
 
-    application(prog_name="regen")
+    with without_collection():
+        from app.cli.application import application
+
+    try:
+        application(prog_name="regen")
+    finally:
+        # The process's end frees all of it: to search it before takes as long as half of torch's import.
+        gc.freeze()

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.platform.garbage import without_collection
 from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
@@ -21,8 +22,9 @@ from app.platform.settings import Settings
 from models.added import find_engine
 
 if TYPE_CHECKING:
-    from worker.loaded_upscaler import Networks
+    from worker.loaded_upscaler import Networks, TypedUpscaler
     from worker.local import LocalProgress, LocalRender
+    from worker.video.plan import RenderPlan
 
 
 def render_locally(  # noqa: PLR0913 - the options of a render
@@ -59,10 +61,19 @@ def render_locally(  # noqa: PLR0913 - the options of a render
         check_output(asked, scale=scale, target_fps=target_fps, limits=limits, size=size)
         output = asked.upscaled(scale=scale, target_fps=target_fps, size=size)
         form.check_size(output.width, output.height)
-        from worker.inference.mixing import PictureOptions
         from worker.local import LocalRenderOptions, upscale_file
 
-        picture = PictureOptions(strength=strength, grain=grain)
+        def make_upscaler(plan: RenderPlan) -> TypedUpscaler:
+            # Imports torch: before the video is read, that would wait for the other thread.
+            from worker.inference.mixing import PictureOptions
+
+            return networks.result().upscaler(
+                engine_id=engine_id,
+                source=plan.source,
+                target=plan.target,
+                picture=PictureOptions(strength=strength, grain=grain),
+            )
+
         result = upscale_file(
             runner=runner,
             source=source,
@@ -82,9 +93,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
                 stall_seconds=settings.stall_seconds,
                 measures_quality=measures_quality,
             ),
-            make_upscaler=lambda plan: networks.result().upscaler(
-                engine_id=engine_id, source=plan.source, target=plan.target, picture=picture
-            ),
+            make_upscaler=make_upscaler,
             work_directory=work_directory,
             on_progress=on_progress,
             cancelled=cancelled,
@@ -94,6 +103,7 @@ def render_locally(  # noqa: PLR0913 - the options of a render
 
 def _load_networks(settings: Settings) -> Networks:
     """Imports torch, which takes longer than ffprobe and ffmpeg take to read a short video."""
-    from worker.loaded_upscaler import Networks
+    with without_collection():
+        from worker.loaded_upscaler import Networks
 
     return Networks(settings)

@@ -89,7 +89,7 @@ def index_video(
     codec = choose_codec(colour.target)
     metadata = read_source_metadata(runner, path, info, codec=codec, deinterlace=deinterlace)
     nominal = round(1 / (info.video.frame_rate * info.video.time_base))
-    packets = read_packets(runner, path, info.video, cancelled)
+    packets = read_packets(runner, path, info.video, cancelled, listing=info.listing)
     packets = packets.as_decoded(metadata.first_pts, nominal=max(1, nominal))
     if metadata.deinterlacing is not None and metadata.deinterlacing.by_field:
         info, packets = as_fields(info), packets.as_fields()

@@ -29,6 +29,7 @@ from app.platform.errors import (
     PermanentError,
 )
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.file_listing import FileListing
 from app.platform.media.probe import VideoStream
 from app.platform.media.whitelists import VIDEO_DECODERS
 from worker.inference.frames import FrameFormat
@@ -214,16 +215,18 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     part: TickRange | None = None,
     seeks_by_pts: bool = False,
     first_pts: int = 0,
+    listing: FileListing | None = None,
 ) -> FrameScan:
     """Demux the whole video stream, and decode it, or the part of it, once.
 
     `on_frames` gets the scan of the frames so far, now and then, as long as none is marked as interlaced; it is given a
-    tenth of the time. `seeks_by_pts`: see `segmenter.SEEKS_BY_PTS`. `first_pts`: see FirstFrames. To deinterlace
-    by field, `video` is that of `as_fields`. Raises PermanentError
+    tenth of the time. `seeks_by_pts`: see `segmenter.SEEKS_BY_PTS`. `first_pts`: see FirstFrames. `listing`: see
+    MediaInfo. To deinterlace by field, `video` is that of `as_fields`. Raises PermanentError
     if no frame can be decoded, Canceled once `cancelled` returns True, FfmpegError otherwise.
     """
     nominal = max(1, round(1 / (video.frame_rate * video.time_base)))
-    packets = read_packets(runner, path, video, cancelled).as_decoded(first_pts, nominal=nominal)
+    packets = read_packets(runner, path, video, cancelled, listing=listing)
+    packets = packets.as_decoded(first_pts, nominal=nominal)
     if deinterlacing is not None and deinterlacing.by_field:
         packets = packets.as_fields()
     part = None if part is None else part.later(packets.late_ticks)

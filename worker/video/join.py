@@ -163,8 +163,8 @@ def check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_file
         )
 
 
-def outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
-    """The first and the last file. Raises PermanentError if the files were not encoded alike."""
+def check_alike(segment_files: Sequence[Path]) -> None:
+    """Raises PermanentError if the files were not encoded alike."""
     before = None
     for path in segment_files:
         coding = read_video_coding(path)
@@ -176,5 +176,9 @@ def outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[Wr
             )
         before = coding
         current_progress().beat()
+
+
+def outer_files(runner: FfmpegRunner, segment_files: Sequence[Path]) -> tuple[WrittenVideo, WrittenVideo]:
+    """The first and the last file."""
     first = read_back(runner, segment_files[0])
     return first, first if len(segment_files) == 1 else read_back(runner, segment_files[-1])

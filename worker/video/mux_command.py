@@ -27,6 +27,7 @@ from worker.video.metadata import KeptMetadata
 from worker.video.opus_start import opus_filter
 from worker.video.plan import RenderPlan
 from worker.video.subtitle_edits import CLIPPED, subtitle_shifts
+from worker.video.timestamp_check import WrittenFile, read_file_back
 from worker.video.track_flags import switch_off_subtitles
 from worker.video.track_languages import write_languages
 from worker.video.tracks import TOLD_ELSEWHERE, KeptTrack
@@ -93,6 +94,8 @@ class MuxCommand:
         self._metadata = metadata
         self._timestamps = timestamps
         self._chapters = chapters
+        self.written: WrittenFile | None = None
+        """What the last run wrote, read back; None if it was not."""
 
     def run(self, tracks: Sequence[KeptTrack], cancelled: Callable[[], bool]) -> tuple[str, ...]:
         """Mux the tracks; if that fails, those of them that can be muxed alone. Returns warnings about the others."""
@@ -135,11 +138,10 @@ class MuxCommand:
             log.warning("mux_failed", tracks=[track.index for track in tracks], detail=error.detail)
             return False
         # The muxer leaves a track out, without an error, if its first packets do not describe it.
-        fields = "stream=codec_type,codec_tag_string"
-        written = self._runner.probe(self._part, "-show_entries", fields).get("streams", [])
+        self.written = read_file_back(self._runner, self._part)
         others = [
             stream
-            for stream in written
+            for stream in self.written.tracks
             if stream.get("codec_type") in UNREADABLE and stream.get("codec_tag_string") not in TOLD_ELSEWHERE
         ]
         return len(others) == len(tracks)
@@ -147,6 +149,7 @@ class MuxCommand:
     def _run(
         self, tracks: Sequence[KeptTrack], cancelled: Callable[[], bool], *, has_video: bool = True
     ) -> None:
+        self.written = None
         command = self._arguments(tracks, has_video=has_video)
         self._runner.run(command, purpose="joining the segments", cancelled=cancelled)
         if not self._render.file.is_iso:

@@ -14,12 +14,13 @@ from app.platform.errors import (
 from app.platform.media.clock import may_restart
 from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.file_listing import FileListing, list_file
 from app.platform.media.properties import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
 from worker.video import join_groups
 from worker.video.captions import write_captions
 from worker.video.cut_tracks import fit_sound, write_chapters
-from worker.video.join import check_plan, outer_files, timestamp_filter, write_concat_list
+from worker.video.join import check_alike, check_plan, outer_files, timestamp_filter, write_concat_list
 from worker.video.metadata import keep_metadata, lost_tags
 from worker.video.mux_command import MuxCommand
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -27,7 +28,7 @@ from worker.video.raw_aac import read_sound_packets
 from worker.video.sound_headers import sound_formats
 from worker.video.spherical_video import spatial_left_out, tag_spatial
 from worker.video.thumbnail import make_thumbnail
-from worker.video.timestamp_check import check_output, read_back, runner_for_output
+from worker.video.timestamp_check import WrittenVideo, check_output, read_back, runner_for_output
 from worker.video.tracks import choose_tracks, within_budget
 from worker.video.uniform_sound import write_uniform_sound
 
@@ -59,24 +60,30 @@ def finish_render(
     destination: Path,
     thumbnail: Path | None,
     cancelled: Callable[[], bool],
+    listing: FileListing | None = None,
+    outer: tuple[WrittenVideo, WrittenVideo] | None = None,
 ) -> FinishedVideo:
     """Make the output, and its thumbnail if wanted, from the input and the files of all segments, in order.
 
+    `listing`: the source's, `outer`: the first and the last segment's file as read back, if they are known already.
     Every frame's timestamp and the duration are read back and compared with the plan before `destination` appears.
     Raises PermanentError if the segments do not belong together, TransientError if the output is not as planned,
     Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
     """
     check_plan(render, segments, segment_files)
-    answer = runner.probe(source, *SOURCE_FIELDS)
+    listing = listing or list_file(runner, source)
+    answer = runner.probe(source, *SOURCE_FIELDS) if listing is None else listing.answer
     if any(
         stream.get("codec_type") == "audio" and not stream.get("channels")
         for stream in answer.get("streams", [])
     ):
         # Sound that starts late in a transport stream is described where it starts.
         runner = runner.under(replace(runner.limits, probe_bytes=LATE_SOUND_BYTES))
+        listing = None
         answer = runner.probe(source, *SOURCE_FIELDS)
     own_runner = runner_for_output(runner, render.target)
-    first, last = outer_files(own_runner, segment_files)
+    check_alike(segment_files)
+    first, last = outer or outer_files(own_runner, segment_files)
     streams: list[dict[str, Any]] = answer.get("streams", [])
     tags = answer["format"].get("tags", {})
     metadata = keep_metadata(tags, streams, render=render, segments=segments)
@@ -84,7 +91,7 @@ def finish_render(
     try:
         format_name = answer["format"]["format_name"]
         runs, described_anew, undescribed = read_sound_packets(
-            runner, source, streams, format_name=format_name, cancelled=cancelled
+            runner, source, streams, format_name=format_name, cancelled=cancelled, listing=listing
         )
         formats = sound_formats(
             runner,
@@ -157,14 +164,16 @@ def finish_render(
                 format_name=format_name,
             )
             warnings = mux.run((*tracks, *([captions.track] if captions else [])), cancelled)
+        written = mux.written and mux.written.video
         if render.spatial is not None:
+            written = None
             tags_left = tag_spatial if render.file.is_iso else spatial_left_out
             warnings = (*warnings, *tags_left(part, render.spatial))
-        check_output(own_runner, part, render=render, segments=segments)
+        check_output(written or read_back(own_runner, part), render=render, segments=segments)
         left_out = lost_tags(tags, {})
         if left_out:
-            written = own_runner.probe(part, "-show_entries", "format_tags").get("format", {}).get("tags", {})
-            left_out = lost_tags(tags, written, container=render.file)
+            kept = own_runner.probe(part, "-show_entries", "format_tags").get("format", {}).get("tags", {})
+            left_out = lost_tags(tags, kept, container=render.file)
         if thumbnail is not None:
             make_thumbnail(own_runner, part, thumbnail, render=render, segments=segments, cancelled=cancelled)
         part.replace(destination)

@@ -1,7 +1,7 @@
 """Lists the packets of a video stream as the demuxer tells of them, and the keyframes among them."""
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,6 +11,8 @@ import structlog
 
 from app.platform.errors import Canceled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.ffprobe_lines import ScannedLines
+from app.platform.media.file_listing import FileListing
 from app.platform.media.probe import VideoStream
 
 log = structlog.get_logger(__name__)
@@ -101,14 +103,26 @@ class TickRange:
 
 
 def read_packets(
-    runner: FfmpegRunner, path: Path, video: VideoStream, cancelled: Callable[[], bool]
+    runner: FfmpegRunner,
+    path: Path,
+    video: VideoStream,
+    cancelled: Callable[[], bool],
+    *,
+    listing: FileListing | None = None,
 ) -> Packets:
-    """What the demuxer tells of the video stream. Raises Canceled when `cancelled` says so."""
+    """What the demuxer tells of the video stream. `listing`: the file's, if there is one.
+
+    Raises Canceled when `cancelled` says so.
+    """
     reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
     pts, durations, untimed = array("q"), array("q"), array("q")
     keyframes: list[tuple[int, int]] = []
     arguments = ["-select_streams", str(video.index), "-show_entries", "packet=pts,dts,duration,flags"]
-    lines = runner.scan_lines(path, *arguments, "-of", "csv=p=0")
+    lines: Generator[str] | ScannedLines = (
+        runner.scan_lines(path, *arguments, "-of", "csv=p=0")
+        if listing is None
+        else listing.packets_of(video.index)
+    )
     with closing(lines):
         try:
             for number, line in enumerate(lines):

@@ -15,6 +15,7 @@ from typing import Any
 from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.ffprobe_fields import integer
+from app.platform.media.file_listing import FileListing
 from app.platform.media.recognition import is_encrypted
 from worker.video.opus_layouts import opus_warnings
 from worker.video.sound_headers import AAC_RATES
@@ -137,10 +138,13 @@ def read_sound_packets(
     *,
     format_name: str,
     cancelled: Callable[[], bool],
+    listing: FileListing | None = None,
 ) -> tuple[dict[int, list[Run]], Set[int], tuple[str, ...]]:
     """What `read_sound_runs` returns, and warnings, of the same reading."""
     with FirstElements(path, streams, format_name=format_name) as elements:
-        runs, described_anew = read_sound_runs(runner, path, cancelled=cancelled, on_packet=elements.see)
+        runs, described_anew = read_sound_runs(
+            runner, path, cancelled=cancelled, on_packet=elements.see, listing=listing
+        )
     warnings = []
     if elements.changing() - described_anew or any(
         _refuses_channels(runner, path, index, runs[index])

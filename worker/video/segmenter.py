@@ -142,6 +142,7 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         part=planner.ticks,
         seeks_by_pts=seeks_by_pts(info.format_name),
         first_pts=metadata.first_pts,
+        listing=info.listing,
     )
     scan = scan_with(
         deinterlacing=planner.deinterlacing, on_frames=planner.settle if planner.may_settle else None

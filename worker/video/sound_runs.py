@@ -13,6 +13,7 @@ from typing import TypeAlias
 from app.platform.errors import Canceled
 from app.platform.media.clock import LONG_GAP_SECONDS
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.file_listing import FileListing
 from worker.video.tracks import KeptTrack
 
 LINES_PER_CHECK = 1024
@@ -39,16 +40,19 @@ def read_sound_runs(
     *,
     cancelled: Callable[[], bool],
     on_packet: Callable[[int, int, float], None] = lambda _index, _place, _at: None,
+    listing: FileListing | None = None,
 ) -> tuple[dict[int, list[Run]], Set[int]]:
     """The runs of each sound track, in order, and the tracks that are described anew in their course.
 
+    `listing`: the file's, if there is one.
     `on_packet` gets each packet's stream, its place in the file in bytes, if ffprobe tells it, and its time in seconds.
 
     Raises Canceled, and what FfmpegProcess.wait raises.
     """
     runs: dict[int, list[Run]] = {}
     described_anew = set()
-    with closing(runner.scan_lines(path, *PACKETS)) as lines:
+    packets = runner.scan_lines(path, *PACKETS) if listing is None else listing.sound_packets()
+    with closing(packets) as lines:
         for number, line in enumerate(lines):
             if number % LINES_PER_CHECK == 0 and cancelled():
                 raise Canceled()

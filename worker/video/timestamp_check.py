@@ -10,7 +10,10 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from worker.inference.frames import FrameFormat
 from worker.video.plan import RenderPlan, SegmentPlan
 
-STREAM_FIELDS = "width,height,time_base,start_pts,duration_ts:stream_tags=DURATION"
+ENTRIES = (
+    "packet=stream_index,pts,dts"
+    ":stream=codec_type,codec_tag_string,width,height,time_base,start_pts,duration_ts:stream_tags=DURATION"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,15 @@ class WrittenVideo:
     dts: Sequence[int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """A written file: its video, if its first track is one, and of each track ffprobe's `codec_type` and
+    `codec_tag_string`."""
+
+    video: WrittenVideo | None
+    tracks: Sequence[Mapping[str, str]]
+
+
 def runner_for_output(runner: FfmpegRunner, target: FrameFormat) -> FfmpegRunner:
     """The runner for files of our own, whose frames may be larger than those of users."""
     pixels = max(runner.limits.max_pixels, target.width * target.height)
@@ -36,31 +48,42 @@ def runner_for_output(runner: FfmpegRunner, target: FrameFormat) -> FfmpegRunner
 
 
 def read_back(runner: FfmpegRunner, path: Path) -> WrittenVideo:
-    """Demux the file's video. Raises FfmpegError, also if there is no video stream."""
+    """Demux the file's first track. Raises FfmpegError, also if that is no video."""
+    video = read_file_back(runner, path).video
+    if video is None:
+        raise FfmpegError("The written file contains no video.", detail=str(path))
+    return video
+
+
+def read_file_back(runner: FfmpegRunner, path: Path) -> WrittenFile:
+    """Demux all tracks. Raises FfmpegError."""
     pts: list[int] = []
     dts: list[int] = []
-    stream: dict[str, str] = {}
-    arguments = ["-select_streams", "v:0", "-of", "compact"]
-    for line in runner.scan_lines(
-        path, *arguments, "-show_entries", f"packet=pts,dts:stream={STREAM_FIELDS}"
-    ):
+    streams: list[dict[str, str]] = []
+    for line in runner.scan_lines(path, "-of", "compact", "-show_entries", ENTRIES):
         section, *words = line.split("|")
+        if section == "packet" and words[0] != "stream_index=0":
+            continue
         fields = dict(word.partition("=")[::2] for word in words)
         if section == "packet":
             pts.append(int(fields["pts"]))
             # Matroska states none, and ffmpeg guesses them.
             dts.append(int(fields["dts"]) if fields["dts"] != "N/A" else pts[-1])
         elif section == "stream":
-            stream = fields
-    if not stream:
-        raise FfmpegError("The written file contains no video.", detail=str(path))
+            streams.append(fields)
+    is_video = bool(streams) and streams[0]["codec_type"] == "video"
+    return WrittenFile(video=_video(streams[0], pts, dts) if is_video else None, tracks=streams)
+
+
+def _video(stream: Mapping[str, str], pts: Sequence[int], dts: Sequence[int]) -> WrittenVideo:
     numerator, denominator = stream["time_base"].split("/")
+    time_base = Fraction(int(numerator), int(denominator))
     return WrittenVideo(
-        time_base=Fraction(int(numerator), int(denominator)),
+        time_base=time_base,
         width=int(stream["width"]),
         height=int(stream["height"]),
         start=int(stream["start_pts"]),
-        duration=_duration(stream, Fraction(int(numerator), int(denominator))),
+        duration=_duration(stream, time_base),
         pts=pts,
         dts=dts,
     )
@@ -105,11 +128,8 @@ def deviation(
     return None
 
 
-def check_output(
-    runner: FfmpegRunner, part: Path, *, render: RenderPlan, segments: Sequence[SegmentPlan]
-) -> None:
+def check_output(written: WrittenVideo, *, render: RenderPlan, segments: Sequence[SegmentPlan]) -> None:
     """Raises TransientError if the joined file's timestamps or its duration are not as planned."""
-    written = read_back(runner, part)
     ticks = [
         render.written_tick(render.offset_ticks + segment.start_tick + tick)
         for segment in segments

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from app.platform.media.h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from app.platform.media.properties import VideoProperties
+
+if TYPE_CHECKING:
+    from app.platform.media.file_listing import FileListing
 
 # For each stream, the ticks to add to its timestamps from the packet of that number on.
 PacketShifts: TypeAlias = Mapping[int, tuple[tuple[int, int], ...]]
@@ -84,6 +87,7 @@ class MediaInfo:
 
     `shifts`: if the file's timestamps start again, what makes them go on; empty otherwise. In `video` they do.
     `spacings`: how packets follow each other that have no timestamps of their own, where ffmpeg has them wrong.
+    `listing`: of a small file, from which the rest can be told without reading it again.
     """
 
     format_name: str
@@ -93,6 +97,7 @@ class MediaInfo:
     stream_count: int
     shifts: PacketShifts = field(default_factory=dict)
     spacings: PacketSpacings = field(default_factory=dict)
+    listing: "FileListing | None" = field(default=None, compare=False, repr=False)
 
     @property
     def video_begins_at(self) -> Fraction:

@@ -10,22 +10,19 @@ from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, Ffmpeg
 
 from .clock import MICROSECONDS, EpochReader
 from .ffmpeg import FfmpegRunner
-from .ffprobe_fields import disposition, fraction, section_list
+from .ffprobe_fields import disposition, fraction
 from .ffprobe_lines import KnownLines, ScannedLines
+from .file_listing import PACKET_ENTRIES, UNKNOWN
 from .info import PacketShifts, PacketSpacings
 from .limits import MediaLimits, check_input_frames, check_sound_gaps, check_span, check_subtitles
 from .recognition import ENCRYPTED
 from .whitelists import TEXT_SUBTITLES
 
-# ffprobe prints the fields in this order in any case; side data may follow, on the same line or the next one.
-PACKET_FIELDS = "stream_index,pts,dts,duration,size,pos,flags"
-PACKET_ENTRIES = f"packet={PACKET_FIELDS}:packet_side_data=side_data_type"
 # The flag of packets that common encryption (ISO/IEC 23001-7) has made unreadable.
 ENCRYPTION_SIDE_DATA = "Encryption info"
 # A packet that ends a sequence and holds no picture, as ffprobe prints its size.
 SEQUENCE_CODECS = ("mpeg1video", "mpeg2video")
 SEQUENCE_END_BYTES = "4"
-UNKNOWN = "N/A"
 STEADY_KINDS = ("video", "audio")
 # Sound may begin earlier and end later than the longest video.
 SPAN_SLACK_SECONDS = 60
@@ -57,21 +54,8 @@ class PacketSummary:
 
 
 def scan_packets(runner: FfmpegRunner, path: Path) -> ScannedLines:
-    """Each packet of a file as a line of PACKET_FIELDS and kinds of side data."""
+    """Each packet of a file as a line of `file_listing.PACKET_FIELDS` and kinds of side data."""
     return runner.scan_lines(path, "-show_entries", PACKET_ENTRIES, "-of", "csv=p=0")
-
-
-def known_packets(answer: dict[str, Any], said: str) -> KnownLines:
-    """The same, from ffprobe's answer to PACKET_ENTRIES in JSON."""
-    fields = PACKET_FIELDS.split(",")
-    lines = [
-        ",".join(
-            [str(packet.get(field, UNKNOWN)) for field in fields]
-            + [str(entry.get("side_data_type")) for entry in section_list(packet, "side_data_list")]
-        )
-        for packet in section_list(answer, "packets")
-    ]
-    return KnownLines(lines, said)
 
 
 def summarize_packets(
@@ -84,7 +68,7 @@ def summarize_packets(
 ) -> PacketSummary | None:
     """Read all packets of a file with these streams (as ffprobe shows them); None if no packet of the video is shown.
 
-    `scanned`: from `scan_packets` or `known_packets`. `restarts`: whether the format allows for timestamps that start
+    `scanned`: from `scan_packets` or a listing. `restarts`: whether the format allows for timestamps that start
     again. A packet without a pts (AVI, MPEG-PS) counts at its dts.
 
     Raises NotAVideo for an encrypted file, LimitExceeded as soon as the frames, or the span of any stream, exceed a

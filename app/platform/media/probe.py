@@ -6,7 +6,6 @@ from math import atan2, degrees
 from pathlib import Path
 from typing import Any
 
-from app.platform.byte_sizes import MIB
 from app.platform.errors import (
     CodecRefused,
     FfmpegAnswerTooLong,
@@ -21,7 +20,7 @@ from app.platform.errors import (
 from .clock import may_restart
 from .ffmpeg import FfmpegRunner
 from .ffprobe_fields import UNTAGGED, disposition, fraction, integer, section_list, tagged
-from .ffprobe_lines import KnownLines
+from .file_listing import PROBE_ENTRIES, FileListing, list_file
 from .h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from .info import ColourTags, MediaInfo, OtherStream, StreamKind, VideoStream
 from .limits import (
@@ -34,9 +33,7 @@ from .limits import (
 )
 from .mp4_boxes import check_box_count
 from .packet_summary import (
-    PACKET_ENTRIES,
     PacketSummary,
-    known_packets,
     scan_packets,
     summarize_packets,
 )
@@ -56,20 +53,6 @@ from .whitelists import VIDEO_DECODERS, is_decodable
 
 __all__ = ["ColourTags", "MediaInfo", "OtherStream", "VideoStream", "colour_tags", "probe_video"]
 
-STREAM_FIELDS = (
-    "index,id,codec_type,codec_name,codec_tag_string,width,height,coded_width,coded_height,pix_fmt,sample_aspect_ratio,time_base,"
-    "avg_frame_rate,r_frame_rate,duration_ts,nb_frames,color_range,color_space,color_transfer,color_primaries,"
-    "chroma_location,field_order"
-)
-PROBE_ENTRIES = (
-    "format=format_name,start_time,duration,nb_streams:format_tags"
-    f":stream={STREAM_FIELDS}:stream_disposition=default,attached_pic:stream_tags:stream_side_data:chapter=id"
-)
-# A file of at most this size is described and its packets are read in one run of ffprobe, whose start costs more than
-# both. The run ends at these limits, and both are done again separately.
-ONE_RUN_MOST_BYTES = 16 * MIB
-ONE_RUN_CPU_SECONDS = 1
-ONE_RUN_OUTPUT_BYTES = 2 * MIB
 # Formats of pictures, which are videos if they have more than one.
 ANIMATION_FORMATS = ("gif", "apng")
 TOO_COSTLY = "Examining this file takes more time or memory than this server allows."
@@ -89,14 +72,14 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
     runner = runner.within_one_limit()
     check_box_count(path)
     try:
-        answer, said, packets = _describe(runner, path, limits)
+        answer, said, listing = _describe(runner, path, limits)
         streams, container = section_list(answer, "streams"), answer.get("format", {})
         candidates = _moving_streams(streams, container)
         _refuse_scrambled(path, candidates[0], container)
         restarts = may_restart(str(container.get("format_name", "")))
 
         def summarize(stream_index: int) -> PacketSummary | None:
-            scanned = packets or scan_packets(runner, path)
+            scanned = scan_packets(runner, path) if listing is None else listing.packets
             return summarize_packets(
                 scanned, streams, stream_index=stream_index, restarts=restarts, limits=limits
             )
@@ -123,6 +106,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
         stream_count=len(streams),
         shifts=scan.shifts,
         spacings=scan.spacings,
+        listing=listing,
     )
     check_input(info, limits)
     return info
@@ -130,12 +114,13 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
 
 def _describe(
     runner: FfmpegRunner, path: Path, limits: MediaLimits
-) -> tuple[dict[str, Any], str, KnownLines | None]:
-    """ffprobe's description of the file, its stderr of that, and all packets if they were read at once.
+) -> tuple[dict[str, Any], str, FileListing | None]:
+    """ffprobe's description of the file, its stderr of that, and all packets too if the file is small.
 
     Raises LimitExceeded and FfmpegError.
     """
-    answer, said, packets = _describe_with_packets(runner, path) or (*_open(runner, path, limits), None)
+    listing = list_file(runner, path)
+    answer, said = _open(runner, path, limits) if listing is None else (listing.answer, listing.said)
     streams = section_list(answer, "streams")
     check_stream_count(len(streams), limits)
     tags = [section.get("tags", {}) for section in (answer.get("format", {}), *streams)]
@@ -144,25 +129,9 @@ def _describe(
         tags=[str(text) for section in tags for tag in section.items() for text in tag],
     )
     # What a decoder said of a later packet does not describe the file.
-    if packets is not None and (refused_frame_sizes(said) or is_encrypted({}, said)):
+    if listing is not None and (refused_frame_sizes(said) or is_encrypted({}, said)):
         answer, said = _open(runner, path, limits)
-    return answer, said, packets
-
-
-def _describe_with_packets(runner: FfmpegRunner, path: Path) -> tuple[dict[str, Any], str, KnownLines] | None:
-    """The answer of one run, or None for a file that may take more than its limits. Raises FfmpegError."""
-    if path.stat().st_size > ONE_RUN_MOST_BYTES:
-        return None
-    try:
-        answer, said = runner.probe_with_stderr(
-            path,
-            *("-show_entries", f"{PROBE_ENTRIES}:{PACKET_ENTRIES}"),
-            cpu_seconds=ONE_RUN_CPU_SECONDS,
-            output_limit_bytes=ONE_RUN_OUTPUT_BYTES,
-        )
-    except (FfmpegKilled, FfmpegAnswerTooLong):
-        return None
-    return answer, said, known_packets(answer, said)
+    return answer, said, listing
 
 
 def _open(runner: FfmpegRunner, path: Path, limits: MediaLimits) -> tuple[dict[str, Any], str]:

@@ -68,3 +68,29 @@ def test_stopped_half_way_it_leaves_nothing(tmp_path):
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+READ_WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+
+sys.modules["torch"] = sys.modules["cv2"] = None  # an import raises ImportError
+from app.cli.local_render import render_locally
+from app.platform.settings import Settings
+
+seen = []
+try:
+    render_locally(
+        Settings(), source=Path(sys.argv[1]), destination=Path(sys.argv[2]), engine_id="regen-4x-lite",
+        target_fps=None, retime="nearest", measures_quality=False, work_directory=Path(sys.argv[2]).parent,
+        on_progress=lambda at: seen.append(at.total), cancelled=lambda: False,
+    )
+except ImportError:
+    print(seen)
+"""
+
+
+def test_a_video_is_read_while_torch_is_being_imported(tmp_path):
+    command = [sys.executable, "-c", READ_WITHOUT_TORCH, str(CLIP), str(tmp_path / "out.mp4")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "[50]\n", done.stderr

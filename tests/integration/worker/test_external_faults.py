@@ -36,11 +36,11 @@ STALL_SECONDS = 2.0
 # What alone the arguments of a step's program contain.
 STEPS = {
     "probe": "format_name",
-    "packets": "packet=stream_index",
+    "packets": "pts,dts,duration",
     "scan": "framecrc",
     "decode": "-map 0:0 -f rawvideo",
     "encode": "-vcodec libx264",
-    "read back": "packet=pts,dts:stream",
+    "read back": "pts,dts:stream",
     "tracks": "stream_tags=language",
     "join": "segments.ffconcat",
     "thumbnail": "-vcodec mjpeg",
