@@ -93,4 +93,4 @@ except ImportError:
 def test_a_video_is_read_while_torch_is_being_imported(tmp_path):
     command = [sys.executable, "-c", READ_WITHOUT_TORCH, str(CLIP), str(tmp_path / "out.mp4")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.stdout == "[50]\n", done.stderr
+    assert done.stdout.splitlines()[-1:] == ["[50]"], done.stderr

@@ -41,7 +41,6 @@ STEPS = {
     "decode": "-map 0:0 -f rawvideo",
     "encode": "-vcodec libx264",
     "read back": "pts,dts:stream",
-    "tracks": "stream_tags=language",
     "join": "segments.ffconcat",
     "thumbnail": "-vcodec mjpeg",
 }

@@ -10,7 +10,7 @@ import pytest
 
 from app.platform.errors import LimitExceeded
 from app.platform.media import ffmpeg as ffmpeg_module
-from app.platform.media import probe as probe_module
+from app.platform.media import file_listing
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.probe import MediaInfo, probe_video
@@ -362,9 +362,9 @@ def test_a_small_file_is_read_in_one_run(
     monkeypatch.setattr(ffmpeg_module, "FfmpegProcess", CountedProcess)
     info = examine(path)
     assert len(starts) == 1
-    for limit in ("ONE_RUN_MOST_BYTES", "ONE_RUN_OUTPUT_BYTES"):
+    for limit in ("MOST_BYTES", "OUTPUT_BYTES"):
         with monkeypatch.context() as lowered:
-            lowered.setattr(probe_module, limit, 1000)
+            lowered.setattr(file_listing, limit, 1000)
             starts.clear()
             assert examine(path) == info
             assert len(starts) > 1
