@@ -12,6 +12,7 @@ rates of network and disk.
 
 import argparse
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -88,10 +89,16 @@ def timed(action: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
+def worker_seconds() -> float:
+    """The processor time of this process, and of the programs that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def processor_seconds() -> tuple[float, float]:
-    """What this process and the processes of the server have used so far."""
+    """What the worker and the processes of the server have used so far."""
     served = [cpu_seconds(pid) for pid in children_of(os.getpid())]
-    return time.process_time(), sum(used.own + used.children for used in served)
+    return worker_seconds(), sum(used.own + used.children for used in served)
 
 
 def measure_storage(directory: Path, *, film: Path, segments: Sequence[Path], output: Path) -> None:
@@ -198,6 +205,7 @@ def measure(directory: Path, *, segments: int, clip: Path | None, storage: str) 
     sample = files[:: max(1, len(files) // SAMPLE)]
     by_process = timed(lambda: [read_back(runner, path) for path in sample]) / len(sample)
     by_boxes = timed(lambda: [read_video_coding(path) for path in files]) / len(files)
+    used_before = worker_seconds()
     finish_seconds = timed(
         lambda: finish_render(
             runner=runner,
@@ -210,6 +218,7 @@ def measure(directory: Path, *, segments: int, clip: Path | None, storage: str) 
             cancelled=lambda: False,
         )
     )
+    finish_processor = worker_seconds() - used_before
     count, times = len(plans), FILM_SEGMENTS / len(plans)
     first, last = releases[0][0] if releases else reading_seconds, releases[-1][0] if releases else 0.0
     before = finish_seconds + count * (by_process - by_boxes)
@@ -220,6 +229,10 @@ def measure(directory: Path, *, segments: int, clip: Path | None, storage: str) 
     print(row("reading after the last release", 0, reading_seconds - last, 0, reading_seconds - last))
     print(row("compare the segments", count * by_process, count * by_boxes, FILM_SEGMENTS * by_process, 0))
     print(row("finish, in all", before, finish_seconds, before * times, finish_seconds * times))
+    print(
+        f"\nThe finish took {finish_processor:.1f} s of the worker's processor time, "
+        f"{finish_processor * times:.1f} s in proportion."
+    )
     print(f"\n{len(releases)} releases of {', '.join(str(size) for _, size in releases)} segments")
     if storage == "s3":
         measure_storage(directory, film=film, segments=files, output=directory / "output.mp4")

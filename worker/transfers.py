@@ -2,11 +2,10 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -22,6 +21,8 @@ REMOVE_SECONDS = 2.0
 
 # A segment is small: most of the time to fetch one is spent waiting for the storage's answer.
 FETCHES_AT_ONCE = 16
+# Of many files so many are one transfer: a thread for each costs as much as a fifth of fetching it.
+LONGEST_RUN = 16
 
 log = structlog.get_logger(__name__)
 
@@ -35,48 +36,65 @@ class StorageTransfers:
     make_room: Callable[[], None] = lambda: None
     """Called when the disk is full."""
 
-    def fetch(self, key: str, path: Path, *, cancelled: Cancelled, in_parts: bool = True) -> None:
+    def fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
         """See `Storage.fetch`. Raises TransientError if only this object is refused, which is not an outage, and
         StorageError."""
-
-        def fetch() -> None:
-            try:
-                self.storage.fetch(key, path, in_parts=in_parts)
-            except StorageError as error:
-                if is_disk_full(error):
-                    self.make_room()
-                raise
-
-        try:
-            self.outage_retry.transfer(fetch, cancelled=cancelled, undo=lambda: path.unlink(missing_ok=True))
-        except AccessRefused as error:
-            raise self._refusal_of_one(key, error) from error
+        self._fetch_run([(key, path)], cancelled=cancelled, in_parts=True)
 
     def fetch_all(self, files: Mapping[str, Path], *, cancelled: Cancelled) -> None:
         """Fetches each key to its path, several at a time. Raises as `fetch` does; the first error stops the others."""
         failed = threading.Event()
         in_parts = len(files) < FETCHES_AT_ONCE
+        run_length = max(1, min(LONGEST_RUN, len(files) // (4 * FETCHES_AT_ONCE)))
 
-        def stopped() -> bool:
-            return failed.is_set() or cancelled()
-
-        def fetch(key: str, path: Path) -> None:
-            if stopped():
-                raise Canceled()
+        def fetch(some: Sequence[tuple[str, Path]]) -> None:
             try:
-                self.fetch(key, path, cancelled=stopped, in_parts=in_parts)
+                self._fetch_run(some, cancelled=lambda: failed.is_set() or cancelled(), in_parts=in_parts)
             except Exception:
                 failed.set()
                 raise
 
+        pairs = list(files.items())
+        runs = [pairs[start : start + run_length] for start in range(0, len(pairs), run_length)]
         with ThreadPoolExecutor(FETCHES_AT_ONCE, thread_name_prefix="fetch") as pool:
-            fetches = [
-                pool.submit(copy_context().run, partial(fetch, key, path)) for key, path in files.items()
-            ]
+            fetches = [pool.submit(copy_context().run, fetch, some) for some in runs]
         errors = [error for done in fetches if (error := done.exception()) is not None]
         if errors:
             # The others were only stopped.
             raise next((error for error in errors if not isinstance(error, Canceled)), errors[0])
+
+    def _fetch_run(self, files: Sequence[tuple[str, Path]], *, cancelled: Cancelled, in_parts: bool) -> None:
+        """Fetches one after the other, after an outage those that are missing. Raises as `fetch` does."""
+        fetched: set[str] = set()
+        refused: list[str] = []
+        given_up = threading.Event()
+
+        def fetch() -> None:
+            for key, path in files:
+                if key in fetched:
+                    continue
+                if cancelled():
+                    raise Canceled()
+                try:
+                    self.storage.fetch(key, path, in_parts=in_parts)
+                except AccessRefused:
+                    refused.append(key)
+                    raise
+                except StorageError as error:
+                    if is_disk_full(error):
+                        self.make_room()
+                    raise
+                if given_up.is_set() and key not in fetched:  # it hung: its caller is gone
+                    path.unlink(missing_ok=True)
+                    raise Canceled()
+                fetched.add(key)
+
+        try:
+            self.outage_retry.transfer(fetch, cancelled=cancelled, undo=lambda: None)
+        except AccessRefused as error:
+            raise self._refusal_of_one(refused[-1], error) from error
+        finally:
+            given_up.set()
 
     def put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
         """Raises as `fetch` does."""

@@ -244,6 +244,49 @@ def test_the_first_file_that_cannot_be_fetched_ends_the_fetching(tmp_path: Path)
         transfers_with(storage).fetch_all(files, cancelled=lambda: True)
 
 
+def test_after_an_outage_the_missing_files_are_fetched_and_a_hanging_transfer_harms_none(
+    tmp_path: Path,
+) -> None:
+    """One request breaks off, and one answers only after another has fetched the same file, or was called off."""
+    go_on, late = threading.Event(), threading.Event()
+
+    class FaultyStorage(BrokenStorage):
+        def fetch(self, key: str, path: Path, *, in_parts: bool = True) -> None:
+            first_time = key not in asked
+            asked.append(key)
+            if key == "key-7" and first_time:
+                raise StorageError("away")
+            if key == "key-40" and first_time:
+                go_on.wait(20)
+                path.write_text(key)
+                late.set()
+                return
+            path.write_text(key)
+
+    asked: list[str] = []
+    files = {f"key-{number}": tmp_path / str(number) for number in range(200)}
+    transfers = StorageTransfers(
+        storage=FaultyStorage(),  # type: ignore[arg-type]
+        outage_retry=OutageRetry(seconds=60, stall_seconds=0.3),
+    )
+    transfers.fetch_all(files, cancelled=never)
+    assert {key: asked.count(key) for key in set(asked) if asked.count(key) > 1} == {"key-7": 2, "key-40": 2}
+    go_on.set()
+    assert late.wait(10)
+    wait_until(lambda: not transfers.outage_retry.has_hanging_transfer, what="it is over")
+    assert [path.read_text() for path in files.values()] == list(files)
+
+    go_on.clear()
+    late.clear()
+    asked.clear()
+    (tmp_path / "40").unlink()
+    with pytest.raises(Canceled):
+        transfers.fetch("key-40", tmp_path / "40", cancelled=lambda: "key-40" in asked)
+    go_on.set()
+    assert late.wait(10)
+    wait_until(lambda: not (tmp_path / "40").exists(), what="the late file is gone")
+
+
 def test_an_outage_is_ridden_out_for_as_long_as_patience_lasts() -> None:
     tries: list[int] = []
 
