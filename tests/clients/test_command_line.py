@@ -61,17 +61,17 @@ def test_from_video_to_result(command, clip, tmp_path):
     assert command("open", render["id"], "--json").exit_code == 0
 
 
-def test_several_of_which_one_fails(command, clip, regen_mock, tmp_path):
-    regen_mock.faults(
-        {"route": "POST /v1/upscale", "times": 1, "action": {"render": {"fail": "The film tore."}}}
-    )
+def test_several_that_fail_in_different_ways(command, clip, regen_mock, tmp_path):
+    # Of any that are accepted: the order in which they are sent is not certain.
+    regen_mock.faults({"route": "POST /v1/upscale", "action": {"render": {"fail": "The film tore."}}})
     (tmp_path / "text.mp4").write_text("no video")
     answer = command("submit", clip, "text.mp4", clip, "--wait", "--json")
     shown = json.loads(answer.stdout)["renders"]
     told = [error["message"] for error in json.loads(answer.stderr)["errors"]]
-    assert len(shown) == 2 and len(told) == 2
-    assert "The film tore." in str(told) and "text.mp4: " in str(told)
-    assert answer.exit_code in (ExitCode.RENDER_FAILED, ExitCode.FAILED)
+    regen_mock.clear_faults()
+    assert [render["status"] for render in shown] == ["failed", "failed"] and len(told) == 3
+    assert str(told).count("The film tore.") == 2 and "text.mp4: " in str(told)
+    assert answer.exit_code == ExitCode.RENDER_FAILED, "as the first of the command's"
     failed = next(one["id"] for one in renders_of(command("list", "--json", "--status", "failed")))
     assert command("watch", failed).exit_code == ExitCode.RENDER_FAILED
     (retried,) = renders_of(command("retry", failed, "--json"))
@@ -139,15 +139,12 @@ def test_before_a_render(command, clip, tmp_path):
     assert command("preview", clip, "--crop", "8,8").exit_code == ExitCode.USAGE
 
 
-def test_a_server_that_keeps_to_the_description_and_one_that_does_not(command, regen_mock):
-    answer = command("verify-api", regen_mock.url)
-    assert answer.exit_code == 0, answer.output
-    assert "differs" not in answer.stdout and answer.stdout.count("ok ") == 9
-    assert renders_of(command("list", "--json")) == [], "what it made it deleted"
+def test_a_server_that_keeps_to_the_description_but_for_one_answer(command, regen_mock):
     regen_mock.faults({"route": "GET /v1/engines", "times": 1, "after": 3, "action": {"status": 418}})
     answer = command("verify-api", regen_mock.url, "--json")
     assert answer.exit_code == ExitCode.FAILED
     told = {check["name"]: check["differences"] for check in json.loads(answer.stdout)["checks"]}
-    assert [name for name, differences in told.items() if differences] == ["engines"]
+    assert [name for name, differences in told.items() if differences] == ["engines"] and len(told) == 9
     assert "GET /v1/engines answers 418 rather than 200." in told["engines"]
+    assert renders_of(command("list", "--json")) == [], "what it made it deleted"
     assert command("verify-api", "http://127.0.0.1:9").exit_code == ExitCode.NO_ACCESS

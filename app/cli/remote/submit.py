@@ -105,6 +105,7 @@ async def _one(
     to: Path | None,
 ) -> None:
     from regen_client.errors import RegenError as ClientError
+    from regen_client.errors import RenderFailed
 
     progress = display.track(submission.label)
     try:
@@ -114,6 +115,8 @@ async def _one(
             submission.render = await regen.wait(submission.render, on_progress=progress)
         if to:
             submission.path = await download_result(regen, submission.render.id, to, on_progress=progress)
+    except RenderFailed as failed:
+        submission.render, submission.error = failed.render, failed
     except (ClientError, OSError) as error:
         submission.error = error
     finally:
