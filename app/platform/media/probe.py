@@ -43,6 +43,7 @@ from .recognition import (
     PICTURE,
     PICTURE_BRANDS,
     SOUND,
+    has_protection_scheme,
     is_encrypted,
     reason_unreadable,
     refused_frame_sizes,
@@ -84,7 +85,7 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
                 scanned, streams, stream_index=stream_index, restarts=restarts, limits=limits
             )
 
-        video, time_base, scan = _choose_video(candidates, said, limits, summarize)
+        video, time_base, scan = _choose_video(candidates, said, limits, summarize, path)
     except FfmpegMissing:
         raise
     except (FfmpegTimeout, FfmpegKilled) as error:
@@ -192,6 +193,7 @@ def _choose_video(
     said: str,
     limits: MediaLimits,
     summarize: Callable[[int], PacketSummary | None],
+    path: Path,
 ) -> tuple[dict[str, Any], Fraction, PacketSummary]:
     """The stream to upscale, its time base and its packets (of `stream_index`): the first of more than one picture.
 
@@ -215,7 +217,7 @@ def _choose_video(
         raise refusals[0]
     if stills:
         return stills[0]
-    raise NotAVideo("The video in this file has no pictures.")
+    raise NotAVideo(ENCRYPTED if has_protection_scheme(path) else "The video in this file has no pictures.")
 
 
 def _refusal_to_decode(video: dict[str, Any], said: str, limits: MediaLimits) -> NotAVideo | None:

@@ -16,6 +16,27 @@ ENCRYPTED = "This file is encrypted (DRM). Send a copy without encryption."
 NO_INDEX = "The file ends before its index: it was cut off or is still being written."
 
 HEAD_BYTES = 64
+# Within which MP4 describes its tracks, when the index is at the start; as far as it is looked for.
+INDEX_BYTES = 1 << 20
+_PROTECTION_SCHEMES = re.compile(rb"schm.{4}(?:cenc|cens|cbc1|cbcs|piff)", re.DOTALL)
+
+# First bytes of formats that hold video and are not read, with a name for people.
+OTHER_VIDEO_SIGNATURES = {
+    b"DKIF": "IVF",
+    b"\0\0\1\xb3": "a raw MPEG-2 stream",
+    b"\x12\0\x0a": "a raw AV1 stream",
+    b".RMF": "RealMedia",
+    b"NSVf": "Nullsoft video",
+    b"BIK": "Bink",
+    b"SMK": "Smacker",
+}
+OTHER_VIDEO = (
+    "This file is {kind}, which this server does not read. Convert it first: `ffmpeg -i input -c:v ffv1 -c:a copy "
+    "output.mkv` loses nothing."
+)
+# Where one JPEG picture ends and another begins: phones append one or two to a photograph.
+NEXT_JPEG, LEAST_PICTURES = b"\xff\xd9\xff\xd8\xff", 4
+MOTION_JPEG = "a raw Motion JPEG stream"
 
 # First bytes of common formats (each format's own specification).
 PICTURE_SIGNATURES = (
@@ -75,6 +96,17 @@ def is_encrypted(stream: dict[str, Any], said: str = "") -> bool:
     )
 
 
+def has_protection_scheme(path: Path) -> bool:
+    """Whether an MP4 names a scheme of common encryption in its first megabyte, as fragments do whose packets ffprobe
+    cannot read."""
+    return _PROTECTION_SCHEMES.search(_start(path)) is not None
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(INDEX_BYTES)
+
+
 def reason_unreadable(path: Path, said: str) -> str:
     """A sentence on why the file at `path` is not a video; `said` is the stderr of the ffprobe run that failed."""
     with path.open("rb") as file:
@@ -84,6 +116,11 @@ def reason_unreadable(path: Path, said: str) -> str:
         return PLAYLIST
     if (webp := _EXTENDED_WEBP.match(head)) and webp[1][0] & WEBP_ANIMATION:
         return ANIMATED_WEBP
+    for signature, kind in OTHER_VIDEO_SIGNATURES.items():
+        if head.startswith(signature):
+            return OTHER_VIDEO.format(kind=kind)
+    if head.startswith(b"\xff\xd8\xff") and _start(path).count(NEXT_JPEG) >= LEAST_PICTURES - 1:
+        return OTHER_VIDEO.format(kind=MOTION_JPEG)
     if head.startswith(PICTURE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return PICTURE
     if head[4:8] == b"ftyp" and head[8:12].decode("latin-1") in PICTURE_BRANDS:

@@ -13,7 +13,7 @@ from tests.media.encoding import CLICK_SECONDS, COUNT, RATE
 from tests.media.irregular import with_null_frames
 
 
-@pytest.mark.parametrize("null", [{*range(5), COUNT - 1}, {*range(11, COUNT)}])
+@pytest.mark.parametrize("null", [{*range(5), COUNT - 1}, {*range(11, COUNT)}, {*range(6, 11)}])
 def test_null_frames(null: set[int], tmp_path: Path, rendered: Callable[..., Any]) -> None:
     result = rendered(with_null_frames(tmp_path / "a.avi", null))
     film = Film(result.output)
