@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import os
 import socket
 
 from app.platform.errors import ConfigurationError
@@ -39,7 +40,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def inherited(descriptor: int) -> socket.socket:
-    """The listening socket that a parent process has opened."""
+    """The listening socket that a parent process has opened, which no program that this process starts inherits."""
+    os.set_inheritable(descriptor, False)
     found = socket.socket(fileno=descriptor)
     return socket.socket(found.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=found.detach())
 

@@ -1,9 +1,10 @@
+import os
 import socket
 
 import pytest
 
 from app.platform.errors import ConfigurationError
-from app.serving.listener import listen, local_url
+from app.serving.listener import inherited, listen, local_url
 
 
 def test_port_zero_takes_a_free_port_that_the_url_names():
@@ -20,6 +21,16 @@ def test_connections_say_that_they_are_tcp_so_that_no_answer_is_held_back():
         with client, connection:
             # What asyncio looks at before it sets TCP_NODELAY.
             assert connection.proto == socket.IPPROTO_TCP
+
+
+def test_one_of_a_parent_is_as_if_it_were_opened_here_and_goes_no_further():
+    with listen("127.0.0.1", 0) as listener:
+        descriptor = os.dup(listener.fileno())
+        os.set_inheritable(descriptor, True)
+        with inherited(descriptor) as found:
+            assert local_url(found) == local_url(listener)
+            assert (found.family, found.proto) == (socket.AF_INET, socket.IPPROTO_TCP)
+            assert found.fileno() == descriptor and not os.get_inheritable(descriptor)
 
 
 def test_listening_everywhere_the_url_is_one_that_can_be_reached():
