@@ -289,8 +289,8 @@ def test_everybody_can_use_it(server, sign_in, theme, width):
         viewport={"width": width, "height": 800},
     )
     rules = axe()
-    for view in VIEWS:
-        page.goto(f"{url_of(server)}/#/{view}")
+
+    def judge(view: str) -> None:
         page.wait_for_timeout(400)
         page.evaluate(rules)
         found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")["violations"]
@@ -299,6 +299,16 @@ def test_everybody_can_use_it(server, sign_in, theme, width):
         ]
         assert serious == [], view
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), view
+
+    for view in VIEWS:
+        page.goto(f"{url_of(server)}/#/{view}")
+        judge(view)
+    page.goto(f"{url_of(server)}/#/")
+    page.set_input_files("input[type=file]", CLIP)
+    page.get_by_text("960 × 544").wait_for()
+    for folded in ("More options", "The same as a request"):
+        page.get_by_text(folded).click()
+    judge("a video")
     page.reload()
     page.keyboard.press("Tab")
     assert page.evaluate("() => document.activeElement.textContent") == "Skip to the content"

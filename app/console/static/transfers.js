@@ -133,12 +133,15 @@ export class Transfer extends EventTarget {
         const etag = await this.put(page.url, this.file.slice(start, start + page.sizeBytes), number, signal);
         this.underWay.delete(number);
         this.etags.set(number, etag);
+        this.error = "";
         if (this.state === "offline") this.become("sending");
         return;
       } catch (error) {
         this.underWay.delete(number);
         if (signal.aborted || (error instanceof ApiError && error.status >= 400 && error.status < 500
           && ![403, 408, 429].includes(error.status))) throw error;
+        // A full disk, for one, which an operator may free meanwhile.
+        this.error = error instanceof ApiError && error.status ? error.message : "";
         this.become("offline");
         await pause(Math.min(tried, LONGEST_REST_SECONDS), signal);
       }
@@ -176,7 +179,7 @@ export class Transfer extends EventTarget {
       request.onload = () => {
         signal.removeEventListener("abort", stop);
         if (request.status < 300) return resolve(request.getResponseHeader("ETag") ?? "");
-        return reject(new ApiError(request.status, [`A part was answered with ${request.status}.`]));
+        return reject(new ApiError(request.status, sentences(request)));
       };
       request.onerror = () => reject(new ApiError(0, ["The connection broke."]));
       request.onabort = () => reject(signal.reason ?? new ApiError(0, ["The connection broke."]));
@@ -189,6 +192,15 @@ export class Transfer extends EventTarget {
     this.history.push([now, this.sentBytes]);
     while (this.history.length > 2 && now - this.history[0][0] > RATE_WINDOW_SECONDS) this.history.shift();
     this.dispatchEvent(new Event("change"));
+  }
+}
+
+/** Those of our own server; an object store answers otherwise. @param {XMLHttpRequest} request @returns {string[]} */
+function sentences(request) {
+  try {
+    return JSON.parse(request.responseText).errors.map((/** @type {import("./api.js").Row} */ one) => one.message);
+  } catch {
+    return [`A part was answered with ${request.status}.`];
   }
 }
 

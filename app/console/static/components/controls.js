@@ -62,10 +62,12 @@ export function CodeSamples({ samples }) {
     /** @type {HTMLElement | undefined} */ (tabs.current?.querySelectorAll("[role=tab]")[next])?.focus();
   };
   return html`<div class="samples">
-    <div class="row" role="tablist" aria-label="Language" ref=${tabs} onKeyDown=${arrows}>
-      ${samples.map((one, at) => html`<button role="tab" class="tab" aria-selected=${at === shown} tabindex=${at === shown ? 0 : -1}
-        onClick=${() => setShown(at)}>${one.name}</button>`)}
-      <span class="grow"></span><${CopyButton} text=${samples[shown].text} label=${samples[shown].name} />
+    <div class="row">
+      <div class="grow" role="tablist" aria-label="Language" ref=${tabs} onKeyDown=${arrows}>
+        ${samples.map((one, at) => html`<button role="tab" class="tab" aria-selected=${at === shown} tabindex=${at === shown ? 0 : -1}
+          onClick=${() => setShown(at)}>${one.name}</button>`)}
+      </div>
+      <${CopyButton} text=${samples[shown].text} label=${samples[shown].name} />
     </div>
     <pre tabindex="0" role="tabpanel" aria-label=${samples[shown].name}><code>${samples[shown].text}</code></pre>
   </div>`;

@@ -199,7 +199,7 @@ function TransferState({ transfer }) {
   const left = speed > 0 ? `, ${size(speed)}/s, ${span((file.size - sentBytes) / speed)} left` : "";
   const words = {
     waiting: "Waits for the others", sending: `${share(done)} sent${left}`, paused: `Paused at ${share(done)}`,
-    offline: "The server cannot be reached; it goes on by itself", checking: "The server looks at it …",
+    offline: `${transfer.error.replace(/\.$/, "") || "The server cannot be reached"}; it goes on by itself`, checking: "The server looks at it …",
   }[state];
   return html`<div class="transfer">
     <${Progress} value=${done} label=${`Sent of ${file.name}`} />

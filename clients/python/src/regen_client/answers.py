@@ -110,6 +110,7 @@ class Render(Answer):
     progress: float = 0.0
     eta_seconds: float | None = None
     error: str | None = None
+    request_id: str | None = None
     warnings: tuple[str, ...] = ()
     metadata: Mapping[str, str] | None = field(default=None, hash=False)
     retry_of: str | None = None
