@@ -17,6 +17,7 @@ import regen_client
 from regen_client import InvalidWebhook, RegenError, verify_webhook
 from regen_client.answers import Answer, _spelling
 from regen_client.calls import Calls, Retries
+from regen_client.downloads import server_name
 from regen_client.errors import ApiError
 from regen_client.flows import Close, FilePart, Read, Send, Streamed
 from regen_client.operations import _Events, _source
@@ -159,6 +160,30 @@ def test_what_names_a_video(tmp_path, monkeypatch):
     assert _source("QkjXasuzs2TKugHH") == {"file_id": "QkjXasuzs2TKugHH"}
     assert _source("HTTPS://example.com/clip") == {"file_url": "HTTPS://example.com/clip"}
     assert Calls.address("http://a/regen/v1/") == Calls.address(" http://a/regen ") == "http://a/regen"
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('attachment; filename="clip-4x.mp4"', "clip-4x.mp4"),
+        ("attachment; filename=\"x.mp4\"; filename*=UTF-8''d%C3%A9j%C3%A0%20vu.mp4", "déjà vu.mp4"),
+        ('attachment; filename="../../etc/passwd"', "passwd"),
+        ('attachment; filename="C:\\\\temp\\\\x.mp4"', "x.mp4"),
+        ("attachment; filename*=UTF-8''..%2F.bashrc%0A", "bashrc"),
+        ('attachment; filename=".."', "download"),
+        ("inline", "output é.mp4"),
+        (None, "output é.mp4"),
+    ],
+)
+def test_what_the_server_calls_a_file_is_a_plain_name(disposition, name):
+    flow = server_name(_calls(), "http://127.0.0.1:9/storage/output%20%C3%A9.mp4?expires=1")
+    step = next(flow)
+    assert isinstance(step, Send) and step.headers["Range"] == "bytes=0-0"
+    headers = {} if disposition is None else {"Content-Disposition": disposition}
+    assert isinstance(flow.send(Streamed(httpx.Response(206, headers=headers))), Close)
+    with pytest.raises(StopIteration) as ended:
+        flow.send(None)
+    assert ended.value.value == name
 
 
 def test_a_file_that_became_shorter_is_not_sent_as_it_was(tmp_path):

@@ -6,6 +6,7 @@ import glob
 import re
 from collections.abc import Callable
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -51,7 +52,12 @@ def server_name(calls: Calls, url: str) -> Flow[str]:
     yield Close(streamed)
     header = Message()
     header["Content-Disposition"] = streamed.response.headers.get("Content-Disposition", "attachment")
-    given = header.get_filename() or unquote(httpx.URL(url).path)
+    names = [
+        value for key, value in header.get_params([], "Content-Disposition") if key.lower() == "filename"
+    ]
+    # `filename*`, which is a tuple there, is exact; `filename` beside it is for those who read ASCII alone.
+    names.sort(key=lambda value: not isinstance(value, tuple))
+    given = collapse_rfc2231_value(names[0]) if names else unquote(httpx.URL(url).path)
     name = "".join(one for one in re.split(r"[/\\]", given)[-1] if one.isprintable()).strip().lstrip(".")
     return name[-200:] or "download"
 
