@@ -81,6 +81,9 @@ def test_several_that_fail_in_different_ways(command, clip, regen_mock, tmp_path
     assert lines[-1]["status"] == "completed" and lines[-1]["retryOf"] == failed
     assert {one["id"] for one in lines} == {retried["id"]}
     assert command("watch").exit_code == 0
+    regen_mock.faults({"route": "POST *", "times": 1, "action": {"render": {"stuck_in": "queued"}}})
+    late = command("submit", clip, "--wait", "--timeout", "0.1", "--json")
+    assert (late.exit_code, "has not ended" in late.stderr) == (ExitCode.TIME_OVER, True)
     assert command("cancel", retried["id"]).exit_code == ExitCode.FAILED
 
 

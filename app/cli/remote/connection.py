@@ -25,6 +25,12 @@ ServerOption = Annotated[
         show_default=False,
     ),
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="SECONDS", help="Wait no longer for a render; it goes on.", show_default=False
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, as the API spells it.")]
 
 

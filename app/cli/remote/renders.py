@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.remote.connection import AsJson, ServerOption
+from app.cli.remote.connection import AsJson, ServerOption, Timeout
 from app.cli.remote.display import Display
 from app.cli.remote.session import RETRIES, ExitCode, carry_out, print_json
 from app.cli.reporting import print_rows
@@ -50,6 +50,7 @@ def watch(
         list[str] | None,
         typer.Argument(metavar="[ID...]", help="The renders; without any, all that have not ended."),
     ] = None,
+    timeout: Timeout = None,
     server: ServerOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +62,9 @@ def watch(
 
         async def all_of_them(regen: AsyncRegen) -> list[Render]:
             ids = renders or [one.id for one in await regen.list_renders(limit=1000) if not one.ended]
-            return await asyncio.gather(*(_follow(regen, one, display, as_json=as_json) for one in ids))
+            return await asyncio.gather(
+                *(_follow(regen, one, display, timeout, as_json=as_json) for one in ids)
+            )
 
         ended = carry_out(
             all_of_them,
@@ -100,7 +103,9 @@ def _of_each(
     return carry_out(one_after_the_other, server=server, as_json=as_json)
 
 
-async def _follow(regen: AsyncRegen, render_id: str, display: Display, *, as_json: bool) -> Render:
+async def _follow(
+    regen: AsyncRegen, render_id: str, display: Display, timeout: float | None, *, as_json: bool
+) -> Render:
     from regen_client.errors import RenderFailed
 
     show = display.track(render_id)
@@ -118,7 +123,7 @@ async def _follow(regen: AsyncRegen, render_id: str, display: Display, *, as_jso
             print_json({"render": seen}, indent=None)
 
     try:
-        return await regen.wait(render_id, on_progress=on_progress)
+        return await regen.wait(render_id, timeout=timeout, on_progress=on_progress)
     except RenderFailed as failed:
         return failed.render
     finally:

@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     NO_ANSWER = 3
     NO_ACCESS = 4
     RENDER_FAILED = 5
+    TIME_OVER = 6
     INTERRUPTED = 130
 
 
@@ -79,12 +80,14 @@ def report(failures: Sequence[tuple[str | None, Exception]], *, server: str, as_
 
 
 def exit_code_of(error: Exception) -> ExitCode:
-    from regen_client.errors import ApiError, NoAnswer, RenderFailed
+    from regen_client.errors import ApiError, NoAnswer, RenderFailed, WaitTimeout
 
     if isinstance(error, NoLogin) or (isinstance(error, ApiError) and error.status in (401, 403)):
         return ExitCode.NO_ACCESS
     if isinstance(error, NoAnswer) or (isinstance(error, ApiError) and error.status in (502, 503, 504)):
         return ExitCode.NO_ANSWER
+    if isinstance(error, WaitTimeout):
+        return ExitCode.TIME_OVER
     return ExitCode.RENDER_FAILED if isinstance(error, RenderFailed) else ExitCode.FAILED
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.remote.connection import AsJson, ServerOption, find_server
+from app.cli.remote.connection import AsJson, ServerOption, Timeout, find_server
 from app.cli.remote.display import Display
 from app.cli.remote.download import download_result
 from app.cli.remote.render_flags import given_options
@@ -49,6 +49,7 @@ def submit(
         Path | None,
         typer.Option(metavar="DIR", help="Wait, and write the results there.", show_default=False),
     ] = None,
+    timeout: Timeout = None,
     server: ServerOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,13 +63,14 @@ def submit(
         Submission(source, name if names[name := Path(source).name] == 1 else source) for source in sources
     ]
     _check_paths(submissions, output)
+    waits = wait or output is not None
     with Display(silent=as_json) as display:
 
         async def all_of_them(regen: AsyncRegen) -> None:
             uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
             await asyncio.gather(
                 *(
-                    _one(regen, each, options, uploads, display, waits=wait or output is not None, to=output)
+                    _one(regen, each, options, uploads, display, waits=waits, timeout=timeout, to=output)
                     for each in submissions
                 )
             )
@@ -102,6 +104,7 @@ async def _one(
     display: Display,
     *,
     waits: bool,
+    timeout: float | None,
     to: Path | None,
 ) -> None:
     from regen_client.errors import RegenError as ClientError
@@ -112,7 +115,7 @@ async def _one(
         async with uploads:
             submission.render = await regen.upscale(submission.source, on_progress=progress, **options)
         if waits:
-            submission.render = await regen.wait(submission.render, on_progress=progress)
+            submission.render = await regen.wait(submission.render, timeout=timeout, on_progress=progress)
         if to:
             submission.path = await download_result(regen, submission.render.id, to, on_progress=progress)
     except RenderFailed as failed:

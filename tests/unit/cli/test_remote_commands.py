@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 from regen_client import Progress
-from regen_client.errors import ApiError, NoAnswer, RegenError
+from regen_client.errors import ApiError, NoAnswer, RegenError, WaitTimeout
 from typer.main import get_command
 
 from app.cli.application import ON_SERVERS, application
@@ -141,6 +141,7 @@ def test_lines_where_there_is_no_terminal_are_few(capsys):
         (ApiError(503, ["No."]), ExitCode.NO_ANSWER),
         (NoAnswer("No."), ExitCode.NO_ANSWER),
         (RegenError("No."), ExitCode.FAILED),
+        (WaitTimeout("No."), ExitCode.TIME_OVER),
         (FileNotFoundError("No."), ExitCode.FAILED),
     ],
 )
