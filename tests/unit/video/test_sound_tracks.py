@@ -87,7 +87,13 @@ def _words(options: dict[str, object]) -> list[object]:
 
 @pytest.mark.parametrize(
     ("layout", "channels", "kept"),
-    [("hexadecagonal", 16, "7.1"), (None, 12, "7.1"), ("6 channels (FL+FR+LFE+BC+TC+TBL)", 6, "5.1")],
+    [
+        ("hexagonal", 6, "5.1"),
+        ("7.1(wide)", 8, "7.1"),
+        ("hexadecagonal", 16, "7.1"),
+        (None, 12, "7.1"),
+        ("6 channels (FL+FR+LFE+BC+TC+TBL)", 6, "5.1"),
+    ],
 )
 def test_each_mixed_channel_is_heard(layout: str | None, channels: int, kept: str, tmp_path: Path) -> None:
     mixed = kept_layout(layout, channels=channels)
