@@ -14,12 +14,16 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from tests import compiled_statements
+
 # What is collected lives to the end: to look through it for garbage again and again takes seconds.
 gc.disable()
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+compiled_statements.share()
 
 pytest_plugins: list[str] = [
     "tests.servers.broker",
