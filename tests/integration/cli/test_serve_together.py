@@ -2,12 +2,12 @@
 
 import os
 import re
-import sys
 
 import httpx
 import pytest
 
-from tests.servers.process import ServerProcess, free_port, wait_until
+from tests.servers.forked import ForkedServerProcess
+from tests.servers.process import free_port, wait_until
 
 START_SECONDS = 60
 KEY = re.compile(r"regen_[\w-]{43}")
@@ -21,9 +21,9 @@ def start(tmp_path, postgres_url):
     def run(**settings):
         directory = tmp_path / f"machine-{len(started)}"
         directory.mkdir()
-        server = ServerProcess(
+        server = ForkedServerProcess(
             [
-                *(sys.executable, "-m", "app.cli", "serve", "--port", "0", "--no-worker"),
+                *("serve", "--port", "0", "--no-worker"),
                 *("--data-dir", directory / "data", "--ready-file", directory / "ready"),
             ],
             log=directory / "log",
@@ -33,6 +33,7 @@ def start(tmp_path, postgres_url):
                 "REGEN_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0",
                 **settings,
             },
+            forks_workers=False,
         )
         started.append(server)
         return server
