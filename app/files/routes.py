@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from app.accounts.idempotency import IdempotentRequest
 from app.files import service as file_service
 from app.files.accept_video import FILE_URL_FIELD, accept_video, inspect_new_video
-from app.files.schemas import FileBody, FileForm, FilesBody, VideoFile
+from app.files.schemas import Contents, ContentsBody, FileBody, FileForm, FilesBody, VideoFile
 from app.files.tables import File
 from app.http.access import CurrentUser
 from app.http.dependencies import PageDependency, ResourcesDependency, UserDependency
@@ -87,6 +87,14 @@ def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency)
     with resources.database.read() as session:
         file = file_service.find_file(session, file_id=file_id, user_id=user.id)
     return FileBody(file=VideoFile.of(file))
+
+
+@router.get("/v1/files/{file_id}/contents", response_model_exclude_none=True, responses=documented(404))
+def get_contents(file_id: str, user: UserDependency, resources: ResourcesDependency) -> ContentsBody:
+    """What is in a file of yours: its codec, pixel format, brightness curve and sound."""
+    with resources.database.read() as session:
+        file = file_service.find_file(session, file_id=file_id, user_id=user.id)
+    return ContentsBody(contents=Contents.of(file))
 
 
 @router.delete(

@@ -23,10 +23,6 @@ _EXAMPLE = {
     "height": 136,
     "frameRate": 25,
     "durationSeconds": 2,
-    "codec": "h264",
-    "pixelFormat": "yuv420p",
-    "transfer": "bt709",
-    "sound": ["aac"],
     "createdAt": "2026-11-22T07:33:37.912Z",
 }
 
@@ -63,17 +59,6 @@ class VideoFile(Body):
     height: int
     frame_rate: Number = Field(description="Frames per second.")
     duration_seconds: Number
-    codec: str | None = Field(
-        None, description="As ffmpeg names it. Left out, like the next three, for files of earlier versions."
-    )
-    pixel_format: str | None = Field(None, description="As ffmpeg names it: `yuv420p10le` has 10 bits.")
-    transfer: str | None = Field(
-        None,
-        description="The curve of its brightness, if the file says: `smpte2084` and `arib-std-b67` are HDR.",
-    )
-    sound: list[str] | None = Field(
-        None, description="The codecs of its sound tracks; empty if it is silent."
-    )
     created_at: Timestamp
     warnings: list[str] | None = Field(
         None, description="About the request that uploaded the file, if there are any."
@@ -89,10 +74,6 @@ class VideoFile(Body):
             height=file.video.height,
             frame_rate=file.video.frame_rate,
             duration_seconds=file.video.duration_seconds,
-            codec=file.codec,
-            pixel_format=file.pix_fmt,
-            transfer=file.transfer,
-            sound=file.sound,
             created_at=file.created_at,
             warnings=[*warnings] or None,
         )
@@ -111,3 +92,29 @@ class FilesBody(Body):
 
     files: list[VideoFile]
     next_cursor: str | None = Field(None, description="For the next page; left out on the last.")
+
+
+class Contents(Body):
+    """What is in a file, in ffmpeg's names. Nothing is known of files of earlier versions."""
+
+    codec: str | None = None
+    pixel_format: str | None = Field(None, description="`yuv420p10le` has 10 bits.")
+    transfer: str | None = Field(
+        None,
+        description="The curve of its brightness, if the file says: `smpte2084` and `arib-std-b67` are HDR.",
+    )
+    sound: list[str] | None = Field(
+        None, description="The codecs of its sound tracks; empty if it is silent."
+    )
+
+    @classmethod
+    def of(cls, file: tables.File) -> Self:
+        return cls(codec=file.codec, pixel_format=file.pix_fmt, transfer=file.transfer, sound=file.sound)
+
+
+class ContentsBody(Body):
+    model_config = with_example(
+        {"contents": {"codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"]}}
+    )
+
+    contents: Contents

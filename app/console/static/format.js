@@ -51,10 +51,9 @@ export const facts = (facts) =>
 
 const CURVES = /** @type {Record<string, string>} */ ({ smpte2084: "HDR (PQ)", "arib-std-b67": "HDR (HLG)" });
 
-/** What else is in a file, as far as the API tells: "H264, 10 bits, HDR (PQ), sound AAC"; empty for older files.
- * @param {import("./api.js").Row} file */
+/** What else is in a file: "H264, 10 bits, HDR (PQ), sound AAC".
+ * @param {import("./api.js").Row} file `GET /v1/files/{id}/contents` of a file of which they are known */
 export function contents(file) {
-  if (!file.codec) return "";
   const bits = file.pixelFormat?.match(/(?:p0?|gray|gbrp)(\d{1,2})[lb]e$/)?.[1] ?? "8";
   const sound = file.sound?.length ? `sound ${file.sound.join(", ").toUpperCase()}` : "no sound";
   return [file.codec.toUpperCase(), `${bits} bits`, CURVES[file.transfer] ?? "SDR", sound].join(", ");

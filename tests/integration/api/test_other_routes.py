@@ -21,10 +21,12 @@ class TestFiles:
         assert file | {"id": "", "createdAt": ""} == {
             "id": "", "name": "a b.mp4", "sizeBytes": clip.stat().st_size, "width": 240, "height": 136,
             "frameRate": 25, "durationSeconds": 2, "createdAt": "",
-            "codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"],
         }  # fmt: skip
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", file["createdAt"])
         assert client.get(f"/v1/files/{file['id']}").json() == response.json()
+        assert client.get(f"/v1/files/{file['id']}/contents").json() == {
+            "contents": {"codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"]}
+        }
 
     def test_other_rates(self, client, media):
         with (media / "webb-480x270-2997fps-hevc.mp4").open("rb") as content:
@@ -94,7 +96,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     assert set(document["paths"]) == {
         "/v1/upscale", "/v1/renders", "/v1/renders/{render_id}", "/v1/renders/{render_id}/cancel",
         "/v1/renders/{render_id}/retry", "/v1/renders/{render_id}/events", "/v1/estimates", "/v1/files",
-        "/v1/files/{file_id}", "/v1/engines", "/v1/workers",
+        "/v1/files/{file_id}", "/v1/files/{file_id}/contents", "/v1/engines", "/v1/workers",
         "/v1/uploads", "/v1/uploads/{upload_id}", "/v1/uploads/{upload_id}/parts",
         "/v1/uploads/{upload_id}/complete",
         "/v1/webhooks", "/v1/webhooks/secret", "/v1/webhooks/secret/rotate", "/v1/webhooks/{webhook_id}",

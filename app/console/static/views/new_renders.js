@@ -4,7 +4,7 @@ import { html, useEffect, useRef, useState } from "../preact.js";
 import { BASE } from "../api.js";
 import { contents, cost, count, facts, share, size, span } from "../format.js";
 import { chosen, renderOptions, samples } from "../options.js";
-import { store, useStore } from "../store.js";
+import { store, useLoaded, useStore } from "../store.js";
 import { Fetch, Transfer } from "../transfers.js";
 import { CodeSamples, OptionControl, Progress } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
@@ -112,6 +112,7 @@ function Card({ transfer, options }) {
   const { stored, file } = transfer;
   const fetched = transfer instanceof Fetch;
   const sent = chosen(options, values);
+  const [inside] = useLoaded(async () => (stored ? (await store.api.get(`/v1/files/${stored.id}/contents`)).contents : undefined), [stored?.id]);
 
   useEffect(() => {
     if (!stored) return undefined;
@@ -153,7 +154,7 @@ function Card({ transfer, options }) {
     </div>
     <${TransferState} transfer=${transfer} />
     ${stored && html`
-      <p class="facts">${facts(/** @type {any} */ (stored))}${contents(stored) && html`<br />${contents(stored)}`}</p>
+      <p class="facts">${facts(/** @type {any} */ (stored))}${inside?.codec && html`<br />${contents(inside)}`}</p>
       <${Warnings} of=${stored.warnings} />
       <div class="options">${options.filter((option) => FIRST.has(option.name)).map(control)}</div>
       <details class="more"><summary>More options</summary>

@@ -39,6 +39,7 @@ function useRender(id) {
 export function RenderPage({ id }) {
   const { render, reload, failed } = useRender(id);
   const [file] = useLoaded(async () => (render ? (await store.api.get(`/v1/files/${render.fileId}`)).file : undefined), [render?.fileId]);
+  const [inside] = useLoaded(async () => (file ? (await store.api.get(`/v1/files/${file.id}/contents`)).contents : undefined), [file?.id]);
   if (failed) return html`<h1>Render</h1><${Notice} kind="error">${failed}<//><p><a href="#/renders">All renders</a></p>`;
   if (!render) return html`<h1>Render</h1><p>Loading …</p>`;
   const act = (/** @type {() => Promise<void>} */ work) => () => work().catch((error) => store.fail(error));
@@ -69,7 +70,7 @@ export function RenderPage({ id }) {
       ${ended && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
     </div>
     <dl class="facts-table">
-      <div><dt>Original</dt><dd>${facts(render.input)}, ${count(render.input.frames)} frames${file && contents(file) && html`<br />${contents(file)}, ${size(file.sizeBytes)}`}</dd></div>
+      <div><dt>Original</dt><dd>${facts(render.input)}, ${count(render.input.frames)} frames${file && inside?.codec && html`<br />${contents(inside)}, ${size(file.sizeBytes)}`}</dd></div>
       <div><dt>Result</dt><dd>${facts(render.output)}, ${count(render.output.frames)} frames</dd></div>
       <div><dt>Engine</dt><dd>${render.engine}</dd></div>
       ${render.targetFps !== undefined && html`<div><dt>Rate</dt><dd>${count(render.targetFps)} (${render.targetFpsExact}), ${render.retime ?? "nearest"}</dd></div>`}
