@@ -18,6 +18,7 @@ from app.cli.reporting import (
     start_logging,
 )
 from app.platform.errors import ConfigurationError, FfmpegMissing, StorageError
+from app.platform.garbage import without_collection
 from app.platform.media.sandbox import close_memory
 from app.platform.work_kinds import WorkQueue
 
@@ -208,7 +209,8 @@ def _work(
         from app.serving.workers import accelerators, run_workers
 
         return run_workers(settings, accelerators() if all_gpus else devices)
-    from worker.celery_app import run_worker
+    with without_collection():
+        from worker.celery_app import run_worker
 
     try:
         return run_worker(settings)
