@@ -15,9 +15,11 @@ from app.platform.settings import Settings
 from app.platform.storage.contract import attachment
 from app.platform.storage.s3 import S3Storage
 from app.platform.storage.s3_connection import S3Options, connect
+from app.work.outage_retry import OutageRetry
 from tests.servers.broker import make_certificates
 from tests.servers.process import free_port
 from tests.servers.relay import http_answer, relay_to
+from worker.transfers import StorageTransfers
 
 OUTPUT = "renders/a/output-1.mp4"
 
@@ -218,6 +220,21 @@ def test_single_requests_do_not_go_around_a_proxy(monkeypatch):
     keys = {"s3_bucket": "a-bucket", "s3_access_key": "key", "s3_secret_key": "secret"}
 
     assert connect(Settings(**keys, s3_endpoint_url="http://s3:9000")).single_requests is None
+
+
+def test_many_files_are_fetched_in_runs(open_bucket, make_file, tmp_path):
+    storage = open_bucket()
+    keys = [f"key-{number}" for number in range(40)]
+    for key in keys:
+        storage.put_file(key, make_file(key.encode()), content_type="video/mp4")
+    transfers = StorageTransfers(storage=storage, outage_retry=OutageRetry(seconds=0))
+    files = {key: tmp_path / key for key in keys}
+    transfers.fetch_all(files, cancelled=lambda: False)
+    assert [path.read_text() for path in files.values()] == keys
+
+    with pytest.raises(KeyNotFound):
+        transfers.fetch_all({**files, "none": tmp_path / "none"}, cancelled=lambda: False)
+    assert not (tmp_path / "none").exists()
 
 
 class TestLargeFiles:
