@@ -93,6 +93,8 @@ def index_video(
     packets = packets.as_decoded(metadata.first_pts, nominal=max(1, nominal))
     if metadata.deinterlacing is not None and metadata.deinterlacing.by_field:
         info, packets = as_fields(info), packets.as_fields()
+    # It is kept as long as previews of the file are asked for.
+    info = replace(info, listing=None)
     return IndexedVideo(path=path, info=info, colour=colour, metadata=metadata, packets=packets)
 
 
