@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from app.accounts.idempotency import IdempotentRequest
 from app.files import service as file_service
-from app.files.accept_video import FILE_URL_FIELD, accept_video, inspect_new_video
-from app.files.schemas import Contents, ContentsBody, FileBody, FileForm, FilesBody, VideoFile
+from app.files.accept_video import accept_video, inspect_new_video
+from app.files.schemas import Contents, ContentsBody, FileBody, FileForm, FilesBody, UploadForm, VideoFile
 from app.files.tables import File
 from app.http.access import CurrentUser
 from app.http.dependencies import PageDependency, ResourcesDependency, UserDependency
@@ -27,16 +27,15 @@ router = APIRouter(tags=["files"])
     "/v1/files",
     response_model_exclude_none=True,
     responses=documented(409, 413, 415),
-    openapi_extra=form_description(
-        FileForm,
-        example={FILE_FIELD: "the bytes of clip.mp4"},
-        example_without_file={FILE_URL_FIELD: "https://example.com/clip.mp4"},
-    ),
+    openapi_extra=form_description(UploadForm, example={FILE_FIELD: "the bytes of clip.mp4"}),
 )
 async def upload_file(
     request: Request, user: UserDependency, resources: ResourcesDependency, idempotent: IdempotencyDependency
 ) -> FileBody:
-    """Upload a video. If the server's operator allows it, `file_url` may name one for the server to fetch."""
+    """Upload a video.
+
+    If the server's operator allows it, a JSON body `{"file_url": "https://..."}` names one for the server to fetch.
+    """
     async with received_form(request, FileForm, user=user, resources=resources) as form:
         asked = FileForm.read(form, resources.settings)
         idempotent.content += form.content

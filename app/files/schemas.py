@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from app.files import tables
 from app.files.accept_video import FILE_URL_FIELD, source_faults
 from app.http.body import Body, Number, Timestamp, with_example
-from app.http.forms import FormUpload, exactly_one_of, parse_form
+from app.http.forms import FormUpload, parse_form
 from app.http.multipart import FILE_FIELD, ReceivedForm
 from app.platform.errors import InvalidRequest
 from app.platform.outbound import MOST_URL_CHARACTERS
@@ -38,9 +38,14 @@ class NewVideo(BaseModel):
     )
 
 
-class FileForm(NewVideo):
-    model_config = ConfigDict(json_schema_extra=exactly_one_of(FILE_FIELD, FILE_URL_FIELD))
+class UploadForm(BaseModel):
+    """The form that the description of the API shows: generators of clients take the first type of a body alone, so
+    that `file_url` is told in words."""
 
+    file: FormUpload
+
+
+class FileForm(NewVideo):
     @classmethod
     def read(cls, form: ReceivedForm, settings: Settings) -> Self:
         """Raises InvalidRequest with one message per fault."""

@@ -111,7 +111,8 @@ class TestFetching:
         first, again = (answer.raise_for_status().json()["file"] for answer in answers)
         assert first == again
         assert (first["name"], first["width"], len(origin.asked)) == ("my film.mp4", 240, 1)
-        assert (first["codec"], first["pixelFormat"], first["sound"]) == ("h264", "yuv420p", ["aac"])
+        contents = client.get(f"/v1/files/{first['id']}/contents").json()["contents"]
+        assert (contents["codec"], contents["pixelFormat"], contents["sound"]) == ("h264", "yuv420p", ["aac"])
         assert client.get("/v1/renders").json()["renders"] == []
         both = client.post("/v1/files", data=asked, files={"file": b"x"})
         assert messages(both) == [
