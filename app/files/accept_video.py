@@ -44,14 +44,15 @@ def source_faults(form: ReceivedForm, names: Sequence[str], settings: Settings) 
         listed = [f"`{name}`" for name in names]
         return [f"Exactly one of {', '.join(listed[:-1])} and {listed[-1]} is needed; given: {named}."]
     url = form.fields.get(FILE_URL_FIELD)
-    return [] if url is None else _url_faults(url, settings)
+    return [] if url is None else url_faults(url, settings)
 
 
 def _shown_source(name: str, source: object) -> str:
     return f"`{name}` {quoted(source)}" if isinstance(source, str) else f"`{name}`"
 
 
-def _url_faults(url: str, settings: Settings) -> list[str]:
+def url_faults(url: str, settings: Settings) -> list[str]:
+    """Why a `file_url` cannot be taken, as far as that is known without fetching it."""
     if not settings.allow_file_urls:
         return [f"`{FILE_URL_FIELD}` is not allowed on this server: upload the video instead."]
     try:

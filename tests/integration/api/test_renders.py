@@ -16,7 +16,10 @@ from app.renders.tables import Render, Segment
 def queued(client: httpx.Client, clip) -> dict:
     with clip.open("rb") as file:
         return client.post(
-            "/v1/upscale", files={"file": ("holiday.of.2023.MP4", file)}, data={"target_fps": "23.976"}
+            "/v1/upscale",
+            files={"file": ("holiday.of.2023.MP4", file)},
+            data={"target_fps": "23.976"},
+            headers={"X-Request-ID": "of-the-upload"},
         ).json()["render"]
 
 
@@ -114,7 +117,8 @@ def test_failed(client, queued, change):
     render = fetch(client, queued)
 
     assert (render["status"], render["error"]) == ("failed", "The video is damaged.")
-    assert render.keys() - queued.keys() == {"error"}
+    assert render.keys() - queued.keys() == {"error", "requestId"}
+    assert render["requestId"] == "of-the-upload"
 
 
 def test_urls_are_signed_afresh_for_24_hours(client, queued):

@@ -157,7 +157,9 @@ def clean_environment(directory: Path, wheel: Path, *needed: str) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
     (site,) = directory.glob("lib/python*/site-packages")
     pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "--quiet"]
-    subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], check=True)
+    # Without a folder of their own for compiled modules, which pip would list among the files that it installs.
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPYCACHEPREFIX"}
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], check=True, env=own)
     todo, seen = [Requirement(line) for line in needed], set()
     while todo:
         requirement = todo.pop()
