@@ -238,14 +238,9 @@ async def _multipart_form(
     )
     try:
         async with upload_room.reserved(content_length(request)) as room:
-
-            def take(block: bytes) -> None:
-                room.wrote(len(block))
-                receiver.feed(block)
-
             # Parsing, hashing and writing are a thread's work, a block at a time: the event loop only gathers.
             async for block in body_blocks(request):
-                await to_thread.run_sync(take, block)
+                await to_thread.run_sync(room.pass_on, block, receiver)
             # Its space is reserved until it is a file, or removed.
             yield await to_thread.run_sync(receiver.finish)
     finally:

@@ -76,17 +76,12 @@ class HealthChecks:
     """Checks the parts in parallel threads, each for a bounded time, once for all concurrent requests."""
 
     def __init__(self, resources: Resources) -> None:
-        def call(ask: Callable[[], None], part: Part) -> SharedCall[None]:
-            return SharedCall(
-                ask, name=f"check-{part}", limit_seconds=CHECK_SECONDS, fresh_seconds=PROBE_FRESH_SECONDS
-            )
-
         database, broker = resources.database, resources.broker
         self._checks = {
-            Part.DATABASE: call(database.check, Part.DATABASE),
-            Part.MIGRATIONS: call(lambda: _check_migrations(database), Part.MIGRATIONS),
-            Part.STORAGE: call(resources.storage.check, Part.STORAGE),
-            Part.BROKER: call(broker.check, Part.BROKER),
+            Part.DATABASE: _check_of(database.check, Part.DATABASE),
+            Part.MIGRATIONS: _check_of(lambda: _check_migrations(database), Part.MIGRATIONS),
+            Part.STORAGE: _check_of(resources.storage.check, Part.STORAGE),
+            Part.BROKER: _check_of(broker.check, Part.BROKER),
         }
         self._database_hangs = False
         self._readers = CapacityLimiter(SQLITE_READERS) if database.is_sqlite else None
@@ -195,6 +190,12 @@ async def _ask(
     except Exception as error:
         # A part's driver may raise anything.
         return None, Unavailable("The question itself failed.", detail=f"{type(error).__name__}: {error}")
+
+
+def _check_of(ask: Callable[[], None], part: Part) -> SharedCall[None]:
+    return SharedCall(
+        ask, name=f"check-{part}", limit_seconds=CHECK_SECONDS, fresh_seconds=PROBE_FRESH_SECONDS
+    )
 
 
 def _check_migrations(database: Database) -> None:

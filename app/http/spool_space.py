@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from app.http.neighbours import Neighbours, State
 from app.platform.byte_sizes import MIB
@@ -26,6 +27,12 @@ class Share:
 
     user_id: str
     most_bytes: int
+
+
+class Receiver(Protocol):
+    """Writes the blocks of a body to the directory's disk."""
+
+    def feed(self, data: bytes, /) -> None: ...
 
 
 class Reservation:
@@ -55,6 +62,11 @@ class Reservation:
         if self._written_bytes - self._told_bytes >= STEP_BYTES:
             self._told_bytes = self._written_bytes
             self._space.tell()
+
+    def pass_on(self, block: bytes, receiver: Receiver) -> None:
+        """Give the receiver a block that it writes here. Raises what `wrote` and the receiver do."""
+        self.wrote(len(block))
+        receiver.feed(block)
 
     def release(self) -> None:
         self._space.forget(self)

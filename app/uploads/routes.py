@@ -171,14 +171,9 @@ async def put_part(
         room = await to_thread.run_sync(reserve)
         try:
             receiver = await to_thread.run_sync(storage.receive_part, part)
-
-            def take(block: bytes) -> None:
-                room.wrote(len(block))
-                receiver.feed(block)
-
             try:
                 async for block in body_blocks(request):
-                    await to_thread.run_sync(take, block)
+                    await to_thread.run_sync(room.pass_on, block, receiver)
                 received = await to_thread.run_sync(receiver.finish)
             finally:
                 with anyio.CancelScope(shield=True):
