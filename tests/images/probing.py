@@ -5,7 +5,7 @@ It runs in an image and beside it, so it imports only the server.
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def findings(directory: Path) -> dict[str, Any]:
         except RegenError as error:
             found[path.name] = f"{type(error).__name__}: {error}"
         else:
-            found[path.name] = asdict(info), asdict(frames)
+            # The listing is what these were told from, in ffprobe's own words, with the paths.
+            found[path.name] = asdict(replace(info, listing=None)), asdict(frames)
     return found
 
 
