@@ -35,7 +35,7 @@ from worker.video.decoder import (
 )
 from worker.video.encoder import encoding_stream, missing_encoder
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
-from worker.video.timestamp_check import WrittenVideo, deviation, read_back, runner_for_output
+from worker.video.timestamp_check import WrittenVideo, check_segment
 from worker.video.watchdog import PipelineQueue, PipelineStopped, PipelineThread, Watchdog
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
                 raise TransientError(
                     "The video gave different frames at each reading.", detail=str(error)
                 ) from error
-        written = _check(runner, part, render=render, segment=segment)
+        written = check_segment(runner, part, render=render, segment=segment)
         part.replace(destination)
     finally:
         part.unlink(missing_ok=True)
@@ -213,15 +213,6 @@ def _find_point(
         # The watchdog may have killed the process.
         watchdog.check()
         raise
-
-
-def _check(runner: FfmpegRunner, part: Path, *, render: RenderPlan, segment: SegmentPlan) -> WrittenVideo:
-    written = read_back(runner_for_output(runner, render.target), part)
-    ticks = list(segment.output_ticks())
-    fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
-    if fault is not None:
-        raise TransientError("A part of the video was not encoded as planned.", detail=fault)
-    return written
 
 
 class _SegmentRun:

@@ -128,6 +128,18 @@ def deviation(
     return None
 
 
+def check_segment(
+    runner: FfmpegRunner, part: Path, *, render: RenderPlan, segment: SegmentPlan
+) -> WrittenVideo:
+    """Returns what was written. Raises TransientError if its timestamps are not as planned."""
+    written = read_back(runner_for_output(runner, render.target), part)
+    ticks = list(segment.output_ticks())
+    fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
+    if fault is not None:
+        raise TransientError("A part of the video was not encoded as planned.", detail=fault)
+    return written
+
+
 def check_output(written: WrittenVideo, *, render: RenderPlan, segments: Sequence[SegmentPlan]) -> None:
     """Raises TransientError if the joined file's timestamps or its duration are not as planned."""
     ticks = [
