@@ -37,7 +37,7 @@ RUN --mount=type=bind,from=ffmpeg,source=/build,target=/build \
 FROM ${PYTHON_IMAGE} AS api-dependencies
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 WORKDIR /build
-# Compiles the convolutions for CPUs, and strips.
+# Compiles the convolutions for CPUs and the launcher of ffmpeg, and strips.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -68,7 +68,7 @@ FROM api-dependencies AS package
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/requirements.py build >build.txt \
     && pip --python /opt/regen install --require-hashes --only-binary :all: --requirement build.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY app app
 COPY clients/python clients/python
 COPY migrations migrations

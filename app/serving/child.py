@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from app.platform.errors import ConfigurationError
-from app.platform.media.launcher import OFF, Confinement
+from app.platform.media.confinement import OFF, Confinement
 
 # The launcher always sets a limit of memory; this one is larger than any address space.
 NO_MEMORY_LIMIT = 2**63 - 1

@@ -15,7 +15,7 @@ from app import migrations
 from app.accounts import service as account_service
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError
-from app.platform.media import launcher
+from app.platform.media.confinement import OFF
 from app.platform.media.sandbox import missing_layers
 from app.platform.network_limits import is_on_network, network_limits
 from app.platform.secrets import Secrets
@@ -140,7 +140,7 @@ def end_process() -> None:
 
 def _tell_hardening(settings: Settings) -> None:
     log.info("limits_by_default", **network_limits(settings))
-    if settings.sandbox != launcher.OFF and (missing := missing_layers()):
+    if settings.sandbox != OFF and (missing := missing_layers()):
         log.warning("sandbox_incomplete", missing=missing)
 
 

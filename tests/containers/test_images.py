@@ -138,6 +138,8 @@ def test_the_package_works_without_the_source(tmp_path: Path) -> None:
     assert (site / "regen_client" / "py.typed").is_file()
     if shutil.which("gcc") is not None:
         assert list((site / "worker" / "inference" / "cpu").glob("_kernels*.so"))
+        (launcher,) = (site / "app" / "platform" / "media").glob("_launcher*.so")
+        assert subprocess.check_output([launcher, "--", "/bin/echo", "started"]) == b"started\n"
 
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(site), "REGEN_DATA_DIR": str(tmp_path / "data")}
     (tmp_path / "data").mkdir()

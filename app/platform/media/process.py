@@ -2,7 +2,7 @@
 
 A process
 
-- runs through `launcher.py` (memory limit, sandbox, no core dumps, killed with its parent), in its own session, with
+- runs through a launcher (memory limit, sandbox, no core dumps, killed with its parent), in its own session, with
 a fixed environment; - is killed with its process group after its wall-clock limit, or when it has used no processor
 time for its stall limit, even while the caller is blocked in a pipe; while it runs, it beats the progress of the work
 that started it; - never blocks on stderr, which a thread reads; the last 64 KiB are kept.
@@ -43,7 +43,7 @@ from app.platform.errors import (
 from app.platform.metrics import ffmpeg_failures
 from app.platform.progress import current_progress
 
-from . import launcher
+from . import confinement, launcher
 from .command_files import files_of, total_bytes
 from .pipes import PipeTail, enlarge_pipe, processor_seconds
 from .safety_options import NOT_DECODED
@@ -86,7 +86,7 @@ class RunLimits:
     pipe's other end may be slow. `cpu_seconds`: processor time of all threads, after which the process is killed;
     None for no limit. `probe_bytes`: how much of an input is searched for what describes its streams, None for
     ffmpeg's default. `output_bytes`: how large its output may become beyond twice its inputs. `sandbox`: the required
-    barriers of the kernel around the process, see `launcher.Confinement`.
+    barriers of the kernel around the process, see `confinement.Confinement`.
     """
 
     wall_seconds: float
@@ -97,7 +97,7 @@ class RunLimits:
     cpu_seconds: int | None = None
     probe_bytes: int | None = None
     output_bytes: int = GIB
-    sandbox: str = launcher.AUTO
+    sandbox: str = confinement.AUTO
 
     @property
     def reading_memory_bytes(self) -> int:
@@ -140,7 +140,7 @@ class FfmpegProcess:
         # Guards reaping and killing, so that a reaped process id is never signalled.
         self._lock = threading.Lock()
         readable, writable = files_of(command)
-        confinement = launcher.Confinement(
+        confined = confinement.Confinement(
             limits.reading_memory_bytes if readable else limits.memory_bytes,
             limits.cpu_seconds or 0,
             os.getpid(),
@@ -151,7 +151,7 @@ class FfmpegProcess:
         )
         try:
             self._process = subprocess.Popen(
-                confinement.launching(command),
+                confined.launching(command),
                 bufsize=0,
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,

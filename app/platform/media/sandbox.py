@@ -1,4 +1,4 @@
-"""The kernel's barriers around ffmpeg and ffprobe on this machine; `launcher.py` applies them."""
+"""The kernel's barriers around ffmpeg and ffprobe on this machine; `confinement.py` says which."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 from app.platform.errors import ConfigurationError
 from app.platform.settings import Settings
 
-from . import launcher
+from . import confinement, launcher
 
 PR_SET_DUMPABLE = 4
 GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -21,20 +21,20 @@ def missing_layers() -> list[str]:
         return [f"{platform.system()} has none that the server supports"]
     missing = []
     try:
-        launcher.landlock_version()
+        confinement.landlock_version()
     except OSError as error:
         missing.append(f"Landlock (what files it sees): {error.strerror}")
     status = Path("/proc/self/status").read_text("ascii", errors="replace")
     if "\nSeccomp:" not in status:
         missing.append("seccomp (no sockets, no processes): the kernel was built without it")
-    elif platform.machine() not in launcher.MACHINES:
+    elif platform.machine() not in confinement.MACHINES:
         missing.append(f"seccomp (no sockets, no processes): no filter for {platform.machine()}")
     return missing
 
 
 def require_sandbox(settings: Settings) -> None:
     """Raises ConfigurationError when the settings require barriers that this machine lacks."""
-    missing = missing_layers() if settings.sandbox == launcher.REQUIRED else []
+    missing = missing_layers() if settings.sandbox == confinement.REQUIRED else []
     if missing:
         raise ConfigurationError(
             "REGEN_SANDBOX=required, but this machine lacks a part of the sandbox for ffmpeg: "

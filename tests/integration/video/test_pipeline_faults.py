@@ -22,8 +22,8 @@ from app.platform.errors import (
     PermanentError,
     PipelineStalled,
 )
+from app.platform.media.confinement import OFF
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Programs
-from app.platform.media.launcher import OFF
 from worker.pipeline import run_segment
 from worker.video.decoder import FrameReader
 from worker.video.muxer import finish_render

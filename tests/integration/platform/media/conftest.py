@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.platform.media import confinement
 from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
@@ -67,3 +68,14 @@ def make_moving(make: Callable[..., Path]) -> Callable[..., Path]:
         return make(name, "-f", "lavfi", "-i", source, *arguments)
 
     return run
+
+
+@pytest.fixture(params=["compiled", "Python"])
+def starter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The launcher of a test, which runs with either."""
+    kind: str = request.param
+    if kind == "Python":
+        monkeypatch.setattr(confinement, "compiled_launcher", lambda: None)
+    elif confinement.compiled_launcher() is None:
+        pytest.skip("the package was installed without a C compiler")
+    return kind

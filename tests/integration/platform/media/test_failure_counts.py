@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.platform.errors import FfmpegError
-from app.platform.media.launcher import OFF
+from app.platform.media.confinement import OFF
 from app.platform.media.process import FfmpegProcess, RunLimits
 from app.platform.metrics import ffmpeg_failures
 

@@ -18,7 +18,7 @@ from app.platform.errors import (
     FfmpegTimeout,
 )
 from app.platform.media import launcher
-from app.platform.media.launcher import AUTO, OFF
+from app.platform.media.confinement import AUTO, OFF, Confinement
 from app.platform.media.pipes import STDERR_KEPT_BYTES
 from app.platform.media.process import FfmpegProcess, RunLimits
 from tests.servers.process import SOON_SECONDS, is_alive, wait_until
@@ -294,15 +294,15 @@ def test_a_process_ends_with_the_server_even_when_that_is_killed() -> None:
 
 
 @on_linux
-def test_a_program_whose_parent_died_before_it_could_say_so_ends_at_once() -> None:
-    somebody_else = launcher.Confinement(1024 * MIB, 0, os.getppid(), launcher.OFF, (), ())
+def test_a_program_whose_parent_died_before_it_could_say_so_ends_at_once(starter: str) -> None:
+    somebody_else = Confinement(1024 * MIB, 0, os.getppid(), OFF, (), ())
     command = somebody_else.launching(["/bin/sleep", "600"])
     assert subprocess.run(command, timeout=SOON_SECONDS, check=False).returncode == -signal.SIGKILL
 
 
 @on_linux
-def test_a_program_ignores_no_signal_that_python_does() -> None:
-    confinement = launcher.Confinement(1024 * MIB, 0, os.getpid(), launcher.OFF, (), ())
+def test_a_program_ignores_no_signal_that_python_does(starter: str) -> None:
+    confinement = Confinement(1024 * MIB, 0, os.getpid(), OFF, (), ())
     command = confinement.launching(["/bin/grep", "SigIgn", "/proc/self/status"])
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     ignored = int(told.split()[1], 16)

@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 
 from app.platform.errors import ConfigurationError, FfmpegError
-from app.platform.media import launcher, sandbox
+from app.platform.media import confinement, launcher, sandbox
+from app.platform.media.confinement import Confinement
 from app.platform.media.ffmpeg import FfmpegRunner, Programs, RunLimits
-from app.platform.media.launcher import Confinement
 from app.platform.settings import Settings
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or bool(sandbox.missing_layers()),
     reason="this kernel has no Landlock or no seccomp",
 )
-LIMITS = RunLimits(wall_seconds=20, memory_bytes=2**33, sandbox=launcher.REQUIRED)
+LIMITS = RunLimits(wall_seconds=20, memory_bytes=2**33, sandbox=confinement.REQUIRED)
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Path:
+def room(tmp_path: Path, starter: str) -> Path:
     """A directory with an input, a directory for the output, and what belongs to somebody else."""
     for name in ("input.mp4", "others.mp4", "secret"):
         (tmp_path / name).write_text(name)
@@ -117,12 +117,12 @@ os.kill(os.getpid(), 0)
 refused(os.kill, os.getppid(), 0)
 refused(os.kill, -1, signal.SIGKILL)
 """
-    done = python(Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), (str(room / "out"),)), code)
+    done = python(Confinement(2**33, 0, os.getpid(), confinement.REQUIRED, (), (str(room / "out"),)), code)
     assert done.stdout.split("\n") == ["thread", *["Permission denied"] * 4, ""], done.stderr
 
 
 def test_it_writes_no_file_without_an_output(room):
-    confined = Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), ())
+    confined = Confinement(2**33, 0, os.getpid(), confinement.REQUIRED, (), ())
     code = "import resource; print(resource.getrlimit(resource.RLIMIT_FSIZE))"
     assert python(confined, code).stdout == "(0, 0)\n"
 
@@ -130,7 +130,7 @@ def test_it_writes_no_file_without_an_output(room):
 def test_its_output_ends_at_the_size_that_it_may_have(room):
     output = room / "out" / "a.mp4"
     output.touch()
-    confined = Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), (str(output),), 1000)
+    confined = Confinement(2**33, 0, os.getpid(), confinement.REQUIRED, (), (str(output),), 1000)
     done = python(
         confined, f"file = open({str(output)!r}, 'wb', 0); file.write(bytes(1000)); file.write(b'x')"
     )
@@ -149,7 +149,7 @@ def test_memory_for_reading_follows_from_the_largest_frame(shell):
     assert LIMITS.memory_bytes > LIMITS.reading_memory_bytes > small.reading_memory_bytes > 2**31
 
 
-def test_a_program_becomes_no_other():
+def test_a_program_becomes_no_other(starter):
     """Nor itself once more."""
     code = """
 import ctypes, os, sys
@@ -162,16 +162,16 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.syscall({"x86_64": 322, "aarch64": 281}[os.uname().machine], -100, b"/bin/true", None, None, 0) == -1
 print(os.strerror(ctypes.get_errno()))
 """
-    done = python(Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), ()), code)
+    done = python(Confinement(2**33, 0, os.getpid(), confinement.REQUIRED, (), ()), code)
     assert done.stdout.split("\n") == [*["Permission denied"] * 3, ""], done.stderr
 
 
-def test_threads_of_its_user_are_counted():
+def test_threads_of_its_user_are_counted(starter):
     code = "import resource; print(resource.getrlimit(resource.RLIMIT_NPROC)[1])"
-    done = python(Confinement(2**33, 0, os.getpid(), launcher.REQUIRED, (), ()), code)
+    done = python(Confinement(2**33, 0, os.getpid(), confinement.REQUIRED, (), ()), code)
     allowed = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     assert int(done.stdout) == (
-        launcher.MOST_PROCESSES if allowed < 0 else min(allowed, launcher.MOST_PROCESSES)
+        confinement.MOST_PROCESSES if allowed < 0 else min(allowed, confinement.MOST_PROCESSES)
     )
 
 
@@ -179,9 +179,9 @@ def test_the_memory_of_the_server_is_closed_where_there_is_no_landlock():
     """To a program of the same user, of root too once it has lost root's capabilities."""
     code = """
 import os
-from app.platform.media import launcher, sandbox
+from app.platform.media import confinement, launcher, sandbox
 from app.platform.settings import Settings
-launcher.drop_capabilities()
+launcher.keep_capabilities(confinement.CAP_DAC_OVERRIDE)
 for settings in (Settings(debuggable=True), Settings()):
     sandbox.close_memory(settings)
     open("/proc/self/environ").close()
@@ -240,12 +240,49 @@ def test_off_is_off(room):
     program.write_text(f"#!/bin/bash\ncat {room}/secret\n")
     program.chmod(0o755)
     runner = FfmpegRunner(
-        programs=Programs(ffmpeg=program, ffprobe=program), limits=replace(LIMITS, sandbox=launcher.OFF)
+        programs=Programs(ffmpeg=program, ffprobe=program), limits=replace(LIMITS, sandbox=confinement.OFF)
     )
     assert runner.run(["-version"], purpose="starting", stdout_limit_bytes=100).stdout == b"secret"
 
 
-@pytest.mark.parametrize("path", ["/a b", "/a\tb\nc", "/a\\tb", "/a\\\\n", "/ä"])
-def test_any_path_comes_through(path):
-    sent = Confinement(1, 2, 3, launcher.AUTO, (path, "/b"), (path,))
-    assert vars(Confinement.of_word(sent.to_word())) == vars(sent)
+@pytest.mark.parametrize("name", ["a b", "a\tb\nc", "a\\tb", "a\\\\n", "ä", "a:b", "--"])
+def test_any_path_comes_through(room, name):
+    (room / name).write_text("found")
+    confined = Confinement(2**33, 0, os.getpid(), confinement.REQUIRED, (str(room / name),), ())
+    command = confined.launching(["/bin/cat", str(room / name)])
+    assert subprocess.check_output(command, timeout=60) == b"found"
+
+
+def state(confined: Confinement) -> list[str]:
+    """What a program knows of its own limits, with how it dies when its parent does."""
+    code = """
+import ctypes
+signal = ctypes.c_int()
+ctypes.CDLL(None).prctl(2, ctypes.byref(signal))
+print("PDEATHSIG:", signal.value)
+names = ("NoNewPrivs", "Seccomp", "Seccomp_filters", "CapInh", "CapPrm", "CapEff", "SigIgn", "SigBlk")
+print(*(line for line in open("/proc/self/status") if line.split(":")[0] in names), open("/proc/self/limits").read())
+"""
+    return python(confined, code).stdout.split("\n")
+
+
+def test_both_launchers_leave_the_same_state(tmp_path, monkeypatch):
+    if confinement.compiled_launcher() is None:
+        pytest.skip("the package was installed without a C compiler")
+    confined = Confinement(2**33, 77, os.getpid(), confinement.REQUIRED, (), (str(tmp_path),), 12345)
+    compiled = state(confined)
+    monkeypatch.setattr(confinement, "compiled_launcher", lambda: None)
+    assert state(confined) == compiled
+    words = [" ".join(line.split()) for line in compiled]
+    assert {"PDEATHSIG: 9", "NoNewPrivs: 1", "Seccomp: 2", "Max core file size 0 0 bytes"} < set(words)
+    assert {"Max cpu time 77 77 seconds", "Max file size 12345 12345 bytes"} < set(words)
+
+
+def test_a_layer_that_the_kernel_refuses_ends_the_start_only_if_it_is_required(room, monkeypatch):
+    monkeypatch.setattr(confinement, "RIGHTS_BY_VERSION", (1 << 60,))
+    for mode, expected in ((confinement.AUTO, (0, b"secret")), (confinement.REQUIRED, (127, b""))):
+        confined = Confinement(2**33, 0, os.getpid(), mode, (), ())
+        command = confined.launching(["/bin/cat", str(room / "secret")])
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == expected
+    assert done.stderr.startswith(launcher.LAUNCHER_PREFIX.encode()) and b"Invalid argument" in done.stderr
