@@ -58,7 +58,7 @@ def create_mock_app(settings: Settings, options: MockOptions, *, own_url: str | 
     # Outside the two that change a request: requests are recorded as they were sent.
     app.user_middleware.insert(
         -2,
-        Middleware(FaultMiddleware, recorder=mock.recorder, faults=mock.faults, driver=lambda: mock.driver),
+        Middleware(FaultMiddleware, requests=mock.requests, faults=mock.faults, driver=lambda: mock.driver),
     )
     # Innermost.
     app.user_middleware.append(Middleware(StrictParametersMiddleware))

@@ -8,9 +8,9 @@ from app.mock import database as mock_database
 from app.mock.driver import MockDriver
 from app.mock.faults import ActiveFaults
 from app.mock.options import MockOptions
-from app.mock.recorder import RequestRecorder
+from app.mock.recorder import Log, ReceivedRequest
 from app.mock.repeatable import Repeatable
-from app.mock.webhooks import WebhookLog
+from app.mock.webhooks import SentWebhook
 from app.platform import clock
 
 
@@ -25,8 +25,8 @@ class Mock:
     options: MockOptions
     repeatable: Repeatable
     faults: ActiveFaults
-    recorder: RequestRecorder = field(default_factory=RequestRecorder)
-    webhooks: WebhookLog = field(default_factory=WebhookLog)
+    requests: Log[ReceivedRequest] = field(default_factory=Log)
+    webhooks: Log[SentWebhook] = field(default_factory=Log)
     resources: Resources = field(init=False)
     driver: MockDriver = field(init=False)
 
@@ -46,7 +46,7 @@ class Mock:
             for stored in list(self.resources.storage.list("")):
                 self.resources.storage.delete(stored.key)
             self.faults.restart(seed=options.seed)
-            self.recorder.clear()
+            self.requests.clear()
             self.webhooks.clear()
             self.repeatable.restart(seed=options.seed, start=options.clock)
             self.options = options

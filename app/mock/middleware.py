@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable
 from contextvars import Token
+from functools import partial
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ from app.mock.driver import MockDriver
 from app.mock.fault_rules import FaultAction
 from app.mock.faults import ActiveFaults, urls_expire
 from app.mock.protocol import CUT
-from app.mock.recorder import BodyReader, ReceivedRequest, RequestRecorder
+from app.mock.recorder import BodyReader, Log, ReceivedRequest, received_request
 from app.mock.repeatable import Repeatable
 from app.mock.transfers import Throttle
 from app.mock.transitions import TransitionMode
@@ -68,12 +69,12 @@ class FaultMiddleware:
         self,
         app: ASGIApp,
         *,
-        recorder: RequestRecorder,
+        requests: Log[ReceivedRequest],
         faults: ActiveFaults,
         driver: Callable[[], MockDriver],
     ) -> None:
         self.app = app
-        self._recorder = recorder
+        self._requests = requests
         self._faults = faults
         self._driver = driver
 
@@ -81,7 +82,7 @@ class FaultMiddleware:
         if not _is_observed(scope):
             await self.app(scope, receive, send)
             return
-        request = self._recorder.begin(scope)
+        request = self._requests.add(partial(received_request, scope))
         exchange = _Exchange(scope, receive, send, request)
         action = self._faults.next_of(request.method, request.path)
         if action is None:

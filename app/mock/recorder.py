@@ -1,12 +1,12 @@
-"""Records the requests received, without keys and without the videos themselves."""
+"""What tests may ask of a mock: the requests received, without keys and without the videos themselves, and others."""
 
 import hashlib
 import json
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from python_multipart.multipart import parse_options_header
@@ -15,10 +15,43 @@ from starlette.types import Scope
 from app.http.multipart import MultipartParts
 from app.platform.errors import InvalidRequest
 
-MOST_REQUESTS = 1000
+MOST_ENTRIES = 1000
 MOST_TEXT_BYTES = 64 * 1024
 REMOVED = "[removed]"
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """`number` counts from 1, from the start or the last time that the log was cleared."""
+
+    number: int
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Log(Generic[E]):
+    """The last MOST_ENTRIES entries, in the order of their numbers. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: deque[E] = deque(maxlen=MOST_ENTRIES)
+
+    def add(self, make: Callable[[int], E]) -> E:
+        """Keeps and returns what `make` returns for the next number."""
+        with self._lock:
+            entry = make(self._kept[-1].number + 1 if self._kept else 1)
+            self._kept.append(entry)
+            return entry
+
+    def all(self) -> list[E]:
+        with self._lock:
+            return list(self._kept)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
 
 
 @dataclass(kw_only=True)
@@ -32,10 +65,9 @@ class ReceivedFile:
 
 
 @dataclass(kw_only=True)
-class ReceivedRequest:
+class ReceivedRequest(Entry):
     """`status` is that of the answer; None when the connection was cut first. `fault` is the action of a rule."""
 
-    number: int
     method: str
     path: str
     query: dict[str, str]
@@ -47,38 +79,15 @@ class ReceivedRequest:
     fault: dict[str, Any] | None = None
 
 
-class RequestRecorder:
-    """Keeps the last MOST_REQUESTS requests, in the order of arrival."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: deque[ReceivedRequest] = deque(maxlen=MOST_REQUESTS)
-        self._number = 0
-
-    def begin(self, scope: Scope) -> ReceivedRequest:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        with self._lock:
-            self._number += 1
-            request = ReceivedRequest(
-                number=self._number,
-                method=scope["method"],
-                path=scope["path"],
-                query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
-                headers={
-                    name: REMOVED if name in SECRET_HEADERS else value for name, value in headers.items()
-                },
-            )
-            self._kept.append(request)
-            return request
-
-    def all(self) -> list[ReceivedRequest]:
-        with self._lock:
-            return list(self._kept)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-            self._number = 0
+def received_request(scope: Scope, number: int) -> ReceivedRequest:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    return ReceivedRequest(
+        number=number,
+        method=scope["method"],
+        path=scope["path"],
+        query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
+        headers={name: REMOVED if name in SECRET_HEADERS else value for name, value in headers.items()},
+    )
 
 
 class BodyReader:

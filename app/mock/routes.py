@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body, Request
 from fastapi.routing import iter_route_contexts
 from pydantic import Field, ValidationError
 
@@ -83,27 +83,11 @@ def move_clock(request: Request, asked: ClockRequest) -> dict[str, Any]:
 
 
 @router.get("/requests")
-def list_requests(request: Request) -> dict[str, Any]:
-    """The last thousand requests, oldest first."""
-    return {"requests": [asdict(received) for received in mock_of(request).recorder.all()]}
-
-
-@router.delete("/requests", status_code=HTTPStatus.NO_CONTENT)
-def forget_requests(request: Request) -> Response:
-    mock_of(request).recorder.clear()
-    return Response(status_code=HTTPStatus.NO_CONTENT)
-
-
 @router.get("/webhooks")
-def list_webhooks(request: Request) -> dict[str, Any]:
-    """The last thousand sendings of events, oldest first."""
-    return {"webhooks": [asdict(sent) for sent in mock_of(request).webhooks.all()]}
-
-
-@router.delete("/webhooks", status_code=HTTPStatus.NO_CONTENT)
-def forget_webhooks(request: Request) -> Response:
-    mock_of(request).webhooks.clear()
-    return Response(status_code=HTTPStatus.NO_CONTENT)
+def list_entries(request: Request) -> dict[str, Any]:
+    """The last thousand requests, or sendings of events, oldest first."""
+    name = _last_segment(request)
+    return {name: [asdict(entry) for entry in getattr(mock_of(request), name).all()]}
 
 
 @router.get("/faults")
@@ -126,10 +110,16 @@ def add_faults(request: Request, asked: Annotated[Any, Body()]) -> dict[str, Any
     return list_faults(request)
 
 
+@router.delete("/requests", status_code=HTTPStatus.NO_CONTENT)
+@router.delete("/webhooks", status_code=HTTPStatus.NO_CONTENT)
 @router.delete("/faults", status_code=HTTPStatus.NO_CONTENT)
-def clear_faults(request: Request) -> Response:
-    mock_of(request).faults.clear()
-    return Response(status_code=HTTPStatus.NO_CONTENT)
+def clear(request: Request) -> None:
+    getattr(mock_of(request), _last_segment(request)).clear()
+
+
+def _last_segment(request: Request) -> str:
+    """The name of the mock's part that the address is about."""
+    return request.url.path.rsplit("/", 1)[1]
 
 
 def _observed_routes(request: Request) -> Iterator[tuple[str, str]]:

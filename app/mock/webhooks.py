@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import structlog
 
 from app.http.resources import Resources
 from app.mock.faults import ActiveFaults
+from app.mock.recorder import Entry, Log
 from app.platform.errors import OutboundError
 from app.platform.json_values import timestamp
 from app.webhooks.dispatcher import Reply, Send, WebhookDispatcher
@@ -24,17 +25,14 @@ HOLD_SECONDS = 20.0
 STALE_AGE = timedelta(hours=1)
 OTHER_SECRET = "whsec_" + "c29tZWJvZHkgZWxzZSdzIHNlY3JldCwgbm90IHlvdXJz"
 
-MOST_WEBHOOKS = 1000
-
 log = structlog.get_logger(__name__)
 
 
 @dataclass(kw_only=True)
-class SentWebhook:
+class SentWebhook(Entry):
     """One sending of an event. `status` is that of the answer, None without one; then `error` says why, unless the rule
     `fault` let the event get lost."""
 
-    number: int
     id: str
     attempt: int
     sent_at: str
@@ -45,41 +43,8 @@ class SentWebhook:
     fault: dict[str, Any] | None = None
 
 
-class WebhookLog:
-    """Keeps the last MOST_WEBHOOKS sendings, in their order. Safe to use from any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: deque[SentWebhook] = deque(maxlen=MOST_WEBHOOKS)
-        self._attempts: Counter[str] = Counter()
-
-    def add(self, event: OutgoingEvent, *, fault: dict[str, Any] | None) -> SentWebhook:
-        with self._lock:
-            self._attempts[event.id] += 1
-            sent = SentWebhook(
-                number=self._attempts.total(),
-                id=event.id,
-                attempt=self._attempts[event.id],
-                sent_at=timestamp(event.sent_at),
-                url=event.url,
-                body=json.loads(event.body),
-                fault=fault,
-            )
-            self._kept.append(sent)
-            return sent
-
-    def all(self) -> list[SentWebhook]:
-        with self._lock:
-            return list(self._kept)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-            self._attempts.clear()
-
-
 def make_dispatcher(
-    resources: Resources, *, base_url: str | None, faults: ActiveFaults, sent: WebhookLog
+    resources: Resources, *, base_url: str | None, faults: ActiveFaults, sent: Log[SentWebhook]
 ) -> WebhookDispatcher:
     dispatcher = WebhookDispatcher(resources, base_url=base_url, look_seconds=LOOK_SECONDS)
     dispatcher.send = _FaultySender(dispatcher.send, faults, sent)
@@ -89,7 +54,7 @@ def make_dispatcher(
 class _FaultySender:
     """Sends events subject to the rules, and logs them. Safe to use from any thread."""
 
-    def __init__(self, send: Send, faults: ActiveFaults, sent: WebhookLog) -> None:
+    def __init__(self, send: Send, faults: ActiveFaults, sent: Log[SentWebhook]) -> None:
         self._send_as_it_is = send
         self._faults = faults
         self._log = sent
@@ -105,7 +70,7 @@ class _FaultySender:
         match action.webhook:
             case "lost":
                 log.info("mock_webhook_lost", url=event.url)
-                self._log.add(event, fault=fault)
+                self._note(event, fault)
                 return Reply(status_code=ACCEPTED)
             case "doubled":
                 self._send(event, fault=fault)
@@ -118,7 +83,7 @@ class _FaultySender:
         return self._send(event, fault=fault)
 
     def _send(self, event: OutgoingEvent, *, fault: dict[str, Any] | None = None) -> Reply:
-        sent = self._log.add(event, fault=fault)
+        sent = self._note(event, fault)
         try:
             reply = self._send_as_it_is(event)
             sent.status = reply.status_code
@@ -130,6 +95,20 @@ class _FaultySender:
             with self._changed:
                 self._sent[event.url] += 1
                 self._changed.notify_all()
+
+    def _note(self, event: OutgoingEvent, fault: dict[str, Any] | None) -> SentWebhook:
+        earlier = [sent.attempt for sent in self._log.all() if sent.id == event.id]
+        return self._log.add(
+            lambda number: SentWebhook(
+                number=number,
+                id=event.id,
+                attempt=max(earlier, default=0) + 1,
+                sent_at=timestamp(event.sent_at),
+                url=event.url,
+                body=json.loads(event.body),
+                fault=fault,
+            )
+        )
 
     def _await_next(self, url: str) -> None:
         """Returns once another event was sent there, or after HOLD_SECONDS."""
