@@ -17,12 +17,11 @@ from app.engines import routes as engine_routes
 from app.estimates import routes as estimate_routes
 from app.files import routes as file_routes
 from app.http import documentation, health, metrics_routes, stored_objects
-from app.http.cors import Cors
 from app.http.errors import add_error_handlers, documented
 from app.http.fields import EmptyParameters
 from app.http.health_checks import HealthChecks
 from app.http.metrics import HttpMetrics
-from app.http.middleware import BodyRules, ErrorBoundary, HeadRequests, LingeringClose
+from app.http.middleware import BodyRules, Cors, ErrorBoundary, HeadRequests, LingeringClose
 from app.http.openapi import operation_id
 from app.http.public_address import PublicPath
 from app.http.rate_limit import RateLimitHeaders

@@ -30,12 +30,12 @@ from app.administration.schemas import ActivityBody
 from app.engines.service import stored_engine
 from app.http.dependencies import (
     AdministratorDependency,
+    IdempotencyDependency,
     PageDependency,
     PublicUrlDependency,
     ResourcesDependency,
 )
 from app.http.errors import documented
-from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
 from app.platform.errors import Conflict, InvalidRequest
 from app.platform.work_kinds import WorkQueue

@@ -34,7 +34,7 @@ from models.added import added_engines
 from models.catalog import DEFAULT_ENGINE, ENGINES
 
 if TYPE_CHECKING:
-    from app.platform.media.properties import VideoProperties
+    from app.platform.media.info import VideoProperties
     from worker.local import LocalRender
 
 

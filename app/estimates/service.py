@@ -11,9 +11,8 @@ from app.estimates.forecasts import DECIMALS, Forecast, Outlook
 from app.files.service import find_file
 from app.platform.database import Database
 from app.platform.errors import LimitExceeded, TooManyRequests
-from app.platform.media.info import MediaInfo
+from app.platform.media.info import MediaInfo, VideoProperties
 from app.platform.media.limits import check_input
-from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.renders import workload
 from app.renders.options import RenderOptions

@@ -12,11 +12,10 @@ from app.files.accept_video import accept_video, inspect_new_video
 from app.files.schemas import Contents, ContentsBody, FileBody, FileForm, FilesBody, UploadForm, VideoFile
 from app.files.tables import File
 from app.http.access import CurrentUser
-from app.http.dependencies import PageDependency, ResourcesDependency, UserDependency
+from app.http.dependencies import IdempotencyDependency, PageDependency, ResourcesDependency, UserDependency
 from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import form_description, received_form
-from app.http.idempotency import IdempotencyDependency
 from app.http.multipart import FILE_FIELD
 from app.http.resources import Resources
 

@@ -7,7 +7,7 @@ from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.accounts.tables import User
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.tables import ListedTable, video_columns
 
 

@@ -1,21 +1,24 @@
-"""Dependencies of routes: the process's resources, the key's user, the address that clients use."""
+"""Dependencies of routes: resources, the key's user, the address that clients use, the Idempotency-Key, pages."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.requests import HTTPConnection
 
+from app.accounts.idempotency import IdempotentRequest
 from app.accounts.scopes import Scope
 from app.http.access import Access, CurrentUser
 from app.http.health_checks import HealthChecks
 from app.http.public_address import base_url_of
 from app.http.readiness import Readiness
 from app.http.resources import Resources
+from app.platform.errors import InvalidRequest
 from models.catalog import Engine
 
 READING_METHODS = ("GET", "HEAD")
@@ -139,3 +142,41 @@ ReadinessDependency = Annotated[Readiness, Depends(readiness_of)]
 AdministratorDependency = Annotated[CurrentUser, Depends(administrator)]
 PageDependency = Annotated[PageRequest, Depends(page_of)]
 PublicUrlDependency = Annotated[str, Depends(public_url)]
+
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+LONGEST_KEY = 255
+PRINTABLE = r"[!-~]([ -~]*[!-~])?"
+
+
+async def idempotent_request(
+    request: Request,
+    response: Response,
+    access: AccessDependency,
+    key: Annotated[
+        str | None,
+        Header(
+            alias=IDEMPOTENCY_KEY,
+            description="Any text of your choice, new for each thing to be made. The same request with the same key "
+            "makes nothing new and answers with the first result; a different request with it is refused. Remembered "
+            "for a week.",
+            max_length=LONGEST_KEY,
+            json_schema_extra={"pattern": f"^{PRINTABLE}$", "minLength": 1},
+            examples=["order-17"],
+        ),
+    ] = None,
+) -> IdempotentRequest:
+    """The request, identified by its address: the route adds its other identifying values to `content`.
+
+    A route declares it after the dependency that requires the user's key. The encoding of a body does not
+    count. Raises InvalidRequest for a key that is empty or not printable ASCII.
+    """
+    if key is not None and not re.fullmatch(PRINTABLE, key):
+        raise InvalidRequest("`Idempotency-Key` must be of printable ASCII characters, and not empty.")
+    return IdempotentRequest(
+        user_id=access.user_id, key=key, content=[request.url.path], headers=response.headers
+    )
+
+
+IdempotencyDependency = Annotated[IdempotentRequest, Depends(idempotent_request)]

@@ -22,8 +22,8 @@ from starlette.requests import Request
 
 from app.files.service import SpooledUpload
 from app.http.access import CurrentUser
+from app.http.dependencies import IDEMPOTENCY_KEY
 from app.http.fields import MOST_TOLD, ignored_names, is_empty, nearest_name, shown_name, unknown_name
-from app.http.idempotency import IDEMPOTENCY_KEY
 from app.http.middleware import streams_body
 from app.http.multipart import (
     FILE_FIELD,

@@ -13,7 +13,7 @@ from app.estimates.remaining import RemainingWork, remaining_work
 from app.http.resources import Resources
 from app.http.shared_call import SharedCall
 from app.platform.database import Database
-from app.platform.database_errors import UNREACHABLE
+from app.platform.database_engine import UNREACHABLE
 from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
 from app.platform.work_kinds import WorkQueue
 from app.webhooks.backlog import WebhookBacklog, webhook_backlog

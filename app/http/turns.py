@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.connections import peer_of
 from app.http.errors import error_response
-from app.http.fair_queue import FairQueue
+from app.http.shared_slots import FairQueue
 
 # All share one interpreter: more of one caller's at once would not be faster, and delay those of others.
 MOST_TURNS = 16

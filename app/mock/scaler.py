@@ -12,7 +12,7 @@ from app.platform.errors import FfmpegCancelled, FfmpegError
 from app.platform.media.codecs import CODECS, OutputFormat
 from app.platform.media.containers import VideoCodec
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.media.time_range import TimeRange
 
 THUMBNAIL_SIDE = 640

@@ -11,7 +11,7 @@ from typing import Any
 from app.mock.fault_rules import RenderFault
 from app.mock.results import ResultMaker, form_of
 from app.platform.errors import FfmpegCancelled, FfmpegError, PermanentError, StorageError
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.storage.keys import output_key, segment_key, thumbnail_key
 from app.platform.work_kinds import WorkKind
 from app.renders.service import cost_in_gigapixels

@@ -32,8 +32,13 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-from app.platform.database_engine import PoolLimits, PreparedStatements, make_engine
-from app.platform.database_errors import client_errors, operator_errors
+from app.platform.database_engine import (
+    PoolLimits,
+    PreparedStatements,
+    client_errors,
+    make_engine,
+    operator_errors,
+)
 from app.platform.settings import Settings
 
 # For LIMIT in statements that every worker runs: as a parameter PostgreSQL would plan for a tenth of all rows.

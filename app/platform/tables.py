@@ -13,7 +13,7 @@ from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator
 
 from app.platform.database import UtcDateTime
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 
 
 class ExactFraction(TypeDecorator[Fraction]):

@@ -14,13 +14,13 @@ from app.files.tables import File
 from app.http.access import CurrentUser
 from app.http.dependencies import (
     EnginesDependency,
+    IdempotencyDependency,
     PageDependency,
     PublicUrlDependency,
     ResourcesDependency,
     UserDependency,
 )
 from app.http.errors import documented
-from app.http.idempotency import IdempotencyDependency
 from app.http.long_polling import APPLIED_HEADER, WaitDependency, held_answers
 from app.http.openapi import LOCATION
 from app.http.resources import Resources

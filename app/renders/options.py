@@ -22,6 +22,7 @@ from app.engines.service import require_engine
 from app.platform.errors import InvalidRequest
 from app.platform.media.codecs import OutputFormat, Quality, parse_codec, parse_container, parse_quality
 from app.platform.media.containers import ContainerName, VideoCodec
+from app.platform.media.info import VideoProperties
 from app.platform.media.limits import MediaLimits, check_output
 from app.platform.media.output_size import (
     MOST_SCALE,
@@ -32,7 +33,6 @@ from app.platform.media.output_size import (
     parse_side,
 )
 from app.platform.media.picture_options import Deinterlace, parse_deinterlace, parse_share
-from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
 from app.platform.media.time_range import TimeRange, parse_moment, part_of_video, time_range
 from app.platform.outbound import MOST_URL_CHARACTERS

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.database import ColumnReader, database_now, fetch_rows
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.renders.statuses import RenderStatus

@@ -22,6 +22,7 @@ from app.http.dependencies import (
     AccessDependency,
     EnginesDependency,
     HealthChecksDependency,
+    IdempotencyDependency,
     PageDependency,
     PublicUrlDependency,
     ResourcesDependency,
@@ -30,7 +31,6 @@ from app.http.dependencies import (
 from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import received_form
-from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.http.uvicorn_protocol import ABORT

@@ -13,8 +13,7 @@ from app.files.service import SpooledUpload, find_file_to_use, stored_upload
 from app.files.tables import File
 from app.platform.database import ColumnReader, Database, read_clock
 from app.platform.errors import Conflict, NotFound
-from app.platform.media.info import MediaInfo
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import MediaInfo, VideoProperties
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
 from app.platform.tracing import current_trace_parent

@@ -12,8 +12,8 @@ from app.files.tables import File
 from app.platform.lease import LeasedToWorker
 from app.platform.media.codecs import Quality
 from app.platform.media.containers import ContainerName, VideoCodec
+from app.platform.media.info import VideoProperties
 from app.platform.media.picture_options import Deinterlace
-from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.tables import ListedTable, StatusText, Table, video_columns
 from app.renders.statuses import RenderStatus, SegmentStatus

@@ -9,10 +9,15 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from app.files.schemas import FileBody, VideoFile
-from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
+from app.http.dependencies import (
+    IdempotencyDependency,
+    PageDependency,
+    PublicUrlDependency,
+    ResourcesDependency,
+    UserDependency,
+)
 from app.http.errors import documented
 from app.http.forms import body_blocks, content_length
-from app.http.idempotency import IdempotencyDependency
 from app.http.multipart import file_too_large
 from app.http.openapi import LOCATION
 from app.http.resources import Resources

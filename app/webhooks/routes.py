@@ -6,9 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.accounts.scopes import Scope
-from app.http.dependencies import PageDependency, PublicUrlDependency, ResourcesDependency, UserDependency
+from app.http.dependencies import (
+    IdempotencyDependency,
+    PageDependency,
+    PublicUrlDependency,
+    ResourcesDependency,
+    UserDependency,
+)
 from app.http.errors import documented
-from app.http.idempotency import IdempotencyDependency
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.platform.errors import Forbidden

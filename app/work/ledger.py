@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.platform.database import Database
 from app.platform.errors import FfmpegInterrupted, LeaseLost, PermanentError
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.transitions import cancel_overdue, fail_render

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from app.platform.database import Database
+from app.platform.media.info import VideoProperties
 from app.platform.media.picture_options import Deinterlace
-from app.platform.media.properties import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.settings import Settings
 from app.work import speed_queries

@@ -14,8 +14,8 @@ from app import migrations
 from app.accounts import queries as account_queries
 from app.files.tables import File
 from app.platform.database import Database
+from app.platform.media.info import VideoProperties
 from app.platform.media.limits import MediaLimits
-from app.platform.media.properties import VideoProperties
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage

@@ -15,7 +15,7 @@ from app.platform.media.clock import may_restart
 from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.file_listing import FileListing, list_file
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
 from worker.video import join_groups
 from worker.video.captions import write_captions

@@ -11,7 +11,7 @@ import structlog
 
 from app.platform.errors import Canceled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.ffprobe_lines import ScannedLines
+from app.platform.media.ffprobe_output import ScannedLines
 from app.platform.media.file_listing import FileListing
 from app.platform.media.probe import VideoStream
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, OutputContainer, VideoCodec
 from app.platform.media.first_frames import ContentLight, MasteringDisplay, Spatial
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
 from worker.inference.frames import FrameFormat

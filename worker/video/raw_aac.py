@@ -14,7 +14,7 @@ from typing import Any
 
 from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.ffprobe_fields import integer
+from app.platform.media.ffprobe_output import integer
 from app.platform.media.file_listing import FileListing
 from app.platform.media.recognition import is_encrypted
 from worker.video.opus_layouts import opus_warnings

@@ -17,7 +17,7 @@ import structlog
 
 from app.platform.errors import FfmpegCancelled, FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.ffprobe_fields import integer
+from app.platform.media.ffprobe_output import integer
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from app.platform.byte_sizes import MIB
 from app.platform.media.containers import MP4, OutputContainer
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.ffprobe_fields import UNTAGGED, integer
+from app.platform.media.ffprobe_output import UNTAGGED, integer
 from app.platform.media.recognition import is_encrypted
 from app.platform.media.whitelists import TEXT_SUBTITLES, is_decodable
 from worker.video.channel_layouts import (

@@ -29,11 +29,10 @@ from app.platform.byte_sizes import GIB
 from app.platform.errors import FfmpegError
 from app.platform.settings import Settings
 
-from .completed import Completed, complete
-from .ffprobe_lines import ScannedLines
+from .ffprobe_output import ScannedLines
 from .process import FfmpegProcess, RunLimits
 from .programs import Programs, find_programs
-from .running_processes import RunningProcesses
+from .running_processes import Completed, RunningProcesses, complete
 from .safety_options import (
     NO_DECODER,
     check_inputs,

@@ -13,8 +13,7 @@ from app.platform.byte_sizes import MIB
 from app.platform.errors import FfmpegAnswerTooLong, FfmpegKilled
 
 from .ffmpeg import FfmpegRunner
-from .ffprobe_fields import fraction, section_list
-from .ffprobe_lines import KnownLines
+from .ffprobe_output import KnownLines, fraction, section_list
 
 STREAM_FIELDS = (
     "index,id,codec_type,codec_name,codec_tag_string,profile,width,height,coded_width,coded_height,pix_fmt,"

@@ -11,7 +11,7 @@ import structlog
 from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, FfmpegTimeout
 
 from .ffmpeg import FfmpegRunner
-from .ffprobe_fields import integer, section_list
+from .ffprobe_output import integer, section_list
 
 log = structlog.get_logger(__name__)
 

@@ -8,9 +8,8 @@ from typing import Self
 from app.platform.errors import LimitExceeded
 from app.platform.settings import Settings
 
-from .info import MediaInfo
+from .info import MediaInfo, VideoProperties
 from .output_size import OutputSize
-from .properties import VideoProperties
 from .rates import MAX_FPS
 
 MAX_CHAPTERS = 2_000

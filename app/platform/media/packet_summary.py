@@ -10,8 +10,7 @@ from app.platform.errors import FfmpegError, FfmpegKilled, FfmpegMissing, Ffmpeg
 
 from .clock import MICROSECONDS, EpochReader
 from .ffmpeg import FfmpegRunner
-from .ffprobe_fields import disposition, fraction
-from .ffprobe_lines import KnownLines, ScannedLines
+from .ffprobe_output import KnownLines, ScannedLines, disposition, fraction
 from .file_listing import PACKET_ENTRIES, UNKNOWN
 from .info import PacketShifts, PacketSpacings
 from .limits import MediaLimits, check_input_frames, check_sound_gaps, check_span, check_subtitles

@@ -19,7 +19,7 @@ from app.platform.errors import (
 
 from .clock import may_restart
 from .ffmpeg import FfmpegRunner
-from .ffprobe_fields import UNTAGGED, disposition, fraction, integer, section_list, tagged
+from .ffprobe_output import UNTAGGED, disposition, fraction, integer, section_list, tagged
 from .file_listing import PROBE_ENTRIES, FileListing, list_file
 from .h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from .info import ColourTags, MediaInfo, OtherStream, StreamKind, VideoStream

@@ -44,9 +44,8 @@ from app.platform.metrics import ffmpeg_failures
 from app.platform.progress import current_progress
 
 from . import confinement, launcher
-from .command_files import files_of, total_bytes
 from .pipes import PipeTail, enlarge_pipe, processor_seconds
-from .safety_options import NOT_DECODED
+from .safety_options import NOT_DECODED, files_of, total_bytes
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import ceil
 
 from app.platform.errors import InvalidRequest
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.quoting import received
 
 MICROSECONDS = 1_000_000

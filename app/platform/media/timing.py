@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from .clock import may_restart
-from .ffprobe_fields import clock, fraction, integer
+from .ffprobe_output import clock, fraction, integer
 from .packet_summary import PacketSummary
 from .rates import snap_ntsc
 

@@ -9,7 +9,7 @@ from app.accounts import service as account_service
 from app.accounts.scopes import Scope
 from app.platform.database import database_now
 from app.platform.errors import LeaseLost, PermanentError
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.secrets import Secrets
 from app.renders.tables import Segment
 from app.work.ledger import WorkLedger

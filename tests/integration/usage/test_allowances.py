@@ -15,8 +15,8 @@ from app.files.tables import File
 from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import LimitExceeded, TooManyRequests
+from app.platform.media.info import VideoProperties
 from app.platform.media.limits import MediaLimits
-from app.platform.media.properties import VideoProperties
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.renders.options import RenderOptions

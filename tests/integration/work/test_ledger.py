@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import LeaseLost, PermanentError, TransientError
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import queries as render_queries
 from app.renders.progress import view_render

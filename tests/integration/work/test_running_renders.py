@@ -11,8 +11,8 @@ import pytest
 
 from app.accounts import queries as account_queries
 from app.platform.database import Database
+from app.platform.media.info import VideoProperties
 from app.platform.media.limits import MediaLimits
-from app.platform.media.properties import VideoProperties
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind, WorkQueue

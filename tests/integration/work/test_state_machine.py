@@ -18,7 +18,7 @@ from sqlalchemy import delete, select, update
 
 from app.platform.database import Database, database_now
 from app.platform.errors import LeaseLost, PermanentError, TransientError
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment

@@ -24,7 +24,7 @@ from app.platform.errors import (
     TransientError,
     Unavailable,
 )
-from app.platform.media.properties import VideoProperties
+from app.platform.media.info import VideoProperties
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment

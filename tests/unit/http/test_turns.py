@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.http import turns
-from app.http.fair_queue import FairQueue
+from app.http.shared_slots import FairQueue
 from app.http.turns import EXCHANGE, MOST_TURNS_PER_CALLER, LoopTurn, TakeTurns
 
 pytestmark = pytest.mark.anyio

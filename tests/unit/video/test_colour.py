@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.platform.errors import PermanentError
-from app.platform.media.ffprobe_fields import UNTAGGED
+from app.platform.media.ffprobe_output import UNTAGGED
 from app.platform.media.h273 import CodePoint, ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from app.platform.media.probe import ColourTags, VideoStream
 from tests.unit.inference.h273 import PLACES

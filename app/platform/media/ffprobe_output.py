@@ -1,12 +1,54 @@
-"""The lines of one ffprobe run about a user's file, in constant memory."""
+"""What one run of ffprobe says of a user's file: its lines, in constant memory, and the fields of its sections."""
 
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Self
+from fractions import Fraction
+from typing import Any, Self
 
 from app.platform.errors import FfmpegError
 
 from .process import FfmpegProcess
 from .unlisted_codecs import OpenedDecoders, may_be_unlisted
+
+UNTAGGED = frozenset({None, "unknown", "unspecified", "reserved", "N/A"})
+
+
+def disposition(stream: dict[str, Any], name: str) -> bool:
+    return bool(stream.get("disposition", {}).get(name) == 1)
+
+
+def tagged(stream: dict[str, Any], name: str) -> str | None:
+    value = stream.get(name)
+    return None if value in UNTAGGED else str(value)
+
+
+def section_list(section: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    value = section.get(name, [])
+    return value if isinstance(value, list) else []
+
+
+def integer(section: dict[str, Any], name: str) -> int:
+    """A whole number, which ffprobe prints as a number or as text; 0 if missing."""
+    value = section.get(name, 0)
+    return int(value) if re.fullmatch(r"-?[0-9]{1,19}", str(value)) else 0
+
+
+def fraction(text: str | None, *, separator: str = "/") -> Fraction | None:
+    """`30000/1001`, `4:3` or `1.402733`; None for `0/0`, `0:1`, `N/A` and the like."""
+    if text is None:
+        return None
+    if re.fullmatch(rf"-?[0-9]{{1,19}}(\.[0-9]{{1,9}}|{separator}[0-9]{{1,19}})?", text) is None:
+        return None
+    numerator, _, denominator = text.partition(separator)
+    if separator not in text:
+        return Fraction(text)
+    return Fraction(int(numerator), int(denominator)) if int(numerator) and int(denominator) else None
+
+
+def clock(text: str | None) -> Fraction | None:
+    """Seconds of a time such as `01:00:01.000000000`; None for anything else."""
+    match = re.fullmatch(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,9})?)", text or "")
+    return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3]) if match else None
 
 
 class ScannedLines:
