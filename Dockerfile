@@ -64,6 +64,21 @@ FROM worker-dependencies AS weights
 COPY models models
 RUN /opt/regen/bin/python -m models.weights convert --directory /weights
 
+# The pages that the API shows under /help.
+FROM api-dependencies AS site
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python scripts/requirements.py docs >docs.txt \
+    && pip --python /opt/regen install --require-hashes --only-binary :all: --requirement docs.txt
+COPY CHANGELOG.md CONTRIBUTING.md README.md SECURITY.md requirements.lock ./
+COPY app/console/static/icon.svg app/console/static/
+COPY bench/RESULTS.md bench/
+COPY clients clients
+COPY deploy/helm/regen-server/values.yaml deploy/helm/regen-server/
+COPY docs docs
+COPY scripts/site scripts/
+COPY tests/media/README.md tests/media/
+RUN PYTHON=/opt/regen/bin/python REGEN_SITE_CACHE=/tmp/site scripts/site /site
+
 FROM api-dependencies AS package
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/requirements.py build >build.txt \
@@ -75,6 +90,7 @@ COPY migrations migrations
 COPY models models
 COPY regen_server regen_server
 COPY worker worker
+COPY --from=site /site app/http/site
 RUN pip --python /opt/regen wheel --no-deps --no-build-isolation --wheel-dir /wheels . ./clients/python
 
 FROM base AS worker

@@ -16,7 +16,7 @@ from app.console import routes as console_routes
 from app.engines import routes as engine_routes
 from app.estimates import routes as estimate_routes
 from app.files import routes as file_routes
-from app.http import documentation, health, metrics_routes, stored_objects
+from app.http import documentation, health, help_pages, metrics_routes, stored_objects
 from app.http.errors import add_error_handlers, documented
 from app.http.fields import EmptyParameters
 from app.http.health_checks import HealthChecks
@@ -63,6 +63,7 @@ OPEN_ROUTERS = (
     metrics_routes.router,
     stored_objects.router,
     documentation.router,
+    help_pages.router,
     console_routes.router,
 )
 # FastAPI prepares routes at the first request, which takes 60 ms, and anew for each inclusion: all applications of a

@@ -30,17 +30,17 @@ from app.mock.transitions import TransitionMode
 
 CONTROL_PREFIX = "/_mock"
 LONGEST_WORK_SECONDS = 60.0
-# Probes, and a browser that loads the console, arrive at unpredictable times: they are not recorded and do not move
-# the clock.
+# Probes, and a browser that loads the console or pages of help, arrive at unpredictable times: they are not recorded
+# and do not move the clock.
 PROBES = frozenset({"/", "/healthz", "/readyz", "/metrics"})
-CONSOLE_PREFIX = "/console/"
+PAGE_PREFIXES = ("/console/", "/help")
 FAULT = "This fault was requested."
 _RENDER = re.compile(r"(?:/v1)?/renders/([A-Za-z0-9]+)")
 
 
 def is_observed(path: str) -> bool:
     """Whether requests to the path are recorded and move the clock, and rules apply to them."""
-    return not path.startswith((CONTROL_PREFIX, CONSOLE_PREFIX)) and path not in PROBES
+    return not path.startswith((CONTROL_PREFIX, *PAGE_PREFIXES)) and path not in PROBES
 
 
 def _is_observed(scope: Scope) -> bool:

@@ -85,7 +85,7 @@ def test_packages_are_installed_by_their_hashes() -> None:
     ]
     by_hash = [words for words in installed if "--require-hashes" in words]
     others = {words for words in installed if "--require-hashes" not in words}
-    assert len(by_hash) == 5
+    assert len(by_hash) == 6
     assert others == {
         '--no-deps --index-url "$TORCH_INDEX" --requirement torch.txt',
         "--no-cache-dir --no-index --no-deps /wheels/*.whl",
@@ -99,6 +99,7 @@ def test_packages_are_installed_by_their_hashes() -> None:
         ("Dockerfile", "worker-dependencies", "worker"),
         ("Dockerfile", "worker-dependencies", "torch-cpu"),
         ("Dockerfile", "package", "build"),
+        ("Dockerfile", "site", "docs"),
         ("Dockerfile.gpu", "dependencies", "api worker torch"),
         ("Dockerfile.gpu", "package", "build"),
     ],
