@@ -233,6 +233,19 @@ def list_all_renders(
     return RendersBody.of(views, cursor, resources=resources, base_url=base_url)
 
 
+@router.get("/v1/admin/renders/{render_id}", response_model_exclude_none=True, responses=documented(404))
+def get_render_of_user(
+    render_id: str,
+    _admin: AdministratorDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+) -> RenderBody:
+    """A render of any user."""
+    with resources.database.read() as session:
+        render = administration_service.find_render(session, render_id=render_id)
+    return show_render(render, resources, base_url)
+
+
 @router.post(
     "/v1/admin/renders/{render_id}/cancel",
     response_model_exclude_none=True,

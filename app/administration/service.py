@@ -1,4 +1,4 @@
-"""Requeues and retries renders of any user, for administrators."""
+"""Finds, requeues, cancels and retries renders of any user, for administrators."""
 
 from sqlalchemy.orm import Session
 
@@ -11,6 +11,11 @@ from app.renders.service import get_render, retry_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance
 from app.work import queries as work_queries
+
+
+def find_render(session: Session, *, render_id: str) -> Render:
+    """Raises NotFound for an unknown render."""
+    return get_render(session, render_id=render_id, user_id=_owner(session, render_id))
 
 
 def requeue_render(session: Session, *, render_id: str) -> Render:

@@ -12,7 +12,13 @@ from app.files.accept_video import accept_video, inspect_new_video
 from app.files.schemas import Contents, ContentsBody, FileBody, FileForm, FilesBody, UploadForm, VideoFile
 from app.files.tables import File
 from app.http.access import CurrentUser
-from app.http.dependencies import IdempotencyDependency, PageDependency, ResourcesDependency, UserDependency
+from app.http.dependencies import (
+    IdempotencyDependency,
+    PageDependency,
+    PublicUrlDependency,
+    ResourcesDependency,
+    UserDependency,
+)
 from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import form_description, received_form
@@ -88,11 +94,13 @@ def get_file(file_id: str, user: UserDependency, resources: ResourcesDependency)
 
 
 @router.get("/v1/files/{file_id}/contents", response_model_exclude_none=True, responses=documented(404))
-def get_contents(file_id: str, user: UserDependency, resources: ResourcesDependency) -> ContentsBody:
-    """What is in a file of yours: its codec, pixel format, brightness curve and sound."""
+def get_contents(
+    file_id: str, user: UserDependency, resources: ResourcesDependency, base_url: PublicUrlDependency
+) -> ContentsBody:
+    """What is in a file of yours: its codec, pixel format, brightness curve and sound, and where to read it."""
     with resources.database.read() as session:
         file = file_service.find_file(session, file_id=file_id, user_id=user.id)
-    return ContentsBody(contents=Contents.of(file))
+    return ContentsBody(contents=Contents.of(file, resources=resources, base_url=base_url))
 
 
 @router.delete(

@@ -8,9 +8,10 @@ from pydantic.json_schema import SkipJsonSchema
 
 from app.files import tables
 from app.files.accept_video import FILE_URL_FIELD, source_faults
-from app.http.body import Body, Number, Timestamp, with_example
+from app.http.body import Body, Number, Timestamp, Url, with_example
 from app.http.forms import FormUpload, parse_form
 from app.http.multipart import FILE_FIELD, ReceivedForm
+from app.http.resources import Resources
 from app.platform.errors import InvalidRequest
 from app.platform.outbound import MOST_URL_CHARACTERS
 from app.platform.settings import Settings
@@ -111,15 +112,30 @@ class Contents(Body):
     sound: list[str] | None = Field(
         None, description="The codecs of its sound tracks; empty if it is silent."
     )
+    file_url: Url | None = Field(None, alias="fileURL", description="Signed URL of the file itself.")
 
     @classmethod
-    def of(cls, file: tables.File) -> Self:
-        return cls(codec=file.codec, pixel_format=file.pix_fmt, transfer=file.transfer, sound=file.sound)
+    def of(cls, file: tables.File, *, resources: Resources, base_url: str) -> Self:
+        return cls(
+            codec=file.codec,
+            pixel_format=file.pix_fmt,
+            transfer=file.transfer,
+            sound=file.sound,
+            file_url=resources.signed_url(file.storage_key, base_url=base_url, file_name=file.name),
+        )
 
 
 class ContentsBody(Body):
     model_config = with_example(
-        {"contents": {"codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"]}}
+        {
+            "contents": {
+                "codec": "h264",
+                "pixelFormat": "yuv420p",
+                "transfer": "bt709",
+                "sound": ["aac"],
+                "fileURL": "https://regen.example.com/storage/files/QkjXasuzs2TKugHH/input?expires=...",
+            }
+        }
     )
 
     contents: Contents

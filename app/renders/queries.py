@@ -56,6 +56,7 @@ class StoredRender(WorkOptions):
     retry_of: str | None
     quality: dict[str, Any] | None
     output_key: str | None
+    output_bytes: int | None
     thumbnail_key: str | None
     files_removed_at: datetime | None
     input: VideoProperties

@@ -44,6 +44,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "metadata": render.user_metadata,
         "cancel_after": render.cancel_after,
         "file_id": render.file_id,
+        "file_name": render.file.name,
         "cost": render.cost,
         "progress": progress,
         "error": render.error if render.status is RenderStatus.FAILED else None,
@@ -55,6 +56,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "quality": render.quality,
         "input": render.input,
         "output": render.output,
+        "output_size_bytes": render.output_bytes if render.status is RenderStatus.COMPLETED else None,
     }
 
 

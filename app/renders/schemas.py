@@ -33,10 +33,12 @@ RENDER_EXAMPLE = {
     "completedAt": "2026-11-22T07:34:22.516Z",
     "engine": "regen-4x-lite",
     "fileId": "QkjXasuzs2TKugHH",
+    "fileName": "clip.mp4",
     "cost": 0.026112,
     "progress": 1,
     "input": {"width": 240, "height": 136, "frameRate": 25, "durationSeconds": 2, "frames": 50},
     "output": {"width": 960, "height": 544, "frameRate": 25, "durationSeconds": 2, "frames": 50},
+    "outputSizeBytes": 1022330,
 }
 
 
@@ -136,6 +138,7 @@ class Render(OptionFacts, RenderState):
     metadata: dict[str, str] | None = Field(None, description="As sent, if it was.")
     cancel_after: int | None = Field(None, description="In seconds after `createdAt`, if it was given.")
     file_id: str
+    file_name: str | None = Field(None, description="What the file was called when it was sent.")
     cost: Number = Field(description="Gigapixels of the output times the engine's multiplier.")
     progress: Number = Field(description="From 0 to 1.")
     eta_seconds: Number | None = Field(
@@ -160,6 +163,7 @@ class Render(OptionFacts, RenderState):
         description="What is rendered: the file, or its part from `start` to `end`."
     )
     output: VideoFactsBody
+    output_size_bytes: int | None = Field(None, description="Of the output file; when completed.")
 
     @classmethod
     def of(cls, view: RenderView, *, resources: Resources, base_url: str) -> Self:

@@ -236,7 +236,14 @@ class TestUsersAndKeys:
         assert answer.elapsed.total_seconds() < 5
 
     def test_what_is_not_there(self, admin):
-        for path in ("users/abc", "users/abc/keys", "users/abc/usage", "users/%00"):
+        for path in (
+            "users/abc",
+            "users/abc/keys",
+            "users/abc/usage",
+            "users/%00",
+            "renders/abc",
+            "renders/%00",
+        ):
             assert admin.get(f"/v1/admin/{path}").status_code == 404
         for path in ("users/abc", "keys/abc", "keys/%00"):
             assert admin.patch(f"/v1/admin/{path}", json={}).status_code == 404
@@ -260,6 +267,9 @@ def test_a_stuck_render_is_taken_up_again_and_a_failed_one_anew(client, administ
         return answer.json()["render"]["status"]
 
     assert client.post(requeue).status_code == 403
+    of_any_user = f"/v1/admin/renders/{render['id']}"
+    assert client.get(of_any_user).status_code == 403
+    assert client.get(of_any_user, headers=administrator).json()["render"]["fileName"] == clip.name
     stuck = first.claim()
     assert second.claim() is None
     assert requeued() == "pending"

@@ -24,9 +24,12 @@ class TestFiles:
         }  # fmt: skip
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", file["createdAt"])
         assert client.get(f"/v1/files/{file['id']}").json() == response.json()
-        assert client.get(f"/v1/files/{file['id']}/contents").json() == {
-            "contents": {"codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"]}
-        }
+        contents = client.get(f"/v1/files/{file['id']}/contents").json()["contents"]
+        part = httpx.get(contents.pop("fileURL"), headers={"Range": "bytes=4-7"})
+        assert (part.status_code, part.content) == (206, b"ftyp")
+        assert contents == {
+            "codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"],
+        }  # fmt: skip
 
     def test_other_rates(self, client, media):
         with (media / "webb-480x270-2997fps-hevc.mp4").open("rb") as content:
@@ -106,7 +109,8 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
         "/v1/usage", "/v1/key", "/v1/admin/users", "/v1/admin/users/{user_id}", "/v1/admin/users/{user_id}/usage",
         "/v1/admin/users/{user_id}/keys", "/v1/admin/keys/{key_id}", "/v1/admin/workers",
         "/v1/admin/workers/{name}/drain", "/v1/admin/workers/{name}/resume",
-        "/v1/admin/activity", "/v1/admin/renders", "/v1/admin/renders/{render_id}/cancel",
+        "/v1/admin/activity", "/v1/admin/renders", "/v1/admin/renders/{render_id}",
+        "/v1/admin/renders/{render_id}/cancel",
         "/v1/admin/renders/{render_id}/requeue", "/v1/admin/renders/{render_id}/retry",
         "/healthz", "/readyz",
     }  # fmt: skip

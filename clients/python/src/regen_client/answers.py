@@ -106,6 +106,7 @@ class Render(Answer):
     engine: str | None = None
     target_fps: float | None = None
     file_id: str | None = None
+    file_name: str | None = None
     cost: float | None = None
     progress: float = 0.0
     eta_seconds: float | None = None
@@ -116,6 +117,7 @@ class Render(Answer):
     retry_of: str | None = None
     input: Video | None = None
     output: Video | None = None
+    output_size_bytes: int | None = None
 
     @property
     def ended(self) -> bool:
