@@ -66,6 +66,15 @@ def frames_shown(page, *, seconds: float, steps: int) -> list[list[int]]:
     return shown
 
 
+def draw(page, picture, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Draws a rectangle with the mouse, between two points of the picture in shares of its size."""
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    for step, point in enumerate((start, end)):
+        page.mouse.move(box["x"] + box["width"] * point[0], box["y"] + box["height"] * point[1])
+        page.mouse.down() if step == 0 else page.mouse.up()
+
+
 def test_a_part_is_compared_with_that_part(server, sign_in, graded_clip):
     with graded_clip.open("rb") as clip:
         asked = server.client.post("/v1/upscale", files={"file": clip}, data={"start": "0.4", "end": "0.8"})
@@ -102,10 +111,19 @@ def test_from_the_video_to_the_result(server, sign_in, graded_clip):
     assert "codec" not in request, "only what was chosen"
 
     card.get_by_role("button", name="Try a moment first").click()
+    card.get_by_role("button", name="Choose a part").click()
+    card.get_by_label("Left").fill("60")
+    card.get_by_label("Left").blur()
+    assert card.get_by_label("Left").input_value() == "32", "the part stays in the picture"
+    draw(page, card.get_by_label("The video"), (0.25, 0.5), (0.75, 1))
     card.get_by_role("button", name="Show this moment").click()
-    card.get_by_role("figure", name=re.compile("regen-4x at")).get_by_role(
+    after = card.get_by_role("figure", name=re.compile("regen-4x at")).get_by_role(
         "img", name=re.compile("After")
-    ).wait_for()
+    )
+    after.wait_for()
+    page.wait_for_function("(image) => image.naturalWidth === 128", arg=after.element_handle())
+    (shown, *_) = server.client.get("/v1/previews").json()["previews"]
+    assert shown["crop"] == {"x": 16, "y": 24, "width": 32, "height": 24}
     card.get_by_role("button", name="Choose regen-4x", exact=True).click()
     card.get_by_label("Target rate").fill("")
     card.get_by_label("Target rate").blur()
@@ -113,6 +131,8 @@ def test_from_the_video_to_the_result(server, sign_in, graded_clip):
 
     figure = page.get_by_role("figure", name="Before and after")
     figure.wait_for()
+    page.get_by_role("heading", name="graded.mp4").wait_for()
+    page.get_by_text(re.compile(r"25 frames.*\d kB", re.S)).last.wait_for()
     assert page.get_by_text("regen-4x", exact=True).is_visible()
     assert frames_shown(page, seconds=0.4, steps=3) == [[10, 10], [11, 11], [12, 12]]
 
@@ -334,8 +354,13 @@ def test_the_mocks_switches(open_page, tmp_path):
         page.get_by_role("switch", name="Renders fail").check()
         page.get_by_role("link", name="Webhooks").click()
         page.get_by_label("Address").fill("http://127.0.0.1:9/nobody")
+        page.get_by_label("render.queued").uncheck()
         page.get_by_role("button", name="Add", exact=True).click()
         page.get_by_text("http://127.0.0.1:9/nobody", exact=True).wait_for()
+        chosen = page.get_by_role("group", name="Events sent to http://127.0.0.1:9/nobody")
+        assert not chosen.get_by_label("render.queued").is_checked()
+        chosen.get_by_label("render.processing").uncheck()
+        page.wait_for_function("() => document.querySelectorAll('.item input:checked').length === 2")
         page.get_by_role("link", name="New").click()
         page.set_input_files("input[type=file]", CLIP)
         page.get_by_role("button", name="Render", exact=True).click()
@@ -355,6 +380,13 @@ def test_the_mocks_switches(open_page, tmp_path):
         card.get_by_text("960 × 544").wait_for()
         card.get_by_text("The same as a request").click()
         assert "-F 'file_url=http" in card.get_by_role("tabpanel").inner_text()
+        card.get_by_role("button", name="Try a moment first").click()
+        page.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
+        card.get_by_role("slider", name="Moment").evaluate(
+            "(range) => { range.value = 0.5; range.dispatchEvent(new Event('input')); }"
+        )
+        page.wait_for_function("() => !document.querySelector('video').seeking")
+        assert page.evaluate("() => document.querySelector('video').currentTime") == 0.5
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)

@@ -56,9 +56,11 @@ function App() {
   const current = VIEWS.find((view) => view.path === first && view.shown());
   const title = first === "renders" && rest.length ? "Render" : current?.title ?? "Not found";
   const isFirst = useRef(true);
+  const views = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
     document.title = key && isKnown ? `${title} – Regen` : "Regen";
     if (!key || !isKnown) return;
+    views.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
     // A reader of the screen hears that the view has changed; the first one begins at the page's start.
     if (!isFirst.current) main.current?.focus({ preventScroll: true });
     isFirst.current = false;
@@ -74,7 +76,7 @@ function App() {
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => { event.preventDefault(); main.current?.focus(); }}>Skip to the content</a>
     <header>
       <a class="brand" href="#/"><img src=${ICON} alt="" width="24" height="24" />Regen</a>
-      <nav aria-label="Views">${VIEWS.filter((view) => view.shown()).map((view) => html`
+      <nav aria-label="Views" ref=${views}>${VIEWS.filter((view) => view.shown()).map((view) => html`
         <a href=${`#/${view.path}`} aria-current=${view.path === first ? "page" : undefined}>${view.title}</a>`)}
       </nav>
       <a class="quiet" href="docs">API</a>

@@ -8,15 +8,20 @@ const SOURCES = new Set(["file", "file_id", "file_url"]);
 /** @param {import("./api.js").Row | null} description @param {string[]} engines  Those of this server and its workers.
  * @returns {Option[]} */
 export function renderOptions(description, engines) {
-  const body = description?.paths?.["/v1/upscale"]?.post?.requestBody?.content?.["application/json"]?.schema;
-  const schema = resolve(body, description);
-  return Object.entries(schema?.properties ?? {})
-    .filter(([name]) => !SOURCES.has(name))
-    .map(([name, one]) => {
-      const found = name === "engine" ? { ...plain(one, description), enum: engines } : plain(one, description);
-      return { name, label: label(name), description: found.description ?? "", schema: found };
-    })
+  return bodyOptions(description, "/v1/upscale")
+    .filter(({ name }) => !SOURCES.has(name))
+    .map((option) => (option.name === "engine" ? { ...option, schema: { ...option.schema, enum: engines } } : option))
     .filter((option) => ["string", "number", "integer", "boolean", "object"].includes(option.schema.type));
+}
+
+/** What a `POST` to this path takes. @param {import("./api.js").Row | null} description @param {string} path
+ * @returns {Option[]} */
+export function bodyOptions(description, path) {
+  const body = description?.paths?.[path]?.post?.requestBody?.content?.["application/json"]?.schema;
+  return Object.entries(resolve(body, description)?.properties ?? {}).map(([name, one]) => {
+    const schema = plain(one, description);
+    return { name, label: label(name), description: schema.description ?? "", schema };
+  });
 }
 
 /** @param {any} schema @param {any} description @returns {any} */
@@ -69,7 +74,7 @@ export function chosen(options, values) {
     const value = typeof given === "string" ? given.trim() : given;
     if (value === undefined || value === "" || value === schema.default || value === String(schema.default)) continue;
     if (schema.type === "object") sent[name] = lines(String(value));
-    else sent[name] = schema.type === "integer" && /^-?\d+$/.test(String(value)) ? Number(value) : value;
+    else sent[name] = ["integer", "number"].includes(schema.type) && /^-?\d+(\.\d+)?$/.test(String(value)) ? Number(value) : value;
   }
   return sent;
 }

@@ -14,6 +14,8 @@ export class Store extends EventTarget {
     this.key = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "";
     /** @type {string} Why the user has to sign in again. */
     this.signedOut = "";
+    /** @type {string} The id of the key's user. */
+    this.userId = "";
     /** @type {boolean} Whether the key may use `/v1/admin`. */
     this.isAdmin = false;
     /** @type {boolean} Whether it is known what this server and this key can do. */
@@ -70,6 +72,7 @@ export class Store extends EventTarget {
     ]);
     this.description = description;
     this.engines = engines.engines.map((/** @type {import("./api.js").Row} */ engine) => engine.id);
+    this.userId = key.key.userId;
     this.isAdmin = key.key.scopes.includes("admin");
     this.isMock = server.isMock;
     this.isKnown = true;

@@ -1,9 +1,7 @@
 import { html } from "../preact.js";
 import { count } from "../format.js";
 
-/** Width of the first label, which is not to be cut off. */
-const LABEL = 28;
-const [WIDTH, HEIGHT, FOOT, TOP] = [640, 160, 20, 16];
+const [WIDTH, HEIGHT, FOOT, TOP] = [640, 160, 20, 20];
 
 /**
  * Bars, with the same figures as a table for those who do not see it.
@@ -19,15 +17,15 @@ export function BarChart({ label, unit, bars, text = (value) => `${count(value)}
       <line x1="0" x2=${WIDTH} y1=${HEIGHT - FOOT} y2=${HEIGHT - FOOT} />
       ${bars.map((bar, at) => {
     const tall = most ? (bar.value / most) * high : 0;
-    const every = Math.ceil(bars.length / 10);
+    const every = Math.ceil(bars.length / 8);
     return html`<g>
           <rect x=${at * step + step * 0.15} y=${HEIGHT - FOOT - tall} width=${step * 0.7} height=${tall} rx="2">
             <title>${`${bar.name}: ${text(bar.value)}`}</title>
           </rect>
-          ${at % every === 0 && html`<text x=${Math.max(at * step + step / 2, LABEL / 2)} y=${HEIGHT - 5}>${bar.name}</text>`}
+          ${at % every === 0 && html`<text class=${at ? undefined : "first"} x=${at ? at * step + step / 2 : 0} y=${HEIGHT - 5}>${bar.name}</text>`}
         </g>`;
   })}
-      <text class="most" x="0" y="11">${most ? text(most) : ""}</text>
+      <text class="most" x="0" y="12">${most ? text(most) : ""}</text>
     </svg>
     <div class="visually-hidden"><table><caption>${label}</caption><tbody>
       ${bars.map((bar) => html`<tr><th scope="row">${bar.name}</th><td>${text(bar.value)}</td></tr>`)}

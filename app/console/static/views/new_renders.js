@@ -165,7 +165,7 @@ function Card({ transfer, options }) {
         <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>Render</button>
         <button onClick=${() => setTrying(!trying)} aria-expanded=${trying}>Try a moment first</button>
       </div>
-      ${trying && html`<${TryMoment} file=${fetched ? undefined : file} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
+      ${trying && html`<${TryMoment} source=${fetched ? inside?.fileURL : file} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
         onEngine=${(/** @type {string} */ engine) => setValues((now) => ({ ...now, engine }))} />`}
       <details><summary>The same as a request</summary>
         <${CodeSamples} samples=${samples(BASE, transfer.name, sent)} />

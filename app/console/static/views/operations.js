@@ -74,7 +74,14 @@ function Workers() {
     </tr>`)}</tbody></table></div>`;
 }
 
+/** Names of users by id, as far as they are known. */
+function useNames() {
+  const [users] = useLoaded(() => store.api.list("/v1/admin/users", "users", 500), [], ACTIVITY_SECONDS);
+  return new Map(users?.map((user) => [String(user.id), String(user.name)]));
+}
+
 function AllRenders() {
+  const names = useNames();
   const [status, setStatus] = useState("");
   const [user, setUser] = useState("");
   const [most, setMost] = useState(PAGE);
@@ -94,13 +101,15 @@ function AllRenders() {
       <label>Engine <select value=${engine} onChange=${(/** @type {any} */ event) => setEngine(event.target.value)}>
         ${["", ...store.engines].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
       </select></label>
-      <label>User <input value=${user} placeholder="id" onInput=${(/** @type {any} */ event) => setUser(event.target.value.trim())} /></label>
+      <label>User <select value=${user} onChange=${(/** @type {any} */ event) => setUser(event.target.value)}>
+        <option value="">all</option>${[...names].map(([id, name]) => html`<option value=${id}>${name}</option>`)}
+      </select></label>
     </div>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
     <div class="scroll" tabindex="0" role="region" aria-label="Renders of all users"><table>
       <thead><tr><th>Render</th><th>User</th><th>Result</th><th>Engine</th><th>Made</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
       <tbody>${rows?.map((one) => html`<tr key=${one.id}>
-        <td><code>${one.id}</code></td><td><code>${one.userId}</code></td><td>${facts(one.output)}</td><td>${one.engine}</td><td>${ago(one.createdAt)}</td>
+        <td><a href=${`#/renders/${one.id}`}>${one.fileName ?? one.id}</a><br /><code>${one.id}</code></td><td>${names.get(one.userId) ?? html`<code>${one.userId}</code>`}</td><td>${facts(one.output)}</td><td>${one.engine}</td><td>${ago(one.createdAt)}</td>
         <td><${Status} status=${one.status} /> ${one.status === "processing" && share(one.progress)}${one.error && html`<br /><small class="failed">${one.error}</small>`}${one.requestId && html`<br /><small>in the logs: <code>${one.requestId}</code></small>`}</td>
         <td>${one.status === "failed" && html`<button class="quiet" onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/retry`))}>Render again</button>`}
           ${["pending", "processing"].includes(one.status) && html`<button class="quiet"

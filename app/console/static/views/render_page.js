@@ -9,14 +9,21 @@ import { Notice, Warnings } from "../components/notices.js";
 import { latest } from "./renders.js";
 
 const RATE_WINDOW_SECONDS = 10;
+/** For a render of another user, of which there are no events. */
+const SECONDS = 3;
 
-/** Follows the render and gives its state; the whole render once it has ended. @param {string} id */
+/** Follows the render and gives its state; the whole render once it has ended. Administrators see those of all users.
+ * @param {string} id */
 function useRender(id) {
-  const [render, reload, failed] = useLoaded(async () => (await store.api.get(`/v1/renders/${id}`)).render, [id]);
+  const [seconds, setSeconds] = useState(/** @type {number | undefined} */ (undefined));
+  const path = `/v1/${store.isAdmin ? "admin/" : ""}renders/${id}`;
+  const [render, reload, failed] = useLoaded(async () => (await store.api.get(path)).render, [id, seconds], seconds);
+  const isOwn = render?.userId === store.userId;
   const [live, setLive] = useState(/** @type {import("../api.js").Row | undefined} */ (undefined));
   const ended = render && ["completed", "failed"].includes(render.status);
   useEffect(() => {
-    if (ended || !render) return undefined;
+    setSeconds(render && !isOwn && !ended ? SECONDS : undefined);
+    if (ended || !isOwn) return undefined;
     const control = new AbortController();
     /** @type {[number, number][]} */
     const history = [];
@@ -31,21 +38,23 @@ function useRender(id) {
     };
     store.api.follow(id, onEvent, control.signal).catch((error) => store.fail(error));
     return () => control.abort();
-  }, [id, Boolean(render), ended]);
-  return { render: ended ? render : render && latest(render, live), reload, failed };
+  }, [id, Boolean(render), isOwn, ended]);
+  return { render: ended ? render : render && latest(render, live), isOwn, reload, failed };
 }
 
 /** @param {{id: string}} properties */
 export function RenderPage({ id }) {
-  const { render, reload, failed } = useRender(id);
-  const [file] = useLoaded(async () => (render ? (await store.api.get(`/v1/files/${render.fileId}`)).file : undefined), [render?.fileId]);
+  const { render, isOwn, reload, failed } = useRender(id);
+  const [file] = useLoaded(async () => (isOwn && render ? (await store.api.get(`/v1/files/${render.fileId}`)).file : undefined), [render?.fileId, isOwn]);
   const [inside] = useLoaded(async () => (file ? (await store.api.get(`/v1/files/${file.id}/contents`)).contents : undefined), [file?.id]);
   if (failed) return html`<h1>Render</h1><${Notice} kind="error">${failed}<//><p><a href="#/renders">All renders</a></p>`;
   if (!render) return html`<h1>Render</h1><p>Loading …</p>`;
   const act = (/** @type {() => Promise<void>} */ work) => () => work().catch((error) => store.fail(error));
-  const cancel = act(async () => { await store.api.post(`/v1/renders/${id}/cancel`); await reload(); });
+  const path = `/v1/${isOwn ? "" : "admin/"}renders/${id}`;
+  const cancel = act(async () => { await store.api.post(`${path}/cancel`); await reload(); });
+  const requeue = act(async () => { await store.api.post(`${path}/requeue`); store.say("Other workers take it up."); await reload(); });
   const retry = act(async () => {
-    const made = (await store.api.post(`/v1/renders/${id}/retry`)).render;
+    const made = (await store.api.post(`${path}/retry`)).render;
     location.hash = `#/renders/${made.id}`;
   });
   const remove = act(async () => {
@@ -55,8 +64,8 @@ export function RenderPage({ id }) {
   });
   const ended = ["completed", "failed"].includes(render.status);
   return html`
-    <p class="back"><a href="#/renders">Renders</a></p>
-    <div class="row"><h1 class="grow">${file?.name ?? "Render"}</h1><${Status} status=${render.status} /></div>
+    <p class="back">${isOwn ? html`<a href="#/renders">Renders</a>` : html`<a href="#/operations">Operations</a>`}</p>
+    <div class="row"><h1 class="grow">${render.fileName ?? "Render"}</h1><${Status} status=${render.status} /></div>
     ${render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
       rate=${render.output.frameRate} start=${render.start ?? 0} label="Before and after" />`}
     ${!ended && html`<${Live} render=${render} />`}
@@ -67,11 +76,12 @@ export function RenderPage({ id }) {
       ${render.outputFileURL && html`<a class="button primary" href=${render.outputFileURL} download>Download</a>`}
       ${!ended && html`<${ConfirmButton} label="Cancel" question="Stop this render? What is done of it is lost." onYes=${cancel} />`}
       ${render.status === "failed" && html`<button class="primary" onClick=${retry}>Render again</button>`}
-      ${ended && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
+      ${!isOwn && ["pending", "processing"].includes(render.status) && html`<button class="quiet" onClick=${requeue}>Requeue</button>`}
+      ${ended && isOwn && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
     </div>
     <dl class="facts-table">
       <div><dt>Original</dt><dd>${facts(render.input)}, ${count(render.input.frames)} frames${file && inside?.codec && html`<br />${contents(inside)}, ${size(file.sizeBytes)}`}</dd></div>
-      <div><dt>Result</dt><dd>${facts(render.output)}, ${count(render.output.frames)} frames</dd></div>
+      <div><dt>Result</dt><dd>${facts(render.output)}, ${count(render.output.frames)} frames${render.outputSizeBytes !== undefined && html`<br />${size(render.outputSizeBytes)}`}</dd></div>
       <div><dt>Engine</dt><dd>${render.engine}</dd></div>
       ${render.targetFps !== undefined && html`<div><dt>Rate</dt><dd>${count(render.targetFps)} (${render.targetFpsExact}), ${render.retime ?? "nearest"}</dd></div>`}
       <div><dt>Cost</dt><dd>${cost(render.cost)}</dd></div>
@@ -82,7 +92,7 @@ export function RenderPage({ id }) {
     </dl>
     ${render.quality && html`<${Quality} of=${render.quality} />`}
     <details><summary>The request that made it</summary>
-      <${CodeSamples} samples=${samples(BASE, file?.name ?? "clip.mp4", asked(renderOptions(store.description, store.engines), render))} />
+      <${CodeSamples} samples=${samples(BASE, render.fileName ?? "clip.mp4", asked(renderOptions(store.description, store.engines), render))} />
     </details>`;
 }
 

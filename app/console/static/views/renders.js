@@ -1,5 +1,5 @@
 import { html, useEffect, useState } from "../preact.js";
-import { ago, facts, share, span } from "../format.js";
+import { ago, facts, share, size, span } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { Progress, Status } from "../components/controls.js";
 import { Notice } from "../components/notices.js";
@@ -41,6 +41,17 @@ function useEvents(renders, onEnd) {
   return told;
 }
 
+/** Addresses of pictures, which each answer signs anew: the first one is kept, so that none is fetched again at each look.
+ * @type {Map<string, string>} */
+const pictures = new Map();
+
+/** @param {string} url */
+function steady(url) {
+  const [object] = url.split("?");
+  if (!pictures.has(object)) pictures.set(object, url);
+  return { src: pictures.get(object), onError: () => pictures.delete(object) };
+}
+
 /** The user's renders, newest first; those under way move by themselves. */
 export function Renders() {
   const [status, setStatus] = useState("");
@@ -74,9 +85,10 @@ export function RenderRow({ render }) {
   const place = render.queuePosition ? `, number ${render.queuePosition} in the queue` : "";
   const left = render.etaSeconds === undefined ? "" : `, about ${span(render.etaSeconds)} left`;
   return html`<a class="render-row" href=${`#/renders/${render.id}`}>
-    ${render.thumbnailURL ? html`<img src=${render.thumbnailURL} alt="" loading="lazy" />` : html`<span class="no-picture"></span>`}
+    ${render.thumbnailURL ? html`<img ...${steady(render.thumbnailURL)} alt="" loading="lazy" />` : html`<span class="no-picture"></span>`}
     <span class="grow">
-      <strong>${facts(render.output)}</strong>
+      <strong>${render.fileName ?? render.id}</strong>
+      <small>${facts(render.output)}${render.outputSizeBytes === undefined ? "" : `, ${size(render.outputSizeBytes)}`}</small>
       <small>${render.engine}, ${ago(render.createdAt)}${place}${left}</small>
       ${render.error && html`<small class="failed">${render.error}</small>`}
       ${render.status === "processing" && html`<${Progress} value=${render.progress} label=${`Rendered: ${share(render.progress)}`} />`}

@@ -2,21 +2,13 @@
 
 import { html, useEffect, useMemo, useRef, useState } from "../preact.js";
 import { span } from "../format.js";
+import { bodyOptions, chosen } from "../options.js";
 import { store } from "../store.js";
+import { AreaFields, AreaOver } from "../components/area.js";
 import { ComparePictures } from "../components/compare.js";
 import { Notice, Warnings } from "../components/notices.js";
 
 const WAIT_SECONDS = 20;
-
-// The options of a render that previews take too.
-const NUMBERS = ["scale", "strength", "grain"];
-const TEXTS = ["deinterlace"];
-
-/** @param {Record<string, unknown>} values @returns {Record<string, unknown>} */
-function picture(values) {
-  const given = [...NUMBERS, ...TEXTS].filter((name) => values[name] !== undefined && values[name] !== "");
-  return Object.fromEntries(given.map((name) => [name, NUMBERS.includes(name) ? Number(values[name]) : values[name]]));
-}
 
 /** @param {Record<string, unknown>} asked @param {AbortSignal} signal */
 async function preview(asked, signal) {
@@ -29,22 +21,26 @@ async function preview(asked, signal) {
 }
 
 /**
- * `file`: the user's own, to look for a moment in; undefined if only the server has it.
- * @param {{file: File | undefined, stored: import("../api.js").Row, options: import("../options.js").Option[], engine: string,
+ * `source`: the user's own file to look for a moment in, or its address at the server.
+ * @param {{source: File | string | undefined, stored: import("../api.js").Row, options: import("../options.js").Option[], engine: string,
  *          values: Record<string, unknown>, onEngine: (engine: string) => void}} properties
  */
-export function TryMoment({ file, stored, options, engine, values, onEngine }) {
+export function TryMoment({ source, stored, options, engine, values, onEngine }) {
   const schema = options.find((option) => option.name === "engine")?.schema ?? {};
   const engines = /** @type {string[]} */ (schema.enum ?? []);
   const [at, setAt] = useState(0);
   const [shown, setShown] = useState(/** @type {Record<string, import("../api.js").Row>} */ ({}));
   const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState("");
-  const [playable, setPlayable] = useState(Boolean(file));
+  const [playable, setPlayable] = useState(true);
+  const [area, setArea] = useState(/** @type {import("../components/area.js").Area | null} */ (null));
+  const section = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => section.current?.scrollIntoView({ block: "nearest" }), []);
   const video = useRef(/** @type {HTMLVideoElement | null} */ (null));
   const control = useRef(new AbortController());
-  const source = useMemo(() => (file ? URL.createObjectURL(file) : ""), [file]);
-  useEffect(() => () => { URL.revokeObjectURL(source); control.current.abort(); }, [source]);
+  const address = useMemo(() => (source instanceof File ? URL.createObjectURL(source) : source), [source]);
+  useEffect(() => () => { if (source instanceof File) URL.revokeObjectURL(String(address)); control.current.abort(); }, [address]);
+  const described = bodyOptions(store.description, "/v1/previews");
 
   const scrub = (/** @type {number} */ time) => {
     setAt(time);
@@ -59,7 +55,8 @@ export function TryMoment({ file, stored, options, engine, values, onEngine }) {
     setFailed("");
     try {
       for (const name of engines) {
-        const one = await preview({ ...picture(values), file_id: stored.id, at_seconds: at, engine: name }, signal);
+        const wanted = { ...chosen(described, { ...values, engine: name }), file_id: stored.id, at_seconds: at };
+        const one = await preview(area ? { ...wanted, crop: area } : wanted, signal);
         if (one.status === "failed") throw new Error(one.error);
         setShown((now) => ({ ...now, [name]: one }));
       }
@@ -69,16 +66,20 @@ export function TryMoment({ file, stored, options, engine, values, onEngine }) {
       setBusy(false);
     }
   };
+  const mayCrop = described.some(({ name }) => name === "crop");
   const last = Math.max(0, stored.durationSeconds - 1 / stored.frameRate);
-  return html`<section class="try" aria-label="Try a moment">
-    ${playable && html`<video ref=${video} src=${source} muted playsinline preload="auto" class="scrubbed" aria-label="The video"
-      onError=${() => setPlayable(false)}></video>`}
+  return html`<section class="try" ref=${section} aria-label="Try a moment">
+    ${playable && address && html`<${AreaOver} area=${area} setArea=${mayCrop && setArea} of=${stored}>
+      <video ref=${video} src=${address} muted playsinline preload="auto" aria-label="The video"
+        onError=${() => setPlayable(false)}></video><//>`}
+    ${!playable && html`<${Notice}>This browser cannot play the video: choose the moment by its time.<//>`}
     <div class="row">
       <input type="range" class="grow" min="0" max=${last} step="any" value=${at} aria-label="Moment" aria-valuetext=${span(at)}
         onInput=${(/** @type {any} */ event) => scrub(Number(event.target.value))} />
       <output>${span(at)}</output>
       <button onClick=${show} disabled=${busy}>${busy ? "Upscaling …" : "Show this moment"}</button>
     </div>
+    ${mayCrop && html`<${AreaFields} area=${area} setArea=${setArea} of=${stored} />`}
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
     <div class="engines">
       ${engines.filter((name) => shown[name]).map((name) => html`<div key=${name}>

@@ -1,5 +1,6 @@
 import { html, useState } from "../preact.js";
 import { ago, count, when } from "../format.js";
+import { bodyOptions } from "../options.js";
 import { store, useLoaded } from "../store.js";
 import { ConfirmButton, CopyButton } from "../components/controls.js";
 import { Notice } from "../components/notices.js";
@@ -21,20 +22,26 @@ export function Webhooks() {
   const create = (/** @type {any} */ event) => {
     event.preventDefault();
     const form = event.target;
-    act(async () => { await store.api.post("/v1/webhooks", { url: form.elements.url.value.trim() }); form.reset(); });
+    const asked = { url: form.elements.url.value.trim(), events: checked(form) };
+    act(async () => { await store.api.post("/v1/webhooks", asked); form.reset(); });
   };
+  const { schema } = bodyOptions(store.description, "/v1/webhooks").find(({ name }) => name === "events") ?? {};
+  /** @type {string[]} */
+  const events = schema?.items.enum ?? [];
   const show = () => act(async () => setSecret((await store.api.get("/v1/webhooks/secret")).secret.current));
   return html`<h1>Webhooks</h1>
-    <p>The server calls these addresses when a render is queued, processed, completed or failed.</p>
-    <form class="row" onSubmit=${create}>
-      <input class="grow" name="url" type="url" required placeholder="https://example.com/regen" aria-label="Address" />
-      <button class="primary">Add</button>
+    <p>The server calls these addresses when these events happen to one of your renders.</p>
+    <form onSubmit=${create}>
+      <div class="row"><input class="grow" name="url" type="url" required placeholder="https://example.com/regen" aria-label="Address" />
+        <button class="primary">Add</button></div>
+      <${EventChoice} label="Events to send" events=${events} chosen=${events} />
     </form>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
     <ul class="list" aria-label="Webhooks">${hooks?.map((hook) => html`<li key=${hook.id} class="item">
       <div class="row"><strong class="grow">${hook.url}</strong>
         <span class=${`status ${hook.enabled ? "completed" : "failed"}`}>${hook.enabled ? "On" : "Off"}</span></div>
-      <small>${hook.events.join(", ")}</small>
+      <form onChange=${(/** @type {any} */ event) => act(() => store.api.patch(`/v1/webhooks/${hook.id}`, { events: checked(event.currentTarget) }))}>
+        <${EventChoice} label=${`Events sent to ${hook.url}`} events=${events} chosen=${hook.events} /></form>
       ${hook.disabledReason && html`<${Notice} kind="error">${hook.disabledReason}<//>`}
       <div class="row">
         <button class="quiet" onClick=${() => act(() => store.api.post(`/v1/webhooks/${hook.id}/test`), "A test event is on its way.")}>Send a test</button>
@@ -52,6 +59,16 @@ export function Webhooks() {
         onYes=${() => act(async () => setSecret((await store.api.post("/v1/webhooks/secret/rotate")).secret.current))} />
     </div>
     <h2>Deliveries</h2><${Deliveries} />`;
+}
+
+/** The events that are ticked in a form. @param {HTMLFormElement} form @returns {string[]} */
+const checked = (form) => new FormData(form).getAll("event").map(String);
+
+/** @param {{label: string, events: string[], chosen: string[]}} properties */
+function EventChoice({ label, events, chosen }) {
+  return html`<fieldset class="row plain-fieldset"><legend class="visually-hidden">${label}</legend>
+    ${events.map((name) => html`<label class="check"><input type="checkbox" name="event" value=${name} checked=${chosen.includes(name)} /> ${name}</label>`)}
+  </fieldset>`;
 }
 
 function Deliveries() {
