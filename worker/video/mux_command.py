@@ -142,7 +142,9 @@ class MuxCommand:
         others = [
             stream
             for stream in self.written.tracks
-            if stream.get("codec_type") in UNREADABLE and stream.get("codec_tag_string") not in TOLD_ELSEWHERE
+            if (kind := stream.get("codec_type")) in UNREADABLE
+            # QuickTime's subtitles have the tag of its chapters.
+            and (kind != "data" or stream.get("codec_tag_string") not in TOLD_ELSEWHERE)
         ]
         return len(others) == len(tracks)
 
