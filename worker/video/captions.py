@@ -1,4 +1,5 @@
-"""Closed captions inside the pictures (ATSC A/53: in user data, and in SEI messages), as a file of texts.
+"""Reads closed captions inside the pictures (ATSC A/53: in user data, and in SEI messages): all of them as triples of
+bytes with their times, and those of CC1 as a file of texts.
 
 Only ffmpeg's filter `movie` takes captions out of pictures, and it opens files without the limits on users' files. So
 it never opens one: the input is decoded under all limits, and encoded as tiny pictures with the same captions, which
@@ -6,7 +7,7 @@ another ffmpeg reads from a pipe.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +17,10 @@ import ffmpeg
 import structlog
 
 from app.platform.errors import FfmpegCancelled, FfmpegDiskFull, FfmpegError, FfmpegMissing
+from app.platform.media.codecs import CODECS
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from app.platform.media.limits import MAX_SUBTITLES_BYTES
+from worker.video.caption_messages import CEA_708, CLOCK, MOST_BYTES, VALID, TimedTriples, split
 from worker.video.decoder import UNTAGGED_COLOURS, decoder_options
 from worker.video.filter_expressions import seconds_option
 from worker.video.plan import RenderPlan
@@ -26,8 +29,11 @@ from worker.video.tracks import KeptTrack
 log = structlog.get_logger(__name__)
 
 UNREADABLE_WARNING = "Closed captions could not all be read; the others were left out."
-KIND_WARNING = "Closed captions of the kind CEA-708 were left out: only those of CEA-608 can be kept."
-CHANNELS_WARNING = "Closed captions of further channels (CC2 to CC4), such as other languages, were left out."
+KIND_WARNING = "Closed captions of the kind CEA-708 were left out: only H.264 and HEVC output can hold them."
+CHANNELS_WARNING = (
+    "Closed captions of further channels (CC2 to CC4), such as other languages, were left out: only H.264 and HEVC "
+    "output can hold them."
+)
 CHUNK_BYTES = 1024 * 1024
 LEAD_SECONDS = 60
 PURPOSE = "reading the captions"
@@ -35,7 +41,7 @@ PURPOSE = "reading the captions"
 SHIFT_SECONDS = Fraction(3600)
 # The smallest pictures that x264 takes, with captions for their side data.
 TINY = f"{UNTAGGED_COLOURS},scale=16:16:flags=neighbor,format=yuv420p"
-TINY_CODING = {"c:v": "libx264", "preset": "ultrafast", "bf": 0, "a53cc": 1, "enc_time_base": "1/90000"}
+TINY_CODING = {"c:v": "libx264", "preset": "ultrafast", "bf": 0, "a53cc": 1, "enc_time_base": f"1/{CLOCK}"}
 CAPTIONS_OF_STDIN = r"movie=filename=pipe\\:0:format_name=nut:format_opts=protocol_whitelist=pipe[out0+subcc]"
 # Of ASS: a text's times, what is between them and the text, and the text.
 _TEXT = re.compile(r"(Dialogue: \d+),(\d+):(\d+):([\d.]+),(\d+):(\d+):([\d.]+),((?:[^,]*,){6})(.*)")
@@ -43,45 +49,14 @@ _TEXT = re.compile(r"(Dialogue: \d+),(\d+):(\d+):([\d.]+),(\d+):(\d+):([\d.]+),(
 _PLACE, _SPACE = re.compile(r"\{\\an7\}|\{\\pos\([\d,]*\)\}"), r"\h"
 
 
-class CaptionKinds:
-    """Finds captions in coded pictures that are not kept: those of CEA-708, and of CEA-608 those of CC2 to CC4.
-
-    Of each three bytes of captions the first tells whether the others are valid, and their kind (CTA-708, 4.3).
-    """
-
-    _MESSAGE = re.compile(rb"GA94\x03[\x40-\x5f].", re.DOTALL)
-    _MOST_BYTES = 3 * 31
-    _VALID = 4
-    # By field, the first bytes of commands to other channels than CC1.
-    _COMMANDS = ((0x1C,), (0x14, 0x15, 0x1C, 0x1D))
-
-    def __init__(self) -> None:
-        self._before = b""
-        self.has_cea_708 = False
-        self.has_other_channels = False
-
-    def feed(self, piece: bytes) -> None:
-        data = self._before + piece
-        for match in self._MESSAGE.finditer(data):
-            count = data[match.end() - 2] & 31
-            # Without the bytes that keep start codes out of a message.
-            triples = data[match.end() : match.end() + 2 * self._MOST_BYTES].replace(b"\0\0\3", b"\0\0")
-            for at in range(0, min(3 * count, len(triples) - 2), 3):
-                self._see(*triples[at : at + 3])
-        self._before = data[-2 * self._MOST_BYTES - 7 :]
-
-    def _see(self, kind: int, first: int, second: int) -> None:
-        if not kind & self._VALID:
-            return
-        if kind & 2:
-            self.has_cea_708 = True
-        elif first.bit_count() % 2:
-            is_to_another = first & 127 in self._COMMANDS[kind & 1]
-            self.has_other_channels |= is_to_another and 0x20 <= second & 127 < 0x30
+# Of a packet's line: stream, dts, pts, duration, size, checksum.
+LISTED_FIELDS = 6
+# By field, the first bytes of commands of CEA-608 to other channels than CC1.
+_OTHER_CHANNELS = ((0x1C,), (0x14, 0x15, 0x1C, 0x1D))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captions:
+class CaptionTexts:
     """An ASS file of texts, at their times in the output."""
 
     path: Path
@@ -91,7 +66,62 @@ class Captions:
         return runner.own_file_input(self.path, demuxer="ass")["s:0"]
 
 
-def write_captions(
+@dataclass(frozen=True, kw_only=True)
+class CaptionTriples:
+    """The triples of bytes (see caption_messages.py) of all pictures: one after the other in the file `data`, with
+    their times and sizes in `listing`, ffmpeg's list of packets.
+
+    In ticks of CLOCK there: `start_ticks` is where the output begins, what precedes `first_ticks` is not in it.
+    """
+
+    data: Path
+    listing: Path
+    start_ticks: int
+    first_ticks: int
+
+    def read(self) -> Iterator[TimedTriples]:
+        """The triples of each picture of the input that has any, and their times in the output, in ticks of CLOCK."""
+        with self.listing.open(encoding="ascii") as lines, self.data.open("rb") as data:
+            for line in lines:
+                fields = line.split(",")
+                # Comments, and what ffmpeg had not written to the end.
+                if len(fields) < LISTED_FIELDS:
+                    continue
+                pts, size = int(fields[2]), int(fields[4])
+                triples = data.read(size)
+                if pts >= self.first_ticks and len(triples) == size:
+                    yield pts - self.start_ticks, triples
+
+    def lost_kinds(self, *, has_texts: bool) -> list[str]:
+        """Warnings for an output that has no triples. `has_texts`: but those of CC1."""
+        different = {triple for _time, triples in self.read() for triple in split(triples)}
+        valid = [triple for triple in different if triple[0] & VALID]
+        if any(map(_is_to_another_channel, valid)):
+            return [CHANNELS_WARNING]
+        return [KIND_WARNING] if not has_texts and any(triple[0] & CEA_708 for triple in valid) else []
+
+
+def _is_to_another_channel(triple: bytes) -> bool:
+    """Whether it is a command of CEA-608 to another channel than CC1 (CTA-608, 7.7)."""
+    kind, first, second = triple
+    return (
+        not kind & CEA_708
+        and first.bit_count() % 2 == 1
+        and first & 127 in _OTHER_CHANNELS[kind & 1]
+        and 0x20 <= second & 127 < 0x30
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captions:
+    """What a video has of captions that the output can hold; and warnings."""
+
+    texts: CaptionTexts | None = None
+    triples: CaptionTriples | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def read_captions(
     runner: FfmpegRunner,
     source: Path,
     streams: Sequence[Mapping[str, Any]],
@@ -99,26 +129,42 @@ def write_captions(
     *,
     render: RenderPlan,
     cancelled: Callable[[], bool],
-) -> tuple[Captions | None, tuple[str, ...]]:
-    """Write the video's captions to `directory`; None if it has none that can be kept. Returns warnings, too.
+) -> Captions:
+    """Write the video's captions to files in `directory`, if it has any.
 
     `streams`: all of the source's, by ffprobe. Raises FfmpegCancelled once `cancelled` returns True, FfmpegDiskFull and
     FfmpegMissing.
     """
     if not render.has_captions:
-        return None, ()
-    raw, path, kinds = directory / "decoded.ass", directory / "captions.ass", CaptionKinds()
-    raw.touch()
+        return Captions()
+    raw, path = directory / "decoded.ass", directory / "captions.ass"
     shift = seconds_option(SHIFT_SECONDS - render.input_start_seconds + render.skipped_seconds)
     # What a part's first pictures show was sent before them.
     earlier = max(Fraction(0), render.skipped_seconds - LEAD_SECONDS)
     options = decoder_options(None) | ({"ss": seconds_option(earlier)} if earlier else {})
     pictures = runner.input(source, itsoffset=shift, **options)[str(render.stream_index)]
+    start = SHIFT_SECONDS + render.skipped_seconds
     end = Fraction(render.offset_ticks + render.total_ticks, render.timescale)
-    until = SHIFT_SECONDS + render.skipped_seconds + end
+    triples = CaptionTriples(
+        data=directory / "captions.bin",
+        listing=directory / "captions.framecrc",
+        start_ticks=round(start * CLOCK),
+        # Times are rounded twice on the way.
+        first_ticks=round(start * CLOCK) - 1 if render.skipped_seconds else 0,
+    )
+    for written in (raw, triples.data, triples.listing):
+        written.touch()
     warnings = []
     try:
-        _decode(runner, pictures, raw, kinds, cancelled, until=until)
+        _decode(
+            runner,
+            pictures,
+            raw,
+            triples,
+            cancelled,
+            until=start + end,
+            output_bytes=MAX_SUBTITLES_BYTES + MOST_BYTES * render.source_frame_count,
+        )
     except (FfmpegCancelled, FfmpegDiskFull, FfmpegMissing):
         raise
     except FfmpegError as error:
@@ -131,46 +177,53 @@ def write_captions(
     with raw.open(encoding="utf-8", errors="replace") as lines, path.open("w", encoding="utf-8") as file:
         for line in lines:
             text = _TEXT.match(line)
-            fitted = line if text is None else _fit(text, film_start=until - end, film_end=end)
+            fitted = line if text is None else _fit(text, film_start=start, film_end=end)
             has_texts = has_texts or (text is not None and fitted != "")
             file.write(fitted)
-    if kinds.has_other_channels:
-        warnings.append(CHANNELS_WARNING)
-    elif kinds.has_cea_708 and not has_texts and not warnings:
-        warnings.append(KIND_WARNING)
+    is_kept = CODECS[render.codec].holds_captions
+    if not is_kept and not warnings:
+        warnings = triples.lost_kinds(has_texts=has_texts)
     index = 1 + max(int(stream["index"]) for stream in streams)
     track = KeptTrack(index=index, kind="subtitle", is_copied=False, is_default=False, is_captions=True)
-    return Captions(path=path, track=track) if has_texts else None, tuple(warnings)
+    return Captions(
+        texts=CaptionTexts(path=path, track=track) if has_texts else None,
+        triples=triples if is_kept else None,
+        warnings=tuple(warnings),
+    )
 
 
 def _decode(
     runner: FfmpegRunner,
     pictures: Stream,
     path: Path,
-    kinds: CaptionKinds,
+    triples: CaptionTriples,
     cancelled: Callable[[], bool],
     *,
     until: Fraction,
+    output_bytes: int,
 ) -> None:
-    """Write the captions of the pictures before `until`, decoded as the decoder makes them, as ASS."""
+    """Write the captions of the pictures before `until`: as ASS, decoded as the decoder makes them, and as triples."""
     filters = f"{TINY},trim=end={seconds_option(until)}"
     tiny = ffmpeg.output(pictures, "pipe:1", f="nut", vf=filters, fps_mode="passthrough", **TINY_CODING)
-    captions = runner.generated_input(CAPTIONS_OF_STDIN, data_field="first", copyts=None)
-    texts = runner.output(captions["s:0"], path, f="ass", **{"c:s": "ass"})
+    captions = runner.generated_input(CAPTIONS_OF_STDIN, data_field="first", copyts=None)["s:0"]
+    written = ffmpeg.merge_outputs(
+        runner.output(captions, path, f="ass", **{"c:s": "ass"}),
+        runner.output(captions, triples.data, f="data", **{"c:s": "copy"}),
+        runner.output(captions, triples.listing, f="framecrc", **{"c:s": "copy"}),
+    )
     with (
         runner.start(
-            texts,
+            written,
             purpose=PURPOSE,
             stdin=True,
             stdout=False,
             may_wait=False,
-            output_bytes=MAX_SUBTITLES_BYTES,
+            output_bytes=output_bytes,
         ) as decoder,
         runner.start(tiny, purpose=PURPOSE, stdin=False, stdout=True, may_wait=False) as encoder,
     ):
         try:
             while not cancelled() and (piece := encoder.stdout.read(CHUNK_BYTES)):
-                kinds.feed(piece)
                 decoder.write_all(piece)
             encoder.wait(cancelled=cancelled)
         except FfmpegCancelled:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterable, Iterator
 from functools import partial
 from io import BytesIO
@@ -19,6 +20,10 @@ TIMESCALE_START = {0: 12, 1: 20}
 PRORES = b"ap"
 # `glbl`: of codecs for which QuickTime has no box of their own.
 CODEC_CONFIGURATIONS = (b"avcC", b"hvcC", b"av1C", b"vpcC", b"glbl")
+# Boxes that contain boxes, on the way to the sample description and to the tables of samples.
+CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+# Bytes of a full box's version and flags (ISO/IEC 14496-12, 4.2).
+VERSION = 4
 # Where a handler box names the kind of its track.
 HANDLER_START = 8
 
@@ -44,6 +49,12 @@ def walk_boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
 def read_bytes(file: BinaryIO, at: int, count: int) -> bytes:
     file.seek(at)
     return file.read(count)
+
+
+def box_bytes(kind: bytes, content: bytes, *, is_full: bool = False) -> bytes:
+    """A box; if it is a full one, of version 0 and without flags."""
+    content = bytes(VERSION) + content if is_full else content
+    return struct.pack(">I4s", HEADER_BYTES + len(content), kind) + content
 
 
 def read_video_coding(path: Path) -> tuple[int, bytes]:

@@ -19,7 +19,7 @@ from app.platform.errors import (
 )
 from app.platform.media.containers import MOV
 from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
-from worker.video.captions import Captions
+from worker.video.captions import CaptionTexts
 from worker.video.cut_tracks import packet_filters
 from worker.video.filter_expressions import seconds_option
 from worker.video.join import concat_stream
@@ -72,7 +72,7 @@ class MuxCommand:
         video: Path,
         source: Path,
         uniform: UniformSound | None,
-        captions: Captions | None,
+        captions: CaptionTexts | None,
         part: Path,
         render: RenderPlan,
         streams: Sequence[dict[str, Any]],

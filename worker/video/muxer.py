@@ -18,7 +18,8 @@ from app.platform.media.file_listing import FileListing, list_file
 from app.platform.media.info import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
 from worker.video import join_groups
-from worker.video.captions import write_captions
+from worker.video.caption_messages import keep_in_pictures
+from worker.video.captions import read_captions
 from worker.video.cut_tracks import fit_sound, write_chapters
 from worker.video.join import check_alike, check_plan, outer_files, timestamp_filter, write_concat_list
 from worker.video.metadata import keep_metadata, lost_tags
@@ -116,7 +117,17 @@ def finish_render(
         )
         with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
             directory = Path(scratch)
+            captions = read_captions(runner, source, streams, directory, render=render, cancelled=cancelled)
             files, parts = segment_files, segments
+            if captions.triples is not None:
+                files = keep_in_pictures(
+                    captions.triples.read(),
+                    files,
+                    directory,
+                    render=render,
+                    segments=segments,
+                    cancelled=cancelled,
+                )
             timestamps = timestamp_filter(render, parts, first=first, last=last)
             if len(timestamps) > join_groups.LONGEST_FILTER:
                 files, parts = join_groups.join_groups(
@@ -137,9 +148,6 @@ def finish_render(
                 start_seconds=start - render.skipped_seconds,
                 cancelled=cancelled,
             )
-            captions, captions_lost = write_captions(
-                runner, source, streams, directory, render=render, cancelled=cancelled
-            )
             copied_bytes = sum(path.stat().st_size for path in (source, *files))
             list_path = write_concat_list(directory, files, parts, timescale=render.timescale)
             video, filtered = list_path, timestamps
@@ -154,7 +162,7 @@ def finish_render(
                 video=video,
                 source=source,
                 uniform=uniform,
-                captions=captions,
+                captions=captions.texts,
                 part=part,
                 render=render,
                 streams=streams,
@@ -163,7 +171,7 @@ def finish_render(
                 chapters=write_chapters(runner, source, directory, render.part, start=start),
                 format_name=format_name,
             )
-            warnings = mux.run((*tracks, *([captions.track] if captions else [])), cancelled)
+            warnings = mux.run((*tracks, *([captions.texts.track] if captions.texts else [])), cancelled)
         written = mux.written and mux.written.video
         if render.spatial is not None:
             written = None
@@ -186,7 +194,7 @@ def finish_render(
         *choice.warnings,
         *undescribed,
         *fitted,
-        *captions_lost,
+        *captions.warnings,
         *warnings,
         *metadata.warnings,
     )

@@ -6,6 +6,7 @@ ffmpeg writes them only for streams that it copies from a file that has them.
 import shutil
 import struct
 from collections.abc import Iterator, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -15,15 +16,11 @@ import structlog
 from app.platform.errors import FfmpegError
 from app.platform.media.first_frames import Spatial
 from app.platform.media.mp4_boxes import HEADER_BYTES as HEADER
-from worker.video.mp4_boxes import find_boxes, read_bytes
+from worker.video.mp4_boxes import CONTAINERS, VERSION, box_bytes, find_boxes, read_bytes
 from worker.video.side_data import SPHERICAL_WARNING, STEREO_WARNING
 
 log = structlog.get_logger(__name__)
 
-# Boxes that contain boxes, on the way to the sample description and to the tables of chunk offsets.
-CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
-# Bytes of a full box's version and flags (ISO/IEC 14496-12, 4.2).
-VERSION = 4
 # The tables of chunk offsets, and the struct format of an offset.
 OFFSET_TABLES = {b"stco": "I", b"co64": "Q"}
 
@@ -94,24 +91,22 @@ def _walk(
                 yield from _walk(moov, content, after, (*parents, place))
 
 
-def _box(kind: bytes, content: bytes, *, full: bool = True) -> bytes:
-    content = bytes(VERSION) + content if full else content
-    return struct.pack(">I4s", HEADER + len(content), kind) + content
-
-
 def _boxes(spatial: Spatial) -> bytes:
+    full_box = partial(box_bytes, is_full=True)
     boxes = b""
     if spatial.stereo is not None:
-        boxes += _box(b"st3d", bytes([{"mono": 0, "top and bottom": 1, "side by side": 2}[spatial.stereo]]))
+        boxes += full_box(
+            b"st3d", bytes([{"mono": 0, "top and bottom": 1, "side by side": 2}[spatial.stereo]])
+        )
     if spatial.projection is not None:
         pose = struct.pack(">3i", *(angle << 16 for angle in (spatial.yaw, spatial.pitch, spatial.roll)))
         shape = (
-            _box(b"equi", bytes(16))
+            full_box(b"equi", bytes(16))
             if spatial.projection == "equirectangular"
-            else _box(b"cbmp", struct.pack(">2I", 0, spatial.padding))
+            else full_box(b"cbmp", struct.pack(">2I", 0, spatial.padding))
         )
-        projection = _box(b"proj", _box(b"prhd", pose) + shape, full=False)
-        boxes += _box(b"sv3d", _box(b"svhd", b"\0") + projection, full=False)
+        projection = box_bytes(b"proj", full_box(b"prhd", pose) + shape)
+        boxes += box_bytes(b"sv3d", full_box(b"svhd", b"\0") + projection)
     return boxes
 
 

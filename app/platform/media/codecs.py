@@ -19,7 +19,8 @@ class OutputCodec:
 
     `name`: as sentences call it. `encoder`: ffmpeg's. `container`: the one without another request. `qualities`:
     those that it has, the best first. `least_side`, `most_height`: of the output, in pixels. `holds_hdr10`: whether
-    the stream has a place for a mastering display and light levels.
+    the stream has a place for a mastering display and light levels; `holds_captions`: whether its pictures have one for
+    closed captions that this server writes and players read.
     """
 
     name: str
@@ -29,6 +30,7 @@ class OutputCodec:
     least_side: int = 2
     most_height: int = 16_384
     holds_hdr10: bool = False
+    holds_captions: bool = False
 
     def quality(self, wanted: Quality) -> Quality:
         """The wanted quality, or the codec's best if it lacks that one."""
@@ -36,8 +38,10 @@ class OutputCodec:
 
 
 CODECS: Mapping[VideoCodec, OutputCodec] = {
-    "h264": OutputCodec(name="H.264", encoder="libx264", container="mp4"),
-    "hevc": OutputCodec(name="HEVC", encoder="libx265", container="mp4", holds_hdr10=True),
+    "h264": OutputCodec(name="H.264", encoder="libx264", container="mp4", holds_captions=True),
+    "hevc": OutputCodec(
+        name="HEVC", encoder="libx265", container="mp4", holds_hdr10=True, holds_captions=True
+    ),
     # Versions of SVT-AV1 before 3 have no lossless mode; those limits of size are its own.
     "av1": OutputCodec(
         name="AV1",

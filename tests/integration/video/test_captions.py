@@ -1,17 +1,17 @@
-"""Closed captions inside the pictures become a subtitle track, with their texts at their times."""
+"""Closed captions inside the pictures stay there, all of them, and become a subtitle track with their texts."""
 
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app.platform.errors import FfmpegCancelled
+from app.platform.media.codecs import OutputFormat
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.first_frames import probe_first_frames
 from tests.media import captions as cea608
@@ -32,12 +32,14 @@ from tests.media.captions import (
     with_parity,
 )
 from worker.video import captions
+from worker.video.caption_messages import CLOCK
 from worker.video.captions import (
     CHANNELS_WARNING,
     KIND_WARNING,
     UNREADABLE_WARNING,
-    CaptionKinds,
-    write_captions,
+)
+from worker.video.captions import (
+    read_captions as read_captions_of,
 )
 from worker.video.continuous_copy import RESTARTS_WARNING
 from worker.video.side_data import CLOSED_CAPTIONS
@@ -59,6 +61,17 @@ _ROLL_UP = {
 }
 ROLL_UP = fields(at_frames(_ROLL_UP), {})
 ROLL_UP_TEXTS = [(1, 10, "first"), (10, 20, "first\nsecond")]
+
+
+def all_kinds(frame: int) -> list[Triple]:
+    """Captions of CC1, of CC3 and of CEA-708, whose bytes look like starts of units, and one that is not valid."""
+    first, second, unused = fields(at_frames(_POP_ON), at_frames({3: with_parity((0x15, 0x25))}))(frame)
+    return [first, second, (0xFF, 0, 0), (0xFE, 0, 1), (0xFE, 0, frame), unused]
+
+
+def as_shown(triples: list[Triple]) -> bytes:
+    return b"".join(map(bytes, triples))
+
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-a53cc", "1")
 X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:bframes=0:keyint=1")
@@ -109,26 +122,60 @@ def texts_of(ffmpeg: Callable[..., bytes]) -> Callable[[Path], list[tuple[Fracti
 
 @pytest.fixture
 def read_captions(runner: FfmpegRunner, tmp_path: Path) -> Callable[..., Any]:
-    """What becomes of a file's captions, without a render."""
+    """What becomes of a file's captions, without a render, if the output's pictures cannot hold them."""
 
-    def read(path: Path, cancelled: Callable[[], bool] = lambda: False) -> Any:
+    def read(
+        path: Path,
+        cancelled: Callable[[], bool] = lambda: False,
+        codec: str = "vp9",
+        skipped_frames: int = 0,
+    ) -> Any:
         first = probe_first_frames(runner, path, stream_index=0)
         assert any(CLOSED_CAPTIONS in kind.lower() for kind in first.side_data)
         start = Fraction(runner.probe(path, "-show_entries", "format=start_time")["format"]["start_time"])
         render: Any = SimpleNamespace(
             has_captions=True,
-            input_start_seconds=start,
-            skipped_seconds=Fraction(0),
+            input_start_seconds=start + Fraction(skipped_frames, RATE),
+            skipped_seconds=Fraction(skipped_frames, RATE),
             stream_index=0,
             offset_ticks=0,
-            total_ticks=FRAMES,
+            total_ticks=FRAMES - skipped_frames,
             timescale=RATE,
+            source_frame_count=FRAMES,
+            codec=codec,
         )
-        return write_captions(runner, path, [{"index": 0}], tmp_path, render=render, cancelled=cancelled)
+        return read_captions_of(runner, path, [{"index": 0}], tmp_path, render=render, cancelled=cancelled)
 
     return read
 
 
+@pytest.fixture
+def triples_of(
+    ffmpeg: Callable[..., bytes], tmp_path: Path
+) -> Callable[[Path], list[tuple[Fraction, bytes]]]:
+    """The captions that ffmpeg finds in a file's pictures, in the order in which they are shown: seconds, triples."""
+
+    def read(path: Path) -> list[tuple[Fraction, bytes]]:
+        data, listing = tmp_path / "found.bin", tmp_path / "found.crc"
+        copies = (
+            word for form, file in (("data", data), ("framecrc", listing)) for word in (*COPIED, form, file)
+        )
+        ffmpeg("-f", "lavfi", "-i", f"movie={path}[out0+subcc]", *copies)
+        lines = listing.read_text().splitlines()
+        time_base = next(Fraction(line.split()[-1]) for line in lines if line.startswith("#tb 0"))
+        rest, found = data.read_bytes(), []
+        for line in lines:
+            if not line.startswith("#"):
+                _stream, _dts, pts, _duration, size, _checksum = line.split(",")
+                found.append((int(pts) * time_base, rest[: int(size)]))
+                rest = rest[int(size) :]
+        assert rest == b""
+        return found
+
+    return read
+
+
+COPIED = ("-map", "0:s", "-c", "copy", "-f")
 UNITS = (3_600_000, 60_000, 1000, 1)
 
 
@@ -139,26 +186,69 @@ def check_texts(found: list[tuple[Fraction, Fraction, str]], expected: list[tupl
         assert abs(end - Fraction(last, RATE)) < Fraction(1, 2 * RATE)
 
 
-def test_captions_become_subtitles(
+def test_captions_stay_and_become_subtitles(
     captioned: Callable[..., Path],
     rendered: Callable[..., Any],
     texts_of: Callable[[Path], list[tuple[Fraction, Fraction, str]]],
+    triples_of: Callable[[Path], list[tuple[Fraction, bytes]]],
 ) -> None:
-    """H.264 with B-frames: captions are stored in another order than they are shown in."""
-    result = rendered(captioned("a.mp4", POP_ON, *X264))
+    """H.264 with B-frames: captions are stored in another order than they are shown in, in the output too."""
+    source = captioned("a.mp4", all_kinds, *X264)
+    result = rendered(source, quality="high", segment_seconds=Fraction(2, 5))
+    assert (len(result.segments), result.stream["has_b_frames"]) == (3, 2)
     assert result.finished.warnings == ()
     assert [stream["codec_name"] for stream in result.all_streams] == ["h264", "mov_text"]
     track = result.all_streams[1]
     assert (track["disposition"]["default"], track["disposition"]["hearing_impaired"]) == (0, 1)
     assert track["tags"]["handler_name"] == "Closed captions"
     check_texts(texts_of(result.output), POP_ON_TEXTS)
+    found = triples_of(result.output)
+    assert found == [(Fraction(frame, RATE), as_shown(all_kinds(frame))) for frame in range(FRAMES)]
+    assert found == triples_of(source)
     assert result.finished.properties.duration_seconds == Fraction(FRAMES, RATE)
+
+
+@pytest.mark.parametrize(
+    ("form", "rate"),
+    [
+        (OutputFormat(codec="hevc", container="mkv"), Fraction(24)),
+        (OutputFormat(codec="h264", container="mov"), Fraction(60)),
+    ],
+    ids=["HEVC in Matroska", "QuickTime"],
+)
+def test_captions_at_another_rate(
+    form: OutputFormat,
+    rate: Fraction,
+    captioned: Callable[..., Path],
+    rendered: Callable[..., Any],
+    triples_of: Callable[[Path], list[tuple[Fraction, bytes]]],
+) -> None:
+    """None is lost or doubled, and each is in the picture nearest to its time."""
+    options = {"form": form, "target_fps": rate, "quality": "high", "segment_seconds": Fraction(2, 5)}
+    result = rendered(captioned("a.mp4", all_kinds), **options)
+    assert (result.finished.warnings, len(result.all_streams)) == ((), 2)
+    expected: dict[int, bytes] = {}
+    for frame in range(FRAMES):
+        place = min(ceil(frame * rate / RATE - Fraction(1, 2)), result.plan.frame_count - 1)
+        expected[place] = expected.get(place, b"") + as_shown(all_kinds(frame))
+    found = triples_of(result.output)
+    assert [(round((time - found[0][0]) * rate), triples) for time, triples in found] == list(
+        expected.items()
+    )
+
+
+def test_captions_of_a_part(captioned: Callable[..., Path], read_captions: Callable[..., Any]) -> None:
+    found = read_captions(captioned("a.mp4", all_kinds), codec="h264", skipped_frames=7)
+    assert [(time * RATE, triples) for time, triples in found.triples.read()] == [
+        ((frame - 7) * CLOCK, as_shown(all_kinds(frame))) for frame in range(7, FRAMES)
+    ]
 
 
 def test_captions_of_a_joined_recording(
     captioned: Callable[..., Path],
     rendered: Callable[..., Any],
     texts_of: Callable[[Path], list[tuple[Fraction, Fraction, str]]],
+    triples_of: Callable[[Path], list[tuple[Fraction, bytes]]],
     tmp_path: Path,
 ) -> None:
     """The timestamps start again; each text is at its place."""
@@ -169,6 +259,9 @@ def test_captions_of_a_joined_recording(
     assert result.finished.warnings == (RESTARTS_WARNING,)
     again = [(first + FRAMES, last + FRAMES, text) for first, last, text in POP_ON_TEXTS]
     check_texts(texts_of(result.output), [*POP_ON_TEXTS, *again])
+    assert [(round(time * RATE), triples) for time, triples in triples_of(result.output)] == [
+        (frame, as_shown(POP_ON(frame % FRAMES))) for frame in range(2 * FRAMES)
+    ]
 
 
 # Commands of CC2, of CC3, and a rating as broadcasters send it beside (XDS), which is no caption.
@@ -204,11 +297,11 @@ def test_what_is_kept_and_what_is_named(
     read_captions: Callable[..., Any],
     texts_of: Callable[[Path], list[tuple[Fraction, Fraction, str]]],
 ) -> None:
-    found, told = read_captions(captioned(name, captions_of, codec=codec))
-    assert told == warnings
-    assert (found is not None) == bool(texts)
-    if found is not None:
-        check_texts(texts_of(found.path), texts)
+    found = read_captions(captioned(name, captions_of, codec=codec))
+    assert (found.warnings, found.triples) == (warnings, None)
+    assert (found.texts is not None) == bool(texts)
+    if found.texts is not None:
+        check_texts(texts_of(found.texts.path), texts)
 
 
 def test_captions_that_cannot_be_read_are_named(
@@ -218,20 +311,6 @@ def test_captions_that_cannot_be_read_are_named(
     with pytest.raises(FfmpegCancelled):
         read_captions(source, cancelled=lambda: True)
     monkeypatch.setattr(captions, "CAPTIONS_OF_STDIN", "testsrc2")
-    assert read_captions(source) == (None, (UNREADABLE_WARNING,))
-
-
-@given(st.lists(st.integers(1, 40), max_size=40), st.binary(max_size=200))
-def test_kinds_are_found_wherever_pieces_end(sizes: list[int], noise: bytes) -> None:
-    for captions_of, expected in (
-        (cea_708, (True, False)),
-        (CC2, (False, True)),
-        (CC3, (False, True)),
-        (POP_ON, (False, False)),
-    ):
-        data = noise.replace(b"GA94", b"") + cea608.message(captions_of(0)) + noise[::-1]
-        kinds, rest = CaptionKinds(), data
-        for size in [*sizes, len(data)]:
-            kinds.feed(rest[:size])
-            rest = rest[size:]
-        assert (kinds.has_cea_708, kinds.has_other_channels) == expected
+    found = read_captions(source)
+    assert (found.texts, found.warnings) == (None, (UNREADABLE_WARNING,))
+    assert list(read_captions(source, codec="h264").triples.read()) == []

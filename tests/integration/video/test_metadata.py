@@ -9,7 +9,6 @@ import pytest
 
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.first_frames import Spatial, probe_first_frames
-from worker.video.captions import KIND_WARNING
 from worker.video.metadata import TIMECODE_LEFT_OUT, keep_metadata
 from worker.video.side_data import CLOSED_CAPTIONS, lost_side_data
 from worker.video.spherical_video import write_spatial
@@ -111,7 +110,7 @@ def test_spheres_and_views_are_written_as_they_are_read(
     assert (found.spatial, lost_side_data(found.side_data)) == (spatial, [])
 
 
-def test_captions_are_named_and_stereo_and_spheres_are_kept(
+def test_captions_stereo_and_spheres_are_kept(
     clip: Callable[..., Path],
     rendered: Callable[..., Any],
     probed: Callable[..., Any],
@@ -128,7 +127,10 @@ def test_captions_are_named_and_stereo_and_spheres_are_kept(
     ffmpeg("-i", marked, *sound, "-c:v", "copy", "-movflags", "+faststart", source)
     write_spatial(source, Spatial(projection="equirectangular", yaw=-30, pitch=10, roll=5))
     result = rendered(source)
-    assert result.finished.warnings == (KIND_WARNING,)
+    assert result.finished.warnings == ()
+    frames = probed(result.output, "-select_streams", "v", "-show_entries", "frame_side_data")["frames"]
+    kinds = [{one["side_data_type"].lower() for one in frame["side_data_list"]} for frame in frames]
+    assert [any(CLOSED_CAPTIONS in kind for kind in some) for some in kinds] == [True, True]
     fields = "stream_side_data"
     (video,) = probed(result.output, "-select_streams", "v", "-show_entries", fields)["streams"]
     told = {entry["side_data_type"]: entry for entry in video["side_data_list"]}
