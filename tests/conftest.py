@@ -111,8 +111,11 @@ def _configure_without_keeping(*arguments: Any, **options: Any) -> None:
 structlog.configure = _configure_without_keeping
 
 
-# The mock of the fixture `regen_mock` is this tree's, whatever `regen` is installed.
-_THIS_TREE = f"import sys; sys.path.insert(0, {str(TESTS.parent)!r}); from regen_server import main; main()"
+# The mock of the fixture `regen_mock` is this tree's, whatever `regen` is installed; pages of any origin may use it.
+_THIS_TREE = (
+    f"import os, sys; sys.path.insert(0, {str(TESTS.parent)!r}); os.environ['REGEN_CORS_ORIGINS'] = '*'; "
+    "from regen_server import main; main()"
+)
 os.environ.setdefault("PYTEST_REGEN_COMMAND", shlex.join([sys.executable, "-c", _THIS_TREE]))
 
 

@@ -1,0 +1,275 @@
+// What the client can do.
+
+import { type Destination, type DownloadOptions, InMemory, ToStream, download, serverName } from "./downloads.js";
+import { RegenError, RenderFailed, WaitTimeout } from "./errors.js";
+import { Events } from "./events.js";
+import { type Request, Requests, type Settings, pause } from "./requests.js";
+import type {
+  Engine,
+  Estimate,
+  OnProgress,
+  Preview,
+  PreviewOptions,
+  Progress,
+  Render,
+  RenderOptions,
+  RenderStatus,
+  Usage,
+  VideoFile,
+} from "./types.js";
+import { SMALL_BYTES, type SendPart, type UploadOptions, sendPart, sendWhole, upload } from "./uploads.js";
+
+/** How long a wait lasts while the server does not answer at all. */
+const PATIENCE_SECONDS = 120;
+const PREVIEW_SECONDS = 20;
+
+/** A video: bytes, the id of an uploaded file, a file of the API's, or an http(s) URL if the server fetches those. */
+export type Source = Blob | string | VideoFile;
+
+export interface CallOptions {
+  signal?: AbortSignal | undefined;
+}
+
+export interface WaitOptions extends CallOptions {
+  /** Seconds. */
+  timeout?: number;
+  onProgress?: OnProgress | undefined;
+}
+
+/** Bytes to send, or the fields that name a video. */
+export type Found = { bytes: Blob; name?: string } | { file_id: string } | { file_url: string };
+
+/** A client of the Regen API. Every method may throw ApiError and NoAnswer, and what `signal` is aborted with. */
+export class Regen {
+  /** For `upload` and other calls: how the bytes of one part are sent. */
+  protected readonly sendPart: SendPart = sendPart;
+  protected readonly requests: Requests;
+  readonly #settings: Settings;
+
+  /** A lost connection and the statuses 408, 429, 502, 503 and 504 are tried again. */
+  constructor(baseUrl: string, key: string, settings: Settings = {}, headers: Record<string, string> = {}) {
+    if (!baseUrl || !key) throw new TypeError("Name the server's address and an API key.");
+    this.requests = new Requests(baseUrl, key, settings, headers);
+    this.#settings = settings;
+  }
+
+  /** Upload a video: over 8 MiB in parts, several at once, going on with an open upload of the same content. A URL is
+   * fetched by the server, where its operator allows that. */
+  async upload(video: Source, options: UploadOptions = {}): Promise<VideoFile> {
+    const { signal } = options;
+    const found = await this.find(video);
+    if ("file_id" in found) {
+      return this.requests.row("GET", `/v1/files/${encodeURIComponent(found.file_id)}`, "file", { signal });
+    }
+    if ("file_url" in found) {
+      return this.requests.row("POST", "/v1/files", "file", { json: found, slow: true, signal });
+    }
+    const partsAtOnce = Math.max(1, this.#settings.partsAtOnce ?? 4);
+    const named = { ...found, ...options };
+    return upload(this.requests, found.bytes, partsAtOnce, this.sendPart, named);
+  }
+
+  /** Ask for a render. Options that this version does not know are sent as they are. */
+  upscale(
+    video: Source,
+    render: RenderOptions & Record<string, unknown> = {},
+    options: UploadOptions & { idempotencyKey?: string } = {},
+  ): Promise<Render> {
+    return this.#of("/v1/upscale", "render", video, render, options);
+  }
+
+  /** What a render would cost and how long it would take. A video over 8 MiB is uploaded and kept for it. */
+  estimate(
+    video: Source,
+    render: RenderOptions & Record<string, unknown> = {},
+    options: UploadOptions = {},
+  ): Promise<Estimate> {
+    return this.#of("/v1/estimates", "estimate", video, render, options);
+  }
+
+  /** The answer about a video: sent with the request if it is small, otherwise uploaded before. */
+  async #of<T>(
+    path: string,
+    name: string,
+    video: Source,
+    given: Record<string, unknown>,
+    options: UploadOptions & { idempotencyKey?: string },
+  ): Promise<T> {
+    const { signal, idempotencyKey } = options;
+    const headers: Record<string, string> = idempotencyKey ? { "Idempotency-Key": idempotencyKey } : {};
+    const render = Object.entries(given).filter(([, value]) => value !== undefined && value !== null);
+    let found = await this.find(video);
+    if ("bytes" in found && found.bytes.size <= SMALL_BYTES) {
+      const fields = render.map(([option, value]) => [
+        option,
+        typeof value === "string" ? value : JSON.stringify(value),
+      ]);
+      const sent = { ...found, ...options, headers };
+      return sendWhole(this.requests, path, name, found.bytes, Object.fromEntries(fields), sent);
+    }
+    if ("bytes" in found) found = { file_id: (await this.upload(video, options)).id };
+    const json = { ...Object.fromEntries(render), ...found };
+    return this.requests.row("POST", path, name, { json, headers, slow: true, signal });
+  }
+
+  /** One frame before and after, once it was made. */
+  async preview(
+    video: Source,
+    preview: PreviewOptions & Record<string, unknown> = {},
+    options: WaitOptions & UploadOptions = {},
+  ): Promise<Preview> {
+    const { timeout = 300, signal } = options;
+    const deadline = Date.now() + timeout * 1000;
+    const found = await this.find(video);
+    const file_id = "file_id" in found ? found.file_id : (await this.upload(video, options)).id;
+    let request: Request = { json: { ...preview, file_id } };
+    let [method, path] = ["POST", "/v1/previews"];
+    for (;;) {
+      const seconds = Math.floor(Math.min(PREVIEW_SECONDS, Math.max(0, (deadline - Date.now()) / 1000)));
+      const headers: Record<string, string> = seconds ? { Prefer: `wait=${seconds}` } : {};
+      const made = await this.requests.row<Preview>(method, path, "preview", {
+        ...request,
+        headers,
+        slow: true,
+        signal,
+      });
+      if (made.status === "completed" || made.status === "failed") return made;
+      if (Date.now() >= deadline) {
+        throw new WaitTimeout(`The preview ${made.id} has not ended within ${timeout} seconds.`);
+      }
+      [method, path, request] = ["GET", `/v1/previews/${made.id}`, {}];
+      await pause(0.5, signal);
+    }
+  }
+
+  /** The render once it is completed. Throws RenderFailed, and WaitTimeout after `timeout` seconds. */
+  async wait(render: Render | string, { timeout, onProgress, signal }: WaitOptions = {}): Promise<Render> {
+    const late = new AbortController();
+    const error = new WaitTimeout(`The render ${idOf(render)} has not ended within ${timeout} seconds.`);
+    const timer = timeout === undefined ? undefined : setTimeout(() => late.abort(error), timeout * 1000);
+    try {
+      const ended = await this.#ended(
+        idOf(render),
+        signal ? AbortSignal.any([signal, late.signal]) : late.signal,
+        onProgress,
+      );
+      if (ended.status === "failed") throw new RenderFailed(ended);
+      return ended;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Events tell when to look; without them it is asked at intervals. */
+  async #ended(id: string, signal: AbortSignal, onProgress?: OnProgress): Promise<Render> {
+    const events = new Events(this.requests, id, onProgress);
+    let awaySince: number | undefined;
+    for (;;) {
+      try {
+        const seen = await this.getRender(id, { signal });
+        awaySince = undefined;
+        onProgress?.(progressOf(seen));
+        if (seen.status === "completed" || seen.status === "failed") return seen;
+      } catch (error) {
+        signal.throwIfAborted();
+        awaySince ??= Date.now();
+        const patient = Date.now() - awaySince <= PATIENCE_SECONDS * 1000;
+        if (!(error instanceof RegenError && error.repeatable && patient)) throw error;
+      }
+      if (events.available && (await events.follow(signal))) continue;
+      await pause(this.#settings.pollSeconds ?? 2, signal);
+    }
+  }
+
+  /** The result of a render, given by its id too, or what is at a signed URL: as a Blob, or into a stream, such as that of a
+   * file which the user chose. A download that breaks off goes on where it stopped. */
+  download(what: Render | string, to?: null, options?: DownloadOptions): Promise<Blob>;
+  download(what: Render | string, to: WritableStream<Uint8Array>, options?: DownloadOptions): Promise<void>;
+  async download(
+    what: Render | string,
+    to?: WritableStream<Uint8Array> | null,
+    options: DownloadOptions = {},
+  ): Promise<Blob | void> {
+    if (!to) return this.downloadTo(what, new InMemory(), options);
+    const stream = new ToStream(to);
+    return this.downloadTo(what, stream, options).catch(async (error) => {
+      await stream.abort(error);
+      throw error;
+    });
+  }
+
+  protected downloadTo<T>(what: Render | string, to: Destination<T>, options: DownloadOptions): Promise<T> {
+    return download(this.requests, () => this.#locate(what, options), to, options);
+  }
+
+  /** What the server calls the result of a render, such as `clip-4x.mp4`. */
+  async fileName(what: Render | string, options: DownloadOptions = {}): Promise<string> {
+    return serverName(this.requests, await this.#locate(what, options), options.signal);
+  }
+
+  /** A fresh signed URL. */
+  async #locate(what: Render | string, { result = "output", signal }: DownloadOptions): Promise<string> {
+    if (typeof what === "string" && isUrl(what)) return what;
+    const render = await this.getRender(what, { signal });
+    const url = { output: render.outputFileURL, input: render.inputFileURL, thumbnail: render.thumbnailURL }[result];
+    if (url) return url;
+    throw new RegenError(`The render ${render.id} is ${render.status} and has no ${result}.`);
+  }
+
+  getRender(render: Render | string, options: CallOptions = {}): Promise<Render> {
+    return this.requests.row("GET", `/v1/renders/${encodeURIComponent(idOf(render))}`, "render", options);
+  }
+
+  /** At most `limit`, the newest first. */
+  listRenders(
+    query: { status?: RenderStatus; engine?: string; limit?: number } = {},
+    options: CallOptions = {},
+  ): Promise<Render[]> {
+    const { limit = 100, ...rest } = query;
+    return this.requests.rows("/v1/renders", "renders", limit, { query: rest, ...options });
+  }
+
+  cancel(render: Render | string, options: CallOptions = {}): Promise<Render> {
+    return this.requests.row("POST", `/v1/renders/${encodeURIComponent(idOf(render))}/cancel`, "render", options);
+  }
+
+  /** A new render like one that failed. */
+  retry(render: Render | string, options: CallOptions = {}): Promise<Render> {
+    return this.requests.row("POST", `/v1/renders/${encodeURIComponent(idOf(render))}/retry`, "render", options);
+  }
+
+  engines(options: CallOptions = {}): Promise<Engine[]> {
+    return this.requests.row("GET", "/v1/engines", "engines", options);
+  }
+
+  /** What was rendered and the limits. */
+  usage(options: CallOptions = {}): Promise<Usage> {
+    return this.requests.row("GET", "/v1/usage", "usage", options);
+  }
+
+  /** Any other request to the API, with retries: its answer as JSON. */
+  request<T>(method: string, path: string, request: Request = {}): Promise<T> {
+    return this.requests.send(method, path, request) as Promise<T>;
+  }
+
+  /** What a string names: an http(s) URL, otherwise the id of a file. */
+  protected async find(video: Source): Promise<Found> {
+    if (typeof video !== "string") return video instanceof Blob ? { bytes: video } : { file_id: video.id };
+    return isUrl(video) ? { file_url: video } : { file_id: video };
+  }
+}
+
+function progressOf(render: Render): Progress {
+  const total = render.output?.frames ?? 0;
+  const { status, etaSeconds } = render;
+  const done = Math.round(render.progress * total);
+  return { stage: "render", done, total, status, ...(etaSeconds === undefined ? {} : { etaSeconds }) };
+}
+
+function idOf(render: Render | string): string {
+  return typeof render === "string" ? render : render.id;
+}
+
+function isUrl(text: string): boolean {
+  return /^https?:\/\//i.test(text);
+}
