@@ -9,7 +9,7 @@ from app.platform.errors import Conflict, NotFound
 from app.renders import cancellation
 from app.renders.service import get_render, retry_render
 from app.renders.tables import Render
-from app.usage.allowances import Allowance
+from app.usage.allowances import Allowance, Requester
 from app.work import queries as work_queries
 
 
@@ -47,13 +47,8 @@ def retry_for_owner(
         made_id = idempotent.lookup(session, lock=True)
         if made_id is not None:
             return get_render(session, render_id=made_id, user_id=_owner(session, made_id))
-        render = retry_render(
-            session,
-            render_id=render_id,
-            user_id=_owner(session, render_id),
-            allowance=allowance,
-            request_id=request_id,
-        )
+        owner = Requester(id=_owner(session, render_id), key_id=None, allowance=allowance)
+        render = retry_render(session, render_id=render_id, requester=owner, request_id=request_id)
         idempotent.record(session, made_id=render.id)
     return render
 

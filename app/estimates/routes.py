@@ -11,10 +11,10 @@ from app.estimates.service import Estimate, estimate_file, estimate_unseen, esti
 from app.files.accept_video import accept_video, inspect_video
 from app.http.access import CurrentUser
 from app.http.dependencies import EnginesDependency, ReaderDependency, ResourcesDependency
-from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import received_form
 from app.http.resources import Resources
+from app.http.shared_slots import ClientConnection
 from app.platform.errors import LimitExceeded
 from app.renders.schemas import UPSCALE_REQUEST, UpscaleForm
 
@@ -56,7 +56,7 @@ async def _estimate(
             resources.forecast,
             file_id=asked.file_id,
             options=asked,
-            requester=user.requester,
+            requester=user,
         )
         return await to_thread.run_sync(of_file)
     limits = replace(
@@ -86,6 +86,6 @@ async def _estimate(
             info=info,
             size_bytes=upload.size_bytes,
             options=asked,
-            requester=user.requester,
+            requester=user,
         )
         return await to_thread.run_sync(of_upload)

@@ -64,17 +64,7 @@ def estimate_upload(
     with database.read() as session:
         refusals = [
             *_refused(partial(check_input, info, requester.allowance.media)),
-            *_refused(
-                partial(
-                    check_file_quota,
-                    session,
-                    user_id=requester.user_id,
-                    api_key_id=requester.api_key_id,
-                    allowance=requester.allowance,
-                    size_bytes=size_bytes,
-                    is_made=False,
-                )
-            ),
+            *_refused(partial(check_file_quota, session, requester, size_bytes=size_bytes, is_made=False)),
         ]
         return _estimate(
             session,
@@ -93,7 +83,7 @@ def estimate_file(
     """The estimate of an uploaded file. Raises NotFound, and InvalidRequest if the options leave nothing of it."""
     outlook = forecast.outlook()
     with database.read() as session:
-        file = find_file(session, file_id=file_id, user_id=requester.user_id)
+        file = find_file(session, file_id=file_id, user_id=requester.id)
         return _estimate(
             session,
             file.video,
@@ -120,23 +110,13 @@ def _estimate(
     output = options.output(pictures)
     cost = cost_in_gigapixels(output, engine=engine)
     too_much = _refused(partial(options.check_output, pictures, requester.allowance.media))
-    no_room = _refused(
-        partial(
-            check_render_quota,
-            session,
-            user_id=requester.user_id,
-            api_key_id=requester.api_key_id,
-            allowance=requester.allowance,
-            cost=cost,
-            is_made=False,
-        )
-    )
+    no_room = _refused(partial(check_render_quota, session, requester, cost=cost, is_made=False))
     return Estimate(
         options=options,
         input=options.source(video, begins_at=begins_at),
         output=output,
         cost=cost,
-        times=_times(session, pictures, output, options=options, user_id=requester.user_id, outlook=outlook),
+        times=_times(session, pictures, output, options=options, user_id=requester.id, outlook=outlook),
         refusals=[*refusals, *too_much, *no_room],
     )
 

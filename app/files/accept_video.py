@@ -17,11 +17,10 @@ from anyio import to_thread
 from app.accounts.idempotency import IdempotentRequest
 from app.files.service import SpooledUpload, inspect_upload
 from app.http.access import CurrentUser
-from app.http.disconnect import ClientConnection
 from app.http.multipart import FILE_FIELD, SPOOL_PREFIX, ReceivedForm, file_too_large, room_on_disk
 from app.http.resources import Resources
-from app.http.spool_space import Reservation
-from app.http.upload_room import UploadRoom
+from app.http.shared_slots import ClientConnection
+from app.http.spool_space import Reservation, UploadRoom
 from app.platform.byte_sizes import MIB
 from app.platform.errors import InvalidRequest, OutboundError
 from app.platform.file_names import disposition_parameters, safe_name
@@ -94,11 +93,17 @@ async def inspect_new_video(
 ) -> MediaInfo:
     """As `inspect_video`, for a video that becomes a file: raises LimitExceeded, before it waits for a slot, if the
     user's storage has no room for it."""
-    room = UploadRoom(user=user, resources=resources, is_kept=True)
+    room = _room(user, resources, is_kept=True)
     async with room.examined(upload.size_bytes, key=idempotent.key):
         return await inspect_video(
             upload, limits=user.allowance.media, user=user, resources=resources, connection=connection
         )
+
+
+def _room(user: CurrentUser, resources: Resources, *, is_kept: bool) -> UploadRoom:
+    return UploadRoom(
+        requester=user, space=resources.spool_space, database=resources.database, is_kept=is_kept
+    )
 
 
 @asynccontextmanager
@@ -122,7 +127,7 @@ async def accept_video(
     assert file_url is not None
     path = resources.settings.spool_dir / f"{SPOOL_PREFIX}{secrets.token_hex(16)}"
     cancelled = threading.Event()
-    upload_room = UploadRoom(user=user, resources=resources, is_kept=is_kept)
+    upload_room = _room(user, resources, is_kept=is_kept)
     fetch = partial(
         _fetch,
         file_url,

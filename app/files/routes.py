@@ -19,11 +19,11 @@ from app.http.dependencies import (
     ResourcesDependency,
     UserDependency,
 )
-from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import form_description, received_form
 from app.http.multipart import FILE_FIELD
 from app.http.resources import Resources
+from app.http.shared_slots import ClientConnection
 
 router = APIRouter(tags=["files"])
 
@@ -69,7 +69,7 @@ async def _make_file(
             file_service.create_file,
             upload,
             info=info,
-            requester=user.requester,
+            requester=user,
             storage=resources.storage,
             database=resources.database,
             idempotent=idempotent,

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -88,21 +87,14 @@ def stored_upload(
     committed with it. Unless it commits, the stored object is removed again. Raises LimitExceeded if it
     exceeds the allowance, usually before anything is stored, and StorageError.
     """
-    check_quota = partial(
-        check_file_quota,
-        user_id=requester.user_id,
-        api_key_id=requester.api_key_id,
-        allowance=requester.allowance,
-        size_bytes=upload.size_bytes,
-    )
     with database.read() as session:
-        check_quota(session, is_made=False)
+        check_file_quota(session, requester, size_bytes=upload.size_bytes, is_made=False)
         now = read_clock(session)
-    file = new_file(upload, file_id=new_id(), user_id=requester.user_id, info=info, created_at=now)
+    file = new_file(upload, file_id=new_id(), user_id=requester.id, info=info, created_at=now)
     storage.put_file(file.storage_key, upload.path, content_type=file.content_type)
     try:
         with database.write() as session:
-            check_quota(session)
+            check_file_quota(session, requester, size_bytes=upload.size_bytes)
             session.add(file)
             session.flush()
             yield session, file

@@ -20,7 +20,7 @@ from app.http.resources import Resources
 from app.platform.database import ColumnReader
 from app.platform.errors import Forbidden, Unauthorized
 from app.platform.quoting import quoted
-from app.usage.allowances import Allowance, Requester, allowance_of
+from app.usage.allowances import Requester, allowance_of
 
 BEARER = "bearer"
 LONGEST_SCHEME = 10  # less than any key's
@@ -36,17 +36,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurrentUser:
-    """The user of the request's key, the key's scopes, and its limits."""
+class CurrentUser(Requester):
+    """The user of the request's key, with the key's scopes."""
 
-    id: str
     key_id: str
     scopes: frozenset[Scope]
-    allowance: Allowance
-
-    @property
-    def requester(self) -> Requester:
-        return Requester(user_id=self.id, api_key_id=self.key_id, allowance=self.allowance)
 
 
 class Access:

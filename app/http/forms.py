@@ -34,8 +34,7 @@ from app.http.multipart import (
     not_a_file,
 )
 from app.http.resources import Resources
-from app.http.spool_space import FORM_BYTES
-from app.http.upload_room import UploadRoom
+from app.http.spool_space import FORM_BYTES, UploadRoom
 from app.platform.byte_sizes import MIB
 from app.platform.errors import InvalidRequest, LimitExceeded
 from app.platform.quoting import Verbatim, quoted, received
@@ -79,7 +78,13 @@ async def received_form(
     """
     fields = _text_fields(model)
     repeated = IDEMPOTENCY_KEY in request.headers
-    upload_room = UploadRoom(user=user, resources=resources, is_kept=is_kept, may_be_repeated=repeated)
+    upload_room = UploadRoom(
+        requester=user,
+        space=resources.spool_space,
+        database=resources.database,
+        is_kept=is_kept,
+        may_be_repeated=repeated,
+    )
     async with _form_as_sent(request, fields, upload_room) as form:
         known = (FILE_FIELD, *fields)
         in_query = [name for name in request.query_params if name in known]
@@ -227,12 +232,12 @@ def _text_fields(model: type[BaseModel]) -> Mapping[str, str]:
 async def _multipart_form(
     request: Request, upload_room: UploadRoom, *, boundary: bytes, text_fields: frozenset[str]
 ) -> AsyncIterator[ReceivedForm]:
-    max_file_bytes = upload_room.user.allowance.max_upload_bytes
+    max_file_bytes = upload_room.requester.allowance.max_upload_bytes
     if (content_length(request) or 0) > max_file_bytes + FORM_BYTES:
         raise file_too_large(max_file_bytes)
     receiver = MultipartReceiver(
         boundary=boundary,
-        spool_dir=upload_room.resources.settings.spool_dir,
+        spool_dir=upload_room.space.directory,
         max_file_bytes=max_file_bytes,
         text_fields=text_fields,
     )

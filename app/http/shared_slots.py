@@ -1,12 +1,16 @@
-"""Slots of a bounded pool that users share, so that one user's work does not delay others'."""
+"""Slots of a bounded pool that users share, so that one user's work does not delay others', and work that ends when its
+client disconnects."""
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import ClientDisconnect, Request
 
 from app.platform.errors import TooManyRequests, Unavailable
 
@@ -81,6 +85,8 @@ class FairQueue:
 WAIT_SECONDS = 30.0
 RETRY_SECONDS = 5
 
+T = TypeVar("T")
+
 
 class SharedSlots:
     """At most `total` slots, of which one user holds at most `per_user`; for one event loop.
@@ -122,3 +128,40 @@ class SharedSlots:
             if isinstance(error, TimeoutError):
                 raise Unavailable(self._busy, retry_after_seconds=RETRY_SECONDS) from error
             raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConnection:
+    """The connection of a request whose body has been read."""
+
+    request: Request
+
+    async def run(self, work: Callable[[], T], *, stop: Callable[[], None], threads: CapacityLimiter) -> T:
+        """Returns the result of `work`, run in one of `threads`.
+
+        Raises what it raises, and ClientDisconnect when the client disconnects first. Calls `stop`, which
+        must not block, when the client disconnects, the caller is cancelled, or the work has ended.
+        """
+        left = anyio.Event()
+        result: T
+        fault: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch, left, stop)
+            try:
+                result = await to_thread.run_sync(work, abandon_on_cancel=True, limiter=threads)
+            except Exception as error:  # raised below, and not as one of a group
+                fault = error
+            finally:
+                stop()
+                tasks.cancel_scope.cancel()
+        if left.is_set():
+            raise ClientDisconnect
+        if fault is not None:
+            raise fault
+        return result
+
+    async def _watch(self, left: anyio.Event, stop: Callable[[], None]) -> None:
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        stop()

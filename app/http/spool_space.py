@@ -1,18 +1,24 @@
-"""Space on the spool directory's disk, reserved before an upload's bytes are sent."""
+"""The space for uploads, reserved before their bytes are sent: on the spool directory's disk, and within a user's
+storage limit."""
 
 import secrets
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from anyio import to_thread
+
 from app.http.neighbours import Neighbours, State
 from app.platform.byte_sizes import MIB
+from app.platform.database import Database
 from app.platform.errors import LimitExceeded, Unavailable
+from app.usage.allowances import Requester, check_file_quota, most_stored, stored_now
 
 RETRY_SECONDS = 60
 # Reserved at a time for a body of unknown length.
@@ -82,7 +88,7 @@ class SpoolSpace:
         self, directory: Path, *, keep_free_bytes: int, neighbours: Neighbours | None = None
     ) -> None:
         self._neighbours = neighbours or Neighbours("spool")
-        self._directory = directory
+        self.directory = directory
         self._keep_free_bytes = keep_free_bytes
         self._reservations: set[Reservation] = set()
         # Of each received upload that is not examined yet: its user, what identifies it, and its size in bytes.
@@ -106,7 +112,7 @@ class SpoolSpace:
     @property
     def free_bytes(self) -> int:
         """Bytes of the disk that uploads may take, reserved or not; 0 if it is full."""
-        return max(0, shutil.disk_usage(self._directory).free - self._keep_free_bytes)
+        return max(0, shutil.disk_usage(self.directory).free - self._keep_free_bytes)
 
     @property
     def has_room(self) -> bool:
@@ -163,7 +169,7 @@ class SpoolSpace:
         with self._together() as others:
             taken_bytes = self._keep_free_bytes + sum(one.left_bytes for one in self._reservations)
             taken_bytes += sum(one["left"] for one in others)
-            free_bytes = shutil.disk_usage(self._directory).free
+            free_bytes = shutil.disk_usage(self.directory).free
             if taken_bytes + more_bytes > free_bytes:
                 raise no_room(f"{more_bytes} bytes more, with {taken_bytes} of {free_bytes} free ones taken")
             reservation.left_bytes += more_bytes
@@ -212,3 +218,62 @@ def no_room(detail: str) -> Unavailable:
         retry_after_seconds=RETRY_SECONDS,
         detail=detail,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadRoom:
+    """The space of one request's upload.
+
+    `is_kept`: whether the upload becomes a file. `may_be_repeated`: whether the request may repeat an earlier
+    one that has already made the file.
+    """
+
+    requester: Requester
+    space: SpoolSpace
+    database: Database
+    is_kept: bool
+    may_be_repeated: bool = False
+
+    @asynccontextmanager
+    async def reserved(self, size_bytes: int | None) -> AsyncIterator[Reservation]:
+        """Reserve space for an upload of that size, if known. Raises Unavailable and LimitExceeded."""
+        room = await to_thread.run_sync(lambda: self.space.reserve(size_bytes, share=self.share()))
+        try:
+            yield room
+        finally:
+            room.release()
+
+    @asynccontextmanager
+    async def examined(self, size_bytes: int, *, key: str | None) -> AsyncIterator[None]:
+        """Counts a received upload that is kept until the caller has examined it; `key` is its Idempotency-Key.
+
+        Raises LimitExceeded if the storage limit has no room for it beside the user's other received ones. Other API
+        processes do not count these: the transaction that makes the file decides.
+        """
+        left_bytes = await to_thread.run_sync(partial(self._left_bytes, size_bytes))
+        if left_bytes is None:
+            yield
+            return
+        # Counted after the query, and no longer once the file is being made: no upload counts twice.
+        share = Share(user_id=self.requester.id, most_bytes=left_bytes)
+        with self.space.examined(size_bytes, share=share, key=key):
+            yield
+
+    def _left_bytes(self, size_bytes: int) -> int | None:
+        with self.database.read() as session:
+            return check_file_quota(session, self.requester, size_bytes=size_bytes, is_made=False)
+
+    def share(self) -> Share | None:
+        """The bytes that the user's storage limit leaves for uploads in progress; None without a limit.
+
+        For an upload that is not kept, or may be stored already, stored bytes do not count.
+        """
+        most = most_stored(self.requester)
+        if most is None:
+            return None
+        if not self.is_kept:
+            most = max(most, self.requester.allowance.max_upload_bytes)
+        elif not self.may_be_repeated:
+            with self.database.read() as session:
+                most = max(0, most - stored_now(session, user_id=self.requester.id))
+        return Share(user_id=self.requester.id, most_bytes=most)

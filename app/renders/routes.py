@@ -28,11 +28,11 @@ from app.http.dependencies import (
     ResourcesDependency,
     UserDependency,
 )
-from app.http.disconnect import ClientConnection
 from app.http.errors import documented
 from app.http.forms import received_form
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
+from app.http.shared_slots import ClientConnection
 from app.http.uvicorn_protocol import ABORT
 from app.renders import cancellation, tables
 from app.renders import service as render_service
@@ -134,7 +134,7 @@ async def _make_render(
             resources.database,
             file_id=asked.file_id,
             options=asked,
-            requester=user.requester,
+            requester=user,
             request_id=request.state.request_id,
             warnings=warnings,
             idempotent=idempotent,
@@ -157,7 +157,7 @@ async def _make_render(
             upload,
             info=info,
             options=asked,
-            requester=user.requester,
+            requester=user,
             request_id=request.state.request_id,
             warnings=warnings,
             storage=resources.storage,
@@ -238,7 +238,7 @@ async def retry_render(
         render_service.retry_own_render,
         resources.database,
         render_id=render_id,
-        requester=user.requester,
+        requester=user,
         request_id=request.state.request_id,
         idempotent=idempotent,
     )

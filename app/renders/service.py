@@ -24,7 +24,7 @@ from app.renders.progress import RenderView, view_render, view_renders
 from app.renders.statuses import RenderStatus
 from app.renders.stored_options import columns_of, options_of
 from app.renders.tables import Render
-from app.usage.allowances import Allowance, Requester, check_render_quota
+from app.usage.allowances import Requester, check_render_quota
 from app.usage.queries import PIXELS_PER_GIGAPIXEL
 from models.catalog import Engine
 
@@ -41,31 +41,28 @@ def create_render(
     *,
     file: File,
     options: RenderOptions,
-    allowance: Allowance,
-    api_key_id: str | None = None,
+    requester: Requester,
     request_id: str | None = None,
     retry_of: str | None = None,
     warnings: Sequence[str] = (),
 ) -> Render:
-    """A queued render of the file.
+    """A queued render of the requester's file.
 
     Raises InvalidRequest if the options leave nothing of it, LimitExceeded if its output would be over a limit,
-    TooManyRequests if it exceeds the allowance.
-    `request_id`, `api_key_id` and `warnings` are those of its request, `retry_of` is the failed render that
-    it retries.
+    TooManyRequests if it exceeds the requester's allowance.
+    `request_id` and `warnings` are those of its request, `retry_of` is the failed render that it retries.
     """
     begins_at = file.video_begins_at or Fraction(0)
     source = options.source(file.video, begins_at=begins_at)
     pictures = options.pictures(file.video, begins_at=begins_at)
-    options.check_output(pictures, allowance.media)
+    options.check_output(pictures, requester.allowance.media)
     return _add_render(
         session,
         file=file,
         source=source,
         pictures=pictures,
         options=options,
-        allowance=allowance,
-        api_key_id=api_key_id,
+        requester=requester,
         request_id=request_id,
         retry_of=retry_of,
         warnings=warnings,
@@ -86,10 +83,9 @@ def render_file(
     with database.write() as session:
         render = create_render(
             session,
-            file=find_file_to_use(session, file_id=file_id, user_id=requester.user_id),
+            file=find_file_to_use(session, file_id=file_id, user_id=requester.id),
             options=options,
-            allowance=requester.allowance,
-            api_key_id=requester.api_key_id,
+            requester=requester,
             request_id=request_id,
             warnings=warnings,
         )
@@ -127,8 +123,7 @@ def render_upload(
             source=source,
             pictures=pictures,
             options=options,
-            allowance=requester.allowance,
-            api_key_id=requester.api_key_id,
+            requester=requester,
             request_id=request_id,
             warnings=warnings,
         )
@@ -152,8 +147,7 @@ def _add_render(
     source: VideoProperties,
     pictures: VideoProperties,
     options: RenderOptions,
-    allowance: Allowance,
-    api_key_id: str | None,
+    requester: Requester,
     request_id: str | None,
     retry_of: str | None = None,
     warnings: Sequence[str],
@@ -161,7 +155,7 @@ def _add_render(
     engine = options.engine
     output = options.output(pictures)
     cost = cost_in_gigapixels(output, engine=engine)
-    check_render_quota(session, user_id=file.user_id, api_key_id=api_key_id, allowance=allowance, cost=cost)
+    check_render_quota(session, requester, cost=cost)
     now = read_clock(session)
     render = Render(
         id=new_id(),
@@ -175,7 +169,7 @@ def _add_render(
         output=output,
         request_id=request_id,
         trace_parent=current_trace_parent(),
-        api_key_id=api_key_id,
+        api_key_id=requester.key_id,
         cancel_at=None if options.cancel_after is None else now + timedelta(seconds=options.cancel_after),
         retry_of=retry_of,
         **columns_of(options),
@@ -211,31 +205,24 @@ def list_renders(
 
 
 def retry_render(
-    session: Session,
-    *,
-    render_id: str,
-    user_id: str,
-    allowance: Allowance,
-    api_key_id: str | None = None,
-    request_id: str | None = None,
+    session: Session, *, render_id: str, requester: Requester, request_id: str | None = None
 ) -> Render:
-    """A new render with the request of a failed one.
+    """A new render with the request of a failed one of the requester's.
 
     Raises NotFound for an unknown render and another user's, Conflict for one that has not failed or whose file is
     gone, LimitExceeded when limits have become tighter.
     """
-    failed = get_render(session, render_id=render_id, user_id=user_id)
+    failed = get_render(session, render_id=render_id, user_id=requester.id)
     if failed.status is not RenderStatus.FAILED:
         raise Conflict("Only a failed render can be retried.")
-    file = file_queries.find_file_to_use(session, file_id=failed.file_id, user_id=user_id)
+    file = file_queries.find_file_to_use(session, file_id=failed.file_id, user_id=requester.id)
     if file is None:
         raise Conflict("The uploaded file is gone: upload it again.")
     return create_render(
         session,
         file=file,
         options=options_of(failed, engine=stored_engine(session, failed.engine)),
-        allowance=allowance,
-        api_key_id=api_key_id,
+        requester=requester,
         request_id=request_id,
         retry_of=failed.id,
     )
@@ -253,15 +240,8 @@ def retry_own_render(
     with database.write() as session:
         made_id = idempotent.lookup(session, lock=True)
         if made_id is not None:
-            return get_render(session, render_id=made_id, user_id=requester.user_id)
-        render = retry_render(
-            session,
-            render_id=render_id,
-            user_id=requester.user_id,
-            allowance=requester.allowance,
-            api_key_id=requester.api_key_id,
-            request_id=request_id,
-        )
+            return get_render(session, render_id=made_id, user_id=requester.id)
+        render = retry_render(session, render_id=render_id, requester=requester, request_id=request_id)
         idempotent.record(session, made_id=render.id)
     return render
 

@@ -60,7 +60,7 @@ def open_upload(
         name=safe_name(asked.name),
         size_bytes=asked.size_bytes,
         part_size_bytes=asked.part_size_bytes,
-        requester=user.requester,
+        requester=user,
         settings=resources.settings,
         storage=resources.storage,
         database=resources.database,

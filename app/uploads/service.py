@@ -116,7 +116,7 @@ def open_upload(
     multipart_id = storage.open_parts(key, content_type=content_type_of_name(name))
     upload = Upload(
         id=new_id(),
-        user_id=requester.user_id,
+        user_id=requester.id,
         file_id=file_id,
         name=name,
         size_bytes=size_bytes,
@@ -128,7 +128,7 @@ def open_upload(
     try:
         with database.write() as session:
             # One by one, so that of many at once no more pass than there is room for.
-            account_queries.lock_user(session, user_id=requester.user_id)
+            account_queries.lock_user(session, user_id=requester.id)
             check_quota(session, is_made=True)
             session.add(upload)
             session.flush()
@@ -154,15 +154,8 @@ def _find_made_upload(database: Database, idempotent: IdempotentRequest) -> Uplo
 def _check_quotas(
     session: Session, *, requester: Requester, size_bytes: int, most_open: int, is_made: bool
 ) -> None:
-    check_file_quota(
-        session,
-        user_id=requester.user_id,
-        api_key_id=requester.api_key_id,
-        allowance=requester.allowance,
-        size_bytes=size_bytes,
-        is_made=is_made,
-    )
-    if upload_queries.count_open(session, user_id=requester.user_id, moment=clock.now()) >= most_open:
+    check_file_quota(session, requester, size_bytes=size_bytes, is_made=is_made)
+    if upload_queries.count_open(session, user_id=requester.id, moment=clock.now()) >= most_open:
         raise TooManyRequests(
             f"You have {most_open} uploads open, which is the maximum. Complete or abort one.",
             retry_after_seconds=RETRY_SECONDS,

@@ -54,10 +54,10 @@ class Allowance:
 
 @dataclass(frozen=True, kw_only=True)
 class Requester:
-    """The user and API key behind a request, and the limits that apply. `api_key_id` is None without a key."""
+    """The user behind a request, the id of its key, None without one, and the limits that apply."""
 
-    user_id: str
-    api_key_id: str | None
+    id: str
+    key_id: str | None
     allowance: Allowance
 
 
@@ -98,15 +98,7 @@ def _allowance(user: Limits, own: Limits, settings: Settings) -> Allowance:
     )
 
 
-def check_render_quota(
-    session: Session,
-    *,
-    user_id: str,
-    api_key_id: str | None,
-    allowance: Allowance,
-    cost: float,
-    is_made: bool = True,
-) -> None:
+def check_render_quota(session: Session, requester: Requester, *, cost: float, is_made: bool = True) -> None:
     """Check the quotas for a new render of that cost; call it in the transaction that makes the render, before it.
 
     Raises TooManyRequests when too many renders are queued or the month's cost would exceed its limit, LimitExceeded
@@ -114,15 +106,15 @@ def check_render_quota(
     locked, so that concurrent requests cannot exceed it together. With `is_made` False nothing is locked: for an
     estimate, and in a read-only session.
     """
-    quotas = _quotas(allowance, api_key_id)
+    quotas = _quotas(requester)
     if all(quota == Quota() for quota, _key in quotas):
         return
     if is_made:
-        account_queries.lock_user(session, user_id=user_id)
+        account_queries.lock_user(session, user_id=requester.id)
     now = clock.now()
-    most_bytes = most_stored(allowance, api_key_id)
+    most_bytes = most_stored(requester)
     if most_bytes is not None:
-        stored = usage_queries.stored_bytes(session, user_id=user_id, moment=now)
+        stored = usage_queries.stored_bytes(session, user_id=requester.id, moment=now)
         if stored > most_bytes:
             raise LimitExceeded(
                 f"You have {stored:,} bytes in storage, of {most_bytes:,} allowed. {HOW_TO_FREE_STORAGE}"
@@ -131,14 +123,14 @@ def check_render_quota(
         whose = "" if key_id is None else "made with this key "
         most = quota.max_queued_renders
         if most is not None:
-            queued = usage_queries.count_queued(session, user_id=user_id, api_key_id=key_id)
+            queued = usage_queries.count_queued(session, user_id=requester.id, api_key_id=key_id)
             if queued >= most:
                 raise TooManyRequests(
                     f"{queued:,} renders {whose}are queued; at most {most:,} may be. Try again when one has begun.",
                     retry_after_seconds=QUEUE_RETRY_SECONDS,
                 )
         if quota.max_cost_per_month is not None:
-            spent = usage_queries.cost_of_month(session, user_id=user_id, api_key_id=key_id, moment=now)
+            spent = usage_queries.cost_of_month(session, user_id=requester.id, api_key_id=key_id, moment=now)
             # A float's repr is the intended decimal: 0.1 + 0.2 does not exceed 0.3.
             if spent + Decimal(repr(cost)) > Decimal(repr(quota.max_cost_per_month)):
                 raise TooManyRequests(
@@ -149,13 +141,7 @@ def check_render_quota(
 
 
 def check_file_quota(
-    session: Session,
-    *,
-    user_id: str,
-    api_key_id: str | None,
-    allowance: Allowance,
-    size_bytes: int,
-    is_made: bool = True,
+    session: Session, requester: Requester, *, size_bytes: int, is_made: bool = True
 ) -> int | None:
     """Check the storage quota for a new file or upload in parts; call it in the transaction that makes it, before it.
 
@@ -163,12 +149,12 @@ def check_file_quota(
     would be stored than allowed. Locks and `is_made` are as in `check_render_quota`. A key's limit applies to all that
     its user stores, because a file's row does not name a key.
     """
-    most = most_stored(allowance, api_key_id)
+    most = most_stored(requester)
     if most is None:
         return None
     if is_made:
-        account_queries.lock_user(session, user_id=user_id)
-    stored = stored_now(session, user_id=user_id)
+        account_queries.lock_user(session, user_id=requester.id)
+    stored = stored_now(session, user_id=requester.id)
     if stored + size_bytes > most:
         raise LimitExceeded(
             f"There are {stored:,} bytes in storage; with the {size_bytes:,} of this upload that would be more than "
@@ -177,9 +163,9 @@ def check_file_quota(
     return most - stored
 
 
-def most_stored(allowance: Allowance, api_key_id: str | None) -> int | None:
+def most_stored(requester: Requester) -> int | None:
     """The tightest limit of storage, in bytes; None without one."""
-    limits = [quota.max_storage_bytes for quota, _key in _quotas(allowance, api_key_id)]
+    limits = [quota.max_storage_bytes for quota, _key in _quotas(requester)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -195,10 +181,11 @@ def seconds_to_next_month(now: datetime) -> int:
     return ceil((next_month - now).total_seconds())
 
 
-def _quotas(allowance: Allowance, api_key_id: str | None) -> list[tuple[Quota, str | None]]:
+def _quotas(requester: Requester) -> list[tuple[Quota, str | None]]:
     """The user's quota with None, and the key's with its id."""
+    allowance, key_id = requester.allowance, requester.key_id
     quotas: list[tuple[Quota, str | None]] = [(allowance.quota, None)]
-    return quotas if api_key_id is None else [*quotas, (allowance.key_quota, api_key_id)]
+    return quotas if key_id is None else [*quotas, (allowance.key_quota, key_id)]
 
 
 def _quota(limits: Limits) -> Quota:

@@ -7,16 +7,12 @@ from pathlib import Path
 
 from app.files.tables import File
 from app.platform.database import Database
-from app.platform.media.limits import MediaLimits
 from app.platform.secrets import new_id
-from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import input_key, output_key, segment_key, thumbnail_key
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
-from app.usage.allowances import Allowance
+from tests.integration.rows import a_render
 
 DAY = 24 * 3600.0
 
@@ -67,12 +63,7 @@ class AgedRows:
     ) -> str:
         """A render that ended so many seconds ago, with the objects that one of that status has."""
         with self.database.write() as session:
-            render = create_render(
-                session,
-                file=session.get_one(File, file_id),
-                options=RenderOptions(),
-                allowance=Allowance(media=MediaLimits.from_settings(Settings())),
-            )
+            render = a_render(session, session.get_one(File, file_id))
             render.status = RenderStatus(status)
             render.ended_at = None if ended is None else ago(ended)
             if status == "completed":

@@ -15,22 +15,18 @@ from app.accounts import queries as account_queries
 from app.files.tables import File
 from app.platform.database import Database
 from app.platform.media.info import VideoProperties
-from app.platform.media.limits import MediaLimits
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.local import LocalStorage
 from app.platform.storage.s3 import S3Storage
 from app.platform.storage.s3_connection import S3Connection, connect
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
 from app.renders.tables import Render
-from app.usage.allowances import Allowance
 from app.work.ledger import WorkLedger
 from app.work.planning import PlannedSegment
 from app.work.queries import ReadyUnits
 from tests.integration.aged_rows import AgedRows
-from tests.integration.rows import a_file
+from tests.integration.rows import a_file, a_render
 from tests.servers.s3 import S3Server
 
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
@@ -95,12 +91,7 @@ def file(database: Database) -> File:
 def add_render(database: Database, file: File) -> Callable[[], Render]:
     def add() -> Render:
         with database.write() as session:
-            return create_render(
-                session,
-                file=session.merge(file),
-                options=RenderOptions(),
-                allowance=Allowance(media=MediaLimits.from_settings(Settings())),
-            )
+            return a_render(session, session.merge(file))
 
     return add
 

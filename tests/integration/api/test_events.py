@@ -22,19 +22,14 @@ from app.accounts.tables import ApiKey, User
 from app.http.connections import ConnectionLimits
 from app.main import begin_end, create_app
 from app.platform.errors import PermanentError
-from app.platform.media.limits import MediaLimits
-from app.platform.settings import Settings
 from app.renders import routes as render_routes
 from app.renders import streams
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
 from app.renders.tables import Render
 from app.serving.api import ApiServer
 from app.serving.listener import listen, local_url
-from app.usage.allowances import Allowance
 from app.work.ledger import WorkLedger
 from tests.integration.conftest import FACTS
-from tests.integration.rows import a_file
+from tests.integration.rows import a_file, a_render
 from tests.servers.process import wait_until
 from tests.servers.relay import relay_to
 from tests.servers.serving import serving
@@ -66,8 +61,7 @@ def render_id(client, database) -> str:
     with database.write() as session:
         file = a_file(session.scalars(select(User.id)).one())
         session.add(file)
-        allowance = Allowance(media=MediaLimits.from_settings(Settings()))
-        return create_render(session, file=file, options=RenderOptions(), allowance=allowance).id
+        return a_render(session, file).id
 
 
 @contextlib.contextmanager

@@ -9,14 +9,10 @@ from sqlalchemy import URL, make_url, select
 
 from app.accounts.tables import User
 from app.platform.database import Database
-from app.platform.media.limits import MediaLimits
 from app.platform.settings import Settings
 from app.renders import streams
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
-from app.usage.allowances import Allowance
 from app.work.ledger import WorkLedger
-from tests.integration.rows import a_file
+from tests.integration.rows import a_file, a_render
 from tests.servers.process import free_port, wait_until
 from tests.servers.relay import Relay, relay_to
 
@@ -60,8 +56,7 @@ def test_streams_outlast_an_outage_in_silence(client, database, relay, monkeypat
     with database.write() as session:
         file = a_file(session.scalars(select(User.id)).one())
         session.add(file)
-        allowance = Allowance(media=MediaLimits.from_settings(Settings()))
-        render = create_render(session, file=file, options=RenderOptions(), allowance=allowance)
+        render = a_render(session, file)
     with client.stream("GET", f"/v1/renders/{render.id}/events") as response:
         told = (json.loads(line[6:])["status"] for line in response.iter_lines() if line.startswith("data: "))
         assert next(told) == "queued"

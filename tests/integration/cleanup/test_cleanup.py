@@ -14,17 +14,14 @@ from app.cleanup.service import CleanUp, Removed, RetentionRules
 from app.files.service import find_file_to_use
 from app.files.tables import File
 from app.platform.errors import NotFound, StorageError
-from app.platform.media.limits import MediaLimits
 from app.platform.secrets import new_id
-from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import input_key, output_key, thumbnail_key
-from app.renders.options import RenderOptions
-from app.renders.service import create_render, find_render
+from app.renders.service import find_render
 from app.renders.statuses import SegmentStatus
 from app.renders.tables import Render, Segment
-from app.usage.allowances import Allowance
 from tests.integration.aged_rows import DAY, AgedRows, ago, leavings
+from tests.integration.rows import a_render
 from tests.integration.work.test_work_at_once import on_postgresql, while_it_waits
 
 # Each a different length, so that none can stand for another.
@@ -205,12 +202,7 @@ def test_a_render_that_the_version_before_ended_is_old_from_now_on(place: AgedRo
 
 
 def submit_in(session: Session, file_id: str, user_id: str) -> None:
-    create_render(
-        session,
-        file=find_file_to_use(session, file_id=file_id, user_id=user_id),
-        options=RenderOptions(),
-        allowance=Allowance(media=MediaLimits.from_settings(Settings())),
-    )
+    a_render(session, find_file_to_use(session, file_id=file_id, user_id=user_id))
 
 
 def submit(place: AgedRows, file_id: str) -> Callable[[], None]:

@@ -9,22 +9,19 @@ from app.accounts import queries as account_queries
 from app.estimates.forecasts import Cut, Forecast, Outlook
 from app.files.tables import File
 from app.platform.database import Database
-from app.platform.media.limits import MediaLimits
 from app.platform.media.rates import Retime
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkQueue
 from app.renders import workload
-from app.renders.options import RenderOptions
-from app.renders.service import create_render, find_render
+from app.renders.service import find_render
 from app.renders.tables import Render
-from app.usage.allowances import Allowance
 from app.work import speed_queries
 from app.work.ledger import WorkLedger
 from app.work.speeds import MEMORY_SECONDS, note_segment
 from app.work.tables import MeasuredSpeed, WorkerProcess
 from models.catalog import ENGINES
-from tests.integration.rows import a_file
+from tests.integration.rows import a_file, a_render
 from worker.registration import Registration
 
 LITE, FULL = "regen-4x-lite", "regen-4x"
@@ -106,10 +103,7 @@ def add(database: Database, file: File) -> Callable[..., Render]:
                 session.add(mine)
                 session.flush()
                 others[str(user)] = mine
-            allowance = Allowance(media=MediaLimits.from_settings(Settings()))
-            return create_render(
-                session, file=session.merge(mine), options=RenderOptions(**options), allowance=allowance
-            )
+            return a_render(session, session.merge(mine), **options)
 
     return add
 

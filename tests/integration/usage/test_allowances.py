@@ -19,14 +19,13 @@ from app.platform.media.info import VideoProperties
 from app.platform.media.limits import MediaLimits
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.usage import queries as usage_queries
 from app.usage.allowances import (
     Allowance,
     Quota,
+    Requester,
     allowance_of,
     check_file_quota,
     check_render_quota,
@@ -34,7 +33,7 @@ from app.usage.allowances import (
 )
 from app.usage.tables import DailyUsage
 from app.work.ledger import WorkLedger
-from tests.integration.rows import a_file
+from tests.integration.rows import a_file, a_render
 
 MEDIA = MediaLimits.from_settings(Settings())
 AT_ONCE = 50
@@ -46,13 +45,7 @@ def make_render(
 ) -> bool:
     try:
         with database.write() as session:
-            create_render(
-                session,
-                file=session.merge(file),
-                options=RenderOptions(),
-                allowance=allowance,
-                api_key_id=api_key_id,
-            )
+            a_render(session, session.merge(file), allowance=allowance, key_id=api_key_id)
     except TooManyRequests:
         return False
     return True
@@ -97,9 +90,8 @@ def test_no_more_is_stored_than_allowed(database: Database, file: File) -> None:
     def store() -> bool:
         try:
             with database.write() as session:
-                check_file_quota(
-                    session, user_id=file.user_id, api_key_id="key", allowance=allowance, size_bytes=9
-                )
+                asked = Requester(id=file.user_id, key_id="key", allowance=allowance)
+                check_file_quota(session, asked, size_bytes=9)
                 row = a_file(file.user_id)
                 row.size_bytes = 9
                 session.add(row)
@@ -113,9 +105,8 @@ def test_no_more_is_stored_than_allowed(database: Database, file: File) -> None:
         session.execute(update(File).where(File.id == file.id).values(removed_at=clock.now()))
     assert not store(), "one byte is too few"
     with database.read() as session:
-        check_file_quota(
-            session, user_id=file.user_id, api_key_id=None, allowance=allowance, size_bytes=6, is_made=False
-        )
+        asked = Requester(id=file.user_id, key_id=None, allowance=allowance)
+        check_file_quota(session, asked, size_bytes=6, is_made=False)
 
 
 def test_a_months_cost_is_that_of_the_month_and_an_estimate_only_asks(
@@ -139,9 +130,8 @@ def test_a_months_cost_is_that_of_the_month_and_an_estimate_only_asks(
 
     def ask(price: float) -> None:
         with database.read() as session:
-            check_render_quota(
-                session, user_id=file.user_id, api_key_id=None, allowance=allowance, cost=price, is_made=False
-            )
+            asked = Requester(id=file.user_id, key_id=None, allowance=allowance)
+            check_render_quota(session, asked, cost=price, is_made=False)
 
     ask(0.99 * cost)
     with pytest.raises(TooManyRequests, match="this month cost") as refused:
@@ -225,7 +215,7 @@ def test_a_completed_render_is_counted_once(
         assert usage_queries.stored_bytes(session, user_id=file.user_id, moment=clock.now()) == 1 + 2 * 1000
         full = Allowance(media=MEDIA, quota=Quota(max_storage_bytes=2000))
         with pytest.raises(LimitExceeded, match="2,001 bytes in storage, of 2,000"):
-            create_render(session, file=session.merge(file), options=RenderOptions(), allowance=full)
+            a_render(session, session.merge(file), allowance=full)
         session.execute(update(Render).where(Render.id == render.id).values(output_key=None))
-        assert create_render(session, file=session.merge(file), options=RenderOptions(), allowance=full)
+        assert a_render(session, session.merge(file), allowance=full)
         assert day.gigapixels == Decimal(2 * 64 * 48 * 50) / 10**9

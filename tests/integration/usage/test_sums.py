@@ -17,7 +17,7 @@ from app.platform.settings import Settings
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.usage import queries as usage_queries
-from app.usage.allowances import Allowance, Quota, check_render_quota
+from app.usage.allowances import Allowance, Quota, Requester, check_render_quota
 
 # As floats, these add up to 0.30000000000000004, 0.011489280000000001 and 0.7999999999999999.
 COSTS = (("0.1", "0.2"), ("0.00382976",) * 3, ("0.1",) * 8, ("1234567.000000001", "0.000000002"))
@@ -56,7 +56,7 @@ def test_sums_are_exact(
         quota=Quota(max_cost_per_month=float(total + Decimal("0.7"))),
     )
     with database.read() as session:
-        asked = {"user_id": file.user_id, "api_key_id": None, "allowance": allowance, "is_made": False}
-        check_render_quota(session, cost=0.7, **asked)  # type: ignore[arg-type]
+        asked = Requester(id=file.user_id, key_id=None, allowance=allowance)
+        check_render_quota(session, asked, cost=0.7, is_made=False)
         with pytest.raises(TooManyRequests):
-            check_render_quota(session, cost=0.700000001, **asked)  # type: ignore[arg-type]
+            check_render_quota(session, asked, cost=0.700000001, is_made=False)

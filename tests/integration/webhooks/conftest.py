@@ -14,18 +14,15 @@ from app.accounts import queries as account_queries
 from app.files.tables import File
 from app.http.resources import open_resources
 from app.platform.database import Database, database_now
-from app.platform.media.limits import MediaLimits
 from app.platform.secrets import Secrets, new_id
 from app.platform.settings import Settings
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
 from app.renders.tables import Render
-from app.usage.allowances import Allowance
 from app.webhooks import outbox
 from app.webhooks import service as webhook_service
 from app.webhooks.dispatcher import WebhookDispatcher
 from app.webhooks.statuses import RENDER_EVENTS, WebhookEvent
 from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from tests.integration.rows import a_render
 from tests.servers.process import free_port, wait_until
 from tests.servers.receiver import Receiver, receiving
 
@@ -49,12 +46,7 @@ class Webhooks:
 
     def add_render(self, *, webhook_url: str | None = None) -> str:
         with self.database.write() as session:
-            return create_render(
-                session,
-                file=session.merge(self._file),
-                options=RenderOptions(webhook_url=webhook_url),
-                allowance=Allowance(media=MediaLimits.from_settings(Settings())),
-            ).id
+            return a_render(session, session.merge(self._file), webhook_url=webhook_url).id
 
     def add_user(self) -> str:
         with self.database.write() as session:

@@ -27,17 +27,14 @@ from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import queries as render_queries
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
-from app.usage.allowances import Allowance
 from app.work import claiming
 from app.work.ledger import WorkLedger
 from app.work.planning import PlannedSegment
 from app.work.queries import Claim
 from models.catalog import DEFAULT_ENGINE, get_engine
-from tests.integration.rows import a_file
+from tests.integration.rows import a_file, a_render
 from tests.servers.postgres import PostgresServer
 
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
@@ -60,10 +57,7 @@ def add_render(database: Database, user_id: str, *, segments: int = 0, priority:
     """A queued render of the user, or with segments one that is prepared."""
     with database.write() as session:
         file = session.scalars(select(File).where(File.user_id == user_id)).one()
-        engine = get_engine(DEFAULT_ENGINE)
-        render = create_render(
-            session, file=file, options=RenderOptions(engine=engine), allowance=Allowance(media=LIMITS)
-        )
+        render = a_render(session, file, engine=get_engine(DEFAULT_ENGINE))
         render.priority = priority
         if segments:
             render.status = RenderStatus.PROCESSING

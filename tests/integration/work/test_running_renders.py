@@ -12,21 +12,15 @@ import pytest
 from app.accounts import queries as account_queries
 from app.platform.database import Database
 from app.platform.media.info import VideoProperties
-from app.platform.media.limits import MediaLimits
 from app.platform.secrets import new_id
-from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind, WorkQueue
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
 from app.renders.tables import Render
-from app.usage.allowances import Allowance
 from app.work import fair_scheduling
 from app.work.ledger import WorkLedger
 from app.work.queries import Claim
-from tests.integration.rows import a_file
+from tests.integration.rows import a_file, a_render
 
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
-ALLOWANCE = Allowance(media=MediaLimits.from_settings(Settings()))
 
 MakeLedger = Callable[..., WorkLedger]
 
@@ -42,7 +36,7 @@ def add_user(database: Database, *, renders: int, cap: int | None = None) -> str
         session.add(file)
         session.flush()
         for _ in range(renders):
-            create_render(session, file=file, options=RenderOptions(), allowance=ALLOWANCE)
+            a_render(session, file)
         return user.id
 
 

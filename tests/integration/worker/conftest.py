@@ -27,12 +27,11 @@ from app.platform.secrets import Secrets, new_id
 from app.platform.settings import Settings
 from app.platform.storage import open_storage
 from app.platform.storage.contract import Storage
-from app.renders.options import RenderOptions
-from app.renders.service import create_render
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render, Segment
 from app.usage.allowances import Allowance
 from app.work.ledger import WorkLedger
+from tests.integration.rows import a_render
 from tests.servers.forked import ForkedServerProcess
 from tests.servers.process import ServerProcess, wait_until
 
@@ -105,12 +104,12 @@ class Workplace:
             upload = self.root / file.id
             shutil.copy(self.clip, upload)
             self.storage.put_file(file.storage_key, upload, content_type="video/mp4")
-            render = create_render(
+            render = a_render(
                 session,
-                file=file,
-                options=RenderOptions(**options),
+                file,
                 allowance=Allowance(media=MediaLimits.from_settings(self.settings)),
                 request_id=request_id,
+                **options,
             )
             return render.id
 

@@ -74,7 +74,7 @@ def read(tmp_path: Path):
         }
         request = Request(scope, receive)
         space = SpoolSpace(settings.spool_dir, keep_free_bytes=0)
-        resources: Any = SimpleNamespace(settings=settings, spool_space=space)
+        resources: Any = SimpleNamespace(spool_space=space, database=None)
         allowance = Allowance(media=MediaLimits.from_settings(settings), max_upload_bytes=10**6)
         user: Any = SimpleNamespace(id="ann", key_id="key", allowance=allowance)
         async with received_form(request, model, user=user, resources=resources) as form:
