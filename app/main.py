@@ -21,9 +21,8 @@ from app.http.errors import add_error_handlers, documented
 from app.http.fields import EmptyParameters
 from app.http.health_checks import HealthChecks
 from app.http.metrics import HttpMetrics
-from app.http.middleware import BodyRules, Cors, ErrorBoundary, HeadRequests, LingeringClose
+from app.http.middleware import BodyRules, Cors, ErrorBoundary, HeadRequests, LingeringClose, PublicPath
 from app.http.openapi import operation_id
-from app.http.public_address import PublicPath
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
 from app.http.readiness import Readiness

@@ -8,7 +8,7 @@ import structlog
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.accounts.service import note_use
+from app.accounts import queries as account_queries
 from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import RegenError
@@ -58,4 +58,4 @@ class KeyUse:
 
     def _write(self, keys: set[str]) -> None:
         with self._database.write() as session:
-            note_use(session, key_ids=keys)
+            account_queries.note_use(session, key_ids=keys, now=clock.now())

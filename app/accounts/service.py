@@ -17,6 +17,7 @@ from app.accounts.tables import ApiKey, User
 from app.platform import clock, secrets
 from app.platform.database import ColumnReader, read_clock
 from app.platform.errors import Conflict, InvalidRequest, NotFound, Unauthorized
+from app.platform.pagination import Page
 from app.platform.secrets import Secrets
 
 HINT_LENGTH = len(secrets.API_KEY_PREFIX) + 4
@@ -42,11 +43,6 @@ def authenticate(reader: ColumnReader, *, key: str | None, keys: Secrets) -> Sto
     if row.expires_at is not None and row.expires_at <= clock.now():
         raise Unauthorized("This API key has expired.")
     return row
-
-
-def note_use(session: Session, *, key_ids: Collection[str]) -> None:
-    """Record that these keys are used now."""
-    account_queries.note_use(session, key_ids=key_ids, now=clock.now())
 
 
 def create_user(session: Session, *, name: str) -> User:
@@ -119,18 +115,9 @@ def create_first_key(session: Session, *, keys: Secrets) -> CreatedKey | None:
     return create_key(session, user_name="default", key_name="first key", keys=keys)
 
 
-def oldest_user(session: Session) -> User | None:
-    """The user that was made first: on a machine of one's own, its owner."""
-    return account_queries.oldest_user(session)
-
-
 def has_usable_key(session: Session) -> bool:
     """Whether any user has a key that is neither revoked nor expired."""
     return account_queries.has_usable_key(session, now=clock.now())
-
-
-def list_keys(session: Session, *, user_name: str | None = None) -> Sequence[tuple[ApiKey, User]]:
-    return account_queries.list_keys(session, user_name=user_name)
 
 
 def get_key(session: Session, *, key_id: str) -> ApiKey:
@@ -162,19 +149,10 @@ def users_with_keys(session: Session) -> Sequence[tuple[User, int]]:
     return account_queries.users_with_keys(session, now=clock.now())
 
 
-def list_users(session: Session, *, limit: int, cursor: str | None) -> tuple[Sequence[User], str | None]:
-    """A page of users, newest first, and the cursor of the next page. Raises InvalidRequest."""
-    page = account_queries.list_users(session, limit=limit, cursor=cursor)
-    return page.rows, page.cursor
-
-
-def keys_of(
-    session: Session, *, user_id: str, limit: int, cursor: str | None
-) -> tuple[Sequence[ApiKey], str | None]:
-    """A page of the user's keys, newest first, and the next page's cursor. Raises NotFound and InvalidRequest."""
+def keys_of(session: Session, *, user_id: str, limit: int, cursor: str | None) -> Page[ApiKey]:
+    """A page of the user's keys, newest first. Raises NotFound and InvalidRequest."""
     get_user(session, user_id=user_id)
-    page = account_queries.keys_of(session, user_id=user_id, limit=limit, cursor=cursor)
-    return page.rows, page.cursor
+    return account_queries.keys_of(session, user_id=user_id, limit=limit, cursor=cursor)
 
 
 def change_user(session: Session, *, user_id: str, changes: Mapping[str, Any]) -> User:

@@ -8,6 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
+from app.accounts import queries as account_queries
 from app.accounts import service as account_service
 from app.accounts.limits import Limits
 from app.accounts.schemas import (
@@ -59,8 +60,8 @@ def list_users(
 ) -> UsersBody:
     """All users, the newest first."""
     with resources.database.read() as session:
-        rows, cursor = account_service.list_users(session, limit=page.limit, cursor=page.cursor)
-    return UsersBody(users=[User.model_validate(row) for row in rows], next_cursor=cursor)
+        found = account_queries.list_users(session, limit=page.limit, cursor=page.cursor)
+    return UsersBody(users=[User.model_validate(row) for row in found.rows], next_cursor=found.cursor)
 
 
 @router.post("/v1/admin/users", response_model_exclude_none=True, responses=documented(409))
@@ -144,8 +145,8 @@ def list_keys(
 ) -> KeysBody:
     """A user's keys, including revoked ones, the newest first."""
     with resources.database.read() as session:
-        rows, cursor = account_service.keys_of(session, user_id=user_id, limit=page.limit, cursor=page.cursor)
-    return KeysBody(keys=[Key.model_validate(row) for row in rows], next_cursor=cursor)
+        found = account_service.keys_of(session, user_id=user_id, limit=page.limit, cursor=page.cursor)
+    return KeysBody(keys=[Key.model_validate(row) for row in found.rows], next_cursor=found.cursor)
 
 
 @router.post(

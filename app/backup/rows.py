@@ -14,7 +14,7 @@ from sqlalchemy.types import TypeEngine
 from app.platform.database import UtcDateTime
 from app.platform.tables import ExactFraction, StatusText
 from app.previews.tables import Preview
-from app.renders.statuses import RenderStatus
+from app.renders.statuses import ENDED, RenderStatus
 from app.renders.tables import Render, Segment, UnitOfWork
 from app.tables import Table
 from app.uploads.tables import Upload
@@ -47,7 +47,7 @@ def dump(connection: Connection, table: CoreTable) -> Iterator[str]:
     """
     statement = select(table)
     if table.name == Segment.__tablename__:
-        ended = select(Render.id).where(Render.status.in_([each for each in RenderStatus if each.is_final]))
+        ended = select(Render.id).where(Render.status.in_(ENDED))
         statement = statement.where(table.c.render_id.in_(ended))
     rows = connection.execution_options(yield_per=BATCH).execute(statement)
     for row in rows.mappings():

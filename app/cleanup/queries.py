@@ -15,10 +15,8 @@ from app.files import queries as file_queries
 from app.files.tables import File
 from app.platform.database import count_changed, database_now
 from app.previews.tables import Preview
-from app.renders.statuses import RenderStatus
+from app.renders.statuses import ENDED, RenderStatus
 from app.renders.tables import Render, Segment
-
-FINAL = tuple(status for status in RenderStatus if status.is_final)
 
 Ids: TypeAlias = Collection[str]
 
@@ -41,7 +39,7 @@ class KnownRender:
 
 def note_ends(session: Session) -> None:
     """Set the missing end of ended renders, which the previous version does not write during a rolling upgrade."""
-    unsaid = and_(Render.ended_at.is_(None), Render.cleaned_at.is_(None), Render.status.in_(FINAL))
+    unsaid = and_(Render.ended_at.is_(None), Render.cleaned_at.is_(None), Render.status.in_(ENDED))
     count_changed(session, update(Render).where(unsaid).values(ended_at=database_now()))
 
 

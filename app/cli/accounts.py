@@ -150,9 +150,9 @@ def list_keys(
     data_dir: DataDirectory = None,
 ) -> None:
     """List keys: the first characters, never the whole key."""
-    settings = load_settings(data_dir)
-    from app.accounts import service as account_service
+    from app.accounts import queries as account_queries
 
+    settings = load_settings(data_dir)
     with open_database(settings, read_only=True) as database, database.read() as session:
         rows = [
             (
@@ -166,7 +166,7 @@ def list_keys(
                 _moment(key.expires_at),
                 _moment(key.revoked_at, otherwise="no"),
             )
-            for key, owner in account_service.list_keys(session, user_name=user)
+            for key, owner in account_queries.list_keys(session, user_name=user)
         ]
     print_rows(("id", "user", "name", "key", "scopes", "made", "last used", "expires", "revoked"), rows)
 

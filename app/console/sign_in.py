@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from app.accounts import queries as account_queries
 from app.accounts import service as account_service
 from app.accounts.scopes import Scope
 from app.platform import clock
@@ -60,7 +61,7 @@ def _digest(code: str) -> str:
 
 def create_owner_key(session: Session, *, keys: Secrets) -> str:
     """A key with every scope for the oldest user, the machine's owner. Raises Unauthorized if there is no user."""
-    owner = account_service.oldest_user(session)
+    owner = account_queries.oldest_user(session)
     if owner is None:
         raise Unauthorized("There is no user yet: make one with `regen keys create`.")
     made = account_service.create_key_of(

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from sqlalchemy import or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.engines.tables import AddedEngine
-from app.platform.database import database_now
+from app.platform.database import database_now, insert_into
 from app.platform.lease import changed_rows
 
 
@@ -28,9 +27,10 @@ def report_engine(session: Session, engine: AddedEngine, *, silent_for: float) -
         for column in AddedEngine.__table__.columns
         if column.name not in ("id", "seen_at")
     }
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = {"id": engine.id, "seen_at": database_now(), **values}
-    session.execute(insert(AddedEngine).values(row).on_conflict_do_nothing(index_elements=["id"]))
+    session.execute(
+        insert_into(session, AddedEngine).values(row).on_conflict_do_nothing(index_elements=["id"])
+    )
     is_same = AddedEngine.data_sha256 == engine.data_sha256
     is_silent = AddedEngine.seen_at < database_now(plus_seconds=-silent_for)
     heard = update(AddedEngine).where(AddedEngine.id == engine.id, or_(is_same, is_silent))

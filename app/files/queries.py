@@ -8,10 +8,8 @@ from app.platform.database import count_changed, database_now
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.previews.tables import Preview
-from app.renders.statuses import RenderStatus
+from app.renders.statuses import UNFINISHED
 from app.renders.tables import Render
-
-UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
 
 
 def find_file(session: Session, *, file_id: str, user_id: str) -> File | None:

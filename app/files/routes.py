@@ -7,6 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from app.accounts.idempotency import IdempotentRequest
+from app.files import queries as file_queries
 from app.files import service as file_service
 from app.files.accept_video import accept_video, inspect_new_video
 from app.files.schemas import Contents, ContentsBody, FileBody, FileForm, FilesBody, UploadForm, VideoFile
@@ -81,8 +82,8 @@ async def _make_file(
 def list_files(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> FilesBody:
     """Your files, the newest first."""
     with resources.database.read() as session:
-        rows, cursor = file_service.list_files(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
-    return FilesBody(files=[VideoFile.of(row) for row in rows], next_cursor=cursor)
+        found = file_queries.list_files(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
+    return FilesBody(files=[VideoFile.of(row) for row in found.rows], next_cursor=found.cursor)
 
 
 @router.get("/v1/files/{file_id}", response_model_exclude_none=True, responses=documented(404))

@@ -1,6 +1,6 @@
 """Files: a spooled upload is probed within limits, stored, and recorded as a row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,14 +128,6 @@ def new_file(
 def find_file(session: Session, *, file_id: str, user_id: str) -> File:
     """Raises NotFound for an unknown file, another user's, and one that was removed."""
     return _found(file_queries.find_file(session, file_id=file_id, user_id=user_id))
-
-
-def list_files(
-    session: Session, *, user_id: str, limit: int, cursor: str | None
-) -> tuple[Sequence[File], str | None]:
-    """A page of the user's files, the newest first, and the cursor of the next. Raises InvalidRequest."""
-    page = file_queries.list_files(session, user_id=user_id, limit=limit, cursor=cursor)
-    return page.rows, page.cursor
 
 
 def delete_file(database: Database, storage: Storage, *, file_id: str, user_id: str) -> None:

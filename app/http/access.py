@@ -1,4 +1,4 @@
-"""Access to the API: a request's key, its user, and the key's permissions."""
+"""Access to the API: a request's key, its user and the key's permissions, and the address that the client uses."""
 
 import re
 from collections.abc import Callable
@@ -7,19 +7,22 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from anyio import from_thread
+from starlette.datastructures import URL
 from starlette.requests import Request
+from starlette.types import Scope as AsgiScope
 
 from app.accounts.key_use import KeyUse
 from app.accounts.queries import StoredKey
 from app.accounts.scopes import Scope
 from app.accounts.service import authenticate
 from app.http.health_checks import HealthChecks
-from app.http.public_address import base_url_of
 from app.http.rate_limit import RATE_LIMIT_HEADERS, RateLimitDecision, RateLimitPolicy
 from app.http.resources import Resources
 from app.platform.database import ColumnReader
-from app.platform.errors import Forbidden, Unauthorized
+from app.platform.errors import Forbidden, InvalidRequest, Unauthorized
+from app.platform.public_addresses import is_loopback
 from app.platform.quoting import quoted
+from app.platform.settings import Settings
 from app.usage.allowances import Requester, allowance_of
 
 BEARER = "bearer"
@@ -30,6 +33,9 @@ NO_KEY = "A valid API key is required."
 KEY_NAMES = frozenset(
     {"access_token", "api-key", "api_key", "apikey", "key", "token", "x-api-token", "x-auth-token"}
 )
+
+# In the setting of allowed hosts.
+ANY_HOST = "*"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -173,3 +179,27 @@ def _rules(user: CurrentUser) -> list[RateLimitPolicy]:
         for policy, who, text in given
         if text is not None
     ]
+
+
+def base_url_of(request: Request, settings: Settings) -> str:
+    """The start of links in the answer, without a slash at the end; without a public URL, the request's own address.
+
+    On a connection from elsewhere, raises InvalidRequest for a `Host` that is neither a name of this machine
+    nor allowed: otherwise the client would choose where links lead.
+    """
+    if settings.public_url is not None:
+        return settings.public_url.rstrip("/")
+    if not _is_trusted(request.base_url, request.scope, settings):
+        raise InvalidRequest(
+            f"This server does not know that it is called {request.base_url.hostname!r}. "
+            "Its operator can set REGEN_PUBLIC_URL, or list the name in REGEN_ALLOWED_HOSTS."
+        )
+    return str(request.base_url).rstrip("/")
+
+
+def _is_trusted(url: URL, scope: AsgiScope, settings: Settings) -> bool:
+    own_address = (scope.get("server") or ("",))[0]
+    if is_loopback(own_address):
+        return True
+    name = (url.hostname or "").lower()
+    return is_loopback(name) or name == own_address or not {name, ANY_HOST}.isdisjoint(settings.allowed_hosts)

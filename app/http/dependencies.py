@@ -13,9 +13,8 @@ from starlette.requests import HTTPConnection
 
 from app.accounts.idempotency import IdempotentRequest
 from app.accounts.scopes import Scope
-from app.http.access import Access, CurrentUser
+from app.http.access import Access, CurrentUser, base_url_of
 from app.http.health_checks import HealthChecks
-from app.http.public_address import base_url_of
 from app.http.readiness import Readiness
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest

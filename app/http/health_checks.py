@@ -16,7 +16,7 @@ from app.platform.database import Database
 from app.platform.database_engine import UNREACHABLE
 from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
 from app.platform.work_kinds import WorkQueue
-from app.webhooks.backlog import WebhookBacklog, webhook_backlog
+from app.webhooks.queries import WebhookBacklog, webhook_backlog
 from app.work.queue_metrics import WorkMetrics, work_metrics
 from app.work.workers import Workforce, count_workers
 

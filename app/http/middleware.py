@@ -3,11 +3,14 @@
 `ErrorBoundary` answers exceptions that no handler caught. `LingeringClose` lets a client that is still
 sending read an early answer. `BodyRules` refuses bodies that are too large or compressed. `HeadRequests`
 answers HEAD wherever GET is answered. `Cors` lets pages of other origins use the API from a browser.
+`PublicPath` serves the API below a path of its public URL.
 """
 
 import asyncio
 from collections.abc import Callable, MutableSequence, Sequence
+from functools import lru_cache
 from http import HTTPStatus
+from urllib.parse import quote, urlsplit
 
 import anyio
 import structlog
@@ -272,3 +275,40 @@ class _AllowedOrigins(CORSMiddleware):
         if answer.status_code < 400:
             return Response(status_code=204, headers=headers)
         return error_response(400, ["Pages of this origin may not send this request."], headers=headers)
+
+
+class PublicPath:
+    """Removes the public URL's path from a request's path: a proxy may pass it on or strip it.
+
+    A path that begins like one of the API's own is not changed, since it could be either.
+    """
+
+    def __init__(self, app: ASGIApp, *, public_url: Callable[[], str | None]) -> None:
+        self.app = app
+        self._public_url = public_url
+        self._own_segments: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (prefix := _path_of(self._public_url() or "")):
+            path: str = scope["path"]
+            if path.startswith(f"{prefix}/") and not self._is_own(prefix, scope):
+                # In place: outer middleware looks up the route in this scope.
+                scope["path"] = path.removeprefix(prefix)
+                scope["raw_path"] = quote(scope["path"]).encode()
+        await self.app(scope, receive, send)
+
+    def _is_own(self, prefix: str, scope: Scope) -> bool:
+        """Whether a path of the API begins with the prefix's first segment."""
+        if not self._own_segments:
+            paths = (getattr(route, "path", "") for route in scope["app"].routes)
+            self._own_segments = {_first_segment(path) for path in paths if path}
+        return _first_segment(prefix) in self._own_segments
+
+
+@lru_cache(maxsize=1)
+def _path_of(public_url: str) -> str:
+    return urlsplit(public_url).path.rstrip("/")
+
+
+def _first_segment(path: str) -> str:
+    return path.split("/", 2)[1]

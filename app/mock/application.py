@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.middleware import Middleware
 
-from app.http.public_address import ANY_HOST
+from app.http.access import ANY_HOST
 from app.http.resources import Resources, open_resources
 from app.main import create_app
 from app.mock import routes

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.platform.lease import Leased, claim_first
 from app.platform.work_kinds import WorkKind
-from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.statuses import UNFINISHED, RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.renders.workload import OPEN_SEGMENT
 from app.work.queries import Job
@@ -16,7 +16,6 @@ from app.work.queries import Job
 WORKER_NAME = "mock"
 # No lease of the mock expires: no other worker could take the work over.
 LEASE_SECONDS = 365 * 24 * 3600.0
-OPEN_STATUSES = tuple(status for status in RenderStatus if not status.is_final)
 
 
 def open_renders(session: Session) -> Sequence[Render]:
@@ -24,7 +23,7 @@ def open_renders(session: Session) -> Sequence[Render]:
     query = (
         select(Render)
         .options(joinedload(Render.file))
-        .where(Render.status.in_(OPEN_STATUSES))
+        .where(Render.status.in_(UNFINISHED))
         .order_by(Render.created_at, Render.id)
     )
     return session.scalars(query).all()

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Request, Response
 from fastapi.routing import iter_route_contexts
 from pydantic import Field, ValidationError
 
@@ -113,8 +113,9 @@ def add_faults(request: Request, asked: Annotated[Any, Body()]) -> dict[str, Any
 @router.delete("/requests", status_code=HTTPStatus.NO_CONTENT)
 @router.delete("/webhooks", status_code=HTTPStatus.NO_CONTENT)
 @router.delete("/faults", status_code=HTTPStatus.NO_CONTENT)
-def clear(request: Request) -> None:
+def clear(request: Request) -> Response:
     getattr(mock_of(request), _last_segment(request)).clear()
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 def _last_segment(request: Request) -> str:

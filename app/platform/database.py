@@ -25,6 +25,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -136,6 +137,11 @@ def fetch_rows(
         reader.flush()
         reader = reader.connection()
     return reader.execute(statement, parameters).all()
+
+
+def insert_into(session: Session, table: Any) -> Any:
+    """An INSERT with the clause ON CONFLICT of the session's database: `on_conflict_do_nothing`, `..._do_update`."""
+    return (sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert)(table)
 
 
 def count_changed(session: Session, statement: Executable) -> int:

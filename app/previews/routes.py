@@ -26,6 +26,7 @@ from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest, NotFound, Unavailable
 from app.platform.media.rectangles import Area
+from app.previews import queries as preview_queries
 from app.previews import schemas, tables
 from app.previews import service as preview_service
 from models.catalog import Engine
@@ -102,11 +103,9 @@ def list_previews(
 ) -> schemas.PreviewsBody:
     """Your previews, the newest first."""
     with resources.database.read() as session:
-        rows, cursor = preview_service.list_previews(
-            session, user_id=user.id, limit=page.limit, cursor=page.cursor
-        )
-    shown = [schemas.Preview.of(row, resources=resources, base_url=base_url) for row in rows]
-    return schemas.PreviewsBody(previews=shown, next_cursor=cursor)
+        found = preview_queries.list_previews(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
+    shown = [schemas.Preview.of(row, resources=resources, base_url=base_url) for row in found.rows]
+    return schemas.PreviewsBody(previews=shown, next_cursor=found.cursor)
 
 
 @router.get(
@@ -154,7 +153,7 @@ async def _hold(
 
 def _has_ended(resources: Resources, preview_id: str) -> bool:
     with resources.database.read() as session:
-        return preview_service.has_ended(session, preview_id=preview_id)
+        return preview_queries.is_ended(session, preview_id=preview_id)
 
 
 def _find(resources: Resources, preview_id: str, user_id: str) -> tables.Preview:

@@ -135,19 +135,6 @@ def find_preview(session: Session, *, preview_id: str, user_id: str) -> Preview:
     return preview
 
 
-def list_previews(
-    session: Session, *, user_id: str, limit: int, cursor: str | None
-) -> tuple[Sequence[Preview], str | None]:
-    """A page of the user's previews, the newest first, and the cursor of the next. Raises InvalidRequest."""
-    page = preview_queries.list_previews(session, user_id=user_id, limit=limit, cursor=cursor)
-    return page.rows, page.cursor
-
-
-def has_ended(session: Session, *, preview_id: str) -> bool:
-    """Whether the preview has ended or was deleted."""
-    return preview_queries.is_ended(session, preview_id=preview_id)
-
-
 def delete_preview(database: Database, storage: Storage, *, preview_id: str, user_id: str) -> None:
     """Remove the user's preview and its images; one that has not ended is canceled.
 

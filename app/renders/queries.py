@@ -15,7 +15,7 @@ from app.platform.database import ColumnReader, database_now, fetch_rows
 from app.platform.media.info import VideoProperties
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
-from app.renders.statuses import RenderStatus
+from app.renders.statuses import ENDED, RenderStatus
 from app.renders.stored_options import WorkOptions
 from app.renders.tables import Render, Segment
 
@@ -223,6 +223,5 @@ def stop_giving_out(session: Session, *, render_id: str) -> None:
 
 def delete_render(session: Session, *, render_id: str) -> None:
     """Delete an ended render's row and those of its segments."""
-    ended = tuple(status for status in RenderStatus if status.is_final)
     session.execute(delete(Segment).where(Segment.render_id == render_id))
-    session.execute(delete(Render).where(Render.id == render_id, Render.status.in_(ended)))
+    session.execute(delete(Render).where(Render.id == render_id, Render.status.in_(ENDED)))

@@ -28,6 +28,10 @@ class RenderStatus(StrEnum):
         return tuple(status for status in RenderStatus if status.may_become(self))
 
 
+ENDED = tuple(status for status in RenderStatus if status.is_final)
+UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
+
+
 class SegmentStatus(StrEnum):
     """A segment's status. `running` goes back to `waiting` when its lease expires or its attempt fails."""
 

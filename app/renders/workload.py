@@ -14,11 +14,10 @@ from sqlalchemy.orm import Session
 from app.platform.database import ColumnReader, fetch_rows
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
-from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.statuses import UNFINISHED, RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 
 NOT_PLANNED = (RenderStatus.QUEUED, RenderStatus.PENDING)
-UNFINISHED = (*NOT_PLANNED, RenderStatus.PROCESSING)
 OPEN_SEGMENT = (SegmentStatus.WAITING, SegmentStatus.RUNNING)
 
 COLUMNS = Render.__table__.columns

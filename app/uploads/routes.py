@@ -21,10 +21,12 @@ from app.http.forms import body_blocks, content_length
 from app.http.multipart import file_too_large
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
+from app.platform import clock
 from app.platform.errors import InvalidRequest, NotFound
 from app.platform.file_names import safe_name
 from app.platform.storage.local import LocalStorage
 from app.platform.storage.local_files import PARTS_URL_PREFIX, sent_once_more, wrong_size
+from app.uploads import queries as upload_queries
 from app.uploads import schemas
 from app.uploads import service as uploads
 from app.uploads.complete_upload import complete
@@ -82,8 +84,12 @@ def list_uploads(
 ) -> schemas.UploadsBody:
     """Your open uploads, the newest first."""
     with resources.database.read() as session:
-        rows, cursor = uploads.list_uploads(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
-    return schemas.UploadsBody(uploads=[schemas.Upload.of(row) for row in rows], next_cursor=cursor)
+        found = upload_queries.list_open(
+            session, user_id=user.id, moment=clock.now(), limit=page.limit, cursor=page.cursor
+        )
+    return schemas.UploadsBody(
+        uploads=[schemas.Upload.of(row) for row in found.rows], next_cursor=found.cursor
+    )
 
 
 @router.get("/v1/uploads/{upload_id}", response_model_exclude_none=True, responses=documented(404))

@@ -170,14 +170,6 @@ def find_upload(session: Session, *, upload_id: str, user_id: str) -> Upload:
     return upload
 
 
-def list_uploads(
-    session: Session, *, user_id: str, limit: int, cursor: str | None
-) -> tuple[Sequence[Upload], str | None]:
-    """A page of the user's open uploads, the newest first, and the cursor of the next. Raises InvalidRequest."""
-    page = upload_queries.list_open(session, user_id=user_id, moment=clock.now(), limit=limit, cursor=cursor)
-    return page.rows, page.cursor
-
-
 def require_open(upload: Upload) -> None:
     """Raises Conflict."""
     match status_of(upload):

@@ -7,17 +7,16 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.files.tables import File
-from app.renders.statuses import RenderStatus
+from app.platform.database import insert_into
+from app.renders.statuses import UNFINISHED, RenderStatus
 from app.renders.tables import Render
 from app.uploads.tables import Upload
 from app.usage.tables import DailyUsage
 
 PIXELS_PER_GIGAPIXEL = 10**9
-UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
 RUNNING = (RenderStatus.PENDING, RenderStatus.PROCESSING)
 
 
@@ -44,7 +43,6 @@ def add_completed(session: Session, *, render_id: str) -> None:
             Render.output,
         ).where(Render.id == render_id)
     ).one()
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = {
         "user_id": render.user_id,
         "day": render.completed_at.date(),
@@ -54,7 +52,7 @@ def add_completed(session: Session, *, render_id: str) -> None:
         "gigapixels": render.output.total_pixels / PIXELS_PER_GIGAPIXEL,
         "cost": render.cost,
     }
-    statement = insert(DailyUsage).values(row)
+    statement = insert_into(session, DailyUsage).values(row)
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["user_id", "day", "engine", "api_key_id"],

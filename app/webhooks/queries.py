@@ -6,7 +6,6 @@ name that attempt, and change nothing once the row has moved on.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import and_, delete, func, not_, or_, select, tuple_, update
 from sqlalchemy.orm import Session
@@ -274,10 +273,19 @@ def forget_deliveries(session: Session, *, ended_for: float, limit: int) -> None
     )
 
 
-def backlog(session: Session) -> tuple[int, datetime | None, datetime]:
-    """How many deliveries wait for an attempt, when the first of them was due, and the database's present time."""
+@dataclass(frozen=True, kw_only=True)
+class WebhookBacklog:
+    """`waiting` counts deliveries that have not ended; `overdue_seconds` is how long one of them has been
+    due, 0 when dispatchers keep up."""
+
+    waiting: int
+    overdue_seconds: float
+
+
+def webhook_backlog(session: Session) -> WebhookBacklog:
     waiting = select(func.count(), func.min(WebhookDelivery.retry_at), database_now()).where(
         WebhookDelivery.retry_at.is_not(None)
     )
-    count, first, now = session.execute(waiting).one()
-    return count, first, now
+    count, first_due, now = session.execute(waiting).one()
+    overdue_seconds = 0.0 if first_due is None else max(0.0, (now - first_due).total_seconds())
+    return WebhookBacklog(waiting=count, overdue_seconds=overdue_seconds)

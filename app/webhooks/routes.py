@@ -17,6 +17,7 @@ from app.http.errors import documented
 from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.platform.errors import Forbidden
+from app.webhooks import queries as webhook_queries
 from app.webhooks import service as webhook_service
 from app.webhooks.schemas import (
     Webhook,
@@ -40,7 +41,7 @@ router = APIRouter(tags=["webhooks"])
 def list_webhooks(user: UserDependency, resources: ResourcesDependency, page: PageDependency) -> WebhooksBody:
     """Your webhooks, the newest first."""
     with resources.database.read() as session:
-        found = webhook_service.list_endpoints(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
+        found = webhook_queries.list_endpoints(session, user_id=user.id, limit=page.limit, cursor=page.cursor)
     return WebhooksBody(webhooks=[Webhook.of(row) for row in found.rows], next_cursor=found.cursor)
 
 
@@ -171,7 +172,7 @@ def send_webhook_test(
             idempotent.record(session, made_id=delivery.id)
         else:
             delivery = webhook_service.find_delivery(session, delivery_id=made_id, user_id=user.id)
-        attempts = webhook_service.attempts_of(session, delivery)
+        attempts = webhook_queries.attempts_of(session, delivery_id=delivery.id)
     response.headers["Location"] = f"{base_url}/v1/webhook-deliveries/{delivery.id}"
     return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
@@ -189,7 +190,7 @@ def list_webhook_deliveries(
 ) -> WebhookDeliveriesBody:
     """Sent and waiting events of your webhooks, the newest first. Kept for 30 days after their end."""
     with resources.database.read() as session:
-        found = webhook_service.list_deliveries(
+        found = webhook_queries.list_deliveries(
             session,
             user_id=user.id,
             limit=page.limit,
@@ -213,7 +214,7 @@ def get_webhook_delivery(
     """One event on its way to one webhook of yours, with every attempt."""
     with resources.database.read() as session:
         delivery = webhook_service.find_delivery(session, delivery_id=delivery_id, user_id=user.id)
-        attempts = webhook_service.attempts_of(session, delivery)
+        attempts = webhook_queries.attempts_of(session, delivery_id=delivery.id)
     return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
 
@@ -228,7 +229,7 @@ def replay_webhook_delivery(
     """Send an event again now, under the same `webhook-id`, whatever its outcome was."""
     with resources.database.write() as session:
         delivery = webhook_service.replay_delivery(session, delivery_id=delivery_id, user_id=user.id)
-        attempts = webhook_service.attempts_of(session, delivery)
+        attempts = webhook_queries.attempts_of(session, delivery_id=delivery.id)
     return WebhookDeliveryBody(delivery=WebhookDelivery.of(delivery, attempts=attempts))
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import hmac
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -12,12 +12,11 @@ from app.accounts.tables import User
 from app.platform import clock
 from app.platform.database import read_clock
 from app.platform.errors import Conflict, NotFound, TooManyRequests
-from app.platform.pagination import Page
 from app.platform.secrets import Secrets, new_id
 from app.webhooks import outbox
 from app.webhooks import queries as webhook_queries
-from app.webhooks.statuses import DeliveryStatus, WebhookEvent
-from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from app.webhooks.statuses import WebhookEvent
+from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from app.webhooks.urls import host_of
 
 # For so long after a rotation the previous secret signs as well.
@@ -67,13 +66,6 @@ def find_endpoint(session: Session, *, endpoint_id: str, user_id: str, lock: boo
     if endpoint is None:
         raise NotFound("Webhook not found")
     return endpoint
-
-
-def list_endpoints(
-    session: Session, *, user_id: str, limit: int, cursor: str | None
-) -> Page[WebhookEndpoint]:
-    """A page of the user's endpoints, the newest first. Raises InvalidRequest."""
-    return webhook_queries.list_endpoints(session, user_id=user_id, limit=limit, cursor=cursor)
 
 
 def change_endpoint(
@@ -139,26 +131,6 @@ def find_delivery(session: Session, *, delivery_id: str, user_id: str) -> Webhoo
     if delivery is None:
         raise NotFound("Webhook delivery not found")
     return delivery
-
-
-def attempts_of(session: Session, delivery: WebhookDelivery) -> Sequence[WebhookAttempt]:
-    """The recorded attempts of the delivery, in order."""
-    return webhook_queries.attempts_of(session, delivery_id=delivery.id)
-
-
-def list_deliveries(
-    session: Session,
-    *,
-    user_id: str,
-    limit: int,
-    cursor: str | None,
-    render_id: str | None,
-    status: DeliveryStatus | None,
-) -> Page[WebhookDelivery]:
-    """A page of the user's deliveries, the newest first. Raises InvalidRequest."""
-    return webhook_queries.list_deliveries(
-        session, user_id=user_id, limit=limit, cursor=cursor, render_id=render_id, status=status
-    )
 
 
 def replay_delivery(session: Session, *, delivery_id: str, user_id: str) -> WebhookDelivery:

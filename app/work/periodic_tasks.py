@@ -1,19 +1,17 @@
 """Periodic tasks: one of all workers runs each at intervals."""
 
 from sqlalchemy import update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.platform.database import database_now
+from app.platform.database import database_now, insert_into
 from app.platform.lease import changed_rows
 from app.work.tables import PeriodicTask
 
 
 def claim_run(session: Session, name: str, *, worker: str, every_seconds: float) -> bool:
     """Whether the task was due and this worker now has the run. The next one is due in `every_seconds`."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     session.execute(
-        insert(PeriodicTask)
+        insert_into(session, PeriodicTask)
         .values(name=name, due_at=database_now())
         .on_conflict_do_nothing(index_elements=["name"])
     )

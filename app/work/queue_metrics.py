@@ -8,12 +8,9 @@ from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.platform.work_kinds import WorkQueue
-from app.renders.statuses import RenderStatus, SegmentStatus
+from app.renders.statuses import ENDED, UNFINISHED, RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 from app.work.queries import UNFINISHED_SEGMENT
-
-FINAL = tuple(status for status in RenderStatus if status.is_final)
-UNFINISHED = tuple(status for status in RenderStatus if not status.is_final)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,7 @@ class _Tally:
 def work_metrics(session: Session) -> WorkMetrics:
     """Four counts, each by an index on the status."""
     renders = dict.fromkeys(RenderStatus, 0)
-    ended = select(Render.status, func.count()).where(Render.status.in_(FINAL)).group_by(Render.status)
+    ended = select(Render.status, func.count()).where(Render.status.in_(ENDED)).group_by(Render.status)
     for status, count in session.execute(ended):
         renders[status] = count
     now = datetime.now(UTC)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.platform.database import commits_lazily, database_now
+from app.platform.database import commits_lazily, database_now, insert_into
 from app.platform.work_kinds import WorkQueue
 from app.work.tables import MeasuredSpeed, WorkerProcess
 
@@ -29,8 +28,7 @@ def note(
 
     All workers with such a device write this row: it is locked no longer than the statement takes.
     """
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    new = insert(MeasuredSpeed).values(
+    new = insert_into(session, MeasuredSpeed).values(
         worker_device=device,
         engine=engine,
         pixels_per_second=pixels / seconds,

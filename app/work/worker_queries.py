@@ -5,10 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BindParameter, Integer, and_, bindparam, case, delete, null, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.platform.database import database_now
+from app.platform.database import database_now, insert_into
 from app.platform.lease import changed_rows
 from app.renders.tables import Render
 from app.work.queries import Claim
@@ -55,7 +54,6 @@ _PUT_DOWN_UNIT = (
 
 def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
     """Add the worker's row, unless it has one. `facts` are its other columns."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = {
         "name": name,
         "started_at": database_now(),
@@ -63,7 +61,9 @@ def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
         "units_done": 0,
         **facts,
     }
-    session.execute(insert(WorkerProcess).values(row).on_conflict_do_nothing(index_elements=["name"]))
+    session.execute(
+        insert_into(session, WorkerProcess).values(row).on_conflict_do_nothing(index_elements=["name"])
+    )
 
 
 def update_engines(session: Session, *, name: str, engines: Sequence[str]) -> None:

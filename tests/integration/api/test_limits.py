@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.accounts import queries as account_queries
 from app.accounts import service as account_service
 from app.accounts.limits import Limits
 from app.platform.secrets import Secrets
@@ -25,7 +26,7 @@ def limited(database, settings):
         with database.write() as session:
             row: Any
             if key is None:
-                row = account_service.list_keys(session, user_name="ann")[0][1]
+                row = account_queries.list_keys(session, user_name="ann")[0][1]
             else:
                 stored = account_service.authenticate(session, key=key, keys=Secrets.load(settings))
                 row = account_service.get_key(session, key_id=stored.id)
@@ -252,7 +253,7 @@ def test_an_administrator_is_never_kept_from_lifting_their_own_limit(
 
 def test_a_users_renders_are_worked_on_in_their_numbers(client, database, file_id, settings):
     with database.write() as session:
-        account_service.list_keys(session, user_name="ann")[0][1].max_running_renders = 2
+        account_queries.list_keys(session, user_name="ann")[0][1].max_running_renders = 2
     for _ in range(4):
         client.post("/v1/upscale", json={"file_id": file_id}).raise_for_status()
     ledger = WorkLedger(database=database, worker="one", lease_seconds=30, max_attempts=3)

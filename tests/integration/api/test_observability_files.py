@@ -16,7 +16,7 @@ from app.http.metrics import HttpMetrics, MeasurementsCollector
 from app.http.spool_space import SpoolSpace
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
-from app.webhooks.backlog import WebhookBacklog
+from app.webhooks.queries import WebhookBacklog
 from app.work.queue_metrics import QueueMetrics, WorkMetrics
 from app.work.workers import WorkerStatus, Workforce
 

@@ -18,6 +18,7 @@ from app.platform.secrets import Secrets, new_id
 from app.platform.settings import Settings
 from app.renders.tables import Render
 from app.webhooks import outbox
+from app.webhooks import queries as webhook_queries
 from app.webhooks import service as webhook_service
 from app.webhooks.dispatcher import WebhookDispatcher
 from app.webhooks.statuses import RENDER_EVENTS, WebhookEvent
@@ -79,7 +80,7 @@ class Webhooks:
 
     def attempts(self, delivery_id: str) -> list[WebhookAttempt]:
         with self.database.read() as session:
-            return list(webhook_service.attempts_of(session, self.delivery(delivery_id)))
+            return list(webhook_queries.attempts_of(session, delivery_id=delivery_id))
 
     def secret(self) -> str:
         with self.database.read() as session:

@@ -7,7 +7,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from app.http.public_address import PublicPath, base_url_of
+from app.http.access import base_url_of
+from app.http.middleware import PublicPath
 from app.platform.errors import InvalidRequest
 from app.platform.settings import Settings
 
