@@ -1,6 +1,5 @@
 """Writes the table of `docs/options.md` from RenderOptions: `python -m app.cli.options_page [--check]`."""
 
-import argparse
 import inspect
 import sys
 from itertools import combinations
@@ -9,6 +8,7 @@ from typing import Any
 
 from app.cli.remote.render_flags import FLAG_NAMES
 from app.cli.upscale import upscale
+from app.platform.generated_page import write_page
 from app.platform.media.codecs import CODECS
 from app.platform.media.containers import OUTPUT_CONTAINERS
 from app.renders.options import EXCLUSIVE, RenderOptions
@@ -94,17 +94,7 @@ def page() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m app.cli.options_page")
-    parser.add_argument("--check", action="store_true", help="fail if the page is not up to date")
-    options = parser.parse_args(arguments)
-    expected = page()
-    if options.check:
-        if PAGE.read_text() == expected:
-            return 0
-        sys.stderr.write(f"{PAGE.name} is not up to date: run python -m app.cli.options_page\n")
-        return 1
-    PAGE.write_text(expected)
-    return 0
+    return write_page(PAGE, page, module="app.cli.options_page", arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Writes `docs/openapi.json`, for clients that are generated without a server:
 `python -m app.http.openapi_page [--check]`."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from app.http.openapi import openapi_document
 from app.main import create_app
+from app.platform.generated_page import write_page
 from app.platform.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
@@ -22,19 +22,7 @@ def openapi_page() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m app.http.openapi_page")
-    parser.add_argument("--check", action="store_true", help="fail if the file is not up to date")
-    options = parser.parse_args(arguments)
-    page = openapi_page()
-    if options.check:
-        if PAGE.is_file() and PAGE.read_text() == page:
-            return 0
-        sys.stderr.write(
-            f"{PAGE.name} is not up to date with the routes: run python -m app.http.openapi_page\n"
-        )
-        return 1
-    PAGE.write_text(page)
-    return 0
+    return write_page(PAGE, openapi_page, module="app.http.openapi_page", arguments=arguments)
 
 
 if __name__ == "__main__":

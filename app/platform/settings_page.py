@@ -1,6 +1,5 @@
 """Writes `docs/settings.md` from the Settings class: `python -m app.platform.settings_page [--check]`."""
 
-import argparse
 import sys
 import typing
 from enum import Enum
@@ -12,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from app.platform.byte_sizes import GIB, MIB
+from app.platform.generated_page import write_page
 from app.platform.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
@@ -77,18 +77,7 @@ def _seconds(value: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m app.platform.settings_page")
-    parser.add_argument("--check", action="store_true", help="fail if the page is not up to date")
-    options = parser.parse_args(arguments)
-    page = settings_page()
-    if options.check:
-        if PAGE.is_file() and PAGE.read_text() == page:
-            return 0
-        sys.stderr.write(f"{PAGE.name} is not up to date: run python -m app.platform.settings_page\n")
-        return 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page)
-    return 0
+    return write_page(PAGE, settings_page, module="app.platform.settings_page", arguments=arguments)
 
 
 if __name__ == "__main__":
