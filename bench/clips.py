@@ -11,7 +11,6 @@ from worker.inference.frames import FrameFormat
 MEDIA = Path(__file__).parents[1] / "tests" / "media"
 # Of two kinds, at the size that is upscaled to 1280x720, and a smaller one.
 PHOTOGRAPHS = MEDIA / "webb-320x180-25fps.mp4"
-CARTOON = MEDIA / "bunny-240x136-25fps.mp4"
 LARGE_CARTOON = MEDIA / "bunny-480x270-25fps.mp4"
 FILM = MEDIA / "webb-480x270-2997fps-hevc.mp4"
 # Near enough to the clip that a decoder has the same work with it.

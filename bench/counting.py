@@ -57,13 +57,3 @@ def count(cluster: Cluster) -> Counts:
         connections=connections,
         redis_clients=clients,
     )
-
-
-def most_frequent(cluster: Cluster, number: int = 12) -> list[tuple[int, float, str]]:
-    """Calls, mean milliseconds and text of the statements that were made most often."""
-    with psycopg.connect(cluster.postgres.url("postgres", user=SUPERUSER), autocommit=True) as connection:
-        return connection.execute(
-            "SELECT calls, mean_exec_time, query FROM pg_stat_statements WHERE userid = %s::regrole "
-            "ORDER BY calls DESC LIMIT %s",
-            (OWNER, number),
-        ).fetchall()

@@ -60,7 +60,6 @@ NO_DEVICE = "none"
 CONSUMER_LOGGER = "celery.worker.consumer.consumer"
 LONGEST_NAME = 100
 TICK_SECONDS = 1.0
-IDLE_BEAT_SECONDS = 5.0
 # Also for weights that are fetched and converted at the first start.
 CHECK_SECONDS = 900
 # The name of a worker's spans in traces.

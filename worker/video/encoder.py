@@ -57,7 +57,7 @@ class QualityStep:
 
 
 # x264's preset medium is visually lossless at CRF 16 (its authors say 17 or 18), x265's at about 2 higher. At CRF 14
-# the preset veryfast has the same quality in half the time, with a fifth more bits (bench/encoder_presets.py).
+# the preset veryfast has the same quality in half the time, with a fifth more bits (bench/RESULTS.md).
 QUALITIES: dict[VideoCodec, dict[Quality, QualityStep]] = {
     "h264": {
         "lossless": QualityStep(crf=None, preset="veryfast"),
