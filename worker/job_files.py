@@ -1,14 +1,21 @@
 """The files of a unit of work: its input, its segments, and the space that they take on this machine."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from app.platform.errors import DiskTooSmall, StorageError
+from app.platform.errors import (
+    DiskTooSmall,
+    FfmpegCancelled,
+    FfmpegDiskFull,
+    FfmpegError,
+    FfmpegMissing,
+    StorageError,
+)
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import segments_prefix
@@ -17,6 +24,8 @@ from app.work.outage_retry import OutageRetry, is_disk_full
 from app.work.queries import Job
 from worker.transfers import StorageTransfers
 from worker.video.continuous_copy import ContinuousCopy, write_continuous_copy
+from worker.video.decoder import WrongFrame
+from worker.video.plan import RenderPlan, SegmentPlan
 from worker.workspace import Workspace
 
 log = structlog.get_logger(__name__)
@@ -30,11 +39,43 @@ class JobFiles:
     outage_retry: OutageRetry
 
     def input(self, job: Job, cancelled: Cancelled) -> Path:
-        fetch = partial(self.transfers.fetch, cancelled=cancelled)
         with self.room_for([job.input_key], copies=1):
             return self.workspace.fetch_input(
-                file_id=job.file_id, storage_key=job.input_key, fetch=fetch, cancelled=cancelled
+                file_id=job.file_id,
+                storage_key=job.input_key,
+                fetch=partial(self.transfers.fetch_input, cancelled=cancelled),
+                fetch_ranges=partial(self.transfers.fetch_input_ranges, job.input_key, cancelled=cancelled),
+                cancelled=cancelled,
             )
+
+    def segment_input(
+        self, job: Job, render: RenderPlan, segment: SegmentPlan, cancelled: Cancelled
+    ) -> "SegmentInput":
+        """What the segment is decoded from: where possible, only the ranges of the input that it needs are fetched.
+
+        A segment that ended without a result before is made from the whole input.
+        """
+        wanted = segment.input_ranges if render.seekable and render.continuous is None else None
+        if wanted is None or job.attempt > 1 or self.storage.links_files:
+            return SegmentInput(self.readable_input(job, render.continuous, cancelled))
+        try:
+            part = self.workspace.fetch_part_of_input(
+                file_id=job.file_id,
+                wanted=wanted,
+                fetch_ranges=partial(self.transfers.fetch_input_ranges, job.input_key, cancelled=cancelled),
+                cancelled=cancelled,
+            )
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            log.warning("input_fetched_whole", reason=str(error))  # a disk without hard links or holes
+            return SegmentInput(self.input(job, cancelled))
+
+        def fetch_whole() -> Path:
+            self.workspace.forget_part_of_input(job.file_id, cancelled=cancelled)
+            return self.input(job, cancelled)
+
+        return SegmentInput(part, fetch_whole)
 
     def readable_input(self, job: Job, continuous: ContinuousCopy | None, cancelled: Cancelled) -> Path:
         """The input, or the copy that replaces it, which is cached like an input."""
@@ -80,3 +121,24 @@ class JobFiles:
         except StorageError as error:
             # The render is complete; its segments only take up space.
             log.warning("segments_not_removed", render_id=render_id, error=error.message)
+
+
+@dataclass(frozen=True)
+class SegmentInput:
+    """A file from which one segment is decoded. It is not whole if there is `fetch_whole`, which fetches the whole."""
+
+    path: Path
+    fetch_whole: Callable[[], Path] | None = None
+
+    def read_by(self, run: Callable[..., object]) -> None:
+        """Call `run` with `source` and `is_whole`; if its decoder lacked bytes, again with the whole file."""
+        if self.fetch_whole is None:
+            run(source=self.path, is_whole=True)
+            return
+        try:
+            run(source=self.path, is_whole=False)
+        except (FfmpegMissing, FfmpegDiskFull, FfmpegCancelled):
+            raise
+        except (WrongFrame, FfmpegError) as error:
+            log.warning("segment_needs_whole_input", error=str(error))
+            run(source=self.fetch_whole(), is_whole=True)

@@ -30,6 +30,11 @@ FRAMES = Counter("regen_frames_upscaled_total", "Upscaled source frames.", ["eng
 INPUT_PIXELS = Counter("regen_input_pixels_total", "Pixels of these frames.", ["engine", "device"])
 OUTPUT_PIXELS = Counter("regen_output_pixels_total", "Pixels of their results.", ["engine", "device"])
 UPSCALING_SECONDS = Counter("regen_upscaling_seconds_total", "Time spent on segments.", ["engine", "device"])
+INPUT_BYTES = Counter(
+    "regen_input_bytes_fetched_total",
+    "Bytes of inputs that this worker fetched from the storage: of whole files, or ranges of files.",
+    ["what"],
+)
 PREVIEWS = Counter("regen_previews_total", "Previews by outcome.", ["engine", "outcome"])
 LEASE_LOSSES = Counter(
     "regen_lease_losses_total", "Units of work that this worker lost while in hand.", ["kind"]
@@ -91,6 +96,8 @@ class UnitMetrics(WorkObserver):
 
 def start_at_zero(settings: Settings, *, device: str) -> None:
     """Initializes every series of this worker: Prometheus does not see the growth of a series that was absent."""
+    for what in ("whole", "ranges"):
+        INPUT_BYTES.labels(what)
     for kind in WorkKind:
         # The sweeper gives back work of every kind.
         LEASES_EXPIRED.labels(kind.value)

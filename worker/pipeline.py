@@ -117,6 +117,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
     stall_seconds: float,
     on_stall: Callable[[], None] | None = None,
     turn: ComputingTurn | None = None,
+    is_whole: bool = True,
 ) -> WrittenVideo:
     """Render one segment of the output. Decoding begins at once, upscaling when it is the segment's `turn`. Returns
     what was written.
@@ -124,6 +125,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
     `destination` appears complete and verified, or not at all. `on_frame` gets the number of frames upscaled so far, in
     this thread. `cancelled` is polled several times a second, in another thread; `on_stall`: see Watchdog.
 
+    Without `is_whole`, `source` may lack bytes: raises WrongFrame if it does not deliver the planned frames at once.
     Raises PermanentError if the input's frames cannot be decoded as planned, PipelineStalled if no frame moved for
     `stall_seconds` plus the longest batch and the decoding before the first frame, Canceled once `cancelled` returned
     True, ConfigurationError if ffmpeg lacks the encoder, FfmpegError if ffmpeg fails otherwise, and what the upscaler
@@ -166,6 +168,8 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
         try:
             attempt(decode_points(render, segment)[0], verify=True)
         except WrongFrame as wrong:
+            if not is_whole:
+                raise
             log.warning("segment_decoded_differently", index=segment.index, position=wrong.position)
             # The last point to try is the file's start.
             first_seconds = segment.first_frame * SECONDS_PER_DISCARDED_FRAME

@@ -242,9 +242,12 @@ class Previewer:
             room = self._settings.input_cache_bytes
             self._workspace = Workspace(self._settings.work_dir, cache_bytes=room)
 
-        fetch = partial(self._transfers.fetch, cancelled=cancelled)
         source = self._workspace.fetch_input(
-            file_id=job.file_id, storage_key=job.input_key, fetch=fetch, cancelled=cancelled
+            file_id=job.file_id,
+            storage_key=job.input_key,
+            fetch=partial(self._transfers.fetch_input, cancelled=cancelled),
+            fetch_ranges=partial(self._transfers.fetch_input_ranges, job.input_key, cancelled=cancelled),
+            cancelled=cancelled,
         )
         with self._workspace.job_directory() as directory:
             made = self._maker.make(job, source, directory, cancelled=cancelled)

@@ -7,14 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
+from app.platform.byte_sizes import MIB
 from app.platform.errors import AccessRefused, Canceled, RegenError, StorageError, TransientError, Unavailable
 from app.platform.progress import current_progress
 from app.platform.storage.contract import Storage
 from app.work.loop import Cancelled
 from app.work.outage_retry import OutageRetry, is_disk_full
+from worker.byte_ranges import ByteRange, pieces
+from worker.metrics import INPUT_BYTES
 
 # A stopping worker spends no more on removing files of a failed attempt; the clean-up removes them later.
 REMOVE_SECONDS = 2.0
@@ -23,6 +27,10 @@ REMOVE_SECONDS = 2.0
 FETCHES_AT_ONCE = 16
 # Of many files so many are one transfer: a thread for each costs as much as a fifth of fetching it.
 LONGEST_RUN = 16
+# The most that one request for a range asks for.
+PIECE_BYTES = 8 * MIB
+
+Item = TypeVar("Item")
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +44,47 @@ class StorageTransfers:
     make_room: Callable[[], None] = lambda: None
     """Called when the disk is full."""
 
+    def fetch_input(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
+        """As `fetch`, counted by the worker's metrics unless the storage only links it."""
+        self.fetch(key, path, cancelled=cancelled)
+        if (found := path.stat()).st_nlink == 1:
+            INPUT_BYTES.labels("whole").inc(found.st_size)
+
+    def fetch_input_ranges(
+        self, key: str, path: Path, ranges: Sequence[ByteRange], *, cancelled: Cancelled
+    ) -> None:
+        """Write these ranges of the object into the existing file, several at a time. Raises as `fetch` does."""
+
+        def fetch(piece: ByteRange, cancelled: Cancelled) -> None:
+            with self._explaining_refusal(key):
+                self.outage_retry.transfer(
+                    lambda: self._copy_range(key, path, piece, cancelled),
+                    cancelled=cancelled,
+                    undo=lambda: None,
+                )
+
+        self._side_by_side(fetch, list(pieces(ranges, most_bytes=PIECE_BYTES)), cancelled=cancelled)
+
+    def _copy_range(self, key: str, path: Path, piece: ByteRange, cancelled: Cancelled) -> None:
+        start, stop = piece
+        try:
+            with path.open("r+b", buffering=0) as file:
+                file.seek(start)
+                for chunk in self.storage.read(key, offset=start, length=stop - start):
+                    if cancelled():
+                        raise Canceled()
+                    file.write(chunk)
+                    INPUT_BYTES.labels("ranges").inc(len(chunk))
+                    current_progress().beat()
+                if (at := file.tell()) != stop:
+                    raise StorageError(
+                        "The stored file could not be fetched.", detail=f"it ends at {at:,}, not at {stop:,}"
+                    )
+        except (OSError, StorageError) as error:
+            if is_disk_full(error):
+                self.make_room()
+            raise
+
     def fetch(self, key: str, path: Path, *, cancelled: Cancelled) -> None:
         """See `Storage.fetch`. Raises TransientError if only this object is refused, which is not an outage, and
         StorageError."""
@@ -43,21 +92,32 @@ class StorageTransfers:
 
     def fetch_all(self, files: Mapping[str, Path], *, cancelled: Cancelled) -> None:
         """Fetches each key to its path, several at a time. Raises as `fetch` does; the first error stops the others."""
-        failed = threading.Event()
         in_parts = len(files) < FETCHES_AT_ONCE
         run_length = max(1, min(LONGEST_RUN, len(files) // (4 * FETCHES_AT_ONCE)))
 
-        def fetch(some: Sequence[tuple[str, Path]]) -> None:
+        def fetch(some: Sequence[tuple[str, Path]], cancelled: Cancelled) -> None:
+            self._fetch_run(some, cancelled=cancelled, in_parts=in_parts)
+
+        pairs = list(files.items())
+        runs = [pairs[start : start + run_length] for start in range(0, len(pairs), run_length)]
+        self._side_by_side(fetch, runs, cancelled=cancelled)
+
+    @staticmethod
+    def _side_by_side(
+        fetch: Callable[[Item, Cancelled], None], items: Sequence[Item], *, cancelled: Cancelled
+    ) -> None:
+        """Fetches the items, several at a time; the first error stops the others and is raised."""
+        failed = threading.Event()
+
+        def try_to_fetch(item: Item) -> None:
             try:
-                self._fetch_run(some, cancelled=lambda: failed.is_set() or cancelled(), in_parts=in_parts)
+                fetch(item, lambda: failed.is_set() or cancelled())
             except Exception:
                 failed.set()
                 raise
 
-        pairs = list(files.items())
-        runs = [pairs[start : start + run_length] for start in range(0, len(pairs), run_length)]
         with ThreadPoolExecutor(FETCHES_AT_ONCE, thread_name_prefix="fetch") as pool:
-            fetches = [pool.submit(copy_context().run, fetch, some) for some in runs]
+            fetches = [pool.submit(copy_context().run, try_to_fetch, item) for item in items]
         errors = [error for done in fetches if (error := done.exception()) is not None]
         if errors:
             # The others were only stopped.
@@ -98,12 +158,17 @@ class StorageTransfers:
 
     def put(self, key: str, path: Path, *, content_type: str, cancelled: Cancelled) -> None:
         """Raises as `fetch` does."""
-        try:
+        with self._explaining_refusal(key):
             self.outage_retry.transfer(
                 lambda: self.storage.put_file(key, path, content_type=content_type),
                 cancelled=cancelled,
                 undo=lambda: self.storage.delete(key),
             )
+
+    @contextlib.contextmanager
+    def _explaining_refusal(self, key: str) -> Iterator[None]:
+        try:
+            yield
         except AccessRefused as error:
             raise self._refusal_of_one(key, error) from error
 

@@ -199,7 +199,7 @@ class WorkUnits:
             )
             return cancelled() or (will_be_late and turn.ended_at is None)
 
-        source = self._files.readable_input(job, render.continuous, stopped)
+        source = self._files.segment_input(job, render, segment, stopped)
         picture = PictureOptions(strength=job.strength, grain=job.grain)
         if not self.networks.has(
             engine_id=job.engine, source=render.source, target=render.target, picture=picture
@@ -217,6 +217,8 @@ class WorkUnits:
         )
 
         def report(frames_done: int) -> None:
+            if frames_done <= heartbeat.frames_done:  # done before, from an input that was not whole
+                return
             heartbeat.frames_done = frames_done
             meter.progress(frames_done, since=turn.began_at or turn.ready_at)
             eta.progress(frames_done)
@@ -229,19 +231,21 @@ class WorkUnits:
         )
         with self.workspace.job_directory() as directory:
             result = directory / f"segment{file.suffix}"
-            run_segment(
-                runner=self.runner,
-                source=source,
-                destination=result,
-                render=render,
-                segment=segment,
-                upscaler=upscaler,
-                turn=turn,
-                quality=job.form.quality or self.settings.output_quality,
-                on_frame=report,
-                cancelled=stopped,
-                stall_seconds=self.settings.stall_seconds,
-                on_stall=self.on_device_hang,
+            source.read_by(
+                partial(
+                    run_segment,
+                    runner=self.runner,
+                    destination=result,
+                    render=render,
+                    segment=segment,
+                    upscaler=upscaler,
+                    turn=turn,
+                    quality=job.form.quality or self.settings.output_quality,
+                    on_frame=report,
+                    cancelled=stopped,
+                    stall_seconds=self.settings.stall_seconds,
+                    on_stall=self.on_device_hang,
+                )
             )
             log.info(
                 "segment_upscaled",

@@ -12,7 +12,11 @@ from pathlib import Path
 
 from app.platform.liveness import DIRECTORY_PREFIX, LOCK_NAME
 from app.work.outage_retry import is_disk_full
-from worker.shared_inputs import SharedInputs
+from worker.shared_inputs import FetchRanges, SharedInputs
+from worker.video.input_ranges import InputRanges
+
+# Of the name of an input of which this worker has some ranges.
+PART_SUFFIX = "-part"
 
 
 class Workspace:
@@ -83,10 +87,12 @@ class Workspace:
         storage_key: str,
         fetch: Callable[[str, Path], None],
         cancelled: Callable[[], bool] = lambda: False,
+        fetch_ranges: FetchRanges | None = None,
     ) -> Path:
         """Returns the input's path, after fetching it by `fetch` unless it is cached. Callers must not write to it.
 
-        Waits while another worker of this machine fetches it. Raises Canceled once `cancelled` returns True.
+        Where parts of it are cached, `fetch_ranges` fetches the rest. Waits while another worker of this machine
+        fetches it. Raises Canceled once `cancelled` returns True.
         """
         with self._changing:
             if file_id in self._fetched:
@@ -94,13 +100,37 @@ class Workspace:
         # A cancelled fetch of the same input may still continue.
         part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
         # Not locked: a transfer that finds the disk full drops inputs, in its own thread.
-        self._shared.fetch(file_id, part, fetch=lambda part: fetch(storage_key, part), cancelled=cancelled)
+        self._shared.fetch(
+            file_id,
+            part,
+            fetch=lambda part: fetch(storage_key, part),
+            cancelled=cancelled,
+            fetch_ranges=fetch_ranges,
+        )
+        return self._take(part, file_id)
+
+    def fetch_part_of_input(
+        self,
+        *,
+        file_id: str,
+        wanted: InputRanges,
+        fetch_ranges: FetchRanges,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Path:
+        """The path of a file of the input's length that has at least the wanted ranges of it, elsewhere zeros.
+
+        Ranges that are not cached are fetched. Raises as `fetch_input` does, and OSError on a disk without hard links.
+        """
         with self._changing:
-            if file_id in self._fetched:  # another thread fetched it meanwhile
-                part.unlink()
-            else:
-                self._fetched[file_id] = part.replace(self._inputs / file_id)
-            return self._use(file_id)
+            if file_id in self._fetched:
+                return self._use(file_id)
+        part = self._inputs / f"{file_id}-{secrets.token_hex(4)}"
+        self._shared.fetch_part(file_id, part, wanted=wanted, fetch_ranges=fetch_ranges, cancelled=cancelled)
+        return self._take(part, f"{file_id}{PART_SUFFIX}")
+
+    def forget_part_of_input(self, file_id: str, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """The input is fetched anew when it is needed next, unless the whole is cached."""
+        self._shared.forget_part(file_id, cancelled=cancelled)
 
     def drop_inputs(self) -> None:
         """Removes all inputs that no worker of this machine has in use."""
@@ -111,6 +141,13 @@ class Workspace:
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
+
+    def _take(self, part: Path, name: str) -> Path:
+        """Keep the new file under that name, in place of one that another thread fetched meanwhile."""
+        with self._changing:
+            self._fetched[name] = part.replace(self._inputs / name)
+            part.unlink(missing_ok=True)  # of two links to one file both stay
+            return self._use(name)
 
     def _use(self, file_id: str) -> Path:
         path = self._fetched[file_id] = self._fetched.pop(file_id)  # the most recently used comes last

@@ -35,6 +35,7 @@ from app.platform.media.whitelists import VIDEO_DECODERS
 from worker.inference.frames import FrameFormat
 from worker.video.decoder import decoder_options, filter_chain, seek_options
 from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing
+from worker.video.input_ranges import RangeFinder, range_finder
 from worker.video.packet_list import (
     LINES_PER_CHECK,
     Packets,
@@ -82,6 +83,7 @@ class FrameScan:
     the part has, to judge by the packets.
     `is_trusted`: no timestamp had to be repaired, so frames can be found by timestamp. `has_interlaced`: a frame is
     marked as interlaced, and was not deinterlaced. `late_ticks`: by how much the timestamps are too late.
+    `ranges`: None if segments need the whole file.
     """
 
     timeline: SourceTimeline
@@ -93,6 +95,7 @@ class FrameScan:
     first_frame: int = 0
     expected_frames: int | None = None
     late_ticks: int = 0
+    ranges: RangeFinder | None = None
 
     @property
     def part(self) -> SourceTimeline:
@@ -230,6 +233,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     if deinterlacing is not None and deinterlacing.by_field:
         packets = packets.as_fields()
     part = None if part is None else part.later(packets.late_ticks)
+    ranges = range_finder(path, packets.places)
     decoder = _Decoder(
         runner=runner,
         path=path,
@@ -267,6 +271,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
             first_frame=len(before) + first,
             expected_frames=expected,
             late_ticks=packets.late_ticks,
+            ranges=ranges,
         )
 
     def look(before: Sequence[int], frames: _DecodedFrames) -> None:

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.ffprobe_output import ScannedLines
 from app.platform.media.file_listing import FileListing
 from app.platform.media.probe import VideoStream
+from worker.video.input_ranges import NOWHERE, PacketPlaces
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ class Packets:
 
     Packets that an edit list keeps only for decoding are among the keyframes alone. `untimed`: all decoding times if
     the first packet has no pts, as where AVI stores frames in another order than they are shown in. `held_back`,
-    `late_ticks`: see `as_decoded`.
+    `late_ticks`: see `as_decoded`. `places`: of all packets.
     """
 
     pts: Sequence[int]
@@ -38,6 +39,7 @@ class Packets:
     untimed: Sequence[int] = ()
     held_back: int = 0
     late_ticks: int = 0
+    places: PacketPlaces = field(default_factory=PacketPlaces)
 
     def as_decoded(self, first: int, *, nominal: int) -> "Packets":
         """The packets with the decoder's timestamps, of which `first` is the first; the same ones if they have pts.
@@ -54,6 +56,7 @@ class Packets:
             pts=[*self.untimed[held_back:], *last],
             held_back=held_back,
             late_ticks=first - self.untimed[0],
+            places=PacketPlaces(),
         )
 
     def as_fields(self) -> "Packets":
@@ -73,6 +76,7 @@ class Packets:
             keyframes=[(2 * at, 2 * decoded_at) for at, decoded_at in self.keyframes],
             held_back=2 * self.held_back,
             late_ticks=2 * self.late_ticks,
+            places=self.places.as_fields(),
         )
 
     def last_duration(self, pts: int) -> int:
@@ -117,7 +121,9 @@ def read_packets(
     reorder_ticks = round(MAX_REORDERED_FRAMES / (video.frame_rate * video.time_base))
     pts, durations, untimed = array("q"), array("q"), array("q")
     keyframes: list[tuple[int, int]] = []
-    arguments = ["-select_streams", str(video.index), "-show_entries", "packet=pts,dts,duration,flags"]
+    places = PacketPlaces()
+    entries = "packet=pts,dts,duration,size,pos,flags"
+    arguments = ["-select_streams", str(video.index), "-show_entries", entries]
     lines: Generator[str] | ScannedLines = (
         runner.scan_lines(path, *arguments, "-of", "csv=p=0")
         if listing is None
@@ -129,9 +135,9 @@ def read_packets(
                 if number % LINES_PER_CHECK == 0:
                     raise_if_cancelled(cancelled)
                 fields = line.split(",")
-                at, decoded_at = (_ticks(field) for field in fields[:2]) if len(fields) > 3 else (None, None)
+                at, decoded_at = (_ticks(field) for field in fields[:2]) if len(fields) > 5 else (None, None)
                 if decoded_at is not None and (
-                    untimed or (at is None and not keyframes and "K" in fields[3])
+                    untimed or (at is None and not keyframes and "K" in fields[5])
                 ):
                     untimed.append(decoded_at)
                 if at is None:
@@ -139,9 +145,11 @@ def read_packets(
                         continue
                     # AVI and MPEG-PS have no pts for reordered frames: this is the latest possible.
                     at = decoded_at + reorder_ticks
-                if "K" in fields[3]:
+                place = _ticks(fields[4])
+                places.add(at, start=NOWHERE if place is None else place, size=_ticks(fields[3]) or 0)
+                if "K" in fields[5]:
                     keyframes.append((at, at if decoded_at is None else min(at, decoded_at)))
-                if "D" not in fields[3]:
+                if "D" not in fields[5]:
                     pts.append(at)
                     durations.append(_ticks(fields[2]) or 0)
         except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
@@ -149,7 +157,7 @@ def read_packets(
         except FfmpegError as error:
             # Of a damaged file, the packets before the damage are used; the decoding pass decides.
             log.warning("packet_scan_incomplete", packets=len(pts), detail=error.detail)
-    return Packets(pts=pts, durations=durations, keyframes=sorted(keyframes), untimed=untimed)
+    return Packets(pts=pts, durations=durations, keyframes=sorted(keyframes), untimed=untimed, places=places)
 
 
 def _ticks(text: str) -> int | None:

@@ -19,6 +19,7 @@ from worker.inference.frames import FrameFormat
 from worker.video.colour import OutputTags
 from worker.video.continuous_copy import ContinuousCopy
 from worker.video.deinterlace import Deinterlacing
+from worker.video.input_ranges import InputRanges
 
 # A segment may discard so many decoded frames before its first whatever its length: encoders place keyframes up to 250
 # frames apart unless they are told otherwise. One that discards more is at least as long as what it discards.
@@ -171,6 +172,7 @@ class SegmentPlan:
         discarded_frames: how many source frames are decoded before the first, from the first of `seek_ticks` on or,
             without any, from the start of the file.
         coding_id: of the render's plan.
+        input_ranges: the bytes of the input that decoding from the first of `seek_ticks` should read; None: all.
     """
 
     index: int
@@ -185,6 +187,7 @@ class SegmentPlan:
     between: tuple[tuple[int, ...], ...] = ()
     discarded_frames: int = 0
     coding_id: str = ""
+    input_ranges: InputRanges | None = None
 
     @property
     def source_frames(self) -> int:

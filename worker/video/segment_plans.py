@@ -8,6 +8,7 @@ from math import floor
 
 from worker.video.cuts import UsedFrames
 from worker.video.frame_scan import EARLIER_SEEK_SECONDS, FrameScan
+from worker.video.input_ranges import InputRanges
 from worker.video.plan import SegmentPlan
 from worker.video.timeline import OutputTimeline
 
@@ -83,10 +84,17 @@ def make_segments(
                 start_tick=used.starts[start],
                 runs=run_lengths([*timeline.ticks[shown : shown + frames], end_tick]),
                 discarded_frames=discarded[start],
+                input_ranges=_input_ranges(scan, scan.keyframes[seeks[0]] if seeks else None, pts[last]),
             )
         )
         shown += frames
     return segments
+
+
+def _input_ranges(scan: FrameScan, keyframe: tuple[int, int] | None, last_pts: int) -> InputRanges | None:
+    if scan.ranges is None or not scan.is_trusted:
+        return None
+    return scan.ranges.of_segment(keyframe_pts=None if keyframe is None else keyframe[0], last_pts=last_pts)
 
 
 def _segment_frames(

@@ -44,11 +44,11 @@ class FileListing:
     said: str
 
     def packets_of(self, index: int) -> Generator[str]:
-        """The stream's packets as ffprobe prints `packet=pts,dts,duration,flags` of it alone."""
+        """The stream's packets as ffprobe prints `packet=pts,dts,duration,size,pos,flags` of it alone."""
         for line in self.packets:
             fields = line.split(",")
             if fields[0] == str(index):
-                yield ",".join((*fields[1:4], fields[6]))
+                yield ",".join(fields[1:7])
 
     def sound_packets(self) -> Generator[str]:
         """The packets of sound as ffprobe prints `packet=stream_index,pts_time,duration_time,pos` and side data."""

@@ -41,6 +41,10 @@ class Storage(Protocol):
     Every method raises StorageError when the operation fails, and ValueError for a malformed key.
     """
 
+    @property
+    def links_files(self) -> bool:
+        """Whether `fetch` makes links where it can, so that a part of a file costs no less than the whole."""
+
     def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         """Store the file at `path` under `key`, atomically and durably; an existing object is replaced.
 

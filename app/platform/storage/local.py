@@ -75,6 +75,10 @@ class LocalStorage:
             self._remove_stale()
             self._parts.remove_stale()
 
+    @property
+    def links_files(self) -> bool:
+        return True
+
     def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         destination = self._path(key)
         with local_errors("The file could not be stored."):

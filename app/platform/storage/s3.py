@@ -51,6 +51,10 @@ class S3Storage:
         self._client = connection.client
         self._brief = connection.brief_client
 
+    @property
+    def links_files(self) -> bool:
+        return False
+
     def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         name = self._name(key)
         with storage_errors("The file could not be stored."):

@@ -19,7 +19,14 @@ def test_it_tells_of_each_packet_what_a_run_for_its_stream_tells(
     runner.run(runner.output(runner.input(clips / BUNNY), path, c="copy", t=1), purpose="copying")
     listing = list_file(runner, path)
     assert listing is not None
-    of_video = ("-select_streams", "v", "-show_entries", "packet=pts,dts,duration,flags", "-of", "csv=p=0")
+    of_video = (
+        "-select_streams",
+        "v",
+        "-show_entries",
+        "packet=pts,dts,duration,size,pos,flags",
+        "-of",
+        "csv=p=0",
+    )
     assert list(listing.packets_of(0)) == [_bare(line) for line in runner.scan_lines(path, *of_video) if line]
     assert list(listing.sound_packets()) == [
         _bare(line) for line in runner.scan_lines(path, *PACKETS) if line
