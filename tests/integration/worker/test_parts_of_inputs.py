@@ -21,7 +21,7 @@ from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from tests.integration.worker.conftest import Workplace
 from tests.integration.worker.worker_in_process import WorkerInProcess
-from worker.byte_ranges import ByteRange, size_of
+from worker.byte_ranges import ByteRange
 from worker.shared_inputs import LOCK_SUFFIX
 from worker.video import input_ranges
 from worker.video.input_ranges import InputRanges
