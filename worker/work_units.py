@@ -273,8 +273,9 @@ class WorkUnits:
         video_key = output_key(job.render_id, attempt=job.attempt, suffix=render.file.suffix)
         picture_key = thumbnail_key(job.render_id, attempt=job.attempt)
         keys = [segment_job.storage_key or "" for segment_job in job.segments]
-        # The segments and what is made of them.
-        with self._files.room_for(keys, copies=2), self.workspace.job_directory() as directory:
+        # The segments and what is made of them; with captions in their pictures, and joined first, where need be.
+        copies = 2 + render.has_captions + (not render.file.is_iso)
+        with self._files.room_for(keys, copies=copies), self.workspace.job_directory() as directory:
             files = [
                 directory / f"segment-{position:06d}{segment_container(render.codec).suffix}"
                 for position in range(len(keys))

@@ -17,8 +17,8 @@ from app.platform.progress import current_progress
 from worker.video.picture_rewrite import rewrite_pictures
 from worker.video.plan import RenderPlan, SegmentPlan
 
-# Ticks per second of captions' times.
-CLOCK = 90_000
+# Ticks per second of captions' times: of FLV.
+CLOCK = 1000
 TRIPLE = 3
 # A message's count of triples has five bits.
 MOST_BYTES = 31 * TRIPLE

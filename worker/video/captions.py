@@ -6,11 +6,13 @@ it never opens one: the input is decoded under all limits, and encoded as tiny p
 another ffmpeg reads from a pipe.
 """
 
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import ffmpeg
@@ -20,7 +22,8 @@ from app.platform.errors import FfmpegCancelled, FfmpegDiskFull, FfmpegError, Ff
 from app.platform.media.codecs import CODECS
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from app.platform.media.limits import MAX_SUBTITLES_BYTES
-from worker.video.caption_messages import CEA_708, CLOCK, MOST_BYTES, VALID, TimedTriples, split
+from worker.video.caption_messages import CEA_708, CLOCK, VALID, TimedTriples, split
+from worker.video.caption_pictures import caption_tags
 from worker.video.decoder import UNTAGGED_COLOURS, decoder_options
 from worker.video.filter_expressions import seconds_option
 from worker.video.plan import RenderPlan
@@ -41,16 +44,19 @@ PURPOSE = "reading the captions"
 SHIFT_SECONDS = Fraction(3600)
 # The smallest pictures that x264 takes, with captions for their side data.
 TINY = f"{UNTAGGED_COLOURS},scale=16:16:flags=neighbor,format=yuv420p"
-TINY_CODING = {"c:v": "libx264", "preset": "ultrafast", "bf": 0, "a53cc": 1, "enc_time_base": f"1/{CLOCK}"}
-CAPTIONS_OF_STDIN = r"movie=filename=pipe\\:0:format_name=nut:format_opts=protocol_whitelist=pipe[out0+subcc]"
+TINY_CODING = {
+    **{"c:v": "libx264", "preset": "ultrafast", "bf": 0, "a53cc": 1, "enc_time_base": "1/90000"},
+    **{"f": "flv", "flvflags": "no_duration_filesize"},
+}
+CAPTIONS_OF_STDIN = r"movie=filename=pipe\\:0:format_name=flv:format_opts=protocol_whitelist=pipe[out0+subcc]"
 # Of ASS: a text's times, what is between them and the text, and the text.
 _TEXT = re.compile(r"(Dialogue: \d+),(\d+):(\d+):([\d.]+),(\d+):(\d+):([\d.]+),((?:[^,]*,){6})(.*)")
 # Places on the picture, which MP4's texts have not, and spaces that its encoder does not know.
 _PLACE, _SPACE = re.compile(r"\{\\an7\}|\{\\pos\([\d,]*\)\}"), r"\h"
 
 
-# Of a packet's line: stream, dts, pts, duration, size, checksum.
-LISTED_FIELDS = 6
+# Time and size in bytes of a picture's triples.
+RECORD = Struct(">QI")
 # By field, the first bytes of commands of CEA-608 to other channels than CC1.
 _OTHER_CHANNELS = ((0x1C,), (0x14, 0x15, 0x1C, 0x1D))
 
@@ -68,29 +74,23 @@ class CaptionTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionTriples:
-    """The triples of bytes (see caption_messages.py) of all pictures: one after the other in the file `data`, with
-    their times and sizes in `listing`, ffmpeg's list of packets.
+    """The triples of bytes (see caption_messages.py) of all pictures, in a file of records: time, size, triples.
 
     In ticks of CLOCK there: `start_ticks` is where the output begins, what precedes `first_ticks` is not in it.
     """
 
-    data: Path
-    listing: Path
+    path: Path
     start_ticks: int
     first_ticks: int
 
     def read(self) -> Iterator[TimedTriples]:
         """The triples of each picture of the input that has any, and their times in the output, in ticks of CLOCK."""
-        with self.listing.open(encoding="ascii") as lines, self.data.open("rb") as data:
-            for line in lines:
-                fields = line.split(",")
-                # Comments, and what ffmpeg had not written to the end.
-                if len(fields) < LISTED_FIELDS:
-                    continue
-                pts, size = int(fields[2]), int(fields[4])
-                triples = data.read(size)
-                if pts >= self.first_ticks and len(triples) == size:
-                    yield pts - self.start_ticks, triples
+        with self.path.open("rb") as file:
+            while header := file.read(RECORD.size):
+                time, size = RECORD.unpack(header)
+                triples = file.read(size)
+                if time >= self.first_ticks:
+                    yield time - self.start_ticks, triples
 
     def lost_kinds(self, *, has_texts: bool) -> list[str]:
         """Warnings for an output that has no triples. `has_texts`: but those of CC1."""
@@ -146,25 +146,16 @@ def read_captions(
     start = SHIFT_SECONDS + render.skipped_seconds
     end = Fraction(render.offset_ticks + render.total_ticks, render.timescale)
     triples = CaptionTriples(
-        data=directory / "captions.bin",
-        listing=directory / "captions.framecrc",
+        path=directory / "captions.bin",
         start_ticks=round(start * CLOCK),
         # Times are rounded twice on the way.
         first_ticks=round(start * CLOCK) - 1 if render.skipped_seconds else 0,
     )
-    for written in (raw, triples.data, triples.listing):
+    for written in (raw, triples.path):
         written.touch()
     warnings = []
     try:
-        _decode(
-            runner,
-            pictures,
-            raw,
-            triples,
-            cancelled,
-            until=start + end,
-            output_bytes=MAX_SUBTITLES_BYTES + MOST_BYTES * render.source_frame_count,
-        )
+        _decode(runner, pictures, raw, triples.path, cancelled, until=start + end)
     except (FfmpegCancelled, FfmpegDiskFull, FfmpegMissing):
         raise
     except FfmpegError as error:
@@ -196,35 +187,35 @@ def _decode(
     runner: FfmpegRunner,
     pictures: Stream,
     path: Path,
-    triples: CaptionTriples,
+    triples_path: Path,
     cancelled: Callable[[], bool],
     *,
     until: Fraction,
-    output_bytes: int,
 ) -> None:
     """Write the captions of the pictures before `until`: as ASS, decoded as the decoder makes them, and as triples."""
     filters = f"{TINY},trim=end={seconds_option(until)}"
-    tiny = ffmpeg.output(pictures, "pipe:1", f="nut", vf=filters, fps_mode="passthrough", **TINY_CODING)
-    captions = runner.generated_input(CAPTIONS_OF_STDIN, data_field="first", copyts=None)["s:0"]
-    written = ffmpeg.merge_outputs(
-        runner.output(captions, path, f="ass", **{"c:s": "ass"}),
-        runner.output(captions, triples.data, f="data", **{"c:s": "copy"}),
-        runner.output(captions, triples.listing, f="framecrc", **{"c:s": "copy"}),
-    )
+    tiny = ffmpeg.output(pictures, "pipe:1", vf=filters, fps_mode="passthrough", **TINY_CODING)
+    captions = runner.generated_input(CAPTIONS_OF_STDIN, data_field="first", copyts=None)
+    texts = runner.output(captions["s:0"], path, f="ass", **{"c:s": "ass"})
     with (
         runner.start(
-            written,
+            texts,
             purpose=PURPOSE,
             stdin=True,
             stdout=False,
             may_wait=False,
-            output_bytes=output_bytes,
+            output_bytes=MAX_SUBTITLES_BYTES,
         ) as decoder,
         runner.start(tiny, purpose=PURPOSE, stdin=False, stdout=True, may_wait=False) as encoder,
+        triples_path.open("wb") as file,
     ):
         try:
-            while not cancelled() and (piece := encoder.stdout.read(CHUNK_BYTES)):
+            for piece, (time, triples) in caption_tags(io.BufferedReader(encoder.stdout, CHUNK_BYTES)):  # type: ignore[type-var]
+                if cancelled():
+                    break
                 decoder.write_all(piece)
+                if triples:
+                    file.write(RECORD.pack(time, len(triples)) + triples)
             encoder.wait(cancelled=cancelled)
         except FfmpegCancelled:
             raise

@@ -30,6 +30,7 @@ MUXERS: tuple[str, ...] = (
     "ipod",
     "mpegts",
     "nut",
+    "flv",
     "rawvideo",
     "image2pipe",
     "mjpeg",

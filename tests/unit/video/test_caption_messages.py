@@ -106,8 +106,8 @@ def test_captions_are_at_their_times(source: float, target: int) -> None:
     late = [time - min(frame / source, last) for frame, time in times.items()]
     # Where a frame is full, the next one.
     assert len(late) == len(captions)
-    assert -0.5 / target <= min(late) + 1e-6
-    assert max(late) <= (1.5 if source == 30 else 0.5) / target + 1e-6
+    assert -0.5 / target <= min(late) + 0.001
+    assert max(late) <= (1.5 if source == 30 else 0.5) / target + 0.001
 
 
 def test_too_few_frames_for_all_triples() -> None:
