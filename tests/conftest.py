@@ -15,6 +15,7 @@ import structlog
 from hypothesis import settings
 
 from tests import compiled_statements
+from tests.servers import forked
 
 # What is collected lives to the end: to look through it for garbage again and again takes seconds.
 gc.disable()
@@ -58,6 +59,13 @@ IMAGES = "--images"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(IMAGES, action="store_true", help="also the tests that build the images and run them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        forked.use_shared_fork_server()
+    elif config.getoption("numprocesses", None) and config.getoption("markexpr") != "not slow":
+        forked.share_fork_server()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

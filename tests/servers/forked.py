@@ -13,9 +13,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tests.servers.process import ServerProcess
 
@@ -24,6 +24,9 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 POLL_SECONDS = 0.01
 # What `ps` calls the processes that _fork_own_workers makes.
 FORKER, FORKED_WORKER = "regen forker", "regen worker"
+# Later ones ask who connects for a secret of the process that started them.
+SHARES_FORK_SERVER = sys.version_info < (3, 14)
+ADDRESS_VARIABLE = "TESTS_FORK_SERVER"
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.servers.preloaded"])
@@ -32,6 +35,27 @@ _context.set_forkserver_preload(["tests.servers.preloaded"])
 def start_fork_server() -> None:
     """Where the directory for temporary files changes afterwards: it keeps its socket there."""
     forkserver.ensure_running()
+
+
+def share_fork_server() -> None:
+    """Start one for all processes of tests that this process starts: each of their own would import everything anew."""
+    if not SHARES_FORK_SERVER or ADDRESS_VARIABLE in os.environ:
+        return
+    start_fork_server()
+    os.environ[ADDRESS_VARIABLE] = str(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
+
+
+def use_shared_fork_server() -> None:
+    """Take the one that the parent process shares, if it does."""
+    if not SHARES_FORK_SERVER or (address := os.environ.get(ADDRESS_VARIABLE)) is None:
+        return
+    shared: Any = forkserver.ForkServer()
+    shared._forkserver_address = address
+    # Not the one that keeps it running: its parent holds that.
+    _, shared._forkserver_alive_fd = os.pipe()
+    shared.ensure_running = resource_tracker.ensure_running
+    forkserver.connect_to_new_process = shared.connect_to_new_process
+    forkserver.ensure_running = shared.ensure_running
 
 
 class ForkedProcess:
