@@ -126,7 +126,16 @@ def test_the_package_works_without_the_source(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", *arguments], cwd=context, check=True, capture_output=True)
     subprocess.run(
-        [*pip, "install", "--no-index", "--no-deps", "--target", str(site), *wheels.glob("*.whl")],
+        [
+            *pip,
+            "install",
+            "--no-index",
+            "--no-deps",
+            "--no-compile",
+            "--target",
+            str(site),
+            *wheels.glob("*.whl"),
+        ],
         check=True,
         capture_output=True,
     )

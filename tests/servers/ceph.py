@@ -54,6 +54,12 @@ rgw_frontends = beast endpoint=127.0.0.1:{port}
 rgw_data = {directory}/rgw
 # Gateways tell each other what they cached: one that was started anew would wait half a minute for the killed one.
 rgw_cache_enabled = false
+# What it does by itself now and then, with 512 threads, is nothing to a test; six of them idle through a whole run.
+rgw_thread_pool_size = 16
+rgw_enable_gc_threads = false
+rgw_enable_lc_threads = false
+rgw_enable_quota_threads = false
+rgw_run_sync_thread = false
 # Buckets also stand in the host name: bucket.localhost.
 rgw_dns_name = localhost
 """

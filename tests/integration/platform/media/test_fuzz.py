@@ -48,7 +48,7 @@ def packaged_ffprobe() -> str | None:
 
 @pytest.mark.parametrize(
     ("ffprobe", "files", "seed"),
-    [(system_ffprobe(), 128, 20), (packaged_ffprobe(), 172, 21)],
+    [(system_ffprobe(), 64, 20), (packaged_ffprobe(), 236, 21)],
     ids=["system", "wheel"],
 )
 def test_damaged_files_are_accepted_or_refused_with_a_sentence(

@@ -198,21 +198,27 @@ def _tags(count: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("described", "sentence"),
+    ("describe", "count", "sentence"),
     [
-        (_chapters(2001), r"2,001 chapters; at most 2,000"),
-        (_tags(2001), r"tags, such as titles; at most 2,000"),
-        (_tags(60_000), r"more time or memory.*-map_chapters -1"),
+        (_chapters, 2001, r"2,001 chapters; at most 2,000"),
+        (_tags, 2001, r"tags, such as titles; at most 2,000"),
+        (_tags, 60_000, r"more time or memory.*-map_chapters -1"),
     ],
     ids=["chapters", "tags", "endless tags"],
 )
 def test_too_many_descriptions(
-    runner: FfmpegRunner, limits: MediaLimits, clips: Path, make: Make, described: bytes, sentence: str
+    runner: FfmpegRunner,
+    limits: MediaLimits,
+    clips: Path,
+    make: Make,
+    describe: Callable[[int], bytes],
+    count: int,
+    sentence: str,
 ) -> None:
     plain = make("a.mkv", "-i", clips / BUNNY, "-c", "copy", "-live", "1")
     content = plain.read_bytes()
     at = content.index(bytes.fromhex("1f43b675"))  # the first cluster
-    plain.write_bytes(content[:at] + described + content[at:])
+    plain.write_bytes(content[:at] + describe(count) + content[at:])
     with pytest.raises(LimitExceeded, match=sentence):
         probe_video(runner, plain, limits=replace(limits, opening_cpu_seconds=1))
 
