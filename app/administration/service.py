@@ -6,7 +6,7 @@ from app.accounts.idempotency import IdempotentRequest
 from app.administration import queries as administration_queries
 from app.platform.database import Database
 from app.platform.errors import Conflict, NotFound
-from app.renders import cancellation
+from app.renders import transitions
 from app.renders.service import get_render, retry_render
 from app.renders.tables import Render
 from app.usage.allowances import Allowance, Requester
@@ -31,7 +31,7 @@ def requeue_render(session: Session, *, render_id: str) -> Render:
 
 def cancel_render(session: Session, *, render_id: str) -> Render:
     """As the user's own cancel. Raises NotFound for an unknown render, Conflict for a completed one."""
-    return cancellation.cancel_render(session, render_id=render_id, user_id=_owner(session, render_id))
+    return transitions.cancel_render(session, render_id=render_id, user_id=_owner(session, render_id))
 
 
 def retry_for_owner(

@@ -7,7 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Connection, Date, MetaData, insert, select
+from sqlalchemy import Connection, Date, insert, select
 from sqlalchemy import Table as CoreTable
 from sqlalchemy.types import TypeEngine
 
@@ -35,9 +35,9 @@ _WORK_COLUMNS = frozenset(
 ) | {"plan", "unplanned_frames"}
 
 
-def kept_tables(metadata: MetaData = Table.metadata) -> list[CoreTable]:
+def kept_tables() -> list[CoreTable]:
     """The tables in a backup, in an order in which no row precedes one that it refers to."""
-    return [table for table in metadata.sorted_tables if table.name not in TRANSIENT]
+    return [table for table in Table.metadata.sorted_tables if table.name not in TRANSIENT]
 
 
 def dump(connection: Connection, table: CoreTable) -> Iterator[str]:

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.reporting import load_settings, start_logging
+from app.cli.reporting import Host, ParentPid, Port, load_settings, start_logging
 
 if TYPE_CHECKING:
     from app.platform.settings import Settings
 
 
 def mock(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
-    ] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -56,9 +54,7 @@ def mock(
             show_default=False,
         ),
     ] = None,
-    parent_pid: Annotated[
-        int | None, typer.Option(hidden=True, help="End when this process, our parent, has ended.")
-    ] = None,
+    parent_pid: ParentPid = None,
 ) -> None:
     """Serve the same API with stand-ins behind it, for tests of clients. A plain scaler makes the renders."""
     given: dict[str, Any] = {

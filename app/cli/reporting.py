@@ -32,6 +32,13 @@ DataDirectory = Annotated[
 ]
 
 
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+ParentPid = Annotated[
+    int | None, typer.Option(hidden=True, help="End when this process, our parent, has ended.")
+]
+
+
 class ReportingGroup(TyperGroup):
     """Prints the server's errors as a sentence on stderr, with exit status 1, unless a traceback was requested."""
 

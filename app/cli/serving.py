@@ -12,6 +12,9 @@ import typer
 from app.cli.database import require_database
 from app.cli.reporting import (
     DataDirectory,
+    Host,
+    ParentPid,
+    Port,
     load_settings,
     print_error,
     require_worker_packages,
@@ -26,10 +29,8 @@ log = structlog.get_logger(__name__)
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
-    ] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     data_dir: DataDirectory = None,
     ready_file: Annotated[
         Path | None,
@@ -149,9 +150,7 @@ def worker(
             show_default=False,
         ),
     ] = None,
-    parent_pid: Annotated[
-        int | None, typer.Option(hidden=True, help="End when this process, our parent, has ended.")
-    ] = None,
+    parent_pid: ParentPid = None,
 ) -> None:
     """Work on renders until stopped. Exit status 78: this machine is set up wrong."""
     try:

@@ -1,6 +1,6 @@
 """The mock as an ASGI application: the server's own, opened with other parts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_network
@@ -17,16 +17,17 @@ from app.mock import routes
 from app.mock.control import Mock
 from app.mock.database import count_start, follow_clock, make_tables
 from app.mock.driver import MockBroker, MockDriver
+from app.mock.faults import urls_expire
 from app.mock.middleware import FaultMiddleware, RequestScopeMiddleware, StrictParametersMiddleware
 from app.mock.options import MockOptions
 from app.mock.results import ResultMaker
-from app.mock.storage import MockStorage
 from app.mock.webhooks import make_dispatcher
 from app.platform import clock, secrets
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
+from app.platform.storage.local import LocalStorage
 
 EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 # It protects nothing: every client of a mock can read it here.
@@ -114,3 +115,21 @@ def _open(settings: Settings, mock: Mock) -> Iterator[None]:
         )
         broker.start(mock.driver)
         yield
+
+
+EXPIRED_SECONDS = -1
+
+
+class MockStorage(LocalStorage):
+    """See Storage. `clock` gives seconds since the epoch."""
+
+    def __init__(self, *, root: Path, url_key: bytes, clock: Callable[[], float]) -> None:
+        super().__init__(root=root, url_key=url_key, clock=clock)
+
+    def signed_url(self, key: str, *, base_url: str, file_name: str, lifetime_seconds: int) -> str:
+        return super().signed_url(
+            key,
+            base_url=base_url,
+            file_name=file_name,
+            lifetime_seconds=EXPIRED_SECONDS if urls_expire.get() else lifetime_seconds,
+        )

@@ -10,10 +10,10 @@ import structlog
 
 from app.mock.claims import LEASE_SECONDS, WORKER_NAME, claim_next_unit, open_renders
 from app.mock.faults import ActiveFaults
+from app.mock.options import TransitionMode, Transitions
 from app.mock.render_state import RenderState, RenderStates
 from app.mock.repeatable import Repeatable
 from app.mock.results import ResultMaker
-from app.mock.transitions import TransitionMode, Transitions
 from app.mock.work_units import MockUnits, permanent_errors
 from app.platform import clock
 from app.platform.database import Database

@@ -22,11 +22,10 @@ from app.http.middleware import streams_body
 from app.mock.driver import MockDriver
 from app.mock.fault_rules import FaultAction
 from app.mock.faults import ActiveFaults, urls_expire
-from app.mock.protocol import CUT
+from app.mock.options import TransitionMode
 from app.mock.recorder import BodyReader, Log, ReceivedRequest, received_request
 from app.mock.repeatable import Repeatable
-from app.mock.transfers import Throttle
-from app.mock.transitions import TransitionMode
+from app.mock.transfers import CUT, Throttle
 
 CONTROL_PREFIX = "/_mock"
 LONGEST_WORK_SECONDS = 60.0

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from app.mock.fault_rules import RenderFault
 from app.mock.faults import ActiveFaults
-from app.mock.transitions import TransitionMode, Transitions
+from app.mock.options import TransitionMode, Transitions
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from app.work.queries import Job

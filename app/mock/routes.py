@@ -13,9 +13,8 @@ from pydantic import Field, ValidationError
 from app.mock.control import Mock
 from app.mock.fault_rules import FaultRule, StrictModel
 from app.mock.middleware import is_observed
-from app.mock.options import ADMIN_KEY, FIRST_MOMENT, KEY, MockOptions, in_utc
+from app.mock.options import ADMIN_KEY, FIRST_MOMENT, KEY, MockOptions, Transitions, in_utc
 from app.mock.rule_routes import require_routes
-from app.mock.transitions import Transitions
 from app.platform.errors import InvalidRequest
 
 LONGEST_ADVANCE_SECONDS = 366 * 24 * 3600.0

@@ -47,21 +47,14 @@ def scale_video(
     `target_fps` is None for the input's own timestamps.
     """
     command = partial(_command, runner, source, destination, output, part, target_fps, form)
+    run = partial(runner.run, purpose="enlarging the video", cancelled=cancelled)
     try:
-        runner.run(
-            command(with_sound=True),
-            purpose="enlarging the video",
-            cancelled=cancelled,
-        )
+        run(command(with_sound=True))
     except FfmpegCancelled:
         raise
     except FfmpegError as error:
         log.warning("mock_sound_left_out", detail=error.detail)
-        runner.run(
-            command(with_sound=False),
-            purpose="enlarging the video",
-            cancelled=cancelled,
-        )
+        run(command(with_sound=False))
 
 
 def take_thumbnail(

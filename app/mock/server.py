@@ -8,7 +8,7 @@ from pathlib import Path
 from app.main import begin_end
 from app.mock.application import create_mock_app, mock_settings
 from app.mock.options import KEY, MockOptions
-from app.mock.protocol import CuttableProtocol
+from app.mock.transfers import CuttableProtocol
 from app.platform.errors import ConfigurationError
 from app.platform.settings import Settings
 from app.serving.api import ApiServer, connection_limits

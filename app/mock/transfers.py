@@ -1,9 +1,12 @@
-"""Slow and stalled transfers of bodies."""
+"""Slow, stalled and cut transfers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
+from starlette.types import Receive, Scope, Send
 
+from app.http.uvicorn_protocol import HttpProtocol
 from app.mock.fault_rules import Transfer
 
 PIECES_A_SECOND = 10
@@ -39,3 +42,27 @@ class Throttle:
         if not self._is_stall_over and self._passed >= (self._transfer.stall_after_bytes or 0):
             self._is_stall_over = True
             await anyio.sleep(self._transfer.stall_seconds)
+
+
+# The key, in a scope's extensions, of a function that ends the connection; `flush`: after sending what is buffered.
+CUT = "regen.cut"
+
+
+class CuttableProtocol(HttpProtocol):
+    """Give it to uvicorn as `http`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        application = self.app
+
+        async def with_cut(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("extensions", {})[CUT] = self.cut
+            await application(scope, receive, send)
+
+        self.app = with_cut
+
+    def cut(self, *, flush: bool) -> None:
+        if flush:
+            self.transport.close()
+        else:
+            self.transport.abort()

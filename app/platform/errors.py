@@ -144,8 +144,8 @@ class WorkError(RegenError):
 class Canceled(WorkError):
     """The caller's `cancelled` returned true: the lease is lost, or the worker is ending."""
 
-    def __init__(self, message: str = "The work was canceled.") -> None:
-        super().__init__(message)
+    def __init__(self) -> None:
+        super().__init__("The work was canceled.")
 
 
 class PermanentError(WorkError):

@@ -106,14 +106,13 @@ def followed(
     *,
     make_client: Callable[[], httpx.Client],
     headers: dict[str, str] | None = None,
-    most_redirects: int = MOST_REDIRECTS,
 ) -> Iterator[httpx.Response]:
     """GET the URL and follow its redirects, with a check of each; the last answer, of any status, before its body.
 
     Each hop has its own client from `make_client`. Raises AddressRefused, OutboundTimeout and OutboundError.
     """
     url = check_url(text)
-    for _ in range(most_redirects + 1):
+    for _ in range(MOST_REDIRECTS + 1):
         with outbound_errors(), make_client() as client, client.stream("GET", url, headers=headers) as answer:
             if not answer.has_redirect_location:
                 yield answer
@@ -122,7 +121,7 @@ def followed(
         if url.scheme == "https" and target.scheme == "http":
             raise AddressRefused("The other server redirects from https to http.")
         url = target
-    raise OutboundError(f"The other server redirects more than {most_redirects} times.")
+    raise OutboundError(f"The other server redirects more than {MOST_REDIRECTS} times.")
 
 
 @contextmanager

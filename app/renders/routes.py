@@ -34,8 +34,8 @@ from app.http.openapi import LOCATION
 from app.http.resources import Resources
 from app.http.shared_slots import ClientConnection
 from app.http.uvicorn_protocol import ABORT
-from app.renders import cancellation, tables
 from app.renders import service as render_service
+from app.renders import tables, transitions
 from app.renders.created_answer import answer_with_render, show_render
 from app.renders.events import EventLine, EventName
 from app.renders.schemas import (
@@ -216,7 +216,7 @@ def cancel_render(
 ) -> RenderBody:
     """Cancel a render of yours that is not completed: it is `failed` at once, with the error "Canceled"."""
     with resources.database.write() as session:
-        render = cancellation.cancel_render(session, render_id=render_id, user_id=user.id)
+        render = transitions.cancel_render(session, render_id=render_id, user_id=user.id)
     return show_render(render, resources, base_url)
 
 
@@ -253,7 +253,7 @@ async def retry_render(
 )
 def delete_render(render_id: str, user: UserDependency, resources: ResourcesDependency) -> Response:
     """Delete a render of yours that has ended, with its results. The uploaded file stays."""
-    cancellation.delete_render(resources.database, resources.storage, render_id=render_id, user_id=user.id)
+    transitions.delete_render(resources.database, resources.storage, render_id=render_id, user_id=user.id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

@@ -88,16 +88,14 @@ def lock_user(session: Session, *, user_id: str) -> User:
     return session.scalars(query.execution_options(populate_existing=True)).one()
 
 
-def find_delivery(
-    session: Session, *, delivery_id: str, user_id: str, lock: bool = False
-) -> WebhookDelivery | None:
+def find_delivery(session: Session, *, delivery_id: str, user_id: str) -> WebhookDelivery | None:
     """As `find_endpoint`."""
     if not is_id(delivery_id):
         return None
     query = select(WebhookDelivery).where(
         WebhookDelivery.id == delivery_id, WebhookDelivery.user_id == user_id
     )
-    return session.scalar(query.with_for_update() if lock else query)
+    return session.scalar(query)
 
 
 def list_deliveries(

@@ -2,9 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.mock.options import MockOptions
+from app.mock.options import MockOptions, Transitions
 from app.mock.repeatable import Repeatable
-from app.mock.transitions import Transitions
 from app.platform.errors import InvalidRequest
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

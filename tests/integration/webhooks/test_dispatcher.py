@@ -16,7 +16,7 @@ from app.platform.database import database_now
 from app.platform.errors import DatabaseUnavailable, OutboundError
 from app.platform.retry_policies import WEBHOOK_DELIVERY, RetryPolicy
 from app.platform.storage.local import LocalStorage
-from app.renders import cancellation
+from app.renders import transitions
 from app.webhooks import dispatcher as webhook_dispatcher
 from app.webhooks import outbox
 from app.webhooks import queries as rows
@@ -87,9 +87,9 @@ def test_without_an_address_of_its_own_the_api_sends_no_urls_of_its_own(hooks, m
 def test_a_render_that_was_deleted_is_told_without_urls(hooks, make_dispatcher, receiver, tmp_path):
     render_id = hooks.add_render(webhook_url=receiver.url)
     with hooks.database.write() as session:
-        cancellation.cancel_render(session, render_id=render_id, user_id=hooks.user_id)
+        transitions.cancel_render(session, render_id=render_id, user_id=hooks.user_id)
     storage = LocalStorage(root=tmp_path / "storage", url_key=b"a key")
-    cancellation.delete_render(hooks.database, storage, render_id=render_id, user_id=hooks.user_id)
+    transitions.delete_render(hooks.database, storage, render_id=render_id, user_id=hooks.user_id)
     make_dispatcher().start()
 
     wait_until(lambda: len(receiver.received) == 2, seconds=WAIT_SECONDS, what="both are told")

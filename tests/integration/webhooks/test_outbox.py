@@ -9,7 +9,7 @@ from app.accounts import queries as account_queries
 from app.platform.errors import Conflict, LeaseLost, PermanentError
 from app.platform.json_values import timestamp
 from app.platform.secrets import new_id
-from app.renders import cancellation, schemas
+from app.renders import schemas, transitions
 from app.webhooks import service as webhook_service
 from app.webhooks.statuses import RENDER_EVENTS, WebhookEvent
 from tests.integration.conftest import FACTS
@@ -102,8 +102,8 @@ def test_facts_are_those_of_the_event(hooks, make_ledger, prepare, render_row):
 def test_whatever_ends_a_render_as_failed_is_told(hooks, make_ledger, prepare):
     canceled = hooks.add_render(webhook_url=URL)
     with hooks.database.write() as session:
-        cancellation.cancel_render(session, render_id=canceled, user_id=hooks.user_id)
-        cancellation.cancel_render(session, render_id=canceled, user_id=hooks.user_id)
+        transitions.cancel_render(session, render_id=canceled, user_id=hooks.user_id)
+        transitions.cancel_render(session, render_id=canceled, user_id=hooks.user_id)
     broken = hooks.add_render(webhook_url=URL)
     ledger = make_ledger()
     prepare(ledger, ledger.claim(), segments=2)
@@ -134,7 +134,7 @@ def test_a_move_that_is_reported_twice_is_told_once(hooks, make_ledger, prepare)
 def test_what_is_rolled_back_is_not_told(hooks):
     render_id = hooks.add_render(webhook_url=URL)
     with pytest.raises(ZeroDivisionError), hooks.database.write() as session:
-        cancellation.cancel_render(session, render_id=render_id, user_id=hooks.user_id)
+        transitions.cancel_render(session, render_id=render_id, user_id=hooks.user_id)
         raise ZeroDivisionError
 
     assert told(hooks) == [("own", "render.queued")]
