@@ -19,13 +19,12 @@ from app.files import routes as file_routes
 from app.http import documentation, health, help_pages, metrics_routes, stored_objects
 from app.http.errors import add_error_handlers, documented
 from app.http.fields import EmptyParameters
-from app.http.health_checks import HealthChecks
+from app.http.health_checks import HealthChecks, Readiness
 from app.http.metrics import HttpMetrics
 from app.http.middleware import BodyRules, Cors, ErrorBoundary, HeadRequests, LingeringClose, PublicPath
 from app.http.openapi import operation_id
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
-from app.http.readiness import Readiness
 from app.http.request_log import RequestLog
 from app.http.resources import OpenResources, open_resources, tidy_spool_directory
 from app.http.tracing import trace_requests

@@ -25,7 +25,6 @@ from app.accounts.schemas import (
     UsersBody,
 )
 from app.administration import service as administration_service
-from app.administration import user_removal
 from app.administration.activity import activity
 from app.administration.schemas import ActivityBody
 from app.engines.service import stored_engine
@@ -112,7 +111,7 @@ def delete_user(user_id: str, admin: AdministratorDependency, resources: Resourc
         raise Conflict(
             "This is the user of the key that you use: delete it with another administrator's key."
         )
-    user_removal.delete_user(resources.database, resources.storage, user_id=user_id)
+    administration_service.delete_user(resources.database, resources.storage, user_id=user_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

@@ -81,7 +81,7 @@ def delete_user(
     """Delete a user with all keys, files, renders, webhooks and usage. Renders under way end."""
     settings = load_settings(data_dir)
     from app.accounts import service as account_service
-    from app.administration.user_removal import delete_user as delete
+    from app.administration.service import delete_user as delete
     from app.platform.secrets import Secrets
     from app.platform.storage import open_storage
 

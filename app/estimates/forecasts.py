@@ -26,8 +26,7 @@ from app.renders import workload
 from app.renders.progress import RenderView
 from app.renders.statuses import RenderStatus
 from app.renders.workload import UserWork
-from app.work import speed_queries
-from app.work.speed_queries import DeviceSpeed
+from app.work.speeds import DeviceSpeed, speeds_at_work
 from app.work.worker_queries import SILENT_LEASES
 from app.work.workers import count_workers
 
@@ -175,7 +174,7 @@ class Forecast:
     def _read(self) -> Outlook:
         try:
             with self._database.read() as session:
-                measured = speed_queries.speeds_at_work(session, silent_for=self._silent_for)
+                measured = speeds_at_work(session, silent_for=self._silent_for)
                 # Without speeds no time can be forecast, so the work need not be added up.
                 outlook = Outlook.of(self._cut, measured, workload.work_by_user(session) if measured else [])
                 workers = count_workers(session, lease_seconds=self._lease_seconds)

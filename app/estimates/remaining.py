@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.renders import workload
-from app.work import speed_queries
+from app.work.speeds import measured_speeds
 
 # An engine that no worker has run recently counts at this speed, for this device: otherwise no first worker
 # would be started.
@@ -34,7 +34,7 @@ def remaining_work(session: Session) -> Sequence[RemainingWork]:
     for work in workload.work_by_user(session):
         pixels[work.engine] += work.pixels
     speeds: dict[str, dict[str, float]] = defaultdict(dict)
-    for engine, device, speed in speed_queries.measured_speeds(session, within_seconds=REMEMBERED_SECONDS):
+    for engine, device, speed in measured_speeds(session, within_seconds=REMEMBERED_SECONDS):
         speeds[engine][device] = speed
     return [
         RemainingWork(engine=engine, device=device, seconds=pixels[engine] / speed)

@@ -2,22 +2,50 @@
 
 import asyncio
 import ipaddress
+import mmap
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, Self
 
 import structlog
 
-from app.http.connection_counts import ConnectionCounts
 from app.platform.settings import Settings
 
 # For everything except connections and their requests' files: database, broker, logs, ffmpeg's pipes.
 RESERVED_FILES = 150
 FILES_PER_CONNECTION = 2
 LOG_SECONDS = 60.0
+# Of a count, in the memory that API processes share.
+NUMBER_BYTES = 4
 
 log = structlog.get_logger(__name__)
+
+
+class ConnectionCounts:
+    """For the process of that number, from 0. The others' numbers may change at any time."""
+
+    def __init__(self, path: Path, *, number: int) -> None:
+        """`path` is of `make_counts`."""
+        with path.open("r+b") as file:
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("i")
+        self._number = number
+        self.tell(0)
+
+    def tell(self, count: int) -> None:
+        self._numbers[self._number] = count
+
+    @property
+    def lead(self) -> int:
+        """How many connections this process has more than the one of the others that has the fewest."""
+        others = (count for number, count in enumerate(self._numbers) if number != self._number)
+        return self._numbers[self._number] - min(others)
+
+
+def make_counts(path: Path, processes: int) -> None:
+    """Make the file for so many processes, 2 or more, which have no connections yet."""
+    path.write_bytes(bytes(NUMBER_BYTES * processes))
 
 
 @dataclass(frozen=True, kw_only=True)

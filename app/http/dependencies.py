@@ -14,8 +14,7 @@ from starlette.requests import HTTPConnection
 from app.accounts.idempotency import IdempotentRequest
 from app.accounts.scopes import Scope
 from app.http.access import Access, CurrentUser, base_url_of
-from app.http.health_checks import HealthChecks
-from app.http.readiness import Readiness
+from app.http.health_checks import HealthChecks, Readiness
 from app.http.resources import Resources
 from app.platform.errors import InvalidRequest
 from models.catalog import Engine

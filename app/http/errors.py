@@ -9,13 +9,13 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import RouteContext, iter_route_contexts
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.http.error_schema import ERRORS_SCHEMA
 from app.http.fields import UNKNOWN_NAME, shown_name
 from app.http.read_retry import DATABASE_AWAY
 from app.platform.errors import (
@@ -28,6 +28,29 @@ from app.platform.errors import (
     Unavailable,
 )
 from app.platform.quoting import printable, received, shortened
+
+
+class ErrorMessage(BaseModel):
+    message: str = Field(description="A sentence that explains the fault.")
+
+
+class ErrorsBody(BaseModel):
+    """Every error has exactly this shape."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"errors": [{"message": "File not found"}]}]})
+
+    errors: list[ErrorMessage] = Field(min_length=1, description="One for each fault.")
+
+
+# Referenced by its place in the description of the API.
+ERRORS_SCHEMA = {"$ref": "#/components/schemas/ErrorsBody"}
+
+
+def error_schemas() -> dict[str, Any]:
+    """The schemas of an error's body, by name."""
+    schema = ErrorsBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs"), "ErrorsBody": schema}
+
 
 INVALID_JSON = "The body is not valid JSON."
 STOPPING = "The server is stopping before this request is done. Try again."

@@ -12,6 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from app.estimates.remaining import RemainingWork, remaining_work
 from app.http.resources import Resources
 from app.http.shared_call import SharedCall
+from app.http.spool_space import SpoolSpace
 from app.platform.database import Database
 from app.platform.database_engine import UNREACHABLE
 from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
@@ -219,3 +220,36 @@ def _read_figures(database: Database) -> WorkMetrics:
 def _read_estimated(database: Database) -> tuple[Sequence[RemainingWork], WebhookBacklog]:
     with database.read() as session:
         return remaining_work(session), webhook_backlog(session)
+
+
+# Without these a process that has just started may be set up wrong; late wake-ups of workers do not matter.
+NEEDED_AT_START = (Part.DATABASE, Part.MIGRATIONS, Part.STORAGE)
+
+IS_STOPPING = "The server is stopping."
+NO_ROOM = "There is no room for uploads: the spool's disk is full."
+
+
+class Readiness:
+    """A process is ready once it has reached everything that it needs, until it stops, while its spool has space."""
+
+    def __init__(self, checks: HealthChecks, spool_space: SpoolSpace) -> None:
+        self._checks = checks
+        self._spool_space = spool_space
+        self._has_started = False
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Mark the process as not ready from now on."""
+        self._is_stopping = True
+
+    async def faults(self) -> list[str]:
+        """The reasons why this process cannot serve; none if it is ready. Within 5 s."""
+        if self._is_stopping:
+            return [IS_STOPPING]
+        if not self._has_started:
+            states = await self._checks.parts()
+            missing = [FAULTS[part] for part in NEEDED_AT_START if states[part] is PartState.FAILED]
+            if missing:
+                return missing
+            self._has_started = True
+        return [] if self._spool_space.has_room else [NO_ROOM]

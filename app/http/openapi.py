@@ -11,8 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from app.http.body import leave_out_nulls
-from app.http.error_schema import error_schemas
-from app.http.errors import documented
+from app.http.errors import documented, error_schemas
 from app.platform.metrics import server_version
 from app.renders.statuses import RenderStatus
 

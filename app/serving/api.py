@@ -10,8 +10,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.connection_counts import ConnectionCounts
-from app.http.connections import ConnectionLimits, Connections
+from app.http.connections import ConnectionCounts, ConnectionLimits, Connections
 from app.http.turns import TakeTurns
 from app.http.uvicorn_protocol import HttpProtocol
 from app.platform.errors import ConfigurationError, RegenError

@@ -17,7 +17,7 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from app.console.sign_in import SignInCode
-from app.http.connection_counts import ConnectionCounts, make_counts
+from app.http.connections import ConnectionCounts, make_counts
 from app.http.neighbours import forget
 from app.main import begin_end, create_app
 from app.platform.network_limits import is_on_network, network_limits

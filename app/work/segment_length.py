@@ -8,9 +8,8 @@ from app.platform.media.info import VideoProperties
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.platform.settings import Settings
-from app.work import speed_queries
 from app.work.queries import Job
-from app.work.speed_queries import DeviceSpeed
+from app.work.speeds import DeviceSpeed, speeds_at_work
 from app.work.worker_queries import SILENT_LEASES
 from models.catalog import Engine
 
@@ -32,7 +31,7 @@ def segment_stretch(
     if {"segment_seconds", "segment_max_output_pixels"} & settings.model_fields_set:
         return 1
     with database.read() as session:
-        speeds = speed_queries.speeds_at_work(session, silent_for=SILENT_LEASES * settings.lease_seconds)
+        speeds = speeds_at_work(session, silent_for=SILENT_LEASES * settings.lease_seconds)
     frame_pixels = source.width * source.height
     if job.deinterlace is Deinterlace.FIELD:
         source = source.as_fields()

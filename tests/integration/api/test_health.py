@@ -13,8 +13,7 @@ import pytest
 from sqlalchemy import insert, text
 
 from app import migrations
-from app.http.health_checks import PROBE_FRESH_SECONDS
-from app.http.readiness import Readiness
+from app.http.health_checks import PROBE_FRESH_SECONDS, Readiness
 from app.http.spool_space import SpoolSpace
 from app.platform.database import database_now
 from app.platform.errors import DatabaseUnavailable

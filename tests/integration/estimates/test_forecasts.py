@@ -16,9 +16,8 @@ from app.platform.work_kinds import WorkQueue
 from app.renders import workload
 from app.renders.service import find_render
 from app.renders.tables import Render
-from app.work import speed_queries
 from app.work.ledger import WorkLedger
-from app.work.speeds import MEMORY_SECONDS, note_segment
+from app.work.speeds import MEMORY_SECONDS, note_segment, speeds_at_work
 from app.work.tables import MeasuredSpeed, WorkerProcess
 from models.catalog import ENGINES
 from tests.integration.rows import a_file, a_render
@@ -81,7 +80,7 @@ def test_speeds_of_the_workers_that_are_there(
     for device, pixels in (("H200", 1000), ("CPU", 10), ("nobody's", 5000)):
         note_segment(database, device=device, engine=LITE, pixels=pixels, seconds=1)
     with database.read() as session:
-        found = speed_queries.speeds_at_work(session, silent_for=90)
+        found = speeds_at_work(session, silent_for=90)
     assert [(speed.device, speed.pixels_per_second, speed.workers) for speed in found] == [
         ("CPU", 10, 1),
         ("H200", 1000, 2),

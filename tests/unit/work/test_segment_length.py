@@ -13,7 +13,7 @@ from app.work.segment_length import (
     SEGMENTS_PER_WORKER,
     stretch_for,
 )
-from app.work.speed_queries import DeviceSpeed
+from app.work.speeds import DeviceSpeed
 
 SEGMENT = 2_000_000
 FILM = 1000 * SEGMENT
