@@ -1,9 +1,6 @@
 """The base of all JSON bodies."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from decimal import Decimal
-from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -32,19 +29,11 @@ from app.http.fields import (
     is_empty_text,
     nearest_name,
 )
-from app.platform import json_values
-
-
-def _shown(value: Any) -> Any:
-    """Types of column values as JSON shows them."""
-    if isinstance(value, Fraction | Decimal):
-        return json_values.number(value)
-    return json_values.timestamp(value) if isinstance(value, datetime) else value
-
+from app.platform.json_values import shown
 
 # They accept the values of rows and sums: a Fraction or a Decimal, and a datetime.
-Number = Annotated[int | float, BeforeValidator(_shown), WithJsonSchema({"type": "number"})]
-Timestamp = Annotated[str, BeforeValidator(_shown), Field(json_schema_extra={"format": "date-time"})]
+Number = Annotated[int | float, BeforeValidator(shown), WithJsonSchema({"type": "number"})]
+Timestamp = Annotated[str, BeforeValidator(shown), Field(json_schema_extra={"format": "date-time"})]
 Url = Annotated[str, Field(json_schema_extra={"format": "uri"})]
 
 

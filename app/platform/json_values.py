@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 
 def timestamp(moment: datetime) -> str:
@@ -13,3 +14,10 @@ def timestamp(moment: datetime) -> str:
 def number(value: Fraction | Decimal) -> int | float:
     """25 as 25, 30000/1001 as 29.97002997002997, a decimal as the number of the same digits."""
     return int(value) if value == int(value) else float(value)
+
+
+def shown(value: Any) -> Any:
+    """A column's value as JSON shows it."""
+    if isinstance(value, Fraction | Decimal):
+        return number(value)
+    return timestamp(value) if isinstance(value, datetime) else value

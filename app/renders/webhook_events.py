@@ -1,15 +1,13 @@
 """Writes webhook events for a render's changes of status, in the transaction that makes the change."""
 
 from dataclasses import asdict, is_dataclass
-from datetime import datetime
-from fractions import Fraction
 from typing import Any
 
 from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from app.platform.json_values import number, timestamp
+from app.platform.json_values import shown
 from app.renders import queries as render_queries
 from app.renders.progress import progress
 from app.renders.representation import links, shown_fields
@@ -63,8 +61,4 @@ def _json(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json_value(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return timestamp(value)
-    if isinstance(value, Fraction):
-        return number(value)
-    return _json(asdict(value)) if is_dataclass(value) and not isinstance(value, type) else value
+    return _json(asdict(value)) if is_dataclass(value) and not isinstance(value, type) else shown(value)
