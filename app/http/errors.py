@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.http.read_retry import DATABASE_AWAY
 from app.platform.errors import (
     DatabaseUnavailable,
     FfmpegMissing,
+    RegenError,
     RequestError,
     RetryLater,
     StorageError,
@@ -57,6 +59,8 @@ STOPPING = "The server is stopping before this request is done. Try again."
 STOPPING_RETRY_SECONDS = 5
 UNEXPECTED = "An unexpected error occurred while processing the request."
 
+NO_STORAGE = "The storage cannot be used just now. Try again soon."
+NO_FFMPEG = "The server cannot examine videos just now."
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 OPTIONS = "OPTIONS"
 # The target of OPTIONS for the server as a whole.
@@ -134,8 +138,8 @@ def stopping_response() -> JSONResponse:
 
 def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _request_error)
-    app.add_exception_handler(StorageError, _storage_error)
-    app.add_exception_handler(FfmpegMissing, _ffmpeg_missing)
+    app.add_exception_handler(StorageError, partial(_part_missing, NO_STORAGE))
+    app.add_exception_handler(FfmpegMissing, partial(_part_missing, NO_FFMPEG))
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_disconnect)
@@ -163,20 +167,9 @@ async def _request_error(request: Request, error: Exception) -> Response:
     return error_response(error.status_code, error.messages, headers=headers)
 
 
-async def _storage_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, StorageError)
-    return await _request_error(
-        request,
-        Unavailable("The storage cannot be used just now. Try again soon.", detail=f"{error} {error.detail}"),
-    )
-
-
-async def _ffmpeg_missing(request: Request, error: Exception) -> Response:
-    assert isinstance(error, FfmpegMissing)
-    return await _request_error(
-        request,
-        Unavailable("The server cannot examine videos just now.", detail=f"{error} {error.detail}"),
-    )
+async def _part_missing(message: str, request: Request, error: Exception) -> Response:
+    assert isinstance(error, RegenError)
+    return await _request_error(request, Unavailable(message, detail=f"{error} {error.detail}"))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

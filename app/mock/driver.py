@@ -210,7 +210,7 @@ class MockDriver(WorkObserver):
     def _read_renders(self) -> list[Render]:
         with self._database.read() as session:
             renders = list(open_renders(session))
-        self._states.update(renders)
+        self._states.follow(renders)
         return renders
 
     def _show_progress(self, state: RenderState, job: Job, *, frames: int) -> None:

@@ -84,36 +84,24 @@ class RenderState:
         self.since = self.clock()
 
 
-class RenderStates:
+class RenderStates(dict[str, RenderState]):
     """The states of all renders that have not ended, by id. Not safe for use from several threads."""
 
     def __init__(self, faults: ActiveFaults, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self._faults = faults
         self._clock = clock
-        self._states: dict[str, RenderState] = {}
 
-    def update(self, renders: Sequence[Render]) -> None:
+    def follow(self, renders: Sequence[Render]) -> None:
         """Takes the statuses from the rows of all renders that have not ended."""
         for render in renders:
-            state = self._states.get(render.id)
+            state = self.get(render.id)
             if state is None:
                 fault = self._faults.take_render_fault(render.request_id)
-                self._states[render.id] = RenderState(
+                self[render.id] = RenderState(
                     status=render.status, created_at=render.created_at, fault=fault, clock=self._clock
                 )
             elif state.status is not render.status:
                 state.enter(render.status)
-        for ended in self._states.keys() - {render.id for render in renders}:
-            del self._states[ended]
-
-    def get(self, render_id: str) -> RenderState | None:
-        return self._states.get(render_id)
-
-    def __getitem__(self, render_id: str) -> RenderState:
-        return self._states[render_id]
-
-    def __len__(self) -> int:
-        return len(self._states)
-
-    def clear(self) -> None:
-        self._states.clear()
+        for ended in self.keys() - {render.id for render in renders}:
+            del self[ended]
