@@ -22,6 +22,7 @@ from app.platform.errors import FfmpegCancelled, FfmpegDiskFull, FfmpegError, Ff
 from app.platform.media.codecs import CODECS
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from app.platform.media.limits import MAX_SUBTITLES_BYTES
+from app.platform.media.time_range import TimeRange
 from worker.video.caption_messages import CEA_708, CLOCK, VALID, TimedTriples, split
 from worker.video.caption_pictures import caption_tags
 from worker.video.decoder import UNTAGGED_COLOURS, decoder_options
@@ -155,7 +156,7 @@ def read_captions(
         written.touch()
     warnings = []
     try:
-        _decode(runner, pictures, raw, triples.path, cancelled, until=start + end)
+        _decode(runner, pictures, raw, triples.path, cancelled, part=render.part)
     except (FfmpegCancelled, FfmpegDiskFull, FfmpegMissing):
         raise
     except FfmpegError as error:
@@ -190,10 +191,13 @@ def _decode(
     triples_path: Path,
     cancelled: Callable[[], bool],
     *,
-    until: Fraction,
+    part: TimeRange | None,
 ) -> None:
-    """Write the captions of the pictures before `until`: as ASS, decoded as the decoder makes them, and as triples."""
-    filters = f"{TINY},trim=end={seconds_option(until)}"
+    """Write the captions of the pictures up to the end of `part`: as ASS, decoded as the decoder makes them, and as
+    triples."""
+    filters = TINY
+    if part is not None and part.end is not None:
+        filters += f",trim=end={seconds_option(SHIFT_SECONDS + part.end)}"
     tiny = ffmpeg.output(pictures, "pipe:1", vf=filters, fps_mode="passthrough", **TINY_CODING)
     captions = runner.generated_input(CAPTIONS_OF_STDIN, data_field="first", copyts=None)
     texts = runner.output(captions["s:0"], path, f="ass", **{"c:s": "ass"})

@@ -139,10 +139,12 @@ def read_captions(runner: FfmpegRunner, tmp_path: Path) -> Callable[..., Any]:
             skipped_seconds=Fraction(skipped_frames, RATE),
             stream_index=0,
             offset_ticks=0,
-            total_ticks=FRAMES - skipped_frames,
+            # Another rate may end the output before the input's last frame, whose captions stay.
+            total_ticks=FRAMES - skipped_frames - 1,
             timescale=RATE,
             source_frame_count=FRAMES,
             codec=codec,
+            part=None,
         )
         return read_captions_of(runner, path, [{"index": 0}], tmp_path, render=render, cancelled=cancelled)
 
