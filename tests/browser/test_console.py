@@ -198,6 +198,17 @@ def test_two_users_see_nothing_of_each_other(server, sign_in):
     page.get_by_role("link", name="Renders").click()
     page.locator(f"a[href='#/renders/{mine}']").wait_for()
 
+    with CLIP.open("rb") as clip:
+        server.client.post(
+            "/v1/upscale", files={"file": clip}, headers={"Authorization": f"Bearer {other}"}
+        ).raise_for_status()
+    page = sign_in(url_of(server), administrators_key(server))
+    page.get_by_role("link", name="Operations").click()
+    page.get_by_role("combobox", name="User").select_option("other")
+    page.get_by_role("row").filter(has_text="other").get_by_role("link", name=CLIP.name).click()
+    page.get_by_role("figure", name="Before and after").wait_for()
+    assert page.get_by_role("button", name="Delete").count() == 0, "what is the user's own affair"
+
 
 def test_cancel_and_render_again(tmp_path, sign_in):
     """Without a worker it stays in the queue until it is canceled."""

@@ -88,9 +88,10 @@ function AllRenders() {
   const [engine, setEngine] = useState("");
   const query = { status: status || undefined, user: user || undefined, engine: engine || undefined };
   const [rows, reload, failed] = useLoaded(() => store.api.list("/v1/admin/renders", "renders", most, query), [status, user, engine, most], SECONDS);
-  const act = async (/** @type {Promise<unknown>} */ work) => {
+  const act = async (/** @type {Promise<unknown>} */ work, done = "") => {
     try {
       await work;
+      if (done) store.say(done);
       await reload();
     } catch (error) { store.fail(error); }
   };
@@ -113,7 +114,7 @@ function AllRenders() {
         <td><${Status} status=${one.status} /> ${one.status === "processing" && share(one.progress)}${one.error && html`<br /><small class="failed">${one.error}</small>`}${one.requestId && html`<br /><small>in the logs: <code>${one.requestId}</code></small>`}</td>
         <td>${one.status === "failed" && html`<button class="quiet" onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/retry`))}>Render again</button>`}
           ${["pending", "processing"].includes(one.status) && html`<button class="quiet"
-            onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/requeue`))}>Requeue</button>`}
+            onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/requeue`), "It is free for other workers.")}>Requeue</button>`}
           ${["queued", "pending", "processing"].includes(one.status) && html`<${ConfirmButton} label="Cancel" kind="quiet"
             question="Stop this render? Its user is told." onYes=${() => act(store.api.post(`/v1/admin/renders/${one.id}/cancel`))} />`}</td>
       </tr>`)}</tbody></table></div>

@@ -52,7 +52,7 @@ export function RenderPage({ id }) {
   const act = (/** @type {() => Promise<void>} */ work) => () => work().catch((error) => store.fail(error));
   const path = `/v1/${isOwn ? "" : "admin/"}renders/${id}`;
   const cancel = act(async () => { await store.api.post(`${path}/cancel`); await reload(); });
-  const requeue = act(async () => { await store.api.post(`${path}/requeue`); store.say("Other workers take it up."); await reload(); });
+  const requeue = act(async () => { await store.api.post(`${path}/requeue`); store.say("It is free for other workers."); await reload(); });
   const retry = act(async () => {
     const made = (await store.api.post(`${path}/retry`)).render;
     location.hash = `#/renders/${made.id}`;
@@ -88,6 +88,7 @@ export function RenderPage({ id }) {
       <div><dt>Made</dt><dd>${when(render.createdAt)} (${ago(render.createdAt)})</dd></div>
       ${render.completedAt && html`<div><dt>Took</dt><dd>${span((new Date(render.completedAt).getTime() - new Date(render.createdAt).getTime()) / 1000)}</dd></div>`}
       ${render.retryOf && html`<div><dt>Repeats</dt><dd><a href=${`#/renders/${render.retryOf}`}>${render.retryOf}</a></dd></div>`}
+      ${!isOwn && html`<div><dt>User</dt><dd><code>${render.userId}</code></dd></div>`}
       <div><dt>Id</dt><dd><code>${render.id}</code></dd></div>
     </dl>
     ${render.quality && html`<${Quality} of=${render.quality} />`}
