@@ -62,7 +62,7 @@ export function AreaFields({ area, setArea, of }) {
     setArea({ width, height, x: within(next.x, 0, of.width - width), y: within(next.y, 0, of.height - height) });
   };
   return html`<fieldset class="row"><legend>The part that is shown, in pixels</legend>
-    ${SIDES.map(({ side, label, along, least }) => html`<label>${label} <input type="number" class="number" min=${least} max=${of[along]}
+    ${SIDES.map(({ side, label, along, least }) => html`<label>${label} <input type="number" class="pixels" min=${least} max=${of[along]}
       value=${area[side]} onChange=${(/** @type {any} */ event) => change(side, Number(event.target.value))} /></label>`)}
     <button class="quiet" onClick=${() => setArea(null)}>The server's choice</button>
   </fieldset>`;

@@ -162,7 +162,7 @@ function Card({ transfer, options }) {
       ${failed && html`<${Notice} kind="error">${failed}<//>`}
       ${!failed && estimate && html`<${Estimate} of=${estimate} />`}
       <div class="row">
-        <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>Render</button>
+        <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>${busy ? "Asking …" : "Render"}</button>
         <button onClick=${() => setTrying(!trying)} aria-expanded=${trying}>Try a moment first</button>
       </div>
       ${trying && html`<${TryMoment} source=${fetched ? inside?.fileURL : file} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
