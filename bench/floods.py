@@ -36,7 +36,7 @@ HOST, OTHER_HOST = "127.0.0.1", "127.0.0.2"
 PAUSE_SECONDS = 0.02
 PATIENCE_SECONDS = 100.0
 RENDERS = 100
-TINY_CHUNKS = b"1\r\nx\r\n" * 4000
+TINY_CHUNKS, SMALL_CHUNKS = b"1\r\nx\r\n" * 4000, b"80\r\n%b\r\n" % bytes(128) * 180
 FORM = "multipart/form-data; boundary=a-boundary"
 # Name: the path, whether the key is valid, and how the requests follow each other.
 ATTACKS = {
@@ -51,7 +51,12 @@ ATTACKS = {
     "crumbs": ("endless heads, a byte at a time", False, "crumbs"),
     "chunks": ("endless uploads in chunks of one byte", True, "chunks"),
     "badchunks": ("the same with an invalid key", False, "chunks"),
+    "rechunks": ("the same with a new connection after each answer", False, "rechunks"),
+    "smallchunks": ("endless uploads in chunks of 128 bytes, which are not refused", True, "smallchunks"),
 }
+
+
+MANNERS_OF_CHUNKS = {"chunks": TINY_CHUNKS, "rechunks": TINY_CHUNKS, "smallchunks": SMALL_CHUNKS}
 
 
 class Attacker:
@@ -99,7 +104,7 @@ class Attacker:
 
     def _first(self) -> bytes:
         key = self._key if self._valid else f"rg_{random.getrandbits(256):x}"
-        if self._manner == "chunks":
+        if self._manner in MANNERS_OF_CHUNKS:
             head = request("POST", "/v1/files", key=key).removesuffix(b"\r\n")
             return head + f"content-type: {FORM}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
         if self._manner == "crumbs":
@@ -108,17 +113,9 @@ class Attacker:
         return request("GET", path, key=key) * (50 if self._manner == "pipelined" else 1)
 
     def _serve(self, client: socket.socket, left: list[bytes], events: int) -> None:
-        if events & selectors.EVENT_READ:
-            received = client.recv(1 << 18)
-            if not received:
-                self._again(client)
-                return
-            answers = received.count(b"HTTP/1.1 ")
-            if answers:
-                self.seen[received.partition(b"HTTP/1.1 ")[2][:3].decode(errors="replace")] += answers
-            if self._manner == "turns" and answers:
-                left[:] = [self._first()]
-                self._selector.modify(client, selectors.EVENT_READ | selectors.EVENT_WRITE, left)
+        if events & selectors.EVENT_READ and not self._read(client, left):
+            self._again(client)
+            return
         if events & selectors.EVENT_WRITE:
             if self._manner == "crumbs":
                 client.send(left[0][:1] or b"x")
@@ -126,11 +123,23 @@ class Attacker:
                 return
             if not left[0] and self._manner == "pipelined":
                 left[0] = self._first()
-            left[0] = (left[0] or TINY_CHUNKS)[client.send(left[0] or TINY_CHUNKS) :]
+            sent = left[0] or MANNERS_OF_CHUNKS.get(self._manner, TINY_CHUNKS)
+            left[0] = sent[client.send(sent) :]
             if self._manner == "reconnects":
                 self._again(client)
             elif self._manner == "turns" and not left[0]:
                 self._selector.modify(client, selectors.EVENT_READ, left)
+
+    def _read(self, client: socket.socket, left: list[bytes]) -> bool:
+        """Whether the connection has any more use."""
+        received = client.recv(1 << 18)
+        answers = received.count(b"HTTP/1.1 ")
+        if answers:
+            self.seen[received.partition(b"HTTP/1.1 ")[2][:3].decode(errors="replace")] += answers
+            if self._manner == "turns":
+                left[:] = [self._first()]
+                self._selector.modify(client, selectors.EVENT_READ | selectors.EVENT_WRITE, left)
+        return bool(received) and not (answers and self._manner == "rechunks")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.errors import METHODS, error_response, stopping_response, unexpected_error_response
+from app.http.uvicorn_protocol import SKIP_BODY
 
 log = structlog.get_logger(__name__)
 
@@ -186,6 +187,8 @@ class LingeringClose:
                 await send(message)
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
                 await send({**message, "more_body": True})
+                if size_bytes is None and SKIP_BODY in scope.get("extensions", {}):
+                    scope["extensions"][SKIP_BODY]()
                 await _drop_body(receive)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:

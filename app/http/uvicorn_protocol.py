@@ -16,7 +16,7 @@ import h11
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from app.http.connections import Connections, Patience
 from app.http.errors import error_response
@@ -39,6 +39,9 @@ MOST_PROMPT_HEAD_PIECES, HEAD_PAUSE_SECONDS = 3, 0.5
 READ_BYTES = 64 * 1024
 # A body may have so many chunks that are smaller than this on average: a packet of MPEG-TS has 188 bytes.
 MOST_TINY_CHUNKS, TINY_CHUNK_BYTES = 200, 128
+# For how long a client whose body was refused for that keeps its connection, on which nothing is read any more: at
+# once closed, the answer might be lost to it, and the next request would follow at once.
+REFUSED_SECONDS = 10.0
 # Parts of a body that are parsed before other requests have their turn: less than a millisecond's work.
 EVENTS_PER_TURN = 50
 
@@ -48,6 +51,10 @@ log = structlog.get_logger(__name__)
 # In a scope's extensions: a function that ends the connection at once, without sending the rest. Completing or
 # abandoning an answer would wait for a client that reads nothing as long as its system keeps the connection.
 ABORT = "regen.abort"
+# A function after which the rest of the request's body is passed on as it comes, in its chunks: who only drops it need
+# not have it parsed. For connections that end with the answer.
+SKIP_BODY = "regen.skip_body"
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 class _BodyOnDemand(h11.Connection):
@@ -61,11 +68,16 @@ class _BodyOnDemand(h11.Connection):
         self._events_left: float = 0
         # Whether bytes of a body may be left that were not parsed.
         self.is_withholding = False
+        # What has come of a body that is not parsed any more, and the end of what came before.
+        self._skipped: bytes | None = None
+        self._skipped_end = b""
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         self.is_withholding = self.their_state is h11.SEND_BODY and self._events_left <= 0
         if self.is_withholding:
             return h11.NEED_DATA
+        if self._skipped is not None:
+            return self._next_skipped(self._skipped)
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._chunk_bytes = 0
@@ -74,9 +86,35 @@ class _BodyOnDemand(h11.Connection):
             self._events_left -= 1
             self._chunks += event.chunk_end
             self._chunk_bytes += len(event.data)
-            if self._chunks > MOST_TINY_CHUNKS and self._chunk_bytes < self._chunks * TINY_CHUNK_BYTES:
-                raise h11.RemoteProtocolError("the body comes in tiny chunks")
+            self._check_chunks()
         return event
+
+    def _check_chunks(self) -> None:
+        if self._chunks > MOST_TINY_CHUNKS and self._chunk_bytes < self._chunks * TINY_CHUNK_BYTES:
+            raise h11.RemoteProtocolError("the body comes in tiny chunks")
+
+    def skip_body(self) -> None:
+        """Parse nothing any more."""
+        self._skipped = self.trailing_data[0]
+
+    def receive_data(self, data: bytes) -> None:
+        if self._skipped is None:
+            super().receive_data(data)
+        else:
+            self._skipped += data
+
+    def _next_skipped(self, skipped: bytes) -> h11.Event | type[h11.NEED_DATA]:
+        if not skipped:
+            return h11.NEED_DATA
+        self._skipped = b""
+        self._skipped_end = (self._skipped_end + skipped[-len(LAST_CHUNK) :])[-len(LAST_CHUNK) :]
+        if self._skipped_end == LAST_CHUNK:
+            return h11.EndOfMessage()
+        self._chunks += skipped.count(b"\r\n") // 2
+        self._chunk_bytes += len(skipped)
+        self._check_chunks()
+        self._events_left = 0
+        return h11.Data(data=skipped)
 
     def want_body(self, events: float = EVENTS_PER_TURN) -> None:
         """Allow `next_event` to parse up to so many events of the present body."""
@@ -101,11 +139,14 @@ class HttpProtocol(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._exchange: _PatientExchange | None = None
         self._head_pieces = 0
+        self._is_refused = False
         application = self.app
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             exchange = self._exchange = _PatientExchange(self, receive, send)
-            scope.setdefault("extensions", {}).update({ABORT: self.transport.abort, EXCHANGE: exchange})
+            scope.setdefault("extensions", {}).update(
+                {ABORT: self.transport.abort, SKIP_BODY: self.skip_body, EXCHANGE: exchange}
+            )
             _to_origin_form(scope)
             await application(scope, exchange.receive, exchange.send)
 
@@ -130,6 +171,8 @@ class HttpProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._is_refused:
+            return
         self._note_progress(is_waiting=True)
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._wait_for_more_of_head()
@@ -148,7 +191,7 @@ class HttpProtocol(H11Protocol):
 
     def hold_back(self) -> None:
         """Read no more from the client while a part of the body waits to be parsed."""
-        if self.conn.is_withholding:
+        if self.conn.is_withholding or self._is_refused:
             self.flow.pause_reading()
 
     def want_body(self) -> bool:
@@ -157,6 +200,11 @@ class HttpProtocol(H11Protocol):
         if self.conn.is_withholding and not self.is_gone:
             self.handle_events()
         return self.conn.is_withholding
+
+    def skip_body(self) -> None:
+        """Parse no more of the request's body, see SKIP_BODY."""
+        self.conn.skip_body()
+        self.want_body()
 
     def on_response_complete(self) -> None:
         # What is left of the body is dropped.
@@ -177,7 +225,16 @@ class HttpProtocol(H11Protocol):
 
     def close_idle(self) -> None:
         """End the connection, on which no request is in progress."""
-        self.timeout_keep_alive_handler()
+        if self._is_refused:
+            self.transport.abort()
+        else:
+            self.timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        if self._is_refused:
+            self.transport.abort()
+        else:
+            super().shutdown()
 
     @property
     def is_writing_paused(self) -> bool:
@@ -186,8 +243,8 @@ class HttpProtocol(H11Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the client can no longer be reached."""
-        return self.transport.is_closing()
+        """Whether the client can no longer be reached, or is no longer listened to."""
+        return self._is_refused or self.transport.is_closing()
 
     @property
     def patience(self) -> Patience:
@@ -251,7 +308,22 @@ class HttpProtocol(H11Protocol):
         )
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
-        self.transport.close()
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self._keep_refused(self.cycle)
+
+    def _keep_refused(self, cycle: RequestResponseCycle) -> None:
+        """Listen no more to a client in the middle of its body; for its request, it has left."""
+        self._is_refused = True
+        self.flow.pause_reading()
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if self._exchange is not None and self._exchange.turn is not None:
+            self._exchange.turn.abandon()
+        self._unset_deadline()
+        self._deadline = self.loop.call_later(REFUSED_SECONDS, self.transport.abort)
+        self._connections.note_idle(self)
 
 
 class _PatientExchange:

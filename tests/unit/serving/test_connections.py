@@ -24,6 +24,7 @@ import structlog
 from fastapi import FastAPI, Request
 from starlette.responses import StreamingResponse
 
+from app.http import uvicorn_protocol
 from app.http.connections import ConnectionLimits, Connections
 from app.http.errors import add_error_handlers
 from app.http.turns import LoopTurn
@@ -273,8 +274,9 @@ class TestChunks:
     @pytest.mark.parametrize(
         ("size_bytes", "count", "is_taken"), [(188, 3000, True), (1, 150, True), (1, 3000, False)]
     )
-    def test_a_body_of_tiny_chunks_is_refused(self, app, size_bytes, count, is_taken):
+    def test_a_body_of_tiny_chunks_is_refused(self, app, monkeypatch, size_bytes, count, is_taken):
         """A chunk of one byte takes as long to read as a large one."""
+        monkeypatch.setattr(uvicorn_protocol, "REFUSED_SECONDS", 0.1)
         chunks = b"%x\r\n%b\r\n" % (size_bytes, bytes(size_bytes)) * count
         with serving(app) as url, connection(url, self.HEAD, chunks, b"0\r\n\r\n") as client:
             if is_taken:
@@ -283,6 +285,48 @@ class TestChunks:
                 status, message = error_of(all_of(client))
                 assert status == b"HTTP/1.1 400 Bad Request"
                 assert "chunks" in message
+
+    def test_a_client_that_is_refused_for_tiny_chunks_is_no_longer_read(self, app):
+        """Its connection is not reset, so that it sees the answer, and gives way to others as an idle one does."""
+        tiny = b"1\r\nx\r\n" * 3000
+        limits = replace(LIMITS, most=2, most_per_peer=2)
+        with serving(app, limits=limits) as url, connection(url, self.HEAD, tiny) as client:
+            status, message = error_of(answer_of(client))
+            assert status == b"HTTP/1.1 400 Bad Request"
+            assert "chunks" in message
+            client.sendall(tiny)
+            client.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            with connection(url, GET) as first, connection(url, GET) as second:
+                assert answer_of(first).startswith(b"HTTP/1.1 200 ")
+                assert answer_of(second).startswith(b"HTTP/1.1 200 ")
+                client.settimeout(10)
+                assert all_of(client) == b""
+
+    @pytest.mark.parametrize("chunk", [b"80\r\n%b\r\n" % bytes(128), b"1000\r\n%b\r\n" % bytes(4096)])
+    def test_the_rest_of_a_refused_body_is_not_parsed(self, chunk):
+        conn = _BodyOnDemand()
+        conn.receive_data(self.HEAD + chunk)
+        assert isinstance(conn.next_event(), h11.Request)
+        conn.skip_body()
+        received = b""
+        for piece in (b"", chunk * 500, b"\r\n0\r\n", b"\r\n"):
+            conn.receive_data(piece) if piece else None
+            conn.want_body()
+            events = list(iter(conn.next_event, h11.NEED_DATA))
+            received += b"".join(event.data for event in events if isinstance(event, h11.Data))
+        assert received == chunk * 501 + b"\r\n0\r\n"
+        assert isinstance(events[-1], h11.EndOfMessage)
+
+    def test_the_rest_of_a_refused_body_in_tiny_chunks_ends_the_reading(self):
+        conn = _BodyOnDemand()
+        conn.receive_data(self.HEAD + b"1\r\nx\r\n" * 300)
+        assert isinstance(conn.next_event(), h11.Request)
+        conn.skip_body()
+        conn.want_body()
+        with pytest.raises(h11.RemoteProtocolError, match="tiny chunks"):
+            conn.next_event()
 
     def test_each_request_has_chunks_of_its_own(self, app):
         body = b"1\r\nx\r\n" * 150 + b"0\r\n\r\n"
