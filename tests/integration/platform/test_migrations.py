@@ -1,8 +1,6 @@
 """Migrations up, down and up again, by one process or several at once, and where a database stands."""
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +13,9 @@ from app.migrations import Position
 from app.platform.database import Database
 from app.platform.errors import ConfigurationError, Unavailable
 from app.platform.tables import Table
+from tests.servers.forked import ForkedServerProcess
 from tests.servers.process import wait_until
 
-ROOT = Path(__file__).parents[3]
 on_postgresql = pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
 
 
@@ -104,27 +102,25 @@ def test_the_check_compares_with_a_database_of_ones_own(
     assert migrations.position(empty) is Position.BEHIND
 
 
-def migrating_process(url: str, data_dir: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "db", "upgrade", "--data-dir", str(data_dir)],
-        env={**os.environ, "REGEN_DATABASE_URL": url},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def migrating_process(url: str, log: Path) -> ForkedServerProcess:
+    return ForkedServerProcess(
+        ["db", "upgrade", "--data-dir", log.parent],
+        log=log,
+        environment={**os.environ, "REGEN_DATABASE_URL": url},
     )
 
 
 def test_processes_that_migrate_at_once_take_turns(empty: Database, empty_url: str, tmp_path: Path) -> None:
     """One migrates, the others find it done. On PostgreSQL they are held up until all are under way."""
     if empty.is_sqlite:
-        processes = [migrating_process(empty_url, tmp_path) for _ in range(2)]
+        processes = [migrating_process(empty_url, tmp_path / f"{number}.log") for number in range(2)]
     else:
         with empty.connect(to_write=True) as connection, connection.begin():
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": migrations.ADVISORY_LOCK})
-            processes = [migrating_process(empty_url, tmp_path) for _ in range(4)]
+            processes = [migrating_process(empty_url, tmp_path / f"{number}.log") for number in range(4)]
             wait_until(lambda: waiting(connection) == 4, seconds=120, what="all of them wait for the lock")
-    ends = [(process.communicate(timeout=60)[0], process.returncode) for process in processes]
+    wait_until(lambda: all(one.status is not None for one in processes), seconds=60, what="all have migrated")
+    ends = [(process.tail(), process.status) for process in processes]
     assert [status for _output, status in ends] == [0] * len(processes), ends
     assert all("is at the newest migration" in output for output, _status in ends)
     assert migrations.drift(empty) == []
