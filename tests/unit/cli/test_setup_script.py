@@ -63,6 +63,7 @@ def test_what_is_set_up_already_is_left_alone(setup, tmp_path):
     python.chmod(0o755)
     (venv / "share" / "regen-server" / "weights").mkdir(parents=True)
     (venv / "share" / "regen-server" / "weights" / "engine.safetensors").touch()
+    (tmp_path / "app" / "http" / "site").mkdir(parents=True)
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "npm").symlink_to("/bin/false")  # fetches nothing
