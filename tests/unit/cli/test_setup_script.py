@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 def setup(tmp_path):
     """Runs a copy of scripts/setup in a directory of its own."""
     (tmp_path / "scripts").mkdir()
-    for name in ("scripts/setup", "pyproject.toml", "constraints.txt", "requirements.lock"):
+    for name in ("scripts/setup", "pyproject.toml", "setup.py", "constraints.txt", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
 
     def run(*arguments, **environment):
