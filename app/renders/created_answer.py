@@ -7,7 +7,7 @@ from anyio import to_thread
 from app.accounts.idempotency import IdempotentRequest
 from app.http.resources import Resources
 from app.platform.work_kinds import WorkKind
-from app.renders.progress import view_committed
+from app.renders.progress import view_render
 from app.renders.schemas import RenderBody
 from app.renders.tables import Render
 
@@ -29,8 +29,9 @@ async def answer_with_render(
 
 
 def show_render(render: Render, resources: Resources, base_url: str) -> RenderBody:
-    """The committed render as it is now."""
-    view = view_committed(resources.database, render)
+    """The committed render as it is now: its counts do not block a writer."""
+    with resources.database.read() as session:
+        view = view_render(session, render)
     return RenderBody.of(view, resources=resources, base_url=base_url)
 
 

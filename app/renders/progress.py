@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.platform.database import ColumnReader, Database
+from app.platform.database import ColumnReader
 from app.renders import queries as render_queries
 from app.renders import workload
 from app.renders.queries import FramesDone, ShownRender
 from app.renders.statuses import RenderStatus
-from app.renders.tables import Render
 from app.renders.workload import WorkAhead
 from models.catalog import ENGINES
 
@@ -30,12 +29,6 @@ class RenderView:
     progress: float
     frames: FramesDone | None = None
     work: WorkAhead | None = None
-
-
-def view_committed(database: Database, render: Render) -> RenderView:
-    """As `view_render`, of a committed row: its counts do not block a writer."""
-    with database.read() as session:
-        return view_render(session, render)
 
 
 def view_render(reader: ColumnReader, render: ShownRender) -> RenderView:
