@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.platform.byte_sizes import MIB
-from app.platform.media.mp4_boxes import HEADER_BYTES, read_box
+from app.platform.media.mp4_boxes import HEADER_BYTES, MOST_BOXES, read_box
 from worker.byte_ranges import ByteRange, merged, size_of
 
 # Of a smaller file the whole is fetched as fast, and so is one of which a segment reads this share or more.
@@ -118,7 +118,7 @@ def range_finder(path: Path, places: PacketPlaces) -> RangeFinder | None:
     if size_bytes < LEAST_BYTES or not places.starts or min(places.starts) == NOWHERE:
         return None
     times, starts, sizes = (np.asarray(one, np.int64) for one in (places.times, places.starts, places.sizes))
-    stops = starts + sizes
+    stops = np.minimum(starts + sizes, size_bytes)  # a file that is cut off ends within a packet
     first = int(starts.min())
     with path.open("rb") as file:
         is_matroska = file.read(len(MATROSKA_START)) == MATROSKA_START
@@ -140,7 +140,9 @@ def _fragments(file: BinaryIO, size_bytes: int) -> list[int] | None:
     """Where an MP4 file's fragments start; None if it has some and no index: ffmpeg then reads each to open it."""
     found, kinds = list[int](), set[bytes]()
     at = 0
-    while at + HEADER_BYTES <= size_bytes:
+    for _ in range(MOST_BOXES):
+        if at + HEADER_BYTES > size_bytes:
+            break
         box = read_box(file, at)
         kinds.add(box.kind)
         if box.kind == b"moof":
@@ -155,7 +157,9 @@ def _clusters(file: BinaryIO, size_bytes: int) -> list[int] | None:
     """Where a Matroska file's clusters start; None if it has no index, or the elements' sizes are not known."""
     found: list[int] = []
     at = 0
-    while at < size_bytes:
+    for _ in range(MOST_BOXES):
+        if at >= size_bytes:
+            break
         file.seek(at)
         header = file.read(_LONGEST_ID + _LONGEST_SIZE)
         element, id_bytes = _number(header, most_bytes=_LONGEST_ID, keeps_mark=True)
@@ -169,6 +173,8 @@ def _clusters(file: BinaryIO, size_bytes: int) -> list[int] | None:
             if length == (1 << 7 * length_bytes) - 1:  # unknown
                 return None
             at += length
+    else:
+        return None
     file.seek(0)
     # If the index is at the end, the head names it.
     return found if found and _CUES_ID in file.read(min(found[0], OPENING_BYTES)) else None

@@ -150,6 +150,24 @@ def test_a_small_file_is_used_whole(clip: Path, monkeypatch: pytest.MonkeyPatch)
     assert range_finder(clip, places(2000)) is None
 
 
+def test_ranges_end_where_the_file_is_cut_off(clip: Path) -> None:
+    size_bytes = clip.stat().st_size
+    finder = range_finder(clip, places(2000, size_bytes - 50))
+    assert finder is not None
+    wanted = finder.of_segment(keyframe_pts=1, last_pts=1)
+    assert wanted is not None
+    assert wanted.ranges == ((0, 2000 + input_ranges.OPENING_BYTES), (size_bytes - 50, size_bytes))
+
+
+def test_a_matroska_file_of_countless_elements_costs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_ranges, "MOST_BOXES", 1000)
+    path = tmp_path / "void.mkv"
+    path.write_bytes(input_ranges.MATROSKA_START + b"\x80" + b"\xec\x80" * 2000)
+    assert range_finder(path, places(0)) is None
+
+
 def test_nearly_a_whole_file_is_used_whole(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size_bytes = clip.stat().st_size
     monkeypatch.setattr(input_ranges, "OPENING_BYTES", 0)
