@@ -159,6 +159,7 @@ class CeleryWorker:
         runner = FfmpegRunner.for_work(settings)
         self._software = software_versions(runner)
         ledger.lacked_codecs = tuple(lacked_codecs(runner))
+        ledger.precisions = tuple(networks.precisions) if WorkQueue.GPU in settings.queues else ()
         preview_ledger = PreviewLedger(
             database=self._database,
             worker=name,

@@ -3,19 +3,22 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import get_args
 
 from app.platform.errors import ConfigurationError, TransientError
 from app.platform.settings import Settings
 from models.added import added_engines, find_engine
 from models.catalog import ENGINES, Engine, UnknownEngine
 from models.errors import WeightsError
-from models.loader import can_run, read_properties
+from models.loader import can_run, load_network, read_properties
 from models.weights import ensure_weights
 from worker.inference.devices import Device, choose_device
 from worker.inference.errors import InferenceError, InsufficientMemory
+from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import Frame, FrameFormat
 from worker.inference.grain import FrameNoise
 from worker.inference.mixing import AS_IT_IS, PictureOptions
+from worker.inference.precision import Precision
 from worker.inference.upscaler import Upscaler, make_upscaler
 
 
@@ -30,7 +33,8 @@ class Networks:
         self._memory_share = memory_share
         self._device: Device | None = None
         self._tile_overlaps: dict[str, int] = {}
-        self._made_for: tuple[str, FrameFormat, FrameFormat, PictureOptions] | None = None
+        self._own_precisions: dict[str, str] = {}
+        self._made_for: tuple[str, FrameFormat, FrameFormat, PictureOptions, str | None] | None = None
         self._upscaler: Upscaler | None = None
 
     @property
@@ -68,6 +72,41 @@ class Networks:
         return f"stand-in network, {name}" if self._settings.stand_in_network else name
 
     @property
+    def precisions(self) -> Mapping[str, Precision]:
+        """Those in which it upscales, by the names of their results (`Device.numerics`): what the device computes in
+        hardware, or fp32 and the one that the settings name.
+
+        Raises ConfigurationError as `device` does.
+        """
+        choice, device = self._settings.precision, self._chosen_device()
+        named = device.native_precisions() if choice == "auto" else ("fp32", choice)
+        return {device.numerics(one): one for one in get_args(Precision) if one in named}
+
+    def knows_own_precision(self, engine_id: str) -> bool:
+        """Whether `own_precision` answers at once, without using the device."""
+        return engine_id in self._own_precisions
+
+    def own_precision(self, engine_id: str) -> str:
+        """Returns the name of the precision in which it begins renders, which it may have to measure. Raises
+        ConfigurationError as `upscaler` does."""
+        if engine_id not in self._own_precisions:
+            settings = self._settings
+            with _typed_errors():
+                network = load_network(
+                    engine_id, weights_directory=settings.weights_dir, stand_in=settings.stand_in_network
+                )
+                device = self._chosen_device()
+                own = choose_precision(
+                    device,
+                    settings.precision,
+                    network,
+                    engine_id=engine_id,
+                    kept_in=[settings.weights_dir, settings.data_dir],
+                )
+            self._own_precisions[engine_id] = device.numerics(own)
+        return self._own_precisions[engine_id]
+
+    @property
     def engines(self) -> tuple[str, ...]:
         """Its engines: all that are here now, unless the settings name some."""
         return self._settings.engines or (*ENGINES, *self.added_engines)
@@ -102,16 +141,31 @@ class Networks:
                     ensure_weights(engine_id, self._settings.weights_dir)
 
     def has(
-        self, *, engine_id: str, source: FrameFormat, target: FrameFormat, picture: PictureOptions = AS_IT_IS
+        self,
+        *,
+        engine_id: str,
+        source: FrameFormat,
+        target: FrameFormat,
+        picture: PictureOptions = AS_IT_IS,
+        precision: str | None = None,
     ) -> bool:
         """Whether `upscaler` would return the loaded one, rather than replace it."""
-        return self._upscaler is not None and self._made_for == (engine_id, source, target, picture)
+        wanted = (engine_id, source, target, picture, precision)
+        return self._upscaler is not None and self._made_for == wanted
 
     def upscaler(
-        self, *, engine_id: str, source: FrameFormat, target: FrameFormat, picture: PictureOptions = AS_IT_IS
+        self,
+        *,
+        engine_id: str,
+        source: FrameFormat,
+        target: FrameFormat,
+        picture: PictureOptions = AS_IT_IS,
+        precision: str | None = None,
     ) -> "TypedUpscaler":
-        """Raises ConfigurationError when weights or device are missing."""
-        wanted = (engine_id, source, target, picture)
+        """`precision` is one of `precisions`; None: by the settings. Raises ConfigurationError when weights or device
+        are missing.
+        """
+        wanted = (engine_id, source, target, picture, precision)
         if self._upscaler is None or self._made_for != wanted:
             self._upscaler = None  # freed before the next is made
             with _typed_errors():
@@ -121,7 +175,7 @@ class Networks:
                     target=target,
                     weights_directory=self._settings.weights_dir,
                     device=self._settings.device,
-                    precision=self._settings.precision,
+                    precision=self._settings.precision if precision is None else self.precisions[precision],
                     stand_in=self._settings.stand_in_network,
                     fused_kernels=self._settings.fused_kernels,
                     memory_share=self._memory_share,

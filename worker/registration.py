@@ -73,6 +73,7 @@ class Registration:
             "device_name": device_name,
             "queues": ",".join(queue.value for queue in WorkQueue if queue in ledger.queues),
             "engines": sorted(self._built_in) if WorkQueue.GPU in ledger.queues else [],
+            "precisions": list(ledger.precisions) or None,
             "version": server_version(),
         }
         self.is_drained = False
@@ -80,6 +81,7 @@ class Registration:
         self.progress = Progress()
         self._work = Stillness(work or Progress())
         self._ended = threading.Event()
+        self._reported = threading.Event()
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._run,), name="registration", daemon=True
         )
@@ -89,7 +91,9 @@ class Registration:
         self._facts |= facts
 
     def start(self) -> None:
+        """Returns after the first report, before which the worker knows no others: it must claim nothing until then."""
         self._thread.start()
+        self._reported.wait(self._interval_seconds)
 
     def stop(self) -> None:
         """Removes the row, unless the database is unavailable. Does nothing when the thread was never started."""
@@ -105,6 +109,13 @@ class Registration:
                 worker_queries.register(session, name=self._ledger.worker, facts=self._facts)
             if WorkQueue.GPU in self._ledger.queues:
                 self._report_engines(session)
+                self._ledger.left_to_others = worker_queries.left_to_others(
+                    session,
+                    name=self._ledger.worker,
+                    precisions=self._ledger.precisions,
+                    lacked_codecs=self._ledger.lacked_codecs,
+                    silent_for=SILENT_LEASES * self._ledger.lease_seconds,
+                )
             self.is_drained = standing_of(session, name=self._ledger.worker).is_drained
 
     def _report_engines(self, session: Session) -> None:
@@ -140,6 +151,7 @@ class Registration:
                 is_heard = False
             except Exception:
                 log.exception("registration_failed")
+            self._reported.set()
             if not self._ended.wait(self._interval_seconds):
                 self._work.tick(self._interval_seconds)
         try:

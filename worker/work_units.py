@@ -43,6 +43,7 @@ from app.work.segment_length import segment_stretch
 from app.work.speeds import note_segment
 from models.catalog import ENGINES, Engine
 from worker.accepted_file import accepted_file
+from worker.agreed_precision import agree, several_precisions
 from worker.device_turns import DeviceTurn, DeviceTurns
 from worker.inference.mixing import PictureOptions
 from worker.job_files import JobFiles
@@ -199,16 +200,24 @@ class WorkUnits:
             )
             return cancelled() or (will_be_late and turn.ended_at is None)
 
+        if job.precision is None and not self.networks.knows_own_precision(job.engine):
+            turn.wait(partial(_beat_unless, stopped))
+        precision = self._report(
+            lambda: agree(job, self.ledger, lambda: self.networks.own_precision(job.engine))
+        )
         source = self._files.segment_input(job, render, segment, stopped)
-        picture = PictureOptions(strength=job.strength, grain=job.grain)
-        if not self.networks.has(
-            engine_id=job.engine, source=render.source, target=render.target, picture=picture
-        ):
+        load = partial(
+            self.networks.upscaler,
+            engine_id=job.engine,
+            source=render.source,
+            target=render.target,
+            picture=PictureOptions(strength=job.strength, grain=job.grain),
+            precision=precision,
+        )
+        if not self.networks.has(**load.keywords):
             # The network in memory may still be needed.
             turn.wait(partial(_beat_unless, stopped))
-        upscaler = self.networks.upscaler(
-            engine_id=job.engine, source=render.source, target=render.target, picture=picture
-        )
+        upscaler = load()
         meter = SegmentMeter(
             engine=job.engine,
             device=self.networks.device,
@@ -250,12 +259,15 @@ class WorkUnits:
             log.info(
                 "segment_upscaled",
                 frames=segment.used_frames,
+                precision=precision,
                 waited_seconds=round(turn.waited_seconds, 3),
                 upscaling_seconds=round(turn.seconds - turn.waited_seconds, 3),
             )
             with self._files.transfers.removed_unless_reported(key):
                 self._files.transfers.put(key, result, content_type=file.content_type, cancelled=cancelled)
-                ready = self._report(lambda: self.ledger.segment_done(job, storage_key=key))
+                ready = self._report(
+                    lambda: self.ledger.segment_done(job, storage_key=key, precision=precision)
+                )
         note_segment(
             self.ledger.database,
             device=self.networks.device_name,
@@ -292,7 +304,8 @@ class WorkUnits:
                 thumbnail=picture,
                 cancelled=cancelled,
             )
-            warnings, quality = list(finished.warnings), None
+            mixture = several_precisions(job.segments)
+            warnings, quality = [*finished.warnings, *([mixture] if mixture else [])], None
             if job.measures_quality:
                 quality = self._measured(source, video, render, segments, cancelled)
                 if quality is None:

@@ -4,13 +4,16 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.database import open_database
 from app.cli.reporting import DataDirectory, load_settings, print_rows
 from app.platform.errors import NotFound
+
+if TYPE_CHECKING:
+    from app.work.workers import WorkerView
 
 workers = typer.Typer(help="The workers: list them, drain one and resume it.")
 
@@ -30,7 +33,7 @@ def list_all(
     if context.invoked_subcommand is not None:
         return
     settings = load_settings(data_dir)
-    from app.work.workers import WorkerStatus, count_workers, list_workers
+    from app.work.workers import count_workers, list_workers
 
     with open_database(settings, read_only=True) as database, database.read() as session:
         found = [
@@ -49,30 +52,7 @@ def list_all(
         ]
         typer.echo(json.dumps(views, indent=2, default=_plain))
         return
-    rows = []
-    for view, alive in found:
-        state = f"{view.kind.value} {view.render_id}" if view.kind else "idle"
-        if view.is_stalled(lease_seconds=settings.lease_seconds):
-            state += f", which has not moved for {view.still_seconds:.0f} s"
-        if view.status is not WorkerStatus.ACTIVE:
-            state = f"{view.status} since {view.status_since:%Y-%m-%d %H:%M:%S}, {state}"
-        if view.quarantine_reason:
-            state += f" ({view.quarantine_reason})"
-        if not alive:
-            held = f", with {state}" if view.kind else ""
-            state = f"silent since {view.heartbeat_at:%Y-%m-%d %H:%M:%S}{held}"
-        row = (
-            view.name,
-            view.device,
-            ",".join(view.queues),
-            ", ".join((*view.engines, *view.labels)),
-            view.version,
-            ", ".join(f"{name} {version}" for name, version in view.software.items()),
-            f"{view.started_at:%Y-%m-%d %H:%M}",
-            state,
-            str(view.units_done),
-        )
-        rows.append(row)
+    rows = [_row(view, alive=alive, lease_seconds=settings.lease_seconds) for view, alive in found]
     columns = ("worker", "device", "queues", "for", "version", "with", "started", "state", "units done")
     print_rows(columns, rows)
     for warning in workforce.warnings:
@@ -81,6 +61,34 @@ def list_all(
         typer.echo(
             "A worker that cannot start says why in its log (`worker_cannot_start`); `regen doctor` looks too."
         )
+
+
+def _row(view: "WorkerView", *, alive: bool, lease_seconds: float) -> tuple[str, ...]:
+    from app.work.workers import WorkerStatus
+
+    state = f"{view.kind.value} {view.render_id}" if view.kind else "idle"
+    if view.precision:
+        state += f" in {view.precision}"
+    if view.is_stalled(lease_seconds=lease_seconds):
+        state += f", which has not moved for {view.still_seconds:.0f} s"
+    if view.status is not WorkerStatus.ACTIVE:
+        state = f"{view.status} since {view.status_since:%Y-%m-%d %H:%M:%S}, {state}"
+    if view.quarantine_reason:
+        state += f" ({view.quarantine_reason})"
+    if not alive:
+        held = f", with {state}" if view.kind else ""
+        state = f"silent since {view.heartbeat_at:%Y-%m-%d %H:%M:%S}{held}"
+    return (
+        view.name,
+        f"{view.device} ({', '.join(view.precisions)})" if view.precisions else view.device,
+        ",".join(view.queues),
+        ", ".join((*view.engines, *view.labels)),
+        view.version,
+        ", ".join(f"{name} {version}" for name, version in view.software.items()),
+        f"{view.started_at:%Y-%m-%d %H:%M}",
+        state,
+        str(view.units_done),
+    )
 
 
 @workers.command("drain")

@@ -164,6 +164,10 @@ class DiskTooSmall(TransientError):
     """The disk is full, and most of what it holds belongs to this work."""
 
 
+class LeftToOthers(TransientError):
+    """Other workers are to do the work: give it back, uncharged."""
+
+
 class LeaseLost(TransientError):
     """The lease expired and another worker holds the work, or its render has ended: stop without a report."""
 

@@ -49,7 +49,8 @@ class Render(UnitOfWork, ListedTable):
     `container` and `output_quality` are as requested. At
     `cancel_at`, `cancel_after` seconds after its request, a render that has not ended is canceled. `user_metadata` are
     texts of its user. `measures_quality` is whether the finish compares the output with the input; `quality` is the
-    result, as the API shows it.
+    result, as the API shows it. `precision` is the number format of the network in which its first worker began to
+    upscale it.
     """
 
     __tablename__ = "renders"
@@ -110,6 +111,7 @@ class Render(UnitOfWork, ListedTable):
     output: Mapped[VideoProperties] = video_columns("output_")
 
     plan: Mapped[str | None] = mapped_column(Text)
+    precision: Mapped[str | None] = mapped_column(String(40))
     unplanned_frames: Mapped[int | None]
     output_key: Mapped[str | None] = mapped_column(String(200))
     output_bytes: Mapped[int | None]
@@ -131,7 +133,7 @@ class Render(UnitOfWork, ListedTable):
 
 
 class Segment(UnitOfWork, Table):
-    """A run of frames of one render, leased to be upscaled. `worker` stays set once it is done."""
+    """A run of frames of one render, leased to be upscaled. Once done it keeps `worker`, and has a `precision`."""
 
     __tablename__ = "segments"
     __table_args__ = (
@@ -163,5 +165,6 @@ class Segment(UnitOfWork, Table):
     frames: Mapped[int]
     frames_done: Mapped[int] = mapped_column(default=0)
     storage_key: Mapped[str | None] = mapped_column(String(200))
+    precision: Mapped[str | None] = mapped_column(String(40))
 
     render: Mapped[Render] = relationship(back_populates="segments")

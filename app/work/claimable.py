@@ -34,7 +34,7 @@ from app.platform.lease import is_rested
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
-from app.work.failed_attempts import is_for_others
+from app.work.failed_attempts import is_for_others, upscaling_failed_lately
 from app.work.queries import ReadyUnits, no_segment_is_left
 
 # On SQLite no render of a user is prepared while so many segments of one wait, however many run.
@@ -44,6 +44,8 @@ MOST_WAITING = 256
 OF_ENGINES = bindparam("of_engines", value="", type_=String)
 # Another: the codecs that the worker cannot encode, each in quotation marks.
 LACKED_CODECS = bindparam("lacked_codecs", value="", type_=String)
+# Another: each "engine/precision" of `worker_queries.left_to_others`, in quotation marks.
+LEFT_TO_OTHERS = bindparam("left_to_others", value="", type_=String)
 
 UserId: TypeAlias = BindParameter[str] | InstrumentedAttribute[str]
 
@@ -104,7 +106,7 @@ def render_waits() -> ColumnElement[bool]:
 def user_may_upscale(*, cap: int | None) -> ColumnElement[bool]:
     """The user has a segment that could be claimed, and runs fewer than their cap."""
     at_work = select(Render.user_id).where(Render.status == RenderStatus.PROCESSING).correlate(None)
-    waits = _renders_of(User.id).where(is_of_engines(), render_waits()).limit(ONE).scalar_subquery()
+    waits = _renders_of(User.id).where(suits_worker(), render_waits()).limit(ONE).scalar_subquery()
     return and_(User.id.in_(at_work), waits.is_not(None), below_cap(cap=cap))
 
 
@@ -121,10 +123,16 @@ def user_may_finish() -> ColumnElement[bool]:
     return User.id.in_(select(Render.user_id).where(ready_to_finish()).correlate(None))
 
 
-def is_of_engines() -> ColumnElement[bool]:
-    """The claiming worker upscales with the render's engine, and encodes its codec."""
+def suits_worker() -> ColumnElement[bool]:
+    """The claiming worker upscales with the render's engine, encodes its codec, and need not leave it to others that
+    compute in its precision. They may be unable, too: once an attempt failed, it is left to nobody for a while."""
     can_encode = or_(Render.codec.is_(None), ~LACKED_CODECS.contains('"' + Render.codec + '"'))
-    return and_(or_(OF_ENGINES == "", OF_ENGINES.contains('"' + Render.engine + '"')), can_encode)
+    is_left = LEFT_TO_OTHERS.contains('"' + Render.engine + "/" + Render.precision + '"')
+    return and_(
+        or_(OF_ENGINES == "", OF_ENGINES.contains('"' + Render.engine + '"')),
+        can_encode,
+        or_(Render.precision.is_(None), ~is_left, upscaling_failed_lately()),
+    )
 
 
 def segments_wait(user_id: UserId) -> ColumnElement[bool]:

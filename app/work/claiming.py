@@ -42,7 +42,7 @@ EARLIER_THAN = bindparam("earlier_than", type_=UtcDateTime)
 EarlierClaim: TypeAlias = Callable[[datetime | None], Job | None]
 
 IS_TO_PREPARE = "is_to_prepare"
-SEGMENT_COLUMNS = (Segment.position, Segment.plan, Segment.storage_key)
+SEGMENT_COLUMNS = (Segment.position, Segment.plan, Segment.storage_key, Segment.precision)
 WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 
 
@@ -105,15 +105,17 @@ def claim_segment(
     cap: int | None = None,
     engines: Collection[str] = (),
     lacked_codecs: Collection[str] = (),
+    left_to_others: Collection[tuple[str, str]] = (),
     first: EarlierClaim | None = None,
 ) -> Job | None:
     """The first waiting segment of the next user.
 
     `cap` is how many segments of one user may run, for users without their own cap. `engines` are those with
-    which the worker upscales; empty for all. `lacked_codecs` are those that it cannot encode. `first` is tried before,
-    with the time at which that user was last served.
+    which the worker upscales; empty for all. `lacked_codecs` are those that it cannot encode, `left_to_others` the
+    engines and precisions of renders that it leaves. `first` is tried before, with the time at which that user was
+    last served.
     """
-    by = _by(worker, lease_seconds, engines, lacked_codecs)
+    by = _by(worker, lease_seconds, engines, lacked_codecs, left_to_others)
     lease = {FOR_SECONDS.key: lease_seconds, **by}
     users = _users_to_upscale(cap)
     if first is not None:
@@ -129,6 +131,7 @@ def _by(
     lease_seconds: float,
     engines: Collection[str] = (),
     lacked_codecs: Collection[str] = (),
+    left_to_others: Collection[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The parameters of the conditions of this worker's claim (see `claimable` and `failed_attempts`)."""
     return {
@@ -136,6 +139,9 @@ def _by(
         HEARD_SINCE.key: -SILENT_LEASES * lease_seconds,
         claimable.OF_ENGINES.key: "".join(f'"{engine}"' for engine in engines),
         claimable.LACKED_CODECS.key: "".join(f'"{codec}"' for codec in lacked_codecs),
+        claimable.LEFT_TO_OTHERS.key: "".join(
+            f'"{engine}/{precision}"' for engine, precision in left_to_others
+        ),
     }
 
 
@@ -237,7 +243,7 @@ def _next_render(cap: int | None, is_capped: bool, has_taken: bool) -> Select[st
     first = select(Render.id).where(
         Render.user_id == OF_USER,
         Render.status == RenderStatus.PROCESSING,
-        claimable.is_of_engines(),
+        claimable.suits_worker(),
         claimable.render_waits(),
     )
     if has_taken:
@@ -346,8 +352,8 @@ def _few_segments_wait() -> Select[bool]:
     return select(claimable.few_segments_wait(OF_USER))
 
 
-def _segment_job(position: int, plan: str, storage_key: str | None) -> SegmentJob:
-    return SegmentJob(position=position, plan=plan, storage_key=storage_key)
+def _segment_job(position: int, plan: str, storage_key: str | None, precision: str | None) -> SegmentJob:
+    return SegmentJob(position=position, plan=plan, storage_key=storage_key, precision=precision)
 
 
 @cache

@@ -35,7 +35,7 @@ from app.platform.work_kinds import WorkKind
 from app.renders.tables import Render, Segment
 from app.work.queries import Claim
 from app.work.tables import FailedAttempt, WorkerProcess
-from app.work.worker_queries import SILENT_LEASES
+from app.work.worker_queries import SILENT_LEASES, is_claiming
 
 PASS_OVER_SECONDS = 120.0
 # Failures on only one machine end a render after so many times the usual number, if others never try it.
@@ -110,6 +110,20 @@ def is_for_others(table: type[Render] | type[Segment], kind: WorkKind) -> Column
     return and_(table.failures > 0, table.id.in_(select(units.c.unit_id)))
 
 
+def upscaling_failed_lately() -> ColumnElement[bool]:
+    """An attempt at one of the render's segments failed so recently that its machine leaves it to others."""
+    return (
+        select(FailedAttempt.id)
+        .where(
+            FailedAttempt.render_id == Render.id,
+            FailedAttempt.kind == WorkKind.UPSCALE.value,
+            FailedAttempt.failed_at > database_now(plus_seconds=-PASS_OVER_SECONDS),
+        )
+        .correlate(Render)
+        .exists()
+    )
+
+
 def note(
     session: Session, claim: Claim, *, worker: str, machine: str, is_permanent: bool, lease_seconds: float
 ) -> FailureHistory:
@@ -175,12 +189,7 @@ def _able_workers(
     kind: WorkKind, engine: ColumnElement[str] | InstrumentedAttribute[str], *, heard_since: database_now
 ) -> Select[str]:
     """Names of live, claiming workers that could take a unit of this kind of a render with this engine."""
-    query = select(WorkerProcess.name).where(
-        WorkerProcess.heartbeat_at > heard_since,
-        WorkerProcess.drained_since.is_(None),
-        WorkerProcess.quarantined_since.is_(None),
-        WorkerProcess.queues.contains(kind.queue.value),
-    )
+    query = select(WorkerProcess.name).where(is_claiming(kind.queue, heard_since=heard_since))
     if kind is WorkKind.UPSCALE:
         query = query.where(cast(WorkerProcess.engines, Text).contains('"' + engine + '"'))
     return query

@@ -58,17 +58,22 @@ class WorkLedger:
         machine: str | None = None,
         engines: Collection[str] = (),
         lacked_codecs: Collection[str] = (),
+        precisions: Collection[str] = (),
     ) -> None:
         """`max_running_segments` and `max_running_renders` are the caps of users without their own.
 
         `machine` is shared by workers that fail together: by default the host's name. `engines` are those
-        with which it upscales; empty for all. `lacked_codecs` are those of renders that it cannot encode.
+        with which it upscales; empty for all. `lacked_codecs` are those of renders that it cannot encode,
+        `precisions` those in which it upscales; empty for any.
         """
         self.database = database
         self.worker = worker
         self.machine = machine or socket.gethostname()
         self.engines = tuple(engines)
         self.lacked_codecs = tuple(lacked_codecs)
+        self.precisions = tuple(precisions)
+        self.left_to_others: frozenset[tuple[str, str]] = frozenset()
+        """The engines and precisions of renders that other workers go on with, which have those precisions."""
         self.queues = frozenset(queues)
         self.lease_seconds = lease_seconds
         self.max_attempts = max_attempts
@@ -89,6 +94,7 @@ class WorkLedger:
         of_renders = {**lease, "render_cap": self.max_running_renders}
         of_segments = {**lease, "cap": self.max_running_segments}
         of_segments |= {"engines": self.engines, "lacked_codecs": self.lacked_codecs}
+        of_segments["left_to_others"] = self.left_to_others
         with self.database.write() as session:
             urgent = partial(claiming.claim_urgent_prepare, session, **of_renders)
             first = urgent if WorkKind.PREPARE in kinds else None
@@ -103,6 +109,11 @@ class WorkLedger:
                     worker_queries.take_unit(session, name=self.worker, claim=job)
                     return job
         return None
+
+    def agree_on_precision(self, claim: Claim, own: str) -> str:
+        """Return in what the render's segments are computed: `own` if this worker is the first to upscale it."""
+        with self.database.write() as session:
+            return work_queries.agree_on_precision(session, render_id=claim.render_id, own=own)
 
     def renew(self, claim: Claim, *, frames_done: int) -> bool:
         """Extend the lease. False when it is lost: the worker stops and reports nothing."""
@@ -165,10 +176,12 @@ class WorkLedger:
                 raise LeaseLost("The render was given to another worker.")
         return Counter({WorkKind.UPSCALE.queue: new})
 
-    def segment_done(self, claim: Claim, *, storage_key: str) -> ReadyUnits:
+    def segment_done(self, claim: Claim, *, storage_key: str, precision: str | None = None) -> ReadyUnits:
         """Move the segment to `done`; after the render's last one the finish is claimable. Raises LeaseLost."""
         with self.database.write() as session:
-            if not work_queries.complete_segment(session, claim, storage_key=storage_key):
+            if not work_queries.complete_segment(
+                session, claim, storage_key=storage_key, precision=precision
+            ):
                 raise LeaseLost("The segment was given to another worker.")
             self._put_down(session, claim, is_done=True)
         return self._ready_to_finish(claim)

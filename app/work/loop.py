@@ -17,6 +17,7 @@ from app.platform.errors import (
     Canceled,
     ConfigurationError,
     LeaseLost,
+    LeftToOthers,
     PermanentError,
     PipelineStalled,
     RegenError,
@@ -51,14 +52,14 @@ class UnitOutcome(StrEnum):
     POSTPONED = "postponed"
     """An outage: the unit goes back uncharged and rests."""
     GIVEN_BACK = "given_back"
-    """The worker stops: the unit goes back uncharged."""
+    """The worker stops, or the unit is for others: it goes back uncharged."""
     LEASE_LOST = "lease_lost"
     """The unit belongs to another worker, or its render has ended: nothing is reported."""
 
     @classmethod
     def of_error(cls, error: Exception, *, is_draining: bool) -> Self:
         """The outcome of a unit that raised `error`."""
-        if is_draining:
+        if is_draining or isinstance(error, LeftToOthers):
             # Whatever the error: the signal that stops a worker may have stopped its ffmpeg as well.
             return cls.GIVEN_BACK
         if isinstance(error, LeaseLost | Canceled):

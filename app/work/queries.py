@@ -49,6 +49,7 @@ _COMPLETE_SEGMENT = release_statement(
     Segment,
     status=SegmentStatus.DONE,
     storage_key=bindparam("stored_as", type_=String),
+    precision=bindparam("computed_in", type_=String),
     frames_done=Segment.frames,
     worker=Segment.worker,  # stays on record
 )
@@ -75,18 +76,21 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentJob:
-    """One segment: its position in the render, its plan, and the storage key of its file once it is done."""
+    """One segment: its position in the render, its plan, and once it is done the storage key of its file and in which
+    precision it was computed, if its worker told."""
 
     position: int
     plan: str
     storage_key: str | None
+    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job(Claim, WorkOptions):
     """A claimed unit of work with everything that its worker reads of it.
 
-    Equal to a job with the same claim. `plan` is the render's, None until it is prepared. `segments` is the
+    Equal to a job with the same claim. `plan` is the render's, None until it is prepared; `precision` is the
+    render's, None until the first worker upscales it. `segments` is the
     claimed one for `upscale`, all in the order of the video for `finish`, and empty for `prepare`.
     `request_id` and `trace_parent` are those of the request that created the render. `opened` is the work
     that this claim made claimable.
@@ -96,6 +100,7 @@ class Job(Claim, WorkOptions):
     file_id: str
     input_key: str
     plan: str | None
+    precision: str | None = None
     segments: Sequence[SegmentJob] = ()
     opened: ReadyUnits = field(default_factory=Counter)
     trace_parent: str | None = None
@@ -109,7 +114,8 @@ class Job(Claim, WorkOptions):
 
 # Of a render's row, by the names of a job's fields.
 JOB_COLUMNS = tuple(
-    getattr(Render, name) for name in ("request_id", "trace_parent", "file_id", "plan", *WORK_OPTIONS)
+    getattr(Render, name)
+    for name in ("request_id", "trace_parent", "file_id", "plan", "precision", *WORK_OPTIONS)
 )
 
 
@@ -136,13 +142,22 @@ def all_warnings(session: Session, claim: Claim, warnings: Iterable[str]) -> lis
     return list(dict.fromkeys([*(stored or ()), *warnings]))
 
 
-def complete_segment(session: Session, claim: Claim, *, storage_key: str) -> bool:
+def agree_on_precision(session: Session, *, render_id: str, own: str) -> str:
+    """Return the render's precision: `own`, unless another worker began to upscale it before."""
+    unless_set = update(Render).where(Render.id == render_id, Render.precision.is_(None))
+    session.execute(unless_set.values(precision=own).execution_options(synchronize_session=False))
+    return session.scalars(select(Render.precision).where(Render.id == render_id)).one() or own
+
+
+def complete_segment(
+    session: Session, claim: Claim, *, storage_key: str, precision: str | None = None
+) -> bool:
     """Move the segment to `done`. False when the lease is lost.
 
     This function and the next may be repeated by the same claim, if a commit succeeded without an answer.
     Locks no other row: segments of one render are completed side by side.
     """
-    changed = claim.lease.release_by(session, _COMPLETE_SEGMENT, stored_as=storage_key)
+    changed = claim.lease.release_by(session, _COMPLETE_SEGMENT, stored_as=storage_key, computed_in=precision)
     return changed or claim.lease.has_left(session, status=SegmentStatus.DONE)
 
 

@@ -18,6 +18,10 @@ class WorkInHand(Body):
     frames_per_second: Number | None = Field(
         None, description="While it upscales: at the measured speed of such devices, if known."
     )
+    precision: str | None = Field(
+        None,
+        description="While it upscales: the number format in which the render was begun, such as `fp16`.",
+    )
     stalled: bool = Field(
         False, description="Whether it has made no progress for three leases although its worker is alive."
     )
@@ -43,6 +47,9 @@ class Worker(Body):
     )
     status_since: Timestamp
     software: dict[str, str] = Field(description="Versions of `ffmpeg`, `torch` and the GPU's `driver`.")
+    precisions: list[str] = Field(
+        description="The number formats in which it upscales; the segments of a render are computed in one."
+    )
     labels: list[str] = Field(description="An operator's labels for it, from `REGEN_LABELS`.")
     status_reason: str | None = Field(None, description="The last failure before a quarantine.")
 
@@ -67,6 +74,7 @@ class Worker(Body):
                 segment_id=view.segment_id,
                 progress_at=view.progress_at,
                 frames_per_second=view.frames_per_second,
+                precision=view.precision,
                 stalled=view.is_stalled(lease_seconds=lease_seconds),
             ),
             units_done=view.units_done,
@@ -74,6 +82,7 @@ class Worker(Body):
             status=view.status,
             status_since=view.status_since,
             software=dict(view.software),
+            precisions=list(view.precisions),
             labels=list(view.labels),
             status_reason=view.quarantine_reason,
         )
@@ -96,12 +105,14 @@ EXAMPLE = {
         "segmentId": "Yb1n4CmVq0sJ7dKe",
         "progressAt": "2026-11-22T07:33:39.000Z",
         "framesPerSecond": 171.5,
+        "precision": "fp16",
         "stalled": False,
     },
     "unitsDone": 41,
     "machine": "gpu-1.example.com",
     "status": "active",
     "statusSince": "2026-11-22T07:00:00.000Z",
+    "precisions": ["fp32", "fp16", "bf16", "mixed"],
     "labels": ["pool=a"],
     "software": {"ffmpeg": "7.1.1", "torch": "2.9.1", "driver": "570.86.15"},
 }

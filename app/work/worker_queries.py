@@ -1,14 +1,27 @@
 """Rows of worker processes: which ones run, and each one's unit of work."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Integer, and_, bindparam, case, delete, null, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    and_,
+    bindparam,
+    case,
+    delete,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app.platform.database import database_now, insert_into
 from app.platform.lease import changed_rows
+from app.platform.work_kinds import WorkQueue
 from app.renders.tables import Render
 from app.work.queries import Claim
 from app.work.tables import MeasuredSpeed, WorkerProcess
@@ -66,6 +79,44 @@ def register(session: Session, *, name: str, facts: dict[str, Any]) -> None:
     )
 
 
+def is_claiming(queue: WorkQueue, *, heard_since: database_now) -> ColumnElement[bool]:
+    """The worker lives, and claims work of that queue."""
+    return and_(
+        WorkerProcess.heartbeat_at > heard_since,
+        WorkerProcess.drained_since.is_(None),
+        WorkerProcess.quarantined_since.is_(None),
+        WorkerProcess.queues.contains(queue.value),
+    )
+
+
+def left_to_others(
+    session: Session,
+    *,
+    name: str,
+    precisions: Collection[str],
+    lacked_codecs: Collection[str],
+    silent_for: float,
+) -> frozenset[tuple[str, str]]:
+    """The engines and precisions in which others upscale now and this worker, which has `precisions`, does not; none
+    for a worker without any, which does not tell.
+
+    Counts only those that encode every codec that this worker encodes: they can take every render so begun.
+    """
+    if not precisions:
+        return frozenset()
+    others = select(WorkerProcess.engines, WorkerProcess.precisions, WorkerProcess.lacked_codecs).where(
+        WorkerProcess.name != name,
+        is_claiming(WorkQueue.GPU, heard_since=database_now(plus_seconds=-silent_for)),
+    )
+    return frozenset(
+        (engine, precision)
+        for engines, theirs, lacked in session.execute(others)
+        if set(lacked or ()) <= set(lacked_codecs)
+        for engine in engines
+        for precision in set(theirs or ()) - set(precisions)
+    )
+
+
 def update_engines(session: Session, *, name: str, engines: Sequence[str]) -> None:
     session.execute(update(WorkerProcess).where(WorkerProcess.name == name).values(engines=list(engines)))
 
@@ -103,12 +154,12 @@ def remove_silent(session: Session, *, silent_for: float) -> None:
     changed_rows(session, delete(WorkerProcess).where(silent))
 
 
-def list_workers(session: Session) -> Sequence[tuple[WorkerProcess, datetime, float | None]]:
-    """Every worker, in the order of their start, with the database's present time, and how many frames a second of
-    the render in hand such devices upscale, if that was measured."""
+def list_workers(session: Session) -> Sequence[tuple[WorkerProcess, datetime, float | None, str | None]]:
+    """Every worker, in the order of their start, with the database's present time, how many frames a second of the
+    render in hand such devices upscale, if that was measured, and the precision of that render."""
     pixels = Render.__table__.c.input_width * Render.__table__.c.input_height
     query = (
-        select(WorkerProcess, database_now(), MeasuredSpeed.pixels_per_second / pixels)
+        select(WorkerProcess, database_now(), MeasuredSpeed.pixels_per_second / pixels, Render.precision)
         .outerjoin(Render, Render.id == WorkerProcess.render_id)
         .outerjoin(
             MeasuredSpeed,
@@ -119,4 +170,4 @@ def list_workers(session: Session) -> Sequence[tuple[WorkerProcess, datetime, fl
         )
         .order_by(WorkerProcess.started_at, WorkerProcess.name)
     )
-    return [(worker, now, frames_per_second) for worker, now, frames_per_second in session.execute(query)]
+    return [(worker, now, speed, precision) for worker, now, speed, precision in session.execute(query)]

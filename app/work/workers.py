@@ -30,7 +30,8 @@ class WorkerView:
 
     `unheard_seconds`: the time since its last report, on the database's clock. `progress_at`: when that unit
     last made progress, as far as the worker reports; `still_seconds`: how long ago that was. `frames_per_second`: of
-    the render that it upscales, at the measured speed of such devices.
+    the render that it upscales, at the measured speed of such devices; `precision`: that render's, once it is begun.
+    `precisions`: those in which it upscales; none for a worker of an older version.
     """
 
     name: str
@@ -56,7 +57,9 @@ class WorkerView:
     software: Mapping[str, str]
     labels: tuple[str, ...]
     lacked_codecs: frozenset[str] = frozenset()
+    precisions: tuple[str, ...] = ()
     frames_per_second: float | None = None
+    precision: str | None = None
 
     @property
     def status(self) -> WorkerStatus:
@@ -163,7 +166,9 @@ def list_workers(session: Session) -> Sequence[WorkerView]:
             software=row.software or {},
             labels=tuple(row.labels or ()),
             lacked_codecs=frozenset(row.lacked_codecs or ()),
+            precisions=tuple(row.precisions or ()),
             frames_per_second=frames_per_second if row.kind == WorkKind.UPSCALE else None,
+            precision=precision if row.kind == WorkKind.UPSCALE else None,
         )
-        for row, now, frames_per_second in worker_queries.list_workers(session)
+        for row, now, frames_per_second, precision in worker_queries.list_workers(session)
     ]

@@ -27,6 +27,9 @@ from models.architectures import UpscalingNetwork
 Precision = Literal["fp32", "fp16", "bf16", "mixed", "bf16-direct"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"]
 
+# Those in which unlike devices give the same picture to within half an 8-bit code.
+PORTABLE_PRECISIONS = ("fp32", "fp16", "bf16-direct")
+
 
 def place_network(
     network: nn.Module,

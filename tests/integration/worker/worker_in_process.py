@@ -30,6 +30,7 @@ class WorkerInProcess:
         self,
         place: Workplace,
         *,
+        name: str = "one",
         settings: Settings | None = None,
         storage: Storage | None = None,
         max_attempts: int = 3,
@@ -38,8 +39,13 @@ class WorkerInProcess:
     ) -> None:
         settings = settings or place.settings
         self.place = place
+        networks = Networks(settings)
         self.ledger = WorkLedger(
-            database=place.database, worker="one", lease_seconds=30, max_attempts=max_attempts
+            database=place.database,
+            worker=name,
+            lease_seconds=30,
+            max_attempts=max_attempts,
+            precisions=tuple(networks.precisions),
         )
         self.workspace = Workspace(settings.work_dir, cache_bytes=cache_bytes)
         self.units = WorkUnits(
@@ -49,7 +55,7 @@ class WorkerInProcess:
             workspace=self.workspace,
             runner=FfmpegRunner.for_work(settings),
             limits=MediaLimits.from_settings(settings),
-            networks=Networks(settings),
+            networks=networks,
             outage_retry=outage_retry or OutageRetry(seconds=0),
             drain=Drain(grace_seconds=60),
             wake=self.wake,

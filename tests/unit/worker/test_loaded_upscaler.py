@@ -11,6 +11,7 @@ from app.platform.settings import Settings
 from models.architectures import SRVGGNetCompact
 from models.catalog import ENGINES
 from worker.added_weights import add_engine
+from worker.inference.devices import CpuDevice
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
@@ -40,6 +41,41 @@ def test_a_machine_that_cannot_do_as_set_is_found_out_before_any_work(
     settings = {"data_dir": tmp_path, "device": "cpu", "stand_in_network": True, **wrong}
     with pytest.raises(ConfigurationError):
         Networks(Settings(**settings)).check()
+
+
+@pytest.mark.parametrize(
+    ("choice", "native", "expected"),
+    [
+        ("auto", {"fp32"}, ["fp32"]),
+        ("auto", {"bf16-direct", "mixed", "fp32"}, ["fp32", "mixed-cpu-1", "bf16-direct"]),
+        ("bf16", {"fp32", "mixed"}, ["fp32", "bf16-cpu-1"]),
+        ("fp32", {"fp32", "mixed"}, ["fp32"]),
+    ],
+)
+def test_a_worker_goes_on_in_what_its_processor_computes_or_in_what_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, native: set[str], expected: list[str]
+) -> None:
+    monkeypatch.setattr(CpuDevice, "native_precisions", lambda _self: frozenset(native))
+    monkeypatch.setattr("worker.inference.devices.cpu._bf16_instructions", lambda: "cpu")
+    monkeypatch.setattr(torch, "__version__", "1+cpu")
+    at = networks(tmp_path, precision=choice)
+    assert list(at.precisions) == expected
+    assert at.own_precision("regen-4x") == (expected[0] if choice == "auto" else expected[-1])
+    for name in expected:
+        size = {"source": SMALL, "target": SMALL.enlarged(4), "precision": name}
+        at.upscaler(engine_id="regen-4x", **size)
+        assert at.has(engine_id="regen-4x", **size)
+        assert not at.has(engine_id="regen-4x", **size | {"precision": None})
+
+
+def test_bf16_of_other_instructions_or_of_another_torch_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for instructions in ("amx", "avx512_bf16"):
+        for version in ("2.13.0+cpu", "2.13.1"):
+            monkeypatch.setattr("worker.inference.devices.cpu._bf16_instructions", lambda it=instructions: it)
+            monkeypatch.setattr(torch, "__version__", version)
+            found |= {CpuDevice().numerics(one) for one in ("fp32", "bf16", "mixed", "bf16-direct")}
+    assert len(found) == 2 + 2 * 4 and {"fp32", "bf16-direct", "mixed-amx-2.13.0"} < found
 
 
 def test_weights_that_cannot_be_used_are_found_out_before_any_work(tmp_path: Path) -> None:

@@ -78,12 +78,24 @@ class CpuDevice(Device):
         return torch.get_num_threads()
 
     def candidate_precisions(self, properties: NetworkProperties) -> Sequence[Precision]:
-        candidates: list[Precision] = ["fp32"]
+        native, every = self.native_precisions(), ("fp32", properties.reduced_precision, "bf16-direct")
+        return [precision for precision in every if precision in native]
+
+    def native_precisions(self) -> frozenset[Precision]:
+        native: set[Precision] = {"fp32"}
         if has_native_bf16():
-            candidates.append(properties.reduced_precision)
+            native |= {"bf16", "mixed"}
         if find_agreeing_matrix_unit() is not None:
-            candidates.append("bf16-direct")
-        return candidates
+            native.add("bf16-direct")
+        return frozenset(native)
+
+    def numerics(self, precision: Precision) -> str:
+        name = super().numerics(precision)
+        return (
+            name
+            if name == precision
+            else f"{precision}-{_bf16_instructions()}-{torch.__version__.partition('+')[0]}"
+        )
 
     @property
     def has_direct_convolutions(self) -> bool:
@@ -145,6 +157,16 @@ def has_native_bf16() -> bool:
         supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
         return supported is not None and bool(supported())
     return False
+
+
+def _bf16_instructions() -> str:
+    for name, instructions in (
+        ("_is_amx_tile_supported", "amx"),
+        ("_is_avx512_bf16_supported", "avx512_bf16"),
+    ):
+        if getattr(torch.cpu, name, lambda: False)():
+            return instructions
+    return torch.backends.cpu.get_cpu_capability().lower()
 
 
 @cache

@@ -79,6 +79,9 @@ class CudaDevice(Device):
     def candidate_precisions(self, properties: NetworkProperties) -> Sequence[Precision]:
         return ("fp16",)
 
+    def native_precisions(self) -> frozenset[Precision]:
+        return frozenset(("fp32", "fp16"))
+
     def computes_bf16(self) -> bool:
         return bool(torch.cuda.is_bf16_supported())
 

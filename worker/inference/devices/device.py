@@ -13,7 +13,7 @@ from models.architectures import NetworkProperties
 from worker.inference.errors import PrecisionUnsupported
 from worker.inference.frames import FrameFormat
 from worker.inference.memory import Workload, activation_bytes_per_pixel
-from worker.inference.precision import Precision, PrecisionChoice, place_network
+from worker.inference.precision import PORTABLE_PRECISIONS, Precision, PrecisionChoice, place_network
 from worker.inference.runtime import Runtime
 from worker.inference.transfers import Transfers
 
@@ -79,6 +79,19 @@ class Device(ABC):
     @abstractmethod
     def candidate_precisions(self, properties: NetworkProperties) -> Sequence[Precision]:
         """Returns the precisions that may be the fastest here, the most exact first: `auto` means one of them."""
+
+    @abstractmethod
+    def native_precisions(self) -> frozenset[Precision]:
+        """Returns those that the hardware computes, fp32 included: in these it goes on with what others began."""
+
+    def numerics(self, precision: Precision) -> str:
+        """Returns the name of this precision's results: devices with the same name give the same picture to within half
+        an 8-bit code.
+
+        Where torch rounds sums to bfloat16, their order decides on a bit of a few values, and after dozens of layers
+        the results differ by as much as each of them does from fp32.
+        """
+        return precision if precision in PORTABLE_PRECISIONS else f"{precision}-{self.kind}"
 
     @abstractmethod
     def computes_bf16(self) -> bool:

@@ -48,6 +48,9 @@ class MpsDevice(Device):
         # Metal's fp16 convolutions promise little speed, and their accuracy has not been measured.
         return ("fp32",)
 
+    def native_precisions(self) -> frozenset[Precision]:
+        return frozenset(("fp32",))
+
     def computes_bf16(self) -> bool:
         try:
             torch.ones(1, device=self.torch_device, dtype=torch.bfloat16).add_(1)
