@@ -88,7 +88,8 @@ class WorkSettings(BaseSettings):
     precision: Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"] = Field(
         "auto",
         description="Arithmetic of the networks. `auto`: the fastest that agrees with fp32 to 50 dB or better; where "
-        "several may be the fastest (on a CPU with bfloat16), a worker's first use of an engine measures them.",
+        "several may be the fastest (on a CPU with bfloat16), a worker's first use of an engine measures them. Renders "
+        "that others began it computes in theirs, if that is fp32, the named one, or with `auto` one of its hardware.",
     )
     fused_kernels: Literal["off", "direct", "winograd"] = Field(
         "off",
