@@ -87,6 +87,7 @@ def test_an_administrator_sees_the_workers(client, administrator, database):
         "machine": "here",
         "status": "active",
         "software": {},
+        "precisions": [],
         "labels": [],
     }
     assert (silent["alive"], silent["queues"]) == (False, ["gpu"])
