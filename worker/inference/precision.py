@@ -27,7 +27,7 @@ from models.architectures import UpscalingNetwork
 Precision = Literal["fp32", "fp16", "bf16", "mixed", "bf16-direct"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "mixed", "bf16-direct"]
 
-# Those in which unlike devices give the same picture to within half an 8-bit code.
+# Those in which unlike devices give the same picture, by `Device.numerics`.
 PORTABLE_PRECISIONS = ("fp32", "fp16", "bf16-direct")
 
 

@@ -86,7 +86,7 @@ class Device(ABC):
 
     def numerics(self, precision: Precision) -> str:
         """Returns the name of this precision's results: devices with the same name give the same picture to within half
-        an 8-bit code.
+        an 8-bit code, in fp16 with a few samples more than that.
 
         Where torch rounds sums to bfloat16, their order decides on a bit of a few values, and after dozens of layers
         the results differ by as much as each of them does from fp32.
