@@ -53,7 +53,7 @@ BODIES: dict[str, Schema] = {
     "createWebhook": {"url": "https://example.com/hooks/regen"},
     "updateWebhook": {"enabled": False},
     "createUser": {"name": "alice"},
-    "updateUser": {"limits": {"requests_per_minute": 600}},
+    "updateUser": {"limits": {"requests": "100/minute"}},
     "createKey": {"name": "ci", "scopes": ["read", "write"]},
     "updateKey": {"name": "nightly"},
 }

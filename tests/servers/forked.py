@@ -68,10 +68,11 @@ class ForkedProcess:
         log: Path,
         environment: Mapping[str, str],
         forks_workers: bool = True,
+        directory: Path | None = None,
     ) -> None:
         """Without `forks_workers` its own workers are started as `regen` starts them, each by a Python of its own."""
         self._process = _context.Process(
-            target=_run, args=(list(command), log, dict(environment), forks_workers)
+            target=_run, args=(list(command), log, dict(environment), forks_workers, directory)
         )
         self._process.start()
         assert self._process.pid is not None
@@ -111,9 +112,17 @@ class ForkedServerProcess(ServerProcess):
         )
 
 
-def _run(arguments: list[str], log: Path, environment: dict[str, str], forks_workers: bool) -> None:
+def _run(
+    arguments: list[str],
+    log: Path,
+    environment: dict[str, str],
+    forks_workers: bool,
+    directory: Path | None,
+) -> None:
     """What `regen ARGUMENTS` does, in this process."""
     os.setsid()
+    if directory is not None:
+        os.chdir(directory)
     nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
@@ -171,14 +180,21 @@ def _fork_workers(requests: socket.socket) -> NoReturn:
     """Starts what it is asked for, until its parent ends: each as a child of its parent, which collects orphans."""
     parent = os.getppid()
     for line in requests.makefile("r"):
+        told, telling = os.pipe()
         between = os.fork()
         if between:
+            # Only then is it the parent's child, for which the parent may wait.
             os.waitpid(between, 0)
+            requests.sendall(os.read(told, 32))
+            os.close(told)
+            os.close(telling)
             continue
         pid = os.fork()
         if pid:
-            requests.sendall(f"{pid}\n".encode())
+            os.write(telling, f"{pid}\n".encode())
             os._exit(0)
+        os.close(told)
+        os.close(telling)
         Path("/proc/self/comm").write_text(FORKED_WORKER)
         requests.close()
         os.setsid()

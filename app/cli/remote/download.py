@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 Result = Literal["output", "input", "thumbnail"]
 
 
+def make_directory(path: Path) -> None:
+    """Make the directory that `--output` names unless it is there. Raises BadParameter if it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise typer.BadParameter(
+            f"the directory {path} cannot be made: {reason}.", param_hint="--output"
+        ) from error
+
+
 def download(
     renders: Annotated[list[str], typer.Argument(metavar="ID...", help="The renders.")],
     output: Annotated[
@@ -35,8 +46,10 @@ def download(
 
     In a directory a file has the name that the server gives it, and the render's id too if there is another.
     """
-    if not output.is_dir() and (len(renders) > 1 or not output.absolute().parent.is_dir()):
-        raise typer.BadParameter(f"there is no directory {output}.", param_hint="--output")
+    if len(renders) > 1:
+        make_directory(output)
+    elif not output.is_dir():
+        make_directory(output.absolute().parent)
     if output.is_file() and not overwrite:
         raise typer.BadParameter(f"{output} exists. Give --overwrite to replace it.", param_hint="--output")
     with Display(silent=as_json) as display:

@@ -15,7 +15,7 @@ import typer
 
 from app.cli.remote.connection import AsJson, ServerOption, Timeout, find_server
 from app.cli.remote.display import Display
-from app.cli.remote.download import download_result
+from app.cli.remote.download import download_result, make_directory
 from app.cli.remote.render_flags import given_options
 from app.cli.remote.session import RETRIES, carry_out, exit_code_of, print_json, report
 from app.cli.reporting import stderr
@@ -133,8 +133,8 @@ def _check_paths(submissions: Sequence[Submission], output: Path | None) -> None
         # An id has no dot and no folder.
         if is_file_name and not Path(each.source).is_file() and not re.fullmatch(r"[\w-]+", each.source):
             raise typer.BadParameter(f"there is no file {each.source}.", param_hint="FILE")
-    if output is not None and not output.is_dir():
-        raise typer.BadParameter(f"there is no directory {output}.", param_hint="--output")
+    if output is not None:
+        make_directory(output)
 
 
 def _tell_warnings(submission: Submission) -> None:

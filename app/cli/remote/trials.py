@@ -9,7 +9,7 @@ import typer
 
 from app.cli.remote.connection import AsJson, ServerOption
 from app.cli.remote.display import Display
-from app.cli.remote.download import download_result
+from app.cli.remote.download import download_result, make_directory
 from app.cli.remote.render_flags import given_options
 from app.cli.remote.renders import video_facts
 from app.cli.remote.session import RETRIES, ExitCode, carry_out, print_json
@@ -69,8 +69,7 @@ def preview(
     """Write one frame before and after, without a render. Prints the two files."""
     options = given_options(context)
     area = _area(crop) if crop else None
-    if not output.is_dir():
-        raise typer.BadParameter(f"there is no directory {output}.", param_hint="--output")
+    make_directory(output)
     with Display(silent=as_json) as display:
 
         async def make(regen: AsyncRegen) -> tuple[Preview, list[Path]]:

@@ -1,0 +1,425 @@
+"""Every sample of the documentation is run as it stands, or this file says why not and what shows the same."""
+
+import contextlib
+import json
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.documentation.samples import (
+    PAGES,
+    ROOT,
+    Sample,
+    Session,
+    commands,
+    new_session,
+    samples,
+    samples_of,
+)
+from tests.servers.postgres import PostgresServer
+from tests.servers.process import ServerProcess, free_port, wait_until
+from tests.servers.s3 import S3Server
+
+pytestmark = pytest.mark.slow
+
+# Samples that another test runs: by page and language.
+ELSEWHERE = {
+    ("clients/pytest/README.md", "python"): "tests/documentation: test_the_fixture_of_its_page",
+    ("clients/typescript/README.md", "js"): "tests/clients/test_typescript.py",
+    ("docs/api.md", "js"): "tests/clients/test_typescript.py",
+    ("clients/python/README.md", "python"): "tests/clients/test_with_the_mock.py",
+    ("docs/events.md", "python"): "tests/integration/api/test_events.py, cut at every byte",
+    ("docs/mock.md", "js"): "tests/documentation: test_the_mock_in_another_language",
+    ("docs/mock.md", "python"): "tests/integration/mock/test_recipes.py",
+    ("docs/uploads.md", "python"): "tests/documentation: test_the_upload_in_parts",
+    ("docs/webhooks.md", "python"): "tests/documentation: test_the_receiver_of_webhooks",
+}
+# Samples that nothing runs as they stand: by page and how they begin.
+NOT_RUN = {
+    ("CONTRIBUTING.md", "scripts/setup --test"): "it makes the environment in which the tests run",
+    ("README.md", "scripts/demo"): "it is `regen serve` and an upload; quick-start-laptop.md is run",
+    (
+        "clients/pytest/README.md",
+        "pip install pytest-regen",
+    ): "it needs the package index: tests/unit/release installs it",
+    (
+        "clients/typescript/README.md",
+        "npm install",
+    ): "it needs npm's registry: tests/clients/test_typescript.py installs it",
+    ("docs/api.md", "pip install openapi-python-client"): "tests/generators runs it",
+    ("docs/api.md", "from regen_api import"): "it needs the generated client: tests/generators",
+    ("docs/api.md", "pip install schemathesis"): "tests/integration/api/test_schemathesis.py",
+    ("docs/cli.md", "regen login"): "tests/documentation: test_the_command_line",
+    ("docs/containers.md", "git pull"): "it needs a container engine: tests/images starts the compose file",
+    ("docs/containers.md", "scripts/images build"): "scripts/test --images",
+    (
+        "docs/containers.md",
+        "scripts/secrets",
+    ): "it needs a container engine: tests/images starts the compose file",
+    ("docs/engines.md", "regen weights convert"): "FILE_OR_URL: tests/unit/models",
+    ("docs/engines.md", "regen weights add"): "FILE_OR_URL: tests/integration/api/test_added_engines.py",
+    ("docs/fidelity.md", "git clone"): "it needs the internet; tests/original compares with the package",
+    (
+        "docs/kubernetes.md",
+        "scripts/secrets",
+    ): "it needs a cluster: tests/deploy renders and checks the chart",
+    ("docs/kubernetes.md", "helm upgrade"): "it needs a cluster: tests/deploy renders and checks the chart",
+    ("docs/mock.md", "docker run"): "it needs a container engine",
+    (
+        "docs/observability.md",
+        "pip install 'regen-server[tracing]'",
+    ): "tests/integration of traces start a collector",
+    ("docs/operating.md", "# /etc/regen/regen.env"): "a file of settings: tests/deploy/test_systemd.py",
+    ("docs/operating.md", "regen db upgrade"): "for a machine with GPUs; quick-start-cluster.md is run",
+    ("docs/operating.md", "regen backup drill.zip"): "tests/documentation: test_backup_and_restore",
+    ("docs/operating.md", "regen backup regen-"): "tests/documentation: test_backup_and_restore",
+    (
+        "docs/quick-start-cluster.md",
+        "regen worker --queues gpu",
+    ): "it needs a GPU; the page's other form is run",
+    ("docs/releasing.md", ".venv/bin/python scripts/lock.py"): "it needs the package index",
+    ("docs/releasing.md", "python scripts/pin_images.py"): "it needs a registry",
+}
+
+
+def is_run_here(sample: Sample) -> bool:
+    return (sample.page, sample.language) not in ELSEWHERE and not any(
+        sample.page == page and sample.text.startswith(begin) for page, begin in NOT_RUN
+    )
+
+
+BY_PAGE = {path.relative_to(ROOT).as_posix(): list(samples(path)) for path in PAGES}
+OWN_SERVERS = {name for name in BY_PAGE if "quick-start" in name} | {"docs/mock.md"}
+WITH_A_SERVER = [
+    name for name, of_page in BY_PAGE.items() if name not in OWN_SERVERS and any(map(is_run_here, of_page))
+]
+
+
+def test_what_is_not_run_is_there() -> None:
+    every = [sample for of_page in BY_PAGE.values() for sample in of_page]
+    assert len(every) > 60
+    stale = [
+        (page, begin)
+        for page, begin in NOT_RUN
+        if not any(one.page == page and one.text.startswith(begin) for one in every)
+    ]
+    assert stale == []
+    assert {key for key in ELSEWHERE if not any((one.page, one.language) == key for one in every)} == set()
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the videos that the pages name."""
+    directory = tmp_path_factory.mktemp("films")
+    shutil.copy(ROOT / "tests/media/bunny-240x136-25fps.mp4", directory / "clip.mp4")
+    picture = ("-f", "lavfi", "-i", "testsrc2=size=64x36:rate=1:duration=92")
+    few = ("-f", "lavfi", "-i", "testsrc2=size=64x36:rate=25:duration=0.4")
+    for name, arguments in {
+        "film.mkv": (*picture, "-c:v", "libx264"),
+        "film.mp4": (*few, "-c:v", "libx264"),
+        "film.mov": (*few, "-c:v", "libx264"),
+        "tape.ts": (*few, "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-vf", "setfield=tff"),
+    }.items():
+        command = ("ffmpeg", "-v", "error", *arguments, "-pix_fmt", "yuv420p", str(directory / name))
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def running(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A session with a server; the ids of the pages stand for things that are there."""
+    session = new_session(
+        tmp_path_factory.mktemp("server"),
+        REGEN_OUTBOUND_ALLOWED_NETWORKS="127.0.0.0/8",
+        REGEN_ALLOW_FILE_URLS="true",
+    )
+    try:
+        session.run("regen serve")
+        url, key = session.replaced["http://127.0.0.1:8000"], session.replaced["regen_..."]
+        session.run("regen keys create --name operator --admin")
+        admin, session.replaced["regen_..."] = session.replaced["regen_..."], key
+        session.environment |= {"URL": url, "KEY": key, "ADMIN": admin, "REGEN_SERVER": url, "REGEN_KEY": key}
+        session.replaced |= {"https://studio.example.com": f"http://127.0.0.1:{free_port()}"}
+        yield session
+    finally:
+        session.close()
+
+
+@pytest.fixture
+def page_session(running: Session, films: Path, tmp_path: Path) -> Session:
+    """A directory of its own for a page, beside the server that all share."""
+    directory = tmp_path / "page"
+    shutil.copytree(films, directory)
+    session = Session(directory, dict(running.environment), dict(running.replaced))
+    url, headers = session.environment["URL"], {"Authorization": f"Bearer {session.environment['KEY']}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        answer = client.post("/v1/files", files={"file": (films / "film.mkv").open("rb")})
+        file_id = answer.raise_for_status().json()["file"]["id"]
+        render = client.post("/v1/upscale", json={"file_id": file_id, "end": 2}).json()["render"]
+        worker = httpx.get(f"{url}/v1/workers", headers={"X-API-Key": session.environment["ADMIN"]}).json()
+        named = client.post("/v1/files", files={"file": (films / "film.mp4").open("rb")}).json()["file"]["id"]
+        link = client.post("/v1/upscale", json={"file_id": named}).json()["render"]["inputFileURL"]
+    session.replaced |= {"FILE_ID": file_id, "RENDER_ID": render["id"], "https://example.com/clip.mp4": link}
+    session.replaced["NAME"] = worker["workers"][0]["name"]
+    done = session.completed(render["id"])
+    session.replaced |= {"OUTPUT_FILE_URL": done["outputFileURL"], "THUMBNAIL_URL": done["thumbnailURL"]}
+    return session
+
+
+@pytest.mark.parametrize("page", WITH_A_SERVER)
+def test_samples_of(page: str, page_session: Session) -> None:
+    if page == "docs/limits.md":
+        made = page_session.run("regen keys create --name lost")
+        listed = page_session.run("regen keys list")
+        assert made
+        page_session.replaced["KEY_ID"] = next(
+            line.split()[0].strip("│| ") or line.split()[1] for line in listed.splitlines() if "lost" in line
+        )
+    for sample in filter(is_run_here, BY_PAGE[page]):
+        _run(sample, page_session)
+        if page == "docs/webhooks.md" and "DELIVERY_ID" not in page_session.replaced:
+            page_session.replaced["DELIVERY_ID"] = _first_delivery(page_session)
+
+
+def _run(sample: Sample, session: Session) -> None:
+    if sample.language == "python":
+        session.run_python(sample.text)
+    else:
+        for command in commands(sample.text):
+            session.run(command)
+
+
+def _first_delivery(session: Session) -> str:
+    headers = {"Authorization": f"Bearer {session.environment['KEY']}"}
+    address = f"{session.environment['URL']}/v1/webhook-deliveries"
+    found: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        found[:] = httpx.get(address, headers=headers).json()["deliveries"]
+        return bool(found)
+
+    wait_until(look, what="an event is sent")
+    identity: str = found[0]["id"]
+    return identity
+
+
+def test_quick_start_on_a_laptop(films: Path, tmp_path: Path) -> None:
+    session = new_session(tmp_path / "home")
+    shutil.copy(films / "film.mp4", session.directory / "clip.mp4")
+    try:
+        _run_page("docs/quick-start-laptop.md", session)
+    finally:
+        session.close()
+    assert (session.directory / "results" / "clip-4x.mp4").stat().st_size > 1000
+    assert (session.directory / "clip-4x.mp4").stat().st_size > 1000
+
+
+def test_quick_start_of_a_company(films: Path, tmp_path: Path) -> None:
+    session = new_session(tmp_path / "home")
+    shutil.copy(films / "film.mp4", session.directory / "clip.mp4")
+    # What stands in front of it is in tests/integration/api/test_proxies.py.
+    session.replaced["REGEN_PUBLIC_URL=https://regen.example.com"] = ""
+    try:
+        _run_page("docs/quick-start-company.md", session)
+    finally:
+        session.close()
+
+
+def test_quick_start_of_a_cluster(
+    films: Path, tmp_path: Path, postgres_server: PostgresServer, broker_server: Any, s3_server: S3Server
+) -> None:
+    session = new_session(
+        tmp_path / "home", REGEN_SEGMENT_SECONDS="0.2", REGEN_BROKER_PASSWORD=broker_server.password or ""
+    )
+    shutil.copy(films / "film.mp4", session.directory / "clip.mp4")
+    bucket = f"quick-{tmp_path.name.replace('_', '-').lower()}"[:40].strip("-")
+    database_url = postgres_server.create_database()
+    session.replaced |= {
+        "postgresql://regen@db.internal:5432/regen": database_url,
+        "redis://redis.internal:6379/0": broker_server.url,
+        "REGEN_S3_ENDPOINT_URL=https://s3.internal": f"REGEN_S3_ENDPOINT_URL={s3_server.endpoint_url}",
+        "REGEN_S3_BUCKET=regen": f"REGEN_S3_BUCKET={bucket}",
+        "REGEN_S3_ACCESS_KEY=...": f"REGEN_S3_ACCESS_KEY={s3_server.access_key}",
+        "REGEN_S3_SECRET_KEY=...": f"REGEN_S3_SECRET_KEY={s3_server.secret_key}",
+        "REGEN_SECRET_KEY=...": f"REGEN_SECRET_KEY={secrets.token_hex(32)}",
+        "--host 0.0.0.0": "--host 127.0.0.1",
+        "regen worker --queues cpu": "regen worker --queues cpu,gpu",
+    }
+    try:
+        _run_page("docs/quick-start-cluster.md", session)
+    finally:
+        session.close()
+    assert (session.directory / "results" / "clip-4x.mp4").stat().st_size > 1000
+
+
+def _run_page(page: str, session: Session) -> None:
+    for sample in filter(is_run_here, BY_PAGE[page]):
+        _run(sample, session)
+
+
+def test_the_mock(films: Path, tmp_path: Path) -> None:
+    """Its commands; and its other language, in Node."""
+    session = new_session(tmp_path / "home")
+    shutil.copy(films / "film.mp4", session.directory / "clip.mp4")
+    try:
+        _run_page("docs/mock.md", session)
+        shutil.copy(next(session.directory.glob(".ready-*")), session.directory / "ready.json")
+        (program,) = [one.text for one in BY_PAGE["docs/mock.md"] if one.language == "js"]
+        (session.directory / "program.mjs").write_text(program)
+        if shutil.which("node"):
+            command = ["node", "program.mjs"]
+            answer = subprocess.run(
+                command, cwd=session.directory, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert answer.stdout == "429\ncompleted video/mp4\n", answer.stderr
+    finally:
+        session.close()
+
+
+def test_the_upload_in_parts(page_session: Session) -> None:
+    (program,) = [one.text for one in BY_PAGE["docs/uploads.md"] if one.language == "python"]
+    (page_session.directory / "upload.py").write_text(program)
+    environment = page_session.environment
+    output = page_session.run(
+        f"{sys.executable} upload.py clip.mp4 {environment['URL']} {environment['KEY']}"
+    )
+    assert "'width': 240" in output
+
+
+def test_the_receiver_of_webhooks(page_session: Session) -> None:
+    (program,) = [one.text for one in BY_PAGE["docs/webhooks.md"] if one.language == "python"]
+    url, port = page_session.environment["URL"], free_port()
+    headers = {"Authorization": f"Bearer {page_session.environment['KEY']}"}
+    secret = httpx.get(f"{url}/v1/webhooks/secret", headers=headers).json()["secret"]["current"]
+    program = program.replace("whsec_...", secret).replace("9000", str(port))
+    log = page_session.directory / "receiver.log"
+    receiver = ServerProcess([sys.executable, "-u", "-c", program], log=log)
+    try:
+        made = httpx.post(f"{url}/v1/webhooks", json={"url": f"http://127.0.0.1:{port}"}, headers=headers)
+        httpx.post(
+            f"{url}/v1/webhooks/{made.json()['webhook']['id']}/test", headers=headers
+        ).raise_for_status()
+        wait_until(lambda: "webhook.test" in log.read_text(), what=f"the event arrives: {log.read_text()}")
+    finally:
+        receiver.stop()
+
+
+def test_the_command_line(page_session: Session) -> None:
+    """`regen login` asks for the key on a terminal, or takes it from REGEN_KEY."""
+    (sample,) = [one for one in BY_PAGE["docs/cli.md"] if one.text.startswith("regen login")]
+    page_session.replaced["https://regen.example.com"] = page_session.environment["URL"]
+    page_session.replaced["*.mp4"] = "clip.mp4 film.mp4"
+    for command in commands(sample.text):
+        output = page_session.run(command)
+        if command.startswith("regen submit *"):
+            page_session.replaced["ID"] = next(line for line in output.splitlines() if line.isalnum())
+
+
+def test_backup_and_restore(page_session: Session, running: Session, tmp_path: Path) -> None:
+    page_session.replaced["/tmp/drill"] = str(tmp_path / "drill")
+    drill = [one for one in BY_PAGE["docs/operating.md"] if one.text.startswith("regen backup drill.zip")]
+    for command in (part for line in commands(drill[0].text) for part in line.split(" && ")):
+        if "serve" not in command:
+            page_session.run(command)
+    assert (tmp_path / "drill" / "regen.db").is_file()
+
+
+def test_the_fixture_of_its_page(tmp_path: Path) -> None:
+    (program,) = [one.text for one in BY_PAGE["clients/pytest/README.md"] if one.language == "python"]
+    (tmp_path / "test_it.py").write_text(program)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:schemathesis", "test_it.py"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 passed" in answer.stdout, answer.stdout
+
+
+NODE = """
+import { readFileSync } from "node:fs";
+const [URL, key] = process.argv.slice(2);
+const headers = { Authorization: `Bearer ${key}` };
+const json = { ...headers, "Content-Type": "application/json" };
+const file = new File([readFileSync("clip.mp4")], "clip.mp4");
+const send = globalThis.fetch;
+globalThis.fetch = async (address, options = {}) => {
+  const answer = await send(address, options);
+  const text = await answer.clone().text();
+  console.log(JSON.stringify([options.method ?? "GET", address.slice(URL.length), answer.status, text]));
+  return answer;
+};
+console.log = ((print) => (line) => typeof line === "string" && line.startsWith("[") && print(line))(console.log);
+"""
+
+
+class TestReference:
+    """Every call, in three languages: each reaches its route with fields that it takes."""
+
+    @pytest.fixture(scope="class")
+    def page(self) -> list[Sample]:
+        sys.path.insert(0, str(ROOT / "docs" / "site"))
+        from reference import reference_page
+
+        text = reference_page(json.loads((ROOT / "docs" / "openapi.json").read_text()))
+        return list(samples_of(text, page="docs/reference.md"))
+
+    def test_in_python(
+        self, page: list[Sample], page_session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(page_session.directory)
+        answers: list[tuple[str, str, int, str]] = []
+
+        def note(answer: httpx.Response) -> None:
+            answer.read()
+            request = answer.request
+            answers.append((request.method, request.url.path, answer.status_code, answer.text))
+
+        url, key = page_session.environment["URL"], page_session.environment["ADMIN"]
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60, event_hooks={"response": [note]}) as api:
+            for sample in (one for one in page if one.language == "python"):
+                if not sample.text.startswith("import"):
+                    with contextlib.suppress(httpx.HTTPStatusError, json.JSONDecodeError):
+                        exec(page_session.filled_in(sample.text), {"api": api})
+        self.judge(answers, page)
+
+    @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
+    def test_in_javascript(self, page: list[Sample], page_session: Session) -> None:
+        calls = [one.text for one in page if one.language == "js" and not one.text.startswith("const URL")]
+        program = NODE + "".join(
+            f"await (async () => {{ {page_session.filled_in(call)} }})().catch(() => {{}});\n"
+            for call in calls
+        )
+        (page_session.directory / "calls.mjs").write_text(program)
+        environment = page_session.environment
+        output = page_session.run(f"node calls.mjs {environment['URL']} {environment['ADMIN']}")
+        self.judge([tuple(json.loads(line)) for line in output.splitlines()], page)
+
+    def test_with_curl(self, page: list[Sample], page_session: Session) -> None:
+        answers = []
+        page_session.environment["KEY"] = page_session.environment["ADMIN"]
+        for sample in (one for one in page if one.language == "sh"):
+            if sample.text.startswith("curl"):
+                command = page_session.filled_in(sample.text).replace(
+                    "curl -s", "curl -w '\\n%{method} %{http_code}' -s"
+                )
+                text, _, told = page_session.output_of(command).rpartition("\n")
+                method, status = told.split()
+                path = re.search(r"URL(/[^\s\"]*)", command)
+                assert path is not None
+                answers.append((method, path[1], int(status), text))
+        self.judge(answers, page)
+
+    def judge(self, answers: list[tuple[str, str, int, str]], page: list[Sample]) -> None:
+        calls = sum(sample.language == "sh" for sample in page) - 1
+        assert len(answers) == calls, [answer[:3] for answer in answers]
+        for method, path, status, text in answers:
+            told = f"{method} {path}: {status} {text}"
+            assert status in (200, 204, 404, 409) or path.endswith("/complete"), told
+            assert "nothing at this address" not in text, told
+        assert sum(status in (200, 204) for _, _, status, _ in answers) > calls / 3
