@@ -240,3 +240,19 @@ def test_a_wait_and_a_download_that_are_interrupted(regen_mock, clip, tmp_path):
             assert left_in(tmp_path) == ["out.mp4"]
 
     asyncio.run(interrupted())
+
+
+def test_a_video_at_a_url_becomes_a_file(regen_mock, clip):
+    async def upload(url):
+        async with AsyncRegen(regen_mock.url, regen_mock.key) as client:
+            return await client.upload(url)
+
+    with Regen(regen_mock.url, regen_mock.key) as client:
+        url = client.get_render(client.upscale(clip)).input_file_url
+        for file in (client.upload(url), asyncio.run(upload(url))):
+            assert (file.size_bytes, file.width) == (clip.stat().st_size, 240)
+        assert client.preview(url).status == "completed"
+        with pytest.raises(ApiError, match="400"):
+            client.upload(f"{regen_mock.url}/none")
+    sent = ["/v1/upscale", "/v1/files", "/v1/files", "/v1/files", "/v1/previews", "/v1/files"]
+    assert [one["path"] for one in asked(regen_mock, "POST")] == sent

@@ -82,7 +82,8 @@ class Regen(_Client):
         self._http.close()
 
     def upload(self, path: PathLike, *, on_progress: OnProgress | None = None) -> File:
-        """Upload a video: over 8 MiB in parts, several at once, going on with an open upload of the same content."""
+        """Upload a video: over 8 MiB in parts, several at once, going on with an open upload of the same content.
+        An http(s) URL is fetched by the server, where its operator allows that."""
         return run(self._operations.upload(path, on_progress), self._http)
 
     def upscale(

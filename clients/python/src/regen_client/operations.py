@@ -37,8 +37,13 @@ class Operations:
     parts_at_once: int
     poll_seconds: float
 
-    def upload(self, path: str | os.PathLike[str], on_progress: OnProgress | None) -> Flow[File]:
-        return upload(self.calls, Path(path), parts_at_once=self.parts_at_once, on_progress=on_progress)
+    def upload(self, video: str | os.PathLike[str], on_progress: OnProgress | None) -> Flow[File]:
+        """A file of the video at a path, or at a URL, which the server fetches."""
+        if isinstance(video, str) and _is_url(video):
+            body = {"file_url": video}
+            return File.read((yield from self.calls.row("POST", "/v1/files", "file", json=body, slow=True)))
+        sent = upload(self.calls, Path(video), parts_at_once=self.parts_at_once, on_progress=on_progress)
+        return (yield from sent)
 
     def upscale(
         self, video: Source, options: Mapping[str, Any], key: str | None, on_progress: OnProgress | None
@@ -84,8 +89,9 @@ class Operations:
     ) -> Flow[Preview]:
         """The preview once it has ended."""
         source = _source(video)
-        if isinstance(source, Path):
-            source = {"file_id": (yield from self.upload(source, on_progress)).id}
+        if isinstance(source, Path) or "file_url" in source:
+            assert not isinstance(video, File)
+            source = {"file_id": (yield from self.upload(video, on_progress)).id}
         body = {name: value for name, value in fields.items() if value is not None} | source
         deadline = _deadline(timeout)
         request: dict[str, Any] = {"method": "POST", "path": "/v1/previews", "json": body}
