@@ -52,13 +52,13 @@ SLOW_PATHS = tuple(
 SLOW_FIXTURES = frozenset({"postgres_server", "s3_server", "weights_directory"})
 
 
-# Tests that build the images: minutes, and a container engine.
-IMAGES_FOLDER = f"{TESTS}/images/"
-IMAGES = "--images"
+# Folders whose tests take minutes and tools of their own: only the option of the same name runs them, --images for one.
+OWN_TIERS = {"images": "builds the images", "generators": "generates clients"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(IMAGES, action="store_true", help="also the tests that build the images and run them")
+    for tier, does in OWN_TIERS.items():
+        parser.addoption(f"--{tier}", action="store_true", help=f"also what {does} and uses them")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -70,11 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if str(item.path).startswith(IMAGES_FOLDER):
-            item.add_marker(pytest.mark.images)
-            item.add_marker(pytest.mark.timeout(5400))
-            if not config.getoption(IMAGES):
-                item.add_marker(pytest.mark.skip(reason="builds the images: scripts/test --images"))
+        for tier, does in OWN_TIERS.items():
+            if str(item.path).startswith(f"{TESTS}/{tier}/"):
+                item.add_marker(tier)
+                item.add_marker(pytest.mark.timeout(5400))
+                if not config.getoption(f"--{tier}"):
+                    item.add_marker(pytest.mark.skip(reason=f"{does}: scripts/test --{tier}"))
         if str(item.path).startswith(SLOW_PATHS) or (isinstance(item, pytest.Function) and _is_slow(item)):
             item.add_marker(pytest.mark.slow)
     _put_slow_files_first(items)
