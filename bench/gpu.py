@@ -102,9 +102,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=Path, help="what --write-frames wrote")
     parser.add_argument("--write-frames", type=Path)
     parser.add_argument("--skip", nargs="*", default=[], choices=SECTIONS)
-    parser.add_argument(
-        "--compile", action="store_true", help="torch's modules through torch.compile; minutes"
-    )
     parser.add_argument("--seconds", type=float, default=540, help="what would begin later is skipped")
     parser.add_argument("--tiny", action="store_true", help="sizes at which figures mean nothing")
     arguments = parser.parse_args(words)
@@ -115,7 +112,6 @@ def main(words: Sequence[str] | None = None) -> None:
         device=choose_device(arguments.device),
         weights=arguments.weights,
         frames=arguments.frames,
-        compiles=arguments.compile,
         tiny=arguments.tiny,
         deadline=time.monotonic() + arguments.seconds,
     )

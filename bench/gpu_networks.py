@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -74,8 +73,6 @@ def made(setting: Setting, network: nn.Module, way: FusedKernels, shape: Shape) 
         size = {"images": images, "height": height, "width": width}
         return fuse(network, **size, device=setting.torch_device, winograd=way == "winograd")
     placed = place_network(network, device=setting.torch_device, precision=setting.precision)
-    if setting.compiles:
-        placed = cast(nn.Module, torch.compile(placed, mode="max-autotune-no-cudagraphs", dynamic=False))
     return ModulesRun(placed, shape, setting.torch_device)
 
 

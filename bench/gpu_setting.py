@@ -65,7 +65,6 @@ class Setting:
     device: Device
     weights: Path | None = None
     frames: Path | None = None
-    compiles: bool = False
     tiny: bool = False
     # What begins later is skipped.
     deadline: float = float("inf")
