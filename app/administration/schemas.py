@@ -17,6 +17,10 @@ class ActivityInterval(Body):
     oldest_seconds: _Seconds = Field(
         description="How long ago the oldest of these was made then; 0 without any."
     )
+    queued: int = Field(description="Those of them that no worker had taken up yet.")
+    oldest_queued_seconds: _Seconds = Field(
+        description="How long ago the oldest of these was made then; 0 without any."
+    )
     made: int = Field(description="Renders made within it.")
     completed: int
     failed: int = Field(description="Canceled ones included.")
@@ -38,6 +42,8 @@ class ActivityBody(Body):
                         "endsAt": "2026-11-22T07:45:00.000Z",
                         "unfinished": 3,
                         "oldestSeconds": 128.4,
+                        "queued": 2,
+                        "oldestQueuedSeconds": 61.7,
                         "made": 12,
                         "completed": 10,
                         "failed": 1,

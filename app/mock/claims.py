@@ -10,6 +10,7 @@ from app.platform.lease import Leased, claim_first
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import UNFINISHED, RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
+from app.renders.transitions import taken_from_queue
 from app.renders.workload import OPEN_SEGMENT
 from app.work.queries import Job
 
@@ -41,8 +42,7 @@ def claim_next_unit(session: Session, render: Render) -> Job | None:
 
 def _claim_render(session: Session, render: Render, kind: WorkKind) -> Job | None:
     own = select(Render.id).where(Render.id == render.id, Render.status == render.status)
-    status = RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING
-    statement = _claim(Render, own, status=status).returning(Render.attempt)
+    statement = _claim(Render, own, **taken_from_queue()).returning(Render.attempt)
     attempt = session.scalar(statement)
     return None if attempt is None else _job(render, kind=kind, segment_id=None, attempt=attempt)
 

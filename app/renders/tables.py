@@ -38,9 +38,10 @@ class Render(UnitOfWork, ListedTable):
     It is leased to be prepared and to be finished; the counts of attempts start again for each. `input` and `output`
     hold expected values at first, and measured ones once the render is prepared and completed. Only workers interpret
     `plan`. While its video is still being read, `unplanned_frames` is the probable number of frames for the network
-    in addition to those in its segments; None before and after. `ended_at` is when the render was completed or
-    failed; from `files_removed_at` on, its results are no longer available, and once they are removed from storage it
-    has no keys of them. `cleaned_at` is when the remains of its work were removed. `request_id` is that of the
+    in addition to those in its segments; None before and after. `started_at` is when a worker first
+    took it from the queue, None in rows of earlier versions, `ended_at` when it was completed or failed; from
+    `files_removed_at` on, its results are no longer available, and once they are removed from storage it has no keys of
+    them. `cleaned_at` is when the remains of its work were removed. `request_id` is that of the
     request for the render, so that its lines in all logs can be found, `trace_parent` the span of that request,
     `api_key_id` its key. `webhook_url` receives only this render's events. `retry_of` is the failed render that this
     one retries; it may have been deleted since. `start_seconds` and `end_seconds` bound the part of the file
@@ -58,7 +59,7 @@ class Render(UnitOfWork, ListedTable):
         Index("ix_renders_status_created_at", "status", "created_at"),
         Index("ix_renders_user_id_created_at", "user_id", "created_at", "id"),
         # Covers the figures of activity, which read no row.
-        Index("ix_renders_activity", "ended_at", "created_at", "status", "output_frames"),
+        Index("ix_renders_activity", "ended_at", "created_at", "started_at", "status", "output_frames"),
         Index("ix_renders_user_id_status", "user_id", "status", "priority", "created_at"),
         Index(
             "ix_renders_not_cleaned",
@@ -122,6 +123,7 @@ class Render(UnitOfWork, ListedTable):
     webhook_url: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     retry_of: Mapped[str | None] = mapped_column(String(32))
+    started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     files_removed_at: Mapped[datetime | None]
     cleaned_at: Mapped[datetime | None]

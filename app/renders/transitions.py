@@ -1,6 +1,8 @@
 """Changes of a render that a worker's progress does not make: failed, canceled, deleted."""
 
-from sqlalchemy import and_, select
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, select
 from sqlalchemy.orm import Session
 
 from app.platform.database import Database, database_now
@@ -13,6 +15,15 @@ from app.renders import webhook_events
 from app.renders.service import get_render
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
+
+
+def taken_from_queue() -> dict[str, ColumnElement[Any]]:
+    """The columns of a render of which a claim takes the preparation or the finish: a queued one becomes `pending`."""
+    queued = Render.status == RenderStatus.QUEUED
+    return {
+        "status": case((queued, RenderStatus.PENDING), else_=Render.status),
+        "started_at": case((queued, database_now()), else_=Render.started_at),
+    }
 
 
 def fail_render(session: Session, *, render_id: str, error: str) -> bool:

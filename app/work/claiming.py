@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import Float, Select, String, and_, bindparam, case, false, or_, select
+from sqlalchemy import Float, Select, String, and_, bindparam, false, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -23,6 +23,7 @@ from app.platform.lease import claim_first
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
+from app.renders.transitions import taken_from_queue
 from app.work import claimable, fair_scheduling
 from app.work.failed_attempts import BY_WORKER, HEARD_SINCE
 from app.work.fair_scheduling import OF_USER, Rotation, RoundRobin, Turn
@@ -328,7 +329,7 @@ def _render_claim(kind: WorkKind, cap: int | None) -> ReturningUpdate[str, int]:
         candidates.order_by(*WITHIN_USER),
         seconds=FOR_SECONDS,
         worker=BY_WORKER,
-        status=case((Render.status == RenderStatus.QUEUED, RenderStatus.PENDING), else_=Render.status),
+        **taken_from_queue(),
     )
     return claim.returning(Render.id, Render.attempt)
 

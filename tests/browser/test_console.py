@@ -305,7 +305,7 @@ def test_an_administrator_makes_a_key_once(server, sign_in):
 
     page.get_by_role("link", name="Operations").click()
     page.get_by_role("region", name="Workers").get_by_text("active").wait_for()
-    page.get_by_role("figure").filter(has_text="Age of the oldest").wait_for()
+    page.get_by_role("figure").filter(has_text="Age of the oldest in the queue").wait_for()
     page.get_by_role("region", name="Renders of all users").wait_for()
 
 

@@ -44,8 +44,10 @@ function Activity() {
     html`<${BarChart} label=${label} unit=${unit} text=${text}
       bars=${activity.intervals.map((/** @type {any} */ one) => ({ name: clock(one.endsAt), value: value(one) }))} />`;
   return html`<div class="charts">
-    ${chart("Renders in the queue and at work", "renders", (one) => one.unfinished)}
-    ${chart("Age of the oldest of them", "", (one) => one.oldestSeconds, span)}
+    ${chart("Renders in the queue", "renders", (one) => one.queued)}
+    ${chart("Age of the oldest in the queue", "", (one) => one.oldestQueuedSeconds, span)}
+    ${chart("Renders at work", "renders", (one) => one.unfinished - one.queued)}
+    ${chart("Age of the oldest that is not done", "", (one) => one.oldestSeconds, span)}
     ${chart("Frames done, of the result", "frames", (one) => one.frames)}
     ${chart("Renders done", "renders", (one) => one.completed)}
     ${activity.intervals.some((/** @type {any} */ one) => one.failed) && chart("Renders that failed", "renders", (one) => one.failed)}
