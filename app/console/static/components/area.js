@@ -54,7 +54,7 @@ export function AreaFields({ area, setArea, of }) {
   const middle = { x: Math.round(of.width / 4), y: Math.round(of.height / 4), width: Math.round(of.width / 2), height: Math.round(of.height / 2) };
   if (!area) {
     return html`<div class="row"><span>Shown: the whole picture, or the part that the server chooses.</span>
-      <button class="quiet" onClick=${() => setArea(middle)}>Choose a part</button><small>or draw it on the picture</small></div>`;
+      <button class="quiet" onClick=${() => setArea(middle)}>Choose a part</button><small>or draw it on the picture: what the API calls <code>crop</code></small></div>`;
   }
   const change = (/** @type {keyof Area} */ side, /** @type {number} */ value) => {
     const next = { ...area, [side]: value };
