@@ -338,20 +338,23 @@ class _PatientExchange:
         self._receiving = protocol.patience
         self._body_ended = False
         self._is_over = False
+        # Whether more of the body waits to be parsed than a turn parses.
+        self._is_in_small_pieces = False
         self.turn: LoopTurn | None = None
 
     async def receive(self) -> Message:
         """The next message. Raises HTTPException (408) once if the body arrives too slowly; then the client
         counts as disconnected. 503 if the request does not get its turn."""
         if self.turn is not None:
-            self.turn.end()
+            self.turn.end(rests=self._is_in_small_pieces)
         if self._body_ended:
             return await self._receive()
         if self._is_over:
             return {"type": "http.disconnect"}
         if self._protocol.conn.is_withholding:
             await self._take_turn()
-        if self._protocol.want_body():
+        self._is_in_small_pieces = self._protocol.want_body()
+        if self._is_in_small_pieces:
             await asyncio.sleep(0)
         began = time.monotonic()
         try:
@@ -378,7 +381,8 @@ class _PatientExchange:
     async def send(self, message: Message) -> None:
         """Send the message. Aborts the connection if the client reads earlier ones too slowly."""
         if self.turn is not None and message["type"] == "http.response.start":
-            self.turn.end()
+            # Refused before its body was parsed: the next one may come as fast.
+            self.turn.end(rests=self._protocol.conn.is_withholding)
         if self._protocol.is_gone:
             # Sending to a client that has disconnected takes no time: tasks that wait to learn of it would never run.
             await asyncio.sleep(0)

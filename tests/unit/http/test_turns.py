@@ -163,3 +163,23 @@ async def test_a_turn_is_neither_lost_nor_given_twice():
     await asyncio.gather(task, return_exceptions=True)
     assert queue.take("ann") and queue.take("bob")
     assert not queue.take("ann")
+
+
+async def test_a_place_rests_only_while_more_of_the_caller_wait(monkeypatch):
+    monkeypatch.setattr(turns, "REST_SECONDS", 0.05)
+    queue = FairQueue(total=2, per_caller=1)
+    first, second, other = LoopTurn(queue, "ann"), LoopTurn(queue, "ann"), LoopTurn(queue, "bob")
+    await first.begin()
+    first.end(rests=True)
+    assert await asyncio.wait_for(first.begin(), 0.01)  # none of hers waits
+
+    waiting = asyncio.create_task(second.begin())
+    await settle()
+    first.end(rests=True)
+    first.end(rests=True)
+    await settle()
+    assert not waiting.done() and await asyncio.wait_for(other.begin(), 0.01)
+    assert await asyncio.wait_for(waiting, 5)
+    second.end()
+    other.end()
+    assert all([queue.take("ann"), queue.take("bob")])  # each place came back once
