@@ -39,6 +39,7 @@ def test_an_uploaded_video_becomes_a_queued_render(
         "inputFileURL": "",
         "engine": "regen-4x-lite",
         "fileId": "",
+        "fileName": clip.name,
         "cost": 960 * 544 * 50 / 1e9,
         "progress": 0,
         "input": facts,

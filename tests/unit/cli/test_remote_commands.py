@@ -110,7 +110,8 @@ class TestFlags:
     def test_files_that_are_not_there_are_named_first(self, regen, tmp_path):
         answer = regen("submit", "absent.mp4")
         assert (answer.exit_code, "absent.mp4" in answer.stderr) == (ExitCode.USAGE, True)
-        answer = regen("submit", "an-id", "--output", tmp_path / "absent")
+        (tmp_path / "file").touch()
+        answer = regen("submit", "an-id", "--output", tmp_path / "file" / "below")
         assert (answer.exit_code, "--output" in answer.stderr) == (ExitCode.USAGE, True)
 
 
