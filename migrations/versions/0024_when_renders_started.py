@@ -1,13 +1,13 @@
 """When a render was taken from the queue
 
-Revision ID: 0025
+Revision ID: 0024
 Revises: 0023
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0025"
+revision = "0024"
 down_revision = "0023"
 branch_labels = None
 depends_on = None
