@@ -357,19 +357,20 @@ console.log = ((print) => (line) => typeof line === "string" && line.startsWith(
 """
 
 
+@pytest.fixture(scope="module")
+def reference() -> list[Sample]:
+    sys.path.insert(0, str(ROOT / "docs" / "site"))
+    from reference import reference_page
+
+    text = reference_page(json.loads((ROOT / "docs" / "openapi.json").read_text()))
+    return list(samples_of(text, page="docs/reference.md"))
+
+
 class TestReference:
     """Every call, in three languages: each reaches its route with fields that it takes."""
 
-    @pytest.fixture(scope="class")
-    def page(self) -> list[Sample]:
-        sys.path.insert(0, str(ROOT / "docs" / "site"))
-        from reference import reference_page
-
-        text = reference_page(json.loads((ROOT / "docs" / "openapi.json").read_text()))
-        return list(samples_of(text, page="docs/reference.md"))
-
     def test_in_python(
-        self, page: list[Sample], page_session: Session, monkeypatch: pytest.MonkeyPatch
+        self, reference: list[Sample], page_session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(page_session.directory)
         answers: list[tuple[str, str, int, str]] = []
@@ -382,15 +383,17 @@ class TestReference:
         url, key = page_session.environment["URL"], page_session.environment["ADMIN"]
         headers = {"Authorization": f"Bearer {key}"}
         with httpx.Client(base_url=url, headers=headers, timeout=60, event_hooks={"response": [note]}) as api:
-            for sample in (one for one in page if one.language == "python"):
+            for sample in (one for one in reference if one.language == "python"):
                 if not sample.text.startswith("import"):
                     with contextlib.suppress(httpx.HTTPStatusError, json.JSONDecodeError):
                         exec(page_session.filled_in(sample.text), {"api": api})
-        self.judge(answers, page)
+        self.judge(answers, reference)
 
     @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
-    def test_in_javascript(self, page: list[Sample], page_session: Session) -> None:
-        calls = [one.text for one in page if one.language == "js" and not one.text.startswith("const URL")]
+    def test_in_javascript(self, reference: list[Sample], page_session: Session) -> None:
+        calls = [
+            one.text for one in reference if one.language == "js" and not one.text.startswith("const URL")
+        ]
         program = NODE + "".join(
             f"await (async () => {{ {page_session.filled_in(call)} }})().catch(() => {{}});\n"
             for call in calls
@@ -398,12 +401,12 @@ class TestReference:
         (page_session.directory / "calls.mjs").write_text(program)
         environment = page_session.environment
         output = page_session.run(f"node calls.mjs {environment['URL']} {environment['ADMIN']}")
-        self.judge([tuple(json.loads(line)) for line in output.splitlines()], page)
+        self.judge([tuple(json.loads(line)) for line in output.splitlines()], reference)
 
-    def test_with_curl(self, page: list[Sample], page_session: Session) -> None:
+    def test_with_curl(self, reference: list[Sample], page_session: Session) -> None:
         answers = []
         page_session.environment["KEY"] = page_session.environment["ADMIN"]
-        for sample in (one for one in page if one.language == "sh"):
+        for sample in (one for one in reference if one.language == "sh"):
             if sample.text.startswith("curl"):
                 command = page_session.filled_in(sample.text).replace(
                     "curl -s", "curl -w '\\n%{method} %{http_code}' -s"
@@ -413,10 +416,10 @@ class TestReference:
                 path = re.search(r"URL(/[^\s\"]*)", command)
                 assert path is not None
                 answers.append((method, path[1], int(status), text))
-        self.judge(answers, page)
+        self.judge(answers, reference)
 
-    def judge(self, answers: list[tuple[str, str, int, str]], page: list[Sample]) -> None:
-        calls = sum(sample.language == "sh" for sample in page) - 1
+    def judge(self, answers: list[tuple[str, str, int, str]], reference: list[Sample]) -> None:
+        calls = sum(sample.language == "sh" for sample in reference) - 1
         assert len(answers) == calls, [answer[:3] for answer in answers]
         for method, path, status, text in answers:
             told = f"{method} {path}: {status} {text}"

@@ -34,11 +34,12 @@ class Hold:
 
 
 def in_hand(session: Session, render_id: str, kind: WorkKind) -> Hold | None:
-    """Who has such a unit of the render."""
+    """Who has such a unit of the render, and has begun with it."""
     render = session.get_one(Render, render_id)
     if kind is WorkKind.UPSCALE:
         running = [segment for segment in render.segments if segment.status is SegmentStatus.RUNNING]
-        if not running:
+        # Its worker first writes the render's precision, for which it needs the row.
+        if not running or render.precision is None:
             return None
         key = segment_key(render_id, position=running[0].position, attempt=running[0].attempt)
         return Hold(worker=running[0].worker or "", result=key)
