@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from app.http.body_on_demand import BodyOnDemand
 from app.http.connections import Connections, Patience
 from app.http.errors import error_response
 from app.http.request_log import REQUEST_ID_HEADER
@@ -37,13 +38,9 @@ WRITE_BUFFER_BYTES = 32 * 1024
 MOST_PROMPT_HEAD_PIECES, HEAD_PAUSE_SECONDS = 3, 0.5
 # At once from one connection: before the application asks for a body it is in memory, for each of many connections.
 READ_BYTES = 64 * 1024
-# A body may have so many chunks that are smaller than this on average: a packet of MPEG-TS has 188 bytes.
-MOST_TINY_CHUNKS, TINY_CHUNK_BYTES = 200, 128
-# For how long a client whose body was refused for that keeps its connection, on which nothing is read any more: at
-# once closed, the answer might be lost to it, and the next request would follow at once.
+# For how long a client whose body was refused for its tiny chunks keeps its connection, on which nothing is read any
+# more: at once closed, the answer might be lost to it, and the next request would follow at once.
 REFUSED_SECONDS = 10.0
-# Parts of a body that are parsed before other requests have their turn: less than a millisecond's work.
-EVENTS_PER_TURN = 50
 
 log = structlog.get_logger(__name__)
 
@@ -54,78 +51,6 @@ ABORT = "regen.abort"
 # A function after which the rest of the request's body is passed on as it comes, in its chunks: who only drops it need
 # not have it parsed. For connections that end with the answer.
 SKIP_BODY = "regen.skip_body"
-LAST_CHUNK = b"0\r\n\r\n"
-
-
-class _BodyOnDemand(h11.Connection):
-    """The server's side of a connection. Parses a body only as the application asks for it, EVENTS_PER_TURN at a time:
-    a request that is refused from its head costs no parsing of its body, and other requests take turns with a body in
-    small chunks. Refuses bodies in tiny chunks."""
-
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER)
-        self._chunks = self._chunk_bytes = 0
-        self._events_left: float = 0
-        # Whether bytes of a body may be left that were not parsed.
-        self.is_withholding = False
-        # What has come of a body that is not parsed any more, and the end of what came before.
-        self._skipped: bytes | None = None
-        self._skipped_end = b""
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        self.is_withholding = self.their_state is h11.SEND_BODY and self._events_left <= 0
-        if self.is_withholding:
-            return h11.NEED_DATA
-        if self._skipped is not None:
-            return self._next_skipped(self._skipped)
-        event = super().next_event()
-        if isinstance(event, h11.Request):
-            self._chunks = self._chunk_bytes = 0
-            self._events_left = 0 if _has_body(event) else math.inf
-        elif isinstance(event, h11.Data):
-            self._events_left -= 1
-            self._chunks += event.chunk_end
-            self._chunk_bytes += len(event.data)
-            self._check_chunks()
-        return event
-
-    def _check_chunks(self) -> None:
-        if self._chunks > MOST_TINY_CHUNKS and self._chunk_bytes < self._chunks * TINY_CHUNK_BYTES:
-            raise h11.RemoteProtocolError("the body comes in tiny chunks")
-
-    def skip_body(self) -> None:
-        """Parse nothing any more."""
-        self._skipped = self.trailing_data[0]
-
-    def receive_data(self, data: bytes) -> None:
-        if self._skipped is None:
-            super().receive_data(data)
-        else:
-            self._skipped += data
-
-    def _next_skipped(self, skipped: bytes) -> h11.Event | type[h11.NEED_DATA]:
-        if not skipped:
-            return h11.NEED_DATA
-        self._skipped = b""
-        self._skipped_end = (self._skipped_end + skipped[-len(LAST_CHUNK) :])[-len(LAST_CHUNK) :]
-        if self._skipped_end == LAST_CHUNK:
-            return h11.EndOfMessage()
-        self._chunks += skipped.count(b"\r\n") // 2
-        self._chunk_bytes += len(skipped)
-        self._check_chunks()
-        self._events_left = 0
-        return h11.Data(data=skipped)
-
-    def want_body(self, events: float = EVENTS_PER_TURN) -> None:
-        """Allow `next_event` to parse up to so many events of the present body."""
-        self._events_left = max(self._events_left, events)
-
-
-def _has_body(request: h11.Request) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
-        for name, value in request.headers
-    )
 
 
 class HttpProtocol(H11Protocol):
@@ -133,7 +58,7 @@ class HttpProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, connections: Connections, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.conn: _BodyOnDemand = _BodyOnDemand()
+        self.conn: BodyOnDemand = BodyOnDemand()
         self._connections = connections
         self._limits = connections.limits
         self._deadline: asyncio.TimerHandle | None = None

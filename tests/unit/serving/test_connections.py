@@ -25,10 +25,11 @@ from fastapi import FastAPI, Request
 from starlette.responses import StreamingResponse
 
 from app.http import uvicorn_protocol
+from app.http.body_on_demand import EVENTS_PER_TURN, BodyOnDemand
 from app.http.connections import ConnectionLimits, Connections
 from app.http.errors import add_error_handlers
 from app.http.turns import LoopTurn
-from app.http.uvicorn_protocol import EVENTS_PER_TURN, HttpProtocol, _BodyOnDemand
+from app.http.uvicorn_protocol import HttpProtocol
 from app.platform.settings import Settings
 from app.serving.acceptor import Acceptor
 from app.serving.open_files import allow_open_files
@@ -306,7 +307,7 @@ class TestChunks:
 
     @pytest.mark.parametrize("chunk", [b"80\r\n%b\r\n" % bytes(128), b"1000\r\n%b\r\n" % bytes(4096)])
     def test_the_rest_of_a_refused_body_is_not_parsed(self, chunk):
-        conn = _BodyOnDemand()
+        conn = BodyOnDemand()
         conn.receive_data(self.HEAD + chunk)
         assert isinstance(conn.next_event(), h11.Request)
         conn.skip_body()
@@ -320,7 +321,7 @@ class TestChunks:
         assert isinstance(events[-1], h11.EndOfMessage)
 
     def test_the_rest_of_a_refused_body_in_tiny_chunks_ends_the_reading(self):
-        conn = _BodyOnDemand()
+        conn = BodyOnDemand()
         conn.receive_data(self.HEAD + b"1\r\nx\r\n" * 300)
         assert isinstance(conn.next_event(), h11.Request)
         conn.skip_body()
@@ -337,7 +338,7 @@ class TestChunks:
 
     def test_a_body_that_is_not_asked_for_is_not_parsed(self):
         """A request that is refused from its head costs the same with any body."""
-        conn = _BodyOnDemand()
+        conn = BodyOnDemand()
         conn.receive_data(self.HEAD + b"1\r\nx\r\n" * 3 * EVENTS_PER_TURN)
         assert isinstance(conn.next_event(), h11.Request)
         assert conn.next_event() is h11.NEED_DATA
