@@ -1,7 +1,7 @@
 """Takes out of a Python environment what is in the wheels and a server never opens: slim_environment.py ENVIRONMENT
 
-For images: tests, C++ headers and test programs of torch, descriptions of other services than S3 in botocore, debugging
-symbols.
+For images: tests, C++ headers and test programs of torch, descriptions of other services than S3 in botocore, lexers of other
+languages than Python's in pygments, a page of the API that is not shown, debugging symbols.
 """
 
 import shutil
@@ -18,9 +18,14 @@ UNUSED = (
     "torch/bin/*",
     "sqlalchemy/testing",
     "botocore/data/*/",
+    "fastapi_offline/static/redoc*",
+    "pygments/lexers/*",
 )
-# S3, and what gives credentials for it; the program for shared memory.
-KEPT = frozenset({"s3", "sts", "sso", "sso-oidc", "signin", "torch_shm_manager"})
+# S3, and what gives credentials for it; the program for shared memory; what tracebacks are coloured by.
+KEPT = frozenset(
+    {"s3", "sts", "sso", "sso-oidc", "signin", "torch_shm_manager"}
+    | {"__init__.py", "_mapping.py", "python.py", "special.py"}
+)
 
 
 def slim(packages: Path) -> None:

@@ -13,9 +13,12 @@ LEFT = (
     "torch/bin/torch_shm_manager",
     "botocore/data/s3/x.json",
     "botocore/data/endpoints.json",
+    "fastapi_offline/static/swagger-ui.css",
+    "pygments/lexers/python.py",
 )
 TAKEN = ("torch/bin/upgrader_models/x.ptl", "torch/bin/test_jit", "torch/include/a/b.h", "torch/test/x")
-TAKEN += ("botocore/data/ec2/x.json", "sqlalchemy/testing/x.py")
+TAKEN += ("botocore/data/ec2/x.json", "sqlalchemy/testing/x.py", "fastapi_offline/static/redoc.standalone.js")
+TAKEN += ("pygments/lexers/business.py", "pygments/lexers/__pycache__/business.cpython-313.pyc")
 
 
 @pytest.mark.skipif(shutil.which("strip") is None, reason="there is no strip")
