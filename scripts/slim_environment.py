@@ -1,7 +1,7 @@
 """Takes out of a Python environment what is in the wheels and a server never opens: slim_environment.py ENVIRONMENT
 
-For images: tests, C++ headers and test programs of torch, descriptions of other services than S3 in botocore, lexers of other
-languages than Python's in pygments, a page of the API that is not shown, debugging symbols.
+For images: tests, C++ headers and test programs of torch, descriptions of other services than S3 in botocore, lexers of
+other languages than Python's in pygments, a page of the API that is not shown, debugging symbols.
 """
 
 import shutil
