@@ -47,8 +47,10 @@ COPY scripts/requirements.py scripts/slim_environment.py scripts/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/regen \
     && python scripts/requirements.py api >requirements.txt \
-    && pip --python /opt/regen install --require-hashes --only-binary :all: --requirement requirements.txt \
-    && python scripts/slim_environment.py /opt/regen
+    && pip --python /opt/regen install --require-hashes --only-binary :all: --requirement requirements.txt
+
+FROM api-dependencies AS api-environment
+RUN python scripts/slim_environment.py /opt/regen
 
 FROM api-dependencies AS worker-dependencies
 # For Linux, PyPI's torch brings CUDA, gigabytes of it. What it needs itself is taken from PyPI, as pinned.
@@ -118,7 +120,7 @@ ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["regen", "worker"]
 
 FROM base AS api
-COPY --from=api-dependencies /opt/regen /opt/regen
+COPY --from=api-environment /opt/regen /opt/regen
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
     pip --python /opt/regen install --no-cache-dir --no-index --no-deps /wheels/*.whl
 ARG VERSION=0.1.0
