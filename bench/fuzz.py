@@ -110,9 +110,9 @@ class Renderer:
     def __init__(self, settings: Settings, directory: Path) -> None:
         # torch is loaded with them, and would count as memory of children that are started afterwards.
         from app.cli.local_render import render_locally
-        from app.platform.media.rates import Retime
+        from app.platform.media.work_options import WorkOptions
 
-        self._render, self._retime = render_locally, Retime.NEAREST
+        self._render, self._options = render_locally, WorkOptions(engine="regen-4x-lite")
         self._settings, self._directory = settings, directory
 
     def __call__(self, mutant: Mutant) -> Tried:
@@ -127,10 +127,7 @@ class Renderer:
                     self._settings,
                     source=path,
                     destination=output,
-                    engine_id="regen-4x-lite",
-                    target_fps=None,
-                    retime=self._retime,
-                    measures_quality=False,
+                    options=self._options,
                     work_directory=self._directory,
                     on_progress=lambda _progress: None,
                     cancelled=lambda: time.monotonic() > ends_at,

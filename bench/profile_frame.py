@@ -32,11 +32,12 @@ import torch
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
 from bench.ceiling import ceiling_gflops, roofline
 from bench.clips import PHOTOGRAPHS, Frame, Size, cut, parse_size
 from bench.machine import heading, table
-from models.catalog import ENGINES, Engine
+from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 from models.loader import load_network
 from worker.inference.colour import planes_to_rgb, rgb_to_planes
 from worker.inference.devices import Device, choose_device
@@ -102,8 +103,8 @@ class Film:
             runner,
             path,
             probe_video(runner, path, limits=MediaLimits.from_settings(settings)),
+            options=WorkOptions(engine=DEFAULT_ENGINE),
             scale=scale,
-            target_fps=None,
             segment_seconds=LONGEST_SEGMENT_SECONDS,
             segment_max_output_pixels=MOST_PIXELS,
         )

@@ -26,11 +26,13 @@ from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.media.programs import find_programs
+from app.platform.media.work_options import WorkOptions
 from app.platform.secrets import Secrets
 from app.platform.settings import Settings
 from app.platform.storage import open_storage
 from app.work.outage_retry import OutageRetry
 from bench.process_facts import children_of, cpu_seconds
+from models.catalog import DEFAULT_ENGINE
 from tests.integration.video.conftest import NearestNeighbour
 from tests.servers.s3 import S3Server
 from worker.pipeline import run_segment
@@ -171,8 +173,8 @@ def measure(directory: Path, *, segments: int, clip: Path | None, storage: str) 
         runner,
         film,
         info,
+        options=WorkOptions(engine=DEFAULT_ENGINE),
         scale=4,
-        target_fps=None,
         segment_seconds=Fraction(4),
         segment_max_output_pixels=SEGMENT_FRAMES * info.video.width * info.video.height * 16,
         release=EarlyRelease(take=take),

@@ -58,13 +58,15 @@ import worker.celery_app
 note("import the rest")
 from app.platform.settings import Settings
 from worker.inference.frames import FrameFormat
-from worker.loaded_upscaler import Networks
+from worker.loaded_upscaler import Networks, UpscalerKey
 import json, numpy, sys
 networks = Networks(Settings(data_dir=sys.argv[1], device="cpu"))
 networks.check()
 note("look for device and weights")
 source = FrameFormat(width=64, height=48)
-upscaler = networks.upscaler(engine_id=sys.argv[2], source=source, target=FrameFormat(width=256, height=192))
+upscaler = networks.upscaler(
+    UpscalerKey(engine_id=sys.argv[2], source=source, target=FrameFormat(width=256, height=192))
+)
 note("load the weights, make the upscaler")
 random = numpy.random.default_rng(0)
 for number in ("first", "second", "third"):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import get_args
 
 from app.platform.errors import ConfigurationError, TransientError
@@ -22,6 +23,17 @@ from worker.inference.precision import Precision
 from worker.inference.upscaler import Upscaler, make_upscaler
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpscalerKey:
+    """What an upscaler is made for. `precision` is one of `Networks.precisions`; None: by the settings."""
+
+    engine_id: str
+    source: FrameFormat
+    target: FrameFormat
+    picture: PictureOptions = AS_IT_IS
+    precision: str | None = None
+
+
 class Networks:
     """Holds one upscaler, because a device's memory is for one network at a time.
 
@@ -34,7 +46,7 @@ class Networks:
         self._device: Device | None = None
         self._tile_overlaps: dict[str, int] = {}
         self._own_precisions: dict[str, str] = {}
-        self._made_for: tuple[str, FrameFormat, FrameFormat, PictureOptions, str | None] | None = None
+        self._made_for: UpscalerKey | None = None
         self._upscaler: Upscaler | None = None
 
     @property
@@ -140,47 +152,31 @@ class Networks:
                 for engine_id in self.engines:
                     ensure_weights(engine_id, self._settings.weights_dir)
 
-    def has(
-        self,
-        *,
-        engine_id: str,
-        source: FrameFormat,
-        target: FrameFormat,
-        picture: PictureOptions = AS_IT_IS,
-        precision: str | None = None,
-    ) -> bool:
+    def has(self, wanted: UpscalerKey) -> bool:
         """Whether `upscaler` would return the loaded one, rather than replace it."""
-        wanted = (engine_id, source, target, picture, precision)
         return self._upscaler is not None and self._made_for == wanted
 
-    def upscaler(
-        self,
-        *,
-        engine_id: str,
-        source: FrameFormat,
-        target: FrameFormat,
-        picture: PictureOptions = AS_IT_IS,
-        precision: str | None = None,
-    ) -> "TypedUpscaler":
-        """`precision` is one of `precisions`; None: by the settings. Raises ConfigurationError when weights or device
-        are missing.
-        """
-        wanted = (engine_id, source, target, picture, precision)
+    def upscaler(self, wanted: UpscalerKey) -> "TypedUpscaler":
+        """Raises ConfigurationError when weights or device are missing."""
         if self._upscaler is None or self._made_for != wanted:
             self._upscaler = None  # freed before the next is made
             with _typed_errors():
                 self._upscaler = make_upscaler(
-                    engine_id=engine_id,
-                    source=source,
-                    target=target,
+                    engine_id=wanted.engine_id,
+                    source=wanted.source,
+                    target=wanted.target,
                     weights_directory=self._settings.weights_dir,
                     device=self._settings.device,
-                    precision=self._settings.precision if precision is None else self.precisions[precision],
+                    precision=(
+                        self._settings.precision
+                        if wanted.precision is None
+                        else self.precisions[wanted.precision]
+                    ),
                     stand_in=self._settings.stand_in_network,
                     fused_kernels=self._settings.fused_kernels,
                     memory_share=self._memory_share,
                     measurements_directory=self._settings.data_dir,
-                    picture=picture,
+                    picture=wanted.picture,
                 )
             self._made_for = wanted
         stand_in = self._settings.stand_in_network

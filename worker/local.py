@@ -2,20 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from app.platform.errors import Canceled
-from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat, Quality
 from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.output_size import OutputSize
-from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import MediaInfo
-from app.platform.media.rates import Retime
-from app.platform.media.time_range import TimeRange
+from app.platform.media.work_options import WorkOptions
+from app.platform.settings import Settings
+from models.added import find_engine
 from worker.pipeline import FrameUpscaler, run_segment
 from worker.video.continuous_copy import continuous_source
 from worker.video.muxer import FinishedVideo, finish_render
@@ -25,27 +22,6 @@ from worker.video.timestamp_check import WrittenVideo
 
 if TYPE_CHECKING:
     from worker.video.quality import MeasuredQuality
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalRenderOptions:
-    """The options of a local render. `target_fps` None keeps the input's frames; for the others see `plan_render`.
-
-    `measures_quality`: whether the output is compared with the input (`quality` is the encoder's).
-    """
-
-    scale: int
-    target_fps: Fraction | None
-    retime: Retime = Retime.NEAREST
-    part: TimeRange | None = None
-    size: OutputSize | None = None
-    deinterlace: Deinterlace = Deinterlace.AUTO
-    form: OutputFormat = DEFAULT_FORMAT
-    quality: Quality
-    segment_seconds: Fraction
-    segment_max_output_pixels: int
-    stall_seconds: float
-    measures_quality: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +46,8 @@ def upscale_file(
     source: Path,
     info: MediaInfo,
     destination: Path,
-    options: LocalRenderOptions,
+    options: WorkOptions,
+    settings: Settings,
     make_upscaler: Callable[[RenderPlan], FrameUpscaler],
     work_directory: Path,
     on_progress: Callable[[LocalProgress], None],
@@ -79,6 +56,7 @@ def upscale_file(
 ) -> LocalRender:
     """Upscale `source` to the file `destination`, which appears complete or not at all.
 
+    `settings` bound segments and waits, and say what `options` leave open.
     Segments are kept in a private directory under `work_directory`. `make_upscaler` is called once the frame formats
     are known. Raises what `plan_render`, `run_segment` and `finish_render` raise.
     """
@@ -91,15 +69,10 @@ def upscale_file(
             runner,
             source,
             info,
-            scale=options.scale,
-            target_fps=options.target_fps,
-            retime=options.retime,
-            part=options.part,
-            size=options.size,
-            deinterlace=options.deinterlace,
-            form=options.form,
-            segment_seconds=options.segment_seconds,
-            segment_max_output_pixels=options.segment_max_output_pixels,
+            options=options,
+            scale=find_engine(options.engine, settings.weights_dir).scale,
+            segment_seconds=settings.segment_seconds,
+            segment_max_output_pixels=settings.segment_max_output_pixels,
             continuous=continuous,
             cancelled=cancelled,
         )
@@ -121,12 +94,12 @@ def upscale_file(
                 render=render,
                 segment=segment,
                 upscaler=upscaler,
-                quality=options.quality,
+                quality=options.output_quality or settings.output_quality,
                 on_frame=lambda frames, before=before: on_progress(  # type: ignore[misc]
                     LocalProgress(done=before + frames, total=total)
                 ),
                 cancelled=cancelled,
-                stall_seconds=options.stall_seconds,
+                stall_seconds=settings.stall_seconds,
             )
             done += segment.used_frames
             files.append(path)
@@ -157,7 +130,7 @@ def upscale_file(
                 render=render,
                 segments=segments,
                 cancelled=cancelled,
-                stall_seconds=options.stall_seconds,
+                stall_seconds=settings.stall_seconds,
             )
         except Canceled:
             destination.unlink(missing_ok=True)

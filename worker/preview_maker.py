@@ -18,7 +18,7 @@ from worker.accepted_file import accepted_file
 from worker.inference.frames import FrameFormat
 from worker.inference.grain import measure_noise
 from worker.inference.mixing import PictureOptions
-from worker.loaded_upscaler import Networks
+from worker.loaded_upscaler import Networks, UpscalerKey
 from worker.pictures import (
     CHROMA_MARGIN,
     TONE_MAPPED_WARNING,
@@ -102,7 +102,7 @@ class PreviewMaker:
         target = replace(video.colour.target, width=scaled.width, height=scaled.height)
         picture = PictureOptions(strength=job.strength, grain=job.grain)
         upscaler = self._networks.upscaler(
-            engine_id=engine.id, source=part_format, target=target, picture=picture
+            UpscalerKey(engine_id=engine.id, source=part_format, target=target, picture=picture)
         )
         if cancelled():
             raise Canceled()

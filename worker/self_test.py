@@ -10,7 +10,7 @@ from app.platform.media.self_test import MEMORY_BYTES, WALL_SECONDS, check_progr
 from app.platform.progress import current_progress
 from models.catalog import SCALE
 from worker.inference.frames import FrameFormat
-from worker.loaded_upscaler import Networks
+from worker.loaded_upscaler import Networks, UpscalerKey
 from worker.workspace import Workspace
 
 FRAME = FrameFormat(width=64, height=36)
@@ -39,7 +39,7 @@ class SelfTest:
 
     def _upscale_one(self, engine_id: str) -> None:
         target = FrameFormat(width=FRAME.width * SCALE, height=FRAME.height * SCALE)
-        upscaler = self.networks.upscaler(engine_id=engine_id, source=FRAME, target=target)
+        upscaler = self.networks.upscaler(UpscalerKey(engine_id=engine_id, source=FRAME, target=target))
         ramp = np.linspace(FIRST_CODE, LAST_CODE, FRAME.frame_bytes).astype(np.uint8)
         (result,) = upscaler.upscale([ramp])
         if result.size != target.frame_bytes or result.min() == result.max():

@@ -47,7 +47,7 @@ from worker.agreed_precision import agree, several_precisions
 from worker.device_turns import DeviceTurn, DeviceTurns
 from worker.inference.mixing import PictureOptions
 from worker.job_files import JobFiles
-from worker.loaded_upscaler import Networks
+from worker.loaded_upscaler import Networks, UpscalerKey
 from worker.metrics import SegmentMeter
 from worker.pipeline import run_segment
 from worker.segment_eta import SegmentEta
@@ -126,13 +126,8 @@ class WorkUnits:
             self.runner,
             source,
             info,
+            options=job,
             scale=engine.scale,
-            target_fps=job.target_fps,
-            retime=job.retime,
-            part=job.part,
-            size=job.size,
-            deinterlace=job.deinterlace,
-            form=job.form,
             segment_seconds=stretch * self.settings.segment_seconds,
             segment_max_output_pixels=stretch * self.settings.segment_max_output_pixels,
             continuous=continuous,
@@ -206,18 +201,17 @@ class WorkUnits:
             lambda: agree(job, self.ledger, lambda: self.networks.own_precision(job.engine))
         )
         source = self._files.segment_input(job, render, segment, stopped)
-        load = partial(
-            self.networks.upscaler,
+        needed = UpscalerKey(
             engine_id=job.engine,
             source=render.source,
             target=render.target,
             picture=PictureOptions(strength=job.strength, grain=job.grain),
             precision=precision,
         )
-        if not self.networks.has(**load.keywords):
+        if not self.networks.has(needed):
             # The network in memory may still be needed.
             turn.wait(partial(_beat_unless, stopped))
-        upscaler = load()
+        upscaler = self.networks.upscaler(needed)
         meter = SegmentMeter(
             engine=job.engine,
             device=self.networks.device,

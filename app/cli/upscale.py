@@ -24,11 +24,11 @@ from app.cli.reporting import (
 )
 from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
 from app.platform.media.codecs import OutputFormat, Quality
-from app.platform.media.containers import OUTPUT_CONTAINERS, VideoCodec
-from app.platform.media.output_size import MOST_SCALE, MOST_SIDE, output_size
+from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, VideoCodec
+from app.platform.media.output_size import MOST_SCALE, MOST_SIDE
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
-from app.platform.media.time_range import time_range
+from app.platform.media.work_options import WorkOptions
 from app.serving.signals import StopSignals
 from models.added import added_engines
 from models.catalog import DEFAULT_ENGINE, ENGINES
@@ -149,9 +149,8 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
         raise typer.BadParameter("--scale cannot be given with --max-width or --max-height.")
     if former_quality is not None:
         stderr().print("[yellow]--quality is called --output-quality now.[/yellow]")
-    output_quality = output_quality or former_quality
     settings = load_settings(data_dir)
-    choices = {"precision": precision, "output_quality": output_quality, "device": device}
+    choices = {"precision": precision, "device": device}
     settings = settings.model_copy(
         update={name: value for name, value in choices.items() if value is not None}
     )
@@ -159,7 +158,24 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     if engine not in here:
         raise typer.BadParameter(f"there are {', '.join(here)}.", param_hint="--engine")
     start_logging(settings.model_copy(update={"log_level": _quiet(settings.log_level)}))
-    form = _check_format(destination, codec, output_quality)
+    options = WorkOptions(
+        engine=engine,
+        target_fps=target_fps,
+        retime=retime,
+        start_seconds=start,
+        end_seconds=end,
+        scale=scale,
+        max_width=max_width,
+        max_height=max_height,
+        strength=strength,
+        grain=grain,
+        deinterlace=deinterlace,
+        codec=codec,
+        container=_container(destination),
+        output_quality=output_quality or former_quality,
+        measures_quality=measure_quality,
+    )
+    _check_format(options.form)
     _check_paths(source, destination, overwrite=overwrite)
     require_worker_packages()
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -184,16 +200,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
                     settings,
                     source=source.absolute(),
                     destination=unfinished.absolute(),
-                    engine_id=engine,
-                    target_fps=target_fps,
-                    retime=retime,
-                    part=time_range(start, end),
-                    size=output_size(scale, max_width, max_height),
-                    form=form,
-                    strength=strength,
-                    grain=grain,
-                    deinterlace=deinterlace,
-                    measures_quality=measure_quality,
+                    options=options,
                     work_directory=Path(scratch).absolute(),
                     on_progress=lambda at: progress.update(task, completed=at.done, total=at.total),
                     cancelled=lambda: signals.requested,
@@ -215,18 +222,21 @@ def _listed_suffixes() -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _check_format(destination: Path, codec: VideoCodec | None, quality: Quality | None) -> OutputFormat:
-    """What OUT's suffix and the options say. Raises BadParameter for what cannot go together."""
+def _container(destination: Path) -> ContainerName:
+    """What OUT's suffix says. Raises BadParameter."""
     suffix = destination.suffix.lower()
-    container = next((name for name, file in OUTPUT_CONTAINERS.items() if file.suffix == suffix), None)
-    if container is None:
-        raise typer.BadParameter(f"OUT must end in {_listed_suffixes()}.", param_hint="OUT")
-    form = OutputFormat(codec=codec, container=container, quality=quality)
+    for name, file in OUTPUT_CONTAINERS.items():
+        if file.suffix == suffix:
+            return name
+    raise typer.BadParameter(f"OUT must end in {_listed_suffixes()}.", param_hint="OUT")
+
+
+def _check_format(form: OutputFormat) -> None:
+    """Raises BadParameter for what cannot go together."""
     try:
         form.check()
     except InvalidRequest as error:
         raise typer.BadParameter(error.message.replace("`", ""), param_hint="OUT") from error
-    return form
 
 
 def _quiet(log_level: str) -> str:

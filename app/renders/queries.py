@@ -13,10 +13,10 @@ from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.database import ColumnReader, database_now, fetch_rows
 from app.platform.media.info import VideoProperties
+from app.platform.media.work_options import WorkOptions
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.renders.statuses import ENDED, RenderStatus
-from app.renders.stored_options import WorkOptions
 from app.renders.tables import Render, Segment
 
 # Every poll runs these statements: they are built once, because building one takes longer than running it.

@@ -6,9 +6,10 @@ from pathlib import PurePath
 from typing import Any
 
 from app.platform.file_names import output_name
+from app.platform.media.work_options import WorkOptions
 from app.renders.queries import ShownRender
 from app.renders.statuses import RenderStatus
-from app.renders.stored_options import COLUMN_OF, WorkOptions
+from app.renders.stored_options import COLUMN_OF
 from models.catalog import SCALE
 
 _OPTION_OF = {column: option for option, column in COLUMN_OF.items()}

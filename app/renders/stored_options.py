@@ -1,60 +1,15 @@
 """A render's options between requests, its row, and its work: the one place that knows which column holds which."""
 
-from dataclasses import dataclass, fields
-from fractions import Fraction
 from typing import Any
 
-from app.platform.media.codecs import OutputFormat, Quality
-from app.platform.media.containers import ContainerName, VideoCodec
-from app.platform.media.output_size import OutputSize, output_size
-from app.platform.media.picture_options import Deinterlace
-from app.platform.media.rates import Retime, TargetRate
-from app.platform.media.time_range import TimeRange, time_range
+from app.platform.media.rates import TargetRate
+from app.platform.media.work_options import WORK_OPTIONS, WorkOptions
 from app.renders.options import RenderOptions
 from app.renders.tables import Render
 from models.catalog import Engine
 
 # The columns whose names are not those of their options.
 COLUMN_OF = {"start": "start_seconds", "end": "end_seconds", "metadata": "user_metadata"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkOptions:
-    """The options that decide what the output is, by the names of their columns. The defaults are those of requests."""
-
-    engine: str
-    target_fps: Fraction | None = None
-    retime: Retime = Retime.NEAREST
-    start_seconds: Fraction | None = None
-    end_seconds: Fraction | None = None
-    scale: int | None = None
-    max_width: int | None = None
-    max_height: int | None = None
-    strength: float = 1.0
-    grain: float = 0.0
-    deinterlace: Deinterlace = Deinterlace.AUTO
-    codec: VideoCodec | None = None
-    container: ContainerName | None = None
-    output_quality: Quality | None = None
-    measures_quality: bool = False
-
-    @property
-    def part(self) -> TimeRange | None:
-        """The part of the file to render; None for all of it."""
-        return time_range(self.start_seconds, self.end_seconds)
-
-    @property
-    def size(self) -> OutputSize | None:
-        """The output's size; None for the engine's."""
-        return output_size(self.scale, self.max_width, self.max_height)
-
-    @property
-    def form(self) -> OutputFormat:
-        """What was asked of the output's codec, container and quality."""
-        return OutputFormat(codec=self.codec, container=self.container, quality=self.output_quality)
-
-
-WORK_OPTIONS = tuple(field.name for field in fields(WorkOptions))
 
 
 def columns_of(options: RenderOptions) -> dict[str, Any]:

@@ -28,10 +28,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.platform.database import ONE, ColumnReader, database_now, fetch_rows
 from app.platform.lease import Lease, is_expired, release_statement, revoke
+from app.platform.media.work_options import WORK_OPTIONS, WorkOptions
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders import webhook_events
 from app.renders.statuses import RenderStatus, SegmentStatus
-from app.renders.stored_options import WORK_OPTIONS, WorkOptions
 from app.renders.tables import Render, Segment
 from app.usage import queries as usage_queries
 from app.work.tables import MeasuredSpeed

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import structlog
 
-from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat
 from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import input_start
-from app.platform.media.output_size import OutputSize
-from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
+from app.platform.media.work_options import WorkOptions
 from worker.video.appended_files import APPENDED_WARNING, has_appended_file
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import ContinuousCopy
@@ -76,20 +74,15 @@ class EarlyRelease:
     begun: RenderPlan | None = None
 
 
-def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the output
+def plan_render(
     runner: FfmpegRunner,
     path: Path,
     info: MediaInfo,
     *,
+    options: WorkOptions,
     scale: int,
-    target_fps: Fraction | None,
     segment_seconds: Fraction,
     segment_max_output_pixels: int,
-    retime: Retime = Retime.NEAREST,
-    part: TimeRange | None = None,
-    size: OutputSize | None = None,
-    deinterlace: Deinterlace = Deinterlace.AUTO,
-    form: OutputFormat = DEFAULT_FORMAT,
     continuous: ContinuousCopy | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     release: EarlyRelease | None = None,
@@ -99,14 +92,14 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
     one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it. A plan
     that an earlier attempt began goes on with the bounds of its own.
-    `size` is that of the output, `scale` times the input's by default; `form` its codec and container. `deinterlace`:
-    which frames. `retime` applies with `target_fps` only. `continuous`: how `path` was made, if it is a copy.
+    `scale` is the engine's. `continuous`: how `path` was made, if it is a copy.
     `release` gets segments early. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled`
     returns True, FfmpegError if ffmpeg fails, and what `release` raises.
     """
-    colour = plan_colour(info.video, scale=scale, size=size, codec=form.chosen_codec)
+    form = options.form
+    colour = plan_colour(info.video, scale=scale, size=options.size, codec=form.chosen_codec)
     codec = form.chosen_codec or choose_codec(colour.target)
-    metadata = read_source_metadata(runner, path, info, codec=codec, deinterlace=deinterlace)
+    metadata = read_source_metadata(runner, path, info, codec=codec, deinterlace=options.deinterlace)
     if metadata.deinterlacing is not None and metadata.deinterlacing.by_field:
         info = as_fields(info)
     video = info.video
@@ -120,9 +113,9 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         codec=codec,
         container=form.container_name,
         metadata=metadata,
-        target_fps=target_fps,
-        retime=retime,
-        part=part,
+        target_fps=options.target_fps,
+        retime=options.retime,
+        part=options.part,
         segment_seconds=segment_seconds,
         segment_max_output_pixels=segment_max_output_pixels,
         continuous=continuous,
@@ -155,7 +148,9 @@ def plan_render(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         warnings.append(ALPHA_WARNING)
     if scan.has_interlaced and not metadata.is_interlaced:
         # Later frames are interlaced, although the first ones are not.
-        planner.deinterlacing, more = plan_deinterlacing(runner, info, has_interlaced=True, asked=deinterlace)
+        planner.deinterlacing, more = plan_deinterlacing(
+            runner, info, has_interlaced=True, asked=options.deinterlace
+        )
         warnings += more
         if planner.deinterlacing is not None:
             scan = scan_with(deinterlacing=planner.deinterlacing)

@@ -77,12 +77,13 @@ from pathlib import Path
 sys.modules["torch"] = sys.modules["cv2"] = None  # an import raises ImportError
 from app.cli.local_render import render_locally
 from app.platform.settings import Settings
+from app.platform.media.work_options import WorkOptions
 
 seen = []
 try:
     render_locally(
-        Settings(), source=Path(sys.argv[1]), destination=Path(sys.argv[2]), engine_id="regen-4x-lite",
-        target_fps=None, retime="nearest", measures_quality=False, work_directory=Path(sys.argv[2]).parent,
+        Settings(), source=Path(sys.argv[1]), destination=Path(sys.argv[2]),
+        options=WorkOptions(engine="regen-4x-lite"), work_directory=Path(sys.argv[2]).parent,
         on_progress=lambda at: seen.append(at.total), cancelled=lambda: False,
     )
 except ImportError:

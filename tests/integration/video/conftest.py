@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,11 +17,11 @@ from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat
 from app.platform.media.ffmpeg import FfmpegRunner, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.output_size import OutputSize
-from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import MediaInfo, probe_video
-from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
+from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
+from models.catalog import DEFAULT_ENGINE
 from worker.inference.frames import FrameFormat
 from worker.pipeline import run_segment
 from worker.video.continuous_copy import continuous_source
@@ -273,15 +273,22 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
         directory: Path,
         path: Path,
         *,
-        target_fps: Fraction | None = None,
-        retime: Retime = Retime.NEAREST,
         part: TimeRange | None = None,
         size: OutputSize | None = None,
-        deinterlace: Deinterlace = Deinterlace.AUTO,
         form: OutputFormat = DEFAULT_FORMAT,
         segment_seconds: Fraction = Fraction(10),
         segment_max_output_pixels: int = 500_000_000,
+        **asked: Any,
     ) -> tuple[MediaInfo, RenderPlan, list[SegmentPlan]]:
+        begins, ends = (None, None) if part is None else (part.start, part.end)
+        options = WorkOptions(
+            engine=DEFAULT_ENGINE,
+            start_seconds=begins,
+            end_seconds=ends,
+            codec=form.codec,
+            container=form.container,
+            **asked | (asdict(size) if size else {}),
+        )
         info = probe_video(runner, path, limits=MediaLimits.from_settings(Settings()))
         path, info, continuous = continuous_source(
             runner, path, info, directory=directory, cancelled=lambda: False
@@ -290,13 +297,8 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
             runner,
             path,
             info,
+            options=options,
             scale=4,
-            target_fps=target_fps,
-            retime=retime,
-            part=part,
-            size=size,
-            deinterlace=deinterlace,
-            form=form,
             segment_seconds=segment_seconds,
             segment_max_output_pixels=segment_max_output_pixels,
             continuous=continuous,

@@ -18,6 +18,7 @@ import torch
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
 from models.catalog import ENGINES, get_engine
 from models.loader import load_network
@@ -25,7 +26,7 @@ from tests.unit.inference.h273 import Coding, codes_of, rgb_of
 from worker.inference.devices import CpuDevice
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
-from worker.local import LocalRenderOptions, upscale_file
+from worker.local import upscale_file
 from worker.video.plan import RenderPlan
 
 MEDIA = Path(__file__).parents[2] / "media"
@@ -131,14 +132,8 @@ def upscaled(
             source=source,
             info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / name,
-            options=LocalRenderOptions(
-                scale=4,
-                target_fps=None,
-                quality=quality,
-                segment_seconds=segment_seconds,
-                segment_max_output_pixels=10**9,
-                stall_seconds=300,
-            ),
+            options=WorkOptions(engine=engine_id, output_quality=quality),
+            settings=Settings(segment_seconds=segment_seconds),
             make_upscaler=make_upscaler,
             work_directory=tmp_path,
             on_progress=lambda progress: None,

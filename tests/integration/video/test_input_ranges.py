@@ -11,7 +11,9 @@ import pytest
 from app.platform.media.ffmpeg import FfmpegRunner, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
+from models.catalog import DEFAULT_ENGINE
 from worker.byte_ranges import size_of
 from worker.video import input_ranges
 from worker.video.decoder import FrameReader, WrongFrame, decode_points, decoding_stream
@@ -88,8 +90,8 @@ def planned(
         RUNNER,
         path,
         info,
+        options=WorkOptions(engine=DEFAULT_ENGINE),
         scale=2,
-        target_fps=None,
         segment_seconds=Fraction(8, 25),
         segment_max_output_pixels=10**9,
     )

@@ -14,8 +14,10 @@ from app.platform.errors import Canceled
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
-from worker.local import LocalProgress, LocalRenderOptions, upscale_file
+from models.catalog import DEFAULT_ENGINE
+from worker.local import LocalProgress, upscale_file
 from worker.video import join_groups
 from worker.video.cuts import MAX_SEGMENT_FRAMES
 from worker.video.encoder import timestamp_expression
@@ -54,14 +56,8 @@ def upscale(runner: FfmpegRunner, clip: Callable[..., Path], tmp_path: Path) -> 
             source=source,
             info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / "out.mp4",
-            options=LocalRenderOptions(
-                scale=4,
-                target_fps=target_fps,
-                quality="high",
-                segment_seconds=segment_seconds,
-                segment_max_output_pixels=10**9,
-                stall_seconds=30,
-            ),
+            options=WorkOptions(engine=DEFAULT_ENGINE, target_fps=target_fps),
+            settings=Settings(segment_seconds=segment_seconds),
             make_upscaler=GrayNetwork,
             work_directory=tmp_path / "work",
             **changes,

@@ -18,6 +18,7 @@ from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
 from app.platform.media.programs import find_programs
 from app.platform.media.rates import Retime
+from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
 from app.platform.work_kinds import WorkKind
 from app.work.drain import Drain
@@ -25,7 +26,7 @@ from app.work.outage_retry import OutageRetry
 from app.work.queries import Claim, Job, SegmentJob
 from models.catalog import DEFAULT_ENGINE
 from tests.integration.video.conftest import NearestNeighbour
-from worker.local import LocalRender, LocalRenderOptions, upscale_file
+from worker.local import LocalRender, upscale_file
 from worker.video import quality
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible, measure_quality
 from worker.video.similarity_metrics import MAX_DECIBELS
@@ -42,12 +43,8 @@ def measured(runner: FfmpegRunner, tmp_path: Path) -> Callable[..., LocalRender]
 
     def run(source: Path, **options: Any) -> LocalRender:
         asked: dict[str, Any] = {
-            "scale": 4,
-            "target_fps": None,
-            "quality": "lossless",
-            "segment_seconds": Fraction(1, 2),
-            "segment_max_output_pixels": 10**9,
-            "stall_seconds": 60,
+            "engine": DEFAULT_ENGINE,
+            "output_quality": "lossless",
             "measures_quality": True,
         }
         return upscale_file(
@@ -55,7 +52,8 @@ def measured(runner: FfmpegRunner, tmp_path: Path) -> Callable[..., LocalRender]
             source=source,
             info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=tmp_path / "out.mp4",
-            options=LocalRenderOptions(**asked | options),
+            options=WorkOptions(**asked | options),
+            settings=Settings(segment_seconds=Fraction(1, 2)),
             make_upscaler=lambda plan: NearestNeighbour(plan.source, plan.target),
             work_directory=tmp_path,
             on_progress=lambda progress: None,

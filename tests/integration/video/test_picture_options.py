@@ -1,7 +1,6 @@
 """Options of the picture: the same in one pass as in segments, and what they make of a film."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,17 @@ from numpy.typing import NDArray
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
+from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
 from models.catalog import DEFAULT_ENGINE
 from worker.inference.frames import FrameFormat
 from worker.inference.mixing import PictureOptions
 from worker.inference.upscaler import make_upscaler
-from worker.loaded_upscaler import Networks
-from worker.local import LocalRenderOptions, upscale_file
+from worker.loaded_upscaler import Networks, UpscalerKey
+from worker.local import upscale_file
 
 BUNNY = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
-LOCAL = LocalRenderOptions(
-    scale=4,
-    target_fps=None,
-    quality="lossless",
-    segment_seconds=Fraction(10),
-    segment_max_output_pixels=10**9,
-    stall_seconds=60,
-)
+OPTIONS = WorkOptions(engine=DEFAULT_ENGINE, output_quality="lossless")
 
 
 @pytest.mark.parametrize("picture", [PictureOptions(strength=0.3), PictureOptions(grain=1)])
@@ -50,9 +43,10 @@ def test_segments_equal_one_pass(
             source=source,
             info=probe_video(runner, source, limits=MediaLimits.from_settings(Settings())),
             destination=path,
-            options=replace(LOCAL, segment_seconds=seconds),
+            options=OPTIONS,
+            settings=Settings(segment_seconds=seconds),
             make_upscaler=lambda plan: networks.upscaler(
-                engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, picture=picture
+                UpscalerKey(engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, picture=picture)
             ),
             work_directory=tmp_path,
             on_progress=lambda _progress: None,

@@ -18,9 +18,9 @@ from app.files.tables import File
 from app.platform.errors import AccessRefused, Canceled, PermanentError, StorageError, TransientError
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
-from app.platform.media.output_size import output_size
 from app.platform.media.probe import probe_video
 from app.platform.media.rectangles import Area
+from app.platform.media.work_options import WorkOptions
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.platform.storage.contract import Storage
@@ -36,8 +36,8 @@ from tests.integration.worker.conftest import CLIP_HEIGHT, CLIP_RATE, CLIP_WIDTH
 from worker import preview_maker, previews
 from worker.inference.frames import FrameFormat
 from worker.inference.mixing import PictureOptions
-from worker.loaded_upscaler import Networks
-from worker.local import LocalRenderOptions, upscale_file
+from worker.loaded_upscaler import Networks, UpscalerKey
+from worker.local import upscale_file
 from worker.pictures import to_rgb
 from worker.preview_maker import CROPPED_WARNING, REDUCED_WARNING, PreviewResult, choose_crop
 from worker.previews import Previewer
@@ -171,7 +171,7 @@ def test_it_shows_the_render_before_encoding(
     def make_upscaler(plan: Any) -> Any:
         plans.append(plan)
         return networks.upscaler(
-            engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, picture=picture
+            UpscalerKey(engine_id=DEFAULT_ENGINE, source=plan.source, target=plan.target, picture=picture)
         )
 
     upscale_file(
@@ -179,15 +179,8 @@ def test_it_shows_the_render_before_encoding(
         source=film,
         info=info,
         destination=tmp_path / "render.mp4",
-        options=LocalRenderOptions(
-            scale=4,
-            target_fps=None,
-            size=output_size(scale, None, None),
-            quality="lossless",
-            segment_seconds=Fraction(4),
-            segment_max_output_pixels=10**9,
-            stall_seconds=60,
-        ),
+        options=WorkOptions(engine=DEFAULT_ENGINE, scale=scale, output_quality="lossless"),
+        settings=place.settings,
         make_upscaler=make_upscaler,
         work_directory=tmp_path,
         on_progress=lambda _progress: None,

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from app.platform.media.work_options import WORK_OPTIONS
 from app.platform.work_kinds import WorkKind
 from app.renders.options import RenderOptions
-from app.renders.stored_options import WORK_OPTIONS, columns_of, options_of, work_options_of
+from app.renders.stored_options import columns_of, options_of, work_options_of
 from app.renders.tables import Render
 from app.work.queries import Job
 from models.catalog import ENGINES

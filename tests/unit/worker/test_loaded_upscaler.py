@@ -1,5 +1,6 @@
 """The upscaler that a worker holds: made once for what follows each other, its errors of our tree."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from worker.inference.devices import CpuDevice
 from worker.inference.errors import InsufficientMemory
 from worker.inference.frames import FrameFormat
 from worker.inference.upscaler import Upscaler
-from worker.loaded_upscaler import Networks
+from worker.loaded_upscaler import Networks, UpscalerKey
 from worker.pipeline import encoder_threads
 
 SMALL = FrameFormat(width=16, height=12)
@@ -27,7 +28,9 @@ def networks(tmp_path: Path, **settings: object) -> Networks:
 
 
 def test_frames_are_enlarged(tmp_path: Path) -> None:
-    upscaler = networks(tmp_path).upscaler(engine_id="regen-4x", source=SMALL, target=SMALL.enlarged(4))
+    upscaler = networks(tmp_path).upscaler(
+        UpscalerKey(engine_id="regen-4x", source=SMALL, target=SMALL.enlarged(4))
+    )
     frame = np.full(SMALL.frame_bytes, 128, np.uint8)
     (result,) = upscaler.upscale([frame])
     assert result.shape == (SMALL.enlarged(4).frame_bytes,)
@@ -62,10 +65,10 @@ def test_a_worker_goes_on_in_what_its_processor_computes_or_in_what_is_set(
     assert list(at.precisions) == expected
     assert at.own_precision("regen-4x") == (expected[0] if choice == "auto" else expected[-1])
     for name in expected:
-        size = {"source": SMALL, "target": SMALL.enlarged(4), "precision": name}
-        at.upscaler(engine_id="regen-4x", **size)
-        assert at.has(engine_id="regen-4x", **size)
-        assert not at.has(engine_id="regen-4x", **size | {"precision": None})
+        key = UpscalerKey(engine_id="regen-4x", source=SMALL, target=SMALL.enlarged(4), precision=name)
+        at.upscaler(key)
+        assert at.has(key)
+        assert not at.has(replace(key, precision=None))
 
 
 def test_bf16_of_other_instructions_or_of_another_torch_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +112,7 @@ def test_engines_that_are_added_and_removed_meanwhile_are_known_at_once(
     assert loaded.added_engines == {}
     # A segment that was claimed before is another worker's; the machine is not to blame.
     with pytest.raises(TransientError, match="no longer has"):
-        loaded.upscaler(engine_id="own-net", source=SMALL, target=SMALL.enlarged(4))
+        loaded.upscaler(UpscalerKey(engine_id="own-net", source=SMALL, target=SMALL.enlarged(4)))
 
 
 def test_memory_that_does_not_suffice_is_worth_another_attempt(
@@ -119,7 +122,9 @@ def test_memory_that_does_not_suffice_is_worth_another_attempt(
         raise InsufficientMemory("no room")
 
     monkeypatch.setattr(Upscaler, "upscale", exhausted)
-    upscaler = networks(tmp_path).upscaler(engine_id="regen-4x", source=SMALL, target=SMALL.enlarged(4))
+    upscaler = networks(tmp_path).upscaler(
+        UpscalerKey(engine_id="regen-4x", source=SMALL, target=SMALL.enlarged(4))
+    )
     with pytest.raises(TransientError):
         upscaler.upscale([np.zeros(SMALL.frame_bytes, np.uint8)])
 
@@ -128,7 +133,9 @@ def test_memory_that_does_not_suffice_is_worth_another_attempt(
 def test_the_encoder_leaves_a_networks_processor_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, of_the_encoder: int
 ) -> None:
-    upscaler = networks(tmp_path).upscaler(engine_id="regen-4x-lite", source=SMALL, target=SMALL.enlarged(4))
+    upscaler = networks(tmp_path).upscaler(
+        UpscalerKey(engine_id="regen-4x-lite", source=SMALL, target=SMALL.enlarged(4))
+    )
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     assert encoder_threads(upscaler) == of_the_encoder
     monkeypatch.setattr(Upscaler, "processor_threads", None)
@@ -137,7 +144,9 @@ def test_the_encoder_leaves_a_networks_processor_alone(
 
 def test_the_watchdog_waits_longer_for_more_work(tmp_path: Path) -> None:
     def patience(engine_id: str, source: FrameFormat) -> float:
-        own = networks(tmp_path).upscaler(engine_id=engine_id, source=source, target=source.enlarged(4))
+        own = networks(tmp_path).upscaler(
+            UpscalerKey(engine_id=engine_id, source=source, target=source.enlarged(4))
+        )
         return own.longest_batch_seconds
 
     assert patience("regen-4x-lite", SMALL) < 1
