@@ -6,11 +6,19 @@ receptive radius) is not declared here: `models.architectures` reads it from the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 # Every engine enlarges so many times, in width and in height.
 SCALE = 4
+
+
+class PictureKind(StrEnum):
+    """What pictures an engine may be made for: drawn ones, or photographed and in detail rendered ones."""
+
+    DRAWN = "drawn"
+    NATURAL = "natural"
 
 
 class UnknownEngine(KeyError):
@@ -70,6 +78,7 @@ class Engine:
     `name` is the published name of the network. `scale` is the factor of both width and height;
     `cost_multiplier` multiplies the gigapixels that a render is charged. `official` is the author's own
     checkpoint: its digest is accepted without being stated, and its provenance and licence are recorded.
+    `made_for`: the pictures for which estimates suggest it, None for none.
     """
 
     id: str
@@ -77,6 +86,7 @@ class Engine:
     description: str
     cost_multiplier: float
     default: bool = False
+    made_for: PictureKind | None = None
     scale: int = SCALE
     source: PackagedWeights | Checkpoint | AddedWeights = field(repr=False)
     official: Checkpoint | None = field(default=None, repr=False)
@@ -125,6 +135,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
                     "thirty times the work of regen-4x-lite."
                 ),
                 cost_multiplier=2,
+                made_for=PictureKind.NATURAL,
                 source=PackagedWeights(
                     param_file="REALESRGAN_X4PLUS_UP4X.param",
                     param_sha256="c8a066c12541a1ef01ba90fddd90688278bdc11536847699239be29225015bc8",
@@ -149,6 +160,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
                     "a third of the work of regen-4x."
                 ),
                 cost_multiplier=2,
+                made_for=PictureKind.DRAWN,
                 source=PackagedWeights(
                     param_file="REALESRGAN_X4PLUSANIME_UP4X.param",
                     param_sha256="d63c7e93c58ec5d0048ca1f0a995f40b2af17c2816a2e0a3b7172046d98795ec",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from app.estimates import schemas
 from app.estimates.service import Estimate, estimate_file, estimate_unseen, estimate_upload
+from app.estimates.suggestions import look_at_file, look_at_upload, suggest
 from app.files.accept_video import accept_video, inspect_video
 from app.http.access import CurrentUser
 from app.http.dependencies import EnginesDependency, ReaderDependency, ResourcesDependency
@@ -16,6 +17,7 @@ from app.http.forms import received_form
 from app.http.resources import Resources
 from app.http.shared_slots import ClientConnection
 from app.platform.errors import LimitExceeded
+from app.platform.media.picture_kind import PictureStatistics
 from app.renders.schemas import UPSCALE_REQUEST, UpscaleForm
 
 # Videos that are too long are read some way beyond the limit, so that the answer can say by how much.
@@ -42,13 +44,17 @@ async def estimate_render(
         asked = UpscaleForm.read(form, resources.settings, engines)
         if asked.form.chosen_codec is not None:
             await to_thread.run_sync(resources.forecast.require_encoder, asked.form)
-        estimate = await _estimate(request, asked, user=user, resources=resources)
-    return schemas.EstimateBody(estimate=schemas.Estimate.of(estimate, warnings=form.warnings))
+        estimate, statistics = await _estimate(request, asked, user=user, resources=resources)
+    suggestion = suggest(statistics, engines)
+    return schemas.EstimateBody(
+        estimate=schemas.Estimate.of(estimate, suggestion=suggestion, warnings=form.warnings)
+    )
 
 
 async def _estimate(
     request: Request, asked: UpscaleForm, *, user: CurrentUser, resources: Resources
-) -> Estimate:
+) -> tuple[Estimate, PictureStatistics | None]:
+    connection = ClientConnection(request=request)
     if asked.file_id is not None:
         of_file = partial(
             estimate_file,
@@ -58,13 +64,15 @@ async def _estimate(
             options=asked,
             requester=user,
         )
-        return await to_thread.run_sync(of_file)
+        estimate = await to_thread.run_sync(of_file)
+        return estimate, await look_at_file(
+            asked.file_id, user=user, resources=resources, connection=connection
+        )
     limits = replace(
         resources.limits,
         max_duration_seconds=BEYOND * resources.limits.max_duration_seconds,
         max_output_frames=BEYOND * resources.limits.max_output_frames,
     )
-    connection = ClientConnection(request=request)
     async with accept_video(
         asked.file,
         asked.file_url,
@@ -78,7 +86,7 @@ async def _estimate(
                 upload, limits=limits, user=user, resources=resources, connection=connection
             )
         except LimitExceeded as refusal:
-            return estimate_unseen(asked, refusal)
+            return estimate_unseen(asked, refusal), None
         of_upload = partial(
             estimate_upload,
             resources.database,
@@ -88,4 +96,7 @@ async def _estimate(
             options=asked,
             requester=user,
         )
-        return await to_thread.run_sync(of_upload)
+        estimate = await to_thread.run_sync(of_upload)
+        return estimate, await look_at_upload(
+            upload.path, info.video, user=user, resources=resources, connection=connection
+        )

@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from app.estimates import service
+from app.estimates.suggestions import Suggestion
 from app.http.body import Body, Number, with_example
 from app.renders.representation import shown_options
 from app.renders.schemas import OptionFacts, VideoFactsBody
@@ -23,7 +24,20 @@ _EXAMPLE = {
     "measuredOn": ["CPU, x86_64, 2 threads"],
     "accepted": True,
     "refusals": [],
+    "suggestedEngine": {
+        "engine": "regen-4x",
+        "reason": "4 frames that were looked at seem photographed, or rendered in detail: 94% of their area "
+        "changes its colour, most of it softly. `regen-4x` is made for such pictures; it costs 2 times as much as "
+        "`regen-4x-lite` and takes longer. This is a guess: a preview shows it.",
+    },
 }
+
+
+class SuggestedEngine(Body):
+    """An engine for pictures such as this video's. It is a guess from a few frames, and never chosen by itself."""
+
+    engine: str = Field(description="A value for `engine`.")
+    reason: str = Field(description="Why, in sentences.")
 
 
 class Estimate(OptionFacts):
@@ -44,10 +58,16 @@ class Estimate(OptionFacts):
     )
     accepted: bool = Field(description="Whether the render would be accepted now.")
     refusals: list[str] = Field(description="The sentences that would refuse it.")
+    suggested_engine: SuggestedEngine | None = Field(
+        None,
+        description="Left out where the pictures are of no clear kind, or could not be looked at in time.",
+    )
     warnings: list[str] | None = Field(None, description="About the request, if there are any.")
 
     @classmethod
-    def of(cls, estimate: service.Estimate, *, warnings: Sequence[str]) -> Self:
+    def of(
+        cls, estimate: service.Estimate, *, suggestion: Suggestion | None, warnings: Sequence[str]
+    ) -> Self:
         options, times = estimate.options, estimate.times
         return cls(
             **shown_options(
@@ -62,6 +82,8 @@ class Estimate(OptionFacts):
             measured_on=times and list(times.measured_on),
             accepted=not estimate.refusals,
             refusals=list(estimate.refusals),
+            suggested_engine=suggestion
+            and SuggestedEngine(engine=suggestion.engine, reason=suggestion.reason),
             warnings=[*warnings] or None,
         )
 

@@ -1,5 +1,7 @@
 """Uploaded files."""
 
+from typing import Any
+
 from sqlalchemy import ColumnElement, Select, and_, exists, select, update
 from sqlalchemy.orm import Session
 
@@ -49,6 +51,10 @@ def withdraw_if(session: Session, file_id: str, condition: ColumnElement[bool]) 
 def note_file_erased(session: Session, file_id: str) -> None:
     """Record that the file's bytes were removed from storage."""
     count_changed(session, update(File).where(File.id == file_id).values(erased_at=database_now()))
+
+
+def note_pictures(session: Session, file_id: str, statistics: dict[str, Any]) -> None:
+    count_changed(session, update(File).where(File.id == file_id).values(picture_statistics=statistics))
 
 
 def _own(file_id: str, user_id: str) -> Select[File]:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from fractions import Fraction
+from typing import Any
 
 from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -16,7 +17,8 @@ class File(ListedTable):
 
     `video_begins_at`: when the first frame is shown on the file's clock, in seconds; None: unknown, of files of
     earlier versions. `codec`, `pix_fmt`, `transfer` and `sound`, the codecs of its sound tracks, are ffprobe's names,
-    None where it has none and for files of earlier versions. From `removed_at` on the API does not return the file; at
+    None where it has none and for files of earlier versions. `picture_statistics`: of a few frames
+    (`PictureStatistics`), None until its first estimate. From `removed_at` on the API does not return the file; at
     `erased_at` its bytes were removed from storage.
     """
 
@@ -44,5 +46,6 @@ class File(ListedTable):
     pix_fmt: Mapped[str | None] = mapped_column(String(40))
     transfer: Mapped[str | None] = mapped_column(String(40))
     sound: Mapped[list[str] | None]
+    picture_statistics: Mapped[dict[str, Any] | None]
     removed_at: Mapped[datetime | None]
     erased_at: Mapped[datetime | None]

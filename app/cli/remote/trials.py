@@ -48,6 +48,8 @@ def estimate(
             ("accepted", "yes" if found.accepted else "no"),
         ]
         print_rows(("", ""), [fact for fact in facts if fact[1]])
+        if found.suggested_engine is not None:
+            stderr().print(found.suggested_engine["reason"], soft_wrap=True, markup=False, highlight=False)
         for sentence in (*found.refusals, *found.warnings):
             stderr().print(sentence, style="yellow", soft_wrap=True, markup=False)
     if not found.accepted:

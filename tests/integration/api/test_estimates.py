@@ -53,9 +53,12 @@ def test_an_estimate_is_what_the_render_will_be(client, clip, database, spool_fi
         name: render[name] for name in ("engine", "targetFps", "targetFpsExact", "cost", "input", "output")
     }
     assert (render["targetFps"], render["targetFpsExact"]) == (59.94, "60000/1001")
-    assert estimate == same | {"accepted": True, "refusals": []}
+    suggested = estimate.pop("suggestedEngine")["engine"]
+    assert (estimate, suggested) == (same | {"accepted": True, "refusals": []}, "regen-4x")
     again = client.post("/v1/estimates", json={"file_id": render["fileId"], **fields, "target_fps": 59.94})
-    assert estimate_of(again) == estimate
+    estimate_again = estimate_of(again)
+    assert estimate_again.pop("suggestedEngine")["engine"] == suggested
+    assert estimate_again == estimate
     assert counts(database) == (1, 1)
 
 

@@ -183,6 +183,7 @@ function Estimate({ of }) {
       <div><dt>Cost</dt><dd>${of.cost === undefined ? "–" : cost(of.cost)}</dd></div>
       <div><dt>Time</dt><dd>${of.expectedSeconds === undefined ? "not known yet" : `about ${span(of.expectedSeconds)}${wait}`}</dd></div>
     </dl>
+    ${of.suggestedEngine && html`<p><strong>${of.suggestedEngine.engine}</strong> may suit it. ${of.suggestedEngine.reason}</p>`}
     <${Warnings} of=${[...(of.refusals ?? []), ...(of.warnings ?? [])]} />
   </div>`;
 }

@@ -136,6 +136,8 @@ class Estimate(Answer):
     cost: float | None = None
     expected_seconds: float | None = None
     wait_seconds: float | None = None
+    suggested_engine: Mapping[str, str] | None = field(default=None, hash=False)
+    """`engine` and the `reason` for it; never chosen by itself."""
     warnings: tuple[str, ...] = ()
 
 
