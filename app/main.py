@@ -31,6 +31,8 @@ from app.http.tracing import trace_requests
 from app.platform.logs import drop_query
 from app.platform.settings import Settings, get_settings
 from app.platform.tracing import stop_tracing
+from app.playlists import routes as playlist_routes
+from app.playlists.stored_tracks import StoredTracks
 from app.previews import routes as preview_routes
 from app.renders import routes as render_routes
 from app.renders.streams import RenderStreams
@@ -45,6 +47,7 @@ MakeWebhooks = Callable[..., WebhookDispatcher]
 # In the order of the API's description: those that need a key, and those that do not.
 ROUTERS = (
     render_routes.router,
+    playlist_routes.router,
     preview_routes.router,
     estimate_routes.router,
     file_routes.router,
@@ -60,6 +63,7 @@ OPEN_ROUTERS = (
     health.router,
     metrics_routes.router,
     stored_objects.router,
+    playlist_routes.parts_router,
     documentation.router,
     help_pages.router,
     console_routes.router,
@@ -97,6 +101,7 @@ def create_app(
             app.state.resources = resources
             app.state.health_checks = HealthChecks(resources)
             app.state.readiness = Readiness(app.state.health_checks, resources.spool_space)
+            app.state.stored_tracks = StoredTracks(resources.storage)
             app.state.streams = RenderStreams(resources, app.state.health_checks)
             app.state.key_use = KeyUse(resources.database)
             app.state.webhooks = make_webhooks(resources, base_url=resources.settings.public_url or own_url)

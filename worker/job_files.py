@@ -18,7 +18,7 @@ from app.platform.errors import (
 )
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.storage.contract import Storage
-from app.platform.storage.keys import segments_prefix
+from app.platform.storage.keys import segments_prefix, sound_key
 from app.work.loop import Cancelled
 from app.work.outage_retry import OutageRetry, is_disk_full
 from app.work.queries import Job
@@ -26,6 +26,7 @@ from worker.transfers import StorageTransfers
 from worker.video.continuous_copy import ContinuousCopy, write_continuous_copy
 from worker.video.decoder import WrongFrame
 from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.watching import write_sound
 from worker.workspace import Workspace
 
 log = structlog.get_logger(__name__)
@@ -92,6 +93,26 @@ class JobFiles:
             fetch=write,
             cancelled=cancelled,
         )
+
+    @contextlib.contextmanager
+    def watched_sound(
+        self, job: Job, source: Path | None, render: RenderPlan, cancelled: Cancelled
+    ) -> Iterator[str | None]:
+        """Store the source's sound to watch the segments with, under the key that this gives; None if there is none.
+
+        Removes it again if the block raises.
+        """
+        key = sound_key(job.render_id, attempt=job.attempt)
+        with self.workspace.job_directory() as directory:
+            sound = directory / "sound.m4a"
+            if source is None or not write_sound(
+                self.runner, source, sound, render=render, cancelled=cancelled
+            ):
+                yield None
+                return
+            with self.transfers.removed_unless_reported(key):
+                self.transfers.put(key, sound, content_type="audio/mp4", cancelled=cancelled)
+                yield key
 
     @property
     def transfers(self) -> StorageTransfers:

@@ -59,6 +59,7 @@ from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
 from worker.video.segmenter import EarlyRelease, SettledSegments, plan_render
+from worker.video.watching import segment_times
 from worker.workspace import Workspace
 
 Result = TypeVar("Result")
@@ -135,17 +136,22 @@ class WorkUnits:
             release=EarlyRelease(take=partial(self._release, job, heartbeat), begun=begun),
         )
         self._check_frames(plan)
-        return self._report(
-            lambda: self.ledger.prepared(
-                job,
-                plan=plan.to_json(),
-                source=replace(input_part, frames=plan.source_frame_count),
-                output=plan.output,
-                cost=cost_in_gigapixels(plan.output, engine=engine),
-                warnings=plan.warnings,
-                segments=_planned(segments),
+        times = segment_times(plan, segments)
+        has_sound = times is not None and any(stream.kind == "audio" for stream in info.others)
+        with self._files.watched_sound(job, source if has_sound else None, plan, cancelled) as key:
+            return self._report(
+                lambda: self.ledger.prepared(
+                    job,
+                    plan=plan.to_json(),
+                    source=replace(input_part, frames=plan.source_frame_count),
+                    output=plan.output,
+                    cost=cost_in_gigapixels(plan.output, engine=engine),
+                    warnings=plan.warnings,
+                    segments=_planned(segments),
+                    times=times,
+                    sound_key=key,
+                )
             )
-        )
 
     def _release(self, job: Job, heartbeat: Heartbeat, settled: SettledSegments) -> bool:
         """Makes segments ready while the video is still being read. Returns False during an outage of the database: the
@@ -325,7 +331,9 @@ class WorkUnits:
                     )
                 )
         heartbeat.end()
-        self._files.remove_segments(job.render_id)
+        if render.file.is_iso:
+            self._files.remove_segments(job.render_id)
+        # Otherwise whoever watches them goes on until the clean-up: no fragments can be made of the result.
         return Counter()
 
     def _measured(

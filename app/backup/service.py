@@ -93,9 +93,11 @@ def _write(
                     rows[table.name] += 1
         inputs = select(File.storage_key).where(File.erased_at.is_(None))
         keys = list(connection.scalars(inputs)) if storage is not None else []
-        results = select(Render.output_key, Render.thumbnail_key).where(Render.output_key.is_not(None))
-        for pair in connection.execute(results) if storage is not None else ():
-            keys += [key for key in pair if key is not None]
+        results = select(Render.output_key, Render.thumbnail_key, Render.sound_key).where(
+            Render.output_key.is_not(None)
+        )
+        for stored in connection.execute(results) if storage is not None else ():
+            keys += [key for key in stored if key is not None]
         revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
     missing: list[str] = []
     written = 0

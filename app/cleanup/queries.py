@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import IdempotencyKey
@@ -19,6 +19,13 @@ from app.renders.statuses import ENDED, RenderStatus
 from app.renders.tables import Render, Segment
 
 Ids: TypeAlias = Collection[str]
+
+# Of a render's objects, those that stay with its result. One that failed keeps nothing.
+_KEPT_KEYS = (
+    Render.output_key,
+    Render.thumbnail_key,
+    case((Render.output_key.is_not(None), Render.sound_key)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ def note_ends(session: Session) -> None:
 def due_to_clean(session: Session, *, ended_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
     """Renders that ended that long ago and are not cleaned yet."""
     query = (
-        select(Render.id, Render.output_key, Render.thumbnail_key)
+        select(Render.id, *_KEPT_KEYS)
         .where(_to_clean(ended_for), Render.id.not_in(but))
         .order_by(Render.ended_at)
         .limit(limit)
@@ -81,7 +88,7 @@ def give_up_results(session: Session, *, ended_for: float, limit: int) -> int:
 def due_results(session: Session, *, given_up_for: float, limit: int, but: Ids = ()) -> Sequence[Due]:
     """Results that were withdrawn that long ago."""
     query = (
-        select(Render.id, Render.output_key, Render.thumbnail_key)
+        select(Render.id, *_KEPT_KEYS)
         .where(_results_to_erase(given_up_for), Render.id.not_in(but))
         .order_by(Render.files_removed_at)
         .limit(limit)
@@ -91,7 +98,10 @@ def due_results(session: Session, *, given_up_for: float, limit: int, but: Ids =
 
 def note_results_erased(session: Session, render_id: str) -> None:
     count_changed(
-        session, update(Render).where(Render.id == render_id).values(output_key=None, thumbnail_key=None)
+        session,
+        update(Render)
+        .where(Render.id == render_id)
+        .values(output_key=None, thumbnail_key=None, sound_key=None, segment_times=None, is_watchable=False),
     )
 
 
@@ -137,7 +147,7 @@ def known_files(session: Session, ids: Iterable[str]) -> set[str]:
 
 def known_renders(session: Session, ids: Iterable[str]) -> dict[str, KnownRender]:
     """The renders with these ids."""
-    columns = (Render.id, Render.cleaned_at, Render.output_key, Render.thumbnail_key)
+    columns = (Render.id, Render.cleaned_at, *_KEPT_KEYS)
     rows = session.execute(select(*columns).where(Render.id.in_(ids)))
     return {
         row_id: KnownRender(is_settled=cleaned_at is not None, keys=frozenset(filter(None, keys)))

@@ -34,7 +34,9 @@ STALE_SPOOL_SECONDS = 24 * 3600
 TIDY_SECONDS = 3600.0
 MOST_FETCHES = 24
 MOST_FETCHES_PER_USER = 8
-# Waiting requests of one user, for either.
+MOST_PLAYBACKS = 24
+MOST_PLAYBACKS_PER_USER = 4
+# Waiting requests of one user, for any of these.
 MOST_WAITING = 100
 # Requests that run in threads at the same time. They share one interpreter: more of one user's are hardly faster.
 # With SQLite, which is no other machine to wait for, they are not faster at all.
@@ -49,7 +51,8 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """`probe_slots` bounds how many uploads are probed at the same time, each by its own process,
-    `fetch_slots` how many videos are fetched for probing, each by its own thread, `turns` how many other requests
+    `fetch_slots` how many videos are fetched for probing, each by its own thread, `playback_slots` how many pieces of
+    videos are read for players, `turns` how many other requests
     run in threads."""
 
     settings: Settings
@@ -63,6 +66,7 @@ class Resources:
     spool_space: SpoolSpace
     probe_slots: SharedSlots
     fetch_slots: SharedSlots
+    playback_slots: SharedSlots
     turns: SharedSlots
     part_writers: LatestAlone
     forecast: Forecast
@@ -127,6 +131,12 @@ def open_resources(
                 per_user=share(MOST_FETCHES_PER_USER),
                 most_waiting_per_user=MOST_WAITING,
                 busy="Too many videos are being fetched just now. Try again soon.",
+            ),
+            playback_slots=SharedSlots(
+                total=max(2, share(MOST_PLAYBACKS)),
+                per_user=share(MOST_PLAYBACKS_PER_USER),
+                most_waiting_per_user=MOST_WAITING,
+                busy="Too many parts of videos are being read just now. Try again soon.",
             ),
             turns=SharedSlots(
                 total=MOST_TURNS,

@@ -29,6 +29,7 @@ class Secrets:
     api_key_key: bytes = field(repr=False)
     url_key: bytes = field(repr=False)
     webhook_key: bytes = field(repr=False)
+    playlist_key: bytes = field(repr=False)
 
     @classmethod
     def load(cls, settings: Settings) -> "Secrets":
@@ -54,6 +55,7 @@ class Secrets:
             api_key_key=_derive(secret, b"api keys"),
             url_key=_derive(secret, b"signed urls"),
             webhook_key=_derive(secret, b"webhooks"),
+            playlist_key=_derive(secret, b"playlists"),
         )
 
 

@@ -58,6 +58,7 @@ class StoredRender(WorkOptions):
     output_key: str | None
     output_bytes: int | None
     thumbnail_key: str | None
+    is_watchable: bool
     files_removed_at: datetime | None
     input: VideoProperties
     output: VideoProperties

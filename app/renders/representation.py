@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from app.platform.file_names import output_name
+from app.platform.media.containers import ISO_SUFFIXES
 from app.platform.media.work_options import WorkOptions
 from app.renders.queries import ShownRender
 from app.renders.statuses import RenderStatus
@@ -87,6 +88,15 @@ def links(render: ShownRender) -> dict[str, Link]:
                 file_name = output_name(file.name, scale=_scale_of(render), suffix=PurePath(key).suffix)
                 shown[name] = Link(storage_key=key, file_name=file_name)
     return shown
+
+
+def may_be_watched(render: ShownRender) -> bool:
+    """Whether the render has a playlist now, or will have one as soon as a segment is finished."""
+    if not render.is_watchable or render.files_removed_at is not None:
+        return False
+    if render.status is RenderStatus.COMPLETED:
+        return PurePath(render.output_key or "").suffix in ISO_SUFFIXES
+    return render.status is RenderStatus.PROCESSING
 
 
 def _scale_of(render: ShownRender) -> int | str:

@@ -13,10 +13,11 @@ from app.http.body import Body, Number, Timestamp, Url, with_example
 from app.http.forms import exactly_one_of, form_description, parse_form
 from app.http.multipart import FILE_FIELD, ReceivedForm
 from app.http.resources import Resources
+from app.platform.playlist_links import signed_query
 from app.platform.settings import Settings
 from app.renders.options import ENGINES_CONTEXT, EXACT_RATE, RATE_PATTERN, RenderOptions
 from app.renders.progress import RenderView
-from app.renders.representation import links, shown_fields
+from app.renders.representation import links, may_be_watched, shown_fields
 from app.renders.statuses import RenderStatus
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
@@ -130,6 +131,12 @@ class RenderState(Body):
     input_file_url: Url | None = Field(None, alias="inputFileURL", description="While the file is kept.")
     output_file_url: Url | None = Field(None, alias="outputFileURL", description="When completed.")
     thumbnail_url: Url | None = Field(None, alias="thumbnailURL", description="When completed.")
+    stream_url: Url | None = Field(
+        None,
+        alias="streamURL",
+        description="A playlist (HLS) of the segments that are finished, for players, from the time that the video is "
+        "read; once completed, of the result. Left out where there is nothing to watch before the end.",
+    )
     completed_at: Timestamp | None = Field(None, description="When completed.")
 
 
@@ -174,6 +181,13 @@ class Render(OptionFacts, RenderState):
             name: resources.signed_url(link.storage_key, base_url=base_url, file_name=link.file_name)
             for name, link in links(render).items()
         }
+        if may_be_watched(render):
+            query = signed_query(
+                render.id,
+                key=resources.secrets.playlist_key,
+                lifetime_seconds=resources.settings.url_lifetime_seconds,
+            )
+            urls["streamURL"] = f"{base_url}/v1/renders/{render.id}/stream.m3u8?{query}"
         shown = shown_fields(render, progress=view.progress, queue_position=view.queue_position)
         if (warning := resources.forecast.warning(view)) is not None:
             shown["warnings"] = [*(shown["warnings"] or ()), warning]

@@ -50,7 +50,9 @@ class Render(UnitOfWork, ListedTable):
     `container` and `output_quality` are as requested. At
     `cancel_at`, `cancel_after` seconds after its request, a render that has not ended is canceled. `user_metadata` are
     texts of its user. `measures_quality` is whether the finish compares the output with the input; `quality` is the
-    result, as the API shows it. `precision` is the number format of the network in which its first worker began to
+    result, as the API shows it. Once prepared, a render that can be watched before it is completed has `segment_times`
+    (`SegmentTimes`) and is `is_watchable`; `sound_key` is the stored sound that goes with them, None if
+    there is none. `precision` is the number format of the network in which its first worker began to
     upscale it.
     """
 
@@ -117,6 +119,10 @@ class Render(UnitOfWork, ListedTable):
     output_key: Mapped[str | None] = mapped_column(String(200))
     output_bytes: Mapped[int | None]
     thumbnail_key: Mapped[str | None] = mapped_column(String(200))
+    is_watchable: Mapped[bool] = mapped_column(default=False, server_default=false())
+    # Ten bytes for each segment, which only playlists read.
+    segment_times: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    sound_key: Mapped[str | None] = mapped_column(String(200))
     request_id: Mapped[str | None] = mapped_column(String(64))
     api_key_id: Mapped[str | None] = mapped_column(String(32))
     trace_parent: Mapped[str | None] = mapped_column(String(55))

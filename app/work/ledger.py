@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.platform.database import Database
 from app.platform.errors import FfmpegInterrupted, LeaseLost, PermanentError
 from app.platform.media.info import VideoProperties
+from app.platform.media.segment_times import SegmentTimes
 from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.transitions import cancel_overdue, fail_render
@@ -132,13 +133,21 @@ class WorkLedger:
         cost: float,
         warnings: Iterable[str],
         segments: Sequence[PlannedSegment],
+        times: SegmentTimes | None = None,
+        sound_key: str | None = None,
     ) -> ReadyUnits:
-        """Move the render to `processing`, with its segments waiting; those released before stay. Raises LeaseLost."""
+        """Move the render to `processing`, with its segments waiting; those released before stay. Raises LeaseLost.
+
+        `times` and `sound_key` are for playlists of the segments, None if there can be none, or no sound.
+        """
         values = {
             "plan": plan,
             "cost": cost,
             "input": source,
             "output": output,
+            "is_watchable": times is not None,
+            "segment_times": None if times is None else times.as_json(),
+            "sound_key": sound_key,
         }
         with self.database.write() as session:
             values["warnings"] = work_queries.all_warnings(session, claim, warnings)

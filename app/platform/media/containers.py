@@ -142,6 +142,10 @@ OUTPUT_CONTAINERS: Mapping[ContainerName, OutputContainer] = {
     "webm": WEBM,
     "mov": MOV,
 }
+# Of files of which fragments for a playlist can be made.
+ISO_SUFFIXES = frozenset(
+    suffix for file in OUTPUT_CONTAINERS.values() if file.is_iso for suffix in file.suffixes
+)
 # The first of those with one demuxer applies if the name does not decide.
 CONTAINERS = (
     MP4,

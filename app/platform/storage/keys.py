@@ -54,6 +54,11 @@ def thumbnail_key(render_id: str, *, attempt: int) -> str:
     return f"{render_prefix(render_id)}thumbnail-{attempt}.jpg"
 
 
+def sound_key(render_id: str, *, attempt: int) -> str:
+    """The key of the sound that goes with a render's segments."""
+    return f"{render_prefix(render_id)}sound-{attempt}.m4a"
+
+
 def preview_prefix(preview_id: str) -> str:
     """The prefix of all keys of a preview."""
     return f"{PREVIEWS_PREFIX}{preview_id}/"

@@ -1,0 +1,1 @@
+"""Playlists: a render's finished segments as a video that grows while it renders (HLS)."""
