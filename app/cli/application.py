@@ -64,6 +64,7 @@ application.command("submit", cls=RenderCommand, rich_help_panel=ON_SERVERS)(sub
 application.command("status", rich_help_panel=ON_SERVERS)(renders.status)
 application.command("list", rich_help_panel=ON_SERVERS)(renders.list_renders)
 application.command("watch", rich_help_panel=ON_SERVERS)(renders.watch)
+application.command("stream", rich_help_panel=ON_SERVERS)(renders.stream)
 application.command("cancel", rich_help_panel=ON_SERVERS)(renders.cancel)
 application.command("retry", rich_help_panel=ON_SERVERS)(renders.retry)
 application.command("download", rich_help_panel=ON_SERVERS)(download.download)

@@ -1,7 +1,7 @@
 """Users' view of renders."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ from app.platform.media.info import VideoProperties
 from app.platform.media.work_options import WorkOptions
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
-from app.renders.statuses import ENDED, RenderStatus
+from app.renders.statuses import ENDED, RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
 
 # Every poll runs these statements: they are built once, because building one takes longer than running it.
@@ -68,17 +68,21 @@ class StoredRender(WorkOptions):
 # The source of answers: a render that is being changed, or one that was only read.
 ShownRender = Render | StoredRender
 
-_SHOWN_COLUMNS = [field.name for field in fields(StoredRender)][:-3]
-_VIDEO_COLUMNS = [field.name for field in fields(VideoProperties)]
-_FILE_COLUMNS = [field.name for field in fields(StoredFile)]
+_SHOWN_COLUMNS = [each.name for each in fields(StoredRender)][:-3]
+_VIDEO_COLUMNS = [each.name for each in fields(VideoProperties)]
+_FILE_COLUMNS = [each.name for each in fields(StoredFile)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FramesDone:
-    """How many source frames of a render have been upscaled, of how many. Both 0 before it is prepared."""
+    """How many source frames of a render have been upscaled, of how many. Both 0 before it is prepared.
+
+    `has_start`: whether its first segment is done.
+    """
 
     done: int
     total: int
+    has_start: bool = field(default=False, compare=False)
 
 
 def find_render(session: Session, *, render_id: str, user_id: str) -> Render | None:
@@ -149,7 +153,10 @@ def queue_positions(reader: ColumnReader, *, user_id: str, render_ids: Collectio
 def frames_done(reader: ColumnReader, *, render_ids: Collection[str]) -> dict[str, FramesDone]:
     """For those of the renders that have segments."""
     rows = fetch_rows(reader, _frames_done(), {AMONG.key: list(render_ids)})
-    return {render_id: FramesDone(done=int(done), total=int(total)) for render_id, done, total in rows}
+    return {
+        render_id: FramesDone(done=int(done), total=int(total), has_start=bool(has_start))
+        for render_id, done, total, has_start in rows
+    }
 
 
 @cache
@@ -199,12 +206,14 @@ def _queue_positions() -> Select[str, Any]:
 
 
 @cache
-def _frames_done() -> Select[str, Any, Any]:
+def _frames_done() -> Select[str, Any, Any, Any]:
+    is_start = and_(Segment.position == 0, Segment.status == SegmentStatus.DONE)
     return (
         select(
             Segment.render_id,
             func.sum(Segment.frames_done),
             func.sum(Segment.frames) + func.coalesce(func.max(Render.unplanned_frames), 0),
+            func.max(case((is_start, 1), else_=0)),
         )
         .join(Render, Render.id == Segment.render_id)
         .where(Segment.render_id.in_(AMONG))

@@ -90,13 +90,13 @@ def links(render: ShownRender) -> dict[str, Link]:
     return shown
 
 
-def may_be_watched(render: ShownRender) -> bool:
-    """Whether the render has a playlist now, or will have one as soon as a segment is finished."""
+def has_playlist(render: ShownRender, *, has_start: bool) -> bool:
+    """Whether there is something to watch. `has_start`: of an unfinished render, whether its first segment is done."""
     if not render.is_watchable or render.files_removed_at is not None:
         return False
     if render.status is RenderStatus.COMPLETED:
         return PurePath(render.output_key or "").suffix in ISO_SUFFIXES
-    return render.status is RenderStatus.PROCESSING
+    return render.status is RenderStatus.PROCESSING and has_start
 
 
 def _scale_of(render: ShownRender) -> int | str:

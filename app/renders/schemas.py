@@ -17,7 +17,7 @@ from app.platform.playlist_links import signed_query
 from app.platform.settings import Settings
 from app.renders.options import ENGINES_CONTEXT, EXACT_RATE, RATE_PATTERN, RenderOptions
 from app.renders.progress import RenderView
-from app.renders.representation import links, may_be_watched, shown_fields
+from app.renders.representation import has_playlist, links, shown_fields
 from app.renders.statuses import RenderStatus
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
@@ -134,8 +134,8 @@ class RenderState(Body):
     stream_url: Url | None = Field(
         None,
         alias="streamURL",
-        description="A playlist (HLS) of the segments that are finished, for players, from the time that the video is "
-        "read; once completed, of the result. Left out where there is nothing to watch before the end.",
+        description="A playlist (HLS) of the segments that are finished, for players, as soon as the first one is; "
+        "once completed, of the result. Left out where there is nothing to watch before the end.",
     )
     completed_at: Timestamp | None = Field(None, description="When completed.")
 
@@ -181,7 +181,7 @@ class Render(OptionFacts, RenderState):
             name: resources.signed_url(link.storage_key, base_url=base_url, file_name=link.file_name)
             for name, link in links(render).items()
         }
-        if may_be_watched(render):
+        if has_playlist(render, has_start=view.frames is not None and view.frames.has_start):
             query = signed_query(
                 render.id,
                 key=resources.secrets.playlist_key,

@@ -57,8 +57,8 @@ def write_sound(
     start = render.input_start_seconds + Fraction(render.offset_ticks, render.timescale)
     read = runner.input(source, copyts=None, itsoffset=seconds_option(-start))
     end = seconds_option(render.duration_seconds)
-    # Silence where sound is missing, at the start too, so that it stays in step.
-    filters = f"atrim=start=0:end={end},aresample={SAMPLING_RATE}:async=1:first_pts=0,atrim=end={end}"
+    # Silence where sound is missing, at the start and the end too: it stays in step, and no player waits for it.
+    filters = f"atrim=start=0:end={end},aresample={SAMPLING_RATE}:async=1:first_pts=0,apad,atrim=end={end}"
     command = runner.output(
         read["a:0"],
         destination,

@@ -1,4 +1,4 @@
-"""`regen status`, `list`, `watch`, `cancel` and `retry`."""
+"""`regen status`, `list`, `watch`, `stream`, `cancel` and `retry`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import typer
 
 from app.cli.remote.connection import AsJson, ServerOption, Timeout
 from app.cli.remote.display import Display
-from app.cli.remote.session import RETRIES, ExitCode, carry_out, print_json
+from app.cli.remote.session import RETRIES, ExitCode, carry_out, print_json, report
 from app.cli.reporting import print_rows
+from app.platform.errors import NotFound
 
 if TYPE_CHECKING:
     from regen_client import AsyncRegen, Progress, Render, Video
@@ -80,6 +81,24 @@ def watch(
         _print_renders(ended, as_json=False)
     if any(render.status == "failed" for render in ended):
         raise typer.Exit(ExitCode.RENDER_FAILED)
+
+
+def stream(
+    render: Annotated[str, typer.Argument(metavar="ID", help="The render.")],
+    server: ServerOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the address of a render's playlist, for players: what is finished of it can be watched."""
+    (found,) = _of_each(lambda regen, one: regen.get_render(one), [render], server=server, as_json=as_json)
+    if found.stream_url is None:
+        what = f"There is nothing to watch of {render}, which is {found.status}"
+        error = NotFound(f"{what}: no part is finished yet, or it has no playlist.")
+        report([(None, error)], server="", as_json=as_json)
+        raise typer.Exit(ExitCode.FAILED)
+    if as_json:
+        print_json({"streamURL": found.stream_url})
+    else:
+        typer.echo(found.stream_url)
 
 
 def cancel(renders: RenderIds, server: ServerOption = None, as_json: AsJson = False) -> None:

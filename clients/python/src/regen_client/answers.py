@@ -102,6 +102,7 @@ class Render(Answer):
     input_file_url: str | None = None
     output_file_url: str | None = None
     thumbnail_url: str | None = None
+    stream_url: str | None = None
     completed_at: datetime | None = None
     engine: str | None = None
     target_fps: float | None = None
