@@ -26,7 +26,7 @@ from app.http.openapi import operation_id
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
 from app.http.request_log import RequestLog
-from app.http.resources import OpenResources, open_resources, tidy_spool_directory
+from app.http.resources import OpenResources, drop_unused_copies, open_resources, tidy_spool_directory
 from app.http.tracing import trace_requests
 from app.platform.logs import drop_query
 from app.platform.settings import Settings, get_settings
@@ -108,6 +108,7 @@ def create_app(
             app.state.webhooks.start()
             chores = [
                 asyncio.create_task(tidy_spool_directory(resources)),
+                asyncio.create_task(drop_unused_copies(resources)),
                 asyncio.create_task(app.state.key_use.keep()),
             ]
             try:
