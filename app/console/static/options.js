@@ -58,6 +58,16 @@ export function asked(options, render) {
   return Object.fromEntries(given.filter(([, value]) => value !== undefined));
 }
 
+/** The values of a form that asks for such a render again.
+ * @param {Option[]} options @param {import("./api.js").Row} render @returns {Record<string, string | boolean>} */
+export function filled(options, render) {
+  const text = (/** @type {any} */ value) => {
+    if (typeof value === "boolean") return value;
+    return typeof value === "object" ? Object.entries(value).map((pair) => pair.join(": ")).join("\n") : String(value);
+  };
+  return Object.fromEntries(Object.entries(asked(options, render)).map(([name, value]) => [name, text(value)]));
+}
+
 /** Names and texts, one `name: text` in a line. @param {string} text @returns {Record<string, string>} */
 function lines(text) {
   const pairs = text.split("\n").map((line) => line.split(/:(.*)/s).map((part) => part.trim()));

@@ -9,7 +9,7 @@ import { Notice, Warnings } from "../components/notices.js";
 import { latest } from "./renders.js";
 
 const RATE_WINDOW_SECONDS = 10;
-/** For a render of another user, of which there are no events. */
+/** For a render of another user, of which there are no events; and for one that waits, of which events do not tell why. */
 const SECONDS = 3;
 
 /** Follows the render and gives its state; the whole render once it has ended. Administrators see those of all users.
@@ -17,12 +17,13 @@ const SECONDS = 3;
 function useRender(id) {
   const [seconds, setSeconds] = useState(/** @type {number | undefined} */ (undefined));
   const path = `/v1/${store.isAdmin ? "admin/" : ""}renders/${id}`;
-  const [render, reload, failed] = useLoaded(async () => (await store.api.get(path)).render, [id, seconds], seconds);
+  const [render, reload, failed] = useLoaded(async () => (await store.api.get(path)).render, [id], seconds);
   const isOwn = render?.userId === store.userId;
   const [live, setLive] = useState(/** @type {import("../api.js").Row | undefined} */ (undefined));
   const ended = render && ["completed", "failed"].includes(render.status);
+  const isWaiting = (live ?? render)?.status === "queued";
+  useEffect(() => setSeconds(render && !ended && (!isOwn || isWaiting) ? SECONDS : undefined), [Boolean(render), ended, isOwn, isWaiting]);
   useEffect(() => {
-    setSeconds(render && !isOwn && !ended ? SECONDS : undefined);
     if (ended || !isOwn) return undefined;
     const control = new AbortController();
     /** @type {[number, number][]} */
@@ -67,7 +68,8 @@ export function RenderPage({ id }) {
     <p class="back">${isOwn ? html`<a href="#/renders">Renders</a>` : html`<a href="#/operations">Operations</a>`}</p>
     <div class="row"><h1 class="grow">${render.fileName ?? "Render"}</h1><${Status} status=${render.status} /></div>
     ${render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
-      rate=${render.output.frameRate} start=${render.start ?? 0} label="Before and after" />`}
+      rate=${render.output.frameRate} start=${render.start ?? 0} fileId=${isOwn ? render.fileId : undefined}
+      beginsAt=${inside?.videoBeginsAt ?? 0} label="Before and after" />`}
     ${!ended && html`<${Live} render=${render} />`}
     ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
     ${render.requestId && html`<p><small>The server's operator finds its lines in the logs by <code>${render.requestId}</code>.</small></p>`}
@@ -76,6 +78,7 @@ export function RenderPage({ id }) {
       ${render.outputFileURL && html`<a class="button primary" href=${render.outputFileURL} download>Download</a>`}
       ${!ended && html`<${ConfirmButton} label="Cancel" question="Stop this render? What is done of it is lost." onYes=${cancel} />`}
       ${render.status === "failed" && html`<button class="primary" onClick=${retry}>Render again</button>`}
+      ${ended && isOwn && render.inputFileURL && html`<a class="button" href=${`#/renders/${id}/again`}>Render with other options</a>`}
       ${!isOwn && ["pending", "processing"].includes(render.status) && html`<button class="quiet" onClick=${requeue}>Requeue</button>`}
       ${ended && isOwn && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
     </div>

@@ -58,7 +58,7 @@ export function Renders() {
   const [most, setMost] = useState(PAGE);
   const [seconds, setSeconds] = useState(SECONDS);
   const load = () => store.api.list("/v1/renders", "renders", most, { status: status || undefined });
-  const [renders, reload, failed] = useLoaded(load, [status, most, seconds], seconds);
+  const [renders, reload, failed] = useLoaded(load, [status, most], seconds);
   const underWay = (renders ?? []).filter((one) => !["completed", "failed"].includes(one.status));
   const told = useEvents(underWay, reload);
   useEffect(() => setSeconds(underWay.every((one) => told[one.id]) ? SECONDS_WITH_EVENTS : SECONDS));
