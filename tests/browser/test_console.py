@@ -1,10 +1,9 @@
 """What people do in the console, in a real browser."""
 
 import json
+import os
 import re
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -12,6 +11,8 @@ import pytest
 
 from tests.browser.conftest import administrators_key, axe, key_of, sign_in_link, url_of
 from tests.browser.pictures import draw, frames_shown
+from tests.servers.forked import ForkedProcess
+from tests.servers.process import wait_until
 
 CLIP = Path(__file__).parents[1] / "media/short/bunny-240x136-25fps.mp4"
 # What each view has once it is loaded.
@@ -312,17 +313,13 @@ def test_everybody_can_use_it(server, sign_in, unplayable_clip, theme, width):
 
 
 def test_the_mocks_switches(open_page, tmp_path):
-    ready = tmp_path / "ready.json"
-    log = (tmp_path / "mock.log").open("wb")
-    process = subprocess.Popen(
-        ["regen", "mock", "--port", "0", "--ready-file", ready], stdout=log, stderr=log
+    ready, log = tmp_path / "ready.json", tmp_path / "mock.log"
+    log.touch()
+    process = ForkedProcess(
+        ["mock", "--port", "0", "--ready-file", str(ready)], log=log, environment={**os.environ}
     )
     try:
-        ends_at = time.monotonic() + 30
-        while not ready.exists():
-            assert process.poll() is None
-            assert time.monotonic() < ends_at
-            time.sleep(0.05)
+        wait_until(ready.exists, seconds=60, what="the mock is ready")
         told = json.loads(ready.read_text())
         page = open_page(told["url"], expected=("503", "ERR_CONNECTION_REFUSED"))
         page.get_by_label("API key").fill(told["key"])
@@ -367,4 +364,3 @@ def test_the_mocks_switches(open_page, tmp_path):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
-        log.close()
