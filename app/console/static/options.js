@@ -52,6 +52,8 @@ const label = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll("_", 
 export function asked(options, render) {
   const given = options.map(({ name, schema }) => {
     const value = render[name.replace(/_(.)/g, (_, letter) => letter.toUpperCase())];
+    // The server does not tell a destination in full, because it is a secret.
+    if (schema.type === "string" && typeof value === "object") return [name, undefined];
     // What a boolean option asks for is shown as its result: `quality` as what was measured.
     return [name, schema.type === "boolean" ? Boolean(value) || undefined : value];
   });

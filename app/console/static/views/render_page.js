@@ -54,6 +54,7 @@ export function RenderPage({ id }) {
   const path = `/v1/${isOwn ? "" : "admin/"}renders/${id}`;
   const cancel = act(async () => { await store.api.post(`${path}/cancel`); await reload(); });
   const requeue = act(async () => { await store.api.post(`${path}/requeue`); store.say("It is free for other workers."); await reload(); });
+  const deliver = act(async () => { await store.api.post(`${path}/deliver`); store.say("It is sent again."); await reload(); });
   const retry = act(async () => {
     const made = (await store.api.post(`${path}/retry`)).render;
     location.hash = `#/renders/${made.id}`;
@@ -80,6 +81,7 @@ export function RenderPage({ id }) {
       ${render.status === "failed" && html`<button class="primary" onClick=${retry}>Render again</button>`}
       ${ended && isOwn && render.inputFileURL && html`<a class="button" href=${`#/renders/${id}/again`}>Render with other options</a>`}
       ${!isOwn && ["pending", "processing"].includes(render.status) && html`<button class="quiet" onClick=${requeue}>Requeue</button>`}
+      ${!isOwn && render.status === "completed" && ["delivered", "failed"].includes(render.destination?.status) && html`<button class="quiet" onClick=${deliver}>Send again</button>`}
       ${ended && isOwn && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
     </div>
     <dl class="facts-table">
@@ -90,6 +92,7 @@ export function RenderPage({ id }) {
       <div><dt>Cost</dt><dd>${cost(render.cost)}</dd></div>
       <div><dt>Made</dt><dd>${when(render.createdAt)} (${ago(render.createdAt)})</dd></div>
       ${render.completedAt && html`<div><dt>Took</dt><dd>${span((new Date(render.completedAt).getTime() - new Date(render.createdAt).getTime()) / 1000)}</dd></div>`}
+      ${render.destination && html`<div><dt>Destination</dt><dd>${destination(render.destination)}</dd></div>`}
       ${render.retryOf && html`<div><dt>Repeats</dt><dd><a href=${`#/renders/${render.retryOf}`}>${render.retryOf}</a></dd></div>`}
       ${!isOwn && html`<div><dt>User</dt><dd><code>${render.userId}</code></dd></div>`}
       <div><dt>Id</dt><dd><code>${render.id}</code></dd></div>
@@ -98,6 +101,12 @@ export function RenderPage({ id }) {
     <details><summary>The request that made it</summary>
       <${CodeSamples} samples=${samples(BASE, render.fileName ?? "clip.mp4", asked(renderOptions(store.description, store.engines), render))} />
     </details>`;
+}
+
+/** Where the result is sent, and how far that is. @param {import("../api.js").Row} of */
+function destination({ url, status, attempts, message, deliveredAt }) {
+  const state = deliveredAt ? `delivered ${when(deliveredAt)}` : status;
+  return html`<code>${url}</code><br />${state}${attempts > 1 ? `, attempt ${attempts}` : ""}${message && html`<br /><small>${message}</small>`}`;
 }
 
 /** @param {{render: import("../api.js").Row}} properties */

@@ -32,6 +32,7 @@ class RenderOptions(TypedDict, total=False):
     cancel_after: int
     priority: int
     webhook_url: str
+    destination: str
 
 
 class PreviewOptions(TypedDict, total=False):
@@ -115,6 +116,8 @@ class Render(Answer):
     request_id: str | None = None
     warnings: tuple[str, ...] = ()
     metadata: Mapping[str, str] | None = field(default=None, hash=False)
+    destination: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Where the result is sent: `url`, `status`, `attempts`, `message`, `deliveredAt`."""
     retry_of: str | None = None
     input: Video | None = None
     output: Video | None = None
