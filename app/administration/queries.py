@@ -7,7 +7,6 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import ApiKey, IdempotencyKey, User
-from app.destinations.tables import Destination
 from app.files.tables import File
 from app.platform.secrets import is_id
 from app.platform.storage.keys import preview_prefix, render_prefix
@@ -22,7 +21,6 @@ TABLES_OF_USERS = (
     WebhookDelivery,
     WebhookEndpoint,
     Preview,
-    Destination,
     Render,
     Upload,
     File,

@@ -41,8 +41,7 @@ class Server(RegenClient):
 
 
 @contextmanager
-def running_server(data_dir: Path, *arguments: str, **settings: str) -> Iterator[Server]:
-    """`arguments`: further ones of `regen serve`."""
+def running_server(data_dir: Path, **settings: str) -> Iterator[Server]:
     data_dir.mkdir(parents=True, exist_ok=True)
     ready_file = data_dir / "ready.json"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("REGEN_")}
@@ -50,7 +49,7 @@ def running_server(data_dir: Path, *arguments: str, **settings: str) -> Iterator
     log = data_dir / "server.log"
     log.touch()
     process = ForkedProcess(
-        ["serve", "--port", "0", "--data-dir", str(data_dir), "--ready-file", str(ready_file), *arguments],
+        ["serve", "--port", "0", "--data-dir", str(data_dir), "--ready-file", str(ready_file)],
         log=log,
         environment=environment,
     )

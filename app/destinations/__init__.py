@@ -1,1 +1,0 @@
-"""Destinations: finished results that are sent to an address of their user's."""
