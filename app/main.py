@@ -13,6 +13,7 @@ from app.accounts import routes as account_routes
 from app.accounts.key_use import KeyUse
 from app.administration import routes as administration_routes
 from app.console import routes as console_routes
+from app.destinations.dispatcher import DestinationDispatcher
 from app.engines import routes as engine_routes
 from app.estimates import routes as estimate_routes
 from app.files import routes as file_routes
@@ -26,7 +27,7 @@ from app.http.openapi import operation_id
 from app.http.rate_limit import RateLimitHeaders
 from app.http.read_retry import ReadRetry
 from app.http.request_log import RequestLog
-from app.http.resources import OpenResources, open_resources, tidy_spool_directory
+from app.http.resources import OpenResources, drop_unused_copies, open_resources, tidy_spool_directory
 from app.http.tracing import trace_requests
 from app.platform.logs import drop_query
 from app.platform.settings import Settings, get_settings
@@ -105,14 +106,18 @@ def create_app(
             app.state.streams = RenderStreams(resources, app.state.health_checks)
             app.state.key_use = KeyUse(resources.database)
             app.state.webhooks = make_webhooks(resources, base_url=resources.settings.public_url or own_url)
+            app.state.destinations = DestinationDispatcher(resources)
             app.state.webhooks.start()
+            app.state.destinations.start()
             chores = [
                 asyncio.create_task(tidy_spool_directory(resources)),
+                asyncio.create_task(drop_unused_copies(resources)),
                 asyncio.create_task(app.state.key_use.keep()),
             ]
             try:
                 yield
             finally:
+                await to_thread.run_sync(app.state.destinations.stop)
                 await to_thread.run_sync(app.state.webhooks.stop)
                 for chore in chores:
                     chore.cancel()

@@ -1,6 +1,7 @@
 """Every table. Importing this module completes `Table.metadata`, whatever else the process imports."""
 
 from app.accounts.tables import ApiKey, IdempotencyKey, User
+from app.destinations.tables import Destination
 from app.engines.tables import AddedEngine
 from app.files.tables import File
 from app.platform.tables import Table
@@ -15,6 +16,7 @@ __all__ = [
     "AddedEngine",
     "ApiKey",
     "DailyUsage",
+    "Destination",
     "FailedAttempt",
     "File",
     "IdempotencyKey",

@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from app.platform.errors import Canceled
-from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.work_options import WorkOptions
@@ -86,7 +85,7 @@ def upscale_file(
             if cancelled():
                 raise Canceled()
             before = done
-            path = directory / f"segment-{segment.index}{segment_container(render.codec).suffix}"
+            path = directory / f"segment-{segment.index}{render.segment_file.suffix}"
             result = run_segment(
                 runner=runner,
                 source=source,

@@ -21,7 +21,6 @@ from app.platform.errors import (
     PermanentError,
     Unavailable,
 )
-from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
@@ -234,7 +233,7 @@ class WorkUnits:
             if eta.seconds_left < self.turns.lead_seconds or turn.ended_at is not None:
                 heartbeat.end_soon()
 
-        file = segment_container(render.codec)
+        file = render.segment_file
         key = segment_key(
             job.render_id, position=segment_job.position, attempt=job.attempt, suffix=file.suffix
         )
@@ -289,7 +288,7 @@ class WorkUnits:
         copies = 2 + render.has_captions + (not render.file.is_iso)
         with self._files.room_for(keys, copies=copies), self.workspace.job_directory() as directory:
             files = [
-                directory / f"segment-{position:06d}{segment_container(render.codec).suffix}"
+                directory / f"segment-{position:06d}{render.segment_file.suffix}"
                 for position in range(len(keys))
             ]
             self._files.transfers.fetch_all(dict(zip(keys, files, strict=True)), cancelled=cancelled)

@@ -7,6 +7,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import ApiKey, IdempotencyKey, User
+from app.destinations.tables import Destination
 from app.files.tables import File
 from app.platform.secrets import is_id
 from app.platform.storage.keys import preview_prefix, render_prefix
@@ -21,6 +22,7 @@ TABLES_OF_USERS = (
     WebhookDelivery,
     WebhookEndpoint,
     Preview,
+    Destination,
     Render,
     Upload,
     File,

@@ -286,6 +286,23 @@ def requeue_render(
 
 
 @router.post(
+    "/v1/admin/renders/{render_id}/deliver",
+    response_model_exclude_none=True,
+    responses=documented(404, 409),
+)
+def deliver_result_of_user(
+    render_id: str,
+    _admin: AdministratorDependency,
+    resources: ResourcesDependency,
+    base_url: PublicUrlDependency,
+) -> RenderBody:
+    """Send the result of a completed render of any user to its destination again, whatever became of it."""
+    with resources.database.write() as session:
+        render = administration_service.deliver_again(session, render_id=render_id)
+    return show_render(render, resources, base_url)
+
+
+@router.post(
     "/v1/admin/renders/{render_id}/retry",
     response_model_exclude_none=True,
     responses={200: LOCATION, **documented(404, 409, 413)},

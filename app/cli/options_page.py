@@ -74,15 +74,16 @@ def _formats() -> list[str]:
     lines = [
         "Codecs, the containers and qualities that they go with, and the defaults in bold:",
         "",
-        "| `codec` | `container` | `output_quality` | sides |",
-        "|---|---|---|---|",
+        "| `codec` | `container` | `output_quality` | sides | transparency |",
+        "|---|---|---|---|---|",
     ]
     for codec, its in CODECS.items():
         containers = [name for name, file in OUTPUT_CONTAINERS.items() if codec in file.video_codecs]
         shown = (f"**`{name}`**" if name == its.container else f"`{name}`" for name in containers)
         qualities = ", ".join(f"`{quality}`" for quality in its.qualities)
         sides = f"from {its.least_side}, up to {its.most_height} rows"
-        lines.append(f"| `{codec}` | {', '.join(shown)} | {qualities} | {sides} |")
+        transparency = ", ".join(f"`{name}`" for name in its.alpha_containers)
+        lines.append(f"| `{codec}` | {', '.join(shown)} | {qualities} | {sides} | {transparency} |")
     return lines
 
 

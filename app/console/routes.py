@@ -22,6 +22,7 @@ router = APIRouter()
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+STATIC_IMPORT = re.compile(r"""^(?:import|export)[^;]*? from "(\./[^"]+|\.\./[^"]+)";$""", re.MULTILINE)
 REVALIDATED = "no-cache"
 IMMUTABLE = "public, max-age=31536000, immutable"
 
@@ -39,12 +40,33 @@ def version() -> str:
 
 @cache
 def _page() -> tuple[str, str]:
-    """The page, which names its files with the version and all modules before any is loaded, and its ETag."""
-    modules = sorted(path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*.js"))
-    preloads = "".join(f'    <link rel="modulepreload" href="console/{name}">\n' for name in modules)
+    """The page, which names its files with the version, and its ETag.
+
+    Before any module is loaded it names those without which it shows nothing, and then, as less urgent, those of the
+    view with which it begins. It loads the others when it has nothing else to do.
+    """
+    first = _imported_by("app.js")
+    links = [f'<link rel="modulepreload" href="console/{name}">' for name in sorted(first)]
+    links += [
+        f'<link rel="modulepreload" fetchpriority="low" href="console/{name}">'
+        for name in sorted(_imported_by("views/new_renders.js") - first)
+    ]
+    preloads = "".join(f"    {link}\n" for link in links)
     text = (STATIC / "index.html").read_text().replace("  </head>", f"{preloads}  </head>")
     text = text.replace('"console/', f'"console/{version()}/')
     return text, f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
+
+
+def _imported_by(module: str) -> set[str]:
+    """The module and all that it imports statically, as paths below STATIC."""
+    found, waiting = set[str](), [STATIC / module]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(STATIC).as_posix()
+        if name not in found:
+            found.add(name)
+            waiting += [(path.parent / one).resolve() for one in STATIC_IMPORT.findall(path.read_text())]
+    return found
 
 
 @router.get("/", include_in_schema=False)
@@ -110,7 +132,7 @@ def page_headers(settings: Settings) -> dict[str, str]:
         "script-src": "'self'",
         "style-src": "'self'",
         "connect-src": own,
-        "img-src": own,
+        "img-src": f"{own} blob:",
         "media-src": f"{own} blob:",
         "form-action": "'none'",
         "base-uri": "'none'",

@@ -2,15 +2,18 @@
 
 from functools import partial
 from http import HTTPStatus
+from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.accounts.idempotency import IdempotentRequest
 from app.files import queries as file_queries
 from app.files import service as file_service
 from app.files.accept_video import accept_video, inspect_new_video
+from app.files.moments import LONGEST_SECONDS, exact_moment, moment_faults
 from app.files.schemas import Contents, ContentsBody, FileBody, FileForm, FilesBody, UploadForm, VideoFile
+from app.files.stills import make_still, still_runner
 from app.files.tables import File
 from app.http.access import CurrentUser
 from app.http.dependencies import (
@@ -25,8 +28,14 @@ from app.http.forms import form_description, received_form
 from app.http.multipart import FILE_FIELD
 from app.http.resources import Resources
 from app.http.shared_slots import ClientConnection
+from app.platform.errors import InvalidRequest
+from app.platform.media.ffmpeg import FfmpegRunner
 
 router = APIRouter(tags=["files"])
+
+STILL_TYPE = "image/jpeg"
+# A file's frames never change.
+STILL_KEPT = "private, max-age=86400, immutable"
 
 
 @router.post(
@@ -102,6 +111,57 @@ def get_contents(
     with resources.database.read() as session:
         file = file_service.find_file(session, file_id=file_id, user_id=user.id)
     return ContentsBody(contents=Contents.of(file, resources=resources, base_url=base_url))
+
+
+@router.get(
+    "/v1/files/{file_id}/frame",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The frame, at most 960 pixels a side.",
+            "content": {STILL_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **documented(404, 413),
+    },
+)
+async def get_frame(
+    file_id: str,
+    request: Request,
+    user: UserDependency,
+    resources: ResourcesDependency,
+    at_seconds: Annotated[
+        float,
+        Query(
+            ge=0,
+            le=LONGEST_SECONDS,
+            allow_inf_nan=False,
+            description="The moment, counted from the video's first frame. The frame is the last one that begins by "
+            "then; of AVI and MPEG program streams it may be a neighbour.",
+        ),
+    ] = 0.0,
+) -> Response:
+    """One frame of a file of yours as a small JPEG, to look for a moment in a video that a browser cannot play.
+
+    A request that is closed before its answer ends its work. Ask for a preview to see a frame as a render does.
+    """
+    runner = still_runner(resources.runner)
+    work = partial(_still, file_id, at_seconds, user=user, resources=resources, runner=runner)
+    async with resources.still_slots.slot(user.id):
+        connection = ClientConnection(request=request)
+        picture = await connection.run(work, stop=runner.stop, threads=resources.still_slots.threads)
+    return Response(picture, media_type=STILL_TYPE, headers={"Cache-Control": STILL_KEPT})
+
+
+def _still(
+    file_id: str, at_seconds: float, *, user: CurrentUser, resources: Resources, runner: FfmpegRunner
+) -> bytes:
+    with resources.database.read() as session:
+        file = file_service.find_file(session, file_id=file_id, user_id=user.id)
+    moment = exact_moment(at_seconds)
+    if faults := moment_faults(file, moment):
+        raise InvalidRequest(*faults)
+    with resources.local_copies.of(file.storage_key, size_bytes=file.size_bytes) as copy:
+        return make_still(runner, copy, file, moment)
 
 
 @router.delete(

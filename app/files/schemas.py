@@ -112,6 +112,10 @@ class Contents(Body):
     sound: list[str] | None = Field(
         None, description="The codecs of its sound tracks; empty if it is silent."
     )
+    video_begins_at: Number | None = Field(
+        None,
+        description="When its first frame is shown, in seconds on the file's clock: sound may begin earlier.",
+    )
     file_url: Url | None = Field(None, alias="fileURL", description="Signed URL of the file itself.")
 
     @classmethod
@@ -121,6 +125,7 @@ class Contents(Body):
             pixel_format=file.pix_fmt,
             transfer=file.transfer,
             sound=file.sound,
+            video_begins_at=file.video_begins_at,
             file_url=resources.signed_url(file.storage_key, base_url=base_url, file_name=file.name),
         )
 
@@ -133,6 +138,7 @@ class ContentsBody(Body):
                 "pixelFormat": "yuv420p",
                 "transfer": "bt709",
                 "sound": ["aac"],
+                "videoBeginsAt": 0,
                 "fileURL": "https://regen.example.com/storage/files/QkjXasuzs2TKugHH/input?expires=...",
             }
         }

@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from app.engines.service import KnownEngines
 from app.estimates.forecasts import Forecast
+from app.files.local_copies import LocalCopies
 from app.http.multipart import SPOOL_PREFIX
 from app.http.neighbours import Neighbours
 from app.http.rate_limit import RateLimiter
@@ -32,10 +33,14 @@ from app.work.worker_queries import SILENT_LEASES
 
 STALE_SPOOL_SECONDS = 24 * 3600
 TIDY_SECONDS = 3600.0
+COPIES_SECONDS = 30.0
 MOST_FETCHES = 24
 MOST_FETCHES_PER_USER = 8
 MOST_PLAYBACKS = 24
 MOST_PLAYBACKS_PER_USER = 4
+# Who looks through a video asks for one at a time, and gives up those that are no longer wanted.
+STILLS_PER_USER = 2
+MOST_STILLS_WAITING = 8
 # Waiting requests of one user, for any of these.
 MOST_WAITING = 100
 # Requests that run in threads at the same time. They share one interpreter: more of one user's are hardly faster.
@@ -52,8 +57,8 @@ log = structlog.get_logger(__name__)
 class Resources:
     """`probe_slots` bounds how many uploads are probed at the same time, each by its own process,
     `fetch_slots` how many videos are fetched for probing, each by its own thread, `playback_slots` how many pieces of
-    videos are read for players, `turns` how many other requests
-    run in threads."""
+    videos are read for players, `still_slots` how many stills are made, each by its own process, `turns` how many other
+    requests run in threads."""
 
     settings: Settings
     database: Database
@@ -67,6 +72,8 @@ class Resources:
     probe_slots: SharedSlots
     fetch_slots: SharedSlots
     playback_slots: SharedSlots
+    still_slots: SharedSlots
+    local_copies: LocalCopies
     turns: SharedSlots
     part_writers: LatestAlone
     forecast: Forecast
@@ -103,23 +110,26 @@ def open_resources(
     broker = make_broker(settings)
     database = Database.from_settings(settings)
     processors = os.cpu_count() or 1
+    storage = make_storage(settings, secrets)
+    spool_space = SpoolSpace(
+        settings.spool_dir,
+        keep_free_bytes=settings.min_free_disk_bytes,
+        neighbours=Neighbours.of(settings, "spool"),
+    )
+    local_copies = LocalCopies(storage, spool_space)
     # Of those that concern the machine rather than one interpreter, each of several processes has its share.
     share = settings.share
     try:
         yield Resources(
             settings=settings,
             database=database,
-            storage=make_storage(settings, secrets),
+            storage=storage,
             secrets=secrets,
             runner=FfmpegRunner.for_uploads(settings),
             limits=MediaLimits.from_settings(settings),
             broker=broker,
             rate_limit=rate_limit,
-            spool_space=SpoolSpace(
-                settings.spool_dir,
-                keep_free_bytes=settings.min_free_disk_bytes,
-                neighbours=Neighbours.of(settings, "spool"),
-            ),
+            spool_space=spool_space,
             probe_slots=SharedSlots(
                 total=max(2, share(2 * processors)),
                 per_user=share(processors),
@@ -138,6 +148,13 @@ def open_resources(
                 most_waiting_per_user=MOST_WAITING,
                 busy="Too many parts of videos are being read just now. Try again soon.",
             ),
+            still_slots=SharedSlots(
+                total=max(2, share(processors)),
+                per_user=STILLS_PER_USER,
+                most_waiting_per_user=MOST_STILLS_WAITING,
+                busy="Too many frames are being looked at just now. Try again soon.",
+            ),
+            local_copies=local_copies,
             turns=SharedSlots(
                 total=MOST_TURNS,
                 per_user=SQLITE_TURNS_PER_USER if database.is_sqlite else MOST_TURNS_PER_USER,
@@ -149,6 +166,7 @@ def open_resources(
             engines=KnownEngines(database, silent_for=SILENT_LEASES * settings.lease_seconds),
         )
     finally:
+        local_copies.drop_unused(kept_seconds=0)
         broker.close()
         database.close()
 
@@ -159,6 +177,14 @@ async def tidy_spool_directory(resources: Resources) -> None:
         await asyncio.sleep(TIDY_SECONDS)
         with suppress(OSError):  # reported by the uploads that meet it
             await to_thread.run_sync(remove_stale_spool_files, resources.settings.spool_dir)
+
+
+async def drop_unused_copies(resources: Resources) -> None:
+    """Runs for ever: copies of files are removed when nobody has used them for a while."""
+    while True:
+        await asyncio.sleep(COPIES_SECONDS)
+        with suppress(OSError):
+            await to_thread.run_sync(resources.local_copies.drop_unused)
 
 
 def remove_stale_spool_files(spool_dir: Path) -> None:

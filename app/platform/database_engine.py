@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection, ExceptionContext
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.platform.errors import ConfigurationError, DatabaseUnavailable
 from app.platform.settings import Settings
@@ -123,6 +125,10 @@ POSTGRESQL_OPTIONS: dict[str, Any] = {
     "prepare_threshold": None,
 }
 
+# A connection that was idle for so long is tried before it is used.
+TRIED_AFTER_SECONDS = 1.0
+IDLE_SINCE = "idle_since"
+
 # A connection prepares a statement when it executes it for the fifth time: planning is most of a claim's time.
 PREPARE_AT = 5
 PreparedStatements = Literal["auto", "on", "off"]
@@ -204,10 +210,13 @@ def _postgresql_engine(url: URL, pool: PoolLimits, prepared_statements: Prepared
         pool_size=pool.size,
         max_overflow=pool.overflow,
         pool_timeout=pool.timeout_seconds,
-        # After a restart of the server a request costs a new connection, not an error.
-        pool_pre_ping=True,
         hide_parameters=True,
+        # Placeholders as PostgreSQL numbers them, for RawCursor. psycopg would look for named ones in each statement of
+        # over 4096 characters anew, which a claim's are.
+        paramstyle="numeric_dollar",
     )
+
+    _try_idle_connections(engine)
 
     # Before SQLAlchemy's own first query, whose answer it cannot read in such a database.
     @event.listens_for(engine, "connect", insert=True)
@@ -217,7 +226,8 @@ def _postgresql_engine(url: URL, pool: PoolLimits, prepared_statements: Prepared
             raise ConfigurationError(WRONG_ENCODING.format(location=location(url), encoding=encoding))
 
     @event.listens_for(engine, "connect")
-    def prepare_statements(connection: Any, _record: Any) -> None:
+    def set_up(connection: Any, _record: Any) -> None:
+        connection.cursor_factory = engine.dialect.loaded_dbapi.RawCursor
         if prepared_statements == "on" or (prepared_statements == "auto" and not _is_pooled(connection)):
             connection.prepare_threshold = PREPARE_AT
 
@@ -228,6 +238,26 @@ def _postgresql_engine(url: URL, pool: PoolLimits, prepared_statements: Prepared
             context.is_disconnect = True
 
     return engine
+
+
+def _try_idle_connections(engine: Engine) -> None:
+    """After a restart of the server a request costs a new connection, not an error. One that was in use a moment ago is
+    not tried (SQLAlchemy's `pool_pre_ping` tries each): it would be a round trip for every transaction."""
+
+    @event.listens_for(engine, "checkin")
+    def note(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info[IDLE_SINCE] = monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def try_idle(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        idle_since = record.info.get(IDLE_SINCE)
+        if idle_since is None or monotonic() - idle_since < TRIED_AFTER_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            # The pool takes another, and tries those that are as old as this one no more.
+            raise InvalidatePoolError from error
 
 
 def _is_pooled(connection: Any) -> bool:

@@ -37,6 +37,8 @@ REFUSED = (
 )
 NO_HOST = "The URL does not name a host."
 TOO_SLOW = "The other server took too long."
+GIVEN_UP = "the exchange was given up"
+WRITE_BYTES = 16 * 1024
 
 # A DNS name, or an address without a zone.
 _HOST = re.compile(rb"[A-Za-z0-9._:-]+")
@@ -76,13 +78,13 @@ def guarded_client(
     )
 
 
-def check_url(text: str) -> httpx.URL:
+def check_url(text: str, *, most_characters: int = MOST_URL_CHARACTERS) -> httpx.URL:
     """The parsed URL. Raises AddressRefused unless it is http or https with a host and without credentials.
 
     A host with an `xn--` label must be valid IDNA: httpx decodes it. Its addresses are checked at each connection.
     """
-    if len(text) > MOST_URL_CHARACTERS:
-        raise AddressRefused(f"The URL is longer than {MOST_URL_CHARACTERS} characters.")
+    if len(text) > most_characters:
+        raise AddressRefused(f"The URL is longer than {most_characters} characters.")
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, UnicodeError) as error:
@@ -202,7 +204,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
 
 
 class _BoundedStream(httpcore.NetworkStream):
-    """A stream whose operations all end at the deadline, and whose reads end once `cancelled` returns True."""
+    """A stream whose operations all end at the deadline, and once `cancelled` returns True."""
 
     def __init__(
         self, stream: httpcore.NetworkStream, deadline: float, cancelled: Callable[[], bool]
@@ -220,10 +222,15 @@ class _BoundedStream(httpcore.NetworkStream):
             except httpcore.ReadTimeout:
                 if left <= CANCEL_POLL_SECONDS:
                     raise
-        raise httpcore.ReadError("the exchange was given up")
+        raise httpcore.ReadError(GIVEN_UP)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, timeout=_remaining(self._deadline, timeout))
+        # In pieces: one call may last for ever while the other side takes a few bytes at a time.
+        for start in range(0, len(buffer), WRITE_BYTES):
+            if self._cancelled():
+                raise httpcore.WriteError(GIVEN_UP)
+            piece = buffer[start : start + WRITE_BYTES]
+            self._stream.write(piece, timeout=_remaining(self._deadline, timeout))
 
     def close(self) -> None:
         self._stream.close()

@@ -84,7 +84,11 @@ WEBHOOK_DELIVERY = RetryPolicy(
     steps_seconds=(5.0, 45.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0),
     jitter=(1.0, 1.1),
 )
-# The dispatcher after a round that failed.
+# A result on its way to its user's destination: nine attempts in eight hours; a presigned URL rarely lives longer.
+DESTINATION_DELIVERY = RetryPolicy(
+    steps_seconds=(5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0), jitter=(1.0, 1.1)
+)
+# A dispatcher after a round that failed.
 WEBHOOK_DISPATCH = RetryPolicy(steps_seconds=(5.0,))
 
 # A GET that was answered 503 because of the database.

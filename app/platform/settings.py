@@ -224,6 +224,15 @@ class Settings(LimitSettings, WorkSettings):
     webhook_timeout_seconds: float = Field(
         15.0, gt=0, description="How long a webhook's receiver may take to answer."
     )
+    destination_concurrency: int = Field(
+        8,
+        ge=0,
+        description="Number of results that one server sends to destinations of its users at the same time, by the "
+        "first of its API processes. 0: it sends none and leaves them to others.",
+    )
+    destination_timeout_seconds: float = Field(
+        3600.0, gt=0, description="How long one attempt to send a result may take."
+    )
     max_webhooks_per_user: int = Field(
         20,
         ge=1,

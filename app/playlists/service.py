@@ -31,7 +31,7 @@ VIDEO_ID, SOUND_ID = 1, 2
 NOT_YET = "No part of this render is finished yet. Ask again in a few seconds."
 NOTHING_TO_WATCH = (
     "There is no playlist of this render: it is of a single segment, in a codec that playlists cannot hold (ProRes, "
-    "FFV1), or was made by an earlier version. Its result is at `outputFileURL`."
+    "FFV1, transparent VP9), or was made by an earlier version. Its result is at `outputFileURL`."
 )
 GONE = "The parts of this render are no longer here."
 MADE_ANEW = "A playlist cannot hold this render's {}: its result is at `outputFileURL`."

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.accounts.idempotency import IdempotentRequest
 from app.engines.service import require_engine
+from app.files.moments import exact_moment
 from app.files.service import find_file_to_use
 from app.files.tables import File
 from app.http.access import CurrentUser
@@ -83,7 +84,7 @@ def _make_preview(
             session,
             file=file,
             engine=engine,
-            at_seconds=preview_service.exact_moment(asked.at_seconds),
+            at_seconds=exact_moment(asked.at_seconds),
             crop=_crop_of(asked, file),
             scale=asked.scale,
             strength=asked.strength,

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field
 
+from app.files.moments import LONGEST_SECONDS
 from app.http.body import Body, Number, RequestBody, Timestamp, Url, with_example
 from app.http.resources import Resources
 from app.platform.file_names import output_name
@@ -19,7 +20,6 @@ from models.catalog import DEFAULT_ENGINE, ENGINES, SCALE
 LONGEST_ID = 64
 # More than any accepted frame has.
 MOST_PIXELS_A_SIDE = 65_535
-LONGEST_SECONDS = 1e9
 
 Offset = Annotated[int, Field(ge=0, le=MOST_PIXELS_A_SIDE, strict=True)]
 Length = Annotated[int, Field(ge=1, le=MOST_PIXELS_A_SIDE, strict=True)]

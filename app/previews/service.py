@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.accounts import queries as account_queries
+from app.files.moments import moment_faults
 from app.files.tables import File
 from app.platform.database import Database, read_clock
 from app.platform.errors import (
@@ -36,10 +37,6 @@ KEPT_SECONDS = 24 * 3600
 CANCELED = "Canceled"
 # The end of an open preview is unknown: this is how often to ask.
 RETRY_SECONDS = 5
-# A float computed by a client as frame / rate is nearer to the frame's exact time than to any other such fraction.
-FINEST_SECONDS = 1_000_000
-
-
 # How long a preview that gave way rests: long enough for a worker to claim one of another user.
 GIVEN_WAY_SECONDS = 2.0
 
@@ -59,11 +56,6 @@ class PreviewJob:
     strength: float = 1.0
     grain: float = 0.0
     deinterlace: Deinterlace = Deinterlace.AUTO
-
-
-def exact_moment(at_seconds: float) -> Fraction:
-    """The exact fraction for a float: 1/30 for 0.03333333333333333."""
-    return Fraction(str(at_seconds)).limit_denominator(FINEST_SECONDS)
 
 
 def create_preview(  # noqa: PLR0913 - what a preview shows, and how
@@ -86,11 +78,7 @@ def create_preview(  # noqa: PLR0913 - what a preview shows, and how
     Raises InvalidRequest for a moment after the video's end or a crop that is not within its frames, LimitExceeded when
     the result would be too large, TooManyRequests when the user has `max_open` that have not ended.
     """
-    faults = []
-    if at_seconds - file.video.duration_seconds > Fraction(1, FINEST_SECONDS):
-        faults.append(
-            f"`at_seconds` is after the video's end: it lasts {float(file.video.duration_seconds):g} seconds."
-        )
+    faults = moment_faults(file, at_seconds)
     if crop is not None and not _is_within(crop, file):
         faults.append(
             f"`crop` must lie within the frame, which is {file.video.width} x {file.video.height} pixels."

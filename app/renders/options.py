@@ -37,7 +37,7 @@ from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse
 from app.platform.media.time_range import TimeRange, parse_moment, part_of_video, time_range
 from app.platform.outbound import MOST_URL_CHARACTERS
 from app.platform.quoting import received
-from app.webhooks.urls import parse_webhook_url
+from app.webhooks.urls import MOST_DESTINATION_CHARACTERS, parse_destination, parse_webhook_url
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
 # The key of a validation's context: the engines of this moment, by id.
@@ -280,6 +280,16 @@ class RenderOptions(BaseModel):
         None,
         description="An http or https address that receives this render's events (queued, processing, completed, "
         "failed), in addition to your webhooks.",
+    )
+
+    destination: Annotated[
+        str | None,
+        BeforeValidator(partial(_read, parse_destination)),
+        WithJsonSchema({"type": "string", "format": "uri", "maxLength": MOST_DESTINATION_CHARACTERS}),
+    ] = Field(
+        None,
+        description="An http or https address, such as a presigned one of S3, to which the finished file is sent by "
+        "PUT.",
     )
 
     @model_validator(mode="after")

@@ -53,6 +53,8 @@ class StoredRender(WorkOptions):
     warnings: list[str]
     priority: int
     webhook_url: str | None
+    destination: str | None
+    destination_state: dict[str, Any] | None
     retry_of: str | None
     quality: dict[str, Any] | None
     output_key: str | None

@@ -1,6 +1,8 @@
 """The user's view of a render as plain values, for answers and webhook events."""
 
+import re
 from dataclasses import dataclass, fields
+from datetime import datetime
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
@@ -9,10 +11,11 @@ from app.platform.file_names import output_name
 from app.platform.media.containers import ISO_SUFFIXES
 from app.platform.media.work_options import WorkOptions
 from app.renders.queries import ShownRender
-from app.renders.statuses import RenderStatus
+from app.renders.statuses import DestinationStatus, RenderStatus
 from app.renders.stored_options import COLUMN_OF
 from models.catalog import SCALE
 
+NOTHING_TO_SEND = "There is no result to send: the render failed."
 _OPTION_OF = {column: option for option, column in COLUMN_OF.items()}
 # The options that decide what the output is: their columns and defaults, by name.
 _SHOWN_OPTIONS = {
@@ -28,6 +31,35 @@ class Link:
 
     storage_key: str
     file_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownDestination:
+    """Where the output is sent, without what permits that, and how far that is."""
+
+    url: str
+    status: DestinationStatus
+    attempts: int = 0
+    message: str | None = None
+    delivered_at: datetime | None = None
+
+
+def shown_destination(render: ShownRender) -> ShownDestination | None:
+    """None for a render without a destination."""
+    if render.destination is None:
+        return None
+    url = re.split("[?#]", render.destination, maxsplit=1)[0]
+    if render.status is RenderStatus.FAILED:
+        return ShownDestination(url=url, status=DestinationStatus.FAILED, message=NOTHING_TO_SEND)
+    state = render.destination_state or {"status": DestinationStatus.PENDING}
+    delivered_at = state.get("delivered_at")
+    return ShownDestination(
+        url=url,
+        status=DestinationStatus(state["status"]),
+        attempts=state.get("attempts", 0),
+        message=state.get("message"),
+        delivered_at=delivered_at and datetime.fromisoformat(delivered_at),
+    )
 
 
 def shown_fields(render: ShownRender, *, progress: float, queue_position: int | None) -> dict[str, Any]:
@@ -54,6 +86,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "warnings": render.warnings or None,
         "priority": render.priority or None,
         "webhook_url": render.webhook_url,
+        "destination": shown_destination(render),
         "retry_of": render.retry_of,
         "quality": render.quality,
         "input": render.input,

@@ -102,6 +102,9 @@ async def upscale(
         if asked.webhook_url is not None:
             networks = resources.settings.outbound_allowed_networks
             require_permitted(asked.webhook_url, allowed_networks=networks)
+        if asked.destination is not None:
+            networks = resources.settings.outbound_allowed_networks
+            require_permitted(asked.destination, allowed_networks=networks, field="destination")
         if asked.form.chosen_codec is not None:
             await to_thread.run_sync(resources.forecast.require_encoder, asked.form)
         idempotent.content += form.content

@@ -18,7 +18,7 @@ from app.platform.settings import Settings
 from app.renders.options import ENGINES_CONTEXT, EXACT_RATE, RATE_PATTERN, RenderOptions
 from app.renders.progress import RenderView
 from app.renders.representation import has_playlist, links, shown_fields
-from app.renders.statuses import RenderStatus
+from app.renders.statuses import DestinationStatus, RenderStatus
 from models.catalog import DEFAULT_ENGINE, ENGINES, Engine
 
 _STORAGE = "https://regen.example.com/storage"
@@ -140,6 +140,18 @@ class RenderState(Body):
     completed_at: Timestamp | None = Field(None, description="When completed.")
 
 
+class DestinationBody(Body):
+    """The way of the output to the `destination` of the request."""
+
+    url: str = Field(description="Without its query.")
+    status: DestinationStatus = Field(
+        description="`pending` waits for the render or the next attempt; `failed` was given up."
+    )
+    attempts: int
+    message: str | None = Field(None, description="Why the last attempt failed.")
+    delivered_at: Timestamp | None = Field(None, description="When delivered.")
+
+
 class Render(OptionFacts, RenderState):
     retime: str | None = Field(None, description="If it is not `nearest`.")
     metadata: dict[str, str] | None = Field(None, description="As sent, if it was.")
@@ -161,6 +173,7 @@ class Render(OptionFacts, RenderState):
     warnings: list[str] | None = Field(None, description="When there are any.")
     priority: int | None = Field(None, description="If it is not 0.")
     webhook_url: Url | None = Field(None, description="Receives the events of this render, if it was given.")
+    destination: DestinationBody | None = Field(None, description="If one was given.")
     retry_of: str | None = Field(None, description="The failed render that this one retries.")
     quality: QualityBody | None = Field(None, description="When it was measured.")
     files_removed_at: Timestamp | None = Field(

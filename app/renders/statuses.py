@@ -1,4 +1,4 @@
-"""Statuses of renders and segments, and their allowed changes."""
+"""Statuses of renders and segments, and their allowed changes; those of a result on its way."""
 
 from enum import StrEnum
 
@@ -42,6 +42,15 @@ class SegmentStatus(StrEnum):
 
     def may_become(self, other: "SegmentStatus") -> bool:
         return other in SEGMENT_MOVES[self]
+
+
+class DestinationStatus(StrEnum):
+    """Where a result is on its way to its user's destination. `failed` may become `pending` when it is sent again."""
+
+    PENDING = "pending"
+    DELIVERING = "delivering"
+    DELIVERED = "delivered"
+    FAILED = "failed"
 
 
 RENDER_MOVES: dict[RenderStatus, frozenset[RenderStatus]] = {

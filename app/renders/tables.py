@@ -43,8 +43,10 @@ class Render(UnitOfWork, ListedTable):
     `files_removed_at` on, its results are no longer available, and once they are removed from storage it has no keys of
     them. `cleaned_at` is when the remains of its work were removed. `request_id` is that of the
     request for the render, so that its lines in all logs can be found, `trace_parent` the span of that request,
-    `api_key_id` its key. `webhook_url` receives only this render's events. `retry_of` is the failed render that this
-    one retries; it may have been deleted since. `start_seconds` and `end_seconds` bound the part of the file
+    `api_key_id` its key. `webhook_url` receives only this render's events.
+    `destination` is the URL, a secret, to which its output is sent, `destination_state` what users see of that, from
+    its completion on. `retry_of` is the failed render that this one retries; it may have been deleted since.
+    `start_seconds` and `end_seconds` bound the part of the file
     that is rendered, `input` is that part. `scale` or `max_width` and `max_height` decide the output's size;
     `strength` is how much of the network's picture it holds, `grain` how much of the input's noise; `codec`,
     `container` and `output_quality` are as requested. At
@@ -127,6 +129,8 @@ class Render(UnitOfWork, ListedTable):
     api_key_id: Mapped[str | None] = mapped_column(String(32))
     trace_parent: Mapped[str | None] = mapped_column(String(55))
     webhook_url: Mapped[str | None] = mapped_column(Text)
+    destination: Mapped[str | None] = mapped_column(Text)
+    destination_state: Mapped[dict[str, Any] | None]
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     retry_of: Mapped[str | None] = mapped_column(String(32))
     started_at: Mapped[datetime | None]

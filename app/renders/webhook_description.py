@@ -1,5 +1,6 @@
 """The OpenAPI description of the requests that this server sends: webhook events."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header
@@ -82,13 +83,15 @@ for _event, _receive, _when in (
     (WebhookEvent.PROCESSING, receive_render_event, "A render was read, and is being upscaled."),
     (WebhookEvent.COMPLETED, receive_render_event, "The results of a render are available."),
     (WebhookEvent.FAILED, receive_render_event, "A render failed, or was canceled."),
+    (WebhookEvent.DELIVERED, receive_render_event, "The result of a render is at its destination."),
+    (WebhookEvent.DELIVERY_FAILED, receive_render_event, "The result could not be sent to its destination."),
     (WebhookEvent.TEST, receive_test_event, "You asked for it."),
 ):
     webhooks.add_api_route(
         _event.value,
         _receive,
         methods=["POST"],
-        operation_id="on" + "".join(word.capitalize() for word in _event.value.split(".")),
+        operation_id="on" + "".join(word.capitalize() for word in re.split("[._]", _event.value)),
         summary=_when,
         description=_when,
         response_description=DELIVERED,

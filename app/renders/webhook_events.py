@@ -1,4 +1,4 @@
-"""Writes webhook events for a render's changes of status, in the transaction that makes the change."""
+"""Writes webhook events for a render's changes, in the transaction that makes the change."""
 
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -19,10 +19,14 @@ from app.webhooks.statuses import WebhookEvent
 
 def write_event(session: Session, *, render_id: str, status: RenderStatus) -> None:
     """Write a delivery for each address that receives events of the render, which has just changed to `status`."""
+    write(session, render_id=render_id, event=WebhookEvent(f"render.{status.value}"))
+
+
+def write(session: Session, *, render_id: str, event: WebhookEvent) -> None:
+    """The same for an event that is no change of its status."""
     user_id, webhook_url = session.execute(
         select(Render.user_id, Render.webhook_url).where(Render.id == render_id)
     ).one()
-    event = WebhookEvent(f"render.{status.value}")
     addresses = outbox.addresses(session, user_id=user_id, event=event, own_url=webhook_url)
     if not addresses:
         return

@@ -62,7 +62,7 @@ def make_api(settings: Settings, listener: socket.socket, *, number: int | None 
     code = sign_in_code(settings, listener)
     if number:
         # How many are sent at once, and to one receiver, is a matter of the whole server.
-        settings = settings.model_copy(update={"webhook_concurrency": 0})
+        settings = settings.model_copy(update={"webhook_concurrency": 0, "destination_concurrency": 0})
     app = create_app(
         settings,
         own_url=local_url(listener),

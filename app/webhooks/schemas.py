@@ -13,7 +13,12 @@ from app.webhooks.service import SigningSecrets
 from app.webhooks.statuses import RENDER_EVENTS, DeliveryStatus, WebhookEvent
 
 RenderEvent = Literal[
-    WebhookEvent.QUEUED, WebhookEvent.PROCESSING, WebhookEvent.COMPLETED, WebhookEvent.FAILED
+    WebhookEvent.QUEUED,
+    WebhookEvent.PROCESSING,
+    WebhookEvent.COMPLETED,
+    WebhookEvent.FAILED,
+    WebhookEvent.DELIVERED,
+    WebhookEvent.DELIVERY_FAILED,
 ]
 Events = Annotated[
     list[RenderEvent],

@@ -8,6 +8,8 @@ class WebhookEvent(StrEnum):
     PROCESSING = "render.processing"
     COMPLETED = "render.completed"
     FAILED = "render.failed"
+    DELIVERED = "render.delivered"
+    DELIVERY_FAILED = "render.delivery_failed"
     TEST = "webhook.test"
 
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from app.destinations import queries as destinations
 from app.platform.database import ONE, ColumnReader, database_now, fetch_rows
 from app.platform.lease import Lease, is_expired, release_statement, revoke
 from app.platform.media.work_options import WORK_OPTIONS, WorkOptions
@@ -170,6 +171,7 @@ def complete_render(session: Session, claim: Claim, *, values: dict[str, Any]) -
     if changed:
         usage_queries.add_completed(session, render_id=claim.render_id)
         webhook_events.write_event(session, render_id=claim.render_id, status=RenderStatus.COMPLETED)
+        destinations.begin(session, render_id=claim.render_id)
     return changed or claim.lease.has_left(session, status=RenderStatus.COMPLETED)
 
 

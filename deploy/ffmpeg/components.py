@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import Any
 
 # By configure's names, where they are others than those of the program's lists.
-CONFIGURED = {"msmpeg4": "msmpeg4v3", "cc_dec": "ccaption", "mov_text": "movtext", "libvpx-vp9": "libvpx_vp9"}
-# Decoders of libraries that ffmpeg's own, or dav1d, make superfluous.
-LEFT_OUT = frozenset({"libaom-av1", "libvpx", "libvpx-vp9", "libopus", "libvorbis"})
+CONFIGURED = {
+    "msmpeg4": "msmpeg4v3",
+    "cc_dec": "ccaption",
+    "mov_text": "movtext",
+    "libvpx": "libvpx_vp8",
+    "libvpx-vp9": "libvpx_vp9",
+}
+# Decoders of libraries that ffmpeg's own, or dav1d, make superfluous. Those of libvpx alone read transparency.
+LEFT_OUT = frozenset({"libaom-av1", "libopus", "libvorbis"})
 LIBRARIES = (
     "libx264",
     "libx265",

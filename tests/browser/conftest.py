@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,45 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Without a worker, so that renders stay in the queue. It may call this machine."""
+    directory = tmp_path_factory.mktemp("idle")
+    with running_server(directory, "--no-worker", outbound_allowed_networks="127.0.0.0/8") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def full_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Its disk counts as full."""
+    free_bytes = str(2**60)
+    with running_server(
+        tmp_path_factory.mktemp("full"), "--no-worker", min_free_disk_bytes=free_bytes
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def graded_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """25 frames, each brighter than the one before by a constant step."""
+    path = tmp_path_factory.mktemp("clip") / "graded.mp4"
+    source = "nullsrc=size=64x48:rate=25:duration=1,format=yuv420p,geq=lum=30+N*7:cb=128:cr=128"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-c:v", "libx264", "-qp", "4", str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def unplayable_clip(graded_clip: Path) -> Path:
+    """The same as HEVC in Matroska, which Debian's Chromium does not play."""
+    path = graded_clip.with_name("graded.mkv")
+    options = ["-c:v", "libx265", "-qp", "4", "-x265-params", "log-level=none"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(graded_clip), *options, str(path)], check=True)
+    return path
+
+
 # Not for the whole session: as long as Playwright runs, no other test of this process can run an event loop.
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("There is no Chromium: on Debian, apt install chromium.")

@@ -41,7 +41,8 @@ class Server(RegenClient):
 
 
 @contextmanager
-def running_server(data_dir: Path, **settings: str) -> Iterator[Server]:
+def running_server(data_dir: Path, *arguments: str, **settings: str) -> Iterator[Server]:
+    """`arguments`: further ones of `regen serve`."""
     data_dir.mkdir(parents=True, exist_ok=True)
     ready_file = data_dir / "ready.json"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("REGEN_")}
@@ -49,7 +50,7 @@ def running_server(data_dir: Path, **settings: str) -> Iterator[Server]:
     log = data_dir / "server.log"
     log.touch()
     process = ForkedProcess(
-        ["serve", "--port", "0", "--data-dir", str(data_dir), "--ready-file", str(ready_file)],
+        ["serve", "--port", "0", "--data-dir", str(data_dir), "--ready-file", str(ready_file), *arguments],
         log=log,
         environment=environment,
     )

@@ -42,11 +42,11 @@ def planes_to_rgb(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
     if source.layout == "gray":
         return _from_codes(planes[0], source).clamp_(0, 1).expand(-1, 3, -1, -1)
     if source.layout == "gbr":
-        green, blue, red = (_from_codes(plane, source) for plane in planes)
+        green, blue, red = (_from_codes(plane, source) for plane in planes[:3])
         return torch.cat((red, green, blue), dim=1).clamp_(0, 1)
     luma = _from_codes(planes[0], source)
     blue_difference, red_difference = (
-        _enlarge_chroma(_from_codes(plane, source, chroma=True), source) for plane in planes[1:]
+        _enlarge_chroma(_from_codes(plane, source, chroma=True), source) for plane in planes[1:3]
     )
     if source.matrix == YCGCO:
         magenta = luma - blue_difference
@@ -60,8 +60,19 @@ def planes_to_rgb(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
     return torch.cat((red, green, blue), dim=1).clamp_(0, 1)
 
 
-def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
-    """N x 3 x H x W floats (clipped to [0, 1]) -> N x frame_bytes uint8, on the device of `rgb`.
+def planes_to_alpha(frames: torch.Tensor, source: FrameFormat) -> torch.Tensor:
+    """N x frame_bytes uint8 -> N x 1 x H x W float32 in [0, 1], 1 opaque, on the device of `frames`.
+
+    Raises `ValueError` for a format without alpha.
+    """
+    if not source.has_alpha:
+        raise ValueError(f"{source.pix_fmt} has no alpha.")
+    return _read_planes(frames, source)[3].div_(source.max_code)
+
+
+def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat, alpha: torch.Tensor | None = None) -> torch.Tensor:
+    """N x 3 x H x W floats (clipped to [0, 1]), and N x 1 x H x W of alpha for a target that has it -> N x frame_bytes
+    uint8, on the device of `rgb`.
 
     Codes are rounded to nearest and clipped to the range of the bit depth. Raises `ValueError` for another size.
     """
@@ -74,6 +85,7 @@ def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
 
     red, green, blue = 0, 1, 2
     result = torch.empty((rgb.shape[0], target.frame_bytes), dtype=torch.uint8, device=rgb.device)
+    _write_alpha(result, alpha, target)
     if (kernels := _kernels_for(rgb, target)) is not None:
         _write_compiled(rgb, result, target, kernels)
         return result
@@ -96,6 +108,14 @@ def rgb_to_planes(rgb: torch.Tensor, target: FrameFormat) -> torch.Tensor:
             difference = _reduce_chroma(whole, target)
             _write_plane(result, _to_codes(difference, target, chroma=True), target, index)
     return result
+
+
+def _write_alpha(result: torch.Tensor, alpha: torch.Tensor | None, target: FrameFormat) -> None:
+    if (alpha is None) == target.has_alpha:
+        raise ValueError(f"{target.pix_fmt} {'needs' if target.has_alpha else 'has no'} alpha.")
+    if alpha is not None:
+        codes = (alpha.to(torch.float32) * target.max_code).round_().clamp_(0, target.max_code)
+        _write_plane(result, codes, target, 3)
 
 
 def _kernels_for(values: torch.Tensor, frame_format: FrameFormat) -> Kernels | None:

@@ -1,6 +1,7 @@
 """The layout of one raw frame in memory: ffmpeg's planar `rawvideo`. Standard library and numpy only.
 
-Planes follow each other without padding: Y, Cb, Cr; or G, B, R for `gbr`; or Y alone. A sample of 8 bits takes one
+Planes follow each other without padding: Y, Cb, Cr; or G, B, R for `gbr`; or Y alone; then alpha, if there is one,
+at full size and of full range. A sample of 8 bits takes one
 byte, a deeper one two bytes, little-endian, in the low bits. The sizes of subsampled chroma planes are rounded up.
 Source: ffmpeg, libavutil/pixdesc.c and libavutil/imgutils.c.
 """
@@ -54,9 +55,11 @@ class FrameFormat:
     `width` and `height` are in luma samples. `matrix` converts Y'CbCr to R'G'B' (for `gray` it is used from RGB alone,
     for `gbr` not at all). `full_range` means codes from 0 to 2**bit_depth - 1 instead of the limited ("tv") range.
     `chroma_location` locates a chroma sample among its luma samples, by ffmpeg's names; `yuv422` uses its horizontal
-    part alone, and layouts without subsampling ignore it.
+    part alone, and layouts without subsampling ignore it. `has_alpha`: a plane of opacity follows; the colours are
+    straight, not multiplied by it.
 
-    Raises `ValueError` for sizes below 1, a bit depth outside `BIT_DEPTHS` and unknown names.
+    Raises `ValueError` for sizes below 1, a bit depth outside `BIT_DEPTHS`, unknown names, and gray with alpha, which
+    has no planar format.
     """
 
     width: int
@@ -66,6 +69,7 @@ class FrameFormat:
     matrix: Matrix = "bt709"
     full_range: bool = False
     chroma_location: ChromaLocation = "left"
+    has_alpha: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -79,11 +83,16 @@ class FrameFormat:
         ):
             if value not in names:
                 raise ValueError(f"{value!r} is none of {names}.")
+        if self.has_alpha and self.layout == "gray":
+            raise ValueError("There is no planar format of gray with alpha.")
 
     @property
     def pix_fmt(self) -> str:
-        """ffmpeg's name, such as yuv420p, yuv422p10le, gray12le, gbrp16le."""
-        return _FFMPEG_LAYOUTS[self.layout] + ("" if self.bit_depth == 8 else f"{self.bit_depth}le")
+        """ffmpeg's name, such as yuv420p, yuv422p10le, gray12le, gbrp16le, yuva444p10le."""
+        name = _FFMPEG_LAYOUTS[self.layout]
+        if self.has_alpha:
+            name = name.replace("yuv", "yuva").replace("gbr", "gbra")
+        return name + ("" if self.bit_depth == 8 else f"{self.bit_depth}le")
 
     @property
     def dtype(self) -> "np.dtype[np.uint8] | np.dtype[np.uint16]":
@@ -98,7 +107,7 @@ class FrameFormat:
             return (luma,)
         rows = (self.height + 1) // 2 if self.layout == "yuv420" else self.height
         columns = (self.width + 1) // 2 if self.layout in ("yuv420", "yuv422") else self.width
-        return (luma, (rows, columns), (rows, columns))
+        return (luma, (rows, columns), (rows, columns), *([luma] if self.has_alpha else []))
 
     @property
     def plane_bytes(self) -> tuple[int, ...]:

@@ -49,12 +49,15 @@ class FrameNoise:
 
 
 def measure_noise(frame: Frame, source: FrameFormat) -> FrameNoise:
-    """frame: 1-D uint8 of `source.frame_bytes`. Of RGB green is measured."""
+    """frame: 1-D uint8 of `source.frame_bytes`. Of RGB green is measured, and what is visible alone."""
     seed = zlib.crc32(frame.data)
     step = 2 ** (source.bit_depth - 8)
     full = source.full_range or source.layout == "gbr"
     black, white = (0, source.max_code) if full else (16 * step, 235 * step)
-    codes = _noise_in_codes(source.split(frame)[0].astype(np.int32), black + step, white - step)
+    luma, *others = source.split(frame)
+    if source.has_alpha:
+        luma = np.where(others[2] > 0, luma, black)
+    codes = _noise_in_codes(luma.astype(np.int32), black + step, white - step)
     return FrameNoise(level=codes / (white - black), row=seed % _SIDE, column=(seed // _SIDE) % _SIDE)
 
 

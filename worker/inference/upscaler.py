@@ -13,7 +13,7 @@ from models.architectures import NetworkProperties, UpscalingNetwork
 from models.catalog import Engine
 from models.loader import load_network
 from worker.inference.batching import run_in_batches
-from worker.inference.colour import planes_to_rgb, rgb_to_planes
+from worker.inference.colour import planes_to_alpha, planes_to_rgb, rgb_to_planes
 from worker.inference.devices import CudaDevice, Device, choose_device
 from worker.inference.devices.cuda import FusedKernels
 from worker.inference.errors import InsufficientMemory
@@ -26,6 +26,7 @@ from worker.inference.reduction import AreaReduction
 from worker.inference.result_reuse import FrameReuse
 from worker.inference.tiles import TiledNetwork
 from worker.inference.transfers import PendingFrames
+from worker.inference.transparency import Visible, reduce_visible
 
 
 class Upscaler:
@@ -51,7 +52,7 @@ class Upscaler:
         picture: PictureOptions = AS_IT_IS,
     ) -> None:
         """`network` is copied. `target` may be up to `engine.scale` times as wide and as high as `source`
-        (`ValueError`); a smaller one is reduced from that, before its samples are rounded.
+        (`ValueError`); a smaller one is reduced from that, before its samples are rounded. Both have alpha or neither.
 
         `properties` are those of the network by default. `tile_pixels` bounds the input pixels of a tile, padding
         included; `batch_size` is the number of frames taken at once. By default both follow from the memory that is
@@ -63,6 +64,8 @@ class Upscaler:
                 f"{source.width}x{source.height} becomes {full.width}x{full.height} at most, "
                 f"not {target.width}x{target.height}."
             )
+        if source.has_alpha != target.has_alpha:
+            raise ValueError("Alpha is in the source and in the target, or in neither.")
         if (tile_pixels is not None and tile_pixels < 1) or (batch_size is not None and batch_size < 1):
             raise ValueError("tile_pixels and batch_size are at least 1.")
         if properties is None:
@@ -142,25 +145,39 @@ class Upscaler:
     @property
     def _reuses_regions(self) -> bool:
         is_whole = self.tile_count == 1 and self._batch_size == 1 and self._is_unchanged
-        return self.device.reuses_regions and is_whole
+        return self.device.reuses_regions and is_whole and not self.source.has_alpha
 
     def _start(self, batch: Sequence[Frame]) -> PendingFrames:
         with self.device.computing():
-            rgb = planes_to_rgb(self._transfers.upload(batch), self.source)
+            planes = self._transfers.upload(batch)
+            rgb = planes_to_rgb(planes, self.source)
+            visible = None
+            if self.source.has_alpha:
+                visible = Visible.of(rgb, planes_to_alpha(planes, self.source))
+                rgb = visible.colours
             rgb = rgb.contiguous(memory_format=self._runtime.memory_format)
             if self._reuses_regions:
                 result = self._reuse.upscale(batch[0], rgb, self._enlarge)
                 return lambda: [result]
             grain = self._picture.grain
             noise = [self._noise or measure_noise(frame, self.source) for frame in batch] if grain else ()
-            return self._transfers.start_download(self._enlarge(rgb, noise))
+            return self._transfers.start_download(self._enlarge(rgb, noise, visible))
 
-    def _enlarge(self, rgb: torch.Tensor, noise: Sequence[FrameNoise] = ()) -> torch.Tensor:
-        """N x 3 x H x W -> N x `target.frame_bytes` uint8."""
-        enlarged = mix(self._tiled(rgb), rgb, strength=self._picture.strength, scale=self.engine.scale)
+    def _enlarge(
+        self, rgb: torch.Tensor, noise: Sequence[FrameNoise] = (), visible: Visible | None = None
+    ) -> torch.Tensor:
+        """N x 3 x H x W, premultiplied if that is all that is `visible` -> N x `target.frame_bytes` uint8."""
+        scale, alpha = self.engine.scale, None
+        enlarged = mix(self._tiled(rgb), rgb, strength=self._picture.strength, scale=scale)
+        if visible is not None:
+            alpha = visible.enlarged_alpha(scale)
+            enlarged = visible.straighten(enlarged, alpha, scale=scale)
         if noise:
-            enlarged = add_grain(enlarged, noise, grain=self._picture.grain, scale=self.engine.scale)
-        return rgb_to_planes(self._reduction(enlarged), self.target)
+            enlarged = add_grain(enlarged, noise, grain=self._picture.grain, scale=scale)
+        if alpha is None:
+            return rgb_to_planes(self._reduction(enlarged), self.target)
+        enlarged, alpha = reduce_visible(self._reduction, enlarged, alpha)
+        return rgb_to_planes(enlarged, self.target, alpha)
 
     def _shrink(self, frames: int) -> int:
         """Makes the next attempt smaller after so many frames did not fit, and returns the size of batches.

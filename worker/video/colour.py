@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import PlainSerializer
 
 from app.platform.errors import PermanentError
+from app.platform.media.codecs import CODECS
 from app.platform.media.containers import VideoCodec
 from app.platform.media.h273 import (
     ColourPrimaries,
@@ -96,8 +97,7 @@ _OTHER_LAYOUTS: dict[str, tuple[Layout, int, bool]] = {
     **dict.fromkeys(("ayuv64le", "ayuv64be"), ("yuv444", 16, True)),
     **dict.fromkeys(("rgb24", "bgr24", "rgb0", "bgr0", "0rgb", "0bgr"), ("gbr", 8, False)),
     **dict.fromkeys(("rgba", "bgra", "argb", "abgr"), ("gbr", 8, True)),
-    # The rare transparent entries of palettes are ignored.
-    "pal8": ("gbr", 8, False),
+    "pal8": ("gbr", 8, True),
     **{
         f"{name}{order}": ("gbr", 8, False)
         for name in ("rgb565", "bgr565", "rgb555", "bgr555")
@@ -114,6 +114,12 @@ _OTHER_LAYOUTS: dict[str, tuple[Layout, int, bool]] = {
     "monow": ("gray", 8, False),
     "monob": ("gray", 8, False),
 }
+# Gray with alpha becomes RGB with alpha unchanged. Of packed RGB of 8 bits ffmpeg's own conversion changes alpha.
+_ONLY_PACKED_ALPHA = ("rgba", "bgra", "argb", "abgr", "pal8")
+UNPACKED = "extractplanes=r+g+b+a[r][g][b][a];[g][b][r][a]mergeplanes=0x00102030:gbrap"
+# By codec, of frames with alpha: chroma of half the size mixes visible colours with those beside them.
+ALPHA_LAYOUTS: dict[VideoCodec, Layout] = {"prores": "yuv444", "ffv1": "yuv444", "vp9": "yuv420"}
+FEWER_ALPHA_BITS = "VP9 holds transparency with 8 bits a sample alone; the output has no more."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +152,8 @@ class ColourPlan:
     """Formats of decoded and of encoded frames, and the output's tags.
 
     `decoded_pix_fmts` are the pixel formats that the decoding filter chain may output, the best first; all have the
-    memory layout of `source`. `expansion` is a filter that brings samples of few bits to all of the range, None if
-    there is none.
+    memory layout of `source` unless `expansion` gives it to them: a filter that brings samples of few bits to all of
+    the range, or takes packed ones apart; None if there is none.
     """
 
     source: FrameFormat
@@ -155,19 +161,26 @@ class ColourPlan:
     decoded_pix_fmts: tuple[str, ...]
     expansion: str | None
     tags: OutputTags
-    has_alpha: bool
     warnings: tuple[str, ...] = ()
 
 
 def plan_colour(
-    video: VideoStream, *, scale: int, size: OutputSize | None = None, codec: VideoCodec | None = None
+    video: VideoStream,
+    *,
+    scale: int,
+    size: OutputSize | None = None,
+    codec: VideoCodec | None = None,
+    keeps_alpha: bool = False,
 ) -> ColourPlan:
     """The colours of `video` upscaled by `scale`, or to another `size`, for `codec` if one was chosen.
 
     The output is 4:2:0 with the input's range and matrix: 8 bits for 8 bits, 10 for more. RGB becomes limited-range
-    BT.709. ProRes has 10 bits of limited range. Raises PermanentError for unsupported pixel formats.
+    BT.709. ProRes has 10 bits of limited range. `keeps_alpha`: for a pixel format and a codec that have it.
+    Raises PermanentError for unsupported pixel formats.
     """
-    layout, bit_depth, alpha, jpeg = read_pix_fmt(video.pix_fmt)
+    layout, bit_depth, _alpha, jpeg = read_pix_fmt(video.pix_fmt)
+    if keeps_alpha and layout == "gray":
+        layout = "gbr"
     is_rgb = layout == "gbr"
     is_untagged_gray = layout == "gray" and video.colour.range is None
     full_range_format = (
@@ -190,29 +203,38 @@ def plan_colour(
         matrix=_sample_matrix(tags),
         full_range=is_rgb or tags.range == "pc",
         chroma_location=_chroma_location(video),
+        has_alpha=keeps_alpha,
     )
+    warnings = [UNKNOWN_COLOURS_WARNING] if video.colour.has_unknown else []
     if codec == "prores":
         tags = replace(tags, range="tv")
     width, height = (
         size.of(video.width, video.height) if size else (scale * video.width, scale * video.height)
     )
+    target_depth = 8 if bit_depth == 8 and codec != "prores" else 10
+    target_layout: Layout = "yuv420"
+    if keeps_alpha and codec is not None:
+        target_layout = ALPHA_LAYOUTS[codec]
+        if target_depth > CODECS[codec].alpha_bits:
+            target_depth = 8
+            warnings.append(FEWER_ALPHA_BITS)
+    is_packed = keeps_alpha and video.pix_fmt in _ONLY_PACKED_ALPHA
     target = replace(
         source,
         width=width,
         height=height,
-        layout="yuv420",
-        bit_depth=8 if bit_depth == 8 and codec != "prores" else 10,
+        layout=target_layout,
+        bit_depth=target_depth,
         full_range=tags.range == "pc",
         chroma_location="left",
     )
     return ColourPlan(
         source=source,
         target=target,
-        decoded_pix_fmts=_decoded_pix_fmts(source),
-        expansion=_expansion(video.pix_fmt),
+        decoded_pix_fmts=("rgba",) if is_packed else _decoded_pix_fmts(source),
+        expansion=UNPACKED if is_packed else _expansion(video.pix_fmt),
         tags=replace(tags, chroma_location=target.chroma_location),
-        has_alpha=alpha,
-        warnings=(UNKNOWN_COLOURS_WARNING,) if video.colour.has_unknown else (),
+        warnings=tuple(warnings),
     )
 
 
@@ -349,6 +371,7 @@ def _depth(pix_fmt: str, digits: str | None) -> int:
 def _decoded_pix_fmts(source: FrameFormat) -> tuple[str, ...]:
     # A yuvj format is the full-range counterpart of a yuv one; requesting the other one makes ffmpeg convert the range.
     # Which of them a decoder outputs depends on codec and version, so both are allowed and none is converted.
-    if source.full_range and source.bit_depth == 8 and source.layout.startswith("yuv"):
+    has_both_names = source.bit_depth == 8 and source.layout.startswith("yuv") and not source.has_alpha
+    if source.full_range and has_both_names:
         return (source.pix_fmt.replace("yuv", "yuvj"), source.pix_fmt)
     return (source.pix_fmt,)

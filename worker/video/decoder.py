@@ -104,12 +104,15 @@ def filter_chain(
     return ",".join(chain)
 
 
-def decoder_options(deinterlacing: Deinterlacing | None) -> dict[str, object]:
-    """Input options that the filter chain relies on: timestamps as in the file; deinterlacing precedes rotation.
+def decoder_options(deinterlacing: Deinterlacing | None, decoder: str | None = None) -> dict[str, object]:
+    """Input options that the filter chain relies on: timestamps as in the file; deinterlacing precedes rotation; a
+    `decoder` instead of ffmpeg's usual one.
 
     Damage is no failure: ffmpeg would report one if it cannot decode two thirds of the pictures.
     """
     options: dict[str, object] = {"copyts": None, "max_error_rate": 1}
+    if decoder is not None:
+        options["c:v"] = decoder
     if deinterlacing is not None:
         # Where the size changes ffmpeg would make the filters anew, and lose the frames that deinterlacing holds.
         options["reinit_filter"] = 0
@@ -132,7 +135,7 @@ def decoding_stream(
         trim = f"start_frame={segment.first_frame}:end_frame={last}"
     else:
         trim = f"start_pts={segment.first_pts}:end_pts={segment.last_pts + 1}"
-    options = decoder_options(render.deinterlacing)
+    options = decoder_options(render.deinterlacing, render.decoder)
     if point.by_number and not render.is_turned:
         # Filters made anew where the size changes would count from 0 again; those that turn must be made anew.
         options["reinit_filter"] = 0

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from app.platform.errors import ConfigurationError, FfmpegError
 from app.platform.media.codecs import CODECS, Quality
-from app.platform.media.containers import VideoCodec, segment_container
+from app.platform.media.containers import VideoCodec
 from app.platform.media.ffmpeg import FfmpegRunner, Stream
 from app.platform.media.h273 import UNSPECIFIED
 from worker.inference.frames import FrameFormat
@@ -137,7 +137,7 @@ def encoding_stream(
         primaries = UNSPECIFIED
     rate = render.coded_rate.limit_denominator(MAX_RATE_DENOMINATOR)
     filters = [
-        f"settb=1/{render.timescale}",
+        f"settb=1/{render.segment_timescale}",
         f"setpts={timestamp_expression(segment.runs)}",
         f"setsar={ratio.numerator}/{ratio.denominator}:max={MAX_ASPECT_TERM}",
         # Newer versions take an encoder's tags from the frames, older ones from the options.
@@ -155,8 +155,8 @@ def encoding_stream(
     options: dict[str, Any] = {
         "vf": ",".join(filters),
         "fps_mode": "passthrough",
-        "enc_time_base": f"1/{render.timescale}",
-        **segment_container(render.codec).video_options(
+        "enc_time_base": f"1/{render.segment_timescale}",
+        **render.segment_file.video_options(
             codec=render.codec, timescale=render.timescale, movie_timescale=render.timescale
         ),
         "pix_fmt": target.pix_fmt,
@@ -165,7 +165,7 @@ def encoding_stream(
         "g": max(1, round(KEYFRAME_SECONDS * render.coded_rate)),
         **_encoder_options(render, quality, threads),
     }
-    if render.codec == "prores":
+    if render.codec == "prores" and not target.has_alpha:
         options["pix_fmt"] = PRORES_PIX_FMT
     if metadata and render.codec in ("h264", "hevc"):
         written = ":".join(f"{name}={value:d}" for name, value in metadata.items())
@@ -219,14 +219,18 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
 def _other_options(render: RenderPlan, step: QualityStep, threads: int | None) -> dict[str, Any]:
     """Of the codecs that have no reordered packets: each packet is a frame that is shown."""
     options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    has_alpha = render.target.has_alpha
     if render.codec == "prores":
-        return {**options, "profile:v": step.preset, "vendor": "apl0"}
+        # The others have no alpha.
+        return {**options, "profile:v": "4444" if has_alpha else step.preset, "vendor": "apl0"}
     if render.codec == "ffv1":
         # Version 3 with a checksum in each slice, every frame by itself: the form that archives ask for.
         return {**options, "level": step.preset, "slicecrc": 1, "g": 1}
     if render.codec == "vp9":
         loss = {"lossless": 1} if step.crf is None else {"crf": step.crf, "b:v": 0}
-        return {**options, **loss, "deadline": "good", "cpu-used": step.preset, "row-mt": 1}
+        # Pictures that are not shown have none of alpha beside them.
+        shown = {"auto-alt-ref": 0} if has_alpha else {}
+        return {**options, **loss, **shown, "deadline": "good", "cpu-used": step.preset, "row-mt": 1}
     rate = min(render.coded_rate, Fraction(MOST_AV1_RATE)).limit_denominator(MAX_RATE_DENOMINATOR)
     parameters = [f"fps-num={rate.numerator}", f"fps-denom={rate.denominator}", "irefresh-type=2"]
     if threads is not None:

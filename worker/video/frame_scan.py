@@ -124,6 +124,7 @@ class _Decoder:
     decoded_pix_fmts: Sequence[str]
     deinterlacing: Deinterlacing | None
     expansion: str | None
+    decoder: str | None
     cancelled: Callable[[], bool]
 
     def decode(
@@ -153,7 +154,9 @@ class _Decoder:
             "f": "framecrc",
         }
         read_from = {} if seek is None else seek_options(seek * time_base_ticks)
-        decoded = self.runner.input(self.path, **decoder_options(self.deinterlacing), **read_from)
+        decoded = self.runner.input(
+            self.path, **decoder_options(self.deinterlacing, self.decoder), **read_from
+        )
         stream = ffmpeg.output(decoded[str(video.index)], "pipe:1", **options)
         frames = _DecodedFrames(pts=(pts := array("q")), checksums=(checksums := array("L")))
         look_at = time.monotonic() + LOOK_SECONDS
@@ -213,6 +216,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     decoded_pix_fmts: Sequence[str],
     deinterlacing: Deinterlacing | None,
     expansion: str | None,
+    decoder: str | None = None,
     cancelled: Callable[[], bool],
     on_frames: Callable[[FrameScan], None] | None = None,
     part: TickRange | None = None,
@@ -234,7 +238,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         packets = packets.as_fields()
     part = None if part is None else part.later(packets.late_ticks)
     ranges = range_finder(path, packets.places)
-    decoder = _Decoder(
+    decoding = _Decoder(
         runner=runner,
         path=path,
         video=video,
@@ -242,6 +246,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         decoded_pix_fmts=decoded_pix_fmts,
         deinterlacing=deinterlacing,
         expansion=expansion,
+        decoder=decoder,
         cancelled=cancelled,
     )
     expected = None if part is None else sum(1 for pts in packets.pts if part.contains(pts))
@@ -278,7 +283,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         if on_frames is not None and packets.pts and (scan := scan_of(frames, before)) is not None:
             on_frames(replace(scan, warnings=()))
 
-    frames, before = _decode_part(decoder, packets, part, look, nominal=nominal, seeks_by_pts=seeks_by_pts)
+    frames, before = _decode_part(decoding, packets, part, look, nominal=nominal, seeks_by_pts=seeks_by_pts)
     if not frames.pts:
         raise PermanentError("None of the video's frames can be decoded.", detail=frames.complaints[-4000:])
     if not packets.pts:

@@ -1,4 +1,4 @@
-"""Interlacing, transparency, HDR metadata and other side data of the source, and what the output keeps of them."""
+"""Interlacing, HDR metadata and other side data of the source, and what the output keeps of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,6 @@ from worker.video.deinterlace import INTERLACED_ORDERS, Deinterlacing, plan_dein
 from worker.video.mp4_boxes import read_video_description_kinds
 from worker.video.side_data import CLOSED_CAPTIONS, KINDS_OF_BOXES, lost_side_data
 
-ALPHA_WARNING = "The video is partly transparent; the output is opaque."
 MASTERING_WARNING = "HDR mastering metadata was left out: only HEVC and AV1 output can hold it."
 DOLBY_VISION_ONLY = (
     "The video's colours are stored in Dolby Vision's own way, which this server cannot read. "
@@ -36,7 +35,7 @@ class SourceMetadata:
 
     `is_interlaced`: one of the first frames, the container or the user says so; else `deinterlacing` is in case others
     are.
-    `first_pts`: see FirstFrames.
+    `first_pts`, `has_alpha_layer`: see FirstFrames.
     """
 
     deinterlacing: Deinterlacing | None
@@ -47,6 +46,7 @@ class SourceMetadata:
     warnings: Sequence[str]
     has_captions: bool = False
     first_pts: int = 0
+    has_alpha_layer: bool = False
 
 
 def read_source_metadata(
@@ -79,17 +79,15 @@ def read_source_metadata(
         spatial=first.spatial,
         warnings=(*warnings, *_left_out(path, first, can_carry=can_carry)),
         first_pts=first.first_pts,
+        has_alpha_layer=first.has_alpha_layer,
         has_captions=any(CLOSED_CAPTIONS in kind.lower() for kind in first.side_data),
     )
 
 
 def _left_out(path: Path, first: FirstFrames, *, can_carry: bool) -> list[str]:
-    told = {
-        ALPHA_WARNING: first.has_alpha_layer,
-        MASTERING_WARNING: not can_carry and (first.mastering_display or first.content_light) is not None,
-    }
+    loses_mastering = not can_carry and (first.mastering_display or first.content_light) is not None
     described = {
         KINDS_OF_BOXES[kind] for kind in read_video_description_kinds(path) if kind in KINDS_OF_BOXES
     }
     lost = first.side_data | described - carried_kinds(first.spatial)
-    return [*(warning for warning, holds in told.items() if holds), *lost_side_data(lost)]
+    return [*([MASTERING_WARNING] if loses_mastering else []), *lost_side_data(lost)]

@@ -8,6 +8,9 @@ segment.
 The same filter sets what the MP4 muxer cannot know: decoding times at the start, and the duration of the last frame.
 MP4 states a track's duration twice: in the edit list (the largest pts plus duration) and for the media (the decoding
 times, up to the last packet's duration). Players use the shorter one, so both must equal the video's.
+
+Segments in Matroska (`segment_container`) count ticks as thousandths of a second. Their times become those of the
+finished file when they are joined.
 """
 
 import os
@@ -24,6 +27,8 @@ from worker.video.mp4_boxes import read_video_coding
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.timeline import MICROSECONDS
 from worker.video.timestamp_check import WrittenVideo, read_back
+
+LIST_SUFFIX = ".ffconcat"
 
 
 def concat_list(names: Sequence[str], segments: Sequence[SegmentPlan], *, timescale: int) -> str:
@@ -46,7 +51,7 @@ def write_concat_list(
             os.link(file, directory / name)
         except OSError:  # another file system, or one without hard links
             (directory / name).symlink_to(file.resolve())
-    path = directory / "segments.ffconcat"
+    path = directory / f"segments{LIST_SUFFIX}"
     path.write_text(concat_list(names, segments, timescale=timescale), encoding="ascii")
     return path
 
@@ -54,7 +59,7 @@ def write_concat_list(
 def concat_stream(runner: FfmpegRunner, concat: Path, *, render: RenderPlan) -> Stream:
     """The video of the files that the script names."""
     # MP4 describes VP9's pixel format, which only its frames say.
-    decoder = {"decoder": "vp9"} if render.codec == "vp9" else {}
+    decoder = {"decoder": "vp9"} if render.codec == "vp9" and render.segment_file.is_iso else {}
     return runner.concat_input(concat, auto_convert=0, copyts=None, **decoder)["v:0"]
 
 
@@ -82,6 +87,29 @@ def timestamp_filter(
         # Expressions use timestamps as the demuxer delivers them.
         duration = f"if(eq(PTS{shift}\\,{greatest_pts})\\,{render.total_ticks - greatest_pts}\\,{duration})"
     return f"setts=pts=PTS{shift}{offset}:dts={_with_shift(dts, shift)}{offset}:duration={duration}"
+
+
+def written_timestamps(render: RenderPlan) -> str:
+    """What follows the filter for timestamps where files count ticks in the finished file's: brings them to those."""
+    if render.segment_file.is_iso:
+        return ""
+    scale, ticks = 2 * render.written_timescale, render.timescale
+    return ",setts=" + ":".join(
+        f"{name}=floor(({scale}*{name.upper()}+{ticks})/{2 * ticks})" for name in ("pts", "dts")
+    )
+
+
+def written_duration(render: RenderPlan, segments: Sequence[SegmentPlan]) -> str:
+    """The setts bitstream filter for the duration of the last packet of a joined file that does not hold it; empty for
+    one that does."""
+    if render.segment_file.is_iso:
+        return ""
+    *_, last = segments[-1].output_ticks()
+    shown, end = (
+        render.written_tick(render.offset_ticks + tick)
+        for tick in (segments[-1].start_tick + last, render.total_ticks)
+    )
+    return f"setts=duration=if(eq(N\\,{render.frame_count - 1})\\,{end - shown}\\,DURATION)"
 
 
 def _with_shift(dts: str | None, shift: str) -> str:
@@ -122,11 +150,11 @@ def decoding_times(
 
 def _corrections(render: RenderPlan, segments: Sequence[SegmentPlan]) -> str:
     """An expression to add to timestamps so that each segment starts as planned; empty if none is off."""
-    starts = _starts_microseconds(segments, render.timescale)
+    starts = _starts_microseconds(segments, render.segment_timescale)
     packets = [0, *accumulate(segment.output_frames for segment in segments)]
     leaves: list[tuple[int, str]] = []
     for segment, microseconds, packet in zip(segments, starts, packets, strict=False):
-        error = segment.start_tick - _to_ticks(microseconds, render.timescale)
+        error = segment.start_tick - _to_ticks(microseconds, render.segment_timescale)
         if not leaves or leaves[-1][1] != str(error):
             leaves.append((packet, str(error)))
     return "" if leaves == [(0, "0")] else f"+{expression_tree(leaves)}"
@@ -163,8 +191,10 @@ def check_plan(render: RenderPlan, segments: Sequence[SegmentPlan], segment_file
         )
 
 
-def check_alike(segment_files: Sequence[Path]) -> None:
-    """Raises PermanentError if the files were not encoded alike."""
+def check_alike(render: RenderPlan, segment_files: Sequence[Path]) -> None:
+    """Raises PermanentError if the files were not encoded alike. Frames in Matroska describe themselves."""
+    if not render.segment_file.is_iso:
+        return
     before = None
     for path in segment_files:
         coding = read_video_coding(path)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
 from worker.video.join import concat_stream, timestamp_filter, write_concat_list
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -37,7 +36,7 @@ def join_groups(
     for number, start in enumerate(range(0, len(segments), GROUP_SEGMENTS)):
         scratch = directory / f"group-{number}"
         scratch.mkdir()
-        destination = directory / f"group-{number}{segment_container(render.codec).suffix}"
+        destination = directory / f"group-{number}{render.segment_file.suffix}"
         own_files = files[start : start + GROUP_SEGMENTS]
         own = segments[start : start + GROUP_SEGMENTS]
         plan = replace(
@@ -60,7 +59,7 @@ def join_groups(
             for index, segment in enumerate(own)
         ]
         first, last = read_back(runner, own_files[0]), read_back(runner, own_files[-1])
-        concat = write_concat_list(scratch, own_files, moved, timescale=render.timescale)
+        concat = write_concat_list(scratch, own_files, moved, timescale=render.segment_timescale)
         timestamps = timestamp_filter(part, moved, first=first, last=last)
         write_joined(runner, concat, destination, render=render, timestamps=timestamps, cancelled=cancelled)
         joined.append(destination)
@@ -84,9 +83,10 @@ def write_joined(
     stream = runner.output(
         concat_stream(runner, concat, render=render),
         destination,
-        **segment_container(render.codec).video_options(
+        **render.segment_file.video_options(
             codec=render.codec, timescale=render.timescale, movie_timescale=render.timescale
         ),
         **{"c:v": "copy", "bsf:v": timestamps},
+        **render.alpha_tag,
     )
     runner.run(stream, purpose="joining the segments", cancelled=cancelled)

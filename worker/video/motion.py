@@ -115,9 +115,9 @@ class MotionField:
         *,
         sampling: tuple[int, int] = (1, 1),
         offset: tuple[float, float] = (0, 0),
-        max_code: int,
+        max_code: int | None,
     ) -> None:
-        """Interpolate between two planes into `out`.
+        """Interpolate between two planes into `out`, rounded to codes; to floats without a `max_code`.
 
         One sample of the planes covers `sampling` (right, down) luma pixels and is sited at `offset` in them.
         """
@@ -134,7 +134,9 @@ class MotionField:
             held = first[top:bottom] + (last[top:bottom] - first[top:bottom]) * phase
             moved = early + (late - early) * phase
             codes = held + (moved - held) * field[..., 2]
-            out[top:bottom] = np.floor(codes + np.float32(0.5)).clip(0, max_code)
+            if max_code is not None:
+                codes = np.floor(codes + np.float32(0.5)).clip(0, max_code)
+            out[top:bottom] = codes
 
     def _sampled(self, x: Plane, y: Plane) -> Field:
         """The field at positions in luma pixels."""

@@ -22,7 +22,7 @@ from app.platform.media.ffmpeg import FfmpegRunner, Stream, file_name
 from worker.video.captions import CaptionTexts
 from worker.video.cut_tracks import packet_filters
 from worker.video.filter_expressions import seconds_option
-from worker.video.join import concat_stream
+from worker.video.join import LIST_SUFFIX, concat_stream
 from worker.video.metadata import KeptMetadata
 from worker.video.opus_start import opus_filter
 from worker.video.plan import RenderPlan
@@ -62,7 +62,7 @@ UNREADABLE = {
 class MuxCommand:
     """The mux command of one render, for any choice of tracks.
 
-    `video`: a list of segments, whose packets get `timestamps` by that filter, or without one the joined file.
+    `video`: a list of segments, or the joined file. Its packets get `timestamps` by that filter, if there is one.
     """
 
     def __init__(  # noqa: PLR0913 - all that goes into the file
@@ -200,7 +200,7 @@ class MuxCommand:
 
     def _compose(self, tracks: Sequence[KeptTrack], *, has_video: bool) -> Stream:
         render = self._render
-        if self._timestamps:
+        if self._video.suffix == LIST_SUFFIX:
             joined = concat_stream(self._runner, self._video, render=render)
         else:
             joined = self._runner.input(self._video, copyts=None)["v:0"]
@@ -227,6 +227,7 @@ class MuxCommand:
                 codec=render.codec, timescale=render.timescale, movie_timescale=self._movie_timescale()
             ),
             **render.file.finished_options,
+            **(render.alpha_tag if has_video else {}),
             **(self._metadata.options if has_video else {}),
             "max_muxing_queue_size": MUXING_QUEUE_PACKETS,
         }

@@ -12,7 +12,6 @@ from app.platform.errors import (
     FfmpegCancelled,
 )
 from app.platform.media.clock import may_restart
-from app.platform.media.containers import segment_container
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.file_listing import FileListing, list_file
 from app.platform.media.info import VideoProperties
@@ -21,7 +20,15 @@ from worker.video import join_groups
 from worker.video.caption_messages import keep_in_pictures
 from worker.video.captions import read_captions
 from worker.video.cut_tracks import fit_sound, write_chapters
-from worker.video.join import check_alike, check_plan, outer_files, timestamp_filter, write_concat_list
+from worker.video.join import (
+    check_alike,
+    check_plan,
+    outer_files,
+    timestamp_filter,
+    write_concat_list,
+    written_duration,
+    written_timestamps,
+)
 from worker.video.metadata import keep_metadata, lost_tags
 from worker.video.mux_command import MuxCommand
 from worker.video.plan import RenderPlan, SegmentPlan
@@ -83,7 +90,7 @@ def finish_render(
         listing = None
         answer = runner.probe(source, *SOURCE_FIELDS)
     own_runner = runner_for_output(runner, render.target)
-    check_alike(segment_files)
+    check_alike(render, segment_files)
     first, last = outer or outer_files(own_runner, segment_files)
     streams: list[dict[str, Any]] = answer.get("streams", [])
     tags = answer["format"].get("tags", {})
@@ -149,11 +156,13 @@ def finish_render(
                 cancelled=cancelled,
             )
             copied_bytes = sum(path.stat().st_size for path in (source, *files))
-            list_path = write_concat_list(directory, files, parts, timescale=render.timescale)
+            list_path = write_concat_list(directory, files, parts, timescale=render.segment_timescale)
             video, filtered = list_path, timestamps
             if not render.file.is_iso:
                 # ffmpeg 5 runs the filter in the ticks of the written file, which are too few.
-                video, filtered = directory / f"joined{segment_container(render.codec).suffix}", ""
+                video = directory / f"joined{render.segment_file.suffix}"
+                filtered = written_duration(render, segments)
+                timestamps += written_timestamps(render)
                 join_groups.write_joined(
                     own_runner, list_path, video, render=render, timestamps=timestamps, cancelled=cancelled
                 )

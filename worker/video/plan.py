@@ -10,7 +10,13 @@ from fractions import Fraction
 
 from pydantic import TypeAdapter
 
-from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, OutputContainer, VideoCodec
+from app.platform.media.containers import (
+    OUTPUT_CONTAINERS,
+    ContainerName,
+    OutputContainer,
+    VideoCodec,
+    segment_container,
+)
 from app.platform.media.first_frames import ContentLight, MasteringDisplay, Spatial
 from app.platform.media.info import VideoProperties
 from app.platform.media.rates import Retime
@@ -35,7 +41,8 @@ class RenderPlan:
         source: format of decoded frames, after rotation: the network's input.
         target: format of the network's output and the encoder's input.
         decoded_pix_fmts: pixel formats that the decoder's filters may output; all have the memory layout of `source`.
-        expansion: a filter for decoded frames whose samples have few bits, see ColourPlan.
+        expansion: a filter for decoded frames, see ColourPlan.
+        decoder: ffmpeg's decoder of the stream, where its usual one leaves transparency out; None: the usual one.
         source_time_base: seconds per tick of the source's timestamps.
         is_turned: whether ffmpeg turns or mirrors the decoded frames.
         seekable: whether frames can be found by the source's timestamps.
@@ -88,6 +95,7 @@ class RenderPlan:
     warnings: tuple[str, ...] = ()
     deinterlacing: Deinterlacing | None = None
     expansion: str | None = None
+    decoder: str | None = None
     mastering_display: MasteringDisplay | None = None
     content_light: ContentLight | None = None
     spatial: Spatial | None = None
@@ -104,6 +112,22 @@ class RenderPlan:
     def file(self) -> OutputContainer:
         """The output's container."""
         return OUTPUT_CONTAINERS[self.container]
+
+    @property
+    def segment_file(self) -> OutputContainer:
+        """The container of the segments, and of what is joined from them first."""
+        return segment_container(self.codec, has_alpha=self.target.has_alpha)
+
+    @property
+    def alpha_tag(self) -> dict[str, str]:
+        """ffmpeg's options for a copy of the video, whose pixel format it does not know: whether alpha is beside it."""
+        is_layer = self.codec == "vp9" and self.target.has_alpha
+        return {"metadata:s:v:0": "alpha_mode=1"} if is_layer else {}
+
+    @property
+    def segment_timescale(self) -> int:
+        """What the segments' files say to be ticks per second."""
+        return self.segment_file.time_base_den or self.timescale
 
     @property
     def written_timescale(self) -> int:

@@ -1,14 +1,14 @@
 """Measures quality: compares the output, reduced to the input's size, with the input.
 
-Only luma is compared, on a sample of frames, so that the cost does not grow with the video's length: evenly spread runs
-of consecutive output frames, or all of a short video. Both videos are decoded side by side, the input with the command
-that upscaling uses, so that each frame is compared with the one that the network was given. A few planes of the input's
-size are held at a time.
+Only luma is compared, of transparent pictures on black, on a sample of frames, so that the cost does not grow with the
+video's length: evenly spread runs of consecutive output frames, or all of a short video. Both videos are decoded side
+by side, the input with the command that upscaling uses, so that each frame is compared with the one that the network
+was given. A few planes of the input's size are held at a time.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.retime import Retimer
 from worker.video.similarity_metrics import Plane, SimilarityMeter
 from worker.video.timestamp_check import runner_for_output
+from worker.video.transparency import LAYER_DECODERS
 from worker.video.vmaf import VmafMeter, can_measure_vmaf
 from worker.video.watchdog import Watchdog
 
@@ -293,10 +294,10 @@ def _frame_sources(segment: SegmentPlan) -> list[tuple[int, int]]:
 
 
 def luma(frame: NDArray[np.uint8], *, source: FrameFormat, target: FrameFormat) -> Plane:
-    """The luma of a source frame, as unrounded 8-bit codes of the target's range."""
+    """The luma of a source frame, on black where it is transparent, as unrounded 8-bit codes of the target's range."""
     planes = source.split(frame)
     if source.layout == "gbr":
-        green, blue, red = (plane.astype(np.float32) for plane in planes)
+        green, blue, red = (plane.astype(np.float32) for plane in planes[:3])
         codes: Plane = KR * red + (1 - KR - KB) * green + KB * blue
     else:
         codes = planes[0].astype(np.float32)
@@ -304,6 +305,8 @@ def luma(frame: NDArray[np.uint8], *, source: FrameFormat, target: FrameFormat) 
     black_8, span_8 = _nominal_range(8, full_range=target.full_range)
     codes -= np.float32(black)
     codes *= np.float32(span_8 / span)
+    if source.has_alpha:
+        codes *= planes[3] / np.float32(source.max_code)
     codes += np.float32(black_8)
     return codes
 
@@ -324,10 +327,21 @@ def _output_stream(
     first, last = (render.written_tick(start + ticks[index]) for index in (wanted[0], wanted[-1]))
     chosen = "+".join(f"eq(n\\,{index - wanted[0]})" for index in wanted)
     timescale = render.written_timescale
-    chain = f"settb=1/{timescale},trim=start_pts={first}:end_pts={last + 1},select={chosen},extractplanes=y"
-    video = runner.input(output, copyts=None, **seek_options(Fraction(first, timescale)))
+    chain = f"settb=1/{timescale},trim=start_pts={first}:end_pts={last + 1},select={chosen},"
+    options = seek_options(Fraction(first, timescale))
+    if render.target.has_alpha:
+        # Other formats cannot be premultiplied.
+        chain += f"format={replace(render.target, layout='yuv444').pix_fmt},premultiply=inplace=1,"
+    if render.alpha_tag:
+        options["c:v"] = LAYER_DECODERS[render.codec]
+    video = runner.input(output, copyts=None, **options)
     return ffmpeg.output(
-        video["v:0"], "pipe:1", f="rawvideo", vcodec="rawvideo", vf=chain, fps_mode="passthrough"
+        video["v:0"],
+        "pipe:1",
+        f="rawvideo",
+        vcodec="rawvideo",
+        vf=f"{chain}extractplanes=y",
+        fps_mode="passthrough",
     )
 
 

@@ -24,7 +24,7 @@ from worker.video.cuts import MAX_SEGMENT_FRAMES, cut_segments, used_frames
 from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing, as_fields, plan_deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
 from worker.video.frame_scan import FrameScan, scan_frames
-from worker.video.hdr_metadata import ALPHA_WARNING, SourceMetadata, read_source_metadata
+from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
 from worker.video.packet_list import TickRange
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
 from worker.video.segment_plans import discarded_frames_before, keyframe_cuts, make_segments
@@ -36,7 +36,7 @@ from worker.video.timeline import (
     plan_output_timeline,
     without_equal_neighbours,
 )
-from worker.video.transparency import is_transparent
+from worker.video.transparency import ALPHA_WARNING, is_transparent, plan_transparency
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +100,13 @@ def plan_render(
     colour = plan_colour(info.video, scale=scale, size=options.size, codec=form.chosen_codec)
     codec = form.chosen_codec or choose_codec(colour.target)
     metadata = read_source_metadata(runner, path, info, codec=codec, deinterlace=options.deinterlace)
+    transparency = plan_transparency(
+        runner, path, info.video, form=form, has_layer=metadata.has_alpha_layer, cancelled=cancelled
+    )
+    if transparency.is_kept:
+        colour = plan_colour(
+            transparency.video, scale=scale, size=options.size, codec=codec, keeps_alpha=True
+        )
     if metadata.deinterlacing is not None and metadata.deinterlacing.by_field:
         info = as_fields(info)
     video = info.video
@@ -110,6 +117,7 @@ def plan_render(
     planner = RenderPlanner(
         info=info,
         colour=colour,
+        decoder=transparency.decoder,
         codec=codec,
         container=form.container_name,
         metadata=metadata,
@@ -131,6 +139,7 @@ def plan_render(
         source=colour.source,
         decoded_pix_fmts=colour.decoded_pix_fmts,
         expansion=colour.expansion,
+        decoder=transparency.decoder,
         cancelled=cancelled,
         part=planner.ticks,
         seeks_by_pts=seeks_by_pts(info.format_name),
@@ -143,8 +152,11 @@ def plan_render(
     warnings = [*scan.warnings, *colour.warnings, *metadata.warnings]
     if has_appended_file(path):
         warnings.append(APPENDED_WARNING)
-    transparent = partial(is_transparent, runner, path, stream_index=video.index, cancelled=cancelled)
-    if colour.has_alpha and ALPHA_WARNING not in warnings and transparent():
+    if transparency.warning is not None:
+        warnings.append(transparency.warning)
+    elif transparency.may_be_lost and is_transparent(
+        runner, path, stream_index=video.index, cancelled=cancelled
+    ):
         warnings.append(ALPHA_WARNING)
     if scan.has_interlaced and not metadata.is_interlaced:
         # Later frames are interlaced, although the first ones are not.
@@ -177,6 +189,7 @@ class RenderPlanner:
     reorder: bool | None
     encoder_rate: Fraction | None
     part: TimeRange | None = None
+    decoder: str | None = None
     codec: VideoCodec = "h264"
     container: ContainerName = "mp4"
     deinterlacing: Deinterlacing | None = field(init=False)
@@ -319,6 +332,7 @@ class RenderPlanner:
             continuous=self.continuous,
             deinterlacing=self.deinterlacing,
             expansion=colour.expansion,
+            decoder=self.decoder,
             mastering_display=self.metadata.mastering_display,
             content_light=self.metadata.content_light,
             spatial=self.metadata.spatial,

@@ -1,4 +1,4 @@
-"""Reads back the timestamps of files that ffmpeg wrote, and compares them with the plan."""
+"""Reads back the timestamps and the transparency of files that ffmpeg wrote, and compares them with the plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,16 +11,19 @@ from worker.inference.frames import FrameFormat
 from worker.video.plan import RenderPlan, SegmentPlan
 
 ENTRIES = (
-    "packet=stream_index,pts,dts"
-    ":stream=codec_type,codec_tag_string,width,height,time_base,start_pts,duration_ts:stream_tags=DURATION"
+    "packet=stream_index,pts,dts:packet_side_data=side_data_type"
+    ":stream=codec_type,codec_tag_string,width,height,pix_fmt,time_base,start_pts,duration_ts"
+    ":stream_tags=DURATION,alpha_mode"
 )
+# What Matroska has beside a frame: alpha of VP9.
+BESIDE = "side_data_type=Matroska BlockAdditional"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenVideo:
     """The video stream of a written file. Times are in ticks of `time_base`, packets in decoding order.
 
-    `duration`: the stream's, as a player reads it, in Matroska from its tag.
+    `duration`: the stream's, as a player reads it, in Matroska from its tag. `has_alpha`: every frame has.
     """
 
     time_base: Fraction
@@ -30,6 +33,7 @@ class WrittenVideo:
     duration: int
     pts: Sequence[int]
     dts: Sequence[int]
+    has_alpha: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ def read_file_back(runner: FfmpegRunner, path: Path) -> WrittenFile:
     pts: list[int] = []
     dts: list[int] = []
     streams: list[dict[str, str]] = []
+    layers = 0
     for line in runner.scan_lines(path, "-of", "compact", "-show_entries", ENTRIES):
         section, *words = line.split("|")
         if section == "packet" and words[0] != "stream_index=0":
@@ -67,15 +72,23 @@ def read_file_back(runner: FfmpegRunner, path: Path) -> WrittenFile:
         fields = dict(word.partition("=")[::2] for word in words)
         if section == "packet":
             pts.append(int(fields["pts"]))
+            layers += BESIDE in words
             # Matroska states none, and ffmpeg guesses them.
             dts.append(int(fields["dts"]) if fields["dts"] != "N/A" else pts[-1])
         elif section == "stream":
             streams.append(fields)
     is_video = bool(streams) and streams[0]["codec_type"] == "video"
-    return WrittenFile(video=_video(streams[0], pts, dts) if is_video else None, tracks=streams)
+    video = None
+    if is_video:
+        is_layered = streams[0].get("tag:ALPHA_MODE", streams[0].get("tag:alpha_mode")) == "1"
+        has_alpha = layers == len(pts) if is_layered else streams[0].get("pix_fmt", "").startswith("yuva")
+        video = _video(streams[0], pts, dts, has_alpha=has_alpha)
+    return WrittenFile(video=video, tracks=streams)
 
 
-def _video(stream: Mapping[str, str], pts: Sequence[int], dts: Sequence[int]) -> WrittenVideo:
+def _video(
+    stream: Mapping[str, str], pts: Sequence[int], dts: Sequence[int], *, has_alpha: bool
+) -> WrittenVideo:
     numerator, denominator = stream["time_base"].split("/")
     time_base = Fraction(int(numerator), int(denominator))
     return WrittenVideo(
@@ -86,6 +99,7 @@ def _video(stream: Mapping[str, str], pts: Sequence[int], dts: Sequence[int]) ->
         duration=_duration(stream, time_base),
         pts=pts,
         dts=dts,
+        has_alpha=has_alpha,
     )
 
 
@@ -108,6 +122,8 @@ def deviation(
     """The first difference between a written video and its plan, for the log; None if there is none."""
     if (written.width, written.height) != (target.width, target.height):
         return f"size {written.width}x{written.height}, planned {target.width}x{target.height}"
+    if target.has_alpha and not written.has_alpha:
+        return "not every frame has alpha"
     if written.time_base != Fraction(1, timescale):
         return f"time base {written.time_base}, planned 1/{timescale}"
     if len(written.pts) != len(ticks):
@@ -134,7 +150,7 @@ def check_segment(
     """Returns what was written. Raises TransientError if its timestamps are not as planned."""
     written = read_back(runner_for_output(runner, render.target), part)
     ticks = list(segment.output_ticks())
-    fault = deviation(written, target=render.target, timescale=render.timescale, ticks=ticks)
+    fault = deviation(written, target=render.target, timescale=render.segment_timescale, ticks=ticks)
     if fault is not None:
         raise TransientError("A part of the video was not encoded as planned.", detail=fault)
     return written

@@ -1,6 +1,7 @@
-"""Whether a video with an alpha channel uses it: animations and many exports have one that is opaque throughout."""
+"""Whether a video is transparent, and whether its output is: which pixel format and which decoder show it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ffmpeg
@@ -14,10 +15,26 @@ from app.platform.errors import (
     FfmpegMissing,
     FfmpegTimeout,
 )
+from app.platform.media.codecs import OutputFormat, formats_with_alpha
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.probe import VideoStream
+from worker.video.colour import read_pix_fmt
 
 log = structlog.get_logger(__name__)
 
+ALPHA_WARNING = (
+    f"The video is partly transparent; the output is opaque. Transparency is kept by {formats_with_alpha()}."
+)
+LAYER_WARNING = (
+    "The video is partly transparent; the output is opaque, because this server's ffmpeg lacks the decoders of libvpx, "
+    "which alone read transparency of VP8 and VP9."
+)
+# Of codecs with transparency in a separate layer, the decoder that joins the two. ffmpeg's own decoders ignore it.
+LAYER_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# The one that such a decoder makes of the pixel format of the colours.
+LAYER_PIX_FMTS = {"yuv420p": "yuva420p"}
+# Decoders and pixel formats that have an alpha channel for every video, mostly an opaque one.
+ALWAYS_WITH_ALPHA = frozenset({"gif", "pal8"})
 # Of an opaque frame, 100 percent of the negated alpha is black, rounded down to whole ones; the first frame of which
 # less is, is let through. For ffmpeg, equal values are less.
 FIRST_TRANSPARENT = (
@@ -26,6 +43,64 @@ FIRST_TRANSPARENT = (
 )
 # For one frame's line after the lines about the stream.
 LIMIT_BYTES = 4096
+DECODER_LIST_LIMIT_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transparency:
+    """`video`: the stream as it is decoded. `is_kept`: the output has alpha. `decoder`: instead of ffmpeg's usual one.
+
+    `may_be_lost`: alpha is there and not kept; only decoding shows whether it is opaque, unless there is a `warning`.
+    """
+
+    video: VideoStream
+    is_kept: bool = False
+    decoder: str | None = None
+    may_be_lost: bool = False
+    warning: str | None = None
+
+
+def plan_transparency(
+    runner: FfmpegRunner,
+    path: Path,
+    video: VideoStream,
+    *,
+    form: OutputFormat,
+    has_layer: bool,
+    cancelled: Callable[[], bool],
+) -> Transparency:
+    """Decide whether the output is transparent: if the input has alpha, and the output's codec and container hold it.
+
+    Formats that always have alpha must be transparent somewhere. `has_layer`: see FirstFrames.has_alpha_layer.
+    Raises PermanentError for unsupported pixel formats, and as `is_transparent` does.
+    """
+    has_channel = read_pix_fmt(video.pix_fmt)[2]
+    if not has_channel and has_layer:
+        return _of_layer(runner, video, is_held=form.holds_alpha)
+    if not has_channel:
+        return Transparency(video=video)
+    if form.holds_alpha and ALWAYS_WITH_ALPHA.isdisjoint((video.codec, video.pix_fmt)):
+        return Transparency(video=video, is_kept=True)
+    if form.holds_alpha:
+        is_kept = is_transparent(runner, path, stream_index=video.index, cancelled=cancelled)
+        return Transparency(video=video, is_kept=is_kept)
+    return Transparency(video=video, may_be_lost=True)
+
+
+def _of_layer(runner: FfmpegRunner, video: VideoStream, *, is_held: bool) -> Transparency:
+    decoder, pix_fmt = LAYER_DECODERS.get(video.codec), LAYER_PIX_FMTS.get(video.pix_fmt)
+    if not is_held or decoder is None or pix_fmt is None:
+        return Transparency(video=video, warning=ALPHA_WARNING)
+    if not _has_decoder(runner, decoder):
+        return Transparency(video=video, warning=LAYER_WARNING)
+    return Transparency(video=replace(video, pix_fmt=pix_fmt), is_kept=True, decoder=decoder)
+
+
+def _has_decoder(runner: FfmpegRunner, name: str) -> bool:
+    listed = runner.run(
+        ["-decoders"], purpose="looking for decoders", stdout_limit_bytes=DECODER_LIST_LIMIT_BYTES
+    )
+    return any(words[1:2] == [name] for words in map(str.split, listed.stdout.decode().splitlines()))
 
 
 def is_transparent(

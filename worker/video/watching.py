@@ -26,8 +26,8 @@ log = structlog.get_logger(__name__)
 
 def segment_times(render: RenderPlan, segments: Sequence[SegmentPlan]) -> SegmentTimes | None:
     """None where there is nothing to watch before the end: a single segment, or a codec that no player of playlists
-    has."""
-    if len(segments) < 2 or render.codec not in MP4.video_codecs:
+    has, or has with transparency."""
+    if len(segments) < 2 or render.segment_file is not MP4:
         return None
     delay = 0
     if render.reorder and render.codec in ("h264", "hevc"):

@@ -1,31 +1,26 @@
 // The console: one page, its views by the address after the `#`.
 
 import { html, render, useEffect, useRef, useState } from "./preact.js";
-import { sentence } from "./api.js";
-import { store, useStore } from "./store.js";
+import { SIGN_IN_LINK, store, useStore } from "./store.js";
+import { later, loadAll } from "./components/later.js";
 import { ICON, Message, Notice } from "./components/notices.js";
 import { SignIn } from "./views/sign_in.js";
-import { NewRenders } from "./views/new_renders.js";
-import { Renders } from "./views/renders.js";
-import { RenderPage } from "./views/render_page.js";
-import { Usage } from "./views/usage.js";
-import { Webhooks } from "./views/webhooks.js";
-import { Operations } from "./views/operations.js";
-import { Users } from "./views/users.js";
-import { Mock } from "./views/mock.js";
 
-/** @typedef {{path: string, title: string, view: any, shown: () => boolean}} View */
+/** @typedef {{path: string, title: string, view: any, shown: () => boolean, needs?: boolean}} View
+ *  `needs`: it is shown once it is known what this server and this key can do */
 
 /** @type {View[]} */
 const VIEWS = [
-  { path: "", title: "New", view: NewRenders, shown: () => true },
-  { path: "renders", title: "Renders", view: Renders, shown: () => true },
-  { path: "usage", title: "Usage", view: Usage, shown: () => true },
-  { path: "webhooks", title: "Webhooks", view: Webhooks, shown: () => true },
-  { path: "users", title: "Users and keys", view: Users, shown: () => store.isAdmin },
-  { path: "operations", title: "Operations", view: Operations, shown: () => store.isAdmin },
-  { path: "mock", title: "Mock", view: Mock, shown: () => store.isMock },
+  { path: "", title: "New", view: later("NewRenders", () => import("./views/new_renders.js")), shown: () => true },
+  { path: "renders", title: "Renders", view: later("Renders", () => import("./views/renders.js")), shown: () => true },
+  { path: "usage", title: "Usage", view: later("Usage", () => import("./views/usage.js")), shown: () => true },
+  { path: "webhooks", title: "Webhooks", view: later("Webhooks", () => import("./views/webhooks.js")), shown: () => true, needs: true },
+  { path: "users", title: "Users and keys", view: later("Users", () => import("./views/users.js")), shown: () => store.isAdmin },
+  { path: "operations", title: "Operations", view: later("Operations", () => import("./views/operations.js")), shown: () => store.isAdmin },
+  { path: "mock", title: "Mock", view: later("Mock", () => import("./views/mock.js")), shown: () => store.isMock },
 ];
+const RenderPage = later("RenderPage", () => import("./views/render_page.js"));
+const RenderAgain = later("RenderAgain", () => import("./views/render_again.js"));
 
 function useAddress() {
   const read = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
@@ -53,22 +48,26 @@ function App() {
   const { key, isKnown } = useStore();
   const [first = "", ...rest] = useAddress();
   const online = useOnline();
+  useEffect(() => { if (isKnown) loadAll(); }, [isKnown]);
   const main = useRef(/** @type {HTMLElement | null} */ (null));
   const current = VIEWS.find((view) => view.path === first && view.shown());
   const title = first === "renders" && rest.length ? "Render" : current?.title ?? "Not found";
   const isFirst = useRef(true);
   const views = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
-    document.title = key && isKnown ? `${title} – Regen` : "Regen";
-    if (!key || !isKnown) return;
+    document.title = key && (isKnown || current) ? `${title} – Regen` : "Regen";
+    if (!key) return;
     views.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [first, rest[0], key, isKnown]);
+  useEffect(() => {
     // A reader of the screen hears that the view has changed; the first one begins at the page's start.
     if (!isFirst.current) main.current?.focus({ preventScroll: true });
     isFirst.current = false;
-  }, [first, rest[0], key, isKnown]);
+  }, [first, rest.join("/")]);
   if (!key) return html`<main class="narrow"><${SignIn} /></main><${Message} />`;
   const page = () => {
-    if (!isKnown) return null;
+    if (!isKnown && (!current || current.needs || rest.length)) return null;
+    if (first === "renders" && rest[1] === "again") return html`<${RenderAgain} id=${rest[0]} />`;
     if (first === "renders" && rest.length) return html`<${RenderPage} id=${rest[0]} />`;
     if (current) return html`<${current.view} />`;
     return html`<h1>Not found</h1><p>There is nothing at this address. <a href="#/">Go to the start</a>.</p>`;
@@ -88,19 +87,17 @@ function App() {
     <${Message} />`;
 }
 
-/** Signs in by the link that `regen serve` prints. @returns {boolean} whether the address is such a link */
+/** Signs in by the link that `regen serve` prints. */
 function followSignInLink() {
-  const [, code] = location.hash.match(/^#\/sign-in\/(.+)$/) ?? [];
-  if (!code) return false;
+  const [, code] = location.hash.match(SIGN_IN_LINK) ?? [];
+  if (!code) return;
   // The code is of no use twice: it leaves the address at once.
   history.replaceState(null, "", `${location.pathname}#/`);
-  store.signInByLink(code).catch((error) => store.signOut(sentence(error)));
-  return true;
+  store.signInByLink(code).catch((error) => store.signOut(error.message));
 }
 
 addEventListener("hashchange", followSignInLink);
-const isLink = followSignInLink();
+followSignInLink();
 const root = /** @type {HTMLElement} */ (document.getElementById("app"));
 root.replaceChildren();
 render(html`<${App} />`, root);
-if (!isLink && store.key) store.look().catch((error) => store.fail(error));

@@ -52,10 +52,22 @@ const label = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll("_", 
 export function asked(options, render) {
   const given = options.map(({ name, schema }) => {
     const value = render[name.replace(/_(.)/g, (_, letter) => letter.toUpperCase())];
+    // The server does not tell a destination in full, because it is a secret.
+    if (schema.type === "string" && typeof value === "object") return [name, undefined];
     // What a boolean option asks for is shown as its result: `quality` as what was measured.
     return [name, schema.type === "boolean" ? Boolean(value) || undefined : value];
   });
   return Object.fromEntries(given.filter(([, value]) => value !== undefined));
+}
+
+/** The values of a form that asks for such a render again.
+ * @param {Option[]} options @param {import("./api.js").Row} render @returns {Record<string, string | boolean>} */
+export function filled(options, render) {
+  const text = (/** @type {any} */ value) => {
+    if (typeof value === "boolean") return value;
+    return typeof value === "object" ? Object.entries(value).map((pair) => pair.join(": ")).join("\n") : String(value);
+  };
+  return Object.fromEntries(Object.entries(asked(options, render)).map(([name, value]) => [name, text(value)]));
 }
 
 /** Names and texts, one `name: text` in a line. @param {string} text @returns {Record<string, string>} */

@@ -1,9 +1,14 @@
 // What the views share: the session, the transfers, messages. One store; views read it with `useStore`.
 
 import { useEffect, useState } from "./preact.js";
-import { Api, sentence } from "./api.js";
+import { Api, ApiError, pause } from "./api.js";
 
 const KEY = "regen.key";
+/** Until what failed is tried again, unless the server refuses. */
+const RETRY_SECONDS = 3;
+
+/** Whether the server is away, rather than that it refuses. @param {unknown} error */
+const isAway = (error) => error instanceof ApiError && (error.status === 0 || error.status >= 500);
 
 /** @typedef {{text: string, kind: "error" | "done"}} Message */
 
@@ -79,10 +84,22 @@ export class Store extends EventTarget {
     this.changed();
   }
 
+  /** As `look`, again and again while the server is away. Never rejects. */
+  async learn() {
+    for (const { key } = this; key && key === this.key; await pause(RETRY_SECONDS)) {
+      try {
+        return await this.look();
+      } catch (error) {
+        this.fail(error);
+        if (!isAway(error)) return;
+      }
+    }
+  }
+
   /** @param {unknown} error */
   fail(error) {
     if (error instanceof DOMException && error.name === "AbortError") return;
-    this.say(sentence(error), "error");
+    this.say(error instanceof Error ? error.message : String(error), "error");
   }
 
   /** @param {string} text @param {Message["kind"]} kind */
@@ -93,6 +110,12 @@ export class Store extends EventTarget {
 }
 
 export const store = new Store();
+
+/** Whether the page was opened by the link that `regen serve` prints. */
+export const SIGN_IN_LINK = /^#\/sign-in\/(.+)$/;
+
+// This module is a script of the page by itself: it asks while the other modules are still on their way.
+if (!SIGN_IN_LINK.test(location.hash)) store.learn();
 
 /** The store, read again at each of its changes. */
 export function useStore() {
@@ -106,7 +129,7 @@ export function useStore() {
 }
 
 /**
- * Loads something now, and again every `seconds` while the page is visible.
+ * Loads something now, and again every `seconds` while the page is visible; sooner while the server is away.
  * @template T
  * @param {() => Promise<T>} load @param {unknown[]} inputs @param {number} [seconds]
  * @returns {[T | undefined, () => Promise<void>, string]} the value, a way to load it anew, and what failed
@@ -114,21 +137,25 @@ export function useStore() {
 export function useLoaded(load, inputs, seconds) {
   const [value, setValue] = useState(/** @type {T | undefined} */ (undefined));
   const [failed, setFailed] = useState("");
+  const [away, setAway] = useState(false);
   const [again] = useState(() => ({ load }));
   again.load = load;
   const reload = async () => {
     try {
       setValue(await again.load());
       setFailed("");
+      setAway(false);
     } catch (error) {
-      setFailed(sentence(error));
+      setFailed(error instanceof Error ? error.message : String(error));
+      setAway(isAway(error));
     }
   };
+  useEffect(() => { reload(); }, [...inputs, store.key]);
+  const every = away ? RETRY_SECONDS : seconds;
   useEffect(() => {
-    reload();
-    if (!seconds) return undefined;
-    const timer = setInterval(() => { if (!document.hidden) reload(); }, seconds * 1000);
+    if (!every) return undefined;
+    const timer = setInterval(() => { if (!document.hidden) reload(); }, every * 1000);
     return () => clearInterval(timer);
-  }, [...inputs, store.key]);
+  }, [every]);
   return [value, reload, failed];
 }

@@ -20,7 +20,8 @@ class OutputCodec:
     `name`: as sentences call it. `encoder`: ffmpeg's. `container`: the one without another request. `qualities`:
     those that it has, the best first. `least_side`, `most_height`: of the output, in pixels. `holds_hdr10`: whether
     the stream has a place for a mastering display and light levels; `holds_captions`: whether its pictures have one for
-    closed captions that this server writes and players read.
+    closed captions that this server writes and players read. `alpha_containers`: those in which it holds transparency,
+    with `alpha_bits` a sample at most.
     """
 
     name: str
@@ -31,6 +32,8 @@ class OutputCodec:
     most_height: int = 16_384
     holds_hdr10: bool = False
     holds_captions: bool = False
+    alpha_containers: tuple[ContainerName, ...] = ()
+    alpha_bits: int = 16
 
     def quality(self, wanted: Quality) -> Quality:
         """The wanted quality, or the codec's best if it lacks that one."""
@@ -53,10 +56,20 @@ CODECS: Mapping[VideoCodec, OutputCodec] = {
         holds_hdr10=True,
     ),
     "prores": OutputCodec(
-        name="ProRes", encoder="prores_ks", container="mov", qualities=("high", "medium", "small")
+        name="ProRes",
+        encoder="prores_ks",
+        container="mov",
+        qualities=("high", "medium", "small"),
+        alpha_containers=("mkv", "mov"),
+        alpha_bits=10,
     ),
-    "ffv1": OutputCodec(name="FFV1", encoder="ffv1", container="mkv", qualities=("lossless",)),
-    "vp9": OutputCodec(name="VP9", encoder="libvpx-vp9", container="mp4"),
+    "ffv1": OutputCodec(
+        name="FFV1", encoder="ffv1", container="mkv", qualities=("lossless",), alpha_containers=("mkv",)
+    ),
+    # Alpha is a second stream of it, which MP4 has no place for.
+    "vp9": OutputCodec(
+        name="VP9", encoder="libvpx-vp9", container="mp4", alpha_containers=("mkv", "webm"), alpha_bits=8
+    ),
 }
 
 
@@ -81,6 +94,12 @@ class OutputFormat:
     def chosen_codec(self) -> VideoCodec | None:
         """The codec; None: H.264 or HEVC, as the frames need."""
         return self.codec or self.file.usual_codec
+
+    @property
+    def holds_alpha(self) -> bool:
+        """Whether transparency of the input has a place in the output."""
+        codec = self.chosen_codec
+        return codec is not None and self.container_name in CODECS[codec].alpha_containers
 
     def check(self) -> None:
         """Raises InvalidRequest, which says what there is, for what cannot go together."""
@@ -112,6 +131,15 @@ class OutputFormat:
 
 
 DEFAULT_FORMAT = OutputFormat()
+
+
+def formats_with_alpha() -> str:
+    """The codecs and containers that hold transparency, as a sentence lists them."""
+    return _listed(
+        f"{codec.name} in {_listed((OUTPUT_CONTAINERS[name].name for name in codec.alpha_containers), 'or')}"
+        for codec in CODECS.values()
+        if codec.alpha_containers
+    )
 
 
 def _listed(names: Iterable[str], word: str = "and") -> str:

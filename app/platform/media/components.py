@@ -54,5 +54,5 @@ FILTERS: tuple[str, ...] = (
 )
 FILTERS += ("atrim", "blackframe", "bwdif", "concat", "crop", "extractplanes", "format", "fps", "geq")
 FILTERS += ("hflip", "lutrgb", "mergeplanes", "metadata", "movie", "negate", "null", "pad", "rotate", "scale")
-FILTERS += ("pan", "select", "setparams", "setpts", "setsar", "settb", "sine", "split", "testsrc2")
-FILTERS += ("tpad", "transpose", "trim", "vflip")
+FILTERS += ("pan", "premultiply", "select", "setparams", "setpts", "setsar", "settb", "sine", "split")
+FILTERS += ("testsrc2", "tpad", "transpose", "trim", "vflip")

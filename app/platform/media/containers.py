@@ -165,8 +165,14 @@ CONTAINERS = (
 )
 
 
-def segment_container(codec: VideoCodec) -> OutputContainer:
-    """The format of segments: only MP4 and QuickTime keep every timestamp exactly."""
+def segment_container(codec: VideoCodec, *, has_alpha: bool = False) -> OutputContainer:
+    """The format of segments: only MP4 and QuickTime keep every timestamp exactly.
+
+    They have no place for VP9's alpha, which Matroska puts beside each frame: segments with it are Matroska, whose
+    thousandths of a second stand for ticks, whatever these last.
+    """
+    if codec == "vp9" and has_alpha:
+        return MKV
     return MP4 if codec in MP4.video_codecs else _MOV_SEGMENT
 
 

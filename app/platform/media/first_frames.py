@@ -112,7 +112,8 @@ def probe_first_frames(runner: FfmpegRunner, path: Path, *, stream_index: int) -
     # Newer versions repeat the stream's kinds for each frame, without their values.
     spheres = (entry for entry in side_data if _kind(entry) == SPHERICAL and "projection" in entry)
     spatial = _spatial(next(spheres, {}), _stereo(frames, side_data))
-    tags = stream.get("tags", {})
+    # Matroska's own name of the tag, and the one of a file that states it as a tag too.
+    tags = {name.lower(): value for name, value in stream.get("tags", {}).items()}
     kinds = {_kind(entry) for entry in side_data} | ({STEREO} if "stereo_mode" in tags else set())
     return FirstFrames(
         has_interlaced=any(integer(frame, "interlaced_frame") for frame in frames),

@@ -52,7 +52,15 @@ from .scrambled_streams import is_scrambled
 from .timing import time_video
 from .whitelists import VIDEO_DECODERS, is_decodable
 
-__all__ = ["ColourTags", "MediaInfo", "OtherStream", "VideoStream", "colour_tags", "probe_video"]
+__all__ = [
+    "ColourTags",
+    "MediaInfo",
+    "OtherStream",
+    "VideoStream",
+    "colour_tags",
+    "moving_stream_index",
+    "probe_video",
+]
 
 # Formats of pictures, which are videos if they have more than one.
 ANIMATION_FORMATS = ("gif", "apng")
@@ -111,6 +119,15 @@ def probe_video(runner: FfmpegRunner, path: Path, *, limits: MediaLimits) -> Med
     )
     check_input(info, limits)
     return info
+
+
+def moving_stream_index(runner: FfmpegRunner, path: Path) -> int:
+    """The index of the stream that `probe_video` takes, as far as the file's head tells: not whether it has more than
+    one picture. Raises FfmpegError and NotAVideo."""
+    entries = "stream=index,codec_type:stream_disposition=default,attached_pic"
+    answer = runner.probe(path, "-show_entries", entries)
+    index: int = _moving_streams(section_list(answer, "streams"), {})[0]["index"]
+    return index
 
 
 def _describe(

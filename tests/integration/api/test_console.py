@@ -1,5 +1,6 @@
 """The console over HTTP: its page, its files, the link that signs in once."""
 
+import posixpath
 import re
 
 import pytest
@@ -30,7 +31,6 @@ def test_the_page_names_files_that_never_change(stranger):
     page = stranger.get("/")
     assert page.headers["Cache-Control"] == "no-cache"
     named = re.findall(r'(?:href|src)="([^"]+)"', page.text)
-    assert len(named) > 20, "its modules too, so that a browser asks for all at once"
     for address in named:
         assert not address.startswith("/"), "below the path of a proxy"
         answer = stranger.get(f"/{address}")
@@ -39,6 +39,22 @@ def test_the_page_names_files_that_never_change(stranger):
     of_another_version = re.sub("/v[0-9a-f]{4}", "/v0000", named[-1])
     answer = stranger.get(f"/{of_another_version}")
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
+
+
+def test_the_page_names_what_its_first_view_needs_so_that_a_browser_asks_for_all_at_once(stranger):
+    named = set(re.findall(r'"(console/v[0-9a-f]{16}/[^"]+[.]js)"', stranger.get("/").text))
+
+    def walk(address: str, found: set[str]) -> set[str]:
+        if address not in found:
+            found.add(address)
+            for other in re.findall(r'from "([.]+/[^"]+)"', stranger.get(f"/{address}").text):
+                walk(posixpath.normpath(posixpath.join(posixpath.dirname(address), other)), found)
+        return found
+
+    root = "/".join(min(named).split("/")[:2])
+    first = walk(f"{root}/app.js", set()) | walk(f"{root}/views/new_renders.js", set())
+    assert named == first
+    assert f"{root}/views/operations.js" not in named, "what is shown later is loaded later"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class TestFiles:
         part = httpx.get(contents.pop("fileURL"), headers={"Range": "bytes=4-7"})
         assert (part.status_code, part.content) == (206, b"ftyp")
         assert contents == {
-            "codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"],
+            "codec": "h264", "pixelFormat": "yuv420p", "transfer": "bt709", "sound": ["aac"], "videoBeginsAt": 0,
         }  # fmt: skip
 
     def test_other_rates(self, client, media):
@@ -99,7 +99,8 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     assert set(document["paths"]) == {
         "/v1/upscale", "/v1/renders", "/v1/renders/{render_id}", "/v1/renders/{render_id}/cancel",
         "/v1/renders/{render_id}/retry", "/v1/renders/{render_id}/events", "/v1/estimates", "/v1/files",
-        "/v1/files/{file_id}", "/v1/files/{file_id}/contents", "/v1/engines", "/v1/workers",
+        "/v1/files/{file_id}", "/v1/files/{file_id}/contents", "/v1/files/{file_id}/frame",
+        "/v1/engines", "/v1/workers",
         "/v1/uploads", "/v1/uploads/{upload_id}", "/v1/uploads/{upload_id}/parts",
         "/v1/uploads/{upload_id}/complete",
         "/v1/webhooks", "/v1/webhooks/secret", "/v1/webhooks/secret/rotate", "/v1/webhooks/{webhook_id}",

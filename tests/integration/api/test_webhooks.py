@@ -14,7 +14,8 @@ from tests.servers.process import wait_until
 from tests.servers.receiver import receiving
 
 URL = "https://studio.example.com/hook"
-ALL_EVENTS = ["render.queued", "render.processing", "render.completed", "render.failed"]
+RENDER_CHANGES = ["render.queued", "render.processing", "render.completed", "render.failed"]
+ALL_EVENTS = [*RENDER_CHANGES, "render.delivered", "render.delivery_failed"]
 WAIT_SECONDS = 30.0
 
 

@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ from app.accounts.tables import User
 from app.cli.doctor.findings import FindingState
 from app.cli.doctor.services import check_database
 from app.platform.database import Database
-from app.platform.database_engine import PoolLimits
+from app.platform.database_engine import TRIED_AFTER_SECONDS, PoolLimits
 from app.platform.errors import ConfigurationError, RegenError, Unavailable
 from app.platform.settings import Settings
 from tests.servers.postgres import PostgresServer
@@ -193,6 +194,37 @@ def test_a_server_that_is_restarted_costs_the_transactions_under_way_and_nothing
                 assert session.scalar(text("SELECT 1")) == 1
     finally:
         server.close()
+
+
+def test_connections_that_ended_while_they_were_idle_cost_nothing(
+    database: Database, postgres_server: PostgresServer
+) -> None:
+    assert names(database) == set()
+    with postgres_server.administration() as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [database.engine.url.database],
+        )
+    time.sleep(TRIED_AFTER_SECONDS)
+    add_user(database, "a")
+    assert names(database) == {"a"}
+
+
+def test_a_connection_that_was_in_use_a_moment_ago_is_not_tried(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    try_it = database.engine.dialect.do_ping
+    monkeypatch.setattr(
+        database.engine.dialect, "do_ping", lambda connection: tried.append(connection) or try_it(connection)
+    )
+    for _ in range(10):
+        names(database)
+    assert len(tried) < 5  # none, on a machine that does not stand still for a second
+    before = len(tried)
+    time.sleep(TRIED_AFTER_SECONDS)
+    names(database)
+    assert len(tried) == before + 1
 
 
 def outcome_when(database: Database, happens: Callable[[], object]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from app.platform.errors import NotAVideo
 from app.platform.media.recognition import ANIMATED_WEBP, PICTURE
 from worker.video import cuts
-from worker.video.hdr_metadata import ALPHA_WARNING
+from worker.video.transparency import ALPHA_WARNING
 
 # Of each frame in hundredths of a second, as a GIF's author sets them: 4, 7, 1, 10, ...
 DELAYS = (4, 7, 3, 10, 25, 6)

@@ -16,6 +16,7 @@ ASKED = {
     **{"scale": "3", "strength": "0.5", "grain": "0.25", "deinterlace": "field", "codec": "av1"},
     **{"container": "mkv", "output_quality": "high", "quality": "1", "metadata": '{"a": "b"}'},
     **{"cancel_after": "60", "priority": "7", "webhook_url": "https://example.com/"},
+    **{"destination": "https://bucket.example.com/result.mp4?X-Amz-Signature=abc"},
 }
 BY_SIDES = {"max_width": "640", "max_height": "360"}
 

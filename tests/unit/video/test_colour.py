@@ -102,7 +102,7 @@ def test_frames_keep_their_meaning() -> None:
         ("yuva444p12le", "yuv444", 12, True),
         ("yuv411p", "yuv444", 8, False),
         ("bgra", "gbr", 8, True),
-        ("pal8", "gbr", 8, False),
+        ("pal8", "gbr", 8, True),
         ("gbrap16le", "gbr", 16, True),
         ("rgb48be", "gbr", 16, False),
         ("gray10le", "gray", 10, False),

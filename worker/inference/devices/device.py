@@ -22,6 +22,8 @@ _BUSY_PIXELS = 1 << 20
 _MAX_BATCH = 16
 # Per input pixel of a whole frame: RGB of both sizes and the planes made of them, all float32.
 _FRAME_BYTES_PER_PIXEL = 640
+# More where they are transparent: alpha, and what straight colours are made of.
+_ALPHA_BYTES_PER_PIXEL = 1000
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,13 @@ class Device(ABC):
         """Returns a first guess of batch and tile size for that much free memory; it may prove too large."""
         pixels = source.width * source.height
         bytes_per_pixel = activation_bytes_per_pixel(properties, precision)
+        frame_bytes = _FRAME_BYTES_PER_PIXEL + (_ALPHA_BYTES_PER_PIXEL if source.has_alpha else 0)
         budget = memory_bytes * 7 // 10
         widest = self.max_tensor_values // properties.widest_tensor_values_per_input_pixel
         batch_size = max(1, min(_MAX_BATCH, _BUSY_PIXELS // pixels, widest // pixels))
-        while batch_size > 1 and batch_size * pixels * (bytes_per_pixel + _FRAME_BYTES_PER_PIXEL) > budget:
+        while batch_size > 1 and batch_size * pixels * (bytes_per_pixel + frame_bytes) > budget:
             batch_size //= 2
-        for_tiles = max(budget // 4, budget - batch_size * pixels * _FRAME_BYTES_PER_PIXEL)
+        for_tiles = max(budget // 4, budget - batch_size * pixels * frame_bytes)
         return Workload(
             batch_size=batch_size,
             tile_pixels=max(1, min(widest, for_tiles // bytes_per_pixel) // batch_size),

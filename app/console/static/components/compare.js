@@ -2,6 +2,7 @@
 
 import { html, useCallback, useEffect, useRef, useState } from "../preact.js";
 import { span } from "../format.js";
+import { Still } from "./still.js";
 
 const LARGEST_ZOOM = 8;
 /** Seconds that the two videos may be apart while they play; when they stand still they show the same moment. */
@@ -77,15 +78,26 @@ export function ComparePictures({ before, after, label }) {
 }
 
 /** Two videos in step: the output leads, the input follows.
- * @param {{before: string, after: string, rate: number, start: number, label: string}} properties
- *   `rate`: of the output, per second; `start`: where it begins in the input, in seconds */
-export function CompareVideos({ before, after, rate, start, label }) {
+ * @param {{before: string, after: string, rate: number, start: number, label: string, fileId?: string, beginsAt?: number}} properties
+ *   `rate`: of the output, per second; `start`: where it begins in the input, in seconds; `fileId`: of the input, if its
+ *   frames may be asked for where it cannot be played; `beginsAt`: when its first one is shown, in seconds */
+export function CompareVideos({ before, after, rate, start, label, fileId, beginsAt = 0 }) {
   const [at, setAt] = useState(50);
   const { style, on, zoom, setZoom } = useZoom();
   const leader = useRef(/** @type {HTMLVideoElement | null} */ (null));
   const follower = useRef(/** @type {HTMLVideoElement | null} */ (null));
   const [state, setState] = useState({ time: 0, duration: 0, playing: false, sound: "after", missing: "" });
+  const [isPlain, setPlain] = useState(true);
   const change = useCallback((/** @type {Partial<typeof state>} */ part) => setState((now) => ({ ...now, ...part })), []);
+
+  /** The original cannot be played: its sound cannot be heard either. */
+  const lack = () => {
+    setPlain(false);
+    change({ sound: "after", missing: fileId
+      ? "This browser cannot play the original. Where the video stands still you see its frame, which the server reads."
+      : "This browser cannot play the original, so only the result is shown." });
+    seek(leader.current?.currentTime ?? 0);
+  };
 
   /** Brings both to the middle of a frame, where no rounding shows its neighbour. */
   const seek = (/** @type {number} */ time) => {
@@ -141,9 +153,10 @@ export function CompareVideos({ before, after, rate, start, label }) {
         onPlay=${() => change({ playing: true })} onPause=${() => change({ playing: false })}
         onError=${() => change({ missing: "This browser cannot play the result. Download it." })}></video>
       <div class="over" style=${{ clipPath: `inset(0 ${100 - at}% 0 0)` }}>
-        <video ref=${follower} src=${before} style=${style} playsinline muted preload="auto" aria-label="Before"
-            onLoadedMetadata=${() => seek(leader.current?.currentTime ?? 0)}
-          onError=${() => change({ missing: "This browser cannot play the original, so only the result is shown." })}></video>
+        ${isPlain ? html`<video ref=${follower} src=${before} style=${style} playsinline muted preload="auto" aria-label="Before"
+            onLoadedMetadata=${(/** @type {any} */ event) => (event.target.videoWidth ? seek(leader.current?.currentTime ?? 0) : lack())}
+            onError=${lack}></video>`
+    : fileId && html`<${Still} fileId=${fileId} at=${Math.max(0, start + state.time - beginsAt)} label="Before" style=${style} wait=${state.playing} />`}
       </div>
       <div class="border" style=${{ left: `${at}%` }}></div>
     </div>
@@ -157,7 +170,7 @@ export function CompareVideos({ before, after, rate, start, label }) {
         onInput=${(/** @type {any} */ event) => seek(Number(event.target.value))} />
       <output aria-label="Time">${span(state.time)} / ${span(state.duration)}</output>
       <label>Sound <select value=${state.sound} onChange=${(/** @type {any} */ event) => change({ sound: event.target.value })}>
-        <option value="after">after</option><option value="before">before</option><option value="off">off</option>
+        <option value="after">after</option>${isPlain && html`<option value="before">before</option>`}<option value="off">off</option>
       </select></label>
     </div>
     <${Divider} at=${at} setAt=${setAt} zoom=${zoom} setZoom=${setZoom} />

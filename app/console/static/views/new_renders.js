@@ -1,19 +1,17 @@
 // Videos to render: dropped, sent, estimated, tried at a moment, begun.
 
 import { html, useEffect, useRef, useState } from "../preact.js";
-import { BASE, sentence } from "../api.js";
-import { contents, cost, count, facts, share, size, span } from "../format.js";
-import { chosen, renderOptions, samples } from "../options.js";
-import { store, useLoaded, useStore } from "../store.js";
+import { share, size, span } from "../format.js";
+import { renderOptions } from "../options.js";
+import { store, useStore } from "../store.js";
 import { Fetch, Transfer } from "../transfers.js";
-import { CodeSamples, OptionControl, Progress } from "../components/controls.js";
-import { Notice, Warnings } from "../components/notices.js";
-import { TryMoment } from "./try_moment.js";
+import { Progress } from "../components/controls.js";
+import { Notice } from "../components/notices.js";
+import { later } from "../components/later.js";
+
+const RenderForm = later("RenderForm", () => import("./render_form.js"));
 
 const SENT_AT_ONCE = 2;
-/** Options that most look for. */
-const FIRST = new Set(["engine", "target_fps", "scale", "codec"]);
-const ESTIMATE_PAUSE = 250;
 
 /** Outlives the view, so that looking elsewhere stops no upload. @type {Transfer[]} */
 const transfers = [];
@@ -104,48 +102,12 @@ function FromAddress() {
 
 /** @param {{transfer: Transfer, options: import("../options.js").Option[]}} properties */
 function Card({ transfer, options }) {
-  const [values, setValues] = useState(/** @type {Record<string, string | boolean>} */ ({}));
-  const [estimate, setEstimate] = useState(/** @type {import("../api.js").Row | null} */ (null));
-  const [failed, setFailed] = useState("");
-  const [trying, setTrying] = useState(false);
-  const [busy, setBusy] = useState(false);
   const { stored, file } = transfer;
   const fetched = transfer instanceof Fetch;
-  const sent = chosen(options, values);
-  const [inside] = useLoaded(async () => (stored ? (await store.api.get(`/v1/files/${stored.id}/contents`)).contents : undefined), [stored?.id]);
-
-  useEffect(() => {
-    if (!stored) return undefined;
-    const control = new AbortController();
-    const timer = setTimeout(async () => {
-      try {
-        const answer = await store.api.post("/v1/estimates", { file_id: stored.id, ...sent }, { signal: control.signal });
-        setEstimate(answer.estimate);
-        setFailed("");
-      } catch (error) {
-        if (!control.signal.aborted) setFailed(sentence(error));
-      }
-    }, ESTIMATE_PAUSE);
-    return () => { clearTimeout(timer); control.abort(); };
-  }, [stored, JSON.stringify(sent)]);
-
-  const start = async () => {
-    if (!stored) return;
-    setBusy(true);
-    try {
-      const { render } = await store.api.post("/v1/upscale", { file_id: stored.id, ...sent });
-      transfers.splice(transfers.indexOf(transfer), 1);
-      tell();
-      location.hash = `#/renders/${render.id}`;
-    } catch (error) {
-      setFailed(sentence(error));
-      setBusy(false);
-    }
+  const begun = () => {
+    transfers.splice(transfers.indexOf(transfer), 1);
+    tell();
   };
-  const id = `new-${transfer.id}`;
-  const control = (/** @type {import("../options.js").Option} */ option) => html`<${OptionControl} option=${option}
-    value=${values[option.name]} id=${`${id}-${option.name}`}
-    onChange=${(/** @type {string | boolean} */ value) => setValues((now) => ({ ...now, [option.name]: value }))} />`;
   return html`<article class="card" aria-label=${transfer.name}>
     <div class="row">
       <h2 class="grow">${transfer.name}</h2>
@@ -153,39 +115,9 @@ function Card({ transfer, options }) {
       <button class="quiet" aria-label=${`Remove ${transfer.name}`} onClick=${() => remove(transfer)}>✕</button>
     </div>
     <${TransferState} transfer=${transfer} />
-    ${stored && html`
-      <p class="facts">${facts(/** @type {any} */ (stored))}${inside?.codec && html`<br />${contents(inside)}`}</p>
-      <${Warnings} of=${stored.warnings} />
-      <div class="options">${options.filter((option) => FIRST.has(option.name)).map(control)}</div>
-      <details class="more"><summary>More options</summary>
-        <div class="options">${options.filter((option) => !FIRST.has(option.name)).map(control)}</div></details>
-      ${failed && html`<${Notice} kind="error">${failed}<//>`}
-      ${!failed && estimate && html`<${Estimate} of=${estimate} />`}
-      <div class="row">
-        <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>${busy ? "Asking …" : "Render"}</button>
-        <button onClick=${() => setTrying(!trying)} aria-expanded=${trying}>Try a moment first</button>
-      </div>
-      ${trying && html`<${TryMoment} source=${fetched ? inside?.fileURL : file} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
-        onEngine=${(/** @type {string} */ engine) => setValues((now) => ({ ...now, engine }))} />`}
-      <details><summary>The same as a request</summary>
-        <${CodeSamples} samples=${samples(BASE, transfer.name, sent)} />
-      </details>`}
+    ${stored && html`<${RenderForm} id=${`new-${transfer.id}`} stored=${stored} source=${fetched ? undefined : file} name=${transfer.name}
+      options=${options} onBegun=${begun} />`}
   </article>`;
-}
-
-/** @param {{of: import("../api.js").Row}} properties */
-function Estimate({ of }) {
-  const wait = of.waitSeconds ? ` after ${span(of.waitSeconds)} in the queue` : "";
-  return html`<div class="estimate" aria-live="polite">
-    <dl>
-      <div><dt>Result</dt><dd>${of.output ? facts(of.output) : "–"}</dd></div>
-      <div><dt>Frames</dt><dd>${of.output ? count(of.output.frames) : "–"}</dd></div>
-      <div><dt>Cost</dt><dd>${of.cost === undefined ? "–" : cost(of.cost)}</dd></div>
-      <div><dt>Time</dt><dd>${of.expectedSeconds === undefined ? "not known yet" : `about ${span(of.expectedSeconds)}${wait}`}</dd></div>
-    </dl>
-    ${of.suggestedEngine && html`<p><strong>${of.suggestedEngine.engine}</strong> may suit it. ${of.suggestedEngine.reason}</p>`}
-    <${Warnings} of=${[...(of.refusals ?? []), ...(of.warnings ?? [])]} />
-  </div>`;
 }
 
 /** @param {{transfer: Transfer}} properties */

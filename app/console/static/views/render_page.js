@@ -9,7 +9,7 @@ import { Notice, Warnings } from "../components/notices.js";
 import { latest } from "./renders.js";
 
 const RATE_WINDOW_SECONDS = 10;
-/** For a render of another user, of which there are no events. */
+/** For a render of another user, of which there are no events; and for one that waits, of which events do not tell why. */
 const SECONDS = 3;
 
 /** Follows the render and gives its state; the whole render once it has ended. Administrators see those of all users.
@@ -17,18 +17,19 @@ const SECONDS = 3;
 function useRender(id) {
   const [seconds, setSeconds] = useState(/** @type {number | undefined} */ (undefined));
   const path = `/v1/${store.isAdmin ? "admin/" : ""}renders/${id}`;
-  const [render, reload, failed] = useLoaded(async () => (await store.api.get(path)).render, [id, seconds], seconds);
+  const [render, reload, failed] = useLoaded(async () => (await store.api.get(path)).render, [id], seconds);
   const isOwn = render?.userId === store.userId;
   const [live, setLive] = useState(/** @type {import("../api.js").Row | undefined} */ (undefined));
   const ended = render && ["completed", "failed"].includes(render.status);
+  const isWaiting = (live ?? render)?.status === "queued";
+  useEffect(() => setSeconds(render && !ended && (!isOwn || isWaiting) ? SECONDS : undefined), [Boolean(render), ended, isOwn, isWaiting]);
   useEffect(() => {
-    setSeconds(render && !isOwn && !ended ? SECONDS : undefined);
     if (ended || !isOwn) return undefined;
     const control = new AbortController();
     /** @type {[number, number][]} */
     const history = [];
-    /** @param {import("../vendor/regen-client/index.js").RenderEvent} data */
-    const note = (data) => {
+    const onEvent = (/** @type {import("../api.js").Row} */ data, /** @type {string} */ name) => {
+      if (name === "end") { setLive(undefined); reload(); return; }
       const now = performance.now() / 1000;
       if (data.framesDone !== undefined) history.push([now, data.framesDone]);
       while (history.length > 2 && now - history[0][0] > RATE_WINDOW_SECONDS) history.shift();
@@ -36,12 +37,7 @@ function useRender(id) {
       const rate = first && last && last[0] - first[0] > 1 ? (last[1] - first[1]) / (last[0] - first[0]) : undefined;
       setLive({ ...data, rate });
     };
-    const follow = async () => {
-      for await (const event of store.api.events(id, { signal: control.signal })) note(event);
-      setLive(undefined);
-      reload();
-    };
-    follow().catch((error) => store.fail(error));
+    store.api.follow(id, onEvent, control.signal).catch((error) => store.fail(error));
     return () => control.abort();
   }, [id, Boolean(render), isOwn, ended]);
   return { render: ended ? render : render && latest(render, live), isOwn, reload, failed };
@@ -58,6 +54,7 @@ export function RenderPage({ id }) {
   const path = `/v1/${isOwn ? "" : "admin/"}renders/${id}`;
   const cancel = act(async () => { await store.api.post(`${path}/cancel`); await reload(); });
   const requeue = act(async () => { await store.api.post(`${path}/requeue`); store.say("It is free for other workers."); await reload(); });
+  const deliver = act(async () => { await store.api.post(`${path}/deliver`); store.say("It is sent again."); await reload(); });
   const retry = act(async () => {
     const made = (await store.api.post(`${path}/retry`)).render;
     location.hash = `#/renders/${made.id}`;
@@ -72,7 +69,8 @@ export function RenderPage({ id }) {
     <p class="back">${isOwn ? html`<a href="#/renders">Renders</a>` : html`<a href="#/operations">Operations</a>`}</p>
     <div class="row"><h1 class="grow">${render.fileName ?? "Render"}</h1><${Status} status=${render.status} /></div>
     ${render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
-      rate=${render.output.frameRate} start=${render.start ?? 0} label="Before and after" />`}
+      rate=${render.output.frameRate} start=${render.start ?? 0} fileId=${isOwn ? render.fileId : undefined}
+      beginsAt=${inside?.videoBeginsAt ?? 0} label="Before and after" />`}
     ${!ended && html`<${Live} render=${render} />`}
     ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
     ${render.requestId && html`<p><small>The server's operator finds its lines in the logs by <code>${render.requestId}</code>.</small></p>`}
@@ -81,7 +79,9 @@ export function RenderPage({ id }) {
       ${render.outputFileURL && html`<a class="button primary" href=${render.outputFileURL} download>Download</a>`}
       ${!ended && html`<${ConfirmButton} label="Cancel" question="Stop this render? What is done of it is lost." onYes=${cancel} />`}
       ${render.status === "failed" && html`<button class="primary" onClick=${retry}>Render again</button>`}
+      ${ended && isOwn && render.inputFileURL && html`<a class="button" href=${`#/renders/${id}/again`}>Render with other options</a>`}
       ${!isOwn && ["pending", "processing"].includes(render.status) && html`<button class="quiet" onClick=${requeue}>Requeue</button>`}
+      ${!isOwn && render.status === "completed" && ["delivered", "failed"].includes(render.destination?.status) && html`<button class="quiet" onClick=${deliver}>Send again</button>`}
       ${ended && isOwn && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
     </div>
     <dl class="facts-table">
@@ -92,6 +92,7 @@ export function RenderPage({ id }) {
       <div><dt>Cost</dt><dd>${cost(render.cost)}</dd></div>
       <div><dt>Made</dt><dd>${when(render.createdAt)} (${ago(render.createdAt)})</dd></div>
       ${render.completedAt && html`<div><dt>Took</dt><dd>${span((new Date(render.completedAt).getTime() - new Date(render.createdAt).getTime()) / 1000)}</dd></div>`}
+      ${render.destination && html`<div><dt>Destination</dt><dd>${destination(render.destination)}</dd></div>`}
       ${render.retryOf && html`<div><dt>Repeats</dt><dd><a href=${`#/renders/${render.retryOf}`}>${render.retryOf}</a></dd></div>`}
       ${!isOwn && html`<div><dt>User</dt><dd><code>${render.userId}</code></dd></div>`}
       <div><dt>Id</dt><dd><code>${render.id}</code></dd></div>
@@ -100,6 +101,12 @@ export function RenderPage({ id }) {
     <details><summary>The request that made it</summary>
       <${CodeSamples} samples=${samples(BASE, render.fileName ?? "clip.mp4", asked(renderOptions(store.description, store.engines), render))} />
     </details>`;
+}
+
+/** Where the result is sent, and how far that is. @param {import("../api.js").Row} of */
+function destination({ url, status, attempts, message, deliveredAt }) {
+  const state = deliveredAt ? `delivered ${when(deliveredAt)}` : status;
+  return html`<code>${url}</code><br />${state}${attempts > 1 ? `, attempt ${attempts}` : ""}${message && html`<br /><small>${message}</small>`}`;
 }
 
 /** @param {{render: import("../api.js").Row}} properties */

@@ -29,13 +29,12 @@ function useEvents(renders, onEnd) {
   useEffect(() => {
     const control = new AbortController();
     for (const id of followed) {
-      const follow = async () => {
-        const events = store.api.events(id, { signal: control.signal });
-        for await (const event of events) setTold((now) => ({ ...now, [id]: event }));
-        onEnd();
+      const onEvent = (/** @type {import("../api.js").Row} */ data, /** @type {string} */ name) => {
+        if (name === "end") onEnd();
+        else setTold((now) => ({ ...now, [id]: data }));
       };
       // A stream that is refused leaves its render to polling.
-      follow().catch(() => {});
+      store.api.follow(id, onEvent, control.signal).catch(() => {});
     }
     return () => { control.abort(); setTold({}); };
   }, [followed.join()]);
@@ -59,7 +58,7 @@ export function Renders() {
   const [most, setMost] = useState(PAGE);
   const [seconds, setSeconds] = useState(SECONDS);
   const load = () => store.api.list("/v1/renders", "renders", most, { status: status || undefined });
-  const [renders, reload, failed] = useLoaded(load, [status, most, seconds], seconds);
+  const [renders, reload, failed] = useLoaded(load, [status, most], seconds);
   const underWay = (renders ?? []).filter((one) => !["completed", "failed"].includes(one.status));
   const told = useEvents(underWay, reload);
   useEffect(() => setSeconds(underWay.every((one) => told[one.id]) ? SECONDS_WITH_EVENTS : SECONDS));

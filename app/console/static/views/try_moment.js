@@ -1,13 +1,13 @@
 // One frame before and after, by each engine, before anything is rendered.
 
 import { html, useEffect, useMemo, useRef, useState } from "../preact.js";
-import { sentence } from "../api.js";
 import { span } from "../format.js";
 import { bodyOptions, chosen } from "../options.js";
 import { store } from "../store.js";
 import { AreaFields, AreaOver } from "../components/area.js";
 import { ComparePictures } from "../components/compare.js";
 import { Notice, Warnings } from "../components/notices.js";
+import { Still } from "../components/still.js";
 
 const WAIT_SECONDS = 20;
 
@@ -29,7 +29,10 @@ async function preview(asked, signal) {
 export function TryMoment({ source, stored, options, engine, values, onEngine }) {
   const schema = options.find((option) => option.name === "engine")?.schema ?? {};
   const engines = /** @type {string[]} */ (schema.enum ?? []);
-  const [at, setAt] = useState(0);
+  const frames = Math.max(1, Math.round(stored.durationSeconds * stored.frameRate));
+  /** The middle of a frame, where no rounding shows its neighbour. @param {number} frame */
+  const middle = (frame) => Math.min((Math.min(frames - 1, Math.max(0, frame)) + 0.5) / stored.frameRate, stored.durationSeconds);
+  const [at, setAt] = useState(() => middle(0));
   const [shown, setShown] = useState(/** @type {Record<string, import("../api.js").Row>} */ ({}));
   const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState("");
@@ -44,8 +47,18 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
   const described = bodyOptions(store.description, "/v1/previews");
 
   const scrub = (/** @type {number} */ time) => {
-    setAt(time);
-    if (video.current) video.current.currentTime = time;
+    const moment = middle(Math.floor(time * stored.frameRate + 1e-6));
+    setAt(moment);
+    if (video.current) video.current.currentTime = moment;
+  };
+  const step = (/** @type {number} */ count) => scrub(at + count / stored.frameRate);
+  const keys = (/** @type {KeyboardEvent} */ event) => {
+    const steps = /** @type {Record<string, number>} */ ({
+      ",": -1, ArrowLeft: -1, ArrowDown: -1, ".": 1, ArrowRight: 1, ArrowUp: 1, PageDown: -stored.frameRate, PageUp: stored.frameRate,
+    });
+    if (!steps[event.key]) return;
+    event.preventDefault();
+    step(steps[event.key]);
   };
   const show = async () => {
     control.current.abort();
@@ -62,21 +75,24 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
         setShown((now) => ({ ...now, [name]: one }));
       }
     } catch (error) {
-      if (!signal.aborted) setFailed(sentence(error));
+      if (!signal.aborted) setFailed(error instanceof Error ? error.message : String(error));
     } finally {
       setBusy(false);
     }
   };
   const mayCrop = described.some(({ name }) => name === "crop");
-  const last = Math.max(0, stored.durationSeconds - 1 / stored.frameRate);
   return html`<section class="try" ref=${section} aria-label="Try a moment">
-    ${playable && address && html`<${AreaOver} area=${area} setArea=${mayCrop && setArea} of=${stored}>
-      <video ref=${video} src=${address} muted playsinline preload="auto" aria-label="The video"
-        onError=${() => setPlayable(false)}></video><//>`}
-    ${!playable && html`<${Notice}>This browser cannot play the video: choose the moment by its time.<//>`}
+    <${AreaOver} area=${area} setArea=${mayCrop && setArea} of=${stored}>
+      ${playable && address ? html`<video ref=${video} src=${address} muted playsinline preload="auto" aria-label="The video"
+        onLoadedMetadata=${(/** @type {any} */ event) => { setPlayable(event.target.videoWidth > 0); event.target.currentTime = at; }}
+        onError=${() => setPlayable(false)}></video>`
+    : html`<${Still} fileId=${stored.id} at=${at} label="The video" />`}<//>
+    ${!playable && html`<${Notice}>This browser cannot play the video. You see its frames one by one, as the server reads them.<//>`}
     <div class="row">
-      <input type="range" class="grow" min="0" max=${last} step="any" value=${at} aria-label="Moment" aria-valuetext=${span(at)}
-        onInput=${(/** @type {any} */ event) => scrub(Number(event.target.value))} />
+      <button class="quiet" aria-label="One frame back" onClick=${() => step(-1)}>‹</button>
+      <button class="quiet" aria-label="One frame on" onClick=${() => step(1)}>›</button>
+      <input type="range" class="grow" min="0" max=${middle(frames - 1)} step="any" value=${at} aria-label="Moment" aria-valuetext=${span(at)}
+        onKeyDown=${keys} onInput=${(/** @type {any} */ event) => scrub(Number(event.target.value))} />
       <output>${span(at)}</output>
       <button onClick=${show} disabled=${busy}>${busy ? "Upscaling …" : "Show this moment"}</button>
     </div>

@@ -1,4 +1,4 @@
-import { html, useState } from "../preact.js";
+import { html, useEffect, useState } from "../preact.js";
 import { ago, count, when } from "../format.js";
 import { bodyOptions } from "../options.js";
 import { store, useLoaded } from "../store.js";
@@ -10,6 +10,9 @@ const SECONDS = 5;
 export function Webhooks() {
   const [hooks, reload, failed] = useLoaded(() => store.api.list("/v1/webhooks", "webhooks"), []);
   const [secret, setSecret] = useState("");
+  /** Counts what failed and what was added: forms begin anew then. */
+  const [turn, setTurn] = useState(0);
+  const renew = () => setTurn((/** @type {number} */ now) => now + 1);
   const act = async (/** @type {() => Promise<unknown>} */ work, done = "") => {
     try {
       await work();
@@ -17,13 +20,14 @@ export function Webhooks() {
       await reload();
     } catch (error) {
       store.fail(error);
+      renew();
     }
   };
   const create = (/** @type {any} */ event) => {
     event.preventDefault();
     const form = event.target;
     const asked = { url: form.elements.url.value.trim(), events: checked(form) };
-    act(async () => { await store.api.post("/v1/webhooks", asked); form.reset(); });
+    act(async () => { await store.api.post("/v1/webhooks", asked); form.reset(); renew(); });
   };
   const { schema } = bodyOptions(store.description, "/v1/webhooks").find(({ name }) => name === "events") ?? {};
   /** @type {string[]} */
@@ -34,14 +38,14 @@ export function Webhooks() {
     <form onSubmit=${create}>
       <div class="row"><input class="grow" name="url" type="url" required placeholder="https://example.com/regen" aria-label="Address" />
         <button class="primary">Add</button></div>
-      <${EventChoice} label="Events to send" events=${events} chosen=${events} />
+      <${EventChoice} key=${turn} label="Events to send" events=${events} chosen=${events} />
     </form>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
     <ul class="list" aria-label="Webhooks">${hooks?.map((hook) => html`<li key=${hook.id} class="item">
       <div class="row"><strong class="grow">${hook.url}</strong>
         <span class=${`status ${hook.enabled ? "completed" : "failed"}`}>${hook.enabled ? "On" : "Off"}</span></div>
       <form onChange=${(/** @type {any} */ event) => act(() => store.api.patch(`/v1/webhooks/${hook.id}`, { events: checked(event.currentTarget) }))}>
-        <${EventChoice} label=${`Events sent to ${hook.url}`} events=${events} chosen=${hook.events} /></form>
+        <${EventChoice} key=${turn} label=${`Events sent to ${hook.url}`} events=${events} chosen=${hook.events} /></form>
       ${hook.disabledReason && html`<${Notice} kind="error">${hook.disabledReason}<//>`}
       <div class="row">
         <button class="quiet" onClick=${() => act(() => store.api.post(`/v1/webhooks/${hook.id}/test`), "A test event is on its way.")}>Send a test</button>
@@ -64,10 +68,15 @@ export function Webhooks() {
 /** The events that are ticked in a form. @param {HTMLFormElement} form @returns {string[]} */
 const checked = (form) => new FormData(form).getAll("event").map(String);
 
-/** @param {{label: string, events: string[], chosen: string[]}} properties */
+/** What is ticked stays so while the list is loaded anew, until that tells otherwise.
+ * @param {{label: string, events: string[], chosen: string[]}} properties */
 function EventChoice({ label, events, chosen }) {
+  const [ticked, setTicked] = useState(chosen);
+  useEffect(() => setTicked(chosen), [chosen.join()]);
+  const tick = (/** @type {any} */ { target }) =>
+    setTicked((/** @type {string[]} */ now) => (target.checked ? [...now, target.value] : now.filter((one) => one !== target.value)));
   return html`<fieldset class="row plain-fieldset"><legend class="visually-hidden">${label}</legend>
-    ${events.map((name) => html`<label class="check"><input type="checkbox" name="event" value=${name} checked=${chosen.includes(name)} /> ${name}</label>`)}
+    ${events.map((name) => html`<label class="check"><input type="checkbox" name="event" value=${name} checked=${ticked.includes(name)} onChange=${tick} /> ${name}</label>`)}
   </fieldset>`;
 }
 

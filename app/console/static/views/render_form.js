@@ -1,0 +1,90 @@
+// What a video is, what is to be made of it, and what that costs: the form that begins a render.
+
+import { html, useEffect, useState } from "../preact.js";
+import { BASE } from "../api.js";
+import { contents, cost, count, facts, span } from "../format.js";
+import { chosen, samples } from "../options.js";
+import { store, useLoaded } from "../store.js";
+import { CodeSamples, OptionControl } from "../components/controls.js";
+import { Notice, Warnings } from "../components/notices.js";
+import { TryMoment } from "./try_moment.js";
+
+/** Options that most look for. */
+const FIRST = new Set(["engine", "target_fps", "scale", "codec"]);
+const ESTIMATE_PAUSE = 250;
+
+/**
+ * @param {{id: string, stored: import("../api.js").Row, source?: File, name: string, options: import("../options.js").Option[],
+ *          initial?: Record<string, string | boolean>, onBegun?: () => void}} properties
+ *   `stored`: the file at the server; `source`: the same on this device; `initial`: what the form is filled with
+ */
+export function RenderForm({ id, stored, source, name, options, initial = {}, onBegun }) {
+  const [values, setValues] = useState(initial);
+  const [estimate, setEstimate] = useState(/** @type {import("../api.js").Row | null} */ (null));
+  const [failed, setFailed] = useState("");
+  const [trying, setTrying] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const sent = chosen(options, values);
+  const [inside] = useLoaded(async () => (await store.api.get(`/v1/files/${stored.id}/contents`)).contents, [stored.id]);
+
+  useEffect(() => {
+    const control = new AbortController();
+    const timer = setTimeout(async () => {
+      try {
+        const answer = await store.api.post("/v1/estimates", { file_id: stored.id, ...sent }, { signal: control.signal });
+        setEstimate(answer.estimate);
+        setFailed("");
+      } catch (error) {
+        if (!control.signal.aborted) setFailed(error instanceof Error ? error.message : String(error));
+      }
+    }, ESTIMATE_PAUSE);
+    return () => { clearTimeout(timer); control.abort(); };
+  }, [stored, JSON.stringify(sent)]);
+
+  const start = async () => {
+    setBusy(true);
+    try {
+      const { render } = await store.api.post("/v1/upscale", { file_id: stored.id, ...sent });
+      onBegun?.();
+      location.hash = `#/renders/${render.id}`;
+    } catch (error) {
+      setFailed(error instanceof Error ? error.message : String(error));
+      setBusy(false);
+    }
+  };
+  const change = (/** @type {string} */ option, /** @type {string | boolean} */ value) => setValues((now) => ({ ...now, [option]: value }));
+  const control = (/** @type {import("../options.js").Option} */ option) => html`<${OptionControl} option=${option}
+    value=${values[option.name]} id=${`${id}-${option.name}`} onChange=${(/** @type {string | boolean} */ value) => change(option.name, value)} />`;
+  const others = options.filter((option) => !FIRST.has(option.name));
+  return html`<p class="facts">${facts(/** @type {any} */ (stored))}${inside?.codec && html`<br />${contents(inside)}`}</p>
+    <${Warnings} of=${stored.warnings} />
+    <div class="options">${options.filter((option) => FIRST.has(option.name)).map(control)}</div>
+    <details class="more" open=${others.some((option) => option.name in initial)}><summary>More options</summary>
+      <div class="options">${others.map(control)}</div></details>
+    ${failed && html`<${Notice} kind="error">${failed}<//>`}
+    ${!failed && estimate && html`<${Estimate} of=${estimate} />`}
+    <div class="row">
+      <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>${busy ? "Asking …" : "Render"}</button>
+      <button onClick=${() => setTrying(!trying)} aria-expanded=${trying}>Try a moment first</button>
+    </div>
+    ${trying && html`<${TryMoment} source=${source ?? inside?.fileURL} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
+      onEngine=${(/** @type {string} */ engine) => change("engine", engine)} />`}
+    <details><summary>The same as a request</summary>
+      <${CodeSamples} samples=${samples(BASE, name, sent)} />
+    </details>`;
+}
+
+/** @param {{of: import("../api.js").Row}} properties */
+function Estimate({ of }) {
+  const wait = of.waitSeconds ? ` after ${span(of.waitSeconds)} in the queue` : "";
+  return html`<div class="estimate" aria-live="polite">
+    <dl>
+      <div><dt>Result</dt><dd>${of.output ? facts(of.output) : "–"}</dd></div>
+      <div><dt>Frames</dt><dd>${of.output ? count(of.output.frames) : "–"}</dd></div>
+      <div><dt>Cost</dt><dd>${of.cost === undefined ? "–" : cost(of.cost)}</dd></div>
+      <div><dt>Time</dt><dd>${of.expectedSeconds === undefined ? "not known yet" : `about ${span(of.expectedSeconds)}${wait}`}</dd></div>
+    </dl>
+    ${of.suggestedEngine && html`<p><strong>${of.suggestedEngine.engine}</strong> may suit it. ${of.suggestedEngine.reason}</p>`}
+    <${Warnings} of=${[...(of.refusals ?? []), ...(of.warnings ?? [])]} />
+  </div>`;
+}

@@ -1,0 +1,120 @@
+"""What the console says when something is missing or refused, and what a render was found to be."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from tests.browser.conftest import administrators_key, key_of, url_of
+from tests.browser.test_console import CLIP
+
+NO_WORKER = "No worker is running, so renders wait until one is started."
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, list[str]]]:
+    """The address of a receiver of webhooks, and the ids of the events that it received."""
+    received: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            received.append(self.headers["webhook-id"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", received
+        server.shutdown()
+        thread.join()
+
+
+def test_a_delivery_is_sent_again(idle_server, sign_in, receiver):
+    address, received = receiver
+    page = sign_in(url_of(idle_server), key_of(idle_server))
+    page.get_by_role("link", name="Webhooks").click()
+    page.get_by_label("Address").fill(address)
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.get_by_role("button", name="Send a test").click()
+    row = page.get_by_role("region", name="Deliveries").get_by_role("row").filter(has_text=address)
+    row.get_by_text("delivered").wait_for()
+    assert len(received) == 1
+
+    with page.expect_response(lambda response: response.url.endswith("/replay")) as replay:
+        row.get_by_role("button", name="Send again").click()
+    assert replay.value.ok
+    row.get_by_role("button", name="2 attempts").click()
+    page.get_by_text("2. ").get_by_text("204").wait_for()
+    assert received == [received[0]] * 2, "the same event"
+
+
+def test_nobody_is_there_to_render(idle_server, sign_in):
+    with CLIP.open("rb") as clip:
+        asked = idle_server.client.post("/v1/upscale", files={"file": clip})
+    render = asked.raise_for_status().json()["render"]
+    page = sign_in(url_of(idle_server), key_of(idle_server))
+    page.goto(f"{url_of(idle_server)}/#/renders/{render['id']}")
+    page.get_by_text("in the queue").wait_for()
+    page.get_by_role("list", name="Warnings").get_by_text(NO_WORKER).wait_for()
+
+    page = sign_in(url_of(idle_server), administrators_key(idle_server))
+    page.get_by_role("link", name="Operations").click()
+    page.get_by_role("alert").get_by_text(NO_WORKER).wait_for()
+    page.get_by_role("list", name="Warnings").get_by_text(NO_WORKER).wait_for()
+
+
+def test_the_disk_is_full(full_server, sign_in):
+    page = sign_in(url_of(full_server), key_of(full_server), expected=("503",))
+    page.set_input_files("input[type=file]", CLIP)
+    page.get_by_text(
+        "There is no room for uploads just now. Try again later; it goes on by itself"
+    ).wait_for()
+    page.get_by_role("button", name="Pause").click()
+
+
+def test_what_is_not_a_video_is_refused_with_a_reason(idle_server, sign_in, tmp_path):
+    notes = tmp_path / "notes.mp4"
+    notes.write_text("This is not a video. " * 100)
+    page = sign_in(url_of(idle_server), key_of(idle_server), expected=("415",))
+    page.set_input_files("input[type=file]", notes)
+    said = page.get_by_role("article", name="notes.mp4").get_by_role("alert")
+    said.wait_for()
+    assert "video" in said.inner_text()
+    assert said.inner_text().endswith(".")
+    page.get_by_role("button", name="Remove notes.mp4").click()
+    said.wait_for(state="detached")
+
+
+def test_the_network_is_away(idle_server, sign_in):
+    page = sign_in(url_of(idle_server), key_of(idle_server), expected=("ERR_INTERNET_DISCONNECTED",))
+    page.context.set_offline(True)
+    page.get_by_role("alert").get_by_text(
+        "There is no network. What was begun goes on when it is back."
+    ).wait_for()
+    # Views that were not opened before are there all the same.
+    page.get_by_role("link", name="Usage").click()
+    page.get_by_role("heading", name="Usage").wait_for()
+    page.get_by_role("alert").get_by_text("The server cannot be reached.").wait_for()
+    page.context.set_offline(False)
+    page.get_by_role("heading", name="Limits").wait_for()
+
+
+def test_measured_quality_and_warnings(server, sign_in):
+    data = {"quality": "true", "end": "0.4", "Codec": "av1"}
+    with CLIP.open("rb") as clip:
+        asked = server.client.post("/v1/upscale", files={"file": clip}, data=data)
+    render = asked.raise_for_status().json()["render"]
+    page = sign_in(url_of(server), key_of(server))
+    page.goto(f"{url_of(server)}/#/renders/{render['id']}")
+    page.get_by_role("list", name="Warnings").get_by_text("was ignored: did you mean").wait_for()
+    page.get_by_role("heading", name="Measured quality").wait_for()
+    measured = server.client.get(f"/v1/renders/{render['id']}").json()["render"]["quality"]
+    bar = page.get_by_role("meter", name=f"SSIM: {measured['ssim']:.4f}")
+    assert bar.get_attribute("value") == str(measured["ssim"])
+    page.get_by_role("meter", name="PSNR: ").wait_for()
