@@ -2,6 +2,7 @@
 
 import { html, useCallback, useEffect, useRef, useState } from "../preact.js";
 import { span } from "../format.js";
+import { playPlaylist } from "./playlist.js";
 import { Still } from "./still.js";
 
 const LARGEST_ZOOM = 8;
@@ -78,10 +79,12 @@ export function ComparePictures({ before, after, label }) {
 }
 
 /** Two videos in step: the output leads, the input follows.
- * @param {{before: string, after: string, rate: number, start: number, label: string, fileId?: string, beginsAt?: number}} properties
+ * @param {{before: string, after: string, rate: number, start: number, label: string, fileId?: string, beginsAt?: number,
+ *          grows?: boolean}} properties
  *   `rate`: of the output, per second; `start`: where it begins in the input, in seconds; `fileId`: of the input, if its
- *   frames may be asked for where it cannot be played; `beginsAt`: when its first one is shown, in seconds */
-export function CompareVideos({ before, after, rate, start, label, fileId, beginsAt = 0 }) {
+ *   frames may be asked for where it cannot be played; `beginsAt`: when its first one is shown, in seconds; `grows`:
+ *   whether `after` is a playlist of what is finished */
+export function CompareVideos({ before, after, rate, start, label, fileId, beginsAt = 0, grows = false }) {
   const [at, setAt] = useState(50);
   const { style, on, zoom, setZoom } = useZoom();
   const leader = useRef(/** @type {HTMLVideoElement | null} */ (null));
@@ -138,6 +141,14 @@ export function CompareVideos({ before, after, rate, start, label, fileId, begin
     if (leader.current) leader.current.muted = state.sound !== "after";
     if (follower.current) follower.current.muted = state.sound !== "before";
   }, [state.sound]);
+  useEffect(() => {
+    if (!grows || !leader.current) return undefined;
+    const control = new AbortController();
+    playPlaylist(leader.current, after, control.signal).catch((error) => {
+      if (!control.signal.aborted) change({ missing: error.message });
+    });
+    return () => control.abort();
+  }, [grows, after]);
   const keys = (/** @type {KeyboardEvent} */ event) => {
     const steps = /** @type {Record<string, () => void>} */ ({
       " ": play, k: play, ",": () => seek(state.time - 1 / rate), ".": () => seek(state.time + 1 / rate),
@@ -148,8 +159,10 @@ export function CompareVideos({ before, after, rate, start, label, fileId, begin
   };
   return html`<figure class="compare" aria-label=${label} onKeyDown=${keys}>
     <div class="stage" tabindex="0" aria-label="Space plays, comma and full stop go one frame back and on" role="group" ...${on}>
-      <video ref=${leader} src=${after} style=${style} playsinline preload="auto" aria-label="After"
-        onLoadedMetadata=${(/** @type {any} */ event) => change({ duration: event.target.duration })}
+      <video ref=${leader} src=${grows ? undefined : after} style=${style} playsinline preload="auto" aria-label="After"
+        onDurationChange=${(/** @type {any} */ event) => change({ duration: event.target.duration })}
+        onWaiting=${() => follower.current?.pause()}
+        onPlaying=${() => { if (leader.current && !leader.current.paused) follower.current?.play().catch(() => {}); }}
         onPlay=${() => change({ playing: true })} onPause=${() => change({ playing: false })}
         onError=${() => change({ missing: "This browser cannot play the result. Download it." })}></video>
       <div class="over" style=${{ clipPath: `inset(0 ${100 - at}% 0 0)` }}>

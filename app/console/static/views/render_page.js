@@ -22,7 +22,9 @@ function useRender(id) {
   const [live, setLive] = useState(/** @type {import("../api.js").Row | undefined} */ (undefined));
   const ended = render && ["completed", "failed"].includes(render.status);
   const isWaiting = (live ?? render)?.status === "queued";
-  useEffect(() => setSeconds(render && !ended && (!isOwn || isWaiting) ? SECONDS : undefined), [Boolean(render), ended, isOwn, isWaiting]);
+  // Events do not tell when there is something to watch.
+  const awaitsStart = (live ?? render)?.status === "processing" && !render?.streamURL;
+  useEffect(() => setSeconds(render && !ended && (!isOwn || isWaiting || awaitsStart) ? SECONDS : undefined), [Boolean(render), ended, isOwn, isWaiting, awaitsStart]);
   useEffect(() => {
     if (ended || !isOwn) return undefined;
     const control = new AbortController();
@@ -46,6 +48,9 @@ function useRender(id) {
 /** @param {{id: string}} properties */
 export function RenderPage({ id }) {
   const { render, isOwn, reload, failed } = useRender(id);
+  // The addresses as they were then: whoever watches goes on when the render ends.
+  const [watched, setWatched] = useState(/** @type {{before: string, after: string} | undefined} */ (undefined));
+  useEffect(() => setWatched(undefined), [id]);
   const [file] = useLoaded(async () => (isOwn && render ? (await store.api.get(`/v1/files/${render.fileId}`)).file : undefined), [render?.fileId, isOwn]);
   const [inside] = useLoaded(async () => (file ? (await store.api.get(`/v1/files/${file.id}/contents`)).contents : undefined), [file?.id]);
   if (failed) return html`<h1>Render</h1><${Notice} kind="error">${failed}<//><p><a href="#/renders">All renders</a></p>`;
@@ -65,12 +70,16 @@ export function RenderPage({ id }) {
     location.hash = "#/renders";
   });
   const ended = ["completed", "failed"].includes(render.status);
+  const compared = {
+    rate: render.output.frameRate, start: render.start ?? 0, fileId: isOwn ? render.fileId : undefined, beginsAt: inside?.videoBeginsAt ?? 0,
+  };
   return html`
     <p class="back">${isOwn ? html`<a href="#/renders">Renders</a>` : html`<a href="#/operations">Operations</a>`}</p>
     <div class="row"><h1 class="grow">${render.fileName ?? "Render"}</h1><${Status} status=${render.status} /></div>
-    ${render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
-      rate=${render.output.frameRate} start=${render.start ?? 0} fileId=${isOwn ? render.fileId : undefined}
-      beginsAt=${inside?.videoBeginsAt ?? 0} label="Before and after" />`}
+    ${watched ? html`<${CompareVideos} ...${watched} ...${compared} grows label="What is finished" />`
+      : !ended && render.streamURL && html`<p><button onClick=${() => setWatched({ before: render.inputFileURL, after: render.streamURL })}>Watch what is finished</button></p>`}
+    ${!watched && render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
+      ...${compared} label="Before and after" />`}
     ${!ended && html`<${Live} render=${render} />`}
     ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
     ${render.requestId && html`<p><small>The server's operator finds its lines in the logs by <code>${render.requestId}</code>.</small></p>`}
