@@ -36,7 +36,7 @@ from app.work.heartbeat import Heartbeat
 from app.work.ledger import WorkLedger
 from app.work.loop import Cancelled, WorkUnit
 from app.work.outage_retry import OutageRetry, is_outage
-from app.work.planning import PlannedSegment
+from app.work.planning import PlannedSegment, playlist_values
 from app.work.queries import Job, ReadyUnits
 from app.work.segment_length import segment_stretch
 from app.work.speeds import note_segment
@@ -147,8 +147,7 @@ class WorkUnits:
                     cost=cost_in_gigapixels(plan.output, engine=engine),
                     warnings=plan.warnings,
                     segments=_planned(segments),
-                    times=times,
-                    sound_key=key,
+                    playlist=playlist_values(times, key),
                 )
             )
 

@@ -11,9 +11,12 @@ from tempfile import TemporaryDirectory
 
 from app.mock.scaler import scale_video, take_picture, take_thumbnail
 from app.platform.media.codecs import OutputFormat
+from app.platform.media.containers import ISO_SUFFIXES
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.mp4_samples import read_tracks
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rectangles import Area
+from app.platform.media.segment_times import SegmentTimes
 from app.platform.media.time_range import time_range
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import after_key, before_key
@@ -22,6 +25,7 @@ from app.renders.tables import Render
 from models.catalog import ENGINES
 
 MOST_KEPT = 16
+ALL_KEY_FRAMES_A_PART = 50
 PNG = {"vcodec": "png", "f": "image2pipe"}
 
 
@@ -124,6 +128,30 @@ def _target_rate(render: Render) -> Fraction | None:
 def form_of(render: Render) -> OutputFormat:
     """What was asked of the output's codec and container."""
     return OutputFormat(codec=render.codec, container=render.container)
+
+
+def playlist_facts(video: Path) -> tuple[SegmentTimes | None, bool]:
+    """When the groups of pictures of a result are shown, None if no playlist can hold it; and whether it has sound."""
+    if video.suffix not in ISO_SUFFIXES:
+        return None, False
+    content = video.read_bytes()
+    tracks = {
+        track.handler: track
+        for track in read_tracks(lambda at, count: content[at : None if count is None else at + count])
+    }
+    track = tracks[b"vide"]
+    if track.description[12:16].startswith(b"ap"):  # ProRes
+        return None, False
+    shown = [time - track.times[0] for time in track.times]
+    order = sorted(shown)
+    starts = track.sync if track.sync is not None else range(0, len(shown), ALL_KEY_FRAMES_A_PART)
+    last_duration = order[-1] - order[-2] if len(order) > 1 else track.timescale
+    times = SegmentTimes(
+        timescale=track.timescale,
+        delay=max(earlier - time for earlier, time in zip(order, shown, strict=True)),
+        ends=[*(shown[number] for number in starts[1:]), order[-1] + last_duration],
+    )
+    return times, b"soun" in tracks
 
 
 def _crop(area: Area) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.mock.fault_rules import RenderFault
-from app.mock.results import ResultMaker, form_of
+from app.mock.results import ResultMaker, form_of, playlist_facts
 from app.platform.errors import FfmpegCancelled, FfmpegError, PermanentError, StorageError
 from app.platform.media.info import VideoProperties
 from app.platform.storage.keys import output_key, segment_key, thumbnail_key
@@ -19,7 +19,7 @@ from app.renders.tables import Render
 from app.work.heartbeat import Heartbeat
 from app.work.ledger import WorkLedger
 from app.work.loop import Cancelled, WorkUnit
-from app.work.planning import PlannedSegment
+from app.work.planning import PlannedSegment, playlist_values
 from app.work.queries import Job, ReadyUnits
 from models.catalog import ENGINES
 
@@ -77,9 +77,11 @@ class MockUnits:
             video, picture = self.results.make(render, cancelled=cancelled)
             self.results.store(video, video_key, content_type=file.content_type)
             self.results.store(picture, picture_key, content_type="image/jpeg")
+        times, has_sound = playlist_facts(video)
         fault = self.fault_of(job.render_id)
         self.ledger.finished(
             job,
+            playlist=playlist_values(times, video_key if has_sound else None),
             output_key=video_key,
             thumbnail_key=picture_key,
             output=_output(render),

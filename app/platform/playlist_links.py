@@ -2,10 +2,10 @@
 
 import hashlib
 import hmac
-import time
 from base64 import urlsafe_b64encode
 from urllib.parse import urlencode
 
+from app.platform import clock
 from app.platform.errors import Forbidden, NotFound
 
 # The links of a day change this often: a player that reads a list again finds what it has in its cache.
@@ -15,7 +15,7 @@ CHANGES_A_LIFETIME = 24
 def signed_query(render_id: str, *, key: bytes, lifetime_seconds: int, now: float | None = None) -> str:
     """The query of links that are valid for at most so long, and for 23 parts in 24 of it at least."""
     step = max(1, lifetime_seconds // CHANGES_A_LIFETIME)
-    end = int(time.time() if now is None else now) + lifetime_seconds
+    end = int(clock.now().timestamp() if now is None else now) + lifetime_seconds
     expires = str(end - end % step)
     return urlencode({"expires": expires, "signature": _signature(render_id, expires, key)})
 
@@ -27,7 +27,7 @@ def check_signature(
     expected = _signature(render_id, expires, key)
     if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
         raise NotFound("There is nothing at this address.")
-    if int(expires) <= (time.time() if now is None else now):
+    if int(expires) <= (clock.now().timestamp() if now is None else now):
         raise Forbidden("This link has expired.")
 
 

@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 from app.platform.database import Database
 from app.platform.errors import FfmpegInterrupted, LeaseLost, PermanentError
 from app.platform.media.info import VideoProperties
-from app.platform.media.segment_times import SegmentTimes
 from app.platform.retry_policies import WORK_FAILED, WORK_LEASE_EXPIRED, WORK_OUTAGE
 from app.platform.work_kinds import WorkKind, WorkQueue
 from app.renders.transitions import cancel_overdue, fail_render
@@ -133,21 +132,18 @@ class WorkLedger:
         cost: float,
         warnings: Iterable[str],
         segments: Sequence[PlannedSegment],
-        times: SegmentTimes | None = None,
-        sound_key: str | None = None,
+        playlist: Mapping[str, Any] | None = None,
     ) -> ReadyUnits:
         """Move the render to `processing`, with its segments waiting; those released before stay. Raises LeaseLost.
 
-        `times` and `sound_key` are for playlists of the segments, None if there can be none, or no sound.
+        `playlist`: of `planning.playlist_values`, if it can be watched.
         """
         values = {
             "plan": plan,
             "cost": cost,
             "input": source,
             "output": output,
-            "is_watchable": times is not None,
-            "segment_times": None if times is None else times.as_json(),
-            "sound_key": sound_key,
+            **(playlist or {}),
         }
         with self.database.write() as session:
             values["warnings"] = work_queries.all_warnings(session, claim, warnings)
@@ -213,8 +209,12 @@ class WorkLedger:
         warnings: Iterable[str],
         quality: Mapping[str, Any] | None = None,
         output_bytes: int | None = None,
+        playlist: Mapping[str, Any] | None = None,
     ) -> None:
-        """Move the render to `completed`. Raises LeaseLost."""
+        """Move the render to `completed`. Raises LeaseLost.
+
+        `playlist`: as `prepared` takes it, where it was not known then.
+        """
         values: dict[str, Any] = {
             "output_key": output_key,
             "output_bytes": output_bytes,
@@ -222,6 +222,7 @@ class WorkLedger:
             "cost": cost,
             "quality": None if quality is None else dict(quality),
             "output": output,
+            **(playlist or {}),
         }
         with self.database.write() as session:
             values["warnings"] = work_queries.all_warnings(session, claim, warnings)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.platform.database import read_clock
 from app.platform.lease import revoke
+from app.platform.media.segment_times import SegmentTimes
 from app.platform.secrets import new_id
 from app.renders import webhook_events
 from app.renders.statuses import RenderStatus, SegmentStatus
@@ -26,6 +27,15 @@ class PlannedSegment:
 
     frames: int
     plan: str
+
+
+def playlist_values(times: SegmentTimes | None, sound_key: str | None) -> dict[str, Any]:
+    """The columns of a render that its playlist is made of; None: it has none, or no sound."""
+    return {
+        "is_watchable": times is not None,
+        "segment_times": None if times is None else times.as_json(),
+        "sound_key": sound_key,
+    }
 
 
 def release_segments(

@@ -1,6 +1,7 @@
 """GET /v1/renders/{id}/stream.m3u8 and what it names, over HTTP. What is in the parts: tests/integration/playlists."""
 
 import re
+from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -10,7 +11,7 @@ from app.platform.secrets import Secrets
 from app.platform.storage import open_storage
 from app.platform.storage.keys import segment_key
 from app.work.ledger import WorkLedger
-from app.work.planning import PlannedSegment
+from app.work.planning import PlannedSegment, playlist_values
 from tests.integration.conftest import FACTS
 from tests.integration.playlists.conftest import Film, film, frames  # noqa: F401 - a fixture
 
@@ -29,7 +30,9 @@ def begun(client, clip, ledger, settings, film: Film) -> str:  # noqa: F811
         render_id = client.post("/v1/upscale", files={"file": (clip.name, body)}).json()["render"]["id"]
     segments = [PlannedSegment(frames=10, plan=f"number {number}") for number in range(3)]
     facts = {"source": FACTS, "output": FACTS, "cost": 1.0, "warnings": []}
-    ledger.prepared(ledger.claim(), plan="all", segments=segments, times=film.times, **facts)
+    ledger.prepared(
+        ledger.claim(), plan="all", segments=segments, playlist=playlist_values(film.times, None), **facts
+    )
     assert client.get(f"/v1/renders/{render_id}/stream.m3u8").status_code == 409
     assert "streamURL" not in client.get(f"/v1/renders/{render_id}").json()["render"]
     do_segment(ledger, settings, film)
@@ -123,7 +126,7 @@ def test_links_are_checked(client, begun):
 def test_links_expire(client, begun, monkeypatch):
     url = stream_url(client, begun)
     part = addresses(url, httpx.get(url))[1]
-    monkeypatch.setattr("app.platform.playlist_links.time.time", lambda: 1e11)
+    monkeypatch.setattr("app.platform.playlist_links.clock.now", lambda: datetime(2100, 1, 1, tzinfo=UTC))
     answers = [httpx.get(address) for address in (url, part)]
     assert [answer.status_code for answer in answers] == [403, 403]
     assert "expired" in answers[0].json()["errors"][0]["message"]

@@ -23,7 +23,7 @@ def seen(mock: RegenMock, render: dict) -> dict:
     return mock.client.get(f"/v1/renders/{render['id']}").json()["render"]
 
 
-def streams_of(path: Path) -> dict[str, dict]:
+def streams_of(path: Path | str) -> dict[str, dict]:
     found = subprocess.run(
         ["ffprobe", "-v", "error", "-count_frames", "-show_streams", "-of", "json", str(path)],
         check=True, capture_output=True,
@@ -52,6 +52,14 @@ def test_a_render_has_ended_by_the_first_look_and_its_output_plays(regen_mock, c
         "mjpeg",
         640,
     )
+
+
+def test_a_completed_render_has_a_playlist(regen_mock, clip):
+    render = submit(regen_mock, clip)
+    playlist = seen(regen_mock, render)["streamURL"]
+    streams = streams_of(playlist)
+    assert int(streams["video"]["nb_read_frames"]) == render["output"]["frames"]
+    assert int(streams["audio"]["nb_read_frames"]) > 80
 
 
 def test_each_status_lasts_for_so_many_polls(regen_mock, clip):

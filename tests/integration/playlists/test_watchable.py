@@ -12,7 +12,7 @@ from app.platform.storage.keys import output_key, segment_key, sound_key, thumbn
 from app.playlists.service import Fragment, Watchable, find_watchable, make_fragment, make_init
 from app.playlists.stored_tracks import Place, StoredTracks, read_places
 from app.renders.transitions import cancel_render, delete_render
-from app.work.planning import PlannedSegment
+from app.work.planning import PlannedSegment, playlist_values
 from tests.integration.conftest import FACTS
 from tests.integration.playlists.conftest import LENGTHS, RATE, Film, frames, make_film
 
@@ -31,14 +31,16 @@ class Watched:
         self.storage.put_file(key, self.directory / "copy", content_type="video/mp4")
         return key
 
-    def prepare(self, *, has_sound: bool = True, **changes: object) -> None:
+    def prepare(self, *, has_sound: bool = True, has_playlist: bool = True) -> None:
         claim = self.ledger.claim()
         if has_sound:
             self.put(self.sound_key, self.film.sound)
-        values = {"times": self.film.times, "sound_key": self.sound_key if has_sound else None} | changes
+        playlist = playlist_values(self.film.times, self.sound_key if has_sound else None)
         segments = [PlannedSegment(frames=count, plan=f"number {count}") for count in LENGTHS]
         facts = {"source": FACTS, "output": FACTS, "cost": 1.0, "warnings": []}
-        self.ledger.prepared(claim, plan="all", segments=segments, **facts, **values)
+        self.ledger.prepared(
+            claim, plan="all", segments=segments, playlist=playlist if has_playlist else None, **facts
+        )
 
     def render_segments(self, *positions: int) -> None:
         """Those of these positions are done, whichever are claimed first."""
@@ -198,7 +200,7 @@ def test_others_do_not_see_it(watched):
 def test_a_render_without_times_has_no_list(watched):
     with pytest.raises(Conflict, match="Ask again"):
         watched.look()
-    watched.prepare(has_sound=False, times=None)
+    watched.prepare(has_sound=False, has_playlist=False)
     with pytest.raises(Conflict, match="There is no playlist"):
         watched.look()
 
