@@ -138,13 +138,7 @@ class WorkLedger:
 
         `playlist`: of `planning.playlist_values`, if it can be watched.
         """
-        values = {
-            "plan": plan,
-            "cost": cost,
-            "input": source,
-            "output": output,
-            **(playlist or {}),
-        }
+        values = {"plan": plan, "cost": cost, "input": source, "output": output, **(playlist or {})}
         with self.database.write() as session:
             values["warnings"] = work_queries.all_warnings(session, claim, warnings)
             new = planning.store_plan(session, claim, values=values, segments=segments)
