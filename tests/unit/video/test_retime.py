@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.platform.media.rates import Retime
-from worker.inference.frames import BIT_DEPTHS, FrameFormat
+from worker.inference.frames import BIT_DEPTHS, FrameFormat, Layout
 from worker.video.motion import MAX_FLOW_PIXELS, Motion
 from worker.video.plan import SegmentPlan
 from worker.video.retime import Retimer, is_cut
@@ -266,3 +266,34 @@ def test_plans_of_before_there_were_places_still_load() -> None:
     del fields["between"]
     assert SegmentPlan.from_json(json.dumps(fields)) == segment
     assert (segment.used_frames, segment.output_frames) == (2, 3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("layout", "depth"), [("yuv420", 8), ("yuv422", 10), ("yuv444", 12), ("gbr", 8), ("gbr", 16)]
+)
+def test_what_is_transparent_gives_no_colour(way: Retime, layout: Layout, depth: int) -> None:
+    """A disc of one colour that moves and fades, over invisible pixels of another: between them it is of its colour."""
+    source = FrameFormat(width=64, height=48, layout=layout, bit_depth=depth, has_alpha=True)
+    top = source.max_code
+    colours = [0.7 * top, 0.3 * top, 0.6 * top]
+    across, down = np.meshgrid(np.arange(64), np.arange(48))
+
+    def frame(x: int, opacity: float) -> NDArray[np.uint8]:
+        inside = np.hypot(across - x, down - 24) < 12
+        planes = []
+        for (rows, columns), colour in zip(source.plane_shapes, [*colours, opacity * top], strict=True):
+            # Chroma of half the size is of the disc wherever a pixel of it is.
+            covered = inside.reshape(rows, 48 // rows, columns, 64 // columns).any(axis=(1, 3))
+            planes.append(np.where(covered, np.rint(colour), 0))
+        return source.join(planes)
+
+    made = source.split(between(way, source, frame(24, 1), frame(34, 0.5)))
+    alpha = made[3] / top
+    assert 0.7 < alpha[24, 29] < 0.8
+    assert alpha[2, 2] == 0
+    for plane, colour in zip(made[:3], colours, strict=True):
+        down_step, across_step = 48 // plane.shape[0], 64 // plane.shape[1]
+        shown = alpha.reshape(plane.shape[0], down_step, plane.shape[1], across_step).min(axis=(1, 3)) > 0.05
+        assert shown.sum() > 50
+        assert np.abs(plane[shown].astype(float) - colour).max() <= 0.012 * top
