@@ -11,7 +11,6 @@ from app.platform.garbage import without_collection
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
 from app.platform.media.limits import MediaLimits, check_output
-from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import probe_video
 from app.platform.media.time_range import part_of_video
 from app.platform.media.work_options import WorkOptions
@@ -44,7 +43,7 @@ def render_locally(
     with ThreadPoolExecutor(1, thread_name_prefix="loading") as loading:
         networks = loading.submit(_load_networks, settings)
         info = probe_video(runner, source, limits=limits)
-        shown = info.video.as_fields() if options.deinterlace is Deinterlace.FIELD else info.video
+        shown = info.video.deinterlaced(options.deinterlace)
         asked = part_of_video(shown, options.part, begins_at=info.video_begins_at)
         check_output(asked, scale=scale, target_fps=options.target_fps, limits=limits, size=options.size)
         output = asked.upscaled(scale=scale, target_fps=options.target_fps, size=options.size)

@@ -113,7 +113,8 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     deinterlace: Annotated[
         Deinterlace,
         typer.Option(
-            help="Which frames to deinterlace: the marked ones, none, all, or all to two frames each."
+            help="Which frames to deinterlace: the marked ones, none, all, or all to two frames each; "
+            "or a film's frames out of telecined ones."
         ),
     ] = Deinterlace.AUTO,
     codec: Annotated[

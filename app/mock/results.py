@@ -121,8 +121,8 @@ class ResultMaker:
 
 def _target_rate(render: Render) -> Fraction | None:
     """The constant rate of the output; None for the input's timestamps."""
-    by_field = render.deinterlace == Deinterlace.FIELD
-    return render.output.frame_rate if by_field and render.target_fps is None else render.target_fps
+    has_own_rate = render.deinterlace in (Deinterlace.FIELD, Deinterlace.DETELECINE)
+    return render.output.frame_rate if has_own_rate and render.target_fps is None else render.target_fps
 
 
 def form_of(render: Render) -> OutputFormat:

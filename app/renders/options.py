@@ -216,7 +216,8 @@ class RenderOptions(BaseModel):
     ] = Field(
         Deinterlace.AUTO,
         description="`auto`: frames marked as interlaced become one frame each; `off`: none are changed; `frame`: all "
-        "become one each; `field`: all become two each, at twice the rate.",
+        "become one each; `field`: all become two each, at twice the rate; `detelecine`: those of a film, 24 a second, "
+        "are put together out of 60 fields (inverse telecine).",
     )
     codec: Annotated[
         VideoCodec | None,
@@ -354,9 +355,8 @@ class RenderOptions(BaseModel):
         return part_of_video(video, self.part, begins_at=begins_at)
 
     def pictures(self, video: VideoProperties, *, begins_at: Fraction) -> VideoProperties:
-        """What is upscaled of it: frames, or fields. Raises InvalidRequest if there is nothing."""
-        shown = video.as_fields() if self.deinterlace is Deinterlace.FIELD else video
-        return part_of_video(shown, self.part, begins_at=begins_at)
+        """What is upscaled of it: frames, fields, or a film's frames. Raises InvalidRequest if there is nothing."""
+        return part_of_video(video.deinterlaced(self.deinterlace), self.part, begins_at=begins_at)
 
     @property
     def exact_rate(self) -> Fraction | None:

@@ -5,7 +5,6 @@ from fractions import Fraction
 
 from app.platform.database import Database
 from app.platform.media.info import VideoProperties
-from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.platform.settings import Settings
 from app.work.queries import Job
@@ -33,8 +32,7 @@ def segment_stretch(
     with database.read() as session:
         speeds = speeds_at_work(session, silent_for=SILENT_LEASES * settings.lease_seconds)
     frame_pixels = source.width * source.height
-    if job.deinterlace is Deinterlace.FIELD:
-        source = source.as_fields()
+    source = source.deinterlaced(job.deinterlace)
     shown_rate = job.target_fps or source.frame_rate
     upscaled_rate = min(source.frame_rate, shown_rate) if job.retime is Retime.NEAREST else shown_rate
     output = source.upscaled(scale=engine.scale, target_fps=None, size=job.size)

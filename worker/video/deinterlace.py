@@ -2,6 +2,9 @@
 
 Each frame becomes the picture of its first field, at the frame's time, or the pictures of both, of which the second is
 shown halfway to the next frame. The filters also read the frames before and after it.
+
+The fields of a telecined film are put together again: each frame becomes the film's frame of which it has the first
+field or, where its fields fit none beside them, the picture of that field. `film.py` chooses among these.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,8 @@ from app.platform.errors import ConfigurationError
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import MediaInfo
 from app.platform.media.picture_options import Deinterlace
+from app.platform.media.rates import film_rate
+from worker.video.colour import read_pix_fmt
 
 DeinterlacingFilter: TypeAlias = Literal["bwdif", "yadif"]
 Parity: TypeAlias = Literal["auto", "tff", "bff"]
@@ -22,8 +27,16 @@ FILTERS: tuple[DeinterlacingFilter, ...] = ("bwdif", "yadif")
 FILTER_LIST_LIMIT_BYTES = 1024 * 1024
 # The filters refuse planes of fewer than three or four lines, depending on version; chroma planes are smaller.
 MIN_SIDE = 16
-# Frames decoded before the wanted one: the filters treat the first frame that they get differently.
+# Frames decoded before the wanted one: the filters treat the first frame that they get differently. Two filters that
+# follow each other make a film's frames.
 FRAMES_BEFORE = 2
+FRAMES_BEFORE_FILM = 4
+# Puts a film's fields together. ffmpeg converts pictures of other kinds than 8 bits of luma and chroma before it.
+MATCHING_FILTER = "fieldmatch"
+MATCHED_BITS = 8
+UNMATCHED_LAYOUTS = ("gray", "gbr")
+# For single frames among whole ones: bwdif treats the first that it changes differently, however far from the start.
+COMBED_FILTER: DeinterlacingFilter = "yadif"
 
 INTERLACED_ORDERS = ("tt", "bb", "tb", "bt")
 # Orders that show the top field first. ffmpeg's header documents the mixed ones the other way round; QuickTime,
@@ -40,6 +53,7 @@ CHANGING_FORMATS = ("mpegts", "mpeg")
 SINGLE_FIELDS_CODEC = "hevc"
 
 DEINTERLACED_WARNING = "The video is interlaced; it was deinterlaced, one output frame for each input frame."
+REDUCED_BITS_WARNING = "The film's frames were put together from samples that were reduced to 8 bits."
 FIELDS_KEPT_WARNING = (
     "The video is interlaced in a way that this server cannot undo; its pictures were upscaled as they are."
 )
@@ -50,8 +64,9 @@ class Deinterlacing:
     """How a video is deinterlaced.
 
     `parity`: the field shown first; `auto`: as each frame signals. `marked_only`: frames not marked as interlaced are
-    left unchanged. `by_field`: each frame becomes two. `rotation`, `is_mirrored`: how the pictures are turned
-    afterwards (see VideoStream); ffmpeg would turn them before it deinterlaces.
+    left unchanged. `by_field`: each frame becomes two. `film_rate`: frames a second of the film whose fields are put
+    together; None: they are not. `rotation`, `is_mirrored`: how the pictures are turned afterwards (see VideoStream);
+    ffmpeg would turn them before it deinterlaces.
     """
 
     filter: DeinterlacingFilter
@@ -60,10 +75,17 @@ class Deinterlacing:
     rotation: int
     is_mirrored: bool = False
     by_field: bool = False
+    film_rate: Fraction | None = None
 
     @property
     def pictures_per_frame(self) -> int:
         return 2 if self.by_field else 1
+
+    @property
+    def pictures_before(self) -> int:
+        """How many pictures must be decoded before the wanted one."""
+        frames = FRAMES_BEFORE if self.film_rate is None else FRAMES_BEFORE_FILM
+        return frames * self.pictures_per_frame
 
     @property
     def turns(self) -> list[str]:
@@ -73,9 +95,13 @@ class Deinterlacing:
 
     def filters(self, time_base: Fraction) -> list[str]:
         """The filters from decoded frames to progressive ones, in the same time base, which holds the times of both."""
-        which = "interlaced" if self.marked_only else "all"
+        # Matching marks those frames as interlaced whose fields fit none beside them.
+        is_matched = self.film_rate is not None
+        matching = [f"{MATCHING_FILTER}=order={self.parity}:combmatch=full"] if is_matched else []
+        which = "interlaced" if self.marked_only or is_matched else "all"
         mode = "send_field" if self.by_field else "send_frame"
         return [
+            *matching,
             f"{self.filter}=mode={mode}:parity={self.parity}:deint={which}",
             # The filters count in half ticks.
             f"settb={time_base.numerator}/{time_base.denominator}",
@@ -103,7 +129,14 @@ def plan_deinterlacing(
     is_ordered = video.field_order in INTERLACED_ORDERS
     is_interlaced = has_interlaced or is_ordered
     is_forced = asked is not Deinterlace.AUTO
-    if video.codec == SINGLE_FIELDS_CODEC or min(video.width, video.height) < MIN_SIDE:
+    for_film = asked is Deinterlace.DETELECINE
+    layout, bit_depth, has_alpha, _ = read_pix_fmt(video.pix_fmt)
+    if (
+        min(video.width, video.height) < MIN_SIDE
+        # A film's fields may be in whole frames that hold combs.
+        or (video.codec == SINGLE_FIELDS_CODEC and (is_interlaced or not for_film))
+        or (for_film and (has_alpha or layout in UNMATCHED_LAYOUTS))
+    ):
         return None, [FIELDS_KEPT_WARNING] if is_interlaced or is_forced else []
     if not is_forced and not is_interlaced and not _may_change(info):
         return None, []
@@ -114,13 +147,16 @@ def plan_deinterlacing(
     )
     first: Parity = "tff" if video.field_order in TOP_FIRST_ORDERS else "bff"
     deinterlacing = Deinterlacing(
-        filter=_find_filter(runner),
+        filter=_find_filter(runner, for_film=for_film),
         parity=first if by_container else "auto",
         marked_only=not by_container and not is_forced,
         rotation=video.rotation,
         is_mirrored=video.is_mirrored,
         by_field=asked is Deinterlace.FIELD,
+        film_rate=film_rate(video.frame_rate) if for_film else None,
     )
+    if for_film:
+        return deinterlacing, [REDUCED_BITS_WARNING] if bit_depth > MATCHED_BITS else []
     return deinterlacing, [DEINTERLACED_WARNING] if is_interlaced and not is_forced else []
 
 
@@ -130,12 +166,18 @@ def _may_change(info: MediaInfo) -> bool:
     return info.video.codec in CHANGING_CODECS or (changes and info.video.codec == "h264")
 
 
-def _find_filter(runner: FfmpegRunner) -> DeinterlacingFilter:
+def _find_filter(runner: FfmpegRunner, *, for_film: bool) -> DeinterlacingFilter:
     listed = runner.run(
         ["-filters"], purpose="looking for filters", stdout_limit_bytes=FILTER_LIST_LIMIT_BYTES
     )
     names = {words[1] for line in listed.stdout.decode().splitlines() if len(words := line.split()) > 1}
-    for name in FILTERS:
+    if for_film and not names.issuperset((MATCHING_FILTER, COMBED_FILTER)):
+        raise ConfigurationError(
+            "This ffmpeg lacks filters that put the frames of a telecined film together "
+            f"({MATCHING_FILTER} and {COMBED_FILTER}). "
+            "Install an ffmpeg that has them (Debian's and Ubuntu's do), or set REGEN_FFMPEG to one."
+        )
+    for name in (COMBED_FILTER,) if for_film else FILTERS:
         if name in names:
             return name
     raise ConfigurationError(

@@ -24,7 +24,7 @@ from app.platform.media.probe import MediaInfo, probe_video
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import continuous_source
 from worker.video.decoder import decoder_options, filter_chain, seek_options
-from worker.video.deinterlace import FRAMES_BEFORE, as_fields
+from worker.video.deinterlace import as_fields
 from worker.video.encoder import choose_codec
 from worker.video.frame_scan import EARLIER_SEEK_SECONDS
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
@@ -157,7 +157,8 @@ def _seek_points(video: IndexedVideo, wanted: int) -> list[int]:
     """Keyframes to start decoding at, in ticks, the nearest first; empty if only the start of the file is possible."""
     stream, keyframes = video.info.video, video.packets.keyframes
     if video.metadata.deinterlacing is not None:
-        pictures = (FRAMES_BEFORE + 1) * video.metadata.deinterlacing.pictures_per_frame
+        deinterlacing = video.metadata.deinterlacing
+        pictures = deinterlacing.pictures_before + deinterlacing.pictures_per_frame
         wanted -= ceil(pictures / (stream.frame_rate * stream.time_base))
     times = [pts for pts, _dts in keyframes]
     nearest = bisect_right(times, wanted) - 1

@@ -2,12 +2,10 @@
 
 Two passes over the file: ffprobe lists the demuxer's packets, for keyframes and durations; then the video is decoded
 once, by the program and filters that decode the segments later. Of a part of the video, only that is decoded, from a
-keyframe before it on, if that delivers a frame for each of its packets. ffmpeg's `framecrc` muxer writes a line per
-frame with its timestamp and checksum, so that memory does not grow and a segment can verify the frames that it decodes.
+keyframe before it on, if that delivers a frame for each of its packets.
 """
 
 import re
-import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
@@ -16,16 +14,10 @@ from functools import partial
 from itertools import pairwise
 from math import ceil, floor
 from pathlib import Path
-from typing import Any
 
-import ffmpeg
 import structlog
 
 from app.platform.errors import (
-    FfmpegError,
-    FfmpegKilled,
-    FfmpegMissing,
-    FfmpegTimeout,
     PermanentError,
 )
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -33,24 +25,18 @@ from app.platform.media.file_listing import FileListing
 from app.platform.media.probe import VideoStream
 from app.platform.media.whitelists import VIDEO_DECODERS
 from worker.inference.frames import FrameFormat
-from worker.video.decoder import decoder_options, filter_chain, seek_options
-from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing
+from worker.video.deinterlace import Deinterlacing
+from worker.video.frame_list import DecodedFrames, FrameDecoder
 from worker.video.input_ranges import RangeFinder, range_finder
 from worker.video.packet_list import (
-    LINES_PER_CHECK,
     Packets,
     TickRange,
-    raise_if_cancelled,
     read_packets,
 )
 from worker.video.timeline import SourceTimeline, increasing_timestamps
 
 log = structlog.get_logger(__name__)
 
-# ffmpeg's time bases are of 32 bits.
-MAX_DENOMINATOR = 2**31 - 1
-# Least time between two looks at the frames so far, and the largest part of all time that they take.
-LOOK_SECONDS, LOOK_SHARE = 2.0, 0.1
 # Least distance of the fallback keyframe before the nearest one.
 EARLIER_SEEK_SECONDS = 2
 # How late a frame's timestamp may be repaired to.
@@ -81,6 +67,7 @@ class FrameScan:
 
     `first_frame`: the first of the part; the checksums of those before it mean nothing. `expected_frames`: how many
     the part has, to judge by the packets.
+    `differences`: of each frame of a telecined film from the one before, in codes of 8 bits, see `film.film_of`.
     `is_trusted`: no timestamp had to be repaired, so frames can be found by timestamp. `has_interlaced`: a frame is
     marked as interlaced, and was not deinterlaced. `late_ticks`: by how much the timestamps are too late.
     `ranges`: None if segments need the whole file.
@@ -96,115 +83,12 @@ class FrameScan:
     expected_frames: int | None = None
     late_ticks: int = 0
     ranges: RangeFinder | None = None
+    differences: Sequence[float] = ()
 
     @property
     def part(self) -> SourceTimeline:
         """The timeline from `first_frame` on."""
         return replace(self.timeline, pts=self.timeline.pts[self.first_frame :])
-
-
-@dataclass(kw_only=True)
-class _DecodedFrames:
-    """Timestamp and checksum of each frame, whether one was left interlaced, and ffmpeg's messages."""
-
-    pts: Sequence[int]
-    checksums: Sequence[int]
-    has_interlaced: bool = False
-    complaints: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Decoder:
-    """Decodes one video stream as its segments will be decoded."""
-
-    runner: FfmpegRunner
-    path: Path
-    video: VideoStream
-    source: FrameFormat
-    decoded_pix_fmts: Sequence[str]
-    deinterlacing: Deinterlacing | None
-    expansion: str | None
-    decoder: str | None
-    cancelled: Callable[[], bool]
-
-    def decode(
-        self, look: Callable[[_DecodedFrames], None], *, seek: int | None, part: TickRange | None
-    ) -> _DecodedFrames:
-        """Decode from the keyframe at `seek` on, or from the file's start, the frames of the part. `look` gets those
-        so far, now and then.
-        """
-        video, time_base_ticks = self.video, self.video.time_base
-        marks_interlaced = self.deinterlacing is None and 2 * time_base_ticks.denominator <= MAX_DENOMINATOR
-        unit = 2 if marks_interlaced else 1
-        time_base = f"{time_base_ticks.numerator}/{unit * time_base_ticks.denominator}"
-        options: dict[str, Any] = {
-            "vf": filter_chain(
-                time_base=time_base_ticks,
-                source=self.source,
-                decoded_pix_fmts=self.decoded_pix_fmts,
-                deinterlacing=self.deinterlacing,
-                expansion=self.expansion,
-                marks_interlaced=marks_interlaced,
-                trim=None if part is None else part.trim(unit),
-            ),
-            "vcodec": "rawvideo",
-            "fps_mode": "passthrough",
-            "enc_time_base": time_base,
-            "avoid_negative_ts": "disabled",
-            "f": "framecrc",
-        }
-        read_from = {} if seek is None else seek_options(seek * time_base_ticks)
-        decoded = self.runner.input(
-            self.path, **decoder_options(self.deinterlacing, self.decoder), **read_from
-        )
-        stream = ffmpeg.output(decoded[str(video.index)], "pipe:1", **options)
-        frames = _DecodedFrames(pts=(pts := array("q")), checksums=(checksums := array("L")))
-        look_at = time.monotonic() + LOOK_SECONDS
-        # Decoding that starts in the middle of a stream begins with complaints, long before the part's first frame.
-        at_start = "" if seek is None else None
-        with self.runner.start(
-            stream, purpose="reading the video", stdin=False, stdout=True, may_wait=False
-        ) as process:
-            for line in process.lines():
-                if len(pts) % LINES_PER_CHECK == 0:
-                    raise_if_cancelled(self.cancelled)
-                    if pts and not frames.has_interlaced and (began := time.monotonic()) >= look_at:
-                        look(frames)
-                        ended = time.monotonic()
-                        look_at = ended + max(LOOK_SECONDS, (ended - began) * (1 / LOOK_SHARE - 1))
-                if line.startswith("#"):
-                    if line.startswith("#tb 0:") and line.split(":", 1)[1].strip() != time_base:
-                        raise FfmpegError(
-                            "The video program uses a different time base than requested.", detail=line
-                        )
-                    continue
-                if at_start is None:
-                    at_start = process.stderr_tail
-                ticks, is_marked, checksum = self._read(line, unit)
-                frames.has_interlaced = frames.has_interlaced or is_marked
-                pts.append(ticks)
-                checksums.append(checksum)
-            try:
-                process.wait()
-            except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
-                raise
-            except FfmpegError as error:
-                if not pts and seek is None:
-                    raise PermanentError(
-                        "None of the video's frames can be decoded.", detail=error.detail
-                    ) from error
-                log.warning("decoding_incomplete", frames=len(pts), detail=error.detail)
-            frames.complaints = process.stderr_tail.removeprefix(at_start or "")
-        return frames
-
-    def _read(self, line: str, unit: int) -> tuple[int, bool, int]:
-        """A frame's timestamp, whether it is marked as interlaced, and its checksum."""
-        # stream, dts, pts, duration, size, checksum, side data
-        fields = line.split(",")
-        if int(fields[4]) != self.source.frame_bytes:
-            raise FfmpegError("The video program delivers frames of a different size.", detail=line)
-        ticks, is_marked = divmod(int(fields[2]), unit)
-        return ticks, is_marked > 0, int(fields[5], 16)
 
 
 def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the scan
@@ -238,7 +122,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
         packets = packets.as_fields()
     part = None if part is None else part.later(packets.late_ticks)
     ranges = range_finder(path, packets.places)
-    decoding = _Decoder(
+    decoding = FrameDecoder(
         runner=runner,
         path=path,
         video=video,
@@ -251,9 +135,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     )
     expected = None if part is None else sum(1 for pts in packets.pts if part.contains(pts))
 
-    def scan_of(
-        frames: _DecodedFrames, before: Sequence[int], *, last: int | None = None
-    ) -> FrameScan | None:
+    def scan_of(frames: DecodedFrames, before: Sequence[int], *, last: int | None = None) -> FrameScan | None:
         """The scan of these frames after those at the times `before`; None if none of them is in the part."""
         times, changed = increasing_timestamps(frames.pts, nominal=nominal)
         # ffmpeg delivers a part's first frames with all before them only where the part is not found by timestamp.
@@ -269,6 +151,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
                 end_pts=end,
             ),
             checksums=[*(0 for _ in before), *frames.checksums[:stop]] if before else frames.checksums[:stop],
+            differences=_of_frames(frames.differences, first, stop),
             keyframes=packets.keyframes,
             is_trusted=bool(packets.pts) and not changed,
             warnings=(TIMES_WARNING,) if changed else (),
@@ -279,7 +162,7 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
             ranges=ranges,
         )
 
-    def look(before: Sequence[int], frames: _DecodedFrames) -> None:
+    def look(before: Sequence[int], frames: DecodedFrames) -> None:
         if on_frames is not None and packets.pts and (scan := scan_of(frames, before)) is not None:
             on_frames(replace(scan, warnings=()))
 
@@ -308,14 +191,14 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
 
 
 def _decode_part(
-    decoder: _Decoder,
+    decoder: FrameDecoder,
     packets: Packets,
     part: TickRange | None,
-    look: Callable[[Sequence[int], _DecodedFrames], None],
+    look: Callable[[Sequence[int], DecodedFrames], None],
     *,
     nominal: int,
     seeks_by_pts: bool,
-) -> tuple[_DecodedFrames, Sequence[int]]:
+) -> tuple[DecodedFrames, Sequence[int]]:
     """The part's frames and the times of those before it; or all frames up to its end, if it is not found by time."""
     expected = [] if part is None else sorted({pts for pts in packets.pts if part.contains(pts)})
     if part is not None and expected:
@@ -330,6 +213,14 @@ def _decode_part(
         # Timestamps that have to be repaired may be late.
         until = TickRange(-(2**62), part.stop + ceil(LATE_SECONDS / decoder.video.time_base))
     return decoder.decode(partial(look, ()), seek=None, part=until), ()
+
+
+def _of_frames(differences: Sequence[float], first: int, stop: int) -> Sequence[float]:
+    """Those of these frames; the filter that compares frames passes over the first, and may be behind."""
+    if not differences:
+        return ()
+    found = [0.0, *differences][first:stop]
+    return [*found, *([0.0] * (stop - first - len(found)))]
 
 
 def _last_frame_ticks(packets: Packets, pts: Sequence[int], video: VideoStream, *, nominal: int) -> int:
@@ -358,12 +249,15 @@ def _told_warnings(complaints: str, video: VideoStream, scan: FrameScan, *, nomi
     return []
 
 
-def _seek_ticks(packets: Packets, first: int, decoder: _Decoder, *, nominal: int, by_pts: bool) -> int | None:
+def _seek_ticks(
+    packets: Packets, first: int, decoder: FrameDecoder, *, nominal: int, by_pts: bool
+) -> int | None:
     """Where to start decoding for the frame at `first`: a keyframe some seconds before it, which even an inexact seek
     finds early enough; None for the file's start.
     """
     if decoder.deinterlacing is not None:
-        first -= (FRAMES_BEFORE + 1) * decoder.deinterlacing.pictures_per_frame * nominal
+        deinterlacing = decoder.deinterlacing
+        first -= (deinterlacing.pictures_before + deinterlacing.pictures_per_frame) * nominal
     wanted = floor(first - EARLIER_SEEK_SECONDS / decoder.video.time_base)
     found = bisect_right(packets.keyframes, wanted, key=lambda keyframe: keyframe[0]) - 1
     return packets.keyframes[found][0 if by_pts else 1] if found > 0 else None

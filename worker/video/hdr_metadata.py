@@ -71,7 +71,7 @@ def read_source_metadata(
     can_carry = CODECS[codec].holds_hdr10
     return SourceMetadata(
         deinterlacing=deinterlacing,
-        is_interlaced=deinterlace in (Deinterlace.FRAME, Deinterlace.FIELD)
+        is_interlaced=deinterlace not in (Deinterlace.AUTO, Deinterlace.OFF)
         or first.has_interlaced
         or info.video.field_order in INTERLACED_ORDERS,
         mastering_display=first.mastering_display if can_carry else None,

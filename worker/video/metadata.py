@@ -81,6 +81,7 @@ def _counts_frames(code: re.Match[str], render: RenderPlan, segments: Sequence[S
     durations = {ticks for segment in segments for _count, ticks in segment.runs}
     return (
         render.frame_count == render.source_frame_count
+        and (render.deinterlacing is None or render.deinterlacing.film_rate is None)
         and len(durations) == 1
         and round(rate) in _TIMECODE_RATES
         and int(code["frames"]) < round(rate)

@@ -13,6 +13,18 @@ from worker.video.plan import SegmentPlan
 from worker.video.timeline import OutputTimeline
 
 
+def has_frames_of(scan: FrameScan, segment: SegmentPlan) -> bool:
+    """Whether the scan has the segment's frames."""
+    first = segment.first_frame
+    stop = first + segment.source_frames
+    pts = scan.timeline.pts[first:stop]
+    return (
+        len(pts) == segment.source_frames
+        and (pts[0], pts[-1]) == (segment.first_pts, segment.last_pts)
+        and tuple(scan.checksums[first:stop]) == segment.checksums
+    )
+
+
 def discarded_frames_before(used: UsedFrames, scan: FrameScan, *, frames_before: int) -> list[int]:
     """For each position in `used`, how many source frames a segment that starts there decodes before it."""
     if not scan.is_trusted:

@@ -21,19 +21,22 @@ from worker.video.appended_files import APPENDED_WARNING, has_appended_file
 from worker.video.colour import ColourPlan, plan_colour
 from worker.video.continuous_copy import ContinuousCopy
 from worker.video.cuts import MAX_SEGMENT_FRAMES, cut_segments, used_frames
-from worker.video.deinterlace import FRAMES_BEFORE, Deinterlacing, as_fields, plan_deinterlacing
+from worker.video.deinterlace import Deinterlacing, as_fields, plan_deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES, choose_codec
+from worker.video.film import film_of
 from worker.video.frame_scan import FrameScan, scan_frames
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
 from worker.video.packet_list import TickRange
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
-from worker.video.segment_plans import discarded_frames_before, keyframe_cuts, make_segments
+from worker.video.segment_plans import discarded_frames_before, has_frames_of, keyframe_cuts, make_segments
 from worker.video.timeline import (
     MICROSECONDS,
+    OutputTimeline,
     SourceTimeline,
     after_frames,
     apply_offset,
     plan_output_timeline,
+    up_to_end,
     without_equal_neighbours,
 )
 from worker.video.transparency import ALPHA_WARNING, is_transparent, plan_transparency
@@ -199,6 +202,11 @@ class RenderPlanner:
         self.deinterlacing = self.metadata.deinterlacing if self.metadata.is_interlaced else None
 
     @property
+    def constant_rate(self) -> Fraction | None:
+        """The rate of the output, if its frames are evenly spaced whatever the input's are."""
+        return self.target_fps or (self.deinterlacing.film_rate if self.deinterlacing is not None else None)
+
+    @property
     def ticks(self) -> TickRange | None:
         """The timestamps of the part's frames, to the microsecond."""
         if self.part is None:
@@ -218,7 +226,7 @@ class RenderPlanner:
     def may_settle(self) -> bool:
         """False where the ticks of the output depend on all timestamps, see `plan_output_timeline`."""
         fine = self.info.video.time_base.denominator > MICROSECONDS
-        return self.release is not None and (self.target_fps is not None or not fine)
+        return self.release is not None and (self.constant_rate is not None or not fine)
 
     def settle(self, scan: FrameScan) -> None:
         """Offer the segments that the rest of the video will not change. `scan`: of the first frames."""
@@ -227,23 +235,27 @@ class RenderPlanner:
         assert self.release is not None
         before = self.reorder, self.encoder_rate
         if self.encoder_rate is None:
-            self.encoder_rate = self.target_fps or self.info.video.frame_rate
-        render, segments, most_discarded = self._plan(scan, ())
-        after = most_discarded if most_discarded > MOST_DISCARDED_FRAMES else 0
+            self.encoder_rate = self.constant_rate or self.info.video.frame_rate
+        planned = self._plan(scan, ())
+        render, segments = planned.render, planned.segments
+        after = planned.most_discarded if planned.most_discarded > MOST_DISCARDED_FRAMES else 0
         count = max(0, len(segments) - UNSETTLED_SEGMENTS)
+        # What the later ones show may change.
+        while count and segments[count].first_frame > planned.settled_frames:
+            count -= 1
         # A segment may end elsewhere if less follows it than the next one would discard (see `cut_segments`).
         while count and len(scan.timeline.pts) - 1 - segments[count].first_frame < after:
             count -= 1
         fresh = segments[len(self.settled) : count]
         self.reorder = render.reorder
-        planned = sum(segment.used_frames for segment in segments[:count])
+        planned_frames = sum(segment.used_frames for segment in segments[:count])
         share = sum(segment.used_frames for segment in segments) / len(scan.part.pts)
         expected = self.info.video.frames if scan.expected_frames is None else scan.expected_frames
         if fresh and self.release.take(
             SettledSegments(
                 render=render,
                 segments=fresh,
-                planned_frames=planned,
+                planned_frames=planned_frames,
                 expected_frames=round(share * expected),
             )
         ):
@@ -253,12 +265,11 @@ class RenderPlanner:
 
     def plan(self, scan: FrameScan, warnings: Sequence[str]) -> tuple[RenderPlan, list[SegmentPlan]]:
         """The plan of all frames. Begins with other segments than those settled if frames were decoded otherwise."""
-        render, segments, _ = self._plan(scan, warnings)
-        return render, segments
+        planned = self._plan(scan, warnings)
+        return planned.render, planned.segments
 
-    def _plan(self, scan: FrameScan, warnings: Sequence[str]) -> tuple[RenderPlan, list[SegmentPlan], int]:
-        """The plan, and the most frames that a segment would discard which starts at any of the used ones."""
-        if not all(_agree(segment, scan) for segment in self.settled):
+    def _plan(self, scan: FrameScan, warnings: Sequence[str]) -> "_Planned":
+        if not all(has_frames_of(scan, segment) for segment in self.settled):
             log.warning("settled_segments_discarded", segments=len(self.settled))
             self.settled = ()
         video, colour = self.info.video, self.colour
@@ -267,9 +278,9 @@ class RenderPlanner:
         input_start_seconds = input_start(self.info.format_name, self.info.start_seconds, video_start)
         shown = scan.part
         if self.part is not None:
-            shown = _cut(shown, input_start_seconds + late_seconds, self.part)
+            shown = up_to_end(shown, input_start_seconds + late_seconds, self.part)
             input_start_seconds += self.part.start
-        timeline = plan_output_timeline(shown, target_fps=self.target_fps, retime=self.retime)
+        timeline, settled_frames = self._output_timeline(shown, scan)
         timeline = without_equal_neighbours(timeline, scan.checksums[scan.first_frame :])
         timeline = after_frames(timeline, scan.first_frame)
         start_seconds = max(shown.pts[0] * video.time_base - late_seconds, input_start_seconds)
@@ -277,7 +288,7 @@ class RenderPlanner:
         output_pixels = colour.target.width * colour.target.height
         used = used_frames(timeline)
         pictures = 1 if self.deinterlacing is None else self.deinterlacing.pictures_per_frame
-        frames_before = 0 if self.deinterlacing is None else FRAMES_BEFORE * pictures
+        frames_before = 0 if self.deinterlacing is None else self.deinterlacing.pictures_before
         discarded = discarded_frames_before(used, scan, frames_before=frames_before)
         settled_cuts = list(accumulate((one.used_frames for one in self.settled), initial=0))
         cuts = cut_segments(
@@ -321,7 +332,7 @@ class RenderPlanner:
             input_start_seconds=input_start_seconds,
             frame_count=len(timeline.ticks),
             source_frame_count=-(-len(scan.part.pts) // pictures),
-            frame_rate=self.target_fps or _average_rate(scan.part, video.frame_rate),
+            frame_rate=self.constant_rate or _average_rate(scan.part, video.frame_rate),
             segment_count=len(segments),
             retime=self.retime if timeline.between else Retime.NEAREST,
             warnings=(
@@ -344,32 +355,38 @@ class RenderPlanner:
         )
         coding_id = render.coding_id
         named = [replace(one, coding_id=coding_id) for one in segments[len(self.settled) :]]
-        return render, [*self.settled, *named], max(discarded)
+        return _Planned(
+            render=render,
+            segments=[*self.settled, *named],
+            most_discarded=max(discarded),
+            settled_frames=scan.first_frame + settled_frames,
+        )
+
+    def _output_timeline(self, shown: SourceTimeline, scan: FrameScan) -> tuple[OutputTimeline, int]:
+        """What the output shows of the part's frames, and of how many of these it is final."""
+        rate = None if self.deinterlacing is None else self.deinterlacing.film_rate
+        count = len(shown.pts)
+        if rate is None:
+            return plan_output_timeline(shown, target_fps=self.target_fps, retime=self.retime), count
+        film = film_of(shown, scan.differences, rate=rate)
+        retime = Retime.NEAREST if self.target_fps is None else self.retime
+        timeline = plan_output_timeline(film.timeline, target_fps=self.target_fps or rate, retime=retime)
+        return film.among_all(timeline, count), film.settled_frames
 
 
-def _agree(segment: SegmentPlan, scan: FrameScan) -> bool:
-    """Whether the scan has the segment's frames."""
-    first = segment.first_frame
-    stop = first + segment.source_frames
-    pts = scan.timeline.pts[first:stop]
-    return (
-        len(pts) == segment.source_frames
-        and (pts[0], pts[-1]) == (segment.first_pts, segment.last_pts)
-        and tuple(scan.checksums[first:stop]) == segment.checksums
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """`most_discarded`: before any used frame; `settled_frames`: so many of the video's, whatever follows."""
+
+    render: RenderPlan
+    segments: list[SegmentPlan]
+    most_discarded: int
+    settled_frames: int
 
 
 def seeks_by_pts(format_name: str) -> bool:
     """Whether ffmpeg seeks by presentation time in this format (ffmpeg's name)."""
     return any(name in SEEKS_BY_PTS for name in format_name.split(","))
-
-
-def _cut(shown: SourceTimeline, input_start_seconds: Fraction, part: TimeRange) -> SourceTimeline:
-    """The timeline whose last frame ends with the part, to the tick."""
-    if part.end is None:
-        return shown
-    end = round((input_start_seconds + part.end) / shown.time_base)
-    return replace(shown, end_pts=max(shown.pts[-1] + 1, min(shown.end_pts, end)))
 
 
 def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:

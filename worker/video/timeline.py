@@ -11,6 +11,7 @@ from itertools import pairwise
 from math import floor, gcd
 
 from app.platform.media.rates import Retime, frames_at_rate
+from app.platform.media.time_range import TimeRange
 
 # The concat demuxer counts the starts of files in microseconds: finer ticks would be rounded by it.
 MICROSECONDS = 1_000_000
@@ -210,6 +211,14 @@ def after_frames(timeline: OutputTimeline, count: int) -> OutputTimeline:
         return timeline
     between = [*([()] * count), *timeline.between] if timeline.between else ()
     return replace(timeline, repeats=[*([0] * count), *timeline.repeats], between=between)
+
+
+def up_to_end(shown: SourceTimeline, input_start_seconds: Fraction, part: TimeRange) -> SourceTimeline:
+    """The timeline whose last frame ends with the part, to the tick."""
+    if part.end is None:
+        return shown
+    end = round((input_start_seconds + part.end) / shown.time_base)
+    return replace(shown, end_pts=max(shown.pts[-1] + 1, min(shown.end_pts, end)))
 
 
 def increasing_timestamps(pts: Sequence[int], *, nominal: int) -> tuple[list[int], bool]:

@@ -55,4 +55,4 @@ FILTERS: tuple[str, ...] = (
 FILTERS += ("atrim", "blackframe", "bwdif", "concat", "crop", "extractplanes", "format", "fps", "geq")
 FILTERS += ("hflip", "lutrgb", "mergeplanes", "metadata", "movie", "negate", "null", "pad", "rotate", "scale")
 FILTERS += ("pan", "premultiply", "select", "setparams", "setpts", "setsar", "settb", "sine", "split")
-FILTERS += ("testsrc2", "tpad", "transpose", "trim", "vflip")
+FILTERS += ("testsrc2", "tpad", "transpose", "trim", "vflip", "dilation", "fieldmatch", "tblend", "yadif")

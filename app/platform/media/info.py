@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from app.platform.media.h273 import ColourPrimaries, MatrixCoefficients, TransferCharacteristics
 from app.platform.media.output_size import OutputSize
-from app.platform.media.rates import frames_at_rate
+from app.platform.media.picture_options import Deinterlace
+from app.platform.media.rates import film_rate, frames_at_rate
 
 
 # Not keyword-only: a composite column builds it from its columns, in this order.
@@ -35,6 +36,15 @@ class VideoProperties:
     def as_fields(self) -> Self:
         """The video of which each field is a frame."""
         return replace(self, frame_rate=2 * self.frame_rate, frames=2 * self.frames)
+
+    def deinterlaced(self, way: Deinterlace) -> Self:
+        """The video of the pictures that are made of its frames; of a telecined one about as many as the film has."""
+        if way is Deinterlace.FIELD:
+            return self.as_fields()
+        if way is Deinterlace.DETELECINE:
+            rate = film_rate(self.frame_rate)
+            return replace(self, frame_rate=rate, frames=frames_at_rate(self.duration_seconds, rate))
+        return self
 
     def upscaled(
         self, *, scale: int, target_fps: Fraction | None, size: OutputSize | None = None

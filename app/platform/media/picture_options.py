@@ -18,6 +18,8 @@ class Deinterlace(StrEnum):
     """One frame of each, whatever its marks."""
     FIELD = "field"
     """Two frames of each, whatever its marks: one of each field, at twice the rate."""
+    DETELECINE = "detelecine"
+    """The film's frames of a film that was spread over fields, whatever the marks: 24 a second of 60 fields."""
 
 
 def parse_deinterlace(text: str) -> Deinterlace:

@@ -104,6 +104,16 @@ def frames_at_rate(duration_seconds: Fraction, target_fps: Fraction) -> int:
     return max(1, floor(duration_seconds * target_fps + Fraction(1, 2)))
 
 
+def film_rate(frame_rate: Fraction) -> Fraction:
+    """The rate of the film in a telecined video of `frame_rate`: 24000/1001, but 24 or 25 where the rate is whole.
+
+    24 frames a second become 60 fields, 25 become 50. The rate may be an average over passages of several kinds.
+    """
+    if frame_rate in (24, 30, 60):
+        return Fraction(24)
+    return Fraction(25) if frame_rate in (25, 50) else Fraction(24000, 1001)
+
+
 def snap_ntsc(rate: Fraction, *, step: Fraction) -> Fraction:
     """The n*1000/1001 (n a whole number) that is less than `step` from `rate`, else `rate`.
 

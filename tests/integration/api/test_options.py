@@ -115,6 +115,20 @@ def test_another_look(client: httpx.Client, file_id: str, fields, shown):
 
 @pytest.mark.parametrize(
     ("fields", "frames", "rate"),
+    [({}, 50, 25), ({"target_fps": 50}, 100, 50), ({"start": 0.5, "end": 1}, 12, 25)],
+)
+def test_a_films_frames_are_what_is_upscaled(client: httpx.Client, file_id: str, fields, frames, rate):
+    """Of 25 frames a second, which are a film's own."""
+    asked = {"file_id": file_id, "deinterlace": "detelecine", **fields}
+    for route in ("upscale", "estimates"):
+        ((_, body),) = client.post(f"/v1/{route}", json=asked).json().items()
+        assert (body["output"]["frames"], body["output"]["frameRate"]) == (frames, rate)
+        assert body["cost"] == 960 * 544 * frames / 1e9
+        assert body["deinterlace"] == "detelecine"
+
+
+@pytest.mark.parametrize(
+    ("fields", "frames", "rate"),
     [({}, 100, 50), ({"target_fps": 25}, 50, 25), ({"start": 0.5, "end": 1}, 25, 50)],
 )
 def test_each_field_becomes_a_frame(client: httpx.Client, file_id: str, fields, frames, rate):
@@ -217,7 +231,7 @@ ORDER = "`end` must be later than `start`, which is 0 by default."
         ({"strength": "nan"}, '`strength` must be a number from 0 to 1; received "nan".'),
         (
             {"deinterlace": "both"},
-            '`deinterlace` must be one of "auto", "off", "frame", "field"; received "both".',
+            '`deinterlace` must be one of "auto", "off", "frame", "field", "detelecine"; received "both".',
         ),
         (
             {"cancel_after": "0"},

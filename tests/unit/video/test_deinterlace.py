@@ -7,10 +7,12 @@ import pytest
 
 from app.platform.errors import ConfigurationError
 from app.platform.media.ffmpeg import Completed
+from app.platform.media.picture_options import Deinterlace
 from app.platform.media.probe import ColourTags, MediaInfo, VideoStream
 from worker.video.deinterlace import Deinterlacing, plan_deinterlacing
 
 LISTED = " TS. bwdif             V->V       Deinterlace.\n TS. yadif             V->V       Deinterlace.\n"
+MATCHING = " ... fieldmatch        N->V       Field matching for inverse telecine.\n"
 
 
 class Listing:
@@ -21,7 +23,9 @@ class Listing:
         return Completed(stdout=self.listed.encode(), stderr="")
 
 
-def video(codec: str, field_order: str | None, *, format_name: str, height: int, rotation: int) -> MediaInfo:
+def video(
+    codec: str, field_order: str | None, *, format_name: str, height: int, rotation: int, pix_fmt: str
+) -> MediaInfo:
     untagged = ColourTags(primaries=None, transfer=None, matrix=None, range=None, chroma_location=None)
     stream = VideoStream(
         index=0,
@@ -31,7 +35,7 @@ def video(codec: str, field_order: str | None, *, format_name: str, height: int,
         coded_width=720,
         coded_height=height,
         rotation=rotation,
-        pix_fmt="yuv420p",
+        pix_fmt=pix_fmt,
         sample_aspect_ratio=Fraction(1),
         time_base=Fraction(1, 25),
         frame_rate=Fraction(25),
@@ -56,9 +60,13 @@ def plan(
     height: int = 576,
     rotation: int = 0,
     listed: str = LISTED,
+    pix_fmt: str = "yuv420p",
+    asked: Deinterlace = Deinterlace.AUTO,
 ) -> tuple[Deinterlacing | None, Any]:
-    info = video(codec, field_order, format_name=format_name, height=height, rotation=rotation)
-    return plan_deinterlacing(Listing(listed), info, has_interlaced=marked)  # type: ignore[arg-type]
+    info = video(
+        codec, field_order, format_name=format_name, height=height, rotation=rotation, pix_fmt=pix_fmt
+    )
+    return plan_deinterlacing(Listing(listed), info, has_interlaced=marked, asked=asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -113,3 +121,46 @@ def test_another_filter_where_the_better_one_lacks() -> None:
     assert deinterlacing.filter == "yadif"
     with pytest.raises(ConfigurationError, match="ffmpeg"):
         plan("h264", "tt", marked=True, listed="")
+
+
+@pytest.mark.parametrize(
+    ("codec", "field_order", "marked", "order"),
+    [
+        ("mpeg2video", "tt", True, "auto"),
+        ("v210", "bt", False, "bff"),
+        ("hevc", "progressive", False, "auto"),
+    ],
+)
+def test_a_films_fields_are_put_together(codec: str, field_order: str, marked: bool, order: str) -> None:
+    deinterlacing, warnings = plan(
+        codec, field_order, marked=marked, asked=Deinterlace.DETELECINE, listed=LISTED + MATCHING
+    )
+    assert deinterlacing is not None
+    matching, rest, *_ = deinterlacing.filters(Fraction(1, 25))
+    assert matching.startswith(f"fieldmatch=order={order}:")
+    assert rest == f"yadif=mode=send_frame:parity={order}:deint=interlaced"
+    assert (deinterlacing.film_rate, deinterlacing.pictures_per_frame, warnings) == (25, 1, [])
+    # Each of two filters reads the frames before.
+    assert deinterlacing.pictures_before == 4
+
+
+def test_films_of_other_samples() -> None:
+    for pix_fmt, is_possible in (("yuv422p10le", True), ("gray", False), ("gbrp", False)):
+        deinterlacing, warnings = plan(
+            "ffv1",
+            None,
+            marked=False,
+            pix_fmt=pix_fmt,
+            asked=Deinterlace.DETELECINE,
+            listed=LISTED + MATCHING,
+        )
+        assert (deinterlacing is not None) == is_possible
+        assert len(warnings) == 1
+    deinterlacing, _ = plan("hevc", "tt", marked=True, asked=Deinterlace.DETELECINE, listed=LISTED + MATCHING)
+    assert deinterlacing is None
+
+
+def test_what_puts_films_together_may_lack() -> None:
+    for listed in (LISTED, MATCHING):
+        with pytest.raises(ConfigurationError, match="fieldmatch"):
+            plan("mpeg2video", "tt", marked=True, asked=Deinterlace.DETELECINE, listed=listed)

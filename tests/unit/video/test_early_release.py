@@ -12,6 +12,7 @@ from app.platform.media.info import MediaInfo
 from app.platform.media.rates import Retime
 from tests.unit.video.test_colour import make_video
 from worker.video.colour import plan_colour
+from worker.video.deinterlace import Deinterlacing
 from worker.video.encoder import MIN_REORDERED_FRAMES
 from worker.video.frame_scan import FrameScan
 from worker.video.hdr_metadata import SourceMetadata
@@ -48,7 +49,9 @@ class Releases:
         return True
 
 
-def planner(frames: int, release: EarlyRelease, **options: object) -> RenderPlanner:
+def planner(
+    frames: int, release: EarlyRelease, deinterlacing: Deinterlacing | None = None, **options: object
+) -> RenderPlanner:
     video = make_video(
         width=64,
         height=36,
@@ -62,7 +65,7 @@ def planner(frames: int, release: EarlyRelease, **options: object) -> RenderPlan
             format_name="mov,mp4", start_seconds=Fraction(0), video=video, others=(), stream_count=1
         ),
         colour=plan_colour(video, scale=4),
-        metadata=PROGRESSIVE,
+        metadata=replace(PROGRESSIVE, deinterlacing=deinterlacing, is_interlaced=deinterlacing is not None),
         continuous=None,
         release=release,
         reorder=None if release.begun is None else release.begun.reorder,
@@ -74,7 +77,9 @@ def planner(frames: int, release: EarlyRelease, **options: object) -> RenderPlan
 def part(scan: FrameScan, frames: int) -> FrameScan:
     pts = scan.timeline.pts[:frames]
     timeline = replace(scan.timeline, pts=pts, end_pts=pts[-1] + 4)
-    return replace(scan, timeline=timeline, checksums=scan.checksums[:frames])
+    return replace(
+        scan, timeline=timeline, checksums=scan.checksums[:frames], differences=scan.differences[:frames]
+    )
 
 
 def make_scan(gaps: Sequence[int], keyframes: set[int], checksums: Sequence[int]) -> FrameScan:
@@ -144,6 +149,39 @@ def test_what_is_released_is_what_the_whole_plan_has(
     # An attempt that begins again, and reads the whole video before it releases anything, plans the same.
     again = planner(frames, EarlyRelease(take=Releases().take, begun=released.plans[0]), **options)
     assert again.plan(scan, ()) == (render, segments)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    differences=st.lists(st.floats(0, 50), min_size=3, max_size=40),
+    target_fps=st.sampled_from([None, Fraction(60)]),
+    looks=st.sets(st.integers(1, 1200), min_size=1, max_size=4),
+)
+def test_of_a_film_what_is_released_stays(
+    differences: list[float], target_fps: Fraction | None, looks: set[int]
+) -> None:
+    frames = 1200
+    scan = make_scan([4] * frames, set(range(0, frames, 50)), range(frames))
+    scan = replace(scan, differences=[differences[at % len(differences)] for at in range(frames)])
+    film = Deinterlacing(
+        filter="yadif", parity="auto", marked_only=False, rotation=0, film_rate=Fraction(24000, 1001)
+    )
+    options = {
+        "target_fps": target_fps,
+        "retime": Retime.BLEND,
+        "segment_seconds": Fraction(1),
+        "segment_max_output_pixels": 2**40,
+    }
+    released = Releases()
+    first = planner(frames, EarlyRelease(take=released.take), film, **options)
+    for look in sorted(looks):
+        first.settle(part(scan, look))
+    render, segments = first.plan(scan, ())
+    assert segments[: len(released.segments)] == released.segments
+    assert released.segments or max(looks) < 900
+    assert sum(segment.output_frames for segment in segments) == render.frame_count
+    assert render.frame_rate == (target_fps or Fraction(24000, 1001))
+    assert render.source_frame_count == frames
 
 
 def test_frames_that_are_read_otherwise_are_planned_anew() -> None:

@@ -23,7 +23,7 @@ class RenderOptions(TypedDict, total=False):
     max_height: int
     strength: float
     grain: float
-    deinterlace: Literal["auto", "off", "frame", "field"]
+    deinterlace: Literal["auto", "off", "frame", "field", "detelecine"]
     codec: str
     container: str
     output_quality: str
@@ -41,7 +41,7 @@ class PreviewOptions(TypedDict, total=False):
     scale: int
     strength: float
     grain: float
-    deinterlace: Literal["auto", "off", "frame", "field"]
+    deinterlace: Literal["auto", "off", "frame", "field", "detelecine"]
 
 
 @dataclass(frozen=True, kw_only=True)

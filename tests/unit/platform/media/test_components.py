@@ -17,7 +17,18 @@ ROOT = Path(__file__).parents[4]
 ROOMS = ("app/platform/media", "app/mock", "app/cli/doctor", "worker")
 # Filters' names that are words of something else in the code.
 WORDS = frozenset(
-    {"blend", "buffer", "colorspace", "convolution", "convolve", "copy", "eq", "field", "framerate"}
+    {
+        "blend",
+        "buffer",
+        "colorspace",
+        "convolution",
+        "convolve",
+        "copy",
+        "detelecine",
+        "eq",
+        "field",
+        "framerate",
+    }
 )
 WORDS |= {
     "gradients",
