@@ -28,11 +28,11 @@ EXAMPLES = 4
 SECONDS = 600.0
 
 # These take what a schema cannot say: one of several fields, addresses, parts that have come in, days that are near
-# one another, nothing that is null where something else may be.
+# one another, nothing that is null where something else may be, moments of a video.
 BEYOND_SCHEMAS = (
     "upscale", "estimateRender", "uploadFile", "createPreview", "openUpload", "completeUpload", "createWebhook",
     "updateWebhook", "createUser", "updateUser", "createKey", "updateKey", "getUsage", "getUsageOfUser", "listRenders",
-    "listAllRenders",
+    "listAllRenders", "getFrame",
 )  # fmt: skip
 
 CONFIGURATION = """

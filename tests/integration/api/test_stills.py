@@ -89,6 +89,17 @@ def test_large_frames_are_reduced_and_pixels_are_square(client, graded):
     assert size_of(client.get(f"/v1/files/{file_id}/frame").content) == (960, 540)
 
 
+def test_hdr_is_tone_mapped(client, tmp_path):
+    """White of 203 cd/m2 is 58 % of PQ's range, and nearly white on a screen."""
+    path = tmp_path / "white.mkv"
+    source = "nullsrc=size=64x64:rate=25:duration=0.2,format=yuv420p10le,geq=lum=573:cb=512:cr=512"
+    tags = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:log-level=none"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-c:v", "libx265", "-x265-params", tags]
+    subprocess.run([*command, str(path)], check=True)
+    picture = client.get(f"/v1/files/{upload(client, path)}/frame").content
+    assert grey(picture) > 0.75 * 255
+
+
 def test_what_is_refused(client, graded, make_key):
     file_id = upload(client, graded("mov"))
     late = client.get(f"/v1/files/{file_id}/frame", params={"at_seconds": 1.5})
