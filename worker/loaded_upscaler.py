@@ -13,6 +13,7 @@ from models.catalog import ENGINES, Engine, UnknownEngine
 from models.errors import WeightsError
 from models.loader import can_run, load_network, read_properties
 from models.weights import ensure_weights
+from worker.inference.aligned_frames import AlignedFrame
 from worker.inference.devices import Device, choose_device
 from worker.inference.errors import InferenceError, InsufficientMemory
 from worker.inference.fastest_precision import choose_precision
@@ -20,6 +21,7 @@ from worker.inference.frames import Frame, FrameFormat
 from worker.inference.grain import FrameNoise
 from worker.inference.mixing import AS_IT_IS, PictureOptions
 from worker.inference.precision import Precision
+from worker.inference.stabilising import StabilisedFrames
 from worker.inference.upscaler import Upscaler, make_upscaler
 
 
@@ -224,6 +226,27 @@ class TypedUpscaler:
         time.sleep(self._pause_seconds * len(frames))
         with _typed_errors():
             return self._upscaler.upscale(frames, noise=noise)
+
+    def stabilised(self) -> "TypedStabilisedFrames":
+        """As Upscaler.stabilised; what it returns raises as `upscale` does."""
+        return TypedStabilisedFrames(self._upscaler.stabilised(), pause_seconds=self._pause_seconds)
+
+
+class TypedStabilisedFrames:
+    """StabilisedFrames that raise errors of our tree."""
+
+    def __init__(self, frames: StabilisedFrames, *, pause_seconds: float) -> None:
+        self._frames = frames
+        self._pause_seconds = pause_seconds
+
+    def upscale(self, frames: Sequence[AlignedFrame]) -> list[tuple[Frame, int]]:
+        time.sleep(self._pause_seconds * len(frames))
+        with _typed_errors():
+            return self._frames.upscale(frames)
+
+    def finish(self) -> list[tuple[Frame, int]]:
+        with _typed_errors():
+            return self._frames.finish()
 
 
 @contextmanager

@@ -1,32 +1,30 @@
 """Renders one segment, from the input file to an encoded file: decodes, upscales and encodes concurrently.
 
-    decoder (ffmpeg) -> reader thread -> [queue] -> calling thread, upscaling -> [queue] -> writer thread -> encoder
+    decoder (ffmpeg) -> source frames -> [queue] -> calling thread, upscaling -> [queue] -> writer thread -> encoder
 
-If output frames are interpolated between source frames, another thread makes them after the reader:
+`worker.source_frames` has the threads before the calling one.
 
-    reader thread -> [queue] -> retiming thread -> [queue] -> calling thread
-
-The calling thread starts both ffmpeg processes and outlives them. Queues are bounded and source frames are kept in a
-fixed set of buffers, so that memory does not grow with the segment. The first error of any thread stops all of them and
-is raised. The module depends on no database and no task queue.
+The calling thread starts both ffmpeg processes and outlives them. Queues are bounded, so that memory does not grow
+with the segment. The first error of any thread stops all of them and is raised. The module depends on no database and
+no task queue.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, runtime_checkable
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from app.platform.errors import FfmpegError, PermanentError, TransientError
 from app.platform.media.codecs import Quality
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner
 from app.platform.progress import current_progress
+from worker.inference.aligned_frames import AlignedFrame
+from worker.inference.frames import Frame
+from worker.source_frames import RepeatedFrame, SourceFrames
 from worker.video.decoder import (
     DecodePoint,
-    FrameReader,
     WrongFrame,
     decode_points,
     decoding_stream,
@@ -38,24 +36,13 @@ from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
 from worker.video.timestamp_check import WrittenVideo, check_segment
 from worker.video.watchdog import PipelineQueue, PipelineStopped, PipelineThread, Watchdog
 
-if TYPE_CHECKING:
-    from worker.video.retime import FramePair
-
 log = structlog.get_logger(__name__)
 
-Frame: TypeAlias = NDArray[np.uint8]
-# A frame, before or after upscaling, and how many output frames show it.
-RepeatedFrame: TypeAlias = tuple[Frame, int]
-
-# Batches of source frames decoded ahead of the one being upscaled.
-BATCHES_AHEAD = 2
 # x264's threads beside a network on the processor. Fewer could delay the fastest network if pictures are hard to
 # encode; more take processor time and interrupt the network more often (bench/RESULTS.md).
 NETWORK_THREADS_TO_ENCODER_THREADS = 2
 # Upper bound, of 10-bit 4K on one busy core: nothing moves in the pipeline until the first frame is decoded.
 SECONDS_PER_DISCARDED_FRAME = 0.2
-# Buffers for interpolation: the two source frames, the one after them, and the one being decoded.
-FRAMES_TO_RETIME = 4
 
 
 class FrameUpscaler(Protocol):
@@ -75,6 +62,24 @@ class FrameUpscaler(Protocol):
         """How many processor threads it uses; None if it computes on another device."""
 
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]: ...
+
+
+class StabilisedFrames(Protocol):
+    """Upscales consecutive frames; the arguments of `upscale` are overwritten once it has returned."""
+
+    def upscale(self, frames: Sequence[AlignedFrame]) -> list[RepeatedFrame]:
+        """The results that are complete by now, in order, of frames that are shown."""
+
+    def finish(self) -> list[RepeatedFrame]:
+        """Those that remain after the last frame."""
+
+
+@runtime_checkable
+class StabilisingUpscaler(FrameUpscaler, Protocol):
+    """What renders with `stabilise` need."""
+
+    def stabilised(self) -> StabilisedFrames:
+        """What upscales the frames of one segment in order, each averaged with those around it."""
 
 
 class ComputingTurn(Protocol):
@@ -241,17 +246,8 @@ class _SegmentRun:
         self._watchdog = watchdog
         self._on_frame = on_frame
         batch_size = upscaler.batch_size
-        self._free: PipelineQueue[Frame] = PipelineQueue(watchdog)
-        for _ in range((BATCHES_AHEAD + 1) * batch_size):
-            self._free.put(np.empty(render.source.frame_bytes, np.uint8))
-        self._unused: PipelineQueue[Frame] = PipelineQueue(watchdog)
-        if segment.between:
-            for _ in range(FRAMES_TO_RETIME):
-                self._unused.put(np.empty(render.source.frame_bytes, np.uint8))
-        self._is_read = False
-        # Queues of source frames are bounded by the number of buffers. None marks the end.
-        self._to_retime: PipelineQueue[RepeatedFrame] = PipelineQueue(watchdog)
-        self._decoded: PipelineQueue[RepeatedFrame | None] = PipelineQueue(watchdog)
+        self._source = SourceFrames(render=render, segment=segment, watchdog=watchdog, batch_size=batch_size)
+        # None marks the end.
         self._upscaled: PipelineQueue[RepeatedFrame | None] = PipelineQueue(watchdog, maxsize=batch_size + 1)
 
     def run(self, source: Path, part: Path, *, point: DecodePoint, verify: bool, quality: Quality) -> None:
@@ -272,20 +268,10 @@ class _SegmentRun:
         ):
             watchdog.own(encoder)
             watchdog.own(decoder)
-            threads = [PipelineThread(watchdog, lambda: self._write(encoder), name="segment-writer")]
-            if segment.between:
-                threads += [
-                    PipelineThread(
-                        watchdog, lambda: self._read_all(decoder, verify=verify), name="segment-reader"
-                    ),
-                    PipelineThread(watchdog, self._retime, name="segment-retimer"),
-                ]
-            else:
-                threads.append(
-                    PipelineThread(
-                        watchdog, lambda: self._read(decoder, verify=verify), name="segment-reader"
-                    )
-                )
+            threads = [
+                PipelineThread(watchdog, lambda: self._write(encoder), name="segment-writer"),
+                *self._source.threads(decoder, verify=verify),
+            ]
             for thread in threads:
                 thread.start()
             try:
@@ -298,84 +284,41 @@ class _SegmentRun:
                 thread.join()
         watchdog.check()
 
-    def _read(self, decoder: FfmpegProcess, *, verify: bool) -> None:
-        reader = FrameReader(decoder, self._segment, verify=verify)
-        for _ in range(self._segment.source_frames):
-            buffer = self._free.get()
-            repeats = reader.read_into(buffer)
-            self._watchdog.progress()
-            if repeats:
-                self._decoded.put((buffer, repeats))
-            else:
-                self._free.put(buffer)
-        reader.finish()
-        self._decoded.put(None)
-
-    def _read_all(self, decoder: FfmpegProcess, *, verify: bool) -> None:
-        """Pass on every source frame, shown or not."""
-        reader = FrameReader(decoder, self._segment, verify=verify)
-        for _ in range(self._segment.source_frames):
-            buffer = self._unused.get()
-            self._to_retime.put((buffer, reader.read_into(buffer)))
-            self._watchdog.progress()
-        reader.finish()
-
-    def _retime(self) -> None:
-        """Pass on each source frame that is shown, and after it those interpolated between it and the next."""
-        # Imports OpenCV, which few segments need.
-        from worker.video.retime import Retimer
-
-        retimer = Retimer(self._render.retime, self._render.source)
-        before: Frame | None = None
-        phases: tuple[int, ...] = ()
-        for following in self._segment.between:
-            after, repeats = self._to_retime.get()
-            if before is not None:
-                if phases:
-                    self._fill(retimer.pair(before, after), phases)
-                self._unused.put(before)
-            if repeats:
-                buffer = self._free.get()
-                buffer[:] = after
-                self._decoded.put((buffer, repeats))
-            before, phases = after, following
-        self._decoded.put(None)
-
-    def _fill(self, pair: "FramePair", phases: Sequence[int]) -> None:
-        for phase in phases:
-            buffer = self._free.get()
-            pair.frame_at(phase, buffer)
-            self._watchdog.progress()
-            self._decoded.put((buffer, 1))
-
     def _upscale(self) -> None:
         done, planned = 0, self._segment.used_frames
-        while batch := self._next_batch():
-            if done == 0:
-                self._turn.wait(self._waiting)
-            results = self._upscaler.upscale([frame for frame, _ in batch])
+        for results in self._results():
             self._watchdog.progress()
-            done += len(batch)
+            done += len(results)
             if done == planned:
                 # Before the encoder has taken them: the next segment computes beside it.
                 self._turn.end()
-            for number in range(done - len(batch) + 1, done + 1):
+            for number in range(done - len(results) + 1, done + 1):
                 self._on_frame(number)
-            for (buffer, repeats), result in zip(batch, results, strict=True):
-                self._free.put(buffer)
-                self._upscaled.put((result, repeats))
+            for result in results:
+                self._upscaled.put(result)
         self._upscaled.put(None)
 
-    def _next_batch(self) -> list[RepeatedFrame]:
-        """The next frames to upscale; none after the last."""
-        batch: list[RepeatedFrame] = []
-        while not self._is_read and len(batch) < max(1, self._upscaler.batch_size):
-            item = self._decoded.get()
-            if item is None:
-                self._is_read = True
+    def _results(self) -> Iterator[list[RepeatedFrame]]:
+        """The upscaled frames, as batches of source frames complete them."""
+        stabilised: StabilisedFrames | None = None
+        is_first = True
+        while batch := self._source.next_batch(self._upscaler.batch_size):
+            if is_first:
+                is_first = False
+                self._turn.wait(self._waiting)
+                if self._render.stabilise:
+                    assert isinstance(self._upscaler, StabilisingUpscaler)
+                    stabilised = self._upscaler.stabilised()
+            if stabilised is None:
+                results = self._upscaler.upscale([one.frame for one in batch])
+                shown = [(result, one.repeats) for result, one in zip(results, batch, strict=True)]
             else:
-                batch.append(item)
-        return batch
+                shown = stabilised.upscale(batch)
+            for one in batch:
+                self._source.reuse(one.frame)
+            yield shown
+        if stabilised is not None:
+            yield stabilised.finish()
 
     def _waiting(self) -> None:
         if self._watchdog.is_stopped:

@@ -209,7 +209,9 @@ class WorkUnits:
             engine_id=job.engine,
             source=render.source,
             target=render.target,
-            picture=PictureOptions(strength=job.strength, grain=job.grain),
+            picture=PictureOptions(
+                strength=job.strength, grain=job.grain, is_stabilised=render.stabilise > 0
+            ),
             precision=precision,
         )
         if not self.networks.has(needed):
@@ -270,7 +272,7 @@ class WorkUnits:
             self.ledger.database,
             device=self.networks.device_name,
             engine=job.engine,
-            pixels=render.source.width * render.source.height * segment.used_frames,
+            pixels=render.source.width * render.source.height * segment.network_frames,
             seconds=turn.seconds,
         )
         return ready

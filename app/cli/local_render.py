@@ -60,7 +60,9 @@ def render_locally(
                     engine_id=options.engine,
                     source=plan.source,
                     target=plan.target,
-                    picture=PictureOptions(strength=options.strength, grain=options.grain),
+                    picture=PictureOptions(
+                        strength=options.strength, grain=options.grain, is_stabilised=plan.stabilise > 0
+                    ),
                 )
             )
 

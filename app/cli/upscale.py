@@ -26,7 +26,7 @@ from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
 from app.platform.media.codecs import OutputFormat, Quality
 from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, VideoCodec
 from app.platform.media.output_size import MOST_SCALE, MOST_SIDE
-from app.platform.media.picture_options import Deinterlace
+from app.platform.media.picture_options import MOST_STABILISE, Deinterlace
 from app.platform.media.rates import Retime
 from app.platform.media.work_options import WorkOptions
 from app.serving.signals import StopSignals
@@ -110,6 +110,14 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
     grain: Annotated[
         float, typer.Option(min=0, max=1, help="How much of IN's noise is put back after the network.")
     ] = 0.0,
+    stabilise: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MOST_STABILISE,
+            help="How far flicker is averaged away over neighbouring frames; 0: not.",
+        ),
+    ] = 0,
     deinterlace: Annotated[
         Deinterlace,
         typer.Option(
@@ -170,6 +178,7 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
         max_height=max_height,
         strength=strength,
         grain=grain,
+        stabilise=stabilise,
         deinterlace=deinterlace,
         codec=codec,
         container=_container(destination),

@@ -13,6 +13,7 @@ from app.platform.database import Database
 from app.platform.errors import LimitExceeded, TooManyRequests
 from app.platform.media.info import MediaInfo, VideoProperties
 from app.platform.media.limits import check_input
+from app.platform.media.picture_options import STABILISED_RADIUS
 from app.platform.media.rates import Retime
 from app.renders import workload
 from app.renders.options import RenderOptions
@@ -133,12 +134,15 @@ def _times(
     engine = options.engine.id
     # As in the workload of queued renders: no frame goes through the network twice.
     frames = min(pictures.frames, output.frames) if options.retime is Retime.NEAREST else output.frames
-    pixels = float(frames * pictures.width * pictures.height)
     parts = outlook.cut.parts(
         seconds=pictures.duration_seconds,
         output_pixels=output.total_pixels,
         frames=output.frames,
     )
+    if options.stabilise:
+        # Those around each segment, which go through the network with it and are not shown.
+        frames += (parts - 1) * 2 * STABILISED_RADIUS
+    pixels = float(frames * pictures.width * pictures.height)
     alone = outlook.seconds_alone(engine=engine, pixels=pixels, parts=parts)
     if alone is None:
         return None

@@ -129,5 +129,7 @@ def _plausible_quality(render: Render) -> dict[str, Any]:
         "psnr": round(source.uniform(34.0, 42.0), 2),
         "ssim": round(source.uniform(0.95, 0.99), 4),
         "temporalStability": round(source.uniform(38.0, 46.0), 2),
+        "warpingError": round(source.uniform(1e-4, 4e-4), 8),
+        "warpingErrorInput": round(source.uniform(1e-4, 2e-4), 8),
         "frames": min(render.output.frames, 30),
     }

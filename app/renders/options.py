@@ -32,7 +32,13 @@ from app.platform.media.output_size import (
     parse_scale,
     parse_side,
 )
-from app.platform.media.picture_options import Deinterlace, parse_deinterlace, parse_share
+from app.platform.media.picture_options import (
+    MOST_STABILISE,
+    Deinterlace,
+    parse_deinterlace,
+    parse_share,
+    parse_stabilise,
+)
 from app.platform.media.rates import MAX_FPS, MIN_FPS, Retime, TargetRate, parse_retime
 from app.platform.media.time_range import TimeRange, parse_moment, part_of_video, time_range
 from app.platform.outbound import MOST_URL_CHARACTERS
@@ -208,6 +214,15 @@ class RenderOptions(BaseModel):
         Field(
             0, description="How much of the input's noise is put back after the network, which takes it away."
         )
+    )
+    stabilise: Annotated[
+        int,
+        BeforeValidator(partial(_read, parse_stabilise)),
+        WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MOST_STABILISE}),
+    ] = Field(
+        0,
+        description="How far flicker is averaged away over neighbouring frames, along their motion: 0 is not at all, 3 "
+        "the most.",
     )
     deinterlace: Annotated[
         Deinterlace,

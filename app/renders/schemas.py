@@ -98,6 +98,12 @@ class QualityBody(Body):
         description="How little the difference from the input changes between frames, in dB; 100 at most. Left out "
         "for a single frame.",
     )
+    warping_error: Number | None = Field(
+        None,
+        description="Flicker: the mean squared difference of a frame and the one before, moved along the input's "
+        "motion, in luma, where white squared is 1. Left out where no motion is known.",
+    )
+    warping_error_input: Number | None = Field(None, description="The same of the input.")
     frames: int = Field(description="Number of compared frames.")
 
 
@@ -114,6 +120,7 @@ class OptionFacts(Body):
     max_height: int | None = Field(None, description="If it was given.")
     strength: Number | None = Field(None, description="If it is not 1.")
     grain: Number | None = Field(None, description="If it is not 0.")
+    stabilise: int | None = Field(None, description="If it is not 0.")
     deinterlace: str | None = Field(None, description="If it is not `auto`.")
     codec: str | None = Field(None, description="If it was given, or follows from `container`.")
     container: str | None = Field(None, description="If it was given.")

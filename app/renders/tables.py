@@ -48,7 +48,8 @@ class Render(UnitOfWork, ListedTable):
     its completion on. `retry_of` is the failed render that this one retries; it may have been deleted since.
     `start_seconds` and `end_seconds` bound the part of the file
     that is rendered, `input` is that part. `scale` or `max_width` and `max_height` decide the output's size;
-    `strength` is how much of the network's picture it holds, `grain` how much of the input's noise; `codec`,
+    `strength` is how much of the network's picture it holds, `grain` how much of the input's noise,
+    `stabilise` how far it is averaged over time; `codec`,
     `container` and `output_quality` are as requested. At
     `cancel_at`, `cancel_after` seconds after its request, a render that has not ended is canceled. `user_metadata` are
     texts of its user. `measures_quality` is whether the finish compares the output with the input; `quality` is the
@@ -95,6 +96,7 @@ class Render(UnitOfWork, ListedTable):
     max_height: Mapped[int | None]
     strength: Mapped[float] = mapped_column(default=1.0, server_default="1")
     grain: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    stabilise: Mapped[int] = mapped_column(default=0, server_default="0")
     deinterlace: Mapped[Deinterlace] = mapped_column(
         StatusText(Deinterlace), default=Deinterlace.AUTO, server_default=Deinterlace.AUTO
     )

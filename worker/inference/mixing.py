@@ -13,10 +13,12 @@ import torch.nn.functional as F
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
     """`strength`, from 0 to 1: how much of the network's picture is shown, mixed with a plain enlargement. `grain`,
-    from 0 to 1: how much of the input's noise is added."""
+    from 0 to 1: how much of the input's noise is added. `is_stabilised`: whether pictures are averaged over time
+    (`Upscaler.stabilised`), which takes memory."""
 
     strength: float = 1.0
     grain: float = 0.0
+    is_stabilised: bool = False
 
 
 AS_IT_IS = PictureOptions()

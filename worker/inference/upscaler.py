@@ -1,6 +1,6 @@
 """Upscales raw frames: planes to RGB, through the network, and back to planes, all on one device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from app.platform.media.picture_options import STABILISED_RADIUS
 from models.added import find_engine
 from models.architectures import NetworkProperties, UpscalingNetwork
 from models.catalog import Engine
@@ -20,10 +21,12 @@ from worker.inference.errors import InsufficientMemory
 from worker.inference.fastest_precision import choose_precision
 from worker.inference.frames import Frame, FrameFormat
 from worker.inference.grain import FrameNoise, add_grain, measure_noise
+from worker.inference.memory import is_out_of_memory
 from worker.inference.mixing import AS_IT_IS, PictureOptions, mix
 from worker.inference.precision import Precision
 from worker.inference.reduction import AreaReduction
 from worker.inference.result_reuse import FrameReuse
+from worker.inference.stabilising import WORKING_PICTURES, NetworkPicture, StabilisedFrames
 from worker.inference.tiles import TiledNetwork
 from worker.inference.transfers import PendingFrames
 from worker.inference.transparency import Visible, reduce_visible
@@ -79,11 +82,12 @@ class Upscaler:
         self.precision = precision
         self.properties = properties
         self._runtime = device.make_runtime(network, properties=properties, precision=precision)
+        memory_bytes = int(device.available_bytes() * memory_share)
+        if picture.is_stabilised:
+            pictures = 2 * STABILISED_RADIUS + 1 + WORKING_PICTURES
+            memory_bytes = max(0, memory_bytes - pictures * 3 * 4 * full.width * full.height)
         workload = device.plan_workload(
-            properties=properties,
-            precision=precision,
-            source=source,
-            memory_bytes=int(device.available_bytes() * memory_share),
+            properties=properties, precision=precision, source=source, memory_bytes=memory_bytes
         )
         self._tiled = TiledNetwork(
             self._runtime,
@@ -128,11 +132,7 @@ class Upscaler:
         each 1-D uint8 of `target.frame_bytes`; equal frames in a row may share one array, which must not be written
         to. Raises `InsufficientMemory` if one frame fails in the smallest tiles; other errors of torch pass through.
         """
-        for frame in frames:
-            if frame.dtype != np.uint8 or frame.shape != (self.source.frame_bytes,):
-                raise ValueError(
-                    f"A frame is {self.source.frame_bytes} bytes, not {frame.dtype} of shape {frame.shape}."
-                )
+        self._check(frames)
         self._noise = noise
         if noise is not None:
             self._reuse.forget()
@@ -142,33 +142,87 @@ class Upscaler:
             self._reuse.remember(distinct[-1], results[-1])
         return [previous if index < 0 and previous is not None else results[index] for index in indexes]
 
+    def stabilised(self) -> StabilisedFrames:
+        """Returns what upscales one run of consecutive frames, each averaged with those around it."""
+        return StabilisedFrames(self)
+
+    def enlarge(self, frames: Sequence[Frame]) -> list[NetworkPicture]:
+        """Returns the network's picture of each frame, mixed by `strength`. Takes and raises what `upscale` does."""
+        self._check(frames)
+
+        def start(batch: Sequence[Frame]) -> Callable[[], list[NetworkPicture]]:
+            with self.device.computing():
+                rgb, visible = self._colours(batch)
+                mixed = self._mixed(rgb)
+                pictures = [
+                    # The network's next call overwrites them.
+                    NetworkPicture(mixed[at : at + 1].clone(), visible and visible.of_frame(at))
+                    for at in range(len(batch))
+                ]
+            return lambda: pictures
+
+        return run_in_batches(frames, size=self._batch_size, start=start, shrink=self._shrink)
+
+    def finish(
+        self, make: Callable[[], torch.Tensor], noise: Sequence[FrameNoise], visible: Visible | None
+    ) -> Frame:
+        """Returns the frame of the values that `make` makes of those of `enlarge`, 1-D uint8 of `target.frame_bytes`,
+        with grain of `noise_of` its input frame and what is `visible` of it. Raises as `upscale` does."""
+        while True:
+            try:
+                with self.device.computing():
+                    return self._transfers.start_download(self._finished(make(), noise, visible))()[0]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._shrink(1)
+
+    def noise_of(self, *frames: Frame) -> Sequence[FrameNoise]:
+        """Returns the noise of frames from which grain is made; empty without grain."""
+        return [measure_noise(frame, self.source) for frame in frames] if self._picture.grain else ()
+
+    def _check(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if frame.dtype != np.uint8 or frame.shape != (self.source.frame_bytes,):
+                raise ValueError(
+                    f"A frame is {self.source.frame_bytes} bytes, not {frame.dtype} of shape {frame.shape}."
+                )
+
     @property
     def _reuses_regions(self) -> bool:
         is_whole = self.tile_count == 1 and self._batch_size == 1 and self._is_unchanged
         return self.device.reuses_regions and is_whole and not self.source.has_alpha
 
+    def _colours(self, batch: Sequence[Frame]) -> tuple[torch.Tensor, Visible | None]:
+        """What the network is given, N x 3 x H x W, and with alpha what of it is visible."""
+        planes = self._transfers.upload(batch)
+        rgb = planes_to_rgb(planes, self.source)
+        visible = None
+        if self.source.has_alpha:
+            visible = Visible.of(rgb, planes_to_alpha(planes, self.source))
+            rgb = visible.colours
+        return rgb.contiguous(memory_format=self._runtime.memory_format), visible
+
     def _start(self, batch: Sequence[Frame]) -> PendingFrames:
         with self.device.computing():
-            planes = self._transfers.upload(batch)
-            rgb = planes_to_rgb(planes, self.source)
-            visible = None
-            if self.source.has_alpha:
-                visible = Visible.of(rgb, planes_to_alpha(planes, self.source))
-                rgb = visible.colours
-            rgb = rgb.contiguous(memory_format=self._runtime.memory_format)
+            rgb, visible = self._colours(batch)
             if self._reuses_regions:
-                result = self._reuse.upscale(batch[0], rgb, self._enlarge)
+                result = self._reuse.upscale(
+                    batch[0], rgb, lambda whole: self._finished(self._mixed(whole), ())
+                )
                 return lambda: [result]
-            grain = self._picture.grain
-            noise = [self._noise or measure_noise(frame, self.source) for frame in batch] if grain else ()
-            return self._transfers.start_download(self._enlarge(rgb, noise, visible))
+            noise = self.noise_of(*batch) if self._noise is None else [self._noise] * len(batch)
+            return self._transfers.start_download(self._finished(self._mixed(rgb), noise, visible))
 
-    def _enlarge(
-        self, rgb: torch.Tensor, noise: Sequence[FrameNoise] = (), visible: Visible | None = None
+    def _mixed(self, rgb: torch.Tensor) -> torch.Tensor:
+        """N x 3 x H x W -> N x 3 x scale*H x scale*W."""
+        return mix(self._tiled(rgb), rgb, strength=self._picture.strength, scale=self.engine.scale)
+
+    def _finished(
+        self, enlarged: torch.Tensor, noise: Sequence[FrameNoise], visible: Visible | None = None
     ) -> torch.Tensor:
-        """N x 3 x H x W, premultiplied if that is all that is `visible` -> N x `target.frame_bytes` uint8."""
+        """N x 3 x scale*H x scale*W, premultiplied if that is all that is `visible` -> N x `target.frame_bytes` uint8."""
         scale, alpha = self.engine.scale, None
-        enlarged = mix(self._tiled(rgb), rgb, strength=self._picture.strength, scale=scale)
         if visible is not None:
             alpha = visible.enlarged_alpha(scale)
             enlarged = visible.straighten(enlarged, alpha, scale=scale)

@@ -54,6 +54,14 @@ def optical_flow(before: Plane, after: Plane) -> Field:
     return flow[:rows, :columns]
 
 
+def flow_step(plane: Plane) -> int:
+    """How many times smaller the flow of such a plane is computed: 1, 2, 4, ..."""
+    step = 1
+    while plane.size > MAX_FLOW_PIXELS * step**2:
+        step *= 2
+    return step
+
+
 def warp(plane: Plane, flow: Field, share: float) -> Plane:
     """Sample `plane` at each pixel's position plus `share` times its flow."""
     rows, columns = flow.shape[:2]
@@ -66,10 +74,8 @@ class Motion:
     """The motion between two frames, estimated from their luma (8 bits)."""
 
     def __init__(self, before: Plane, after: Plane) -> None:
-        self._step = 1
-        while before.size > MAX_FLOW_PIXELS * self._step**2:
-            self._step *= 2
-        self._before, self._after = (_reduced(plane, self._step) for plane in (before, after))
+        self._step = flow_step(before)
+        self._before, self._after = (reduced(plane, self._step) for plane in (before, after))
         self._there = optical_flow(self._before, self._after)
         self._back = optical_flow(self._after, self._before)
 
@@ -169,7 +175,8 @@ def _ramp(values: Field, low: float, high: float) -> Field:
     return ((values - np.float32(low)) / np.float32(high - low)).clip(0, 1)
 
 
-def _reduced(plane: Plane, step: int) -> Plane:
+def reduced(plane: Plane, step: int) -> Plane:
+    """The plane, so many times smaller; the plane itself for 1."""
     if step == 1:
         return plane
     size = (-(-plane.shape[1] // step), -(-plane.shape[0] // step))

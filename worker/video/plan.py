@@ -65,6 +65,7 @@ class RenderPlan:
             plan cuts the rest as the first did; None in plans of versions that did not store it.
         part: what is rendered of the input; None: all of it. It begins at `input_start_seconds`.
         retime: how output frames between two source frames are made.
+        stabilise: how far the network's pictures are averaged over time, 0 (not at all) to 3.
         warnings: sentences for the user.
         deinterlacing: None if the source is progressive.
         continuous: how the copy is made that stands for the input, None if the input itself is read.
@@ -107,6 +108,7 @@ class RenderPlan:
     segment_max_output_pixels: int | None = None
     part: TimeRange | None = None
     container: ContainerName = "mp4"
+    stabilise: int = 0
 
     @property
     def file(self) -> OutputContainer:
@@ -187,7 +189,7 @@ class SegmentPlan:
         first_pts, last_pts: timestamps of the first and the last source frame, in ticks of the source.
         seek_ticks: where to start decoding, in ticks of the source, the best first; decoding from the start of the file
             is the fallback.
-        repeats: for each source frame, how many output frames show it.
+        repeats: for each source frame, how many output frames show it; 1 for each frame around the segment.
         between: for each source frame, the phases (see `timeline.FULL_PHASE`) of the output frames that follow these
             and are interpolated between it and the next source frame, which is then in the run too. Empty: none.
         checksums: for each source frame, the Adler-32 (from 0, as ffmpeg's framecrc) of its bytes.
@@ -197,6 +199,8 @@ class SegmentPlan:
             without any, from the start of the file.
         coding_id: of the render's plan.
         input_ranges: the bytes of the input that decoding from the first of `seek_ticks` should read; None: all.
+        leading, trailing: how many of the network's input frames, at the beginning and at the end, are frames around
+            the segment, which no output frame shows: those within it are averaged with them.
     """
 
     index: int
@@ -212,6 +216,8 @@ class SegmentPlan:
     discarded_frames: int = 0
     coding_id: str = ""
     input_ranges: InputRanges | None = None
+    leading: int = 0
+    trailing: int = 0
 
     @property
     def source_frames(self) -> int:
@@ -220,12 +226,17 @@ class SegmentPlan:
 
     @property
     def used_frames(self) -> int:
-        """How many frames go through the network, source frames and interpolated ones."""
+        """How many frames of the network are shown, source frames and interpolated ones."""
+        return self.network_frames - self.leading - self.trailing
+
+    @property
+    def network_frames(self) -> int:
+        """How many frames go through the network, those around the segment included."""
         return sum(1 for count in self.repeats if count) + sum(map(len, self.between))
 
     @property
     def output_frames(self) -> int:
-        return sum(self.repeats) + sum(map(len, self.between))
+        return sum(self.repeats) + sum(map(len, self.between)) - self.leading - self.trailing
 
     @property
     def duration_ticks(self) -> int:
@@ -266,5 +277,6 @@ _OF_THE_WHOLE = {
     "segment_max_output_pixels",
     "part",
     "container",
+    "stabilise",
 }
 _SEGMENT_PLAN = TypeAdapter(SegmentPlan)

@@ -37,6 +37,7 @@ from worker.video.similarity_metrics import Plane, SimilarityMeter
 from worker.video.timestamp_check import runner_for_output
 from worker.video.transparency import LAYER_DECODERS
 from worker.video.vmaf import VmafMeter, can_measure_vmaf
+from worker.video.warping_error import WarpingErrors, WarpingMeter
 from worker.video.watchdog import Watchdog
 
 RUNS = 8
@@ -46,6 +47,8 @@ RUN_FRAMES = 3
 STRIP_ROWS = 16
 # RGB becomes BT.709 (see plan_colour): ITU-R BT.709-6, Kr and Kb.
 KR, KB = 0.2126, 0.0722
+# The output is reduced to so many pixels to see its flicker, which bounds memory.
+MOST_LARGE_PIXELS = 3840 * 2176
 PURPOSE = "measuring the quality"
 
 NOT_MEASURED = "The quality of the output could not be measured."
@@ -55,7 +58,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredQuality:
-    """See docs/quality.md. `temporal_stability` (dB) is None for a single frame, `vmaf` if it cannot be measured.
+    """See docs/quality.md. `temporal_stability` (dB) is None for a single frame, `vmaf` if it cannot be measured,
+    `warping_errors` where no motion is known.
 
     `frames`: how many were compared.
     """
@@ -65,6 +69,7 @@ class MeasuredQuality:
     vmaf: float | None
     temporal_stability: float | None
     frames: int
+    warping_errors: WarpingErrors | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As the API shows it, without metrics that are None."""
@@ -75,6 +80,8 @@ class MeasuredQuality:
             "temporalStability": None
             if self.temporal_stability is None
             else round(self.temporal_stability, 3),
+            "warpingError": None if self.warping_errors is None else round(self.warping_errors.output, 8),
+            "warpingErrorInput": None if self.warping_errors is None else round(self.warping_errors.input, 8),
             "frames": self.frames,
         }
         return {name: figure for name, figure in metrics.items() if figure is not None}
@@ -86,6 +93,9 @@ class MeasuredQuality:
             words.append(("VMAF", f"{self.vmaf:.2f}"))
         if self.temporal_stability is not None:
             words.append(("temporal stability", f"{self.temporal_stability:.2f} dB"))
+        if self.warping_errors is not None:
+            of = self.warping_errors
+            words.append(("warping error", f"{of.output * 1e4:.3f}e-4 (input {of.input * 1e4:.3f}e-4)"))
         return [*words, ("frames compared", str(self.frames))]
 
 
@@ -145,7 +155,7 @@ def measure_quality(
     Raises WrongFrame if the input's frames cannot be decoded as planned, PipelineStalled if no frame moved for
     `stall_seconds`, Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
     """
-    similarity = SimilarityMeter()
+    similarity, warping = SimilarityMeter(), WarpingMeter()
     width, height = render.source.width, render.source.height
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(cancelled=cancelled, stall_seconds=stall_seconds))
@@ -160,6 +170,7 @@ def measure_quality(
                 render=render,
                 watchdog=watchdog,
                 similarity=similarity,
+                warping=warping,
                 vmaf=vmaf,
             )
             sample = sampled_frames(render.frame_count)
@@ -182,6 +193,7 @@ def measure_quality(
         vmaf=score,
         temporal_stability=metrics.stability_db,
         frames=metrics.frames,
+        warping_errors=warping.errors(),
     )
 
 
@@ -205,6 +217,7 @@ class _Comparison:
         render: RenderPlan,
         watchdog: Watchdog,
         similarity: SimilarityMeter,
+        warping: WarpingMeter,
         vmaf: VmafMeter | None,
     ) -> None:
         self._runner = runner
@@ -213,7 +226,8 @@ class _Comparison:
         self._output = output
         self._render = render
         self._watchdog = watchdog
-        self._detail_correlation = similarity
+        self._similarity = similarity
+        self._warping = warping
         self._vmaf = vmaf
 
     def run(self, segment: SegmentPlan, wanted: Sequence[int], *, first_number: int) -> None:
@@ -247,9 +261,10 @@ class _Comparison:
             while left:
                 reference = source.reference_for(left[0])
                 watchdog.progress()
-                result = _read_reduced(reader, render)
+                result, large = _read_reduced(reader, render)
                 watchdog.progress()
-                self._detail_correlation.add(first_number + left[0], reference, result)
+                self._similarity.add(first_number + left[0], reference, result)
+                self._warping.add(first_number + left[0], reference, large)
                 if self._vmaf is not None:
                     self._vmaf.add(reference, result)
                 watchdog.progress()
@@ -345,29 +360,41 @@ def _output_stream(
     )
 
 
-def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> Plane:
-    """The next luma plane of the output, reduced to the input's size by averaging."""
+def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> tuple[Plane, Plane]:
+    """The next luma plane of the output, reduced by averaging: to the input's size, and to MOST_LARGE_PIXELS."""
     source, target = render.source, render.target
     factor, rest = divmod(target.width, source.width)
     # Where a strip's borders would fall within rows, all of the picture is one.
     in_strips = not rest and target.height == factor * source.height
     strip_rows = STRIP_ROWS if in_strips else source.height
-    black, span = _nominal_range(target.bit_depth, full_range=target.full_range)
-    black_8, span_8 = _nominal_range(8, full_range=target.full_range)
+    step = 1
+    while target.width * target.height > MOST_LARGE_PIXELS * step**2:
+        step *= 2
+    large = np.empty((-(-target.height // step), -(-target.width // step)), np.float32)
     reduced = np.empty((source.height, source.width), np.float32)
     strip = np.empty((strip_rows * factor if in_strips else target.height, target.width), target.dtype)
     for top in range(0, source.height, strip_rows):
         rows = min(strip_rows, source.height - top)
         codes = strip[: rows * factor] if in_strips else strip
         _read_codes(process, codes)
+        levels = codes.astype(np.float32)
         # For integer factors INTER_AREA is the mean.
-        reduced[top : top + rows] = cv2.resize(
-            codes.astype(np.float32), (source.width, rows), interpolation=cv2.INTER_AREA
-        )
-    reduced -= np.float32(black)
-    reduced *= np.float32(span_8 / span)
-    reduced += np.float32(black_8)
-    return reduced
+        reduced[top : top + rows] = cv2.resize(levels, (source.width, rows), interpolation=cv2.INTER_AREA)
+        first = top * factor // step if in_strips else 0
+        part = large[first : first + -(-len(levels) // step)]
+        part[:] = cv2.resize(levels, part.shape[::-1], interpolation=cv2.INTER_AREA) if step > 1 else levels
+    for plane in (reduced, large):
+        _to_8_bits(plane, target)
+    return reduced, large
+
+
+def _to_8_bits(plane: Plane, target: FrameFormat) -> None:
+    """Scales codes of the target in place, without rounding them."""
+    black, span = _nominal_range(target.bit_depth, full_range=target.full_range)
+    black_8, span_8 = _nominal_range(8, full_range=target.full_range)
+    plane -= np.float32(black)
+    plane *= np.float32(span_8 / span)
+    plane += np.float32(black_8)
 
 
 def _read_codes(process: FfmpegProcess, codes: NDArray[Any]) -> None:

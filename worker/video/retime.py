@@ -47,7 +47,8 @@ class Retimer:
     def pair(self, before: Frame, after: Frame) -> "FramePair":
         """Analyse two neighbouring frames, once for all frames between them. Neither array may change meanwhile."""
         planes_before, planes_after = self._source.split(before), self._source.split(after)
-        lumas = self._luma(planes_before[0]), self._luma(planes_after[0])
+        depth = self._source.bit_depth
+        lumas = luma_8_bits(planes_before[0], depth), luma_8_bits(planes_after[0], depth)
         if is_cut(*lumas):
             return _SceneCut(before, after)
         mixing: _Mixing
@@ -58,12 +59,6 @@ class Retimer:
         if not self._source.has_alpha:
             return mixing
         return _Visible(self._source, planes_before, planes_after, mixing)
-
-    def _luma(self, plane: Plane) -> Plane:
-        """The first plane in 8 bits; of RGB that is green, which is close enough to luma."""
-        return (
-            plane if self._source.bit_depth == 8 else (plane >> (self._source.bit_depth - 8)).astype(np.uint8)
-        )
 
 
 class FramePair(Protocol):
@@ -171,6 +166,11 @@ def _share(alpha: Plane, shape: tuple[int, int], max_code: int) -> Plane:
     whole = np.pad(share, ((0, rows * down - share.shape[0]), (0, columns * right - share.shape[1])), "edge")
     means: Plane = whole.reshape(rows, down, columns, right).mean(axis=(1, 3), dtype=np.float32)
     return means
+
+
+def luma_8_bits(plane: Plane, bit_depth: int) -> Plane:
+    """A frame's first plane in 8 bits; of RGB that is green, which is close enough to luma."""
+    return plane if bit_depth == 8 else (plane >> (bit_depth - 8)).astype(np.uint8)
 
 
 def plane_sampling(source: FrameFormat, plane: int) -> tuple[tuple[int, int], tuple[float, float]]:

@@ -69,17 +69,21 @@ def make_segments(
     frames_before: int,
     discarded: Sequence[int],
     after: Sequence[SegmentPlan],
+    around: int = 0,
 ) -> list[SegmentPlan]:
     """Those between the cuts, and before them the segments `after` which they come. `frames_before`: how many frames
-    before its first a segment must decode; `discarded`: see `cut_segments`.
+    before its first a segment must decode; `discarded`: see `cut_segments`; `around`: how many of the used frames
+    before a segment and after it go through the network with it.
     """
     pts = scan.timeline.pts
     key_times = [keyframe[0] for keyframe in scan.keyframes]
     segments = [*after]
     shown = sum(segment.output_frames for segment in after)
     for start, stop in pairwise(cuts):
-        first, last = used.numbers[start], used.numbers[stop - 1] + (used.phases[stop - 1] > 0)
-        repeats, between = _segment_frames(used, start, stop, count=last - first + 1)
+        leading, trailing = min(around, start), min(around, len(used.numbers) - stop)
+        begin, end = start - leading, stop + trailing
+        first, last = used.numbers[begin], used.numbers[end - 1] + (used.phases[end - 1] > 0)
+        repeats, between = _segment_frames(used, begin, end, count=last - first + 1, shown=range(start, stop))
         frames = sum(used.repeats[start:stop])
         end_tick = used.starts[stop] if stop < len(used.starts) else used.end_tick
         seeks = _seek_points(key_times, pts[max(0, first - frames_before)], time_base=scan.timeline.time_base)
@@ -95,8 +99,10 @@ def make_segments(
                 checksums=tuple(scan.checksums[first : last + 1]),
                 start_tick=used.starts[start],
                 runs=run_lengths([*timeline.ticks[shown : shown + frames], end_tick]),
-                discarded_frames=discarded[start],
+                discarded_frames=discarded[begin],
                 input_ranges=_input_ranges(scan, scan.keyframes[seeks[0]] if seeks else None, pts[last]),
+                leading=leading,
+                trailing=trailing,
             )
         )
         shown += frames
@@ -110,9 +116,9 @@ def _input_ranges(scan: FrameScan, keyframe: tuple[int, int] | None, last_pts: i
 
 
 def _segment_frames(
-    used: UsedFrames, start: int, stop: int, *, count: int
+    used: UsedFrames, start: int, stop: int, *, count: int, shown: range
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """`repeats` and `between` of a segment of `count` source frames."""
+    """`repeats` and `between` of a segment of `count` source frames, which shows those at the positions `shown`."""
     repeats = [0] * count
     between: list[list[int]] = [[] for _ in range(count)]
     for position in range(start, stop):
@@ -120,7 +126,7 @@ def _segment_frames(
         if used.phases[position]:
             between[number].append(used.phases[position])
         else:
-            repeats[number] = used.repeats[position]
+            repeats[number] = used.repeats[position] if position in shown else 1
     return tuple(repeats), tuple(map(tuple, between)) if any(between) else ()
 
 

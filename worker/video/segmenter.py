@@ -13,6 +13,7 @@ import structlog
 from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.info import input_start
+from app.platform.media.picture_options import STABILISED_RADIUS
 from app.platform.media.probe import MediaInfo
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
@@ -126,6 +127,7 @@ def plan_render(
         metadata=metadata,
         target_fps=options.target_fps,
         retime=options.retime,
+        stabilise=options.stabilise,
         part=options.part,
         segment_seconds=segment_seconds,
         segment_max_output_pixels=segment_max_output_pixels,
@@ -193,6 +195,7 @@ class RenderPlanner:
     encoder_rate: Fraction | None
     part: TimeRange | None = None
     decoder: str | None = None
+    stabilise: int = 0
     codec: VideoCodec = "h264"
     container: ContainerName = "mp4"
     deinterlacing: Deinterlacing | None = field(init=False)
@@ -290,6 +293,7 @@ class RenderPlanner:
         pictures = 1 if self.deinterlacing is None else self.deinterlacing.pictures_per_frame
         frames_before = 0 if self.deinterlacing is None else self.deinterlacing.pictures_before
         discarded = discarded_frames_before(used, scan, frames_before=frames_before)
+        around = STABILISED_RADIUS if self.stabilise else 0
         settled_cuts = list(accumulate((one.used_frames for one in self.settled), initial=0))
         cuts = cut_segments(
             used,
@@ -297,7 +301,8 @@ class RenderPlanner:
             max_ticks=max(1, floor(self.segment_seconds * timeline.timescale)),
             max_frames=min(MAX_SEGMENT_FRAMES, max(1, self.segment_max_output_pixels // output_pixels)),
             min_frames=MIN_REORDERED_FRAMES if self.reorder else 1,
-            discarded=discarded,
+            # Of a segment, those before the first frame around it.
+            discarded=[*discarded[:1] * min(around, len(discarded)), *discarded][: len(discarded)],
             settled=settled_cuts,
         )
         segments = make_segments(
@@ -309,6 +314,7 @@ class RenderPlanner:
             frames_before=frames_before,
             discarded=discarded,
             after=self.settled,
+            around=around,
         )
         reorder = self.reorder
         if reorder is None:
@@ -335,6 +341,7 @@ class RenderPlanner:
             frame_rate=self.constant_rate or _average_rate(scan.part, video.frame_rate),
             segment_count=len(segments),
             retime=self.retime if timeline.between else Retime.NEAREST,
+            stabilise=self.stabilise,
             warnings=(
                 *(self.continuous.warnings if self.continuous else ()),
                 *warnings,

@@ -6,6 +6,10 @@ from enum import StrEnum
 from app.platform.errors import InvalidRequest
 from app.platform.quoting import received
 
+# The most of `stabilise`, and how many frames before and after a frame are then averaged with it.
+MOST_STABILISE = 3
+STABILISED_RADIUS = 2
+
 
 class Deinterlace(StrEnum):
     """What is made of interlaced frames, which are two fields each."""
@@ -39,3 +43,11 @@ def parse_share(text: str, *, name: str) -> float:
         if 0 <= share <= 1:
             return share
     raise InvalidRequest(f"`{name}` must be a number from 0 to 1{received(text)}")
+
+
+def parse_stabilise(text: str) -> int:
+    """Raises InvalidRequest for anything but a whole number from 0 to MOST_STABILISE."""
+    whole = re.fullmatch(r"\+?0*([0-9])(?:\.0+)?", text.strip())
+    if whole and int(whole[1]) <= MOST_STABILISE:
+        return int(whole[1])
+    raise InvalidRequest(f"`stabilise` must be a whole number from 0 to {MOST_STABILISE}{received(text)}")

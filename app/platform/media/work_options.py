@@ -26,6 +26,7 @@ class WorkOptions:
     max_height: int | None = None
     strength: float = 1.0
     grain: float = 0.0
+    stabilise: int = 0
     deinterlace: Deinterlace = Deinterlace.AUTO
     codec: VideoCodec | None = None
     container: ContainerName | None = None

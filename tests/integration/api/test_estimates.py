@@ -1,6 +1,7 @@
 """POST /v1/estimates."""
 
 import json
+from fractions import Fraction
 
 import pytest
 from sqlalchemy import func, select, update
@@ -132,6 +133,18 @@ def test_it_only_reads(client, database, settings, file_id, make_key):
     assert estimate_of(client.post("/v1/estimates", json={"file_id": file_id}, headers=headers))["accepted"]
     headers = {"Authorization": f"Bearer {make_key('bob')}"}
     assert client.post("/v1/estimates", json={"file_id": file_id}, headers=headers).status_code == 404
+
+
+def test_an_estimate_counts_the_frames_around_segments(serve, settings, key, database, clip):
+    client = serve(settings.model_copy(update={"segment_seconds": Fraction(1)}), key=key)
+    with clip.open("rb") as body:
+        answer = client.post("/v1/files", files={"file": (clip.name, body)})
+    ledger = WorkLedger(database=database, worker="gpu", lease_seconds=30, max_attempts=3)
+    Registration(ledger, device="cuda:0", device_name="H200").beat()
+    note_segment(database, device="H200", engine="regen-4x-lite", pixels=5 * FRAME, seconds=1)
+    asked = {"file_id": answer.json()["file"]["id"], "stabilise": 1}
+    # Fifty frames in two segments, each with two frames of the other; five a second.
+    assert estimate_of(client.post("/v1/estimates", json=asked))["expectedSeconds"] == 10.8
 
 
 def test_times_follow_from_measured_speeds_and_the_queue(

@@ -121,7 +121,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     form = upscale["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert set(form) == {
         "file", "file_id", "file_url", "target_fps", "engine", "retime", "quality", "priority", "webhook_url",
-        "start", "end", "scale", "max_width", "max_height", "strength", "grain", "deinterlace",
+        "start", "end", "scale", "max_width", "max_height", "strength", "grain", "stabilise", "deinterlace",
         "metadata", "cancel_after", "codec", "container", "output_quality",
     }  # fmt: skip
     assert set(document["paths"]["/v1/renders/{render_id}"]) == {"get", "delete"}

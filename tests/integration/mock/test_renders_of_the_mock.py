@@ -183,10 +183,16 @@ def test_an_upload_in_parts(regen_mock, clip):
 
 def test_twice_the_frames_of_interlaced_video(regen_mock, clip, tmp_path):
     render = seen(
-        regen_mock, submit(regen_mock, clip, deinterlace="field", scale="1", strength="0.5", grain="1")
+        regen_mock,
+        submit(regen_mock, clip, deinterlace="field", scale="1", strength="0.5", grain="1", stabilise="2"),
     )
 
-    assert (render["status"], render["strength"], render["grain"]) == ("completed", 0.5, 1)
+    assert (render["status"], render["strength"], render["grain"], render["stabilise"]) == (
+        "completed",
+        0.5,
+        1,
+        2,
+    )
     output = tmp_path / "output.mp4"
     output.write_bytes(httpx.get(render["outputFileURL"]).content)
     video = streams_of(output)["video"]

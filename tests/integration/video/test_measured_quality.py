@@ -139,6 +139,7 @@ def test_an_exact_output_is_found_exact(
         vmaf=result.quality and result.quality.vmaf,
         temporal_stability=None if frames == 1 else MAX_DECIBELS,
         frames=frames,
+        warping_errors=result.quality and result.quality.warping_errors,
     )
 
 

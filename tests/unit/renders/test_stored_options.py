@@ -13,7 +13,14 @@ from models.catalog import ENGINES
 # Of each option, a value that is not its default.
 ASKED = {
     **{"engine": "regen-4x", "target_fps": "29.97", "retime": "motion", "start": "0:01.5", "end": "2"},
-    **{"scale": "3", "strength": "0.5", "grain": "0.25", "deinterlace": "field", "codec": "av1"},
+    **{
+        "scale": "3",
+        "strength": "0.5",
+        "grain": "0.25",
+        "stabilise": "2",
+        "deinterlace": "field",
+        "codec": "av1",
+    },
     **{"container": "mkv", "output_quality": "high", "quality": "1", "metadata": '{"a": "b"}'},
     **{"cancel_after": "60", "priority": "7", "webhook_url": "https://example.com/"},
     **{"destination": "https://bucket.example.com/result.mp4?X-Amz-Signature=abc"},

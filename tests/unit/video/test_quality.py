@@ -1,5 +1,6 @@
 """The arithmetics of measured quality, against definitions written out anew."""
 
+from dataclasses import replace
 from math import exp, log10
 from typing import Any
 
@@ -12,6 +13,7 @@ from worker.inference.frames import FrameFormat
 from worker.video import similarity_metrics
 from worker.video.quality import RUN_FRAMES, RUNS, MeasuredQuality, luma, sampled_frames
 from worker.video.similarity_metrics import SimilarityMeter, decibels, structural_similarity
+from worker.video.warping_error import WarpingErrors
 
 RANDOM = np.random.default_rng(7)
 
@@ -154,6 +156,13 @@ def test_figures_that_are_not_there_are_left_out() -> None:
     assert one_frame.as_json() == {"psnr": 100.0, "ssim": 0.98765, "frames": 1}
     whole = MeasuredQuality(psnr=40.12345, ssim=1.0, vmaf=95.5, temporal_stability=50.0, frames=24)
     assert list(whole.as_json()) == ["psnr", "ssim", "vmaf", "temporalStability", "frames"]
+    moving = replace(whole, warping_errors=WarpingErrors(input=1e-4, output=2.34567891234e-4))
+    assert moving.as_json() | {"frames": 0} == whole.as_json() | {
+        "warpingError": 0.00023457,
+        "warpingErrorInput": 0.0001,
+        "frames": 0,
+    }
+    assert ("warping error", "2.346e-4 (input 1.000e-4)") in moving.formatted()
     assert [name for name, _ in whole.formatted()] == [
         *("PSNR", "SSIM", "VMAF", "temporal stability", "frames compared")
     ]

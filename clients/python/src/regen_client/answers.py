@@ -23,6 +23,7 @@ class RenderOptions(TypedDict, total=False):
     max_height: int
     strength: float
     grain: float
+    stabilise: int
     deinterlace: Literal["auto", "off", "frame", "field", "detelecine"]
     codec: str
     container: str

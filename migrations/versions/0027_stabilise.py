@@ -1,0 +1,23 @@
+"""How far a render's pictures are averaged over time
+
+Revision ID: 0027
+Revises: 0026
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0027"
+down_revision = "0026"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("renders", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("stabilise", sa.Integer(), server_default="0", nullable=False))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("renders", schema=None) as batch_op:
+        batch_op.drop_column("stabilise")

@@ -1,0 +1,71 @@
+"""The warping error: no motion counts, and flicker counts as its mean square."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker.video.warping_error import WarpingMeter
+
+RANDOM = np.random.default_rng(3)
+
+
+def texture(rows: int, columns: int) -> Any:
+    """Smooth shapes of many sizes, between 60 and 190."""
+    spectrum = np.fft.rfft2(RANDOM.normal(0, 1, (rows, columns)))
+    down, across = np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None]
+    smooth = np.fft.irfft2(spectrum * np.exp(-(down**2 + across**2) * 200), (rows, columns))
+    return (125 + 30 * smooth / smooth.std()).clip(60, 190).astype(np.float32)
+
+
+def errors(inputs: list[Any], outputs: list[Any], numbers: list[int] | None = None) -> Any:
+    meter = WarpingMeter()
+    for number, one, other in zip(numbers or range(len(inputs)), inputs, outputs, strict=True):
+        meter.add(number, one, other)
+    return meter.errors()
+
+
+def enlarged(plane: Any) -> Any:
+    return plane.repeat(2, axis=0).repeat(2, axis=1)
+
+
+PICTURE = texture(80, 140)
+PAN = [PICTURE[4:68, 3 * at : 3 * at + 96] for at in range(6)]
+
+
+def test_a_pan_has_almost_none() -> None:
+    found = errors(PAN, [enlarged(frame) for frame in PAN])
+    # A twentieth of the difference of neighbours without regard to motion, at most.
+    plain = np.mean([np.square(b - a).mean() for a, b in pairwise(PAN)]) / 255**2
+    assert 0 <= found.input < plain / 20
+    assert found.output < plain / 20
+
+
+@pytest.mark.parametrize("frames", [[PAN[0]] * 6, PAN])
+def test_flicker_counts_as_its_mean_square(frames: list[Any]) -> None:
+    flickering = [enlarged(frame + 6 * (at % 2)) for at, frame in enumerate(frames)]
+    before, after = errors(frames, [enlarged(frame) for frame in frames]), errors(frames, flickering)
+    assert after.input == before.input
+    assert after.output - before.output == pytest.approx((6 / 255) ** 2, rel=0.1)
+
+
+def test_noise_counts_twice_its_variance() -> None:
+    noisy = [PAN[0] + RANDOM.normal(0, 5, PAN[0].shape).astype(np.float32) for _ in range(6)]
+    found = errors([PAN[0]] * 6, noisy)
+    assert found.input == pytest.approx(0, abs=1e-6)
+    assert found.output == pytest.approx(2 * (5 / 255) ** 2, rel=0.05)
+
+
+def test_only_consecutive_frames_are_pairs() -> None:
+    assert errors(PAN[:1], PAN[:1]) is None
+    assert errors(PAN[:3], PAN[:3], [0, 2, 4]) is None
+    assert errors(PAN[:3], PAN[:3], [0, 1, 4]) is not None
+
+
+def test_unrelated_pictures_have_no_motion_to_compare_along() -> None:
+    found = errors([texture(64, 96), texture(64, 96)], [PAN[0], PAN[1]])
+    assert found is None or found.input < np.square(texture(64, 96) - texture(64, 96)).mean() / 255**2
+    # Very small pictures have room for no flow of their own.
+    tiny = [np.full((3, 5), 80, np.float32)] * 2
+    assert errors(tiny, [enlarged(frame) for frame in tiny]).output == 0
