@@ -51,7 +51,7 @@ def read(path: Path, frames: int, *, start: float = 0.5) -> Film:
     command = ["ffmpeg", "-v", "error", "-ss", str(start), "-i", str(path), "-frames:v", str(frames)]
     command += ["-vf", f"crop={width}:{height}", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
-    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3).astype(np.float32) / 255
+    return np.asarray(np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3) / 255, np.float32)
 
 
 def reduced(film: Film, *, crf: int | None) -> Film:
@@ -71,7 +71,7 @@ def reduced(film: Film, *, crf: int | None) -> Film:
         decode = ["ffmpeg", "-v", "error", "-i", "-", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
         raw = subprocess.run(decode, input=coded, capture_output=True, check=True).stdout
         codes = np.frombuffer(raw, np.uint8).reshape(codes.shape)
-    return codes.astype(np.float32) / 255
+    return np.asarray(codes, np.float32) / np.float32(255)
 
 
 def warped(picture: NDArray[Any], flow: NDArray[np.float32]) -> NDArray[Any]:
@@ -186,7 +186,7 @@ def measure(
         device="cpu",
     )
     began = time.perf_counter()
-    pictures = upscaler.enlarge(inputs)
+    pictures = [one.values for one in upscaler.enlarge(inputs)]
     network_seconds = time.perf_counter() - began
     alone = as_film(pictures)
 
@@ -221,7 +221,8 @@ def measure(
         weights_directory=weights,
         device="cpu",
     )
-    film = as_film(upscaler.enlarge([deep.join([one[..., plane] for plane in (1, 2, 0)]) for one in codes]))
+    frames_16 = [deep.join([one[..., plane] for plane in (1, 2, 0)]) for one in codes]
+    film = as_film([one.values for one in upscaler.enlarge(frames_16)])
     row("the input instead, as 2", film, seconds)
     if network is not None:
         for name, strength in STRENGTHS.items():

@@ -20,6 +20,7 @@ from app.platform.media.picture_options import STABILISED_RADIUS
 from worker.inference.aligned_frames import AlignedFrame, Alignment
 from worker.inference.frames import Frame
 from worker.inference.grain import FrameNoise
+from worker.inference.transparency import Visible
 
 if TYPE_CHECKING:
     from worker.inference.upscaler import Upscaler
@@ -29,10 +30,18 @@ if TYPE_CHECKING:
 WORKING_PICTURES = 6
 
 
-class _Enlarged(NamedTuple):
-    """A frame of the window: the network's picture of it, 1 x 3 x rows x columns."""
+class NetworkPicture(NamedTuple):
+    """The network's picture of a frame: `values`, 1 x 3 x rows x columns floats on the device, premultiplied with what
+    is `visible` if the frame has alpha."""
 
-    picture: torch.Tensor
+    values: torch.Tensor
+    visible: Visible | None
+
+
+class _Enlarged(NamedTuple):
+    """A frame of the window."""
+
+    picture: NetworkPicture
     repeats: int
     alignments: Sequence[Alignment]
     noise: Sequence[FrameNoise]
@@ -70,7 +79,7 @@ class StabilisedFrames:
             for result in self._result(position)
         ]
 
-    def _pictures(self, frames: Sequence[Frame]) -> Iterator[torch.Tensor]:
+    def _pictures(self, frames: Sequence[Frame]) -> Iterator[NetworkPicture]:
         """The network's pictures; a frame that equals the one before has the same one."""
         distinct: list[Frame] = []
         is_new: list[bool] = []
@@ -89,8 +98,9 @@ class StabilisedFrames:
         at = position - (self._count - len(self._window))
         here = self._window[at]
         if here.repeats:
-            around = [(self._window[at + one.offset].picture, one.field) for one in here.alignments]
-            yield self._upscaler.finish(partial(average, here.picture, around), here.noise), here.repeats
+            around = [(self._window[at + one.offset].picture.values, one.field) for one in here.alignments]
+            steady = partial(average, here.picture.values, around)
+            yield self._upscaler.finish(steady, here.noise, here.picture.visible), here.repeats
 
 
 def average(

@@ -41,6 +41,11 @@ class Visible:
         is_opaque = bool((alpha == 1).all())
         return cls(colours=rgb if is_opaque else rgb * alpha, alpha=alpha, is_opaque=is_opaque)
 
+    def of_frame(self, index: int) -> "Visible":
+        """One of the N pictures."""
+        part = slice(index, index + 1)
+        return Visible(colours=self.colours[part], alpha=self.alpha[part], is_opaque=self.is_opaque)
+
     def enlarged_alpha(self, scale: int) -> torch.Tensor:
         """N x 1 x scale*H x scale*W in [0, 1]: 1 and 0 wherever the pixels around are all opaque or all transparent."""
         if self.is_opaque:

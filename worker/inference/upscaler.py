@@ -221,7 +221,7 @@ class Upscaler:
     def _finished(
         self, enlarged: torch.Tensor, noise: Sequence[FrameNoise], visible: Visible | None = None
     ) -> torch.Tensor:
-        """N x 3 x scale*H x scale*W, premultiplied if that is all that is `visible` -> N x `target.frame_bytes` uint8."""
+        """N x 3 x scale*H x scale*W, premultiplied if some is not `visible` -> N x `target.frame_bytes` uint8."""
         scale, alpha = self.engine.scale, None
         if visible is not None:
             alpha = visible.enlarged_alpha(scale)

@@ -75,8 +75,12 @@ def aligned_frames(
 
 
 def _small_luma(frame: Frame, source: FrameFormat) -> NDArray[Any]:
-    """A copy of the frame's luma in 8 bits, reduced as far as its flow is."""
-    luma = luma_8_bits(source.split(frame)[0], source.bit_depth)
+    """A copy of the frame's luma in 8 bits, as far as it is visible, reduced as far as its flow is."""
+    planes = source.split(frame)
+    luma = luma_8_bits(planes[0], source.bit_depth)
+    if source.has_alpha:
+        # As the network's pictures are, which are averaged.
+        luma = np.rint(luma * (planes[3] / np.float32(source.max_code))).astype(np.uint8)
     small = reduced(luma, flow_step(luma))
     return small.copy() if np.may_share_memory(small, frame) else small
 
