@@ -6,9 +6,9 @@ size, before grain is added and samples are rounded. What agrees with the pictur
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -21,9 +21,6 @@ from worker.inference.aligned_frames import AlignedFrame, Alignment
 from worker.inference.frames import Frame
 from worker.inference.grain import FrameNoise
 from worker.inference.transparency import Visible
-
-if TYPE_CHECKING:
-    from worker.inference.upscaler import Upscaler
 
 # Pictures in float32 that averaging holds at once beside the window: the sum, the one that is moved, where it is
 # sampled, the difference, and what is made of the result.
@@ -38,6 +35,18 @@ class NetworkPicture(NamedTuple):
     visible: Visible | None
 
 
+class PictureMaker(Protocol):
+    """The two halves of an `Upscaler`: what is said there holds."""
+
+    def enlarge(self, frames: Sequence[Frame]) -> list[NetworkPicture]: ...
+
+    def noise_of(self, *frames: Frame) -> Sequence[FrameNoise]: ...
+
+    def finish(
+        self, make: Callable[[], torch.Tensor], noise: Sequence[FrameNoise], visible: Visible | None
+    ) -> Frame: ...
+
+
 class _Enlarged(NamedTuple):
     """A frame of the window."""
 
@@ -50,7 +59,7 @@ class _Enlarged(NamedTuple):
 class StabilisedFrames:
     """Upscales consecutive frames of one run, each averaged with those around it. Not thread-safe."""
 
-    def __init__(self, upscaler: "Upscaler") -> None:
+    def __init__(self, upscaler: PictureMaker) -> None:
         self._upscaler = upscaler
         self._window: deque[_Enlarged] = deque(maxlen=2 * STABILISED_RADIUS + 1)
         self._count = 0
