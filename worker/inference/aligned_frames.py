@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from worker.inference.frames import Frame
 
+# So many frames before and after a frame are averaged with it; the API counts them too (`picture_options`).
+STABILISED_RADIUS = 2
+
 
 class Alignment(NamedTuple):
     """Where the frame `offset` frames later (earlier: below 0) shows what a frame shows.

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from app.platform.media.picture_options import STABILISED_RADIUS
-from worker.inference.aligned_frames import AlignedFrame, Alignment
+from worker.inference.aligned_frames import STABILISED_RADIUS, AlignedFrame, Alignment
 from worker.inference.frames import Frame
 from worker.inference.grain import FrameNoise
 from worker.inference.transparency import Visible

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.platform.media.picture_options import STABILISED_RADIUS
 from models.added import find_engine
 from models.architectures import NetworkProperties, UpscalingNetwork
 from models.catalog import Engine
 from models.loader import load_network
+from worker.inference.aligned_frames import STABILISED_RADIUS
 from worker.inference.batching import run_in_batches
 from worker.inference.colour import planes_to_alpha, planes_to_rgb, rgb_to_planes
 from worker.inference.devices import CudaDevice, Device, choose_device

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.platform.media import picture_options
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.picture_options import Deinterlace
@@ -18,6 +19,7 @@ from app.platform.media.rates import Retime
 from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
 from models.catalog import DEFAULT_ENGINE
+from worker.inference import aligned_frames
 from worker.inference.mixing import PictureOptions
 from worker.loaded_upscaler import Networks, UpscalerKey
 from worker.local import upscale_file
@@ -138,6 +140,10 @@ def test_noise_of_a_moving_picture_falls_as_that_of_a_mean_of_five(film: Any, up
     assert levels[0] > levels[1] > levels[2] > levels[3]
     # The mean of five independent samples has a noise of 1/sqrt(5); motion is estimated from the noisy frames.
     assert SIGMA / 5**0.5 * 0.8 < levels[3] < SIGMA / 5**0.5 * 1.35
+
+
+def test_estimates_count_the_frames_that_segments_have_around_them() -> None:
+    assert picture_options.STABILISED_RADIUS == aligned_frames.STABILISED_RADIUS
 
 
 def test_a_cut_is_kept(film: Any, upscaled: Upscale) -> None:
