@@ -59,6 +59,9 @@ def test_from_video_to_result(command, clip, tmp_path):
     assert sorted(path.suffix for path in tmp_path.glob("*.*")) == [".jpg", ".mp4", ".mp4"]
     assert "960x" not in command("status", render["id"]).stdout
     assert command("open", render["id"], "--json").exit_code == 0
+    address = command("stream", render["id"]).stdout.strip()
+    assert httpx.get(address).text.startswith("#EXTM3U")
+    assert json.loads(command("stream", render["id"], "--json").stdout)["streamURL"].startswith("http")
 
 
 def test_several_that_fail_in_different_ways(command, clip, regen_mock, tmp_path):
@@ -74,6 +77,8 @@ def test_several_that_fail_in_different_ways(command, clip, regen_mock, tmp_path
     assert answer.exit_code == ExitCode.RENDER_FAILED, "as the first of the command's"
     failed = next(one["id"] for one in renders_of(command("list", "--json", "--status", "failed")))
     assert command("watch", failed).exit_code == ExitCode.RENDER_FAILED
+    nothing = command("stream", failed)
+    assert (nothing.exit_code, "which is failed" in nothing.stderr) == (ExitCode.FAILED, True)
     (retried,) = renders_of(command("retry", failed, "--json"))
     lines = [
         json.loads(line)["render"] for line in command("watch", retried["id"], "--json").stdout.splitlines()

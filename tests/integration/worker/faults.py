@@ -118,7 +118,7 @@ def check_whole(
     assert row.status is RenderStatus.COMPLETED, row.error
     assert row.output_key is not None
     assert {segment.status for segment in segments(place, render_id)} == {SegmentStatus.DONE}
-    own = sorted(key for key in (row.output_key, row.thumbnail_key) if key)
+    own = sorted(key for key in (row.output_key, row.thumbnail_key, row.sound_key) if key)
 
     def only_results() -> bool:
         return [key for key in keys(place, render_id) if not leftovers(key)] == own
