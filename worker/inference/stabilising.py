@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -158,6 +157,9 @@ def moved(picture: torch.Tensor, right: torch.Tensor, down: torch.Tensor) -> tor
 
 
 def _moved_by_opencv(picture: torch.Tensor, right: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    # Few segments need it.
+    import cv2
+
     rows, columns = right.shape
     x = np.arange(columns, dtype=np.float32) + right.cpu().numpy()
     y = np.arange(rows, dtype=np.float32)[:, None] + down.cpu().numpy()
