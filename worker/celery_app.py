@@ -53,6 +53,7 @@ from worker.registration import NO_ENGINE, Registration, worker_name
 from worker.self_test import SelfTest
 from worker.software_versions import lacked_codecs, software_versions
 from worker.sweeper import Sweeper
+from worker.video.vmaf import measures_vmaf
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
 
@@ -159,6 +160,7 @@ class CeleryWorker:
         runner = FfmpegRunner.for_work(settings)
         self._software = software_versions(runner)
         ledger.lacked_codecs = tuple(lacked_codecs(runner))
+        ledger.measures_vmaf = WorkQueue.GPU in settings.queues and measures_vmaf(runner)
         ledger.precisions = tuple(networks.precisions) if WorkQueue.GPU in settings.queues else ()
         preview_ledger = PreviewLedger(
             database=self._database,

@@ -4,12 +4,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 POLL_SECONDS = 0.1
 # How long before a segment's end the next one is claimed: as long as the last one took to its first decoded
 # frame, and half as long again, within these bounds. Earlier would keep it from idle workers.
 SHORTEST_LEAD_SECONDS, LONGEST_LEAD_SECONDS = 1.0, 10.0
 LEAD_FACTOR = 1.5
+
+
+class ComputingTurn(Protocol):
+    """When this segment may use the upscaler, which another one may still need."""
+
+    def wait(self, on_wait: Callable[[], None]) -> None:
+        """Returns when it may. Calls `on_wait` several times a second, which may raise."""
+
+    def end(self) -> None:
+        """Called when it needs the upscaler no more."""
+
+
+class AtOnce:
+    """The turn of a segment beside which no other is in hand."""
+
+    def wait(self, on_wait: Callable[[], None]) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
 
 
 class DeviceTurn:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -28,6 +29,8 @@ from worker.video.decoder import WrongFrame
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.watching import write_sound
 from worker.workspace import Workspace
+
+Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
 
@@ -151,15 +154,14 @@ class SegmentInput:
     path: Path
     fetch_whole: Callable[[], Path] | None = None
 
-    def read_by(self, run: Callable[..., object]) -> None:
-        """Call `run` with `source` and `is_whole`; if its decoder lacked bytes, again with the whole file."""
+    def read_by(self, run: Callable[..., Result]) -> Result:
+        """What `run` returns for `source` and `is_whole`; if its decoder lacked bytes, again with the whole file."""
         if self.fetch_whole is None:
-            run(source=self.path, is_whole=True)
-            return
+            return run(source=self.path, is_whole=True)
         try:
-            run(source=self.path, is_whole=False)
+            return run(source=self.path, is_whole=False)
         except (FfmpegMissing, FfmpegDiskFull, FfmpegCancelled):
             raise
         except (WrongFrame, FfmpegError) as error:
             log.warning("segment_needs_whole_input", error=str(error))
-            run(source=self.fetch_whole(), is_whole=True)
+            return run(source=self.fetch_whole(), is_whole=True)

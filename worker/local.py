@@ -6,7 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from app.platform.errors import Canceled
+from app.platform.errors import Canceled, ConfigurationError
+from app.platform.media.codecs import VmafTarget
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.probe import MediaInfo
 from app.platform.media.work_options import WorkOptions
@@ -16,8 +17,10 @@ from worker.pipeline import FrameUpscaler, run_segment
 from worker.video.continuous_copy import continuous_source
 from worker.video.muxer import FinishedVideo, finish_render
 from worker.video.plan import RenderPlan
+from worker.video.quality_search import EncodedQuality, FoundQuality
 from worker.video.segmenter import plan_render
 from worker.video.timestamp_check import WrittenVideo
+from worker.video.vmaf import NO_VMAF, measures_vmaf, model_for
 
 if TYPE_CHECKING:
     from worker.video.quality import MeasuredQuality
@@ -25,10 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalRender:
-    """The result. `quality` is None if it was not asked for, or, with a warning, if it could not be measured."""
+    """The result. `quality` is None if it was not asked for, or, with a warning, if it could not be measured.
+    `encoded_quality` is what the search for a target found, None without a target."""
 
     video: FinishedVideo
     quality: "MeasuredQuality | None"
+    encoded_quality: EncodedQuality | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +62,12 @@ def upscale_file(
 
     `settings` bound segments and waits, and say what `options` leave open.
     Segments are kept in a private directory under `work_directory`. `make_upscaler` is called once the frame formats
-    are known. Raises what `plan_render`, `run_segment` and `finish_render` raise.
+    are known. Raises ConfigurationError for a target where ffmpeg does not measure VMAF, and what `plan_render`,
+    `run_segment` and `finish_render` raise.
     """
+    quality = options.form.quality or settings.output_quality
+    if isinstance(quality, VmafTarget) and not measures_vmaf(runner):
+        raise ConfigurationError(NO_VMAF)
     with TemporaryDirectory(prefix="upscale-", dir=work_directory) as name:
         directory = Path(name)
         source, info, continuous = continuous_source(
@@ -81,6 +90,7 @@ def upscale_file(
         done = 0
         files = []
         written: list[WrittenVideo] = []
+        found: list[tuple[int, FoundQuality]] = []
         for segment in segments:
             if cancelled():
                 raise Canceled()
@@ -93,7 +103,7 @@ def upscale_file(
                 render=render,
                 segment=segment,
                 upscaler=upscaler,
-                quality=options.output_quality or settings.output_quality,
+                quality=quality,
                 on_frame=lambda frames, before=before: on_progress(  # type: ignore[misc]
                     LocalProgress(done=before + frames, total=total)
                 ),
@@ -103,7 +113,9 @@ def upscale_file(
             done += segment.used_frames
             files.append(path)
             # Those between are as long as the film.
-            written = [*written[:1], result]
+            written = [*written[:1], result.video]
+            if result.quality is not None:
+                found.append((segment.output_frames, result.quality))
         video = finish_render(
             runner=runner,
             source=source,
@@ -116,13 +128,18 @@ def upscale_file(
             listing=info.listing,
             outer=(written[0], written[-1]),
         )
+        encoded = None
+        if isinstance(quality, VmafTarget):
+            encoded = EncodedQuality.of(quality, found, model=model_for(render.target))
+            if encoded.warning:
+                video = replace(video, warnings=(*video.warnings, encoded.warning))
         if not options.measures_quality:
-            return LocalRender(video=video, quality=None)
+            return LocalRender(video=video, quality=None, encoded_quality=encoded)
         # Imports OpenCV.
         from worker.video.quality import NOT_MEASURED, measure_if_possible
 
         try:
-            quality = measure_if_possible(
+            measured = measure_if_possible(
                 runner,
                 source=source,
                 output=destination,
@@ -134,6 +151,6 @@ def upscale_file(
         except Canceled:
             destination.unlink(missing_ok=True)
             raise
-        if quality is None:
+        if measured is None:
             video = replace(video, warnings=(*video.warnings, NOT_MEASURED))
-        return LocalRender(video=video, quality=quality)
+        return LocalRender(video=video, quality=measured, encoded_quality=encoded)

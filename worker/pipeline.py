@@ -10,6 +10,7 @@ no task queue.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,9 +18,10 @@ from typing import Protocol, runtime_checkable
 import structlog
 
 from app.platform.errors import FfmpegError, PermanentError, TransientError
-from app.platform.media.codecs import Quality
-from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner
+from app.platform.media.codecs import Quality, VmafTarget
+from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from app.platform.progress import current_progress
+from worker.device_turns import AtOnce, ComputingTurn
 from worker.inference.aligned_frames import AlignedFrame
 from worker.inference.frames import Frame
 from worker.source_frames import RepeatedFrame, SourceFrames
@@ -33,7 +35,8 @@ from worker.video.decoder import (
 )
 from worker.video.encoder import encoding_stream, missing_encoder
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
-from worker.video.timestamp_check import WrittenVideo, check_segment
+from worker.video.target_encoding import EncodedSegment, TargetEncoding
+from worker.video.timestamp_check import check_segment
 from worker.video.watchdog import PipelineQueue, PipelineStopped, PipelineThread, Watchdog
 
 log = structlog.get_logger(__name__)
@@ -82,26 +85,6 @@ class StabilisingUpscaler(FrameUpscaler, Protocol):
         """What upscales the frames of one segment in order, each averaged with those around it."""
 
 
-class ComputingTurn(Protocol):
-    """When this segment may use the upscaler, which another one may still need."""
-
-    def wait(self, on_wait: Callable[[], None]) -> None:
-        """Returns when it may. Calls `on_wait` several times a second, which may raise."""
-
-    def end(self) -> None:
-        """Called when it needs the upscaler no more."""
-
-
-class _AtOnce:
-    """The turn of a segment beside which no other is in hand."""
-
-    def wait(self, on_wait: Callable[[], None]) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-
 def encoder_threads(upscaler: FrameUpscaler) -> int | None:
     """How many threads x264 gets beside this upscaler; None for x264's default."""
     threads = upscaler.processor_threads
@@ -116,16 +99,16 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
     render: RenderPlan,
     segment: SegmentPlan,
     upscaler: FrameUpscaler,
-    quality: Quality,
+    quality: Quality | VmafTarget,
     on_frame: Callable[[int], None],
     cancelled: Callable[[], bool],
     stall_seconds: float,
     on_stall: Callable[[], None] | None = None,
     turn: ComputingTurn | None = None,
     is_whole: bool = True,
-) -> WrittenVideo:
-    """Render one segment of the output. Decoding begins at once, upscaling when it is the segment's `turn`. Returns
-    what was written.
+) -> EncodedSegment:
+    """Render one segment of the output. Decoding begins at once, upscaling when it is the segment's `turn`. With a
+    target of VMAF the encoder's quality is searched for after that turn.
 
     `destination` appears complete and verified, or not at all. `on_frame` gets the number of frames upscaled so far, in
     this thread. `cancelled` is polled several times a second, in another thread; `on_stall`: see Watchdog.
@@ -163,13 +146,33 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
                 render=render,
                 segment=segment,
                 upscaler=upscaler,
-                turn=turn or _AtOnce(),
+                turn=turn or AtOnce(),
                 watchdog=watchdog,
                 on_frame=report,
             )
-            stream.run(source, part, point=point, verify=verify, quality=quality)
+            stream.run(source, encoding, point=point, verify=verify)
 
-    try:
+    with ExitStack() as stack:
+        stack.callback(part.unlink, missing_ok=True)
+        threads, search = encoder_threads(upscaler), None
+        if isinstance(quality, VmafTarget):
+            search = stack.enter_context(
+                TargetEncoding(
+                    runner,
+                    part,
+                    render=render,
+                    segment=segment,
+                    target=quality,
+                    threads=threads,
+                    cancelled=cancelled,
+                    stall_seconds=stall_seconds,
+                )
+            )
+            encoding = search.copying_stream()
+        else:
+            encoding = encoding_stream(
+                runner, part, render=render, segment=segment, quality=quality, threads=threads
+            )
         try:
             attempt(decode_points(render, segment)[0], verify=True)
         except WrongFrame as wrong:
@@ -188,11 +191,10 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
                 raise TransientError(
                     "The video gave different frames at each reading.", detail=str(error)
                 ) from error
+        found = None if search is None else search.encode()
         written = check_segment(runner, part, render=render, segment=segment)
         part.replace(destination)
-    finally:
-        part.unlink(missing_ok=True)
-    return written
+    return EncodedSegment(video=written, quality=found)
 
 
 def _runner_for(
@@ -250,17 +252,9 @@ class _SegmentRun:
         # None marks the end.
         self._upscaled: PipelineQueue[RepeatedFrame | None] = PipelineQueue(watchdog, maxsize=batch_size + 1)
 
-    def run(self, source: Path, part: Path, *, point: DecodePoint, verify: bool, quality: Quality) -> None:
-        """Raises the first error of any thread."""
+    def run(self, source: Path, encoding: Stream, *, point: DecodePoint, verify: bool) -> None:
+        """Raises the first error of any thread. `encoding`: the command that takes the upscaled frames."""
         runner, render, segment, watchdog = self._runner, self._render, self._segment, self._watchdog
-        encoding = encoding_stream(
-            runner,
-            part,
-            render=render,
-            segment=segment,
-            quality=quality,
-            threads=encoder_threads(self._upscaler),
-        )
         decoding = decoding_stream(runner, source, render=render, segment=segment, point=point)
         with (
             runner.start(encoding, purpose="encoding the video", stdin=True, stdout=False) as encoder,

@@ -74,6 +74,7 @@ class Registration:
             "queues": ",".join(queue.value for queue in WorkQueue if queue in ledger.queues),
             "engines": sorted(self._built_in) if WorkQueue.GPU in ledger.queues else [],
             "precisions": list(ledger.precisions) or None,
+            "measures_vmaf": ledger.measures_vmaf,
             "version": server_version(),
         }
         self.is_drained = False
@@ -114,6 +115,7 @@ class Registration:
                     name=self._ledger.worker,
                     precisions=self._ledger.precisions,
                     lacked_codecs=self._ledger.lacked_codecs,
+                    measures_vmaf=self._ledger.measures_vmaf,
                     silent_for=SILENT_LEASES * self._ledger.lease_seconds,
                 )
             self.is_drained = standing_of(session, name=self._ledger.worker).is_drained

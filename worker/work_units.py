@@ -49,6 +49,7 @@ from worker.job_files import JobFiles
 from worker.loaded_upscaler import Networks, UpscalerKey
 from worker.metrics import SegmentMeter
 from worker.pipeline import run_segment
+from worker.searched_quality import searched_quality
 from worker.segment_eta import SegmentEta
 from worker.video.continuous_copy import (
     plan_continuous_copy,
@@ -240,7 +241,7 @@ class WorkUnits:
         )
         with self.workspace.job_directory() as directory:
             result = directory / f"segment{file.suffix}"
-            source.read_by(
+            encoded = source.read_by(
                 partial(
                     run_segment,
                     runner=self.runner,
@@ -266,7 +267,9 @@ class WorkUnits:
             with self._files.transfers.removed_unless_reported(key):
                 self._files.transfers.put(key, result, content_type=file.content_type, cancelled=cancelled)
                 ready = self._report(
-                    lambda: self.ledger.segment_done(job, storage_key=key, precision=precision)
+                    lambda: self.ledger.segment_done(
+                        job, storage_key=key, precision=precision, **encoded.figures
+                    )
                 )
         note_segment(
             self.ledger.database,
@@ -306,6 +309,9 @@ class WorkUnits:
             )
             mixture = several_precisions(job.segments)
             warnings, quality = [*finished.warnings, *([mixture] if mixture else [])], None
+            searched = searched_quality(job, render, segments)
+            if searched is not None and searched.warning:
+                warnings.append(searched.warning)
             if job.measures_quality:
                 quality = self._measured(source, video, render, segments, cancelled)
                 if quality is None:
@@ -327,6 +333,7 @@ class WorkUnits:
                         cost=cost_in_gigapixels(render.output, engine=self._engine(job)),
                         warnings=warnings,
                         quality=None if quality is None else quality.as_json(),
+                        encoded_quality=None if searched is None else searched.as_json(),
                         output_bytes=size_bytes,
                     )
                 )

@@ -23,7 +23,7 @@ from app.cli.reporting import (
     stdout,
 )
 from app.platform.errors import ConfigurationError, InvalidRequest, RegenError
-from app.platform.media.codecs import OutputFormat, Quality
+from app.platform.media.codecs import OutputFormat, Quality, parse_output_quality
 from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, VideoCodec
 from app.platform.media.output_size import MOST_SCALE, MOST_SIDE
 from app.platform.media.picture_options import MOST_STABILISE, Deinterlace
@@ -57,6 +57,15 @@ def _moment(value: str) -> Fraction:
     except InvalidRequest as error:
         raise typer.BadParameter(
             "it must be seconds, such as 83.5, or a time, such as 00:01:23.500."
+        ) from error
+
+
+def _output_quality(value: str) -> str:
+    try:
+        return parse_output_quality(value)
+    except InvalidRequest as error:
+        raise typer.BadParameter(
+            "it must be lossless, high, medium, small, or a target such as vmaf=95, from 70 to 99."
         ) from error
 
 
@@ -134,9 +143,13 @@ def upscale(  # noqa: PLR0913 - one for each option of the command
         typer.Option(help="In place of REGEN_PRECISION.", show_default=False),
     ] = None,
     output_quality: Annotated[
-        Quality | None,
+        str | None,
         typer.Option(
-            help="How much the encoder keeps, in place of REGEN_OUTPUT_QUALITY.", show_default=False
+            parser=_output_quality,
+            metavar="QUALITY",
+            help="How much the encoder keeps: lossless, high, medium, small, or the VMAF that it is to reach, such as "
+            "vmaf=95; in place of REGEN_OUTPUT_QUALITY.",
+            show_default=False,
         ),
     ] = None,
     former_quality: Annotated[Quality | None, typer.Option("--quality", hidden=True)] = None,
@@ -283,8 +296,8 @@ def _show(
         "duration", f"{float(before.duration_seconds):.3f} s", f"{float(after.duration_seconds):.3f} s"
     )
     table.add_row("file size", _bytes(source), _bytes(destination))
-    if result.quality is not None:
-        for name, figure in result.quality.formatted():
+    for measured in (result.encoded_quality, result.quality):
+        for name, figure in measured.formatted() if measured is not None else ():
             table.add_row(name, "", figure)
     stdout().print(table)
     for warning in result.video.warnings:

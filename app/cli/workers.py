@@ -84,7 +84,10 @@ def _row(view: "WorkerView", *, alive: bool, lease_seconds: float) -> tuple[str,
         ",".join(view.queues),
         ", ".join((*view.engines, *view.labels)),
         view.version,
-        ", ".join(f"{name} {version}" for name, version in view.software.items()),
+        ", ".join(
+            [f"{name} {version}" for name, version in view.software.items()]
+            + (["VMAF"] if view.measures_vmaf else [])
+        ),
         f"{view.started_at:%Y-%m-%d %H:%M}",
         state,
         str(view.units_done),

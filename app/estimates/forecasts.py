@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from fractions import Fraction
+from typing import get_args
 
 import structlog
 
 from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import InvalidRequest, RegenError
-from app.platform.media.codecs import CODECS, OutputFormat
+from app.platform.media.codecs import CODECS, OutputFormat, Quality, VmafTarget
 from app.platform.settings import Settings
 from app.renders import workload
 from app.renders.progress import RenderView
@@ -67,6 +68,8 @@ class Outlook:
     """A sentence if no worker claims queued work."""
     lacked_codecs: frozenset[str] = frozenset()
     """Those that no present worker encodes."""
+    lacks_vmaf: bool = False
+    """Whether workers are present and none of them measures VMAF."""
 
     @classmethod
     def of(cls, cut: Cut, measured: Sequence[DeviceSpeed], work: Sequence[UserWork]) -> "Outlook":
@@ -142,7 +145,13 @@ class Forecast:
         return self.outlook().no_worker
 
     def require_encoder(self, form: OutputFormat) -> None:
-        """Raises InvalidRequest if workers are present and none of them encodes the codec."""
+        """Raises InvalidRequest if workers are present and none of them encodes the codec, or can search for the
+        quality."""
+        if isinstance(form.quality, VmafTarget) and self.outlook().lacks_vmaf:
+            raise InvalidRequest(
+                f"No worker of this server can search for `output_quality` {form.quality} at present: their ffmpeg "
+                f"lacks libvmaf. There are {', '.join(f'`{name}`' for name in get_args(Quality))}."
+            )
         codec = form.chosen_codec
         if codec is not None and codec in (lacked := self.outlook().lacked_codecs):
             others = ", ".join(f"`{other}`" for other in CODECS if other not in lacked)
@@ -178,7 +187,12 @@ class Forecast:
                 # Without speeds no time can be forecast, so the work need not be added up.
                 outlook = Outlook.of(self._cut, measured, workload.work_by_user(session) if measured else [])
                 workers = count_workers(session, lease_seconds=self._lease_seconds)
-                return replace(outlook, no_worker=workers.missing, lacked_codecs=workers.lacked_codecs)
+                return replace(
+                    outlook,
+                    no_worker=workers.missing,
+                    lacked_codecs=workers.lacked_codecs,
+                    lacks_vmaf=workers.lacks_vmaf,
+                )
         except RegenError as error:
             log.warning("outlook_missing", error=error.message, detail=error.detail)
             return Outlook(cut=self._cut)

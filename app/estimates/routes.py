@@ -42,7 +42,7 @@ async def estimate_render(
     that, and makes no render."""
     async with received_form(request, UpscaleForm, user=user, resources=resources, is_kept=False) as form:
         asked = UpscaleForm.read(form, resources.settings, engines)
-        if asked.form.chosen_codec is not None:
+        if asked.form.needs_able_worker:
             await to_thread.run_sync(resources.forecast.require_encoder, asked.form)
         estimate, statistics = await _estimate(request, asked, user=user, resources=resources)
     suggestion = suggest(statistics, engines)

@@ -129,6 +129,7 @@ def _add_worker(session: Session) -> None:
             device_name=DEVICE,
             queues=",".join(WorkQueue),
             engines=sorted(ENGINES),
+            measures_vmaf=True,
             version=server_version(),
             started_at=database_now(),
             heartbeat_at=database_now(),

@@ -11,6 +11,7 @@ from typing import Any
 from app.mock.fault_rules import RenderFault
 from app.mock.results import ResultMaker, form_of, playlist_facts
 from app.platform.errors import FfmpegCancelled, FfmpegError, PermanentError, StorageError
+from app.platform.media.codecs import VmafTarget, encoder_quality
 from app.platform.media.info import VideoProperties
 from app.platform.storage.keys import output_key, segment_key, thumbnail_key
 from app.platform.work_kinds import WorkKind
@@ -88,6 +89,7 @@ class MockUnits:
             cost=_cost(render),
             warnings=[] if fault is None else fault.warnings,
             quality=_plausible_quality(render) if render.measures_quality else None,
+            encoded_quality=_plausible_search(render),
         )
         return Counter()
 
@@ -119,6 +121,20 @@ def _output(render: Render) -> VideoProperties:
 
 def _cost(render: Render) -> float:
     return cost_in_gigapixels(_output(render), engine=ENGINES[render.engine])
+
+
+def _plausible_search(render: Render) -> dict[str, Any] | None:
+    """As of a search that found the target in one segment; None without a target."""
+    target = encoder_quality(render.output_quality)
+    if not isinstance(target, VmafTarget):
+        return None
+    vmaf = round(target.vmaf + 0.25, 3)
+    return {
+        "target": target.vmaf,
+        "vmaf": {"min": vmaf, "mean": vmaf},
+        "crf": {"min": 22.5, "max": 22.5},
+        "model": "vmaf_v0.6.1",
+    }
 
 
 def _plausible_quality(render: Render) -> dict[str, Any]:

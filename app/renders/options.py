@@ -20,7 +20,15 @@ from pydantic import (
 
 from app.engines.service import require_engine
 from app.platform.errors import InvalidRequest
-from app.platform.media.codecs import OutputFormat, Quality, parse_codec, parse_container, parse_quality
+from app.platform.media.codecs import (
+    OUTPUT_QUALITY_PATTERN,
+    OutputFormat,
+    Quality,
+    encoder_quality,
+    parse_codec,
+    parse_container,
+    parse_output_quality,
+)
 from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.info import VideoProperties
 from app.platform.media.limits import MediaLimits, check_output
@@ -252,12 +260,19 @@ class RenderOptions(BaseModel):
         description="The kind of the output's file. Default: `mp4`; for ProRes `mov`, for FFV1 `mkv`.",
     )
     output_quality: Annotated[
-        Quality | None,
-        BeforeValidator(partial(_read, parse_quality)),
-        WithJsonSchema({"type": "string", "enum": list(get_args(Quality))}),
+        str | None,
+        BeforeValidator(partial(_read, parse_output_quality)),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "pattern": OUTPUT_QUALITY_PATTERN,
+                "examples": [*get_args(Quality), "vmaf=95"],
+            }
+        ),
     ] = Field(
         None,
-        description="How much of the output the encoder keeps. Default: the server's, as far as the codec has it.",
+        description="How much of the output the encoder keeps, or the VMAF (70 to 99) that it is to reach in as few "
+        "bits as that takes. Default: the server's, as far as the codec has it.",
     )
     measures_quality: Annotated[bool, BeforeValidator(partial(_read, parse_measures_quality))] = Field(
         False,
@@ -334,7 +349,9 @@ class RenderOptions(BaseModel):
     @property
     def form(self) -> OutputFormat:
         """The output's codec, container and quality, as far as they were given."""
-        return OutputFormat(codec=self.codec, container=self.container, quality=self.output_quality)
+        return OutputFormat(
+            codec=self.codec, container=self.container, quality=encoder_quality(self.output_quality)
+        )
 
     @property
     def size(self) -> OutputSize | None:

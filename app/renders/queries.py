@@ -57,6 +57,7 @@ class StoredRender(WorkOptions):
     destination_state: dict[str, Any] | None
     retry_of: str | None
     quality: dict[str, Any] | None
+    encoded_quality: dict[str, Any] | None
     output_key: str | None
     output_bytes: int | None
     thumbnail_key: str | None

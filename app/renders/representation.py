@@ -89,6 +89,7 @@ def shown_fields(render: ShownRender, *, progress: float, queue_position: int | 
         "destination": shown_destination(render),
         "retry_of": render.retry_of,
         "quality": render.quality,
+        "encoded_quality": render.encoded_quality,
         "input": render.input,
         "output": render.output,
         "output_size_bytes": render.output_bytes if render.status is RenderStatus.COMPLETED else None,

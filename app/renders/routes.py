@@ -105,7 +105,7 @@ async def upscale(
         if asked.destination is not None:
             networks = resources.settings.outbound_allowed_networks
             require_permitted(asked.destination, allowed_networks=networks, field="destination")
-        if asked.form.chosen_codec is not None:
+        if asked.form.needs_able_worker:
             await to_thread.run_sync(resources.forecast.require_encoder, asked.form)
         idempotent.content += form.content
         find_made = partial(render_service.find_made_render, resources.database, idempotent)

@@ -107,6 +107,31 @@ class QualityBody(Body):
     frames: int = Field(description="Number of compared frames.")
 
 
+class VmafRange(Body):
+    """0 to 100."""
+
+    min: Number = Field(description="Of the segment that has the least.")
+    mean: Number = Field(description="Of all segments, by their frames.")
+
+
+class CrfRange(Body):
+    """On the scale of the output's encoder; higher is smaller and worse."""
+
+    min: Number
+    max: Number
+
+
+class EncodedQualityBody(Body):
+    """What the encoder was set to so that the output has the VMAF that `output_quality` asked for."""
+
+    target: Number = Field(description="Of `output_quality`.")
+    vmaf: VmafRange = Field(
+        description="Mean VMAF of a sample of frames of each segment, encoded so, compared with the same frames before."
+    )
+    crf: CrfRange = Field(description="The quality that was found for each segment.")
+    model: str = Field(description="Of libvmaf: `vmaf_v0.6.1`, or `vmaf_4k_v0.6.1` beyond 2560x1440.")
+
+
 class OptionFacts(Body):
     """The options of a render or an estimate that are not as by default."""
 
@@ -183,6 +208,9 @@ class Render(OptionFacts, RenderState):
     destination: DestinationBody | None = Field(None, description="If one was given.")
     retry_of: str | None = Field(None, description="The failed render that this one retries.")
     quality: QualityBody | None = Field(None, description="When it was measured.")
+    encoded_quality: EncodedQualityBody | None = Field(
+        None, description="When completed, if `output_quality` was a target."
+    )
     files_removed_at: Timestamp | None = Field(
         None, description="When files were removed because of their age: those whose URL is left out."
     )

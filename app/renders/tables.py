@@ -10,7 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.lease import LeasedToWorker
-from app.platform.media.codecs import Quality
 from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.info import VideoProperties
 from app.platform.media.picture_options import Deinterlace
@@ -53,10 +52,10 @@ class Render(UnitOfWork, ListedTable):
     `container` and `output_quality` are as requested. At
     `cancel_at`, `cancel_after` seconds after its request, a render that has not ended is canceled. `user_metadata` are
     texts of its user. `measures_quality` is whether the finish compares the output with the input; `quality` is the
-    result, as the API shows it. Once prepared, a render that can be watched before it is completed has `segment_times`
-    (`SegmentTimes`) and is `is_watchable`; `sound_key` is the stored sound that goes with them, None if
-    there is none. `precision` is the number format of the network in which its first worker began to
-    upscale it.
+    result, as the API shows it, `encoded_quality` what the search for a target of VMAF found. Once prepared, a render
+    that can be watched before it is completed has `segment_times` (`SegmentTimes`) and is `is_watchable`; `sound_key`
+    is the stored sound that goes with them, None if there is none. `precision` is the number format of the network in
+    which its first worker began to upscale it.
     """
 
     __tablename__ = "renders"
@@ -102,7 +101,7 @@ class Render(UnitOfWork, ListedTable):
     )
     codec: Mapped[VideoCodec | None] = mapped_column(String(16))
     container: Mapped[ContainerName | None] = mapped_column(String(16))
-    output_quality: Mapped[Quality | None] = mapped_column(String(16))
+    output_quality: Mapped[str | None] = mapped_column(String(16))
     user_metadata: Mapped[dict[str, Any] | None]
     cancel_after: Mapped[int | None]
     cancel_at: Mapped[datetime | None]
@@ -112,6 +111,7 @@ class Render(UnitOfWork, ListedTable):
     error: Mapped[str | None] = mapped_column(Text)
     warnings: Mapped[list[str]]
     quality: Mapped[dict[str, Any] | None]
+    encoded_quality: Mapped[dict[str, Any] | None]
     cost: Mapped[float]
 
     input: Mapped[VideoProperties] = video_columns("input_")
@@ -147,7 +147,8 @@ class Render(UnitOfWork, ListedTable):
 
 
 class Segment(UnitOfWork, Table):
-    """A run of frames of one render, leased to be upscaled. Once done it keeps `worker`, and has a `precision`."""
+    """A run of frames of one render, leased to be upscaled. Once done it keeps `worker`, and has a `precision`
+    and, if its quality was searched, the `crf` that was chosen and the `vmaf` of the sample with it."""
 
     __tablename__ = "segments"
     __table_args__ = (
@@ -180,5 +181,7 @@ class Segment(UnitOfWork, Table):
     frames_done: Mapped[int] = mapped_column(default=0)
     storage_key: Mapped[str | None] = mapped_column(String(200))
     precision: Mapped[str | None] = mapped_column(String(40))
+    crf: Mapped[float | None]
+    vmaf: Mapped[float | None]
 
     render: Mapped[Render] = relationship(back_populates="segments")

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import (
     BindParameter,
+    Boolean,
     ColumnElement,
     Integer,
     Select,
@@ -31,6 +32,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from app.accounts.tables import User
 from app.platform.database import ONE
 from app.platform.lease import is_rested
+from app.platform.media.codecs import VMAF_PREFIX
 from app.platform.work_kinds import WorkKind
 from app.renders.statuses import RenderStatus, SegmentStatus
 from app.renders.tables import Render, Segment
@@ -44,6 +46,8 @@ MOST_WAITING = 256
 OF_ENGINES = bindparam("of_engines", value="", type_=String)
 # Another: the codecs that the worker cannot encode, each in quotation marks.
 LACKED_CODECS = bindparam("lacked_codecs", value="", type_=String)
+# Another: whether the worker measures VMAF, for renders whose quality is searched.
+MEASURES_VMAF = bindparam("measures_vmaf", value=True, type_=Boolean)
 # Another: each "engine/precision" of `worker_queries.left_to_others`, in quotation marks.
 LEFT_TO_OTHERS = bindparam("left_to_others", value="", type_=String)
 
@@ -124,13 +128,18 @@ def user_may_finish() -> ColumnElement[bool]:
 
 
 def suits_worker() -> ColumnElement[bool]:
-    """The claiming worker upscales with the render's engine, encodes its codec, and need not leave it to others that
+    """The claiming worker upscales with the render's engine, encodes its codec, can search for its quality,
+    and need not leave it to others that
     compute in its precision. They may be unable, too: once an attempt failed, it is left to nobody for a while."""
     can_encode = or_(Render.codec.is_(None), ~LACKED_CODECS.contains('"' + Render.codec + '"'))
+    can_search = or_(
+        Render.output_quality.is_(None), ~Render.output_quality.startswith(VMAF_PREFIX), MEASURES_VMAF
+    )
     is_left = LEFT_TO_OTHERS.contains('"' + Render.engine + "/" + Render.precision + '"')
     return and_(
         or_(OF_ENGINES == "", OF_ENGINES.contains('"' + Render.engine + '"')),
         can_encode,
+        can_search,
         or_(Render.precision.is_(None), ~is_left, upscaling_failed_lately()),
     )
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from sqlalchemy import Float, Select, String, and_, bindparam, false, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.accounts.tables import User
@@ -43,7 +43,14 @@ EARLIER_THAN = bindparam("earlier_than", type_=UtcDateTime)
 EarlierClaim: TypeAlias = Callable[[datetime | None], Job | None]
 
 IS_TO_PREPARE = "is_to_prepare"
-SEGMENT_COLUMNS = (Segment.position, Segment.plan, Segment.storage_key, Segment.precision)
+SEGMENT_COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
+    Segment.position,
+    Segment.plan,
+    Segment.storage_key,
+    Segment.precision,
+    Segment.crf,
+    Segment.vmaf,
+)
 WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 
 
@@ -106,17 +113,18 @@ def claim_segment(
     cap: int | None = None,
     engines: Collection[str] = (),
     lacked_codecs: Collection[str] = (),
+    measures_vmaf: bool = True,
     left_to_others: Collection[tuple[str, str]] = (),
     first: EarlierClaim | None = None,
 ) -> Job | None:
     """The first waiting segment of the next user.
 
     `cap` is how many segments of one user may run, for users without their own cap. `engines` are those with
-    which the worker upscales; empty for all. `lacked_codecs` are those that it cannot encode, `left_to_others` the
-    engines and precisions of renders that it leaves. `first` is tried before, with the time at which that user was
-    last served.
+    which the worker upscales; empty for all. `lacked_codecs` are those that it cannot encode, `measures_vmaf` is
+    whether it can search for a quality, `left_to_others` are the engines and precisions of renders that it leaves.
+    `first` is tried before, with the time at which that user was last served.
     """
-    by = _by(worker, lease_seconds, engines, lacked_codecs, left_to_others)
+    by = _by(worker, lease_seconds, engines, lacked_codecs, measures_vmaf, left_to_others)
     lease = {FOR_SECONDS.key: lease_seconds, **by}
     users = _users_to_upscale(cap)
     if first is not None:
@@ -132,6 +140,7 @@ def _by(
     lease_seconds: float,
     engines: Collection[str] = (),
     lacked_codecs: Collection[str] = (),
+    measures_vmaf: bool = True,
     left_to_others: Collection[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The parameters of the conditions of this worker's claim (see `claimable` and `failed_attempts`)."""
@@ -140,6 +149,7 @@ def _by(
         HEARD_SINCE.key: -SILENT_LEASES * lease_seconds,
         claimable.OF_ENGINES.key: "".join(f'"{engine}"' for engine in engines),
         claimable.LACKED_CODECS.key: "".join(f'"{codec}"' for codec in lacked_codecs),
+        claimable.MEASURES_VMAF.key: measures_vmaf,
         claimable.LEFT_TO_OTHERS.key: "".join(
             f'"{engine}/{precision}"' for engine, precision in left_to_others
         ),
@@ -353,8 +363,8 @@ def _few_segments_wait() -> Select[bool]:
     return select(claimable.few_segments_wait(OF_USER))
 
 
-def _segment_job(position: int, plan: str, storage_key: str | None, precision: str | None) -> SegmentJob:
-    return SegmentJob(position=position, plan=plan, storage_key=storage_key, precision=precision)
+def _segment_job(*columns: Any) -> SegmentJob:
+    return SegmentJob(**{column.key: value for column, value in zip(SEGMENT_COLUMNS, columns, strict=True)})
 
 
 @cache

@@ -71,6 +71,8 @@ class WorkLedger:
         self.machine = machine or socket.gethostname()
         self.engines = tuple(engines)
         self.lacked_codecs = tuple(lacked_codecs)
+        self.measures_vmaf = True
+        """Whether it can search for a quality, as some renders ask for."""
         self.precisions = tuple(precisions)
         self.left_to_others: frozenset[tuple[str, str]] = frozenset()
         """The engines and precisions of renders that other workers go on with, which have those precisions."""
@@ -94,6 +96,7 @@ class WorkLedger:
         of_renders = {**lease, "render_cap": self.max_running_renders}
         of_segments = {**lease, "cap": self.max_running_segments}
         of_segments |= {"engines": self.engines, "lacked_codecs": self.lacked_codecs}
+        of_segments["measures_vmaf"] = self.measures_vmaf
         of_segments["left_to_others"] = self.left_to_others
         with self.database.write() as session:
             urgent = partial(claiming.claim_urgent_prepare, session, **of_renders)
@@ -175,12 +178,11 @@ class WorkLedger:
                 raise LeaseLost("The render was given to another worker.")
         return Counter({WorkKind.UPSCALE.queue: new})
 
-    def segment_done(self, claim: Claim, *, storage_key: str, precision: str | None = None) -> ReadyUnits:
-        """Move the segment to `done`; after the render's last one the finish is claimable. Raises LeaseLost."""
+    def segment_done(self, claim: Claim, *, storage_key: str, **made: Any) -> ReadyUnits:
+        """Move the segment to `done`; after the render's last one the finish is claimable. `made`: how it was made, see
+        `complete_segment`. Raises LeaseLost."""
         with self.database.write() as session:
-            if not work_queries.complete_segment(
-                session, claim, storage_key=storage_key, precision=precision
-            ):
+            if not work_queries.complete_segment(session, claim, storage_key=storage_key, **made):
                 raise LeaseLost("The segment was given to another worker.")
             self._put_down(session, claim, is_done=True)
         return self._ready_to_finish(claim)
@@ -202,6 +204,7 @@ class WorkLedger:
         cost: float,
         warnings: Iterable[str],
         quality: Mapping[str, Any] | None = None,
+        encoded_quality: Mapping[str, Any] | None = None,
         output_bytes: int | None = None,
         playlist: Mapping[str, Any] | None = None,
     ) -> None:
@@ -215,6 +218,7 @@ class WorkLedger:
             "thumbnail_key": thumbnail_key,
             "cost": cost,
             "quality": None if quality is None else dict(quality),
+            "encoded_quality": None if encoded_quality is None else dict(encoded_quality),
             "output": output,
             **(playlist or {}),
         }

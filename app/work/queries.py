@@ -12,6 +12,7 @@ from typing import Any, Self, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
+    Float,
     Row,
     Select,
     String,
@@ -51,6 +52,8 @@ _COMPLETE_SEGMENT = release_statement(
     status=SegmentStatus.DONE,
     storage_key=bindparam("stored_as", type_=String),
     precision=bindparam("computed_in", type_=String),
+    crf=bindparam("encoded_at", type_=Float),
+    vmaf=bindparam("measured_as", type_=Float),
     frames_done=Segment.frames,
     worker=Segment.worker,  # stays on record
 )
@@ -77,13 +80,15 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentJob:
-    """One segment: its position in the render, its plan, and once it is done the storage key of its file and in which
-    precision it was computed, if its worker told."""
+    """One segment: its position in the render, its plan, and once it is done the storage key of its file, in which
+    precision it was computed, if its worker told, and what the search for its quality found, if there was one."""
 
     position: int
     plan: str
     storage_key: str | None
     precision: str | None = None
+    crf: float | None = None
+    vmaf: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,14 +156,27 @@ def agree_on_precision(session: Session, *, render_id: str, own: str) -> str:
 
 
 def complete_segment(
-    session: Session, claim: Claim, *, storage_key: str, precision: str | None = None
+    session: Session,
+    claim: Claim,
+    *,
+    storage_key: str,
+    precision: str | None = None,
+    crf: float | None = None,
+    vmaf: float | None = None,
 ) -> bool:
-    """Move the segment to `done`. False when the lease is lost.
+    """Move the segment to `done`. `crf` and `vmaf` are what a search for its quality found. False: the lease is lost.
 
     This function and the next may be repeated by the same claim, if a commit succeeded without an answer.
     Locks no other row: segments of one render are completed side by side.
     """
-    changed = claim.lease.release_by(session, _COMPLETE_SEGMENT, stored_as=storage_key, computed_in=precision)
+    changed = claim.lease.release_by(
+        session,
+        _COMPLETE_SEGMENT,
+        stored_as=storage_key,
+        computed_in=precision,
+        encoded_at=crf,
+        measured_as=vmaf,
+    )
     return changed or claim.lease.has_left(session, status=SegmentStatus.DONE)
 
 

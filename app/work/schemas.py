@@ -50,6 +50,9 @@ class Worker(Body):
     precisions: list[str] = Field(
         description="The number formats in which it upscales; the segments of a render are computed in one."
     )
+    measures_vmaf: bool = Field(
+        description="Whether its ffmpeg has libvmaf, so that it upscales renders whose `output_quality` is a target."
+    )
     labels: list[str] = Field(description="An operator's labels for it, from `REGEN_LABELS`.")
     status_reason: str | None = Field(None, description="The last failure before a quarantine.")
 
@@ -83,6 +86,7 @@ class Worker(Body):
             status_since=view.status_since,
             software=dict(view.software),
             precisions=list(view.precisions),
+            measures_vmaf=view.measures_vmaf,
             labels=list(view.labels),
             status_reason=view.quarantine_reason,
         )
@@ -113,6 +117,7 @@ EXAMPLE = {
     "status": "active",
     "statusSince": "2026-11-22T07:00:00.000Z",
     "precisions": ["fp32", "fp16", "bf16", "mixed"],
+    "measuresVmaf": True,
     "labels": ["pool=a"],
     "software": {"ffmpeg": "7.1.1", "torch": "2.9.1", "driver": "570.86.15"},
 }

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, Text
+from sqlalchemy import ForeignKey, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.platform.tables import Table
@@ -20,9 +20,9 @@ class WorkerProcess(Table):
     shared by workers that fail together; None for a worker of an older version. The worker claims nothing
     while `drained_since` (set by an operator) or `quarantined_since` (set by itself) is set. `labels` are an
     operator's; `software` names versions by program (ffmpeg, torch, driver). `lacked_codecs` are those of renders
-    for which its ffmpeg has no encoder, `precisions` those in which it upscales, None for a worker of an older version.
-    `failures_in_a_row` counts units that failed since the last one was done at
-    `done_at`, the first of them at `first_failed_at`.
+    for which its ffmpeg has no encoder; `measures_vmaf` is whether its ffmpeg does; `precisions` are those in which it
+    upscales, None for a worker of an older version. `failures_in_a_row` counts units that failed since the last one was
+    done at `done_at`, the first of them at `first_failed_at`.
     """
 
     __tablename__ = "workers"
@@ -52,6 +52,7 @@ class WorkerProcess(Table):
     labels: Mapped[list[str] | None]
     software: Mapped[dict[str, Any] | None]
     lacked_codecs: Mapped[list[str] | None]
+    measures_vmaf: Mapped[bool] = mapped_column(default=False, server_default=false())
     precisions: Mapped[list[str] | None]
 
 

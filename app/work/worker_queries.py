@@ -95,23 +95,30 @@ def left_to_others(
     name: str,
     precisions: Collection[str],
     lacked_codecs: Collection[str],
+    measures_vmaf: bool,
     silent_for: float,
 ) -> frozenset[tuple[str, str]]:
     """The engines and precisions in which others upscale now and this worker, which has `precisions`, does not; none
     for a worker without any, which does not tell.
 
-    Counts only those that encode every codec that this worker encodes: they can take every render so begun.
+    Counts only those that encode every codec that this worker encodes, and measure VMAF if it does: they can take every
+    render so begun.
     """
     if not precisions:
         return frozenset()
-    others = select(WorkerProcess.engines, WorkerProcess.precisions, WorkerProcess.lacked_codecs).where(
+    others = select(
+        WorkerProcess.engines,
+        WorkerProcess.precisions,
+        WorkerProcess.lacked_codecs,
+        WorkerProcess.measures_vmaf,
+    ).where(
         WorkerProcess.name != name,
         is_claiming(WorkQueue.GPU, heard_since=database_now(plus_seconds=-silent_for)),
     )
     return frozenset(
         (engine, precision)
-        for engines, theirs, lacked in session.execute(others)
-        if set(lacked or ()) <= set(lacked_codecs)
+        for engines, theirs, lacked, measures in session.execute(others)
+        if set(lacked or ()) <= set(lacked_codecs) and measures >= measures_vmaf
         for engine in engines
         for precision in set(theirs or ()) - set(precisions)
     )

@@ -31,7 +31,8 @@ class WorkerView:
     `unheard_seconds`: the time since its last report, on the database's clock. `progress_at`: when that unit
     last made progress, as far as the worker reports; `still_seconds`: how long ago that was. `frames_per_second`: of
     the render that it upscales, at the measured speed of such devices; `precision`: that render's, once it is begun.
-    `precisions`: those in which it upscales; none for a worker of an older version.
+    `precisions`: those in which it upscales; none for a worker of an older version. `measures_vmaf`: whether its ffmpeg
+    does, as a search for a quality needs.
     """
 
     name: str
@@ -57,6 +58,7 @@ class WorkerView:
     software: Mapping[str, str]
     labels: tuple[str, ...]
     lacked_codecs: frozenset[str] = frozenset()
+    measures_vmaf: bool = False
     precisions: tuple[str, ...] = ()
     frames_per_second: float | None = None
     precision: str | None = None
@@ -90,13 +92,15 @@ class WorkerView:
 class Workforce:
     """The workers at one moment: how many are alive, how many of these are stalled and in quarantine, and the
     queues that no claiming worker serves. `by_status` counts live workers. `lacked_codecs` are those that none of
-    them encodes that upscale; empty without such workers."""
+    them encodes that upscale, `lacks_vmaf` is whether none of them measures VMAF; without such workers nothing
+    is said to be lacking."""
 
     alive: int
     stalled: int
     by_status: Mapping[WorkerStatus, int]
     unserved: tuple[WorkQueue, ...]
     lacked_codecs: frozenset[str] = frozenset()
+    lacks_vmaf: bool = False
 
     @property
     def missing(self) -> str | None:
@@ -128,7 +132,8 @@ class Workforce:
 def count_workers(session: Session, *, lease_seconds: float) -> Workforce:
     views = list_workers(session)
     alive = [view for view in views if view.is_alive(lease_seconds=lease_seconds)]
-    lacked = [view.lacked_codecs for view in alive if WorkQueue.GPU in view.queues]
+    upscaling = [view for view in alive if WorkQueue.GPU in view.queues]
+    lacked = [view.lacked_codecs for view in upscaling]
     served = {queue for view in alive if view.status is WorkerStatus.ACTIVE for queue in view.queues}
     return Workforce(
         alive=len(alive),
@@ -136,6 +141,7 @@ def count_workers(session: Session, *, lease_seconds: float) -> Workforce:
         stalled=sum(view.is_stalled(lease_seconds=lease_seconds) for view in views),
         unserved=tuple(queue for queue in WorkQueue if queue not in served),
         lacked_codecs=frozenset.intersection(*lacked) if lacked else frozenset(),
+        lacks_vmaf=bool(upscaling) and not any(view.measures_vmaf for view in upscaling),
     )
 
 
@@ -166,6 +172,7 @@ def list_workers(session: Session) -> Sequence[WorkerView]:
             software=row.software or {},
             labels=tuple(row.labels or ()),
             lacked_codecs=frozenset(row.lacked_codecs or ()),
+            measures_vmaf=row.measures_vmaf,
             precisions=tuple(row.precisions or ()),
             frames_per_second=frames_per_second if row.kind == WorkKind.UPSCALE else None,
             precision=precision if row.kind == WorkKind.UPSCALE else None,

@@ -1,7 +1,7 @@
 """Encodes one segment: raw frames on stdin to a file with exact timestamps, suitable for joining by stream copy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
@@ -52,7 +52,7 @@ MOST_AV1_RATE = 240
 class QualityStep:
     """`crf` None: lossless, or ProRes. `preset`: the encoder's own word for its effort, for ProRes its profile."""
 
-    crf: int | None
+    crf: float | None
     preset: str
 
 
@@ -120,13 +120,15 @@ def encoding_stream(
     *,
     render: RenderPlan,
     segment: SegmentPlan,
-    quality: Quality,
+    quality: Quality | float,
     threads: int | None = None,
+    repeatable: bool = False,
 ) -> Stream:
     """The command that encodes the segment's output frames from stdin to `destination`.
 
-    A codec without that quality has its best. `threads` are the encoder's, None for its default; x265 always uses its
-    default.
+    A codec without that quality has its best; a number is a CRF, with the preset of `medium`. `threads` are the
+    encoder's, None for its default; x265 uses its own unless the same is to come out on machines with any number of
+    processors (`repeatable`).
     """
     target, tags, ratio = render.target, render.tags, render.sample_aspect_ratio
     # What the encoder cannot write is written into its packets.
@@ -163,7 +165,7 @@ def encoding_stream(
         **tags.options,
         "color_primaries": primaries,
         "g": max(1, round(KEYFRAME_SECONDS * render.coded_rate)),
-        **_encoder_options(render, quality, threads),
+        **_encoder_options(render, quality, threads, repeatable=repeatable),
     }
     if render.codec == "prores" and not target.has_alpha:
         options["pix_fmt"] = PRORES_PIX_FMT
@@ -178,12 +180,20 @@ def _padded(side: int) -> int:
     return max(X265_MIN_SIDE, -(-side // X265_CODING_UNIT) * X265_CODING_UNIT)
 
 
-def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) -> dict[str, Any]:
+def _step(codec: VideoCodec, quality: Quality | float) -> QualityStep:
+    if not isinstance(quality, str):
+        return replace(QUALITIES[codec]["medium"], crf=quality)
     if quality not in get_args(Quality):
         raise ConfigurationError(
             f"There is no quality {quality!r}; choose one of {', '.join(get_args(Quality))}."
         )
-    step = QUALITIES[render.codec][CODECS[render.codec].quality(quality)]
+    return QUALITIES[codec][CODECS[codec].quality(quality)]
+
+
+def _encoder_options(
+    render: RenderPlan, quality: Quality | float, threads: int | None, *, repeatable: bool
+) -> dict[str, Any]:
+    step = _step(render.codec, quality)
     rate = render.coded_rate.limit_denominator(MAX_RATE_DENOMINATOR)
     # The rate is explicit: the encoders would otherwise take the time base for it and choose the highest level.
     parameters = [f"fps={rate.numerator}/{rate.denominator}"]
@@ -208,6 +218,8 @@ def _encoder_options(render: RenderPlan, quality: Quality, threads: int | None) 
         if min(render.target.width, render.target.height) < LEVEL_5_MIN_SIDE:
             parameters.append("allow-non-conformance=1")
         parameters += _hdr_parameters(render)
+        if repeatable:
+            parameters += [f"pools={threads}", "frame-threads=1"]
         if step.crf is None:
             parameters.append("lossless=1")
         else:

@@ -61,6 +61,7 @@ def check_media(settings: Settings, scratch: Path) -> Iterator[Finding]:
         yield _check_decoding(runner, encoded, scratch)
     yield _check_decoders(runner)
     yield _check_filters(runner)
+    yield _check_vmaf(runner)
 
 
 def _check_sandbox(settings: Settings) -> Finding:
@@ -190,6 +191,18 @@ def _check_filters(runner: FfmpegRunner) -> Finding:
     if not filters.issuperset(TONE_MAPPING_FILTERS):
         return Finding.absent(subject, "previews of HDR videos cannot be made", fix=f"{FULL} to make them")
     return Finding.ok(subject, "all that are used")
+
+
+def _check_vmaf(runner: FfmpegRunner) -> Finding:
+    subject = "VMAF"
+    try:
+        is_there = "libvmaf" in _listed(runner, "filters")
+    except FfmpegError as error:
+        return Finding.missing(subject, _reason(error), fix=FULL)
+    if is_there:
+        return Finding.ok(subject, "measured: `output_quality` may be a target, such as vmaf=95")
+    fix = "nothing, unless such renders are wanted here: docs/operating.md names an ffmpeg that has libvmaf"
+    return Finding.absent(subject, "`output_quality` cannot be a target, such as vmaf=95", fix=fix)
 
 
 def _listed(runner: FfmpegRunner, kind: str) -> set[str]:

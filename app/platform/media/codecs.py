@@ -4,13 +4,30 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from app.platform.errors import InvalidRequest
 from app.platform.media.containers import OUTPUT_CONTAINERS, ContainerName, OutputContainer, VideoCodec
 from app.platform.quoting import received
 
 Quality: TypeAlias = Literal["lossless", "high", "medium", "small"]
+
+VMAF_PREFIX = "vmaf="
+LEAST_VMAF, MOST_VMAF = 70, 99
+# As requests, rows and answers spell what is asked of the encoder.
+OUTPUT_QUALITY_PATTERN = "^(lossless|high|medium|small|vmaf=([78][0-9]|9[0-8])(\\.[0-9])?|vmaf=99(\\.0)?)$"
+# libvmaf refuses smaller pictures, or crashes.
+LEAST_VMAF_SIDE = 33
+
+
+@dataclass(frozen=True)
+class VmafTarget:
+    """The VMAF that the output is to have, in as few bits as that takes."""
+
+    vmaf: float
+
+    def __str__(self) -> str:
+        return f"{VMAF_PREFIX}{self.vmaf:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +38,8 @@ class OutputCodec:
     those that it has, the best first. `least_side`, `most_height`: of the output, in pixels. `holds_hdr10`: whether
     the stream has a place for a mastering display and light levels; `holds_captions`: whether its pictures have one for
     closed captions that this server writes and players read. `alpha_containers`: those in which it holds transparency,
-    with `alpha_bits` a sample at most.
+    with `alpha_bits` a sample at most. `has_crf`: whether its encoder has a scale of constant
+    quality, on which a target can be searched.
     """
 
     name: str
@@ -34,6 +52,7 @@ class OutputCodec:
     holds_captions: bool = False
     alpha_containers: tuple[ContainerName, ...] = ()
     alpha_bits: int = 16
+    has_crf: bool = True
 
     def quality(self, wanted: Quality) -> Quality:
         """The wanted quality, or the codec's best if it lacks that one."""
@@ -62,9 +81,15 @@ CODECS: Mapping[VideoCodec, OutputCodec] = {
         qualities=("high", "medium", "small"),
         alpha_containers=("mkv", "mov"),
         alpha_bits=10,
+        has_crf=False,
     ),
     "ffv1": OutputCodec(
-        name="FFV1", encoder="ffv1", container="mkv", qualities=("lossless",), alpha_containers=("mkv",)
+        name="FFV1",
+        encoder="ffv1",
+        container="mkv",
+        qualities=("lossless",),
+        alpha_containers=("mkv",),
+        has_crf=False,
     ),
     # Alpha is a second stream of it, which MP4 has no place for.
     "vp9": OutputCodec(
@@ -79,7 +104,7 @@ class OutputFormat:
 
     codec: VideoCodec | None = None
     container: ContainerName | None = None
-    quality: Quality | None = None
+    quality: Quality | VmafTarget | None = None
 
     @property
     def container_name(self) -> ContainerName:
@@ -101,6 +126,11 @@ class OutputFormat:
         codec = self.chosen_codec
         return codec is not None and self.container_name in CODECS[codec].alpha_containers
 
+    @property
+    def needs_able_worker(self) -> bool:
+        """Whether a worker's ffmpeg may lack what this takes."""
+        return self.chosen_codec is not None or isinstance(self.quality, VmafTarget)
+
     def check(self) -> None:
         """Raises InvalidRequest, which says what there is, for what cannot go together."""
         codec, file = self.chosen_codec, self.file
@@ -110,7 +140,14 @@ class OutputFormat:
                 f"`container` {self.container} cannot hold `codec` {self.codec}: {self.container} holds "
                 f"{_listed(file.video_codecs)}, and {self.codec} goes into {_listed(others, 'or')}."
             )
-        if self.quality is not None and codec is not None and self.quality not in CODECS[codec].qualities:
+        if isinstance(self.quality, VmafTarget):
+            if codec is not None and not CODECS[codec].has_crf:
+                raise InvalidRequest(
+                    f"`output_quality` {self.quality} is not for `codec` {codec}, which has "
+                    f"{_listed(CODECS[codec].qualities)}; a target goes with "
+                    f"{_listed((name for name, other in CODECS.items() if other.has_crf), 'or')}."
+                )
+        elif self.quality is not None and codec is not None and self.quality not in CODECS[codec].qualities:
             having = [name for name, other in CODECS.items() if self.quality in other.qualities]
             raise InvalidRequest(
                 f"`output_quality` {self.quality} is not for `codec` {codec}, which has "
@@ -118,7 +155,12 @@ class OutputFormat:
             )
 
     def check_size(self, width: int, height: int) -> None:
-        """Raises InvalidRequest if the codec has no frames of that size, in pixels."""
+        """Raises InvalidRequest if the codec has no frames of that size, in pixels, or VMAF is not measured of them."""
+        if isinstance(self.quality, VmafTarget) and min(width, height) < LEAST_VMAF_SIDE:
+            raise InvalidRequest(
+                f"`output_quality` {self.quality} needs an output from {LEAST_VMAF_SIDE}x{LEAST_VMAF_SIDE} on, of "
+                f"which VMAF can be measured; this one would have {width}x{height}."
+            )
         codec = self.chosen_codec
         if codec is None:
             return
@@ -147,6 +189,26 @@ def _listed(names: Iterable[str], word: str = "and") -> str:
     return f"{', '.join(others)} {word} {last}" if others else last
 
 
+def parse_output_quality(text: str) -> str:
+    """A quality's name, or a target in its shortest spelling. Raises InvalidRequest for a text that is neither."""
+    value = re.sub(r"\s*=\s*", "=", text.strip().lower())
+    if value in get_args(Quality):
+        return value
+    if re.fullmatch(OUTPUT_QUALITY_PATTERN, value):
+        return str(VmafTarget(float(value.removeprefix(VMAF_PREFIX))))
+    raise InvalidRequest(
+        f"`output_quality` must be {', '.join(get_args(Quality))}, or a target such as `vmaf=95`, from {LEAST_VMAF} "
+        f"to {MOST_VMAF} with at most one decimal{received(text)}"
+    )
+
+
+def encoder_quality(text: str | None) -> Quality | VmafTarget | None:
+    """What a text of `parse_output_quality` asks for."""
+    if text is not None and text.startswith(VMAF_PREFIX):
+        return VmafTarget(float(text.removeprefix(VMAF_PREFIX)))
+    return cast("Quality | None", text)
+
+
 def _parse(text: str, *, name: str, among: tuple[str, ...]) -> str:
     """Raises InvalidRequest for a text that is none of these."""
     value = re.sub(r"^\.", "", text.strip().lower()) if name == "container" else text.strip().lower()
@@ -157,4 +219,3 @@ def _parse(text: str, *, name: str, among: tuple[str, ...]) -> str:
 
 parse_codec = partial(_parse, name="codec", among=get_args(VideoCodec))
 parse_container = partial(_parse, name="container", among=get_args(ContainerName))
-parse_quality = partial(_parse, name="output_quality", among=get_args(Quality))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from fractions import Fraction
 
-from app.platform.media.codecs import OutputFormat, Quality
+from app.platform.media.codecs import OutputFormat, encoder_quality
 from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.output_size import OutputSize, output_size
 from app.platform.media.picture_options import Deinterlace
@@ -30,7 +30,7 @@ class WorkOptions:
     deinterlace: Deinterlace = Deinterlace.AUTO
     codec: VideoCodec | None = None
     container: ContainerName | None = None
-    output_quality: Quality | None = None
+    output_quality: str | None = None
     measures_quality: bool = False
 
     @property
@@ -46,7 +46,9 @@ class WorkOptions:
     @property
     def form(self) -> OutputFormat:
         """What was asked of the output's codec, container and quality."""
-        return OutputFormat(codec=self.codec, container=self.container, quality=self.output_quality)
+        return OutputFormat(
+            codec=self.codec, container=self.container, quality=encoder_quality(self.output_quality)
+        )
 
 
 WORK_OPTIONS = tuple(field.name for field in fields(WorkOptions))

@@ -88,6 +88,7 @@ def test_an_administrator_sees_the_workers(client, administrator, database):
         "status": "active",
         "software": {},
         "precisions": [],
+        "measuresVmaf": False,
         "labels": [],
     }
     assert (silent["alive"], silent["queues"]) == (False, ["gpu"])

@@ -183,10 +183,47 @@ def test_a_codec_that_no_worker_encodes(client: httpx.Client, file_id: str, data
     assert client.post("/v1/upscale", json={"file_id": file_id, "codec": "vp9"}).status_code == 200
 
 
+def test_a_target_that_no_worker_can_search_for(client: httpx.Client, file_id: str, database: Database):
+    asked = {"file_id": file_id, "output_quality": "VMAF=95.0"}
+    facts = {"host": "a", "pid": 1, "device": "cpu", "queues": "cpu,gpu", "engines": [], "version": "1"}
+    with database.write() as session:
+        register(session, name="a", facts=facts)
+        register(session, name="b", facts={**facts, "queues": "cpu", "measures_vmaf": True})
+    for route in ("upscale", "estimates"):
+        answer = client.post(f"/v1/{route}", json=asked)
+        assert answer.status_code == 400
+        assert "can search for `output_quality` vmaf=95 at present: their ffmpeg lacks libvmaf" in answer.text
+    assert client.post("/v1/upscale", json={"file_id": file_id, "output_quality": "high"}).status_code == 200
+
+
+def test_a_target_without_any_workers(client: httpx.Client, file_id: str):
+    """Nothing is known to be lacking."""
+    asked = {"file_id": file_id, "output_quality": " VMAF = 92.50 "}
+    assert client.post("/v1/upscale", json=asked).status_code == 400
+    asked["output_quality"] = " VMAF = 92.5 "
+    render = client.post("/v1/upscale", json=asked).json()["render"]
+    assert render["outputQuality"] == "vmaf=92.5" and "encodedQuality" not in render
+
+
+def test_a_target_that_one_of_the_workers_can_search_for(
+    client: httpx.Client, file_id: str, database: Database
+):
+    facts = {"host": "a", "pid": 1, "device": "cpu", "queues": "cpu,gpu", "engines": [], "version": "1"}
+    with database.write() as session:
+        register(session, name="a", facts=facts)
+        register(session, name="b", facts={**facts, "measures_vmaf": True})
+    answer = client.post("/v1/upscale", json={"file_id": file_id, "output_quality": "vmaf=95"})
+    assert answer.status_code == 200
+
+
 LAST = "There is no video from {}: it lasts from 0 s to 2 s."
 FACTS = (
     "`metadata` must be a JSON object of at most 20 texts, with names of at most 40 and texts of at most 500 "
     "characters"
+)
+VMAF = (
+    "`output_quality` must be lossless, high, medium, small, or a target such as `vmaf=95`, from 70 to 99 with at most "
+    "one decimal;"
 )
 ORDER = "`end` must be later than `start`, which is 0 by default."
 
@@ -220,6 +257,19 @@ ORDER = "`end` must be later than `start`, which is 0 by default."
             {"codec": "av1", "output_quality": "lossless"},
             "`output_quality` lossless is not for `codec` av1, which has high, medium and small; lossless goes with "
             "h264, hevc, ffv1 or vp9.",
+        ),
+        (
+            {"codec": "prores", "output_quality": "vmaf=95"},
+            "`output_quality` vmaf=95 is not for `codec` prores, which has high, medium and small; a target goes with "
+            "h264, hevc, av1 or vp9.",
+        ),
+        ({"output_quality": "vmaf=69.9"}, VMAF + ' received "vmaf=69.9".'),
+        ({"output_quality": "vmaf=99.5"}, VMAF + ' received "vmaf=99.5".'),
+        ({"output_quality": "95"}, VMAF + ' received "95".'),
+        (
+            {"output_quality": "vmaf=90", "max_height": 32},
+            "`output_quality` vmaf=90 needs an output from 33x33 on, of which VMAF can be measured; this one would "
+            "have 56x32.",
         ),
         (
             {"codec": "divx"},

@@ -1,5 +1,6 @@
 """Fixtures: tiny numbered clips made by the real ffmpeg, an exact stand-in network, and whole renders with them."""
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat
+from app.platform.errors import FfmpegError
+from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat, Quality, VmafTarget
 from app.platform.media.ffmpeg import FfmpegRunner, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.output_size import OutputSize
@@ -130,6 +132,20 @@ def _run(*command: str | Path) -> bytes:
 @pytest.fixture(scope="session")
 def runner() -> FfmpegRunner:
     return FfmpegRunner(programs=find_programs(), limits=RunLimits(wall_seconds=60, memory_bytes=8 * 2**30))
+
+
+@pytest.fixture(scope="session")
+def able(runner: FfmpegRunner) -> FfmpegRunner:
+    """A runner whose ffmpeg measures VMAF: the runner's own, or the wheel's."""
+    candidates = [runner.programs]
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(FfmpegError):
+        patch.setenv("PATH", "")
+        candidates.append(find_programs())
+    for programs in candidates:
+        listing = _run(programs.ffmpeg, "-hide_banner", "-filters")
+        if b" libvmaf " in listing:
+            return FfmpegRunner(programs=programs, limits=runner.limits)
+    pytest.skip("no ffmpeg here has libvmaf (that of the ffmpeg-wheels extra does on Linux x86-64)")
 
 
 @pytest.fixture(scope="session")
@@ -332,7 +348,13 @@ def rendered_in(
     """Render a file in a directory, which tests may share."""
 
     def render_file(
-        directory: Path, path: Path, *, quality: str = "lossless", name: str = "output", **options: Any
+        directory: Path,
+        path: Path,
+        *,
+        quality: Quality | VmafTarget = "lossless",
+        name: str = "output",
+        runner: FfmpegRunner = runner,
+        **options: Any,
     ) -> Rendered:
         info, render, segments = planned_in(directory, path, **options)
         if render.continuous is not None:
@@ -352,7 +374,7 @@ def rendered_in(
                 render=render,
                 segment=segment,
                 upscaler=network,
-                quality=quality,  # type: ignore[arg-type]
+                quality=quality,
                 on_frame=done.append,
                 cancelled=lambda: False,
                 stall_seconds=30,

@@ -1,6 +1,5 @@
 """The quality of whole renders, measured on files: every frame against its own, whatever the kind of video."""
 
-import contextlib
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,10 +12,9 @@ import pytest
 import structlog
 
 from app.platform.errors import Canceled, FfmpegError, FfmpegKilled
-from app.platform.media.ffmpeg import FfmpegRunner, Programs
+from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
-from app.platform.media.programs import find_programs
 from app.platform.media.rates import Retime
 from app.platform.media.work_options import WorkOptions
 from app.platform.settings import Settings
@@ -30,7 +28,6 @@ from worker.local import LocalRender, upscale_file
 from worker.video import quality
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible, measure_quality
 from worker.video.similarity_metrics import MAX_DECIBELS
-from worker.video.vmaf import can_measure_vmaf
 from worker.work_units import WorkUnits
 from worker.workspace import Workspace
 
@@ -338,30 +335,12 @@ def test_the_finish_tells_the_figures_or_why_there_are_none(
     workspace.close()
 
 
-def with_vmaf(runner: FfmpegRunner) -> FfmpegRunner | None:
-    """A runner whose ffmpeg measures VMAF, if there is one here: the runner's own, or the wheel's."""
-    candidates = [runner.programs.ffmpeg]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", "")
-        with contextlib.suppress(FfmpegError):
-            candidates.append(find_programs(ffprobe=str(runner.programs.ffprobe)).ffmpeg)
-    for candidate in candidates:
-        programs = Programs(ffmpeg=candidate, ffprobe=runner.programs.ffprobe)
-        other = FfmpegRunner(programs=programs, limits=runner.limits)
-        if can_measure_vmaf(other, width=64, height=48):
-            return other
-    return None
-
-
 def test_vmaf_where_ffmpeg_has_it(
     plain: Any,
     measure: Measure,
     degraded: Callable[..., Path],
-    runner: FfmpegRunner,
+    able: FfmpegRunner,
 ) -> None:
-    able = with_vmaf(runner)
-    if able is None:
-        pytest.skip("no ffmpeg here has libvmaf (that of the ffmpeg-wheels extra does on Linux x86-64)")
     exact = measure(plain, runner=able).vmaf
     lossy = measure(plain, degraded(plain.output, crf=51), runner=able).vmaf
     assert exact is not None and lossy is not None
@@ -370,7 +349,7 @@ def test_vmaf_where_ffmpeg_has_it(
 
 
 def test_pictures_too_small_for_vmaf_have_the_other_figures(
-    clip: Callable[..., Path], rendered: Callable[..., Any], measure: Measure, runner: FfmpegRunner
+    clip: Callable[..., Path], rendered: Callable[..., Any], measure: Measure, able: FfmpegRunner
 ) -> None:
-    found = measure(rendered(clip("in.mp4", frames=3, size="32x10")), runner=with_vmaf(runner) or runner)
+    found = measure(rendered(clip("in.mp4", frames=3, size="32x10")), runner=able)
     assert (found.vmaf, found.psnr) == (None, MAX_DECIBELS)

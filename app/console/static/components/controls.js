@@ -29,7 +29,10 @@ export function OptionControl({ option, value, onChange, id }) {
     }
     // Kept with each key: what is typed would be lost when the estimate arrives, which renders the form anew.
     const isNumber = ["integer", "number"].includes(schema.type);
-    return html`<input id=${id} type=${schema.format === "uri" ? "url" : "text"} aria-describedby=${described}
+    const hints = schema.examples && html`<datalist id=${`${id}-hints`}>
+      ${schema.examples.map((/** @type {string} */ one) => html`<option value=${one} />`)}</datalist>`;
+    return html`${hints}<input id=${id} type=${schema.format === "uri" ? "url" : "text"} aria-describedby=${described}
+      list=${hints && `${id}-hints`} pattern=${schema.pattern}
       inputmode=${isNumber ? "decimal" : undefined} placeholder=${schema.default ?? ""} value=${value ?? ""}
       onInput=${(/** @type {any} */ event) => onChange(event.target.value)} />`;
   };

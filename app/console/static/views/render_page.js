@@ -98,6 +98,7 @@ export function RenderPage({ id }) {
       <div><dt>Result</dt><dd>${facts(render.output)}, ${count(render.output.frames)} frames${render.outputSizeBytes !== undefined && html`<br />${size(render.outputSizeBytes)}`}</dd></div>
       <div><dt>Engine</dt><dd>${render.engine}</dd></div>
       ${render.targetFps !== undefined && html`<div><dt>Rate</dt><dd>${count(render.targetFps)} (${render.targetFpsExact}), ${render.retime ?? "nearest"}</dd></div>`}
+      ${render.encodedQuality && html`<div><dt>Encoded</dt><dd>${encoded(render.encodedQuality)}</dd></div>`}
       <div><dt>Cost</dt><dd>${cost(render.cost)}</dd></div>
       <div><dt>Made</dt><dd>${when(render.createdAt)} (${ago(render.createdAt)})</dd></div>
       ${render.completedAt && html`<div><dt>Took</dt><dd>${span((new Date(render.completedAt).getTime() - new Date(render.createdAt).getTime()) / 1000)}</dd></div>`}
@@ -131,6 +132,12 @@ function Live({ render }) {
     <${Progress} value=${render.progress} label=${`Rendered: ${share(render.progress)}`} />
     <p role="status" aria-live="polite">${words}${rate}${left}</p>
   </div>`;
+}
+
+/** What the search for a target of VMAF found, in words. @param {import("../api.js").Row} found */
+function encoded({ target, vmaf, crf }) {
+  const range = crf.min === crf.max ? count(crf.min) : `${count(crf.min)} to ${count(crf.max)}`;
+  return `VMAF ${count(vmaf.mean)}, nowhere less than ${count(vmaf.min)}, for a target of ${count(target)}; CRF ${range}`;
 }
 
 /** Measured quality, as bars on the scale that each measure has. @param {{of: import("../api.js").Row}} properties */

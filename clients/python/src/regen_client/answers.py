@@ -123,6 +123,7 @@ class Render(Answer):
     input: Video | None = None
     output: Video | None = None
     output_size_bytes: int | None = None
+    encoded_quality: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
     def ended(self) -> bool:
