@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from app.platform.errors import ConfigurationError
 from app.platform.media.ffmpeg import FfmpegRunner
-from app.platform.media.info import MediaInfo
+from app.platform.media.info import MediaInfo, VideoStream
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import film_rate
 from worker.video.colour import read_pix_fmt
@@ -33,6 +33,8 @@ FRAMES_BEFORE = 2
 FRAMES_BEFORE_FILM = 4
 # Puts a film's fields together. ffmpeg converts pictures of other kinds than 8 bits of luma and chroma before it.
 MATCHING_FILTER = "fieldmatch"
+# By luma: of planes with an odd number of rows, as chroma may be, the filter reads one row more than there is.
+MATCHING_OPTIONS = "combmatch=full:mchroma=0"
 MATCHED_BITS = 8
 UNMATCHED_LAYOUTS = ("gray", "gbr")
 # For single frames among whole ones: bwdif treats the first that it changes differently, however far from the start.
@@ -97,7 +99,7 @@ class Deinterlacing:
         """The filters from decoded frames to progressive ones, in the same time base, which holds the times of both."""
         # Matching marks those frames as interlaced whose fields fit none beside them.
         is_matched = self.film_rate is not None
-        matching = [f"{MATCHING_FILTER}=order={self.parity}:combmatch=full"] if is_matched else []
+        matching = [f"{MATCHING_FILTER}=order={self.parity}:{MATCHING_OPTIONS}"] if is_matched else []
         which = "interlaced" if self.marked_only or is_matched else "all"
         mode = "send_field" if self.by_field else "send_frame"
         return [
@@ -135,7 +137,7 @@ def plan_deinterlacing(
         min(video.width, video.height) < MIN_SIDE
         # A film's fields may be in whole frames that hold combs.
         or (video.codec == SINGLE_FIELDS_CODEC and (is_interlaced or not for_film))
-        or (for_film and (has_alpha or layout in UNMATCHED_LAYOUTS))
+        or (for_film and (has_alpha or layout in UNMATCHED_LAYOUTS or _stored_rows(video) % 2))
     ):
         return None, [FIELDS_KEPT_WARNING] if is_interlaced or is_forced else []
     if not is_forced and not is_interlaced and not _may_change(info):
@@ -158,6 +160,11 @@ def plan_deinterlacing(
     if for_film:
         return deinterlacing, [REDUCED_BITS_WARNING] if bit_depth > MATCHED_BITS else []
     return deinterlacing, [DEINTERLACED_WARNING] if is_interlaced and not is_forced else []
+
+
+def _stored_rows(video: VideoStream) -> int:
+    """Before ffmpeg turns the pictures."""
+    return video.width if video.rotation in (90, 270) else video.height
 
 
 def _may_change(info: MediaInfo) -> bool:

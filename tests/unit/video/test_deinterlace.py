@@ -145,7 +145,12 @@ def test_a_films_fields_are_put_together(codec: str, field_order: str, marked: b
 
 
 def test_films_of_other_samples() -> None:
-    for pix_fmt, is_possible in (("yuv422p10le", True), ("gray", False), ("gbrp", False)):
+    for pix_fmt, is_possible in (
+        ("yuv422p10le", True),
+        ("gray", False),
+        ("gbrp", False),
+        ("yuva420p", False),
+    ):
         deinterlacing, warnings = plan(
             "ffv1",
             None,
@@ -156,8 +161,12 @@ def test_films_of_other_samples() -> None:
         )
         assert (deinterlacing is not None) == is_possible
         assert len(warnings) == 1
-    deinterlacing, _ = plan("hevc", "tt", marked=True, asked=Deinterlace.DETELECINE, listed=LISTED + MATCHING)
-    assert deinterlacing is None
+    for codec, height in (("hevc", 576), ("mpeg2video", 575)):
+        deinterlacing, warnings = plan(
+            codec, "tt", marked=True, height=height, asked=Deinterlace.DETELECINE, listed=LISTED + MATCHING
+        )
+        assert deinterlacing is None
+        assert len(warnings) == 1
 
 
 def test_what_puts_films_together_may_lack() -> None:
