@@ -249,7 +249,7 @@ class RenderOptions(BaseModel):
     ] = Field(
         None,
         description="The output's codec. Default: `h264`, or `hevc` for more than 8 bits and for large frames; "
-        "`vp9` in WebM.",
+        "`vp9` in WebM. `prores`, `ffv1`, and `vp9` outside MP4 keep transparency.",
     )
     container: Annotated[
         ContainerName | None,
