@@ -9,7 +9,14 @@ from pathlib import Path
 
 import structlog
 
-from app.platform.errors import Canceled, FfmpegCancelled, FfmpegDiskFull, FfmpegError, FfmpegMissing
+from app.platform.errors import (
+    Canceled,
+    FfmpegCancelled,
+    FfmpegDiskFull,
+    FfmpegError,
+    FfmpegInterrupted,
+    FfmpegMissing,
+)
 from app.platform.media.containers import MP4
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.segment_times import SegmentTimes
@@ -52,7 +59,7 @@ def write_sound(
     """Write the source's first sound as AAC in stereo, from the output's first frame to its end. Returns False if it
     has none that can be read: what is watched is then silent, and the result may still have it.
 
-    Raises Canceled once `cancelled` returns True, and FfmpegDiskFull.
+    Raises Canceled once `cancelled` returns True, FfmpegDiskFull, and FfmpegInterrupted.
     """
     start = render.input_start_seconds + Fraction(render.offset_ticks, render.timescale)
     read = runner.input(source, copyts=None, itsoffset=seconds_option(-start))
@@ -76,7 +83,7 @@ def write_sound(
         runner.run(command, purpose="making the sound to watch with", cancelled=cancelled)
     except FfmpegCancelled as error:
         raise Canceled() from error
-    except (FfmpegDiskFull, FfmpegMissing):
+    except (FfmpegDiskFull, FfmpegInterrupted, FfmpegMissing):
         raise
     except FfmpegError as error:
         log.warning("watched_without_sound", detail=error.detail)
