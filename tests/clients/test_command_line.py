@@ -144,7 +144,9 @@ def test_before_a_render(command, clip, tmp_path):
     assert made.exit_code == 0, made.stderr
     pictures = [Path(line) for line in made.stdout.splitlines()]
     assert len(set(pictures)) == 2 and all(path.read_bytes()[:4] == b"\x89PNG" for path in pictures)
-    assert command("preview", clip, "--crop", "8,8").exit_code == ExitCode.USAGE
+    made = json.loads(command("preview", clip, "--crop", "64,36", "--json").stdout)
+    assert made["preview"]["crop"] == {"x": 88, "y": 50, "width": 64, "height": 36}
+    assert command("preview", clip, "--crop", "8,8,8").exit_code == ExitCode.USAGE
 
 
 def test_a_server_that_keeps_to_the_description_but_for_one_answer(command, regen_mock):

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import inspect
 import json
 import sys
 import time
@@ -14,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 import regen_client
-from regen_client import InvalidWebhook, RegenError, verify_webhook
+from click import Context
+from regen_client import AsyncRegen, InvalidWebhook, Regen, RegenError, verify_webhook
 from regen_client.answers import Answer, _spelling
 from regen_client.calls import Calls, Retries
 from regen_client.downloads import server_name
@@ -22,8 +24,9 @@ from regen_client.errors import ApiError
 from regen_client.flows import Close, FilePart, Read, Send, Streamed
 from regen_client.operations import _Events, _source
 from standardwebhooks import Webhook
+from typer.main import get_command
 
-from app.renders.options import RenderOptions
+from app.cli.application import application
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(Path(regen_client.__file__).parent.glob("*.py"))
@@ -42,23 +45,128 @@ def test_it_imports_nothing_but_httpx_and_the_standard_library():
     assert found - set(sys.stdlib_module_names) == {"httpx", "regen_client"}
 
 
-def test_its_options_are_the_servers():
-    names = {known.validation_alias or name for name, known in RenderOptions.model_fields.items()}
-    assert set(regen_client.RenderOptions.__annotations__) == names
+# Shapes of answers, and the classes that read them.
+SHAPES = {
+    "EffectiveLimits": regen_client.Limits,
+    "Engine": regen_client.Engine,
+    "Estimate": regen_client.Estimate,
+    "Preview": regen_client.Preview,
+    "QualityBody": regen_client.Quality,
+    "Render": regen_client.Render,
+    "Usage": regen_client.Usage,
+    "UsageTotals": regen_client.UsageTotals,
+    "UsedOnDay": regen_client.UsedOnDay,
+    "VideoFactsBody": regen_client.Video,
+    "VideoFile": regen_client.File,
+}
+ENVELOPE = "what the client takes out of it is of a class"
+OPERATORS = "for operators: the command line and the console show it"
+OWN_ROUTES = "of routes for which the client has no method"
+WITHIN = "within `upload`"
+# Those that no class reads, and why.
+NOT_READ = {
+    **dict.fromkeys(
+        ("EnginesBody", "EstimateBody", "FileBody", "PreviewBody", "RenderBody", "RendersBody", "UsageBody"),
+        ENVELOPE,
+    ),
+    **dict.fromkeys(("PartState", "PartToSend", "PartsBody", "ReceivedPart"), WITHIN),
+    **dict.fromkeys(("Upload", "UploadBody", "UploadStatus", "UploadsBody"), WITHIN),
+    **dict.fromkeys(("ActivityBody", "ActivityFigures", "ActivityInterval"), OPERATORS),
+    **dict.fromkeys(("HealthBody", "ReadyBody", "ShownLimits", "WorkInHand", "WorkforceBody"), OPERATORS),
+    **dict.fromkeys(("CreatedKeyBody", "Key", "KeyBody", "KeysBody", "User"), OPERATORS),
+    **dict.fromkeys(
+        ("UserBody", "UsersBody", "Worker", "WorkerBody", "WorkerStatus", "WorkersBody"), OPERATORS
+    ),
+    **dict.fromkeys(("Contents", "ContentsBody", "FilesBody", "PreviewsBody"), OWN_ROUTES),
+    **dict.fromkeys(("DeliveryStatus", "Webhook", "WebhookAttempt"), OWN_ROUTES),
+    **dict.fromkeys(("WebhookBody", "WebhookDeliveriesBody", "WebhookDelivery"), OWN_ROUTES),
+    **dict.fromkeys(("WebhookDeliveryBody", "WebhookEvent", "WebhookSecret"), OWN_ROUTES),
+    **dict.fromkeys(("WebhookSecretBody", "WebhooksBody"), OWN_ROUTES),
+    **dict.fromkeys(("ErrorMessage", "ErrorsBody"), "ApiError has the messages"),
+    "Crop": "a mapping of four numbers, as it was sent",
+    "SuggestedEngine": "a mapping of two texts",
+    **dict.fromkeys(("CrfRange", "EncodedQualityBody", "VmafRange"), "a mapping, as it came"),
+    **dict.fromkeys(("DestinationBody", "DestinationStatus"), "a mapping of texts"),
+    "RenderStatus": "a text",
+}
+DOCUMENT = json.loads((ROOT / "docs" / "openapi.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["Render", "File", "Estimate", "Preview", "Engine"])
+def named_in(part: Any) -> set[str]:
+    """The components that a part of the document refers to, and those that they refer to."""
+    found: set[str] = set()
+    waiting = [part]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            path = one.get("$ref", "").removeprefix("#/components/")
+            if path and path not in found:
+                found.add(path)
+                kind, name = path.split("/")
+                waiting.append(DOCUMENT["components"][kind][name])
+        if isinstance(one, dict | list):
+            waiting += one.values() if isinstance(one, dict) else one
+    return {path.removeprefix("schemas/") for path in found if path.startswith("schemas/")}
+
+
+def test_every_answer_of_the_api_has_a_class_or_a_reason_why_not():
+    answered = set()
+    for path in DOCUMENT["paths"].values():
+        for operation in path.values():
+            answered |= named_in(operation["responses"])
+    assert answered == SHAPES.keys() | NOT_READ.keys()
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_its_answers_are_the_servers(name):
-    shapes = json.loads((ROOT / "docs" / "openapi.json").read_text())["components"]["schemas"]
-    answer: type[Answer] = getattr(regen_client, name)
-    shape = shapes[{"File": "VideoFile"}.get(name, name)]
+    shape, answer = DOCUMENT["components"]["schemas"][name], SHAPES[name]
     given = {_spelling(one.name) for one in fields(answer)} - {"raw"}
-    assert given <= set(shape["properties"])
+    assert given == set(shape["properties"])
     # What is required here is always there.
     required = {_spelling(one.name) for one in fields(answer) if one.default is fields(Answer)[0].default} - {
         "raw"
     }
-    assert required <= set(shape["required"])
+    assert required <= set(shape.get("required", ()))
+
+
+def fields_of(path: str) -> set[str]:
+    """What a `POST` to this path takes as JSON, but for what names the video."""
+    schema = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    while "$ref" in schema:
+        schema = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    names = set(schema.get("properties", ()))
+    for other in schema.get("oneOf", schema.get("anyOf", ())):
+        names |= set(other.get("properties", ()))
+    return names - {"file", "file_id", "file_url"}
+
+
+def flags_of(command: str) -> set[str]:
+    parameters = get_command(application).commands[command].get_params(Context(get_command(application)))
+    return {flag for one in parameters for flag in one.opts}
+
+
+@pytest.mark.parametrize("path", ["/v1/upscale", "/v1/estimates"])
+def test_every_field_of_a_render_is_an_option_of_the_client(path):
+    assert len(fields_of(path)) > 15
+    assert fields_of(path) == set(regen_client.RenderOptions.__annotations__)
+
+
+@pytest.mark.parametrize("method", [Regen.preview, AsyncRegen.preview])
+def test_every_field_of_a_preview_is_one_of_the_clients(method):
+    named = {"at_seconds", "engine", "crop"}
+    assert named < inspect.signature(method).parameters.keys()
+    assert fields_of("/v1/previews") == named | set(regen_client.PreviewOptions.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [("submit", "/v1/upscale"), ("estimate", "/v1/estimates"), ("preview", "/v1/previews")],
+)
+def test_every_field_is_a_flag_of_the_command(command, path):
+    # `quality` measures; `--quality` was the encoder's.
+    other = {"quality": "measure_quality", "at_seconds": "at", "crop_width": "crop", "crop_height": "crop"}
+    wanted = {"--" + other.get(name, name).replace("_", "-") for name in fields_of(path)}
+    assert wanted - flags_of(command) == set()
 
 
 def test_what_a_later_server_answers_is_kept_and_what_none_answers_is_refused():

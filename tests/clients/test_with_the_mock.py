@@ -59,7 +59,7 @@ class TestFromVideoToResult:
         preview = regen.preview(file, 1.2, crop={"x": 8, "y": 8, "width": 64, "height": 36})
         assert (preview.status, preview.file_id, preview.crop["width"]) == ("completed", file.id, 64)
         assert [one.id for one in regen.engines() if one.default] == ["regen-4x-lite"]
-        assert "limits" in regen.usage()
+        assert regen.usage().totals.storage_bytes >= clip.stat().st_size
 
 
 @SYNC

@@ -24,6 +24,7 @@ from tests.documentation.samples import (
     samples,
     samples_of,
 )
+from tests.images.documented import Folder, text_of
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerProcess, free_port, wait_until
 from tests.servers.s3 import S3Server
@@ -39,11 +40,25 @@ ELSEWHERE = {
     ("docs/events.md", "python"): "tests/integration/api/test_events.py, cut at every byte",
     ("docs/mock.md", "js"): "tests/documentation: test_the_mock_in_another_language",
     ("docs/mock.md", "python"): "tests/integration/mock/test_recipes.py",
+    (
+        "docs/kubernetes.md",
+        "sh",
+    ): "tests/deploy/test_kubernetes_samples.py; what kubectl does needs a cluster",
     ("docs/uploads.md", "python"): "tests/documentation: test_the_upload_in_parts",
     ("docs/webhooks.md", "python"): "tests/documentation: test_the_receiver_of_webhooks",
 }
 # Samples that nothing runs as they stand: by page and how they begin.
 NOT_RUN = {
+    ("docs/containers.md", "scripts/secrets"): "it needs a container engine: tests/images runs it",
+    (
+        "docs/containers.md",
+        "git pull",
+    ): "tests/images runs it, but for what needs the repository and a registry",
+    (
+        "docs/containers.md",
+        "scripts/images build",
+    ): "tests/images does all of it, with other words after `up`",
+    ("docs/mock.md", "docker run"): "it needs a container engine: tests/images runs it",
     ("CONTRIBUTING.md", "scripts/setup --test"): "it makes the environment in which the tests run",
     ("README.md", "scripts/demo"): "it is `regen serve` and an upload; quick-start-laptop.md is run",
     (
@@ -58,21 +73,9 @@ NOT_RUN = {
     ("docs/api.md", "from regen_api import"): "it needs the generated client: tests/generators",
     ("docs/api.md", "pip install schemathesis"): "tests/integration/api/test_schemathesis.py",
     ("docs/cli.md", "regen login"): "tests/documentation: test_the_command_line",
-    ("docs/containers.md", "git pull"): "it needs a container engine: tests/images starts the compose file",
-    ("docs/containers.md", "scripts/images build"): "scripts/test --images",
-    (
-        "docs/containers.md",
-        "scripts/secrets",
-    ): "it needs a container engine: tests/images starts the compose file",
     ("docs/engines.md", "regen weights convert"): "FILE_OR_URL: tests/unit/models",
     ("docs/engines.md", "regen weights add"): "FILE_OR_URL: tests/integration/api/test_added_engines.py",
     ("docs/fidelity.md", "git clone"): "it needs the internet; tests/original compares with the package",
-    (
-        "docs/kubernetes.md",
-        "scripts/secrets",
-    ): "it needs a cluster: tests/deploy renders and checks the chart",
-    ("docs/kubernetes.md", "helm upgrade"): "it needs a cluster: tests/deploy renders and checks the chart",
-    ("docs/mock.md", "docker run"): "it needs a container engine",
     (
         "docs/observability.md",
         "pip install 'regen-server[tracing]'",
@@ -209,6 +212,34 @@ def _first_delivery(session: Session) -> str:
     wait_until(look, what="an event is sent")
     identity: str = found[0]["id"]
     return identity
+
+
+def test_the_samples_of_containers_reach_the_engine(tmp_path: Path) -> None:
+    """What `scripts/test --images` runs, with something that writes down what the engine is asked for."""
+    images = tmp_path / "images"
+    images.write_text(f"""#!/bin/sh
+echo "${{REGEN_COMPOSE_DIRECTORY##*/}}: $*" >> {tmp_path / "asked"}
+case "$*" in *logs*) echo "api-1  | API key of owner: regen_a" ;; esac
+""")
+    images.chmod(0o755)
+    (tmp_path / "folder").mkdir()
+    folder = Folder(tmp_path / "folder", images=images)
+    start = text_of("containers.md", "scripts/secrets").replace("curl -s", "echo")
+    assert folder.run(start, seconds=60).splitlines()[-2:] == [
+        "api-1  | API key of owner: regen_a",
+        "http://127.0.0.1:8000/readyz?parts",
+    ]
+    folder.run(text_of("containers.md", "git pull").replace("git pull && ", ""), seconds=60)
+    folder.run(text_of("mock.md", "docker run"), seconds=60)
+    assert (folder.path / "secrets" / "regen_secret_key").stat().st_size > 20
+    assert (folder.path / ".env").read_text() == (ROOT / ".env.example").read_text()
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "folder: compose up --no-build --detach --wait",
+        "folder: compose logs api",
+        "folder: compose build --pull",
+        "folder: compose up --detach --wait",
+        ": docker run --rm --publish 127.0.0.1:8000:8000 regen-server:api regen mock --host 0.0.0.0",
+    ]
 
 
 def test_quick_start_on_a_laptop(films: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The images, built, and the compose file, brought up with them: `scripts/test --images`."""
 
 import os
-import shutil
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.images.documented import Folder, text_of
 from tests.servers.process import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -61,31 +62,41 @@ def ports() -> dict[str, int]:
 
 
 @pytest.fixture(scope="session")
-def compose(docker: Run, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Compose, in a directory with the compose file as it is; its services are up and healthy."""
-    directory = tmp_path_factory.mktemp("compose")
-    shutil.copy(ROOT / "docker-compose.yml", directory)
-    settings = ports | {
-        "REGEN_PUBLIC_URL": f"http://127.0.0.1:{ports['API_PORT']}",
-        "REGEN_S3_PUBLIC_ENDPOINT_URL": f"http://127.0.0.1:{ports['S3_PORT']}",
-    }
-    lines = "".join(f"{name}={value}\n" for name, value in settings.items())
-    (directory / ".env").write_text((ROOT / ".env.example").read_text() + lines)
-    # Read by users of the containers.
-    for above in (directory, *directory.parents[:2]):
-        above.chmod(0o755)
-    subprocess.run([ROOT / "scripts/secrets", directory / "secrets"], check=True, capture_output=True)
+def settings(ports: dict[str, int]) -> dict[str, str]:
+    """Variables of the compose file's commands: ports that are free."""
+    return {name: str(port) for name, port in ports.items()}
 
-    def run(*arguments: str, seconds: float = STEP_SECONDS) -> str:
-        return images_script("compose", *arguments, seconds=seconds, REGEN_COMPOSE_DIRECTORY=str(directory))
 
+@pytest.fixture(scope="session")
+def folder(docker: Run, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Where the samples of the documentation are run."""
+    return Folder(tmp_path_factory.mktemp("compose"))
+
+
+@pytest.fixture(scope="session")
+def first_start(
+    folder: Folder, ports: dict[str, int], settings: dict[str, str]
+) -> Iterator[Callable[[], str]]:
+    """What the first start of docs/containers.md prints, once its services are up and healthy."""
+    text = text_of("containers.md", "scripts/secrets")
+    text = text.replace("127.0.0.1:8000", f"127.0.0.1:{ports['API_PORT']}")
     images_script("standins", seconds=BUILD_SECONDS)
     try:
-        up = ("up", "--no-build", "--detach", "--wait", "--wait-timeout", str(HEALTHY_SECONDS))
         try:
-            run(*up, seconds=2 * HEALTHY_SECONDS)
+            printed = folder.run(text, seconds=2 * HEALTHY_SECONDS, **settings)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{run('logs', '--tail', '40')}") from error
-        yield run
+            logs = folder.run("docker compose logs --tail 40", seconds=STEP_SECONDS, **settings)
+            raise AssertionError(f"{error}\n{logs}") from error
+        yield lambda: printed
     finally:
-        run("down", "--volumes", "--timeout", "45")
+        folder.run("docker compose down --volumes --timeout 45", seconds=STEP_SECONDS, **settings)
+
+
+@pytest.fixture(scope="session")
+def compose(first_start: Callable[[], str], folder: Folder, settings: dict[str, str]) -> Run:
+    """Compose, in a directory with the compose file as it is; its services are up and healthy."""
+
+    def run(*arguments: str, seconds: float = STEP_SECONDS) -> str:
+        return folder.run(f"docker compose {shlex.join(arguments)}", seconds=seconds, **settings)
+
+    return run

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -14,8 +14,9 @@ from app.platform.media.probe import probe_video
 from app.platform.settings import Settings
 from tests.containers.compose import ONE_SHOT, configuration
 from tests.images.conftest import ROOT, Run
+from tests.images.documented import Folder, text_of
 from tests.media.encoding import run
-from tests.servers.process import wait_until
+from tests.servers.process import free_port, wait_until
 
 CLIP = ROOT / "tests/media/short/bunny-240x136-25fps.mp4"
 TIMES = 5
@@ -23,8 +24,8 @@ RENDER_SECONDS = 900.0
 
 
 @pytest.fixture(scope="module")
-def client(compose: Run, ports: dict[str, int]) -> Iterator[httpx.Client]:
-    key = re.search(r"API key .*: (regen_\S+)$", compose("logs", "--no-log-prefix", "api"), re.MULTILINE)
+def client(first_start: Callable[[], str], ports: dict[str, int]) -> Iterator[httpx.Client]:
+    key = re.search(r"API key .*: (regen_\S+)$", first_start(), re.MULTILINE)
     assert key
     url = f"http://127.0.0.1:{ports['API_PORT']}"
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key[1]}"}, timeout=60) as client:
@@ -35,6 +36,41 @@ def test_all_services_are_up(compose: Run) -> None:
     shown = [json.loads(line) for line in compose("ps", "--all", "--format", "json").splitlines()]
     states = {service["Service"]: service["Health"] or service["ExitCode"] for service in shown}
     assert states == dict.fromkeys(configuration()["services"], "healthy") | dict.fromkeys(ONE_SHOT, 0)
+
+
+def test_the_first_start_ends_with_what_is_ready(first_start: Callable[[], str]) -> None:
+    ready = json.loads(first_start().splitlines()[-1])
+    assert ready["status"] == "ok"
+
+
+def test_the_samples_of_an_update(compose: Run, folder: Folder, settings: dict[str, str]) -> None:
+    """But for what needs the repository and a registry: to fetch both anew."""
+    fetch, build, up = text_of("containers.md", "git pull").splitlines()
+    assert fetch == "git pull && scripts/secrets" and build == "docker compose build --pull"
+    before = {path.name: path.read_bytes() for path in (folder.path / "secrets").iterdir()}
+    folder.run(fetch.removeprefix("git pull && "), seconds=60)
+    assert {path.name: path.read_bytes() for path in (folder.path / "secrets").iterdir()} == before
+    folder.run(up, seconds=600, **settings)
+
+
+def test_the_mock_in_a_container(folder: Folder) -> None:
+    """The sample of docs/mock.md, until it is stopped."""
+    port = free_port()
+    text = text_of("mock.md", "docker run").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    name = f"regen-mock-{port}"
+    folder.run(text.replace("--rm", f"--rm --detach --name {name}"), seconds=60)
+    try:
+        headers = {"Authorization": "Bearer regen_mock_key"}
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/v1/renders", headers=headers).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, seconds=60, what="the mock answers")
+    finally:
+        folder.run(f"docker stop {name}", seconds=60)
 
 
 def test_a_worker_killed_on_the_way_costs_nothing(compose: Run, client: httpx.Client, tmp_path: Path) -> None:

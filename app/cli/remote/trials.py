@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,7 +62,11 @@ def preview(
     at: Annotated[float, typer.Option(min=0, help="The moment, in seconds.")] = 0.0,
     crop: Annotated[
         str | None,
-        typer.Option(metavar="X,Y,WIDTH,HEIGHT", help="A part of the frame, in pixels.", show_default=False),
+        typer.Option(
+            metavar="X,Y,WIDTH,HEIGHT",
+            help="A part of the frame, in pixels; of WIDTH,HEIGHT alone: around its centre.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the pictures.")] = Path(),
     server: ServerOption = None,
@@ -70,13 +74,13 @@ def preview(
 ) -> None:
     """Write one frame before and after, without a render. Prints the two files."""
     options = given_options(context)
-    area = _area(crop) if crop else None
+    area = _area(crop) if crop else {}
     make_directory(output)
     with Display(silent=as_json) as display:
 
         async def make(regen: AsyncRegen) -> tuple[Preview, list[Path]]:
             progress = display.track(Path(source).name)
-            made = await regen.preview(source, at, crop=area, on_progress=progress, **options)
+            made = await regen.preview(source, at, on_progress=progress, **area, **options)
             urls = [url for url in (made.before_url, made.after_url) if url]
             paths = [
                 await download_result(regen, url, output, tag=made.id, on_progress=progress) for url in urls
@@ -93,8 +97,14 @@ def preview(
         raise typer.Exit(ExitCode.RENDER_FAILED)
 
 
-def _area(text: str) -> dict[str, int]:
+def _area(text: str) -> dict[str, Any]:
+    """The fields of a preview that name this part."""
     sides = text.split(",")
-    if len(sides) != 4 or not all(side.strip().isdecimal() for side in sides):
-        raise typer.BadParameter("it is four whole numbers, such as 40,20,160,90.", param_hint="--crop")
-    return dict(zip(("x", "y", "width", "height"), map(int, sides), strict=True))
+    if len(sides) not in (2, 4) or not all(side.strip().isdecimal() for side in sides):
+        raise typer.BadParameter(
+            "it is four whole numbers, such as 40,20,160,90, or the last two.", param_hint="--crop"
+        )
+    numbers = [int(side) for side in sides]
+    if len(numbers) == 2:
+        return dict(zip(("crop_width", "crop_height"), numbers, strict=True))
+    return {"crop": dict(zip(("x", "y", "width", "height"), numbers, strict=True))}

@@ -1,6 +1,7 @@
 // The console: one page, its views by the address after the `#`.
 
 import { html, render, useEffect, useRef, useState } from "./preact.js";
+import { sentence } from "./api.js";
 import { SIGN_IN_LINK, store, useStore } from "./store.js";
 import { later, loadAll } from "./components/later.js";
 import { ICON, Message, Notice } from "./components/notices.js";
@@ -93,7 +94,7 @@ function followSignInLink() {
   if (!code) return;
   // The code is of no use twice: it leaves the address at once.
   history.replaceState(null, "", `${location.pathname}#/`);
-  store.signInByLink(code).catch((error) => store.signOut(error.message));
+  store.signInByLink(code).catch((error) => store.signOut(sentence(error)));
 }
 
 addEventListener("hashchange", followSignInLink);

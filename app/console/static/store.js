@@ -1,14 +1,14 @@
 // What the views share: the session, the transfers, messages. One store; views read it with `useStore`.
 
 import { useEffect, useState } from "./preact.js";
-import { Api, ApiError, pause } from "./api.js";
+import { Api, ApiError, NoAnswer, pause, sentence } from "./api.js";
 
 const KEY = "regen.key";
 /** Until what failed is tried again, unless the server refuses. */
 const RETRY_SECONDS = 3;
 
 /** Whether the server is away, rather than that it refuses. @param {unknown} error */
-const isAway = (error) => error instanceof ApiError && (error.status === 0 || error.status >= 500);
+const isAway = (error) => error instanceof NoAnswer || (error instanceof ApiError && error.status >= 500);
 
 /** @typedef {{text: string, kind: "error" | "done"}} Message */
 
@@ -99,7 +99,7 @@ export class Store extends EventTarget {
   /** @param {unknown} error */
   fail(error) {
     if (error instanceof DOMException && error.name === "AbortError") return;
-    this.say(error instanceof Error ? error.message : String(error), "error");
+    this.say(sentence(error), "error");
   }
 
   /** @param {string} text @param {Message["kind"]} kind */
@@ -146,7 +146,7 @@ export function useLoaded(load, inputs, seconds) {
       setFailed("");
       setAway(false);
     } catch (error) {
-      setFailed(error instanceof Error ? error.message : String(error));
+      setFailed(sentence(error));
       setAway(isAway(error));
     }
   };

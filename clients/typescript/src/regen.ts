@@ -12,12 +12,13 @@ import type {
   PreviewOptions,
   Progress,
   Render,
+  RenderEvent,
   RenderOptions,
   RenderStatus,
   Usage,
   VideoFile,
 } from "./types.js";
-import { SMALL_BYTES, type SendPart, type UploadOptions, sendPart, sendWhole, upload } from "./uploads.js";
+import { WHOLE_BYTES, type SendPart, type UploadOptions, sendPart, sendWhole, upload } from "./uploads.js";
 
 /** How long a wait lasts while the server does not answer at all. */
 const PATIENCE_SECONDS = 120;
@@ -64,9 +65,9 @@ export class Regen {
     if ("file_url" in found) {
       return this.requests.row("POST", "/v1/files", "file", { json: found, slow: true, signal });
     }
-    const partsAtOnce = Math.max(1, this.#settings.partsAtOnce ?? 4);
-    const named = { ...found, ...options };
-    return upload(this.requests, found.bytes, partsAtOnce, this.sendPart, named);
+    const { wholeBytes = WHOLE_BYTES, partsAtOnce = 4, partBytes } = this.#settings;
+    const sending = { wholeBytes, partsAtOnce: Math.max(1, partsAtOnce), partBytes, sendPart: this.sendPart };
+    return upload(this.requests, found.bytes, sending, { ...found, ...options });
   }
 
   /** Ask for a render. Options that this version does not know are sent as they are. */
@@ -99,7 +100,7 @@ export class Regen {
     const headers: Record<string, string> = idempotencyKey ? { "Idempotency-Key": idempotencyKey } : {};
     const render = Object.entries(given).filter(([, value]) => value !== undefined && value !== null);
     let found = await this.find(video);
-    if ("bytes" in found && found.bytes.size <= SMALL_BYTES) {
+    if ("bytes" in found && found.bytes.size <= (this.#settings.wholeBytes ?? WHOLE_BYTES)) {
       const fields = render.map(([option, value]) => [
         option,
         typeof value === "string" ? value : JSON.stringify(value),
@@ -162,7 +163,7 @@ export class Regen {
 
   /** Events tell when to look; without them it is asked at intervals. */
   async #ended(id: string, signal: AbortSignal, onProgress?: OnProgress): Promise<Render> {
-    const events = new Events(this.requests, id, onProgress);
+    const events = new Events(this.requests, id);
     let awaySince: number | undefined;
     for (;;) {
       try {
@@ -176,7 +177,20 @@ export class Regen {
         const patient = Date.now() - awaySince <= PATIENCE_SECONDS * 1000;
         if (!(error instanceof RegenError && error.repeatable && patient)) throw error;
       }
-      if (events.available && (await events.follow(signal))) continue;
+      if (events.available) for await (const event of events.follow(signal)) onProgress?.(progressOf(event));
+      if (events.ended) continue;
+      await pause(this.#settings.pollSeconds ?? 2, signal);
+    }
+  }
+
+  /** What the server tells of a render, as it happens, until its end; a stream that breaks off is continued. Throws ApiError
+   * where there are no events: `wait` asks at intervals then. */
+  async *events(render: Render | string, { signal }: CallOptions = {}): AsyncGenerator<RenderEvent, void> {
+    const events = new Events(this.requests, idOf(render));
+    for (;;) {
+      yield* events.follow(signal);
+      if (events.refusal) throw events.refusal;
+      if (!events.available) return;
       await pause(this.#settings.pollSeconds ?? 2, signal);
     }
   }
@@ -259,10 +273,10 @@ export class Regen {
   }
 }
 
-function progressOf(render: Render): Progress {
-  const total = render.output?.frames ?? 0;
+function progressOf(render: Render | RenderEvent): Progress {
+  const total = ("output" in render ? render.output?.frames : render.frames) ?? 0;
   const { status, etaSeconds } = render;
-  const done = Math.round(render.progress * total);
+  const done = ("framesDone" in render ? render.framesDone : undefined) ?? Math.round(render.progress * total);
   return { stage: "render", done, total, status, ...(etaSeconds === undefined ? {} : { etaSeconds }) };
 }
 

@@ -16,9 +16,15 @@ export interface Settings {
   longestWaitSeconds?: number;
   /** Parts of an upload that are sent at the same time; 4 by default. */
   partsAtOnce?: number;
+  /** The size of a part, in bytes, as far as the server takes it; by default the server's. */
+  partBytes?: number;
   /** Seconds between two looks at a render without events; 2 by default. */
   pollSeconds?: number;
-  /** In place of the global `fetch`. */
+  /** The largest video, in bytes, that is sent in one request; 8 MiB by default. */
+  wholeBytes?: number;
+  /** Called before a request or a part is tried again, with the reason. */
+  onRetry?: (error: RegenError) => void;
+  /** In place of the global `fetch`, for what is sent to the API and read from it. */
   fetch?: typeof fetch;
 }
 
@@ -91,10 +97,12 @@ export class Retries {
   #made = 0;
   readonly #most: number;
   readonly #longest: number;
+  readonly #onRetry: Settings["onRetry"];
 
-  constructor(most: number, longestWaitSeconds: number) {
-    this.#most = most;
+  constructor({ retries = 4, longestWaitSeconds = 60, onRetry }: Settings) {
+    this.#most = retries;
     this.#longest = longestWaitSeconds;
+    this.#onRetry = onRetry;
   }
 
   restart(): void {
@@ -107,6 +115,7 @@ export class Retries {
     if (signal?.aborted || !(error instanceof RegenError)) throw error;
     const asked = error.retryAfter ?? 0;
     if (!(error.repeatable || expired) || this.#made >= this.#most || asked > this.#longest) throw error;
+    this.#onRetry?.(error);
     const own = Math.min(FIRST_PAUSE_SECONDS * 2 ** this.#made++, LONGEST_PAUSE_SECONDS);
     // Clients that were turned away together do not come back together.
     await pause(Math.max(asked, own / 2) + (Math.random() * own) / 2, signal);
@@ -130,7 +139,7 @@ export class Requests {
   }
 
   newRetries(): Retries {
-    return new Retries(this.#settings.retries ?? 4, this.#settings.longestWaitSeconds ?? 60);
+    return new Retries(this.#settings);
   }
 
   /** One try, whose body is not read yet. A path of the API is sent with the key, any other URL without it. Throws
@@ -206,19 +215,21 @@ export function address(baseUrl: string): string {
   return baseUrl.trim().replace(/(\/v1)?\/*$/, "");
 }
 
-/** Resolves after `seconds`; rejects when `signal` is aborted. */
+/** Resolves after `seconds`, or in a page once its network is back; rejects when `signal` is aborted. */
 export function pause(seconds: number, signal?: AbortSignal): Promise<void> {
+  const page = typeof window === "undefined" ? undefined : window;
   return new Promise((resolve, reject) => {
-    const stop = () => {
+    const end = () => {
       clearTimeout(timer);
-      reject(signal?.reason);
+      signal?.removeEventListener("abort", end);
+      page?.removeEventListener("online", end);
+      if (signal?.aborted) reject(signal.reason);
+      else resolve();
     };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, seconds * 1000);
-    if (signal?.aborted) stop();
-    else signal?.addEventListener("abort", stop, { once: true });
+    const timer = setTimeout(end, seconds * 1000);
+    if (signal?.aborted) return end();
+    signal?.addEventListener("abort", end);
+    page?.addEventListener("online", end);
   });
 }
 

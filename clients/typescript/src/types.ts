@@ -28,6 +28,12 @@ export type RenderOptions = Partial<
 /** How to make a preview, as for a render. */
 export type PreviewOptions = Omit<Shapes["PreviewRequest"], "file_id">;
 
+/** What an event tells of a render under way; what does not apply is left out. */
+export interface RenderEvent extends Pick<Render, "id" | "status" | "progress" | "etaSeconds" | "queuePosition"> {
+  framesDone?: number;
+  frames?: number;
+}
+
 /** `done` of `total`: bytes of an upload or a download, frames of a render. `total` is 0 while it is unknown. */
 export interface Progress {
   stage: "upload" | "render" | "download";
@@ -35,6 +41,8 @@ export interface Progress {
   total: number;
   status?: RenderStatus;
   etaSeconds?: number;
+  /** Of an upload in parts. */
+  uploadId?: string;
 }
 
 export type OnProgress = (progress: Progress) => void;

@@ -5,7 +5,8 @@ import { hex, md5 } from "./md5.js";
 import { type Requests, Silence, lost } from "./requests.js";
 import type { OnProgress, PartToSend, ReceivedPart, Upload, VideoFile } from "./types.js";
 
-export const SMALL_BYTES = 8 * 1024 * 1024;
+/** The largest video that is sent in one request, unless the settings say otherwise. */
+export const WHOLE_BYTES = 8 * 1024 * 1024;
 
 /** Stops an upload for a while: parts under way are given up, those that arrived are kept. */
 export class UploadPause {
@@ -53,20 +54,27 @@ export type SendPart = (
   options: { timeout: number; signal: AbortSignal | undefined; onSent: (bytes: number) => void },
 ) => Promise<string>;
 
+/** How the bytes are sent. */
+export interface Sending {
+  partsAtOnce: number;
+  wholeBytes: number;
+  partBytes: number | undefined;
+  sendPart: SendPart;
+}
+
 export async function upload(
   requests: Requests,
   video: Blob,
-  partsAtOnce: number,
-  sendPart: SendPart,
+  { partsAtOnce, wholeBytes, partBytes, sendPart }: Sending,
   options: UploadOptions,
 ): Promise<VideoFile> {
   const { signal } = options;
   const name = nameOf(video, options.name);
-  if (video.size <= SMALL_BYTES) {
+  if (video.size <= wholeBytes || !video.size) {
     await options.pause?.passed(signal);
     return sendWhole(requests, "/v1/files", "file", video, {}, { ...options, name });
   }
-  const opened = await open(requests, name, video.size, signal);
+  const opened = await open(requests, { name, size_bytes: video.size, part_size_bytes: partBytes }, signal);
   const transfer = new Transfer(requests, video, opened, sendPart, options);
   const parts = await transfer.sendAll(partsAtOnce);
   const path = `/v1/uploads/${opened.id}/complete`;
@@ -113,8 +121,12 @@ class Transfer {
   async sendAll(partsAtOnce: number): Promise<{ number: number; etag: string }[]> {
     for (const part of this.opened.receivedParts ?? []) {
       this.#signal.throwIfAborted();
-      if (await isSame(part, this.#bytes(part.number))) this.#finish(part.number, part.etag);
+      const bytes = this.#bytes(part.number);
+      if (!(await isSame(part, bytes))) continue;
+      this.#etags.set(part.number, part.etag);
+      this.#sent.set(part.number, bytes.size);
     }
+    this.#tell();
     const waiting: number[] = [];
     for (let number = 1; number <= this.opened.partCount; number++) {
       if (!this.#etags.has(number)) waiting.push(number);
@@ -166,18 +178,26 @@ class Transfer {
 
   #count(number: number, bytes: number): void {
     this.#sent.set(number, bytes);
+    this.#tell();
+  }
+
+  #tell(): void {
     let done = 0;
     for (const sent of this.#sent.values()) done += sent;
-    this.options.onProgress?.({ stage: "upload", done, total: this.opened.sizeBytes });
+    const { id, sizeBytes } = this.opened;
+    this.options.onProgress?.({ stage: "upload", done, total: sizeBytes, uploadId: id });
   }
 }
 
+type Asked = { name: string; size_bytes: number; part_size_bytes: number | undefined };
+
 /** An open upload of this name and size, with its `receivedParts`, or a new one. */
-async function open(requests: Requests, name: string, size: number, signal?: AbortSignal): Promise<Upload> {
+async function open(requests: Requests, asked: Asked, signal?: AbortSignal): Promise<Upload> {
+  const { name, size_bytes: size } = asked;
   const uploads = await requests.rows<Upload>("/v1/uploads", "uploads", 1000, { signal });
   const same = uploads.find((one) => one.status === "open" && one.name === name && one.sizeBytes === size);
   if (same) return requests.row("GET", `/v1/uploads/${same.id}`, "upload", { signal });
-  return requests.row("POST", "/v1/uploads", "upload", { json: { name, size_bytes: size }, signal });
+  return requests.row("POST", "/v1/uploads", "upload", { json: asked, signal });
 }
 
 /** Whether a received part is this video's, by its ETag: MD5 from S3, the start of SHA-256 from local storage. Of others
@@ -223,8 +243,7 @@ const sendByXhr: SendPart = (url, part, { timeout, signal, onSent }) =>
     };
     request.onload = () => {
       const { status, statusText, responseText } = request;
-      const headers = new Headers({ "Retry-After": request.getResponseHeader("Retry-After") ?? "" });
-      if (status < 200 || status > 299) reject(ApiError.of(status, statusText, headers, responseText));
+      if (status < 200 || status > 299) reject(ApiError.of(status, statusText, headersOf(request), responseText));
       else
         try {
           resolve(etagOf(request.getResponseHeader("ETag")));
@@ -238,6 +257,12 @@ const sendByXhr: SendPart = (url, part, { timeout, signal, onSent }) =>
     if (silence.signal.aborted) reject(silence.signal.reason);
     else request.send(part);
   });
+
+/** All that a page may see: a browser reports it as an error when one is asked for that an object store does not expose. */
+function headersOf(request: XMLHttpRequest): Headers {
+  const lines = request.getAllResponseHeaders().trim().split(/\r\n/);
+  return new Headers(lines.map((line) => line.split(/: ?(.*)/, 2) as [string, string]).filter(([name]) => name));
+}
 
 export function etagOf(header: string | null): string {
   if (header) return header;

@@ -2,9 +2,6 @@
 
 import gzip
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -47,14 +44,3 @@ def test_the_policy_lets_videos_come_from_the_object_store():
     policy = page_headers(settings)["Content-Security-Policy"]
     assert "media-src 'self' https://videos.example.com https://*.videos.example.com blob:" in policy
     assert "inside" not in policy
-
-
-def test_its_types_are_right():
-    """JSDoc's types, by TypeScript's compiler where the machine has one."""
-    ours = Path(sys.prefix) / "npm/node_modules/.bin/tsc"
-    compiler = ours if ours.exists() else shutil.which("tsc")
-    if compiler is None:
-        pytest.skip("There is no TypeScript: scripts/setup --test installs it where npm is.")
-    project = STATIC.parent / "tsconfig.json"
-    done = subprocess.run([compiler, "-p", project], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout

@@ -1,6 +1,7 @@
 // Frames of a video that this browser cannot play, as the server reads them.
 
 import { html, useEffect, useState } from "../preact.js";
+import { sentence } from "../api.js";
 import { store } from "../store.js";
 
 /** While a slider moves, the moments that it passes are not asked for. */
@@ -41,10 +42,9 @@ export function Still({ fileId, at, label, style, wait = false }) {
     const timer = setTimeout(async () => {
       try {
         const query = { at_seconds: at };
-        const answer = await store.api.send("GET", `/v1/files/${fileId}/frame`, { query, signal: control.signal });
-        show(keep(name, await answer.blob()));
+        show(keep(name, await store.api.blob(`/v1/files/${fileId}/frame`, { query, signal: control.signal })));
       } catch (error) {
-        if (!control.signal.aborted) setFailed(error instanceof Error ? error.message : String(error));
+        if (!control.signal.aborted) setFailed(sentence(error));
       }
     }, PAUSE);
     return () => { clearTimeout(timer); control.abort(); };

@@ -1,7 +1,7 @@
 // What a video is, what is to be made of it, and what that costs: the form that begins a render.
 
 import { html, useEffect, useState } from "../preact.js";
-import { BASE } from "../api.js";
+import { BASE, sentence } from "../api.js";
 import { contents, cost, count, facts, span } from "../format.js";
 import { chosen, samples } from "../options.js";
 import { store, useLoaded } from "../store.js";
@@ -35,7 +35,7 @@ export function RenderForm({ id, stored, source, name, options, initial = {}, on
         setEstimate(answer.estimate);
         setFailed("");
       } catch (error) {
-        if (!control.signal.aborted) setFailed(error instanceof Error ? error.message : String(error));
+        if (!control.signal.aborted) setFailed(sentence(error));
       }
     }, ESTIMATE_PAUSE);
     return () => { clearTimeout(timer); control.abort(); };
@@ -48,7 +48,7 @@ export function RenderForm({ id, stored, source, name, options, initial = {}, on
       onBegun?.();
       location.hash = `#/renders/${render.id}`;
     } catch (error) {
-      setFailed(error instanceof Error ? error.message : String(error));
+      setFailed(sentence(error));
       setBusy(false);
     }
   };

@@ -30,8 +30,8 @@ function useRender(id) {
     const control = new AbortController();
     /** @type {[number, number][]} */
     const history = [];
-    const onEvent = (/** @type {import("../api.js").Row} */ data, /** @type {string} */ name) => {
-      if (name === "end") { setLive(undefined); reload(); return; }
+    /** @param {import("../vendor/regen-client/index.js").RenderEvent} data */
+    const note = (data) => {
       const now = performance.now() / 1000;
       if (data.framesDone !== undefined) history.push([now, data.framesDone]);
       while (history.length > 2 && now - history[0][0] > RATE_WINDOW_SECONDS) history.shift();
@@ -39,7 +39,12 @@ function useRender(id) {
       const rate = first && last && last[0] - first[0] > 1 ? (last[1] - first[1]) / (last[0] - first[0]) : undefined;
       setLive({ ...data, rate });
     };
-    store.api.follow(id, onEvent, control.signal).catch((error) => store.fail(error));
+    const follow = async () => {
+      for await (const event of store.api.events(id, { signal: control.signal })) note(event);
+      setLive(undefined);
+      reload();
+    };
+    follow().catch((error) => store.fail(error));
     return () => control.abort();
   }, [id, Boolean(render), isOwn, ended]);
   return { render: ended ? render : render && latest(render, live), isOwn, reload, failed };

@@ -29,12 +29,13 @@ function useEvents(renders, onEnd) {
   useEffect(() => {
     const control = new AbortController();
     for (const id of followed) {
-      const onEvent = (/** @type {import("../api.js").Row} */ data, /** @type {string} */ name) => {
-        if (name === "end") onEnd();
-        else setTold((now) => ({ ...now, [id]: data }));
+      const follow = async () => {
+        const events = store.api.events(id, { signal: control.signal });
+        for await (const event of events) setTold((now) => ({ ...now, [id]: event }));
+        onEnd();
       };
       // A stream that is refused leaves its render to polling.
-      store.api.follow(id, onEvent, control.signal).catch(() => {});
+      follow().catch(() => {});
     }
     return () => { control.abort(); setTold({}); };
   }, [followed.join()]);

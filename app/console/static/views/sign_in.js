@@ -1,5 +1,5 @@
 import { html, useState } from "../preact.js";
-import { ApiError } from "../api.js";
+import { ApiError, sentence } from "../api.js";
 import { useStore } from "../store.js";
 import { ICON, Notice } from "../components/notices.js";
 
@@ -17,7 +17,7 @@ export function SignIn() {
       await store.signIn(form.elements.key.value.trim(), form.elements.remember.checked);
     } catch (error) {
       const refused = error instanceof ApiError && error.status === 401;
-      setFailed(refused ? "The server does not know this key. Look for a missing letter, or make a new one." : String(error instanceof Error ? error.message : error));
+      setFailed(refused ? "The server does not know this key. Look for a missing letter, or make a new one." : sentence(error));
     } finally {
       setBusy(false);
     }

@@ -1,6 +1,7 @@
 // One frame before and after, by each engine, before anything is rendered.
 
 import { html, useEffect, useMemo, useRef, useState } from "../preact.js";
+import { sentence } from "../api.js";
 import { span } from "../format.js";
 import { bodyOptions, chosen } from "../options.js";
 import { store } from "../store.js";
@@ -75,7 +76,7 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
         setShown((now) => ({ ...now, [name]: one }));
       }
     } catch (error) {
-      if (!signal.aborted) setFailed(error instanceof Error ? error.message : String(error));
+      if (!signal.aborted) setFailed(sentence(error));
     } finally {
       setBusy(false);
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal, Self, TypedDict
 
 from regen_client.errors import RegenError
@@ -37,8 +37,10 @@ class RenderOptions(TypedDict, total=False):
 
 
 class PreviewOptions(TypedDict, total=False):
-    """How to make a preview, as for a render."""
+    """How to make a preview, as for a render. `crop_width` and `crop_height` are those of a part around the centre."""
 
+    crop_width: int
+    crop_height: int
     scale: int
     strength: float
     grain: float
@@ -92,7 +94,48 @@ class File(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Render(Answer):
+class Quality(Answer):
+    """How close a render is to its input: `psnr` and `temporal_stability` in dB, `ssim` up to 1, `vmaf` from 0 to 100;
+    `frames` were compared."""
+
+    psnr: float
+    ssim: float
+    frames: int
+    vmaf: float | None = None
+    temporal_stability: float | None = None
+    warping_error: float | None = None
+    warping_error_input: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFacts(Answer):
+    """How the picture is made, where that is not as by default."""
+
+    scale: int | None = None
+    strength: float | None = None
+    grain: float | None = None
+    deinterlace: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionFacts(PictureFacts):
+    """What was asked of the output, where that is not as by default. `target_fps_exact` is a fraction such as
+    `30000/1001`; `start` and `end` are in seconds."""
+
+    target_fps: float | None = None
+    target_fps_exact: str | None = None
+    stabilise: int | None = None
+    start: float | None = None
+    end: float | None = None
+    max_width: int | None = None
+    max_height: int | None = None
+    codec: str | None = None
+    container: str | None = None
+    output_quality: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Render(OptionFacts):
     """`status` is `queued`, `pending`, `processing`, `completed` or `failed`; `progress` is from 0 to 1. URLs are
     signed for a day."""
 
@@ -107,7 +150,10 @@ class Render(Answer):
     stream_url: str | None = None
     completed_at: datetime | None = None
     engine: str | None = None
-    target_fps: float | None = None
+    retime: str | None = None
+    cancel_after: int | None = None
+    priority: int | None = None
+    webhook_url: str | None = None
     file_id: str | None = None
     file_name: str | None = None
     cost: float | None = None
@@ -124,6 +170,8 @@ class Render(Answer):
     output: Video | None = None
     output_size_bytes: int | None = None
     encoded_quality: Mapping[str, Any] | None = field(default=None, hash=False)
+    quality: Quality | None = None
+    files_removed_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
@@ -131,8 +179,9 @@ class Render(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate(Answer):
-    """`refusals` has the sentences that would refuse the render if it is not `accepted`."""
+class Estimate(OptionFacts):
+    """`refusals` has the sentences that would refuse the render if it is not `accepted`; `measured_on` the devices
+    whose speed the time is reckoned with."""
 
     engine: str
     accepted: bool
@@ -144,11 +193,12 @@ class Estimate(Answer):
     wait_seconds: float | None = None
     suggested_engine: Mapping[str, str] | None = field(default=None, hash=False)
     """`engine` and the `reason` for it; never chosen by itself."""
+    measured_on: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview(Answer):
+class Preview(PictureFacts):
     """One frame before and after: images at signed URLs, when `status` is `completed`."""
 
     id: str
@@ -180,6 +230,58 @@ class Engine(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedOnDay(Answer):
+    """Renders that were completed on a day in UTC; gigapixels of their outputs."""
+
+    day: date
+    engine: str
+    renders: int
+    gigapixels: float
+    cost: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageTotals(Answer):
+    """`renders`, `gigapixels` and `cost` of the period; the present month's cost, and what is there now."""
+
+    renders: int
+    gigapixels: float
+    cost: float
+    month_cost: float
+    storage_bytes: int
+    queued_renders: int
+    running_renders: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(Answer):
+    """What the user may do; None: without a limit. `requests` is such as `100/minute`."""
+
+    requests: str | None = None
+    max_upload_bytes: int | None = None
+    max_input_pixels: int | None = None
+    max_duration_seconds: int | None = None
+    max_output_pixels: int | None = None
+    max_output_frames: int | None = None
+    max_queued_renders: int | None = None
+    max_storage_bytes: int | None = None
+    max_cost_per_month: float | None = None
+    max_running_segments: int | None = None
+    max_running_renders: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage(Answer):
+    """From one day to another, both in UTC and included."""
+
+    from_: date
+    to: date
+    days: tuple[UsedOnDay, ...]
+    totals: UsageTotals
+    limits: Limits
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """`done` of `total`: bytes of an upload or a download, frames of a render. `total` is 0 while it is unknown."""
 
@@ -192,6 +294,8 @@ class Progress:
 
 def _spelling(name: str) -> str:
     """The API's spelling of a property: `output_file_url` is `outputFileURL`."""
+    if name in _SPELLINGS:
+        return _SPELLINGS[name]
     first, *rest = name.split("_")
     return first + "".join("URL" if word == "url" else word.capitalize() for word in rest)
 
@@ -200,12 +304,22 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+_SPELLINGS = {"webhook_url": "webhookUrl"}
 _READERS: dict[str, Callable[[Any], Any]] = {
     "created_at": datetime.fromisoformat,
     "completed_at": datetime.fromisoformat,
     "expires_at": datetime.fromisoformat,
+    "files_removed_at": datetime.fromisoformat,
+    "from_": date.fromisoformat,
+    "to": date.fromisoformat,
+    "day": date.fromisoformat,
+    "days": lambda rows: tuple(UsedOnDay.read(row) for row in rows),
+    "totals": UsageTotals.read,
+    "limits": Limits.read,
+    "quality": Quality.read,
     "input": Video.read,
     "output": Video.read,
     "warnings": tuple,
     "refusals": tuple,
+    "measured_on": tuple,
 }

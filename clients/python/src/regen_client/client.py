@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import httpx
 
-from regen_client.answers import Engine, Estimate, File, Preview, PreviewOptions, Render, RenderOptions
+from regen_client.answers import Engine, Estimate, File, Preview, PreviewOptions, Render, RenderOptions, Usage
 from regen_client.calls import Calls
 from regen_client.errors import RenderFailed
 from regen_client.flows import run, run_async
@@ -159,7 +159,7 @@ class Regen(_Client):
     def engines(self) -> list[Engine]:
         return run(self._operations.engines(), self._http)
 
-    def usage(self) -> dict[str, Any]:
+    def usage(self) -> Usage:
         """What was rendered and the limits, as `GET /v1/usage` answers it."""
         return run(self._operations.usage(), self._http)
 
@@ -248,7 +248,7 @@ class AsyncRegen(_Client):
     async def engines(self) -> list[Engine]:
         return await run_async(self._operations.engines(), self._http)
 
-    async def usage(self) -> dict[str, Any]:
+    async def usage(self) -> Usage:
         return await run_async(self._operations.usage(), self._http)
 
 

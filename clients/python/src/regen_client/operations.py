@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import httpx
 
-from regen_client.answers import Engine, Estimate, File, Preview, Progress, Render
+from regen_client.answers import Engine, Estimate, File, Preview, Progress, Render, Usage
 from regen_client.calls import Calls
 from regen_client.downloads import download, server_name
 from regen_client.errors import RegenError, WaitTimeout
@@ -122,9 +122,8 @@ class Operations:
     def engines(self) -> Flow[list[Engine]]:
         return [Engine.read(row) for row in (yield from self.calls.row("GET", "/v1/engines", "engines"))]
 
-    def usage(self) -> Flow[dict[str, Any]]:
-        usage: dict[str, Any] = yield from self.calls.row("GET", "/v1/usage", "usage")
-        return usage
+    def usage(self) -> Flow[Usage]:
+        return Usage.read((yield from self.calls.row("GET", "/v1/usage", "usage")))
 
     def download(
         self,

@@ -1,0 +1,78 @@
+// A render's stream of events, continued after the last one.
+import { RegenError } from "./errors.js";
+/** The server breaks the silence of a stream every 15 seconds. */
+const SILENCE_SECONDS = 20;
+export class Events {
+    /** Whether it is worth to follow them (again). */
+    available = true;
+    /** Whether the render's end was told. */
+    ended = false;
+    /** Why there are none: the server has no events, a proxy does not let them through, or the render is not there. */
+    refusal;
+    #lastId = "";
+    #requests;
+    #path;
+    constructor(requests, renderId) {
+        this.#requests = requests;
+        this.#path = `/v1/renders/${encodeURIComponent(renderId)}/events`;
+    }
+    /** What is told until the render's end, or until the stream breaks off. */
+    async *follow(signal) {
+        const headers = this.#lastId ? { "Last-Event-ID": this.#lastId } : {};
+        let streamed;
+        try {
+            streamed = await this.#requests.stream("GET", this.#path, { headers, signal }, SILENCE_SECONDS);
+        }
+        catch (error) {
+            signal?.throwIfAborted();
+            this.available = error instanceof RegenError && error.repeatable;
+            if (!this.available)
+                this.refusal = error;
+            return;
+        }
+        try {
+            if (streamed.response.status === 204)
+                this.ended = true;
+            else
+                yield* this.#read(streamed);
+        }
+        catch (error) {
+            if (!(error instanceof RegenError))
+                throw error;
+        }
+        finally {
+            if (this.ended)
+                this.available = false;
+            await streamed.close();
+        }
+    }
+    async *#read(streamed) {
+        const decoder = new TextDecoder();
+        let text = "";
+        for (let piece = await streamed.read(); piece; piece = await streamed.read()) {
+            text = (text + decoder.decode(piece, { stream: true })).replaceAll("\r", "");
+            // Only the empty line makes an event of what came before it.
+            const blocks = text.split("\n\n");
+            text = blocks.pop() ?? "";
+            for (const block of blocks) {
+                const event = this.#parse(block);
+                if (event)
+                    yield event;
+                if (this.ended)
+                    return;
+            }
+        }
+    }
+    #parse(block) {
+        const fields = new Map(block.split("\n").map((line) => {
+            const [, name = line, value = ""] = /^([^:]*): ?(.*)$/.exec(line) ?? [];
+            return [name, value];
+        }));
+        const content = fields.get("data");
+        if (content === undefined)
+            return undefined;
+        this.#lastId = fields.get("id") ?? this.#lastId;
+        this.ended = fields.get("event") === "end";
+        return this.ended ? undefined : JSON.parse(content);
+    }
+}
