@@ -32,9 +32,15 @@ END_SLACK = 4
 # Every so many frames, the choice becomes final for those that are at least as many frames back.
 SETTLING_FRAMES = 256
 
+# In hard telecine, one in so many frames repeats another. One that is dropped at another place of this cycle than the
+# last costs more: of pictures that the film itself repeats, as animation does, those of the rhythm are dropped.
+CYCLE, IRREGULAR_COST = 5, 6.0
+
 DROPPED = -1
-# For each next free slot: which was free before this frame, and the frame's own slot, or DROPPED.
-_Steps: TypeAlias = dict[int, tuple[int, int]]
+# The next free slot, and the place in the cycle of the last frame that was dropped.
+_State: TypeAlias = tuple[int, int]
+# For each state after a frame: the one before it, and the frame's own slot, or DROPPED.
+_Steps: TypeAlias = dict[_State, tuple[_State, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,28 +97,32 @@ def _choose(
     """The slot of each frame, or DROPPED, at least cost; and for how many frames that is final. `ends`: before which
     slot each frame ends.
 
-    A shortest path: of all that can be done with the frames so far, only the next free slot matters to those that
-    follow, and few slots are near a frame's time.
+    A shortest path: of all that can be done with the frames so far, only the state matters to those that follow, and
+    few slots are near a frame's time.
     """
     chosen = array("q", [0]) * len(times)
     settled = 1
-    costs = {1: 0.0}
+    # Any place may be that of the first.
+    costs = {(1, place): 0.0 for place in range(CYCLE)}
     paths: list[_Steps] = []
     for number in range(1, len(times)):
         first = max(0, -((MOST_SLOTS * slot - times[number]) // slot))
         last = (times[number] + MOST_SLOTS * slot) // slot
         drop = DROP_COST + differences[number]
-        after: dict[int, float] = {}
+        here = number % CYCLE
+        after: dict[_State, float] = {}
         steps: _Steps = {}
         for before, cost in costs.items():
+            free, place = before
             # No later frame is shown in the slots up to `least`: the one before fills them.
-            least = max(before, first)
-            ways = [(least, DROPPED, cost + drop + REPEAT_COST * (least - before))]
-            ways += [(at + 1, at, cost + REPEAT_COST * (at - before)) for at in range(least, last + 1)]
-            for free, at, total in ways:
-                if free not in after or total < after[free]:
-                    after[free], steps[free] = total, (before, at)
-        costs = after
+            least = max(free, first)
+            dropped = cost + drop + REPEAT_COST * (least - free) + (IRREGULAR_COST if place != here else 0)
+            ways = [((least, here), DROPPED, dropped)]
+            ways += [((at + 1, place), at, cost + REPEAT_COST * (at - free)) for at in range(least, last + 1)]
+            for state, at, total in ways:
+                if state not in after or total < after[state]:
+                    after[state], steps[state] = total, (before, at)
+        costs = _undominated(after)
         paths.append(steps)
         if number % SETTLING_FRAMES == 0 and len(paths) > SETTLING_FRAMES and number + 1 < len(times):
             costs = _settle(costs, paths, chosen, first=settled, end=ends[number])
@@ -121,35 +131,44 @@ def _choose(
     return chosen, settled
 
 
-def _cheapest(costs: Mapping[int, float], end: int) -> int:
-    """The next free slot of least cost, if the video ended before slot `end`."""
+def _undominated(costs: Mapping[_State, float]) -> dict[_State, float]:
+    """Without states from which nothing is cheaper than from another with the same slot, at another place."""
+    least: dict[int, float] = {}
+    for (free, _), cost in costs.items():
+        least[free] = min(cost, least.get(free, cost))
+    return {state: cost for state, cost in costs.items() if cost < least[state[0]] + IRREGULAR_COST}
 
-    def total(free: int) -> float:
-        return costs[free] + REPEAT_COST * max(0, end - free) + OVERRUN_COST * max(0, free - end)
+
+def _cheapest(costs: Mapping[_State, float], end: int) -> _State:
+    """The state of least cost, if the video ended before slot `end`."""
+
+    def total(state: _State) -> float:
+        free, _ = state
+        return costs[state] + REPEAT_COST * max(0, end - free) + OVERRUN_COST * max(0, free - end)
 
     return min(sorted(costs), key=total)
 
 
 def _settle(
-    costs: dict[int, float], paths: list[_Steps], chosen: MutableSequence[int], *, first: int, end: int
-) -> dict[int, float]:
+    costs: dict[_State, float], paths: list[_Steps], chosen: MutableSequence[int], *, first: int, end: int
+) -> dict[_State, float]:
     """Decide on all frames but the last SETTLING_FRAMES as if the video ended now, before slot `end`. Returns the costs
     of what remains possible.
     """
     best = _cheapest(costs, end)
     _follow(best, paths, chosen, first=first)
     recent = paths[-SETTLING_FRAMES:]
-    origins = {free: _follow(free, recent) for free in costs}
+    origins = {state: _follow(state, recent) for state in costs}
     del paths[:-SETTLING_FRAMES]
-    return {free: cost for free, cost in costs.items() if origins[free] == origins[best]}
+    return {state: cost for state, cost in costs.items() if origins[state] == origins[best]}
 
 
 def _follow(
-    free: int, paths: Sequence[_Steps], chosen: MutableSequence[int] | None = None, *, first: int = 0
-) -> int:
-    """The slot that was free before these paths to `free`; their choices are put into `chosen`, from `first` on."""
+    state: _State, paths: Sequence[_Steps], chosen: MutableSequence[int] | None = None, *, first: int = 0
+) -> _State:
+    """The state before these paths to `state`; their choices are put into `chosen`, from `first` on."""
     for number in range(len(paths) - 1, -1, -1):
-        free, at = paths[number][free]
+        state, at = paths[number][state]
         if chosen is not None:
             chosen[first + number] = at
-    return free
+    return state

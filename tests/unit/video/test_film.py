@@ -141,3 +141,15 @@ def test_what_is_interpolated_is_between_neighbours_of_the_stream() -> None:
     assert among.repeats == [1, 1, 0, 1, 2]
     # After the repeat of the second frame, not before it.
     assert [len(phases) for phases in among.between] == [1, 0, 1, 1, 0]
+
+
+def test_pictures_that_the_film_repeats_keep_their_number() -> None:
+    """Animation on threes, whose own repeats differ less than those of the telecine."""
+    stream = repeated(HARD, 300)
+    source, differences = make(stream)
+    drawn = 0
+    for number, (_, repeats) in enumerate(stream):
+        drawn += not repeats
+        differences[number] = 1.5 if repeats else 12 if drawn % 3 == 1 else 0.2
+    film = film_of(source, differences, rate=RATE)
+    assert film.numbers == [at for at, (_, repeats) in enumerate(stream) if not repeats]
