@@ -67,7 +67,7 @@ class FrameUpscaler(Protocol):
     def upscale(self, frames: Sequence[Frame]) -> list[Frame]: ...
 
 
-class StabilisedFrames(Protocol):
+class StabilisedRun(Protocol):
     """Upscales consecutive frames; the arguments of `upscale` are overwritten once it has returned."""
 
     def upscale(self, frames: Sequence[AlignedFrame]) -> list[RepeatedFrame]:
@@ -81,7 +81,7 @@ class StabilisedFrames(Protocol):
 class StabilisingUpscaler(FrameUpscaler, Protocol):
     """What renders with `stabilise` need."""
 
-    def stabilised(self) -> StabilisedFrames:
+    def stabilised(self) -> StabilisedRun:
         """What upscales the frames of one segment in order, each averaged with those around it."""
 
 
@@ -294,7 +294,7 @@ class _SegmentRun:
 
     def _results(self) -> Iterator[list[RepeatedFrame]]:
         """The upscaled frames, as batches of source frames complete them."""
-        stabilised: StabilisedFrames | None = None
+        stabilised: StabilisedRun | None = None
         is_first = True
         while batch := self._source.next_batch(self._upscaler.batch_size):
             if is_first:

@@ -58,8 +58,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredQuality:
-    """See docs/quality.md. `temporal_stability` (dB) is None for a single frame, `vmaf` if it cannot be measured,
-    `warping_errors` where no motion is known.
+    """See docs/quality.md. None: `temporal_stability` (dB) of a single frame, figures that cannot be measured.
 
     `frames`: how many were compared.
     """
@@ -80,8 +79,7 @@ class MeasuredQuality:
             "temporalStability": None
             if self.temporal_stability is None
             else round(self.temporal_stability, 3),
-            "warpingError": None if self.warping_errors is None else round(self.warping_errors.output, 8),
-            "warpingErrorInput": None if self.warping_errors is None else round(self.warping_errors.input, 8),
+            **({} if self.warping_errors is None else self.warping_errors.as_json()),
             "frames": self.frames,
         }
         return {name: figure for name, figure in metrics.items() if figure is not None}
@@ -94,8 +92,7 @@ class MeasuredQuality:
         if self.temporal_stability is not None:
             words.append(("temporal stability", f"{self.temporal_stability:.2f} dB"))
         if self.warping_errors is not None:
-            of = self.warping_errors
-            words.append(("warping error", f"{of.output * 1e4:.3f}e-4 (input {of.input * 1e4:.3f}e-4)"))
+            words.append(("warping error", self.warping_errors.formatted()))
         return [*words, ("frames compared", str(self.frames))]
 
 

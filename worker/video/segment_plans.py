@@ -25,6 +25,14 @@ def has_frames_of(scan: FrameScan, segment: SegmentPlan) -> bool:
     )
 
 
+def discarded_before_segments(
+    used: UsedFrames, scan: FrameScan, *, frames_before: int, around: int
+) -> list[int]:
+    """As `discarded_frames_before`, for segments with so many frames around them: before the first of these."""
+    discarded = discarded_frames_before(used, scan, frames_before=frames_before)
+    return [discarded[max(0, position - around)] for position in range(len(discarded))]
+
+
 def discarded_frames_before(used: UsedFrames, scan: FrameScan, *, frames_before: int) -> list[int]:
     """For each position in `used`, how many source frames a segment that starts there decodes before it."""
     if not scan.is_trusted:
@@ -99,7 +107,7 @@ def make_segments(
                 checksums=tuple(scan.checksums[first : last + 1]),
                 start_tick=used.starts[start],
                 runs=run_lengths([*timeline.ticks[shown : shown + frames], end_tick]),
-                discarded_frames=discarded[begin],
+                discarded_frames=discarded[start],
                 input_ranges=_input_ranges(scan, scan.keyframes[seeks[0]] if seeks else None, pts[last]),
                 leading=leading,
                 trailing=trailing,

@@ -29,7 +29,7 @@ from worker.video.frame_scan import FrameScan, scan_frames
 from worker.video.hdr_metadata import SourceMetadata, read_source_metadata
 from worker.video.packet_list import TickRange
 from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
-from worker.video.segment_plans import discarded_frames_before, has_frames_of, keyframe_cuts, make_segments
+from worker.video.segment_plans import discarded_before_segments, has_frames_of, keyframe_cuts, make_segments
 from worker.video.timeline import (
     MICROSECONDS,
     OutputTimeline,
@@ -292,8 +292,8 @@ class RenderPlanner:
         used = used_frames(timeline)
         pictures = 1 if self.deinterlacing is None else self.deinterlacing.pictures_per_frame
         frames_before = 0 if self.deinterlacing is None else self.deinterlacing.pictures_before
-        discarded = discarded_frames_before(used, scan, frames_before=frames_before)
         around = STABILISED_RADIUS if self.stabilise else 0
+        discarded = discarded_before_segments(used, scan, frames_before=frames_before, around=around)
         settled_cuts = list(accumulate((one.used_frames for one in self.settled), initial=0))
         cuts = cut_segments(
             used,
@@ -301,8 +301,7 @@ class RenderPlanner:
             max_ticks=max(1, floor(self.segment_seconds * timeline.timescale)),
             max_frames=min(MAX_SEGMENT_FRAMES, max(1, self.segment_max_output_pixels // output_pixels)),
             min_frames=MIN_REORDERED_FRAMES if self.reorder else 1,
-            # Of a segment, those before the first frame around it.
-            discarded=[*discarded[:1] * min(around, len(discarded)), *discarded][: len(discarded)],
+            discarded=discarded,
             settled=settled_cuts,
         )
         segments = make_segments(

@@ -30,6 +30,13 @@ class WarpingErrors:
     input: float
     output: float
 
+    def as_json(self) -> dict[str, float]:
+        """As the API shows them."""
+        return {"warpingError": round(self.output, 8), "warpingErrorInput": round(self.input, 8)}
+
+    def formatted(self) -> str:
+        return f"{self.output * 1e4:.3f}e-4 (input {self.input * 1e4:.3f}e-4)"
+
 
 class PastMotion(NamedTuple):
     """For each pixel of a frame, where it was in the frame before (shares of its sides), and whether that is known.
