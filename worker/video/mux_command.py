@@ -65,7 +65,7 @@ class MuxCommand:
     `video`: a list of segments, or the joined file. Its packets get `timestamps` by that filter, if there is one.
     """
 
-    def __init__(  # noqa: PLR0913 - all that goes into the file
+    def __init__(
         self,
         *,
         runner: FfmpegRunner,
@@ -79,11 +79,9 @@ class MuxCommand:
         metadata: KeptMetadata,
         timestamps: str,
         chapters: Path | None,
-        format_name: str,
     ) -> None:
         self._runner = runner
         self._video = video
-        self._is_matroska = "matroska" in format_name
         self._source = source
         self._uniform = uniform
         self._captions = captions
@@ -251,7 +249,7 @@ class MuxCommand:
         if track.kind != "audio" or file.is_iso:
             return False
         codec = next(one["codec_name"] for one in self._streams if one["index"] == track.index)
-        return codec == "opus" and not self._is_matroska if track.is_copied else file.audio_codec == "Opus"
+        return codec == "opus" if track.is_copied else file.audio_codec == "Opus"
 
     def _read_otherwise(self, tracks: Sequence[KeptTrack]) -> dict[int, Stream]:
         """The tracks that are not read from the source as it is, by their index."""

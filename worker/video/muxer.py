@@ -178,7 +178,6 @@ def finish_render(
                 metadata=metadata,
                 timestamps=filtered,
                 chapters=write_chapters(runner, source, directory, render.part, start=start),
-                format_name=format_name,
             )
             warnings = mux.run((*tracks, *([captions.texts.track] if captions.texts else [])), cancelled)
         written = mux.written and mux.written.video

@@ -1,0 +1,60 @@
+"""Few combinations that hold every pair of values of different parameters at least once."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, product
+from typing import Any
+
+Case = dict[str, Any]
+Pair = frozenset[tuple[str, int]]
+# So many combinations are tried for each that is taken.
+TRIES = 40
+
+
+def pairwise(
+    values: Mapping[str, Sequence[Any]], *, goes: Callable[[Case], bool], first: Sequence[Case] = ()
+) -> list[Case]:
+    """Cases of all parameters, among them `first`, completed. Of what `goes` refuses, a part of a case too, there is
+    none. The same for the same arguments."""
+    chance = random.Random(1)
+    missing = {
+        frozenset([(one, i), (two, j)])
+        for one, two in combinations(values, 2)
+        for (i, a), (j, b) in product(enumerate(values[one]), enumerate(values[two]))
+        if goes({one: a, two: b})
+    }
+    cases: list[Case] = []
+
+    def complete(start: dict[str, int]) -> dict[str, int] | None:
+        chosen = dict(start)
+        for name in chance.sample(left := [name for name in values if name not in chosen], len(left)):
+            able = [
+                place
+                for place in chance.sample(range(len(values[name])), len(values[name]))
+                if goes(_case(values, {**chosen, name: place}))
+            ]
+            if not able:
+                return None
+            chosen[name] = max(able, key=lambda place: len(_pairs({**chosen, name: place}) & missing))
+        return chosen
+
+    starts = [{name: values[name].index(value) for name, value in case.items()} for case in first]
+    while missing or starts:
+        start = starts.pop(0) if starts else dict(sorted(min(missing, key=sorted)))
+        able = [found for _ in range(TRIES) if (found := complete(start)) is not None]
+        if not able:
+            # No whole case holds this pair.
+            missing.discard(frozenset(start.items()))
+            continue
+        best = max(able, key=lambda found: len(_pairs(found) & missing))
+        missing -= _pairs(best)
+        cases.append(_case(values, best))
+    return cases
+
+
+def _case(values: Mapping[str, Sequence[Any]], chosen: Mapping[str, int]) -> Case:
+    return {name: values[name][place] for name, place in chosen.items()}
+
+
+def _pairs(chosen: Mapping[str, int]) -> set[Pair]:
+    return {frozenset(pair) for pair in combinations(chosen.items(), 2)}
