@@ -144,7 +144,11 @@ def test_no_argument_is_longer_than_the_system_takes() -> None:
         for number in range(count)
     ]
     whole = SimpleNamespace(
-        timescale=10**9, total_ticks=count * 40_040_000, offset_ticks=2**40, frame_count=count * 96
+        timescale=10**9,
+        segment_timescale=10**9,
+        total_ticks=count * 40_040_000,
+        offset_ticks=2**40,
+        frame_count=count * 96,
     )
     written = SimpleNamespace(pts=[0], dts=[0])
 
