@@ -332,7 +332,7 @@ def test_the_mocks_switches(open_page, tmp_path):
         chosen = page.get_by_role("group", name="Events sent to http://127.0.0.1:9/nobody")
         assert not chosen.get_by_label("render.queued").is_checked()
         chosen.get_by_label("render.processing").uncheck()
-        page.wait_for_function("() => document.querySelectorAll('.item input:checked').length === 2")
+        page.wait_for_function("() => document.querySelectorAll('.item input:checked').length === 4")
         page.get_by_role("link", name="New").click()
         page.set_input_files("input[type=file]", CLIP)
         page.get_by_role("button", name="Render", exact=True).click()
