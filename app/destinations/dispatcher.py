@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import httpx
 import structlog
 
-from app.destinations.ledger import REMOVED, AttemptResult, ClaimedDestination, DestinationLedger
+from app.destinations.ledger import REMOVED, ClaimedDestination, DestinationLedger, PutResult
 from app.http.resources import Resources
 from app.platform.byte_sizes import GIB
 from app.platform.errors import KeyNotFound, OutboundError, OutboundTimeout, RegenError, StorageError
@@ -152,19 +152,19 @@ class DestinationDispatcher:
                 self._lost.discard(claimed.id)
             self._wake.set()
 
-    def _attempt(self, claimed: ClaimedDestination) -> AttemptResult:
+    def _attempt(self, claimed: ClaimedDestination) -> PutResult:
         storage = self._resources.storage
         try:
             size_bytes = storage.stat(claimed.storage_key).size_bytes
             return self._put(claimed, size_bytes)
         except OutboundError as error:
-            return AttemptResult(error=error.message, detail=error.detail)
+            return PutResult(error=error.message, detail=error.detail)
         except KeyNotFound as error:
-            return AttemptResult(error=REMOVED, detail=error.detail, is_final=True)
+            return PutResult(error=REMOVED, detail=error.detail, is_final=True)
         except StorageError as error:
-            return AttemptResult(error=NOT_READ, detail=f"{error.message} {error.detail}")
+            return PutResult(error=NOT_READ, detail=f"{error.message} {error.detail}")
 
-    def _put(self, claimed: ClaimedDestination, size_bytes: int) -> AttemptResult:
+    def _put(self, claimed: ClaimedDestination, size_bytes: int) -> PutResult:
         settings = self._resources.settings
         with (
             outbound_errors(),
@@ -197,7 +197,7 @@ class DestinationDispatcher:
     def _is_given_up(self, claimed: ClaimedDestination) -> bool:
         return self._stopping.is_set() or claimed.id in self._lost
 
-    def _note(self, claimed: ClaimedDestination, result: AttemptResult) -> None:
+    def _note(self, claimed: ClaimedDestination, result: PutResult) -> None:
         """Record the result; tries again while the database is away, because otherwise the result is sent twice."""
         until = time.monotonic() + LEASE_SECONDS
         while True:
@@ -216,11 +216,11 @@ class DestinationDispatcher:
                 log.warning("result_not_given_back", render_id=claimed.id, error=error.message)
 
 
-def _result(answer: httpx.Response, size_bytes: int) -> AttemptResult:
+def _result(answer: httpx.Response, size_bytes: int) -> PutResult:
     """What the answer to a PUT means. Of its body the code of an S3 error alone is read."""
     status = answer.status_code
     if 200 <= status < 300:
-        return AttemptResult()
+        return PutResult()
     said = b""
     for chunk in answer.iter_raw(MOST_ANSWER_BYTES):
         said += chunk
@@ -232,4 +232,4 @@ def _result(answer: httpx.Response, size_bytes: int) -> AttemptResult:
         told += " Redirects are not followed."
     if size_bytes > MOST_BYTES_OF_S3:
         told += f" The result has {size_bytes / GIB:.1f} GiB; S3 takes at most 5 in one request."
-    return AttemptResult(error=told, is_final=status < 500 and status not in PASSING_STATUSES)
+    return PutResult(error=told, is_final=status < 500 and status not in PASSING_STATUSES)

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttemptResult:
+class PutResult:
     """Without `error` it was delivered. `is_final`: no further attempt would succeed. `detail` is for the log."""
 
     error: str | None = None
@@ -105,7 +105,7 @@ class DestinationLedger:
             until = database_now(plus_seconds=self.lease_seconds)
             return claimed.lease.renew(session, seconds=self.lease_seconds, retry_at=until)
 
-    def note(self, claimed: ClaimedDestination, result: AttemptResult) -> None:
+    def note(self, claimed: ClaimedDestination, result: PutResult) -> None:
         """End the way after its attempt, or release it for another after a growing pause."""
         facts = {
             "render_id": claimed.id,

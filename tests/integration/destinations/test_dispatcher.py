@@ -278,7 +278,7 @@ def test_what_a_dead_server_had_in_hand_is_sent_by_another(
     assert wait_for(render_id, "delivered").attempts == 2
     # The dead one comes back, too late.
     assert not dead.ledger.keep(claimed)
-    dead.ledger.note(claimed, destination_dispatcher.AttemptResult(error="too late", is_final=True))
+    dead.ledger.note(claimed, destination_dispatcher.PutResult(error="too late", is_final=True))
     assert wait_for(render_id, "delivered").message is None
 
 

@@ -24,7 +24,7 @@ from models.catalog import ENGINES
 from tests.integration.worker.conftest import Workplace
 from tests.integration.worker.worker_in_process import WorkerInProcess
 from worker.registration import Registration
-from worker.video import frame_scan
+from worker.video import frame_list
 
 FRAMES = 170
 
@@ -70,7 +70,7 @@ def site(
     workplace: Callable[..., Workplace], long_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
     for name, value in (("LOOK_SECONDS", 0.0), ("LOOK_SHARE", 1.0), ("LINES_PER_CHECK", 16)):
-        monkeypatch.setattr(frame_scan, name, value)
+        monkeypatch.setattr(frame_list, name, value)
     place = workplace(segment_seconds="1", sandbox="off")
     place.clip = long_clip
     one = Site(place)
