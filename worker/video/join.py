@@ -100,16 +100,21 @@ def written_timestamps(render: RenderPlan) -> str:
 
 
 def written_duration(render: RenderPlan, segments: Sequence[SegmentPlan]) -> str:
-    """The setts bitstream filter for the duration of the last packet of a joined file that does not hold it; empty for
-    one that does."""
-    if render.segment_file.is_iso:
+    """The setts bitstream filter for the duration of the last packet, where reading the joined file does not give it.
+
+    Files that are not ISO's do not hold it. Of ISO's, ffmpeg 5 shortens it by the video's offset from the file's start.
+    The filter runs in the ticks of the finished file (ffmpeg 5) or in those of the joined one. Empty if it is not
+    needed, and without effect if the packet that is last in the file is not the last one shown.
+    """
+    if render.segment_file.is_iso and not render.offset_ticks:
         return ""
     *_, last = segments[-1].output_ticks()
-    shown, end = (
-        render.written_tick(render.offset_ticks + tick)
-        for tick in (segments[-1].start_tick + last, render.total_ticks)
-    )
-    return f"setts=duration=if(eq(N\\,{render.frame_count - 1})\\,{end - shown}\\,DURATION)"
+    exact = [render.offset_ticks + tick for tick in (segments[-1].start_tick + last, render.total_ticks)]
+    written = [render.written_tick(tick) for tick in exact]
+    duration = "DURATION"
+    for shown, end in (exact, written):
+        duration = f"if(eq(PTS\\,{shown})\\,{end - shown}\\,{duration})"
+    return f"setts=pts=PTS:dts=DTS:duration=if(eq(N\\,{render.frame_count - 1})\\,{duration}\\,DURATION)"
 
 
 def _with_shift(dts: str | None, shift: str) -> str:

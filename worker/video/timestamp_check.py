@@ -95,7 +95,8 @@ def _video(
         time_base=time_base,
         width=int(stream["width"]),
         height=int(stream["height"]),
-        start=int(stream["start_pts"]),
+        # Of a stream of fewer frames than its decoder holds back, ffprobe tells none.
+        start=min(pts, default=0) if stream["start_pts"] == "N/A" else int(stream["start_pts"]),
         duration=_duration(stream, time_base),
         pts=pts,
         dts=dts,

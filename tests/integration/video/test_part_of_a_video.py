@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.platform.media.codecs import OutputFormat
 from app.platform.media.time_range import TimeRange, part_of_video
 
 RATE = 48_000
@@ -70,6 +71,19 @@ def test_frames_of_a_part(kind, clip, planned):
     assert abs(expected.duration_seconds - plan.duration_seconds) <= Fraction(kind == "ntsc", 29) + Fraction(
         1, 500
     )
+
+
+@pytest.mark.parametrize("codec", ["h264", "ffv1", "vp9"])
+@pytest.mark.parametrize(("start", "first", "offset"), [("0.13", 4, 30), ("0.95", 24, 10)])
+def test_a_part_that_begins_between_frames_in_matroska(codec, start, first, offset, clip, rendered, probed):
+    """Its first frame comes `offset` milliseconds late; the last one lasts to the end, also if it is the only one."""
+    form = OutputFormat(codec=codec, container="mkv")
+    made = rendered(clip("a.mp4", *X264, frames=25), form=form, part=TimeRange(Fraction(start), None))
+
+    answer = probed(made.output, "-show_packets", "-show_streams", "-select_streams", "v:0")
+    shown = sorted(int(packet["pts"]) for packet in answer["packets"])
+    assert shown == [offset + 40 * number for number in range(25 - first)]
+    assert answer["streams"][0]["tags"]["DURATION"].startswith(f"00:00:{1 - float(start):09.6f}")
 
 
 # Each sample differs from those near it.
