@@ -15,7 +15,7 @@ ENTRIES = (
     ":stream=codec_type,codec_tag_string,width,height,pix_fmt,time_base,start_pts,duration_ts"
     ":stream_tags=DURATION,alpha_mode"
 )
-# What Matroska has beside a frame: alpha of VP9.
+# What Matroska has beside a frame: alpha of VP9. Newer versions of ffprobe put the kind before the field too.
 BESIDE = "side_data_type=Matroska BlockAdditional"
 
 
@@ -72,7 +72,7 @@ def read_file_back(runner: FfmpegRunner, path: Path) -> WrittenFile:
         fields = dict(word.partition("=")[::2] for word in words)
         if section == "packet":
             pts.append(int(fields["pts"]))
-            layers += BESIDE in words
+            layers += any(word.endswith(BESIDE) for word in words)
             # Matroska states none, and ffmpeg guesses them.
             dts.append(int(fields["dts"]) if fields["dts"] != "N/A" else pts[-1])
         elif section == "stream":
