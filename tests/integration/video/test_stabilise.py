@@ -58,7 +58,8 @@ def upscaled(runner: FfmpegRunner, tmp_path: Path, decoded: Callable[..., Any]) 
             work_directory=tmp_path,
             on_progress=lambda _progress: None,
         )
-        return decoded(path)
+        # What is full range is read as limited, which `format=yuv420p` alone does in some versions of ffmpeg only.
+        return decoded(path, filters="scale=out_range=tv")
 
     return upscale
 
@@ -129,7 +130,7 @@ def test_noise_of_a_moving_picture_falls_as_that_of_a_mean_of_five(film: Any, up
     def level(strength: int) -> float:
         """Of the noise inside the middle frames."""
         frames = lumas(upscaled(noisy, replace(OPTIONS, stabilise=strength, scale=1)))
-        # Grey is full range; the output is limited.
+        # Grey is full range; what was read is limited.
         errors = [
             (frame - 16) * 255 / 219 - wanted for frame, wanted in zip(frames[3:-3], clean[3:-3], strict=True)
         ]
