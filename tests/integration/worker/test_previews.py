@@ -3,7 +3,6 @@
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -189,7 +188,7 @@ def test_it_shows_the_render_before_encoding(
     original = frames_of(film, plans[0].source)[1]
     place.storage.put_file("files/film/input", film, content_type="video/mp4")
     crop = Area(x=41, y=33, width=31, height=22)
-    preview_id = at.ask(Fraction(1, 25), crop, scale=scale, **asdict(picture))
+    preview_id = at.ask(Fraction(1, 25), crop, scale=scale, strength=picture.strength, grain=picture.grain)
 
     assert at.previewer.make_next()
     assert not at.previewer.make_next()
