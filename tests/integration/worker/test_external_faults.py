@@ -40,7 +40,7 @@ STEPS = {
     "scan": "framecrc",
     "decode": "-map 0:0 -f rawvideo",
     "encode": "-vcodec libx264",
-    "read back": "pts,dts:stream",
+    "read back": "pts,dts:packet_side_data",
     "join": "segments.ffconcat",
     "thumbnail": "-vcodec mjpeg",
 }
