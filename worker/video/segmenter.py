@@ -95,10 +95,9 @@ def plan_render(
 
     `segment_seconds` bounds a segment's length, `segment_max_output_pixels` its output pixels; a segment has at least
     one upscaled frame with all its repeats, and more than the bounds allow where decoding begins far before it. A plan
-    that an earlier attempt began goes on with the bounds of its own.
-    `scale` is the engine's. `continuous`: how `path` was made, if it is a copy.
-    `release` gets segments early. Raises PermanentError if the video cannot be rendered, Canceled once `cancelled`
-    returns True, FfmpegError if ffmpeg fails, and what `release` raises.
+    that an earlier attempt began goes on with the bounds of its own. `scale` is the engine's. `continuous`: how `path`
+    was made, if it is a copy. `release` gets segments early. Raises PermanentError if the video cannot be rendered,
+    Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails, and what `release` raises.
     """
     form = options.form
     colour = plan_colour(info.video, scale=scale, size=options.size, codec=form.chosen_codec)
@@ -254,14 +253,13 @@ class RenderPlanner:
         planned_frames = sum(segment.used_frames for segment in segments[:count])
         share = sum(segment.used_frames for segment in segments) / len(scan.part.pts)
         expected = self.info.video.frames if scan.expected_frames is None else scan.expected_frames
-        if fresh and self.release.take(
-            SettledSegments(
-                render=render,
-                segments=fresh,
-                planned_frames=planned_frames,
-                expected_frames=round(share * expected),
-            )
-        ):
+        more = SettledSegments(
+            render=render,
+            segments=fresh,
+            planned_frames=planned_frames,
+            expected_frames=round(share * expected),
+        )
+        if fresh and self.release.take(more):
             self.settled = segments[:count]
         elif not self.settled:
             self.reorder, self.encoder_rate = before
@@ -341,10 +339,7 @@ class RenderPlanner:
             segment_count=len(segments),
             retime=self.retime if timeline.between else Retime.NEAREST,
             stabilise=self.stabilise,
-            warnings=(
-                *(self.continuous.warnings if self.continuous else ()),
-                *warnings,
-            ),
+            warnings=(*(self.continuous.warnings if self.continuous else ()), *warnings),
             is_turned=video.rotation != 0 or video.is_mirrored,
             continuous=self.continuous,
             deinterlacing=self.deinterlacing,
