@@ -63,8 +63,8 @@ def unplayable_clip(graded_clip: Path) -> Path:
     return path
 
 
-# Not for the whole session: as long as Playwright runs, no other test of this process can run an event loop.
-@pytest.fixture(scope="package")
+# For a file alone: as long as Playwright runs, no other test of this process can run an event loop.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("There is no Chromium: on Debian, apt install chromium.")

@@ -37,8 +37,9 @@ def test_the_link_signs_in_once(full_server, open_page):
 def test_a_part_is_compared_with_that_part(server, sign_in, graded_clip):
     with graded_clip.open("rb") as clip:
         asked = server.client.post("/v1/upscale", files={"file": clip}, data={"start": "0.4", "end": "0.8"})
+    render = server.wait(asked.raise_for_status().json()["render"]["id"])
     page = sign_in(url_of(server), key_of(server))
-    page.goto(f"{url_of(server)}/#/renders/{asked.raise_for_status().json()['render']['id']}")
+    page.goto(f"{url_of(server)}/#/renders/{render['id']}")
     page.get_by_role("figure", name="Before and after").wait_for()
     assert frames_shown(page, seconds=0.2, steps=2) == [[15, 15], [16, 16]]
 

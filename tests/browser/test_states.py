@@ -8,6 +8,7 @@ import pytest
 
 from tests.browser.conftest import administrators_key, key_of, url_of
 from tests.browser.test_console import CLIP
+from tests.servers.process import wait_until
 
 NO_WORKER = "No worker is running, so renders wait until one is started."
 
@@ -93,6 +94,9 @@ def test_what_is_not_a_video_is_refused_with_a_reason(idle_server, sign_in, tmp_
 
 def test_the_network_is_away(idle_server, sign_in):
     page = sign_in(url_of(idle_server), key_of(idle_server), expected=("ERR_INTERNET_DISCONNECTED",))
+    # The other views are loaded one after the other once nothing else is to be done, this one last.
+    loaded = "performance.getEntriesByType('resource').some(entry => entry.name.includes('render_again'))"
+    wait_until(lambda: page.evaluate(loaded), what="all views are loaded")
     page.context.set_offline(True)
     page.get_by_role("alert").get_by_text(
         "There is no network. What was begun goes on when it is back."

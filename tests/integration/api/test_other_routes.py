@@ -98,7 +98,8 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     assert document["info"]["title"] == "Regen"
     assert set(document["paths"]) == {
         "/v1/upscale", "/v1/renders", "/v1/renders/{render_id}", "/v1/renders/{render_id}/cancel",
-        "/v1/renders/{render_id}/retry", "/v1/renders/{render_id}/events", "/v1/estimates", "/v1/files",
+        "/v1/renders/{render_id}/retry", "/v1/renders/{render_id}/events",
+        "/v1/renders/{render_id}/stream.m3u8", "/v1/estimates", "/v1/files",
         "/v1/files/{file_id}", "/v1/files/{file_id}/contents", "/v1/files/{file_id}/frame",
         "/v1/engines", "/v1/workers",
         "/v1/uploads", "/v1/uploads/{upload_id}", "/v1/uploads/{upload_id}/parts",
@@ -112,6 +113,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
         "/v1/admin/workers/{name}/drain", "/v1/admin/workers/{name}/resume",
         "/v1/admin/activity", "/v1/admin/renders", "/v1/admin/renders/{render_id}",
         "/v1/admin/renders/{render_id}/cancel",
+        "/v1/admin/renders/{render_id}/deliver",
         "/v1/admin/renders/{render_id}/requeue", "/v1/admin/renders/{render_id}/retry",
         "/healthz", "/readyz",
     }  # fmt: skip
@@ -122,7 +124,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     assert set(form) == {
         "file", "file_id", "file_url", "target_fps", "engine", "retime", "quality", "priority", "webhook_url",
         "start", "end", "scale", "max_width", "max_height", "strength", "grain", "stabilise", "deinterlace",
-        "metadata", "cancel_after", "codec", "container", "output_quality",
+        "metadata", "cancel_after", "codec", "container", "output_quality", "destination",
     }  # fmt: skip
     assert set(document["paths"]["/v1/renders/{render_id}"]) == {"get", "delete"}
     assert "outputFileURL" in document["components"]["schemas"]["Render"]["properties"]

@@ -290,16 +290,9 @@ def test_what_is_due_is_found_along_an_index(place: AgedRows) -> None:
     """However many rows there are whose turn is over or yet to come."""
     file_id = place.add_file(age=DAY)
     with place.database.write() as session:
-        rows = [
-            {
-                **{column.key: getattr(template, name) for name, column in Render.__mapper__.columns.items()},
-                "id": new_id(),
-            }
-            for template in [
-                place.render(place.add_render(file_id, "completed", ended=DAY, cleaned_at=ago(DAY)))
-            ]
-            for _ in range(3000)
-        ]
+        ended = place.add_render(file_id, "completed", ended=DAY, cleaned_at=ago(DAY))
+        row = session.execute(select(Render.__table__).where(Render.id == ended)).mappings().one()
+        rows = [{**row, "id": new_id()} for _ in range(3000)]
         session.execute(Render.__table__.insert(), rows)
         session.execute(update(Render).values(output_key=None))
     with place.database.connect(to_write=True) as connection:
