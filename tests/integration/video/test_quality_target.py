@@ -40,7 +40,7 @@ def vmaf_of(able: FfmpegRunner) -> Callable[[Path, Path], float]:
             "settb=1/25,setpts=N,setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
         )
         graph = f"[0:v]{in_order}[a];[1:v]{in_order}[b];[a][b]libvmaf=log_fmt=json:log_path=/dev/stdout:n_threads=2"
-        command = [able.programs.ffmpeg, "-v", "error", "-i", result, "-i", reference]
+        command: list[str | Path] = [able.programs.ffmpeg, "-v", "error", "-i", result, "-i", reference]
         done = subprocess.run(
             [*command, "-lavfi", graph, "-f", "null", "-"], capture_output=True, check=True
         ).stdout
