@@ -99,22 +99,24 @@ def written_timestamps(render: RenderPlan) -> str:
     )
 
 
-def written_duration(render: RenderPlan, segments: Sequence[SegmentPlan]) -> str:
-    """The setts bitstream filter for the duration of the last packet, where reading the joined file does not give it.
+def written_duration(render: RenderPlan, segments: Sequence[SegmentPlan], *, last: WrittenVideo) -> str:
+    """The setts bitstream filter for the duration of the packet shown last, which reading the joined file may not give.
+    `last`: the last segment's file.
 
-    Files that are not ISO's do not hold it. Of ISO's, ffmpeg 5 shortens it by the video's offset from the file's start.
-    The filter runs in the ticks of the finished file (ffmpeg 5) or in those of the joined one. Empty if it is not
-    needed, and without effect if the packet that is last in the file is not the last one shown.
+    Files that are not ISO's do not hold it. Of ISO's, ffmpeg 5 takes decoding times, less the video's offset from
+    the file's start. The filter runs in the ticks of the finished file (ffmpeg 5) or in those of the joined one.
     """
-    if render.segment_file.is_iso and not render.offset_ticks:
-        return ""
-    *_, last = segments[-1].output_ticks()
-    exact = [render.offset_ticks + tick for tick in (segments[-1].start_tick + last, render.total_ticks)]
+    latest = max(range(len(last.pts)), key=last.pts.__getitem__)
+    *_, shown_last = segments[-1].output_ticks()
+    exact = [
+        render.offset_ticks + tick for tick in (segments[-1].start_tick + shown_last, render.total_ticks)
+    ]
     written = [render.written_tick(tick) for tick in exact]
     duration = "DURATION"
     for shown, end in (exact, written):
         duration = f"if(eq(PTS\\,{shown})\\,{end - shown}\\,{duration})"
-    return f"setts=pts=PTS:dts=DTS:duration=if(eq(N\\,{render.frame_count - 1})\\,{duration}\\,DURATION)"
+    number = render.frame_count - len(last.pts) + latest
+    return f"setts=pts=PTS:dts=DTS:duration=if(eq(N\\,{number})\\,{duration}\\,DURATION)"
 
 
 def _with_shift(dts: str | None, shift: str) -> str:

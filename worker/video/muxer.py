@@ -161,7 +161,7 @@ def finish_render(
             if not render.file.is_iso:
                 # ffmpeg 5 runs the filter in the ticks of the written file, which are too few.
                 video = directory / f"joined{render.segment_file.suffix}"
-                filtered = written_duration(render, segments)
+                filtered = written_duration(render, segments, last=last)
                 timestamps += written_timestamps(render)
                 join_groups.write_joined(
                     own_runner, list_path, video, render=render, timestamps=timestamps, cancelled=cancelled

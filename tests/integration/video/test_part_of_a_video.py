@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.platform.media.codecs import OutputFormat
+from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange, part_of_video
 
 RATE = 48_000
@@ -84,6 +85,21 @@ def test_a_part_that_begins_between_frames_in_matroska(codec, start, first, offs
     shown = sorted(int(packet["pts"]) for packet in answer["packets"])
     assert shown == [offset + 40 * number for number in range(25 - first)]
     assert answer["streams"][0]["tags"]["DURATION"].startswith(f"00:00:{1 - float(start):09.6f}")
+
+
+def test_the_frame_shown_last_lasts_to_the_end_in_matroska(clip, rendered, probed):
+    """For two of the source's frames, while those before it are decoded one of them apart."""
+    form = OutputFormat(codec="h264", container="mkv")
+    part = TimeRange(Fraction("0.08"), Fraction("0.5"))
+    source = clip("a.mp4", *X264, frames=25)
+    made = rendered(
+        source, form=form, part=part, target_fps=Fraction(25, 2), retime=Retime.BLEND, quality="medium"
+    )
+
+    answer = probed(made.output, "-show_packets", "-show_streams", "-select_streams", "v:0")
+    shown = sorted(int(packet["pts"]) for packet in answer["packets"])
+    assert shown == [80 * number for number in range(5)]
+    assert answer["streams"][0]["tags"]["DURATION"].startswith("00:00:00.400")
 
 
 # Each sample differs from those near it.
