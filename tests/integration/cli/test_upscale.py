@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 CLIP = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
 
 
@@ -55,7 +57,15 @@ def test_what_is_no_video_is_told_and_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_stopped_half_way_it_leaves_nothing(tmp_path):
+@pytest.fixture
+def heeded_interrupts():
+    """SIGINT as on a terminal: a shell ignores it for what it begins in the background, and so would all children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_stopped_half_way_it_leaves_nothing(tmp_path, heeded_interrupts):
     # The real network takes long enough to be stopped in the middle.
     process = start(CLIP, tmp_path / "out.mp4", environment={"REGEN_STAND_IN_NETWORK": "0"})
     deadline = time.monotonic() + 60
