@@ -123,15 +123,21 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the videos that the pages name."""
     directory = tmp_path_factory.mktemp("films")
     shutil.copy(ROOT / "tests/media/bunny-240x136-25fps.mp4", directory / "clip.mp4")
-    picture = ("-f", "lavfi", "-i", "testsrc2=size=64x36:rate=1:duration=92")
-    few = ("-f", "lavfi", "-i", "testsrc2=size=64x36:rate=25:duration=0.4")
+
+    def drawn(rate: str, seconds: float, pix_fmt: str = "yuv420p") -> tuple[str, ...]:
+        graph = f"testsrc2=size=64x36:rate={rate}:duration={seconds}:alpha=128,format={pix_fmt}"
+        return ("-f", "lavfi", "-i", graph)
+
+    interlaced = ("-c:v", "mpeg2video", "-flags", "+ildct+ilme")
     for name, arguments in {
-        "film.mkv": (*picture, "-c:v", "libx264"),
-        "film.mp4": (*few, "-c:v", "libx264"),
-        "film.mov": (*few, "-c:v", "libx264"),
-        "tape.ts": (*few, "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-vf", "setfield=tff"),
+        "film.mkv": (*drawn("1", 92), "-c:v", "libx264"),
+        "film.mp4": (*drawn("25", 0.4), "-c:v", "libx264"),
+        "film.mov": (*drawn("25", 0.4), "-c:v", "libx264"),
+        "tape.ts": (*drawn("25", 0.4), *interlaced, "-vf", "setfield=tff"),
+        "disc.vob": (*drawn("24000/1001", 0.5), *interlaced, "-vf", "telecine"),
+        "logo.mov": (*drawn("25", 0.4, "yuva444p10le"), "-c:v", "prores_ks"),
     }.items():
-        command = ("ffmpeg", "-v", "error", *arguments, "-pix_fmt", "yuv420p", str(directory / name))
+        command = ("ffmpeg", "-v", "error", *arguments, str(directory / name))
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return directory
 
@@ -151,6 +157,8 @@ def running(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         admin, session.replaced["regen_..."] = session.replaced["regen_..."], key
         session.environment |= {"URL": url, "KEY": key, "ADMIN": admin, "REGEN_SERVER": url, "REGEN_KEY": key}
         session.replaced |= {"https://studio.example.com": f"http://127.0.0.1:{free_port()}"}
+        # Nobody listens there: other tests judge what arrives.
+        session.replaced["$PRESIGNED_PUT"] = f"http://127.0.0.1:{free_port()}/result.mp4?signature=x"
         yield session
     finally:
         session.close()
@@ -187,6 +195,8 @@ def test_samples_of(page: str, page_session: Session) -> None:
             line.split()[0].strip("│| ") or line.split()[1] for line in listed.splitlines() if "lost" in line
         )
     for sample in filter(is_run_here, BY_PAGE[page]):
+        if "/stream.m3u8" in sample.text:
+            page_session.replaced["RENDER_ID"] = _watchable_render(page_session)
         _run(sample, page_session)
         if page == "docs/webhooks.md" and "DELIVERY_ID" not in page_session.replaced:
             page_session.replaced["DELIVERY_ID"] = _first_delivery(page_session)
@@ -198,6 +208,22 @@ def _run(sample: Sample, session: Session) -> None:
     else:
         for command in commands(sample.text):
             session.run(command)
+
+
+def _watchable_render(session: Session) -> str:
+    """A completed one of several segments: others have no playlist, and the page's was deleted."""
+    headers = {"Authorization": f"Bearer {session.environment['KEY']}"}
+    with (session.directory / "film.mkv").open("rb") as film:
+        answer = httpx.post(
+            f"{session.environment['URL']}/v1/upscale",
+            headers=headers,
+            files={"file": film},
+            data={"end": "10"},
+            timeout=60,
+        )
+    render_id: str = answer.raise_for_status().json()["render"]["id"]
+    session.completed(render_id)
+    return render_id
 
 
 def _first_delivery(session: Session) -> str:
