@@ -149,7 +149,7 @@ def open_resources(
                 busy="Too many parts of videos are being read just now. Try again soon.",
             ),
             still_slots=SharedSlots(
-                total=max(2, share(processors)),
+                total=max(2 * STILLS_PER_USER, share(processors)),
                 per_user=STILLS_PER_USER,
                 most_waiting_per_user=MOST_STILLS_WAITING,
                 busy="Too many frames are being looked at just now. Try again soon.",

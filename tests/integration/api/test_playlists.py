@@ -1,17 +1,22 @@
 """GET /v1/renders/{id}/stream.m3u8 and what it names, over HTTP. What is in the parts: tests/integration/playlists."""
 
 import re
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
 
+from app.http.resources import MOST_PLAYBACKS_PER_USER
 from app.platform.secrets import Secrets
 from app.platform.storage import open_storage
 from app.platform.storage.keys import segment_key
+from app.playlists import routes as playlist_routes
 from app.work.ledger import WorkLedger
 from app.work.planning import PlannedSegment, playlist_values
+from tests.integration.api.test_shares import MOST_TIMES_AS_LONG, SLACK_SECONDS, seconds_of
 from tests.integration.conftest import FACTS
 from tests.integration.playlists.conftest import Film, film, frames  # noqa: F401 - a fixture
 
@@ -26,6 +31,10 @@ def ledger(database) -> WorkLedger:
 @pytest.fixture
 def begun(client, clip, ledger, settings, film: Film) -> str:  # noqa: F811
     """The id of a render with three segments, of which the first is done."""
+    return begin(client, clip, ledger, settings, film)
+
+
+def begin(client: httpx.Client, clip, ledger: WorkLedger, settings, film: Film) -> str:  # noqa: F811
     with clip.open("rb") as body:
         render_id = client.post("/v1/upscale", files={"file": (clip.name, body)}).json()["render"]["id"]
     segments = [PlannedSegment(frames=10, plan=f"number {number}") for number in range(3)]
@@ -130,3 +139,48 @@ def test_links_expire(client, begun, monkeypatch):
     answers = [httpx.get(address) for address in (url, part)]
     assert [answer.status_code for answer in answers] == [403, 403]
     assert "expired" in answers[0].json()["errors"][0]["message"]
+
+
+def test_parts_that_are_read_for_ever_hold_up_no_other_users_player(
+    client,
+    clip,
+    begun,
+    ledger,
+    settings,
+    film,  # noqa: F811
+    make_key,
+    monkeypatch,
+):
+    """The storage does not answer for the attacker's render."""
+    hostile = addresses(url := stream_url(client, begun), httpx.get(url))[1]
+    client.headers["Authorization"] = f"Bearer {make_key('bob')}"
+    while ledger.claim():
+        """The attacker's other segments are in hand."""
+    own = begin(client, clip, ledger, settings, film)
+    part = addresses(url := stream_url(client, own), httpx.get(url))[1]
+    released, waiting = threading.Event(), threading.Semaphore(0)
+    read_places = playlist_routes.read_places
+
+    def read(storage, places) -> Iterator[bytes]:
+        if any(begun in str(place) for place in places):
+            waiting.release()
+            released.wait(60)
+        yield from read_places(storage, places)
+
+    def play() -> None:
+        assert httpx.get(hostile, timeout=90).status_code == 200
+
+    alone_seconds = seconds_of(lambda: httpx.get(part))
+    monkeypatch.setattr(playlist_routes, "read_places", read)
+    players = [threading.Thread(target=play) for _ in range(3 * MOST_PLAYBACKS_PER_USER)]
+    for player in players:
+        player.start()
+    try:
+        for _ in range(MOST_PLAYBACKS_PER_USER):
+            assert waiting.acquire(timeout=30)
+        beside_seconds = seconds_of(lambda: httpx.get(part))
+        assert beside_seconds < MOST_TIMES_AS_LONG * alone_seconds + SLACK_SECONDS
+    finally:
+        released.set()
+        for player in players:
+            player.join(60)

@@ -1,5 +1,6 @@
 """`GET /v1/files/{id}/frame`: one frame of a file as a small picture, judged by ffmpeg's command line."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from app.files import local_copies
+from tests.integration.api.test_shares import MOST_TIMES_AS_LONG, SLACK_SECONDS, seconds_of
 from tests.servers.process import wait_until
 
 # Luma of frame N is 20 + 8 N in these clips; in a picture of full range that is this much.
@@ -165,3 +167,49 @@ def test_a_client_that_leaves_ends_the_work(serve, key, settings, graded, tmp_pa
     wait_until(is_running)
     looking.join()
     wait_until(lambda: not is_running(), seconds=10)
+
+
+def test_stills_that_take_for_ever_hold_up_nobody_else(serve, key, make_key, settings, graded, tmp_path):
+    """With an ffmpeg that never ends for files with that title."""
+    title, endless = "NEVER ENDS", f"sleep 700.{os.getpid()}"
+    program = tmp_path / "ffmpeg"
+    look = f'grep -qs -- "{title}" "${{word#file:}}" && exec {endless}'
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *image2pipe*) for word; do {look}; done ;; esac\n'
+        f'exec {shutil.which("ffmpeg")} "$@"\n'
+    )
+    program.chmod(0o755)
+    client = serve(settings.model_copy(update={"ffmpeg": str(program), "sandbox": "off"}), key=key)
+    other = {"Authorization": f"Bearer {make_key('bob')}"}
+    source = "nullsrc=size=128x96:rate=25:duration=1"
+    hostile = upload(client, graded("mov", source, "-metadata", f"title={title}"))
+    with graded("mov").open("rb") as content:
+        answer = client.post("/v1/files", files={"file": ("b.mov", content)}, headers=other)
+    address = f"/v1/files/{answer.raise_for_status().json()['file']['id']}/frame"
+
+    def held() -> int:
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        return listed.splitlines().count(endless)
+
+    ended = threading.Event()
+
+    def attack() -> None:
+        with httpx.Client(base_url=client.base_url, headers=dict(client.headers), timeout=10) as attacker:
+            while not ended.is_set():
+                with contextlib.suppress(httpx.ReadTimeout):
+                    attacker.get(f"/v1/files/{hostile}/frame")
+
+    alone_seconds = seconds_of(lambda: client.get(address, params={"at_seconds": 0.2}, headers=other))
+    attackers = [threading.Thread(target=attack) for _ in range(12)]
+    for attacker in attackers:
+        attacker.start()
+    wait_until(held, what="the attacker's share is used up")
+    try:
+        beside_seconds = seconds_of(lambda: client.get(address, params={"at_seconds": 0.6}, headers=other))
+        assert held()
+    finally:
+        ended.set()
+        for attacker in attackers:
+            attacker.join()
+    assert beside_seconds < MOST_TIMES_AS_LONG * alone_seconds + SLACK_SECONDS
+    wait_until(lambda: not held(), seconds=10)
