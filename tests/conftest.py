@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -161,3 +162,11 @@ def logging_of_its_own() -> Iterator[None]:
     root.setLevel(level)
     logging.captureWarnings(False)
     sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+
+
+@pytest.fixture
+def heeded_interrupts() -> Iterator[None]:
+    """SIGINT as on a terminal: a shell ignores it for what it begins in the background, and so would all children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

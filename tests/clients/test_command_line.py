@@ -102,7 +102,9 @@ def test_a_key_that_is_refused_and_a_server_that_is_away(command, monkeypatch):
     assert command("list").exit_code == 0, "a login that failed changed nothing"
 
 
-def test_an_interrupted_upload_leaves_nothing_and_the_way_on(command, clip, regen_mock, tmp_path):
+def test_an_interrupted_upload_leaves_nothing_and_the_way_on(
+    command, clip, regen_mock, tmp_path, heeded_interrupts
+):
     video = tmp_path / "large.mp4"
     content = clip.read_bytes()
     padding = 33 * 1024 * 1024 - len(content)

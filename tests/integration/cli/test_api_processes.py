@@ -258,16 +258,22 @@ def test_one_users_flood_does_not_delay_another(two):
 
 def test_a_killed_process_loses_no_render_and_is_replaced_while_the_other_answers(two):
     before = two.figures()
+    counted = ("regen_http_requests_total", "POST", "/v1/upscale", "200")
     killed, other = two.processes
     with two.only(killed):
         render_id = two.submit()
+        # A request is counted once it has been answered.
+        wait_until(
+            lambda: two.figures().get(counted, 0) > before.get(counted, 0),
+            what="it is counted",
+            pause_seconds=0.3,
+        )
     os.kill(killed, signal.SIGKILL)
     assert two.status_of(render_id) in ("queued", "pending", "processing", "completed")
     wait_until(lambda: len({*two.processes} - {killed}) == 2, what="there is another one", pause_seconds=0.3)
     assert other in two.processes
     wait_until(lambda: two.status_of(render_id) == "completed", what="it is completed", pause_seconds=0.3)
     after = two.figures()
-    counted = ("regen_http_requests_total", "POST", "/v1/upscale", "200")
     assert after[counted] == before.get(counted, 0) + 1
     assert after["regen_http_requests_in_progress",] == 1
 

@@ -6,8 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 CLIP = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
 
 
@@ -55,14 +53,6 @@ def test_what_is_no_video_is_told_and_nothing_is_written(tmp_path):
     assert len(errors.strip().splitlines()) == 1
     assert "not a video" in errors
     assert list(tmp_path.iterdir()) == [source]
-
-
-@pytest.fixture
-def heeded_interrupts():
-    """SIGINT as on a terminal: a shell ignores it for what it begins in the background, and so would all children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_stopped_half_way_it_leaves_nothing(tmp_path, heeded_interrupts):

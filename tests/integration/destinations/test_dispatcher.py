@@ -247,8 +247,14 @@ def test_a_passing_failure_is_tried_again_until_it_is_given_up(
 
     receiver.answer = lambda _put: (500, b"")
     lost = complete(receiver.url())
+    wait_until(
+        lambda: shown(lost).message == "It answered 500.",
+        seconds=WAIT_SECONDS,
+        what="the first failure is shown",
+    )
     with database.write() as session:
         session.execute(update(Destination).where(Destination.id == lost).values(failures=8))
+    let_time_pass(database)
     assert wait_for(lost, "failed").message == "It answered 500."
 
 
