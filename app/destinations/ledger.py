@@ -1,16 +1,17 @@
 """One process's interface to the ways of results: claimed, kept, retried after growing pauses, and given up."""
 
-import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import structlog
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
 
 from app.destinations import queries
-from app.destinations.queries import DueDestination
 from app.destinations.tables import Destination
-from app.platform.database import Database, database_now
+from app.platform.deliveries import STOPPED, AttemptResult, Claimed, DeliveryLedger, Due, Full, due_query
 from app.platform.lease import Lease
 from app.platform.media.containers import content_type_of_name
 from app.platform.retry_policies import DESTINATION_DELIVERY
@@ -20,64 +21,33 @@ from app.webhooks.urls import host_of
 
 MOST_RETRIES = len(DESTINATION_DELIVERY.steps_seconds)
 REMOVED = "The result is no longer stored."
-STOPPED = "The server stopped before the attempt had ended."
 LOST = "Nothing was heard of the last attempts: the servers that made them have ended."
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PutResult:
-    """Without `error` it was delivered. `is_final`: no further attempt would succeed. `detail` is for the log."""
+class ClaimedDestination(Claimed):
+    """`id` is the render's. The `url` is a secret."""
 
-    error: str | None = None
-    detail: str | None = None
-    is_final: bool = False
+    table = Destination
 
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimedDestination:
-    """One that this process holds for one attempt. The `url` is a secret. `claimed_at` is on the monotonic clock."""
-
-    id: str
-    attempt: int
-    failures: int
-    user_id: str
-    url: str = field(repr=False)
     storage_key: str
-    is_failing: bool
-    claimed_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def lease(self) -> Lease:
-        return Lease(Destination, self.id, self.attempt)
-
-    @property
-    def host(self) -> str:
-        return host_of(self.url)
 
     @property
     def content_type(self) -> str:
         return content_type_of_name(PurePath(self.storage_key).name)
 
 
-class DestinationLedger:
-    """Each method is one short transaction."""
+class DestinationLedger(DeliveryLedger[ClaimedDestination, AttemptResult]):
+    policy = DESTINATION_DELIVERY
 
-    def __init__(self, *, database: Database, lease_seconds: float) -> None:
-        self._database = database
-        self.lease_seconds = lease_seconds
+    def _due_rows(self, session: Session, full: Full, limit: int) -> Sequence[Row[Any]]:
+        query = due_query(Destination, full=full, limit=limit, is_failing=Destination.failures > 0)
+        return session.execute(query).all()
 
-    def due(self, *, limit: int, but_users: Collection[str], but_failing: bool) -> Sequence[DueDestination]:
-        """Claimable ones, the longest due first. Changes nothing."""
-        with self._database.read() as session:
-            return queries.due_destinations(
-                session, limit=limit, but_users=but_users, but_failing=but_failing
-            )
-
-    def claim(self, due: DueDestination) -> ClaimedDestination | None:
-        """Lease it. None when another process was faster, or when there is nothing to send any more."""
-        with self._database.write() as session:
+    def claim(self, due: Due) -> ClaimedDestination | None:
+        with self.database.write() as session:
             if not queries.claim(session, due, lease_seconds=self.lease_seconds):
                 return None
             row = session.get_one(Destination, due.id, populate_existing=True)
@@ -95,46 +65,38 @@ class DestinationLedger:
                 failures=row.failures,
                 user_id=row.user_id,
                 url=render.destination,
+                host=host_of(render.destination),
                 storage_key=render.output_key,
                 is_failing=due.is_failing,
             )
 
-    def keep(self, claimed: ClaimedDestination) -> bool:
-        """Renew the lease. False when it is lost."""
-        with self._database.write() as session:
-            until = database_now(plus_seconds=self.lease_seconds)
-            return claimed.lease.renew(session, seconds=self.lease_seconds, retry_at=until)
-
-    def note(self, claimed: ClaimedDestination, result: PutResult) -> None:
-        """End the way after its attempt, or release it for another after a growing pause."""
+    def _tell(self, claimed: ClaimedDestination, result: AttemptResult, pause: float | None) -> None:
         facts = {
             "render_id": claimed.id,
             "host": claimed.host,
             "attempt": claimed.attempt,
-            "duration_seconds": round(time.monotonic() - claimed.claimed_at, 1),
+            "duration_seconds": round(claimed.elapsed_seconds, 1),
         }
         if result.error is None:
-            if self._end(claimed, DestinationStatus.DELIVERED, None):
-                log.info("result_delivered", **facts)
+            log.info("result_delivered", **facts)
             return
         facts |= {"error": result.error, "detail": result.detail}
-        if result.is_final or claimed.failures >= MOST_RETRIES:
-            if self._end(claimed, DestinationStatus.FAILED, result.error):
-                log.warning("result_delivery_given_up", **facts)
-            return
-        pause = DESTINATION_DELIVERY.pause(claimed.failures + 1)
-        with self._database.write() as session:
-            postponed = queries.postpone(
-                session, claimed.lease, rest_seconds=pause, failed=True, message=result.error
-            )
-        if postponed:
+        if pause is None:
+            log.warning("result_delivery_given_up", **facts)
+        else:
             log.warning("result_delivery_failed", next_in_seconds=round(pause, 1), **facts)
 
     def give_back(self, claimed: ClaimedDestination) -> None:
-        """Release it when this process stops: due at once, and not counted as a failure."""
-        with self._database.write() as session:
+        with self.database.write() as session:
             queries.postpone(session, claimed.lease, rest_seconds=0.0, failed=False, message=STOPPED)
 
-    def _end(self, claimed: ClaimedDestination, status: DestinationStatus, message: str | None) -> bool:
-        with self._database.write() as session:
-            return queries.end(session, claimed.lease, status, message=message)
+    def _end(self, claimed: ClaimedDestination, result: AttemptResult) -> bool:
+        status = DestinationStatus.FAILED if result.error else DestinationStatus.DELIVERED
+        with self.database.write() as session:
+            return queries.end(session, claimed.lease, status, message=result.error)
+
+    def _postpone(self, claimed: ClaimedDestination, result: AttemptResult, pause: float) -> bool:
+        with self.database.write() as session:
+            return queries.postpone(
+                session, claimed.lease, rest_seconds=pause, failed=True, message=result.error
+            )

@@ -9,15 +9,17 @@ from typing import TypeVar
 import structlog
 from anyio import CapacityLimiter, to_thread
 
+from app.destinations.tables import Destination
 from app.estimates.remaining import RemainingWork, remaining_work
 from app.http.resources import Resources
 from app.http.shared_call import SharedCall
 from app.http.spool_space import SpoolSpace
 from app.platform.database import Database
 from app.platform.database_engine import UNREACHABLE
+from app.platform.deliveries import Backlog, read_backlog
 from app.platform.errors import DatabaseUnavailable, RegenError, Unavailable
 from app.platform.work_kinds import WorkQueue
-from app.webhooks.queries import WebhookBacklog, webhook_backlog
+from app.webhooks.tables import WebhookDelivery
 from app.work.queue_metrics import WorkMetrics, work_metrics
 from app.work.workers import Workforce, count_workers
 
@@ -69,7 +71,8 @@ class Measurements:
     work: WorkMetrics | None
     workers: Workforce | None
     remaining: Sequence[RemainingWork] | None
-    webhooks: WebhookBacklog | None
+    webhooks: Backlog | None
+    destinations: Backlog | None
     messages: Mapping[WorkQueue, int] | None
 
 
@@ -167,14 +170,19 @@ class HealthChecks:
         faults = {
             "work": work_fault,
             "messages": messages_fault,
-            "remaining work and webhooks": estimated_fault,
+            "remaining work and deliveries": estimated_fault,
         }
         for what, fault in faults.items():
             if fault is not None:
                 log.warning("figures_missing", what=what, error=fault.message, detail=fault.detail)
-        remaining, webhooks = estimated or (None, None)
+        remaining, webhooks, destinations = estimated or (None, None, None)
         return Measurements(
-            work=work, workers=workers, remaining=remaining, webhooks=webhooks, messages=messages
+            work=work,
+            workers=workers,
+            remaining=remaining,
+            webhooks=webhooks,
+            destinations=destinations,
+            messages=messages,
         )
 
 
@@ -217,9 +225,13 @@ def _read_figures(database: Database) -> WorkMetrics:
         return work_metrics(session)
 
 
-def _read_estimated(database: Database) -> tuple[Sequence[RemainingWork], WebhookBacklog]:
+def _read_estimated(database: Database) -> tuple[Sequence[RemainingWork], Backlog, Backlog]:
     with database.read() as session:
-        return remaining_work(session), webhook_backlog(session)
+        return (
+            remaining_work(session),
+            read_backlog(session, WebhookDelivery),
+            read_backlog(session, Destination),
+        )
 
 
 # Without these a process that has just started may be set up wrong; late wake-ups of workers do not matter.

@@ -23,6 +23,7 @@ from prometheus_client.samples import Sample
 from app.estimates.remaining import RemainingWork
 from app.http.health_checks import Measurements, Part, PartState
 from app.http.spool_space import SpoolSpace
+from app.platform.deliveries import Backlog
 from app.platform.metrics import server_version
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
@@ -39,8 +40,14 @@ SUMMED_OF_PROCESSES = ("process_cpu_seconds", "process_resident_memory_bytes", "
 webhook_attempts = Counter(
     "regen_webhook_attempts", "This process' attempts to send an event to a webhook's receiver.", ("outcome",)
 )
+destination_attempts = Counter(
+    "regen_destination_attempts",
+    "This process' attempts to send a result to its render's destination.",
+    ("outcome",),
+)
 for _outcome in ("delivered", "failed"):
     webhook_attempts.labels(outcome=_outcome)
+    destination_attempts.labels(outcome=_outcome)
 
 
 class HttpMetrics:
@@ -110,14 +117,11 @@ class MeasurementsCollector(Collector):
             yield from _work_families(self._figures.work)
         if self._figures.remaining is not None:
             yield _remaining_family(self._figures.remaining)
-        if (webhooks := self._figures.webhooks) is not None:
-            yield GaugeMetricFamily(
-                "regen_webhooks_waiting", "Webhook deliveries that have not ended.", webhooks.waiting
-            )
-            yield GaugeMetricFamily(
-                "regen_webhooks_overdue_seconds",
-                "How long a delivery has been due; 0 when dispatchers keep up.",
-                webhooks.overdue_seconds,
+        if self._figures.webhooks is not None:
+            yield from _backlog_families("webhooks", "Webhook deliveries", self._figures.webhooks)
+        if self._figures.destinations is not None:
+            yield from _backlog_families(
+                "destinations", "Deliveries of results to destinations", self._figures.destinations
             )
         if self._figures.workers is not None:
             yield _worker_family(self._figures.workers)
@@ -187,6 +191,15 @@ def _work_families(work: WorkMetrics) -> Iterator[Metric]:
         "regen_work_oldest_waiting_seconds",
         "Age of the oldest waiting segment (gpu), of the oldest render waiting to be prepared (cpu).",
         {queue: figures.oldest_seconds for queue, figures in queues.items()},
+    )
+
+
+def _backlog_families(name: str, what: str, backlog: Backlog) -> Iterator[Metric]:
+    yield GaugeMetricFamily(f"regen_{name}_waiting", f"{what} that have not ended.", backlog.waiting)
+    yield GaugeMetricFamily(
+        f"regen_{name}_overdue_seconds",
+        "How long one of them has been due; 0 when dispatchers keep up.",
+        backlog.overdue_seconds,
     )
 
 

@@ -89,7 +89,7 @@ DESTINATION_DELIVERY = RetryPolicy(
     steps_seconds=(5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0), jitter=(1.0, 1.1)
 )
 # A dispatcher after a round that failed.
-WEBHOOK_DISPATCH = RetryPolicy(steps_seconds=(5.0,))
+DISPATCH = RetryPolicy(steps_seconds=(5.0,))
 
 # A GET that was answered 503 because of the database.
 READ_RETRY = RetryPolicy.exponential(0.1, 2.0, jitter=(0.5, 1.5))

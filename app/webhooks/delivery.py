@@ -1,102 +1,69 @@
 """Webhook deliveries: claimed, retried after growing pauses, and given up."""
 
-import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import structlog
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app.platform.database import Database
+from app.platform.deliveries import STOPPED, Claimed, DeliveryLedger, Due, Full, claim_due
 from app.platform.lease import Lease
 from app.platform.retry_policies import WEBHOOK_DELIVERY
 from app.platform.secrets import Secrets
 from app.webhooks import queries as webhook_queries
-from app.webhooks.queries import AttemptResult, DueDelivery
+from app.webhooks.queries import PostResult
 from app.webhooks.service import SigningSecrets, signing_secrets
 from app.webhooks.statuses import DeliveryStatus, WebhookEvent
 from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 MOST_RETRIES = len(WEBHOOK_DELIVERY.steps_seconds)
-LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
 # An endpoint is disabled when a delivery is given up and it has accepted none for so long.
 FAILING_SECONDS = 5 * 24 * 3600.0
 
 GONE = "It answered 410: the receiver no longer exists."
 FAILED_FOR_DAYS = "Nothing could be delivered to it for days."
 NO_LONGER_WANTED = "The webhook was disabled or removed."
-STOPPED = "The server stopped before the attempt had ended."
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimedDelivery:
-    """A delivery that this process holds for one attempt. `claimed_at` is on the monotonic clock."""
+class ClaimedDelivery(Claimed):
+    table = WebhookDelivery
 
-    id: str
-    attempt: int
-    failures: int
-    user_id: str
     endpoint_id: str | None
     render_id: str | None
-    url: str
-    host: str
     event: WebhookEvent
     facts: dict[str, Any]
     created_at: datetime
-    is_failing: bool
     secrets: SigningSecrets
-    claimed_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def elapsed_seconds(self) -> float:
-        return time.monotonic() - self.claimed_at
-
-    @property
-    def lease(self) -> Lease:
-        return Lease(WebhookDelivery, self.id, self.attempt)
 
 
-class DeliveryLedger:
-    """One process's interface to the deliveries. Each method is one short transaction."""
+class WebhookLedger(DeliveryLedger[ClaimedDelivery, PostResult]):
+    policy = WEBHOOK_DELIVERY
 
     def __init__(self, *, database: Database, keys: Secrets, lease_seconds: float) -> None:
-        self.database = database
+        super().__init__(database=database, lease_seconds=lease_seconds)
         self.keys = keys
-        self.lease_seconds = lease_seconds
 
-    def due(
-        self,
-        *,
-        limit: int,
-        but_receivers: Collection[tuple[str, str]] = (),
-        but_users: Collection[str] = (),
-        but_failing: bool = False,
-    ) -> Sequence[DueDelivery]:
-        """Claimable deliveries, the longest due first. Changes nothing."""
-        with self.database.read() as session:
-            return webhook_queries.due_deliveries(
-                session,
-                limit=limit,
-                but_receivers=but_receivers,
-                but_users=but_users,
-                but_failing=but_failing,
-            )
+    def _due_rows(self, session: Session, full: Full, limit: int) -> Sequence[Row[Any]]:
+        return webhook_queries.due_deliveries(session, limit=limit, full=full)
 
-    def claim(self, due: DueDelivery) -> ClaimedDelivery | None:
-        """Lease the delivery. None when another process was faster, or its endpoint was removed or disabled."""
+    def claim(self, due: Due) -> ClaimedDelivery | None:
+        """None also when its endpoint was removed or disabled, which ends the delivery."""
         with self.database.write() as session:
-            if not webhook_queries.claim_delivery(session, due, lease_seconds=self.lease_seconds):
+            if not claim_due(session, WebhookDelivery, due, lease_seconds=self.lease_seconds):
                 return None
             row = session.get_one(WebhookDelivery, due.id)
             refusal = _refusal(session, row)
             if refusal is not None:
                 lease = Lease(WebhookDelivery, row.id, row.attempt)
                 webhook_queries.end_delivery(session, lease, DeliveryStatus.FAILED)
-                not_sent = AttemptResult(duration_seconds=0.0, error=refusal)
+                not_sent = PostResult(duration_seconds=0.0, error=refusal)
                 webhook_queries.note_attempt(session, lease, not_sent)
                 return None
             return ClaimedDelivery(
@@ -115,8 +82,7 @@ class DeliveryLedger:
                 secrets=signing_secrets(session, user_id=row.user_id, keys=self.keys),
             )
 
-    def note(self, claimed: ClaimedDelivery, result: AttemptResult) -> None:
-        """End the delivery after its attempt, or release it for another after a growing pause."""
+    def _tell(self, claimed: ClaimedDelivery, result: PostResult, pause: float | None) -> None:
         facts = {
             "delivery_id": claimed.id,
             "type": claimed.event.value,
@@ -127,25 +93,22 @@ class DeliveryLedger:
             "duration_ms": round(result.duration_seconds * 1000, 1),
         }
         if result.error is None:
-            if self._end(claimed, result, DeliveryStatus.DELIVERED):
-                log.info("webhook_delivered", **facts)
+            log.info("webhook_delivered", **facts)
             return
         facts |= {"error": result.error, "detail": result.detail}
-        pause = None if result.is_gone else pause_after(claimed.failures, result.retry_after_seconds)
         if pause is None:
-            if self._end(claimed, result, DeliveryStatus.FAILED):
-                log.warning("webhook_given_up", **facts)
-        elif self._postpone(claimed, result, pause):
+            log.warning("webhook_given_up", **facts)
+        else:
             log.warning("webhook_failed", next_in_seconds=round(pause, 1), **facts)
 
     def give_back(self, claimed: ClaimedDelivery) -> None:
-        """Release the delivery when this process stops: due at once, and not counted as a failure."""
-        result = AttemptResult(duration_seconds=claimed.elapsed_seconds, error=STOPPED)
+        result = PostResult(duration_seconds=claimed.elapsed_seconds, error=STOPPED)
         with self.database.write() as session:
             if claimed.lease.release(session, rest_seconds=0.0):
                 webhook_queries.note_attempt(session, claimed.lease, result)
 
-    def _end(self, claimed: ClaimedDelivery, result: AttemptResult, status: DeliveryStatus) -> bool:
+    def _end(self, claimed: ClaimedDelivery, result: PostResult) -> bool:
+        status = DeliveryStatus.FAILED if result.error else DeliveryStatus.DELIVERED
         disabled: str | None = None
         with self.database.write() as session:
             self._lock_endpoint(session, claimed)
@@ -160,7 +123,7 @@ class DeliveryLedger:
             )
         return ended
 
-    def _postpone(self, claimed: ClaimedDelivery, result: AttemptResult, pause: float) -> bool:
+    def _postpone(self, claimed: ClaimedDelivery, result: PostResult, pause: float) -> bool:
         with self.database.write() as session:
             self._lock_endpoint(session, claimed)
             postponed = claimed.lease.release(
@@ -179,26 +142,17 @@ class DeliveryLedger:
                 session, endpoint_id=claimed.endpoint_id, user_id=claimed.user_id, lock=True
             )
 
-    def _judge_endpoint(self, session: Session, endpoint_id: str, result: AttemptResult) -> str | None:
+    def _judge_endpoint(self, session: Session, endpoint_id: str, result: PostResult) -> str | None:
         """Record the result at the endpoint. Returns why it is disabled now, None if it is not."""
         if result.error is None:
             webhook_queries.note_working(session, endpoint_id=endpoint_id)
             return None
         webhook_queries.note_failing(session, endpoint_id=endpoint_id)
-        reason, failing_for = (GONE, None) if result.is_gone else (FAILED_FOR_DAYS, FAILING_SECONDS)
+        reason, failing_for = (GONE, None) if result.is_final else (FAILED_FOR_DAYS, FAILING_SECONDS)
         disabled = webhook_queries.disable_endpoint(
             session, endpoint_id=endpoint_id, reason=reason, failing_for=failing_for
         )
         return reason if disabled else None
-
-
-def pause_after(failures: int, retry_after_seconds: float | None = None) -> float | None:
-    """Seconds until the next attempt, after one more failure than `failures`. None when the delivery is given up."""
-    if failures >= MOST_RETRIES:
-        return None
-    return max(
-        WEBHOOK_DELIVERY.pause(failures + 1), min(retry_after_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS)
-    )
 
 
 def _refusal(session: Session, row: WebhookDelivery) -> str | None:

@@ -4,15 +4,17 @@ A delivery is claimed by one compare-and-set, which starts an attempt and a leas
 name that attempt, and change nothing once the row has moved on.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, delete, func, not_, or_, select, tuple_, update
+from sqlalchemy import Row, and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.accounts.tables import User
 from app.platform.database import database_now
-from app.platform.lease import Lease, changed_rows, claim_first
+from app.platform.deliveries import AttemptResult, Full, due_query
+from app.platform.lease import Lease, changed_rows
 from app.platform.pagination import Page, read_page
 from app.platform.secrets import is_id
 from app.webhooks.statuses import DeliveryStatus, WebhookEvent
@@ -20,32 +22,11 @@ from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class DueDelivery:
-    """A due, claimable delivery. `attempt` is the number of its attempts so far.
-
-    `is_failing`: the last attempt at it, or at its endpoint, failed.
-    """
-
-    id: str
-    user_id: str
-    host: str
-    attempt: int
-    is_failing: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttemptResult:
-    """The result of an attempt. Without `error` it was delivered; `detail` is for the log.
-
-    `is_gone`: the receiver wants no more events. `retry_after_seconds` is the requested pause.
-    """
+class PostResult(AttemptResult):
+    """It is final when the receiver wants no more events: it is gone."""
 
     duration_seconds: float
     status_code: int | None = None
-    error: str | None = None
-    detail: str | None = None
-    is_gone: bool = False
-    retry_after_seconds: float | None = None
 
 
 def find_endpoint(
@@ -120,37 +101,16 @@ def attempts_of(session: Session, *, delivery_id: str) -> Sequence[WebhookAttemp
     return session.scalars(query.order_by(WebhookAttempt.number)).all()
 
 
-def due_deliveries(
-    session: Session,
-    *,
-    limit: int,
-    but_receivers: Collection[tuple[str, str]] = (),
-    but_users: Collection[str] = (),
-    but_failing: bool = False,
-) -> Sequence[DueDelivery]:
-    """Up to `limit` deliveries, the longest due first, except those of these receivers (user and host) and of these
-    users, and those that are failing."""
+def due_deliveries(session: Session, *, limit: int, full: Full) -> Sequence[Row[Any]]:
+    """Rows as fields of `Due`, the longest due first."""
     is_failing = or_(WebhookDelivery.failures > 0, WebhookEndpoint.failing_since.is_not(None))
-    query = (
-        select(
-            WebhookDelivery.id,
-            WebhookDelivery.user_id,
-            WebhookDelivery.host,
-            WebhookDelivery.attempt,
-            is_failing.label("is_failing"),
-        )
-        .outerjoin(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
-        .where(WebhookDelivery.retry_at <= database_now())
-    )
-    if but_receivers:
+    query = due_query(
+        WebhookDelivery, WebhookDelivery.host, full=full, limit=limit, is_failing=is_failing
+    ).outerjoin(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+    if full.receivers:
         receiver = tuple_(WebhookDelivery.user_id, WebhookDelivery.host)
-        query = query.where(receiver.not_in(but_receivers))
-    if but_users:
-        query = query.where(WebhookDelivery.user_id.not_in(but_users))
-    if but_failing:
-        query = query.where(not_(is_failing))
-    rows = session.execute(query.order_by(WebhookDelivery.retry_at, WebhookDelivery.id).limit(limit))
-    return [DueDelivery(**row) for row in rows.mappings()]
+        query = query.where(receiver.not_in(full.receivers))
+    return session.execute(query).all()
 
 
 def count_pending_tests(session: Session, *, endpoint_id: str) -> int:
@@ -163,18 +123,7 @@ def count_pending_tests(session: Session, *, endpoint_id: str) -> int:
     return session.scalar(query) or 0
 
 
-def claim_delivery(session: Session, due: DueDelivery, *, lease_seconds: float) -> bool:
-    """Lease the delivery for its next attempt. False when another process was faster."""
-    own = select(WebhookDelivery.id).where(
-        WebhookDelivery.id == due.id,
-        WebhookDelivery.attempt == due.attempt,
-        WebhookDelivery.retry_at <= database_now(),
-    )
-    until = database_now(plus_seconds=lease_seconds)
-    return changed_rows(session, claim_first(WebhookDelivery, own, seconds=lease_seconds, retry_at=until))
-
-
-def note_attempt(session: Session, lease: Lease, result: AttemptResult) -> None:
+def note_attempt(session: Session, lease: Lease, result: PostResult) -> None:
     """Record the result of an attempt whose lease was just released."""
     session.add(
         WebhookAttempt(
@@ -198,13 +147,6 @@ def end_delivery(session: Session, lease: Lease, status: DeliveryStatus) -> bool
         ended_at=database_now(),
         failures=WebhookDelivery.failures + failed,
     )
-
-
-def ask_again(session: Session, *, delivery_id: str) -> None:
-    """Make the delivery due now; its attempts stay. Does not change one that is being sent."""
-    idle = and_(WebhookDelivery.id == delivery_id, WebhookDelivery.lease_expires_at.is_(None))
-    values = {"status": DeliveryStatus.PENDING.value, "retry_at": database_now(), "ended_at": None}
-    changed_rows(session, update(WebhookDelivery).where(idle).values(failures=0, **values))
 
 
 def redirect_deliveries(session: Session, *, endpoint_id: str, url: str, host: str) -> None:
@@ -269,21 +211,3 @@ def forget_deliveries(session: Session, *, ended_for: float, limit: int) -> None
         .where(WebhookDelivery.id.in_(old))
         .execution_options(synchronize_session=False)
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WebhookBacklog:
-    """`waiting` counts deliveries that have not ended; `overdue_seconds` is how long one of them has been
-    due, 0 when dispatchers keep up."""
-
-    waiting: int
-    overdue_seconds: float
-
-
-def webhook_backlog(session: Session) -> WebhookBacklog:
-    waiting = select(func.count(), func.min(WebhookDelivery.retry_at), database_now()).where(
-        WebhookDelivery.retry_at.is_not(None)
-    )
-    count, first_due, now = session.execute(waiting).one()
-    overdue_seconds = 0.0 if first_due is None else max(0.0, (now - first_due).total_seconds())
-    return WebhookBacklog(waiting=count, overdue_seconds=overdue_seconds)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.accounts.tables import User
 from app.platform import clock
 from app.platform.database import read_clock
+from app.platform.deliveries import ask_again
 from app.platform.errors import Conflict, NotFound, TooManyRequests
 from app.platform.secrets import Secrets, new_id
 from app.webhooks import outbox
@@ -148,7 +149,7 @@ def replay_delivery(session: Session, *, delivery_id: str, user_id: str) -> Webh
         _require_enabled(endpoint)
         delivery.url, delivery.host = endpoint.url, host_of(endpoint.url)
         session.flush()
-    webhook_queries.ask_again(session, delivery_id=delivery_id)
+    ask_again(session, WebhookDelivery, delivery_id, ended_at=None)
     session.expire(delivery)
     return find_delivery(session, delivery_id=delivery_id, user_id=user_id)
 

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.accounts.tables import User
-from app.platform.lease import Leased
+from app.platform.deliveries import Delivery, due_index
 from app.platform.tables import ListedTable, Table
 
 
@@ -28,23 +28,16 @@ class WebhookEndpoint(ListedTable):
     failing_since: Mapped[datetime | None]
 
 
-class WebhookDelivery(Leased, ListedTable):
+class WebhookDelivery(Delivery, ListedTable):
     """One event for one address. `id` is the `webhook-id` of every attempt.
 
     `endpoint_id` is None for a render's own `webhook_url`, `render_id` for a test; `facts`: see `outbox.add_delivery`.
-    `retry_at` is when the next attempt is due, the end of the lease during an attempt, and None once the delivery has
-    ended: one index finds all that are due. `failures` counts those since the delivery was added or replayed.
     """
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         Index("ix_webhook_deliveries_user_id_created_at", "user_id", "created_at", "id"),
-        Index(
-            "ix_webhook_deliveries_due",
-            "due_at",
-            sqlite_where=text("due_at IS NOT NULL"),
-            postgresql_where=text("due_at IS NOT NULL"),
-        ),
+        due_index("webhook_deliveries"),
     )
 
     user_id: Mapped[str] = mapped_column(ForeignKey(User.id))
@@ -54,10 +47,8 @@ class WebhookDelivery(Leased, ListedTable):
     host: Mapped[str] = mapped_column(String(255))
     event: Mapped[str] = mapped_column(String(40))
     facts: Mapped[dict[str, Any]]
-    status: Mapped[str] = mapped_column(String(16))
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
     attempt: Mapped[int] = mapped_column("attempts", default=0)
-    retry_at: Mapped[datetime | None] = mapped_column("due_at")
 
 
 class WebhookAttempt(Table):

@@ -1,19 +1,24 @@
 """A migrated database, SQLite and PostgreSQL in turn, with one user and one file."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from pydantic import SecretStr
 
 from app import migrations
 from app.accounts import queries as account_queries
 from app.files.tables import File
+from app.http.resources import Resources, open_resources
 from app.platform.database import Database
+from app.platform.dispatcher import Dispatcher
 from app.platform.media.info import VideoProperties
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
@@ -27,8 +32,11 @@ from app.work.planning import PlannedSegment
 from app.work.queries import ReadyUnits
 from tests.integration.aged_rows import AgedRows
 from tests.integration.rows import a_file, a_render
+from tests.servers.process import free_port
 from tests.servers.s3 import S3Server
 
+OpenDispatcher = Callable[..., Any]
+AnyDispatcher = TypeVar("AnyDispatcher", bound=Dispatcher[Any, Any])
 FACTS = VideoProperties(width=64, height=48, frame_rate=Fraction(25), duration_seconds=Fraction(2), frames=50)
 
 
@@ -60,6 +68,31 @@ def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Of an API process that may send to loopback, and wakes nobody."""
+    return Settings(
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        secret_key=SecretStr("a secret of these tests, which is none"),
+        broker_url=f"redis://127.0.0.1:{free_port()}/0",
+        outbound_allowed_networks=(ip_network("127.0.0.0/8"),),
+    )
+
+
+@pytest.fixture
+def open_dispatcher(database: Database, settings: Settings) -> Iterator[OpenDispatcher]:
+    """Makes a dispatcher with further settings, as an API process of its own has one. It is stopped at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one(make: Callable[[Resources], AnyDispatcher], **more: Any) -> AnyDispatcher:
+            dispatcher = make(stack.enter_context(open_resources(settings.model_copy(update=more))))
+            stack.callback(dispatcher.stop)
+            return dispatcher
+
+        yield open_one
 
 
 @pytest.fixture

@@ -45,6 +45,23 @@ CASES = {
             'regen_webhook_attempts_total{outcome="delivered"}': "0+1x60",
         },
     ),
+    "RegenDestinationsLate": (
+        {"regen_destinations_overdue_seconds": "0+60x60"},
+        # As long as a few large results take.
+        {"regen_destinations_overdue_seconds": "0+20x60", "regen_destinations_waiting": "5000x60"},
+    ),
+    "RegenDestinationsFail": (
+        {
+            "regen_destinations_waiting": "0+10x60",
+            'regen_destination_attempts_total{outcome="failed"}': "0+10x60",
+            'regen_destination_attempts_total{outcome="delivered"}': "0+1x60",
+        },
+        {
+            "regen_destinations_waiting": "0+10x60",
+            'regen_destination_attempts_total{outcome="failed"}': "0+1x60",
+            'regen_destination_attempts_total{outcome="delivered"}': "0+10x60",
+        },
+    ),
     "RegenWorkFails": (
         {**WORK_GOES_ON, UNITS % "failed": "0+60x60"},
         {**WORK_GOES_ON, UNITS % "failed": "0+5x60"},

@@ -14,9 +14,9 @@ from app.estimates.remaining import RemainingWork
 from app.http.health_checks import Measurements, Part, PartState
 from app.http.metrics import HttpMetrics, MeasurementsCollector
 from app.http.spool_space import SpoolSpace
+from app.platform.deliveries import Backlog
 from app.platform.work_kinds import WorkQueue
 from app.renders.statuses import RenderStatus
-from app.webhooks.queries import WebhookBacklog
 from app.work.queue_metrics import QueueMetrics, WorkMetrics
 from app.work.workers import WorkerStatus, Workforce
 
@@ -55,7 +55,8 @@ def metrics() -> dict[str, frozenset[str]]:
             work=WorkMetrics(renders=dict.fromkeys(RenderStatus, 0), queues=dict.fromkeys(WorkQueue, queue)),
             workers=Workforce(alive=0, stalled=0, by_status=dict.fromkeys(WorkerStatus, 0), unserved=()),
             remaining=[RemainingWork(engine="regen-4x", device="cpu", seconds=0.0)],
-            webhooks=WebhookBacklog(waiting=0, overdue_seconds=0.0),
+            webhooks=Backlog(waiting=0, overdue_seconds=0.0),
+            destinations=Backlog(waiting=0, overdue_seconds=0.0),
             messages=dict.fromkeys(WorkQueue, 0),
         ),
         spool=SpoolSpace(ROOT, keep_free_bytes=0),

@@ -1,19 +1,17 @@
 """Results reach real receivers of PUTs, an S3 server among them, whatever befalls either side."""
 
-import contextlib
 import hashlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
@@ -25,14 +23,16 @@ from app.destinations.ledger import REMOVED
 from app.destinations.tables import Destination
 from app.http.resources import Resources, open_resources
 from app.platform.database import Database, database_now
+from app.platform.deliveries import AttemptResult
 from app.platform.secrets import new_id
 from app.platform.settings import Settings
 from app.renders import transitions
 from app.renders.representation import ShownDestination, shown_destination
 from app.renders.tables import Render
 from app.webhooks.tables import WebhookDelivery
+from tests.integration.conftest import OpenDispatcher
 from tests.integration.rows import a_file, a_render
-from tests.servers.process import free_port, wait_until
+from tests.servers.process import wait_until
 from tests.servers.s3 import S3Server
 
 RESULT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(100_000))
@@ -87,35 +87,19 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(
-        data_dir=tmp_path / "data",
-        database_url=database_url,
-        secret_key=SecretStr("a secret of these tests, which is none"),
-        broker_url=f"redis://127.0.0.1:{free_port()}/0",  # nobody is woken here
-        outbound_allowed_networks=(ip_network("127.0.0.0/8"),),
-    )
-
-
-@pytest.fixture
 def resources(database: Database, settings: Settings) -> Iterator[Resources]:
     with open_resources(settings) as resources:
         yield resources
 
 
 @pytest.fixture
-def make_dispatcher(database: Database, settings: Settings) -> Iterator[Callable[..., DestinationDispatcher]]:
-    """Makes a dispatcher as an API process of its own has one. It is stopped at the end."""
-    with contextlib.ExitStack() as stack:
+def make_dispatcher(open_dispatcher: OpenDispatcher) -> Callable[..., DestinationDispatcher]:
+    def make(**more: Any) -> DestinationDispatcher:
+        dispatcher = open_dispatcher(partial(DestinationDispatcher, look_seconds=0.05), **more)
+        dispatcher.start()
+        return dispatcher
 
-        def make(**more: Any) -> DestinationDispatcher:
-            own = stack.enter_context(open_resources(settings.model_copy(update=more)))
-            dispatcher = DestinationDispatcher(own, look_seconds=0.05)
-            stack.callback(dispatcher.stop)
-            dispatcher.start()
-            return dispatcher
-
-        yield make
+    return make
 
 
 @pytest.fixture
@@ -275,7 +259,7 @@ def test_what_a_dead_server_had_in_hand_is_sent_by_another(
 ):
     render_id = complete(receiver.url())
     dead = DestinationDispatcher(resources)
-    (due,) = dead.ledger.due(limit=1, but_users=(), but_failing=False)
+    (due,) = dead.ledger.due(limit=1)
     claimed = dead.ledger.claim(due)
     assert dead.ledger.claim(due) is None
     assert wait_for(render_id, "delivering").attempts == 1
@@ -284,7 +268,7 @@ def test_what_a_dead_server_had_in_hand_is_sent_by_another(
     assert wait_for(render_id, "delivered").attempts == 2
     # The dead one comes back, too late.
     assert not dead.ledger.keep(claimed)
-    dead.ledger.note(claimed, destination_dispatcher.PutResult(error="too late", is_final=True))
+    dead.ledger.note(claimed, AttemptResult(error="too late", is_final=True))
     assert wait_for(render_id, "delivered").message is None
 
 

@@ -1,18 +1,14 @@
 """Dispatchers on a database of a test's own, SQLite and PostgreSQL in turn, and a receiver on loopback."""
 
-import contextlib
 from collections.abc import Callable, Iterator
-from ipaddress import ip_network
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import select, update
 
 from app.accounts import queries as account_queries
 from app.files.tables import File
-from app.http.resources import open_resources
 from app.platform.database import Database, database_now
 from app.platform.secrets import Secrets, new_id
 from app.platform.settings import Settings
@@ -23,8 +19,9 @@ from app.webhooks import service as webhook_service
 from app.webhooks.dispatcher import WebhookDispatcher
 from app.webhooks.statuses import RENDER_EVENTS, WebhookEvent
 from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from tests.integration.conftest import OpenDispatcher
 from tests.integration.rows import a_render
-from tests.servers.process import free_port, wait_until
+from tests.servers.process import wait_until
 from tests.servers.receiver import Receiver, receiving
 
 WAIT_SECONDS = 30.0
@@ -116,33 +113,16 @@ class Webhooks:
 
 
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(
-        data_dir=tmp_path / "data",
-        database_url=database_url,
-        secret_key=SecretStr("a secret of these tests, which is none"),
-        broker_url=f"redis://127.0.0.1:{free_port()}/0",  # nobody is woken here
-        outbound_allowed_networks=(ip_network("127.0.0.0/8"),),
-    )
-
-
-@pytest.fixture
 def hooks(database: Database, file: File, settings: Settings) -> Webhooks:
     return Webhooks(database, file, Secrets.load(settings))
 
 
 @pytest.fixture
-def make_dispatcher(database: Database, settings: Settings) -> Iterator[Callable[..., WebhookDispatcher]]:
-    """Makes a dispatcher with further settings, as an API process of its own has one. It is stopped at the end."""
-    with contextlib.ExitStack() as stack:
+def make_dispatcher(open_dispatcher: OpenDispatcher) -> Callable[..., WebhookDispatcher]:
+    def make(*, base_url: str | None = "http://regen.test", **more: Any) -> WebhookDispatcher:
+        return open_dispatcher(partial(WebhookDispatcher, base_url=base_url, look_seconds=0.05), **more)
 
-        def make(*, base_url: str | None = "http://regen.test", **more: Any) -> WebhookDispatcher:
-            resources = stack.enter_context(open_resources(settings.model_copy(update=more)))
-            dispatcher = WebhookDispatcher(resources, base_url=base_url, look_seconds=0.05)
-            stack.callback(dispatcher.stop)
-            return dispatcher
-
-        yield make
+    return make
 
 
 @pytest.fixture

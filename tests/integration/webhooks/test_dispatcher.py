@@ -12,7 +12,9 @@ from structlog.testing import LogCapture
 
 from app.accounts.tables import User
 from app.platform import clock
+from app.platform import dispatcher as platform_dispatcher
 from app.platform.database import database_now
+from app.platform.deliveries import STOPPED
 from app.platform.errors import DatabaseUnavailable, OutboundError
 from app.platform.retry_policies import WEBHOOK_DELIVERY, RetryPolicy
 from app.platform.storage.local import LocalStorage
@@ -21,7 +23,7 @@ from app.webhooks import dispatcher as webhook_dispatcher
 from app.webhooks import outbox
 from app.webhooks import queries as rows
 from app.webhooks import service as webhook_service
-from app.webhooks.delivery import FAILED_FOR_DAYS, GONE, NO_LONGER_WANTED, STOPPED
+from app.webhooks.delivery import FAILED_FOR_DAYS, GONE, NO_LONGER_WANTED
 from app.webhooks.dispatcher import Reply
 from app.webhooks.statuses import WebhookEvent
 from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
@@ -397,8 +399,8 @@ def test_a_webhook_that_changes_meanwhile(hooks, make_dispatcher, receiver):
 
 @on_sqlite
 def test_a_database_that_is_away_for_a_moment(hooks, make_dispatcher, receiver, monkeypatch):
-    monkeypatch.setattr(webhook_dispatcher, "WEBHOOK_DISPATCH", RetryPolicy(steps_seconds=(0.05,)))
-    monkeypatch.setattr(webhook_dispatcher, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(platform_dispatcher, "DISPATCH", RetryPolicy(steps_seconds=(0.05,)))
+    monkeypatch.setattr(platform_dispatcher, "LOOK_SECONDS", 0.05)
     delivery_id = hooks.add_delivery(receiver.url)
     dispatcher = make_dispatcher()
 

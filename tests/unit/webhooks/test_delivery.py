@@ -1,14 +1,18 @@
 """When a delivery is tried again, and the addresses that deliveries may have."""
 
+from functools import partial
+
 import pytest
 
+from app.platform import deliveries
+from app.platform.deliveries import LONGEST_RETRY_AFTER_SECONDS
 from app.platform.errors import InvalidRequest
 from app.platform.retry_policies import WEBHOOK_DELIVERY
-from app.webhooks.delivery import LONGEST_RETRY_AFTER_SECONDS, pause_after
 from app.webhooks.dispatcher import _retry_after_seconds
 from app.webhooks.urls import host_of, parse_webhook_url
 
 PAUSES_SECONDS = WEBHOOK_DELIVERY.steps_seconds
+pause_after = partial(deliveries.pause_after, WEBHOOK_DELIVERY)
 
 
 def test_pauses_grow_for_days_and_end():
