@@ -82,7 +82,8 @@ class _Child:
 
 def main() -> None:
     """Orders come as lines of JSON, and so do the answers."""
-    import app.cli.application  # noqa: F401
+    import app.cli.application
+    import app.cli.serving  # noqa: F401
     import worker.celery_app  # noqa: F401  (with it, torch)
     from app.cli import main as regen
 

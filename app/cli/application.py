@@ -1,30 +1,116 @@
-"""The command line: all groups of commands."""
+"""The command line: all groups of commands, each of which is imported when it is asked for."""
 
-from typing import Annotated
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command, get_group
 
-from app.cli import (
-    accounts,
-    backup,
-    cleanup,
-    database,
-    doctor,
-    engines,
-    healthcheck,
-    mock,
-    serving,
-    storage,
-    upscale,
-    weights,
-    workers,
-)
-from app.cli.remote import download, login, renders, submit, trials, verify_api
-from app.cli.remote.render_flags import PreviewCommand, RenderCommand
 from app.cli.reporting import ReportingGroup, stdout
 
+ON_SERVERS = "On any server"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a command's function, or a group's `Typer`, is: `module:name`. The others are as for `Typer.command`."""
+
+    where: str
+    panel: str | None = None
+    hidden: bool = False
+    # As `where`, of the command's class.
+    kind: str | None = None
+
+
+def _on_servers(where: str, kind: str | None = None) -> _Place:
+    return _Place(where=f"app.cli.remote.{where}", panel=ON_SERVERS, kind=kind)
+
+
+def _here(where: str, *, hidden: bool = False) -> _Place:
+    return _Place(where=f"app.cli.{where}", hidden=hidden)
+
+
+# In the order of `regen --help`.
+_PLACES = {
+    "serve": _here("serving:serve"),
+    "mock": _here("mock:mock"),
+    "worker": _here("serving:worker"),
+    "api-process": _here("serving:api_process", hidden=True),
+    "upscale": _here("upscale:upscale"),
+    "login": _on_servers("login:login"),
+    "submit": _on_servers("submit:submit", kind="app.cli.remote.render_flags:RenderCommand"),
+    "status": _on_servers("renders:status"),
+    "list": _on_servers("renders:list_renders"),
+    "watch": _on_servers("renders:watch"),
+    "stream": _on_servers("renders:stream"),
+    "cancel": _on_servers("renders:cancel"),
+    "retry": _on_servers("renders:retry"),
+    "download": _on_servers("download:download"),
+    "estimate": _on_servers("trials:estimate", kind="app.cli.remote.render_flags:RenderCommand"),
+    "preview": _on_servers("trials:preview", kind="app.cli.remote.render_flags:PreviewCommand"),
+    "verify-api": _on_servers("verify_api:verify_api"),
+    "open": _on_servers("login:open_console"),
+    "backup": _here("backup:backup"),
+    "restore": _here("backup:restore"),
+    "cleanup": _here("cleanup:cleanup"),
+    "engines": _here("engines:engines"),
+    "doctor": _here("doctor:doctor"),
+    "healthcheck": _here("healthcheck:healthcheck"),
+    "users": _here("accounts:users"),
+    "keys": _here("accounts:keys"),
+    "db": _here("database:db"),
+    "storage": _here("storage:storage"),
+    "workers": _here("workers:workers"),
+    "weights": _here("weights:weights"),
+}
+
+
+class _CommandsOnDemand(MutableMapping[str, Any]):
+    """Commands by name, made when they are looked up: to make them all takes longer than most commands."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = _make(name, _PLACES[name])
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES | self._made)
+
+    def __len__(self) -> int:
+        return len(_PLACES | self._made)
+
+
+def _make(name: str, place: _Place) -> Any:
+    found = resolve_name(place.where)
+    if isinstance(found, typer.Typer):
+        group: Any = get_group(found)
+        group.name = name
+        return group
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    kind = {} if place.kind is None else {"cls": resolve_name(place.kind)}
+    alone.command(name, rich_help_panel=place.panel, hidden=place.hidden, **kind)(found)
+    return get_command(alone)
+
+
+class _Root(ReportingGroup):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.commands = _CommandsOnDemand()
+
+
 application = typer.Typer(
-    cls=ReportingGroup,
+    cls=_Root,
     no_args_is_help=True,
     add_completion=True,
     # Typer's tracebacks show the values of variables, including keys.
@@ -51,36 +137,3 @@ def _root(
 ) -> None:
     # `debug` is read by ReportingGroup, `version` by its callback.
     del debug, version
-
-
-application.command("serve")(serving.serve)
-application.command("mock")(mock.mock)
-application.command("worker")(serving.worker)
-application.command("api-process", hidden=True)(serving.api_process)
-application.command("upscale")(upscale.upscale)
-ON_SERVERS = "On any server"
-application.command("login", rich_help_panel=ON_SERVERS)(login.login)
-application.command("submit", cls=RenderCommand, rich_help_panel=ON_SERVERS)(submit.submit)
-application.command("status", rich_help_panel=ON_SERVERS)(renders.status)
-application.command("list", rich_help_panel=ON_SERVERS)(renders.list_renders)
-application.command("watch", rich_help_panel=ON_SERVERS)(renders.watch)
-application.command("stream", rich_help_panel=ON_SERVERS)(renders.stream)
-application.command("cancel", rich_help_panel=ON_SERVERS)(renders.cancel)
-application.command("retry", rich_help_panel=ON_SERVERS)(renders.retry)
-application.command("download", rich_help_panel=ON_SERVERS)(download.download)
-application.command("estimate", cls=RenderCommand, rich_help_panel=ON_SERVERS)(trials.estimate)
-application.command("preview", cls=PreviewCommand, rich_help_panel=ON_SERVERS)(trials.preview)
-application.command("verify-api", rich_help_panel=ON_SERVERS)(verify_api.verify_api)
-application.command("open", rich_help_panel=ON_SERVERS)(login.open_console)
-application.command("backup")(backup.backup)
-application.command("restore")(backup.restore)
-application.add_typer(accounts.users, name="users")
-application.add_typer(accounts.keys, name="keys")
-application.add_typer(database.db, name="db")
-application.add_typer(storage.storage, name="storage")
-application.command("cleanup")(cleanup.cleanup)
-application.add_typer(workers.workers, name="workers")
-application.command("engines")(engines.engines)
-application.add_typer(weights.weights, name="weights")
-application.command("doctor")(doctor.doctor)
-application.command("healthcheck")(healthcheck.healthcheck)

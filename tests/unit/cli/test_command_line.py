@@ -26,7 +26,7 @@ def test_the_version_is_that_of_the_package(regen):
 
 
 def test_what_is_heavy_is_left_alone_until_a_command_needs_it():
-    heavy = "torch numpy celery sqlalchemy fastapi uvicorn ffmpeg worker"
+    heavy = "torch numpy celery sqlalchemy fastapi uvicorn ffmpeg worker httpx"
     script = (
         "import sys; from app.cli.application import application\n"
         "try: application(['engines'])\n"
