@@ -46,6 +46,19 @@ def test_without_an_env_file_everything_is_as_the_example_says(tmp_path: Path) -
     assert configuration(*PROFILES, env_file=empty) == EVERYTHING
 
 
+def test_a_port_that_is_changed_is_in_the_addresses_that_clients_get(tmp_path: Path) -> None:
+    """Without a second place to change."""
+    changed = tmp_path / "changed"
+    changed.write_text(
+        ENV_EXAMPLE.read_text()
+        .replace("API_PORT=8000", "API_PORT=9001")
+        .replace("S3_PORT=8333", "S3_PORT=9002")
+    )
+    environment = configuration(env_file=changed)["services"]["api"]["environment"]
+    assert environment["REGEN_PUBLIC_URL"] == "http://127.0.0.1:9001"
+    assert environment["REGEN_S3_PUBLIC_ENDPOINT_URL"] == "http://127.0.0.1:9002"
+
+
 def test_env_example_names_what_the_file_reads_and_nothing_else() -> None:
     read = set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE_FILE.read_text()))
     documented = re.findall(r"^(\w+)=", ENV_EXAMPLE.read_text(), re.MULTILINE)

@@ -53,7 +53,8 @@ def in_hand(session: Session, render_id: str, kind: WorkKind) -> Hold | None:
 @contextmanager
 def held_before_commit(place: Workplace, render_id: str, kind: WorkKind) -> Iterator[ServerProcess]:
     """The worker that has done such a unit and is kept from telling the database: the render's row is locked meanwhile,
-    and the worker's, which each report of a segment writes last."""
+    and the worker's, which each report of a segment writes last. So are the segments that it has in hand: their leases
+    run out where the unit takes long, and no other worker may take them yet."""
 
     def someone_has_it() -> bool:
         with place.database.read() as session:
@@ -64,6 +65,8 @@ def held_before_commit(place: Workplace, render_id: str, kind: WorkKind) -> Iter
         session.execute(select(Render.id).where(Render.id == render_id).with_for_update())
         hold = in_hand(session, render_id, kind)
         assert hold is not None, f"{kind} was over too soon"
+        in_its_hands = (Segment.render_id == render_id, Segment.worker == hold.worker)
+        session.execute(select(Segment.position).where(*in_its_hands).with_for_update())
         session.execute(select(WorkerProcess.name).where(WorkerProcess.name == hold.worker).with_for_update())
 
         def is_stored() -> bool:
