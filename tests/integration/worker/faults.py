@@ -33,49 +33,55 @@ class Hold:
     result: str | None
 
 
-def in_hand(session: Session, render_id: str, kind: WorkKind) -> Hold | None:
-    """Who has such a unit of the render, and has begun with it."""
+def in_hand(session: Session, render_id: str, kind: WorkKind) -> list[Hold]:
+    """Who has such units of the render, and has begun with one."""
     render = session.get_one(Render, render_id)
     if kind is WorkKind.UPSCALE:
-        running = [segment for segment in render.segments if segment.status is SegmentStatus.RUNNING]
-        # Its worker first writes the render's precision, for which it needs the row.
-        if not running or render.precision is None:
-            return None
-        key = segment_key(render_id, position=running[0].position, attempt=running[0].attempt)
-        return Hold(worker=running[0].worker or "", result=key)
+        # The first worker begins by writing the render's precision, for which it needs the row.
+        if render.precision is None:
+            return []
+        return [
+            Hold(
+                worker=segment.worker or "",
+                result=segment_key(render_id, position=segment.position, attempt=segment.attempt),
+            )
+            for segment in render.segments
+            if segment.status is SegmentStatus.RUNNING
+        ]
     status = RenderStatus.PENDING if kind is WorkKind.PREPARE else RenderStatus.PROCESSING
     if render.status is not status or render.lease_expires_at is None:
-        return None
+        return []
     key = output_key(render_id, attempt=render.attempt) if kind is WorkKind.FINISH else None
-    return Hold(worker=render.worker or "", result=key)
+    return [Hold(worker=render.worker or "", result=key)]
 
 
 @contextmanager
 def held_before_commit(place: Workplace, render_id: str, kind: WorkKind) -> Iterator[ServerProcess]:
-    """The worker that has done such a unit and is kept from telling the database: the render's row is locked meanwhile,
-    and the worker's, which each report of a segment writes last. So are the segments that it has in hand: their leases
-    run out where the unit takes long, and no other worker may take them yet."""
+    """A worker that has done such a unit and is kept from telling the database: the render's row is locked meanwhile,
+    and the workers', which each report of a segment writes last. So are the segments: where a unit takes long, its
+    lease runs out, and no other worker may take it yet."""
 
     def someone_has_it() -> bool:
         with place.database.read() as session:
-            return in_hand(session, render_id, kind) is not None
+            return bool(in_hand(session, render_id, kind))
 
     wait_until(someone_has_it, seconds=SECONDS, what=f"{kind} is in hand", pause_seconds=0.02)
     with place.database.write() as session:
         session.execute(select(Render.id).where(Render.id == render_id).with_for_update())
-        hold = in_hand(session, render_id, kind)
-        assert hold is not None, f"{kind} was over too soon"
-        in_its_hands = (Segment.render_id == render_id, Segment.worker == hold.worker)
-        session.execute(select(Segment.position).where(*in_its_hands).with_for_update())
-        session.execute(select(WorkerProcess.name).where(WorkerProcess.name == hold.worker).with_for_update())
+        session.execute(select(Segment.id).where(Segment.render_id == render_id).with_for_update())
+        session.execute(select(WorkerProcess.name).with_for_update())
+        holds = in_hand(session, render_id, kind)
+        assert holds, f"{kind} was over too soon"
 
-        def is_stored() -> bool:
+        def done() -> list[Hold]:
             # The server ends a transaction that has been silent for long.
             session.execute(text("SELECT 1"))
-            return hold.result in (None, *keys(place, render_id))
+            stored = (None, *keys(place, render_id))
+            return [hold for hold in holds if hold.result in stored]
 
-        wait_until(is_stored, seconds=SECONDS, what="it is stored")
-        yield process_of(place, hold.worker)
+        # Of several, some may wait for the render's row before they begin.
+        wait_until(done, seconds=SECONDS, what="one is stored")
+        yield process_of(place, done()[0].worker)
 
 
 def process_of(place: Workplace, name: str) -> ServerProcess:
