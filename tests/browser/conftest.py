@@ -1,5 +1,6 @@
 """The console in Debian's Chromium, driven by Playwright, against a real server with its worker."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -116,6 +117,25 @@ def sign_in(open_page) -> Callable[..., Any]:
         return page
 
     return sign
+
+
+def drop(page: Any, paths: list[Path], at: str = "body") -> None:
+    """Drops files as a person does, onto the element `at`."""
+    files = [{"name": path.name, "content": base64.b64encode(path.read_bytes()).decode()} for path in paths]
+    page.evaluate(
+        """([files, at]) => {
+          const dataTransfer = new DataTransfer();
+          for (const { name, content } of files) {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            dataTransfer.items.add(new File([bytes], name, { type: "video/mp4" }));
+          }
+          const event = (name) => new DragEvent(name, { dataTransfer, bubbles: true, cancelable: true });
+          const target = document.querySelector(at);
+          const isLeft = target.dispatchEvent(event("dragover")) || target.dispatchEvent(event("drop"));
+          if (isLeft) throw new Error("The browser leaves the page and opens the file.");
+        }""",
+        [files, at],
+    )
 
 
 def key_of(server: Server) -> str:

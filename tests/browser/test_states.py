@@ -84,10 +84,14 @@ def test_what_is_not_a_video_is_refused_with_a_reason(idle_server, sign_in, tmp_
     notes.write_text("This is not a video. " * 100)
     page = sign_in(url_of(idle_server), key_of(idle_server), expected=("415",))
     page.set_input_files("input[type=file]", notes)
-    said = page.get_by_role("article", name="notes.mp4").get_by_role("alert")
+    card = page.get_by_role("article", name="notes.mp4")
+    said = card.get_by_role("alert")
     said.wait_for()
     assert "video" in said.inner_text()
-    assert said.inner_text().endswith(".")
+    assert said.inner_text().endswith("otherwise choose another file.")
+    # The same would be refused again.
+    assert card.get_by_role("button", name="Try again").count() == 0
+    assert card.get_by_role("button", name="Choose another video").is_visible()
     page.get_by_role("button", name="Remove notes.mp4").click()
     said.wait_for(state="detached")
 

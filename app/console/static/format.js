@@ -1,18 +1,26 @@
 // Numbers and times in the reader's locale.
 
 const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 2 });
+const plain = new Intl.NumberFormat(undefined, { useGrouping: false });
+const two = new Intl.NumberFormat(undefined, { minimumIntegerDigits: 2 });
+const one = new Intl.PluralRules("en");
 const exact = new Intl.NumberFormat(undefined, { maximumFractionDigits: 6 });
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 });
+const day = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeZone: "UTC" });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 
 /** @param {number} value */
 export const count = (value) => number.format(value);
+/** "1 render", "20 renders". @param {number} value @param {string} noun */
+export const counted = (value, noun) => `${number.format(value)} ${noun}${one.select(value) === "one" ? "" : "s"}`;
 /** @param {number} value */
 export const cost = (value) => exact.format(value);
 /** @param {number} value 0 to 1 */
 export const share = (value) => percent.format(value);
+/** Days of UTC. @param {string} from @param {string} to */
+export const period = (from, to) => day.formatRange(new Date(from), new Date(to));
 /** @param {string} iso */
 export const when = (iso) => moment.format(new Date(iso));
 
@@ -41,13 +49,12 @@ export function size(bytes) {
 export function span(seconds) {
   if (seconds < 60) return `${number.format(Math.round(seconds * 10) / 10)} s`;
   const whole = Math.round(seconds), hours = Math.floor(whole / 3600), rest = Math.floor((whole % 3600) / 60);
-  const two = (/** @type {number} */ value) => String(value).padStart(2, "0");
-  return hours ? `${hours}:${two(rest)}:${two(whole % 60)}` : `${rest}:${two(whole % 60)}`;
+  return (hours ? [plain.format(hours), two.format(rest)] : [plain.format(rest)]).concat(two.format(whole % 60)).join(":");
 }
 
 /** @param {{width: number, height: number, frameRate: number, durationSeconds: number}} facts */
 export const facts = (facts) =>
-  `${facts.width} × ${facts.height}, ${count(facts.frameRate)} fps, ${span(facts.durationSeconds)}`;
+  `${plain.format(facts.width)} × ${plain.format(facts.height)}, ${count(facts.frameRate)} fps, ${span(facts.durationSeconds)}`;
 
 const CURVES = /** @type {Record<string, string>} */ ({ smpte2084: "HDR (PQ)", "arib-std-b67": "HDR (HLG)" });
 

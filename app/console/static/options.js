@@ -3,16 +3,25 @@
 /** Where the video comes from is no option. */
 const SOURCES = new Set(["file", "file_id", "file_url"]);
 
-/** @typedef {{name: string, label: string, description: string, schema: import("./api.js").Row}} Option */
+/** @typedef {{name: string, label: string, description: string, schema: import("./api.js").Row, about?: Record<string, string>}} Option
+ *  `about`: what each choice means, where that is known */
 
-/** @param {import("./api.js").Row | null} description @param {string[]} engines  Those of this server and its workers.
+/** What a form holds, by the options' names. @typedef {Record<string, string | boolean>} Values */
+
+/** @param {import("./api.js").Row | null} description
+ * @param {import("./api.js").Row[]} engines  Those of this server and its workers.
  * @returns {Option[]} */
 export function renderOptions(description, engines) {
   return bodyOptions(description, "/v1/upscale")
     .filter(({ name }) => !SOURCES.has(name))
-    .map((option) => (option.name === "engine" ? { ...option, schema: { ...option.schema, enum: engines } } : option))
+    .map((option) => (option.name === "engine" ? engineOption(option, engines) : option))
     .filter((option) => ["string", "number", "integer", "boolean", "object"].includes(option.schema.type));
 }
+
+/** @param {Option} option @param {import("./api.js").Row[]} engines @returns {Option} */
+const engineOption = (option, engines) => ({
+  ...option, schema: { ...option.schema, enum: engines.map(({ id }) => id) }, about: Object.fromEntries(engines.map((one) => [one.id, one.description])),
+});
 
 /** What a `POST` to this path takes. @param {import("./api.js").Row | null} description @param {string} path
  * @returns {Option[]} */
@@ -61,7 +70,7 @@ export function asked(options, render) {
 }
 
 /** The values of a form that asks for such a render again.
- * @param {Option[]} options @param {import("./api.js").Row} render @returns {Record<string, string | boolean>} */
+ * @param {Option[]} options @param {import("./api.js").Row} render @returns {Values} */
 export function filled(options, render) {
   const text = (/** @type {any} */ value) => {
     if (typeof value === "boolean") return value;
@@ -76,8 +85,11 @@ function lines(text) {
   return Object.fromEntries(pairs.filter(([name]) => name).map(([name, value = ""]) => [name, value]));
 }
 
+/** As it is typed in most countries: "29.97" or "29,97". */
+const DECIMAL = /^-?\d+([.,]\d+)?$/;
+
 /** What is sent: values that differ from the default, in the type that the description names.
- * @param {Option[]} options @param {Record<string, string | boolean>} values @returns {Record<string, unknown>} */
+ * @param {Option[]} options @param {Values} values @returns {Record<string, unknown>} */
 export function chosen(options, values) {
   /** @type {Record<string, unknown>} */
   const sent = {};
@@ -86,7 +98,8 @@ export function chosen(options, values) {
     const value = typeof given === "string" ? given.trim() : given;
     if (value === undefined || value === "" || value === schema.default || value === String(schema.default)) continue;
     if (schema.type === "object") sent[name] = lines(String(value));
-    else sent[name] = ["integer", "number"].includes(schema.type) && /^-?\d+(\.\d+)?$/.test(String(value)) ? Number(value) : value;
+    else if (["integer", "number"].includes(schema.type) && DECIMAL.test(String(value))) sent[name] = Number(String(value).replace(",", "."));
+    else sent[name] = value;
   }
   return sent;
 }

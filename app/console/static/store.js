@@ -29,7 +29,7 @@ export class Store extends EventTarget {
     this.isMock = false;
     /** @type {import("./api.js").Row | null} The API's own description. */
     this.description = null;
-    /** @type {string[]} Ids of the engines that can be chosen. */
+    /** @type {import("./api.js").Row[]} The engines that can be chosen, as `/v1/engines` tells them. */
     this.engines = [];
     /** @type {Message | null} */
     this.message = null;
@@ -76,7 +76,7 @@ export class Store extends EventTarget {
       this.api.get("/openapi.json"), this.api.get("/v1/engines"), this.api.get("/v1/key"), this.api.get("/console/server.json"),
     ]);
     this.description = description;
-    this.engines = engines.engines.map((/** @type {import("./api.js").Row} */ engine) => engine.id);
+    this.engines = engines.engines;
     this.userId = key.key.userId;
     this.isAdmin = key.key.scopes.includes("admin");
     this.isMock = server.isMock;

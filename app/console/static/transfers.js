@@ -8,6 +8,14 @@ const RATE_WINDOW_SECONDS = 5;
 /** @typedef {"waiting" | "sending" | "fetching" | "paused" | "offline" | "checking" | "ready" | "failed"} TransferState */
 /** @typedef {import("./vendor/regen-client/index.js").VideoFile} VideoFile */
 
+/** What to do about a refusal that trying again does not change; empty for others. @param {number} status */
+function adviceOn(status) {
+  if (status === 415) return "If it is a video, see whether a player on your device opens it, and convert it to MP4; otherwise choose another file.";
+  if (status === 413) return "Choose a smaller or shorter video, or ask the operator of this server for more; the view Usage shows what is allowed.";
+  if (status === 403) return "Sign in with a key that may do this.";
+  return [400, 404, 422].includes(status) ? "Change that, or choose another video." : "";
+}
+
 let made = 0;
 
 /** One video of the user: sent, then checked by the server, then a file of theirs. */
@@ -25,6 +33,10 @@ export class Transfer extends EventTarget {
     /** @type {VideoFile | null} The file at the server. */
     this.stored = null;
     this.error = "";
+    /** @type {string} What else to do, where the same would be refused again. */
+    this.advice = "";
+    /** @type {import("./options.js").Values} What was chosen for its render. */
+    this.values = {};
     this.resumed = false;
     this.sentBytes = 0;
     /** @type {[number, number][]} Time and bytes sent, for the speed. */
@@ -52,6 +64,7 @@ export class Transfer extends EventTarget {
    * happened. */
   async run() {
     this.error = "";
+    this.advice = "";
     this.history = [];
     if (this.pausing.paused) {
       this.pausing.resume();
@@ -66,6 +79,7 @@ export class Transfer extends EventTarget {
     } catch (error) {
       if (signal.aborted) return;
       this.error = sentence(error);
+      this.advice = error instanceof ApiError ? adviceOn(error.status) : "";
       this.become("failed");
     }
   }

@@ -1,7 +1,7 @@
 // Before and after on top of each other, divided by a slider, with zoom and pan. Pictures or videos in step.
 
 import { html, useCallback, useEffect, useRef, useState } from "../preact.js";
-import { span } from "../format.js";
+import { count, share, span } from "../format.js";
 import { playPlaylist } from "./playlist.js";
 import { Still } from "./still.js";
 
@@ -9,9 +9,12 @@ const LARGEST_ZOOM = 8;
 /** Seconds that the two videos may be apart while they play; when they stand still they show the same moment. */
 const LARGEST_DRIFT = 0.05;
 
-/** Zoom and pan of a stage. @returns {{style: Record<string, string>, on: Record<string, any>, zoom: number,
- *  setZoom: (zoom: number) => void}} */
-function useZoom() {
+/** @typedef {{at: number, setAt: (at: number) => void, style: Record<string, string>, on: Record<string, any>, zoom: number,
+ *  setZoom: (zoom: number) => void}} Divided */
+
+/** Where a stage is divided, its zoom and pan; several stages may share them. @returns {Divided} */
+export function useDivided() {
+  const [at, setAt] = useState(50);
   const [view, setView] = useState({ zoom: 1, x: 0, y: 0 });
   const drag = useRef(/** @type {{x: number, y: number} | null} */ (null));
   const bounded = (/** @type {{zoom: number, x: number, y: number}} */ { zoom, x, y }) => {
@@ -45,27 +48,25 @@ function useZoom() {
     },
     onPointerUp: () => { drag.current = null; },
   };
-  return { style: { transform: `scale(${view.zoom}) translate(${view.x}%, ${view.y}%)` }, on, zoom: view.zoom, setZoom };
+  return { at, setAt, style: { transform: `scale(${view.zoom}) translate(${view.x}%, ${view.y}%)` }, on, zoom: view.zoom, setZoom };
 }
 
-/** The slider that divides the picture, and the zoom.
- * @param {{at: number, setAt: (at: number) => void, zoom: number, setZoom: (zoom: number) => void}} properties */
-function Divider({ at, setAt, zoom, setZoom }) {
+/** The slider that divides the picture, and the zoom. @param {{of: Divided}} properties */
+function Divider({ of: { at, setAt, zoom, setZoom } }) {
   return html`<div class="row divider">
     <span aria-hidden="true">before</span>
     <input type="range" class="grow" min="0" max="100" step="0.5" value=${at} aria-label="Border between before and after"
       onInput=${(/** @type {any} */ event) => setAt(Number(event.target.value))} />
     <span aria-hidden="true">after</span>
-    <button class="quiet" aria-label="Zoom out" disabled=${zoom === 1} onClick=${() => setZoom(zoom / 1.5)}>−</button>
-    <output aria-label="Zoom">${Math.round(zoom * 100)} %</output>
-    <button class="quiet" aria-label="Zoom in" disabled=${zoom >= LARGEST_ZOOM} onClick=${() => setZoom(zoom * 1.5)}>+</button>
+    <span class="zoom"><button class="quiet" aria-label="Zoom out" disabled=${zoom === 1} onClick=${() => setZoom(zoom / 1.5)}>−</button>
+    <output aria-label="Zoom">${share(zoom)}</output>
+    <button class="quiet" aria-label="Zoom in" disabled=${zoom >= LARGEST_ZOOM} onClick=${() => setZoom(zoom * 1.5)}>+</button></span>
   </div>`;
 }
 
-/** Two pictures of the same part of a frame. @param {{before: string, after: string, label: string}} properties */
-export function ComparePictures({ before, after, label }) {
-  const [at, setAt] = useState(50);
-  const { style, on, zoom, setZoom } = useZoom();
+/** Two pictures of the same part of a frame. @param {{before: string, after: string, label: string, divided: Divided}} properties */
+export function ComparePictures({ before, after, label, divided }) {
+  const { at, style, on } = divided;
   return html`<figure class="compare" aria-label=${label}>
     <div class="stage" ...${on}>
       <img src=${after} alt=${`After: ${label}`} style=${style} draggable="false" />
@@ -74,7 +75,7 @@ export function ComparePictures({ before, after, label }) {
       </div>
       <div class="border" style=${{ left: `${at}%` }}></div>
     </div>
-    <${Divider} at=${at} setAt=${setAt} zoom=${zoom} setZoom=${setZoom} />
+    <${Divider} of=${divided} />
   </figure>`;
 }
 
@@ -85,8 +86,8 @@ export function ComparePictures({ before, after, label }) {
  *   frames may be asked for where it cannot be played; `beginsAt`: when its first one is shown, in seconds; `grows`:
  *   whether `after` is a playlist of what is finished */
 export function CompareVideos({ before, after, rate, start, label, fileId, beginsAt = 0, grows = false }) {
-  const [at, setAt] = useState(50);
-  const { style, on, zoom, setZoom } = useZoom();
+  const divided = useDivided();
+  const { at, style, on } = divided;
   const leader = useRef(/** @type {HTMLVideoElement | null} */ (null));
   const follower = useRef(/** @type {HTMLVideoElement | null} */ (null));
   const [state, setState] = useState({ time: 0, duration: 0, playing: false, sound: "after", missing: "" });
@@ -181,11 +182,11 @@ export function CompareVideos({ before, after, rate, start, label, fileId, begin
       <input type="range" class="grow" min="0" max=${state.duration || 1} step="any" value=${state.time}
         aria-label="Position" aria-valuetext=${span(state.time)}
         onInput=${(/** @type {any} */ event) => seek(Number(event.target.value))} />
-      <output aria-label="Time">${span(state.time)} / ${span(state.duration)}</output>
+      <output aria-label="Time">${span(state.time)} / ${span(state.duration)}, frame ${count(Math.floor(state.time * rate + 1e-6) + 1)}</output>
       <label>Sound <select value=${state.sound} onChange=${(/** @type {any} */ event) => change({ sound: event.target.value })}>
         <option value="after">after</option>${isPlain && html`<option value="before">before</option>`}<option value="off">off</option>
       </select></label>
     </div>
-    <${Divider} at=${at} setAt=${setAt} zoom=${zoom} setZoom=${setZoom} />
+    <${Divider} of=${divided} />
   </figure>`;
 }

@@ -9,7 +9,8 @@ export function Words({ text }) {
  * @param {{option: import("../options.js").Option, value: string | boolean | undefined,
  *          onChange: (value: string | boolean) => void, id: string}} properties */
 export function OptionControl({ option, value, onChange, id }) {
-  const { schema, label, description } = option;
+  const { schema, label } = option;
+  const description = option.about?.[String(value ?? schema.default)] ?? option.description;
   const described = description ? `${id}-about` : undefined;
   const control = () => {
     if (schema.enum) {
@@ -77,15 +78,16 @@ export function CodeSamples({ samples }) {
 }
 
 /** Asks before something that cannot be undone.
- * @param {{label: string, question: string, onYes: () => void, kind?: string}} properties */
-export function ConfirmButton({ label, question, onYes, kind = "" }) {
+ * @param {{label: string, question: string, onYes: () => void, kind?: string, yes?: string}} properties
+ *   `yes`: the answer that does it, where the label could mean the opposite */
+export function ConfirmButton({ label, question, onYes, kind = "", yes = label }) {
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   return html`<button class=${kind} onClick=${() => dialog.current?.showModal()}>${label}</button>
     <dialog ref=${dialog} aria-label=${label}>
       <p>${question}</p>
       <div class="row end">
         <button onClick=${() => dialog.current?.close()}>Keep it</button>
-        <button class="danger" onClick=${() => { dialog.current?.close(); onYes(); }}>${label}</button>
+        <button class="danger" onClick=${() => { dialog.current?.close(); onYes(); }}>${yes}</button>
       </div>
     </dialog>`;
 }

@@ -26,10 +26,11 @@ function keep(name, picture) {
 /**
  * The frame of a file at a moment: a newer one cancels the request for an older one, and the last picture stays until the
  * next is there.
- * @param {{fileId: string, at: number, label: string, style?: Record<string, string>, wait?: boolean}} properties
- *   `at`: seconds after the video's first frame; `wait`: ask for nothing now
+ * @param {{fileId: string, at: number, label: string, style?: Record<string, string>, wait?: boolean, silent?: boolean}} properties
+ *   `at`: seconds after the video's first frame; `wait`: ask for nothing now; `silent`: a picture that can be missed, of which
+ *   no failure is told
  */
-export function Still({ fileId, at, label, style, wait = false }) {
+export function Still({ fileId, at, label, style, wait = false, silent = false }) {
   const [shown, setShown] = useState({ name: "", address: "" });
   const [failed, setFailed] = useState("");
   const name = `${fileId} ${at}`;
@@ -51,6 +52,6 @@ export function Still({ fileId, at, label, style, wait = false }) {
   }, [name, wait]);
   const isBusy = !wait && !failed && shown.name !== name;
   return html`${shown.address && html`<img src=${shown.address} alt=${label} style=${style} aria-busy=${isBusy} draggable="false" />`}
-    ${failed && html`<p class="notice error" role="alert">${failed}</p>`}
+    ${failed && !silent && html`<p class="notice error" role="alert">${failed}</p>`}
     ${!shown.address && !failed && html`<p class="unseen">The server reads the frame …</p>`}`;
 }

@@ -28,9 +28,9 @@ function Server() {
   if (!ready) return html`<p>Loading …</p>`;
   return html`<ul class="plain parts">
       <li class="row"><span class="grow">This process</span><span class=${`status ${ready.status === "ok" ? "completed" : "failed"}`}>${ready.status}</span></li>
-      ${Object.entries(ready.parts ?? {}).map(([name, state]) => html`<li class="row"><span class="grow">${name}</span>
+      ${Object.entries(ready.parts ?? {}).map(([name, state]) => html`<li class="row"><span class="grow">${name[0].toUpperCase() + name.slice(1)}</span>
         <span class=${`status ${state === "ok" ? "completed" : "failed"}`}>${typeof state === "string" ? state : JSON.stringify(state)}</span></li>`)}
-      ${ready.workers && html`<li class="row"><span class="grow">workers alive</span><span>${ready.workers.alive}${ready.workers.stalled ? `, ${ready.workers.stalled} stalled` : ""}</span></li>`}
+      ${ready.workers && html`<li class="row"><span class="grow">Workers alive</span><span>${count(ready.workers.alive)}${ready.workers.stalled ? `, ${count(ready.workers.stalled)} stalled` : ""}</span></li>`}
     </ul><${Warnings} of=${ready.warnings} />`;
 }
 
@@ -44,13 +44,13 @@ function Activity() {
     html`<${BarChart} label=${label} unit=${unit} text=${text}
       bars=${activity.intervals.map((/** @type {any} */ one) => ({ name: clock(one.endsAt), value: value(one) }))} />`;
   return html`<div class="charts">
-    ${chart("Renders in the queue", "renders", (one) => one.queued)}
+    ${chart("Renders in the queue", "render", (one) => one.queued)}
     ${chart("Age of the oldest in the queue", "", (one) => one.oldestQueuedSeconds, span)}
-    ${chart("Renders at work", "renders", (one) => one.unfinished - one.queued)}
+    ${chart("Renders at work", "render", (one) => one.unfinished - one.queued)}
     ${chart("Age of the oldest that is not done", "", (one) => one.oldestSeconds, span)}
-    ${chart("Frames done, of the result", "frames", (one) => one.frames)}
-    ${chart("Renders done", "renders", (one) => one.completed)}
-    ${activity.intervals.some((/** @type {any} */ one) => one.failed) && chart("Renders that failed", "renders", (one) => one.failed)}
+    ${chart("Frames done, of the result", "frame", (one) => one.frames)}
+    ${chart("Renders done", "render", (one) => one.completed)}
+    ${activity.intervals.some((/** @type {any} */ one) => one.failed) && chart("Renders that failed", "render", (one) => one.failed)}
   </div>`;
 }
 
@@ -97,12 +97,12 @@ function AllRenders() {
       await reload();
     } catch (error) { store.fail(error); }
   };
-  return html`<div class="row">
+  return html`<div class="row filters">
       <label>Status <select value=${status} onChange=${(/** @type {any} */ event) => setStatus(event.target.value)}>
         ${["", "queued", "pending", "processing", "completed", "failed"].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
       </select></label>
       <label>Engine <select value=${engine} onChange=${(/** @type {any} */ event) => setEngine(event.target.value)}>
-        ${["", ...store.engines].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
+        ${["", ...store.engines.map(({ id }) => id)].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
       </select></label>
       <label>User <select value=${user} onChange=${(/** @type {any} */ event) => setUser(event.target.value)}>
         <option value="">all</option>${[...names].map(([id, name]) => html`<option value=${id}>${name}</option>`)}
@@ -117,7 +117,7 @@ function AllRenders() {
         <td>${one.status === "failed" && html`<button class="quiet" onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/retry`))}>Render again</button>`}
           ${["pending", "processing"].includes(one.status) && html`<button class="quiet"
             onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/requeue`), "It is free for other workers.")}>Requeue</button>`}
-          ${["queued", "pending", "processing"].includes(one.status) && html`<${ConfirmButton} label="Cancel" kind="quiet"
+          ${["queued", "pending", "processing"].includes(one.status) && html`<${ConfirmButton} label="Cancel" yes="Stop it" kind="quiet"
             question="Stop this render? Its user is told." onYes=${() => act(store.api.post(`/v1/admin/renders/${one.id}/cancel`))} />`}</td>
       </tr>`)}</tbody></table></div>
     ${rows?.length === most && html`<button onClick=${() => setMost(most + PAGE)}>Show more</button>`}`;

@@ -5,7 +5,7 @@ import { BASE, sentence } from "../api.js";
 import { contents, cost, count, facts, span } from "../format.js";
 import { chosen, samples } from "../options.js";
 import { store, useLoaded } from "../store.js";
-import { CodeSamples, OptionControl } from "../components/controls.js";
+import { CodeSamples, OptionControl, Words } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
 import { TryMoment } from "./try_moment.js";
 
@@ -13,13 +13,20 @@ import { TryMoment } from "./try_moment.js";
 const FIRST = new Set(["engine", "target_fps", "scale", "codec"]);
 const ESTIMATE_PAUSE = 250;
 
+/** Asks for a render of a file with what the form holds.
+ * @param {import("../api.js").Row} stored @param {import("../options.js").Option[]} options
+ * @param {import("../options.js").Values} values @returns {Promise<import("../api.js").Row>} */
+export const beginRender = async (stored, options, values) =>
+  (await store.api.post("/v1/upscale", { file_id: stored.id, ...chosen(options, values) })).render;
+
 /**
  * @param {{id: string, stored: import("../api.js").Row, source?: File, name: string, options: import("../options.js").Option[],
- *          initial?: Record<string, string | boolean>, onBegun?: () => void}} properties
- *   `stored`: the file at the server; `source`: the same on this device; `initial`: what the form is filled with
+ *          values: import("../options.js").Values, onValues: (values: import("../options.js").Values) => void,
+ *          onBegin: () => Promise<void>, children?: any}} properties
+ *   `stored`: the file at the server; `source`: the same on this device; `onBegin` rejects if the server refuses; `children`:
+ *   further buttons
  */
-export function RenderForm({ id, stored, source, name, options, initial = {}, onBegun }) {
-  const [values, setValues] = useState(initial);
+export function RenderForm({ id, stored, source, name, options, values, onValues, onBegin, children }) {
   const [estimate, setEstimate] = useState(/** @type {import("../api.js").Row | null} */ (null));
   const [failed, setFailed] = useState("");
   const [trying, setTrying] = useState(false);
@@ -44,28 +51,28 @@ export function RenderForm({ id, stored, source, name, options, initial = {}, on
   const start = async () => {
     setBusy(true);
     try {
-      const { render } = await store.api.post("/v1/upscale", { file_id: stored.id, ...sent });
-      onBegun?.();
-      location.hash = `#/renders/${render.id}`;
+      await onBegin();
     } catch (error) {
       setFailed(sentence(error));
       setBusy(false);
     }
   };
-  const change = (/** @type {string} */ option, /** @type {string | boolean} */ value) => setValues((now) => ({ ...now, [option]: value }));
+  const change = (/** @type {string} */ option, /** @type {string | boolean} */ value) => onValues({ ...values, [option]: value });
   const control = (/** @type {import("../options.js").Option} */ option) => html`<${OptionControl} option=${option}
     value=${values[option.name]} id=${`${id}-${option.name}`} onChange=${(/** @type {string | boolean} */ value) => change(option.name, value)} />`;
   const others = options.filter((option) => !FIRST.has(option.name));
-  return html`<p class="facts">${facts(/** @type {any} */ (stored))}${inside?.codec && html`<br />${contents(inside)}`}</p>
+  const [isOpen] = useState(others.some((option) => option.name in values));
+  return html`<p class="facts">${facts(/** @type {any} */ (stored))}${inside?.codec && html`<br /><span>${contents(inside)}</span>`}</p>
     <${Warnings} of=${stored.warnings} />
-    <div class="options">${options.filter((option) => FIRST.has(option.name)).map(control)}</div>
-    <details class="more" open=${others.some((option) => option.name in initial)}><summary>More options</summary>
+    <div class="options first">${options.filter((option) => FIRST.has(option.name)).map(control)}</div>
+    <details class="more" open=${isOpen}><summary>More options</summary>
       <div class="options">${others.map(control)}</div></details>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
-    ${!failed && estimate && html`<${Estimate} of=${estimate} />`}
+    ${!failed && estimate && html`<${Estimate} of=${estimate} engine=${sent.engine} />`}
     <div class="row">
       <button class="primary" disabled=${busy || Boolean(failed)} onClick=${start}>${busy ? "Asking …" : "Render"}</button>
       <button onClick=${() => setTrying(!trying)} aria-expanded=${trying}>Try a moment first</button>
+      ${children}
     </div>
     ${trying && html`<${TryMoment} source=${source ?? inside?.fileURL} stored=${stored} options=${options} engine=${String(values.engine ?? "")} values=${values}
       onEngine=${(/** @type {string} */ engine) => change("engine", engine)} />`}
@@ -74,8 +81,8 @@ export function RenderForm({ id, stored, source, name, options, initial = {}, on
     </details>`;
 }
 
-/** @param {{of: import("../api.js").Row}} properties */
-function Estimate({ of }) {
+/** @param {{of: import("../api.js").Row, engine: unknown}} properties `engine`: what is chosen */
+function Estimate({ of, engine }) {
   const wait = of.waitSeconds ? ` after ${span(of.waitSeconds)} in the queue` : "";
   return html`<div class="estimate" aria-live="polite">
     <dl>
@@ -84,7 +91,8 @@ function Estimate({ of }) {
       <div><dt>Cost</dt><dd>${of.cost === undefined ? "–" : cost(of.cost)}</dd></div>
       <div><dt>Time</dt><dd>${of.expectedSeconds === undefined ? "not known yet" : `about ${span(of.expectedSeconds)}${wait}`}</dd></div>
     </dl>
-    ${of.suggestedEngine && html`<p><strong>${of.suggestedEngine.engine}</strong> may suit it. ${of.suggestedEngine.reason}</p>`}
+    ${of.suggestedEngine && of.suggestedEngine.engine !== engine && html`<details class="suggestion">
+      <summary><strong>${of.suggestedEngine.engine}</strong> may suit it better</summary><p><${Words} text=${of.suggestedEngine.reason} /></p></details>`}
     <${Warnings} of=${[...(of.refusals ?? []), ...(of.warnings ?? [])]} />
   </div>`;
 }

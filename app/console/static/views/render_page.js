@@ -1,11 +1,12 @@
 import { html, useEffect, useState } from "../preact.js";
-import { ago, contents, cost, count, facts, share, size, span, when } from "../format.js";
+import { ago, contents, cost, count, counted, facts, share, size, span, when } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { CompareVideos } from "../components/compare.js";
 import { BASE } from "../api.js";
 import { asked, renderOptions, samples } from "../options.js";
 import { CodeSamples, ConfirmButton, Progress, Status } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
+import { Still } from "../components/still.js";
 import { latest } from "./renders.js";
 
 const RATE_WINDOW_SECONDS = 10;
@@ -85,13 +86,14 @@ export function RenderPage({ id }) {
       : !ended && render.streamURL && html`<p><button onClick=${() => setWatched({ before: render.inputFileURL, after: render.streamURL })}>Watch what is finished</button></p>`}
     ${!watched && render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
       ...${compared} label="Before and after" />`}
+    ${!ended && !watched && isOwn && html`<div class="stage original"><${Still} fileId=${render.fileId} at=${Math.max(0, compared.start - compared.beginsAt)} label="The original" wait=${!inside} silent /></div>`}
     ${!ended && html`<${Live} render=${render} />`}
     ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
     ${render.requestId && html`<p><small>The server's operator finds its lines in the logs by <code>${render.requestId}</code>.</small></p>`}
     <${Warnings} of=${render.warnings} />
     <div class="row actions">
       ${render.outputFileURL && html`<a class="button primary" href=${render.outputFileURL} download>Download</a>`}
-      ${!ended && html`<${ConfirmButton} label="Cancel" question="Stop this render? What is done of it is lost." onYes=${cancel} />`}
+      ${!ended && html`<${ConfirmButton} label="Cancel" yes="Stop it" question="Stop this render? What is done of it is lost." onYes=${cancel} />`}
       ${render.status === "failed" && html`<button class="primary" onClick=${retry}>Render again</button>`}
       ${ended && isOwn && render.inputFileURL && html`<a class="button" href=${`#/renders/${id}/again`}>Render with other options</a>`}
       ${!isOwn && ["pending", "processing"].includes(render.status) && html`<button class="quiet" onClick=${requeue}>Requeue</button>`}
@@ -99,13 +101,13 @@ export function RenderPage({ id }) {
       ${ended && isOwn && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
     </div>
     <dl class="facts-table">
-      <div><dt>Original</dt><dd>${facts(render.input)}, ${count(render.input.frames)} frames${file && inside?.codec && html`<br />${contents(inside)}, ${size(file.sizeBytes)}`}</dd></div>
-      <div><dt>Result</dt><dd>${facts(render.output)}, ${count(render.output.frames)} frames${render.outputSizeBytes !== undefined && html`<br />${size(render.outputSizeBytes)}`}</dd></div>
+      <div><dt>Original</dt><dd>${facts(render.input)}<br />${counted(render.input.frames, "frame")}${file && html`, ${size(file.sizeBytes)}`}${inside?.codec && html`<br />${contents(inside)}`}</dd></div>
+      <div><dt>Result</dt><dd>${facts(render.output)}<br />${counted(render.output.frames, "frame")}${render.outputSizeBytes !== undefined && html`, ${size(render.outputSizeBytes)}`}</dd></div>
       <div><dt>Engine</dt><dd>${render.engine}</dd></div>
       ${render.targetFps !== undefined && html`<div><dt>Rate</dt><dd>${count(render.targetFps)} (${render.targetFpsExact}), ${render.retime ?? "nearest"}</dd></div>`}
       ${render.encodedQuality && html`<div><dt>Encoded</dt><dd>${encoded(render.encodedQuality)}</dd></div>`}
       <div><dt>Cost</dt><dd>${cost(render.cost)}</dd></div>
-      <div><dt>Made</dt><dd>${when(render.createdAt)} (${ago(render.createdAt)})</dd></div>
+      <div><dt>Made</dt><dd>${when(render.createdAt)}<br /><small>${ago(render.createdAt)}</small></dd></div>
       ${render.completedAt && html`<div><dt>Took</dt><dd>${span((new Date(render.completedAt).getTime() - new Date(render.createdAt).getTime()) / 1000)}</dd></div>`}
       ${render.destination && html`<div><dt>Destination</dt><dd>${destination(render.destination)}</dd></div>`}
       ${render.retryOf && html`<div><dt>Repeats</dt><dd><a href=${`#/renders/${render.retryOf}`}>${render.retryOf}</a></dd></div>`}

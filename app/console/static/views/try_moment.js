@@ -6,7 +6,7 @@ import { span } from "../format.js";
 import { bodyOptions, chosen } from "../options.js";
 import { store } from "../store.js";
 import { AreaFields, AreaOver } from "../components/area.js";
-import { ComparePictures } from "../components/compare.js";
+import { ComparePictures, useDivided } from "../components/compare.js";
 import { Notice, Warnings } from "../components/notices.js";
 import { Still } from "../components/still.js";
 
@@ -39,6 +39,7 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
   const [failed, setFailed] = useState("");
   const [playable, setPlayable] = useState(true);
   const [area, setArea] = useState(/** @type {import("../components/area.js").Area | null} */ (null));
+  const divided = useDivided();
   const section = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => section.current?.scrollIntoView({ block: "nearest" }), []);
   const video = useRef(/** @type {HTMLVideoElement | null} */ (null));
@@ -69,12 +70,22 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
     setShown({});
     setFailed("");
     try {
-      for (const name of engines) {
+      let crop = area;
+      const ask = async (/** @type {string} */ name) => {
         const wanted = { ...chosen(described, { ...values, engine: name }), file_id: stored.id, at_seconds: at };
-        const one = await preview(area ? { ...wanted, crop: area } : wanted, signal);
+        const one = await preview(crop ? { ...wanted, crop } : wanted, signal);
         if (one.status === "failed") throw new Error(one.error);
         setShown((now) => ({ ...now, [name]: one }));
+        return one;
+      };
+      const whole = [];
+      for (const name of engines) {
+        const one = await ask(name);
+        if (one.wholeFrame) whole.push(name);
+        else crop ??= one.crop;
       }
+      // Of slow engines the server may show a part: side by side all show the same one.
+      if (crop) for (const name of whole) await ask(name);
     } catch (error) {
       if (!signal.aborted) setFailed(sentence(error));
     } finally {
@@ -99,15 +110,16 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
     </div>
     ${mayCrop && html`<${AreaFields} area=${area} setArea=${setArea} of=${stored} />`}
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
+    <${Warnings} of=${[...new Set(Object.values(shown).flatMap((one) => one.warnings ?? []))]} />
     <div class="engines">
-      ${engines.filter((name) => shown[name]).map((name) => html`<div key=${name}>
+      ${engines.filter((name) => busy || shown[name]).map((name) => html`<div key=${name}>
         <div class="row"><h3 class="grow">${name}</h3>
           ${name === (engine || schema.default) ? html`<span class="status completed">Chosen</span>`
     : html`<button class="quiet" onClick=${() => onEngine(name)}>Choose ${name}</button>`}
         </div>
-        <${ComparePictures} before=${shown[name].beforeURL} after=${shown[name].afterURL}
-          label=${`${name} at ${span(shown[name].atSeconds)}`} />
-        <${Warnings} of=${shown[name].warnings} />
+        ${!shown[name] && html`<div class="stage awaited" style=${{ aspectRatio: `${stored.width} / ${stored.height}` }}><span role="status">The server upscales it …</span></div>`}
+        ${shown[name] && html`<${ComparePictures} before=${shown[name].beforeURL} after=${shown[name].afterURL}
+          label=${`${name} at ${span(shown[name].atSeconds)}`} divided=${divided} />`}
       </div>`)}
     </div>
   </section>`;

@@ -1,5 +1,5 @@
 import { html } from "../preact.js";
-import { cost, count, size } from "../format.js";
+import { cost, count, counted, period, size, span } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { BarChart } from "../components/chart.js";
 import { Notice } from "../components/notices.js";
@@ -19,7 +19,7 @@ export function UsageFigures({ of }) {
   const engines = [...new Set(of.days.map((/** @type {any} */ day) => day.engine))];
   const days = daysBetween(of.from, of.to);
   const bars = (/** @type {string | null} */ engine) => days.map((day) => ({
-    name: String(Number(day.slice(8))),
+    name: count(Number(day.slice(8))),
     value: of.days.filter((/** @type {any} */ one) => one.day === day && (!engine || one.engine === engine))
       .reduce((/** @type {number} */ sum, /** @type {any} */ one) => sum + one.gigapixels, 0),
   }));
@@ -30,15 +30,15 @@ export function UsageFigures({ of }) {
     { name: "Renders under way", value: totals.runningRenders, most: limits.maxRunningRenders, text: count },
   ];
   return html`
-    <p class="lead">${of.from} to ${of.to}: ${count(totals.renders)} renders, ${count(totals.gigapixels)} gigapixels, cost ${cost(totals.cost)}</p>
-    <${BarChart} label="Gigapixels by day" unit="gigapixels" bars=${bars(null)} />
-    ${engines.length > 1 && engines.map((engine) => html`<${BarChart} label=${`${engine}: gigapixels by day`} unit="gigapixels" bars=${bars(engine)} />`)}
+    <p class="lead">${period(of.from, of.to)}: ${counted(totals.renders, "render")}, ${count(totals.gigapixels)} gigapixels, cost ${cost(totals.cost)}</p>
+    <${BarChart} label="Gigapixels by day" unit="gigapixel" bars=${bars(null)} />
+    ${engines.length > 1 && engines.map((engine) => html`<${BarChart} label=${`${engine}: gigapixels by day`} unit="gigapixel" bars=${bars(engine)} />`)}
     <h2>Limits</h2>
     <dl class="facts-table">
       ${used.map((row) => html`<div><dt>${row.name}</dt><dd>${row.text(row.value)}${row.most === undefined ? "" : ` of ${row.text(row.most)}`}
         ${row.most !== undefined && html`<meter min="0" max=${row.most} high=${row.most * 0.9} value=${row.value} aria-label=${`${row.name}, of what is allowed`}></meter>`}</dd></div>`)}
       ${limits.maxUploadBytes !== undefined && html`<div><dt>A video's size</dt><dd>up to ${size(limits.maxUploadBytes)}</dd></div>`}
-      ${limits.maxDurationSeconds !== undefined && html`<div><dt>A video's length</dt><dd>up to ${count(limits.maxDurationSeconds)} s</dd></div>`}
+      ${limits.maxDurationSeconds !== undefined && html`<div><dt>A video's length</dt><dd>up to ${span(limits.maxDurationSeconds)}</dd></div>`}
       ${limits.maxInputPixels !== undefined && html`<div><dt>A frame</dt><dd>up to ${count(limits.maxInputPixels)} pixels</dd></div>`}
       ${limits.requests !== undefined && html`<div><dt>Requests</dt><dd>${limits.requests}</dd></div>`}
     </dl>`;
