@@ -68,8 +68,11 @@ def expected(regen_mock) -> str:
 
 
 def test_openapi_python_client(tmp_path: Path, asked, expected) -> None:
-    command = [PYTHON / "openapi-python-client", "generate", "--path", DESCRIPTION, "--meta", "none"]
-    run(*command, "--fail-on-warning", "--output-path", tmp_path / "generated", cwd=tmp_path)
+    settings = ROOT / "docs" / "openapi-python-client.yml"
+    command = [PYTHON / "openapi-python-client", "generate", "--path", DESCRIPTION, "--config", settings]
+    run(
+        *command, "--meta", "none", "--fail-on-warning", "--output-path", tmp_path / "generated", cwd=tmp_path
+    )
     program = PROGRAMS / "openapi_python_client.py"
     assert run(PYTHON / "python", program, *asked, cwd=tmp_path, PYTHONPATH=tmp_path) == expected
 
