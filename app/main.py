@@ -13,6 +13,7 @@ from app.accounts import routes as account_routes
 from app.accounts.key_use import KeyUse
 from app.administration import routes as administration_routes
 from app.console import routes as console_routes
+from app.destinations import routes as destination_routes
 from app.destinations.dispatcher import DestinationDispatcher
 from app.engines import routes as engine_routes
 from app.estimates import routes as estimate_routes
@@ -48,6 +49,7 @@ MakeWebhooks = Callable[..., WebhookDispatcher]
 # In the order of the API's description: those that need a key, and those that do not.
 ROUTERS = (
     render_routes.router,
+    destination_routes.router,
     playlist_routes.router,
     preview_routes.router,
     estimate_routes.router,

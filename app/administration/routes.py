@@ -296,7 +296,7 @@ def deliver_result_of_user(
     resources: ResourcesDependency,
     base_url: PublicUrlDependency,
 ) -> RenderBody:
-    """Send the result of a completed render of any user to its destination again, whatever became of it."""
+    """As the user's own: send the result of a completed render of any user to its destination again."""
     with resources.database.write() as session:
         render = administration_service.deliver_again(session, render_id=render_id)
     return show_render(render, resources, base_url)

@@ -7,7 +7,7 @@ from app.accounts import queries as account_queries
 from app.accounts import service as account_service
 from app.accounts.idempotency import IdempotentRequest
 from app.administration import queries as administration_queries
-from app.destinations import queries as destinations
+from app.destinations import service as destinations
 from app.platform.database import Database
 from app.platform.errors import Conflict, NotFound
 from app.platform.storage.contract import Storage
@@ -41,17 +41,8 @@ def cancel_render(session: Session, *, render_id: str) -> Render:
 
 
 def deliver_again(session: Session, *, render_id: str) -> Render:
-    """Send the render's output to its destination again, at once.
-
-    Raises NotFound for an unknown render, Conflict for one without a destination or result, or that is being sent.
-    """
-    user_id = _owner(session, render_id)
-    if not destinations.begin_again(session, render_id=render_id):
-        raise Conflict(
-            "The render has no destination, is not completed, or its result is being sent just now."
-        )
-    session.expire_all()
-    return get_render(session, render_id=render_id, user_id=user_id)
+    """As the user's own. Raises NotFound for an unknown render, Conflict for one without a destination or a result."""
+    return destinations.deliver_again(session, render_id=render_id, user_id=_owner(session, render_id))
 
 
 def retry_for_owner(

@@ -47,6 +47,7 @@ _PLACES = {
     "stream": _on_servers("renders:stream"),
     "cancel": _on_servers("renders:cancel"),
     "retry": _on_servers("renders:retry"),
+    "deliver": _on_servers("renders:deliver"),
     "download": _on_servers("download:download"),
     "estimate": _on_servers("trials:estimate", kind="app.cli.remote.render_flags:RenderCommand"),
     "preview": _on_servers("trials:preview", kind="app.cli.remote.render_flags:PreviewCommand"),

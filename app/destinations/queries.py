@@ -19,7 +19,7 @@ _EVENTS = {
 }
 
 
-def _lock_render(session: Session, render_id: str) -> None:
+def lock_render(session: Session, render_id: str) -> None:
     """First in each transaction that changes both, as in one that deletes the render."""
     session.execute(select(Render.id).where(Render.id == render_id).with_for_update())
 
@@ -38,7 +38,7 @@ def begin(session: Session, *, render_id: str) -> None:
 
 def begin_again(session: Session, *, render_id: str) -> bool:
     """As `ask_again`."""
-    _lock_render(session, render_id)
+    lock_render(session, render_id)
     if not ask_again(session, Destination, render_id):
         return False
     show(session, render_id, DestinationStatus.PENDING)
@@ -47,7 +47,7 @@ def begin_again(session: Session, *, render_id: str) -> bool:
 
 def claim(session: Session, due: Due, *, lease_seconds: float) -> bool:
     """As `claim_due`."""
-    _lock_render(session, due.id)
+    lock_render(session, due.id)
     status = DestinationStatus.DELIVERING
     if not claim_due(session, Destination, due, lease_seconds=lease_seconds, status=status.value):
         return False
@@ -57,7 +57,7 @@ def claim(session: Session, due: Due, *, lease_seconds: float) -> bool:
 
 def end(session: Session, lease: Lease, status: DestinationStatus, *, message: str | None) -> bool:
     """End the attempt and the way, and tell webhooks of it. False when the lease is lost."""
-    _lock_render(session, lease.row_id)
+    lock_render(session, lease.row_id)
     if not lease.release(session, status=status.value):
         return False
     show(session, lease.row_id, status, message=message)
@@ -69,7 +69,7 @@ def postpone(
     session: Session, lease: Lease, *, rest_seconds: float, failed: bool, message: str | None
 ) -> bool:
     """End the attempt; another begins after a rest. False when the lease is lost."""
-    _lock_render(session, lease.row_id)
+    lock_render(session, lease.row_id)
     failures = Destination.failures + (1 if failed else 0)
     status = DestinationStatus.PENDING
     if not lease.release(session, rest_seconds=rest_seconds, status=status.value, failures=failures):

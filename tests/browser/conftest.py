@@ -20,9 +20,12 @@ ACTION_SECONDS = 30
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Enlarges by nearest neighbour; `link` in its log signs the owner in."""
+    """Enlarges by nearest neighbour; `link` in its log signs the owner in. It may call this machine."""
     with running_server(
-        tmp_path_factory.mktemp("console"), stand_in_network="true", segment_seconds="0.5"
+        tmp_path_factory.mktemp("console"),
+        stand_in_network="true",
+        segment_seconds="0.5",
+        outbound_allowed_networks="127.0.0.0/8",
     ) as server:
         yield server
 

@@ -9,6 +9,7 @@ import pytest
 from tests.browser.conftest import administrators_key, key_of, url_of
 from tests.browser.test_console import CLIP
 from tests.servers.process import wait_until
+from tests.servers.receiver import receiving
 
 NO_WORKER = "No worker is running, so renders wait until one is started."
 
@@ -53,6 +54,22 @@ def test_a_delivery_is_sent_again(idle_server, sign_in, receiver):
     row.get_by_role("button", name="2 attempts").click()
     page.get_by_text("2. ").get_by_text("204").wait_for()
     assert received == [received[0]] * 2, "the same event"
+
+
+def test_a_result_is_sent_to_its_destination_again(server, sign_in):
+    with receiving() as destination:
+        destination.answer = lambda _put: 200 if len(destination.received) > 1 else 403
+        with CLIP.open("rb") as clip:
+            data = {"end": "0.4", "destination": destination.url}
+            asked = server.client.post("/v1/upscale", files={"file": clip}, data=data)
+        render = asked.raise_for_status().json()["render"]
+        page = sign_in(url_of(server), key_of(server))
+        wait_until(lambda: len(destination.received) == 1, seconds=60, what="the result is sent")
+        page.goto(f"{url_of(server)}/#/renders/{render['id']}")
+        page.get_by_text("It answered 403.").wait_for()
+        page.get_by_role("button", name="Send again").click()
+        page.get_by_text("It is sent again.").wait_for()
+        wait_until(lambda: len(destination.received) == 2, seconds=30, what="it is sent again")
 
 
 def test_nobody_is_there_to_render(idle_server, sign_in):

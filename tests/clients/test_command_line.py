@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from app.cli.application import application
 from app.cli.remote.session import ExitCode
+from tests.servers.process import wait_until
+from tests.servers.receiver import receiving
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +64,24 @@ def test_from_video_to_result(command, clip, tmp_path):
     address = command("stream", render["id"]).stdout.strip()
     assert httpx.get(address).text.startswith("#EXTM3U")
     assert json.loads(command("stream", render["id"], "--json").stdout)["streamURL"].startswith("http")
+
+
+def test_a_result_is_sent_again(command, clip):
+    with receiving() as receiver:
+        submitted = command("submit", clip, "--wait", "--json", "--destination", receiver.url)
+        (render,) = renders_of(submitted)
+        wait_until(lambda: len(receiver.received) == 1, seconds=30, what="the result is sent")
+        other = receiver.url.replace("/hook", "/other")
+        shown = json.loads(command("status", render["id"], "--json").stdout)["renders"][0]["destination"]
+        wait_until(
+            lambda: command("deliver", render["id"], "--destination", other).exit_code == 0,
+            seconds=30,
+            what="the first attempt has ended",
+        )
+        wait_until(lambda: len(receiver.received) == 2, seconds=30, what="it is sent again")
+        assert [put.path for put in receiver.received] == ["/hook", "/other"] and shown["url"] == receiver.url
+    two = command("deliver", render["id"], render["id"], "--destination", other)
+    assert two.exit_code == ExitCode.USAGE and "one render" in two.stderr
 
 
 def test_several_that_fail_in_different_ways(command, clip, regen_mock, tmp_path):

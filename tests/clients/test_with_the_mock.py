@@ -10,6 +10,9 @@ import httpx
 import pytest
 from regen_client import ApiError, AsyncRegen, NoAnswer, Regen, RenderFailed, WaitTimeout
 
+from tests.servers.process import wait_until
+from tests.servers.receiver import receiving
+
 pytestmark = pytest.mark.slow
 
 SYNC = pytest.mark.parametrize("regen", ["sync"], indirect=True)
@@ -84,6 +87,28 @@ class TestRefused:
         with pytest.raises(WaitTimeout):
             regen.wait(stuck, timeout=0.1)
         assert regen.cancel(stuck).status == "failed"
+
+
+def test_a_result_that_its_destination_refuses_is_sent_to_another(regen, regen_mock, clip):
+    def ended(render):
+        wait_until(
+            lambda: regen.get_render(render).destination["status"] in ("delivered", "failed"),
+            seconds=30,
+            what="the result is sent",
+        )
+        return regen.get_render(render).destination
+
+    with receiving() as receiver:
+        receiver.answer = lambda _put: 403
+        render = regen.wait(regen.upscale(clip, destination=receiver.url))
+        assert ended(render)["message"] == "It answered 403."
+        receiver.answer = lambda put: 200 if put.path == "/other" else 403
+        assert regen.deliver(render).destination["status"] == "pending"
+        assert ended(render)["status"] == "failed"
+        regen.deliver(render.id, destination=receiver.url.replace("/hook", "/other"))
+        assert ended(render)["status"] == "delivered"
+        assert [put.path for put in receiver.received] == ["/hook", "/hook", "/other"]
+        assert receiver.received[-1].body == httpx.get(render.output_file_url).content
 
 
 class TestTriedAgain:

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback, which keeps what it was sent and answers as the test says."""
+"""A receiver of webhooks and results on loopback, which keeps what it was sent and answers as the test says."""
 
 import json
 import threading
@@ -37,11 +37,11 @@ class Received:
         return event
 
 
-Answer = Callable[[Received], int | tuple[int, dict[str, str]]]
+Answer = Callable[[Received], int | tuple[int, dict[str, str]] | tuple[int, dict[str, str], bytes]]
 
 
 class Receiver:
-    """`answer` gives the status of each answer, and its headers; it may take its time. 204 unless it is set."""
+    """`answer` gives the status of each answer, headers and body, and may take its time. 204 unless it is set."""
 
     def __init__(self, host: str) -> None:
         self.received: list[Received] = []
@@ -55,12 +55,15 @@ class Receiver:
                 received = Received(self.path, headers, body)
                 receiver.received.append(received)
                 answer = receiver.answer(received)
-                status, more = answer if isinstance(answer, tuple) else (answer, {})
+                status, more, said = (*answer, b"")[:3] if isinstance(answer, tuple) else (answer, {}, b"")
                 self.send_response(status)
                 for name, value in more.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
+                self.wfile.write(said)
+
+            do_PUT = do_POST  # noqa: N815  (the library's names)
 
             def do_GET(self) -> None:
                 receiver.received.append(Received(self.path, dict(self.headers), b""))

@@ -1,4 +1,4 @@
-"""`regen status`, `list`, `watch`, `stream`, `cancel` and `retry`."""
+"""`regen status`, `list`, `watch`, `stream`, `cancel`, `retry` and `deliver`."""
 
 from __future__ import annotations
 
@@ -110,6 +110,29 @@ def cancel(renders: RenderIds, server: ServerOption = None, as_json: AsJson = Fa
 def retry(renders: RenderIds, server: ServerOption = None, as_json: AsJson = False) -> None:
     """Render again what failed, with the same options. Prints the new renders."""
     found = _of_each(lambda regen, one: regen.retry(one), renders, server=server, as_json=as_json)
+    _print_renders(found, as_json=as_json)
+
+
+def deliver(
+    renders: RenderIds,
+    destination: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where to send it instead, such as a new presigned address."),
+    ] = None,
+    server: ServerOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send results to their destinations again."""
+    if destination is not None and len(renders) > 1:
+        raise typer.BadParameter(
+            "takes one render: the results would replace each other.", param_hint="--destination"
+        )
+    found = _of_each(
+        lambda regen, one: regen.deliver(one, destination=destination),
+        renders,
+        server=server,
+        as_json=as_json,
+    )
     _print_renders(found, as_json=as_json)
 
 

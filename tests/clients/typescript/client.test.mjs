@@ -116,6 +116,27 @@ test("a render that fails, and one that does not end", async () => {
   assert.equal((await regen.cancel(stuck)).status, "failed");
 });
 
+test("a result that its destination refuses is sent to another", async () => {
+  const paths = [];
+  const server = createServer((request, answer) => {
+    paths.push(request.url);
+    request.resume().on("end", () => answer.writeHead(request.url === "/other" ? 200 : 403).end());
+  }).listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  const address = `http://127.0.0.1:${server.address().port}`;
+  const ended = async (id) => {
+    const { destination } = await regen.getRender(id);
+    return ["delivered", "failed"].includes(destination.status) ? destination.status : ended(id);
+  };
+  const { id } = await regen.wait(await regen.upscale(CLIP, { destination: `${address}/first` }));
+  assert.equal(await ended(id), "failed");
+  assert.equal((await regen.deliver(id)).destination.status, "pending");
+  assert.equal(await ended(id), "failed");
+  await regen.deliver(id, { destination: `${address}/other` });
+  assert.deepEqual([await ended(id), paths], ["delivered", ["/first", "/first", "/other"]]);
+  server.close();
+});
+
 test("waiting with events and without", async () => {
   for (const action of [{ status: 404 }, { cut: "before" }, undefined]) {
     await mock("/_mock/seed", action ? { transitions: "polls:1" } : { transitions: "seconds:0.3", clock: null });

@@ -98,7 +98,7 @@ def test_openapi_documents_what_the_routes_take_and_answer(stranger):
     assert document["info"]["title"] == "Regen"
     assert set(document["paths"]) == {
         "/v1/upscale", "/v1/renders", "/v1/renders/{render_id}", "/v1/renders/{render_id}/cancel",
-        "/v1/renders/{render_id}/retry", "/v1/renders/{render_id}/events",
+        "/v1/renders/{render_id}/retry", "/v1/renders/{render_id}/deliver", "/v1/renders/{render_id}/events",
         "/v1/renders/{render_id}/stream.m3u8", "/v1/estimates", "/v1/files",
         "/v1/files/{file_id}", "/v1/files/{file_id}/contents", "/v1/files/{file_id}/frame",
         "/v1/engines", "/v1/workers",

@@ -2,12 +2,9 @@
 
 import hashlib
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from app.webhooks.tables import WebhookDelivery
 from tests.integration.conftest import OpenDispatcher
 from tests.integration.rows import a_file, a_render
 from tests.servers.process import wait_until
+from tests.servers.receiver import Receiver, receiving
 from tests.servers.s3 import S3Server
 
 RESULT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(100_000))
@@ -41,49 +39,14 @@ WAIT_SECONDS = 40.0
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-@dataclass
-class Put:
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Receiver:
-    """Keeps what it is sent. `answer` gives the status and the body of each answer, and may take its time."""
-
-    port: int
-    received: list[Put] = field(default_factory=list)
-    answer: Callable[[Put], tuple[int, bytes]] = lambda _put: (200, b"")
-
-    def url(self, path: str = "/result.mp4") -> str:
-        return f"http://127.0.0.1:{self.port}{path}?{SIGNATURE}"
+def signed(receiver: Receiver, path: str = "/result.mp4") -> str:
+    return f"http://127.0.0.1:{receiver.server.server_port}{path}?{SIGNATURE}"
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            put = Put(self.path, {name.lower(): text for name, text in self.headers.items()}, body)
-            receiver.received.append(put)
-            status, said = receiver.answer(put)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(said)))
-            self.send_header("Location", "http://127.0.0.1:1/")
-            self.end_headers()
-            self.wfile.write(said)
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads, server.block_on_close = True, False
-    receiver = Receiver(server.server_port)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield receiver
-    server.shutdown()
-    server.server_close()
+    with receiving() as receiver:
+        yield receiver
 
 
 @pytest.fixture
@@ -159,14 +122,14 @@ def let_time_pass(database: Database) -> None:
 def test_the_finished_file_arrives_with_type_and_length(
     complete, shown, wait_for, make_dispatcher, receiver, database
 ):
-    render_id = complete(receiver.url(), webhook_url="https://example.com/hook")
+    render_id = complete(signed(receiver), webhook_url="https://example.com/hook")
     before = shown(render_id)
     assert (before.status, before.attempts, before.delivered_at) == ("pending", 0, None)
     with capture_logs() as logs:
         make_dispatcher()
         after = wait_for(render_id, "delivered")
     assert (after.url, after.attempts, after.message) == (
-        f"http://127.0.0.1:{receiver.port}/result.mp4",
+        f"http://127.0.0.1:{receiver.server.server_port}/result.mp4",
         1,
         None,
     )
@@ -203,8 +166,8 @@ def test_a_render_without_a_destination_sends_nothing(complete, database):
 def test_an_answer_that_would_stay_the_same_is_not_asked_for_again(
     complete, wait_for, make_dispatcher, receiver, database, status, said, told
 ):
-    receiver.answer = lambda _put: (status, said)
-    render_id = complete(receiver.url(), webhook_url="https://example.com/hook")
+    receiver.answer = lambda _put: (status, {"Location": "http://127.0.0.1:1/"}, said)
+    render_id = complete(signed(receiver), webhook_url="https://example.com/hook")
     make_dispatcher()
     ended = wait_for(render_id, "failed")
     assert (ended.message, ended.attempts) == (told, 1)
@@ -218,8 +181,8 @@ def test_a_passing_failure_is_tried_again_until_it_is_given_up(
     complete, shown, wait_for, make_dispatcher, receiver, database
 ):
     answers = iter([503, 429])
-    receiver.answer = lambda _put: (next(answers, 200), b"")
-    render_id = complete(receiver.url())
+    receiver.answer = lambda _put: next(answers, 200)
+    render_id = complete(signed(receiver))
     make_dispatcher()
     for attempts, told in ((1, "It answered 503."), (2, "It answered 429.")):
         wait_until(
@@ -229,8 +192,8 @@ def test_a_passing_failure_is_tried_again_until_it_is_given_up(
         let_time_pass(database)
     assert wait_for(render_id, "delivered").attempts == 3
 
-    receiver.answer = lambda _put: (500, b"")
-    lost = complete(receiver.url())
+    receiver.answer = lambda _put: 500
+    lost = complete(signed(receiver))
     wait_until(
         lambda: shown(lost).message == "It answered 500.",
         seconds=WAIT_SECONDS,
@@ -245,7 +208,7 @@ def test_a_passing_failure_is_tried_again_until_it_is_given_up(
 @on_sqlite
 def test_private_addresses_are_refused_at_the_connection(complete, wait_for, make_dispatcher, receiver):
     make_dispatcher(outbound_allowed_networks=())
-    render_id = complete(receiver.url())
+    render_id = complete(signed(receiver))
     wait_until_told = "may not connect to that address"
     deadline = time.monotonic() + WAIT_SECONDS
     while wait_until_told not in ((wait_for(render_id, "pending").message) or ""):
@@ -257,7 +220,7 @@ def test_private_addresses_are_refused_at_the_connection(complete, wait_for, mak
 def test_what_a_dead_server_had_in_hand_is_sent_by_another(
     complete, wait_for, make_dispatcher, receiver, database, resources
 ):
-    render_id = complete(receiver.url())
+    render_id = complete(signed(receiver))
     dead = DestinationDispatcher(resources)
     (due,) = dead.ledger.due(limit=1)
     claimed = dead.ledger.claim(due)
@@ -291,7 +254,7 @@ def test_a_slow_receiver_of_one_user_holds_up_nobody_else(
             seconds=WAIT_SECONDS,
             what="some are stuck",
         )
-        assert wait_for(complete(receiver.url()), "delivered").attempts == 1
+        assert wait_for(complete(signed(receiver)), "delivered").attempts == 1
         assert sum(shown(one).status == "delivering" for one in stuck) <= 2
         # What is broken off because the server stops is given back at once, uncharged.
         started = time.monotonic()
@@ -306,7 +269,7 @@ def test_a_receiver_that_takes_too_little_is_left(
 ):
     monkeypatch.setattr(destination_dispatcher, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(destination_dispatcher, "LEAST_BYTES_PER_SECOND", 10**15)
-    render_id = complete(receiver.url())
+    render_id = complete(signed(receiver))
     make_dispatcher()
     wait_until(
         lambda: shown(render_id).message is not None, seconds=WAIT_SECONDS, what="an attempt has failed"
@@ -318,7 +281,7 @@ def test_a_receiver_that_takes_too_little_is_left(
 def test_a_result_that_is_gone_and_a_render_that_is_deleted(
     complete, wait_for, make_dispatcher, receiver, database, resources
 ):
-    gone, deleted = complete(receiver.url()), complete(receiver.url())
+    gone, deleted = complete(signed(receiver)), complete(signed(receiver))
     with database.write() as session:
         key = session.get_one(Render, gone).output_key
         user_id = session.get_one(Render, deleted).user_id

@@ -97,7 +97,7 @@ export function RenderPage({ id }) {
       ${render.status === "failed" && html`<button class="primary" onClick=${retry}>Render again</button>`}
       ${ended && isOwn && render.inputFileURL && html`<a class="button" href=${`#/renders/${id}/again`}>Render with other options</a>`}
       ${!isOwn && ["pending", "processing"].includes(render.status) && html`<button class="quiet" onClick=${requeue}>Requeue</button>`}
-      ${!isOwn && render.status === "completed" && ["delivered", "failed"].includes(render.destination?.status) && html`<button class="quiet" onClick=${deliver}>Send again</button>`}
+      ${render.status === "completed" && ["delivered", "failed"].includes(render.destination?.status) && html`<button class="quiet" onClick=${deliver}>Send again</button>`}
       ${ended && isOwn && html`<${ConfirmButton} label="Delete" kind="quiet" question="Delete this render and its video?" onYes=${remove} />`}
     </div>
     <dl class="facts-table">

@@ -156,6 +156,11 @@ class Regen(_Client):
         """A new render like one that failed."""
         return run(self._operations.act(render, "retry"), self._http)
 
+    def deliver(self, render: Render | str, *, destination: str | None = None) -> Render:
+        """Send the result to its destination again, or to another one. Returns before that is done: see
+        `Render.destination`."""
+        return run(self._operations.deliver(render, destination), self._http)
+
     def engines(self) -> list[Engine]:
         return run(self._operations.engines(), self._http)
 
@@ -244,6 +249,9 @@ class AsyncRegen(_Client):
 
     async def retry(self, render: Render | str) -> Render:
         return await run_async(self._operations.act(render, "retry"), self._http)
+
+    async def deliver(self, render: Render | str, *, destination: str | None = None) -> Render:
+        return await run_async(self._operations.deliver(render, destination), self._http)
 
     async def engines(self) -> list[Engine]:
         return await run_async(self._operations.engines(), self._http)

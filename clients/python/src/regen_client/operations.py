@@ -110,10 +110,12 @@ class Operations:
     def get(self, render: Render | str) -> Flow[Render]:
         return Render.read((yield from self.calls.row("GET", f"/v1/renders/{_id(render)}", "render")))
 
-    def act(self, render: Render | str, action: str) -> Flow[Render]:
-        return Render.read(
-            (yield from self.calls.row("POST", f"/v1/renders/{_id(render)}/{action}", "render"))
-        )
+    def act(self, render: Render | str, action: str, **request: Any) -> Flow[Render]:
+        path = f"/v1/renders/{_id(render)}/{action}"
+        return Render.read((yield from self.calls.row("POST", path, "render", **request)))
+
+    def deliver(self, render: Render | str, destination: str | None) -> Flow[Render]:
+        return self.act(render, "deliver", **({"json": {"destination": destination}} if destination else {}))
 
     def renders(self, status: str | None, engine: str | None, most: int) -> Flow[list[Render]]:
         rows = yield from self.calls.rows("/v1/renders", "renders", most=most, status=status, engine=engine)

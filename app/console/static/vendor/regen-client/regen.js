@@ -184,6 +184,12 @@ export class Regen {
     retry(render, options = {}) {
         return this.requests.row("POST", `/v1/renders/${encodeURIComponent(idOf(render))}/retry`, "render", options);
     }
+    /** Sends the result to its destination again, or to another one. Resolves before that is done: see `destination`. */
+    deliver(render, options = {}) {
+        const { destination, ...rest } = options;
+        const json = destination === undefined ? undefined : { destination };
+        return this.requests.row("POST", `/v1/renders/${encodeURIComponent(idOf(render))}/deliver`, "render", { json, ...rest });
+    }
     engines(options = {}) {
         return this.requests.row("GET", "/v1/engines", "engines", options);
     }
