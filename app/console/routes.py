@@ -8,12 +8,11 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
-from starlette.staticfiles import NotModifiedResponse
 
 from app.console.sign_in import USED, SignInCode, create_owner_key
 from app.http.body import RequestBody
+from app.http.constant_response import constant_response
 from app.http.dependencies import ResourcesDependency
-from app.http.file_response import ConditionalFileResponse
 from app.http.resources import Resources
 from app.platform.errors import NotFound, Unauthorized
 from app.platform.settings import Settings
@@ -39,8 +38,8 @@ def version() -> str:
 
 
 @cache
-def _page() -> tuple[str, str]:
-    """The page, which names its files with the version, and its ETag.
+def _page(*, is_mock: bool) -> bytes:
+    """The page, which names its files with the version, and tells whether the server is the mock.
 
     Before any module is loaded it names those without which it shows nothing, and then, as less urgent, those of the
     view with which it begins. It loads the others when it has nothing else to do.
@@ -54,7 +53,7 @@ def _page() -> tuple[str, str]:
     preloads = "".join(f"    {link}\n" for link in links)
     text = (STATIC / "index.html").read_text().replace("  </head>", f"{preloads}  </head>")
     text = text.replace('"console/', f'"console/{version()}/')
-    return text, f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
+    return (text.replace('<html lang="en">', '<html lang="en" data-mock>') if is_mock else text).encode()
 
 
 def _imported_by(module: str) -> set[str]:
@@ -73,11 +72,13 @@ def _imported_by(module: str) -> set[str]:
 def read_console(request: Request) -> Response:
     """The page."""
     resources: Resources = request.app.state.resources
-    text, etag = _page()
-    headers = {"Cache-Control": REVALIDATED, "ETag": etag, "X-Content-Type-Options": "nosniff"}
-    answer = Response(text, media_type="text/html", headers=headers | page_headers(resources.settings))
-    known = request.headers.get("If-None-Match", "")
-    return NotModifiedResponse(answer.headers) if etag in known else answer
+    headers = {"Cache-Control": REVALIDATED, "X-Content-Type-Options": "nosniff"}
+    return constant_response(
+        request,
+        _page(is_mock=request.app.state.is_mock),
+        media_type="text/html",
+        headers=headers | page_headers(resources.settings),
+    )
 
 
 class SignIn(RequestBody):
@@ -98,23 +99,17 @@ def sign_in(asked: SignIn, request: Request, resources: ResourcesDependency) -> 
     return JSONResponse({"key": key}, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/console/server.json", include_in_schema=False)
-def describe_server(request: Request) -> Response:
-    """What the page must know before it asks anything else."""
-    return JSONResponse({"isMock": request.app.state.is_mock}, headers={"Cache-Control": "no-store"})
-
-
 @router.get("/console/{path:path}", include_in_schema=False)
-def read_console_file(path: str) -> Response:
+def read_console_file(path: str, request: Request) -> Response:
     """A file of the page. With the version in its address it never changes; that of another version, which a page asks
     for during an upgrade, is answered with the present file."""
     named, _, rest = path.partition("/")
     found = (STATIC / (rest if re.fullmatch("v[0-9a-f]{16}", named) else path)).resolve()
     if not found.is_relative_to(STATIC) or found.suffix not in MEDIA_TYPES or not found.is_file():
         raise NotFound("There is nothing at this address.")
-    return ConditionalFileResponse(
-        found,
-        stat_result=found.stat(),
+    return constant_response(
+        request,
+        found.read_bytes(),
         media_type=MEDIA_TYPES[found.suffix],
         headers={
             "Cache-Control": IMMUTABLE if named == version() else REVALIDATED,

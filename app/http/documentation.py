@@ -3,12 +3,12 @@
 import importlib.util
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from app.http.constant_response import constant_response
 from app.http.file_response import ConditionalFileResponse
 from app.http.openapi import openapi_document
 from app.http.resources import Resources
@@ -35,8 +35,8 @@ def read_openapi(request: Request) -> Response:
         resources: Resources = app.state.resources
         url = resources.settings.public_url or str(request.scope.get("root_path", "")) or "/"
         app.openapi_schema = openapi_document(app, server_url=url)
-    document: dict[str, Any] = app.openapi_schema
-    return JSONResponse(document)
+        app.state.openapi = JSONResponse(app.openapi_schema).body
+    return constant_response(request, app.state.openapi, media_type="application/json")
 
 
 @router.get(PAGE_PATH, include_in_schema=False)

@@ -1,6 +1,7 @@
 // The API's client, as the console uses it: regen-client, with what a page needs around it.
 
-import { ApiError, NoAnswer, Regen } from "./vendor/regen-client/index.js";
+import { ApiError, NoAnswer } from "./vendor/regen-client/errors.js";
+import { Regen } from "./vendor/regen-client/regen.js";
 
 export { ApiError, NoAnswer };
 export { pause } from "./vendor/regen-client/requests.js";

@@ -26,7 +26,7 @@ export class Store extends EventTarget {
     /** @type {boolean} Whether it is known what this server and this key can do. */
     this.isKnown = false;
     /** @type {boolean} Whether this is the mock, which has controls of its own. */
-    this.isMock = false;
+    this.isMock = "mock" in document.documentElement.dataset;
     /** @type {import("./api.js").Row | null} The API's own description. */
     this.description = null;
     /** @type {import("./api.js").Row[]} The engines that can be chosen, as `/v1/engines` tells them. */
@@ -72,14 +72,13 @@ export class Store extends EventTarget {
 
   /** Learns what this server and this key can do. */
   async look() {
-    const [description, engines, key, server] = await Promise.all([
-      this.api.get("/openapi.json"), this.api.get("/v1/engines"), this.api.get("/v1/key"), this.api.get("/console/server.json"),
+    const [description, engines, key] = await Promise.all([
+      this.api.get("/openapi.json"), this.api.get("/v1/engines"), this.api.get("/v1/key"),
     ]);
     this.description = description;
     this.engines = engines.engines;
     this.userId = key.key.userId;
     this.isAdmin = key.key.scopes.includes("admin");
-    this.isMock = server.isMock;
     this.isKnown = true;
     this.changed();
   }

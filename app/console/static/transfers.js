@@ -1,7 +1,7 @@
 // Videos on their way to the server, as people see them: what is sent, how fast, and why it waits.
 
 import { ApiError, sentence } from "./api.js";
-import { UploadPause } from "./vendor/regen-client/index.js";
+import { UploadPause } from "./vendor/regen-client/uploads.js";
 
 const RATE_WINDOW_SECONDS = 5;
 

@@ -108,3 +108,19 @@ def test_a_key_describes_itself(client, stranger):
     shown = client.get("/v1/key").json()["key"]
     assert (shown["scopes"], "hint" in shown, "secret" in shown) == (["read", "write"], True, False)
     assert stranger.get("/v1/key", headers={"Authorization": "Bearer regen_no"}).status_code == 401
+
+
+def test_files_come_in_gzip_to_whoever_takes_it(stranger):
+    for path in ("/", "/console/style.css", "/openapi.json"):
+        plain = stranger.get(path, headers={"Accept-Encoding": "identity"})
+        assert "Content-Encoding" not in plain.headers
+        packed = stranger.get(path, headers={"Accept-Encoding": "br, gzip;q=0.5"})
+        assert (packed.headers["Content-Encoding"], packed.headers["Vary"]) == ("gzip", "Accept-Encoding")
+        assert packed.content == plain.content
+        assert int(packed.headers["Content-Length"]) < len(plain.content) / 1.5
+        tags = {plain.headers["ETag"], packed.headers["ETag"]}
+        assert len(tags) == 2, "a tag for each"
+        for answer, coding in ((plain, "identity"), (packed, "gzip")):
+            known = {"If-None-Match": answer.headers["ETag"], "Accept-Encoding": coding}
+            assert stranger.get(path, headers=known).status_code == 304
+        assert "Content-Encoding" not in stranger.get(path, headers={"Accept-Encoding": "gzip;q=0"}).headers
