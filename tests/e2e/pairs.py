@@ -35,7 +35,7 @@ def pairwise(
             ]
             if not able:
                 return None
-            chosen[name] = max(able, key=lambda place: len(_pairs({**chosen, name: place}) & missing))
+            chosen[name] = max(able, key=lambda place: _missing_with((name, place), chosen, missing))
         return chosen
 
     starts = [{name: values[name].index(value) for name, value in case.items()} for case in first]
@@ -54,6 +54,10 @@ def pairwise(
 
 def _case(values: Mapping[str, Sequence[Any]], chosen: Mapping[str, int]) -> Case:
     return {name: values[name][place] for name, place in chosen.items()}
+
+
+def _missing_with(one: tuple[str, int], chosen: Mapping[str, int], missing: set[Pair]) -> int:
+    return sum(frozenset((one, other)) in missing for other in chosen.items())
 
 
 def _pairs(chosen: Mapping[str, int]) -> set[Pair]:
