@@ -114,7 +114,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 9100
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=6s --start-period=60s --retries=3 \
+HEALTHCHECK --interval=15s --timeout=15s --start-period=60s --retries=3 \
     CMD ["regen", "healthcheck", "--worker"]
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["regen", "worker"]
@@ -137,7 +137,7 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 # Whether this process lives. Whether it is ready is /readyz, which also fails while its disk is full: no reason to have
 # it replaced.
-HEALTHCHECK --interval=15s --timeout=6s --start-period=30s --retries=3 \
+HEALTHCHECK --interval=15s --timeout=15s --start-period=30s --retries=3 \
     CMD ["regen", "healthcheck"]
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["regen", "serve", "--host", "0.0.0.0", "--port", "8000", "--no-worker"]
