@@ -7,7 +7,7 @@ import pytest
 
 # As a project gets them that has the package installed.
 from pytest_regen import regen_mock, regen_mock_server
-from regen_client import AsyncRegen, Regen
+from regen_client import AsyncRegen, Regen, RenderEvent
 
 __all__ = ["regen_mock", "regen_mock_server"]
 
@@ -22,6 +22,18 @@ class FromAsync:
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **options: self._runner.run(getattr(self._client, name)(*args, **options))
 
+    def events(self, render: Any) -> Iterator[RenderEvent]:
+        events = self._client.events(render)
+
+        async def next_one() -> RenderEvent | None:
+            return await anext(events, None)
+
+        try:
+            while (event := self._runner.run(next_one())) is not None:
+                yield event
+        finally:
+            self._runner.run(events.aclose())
+
 
 @pytest.fixture(scope="session")
 def clip() -> Path:
@@ -34,10 +46,16 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regen_client.calls.FIRST_PAUSE_SECONDS", 0.01)
 
 
+@pytest.fixture
+def timeout() -> float:
+    """Seconds for which a connection may be silent: more than a busy machine needs. Tests of silence have less."""
+    return 20.0
+
+
 @pytest.fixture(params=["sync", "async"])
-def regen(request: pytest.FixtureRequest, regen_mock) -> Iterator[Any]:
-    """A client of the mock. What stands still for 0.6 s counts as lost."""
-    settings: Any = {"timeout": 0.6, "retries": 3, "poll_seconds": 0.02}
+def regen(request: pytest.FixtureRequest, regen_mock, timeout: float) -> Iterator[Any]:
+    """A client of the mock."""
+    settings: Any = {"timeout": timeout, "retries": 3, "poll_seconds": 0.02}
     if request.param == "sync":
         with Regen(regen_mock.url, regen_mock.key, **settings) as client:
             yield client

@@ -5,12 +5,11 @@ import base64
 import inspect
 import json
 import sys
-import time
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, get_origin, get_type_hints
 
 import httpx
 import pytest
@@ -21,12 +20,14 @@ from regen_client.answers import Answer, _spelling
 from regen_client.calls import Calls, Retries
 from regen_client.downloads import server_name
 from regen_client.errors import ApiError
+from regen_client.events import Events
 from regen_client.flows import Close, FilePart, Read, Send, Streamed
-from regen_client.operations import _Events, _source
+from regen_client.operations import _source
 from standardwebhooks import Webhook
 from typer.main import get_command
 
 from app.cli.application import application
+from app.renders.schemas import RenderProgress
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(Path(regen_client.__file__).parent.glob("*.py"))
@@ -83,11 +84,7 @@ NOT_READ = {
     **dict.fromkeys(("WebhookDeliveryBody", "WebhookEvent", "WebhookSecret"), OWN_ROUTES),
     **dict.fromkeys(("WebhookSecretBody", "WebhooksBody"), OWN_ROUTES),
     **dict.fromkeys(("ErrorMessage", "ErrorsBody"), "ApiError has the messages"),
-    "Crop": "a mapping of four numbers, as it was sent",
-    "SuggestedEngine": "a mapping of two texts",
-    **dict.fromkeys(("CrfRange", "EncodedQualityBody", "VmafRange"), "a mapping, as it came"),
-    **dict.fromkeys(("DestinationBody", "DestinationStatus"), "a mapping of texts"),
-    "RenderStatus": "a text",
+    **dict.fromkeys(("RenderStatus", "DestinationStatus"), "a text"),
 }
 DOCUMENT = json.loads((ROOT / "docs" / "openapi.json").read_text())
 
@@ -114,7 +111,7 @@ def test_every_answer_of_the_api_has_a_class_or_a_reason_why_not():
     for path in DOCUMENT["paths"].values():
         for operation in path.values():
             answered |= named_in(operation["responses"])
-    assert answered == SHAPES.keys() | NOT_READ.keys()
+    assert answered == SHAPES.keys() | MAPPINGS.keys() | NOT_READ.keys()
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -127,6 +124,32 @@ def test_its_answers_are_the_servers(name):
         "raw"
     }
     assert required <= set(shape.get("required", ()))
+
+
+MAPPINGS = {
+    "CrfRange": regen_client.CrfRange,
+    "Crop": regen_client.Crop,
+    "DestinationBody": regen_client.Destination,
+    "EncodedQualityBody": regen_client.EncodedQuality,
+    "SuggestedEngine": regen_client.SuggestedEngine,
+    "VmafRange": regen_client.VmafRange,
+}
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_mappings_in_its_answers_are_the_servers(name):
+    shape, hints = (
+        DOCUMENT["components"]["schemas"][name],
+        get_type_hints(MAPPINGS[name], include_extras=True),
+    )
+    assert hints.keys() == shape["properties"].keys()
+    required = {key for key, hint in hints.items() if get_origin(hint) is not NotRequired}
+    assert required == set(shape["required"])
+
+
+def test_its_events_are_the_servers():
+    given = {_spelling(one.name) for one in fields(regen_client.RenderEvent)} - {"raw"}
+    assert given == RenderProgress.model_json_schema(by_alias=True)["properties"].keys()
 
 
 def fields_of(path: str) -> set[str]:
@@ -205,27 +228,33 @@ def test_webhooks_as_the_standards_own_library_signs_them():
 
 
 def test_a_stream_that_ends_anywhere_is_continued_after_the_last_whole_event():
-    events = b': ping\r\n\r\nid: a-1\nevent: progress\ndata: {"status":"processing","framesDone":1}\n\n' + (
-        'id: done\nevent: end\ndata: {"render":{"id":"é"}}\n\n'.encode()
+    events = (
+        b': ping\r\n\r\nid: a-1\nevent: progress\ndata: {"id":"r","status":"processing","framesDone":1}\n\n'
+        + ('id: done\nevent: end\ndata: {"render":{"id":"é"}}\n\n'.encode())
     )
     whole = events.index(b"id: done")
     streamed = Streamed(httpx.Response(200))
     for cut in range(len(events) + 1):
-        seen: list[Any] = []
-        stream = _Events(_calls(), "r", seen.append)
-        flow = stream.follow(time.monotonic() + 3600)
+        stream, seen = Events(_calls(), "r"), []
+        flow = stream.next()
         assert isinstance(next(flow), Send)
         assert isinstance(flow.send(streamed), Read)
-        step = flow.send(events[:cut])
+        try:
+            step = flow.send(events[:cut])
+        except StopIteration as one:
+            seen.append(one.value.frames_done)
+            flow = stream.next()
+            step = next(flow)
         if cut < len(events):
             assert isinstance(step, Read)
             step = flow.throw(httpx.ReadError("cut"))
         assert isinstance(step, Close)
         with pytest.raises(StopIteration) as ended:
             flow.send(None)
-        assert ended.value.value is (cut == len(events))
+        assert ended.value.value is None
+        assert (stream.ended, stream.available) == (cut == len(events), cut < len(events))
         assert stream._last_id == ("done" if cut == len(events) else "a-1" if cut >= whole else "")
-        assert len(seen) == (cut >= whole)
+        assert seen == [1] * (cut >= whole)
 
 
 def _calls() -> Calls:

@@ -21,10 +21,14 @@ def test_from_video_to_result(stand_in_server, clip, tmp_path):
     seen = []
     with Regen(url, key) as regen:
         render = regen.upscale(regen.upload(clip), scale=2, end=1)
+        events = list(regen.events(render))
         render = regen.wait(render, timeout=120, on_progress=seen.append)
+        frame = regen.get_frame(render.file_id, 0.5)
         path = regen.download(render, tmp_path / "out.mp4")
         preview = regen.preview(render.file_id, 0.5, crop={"x": 0, "y": 0, "width": 64, "height": 36})
     assert (render.output.width, render.output.frames, seen[-1].done) == (480, 25, 25)
+    assert events[0].id == render.id and events[-1].status == "processing"
+    assert frame[:2] == b"\xff\xd8"
     assert path.read_bytes() == httpx.get(render.output_file_url).content
     assert preview.status == "completed" and httpx.get(preview.after_url).content[:4] == b"\x89PNG"
 

@@ -1,6 +1,10 @@
 """A client of the Regen video upscale API: Regen, and AsyncRegen for asyncio."""
 
 from regen_client.answers import (
+    CrfRange,
+    Crop,
+    Destination,
+    EncodedQuality,
     Engine,
     Estimate,
     File,
@@ -10,11 +14,14 @@ from regen_client.answers import (
     Progress,
     Quality,
     Render,
+    RenderEvent,
     RenderOptions,
+    SuggestedEngine,
     Usage,
     UsageTotals,
     UsedOnDay,
     Video,
+    VmafRange,
 )
 from regen_client.client import AsyncRegen, Regen
 from regen_client.errors import ApiError, InvalidWebhook, NoAnswer, RegenError, RenderFailed, WaitTimeout
@@ -23,6 +30,10 @@ from regen_client.webhooks import verify_webhook
 __all__ = [
     "ApiError",
     "AsyncRegen",
+    "CrfRange",
+    "Crop",
+    "Destination",
+    "EncodedQuality",
     "Engine",
     "Estimate",
     "File",
@@ -36,12 +47,15 @@ __all__ = [
     "Regen",
     "RegenError",
     "Render",
+    "RenderEvent",
     "RenderFailed",
     "RenderOptions",
+    "SuggestedEngine",
     "Usage",
     "UsageTotals",
     "UsedOnDay",
     "Video",
+    "VmafRange",
     "WaitTimeout",
     "verify_webhook",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, datetime
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, NotRequired, Self, TypedDict
 
 from regen_client.errors import RegenError
 
@@ -45,6 +45,55 @@ class PreviewOptions(TypedDict, total=False):
     strength: float
     grain: float
     deinterlace: Literal["auto", "off", "frame", "field", "detelecine"]
+
+
+class Crop(TypedDict):
+    """A part of the frame as displayed, in its pixels, from its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class SuggestedEngine(TypedDict):
+    """A guess from a few frames, with the reason in sentences; never chosen by itself."""
+
+    engine: str
+    reason: str
+
+
+class Destination(TypedDict):
+    """Where a result is sent: the address without its query, and why the last attempt failed."""
+
+    url: str
+    status: Literal["pending", "delivering", "delivered", "failed"]
+    attempts: int
+    message: NotRequired[str]
+    deliveredAt: NotRequired[str]
+
+
+class VmafRange(TypedDict):
+    """0 to 100: of the segment that has the least, and of all by their frames."""
+
+    min: float
+    mean: float
+
+
+class CrfRange(TypedDict):
+    """On the scale of the output's encoder; higher is smaller and worse."""
+
+    min: float
+    max: float
+
+
+class EncodedQuality(TypedDict):
+    """What the encoder was set to for the VMAF that `output_quality` asked for. `model` is libvmaf's."""
+
+    target: float
+    vmaf: VmafRange
+    crf: CrfRange
+    model: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,19 +212,31 @@ class Render(OptionFacts):
     request_id: str | None = None
     warnings: tuple[str, ...] = ()
     metadata: Mapping[str, str] | None = field(default=None, hash=False)
-    destination: Mapping[str, Any] | None = field(default=None, hash=False)
-    """Where the result is sent: `url`, `status`, `attempts`, `message`, `deliveredAt`."""
+    destination: Destination | None = field(default=None, hash=False)
     retry_of: str | None = None
     input: Video | None = None
     output: Video | None = None
     output_size_bytes: int | None = None
-    encoded_quality: Mapping[str, Any] | None = field(default=None, hash=False)
+    encoded_quality: EncodedQuality | None = field(default=None, hash=False)
     quality: Quality | None = None
     files_removed_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
         return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderEvent(Answer):
+    """What an event tells of a render under way; None: it does not apply."""
+
+    id: str
+    status: str
+    progress: float = 0.0
+    frames_done: int | None = None
+    frames: int | None = None
+    eta_seconds: float | None = None
+    queue_position: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +252,7 @@ class Estimate(OptionFacts):
     cost: float | None = None
     expected_seconds: float | None = None
     wait_seconds: float | None = None
-    suggested_engine: Mapping[str, str] | None = field(default=None, hash=False)
-    """`engine` and the `reason` for it; never chosen by itself."""
+    suggested_engine: SuggestedEngine | None = field(default=None, hash=False)
     measured_on: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -208,7 +268,7 @@ class Preview(PictureFacts):
     at_seconds: float = 0.0
     created_at: datetime | None = None
     expires_at: datetime | None = None
-    crop: Mapping[str, int] | None = field(default=None, hash=False)
+    crop: Crop | None = field(default=None, hash=False)
     whole_frame: bool | None = None
     before_url: str | None = None
     after_url: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,16 @@ LONGEST_PAUSE_SECONDS = 30.0
 SLOW_ANSWER_SECONDS = 600.0
 
 
-class Retries:
-    """Counts down: `most` retries in a row, each after a longer pause."""
+OnRetry = Callable[[RegenError], None]
 
-    def __init__(self, most: int, longest_wait_seconds: float) -> None:
+
+class Retries:
+    """Counts down: `most` retries in a row, each after a longer pause. `on_retry` is told the reason of each."""
+
+    def __init__(self, most: int, longest_wait_seconds: float, on_retry: OnRetry | None = None) -> None:
         self._most = most
         self._longest = longest_wait_seconds
+        self._on_retry = on_retry
         self._made = 0
 
     def restart(self) -> None:
@@ -37,6 +41,8 @@ class Retries:
         asked = error.retry_after or 0.0
         if not (error.repeatable or expired) or self._made >= self._most or asked > self._longest:
             raise error
+        if self._on_retry:
+            self._on_retry(error)
         own = min(FIRST_PAUSE_SECONDS * 2**self._made, LONGEST_PAUSE_SECONDS)
         self._made += 1
         # Clients that were turned away together do not come back together.
@@ -54,6 +60,7 @@ class Calls:
     retries: int
     longest_wait_seconds: float
     user_agent: str
+    on_retry: OnRetry | None = None
 
     @staticmethod
     def address(base_url: str) -> str:
@@ -61,7 +68,7 @@ class Calls:
         return re.sub(r"(/v1)?/*$", "", base_url.strip())
 
     def new_retries(self) -> Retries:
-        return Retries(self.retries, self.longest_wait_seconds)
+        return Retries(self.retries, self.longest_wait_seconds, self.on_retry)
 
     def once(
         self,

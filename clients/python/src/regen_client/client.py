@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self, Unpack
 
 import httpx
 
-from regen_client.answers import Engine, Estimate, File, Preview, PreviewOptions, Render, RenderOptions, Usage
-from regen_client.calls import Calls
+from regen_client.answers import (
+    Engine,
+    Estimate,
+    File,
+    Preview,
+    PreviewOptions,
+    Render,
+    RenderEvent,
+    RenderOptions,
+    Usage,
+)
+from regen_client.calls import Calls, OnRetry
 from regen_client.errors import RenderFailed
 from regen_client.flows import run, run_async
 from regen_client.operations import Operations, Result, Source
@@ -37,10 +47,12 @@ class _Client(ABC):
         longest_wait_seconds: float = 60.0,
         parts_at_once: int = 4,
         poll_seconds: float = 2.0,
+        on_retry: OnRetry | None = None,
     ) -> None:
         """`base_url` and `key` default to REGEN_SERVER and REGEN_KEY. `timeout` is in seconds, for each read or write
         of a socket. A lost connection and the statuses 408, 429, 502, 503 and 504 are tried again, `retries` times
-        in a row, unless the server asks for a pause over `longest_wait_seconds`.
+        in a row, unless the server asks for a pause over `longest_wait_seconds`. `on_retry` is called before, with the
+        error; in a Regen by the thread that sends the part.
         """
         base_url, key = base_url or os.environ.get("REGEN_SERVER"), key or os.environ.get("REGEN_KEY")
         if not base_url or not key:
@@ -52,7 +64,9 @@ class _Client(ABC):
             retries=retries,
             longest_wait_seconds=longest_wait_seconds,
             user_agent=f"regen-client/{VERSION}",
+            on_retry=on_retry,
         )
+        self._poll_seconds = poll_seconds
         self._operations = Operations(
             calls=calls, parts_at_once=max(1, parts_at_once), poll_seconds=poll_seconds
         )
@@ -118,11 +132,25 @@ class Regen(_Client):
         fields = {"at_seconds": at_seconds, "engine": engine, "crop": crop, **options}
         return run(self._operations.preview(video, fields, timeout, on_progress), self._http)
 
+    def get_frame(self, file: File | str, at_seconds: float = 0.0) -> bytes:
+        """One frame of an uploaded file, as a JPEG of at most 960 pixels a side, to look for a moment."""
+        return run(self._operations.frame(file, at_seconds), self._http)
+
     def wait(
         self, render: Render | str, *, timeout: float | None = None, on_progress: OnProgress | None = None
     ) -> Render:
         """The render once it is completed. Raises RenderFailed, and WaitTimeout after `timeout` seconds."""
         return _completed(run(self._operations.wait(render, timeout, on_progress), self._http))
+
+    def events(self, render: Render | str) -> Generator[RenderEvent, None, None]:
+        """What the server tells of a render, as it happens, until its end; a stream that breaks off is continued.
+        Raises ApiError where there are no events: `wait` asks at intervals then."""
+        events = self._operations.events(render)
+        try:
+            while (event := run(events.next_until_end(self._poll_seconds), self._http)) is not None:
+                yield event
+        finally:
+            run(events.close(), self._http)
 
     def download(
         self,
@@ -217,11 +245,24 @@ class AsyncRegen(_Client):
         fields = {"at_seconds": at_seconds, "engine": engine, "crop": crop, **options}
         return await run_async(self._operations.preview(video, fields, timeout, on_progress), self._http)
 
+    async def get_frame(self, file: File | str, at_seconds: float = 0.0) -> bytes:
+        return await run_async(self._operations.frame(file, at_seconds), self._http)
+
     async def wait(
         self, render: Render | str, *, timeout: float | None = None, on_progress: OnProgress | None = None
     ) -> Render:
         flow = self._operations.wait(render, timeout, on_progress)
         return _completed(await run_async(flow, self._http))
+
+    async def events(self, render: Render | str) -> AsyncGenerator[RenderEvent, None]:
+        events = self._operations.events(render)
+        try:
+            while (
+                event := await run_async(events.next_until_end(self._poll_seconds), self._http)
+            ) is not None:
+                yield event
+        finally:
+            await run_async(events.close(), self._http)
 
     async def download(
         self,

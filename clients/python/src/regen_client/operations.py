@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
@@ -12,22 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-
-from regen_client.answers import Engine, Estimate, File, Preview, Progress, Render, Usage
+from regen_client.answers import Engine, Estimate, File, Preview, Progress, Render, RenderEvent, Usage
 from regen_client.calls import Calls
 from regen_client.downloads import download, server_name
 from regen_client.errors import RegenError, WaitTimeout
-from regen_client.flows import Call, Close, Flow, Pause, Read, Streamed
+from regen_client.events import PATIENCE_SECONDS, SILENCE_SECONDS, Events
+from regen_client.flows import Call, Flow, Pause
 from regen_client.uploads import SMALL_BYTES, OnProgress, send_whole, upload
 
 Source = str | os.PathLike[str] | File
 Result = Literal["output", "input", "thumbnail"]
 
-# The server breaks the silence of a stream every 15 seconds.
-SILENCE_SECONDS = 20.0
-# How long a wait lasts while the server does not answer at all.
-PATIENCE_SECONDS = 120.0
 PREVIEW_SECONDS = 20
 
 
@@ -110,6 +104,12 @@ class Operations:
     def get(self, render: Render | str) -> Flow[Render]:
         return Render.read((yield from self.calls.row("GET", f"/v1/renders/{_id(render)}", "render")))
 
+    def frame(self, file: File | str, at_seconds: float) -> Flow[bytes]:
+        """A JPEG."""
+        path = f"/v1/files/{file if isinstance(file, str) else file.id}/frame"
+        response = yield from self.calls.send("GET", path, params={"at_seconds": at_seconds})
+        return response.content
+
     def act(self, render: Render | str, action: str, **request: Any) -> Flow[Render]:
         path = f"/v1/renders/{_id(render)}/{action}"
         return Render.read((yield from self.calls.row("POST", path, "render", **request)))
@@ -150,12 +150,15 @@ class Operations:
             raise RegenError(f"The render {render.id} is {render.status} and has no {result}.")
         return url
 
+    def events(self, render: Render | str) -> Events:
+        return Events(self.calls, _id(render))
+
     def wait(
         self, render: Render | str, timeout: float | None, on_progress: OnProgress | None
     ) -> Flow[Render]:
         """The render once it has ended, however. Events tell when to look; without them it is asked at intervals."""
         deadline = _deadline(timeout)
-        events = _Events(self.calls, _id(render), on_progress)
+        events = self.events(render)
         away_since: float | None = None
         while True:
             try:
@@ -174,75 +177,32 @@ class Operations:
                 raise WaitTimeout(f"The render {_id(render)} has not ended within {timeout} seconds.")
             # Close to the end of the time a stream might be silent for longer.
             short = deadline - time.monotonic() <= SILENCE_SECONDS
-            if not short and events.available and (yield from events.follow(deadline)):
-                continue
+            if not short and events.available:
+                yield from _follow(events, deadline, on_progress)
+                if events.ended:
+                    continue
             yield Pause(min(self.poll_seconds, max(0.0, deadline - time.monotonic())))
 
 
-class _Events:
-    """A render's stream of events, continued after the last one."""
-
-    def __init__(self, calls: Calls, render_id: str, on_progress: OnProgress | None) -> None:
-        self.available = True
-        self._calls = calls
-        self._url = f"/v1/renders/{render_id}/events"
-        self._on_progress = on_progress
-        self._last_id = ""
-
-    def follow(self, deadline: float) -> Flow[bool]:
-        """Reads until the render's end, and is true then, or until the stream breaks off or time is short."""
-        headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
-        try:
-            streamed: Streamed = yield from self._calls.once(
-                "GET", self._url, headers=headers, streamed=True, silence_seconds=SILENCE_SECONDS
-            )
-        except RegenError as error:
-            # A server without events, or a proxy that does not let them through: poll.
-            self.available = error.repeatable
-            return False
-        try:
-            if streamed.response.status_code == 204:
-                self.available = False
-                return True
-            text, decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
-            while (block := (yield Read(streamed))) is not None:
-                text = (text + decoder.decode(block)).replace("\r", "")
-                # Only the empty line makes an event of what came before it.
-                *events, text = text.split("\n\n")
-                if any(self._is_end(event) for event in events):
-                    self.available = False
-                    return True
-                if deadline - time.monotonic() <= SILENCE_SECONDS:
-                    return False
-        except httpx.TransportError:
-            return False
-        finally:
-            yield Close(streamed)
-        return False
-
-    def _is_end(self, event: str) -> bool:
-        fields = {
-            name: value.lstrip(" ") for name, _, value in (line.partition(":") for line in event.split("\n"))
-        }
-        if "data" not in fields:
-            return False
-        self._last_id = fields.get("id", self._last_id)
-        if fields.get("event") == "end":
-            return True
-        data = json.loads(fields["data"])
-        if self._on_progress:
-            done, total = data.get("framesDone", 0), data.get("frames", 0)
-            self._on_progress(_progress(done, total, data.get("status"), data.get("etaSeconds")))
-        return False
+def _follow(events: Events, deadline: float, on_progress: OnProgress | None) -> Flow[None]:
+    """Tells of the events of one stream."""
+    try:
+        while (event := (yield from events.next(deadline))) is not None:
+            if on_progress:
+                on_progress(_progress_of(event))
+    finally:
+        yield from events.close()
 
 
-def _progress(done: int, total: int, status: str | None, eta_seconds: float | None) -> Progress:
-    return Progress(stage="render", done=done, total=total, status=status, eta_seconds=eta_seconds)
-
-
-def _progress_of(render: Render) -> Progress:
-    frames = render.output.frames if render.output else 0
-    return _progress(round(render.progress * frames), frames, render.status, render.eta_seconds)
+def _progress_of(render: Render | RenderEvent) -> Progress:
+    if isinstance(render, RenderEvent):
+        done, total = render.frames_done or 0, render.frames or 0
+    else:
+        total = render.output.frames if render.output else 0
+        done = round(render.progress * total)
+    return Progress(
+        stage="render", done=done, total=total, status=render.status, eta_seconds=render.eta_seconds
+    )
 
 
 def _deadline(timeout: float | None) -> float:
