@@ -28,9 +28,9 @@ from pathlib import Path
 import httpx
 
 from app.platform.media.programs import find_programs
-from bench.cluster import Cluster, WorkerProcess
+from bench.cluster import Cluster, WorkerProcess, leftovers
 from bench.encoders import BROKEN_MACHINE, EncoderStrikes, write_broken_program
-from bench.inspection import Inspection, inspect, leftovers
+from bench.inspection import Inspection, inspect
 from bench.machine_faults import KEEP_FREE_BYTES, SkewedWorkers, SmallSpool
 
 MEDIA = Path(__file__).parents[1] / "tests" / "media"

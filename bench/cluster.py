@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -245,6 +245,23 @@ class Cluster:
         for process in processes:
             if process.status is None:
                 process.kill()
+        # A signal may have come between the start of a process and its place in a list.
+        for pid in leftovers(self.root, b"app.cli"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def leftovers(root: Path, program: bytes = b"") -> list[int]:
+    """Processes whose command names that directory and the program: ffmpeg among them, which is given whole paths."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (directory / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(root).encode() in command and program in command:
+            found.append(int(directory.name))
+    return found
 
 
 def as_sqlalchemy(url: str) -> str:

@@ -4,14 +4,18 @@ What is forked is a whole `regen worker`, but for what loading took. Not for GPU
 """
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from tests.servers.forked import PR_SET_PDEATHSIG
 from tests.servers.process import ServerProcess
 
 POLL_SECONDS = 0.02
@@ -29,16 +33,21 @@ class ForkServer:
             text=True,
             start_new_session=True,
         )
+        self._asked = 0
 
     def ask(self, **order: object) -> int | None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._asked += 1
+        self._process.stdin.write(json.dumps({"number": self._asked, **order}) + "\n")
         self._process.stdin.flush()
-        answer: int | None = json.loads(self._process.stdout.readline())
-        return answer
+        # A signal may have kept an earlier answer from being read: it is no answer to this order.
+        while (answer := json.loads(self._process.stdout.readline()))["number"] != self._asked:
+            pass
+        found: int | None = answer["found"]
+        return found
 
     def close(self) -> None:
-        """Its children are not ended by that."""
+        """Its children end with it, also those whose start nobody learned of."""
         self._process.kill()
         self._process.wait()
 
@@ -95,11 +104,12 @@ def main() -> None:
                 pid, status = os.waitpid(order["status_of"], os.WNOHANG)
                 if pid:
                     statuses[pid] = os.waitstatus_to_exitcode(status)
-            print(json.dumps(statuses.get(order["status_of"])), flush=True)
+            answer(order, statuses.get(order["status_of"]))
             continue
         pid = os.fork()
         if pid == 0:
             os.setsid()
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             log = os.open(order["log"], os.O_WRONLY | os.O_APPEND)
             nothing = os.open(os.devnull, os.O_RDONLY)
             for here, there in ((nothing, 0), (log, 1), (log, 2)):
@@ -107,7 +117,11 @@ def main() -> None:
             sys.argv = ["regen", *order["arguments"]]
             regen()
             return
-        print(json.dumps(pid), flush=True)
+        answer(order, pid)
+
+
+def answer(order: Mapping[str, Any], found: int | None) -> None:
+    print(json.dumps({"number": order["number"], "found": found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cluster import Cluster
+from bench.cluster import Cluster, leftovers
 from tests.e2e.reading import decibels, decode, duration, probe, stream, timestamps
 
 SCALE = 4
@@ -65,19 +65,6 @@ def inspect(cluster: Cluster, accepted: dict[str, Path], downloads: Path) -> Ins
     _clean_up(cluster)
     seen.orphans_after_clean_up = _orphans(cluster)
     return seen
-
-
-def leftovers(root: Path) -> list[int]:
-    """Processes whose command names that directory: ffmpeg among them, which is given whole paths."""
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (directory / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(root).encode() in command:
-            found.append(int(directory.name))
-    return found
 
 
 def _processes_of_servers(cluster: Cluster) -> int:
