@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TypeVar
 
 import structlog
+from sqlalchemy.orm import Session
 
 from app.cleanup import queries as cleanup_queries
 from app.platform.database import Database
@@ -29,10 +30,15 @@ FEW = 20
 
 # The server's own keys; other objects in the storage are ignored.
 _FILE_KEY = re.compile(rf"{FILES_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/input")
-_RENDER_KEY = re.compile(rf"{RENDERS_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/(?:segments/|output-|thumbnail-).+")
+_RENDER_KEY = re.compile(
+    rf"{RENDERS_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/(?:segments/|output-|thumbnail-|sound-).+"
+)
 _PREVIEW_KEY = re.compile(rf"{PREVIEWS_PREFIX}([0-9A-Za-z]{{{ID_LENGTH}}})/(?:before|after)-.+")
 
 T = TypeVar("T")
+# Whether the object with that key, of the row with that id, is named by it.
+HasRow = Callable[[str, str], bool]
+LookUp = Callable[[Session, set[str]], HasRow]
 
 log = structlog.get_logger(__name__)
 
@@ -60,12 +66,17 @@ def find_orphans(
     """Check every object of this server that is older than `least_age`. Raises StorageError and Unavailable."""
     found = Orphans()
     newest = datetime.now(UTC) - least_age
-    checks = {FILES_PREFIX: _check_files, RENDERS_PREFIX: _check_renders, PREVIEWS_PREFIX: _check_previews}
-    for prefix, check in checks.items():
+    kinds: list[tuple[str, re.Pattern[str], LookUp]] = [
+        (FILES_PREFIX, _FILE_KEY, _known_files),
+        (RENDERS_PREFIX, _RENDER_KEY, _known_renders),
+        (PREVIEWS_PREFIX, _PREVIEW_KEY, _known_previews),
+    ]
+    for prefix, pattern, look_up in kinds:
         for batch in _batches(storage.list(prefix), BATCH):
             if stopped():
                 return found
-            check(database, [stored for stored in batch if stored.modified_at <= newest], found)
+            old = [stored for stored in batch if stored.modified_at <= newest]
+            _check(database, old, pattern, look_up, found)
     return found
 
 
@@ -85,47 +96,45 @@ def remove_orphans(
     return removed
 
 
-def _check_files(database: Database, batch: list[ListedObject], found: Orphans) -> None:
-    ids = _ids(batch, _FILE_KEY)
-    with database.read() as session:
-        known = cleanup_queries.known_files(session, set(ids.values()))
-        # The object of an upload in parts has no file yet: it is being probed, or will be removed with its upload.
-        known |= upload_queries.files_to_be(session, set(ids.values()))
-    for key, file_id in ids.items():
-        if file_id in known:
-            found.known += 1
-        else:
-            found.keys.append(key)
-
-
-def _check_renders(database: Database, batch: list[ListedObject], found: Orphans) -> None:
-    ids = _ids(batch, _RENDER_KEY)
-    with database.read() as session:
-        known = cleanup_queries.known_renders(session, set(ids.values()))
-    for key, render_id in ids.items():
-        render = known.get(render_id)
-        if render is not None and (not render.is_settled or key in render.keys):
-            found.known += 1
-        else:
-            found.keys.append(key)
-
-
-def _check_previews(database: Database, batch: list[ListedObject], found: Orphans) -> None:
-    ids = _ids(batch, _PREVIEW_KEY)
-    with database.read() as session:
-        known = preview_queries.known_previews(session, set(ids.values()))
-    for key, preview_id in ids.items():
-        own = known.get(preview_id, frozenset())
-        if own is None or key in own:
-            found.known += 1
-        else:
-            found.keys.append(key)
-
-
-def _ids(batch: list[ListedObject], pattern: re.Pattern[str]) -> dict[str, str]:
-    """The id in each of the server's own keys."""
+def _check(
+    database: Database, batch: list[ListedObject], pattern: re.Pattern[str], look_up: LookUp, found: Orphans
+) -> None:
     matches = {stored.key: pattern.fullmatch(stored.key) for stored in batch}
-    return {key: match[1] for key, match in matches.items() if match}
+    # The id in each of the server's own keys.
+    ids = {key: match[1] for key, match in matches.items() if match}
+    with database.read() as session:
+        has_row = look_up(session, set(ids.values()))
+    for key, row_id in ids.items():
+        if has_row(key, row_id):
+            found.known += 1
+        else:
+            found.keys.append(key)
+
+
+def _known_files(session: Session, ids: set[str]) -> HasRow:
+    # The object of an upload in parts has no file yet: it is being probed, or will be removed with its upload.
+    known = cleanup_queries.known_files(session, ids) | upload_queries.files_to_be(session, ids)
+    return lambda _key, file_id: file_id in known
+
+
+def _known_renders(session: Session, ids: set[str]) -> HasRow:
+    known = cleanup_queries.known_renders(session, ids)
+
+    def has_row(key: str, render_id: str) -> bool:
+        render = known.get(render_id)
+        return render is not None and (not render.is_settled or key in render.keys)
+
+    return has_row
+
+
+def _known_previews(session: Session, ids: set[str]) -> HasRow:
+    known = preview_queries.known_previews(session, ids)
+
+    def has_row(key: str, preview_id: str) -> bool:
+        own = known.get(preview_id, frozenset())
+        return own is None or key in own
+
+    return has_row
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

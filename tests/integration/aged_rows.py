@@ -9,7 +9,7 @@ from app.files.tables import File
 from app.platform.database import Database
 from app.platform.secrets import new_id
 from app.platform.storage.contract import Storage
-from app.platform.storage.keys import input_key, output_key, segment_key, thumbnail_key
+from app.platform.storage.keys import input_key, output_key, segment_key, sound_key, thumbnail_key
 from app.renders.statuses import RenderStatus
 from app.renders.tables import Render
 from tests.integration.rows import a_render
@@ -115,4 +115,5 @@ def leavings(render_id: str) -> list[str]:
         segment_key(render_id, position=1, attempt=3),
         output_key(render_id, attempt=9),
         thumbnail_key(render_id, attempt=9),
+        sound_key(render_id, attempt=9),
     ]
