@@ -4,12 +4,12 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, text
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.accounts.tables import User
 from app.platform.media.info import VideoProperties
-from app.platform.tables import ListedTable, video_columns
+from app.platform.tables import ListedTable, partial_index, video_columns
 
 
 class File(ListedTable):
@@ -25,13 +25,7 @@ class File(ListedTable):
     __tablename__ = "files"
     __table_args__ = (
         Index("ix_files_user_id_created_at", "user_id", "created_at", "id"),
-        Index(
-            "ix_files_kept",
-            "removed_at",
-            "created_at",
-            sqlite_where=text("erased_at IS NULL"),
-            postgresql_where=text("erased_at IS NULL"),
-        ),
+        partial_index("ix_files_kept", "removed_at", "created_at", where="erased_at IS NULL"),
     )
 
     user_id: Mapped[str] = mapped_column(ForeignKey(User.id), index=True)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -89,32 +90,17 @@ class HealthChecks:
         }
         self._database_hangs = False
         self._readers = CapacityLimiter(SQLITE_READERS) if database.is_sqlite else None
-        self._work = SharedCall(
-            lambda: _read_figures(database),
-            name="count-work",
-            limit_seconds=CHECK_SECONDS,
-            fresh_seconds=FIGURES_FRESH_SECONDS,
-            rest_factor=FIGURES_REST_FACTOR,
-        )
-        self._estimated = SharedCall(
-            lambda: _read_estimated(database),
-            name="sum-work",
-            limit_seconds=CHECK_SECONDS,
-            fresh_seconds=FIGURES_FRESH_SECONDS,
-            rest_factor=FIGURES_REST_FACTOR,
-        )
-        self._workers = SharedCall(
+        count = partial(SharedCall, limit_seconds=CHECK_SECONDS, fresh_seconds=FIGURES_FRESH_SECONDS)
+        count_rows = partial(count, rest_factor=FIGURES_REST_FACTOR)
+        self._work = count_rows(lambda: _read_figures(database), name="count-work")
+        self._estimated = count_rows(lambda: _read_estimated(database), name="sum-work")
+        self._workers = count_rows(
             lambda: _count_workers(database, lease_seconds=resources.settings.lease_seconds),
             name="count-workers",
-            limit_seconds=CHECK_SECONDS,
             fresh_seconds=PROBE_FRESH_SECONDS,
-            rest_factor=FIGURES_REST_FACTOR,
         )
-        self._messages = SharedCall(
-            lambda: {queue: broker.waiting(queue) for queue in WorkQueue},
-            name="count-messages",
-            limit_seconds=CHECK_SECONDS,
-            fresh_seconds=FIGURES_FRESH_SECONDS,
+        self._messages = count(
+            lambda: {queue: broker.waiting(queue) for queue in WorkQueue}, name="count-messages"
         )
 
     async def parts(self) -> Mapping[Part, PartState]:

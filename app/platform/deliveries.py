@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Index, Row, Select, String, func, not_, select, text, update
+from sqlalchemy import ColumnElement, Index, Row, Select, String, func, not_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.platform.database import Database, database_now
 from app.platform.lease import Lease, Leased, changed_rows, claim_first
 from app.platform.retry_policies import RetryPolicy
+from app.platform.tables import partial_index
 
 # The status of what has not ended and is in nobody's hands.
 PENDING = "pending"
@@ -38,8 +39,7 @@ class Delivery(Leased):
 
 
 def due_index(table_name: str) -> Index:
-    due = text("due_at IS NOT NULL")
-    return Index(f"ix_{table_name}_due", "due_at", sqlite_where=due, postgresql_where=due)
+    return partial_index(f"ix_{table_name}_due", "due_at", where="due_at IS NOT NULL")
 
 
 @dataclass(frozen=True, kw_only=True)

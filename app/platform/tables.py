@@ -6,7 +6,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, MetaData, String, literal_column
+from sqlalchemy import JSON, BigInteger, ColumnElement, Index, MetaData, String, literal_column, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Composite, DeclarativeBase, Mapped, composite, mapped_column
 from sqlalchemy.sql.operators import OperatorType
@@ -91,3 +91,8 @@ class ListedTable(Table):
 def video_columns(prefix: str = "") -> Composite[VideoProperties]:
     """One attribute over five columns, which are named for the fields: `width` or `input_width`, ..."""
     return composite(*(mapped_column(prefix + field.name) for field in fields(VideoProperties)))
+
+
+def partial_index(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows for which the SQL condition holds, in both databases."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))

@@ -3,14 +3,14 @@
 from datetime import datetime
 from fractions import Fraction
 
-from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.accounts.tables import User
 from app.files.tables import File
 from app.platform.lease import LeasedToWorker
 from app.platform.media.picture_options import Deinterlace
-from app.platform.tables import ListedTable, StatusText
+from app.platform.tables import ListedTable, StatusText, partial_index
 from app.renders.statuses import RenderStatus
 
 
@@ -25,12 +25,7 @@ class Preview(LeasedToWorker, ListedTable):
     __tablename__ = "previews"
     __table_args__ = (
         Index("ix_previews_user_id_created_at", "user_id", "created_at", "id"),
-        Index(
-            "ix_previews_open",
-            "created_at",
-            sqlite_where=text("ended_at IS NULL"),
-            postgresql_where=text("ended_at IS NULL"),
-        ),
+        partial_index("ix_previews_open", "created_at", where="ended_at IS NULL"),
     )
 
     user_id: Mapped[str] = mapped_column(ForeignKey(User.id))

@@ -4,7 +4,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false, text
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.accounts.tables import User
@@ -14,7 +14,7 @@ from app.platform.media.containers import ContainerName, VideoCodec
 from app.platform.media.info import VideoProperties
 from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
-from app.platform.tables import ListedTable, StatusText, Table, video_columns
+from app.platform.tables import ListedTable, StatusText, Table, partial_index, video_columns
 from app.renders.statuses import RenderStatus, SegmentStatus
 
 
@@ -65,18 +65,9 @@ class Render(UnitOfWork, ListedTable):
         # Covers the figures of activity, which read no row.
         Index("ix_renders_activity", "ended_at", "created_at", "started_at", "status", "output_frames"),
         Index("ix_renders_user_id_status", "user_id", "status", "priority", "created_at"),
-        Index(
-            "ix_renders_not_cleaned",
-            "ended_at",
-            sqlite_where=text("cleaned_at IS NULL"),
-            postgresql_where=text("cleaned_at IS NULL"),
-        ),
-        Index(
-            "ix_renders_with_results",
-            "files_removed_at",
-            "ended_at",
-            sqlite_where=text("output_key IS NOT NULL"),
-            postgresql_where=text("output_key IS NOT NULL"),
+        partial_index("ix_renders_not_cleaned", "ended_at", where="cleaned_at IS NULL"),
+        partial_index(
+            "ix_renders_with_results", "files_removed_at", "ended_at", where="output_key IS NOT NULL"
         ),
     )
 
@@ -156,19 +147,8 @@ class Segment(UnitOfWork, Table):
         Index("ix_segments_status_created_at", "status", "created_at"),
         Index("ix_segments_render_id_status", "render_id", "status", "position"),
         # Small ones, which PostgreSQL prefers even with old statistics: rows rarely stay in these statuses.
-        Index(
-            "ix_segments_waiting",
-            "render_id",
-            "position",
-            sqlite_where=text("status = 'waiting'"),
-            postgresql_where=text("status = 'waiting'"),
-        ),
-        Index(
-            "ix_segments_running",
-            "render_id",
-            sqlite_where=text("status = 'running'"),
-            postgresql_where=text("status = 'running'"),
-        ),
+        partial_index("ix_segments_waiting", "render_id", "position", where="status = 'waiting'"),
+        partial_index("ix_segments_running", "render_id", where="status = 'running'"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)

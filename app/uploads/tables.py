@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, String, text
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.accounts.tables import User
-from app.platform.tables import ListedTable
+from app.platform.tables import ListedTable, partial_index
 
 
 class Upload(ListedTable):
@@ -20,11 +20,8 @@ class Upload(ListedTable):
     __tablename__ = "uploads"
     __table_args__ = (
         Index("ix_uploads_user_id_created_at", "user_id", "created_at", "id"),
-        Index(
-            "ix_uploads_not_cleaned",
-            "expires_at",
-            sqlite_where=text("completed_at IS NULL AND cleaned_at IS NULL"),
-            postgresql_where=text("completed_at IS NULL AND cleaned_at IS NULL"),
+        partial_index(
+            "ix_uploads_not_cleaned", "expires_at", where="completed_at IS NULL AND cleaned_at IS NULL"
         ),
     )
 

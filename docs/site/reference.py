@@ -50,6 +50,7 @@ BODIES: dict[str, Schema] = {
     "estimateRender": {"file_id": "FILE_ID", "engine": "regen-4x"},
     "openUpload": {"name": "clip.mp4", "size_bytes": 100_000_000},
     "completeUpload": {"parts": [{"number": 1, "etag": "ETAG"}]},
+    "deliverResult": {"destination": "https://example.com/results/clip-4x.mp4"},
     "createWebhook": {"url": "https://example.com/hooks/regen"},
     "updateWebhook": {"enabled": False},
     "createUser": {"name": "alice"},
