@@ -83,6 +83,7 @@ def stand_in_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
         stand_in_network="true",
         segment_seconds="0.5",
         output_quality="high",
+        outbound_allowed_networks="127.0.0.0/8",
     ) as server:
         yield server
 

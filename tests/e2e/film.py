@@ -144,15 +144,27 @@ class Film:
         """
         # Ten seconds later than it is, so that what lies before 0 is heard too.
         shift = 10 - int(start)
+        begin = round((start + shift) * SOUND_RATE)
+        count = round(seconds * SOUND_RATE)
+        heard = self._heard(index, shift)[begin : begin + count].astype(np.float64)
+        return np.pad(heard, (0, count - len(heard)))
+
+    def _heard(self, index: int, shift: int) -> NDArray[np.float32]:
+        """A track that many seconds later than it is, from 0 on."""
+        if (index, shift) in self._tracks:
+            return self._tracks[index, shift]
         filters = f"asetpts=PTS+{shift}/TB,aresample={SOUND_RATE}:async=1:first_pts=0"
         raw = _run(
             *("ffmpeg", "-v", "error", "-copyts", "-i", self.path, "-map", f"0:a:{index}"),
             *("-af", filters, "-ac", "1", "-f", "f32le", "-"),
         )
-        begin = round((start + shift) * SOUND_RATE)
-        count = round(seconds * SOUND_RATE)
-        heard = np.frombuffer(raw, np.float32)[begin : begin + count].astype(np.float64)
-        return np.pad(heard, (0, count - len(heard)))
+        self._tracks[index, shift] = np.frombuffer(raw, np.float32)
+        return self._tracks[index, shift]
+
+    @cached_property
+    def _tracks(self) -> dict[tuple[int, int], NDArray[np.float32]]:
+        """Those that were decoded."""
+        return {}
 
 
 def _from_yuv(

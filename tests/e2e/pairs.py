@@ -1,7 +1,7 @@
 """Few combinations that hold every pair of values of different parameters at least once."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -9,14 +9,21 @@ Case = dict[str, Any]
 Pair = frozenset[tuple[str, int]]
 # So many combinations are tried for each that is taken.
 TRIES = 40
+# Of the choices; with others there are more cases.
+SEED = 1
 
 
 def pairwise(
-    values: Mapping[str, Sequence[Any]], *, goes: Callable[[Case], bool], first: Sequence[Case] = ()
+    values: Mapping[str, Sequence[Any]],
+    *,
+    goes: Callable[[Case], bool],
+    first: Sequence[Case] = (),
+    seldom: Collection[str] = (),
 ) -> list[Case]:
     """Cases of all parameters, among them `first`, completed. Of what `goes` refuses, a part of a case too, there is
-    none. The same for the same arguments."""
-    chance = random.Random(1)
+    none. Parameters that are taken `seldom` have their first value unless another one holds more pairs. The same for
+    the same arguments."""
+    chance = random.Random(SEED)
     missing = {
         frozenset([(one, i), (two, j)])
         for one, two in combinations(values, 2)
@@ -28,9 +35,10 @@ def pairwise(
     def complete(start: dict[str, int]) -> dict[str, int] | None:
         chosen = dict(start)
         for name in chance.sample(left := [name for name in values if name not in chosen], len(left)):
+            places = range(len(values[name]))
             able = [
                 place
-                for place in chance.sample(range(len(values[name])), len(values[name]))
+                for place in (places if name in seldom else chance.sample(places, len(places)))
                 if goes(_case(values, {**chosen, name: place}))
             ]
             if not able:
@@ -46,7 +54,9 @@ def pairwise(
             # No whole case holds this pair.
             missing.discard(frozenset(start.items()))
             continue
-        best = max(able, key=lambda found: len(_pairs(found) & missing))
+        best = max(
+            able, key=lambda found: (len(_pairs(found) & missing), -sum(found[one] > 0 for one in seldom))
+        )
         missing -= _pairs(best)
         cases.append(_case(values, best))
     return cases

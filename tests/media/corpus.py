@@ -28,6 +28,18 @@ def _encoders() -> str:
     ).stdout
 
 
+@lru_cache(maxsize=1)
+def _filters() -> str:
+    return subprocess.run(
+        ["ffmpeg", "-hide_banner", "-filters"], capture_output=True, check=True, text=True
+    ).stdout
+
+
+def has_filter(name: str) -> bool:
+    """Whether this ffmpeg has it."""
+    return f" {name} " in _filters()
+
+
 def missing(kind: Kind) -> str | None:
     """Why this ffmpeg cannot make the clip; None when it can."""
     lacking = [name for name in kind.encoders if f" {name} " not in _encoders()]
