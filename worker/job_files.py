@@ -17,6 +17,7 @@ from app.platform.errors import (
     FfmpegMissing,
     StorageError,
 )
+from app.platform.media.codecs import Quality, VmafTarget
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.storage.contract import Storage
 from app.platform.storage.keys import segments_prefix, sound_key
@@ -27,6 +28,7 @@ from worker.transfers import StorageTransfers
 from worker.video.continuous_copy import ContinuousCopy, write_continuous_copy
 from worker.video.decoder import WrongFrame
 from worker.video.plan import RenderPlan, SegmentPlan
+from worker.video.target_encoding import lossless_copy_bytes
 from worker.video.watching import write_sound
 from worker.workspace import Workspace
 
@@ -124,20 +126,28 @@ class JobFiles:
         )
 
     @contextlib.contextmanager
-    def room_for(self, keys: Sequence[str], *, copies: int) -> Iterator[None]:
-        """Raises DiskTooSmall if the block fills the disk and so many copies of the stored objects never fit there."""
+    def room_for(self, keys: Sequence[str], *, copies: int, made_bytes: int = 0) -> Iterator[None]:
+        """Raises DiskTooSmall if the block fills the disk and so many copies of the stored objects never fit there,
+        with what else is made of about `made_bytes`."""
         try:
             yield
         except Exception as error:
             if not is_disk_full(error):
                 raise
-            needed_bytes = copies * sum(self.storage.stat(key).size_bytes for key in keys)
+            needed_bytes = copies * sum(self.storage.stat(key).size_bytes for key in keys) + made_bytes
             if needed_bytes > self.workspace.capacity_bytes:
                 raise DiskTooSmall(
                     "The video needs more space than a worker's disk has.",
                     detail=f"{needed_bytes:,} bytes",
                 ) from error
             raise
+
+    def room_for_segment(
+        self, job: Job, render: RenderPlan, segment: SegmentPlan, quality: Quality | VmafTarget
+    ) -> contextlib.AbstractContextManager[None]:
+        """As `room_for`, of the input and the copy of the segment that the search for a target's quality makes."""
+        copy_bytes = lossless_copy_bytes(render, segment) if isinstance(quality, VmafTarget) else 0
+        return self.room_for([job.input_key], copies=1, made_bytes=copy_bytes)
 
     def remove_segments(self, render_id: str) -> None:
         try:

@@ -239,7 +239,9 @@ class WorkUnits:
         key = segment_key(
             job.render_id, position=segment_job.position, attempt=job.attempt, suffix=file.suffix
         )
-        with self.workspace.job_directory() as directory:
+        quality = job.form.quality or self.settings.output_quality
+        room = self._files.room_for_segment(job, render, segment, quality)
+        with room, self.workspace.job_directory() as directory:
             result = directory / f"segment{file.suffix}"
             encoded = source.read_by(
                 partial(
@@ -250,7 +252,7 @@ class WorkUnits:
                     segment=segment,
                     upscaler=upscaler,
                     turn=turn,
-                    quality=job.form.quality or self.settings.output_quality,
+                    quality=quality,
                     on_frame=report,
                     cancelled=stopped,
                     stall_seconds=self.settings.stall_seconds,

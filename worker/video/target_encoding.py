@@ -32,6 +32,8 @@ from worker.video.watchdog import Watchdog
 TRIAL_THREADS = 4
 # Of the copies, which are read in the order of their frames.
 RATE = 25
+# About what coding without loss leaves of a frame's bytes; of noise it leaves all, of drawings a tenth.
+LOSSLESS_SHARE = 0.5
 PURPOSE = "searching for the quality"
 
 log = structlog.get_logger(__name__)
@@ -48,6 +50,11 @@ class EncodedSegment:
     def figures(self) -> dict[str, float]:
         """What was found, by the names of a segment's columns; empty without a search."""
         return {} if self.quality is None else asdict(self.quality)
+
+
+def lossless_copy_bytes(render: RenderPlan, segment: SegmentPlan) -> int:
+    """About how much space the copy of a segment takes while its quality is searched for."""
+    return int(LOSSLESS_SHARE * segment.output_frames * render.target.frame_bytes)
 
 
 class TargetEncoding:

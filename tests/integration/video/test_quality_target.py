@@ -1,30 +1,62 @@
 """Outputs that reach a target of VMAF: measured from outside, against the same render without loss."""
 
+import errno
 import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 
-from app.platform.errors import Canceled, ConfigurationError, FfmpegError, FfmpegTimeout
+from app.platform.errors import Canceled, ConfigurationError, DiskTooSmall, FfmpegError, FfmpegTimeout
 from app.platform.media.codecs import OutputFormat, VmafTarget
 from app.platform.media.confinement import OFF
 from app.platform.media.containers import VideoCodec
 from app.platform.media.ffmpeg import FfmpegRunner, Programs
+from app.platform.storage.local import LocalStorage
+from app.work.outage_retry import OutageRetry
 from tests.integration.video.conftest import NearestNeighbour
+from worker.job_files import JobFiles
 from worker.pipeline import run_segment
 from worker.video.target_encoding import EncodedSegment
+from worker.workspace import Workspace
 
 FRAMES = 8
 # Grainy pictures, of which encoders lose something.
 SOURCE = ("-vf", "noise=alls=40:allf=t:all_seed=7", "-crf", "4", "-threads", "1")
 # From the sample's VMAF to the file's; here the sample is all of it.
 ROUNDING = 0.01
+
+
+@pytest.mark.parametrize(("quality", "error"), [(VmafTarget(90), DiskTooSmall), ("high", OSError)])
+def test_a_copy_that_the_disk_can_never_hold_is_the_works_own_failure(
+    quality: Any,
+    error: type[Exception],
+    clip: Callable[..., Path],
+    planned: Callable[..., Any],
+    runner: FfmpegRunner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that holds the input, and a third of the frames' raw bytes."""
+    path = clip("in.mp4", "-c:v", "libx264", frames=FRAMES)
+    _, render, (segment,) = planned(path)
+    raw_bytes = FRAMES * (4 * render.source.width) * (4 * render.source.height) * 3 // 2
+    monkeypatch.setattr(Workspace, "capacity_bytes", path.stat().st_size + raw_bytes // 3)
+    storage = LocalStorage(root=tmp_path / "storage", url_key=b"secret")
+    storage.put_file("files/a/input", path, content_type="video/mp4")
+    workspace = Workspace(tmp_path / "work", cache_bytes=0)
+    files = JobFiles(storage=storage, workspace=workspace, runner=runner, outage_retry=OutageRetry(seconds=0))
+    job: Any = SimpleNamespace(input_key="files/a/input")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(error), files.room_for_segment(job, render, segment, quality):
+        raise full
+    workspace.close()
 
 
 def names_in(directory: Path) -> list[str]:
