@@ -227,9 +227,11 @@ class TypedUpscaler:
         with _typed_errors():
             return self._upscaler.upscale(frames, noise=noise)
 
-    def stabilised(self) -> "TypedStabilisedFrames":
+    def stabilised(self, *, noise: FrameNoise | None = None) -> "TypedStabilisedFrames":
         """As Upscaler.stabilised; what it returns raises as `upscale` does."""
-        return TypedStabilisedFrames(self._upscaler.stabilised(), pause_seconds=self._pause_seconds)
+        return TypedStabilisedFrames(
+            self._upscaler.stabilised(noise=noise), pause_seconds=self._pause_seconds
+        )
 
 
 class TypedStabilisedFrames:

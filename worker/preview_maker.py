@@ -1,14 +1,18 @@
-"""Makes a preview: decodes a frame, chooses the crop, upscales it, and writes pictures before and after."""
+"""Makes a preview: decodes a frame, chooses the crop, upscales it, and writes pictures before and after.
+
+With `stabilise` the frames around it are decoded and upscaled too.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.platform.errors import Canceled
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
-from app.platform.media.picture_options import Deinterlace
+from app.platform.media.picture_options import STABILISED_RADIUS, Deinterlace
 from app.platform.media.rectangles import Area
 from app.platform.progress import current_progress
 from app.platform.settings import Settings
@@ -32,6 +36,9 @@ from worker.pictures import (
 )
 from worker.video.frame_grab import Frame, IndexedVideo, index_video, read_frame
 
+if TYPE_CHECKING:
+    from worker.video.steady_window import SteadyWindow
+
 # Of the device's memory; the rest is for segments.
 MEMORY_SHARE = 0.25
 # Larger pictures are JPEGs: as PNGs they would take minutes to download.
@@ -46,6 +53,9 @@ CROPPED_WARNING = (
     "This server computes on a CPU: the images show a part of the frame. Choose which with `crop`."
 )
 REDUCED_WARNING = "This server computes on a CPU: the crop was reduced around its centre."
+NOT_STEADY_WARNING = (
+    "The frames around this moment are not known for sure; the image shows it without `stabilise`."
+)
 TOO_LARGE_WARNING = "The whole frame would exceed this server's limit; the images show its centre."
 
 
@@ -85,30 +95,52 @@ class PreviewMaker:
         whole, tags = video.colour.source, video.colour.tags
         on_cpu = not self._networks.is_accelerated
         crop, warnings = choose_crop(
-            job.crop, frame=whole, engine=engine, settings=self._settings, on_cpu=on_cpu
+            job.crop,
+            frame=whole,
+            engine=engine,
+            settings=self._settings,
+            on_cpu=on_cpu,
+            pictures=2 * STABILISED_RADIUS + 1 if job.stabilise else 1,
         )
         if is_hdr(tags):
             require_tone_mapping(self._runner)
             warnings.append(TONE_MAPPED_WARNING)
-        # ffmpeg may decode for long before it outputs the frame.
-        stall_seconds = self._runner.limits.wall_seconds
-        frame = read_frame(
-            self._runner, video, job.at_seconds, cancelled=cancelled, stall_seconds=stall_seconds
-        )
-        area = expanded(crop, margin=self._margin(engine, on_cpu=on_cpu), frame=whole)
-        part, part_format = cropped(frame, whole, area)
+        window = self._window(job, video, cancelled=cancelled)
+        if window is None and job.stabilise:
+            warnings.append(NOT_STEADY_WARNING)
+        margin = self._margin(engine, on_cpu=on_cpu)
+        if window is None:
+            frame = read_frame(
+                self._runner,
+                video,
+                job.at_seconds,
+                cancelled=cancelled,
+                stall_seconds=self._runner.limits.wall_seconds,
+            )
+            area = expanded(crop, margin=margin, frame=whole)
+            part, part_format = cropped(frame, whole, area)
+        else:
+            frame = window.wanted
+            area = window.area_around(crop, margin=margin + window.reach(crop))
+            window = window.of_part(area)
+            part, part_format = window.wanted, window.source
         scale = job.scale or engine.scale
         scaled = area.enlarged(scale)
         target = replace(video.colour.target, width=scaled.width, height=scaled.height)
-        picture = PictureOptions(strength=job.strength, grain=job.grain)
+        picture = PictureOptions(strength=job.strength, grain=job.grain, is_stabilised=window is not None)
         upscaler = self._networks.upscaler(
             UpscalerKey(engine_id=engine.id, source=part_format, target=target, picture=picture)
         )
         if cancelled():
             raise Canceled()
-        with current_progress().allowing(upscaler.longest_batch_seconds):
-            noise = measure_noise(frame, whole).of_part(x=area.x, y=area.y) if job.grain else None
-            (enlarged,) = upscaler.upscale([part], noise=noise)
+        noise = measure_noise(frame, whole).of_part(x=area.x, y=area.y) if job.grain else None
+        pictures = 1 if window is None else len(window.frames)
+        with current_progress().allowing(pictures * upscaler.longest_batch_seconds):
+            if window is None:
+                (enlarged,) = upscaler.upscale([part], noise=noise)
+            else:
+                steady = upscaler.stabilised(noise=noise)
+                ((enlarged, _),) = [*steady.upscale(window.frames), *steady.finish()]
         inner = crop.within(area)
         kind: PictureKind = "png" if crop.pixels * scale**2 <= MAX_PNG_PIXELS else "jpg"
         before, after = directory / f"before.{kind}", directory / f"after.{kind}"
@@ -144,6 +176,24 @@ class PreviewMaker:
         self._video = (wanted, video) if video.path == source else None
         return video
 
+    def _window(
+        self, job: PreviewJob, video: IndexedVideo, *, cancelled: Callable[[], bool]
+    ) -> "SteadyWindow | None":
+        """The frames that are averaged; None without `stabilise`, and where they are not known."""
+        if not job.stabilise:
+            return None
+        # Imports OpenCV, which few previews need.
+        from worker.video.steady_window import read_steady_window
+
+        return read_steady_window(
+            self._runner,
+            video,
+            job.at_seconds,
+            strength=job.stabilise,
+            cancelled=cancelled,
+            stall_seconds=self._runner.limits.wall_seconds,
+        )
+
     def _margin(self, engine: Engine, *, on_cpu: bool) -> int:
         """Returns how many pixels around a crop go through the network with it, for the result of a whole frame."""
         margin = self._networks.tile_overlap(engine.id)
@@ -168,15 +218,21 @@ class PreviewMaker:
 
 
 def choose_crop(
-    requested: Area | None, *, frame: FrameFormat, engine: Engine, settings: Settings, on_cpu: bool
+    requested: Area | None,
+    *,
+    frame: FrameFormat,
+    engine: Engine,
+    settings: Settings,
+    on_cpu: bool,
+    pictures: int = 1,
 ) -> tuple[Area, list[str]]:
-    """The part of the frame that is made, and warnings."""
+    """The part of the frame that is made, and warnings. `pictures`: how many go through the network for it."""
     area = Area(x=0, y=0, width=frame.width, height=frame.height) if requested is None else requested
     most = settings.max_output_pixels // engine.scale**2
     if on_cpu:
         share = 1 if engine.id == DEFAULT_ENGINE else SLOW_ENGINE_DIVISOR
         times = 1 if requested is None else REQUESTED_CROP_FACTOR
-        most = min(most, settings.preview_cpu_pixels // share * times)
+        most = min(most, settings.preview_cpu_pixels // (share * pictures) * times)
     if area.pixels <= most:
         return area, []
     factor = sqrt(most / area.pixels)

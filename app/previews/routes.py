@@ -89,6 +89,7 @@ def _make_preview(
             scale=asked.scale,
             strength=asked.strength,
             grain=asked.grain,
+            stabilise=asked.stabilise,
             deinterlace=asked.deinterlace,
             limits=user.allowance.media,
             max_open=resources.settings.max_open_previews_per_user,

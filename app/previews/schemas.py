@@ -11,7 +11,7 @@ from app.http.body import Body, Number, RequestBody, Timestamp, Url, with_exampl
 from app.http.resources import Resources
 from app.platform.file_names import output_name
 from app.platform.media.output_size import MOST_SCALE
-from app.platform.media.picture_options import Deinterlace
+from app.platform.media.picture_options import MOST_STABILISE, Deinterlace
 from app.previews import tables
 from app.previews.service import KEPT_SECONDS, crop_of
 from app.renders.statuses import RenderStatus
@@ -83,6 +83,13 @@ class PreviewRequest(RequestBody):
     )
     strength: float = Field(1.0, ge=0, le=1, strict=True, allow_inf_nan=False, description="As for a render.")
     grain: float = Field(0.0, ge=0, le=1, strict=True, allow_inf_nan=False, description="As for a render.")
+    stabilise: int = Field(
+        0,
+        ge=0,
+        le=MOST_STABILISE,
+        strict=True,
+        description="As for a render: the frames around the one that is shown are upscaled too.",
+    )
     deinterlace: Deinterlace = Field(Deinterlace.AUTO, description="As for a render.")
 
 
@@ -108,6 +115,7 @@ class Preview(Body):
     scale: int | None = Field(None, description="If it was given.")
     strength: Number | None = Field(None, description="If it is not 1.")
     grain: Number | None = Field(None, description="If it is not 0.")
+    stabilise: int | None = Field(None, description="If it is not 0.")
     deinterlace: str | None = Field(None, description="If it is not `auto`.")
     before_url: Url | None = Field(
         None,
@@ -149,6 +157,7 @@ class Preview(Body):
             scale=preview.scale,
             strength=None if preview.strength == 1 else preview.strength,
             grain=preview.grain or None,
+            stabilise=preview.stabilise or None,
             deinterlace=None if preview.deinterlace == Deinterlace.AUTO else preview.deinterlace,
             before_url=before_url,
             after_url=after_url,

@@ -55,6 +55,7 @@ class PreviewJob:
     scale: int | None = None
     strength: float = 1.0
     grain: float = 0.0
+    stabilise: int = 0
     deinterlace: Deinterlace = Deinterlace.AUTO
 
 
@@ -71,6 +72,7 @@ def create_preview(  # noqa: PLR0913 - what a preview shows, and how
     scale: int | None = None,
     strength: float = 1.0,
     grain: float = 0.0,
+    stabilise: int = 0,
     deinterlace: Deinterlace = Deinterlace.AUTO,
 ) -> Preview:
     """A queued preview of the file, which is locked until the session ends (`find_file_to_use`).
@@ -104,6 +106,7 @@ def create_preview(  # noqa: PLR0913 - what a preview shows, and how
         scale=scale,
         strength=strength,
         grain=grain,
+        stabilise=stabilise,
         deinterlace=deinterlace,
         status=RenderStatus.QUEUED,
         warnings=[*warnings],
@@ -198,6 +201,7 @@ class PreviewLedger:
                         scale=row.scale,
                         strength=row.strength,
                         grain=row.grain,
+                        stabilise=row.stabilise,
                         deinterlace=Deinterlace(row.deinterlace),
                     )
                 preview_queries.fail(session, claim, error=_gave_up(row.failures))

@@ -18,8 +18,8 @@ class Preview(LeasedToWorker, ListedTable):
     """One moment of a file, upscaled ahead of all renders.
 
     The crop is in pixels of the frame as displayed. For a completed preview None means the whole frame; before, that
-    the worker will choose. `scale`, `strength`, `grain` and `deinterlace` are as for a render. The status is
-    never `pending`. An expired lease counts among its `failures`.
+    the worker will choose. `scale`, `strength`, `grain`, `stabilise` and `deinterlace` are as for a render. The
+    status is never `pending`. An expired lease counts among its `failures`.
     """
 
     __tablename__ = "previews"
@@ -39,6 +39,7 @@ class Preview(LeasedToWorker, ListedTable):
     scale: Mapped[int | None]
     strength: Mapped[float] = mapped_column(default=1.0, server_default="1")
     grain: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    stabilise: Mapped[int] = mapped_column(default=0, server_default="0")
     deinterlace: Mapped[str] = mapped_column(
         String(16), default=Deinterlace.AUTO, server_default=Deinterlace.AUTO
     )

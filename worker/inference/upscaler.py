@@ -142,8 +142,10 @@ class Upscaler:
             self._reuse.remember(distinct[-1], results[-1])
         return [previous if index < 0 and previous is not None else results[index] for index in indexes]
 
-    def stabilised(self) -> StabilisedFrames:
-        """Returns what upscales one run of consecutive frames, each averaged with those around it."""
+    def stabilised(self, *, noise: FrameNoise | None = None) -> StabilisedFrames:
+        """Returns what upscales one run of consecutive frames, each averaged with those around it. `noise` is as for
+        `upscale`."""
+        self._noise = noise
         return StabilisedFrames(self)
 
     def enlarge(self, frames: Sequence[Frame]) -> list[NetworkPicture]:
@@ -179,7 +181,9 @@ class Upscaler:
 
     def noise_of(self, *frames: Frame) -> Sequence[FrameNoise]:
         """Returns the noise of frames from which grain is made; empty without grain."""
-        return [measure_noise(frame, self.source) for frame in frames] if self._picture.grain else ()
+        if not self._picture.grain:
+            return ()
+        return [self._noise or measure_noise(frame, self.source) for frame in frames]
 
     def _check(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -211,7 +215,7 @@ class Upscaler:
                     batch[0], rgb, lambda whole: self._finished(self._mixed(whole), ())
                 )
                 return lambda: [result]
-            noise = self.noise_of(*batch) if self._noise is None else [self._noise] * len(batch)
+            noise = self.noise_of(*batch)
             return self._transfers.start_download(self._finished(self._mixed(rgb), noise, visible))
 
     def _mixed(self, rgb: torch.Tensor) -> torch.Tensor:

@@ -1,15 +1,17 @@
-"""Decodes a single frame of a video: the one that is shown at a given time.
+"""Decodes a single frame of a video: the one that is shown at a given time; on request with the frames around it.
 
 The decoder and its filters are those of a render, so the frame is the one that a render upscales. The packet list says
 where decoding can start; only the frames that the wanted one depends on are decoded.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
+from typing import TypeVar
 
 import ffmpeg
 import numpy as np
@@ -46,6 +48,16 @@ TOO_FAR = (
 log = structlog.get_logger(__name__)
 
 Frame = NDArray[np.uint8]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class FramesAround:
+    """Consecutive frames and their timestamps in ticks; the one at `place` is wanted."""
+
+    frames: Sequence[Frame]
+    times: Sequence[int]
+    place: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,44 +123,64 @@ def read_frame(
     Raises PermanentError if there is none or decoding takes longer than LONGEST_DECODING_SECONDS, PipelineStalled if
     nothing was decoded for `stall_seconds`, Canceled once `cancelled` returns True.
     """
-    seconds = min(runner.limits.wall_seconds, LONGEST_DECODING_SECONDS)
-    limits = replace(runner.limits, wall_seconds=seconds)
-    bounded = runner.under(limits).within_one_limit()
-    try:
-        return _read_frame(bounded, video, at_seconds, cancelled=cancelled, stall_seconds=stall_seconds)
-    except FfmpegTimeout as error:
-        raise PermanentError(TOO_FAR, detail=error.detail) from error
+
+    def read(bounded: FfmpegRunner) -> Frame:
+        reading = _Reading(bounded, video, cancelled=cancelled, stall_seconds=stall_seconds)
+        return _read_frame(video, reading, at_seconds)
+
+    return _within_time(runner, read)
 
 
-def _read_frame(
+def read_frames_around(
     runner: FfmpegRunner,
     video: IndexedVideo,
     at_seconds: Fraction,
     *,
+    radius: int,
     cancelled: Callable[[], bool],
     stall_seconds: float,
-) -> Frame:
+) -> FramesAround | None:
+    """The frame of `read_frame` with the `radius` frames before it and after it, as far as there are any.
+
+    None if it cannot be said which of the decoded frames it is: there are more or fewer than packets. Raises as
+    `read_frame` does.
+    """
+    times = sorted(video.packets.pts)
+    place = bisect_right(times, video.ticks_at(at_seconds)) - 1
+    if place < 0:
+        return None
+    start = max(0, place - radius)
+    wanted = times[start : place + radius + 1]
+
+    def decode(runner: FfmpegRunner) -> list[Frame]:
+        read = _Reading(runner, video, cancelled=cancelled, stall_seconds=stall_seconds)
+        first, end, count = wanted[0], wanted[-1] + 1, len(wanted)
+        found = read.sought(first, end=end, count=count)
+        return read.last(None, first=first, end=end, count=count + 1) if found is None else found
+
+    frames = _within_time(runner, decode)
+    return FramesAround(frames, wanted, place - start) if len(frames) == len(wanted) else None
+
+
+def _within_time(runner: FfmpegRunner, read: Callable[[FfmpegRunner], Result]) -> Result:
+    seconds = min(runner.limits.wall_seconds, LONGEST_DECODING_SECONDS)
+    limits = replace(runner.limits, wall_seconds=seconds)
+    try:
+        return read(runner.under(limits).within_one_limit())
+    except FfmpegTimeout as error:
+        raise PermanentError(TOO_FAR, detail=error.detail) from error
+
+
+def _read_frame(video: IndexedVideo, read: "_Reading", at_seconds: Fraction) -> Frame:
     moment = video.ticks_at(at_seconds)
     wanted = max((pts for pts in video.packets.pts if pts <= moment), default=moment)
-
-    def decode(seek: int | None, *, first: int | None, end: int) -> Frame | None:
-        with Watchdog(cancelled=cancelled, stall_seconds=stall_seconds) as watchdog:
-            return _last_frame(runner, video, watchdog, seek=seek, first=first, end=end)
-
-    before: Frame | None = None
-    for seek in _seek_points(video, wanted):
-        frame = decode(seek, first=wanted, end=wanted + 1)
-        # Seeking by decoding time is inexact in some formats: the frame counts only if two seek points yield the same.
-        if frame is not None and (
-            video.seeks_by_pts or (before is not None and np.array_equal(frame, before))
-        ):
-            return frame
-        before = frame
+    found = read.sought(wanted, end=wanted + 1, count=1)
+    if found is not None:
+        return found[0]
     look_back = ceil(LOOK_BACK_SECONDS / video.info.video.time_base)
     for first in (wanted, moment - look_back, None):
         end = wanted + 1 if first == wanted else moment + 1
-        frame = decode(None, first=first, end=end)
-        if frame is not None:
+        for frame in read.last(None, first=first, end=end, count=1):
             return frame
     raise PermanentError(NO_FRAME)
 
@@ -171,36 +203,64 @@ def _seek_points(video: IndexedVideo, wanted: int) -> list[int]:
     return [keyframes[index][0 if video.seeks_by_pts else 1] for index in found]
 
 
-def _last_frame(
-    runner: FfmpegRunner,
-    video: IndexedVideo,
-    watchdog: Watchdog,
-    *,
-    seek: int | None,
-    first: int | None,
-    end: int,
-) -> Frame | None:
-    """The last frame with a timestamp in [first, end), decoded from `seek` on; None if there is none."""
-    latest: Frame | None = None
-    spare = np.empty(video.colour.source.frame_bytes, np.uint8)
-    stream = _decoding_stream(runner, video, seek=seek, first=first, end=end)
-    with runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process:
-        watchdog.own(process)
-        try:
-            while process.read_exactly_into(spare.data):
-                latest, spare = spare, np.empty_like(spare) if latest is None else latest
-                watchdog.progress()
-            process.wait()
-        except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
-            # The watchdog may have killed the process.
+class _Reading:
+    """Decodes frames of a video."""
+
+    def __init__(
+        self,
+        runner: FfmpegRunner,
+        video: IndexedVideo,
+        *,
+        cancelled: Callable[[], bool],
+        stall_seconds: float,
+    ) -> None:
+        self._runner = runner
+        self._video = video
+        self._cancelled = cancelled
+        self._stall_seconds = stall_seconds
+
+    def sought(self, first: int, *, end: int, count: int) -> list[Frame] | None:
+        """The `count` frames with a timestamp in [first, end), decoded from a keyframe on; None if none gives them."""
+        before: list[Frame] = []
+        for seek in _seek_points(self._video, first):
+            frames = self.last(seek, first=first, end=end, count=count + 1)
+            if len(frames) != count:
+                before = []
+                continue
+            # Seeking by decoding time is inexact in some formats: frames count only if two seek points yield the same.
+            if self._video.seeks_by_pts or (before and all(map(np.array_equal, frames, before))):
+                return frames
+            before = frames
+        return None
+
+    def last(self, seek: int | None, *, first: int | None, end: int, count: int) -> list[Frame]:
+        """The last `count` frames with a timestamp in [first, end), decoded from `seek` on; fewer if there are."""
+        video = self._video
+        latest: deque[Frame] = deque(maxlen=count)
+        spare = np.empty(video.colour.source.frame_bytes, np.uint8)
+        stream = _decoding_stream(self._runner, video, seek=seek, first=first, end=end)
+        with (
+            Watchdog(cancelled=self._cancelled, stall_seconds=self._stall_seconds) as watchdog,
+            self._runner.start(stream, purpose="reading the video", stdin=False, stdout=True) as process,
+        ):
+            watchdog.own(process)
+            try:
+                while process.read_exactly_into(spare.data):
+                    unused = latest[0] if len(latest) == count else np.empty_like(spare)
+                    latest.append(spare)
+                    spare = unused
+                    watchdog.progress()
+                process.wait()
+            except (FfmpegTimeout, FfmpegKilled, FfmpegMissing):
+                # The watchdog may have killed the process.
+                watchdog.check()
+                raise
+            except FfmpegError as error:
+                watchdog.check()
+                # Of a damaged file, what can be decoded is used, as in a render.
+                log.warning("decoding_incomplete", frames=len(latest), detail=error.detail)
             watchdog.check()
-            raise
-        except FfmpegError as error:
-            watchdog.check()
-            # Of a damaged file, what can be decoded is used, as in a render.
-            log.warning("decoding_incomplete", frames=0 if latest is None else 1, detail=error.detail)
-    watchdog.check()
-    return latest
+        return list(latest)
 
 
 def _decoding_stream(

@@ -18,6 +18,7 @@ from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
 from app.platform.settings import Settings
 from worker.video.frame_grab import index_video, read_frame
+from worker.video.steady_window import read_steady_window
 
 Luma = NDArray[np.float64]
 
@@ -185,6 +186,38 @@ def test_a_preview_shows_the_films_frame(
         frame = read_frame(runner, video, at, cancelled=lambda: False, stall_seconds=30)
         luma = video.colour.source.split(frame)[0]
         np.testing.assert_array_equal(luma, single_pass.planes[number][0])
+
+
+@pytest.mark.slow
+def test_a_steady_preview_averages_the_films_frames(
+    film: Callable[..., Path], runner: FfmpegRunner, decoded: Callable[..., Any]
+) -> None:
+    """Not those of the stream, of which one in five repeats another."""
+    source = film("a.ts", *MPEG2, *FIELDS, "-top", "1", after=TOP)
+    single_pass = decoded(source, filters="fieldmatch=combmatch=full:mchroma=0,yadif=deint=interlaced")
+    video = index_video(
+        runner,
+        source,
+        scale=4,
+        limits=MediaLimits.from_settings(Settings()),
+        deinterlace=Deinterlace.DETELECINE,
+        cancelled=lambda: False,
+    )
+    for place in (0, *range(40, 45)):
+        at = single_pass.seconds[place] - single_pass.seconds[0]
+        window = read_steady_window(runner, video, at, strength=1, cancelled=lambda: False, stall_seconds=30)
+        assert window is not None
+        wanted = single_pass.numbers[place]
+        lumas = [video.colour.source.split(one.frame)[0] for one in window.frames]
+        assert [one.repeats for one in window.frames] == [int(n == window.place) for n in range(len(lumas))]
+        for number, luma in enumerate(lumas, wanted - window.place):
+            same = [
+                planes[0]
+                for planes, other in zip(single_pass.planes, single_pass.numbers, strict=True)
+                if other == number
+            ]
+            assert any(np.array_equal(luma, one) for one in same)
+        assert len(lumas) == (5 if place else 3)
 
 
 def _render(

@@ -146,15 +146,26 @@ class Faulty:
 
 
 @pytest.mark.parametrize(
-    ("scale", "picture"), [(None, PictureOptions()), (2, PictureOptions(strength=0.4, grain=1))]
+    ("scale", "stabilise", "picture"),
+    [
+        (None, 0, PictureOptions()),
+        (2, 0, PictureOptions(strength=0.4, grain=1)),
+        (None, 3, PictureOptions(grain=1, is_stabilised=True)),
+    ],
 )
 def test_it_shows_the_render_before_encoding(
-    studio: Callable[..., Studio], tmp_path: Path, scale: int | None, picture: PictureOptions
+    studio: Callable[..., Studio],
+    tmp_path: Path,
+    scale: int | None,
+    stabilise: int,
+    picture: PictureOptions,
 ) -> None:
-    """The network itself on a crop, and losslessly on the whole video."""
+    """The network itself on a crop, and losslessly on the whole video; averaged with what is around it in time."""
+    count, number = (6, 3) if stabilise else (2, 1)
     film = tmp_path / "film.mp4"
     source = Path(__file__).parents[2] / "media" / "bunny-240x136-25fps.mp4"
-    cut = ["-ss", "1", "-i", source, "-vf", "crop=120:80", "-frames:v", "2", "-an", "-qp", "0", film]
+    cut = ["-ss", "1", "-i", source, "-vf", "crop=120:80", "-frames:v", str(count)]
+    cut += ["-an", "-qp", "0", film]
     subprocess.run(["ffmpeg", "-v", "error", *cut], check=True)
     at = studio(stand_in_network="false")
     place = at.place
@@ -178,17 +189,20 @@ def test_it_shows_the_render_before_encoding(
         source=film,
         info=info,
         destination=tmp_path / "render.mp4",
-        options=WorkOptions(engine=DEFAULT_ENGINE, scale=scale, output_quality="lossless"),
+        options=WorkOptions(
+            engine=DEFAULT_ENGINE, scale=scale, output_quality="lossless", stabilise=stabilise
+        ),
         settings=place.settings,
         make_upscaler=make_upscaler,
         work_directory=tmp_path,
         on_progress=lambda _progress: None,
     )
-    rendered = frames_of(tmp_path / "render.mp4", plans[0].target)[1]
-    original = frames_of(film, plans[0].source)[1]
+    rendered = frames_of(tmp_path / "render.mp4", plans[0].target)[number]
+    original = frames_of(film, plans[0].source)[number]
     place.storage.put_file("files/film/input", film, content_type="video/mp4")
     crop = Area(x=41, y=33, width=31, height=22)
-    preview_id = at.ask(Fraction(1, 25), crop, scale=scale, strength=picture.strength, grain=picture.grain)
+    options = {"strength": picture.strength, "grain": picture.grain, "stabilise": stabilise}
+    preview_id = at.ask(Fraction(number, 25), crop, scale=scale, **options)
 
     assert at.previewer.make_next()
     assert not at.previewer.make_next()

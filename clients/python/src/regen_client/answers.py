@@ -44,6 +44,7 @@ class PreviewOptions(TypedDict, total=False):
     scale: int
     strength: float
     grain: float
+    stabilise: int
     deinterlace: Literal["auto", "off", "frame", "field", "detelecine"]
 
 
@@ -163,6 +164,7 @@ class PictureFacts(Answer):
     scale: int | None = None
     strength: float | None = None
     grain: float | None = None
+    stabilise: int | None = None
     deinterlace: str | None = None
 
 
@@ -173,7 +175,6 @@ class OptionFacts(PictureFacts):
 
     target_fps: float | None = None
     target_fps_exact: str | None = None
-    stabilise: int | None = None
     start: float | None = None
     end: float | None = None
     max_width: int | None = None
