@@ -37,7 +37,7 @@ from worker.pictures import (
 from worker.video.frame_grab import Frame, IndexedVideo, index_video, read_frame
 
 if TYPE_CHECKING:
-    from worker.video.steady_window import SteadyWindow
+    from worker.steady_window import SteadyWindow
 
 # Of the device's memory; the rest is for segments.
 MEMORY_SHARE = 0.25
@@ -183,7 +183,7 @@ class PreviewMaker:
         if not job.stabilise:
             return None
         # Imports OpenCV, which few previews need.
-        from worker.video.steady_window import read_steady_window
+        from worker.steady_window import read_steady_window
 
         return read_steady_window(
             self._runner,

@@ -381,9 +381,9 @@ def _read_alpha(film: Film, codec: str) -> NDArray[np.float64]:
     ]
     command += ["-fps_mode", "passthrough", "-f", "rawvideo", "-"]
     raw = subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
-    if codec == "vp9":
-        return np.frombuffer(raw, np.uint8) / 255
-    return np.frombuffer(raw, "<u2") / (2 ** film.layout[1] - 1)
+    codes = np.frombuffer(raw, np.uint8 if codec == "vp9" else "<u2")
+    top = 255 if codec == "vp9" else 2 ** film.layout[1] - 1
+    return codes.astype(np.float64) / top
 
 
 def _sound_faults(expected: Expected, output: Film) -> Iterator[str]:

@@ -17,8 +17,8 @@ from app.platform.media.picture_options import Deinterlace
 from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
 from app.platform.settings import Settings
+from worker.steady_window import read_steady_window
 from worker.video.frame_grab import index_video, read_frame
-from worker.video.steady_window import read_steady_window
 
 Luma = NDArray[np.float64]
 
