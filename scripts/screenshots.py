@@ -54,6 +54,8 @@ def take_pictures(page: Any, server: Any) -> None:
         "(range) => { range.value = 1; range.dispatchEvent(new Event('input', {bubbles: true})); }"
     )
     page.get_by_role("button", name="Show this moment").click()
+    # Of all engines, at the same part.
+    page.get_by_role("button", name="Upscaling").wait_for(state="detached")
     page.get_by_role("figure").nth(1).scroll_into_view_if_needed()
     take("try-a-moment")
     page.get_by_role("button", name="Render", exact=True).click()

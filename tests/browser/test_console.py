@@ -192,7 +192,8 @@ def test_cancel_and_render_again(idle_server, sign_in):
 
 def test_several_videos_are_rendered_at_once(idle_server, sign_in, graded_clip, tmp_path):
     """Dropped beside the field, with the options of one for all, which outlive a look at another view."""
-    clips = [shutil.copy(graded_clip, tmp_path / f"several-{number}.mp4") for number in range(4)]
+    names = ["several-0", "several-" + "without-a-space-" * 8, "several-2", "several-3"]
+    clips = [shutil.copy(graded_clip, tmp_path / f"{name}.mp4") for name in names]
     page = sign_in(url_of(idle_server), key_of(idle_server))
     drop(page, clips, at="h1")
     page.get_by_text("4 videos, 4 ready").wait_for()
@@ -207,6 +208,8 @@ def test_several_videos_are_rendered_at_once(idle_server, sign_in, graded_clip, 
     assert page.get_by_role("article", name=clips[0].name).get_by_label("Target rate").input_value() == "12,5"
     page.get_by_role("button", name="Render all").click()
     page.get_by_role("list", name="Renders").get_by_text(clips[3].name).wait_for()
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), "with the long name"
     made = [
         one for one in idle_server.client.get("/v1/renders").json()["renders"] if "several" in one["fileName"]
     ]

@@ -1,6 +1,7 @@
 """A render is watched in the console while its worker stands still, and to its end."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -63,6 +64,9 @@ def test_what_is_finished_is_watched(server, sign_in, clip):
         time.sleep(2)
         (at, *_), (follows, *_) = page.evaluate(STATE)
         assert at < SECONDS - 1 and abs(at - follows) < 0.2
+        assert re.fullmatch(
+            r"[0-9.]+ s( / [0-9.]+ s)?, frame [0-9]+", figure.get_by_label("Time").inner_text()
+        )
     page.wait_for_function("() => document.querySelector('video').ended", timeout=120_000)
     server.wait(render_id)
     (at, _, after), (follows, _, before) = page.evaluate(STATE)

@@ -161,7 +161,7 @@ export function CompareVideos({ before, after, rate, start, label, fileId, begin
   return html`<figure class="compare" aria-label=${label} onKeyDown=${keys}>
     <div class="stage" tabindex="0" aria-label="Space plays, comma and full stop go one frame back and on" role="group" ...${on}>
       <video ref=${leader} src=${grows ? undefined : after} style=${style} playsinline preload="auto" aria-label="After"
-        onDurationChange=${(/** @type {any} */ event) => change({ duration: event.target.duration })}
+        onDurationChange=${(/** @type {any} */ { target }) => { if (Number.isFinite(target.duration)) change({ duration: target.duration }); }}
         onWaiting=${() => follower.current?.pause()}
         onPlaying=${() => { if (leader.current && !leader.current.paused) follower.current?.play().catch(() => {}); }}
         onPlay=${() => change({ playing: true })} onPause=${() => change({ playing: false })}
@@ -182,7 +182,7 @@ export function CompareVideos({ before, after, rate, start, label, fileId, begin
       <input type="range" class="grow" min="0" max=${state.duration || 1} step="any" value=${state.time}
         aria-label="Position" aria-valuetext=${span(state.time)}
         onInput=${(/** @type {any} */ event) => seek(Number(event.target.value))} />
-      <output aria-label="Time">${span(state.time)} / ${span(state.duration)}, frame ${count(Math.floor(state.time * rate + 1e-6) + 1)}</output>
+      <output aria-label="Time">${span(state.time)}${state.duration > 0 && ` / ${span(state.duration)}`}, frame ${count(Math.floor(state.time * rate + 1e-6) + 1)}</output>
       <label>Sound <select value=${state.sound} onChange=${(/** @type {any} */ event) => change({ sound: event.target.value })}>
         <option value="after">after</option>${isPlain && html`<option value="before">before</option>`}<option value="off">off</option>
       </select></label>

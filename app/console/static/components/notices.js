@@ -17,7 +17,7 @@ export function Message() {
   }, [message]);
   return html`<div class="messages" role="status" aria-live="polite">
     ${message && html`<div class=${`message ${message.kind}`}>
-      <p>${message.text}</p>
+      <p><${Words} text=${message.text} /></p>
       <button class="quiet" aria-label="Close this message" onClick=${close}>✕</button>
     </div>`}
   </div>`;

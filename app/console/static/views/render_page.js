@@ -86,7 +86,7 @@ export function RenderPage({ id }) {
       : !ended && render.streamURL && html`<p><button onClick=${() => setWatched({ before: render.inputFileURL, after: render.streamURL })}>Watch what is finished</button></p>`}
     ${!watched && render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
       ...${compared} label="Before and after" />`}
-    ${!ended && !watched && isOwn && html`<div class="stage original"><${Still} fileId=${render.fileId} at=${Math.max(0, compared.start - compared.beginsAt)} label="The original" wait=${!inside} silent /></div>`}
+    ${!ended && !watched && isOwn && html`<div class="stage original" style=${stage(render.input)}><${Still} fileId=${render.fileId} at=${Math.max(0, compared.start - compared.beginsAt)} label="The original" wait=${!inside} silent /></div>`}
     ${!ended && html`<${Live} render=${render} />`}
     ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
     ${render.requestId && html`<p><small>The server's operator finds its lines in the logs by <code>${render.requestId}</code>.</small></p>`}
@@ -119,6 +119,9 @@ export function RenderPage({ id }) {
       <${CodeSamples} samples=${samples(BASE, render.fileName ?? "clip.mp4", asked(renderOptions(store.description, store.engines), render))} />
     </details>`;
 }
+
+/** As large as less than half of the screen allows, before the picture is there too. @param {import("../api.js").Row} input */
+const stage = ({ width, height }) => ({ aspectRatio: `${width} / ${height}`, width: `min(100%, ${(45 * width) / height}vh)` });
 
 /** Where the result is sent, and how far that is. @param {import("../api.js").Row} of */
 function destination({ url, status, attempts, message, deliveredAt }) {

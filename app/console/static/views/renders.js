@@ -86,7 +86,7 @@ export function RenderRow({ render }) {
   const place = render.queuePosition ? `, number ${render.queuePosition} in the queue` : "";
   const left = render.etaSeconds === undefined ? "" : `, about ${span(render.etaSeconds)} left`;
   return html`<a class="render-row" href=${`#/renders/${render.id}`}>
-    ${render.thumbnailURL ? html`<img ...${steady(render.thumbnailURL)} alt="" loading="lazy" />` : html`<span class="no-picture"></span>`}
+    ${render.thumbnailURL ? html`<img ...${steady(render.thumbnailURL)} alt="" loading="lazy" />` : html`<span class="no-picture" aria-hidden="true">${render.status !== "failed" && "▶"}</span>`}
     <span class="grow">
       <strong>${render.fileName ?? render.id}</strong>
       <small>${facts(render.output)}${render.outputSizeBytes === undefined ? "" : `, ${size(render.outputSizeBytes)}`}</small>

@@ -55,12 +55,14 @@ function Keys({ user }) {
   const [made, setMade] = useState("");
   const create = async (/** @type {any} */ event) => {
     event.preventDefault();
-    const { elements } = event.target;
+    const form = event.target;
+    const { elements } = form;
     const scopes = ["read", "write", "admin"].filter((scope) => elements[scope].checked);
     const expires = elements.expires.value ? new Date(elements.expires.value).toISOString() : undefined;
     try {
       const answer = await store.api.post(path, { name: elements.name.value.trim() || undefined, scopes, expires_at: expires });
       setMade(answer.secret);
+      form.reset();
       await reload();
     } catch (error) { store.fail(error); }
   };
@@ -73,7 +75,7 @@ function Keys({ user }) {
   return html`<h2>Keys</h2>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
     <ul class="plain">${keys?.map((key) => html`<li key=${key.id} class="row">
-      <span class="grow"><strong>${key.name}</strong> <code>${key.hint}</code> ${key.scopes.join(", ")}
+      <span class="grow"><strong>${key.name}</strong> <code>${key.hint}</code> ${key.scopes.join(", ")}<br />
         <small>${key.lastUsedAt ? `used ${ago(key.lastUsedAt)}` : "never used"}${key.expiresAt ? `, expires ${when(key.expiresAt)}` : ""}${key.revokedAt ? `, revoked ${ago(key.revokedAt)}` : ""}</small></span>
       ${!key.revokedAt && html`<${ConfirmButton} label="Revoke" kind="quiet" question=${`Revoke the key ${key.name}? Programs that use it are refused from then on.`}
         onYes=${() => revoke(key.id)} />`}</li>`)}</ul>
@@ -115,7 +117,7 @@ function Limits({ user, onChange }) {
       onChange();
     } catch (error) { store.fail(error); }
   };
-  return html`<h2>Limits</h2><p>Empty: the server's own.</p>
+  return html`<h2>Set limits</h2><p>Empty: the server's own.</p>
     <form onSubmit=${save}><div class="options">${LIMITS.map(([name, label]) => html`<div class="option">
       <label for=${`${user.id}-${name}`}>${label}</label>
       <input id=${`${user.id}-${name}`} name=${name} inputmode="decimal" value=${now(name)} /></div>`)}</div>
