@@ -15,7 +15,7 @@ from bench.gpu_setting import Measured, Setting
 from bench.machine import table
 from models.architectures import UpscalingNetwork
 from worker.inference.cuda import kernels
-from worker.inference.cuda.fused import FusedNetwork, fuse
+from worker.inference.cuda.fused import FusedNetwork
 from worker.inference.cuda.runtime import psnr
 from worker.inference.devices.cuda import FusedKernels
 from worker.inference.precision import place_network
@@ -24,7 +24,7 @@ MATRIX, CONVOLUTION = 8192, (8, 256, 180, 320)
 POWER = ("nvidia-smi", "--query-gpu=power.draw,power.limit", "--format=csv,noheader,nounits")
 Shape = tuple[int, int, int, int]
 # "off": torch's modules, as the setting REGEN_FUSED_KERNELS calls it.
-WAYS: tuple[FusedKernels, ...] = ("off", "direct", "winograd")
+WAYS: tuple[FusedKernels, ...] = ("off", "winograd")
 
 
 def measure_peak(setting: Setting) -> None:
@@ -54,26 +54,15 @@ def measure_peak(setting: Setting) -> None:
     print(table(["", f"{str(dtype).removeprefix('torch.')}, random values"], lines))
 
 
-class ModulesRun:
-    """torch's modules for one input shape, with the attributes of a fused network."""
-
-    def __init__(self, placed: nn.Module, shape: Shape, device: torch.device) -> None:
-        self._placed = placed
-        self.input = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
-        self.output = torch.empty(0)
-
-    def run(self) -> None:
-        self.output = self._placed(self.input)
-
-
-def made(setting: Setting, network: nn.Module, way: FusedKernels, shape: Shape) -> ModulesRun | FusedNetwork:
+def made(
+    setting: Setting, network: nn.Module, way: FusedKernels, shape: Shape
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network, ready to run in that way for that shape."""
     images, _, height, width = shape
-    if way != "off":
-        size = {"images": images, "height": height, "width": width}
-        return fuse(network, **size, device=setting.torch_device, winograd=way == "winograd")
     placed = place_network(network, device=setting.torch_device, precision=setting.precision)
-    return ModulesRun(placed, shape, setting.torch_device)
+    if way == "off":
+        return placed
+    return FusedNetwork(network, placed, images=images, height=height, width=width)
 
 
 def compare(setting: Setting) -> None:
@@ -120,9 +109,8 @@ def _measure_way(
     images, colours, height, width = pictures.shape
     try:
         run = made(setting, network, way, (images, colours, height, width))
-        run.input.copy_(pictures)
-        seconds = setting.seconds_of(run.run)
-        found = run.output[:1].float()
+        seconds = setting.seconds_of(partial(run, pictures))
+        found = run(pictures)[:1].float()
     except Exception as error:  # one way that fails is a line of the table
         return [f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:80]}", *[""] * 6]
     operations = network.properties.mflop_per_input_pixel * 1e6 * images * height * width / seconds
@@ -155,8 +143,8 @@ def measure_power(setting: Setting) -> None:
                 continue
             width, height = best.size
             run = made(setting, setting.network(engine), best.way, (best.images, 3, height, width))
-            run.input.copy_(setting.pictures(best.images, best.size))
-            rounds, taken, power = _sustained(setting, run.run, seconds)
+            pictures = setting.pictures(best.images, best.size)
+            rounds, taken, power = _sustained(setting, partial(run, pictures), seconds)
             rate = rounds * best.images / taken
             watts = f"{power[0]:.0f} of {power[1]:.0f} W" if power else "not readable"
             joules = f"{power[0] / rate:.3g} J" if power else ""
@@ -165,7 +153,7 @@ def measure_power(setting: Setting) -> None:
 
 
 def _sustained(
-    setting: Setting, run: Callable[[], None], seconds: float
+    setting: Setting, run: Callable[[], object], seconds: float
 ) -> tuple[int, float, tuple[float, float] | None]:
     """Returns runs, their time, and the mean power with its limit in watts, None where it cannot be read."""
     readings: list[tuple[float, float]] = []

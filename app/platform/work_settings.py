@@ -91,10 +91,10 @@ class WorkSettings(BaseSettings):
         "several may be the fastest (on a CPU with bfloat16), a worker's first use of an engine measures them. Renders "
         "that others began it computes in theirs, if that is fp32, the named one, or with `auto` one of its hardware.",
     )
-    fused_kernels: Literal["off", "direct", "winograd"] = Field(
+    fused_kernels: Literal["off", "winograd"] = Field(
         "off",
-        description="Experimental. On CUDA devices in fp16: networks run in our own Triton kernels, plain ones or by "
-        "Winograd's F(4x4, 3x3), if these agree with torch's on a first picture. Not measured on a GPU yet.",
+        description="Experimental. On CUDA devices in fp16: networks run in a Triton kernel of our own, by Winograd's "
+        "F(4x4, 3x3), if it agrees with torch's on a first picture. Not measured on a GPU yet.",
     )
     quality: Literal["lossless", "high", "medium", "small"] | None = Field(
         None, description="The former name of `REGEN_OUTPUT_QUALITY`."

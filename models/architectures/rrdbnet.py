@@ -159,8 +159,15 @@ class RRDBNet(UpscalingNetwork):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W -> N x 3 x 4H x 4W, in the dtype of `x`."""
-        shallow = _convolve(self.conv_first, x)
-        features = shallow + _convolve(self.conv_body, self.body(shallow))
+        shallow = self.shallow(x)
+        return self.enlarge(shallow + _convolve(self.conv_body, self.body(shallow)), x)
+
+    def shallow(self, x: torch.Tensor) -> torch.Tensor:
+        """What the first convolution makes of the input."""
+        return _convolve(self.conv_first, x)
+
+    def enlarge(self, features: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """N x features x H x W, the sum with `shallow` -> N x 3 x 4H x 4W, in the dtype of `x`."""
         features = _activate(_convolve(self.conv_up1, _double(features)))
         features = _activate(_convolve(self.conv_up2, _double(features)))
         features = _activate(_convolve(self.conv_hr, features))

@@ -91,9 +91,22 @@ class SRVGGNetCompact(UpscalingNetwork):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W -> N x 3 x scale*H x scale*W, in the dtype of `x`."""
-        features = x
-        for layer in self.body:
-            features = layer(features.to(next(layer.parameters()).dtype))
+        return self.enlarge(_run(list(self.body)[2:-1], self.shallow(x)), x)
+
+    def shallow(self, x: torch.Tensor) -> torch.Tensor:
+        """What the first convolution and its PReLU make of the input."""
+        return _run(list(self.body)[:2], x)
+
+    def enlarge(self, features: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """N x features x H x W of the hidden convolutions -> N x 3 x scale*H x scale*W, in the dtype of `x`."""
+        features = _run([self.body[-1]], features)
         # The enlarged input carries most of the picture: it keeps the precision of the input.
         enlarged = F.interpolate(x, scale_factor=self.scale, mode="nearest")
         return F.pixel_shuffle(features, self.scale).to(x.dtype) + enlarged
+
+
+def _run(layers: Sequence[nn.Module], features: torch.Tensor) -> torch.Tensor:
+    """Each in the dtype of its own parameters."""
+    for layer in layers:
+        features = layer(features.to(next(layer.parameters()).dtype))
+    return features

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-# How far a program may read beyond the last pixel; no launch configuration is larger.
+# How far a program may read beyond the last pixel, or more.
 MAX_TILE_ROWS, MAX_TILE_COLUMNS = 8, 256
 
 

@@ -1,4 +1,4 @@
-"""Fused 3x3 convolutions for feature maps in `buffers.FeatureMap`'s layout, plain and by Winograd's F(4x4, 3x3).
+"""Winograd's F(4x4, 3x3) with 16-bit factors and 32-bit sums, for maps in `buffers.FeatureMap`'s layout.
 
 Loads need no masks: maps have a border of zeros, and slack behind their last pixel for programs that cross it.
 
@@ -21,161 +21,14 @@ except ImportError:  # torch without CUDA does not bring it
 AVAILABLE: bool = triton is not None
 
 
-def _inlined(function: Any) -> Any:
-    return triton.jit(function) if AVAILABLE else function
-
-
 def _compiled(function: Any) -> Any:
     # Specializing on the picture's size would compile another kernel for each, which takes seconds, and would unroll
     # the loop over steps, for which the registers do not suffice.
     return triton.jit(function, do_not_specialize=["height", "width", "steps"]) if AVAILABLE else function
 
 
-@_inlined
-def finished(
-    value,
-    place,
-    inside,
-    outputs,
-    bias,
-    slopes,
-    first,
-    second,
-    scale,
-    FIRST: tl.constexpr,
-    SECOND: tl.constexpr,
-):
-    """What `convolve` adds to sums of pixels (`place` in a map, in the picture where `inside`) x `outputs`."""
-    value += tl.load(bias + outputs)[None, :]
-    if FIRST > 0:
-        value += scale * tl.load(first + place * FIRST + outputs[None, :], mask=inside, other=0.0)
-    if SECOND > 0:
-        value += tl.load(second + place * SECOND + outputs[None, :], mask=inside, other=0.0)
-    return tl.where(value > 0, value, value * tl.load(slopes + outputs)[None, :])
-
-
 @_compiled
 def convolve(  # noqa: C901, PLR0913 - a Triton kernel: its variants are compile-time arguments
-    source,
-    weights,
-    bias,
-    slopes,
-    out,
-    first,
-    second,
-    enlarged,
-    height,
-    width,
-    steps,
-    scale,
-    SOURCE_STRIDE: tl.constexpr,
-    OUT_STRIDE: tl.constexpr,
-    FIRST_STRIDE: tl.constexpr,
-    SECOND_STRIDE: tl.constexpr,
-    N: tl.constexpr,
-    CHUNK: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ROWS: tl.constexpr,
-    STAGES: tl.constexpr,
-    DOUBLES: tl.constexpr,
-    SHUFFLE: tl.constexpr,
-):
-    """Computes act(conv(source) + bias [+ scale * first] [+ second]).
-
-    One program computes ROWS x COLUMNS pixels of all N outputs, with one accumulator for each row. Each input row that
-    it loads serves up to three output rows: a third of the loads of one dot product per tap.
-
-    height, width: of the output in pixels, before a shuffle. source, first, second, out: the first channel to read or
-    write in maps with *_STRIDE channels per pixel; a stride of 0 omits `first` or `second`.
-    weights: [tap across][tap down][steps * CHUNK][N]. bias, slopes (of act, for negative values): N float32 each.
-
-    DOUBLES: the source has half the height and width and is read as if enlarged by nearest neighbour.
-    SHUFFLE: 0 writes a map of N channels. Otherwise `out` is images x 3 x SHUFFLE*height x SHUFFLE*width float32 and
-    receives the first 3 * SHUFFLE**2 outputs by a pixel shuffle; with 4 the sum includes `enlarged` (images x 3 x
-    height x width float32), enlarged by nearest neighbour.
-    """
-    left = tl.program_id(0) * COLUMNS
-    top = tl.program_id(1) * ROWS
-    # Offsets within a map may need more than 32 bits; those within a program's pixels do not.
-    image = tl.program_id(2).to(tl.int64)
-    across = tl.arange(0, COLUMNS)
-    channels = tl.arange(0, CHUNK)
-    outputs = tl.arange(0, N)
-    if DOUBLES:
-        line_stride = (width // 2 + 2) * SOURCE_STRIDE
-        start = source + image * (height // 2 + 2) * line_stride
-    else:
-        line_stride = (width + 2) * SOURCE_STRIDE
-        start = source + image * (height + 2) * line_stride
-    weight_block = channels[:, None] * N + outputs[None, :]
-    tap = steps * CHUNK * N
-
-    accumulators = ()
-    for _ in tl.static_range(ROWS):
-        accumulators = accumulators + (tl.zeros((COLUMNS, N), tl.float32),)
-    for step in tl.range(0, steps * 3, num_stages=STAGES):
-        shift = step % 3
-        channel = step // 3 * CHUNK
-        weight_start = weights + shift * 3 * tap + channel * N
-        upper = tl.load(weight_start + weight_block)
-        middle = tl.load(weight_start + tap + weight_block)
-        lower = tl.load(weight_start + 2 * tap + weight_block)
-        if DOUBLES:
-            block = ((left + across + shift + 1) // 2)[:, None] * SOURCE_STRIDE + channels[None, :]
-        else:
-            block = (left + across + shift)[:, None] * SOURCE_STRIDE + channels[None, :]
-        for line in tl.static_range(ROWS + 2):
-            # Line 0 of a map is the border above the picture.
-            if DOUBLES:
-                line_start = start + ((top + line + 1) // 2).to(tl.int64) * line_stride
-            else:
-                line_start = start + (top + line).to(tl.int64) * line_stride
-            pixels = tl.load(line_start + channel + block)
-            updated = ()
-            for row in tl.static_range(ROWS):
-                if line - row == 0:
-                    updated = updated + (tl.dot(pixels, upper, accumulators[row]),)
-                elif line - row == 1:
-                    updated = updated + (tl.dot(pixels, middle, accumulators[row]),)
-                elif line - row == 2:
-                    updated = updated + (tl.dot(pixels, lower, accumulators[row]),)
-                else:
-                    updated = updated + (accumulators[row],)
-            accumulators = updated
-
-    x = left + across
-    for row in tl.static_range(ROWS):
-        y = top + row
-        inside = (x < width)[:, None] & (y < height)
-        place = ((image * (height + 2) + y + 1) * (width + 2) + 1 + x)[:, None]
-        value = finished(
-            accumulators[row],
-            place,
-            inside,
-            outputs,
-            bias,
-            slopes,
-            first,
-            second,
-            scale,
-            FIRST_STRIDE,
-            SECOND_STRIDE,
-        )
-        if SHUFFLE == 0:
-            tl.store(out + place * OUT_STRIDE + outputs[None, :], value.to(out.dtype.element_ty), mask=inside)
-        else:
-            colour = outputs // (SHUFFLE * SHUFFLE)
-            keep = inside & (colour < 3)[None, :]
-            upright = ((image * 3 + colour) * height + y)[None, :]
-            if SHUFFLE == 4:
-                value += tl.load(enlarged + upright * width + x[:, None], mask=keep, other=0.0)
-            line = upright * SHUFFLE + (outputs // SHUFFLE % SHUFFLE)[None, :]
-            column = x[:, None] * SHUFFLE + (outputs % SHUFFLE)[None, :]
-            tl.store(out + line * (width * SHUFFLE) + column, value, mask=keep)
-
-
-@_compiled
-def convolve_by_winograd(  # noqa: C901, PLR0913 - as above
     source,
     weights,
     bias,
@@ -196,18 +49,21 @@ def convolve_by_winograd(  # noqa: C901, PLR0913 - as above
     CHUNK: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """As `convolve`, with a quarter of its multiplications: Winograd's F(4x4, 3x3), with the CPU kernels' points.
+    """Computes act(conv(source) + bias [+ scale * first] [+ second]), with the CPU kernels' points.
 
-    weights: [point across][point down][steps * CHUNK][N]. transforms: of each point its row of B^T and its column of
-    A^T, 6 and 4 float32.
+    height, width: of the picture in pixels. source, first, second, out: the first channel to read or write in maps with
+    *_STRIDE channels per pixel; a stride of 0 omits `first` or `second`. weights: [point across][point down]
+    [steps * CHUNK][N]. bias, slopes (of act, for negative values): N float32 each. transforms: of each point its row of
+    B^T and its column of A^T, 6 and 4 float32.
 
     One program computes 4 x COLUMNS pixels of all N outputs, one point across at a time, which bounds the
-    registers: sums for the six points down, of 16-bit factors in 32 bits, become four rows, which are added to all
-    pixels. The loop over points is not unrolled: that took a minute to compile, and spilled ten times the registers.
+    registers: sums for the six points down become four rows, which are added to all pixels. The loop over points is not
+    unrolled: that took a minute to compile, and spilled ten times the registers.
     """
     TILES: tl.constexpr = COLUMNS // 4  # noqa: N806
     left = tl.program_id(0) * COLUMNS
     top = tl.program_id(1) * 4
+    # Offsets within a map may need more than 32 bits; those within a program's pixels do not.
     image = tl.program_id(2).to(tl.int64)
     across = tl.arange(0, TILES) * 4
     channels = tl.arange(0, CHUNK)
@@ -266,17 +122,10 @@ def convolve_by_winograd(  # noqa: C901, PLR0913 - as above
         y = top + index // 4
         inside = (x < width)[:, None] & (y < height)
         place = ((image * (height + 2) + y + 1) * (width + 2) + 1 + x)[:, None]
-        value = finished(
-            results[index],
-            place,
-            inside,
-            outputs,
-            bias,
-            slopes,
-            first,
-            second,
-            scale,
-            FIRST_STRIDE,
-            SECOND_STRIDE,
-        )
+        value = results[index] + tl.load(bias + outputs)[None, :]
+        if FIRST_STRIDE > 0:
+            value += scale * tl.load(first + place * FIRST_STRIDE + outputs[None, :], mask=inside, other=0.0)
+        if SECOND_STRIDE > 0:
+            value += tl.load(second + place * SECOND_STRIDE + outputs[None, :], mask=inside, other=0.0)
+        value = tl.where(value > 0, value, value * tl.load(slopes + outputs)[None, :])
         tl.store(out + place * OUT_STRIDE + outputs[None, :], value.to(out.dtype.element_ty), mask=inside)

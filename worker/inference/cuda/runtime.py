@@ -6,7 +6,7 @@ import math
 import torch
 from torch import nn
 
-from worker.inference.cuda.fused import FusedNetwork, fuse
+from worker.inference.cuda.fused import FusedNetwork
 from worker.inference.memory import is_out_of_memory
 from worker.inference.precision import place_network
 
@@ -23,40 +23,36 @@ class FusedRuntime:
 
     The fused network is made for the first shape that comes and compared with torch's modules on a test picture; an
     error, a lack of memory or a wrong result drops it for good, with a logged reason. The modules compute pictures of
-    other sizes. The next call overwrites the result.
+    other sizes.
     """
 
-    def __init__(self, network: nn.Module, *, device: torch.device, winograd: bool = False) -> None:
-        """Runs the network in 16-bit floats; `network` is only read. `winograd` as for `fuse`."""
-        self._network = network
-        self._device, self._winograd = device, winograd
+    def __init__(self, network: nn.Module, *, device: torch.device) -> None:
+        """Runs the network in 16-bit floats; `network` is only read."""
+        self._network, self._device = network, device
         self._modules = place_network(network, device=device, precision="fp16")
         self._fused: FusedNetwork | None = None
+        # Of the fused network.
+        self._shape: torch.Size = torch.Size()
         self._is_dropped = False
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W float32 in [0, 1] -> N x 3 x 4H x 4W float32."""
-        if not self._is_dropped and self._is_too_small_for(x):
+        is_first = self._fused is None
+        # The first batch may have been smaller.
+        if not self._is_dropped and (is_first or (self._has_size_of(x) and self._shape[0] < x.shape[0])):
             self._make(x)
-        fused = self._fused
-        if fused is None or fused.input.shape[1:] != x.shape[1:]:
+        if self._fused is None or not self._has_size_of(x):
             enlarged: torch.Tensor = self._modules(x)
             return enlarged
         with _current(self._device):
-            fused.input[: x.shape[0]].copy_(x)
-            fused.run()
-            return fused.output[: x.shape[0]]
+            return self._fused(x)
 
     def release(self) -> None:
         """Leaves the modules, which take the least memory, after memory ran out."""
         self._fused, self._is_dropped = None, True
 
-    def _is_too_small_for(self, x: torch.Tensor) -> bool:
-        """Whether there is no fused network yet, or one for fewer images: the first batch may have been smaller."""
-        if self._fused is None:
-            return True
-        made_for = self._fused.input.shape
-        return made_for[1:] == x.shape[1:] and made_for[0] < x.shape[0]
+    def _has_size_of(self, x: torch.Tensor) -> bool:
+        return self._shape[1:] == x.shape[1:]
 
     def _make(self, x: torch.Tensor) -> None:
         images, colours, height, width = x.shape
@@ -64,15 +60,13 @@ class FusedRuntime:
         try:
             with _current(self._device):
                 size = {"images": images, "height": height, "width": width}
-                fused = fuse(self._network, **size, device=self._device, winograd=self._winograd)
+                fused = FusedNetwork(self._network, self._modules, **size)
                 picture = test_picture((images, colours, height, width), self._device)
-                fused.input.copy_(picture)
-                fused.run()
-                fault = find_fault(fused.output, self._modules(picture))
+                fault = find_fault(fused(picture), self._modules(picture))
         except Exception as error:  # compilers, drivers and libraries have many kinds; the modules remain
             fault = "too little memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
         if fault is None:
-            self._fused = fused
+            self._fused, self._shape = fused, x.shape
             return
         self._is_dropped = True
         logger.warning("fused_kernels_dropped shape=%s reason=%s", tuple(x.shape), fault.strip()[:300])

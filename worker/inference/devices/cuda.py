@@ -18,7 +18,7 @@ from worker.inference.precision import Precision
 from worker.inference.runtime import Runtime
 from worker.inference.transfers import Transfers
 
-FusedKernels = Literal["off", "direct", "winograd"]
+FusedKernels = Literal["off", "winograd"]
 
 _GIB = 1024**3
 # What the driver names GPUs and instances of MIG by.
@@ -29,8 +29,8 @@ UUID_PREFIXES = ("GPU-", "MIG-")
 class CudaDevice(Device):
     """A CUDA device. cuDNN's kernels index values with 32 bits.
 
-    `fused_kernels`: networks in fp16 run in Triton kernels of our own, `direct` or by `winograd`, as long as these
-    agree with torch's modules.
+    `fused_kernels`: networks in fp16 run in a Triton kernel of our own, by Winograd, as long as it agrees with torch's
+    modules.
     """
 
     kind = "cuda"
@@ -94,16 +94,14 @@ class CudaDevice(Device):
     def make_runtime(
         self, network: nn.Module, *, properties: NetworkProperties, precision: Precision
     ) -> Runtime:
-        if precision == "fp16" and self.fused_kernels != "off":
+        if precision == "fp16" and self.fused_kernels == "winograd":
             # Imported here: it loads Triton where that is installed.
             from worker.inference.cuda import kernels
             from worker.inference.cuda.fused import can_fuse
             from worker.inference.cuda.runtime import FusedRuntime
 
             if kernels.AVAILABLE and can_fuse(network):
-                fused = FusedRuntime(
-                    network, device=self.torch_device, winograd=self.fused_kernels == "winograd"
-                )
+                fused = FusedRuntime(network, device=self.torch_device)
                 return Runtime(
                     network=fused,
                     memory_format=self.memory_format,

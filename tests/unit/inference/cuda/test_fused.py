@@ -1,6 +1,4 @@
-"""Both networks as fused convolutions beside torch's modules in 32 bits."""
-
-from dataclasses import replace
+"""Both networks by Winograd beside torch's modules in 32 bits."""
 
 import numpy as np
 import pytest
@@ -12,15 +10,20 @@ from models.architectures import NearestNeighbour, RRDBNet, SRVGGNetCompact
 from models.catalog import ENGINES
 from models.loader import load_network
 from worker.inference.cuda import layers
-from worker.inference.cuda.fused import can_fuse, fuse
+from worker.inference.cuda.fused import FusedNetwork, can_fuse
 from worker.inference.cuda.runtime import psnr
+from worker.inference.precision import place_network
 
 
 @pytest.fixture(autouse=True)
 def whole_chunks(monkeypatch):
     """The interpreter takes as long for a few channels as for many."""
-    for name in ("DIRECT", "WINOGRAD"):
-        monkeypatch.setattr(layers, name, replace(getattr(layers, name), chunk=64))
+    monkeypatch.setattr(layers, "CHUNK", 64)
+
+
+def fused(network, device, *, images, height, width):
+    modules = place_network(network, device=device, precision="fp16")
+    return FusedNetwork(network, modules, images=images, height=height, width=width)
 
 
 def shallow(network):
@@ -35,7 +38,6 @@ def shallow(network):
     return network.requires_grad_(False).eval()
 
 
-@pytest.mark.parametrize("winograd", [False, True], ids=["direct", "winograd"])
 @pytest.mark.parametrize(
     ("make", "images", "height", "width"),
     [
@@ -45,29 +47,33 @@ def shallow(network):
     ],
     ids=["srvgg", "srvgg of a pixel", "rrdbnet"],
 )
-def test_agrees_with_the_modules(device, make, images, height, width, winograd):
+def test_agrees_with_the_modules(device, make, images, height, width):
     network = shallow(make())
-    fused = fuse(network, images=images, height=height, width=width, device=device, winograd=winograd)
+    found_by = fused(network, device, images=images, height=height, width=width)
     generator = torch.Generator().manual_seed(2)
-    for _ in range(1 if device.type == "cpu" else 3):  # what one run leaves behind is not to reach the next
-        x = torch.rand(images, 3, height, width, generator=generator)
-        fused.input.copy_(x)
-        fused.run()
-        expected = network(x)
-        error = (fused.output.cpu() - expected).abs().max()
-        assert error <= (8e-3 if winograd else 2e-3) * expected.abs().max()
+    for count in (images,) if device.type == "cpu" else (images, 1, images):
+        # What one run leaves behind is not to reach the next.
+        x = torch.rand(count, 3, height, width, generator=generator)
+        found, expected = found_by(x.to(device)).cpu(), network(x)
+        assert found.dtype == torch.float32 and found.shape == expected.shape
+        assert (found - expected).abs().max() <= 8e-3 * expected.abs().max()
+
+
+def test_fewer_images_than_it_was_made_for(device):
+    network = shallow(SRVGGNetCompact(convolutions=1))
+    found_by = fused(network, device, images=2, height=3, width=4)
+    x = torch.rand(2, 3, 3, 4, generator=torch.Generator().manual_seed(2)).to(device)
+    both = found_by(x)
+    assert torch.allclose(found_by(x[1:]), both[1:], atol=2e-3)
 
 
 def test_winograd_keeps_the_precision_with_real_weights_and_frames(device, weights_directory):
     network = load_network("regen-4x-lite", weights_directory=weights_directory)
     clips = ((PHOTOGRAPHS, 30), (FILM, 20), (LARGE_CARTOON, 40))
-    frames = np.stack([read_picture(clip, index, size=(64, 8)) for clip, index in clips])
+    frames = np.stack([read_picture(clip, index, size=(128, 4)) for clip, index in clips])
     pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-    fused = fuse(network, images=3, height=8, width=64, device=device, winograd=True)
-    fused.input.copy_(pictures)
-    fused.run()
     expected = network(pictures).clamp(0, 1)
-    found = fused.output.cpu().clamp(0, 1)
+    found = fused(network, device, images=3, height=4, width=128)(pictures.to(device)).cpu().clamp(0, 1)
     # What is seldom seen is 50 dB; plain 16 bits have 78 here.
     assert min(psnr(one, other) for one, other in zip(found, expected, strict=True)) >= 70
 
@@ -84,11 +90,10 @@ def test_other_networks_cannot():
             RRDBNet(features=32, blocks=1),
             RRDBNet(growth=16, blocks=1),
             SRVGGNetCompact(features=32, convolutions=1),
-            SRVGGNetCompact(scale=2, convolutions=1),
         ]
     assert not any(can_fuse(network) for network in others)
     with pytest.raises(ValueError, match="cannot be fused"):
-        fuse(others[0], images=1, height=2, width=2, device=torch.device("cpu"))
+        FusedNetwork(others[0], others[0], images=1, height=2, width=2)
 
 
 def test_a_random_network_gives_what_looks_like_a_picture():
