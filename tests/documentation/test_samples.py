@@ -165,23 +165,43 @@ def running(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 @pytest.fixture
-def page_session(running: Session, films: Path, tmp_path: Path) -> Session:
-    """A directory of its own for a page, beside the server that all share."""
+def page_session(running: Session, films: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Session:
+    """A directory of its own for a page, beside the server that all share, with what the page's samples name: of a test
+    of no one page, all of it.
+    """
     directory = tmp_path / "page"
     shutil.copytree(films, directory)
     session = Session(directory, dict(running.environment), dict(running.replaced))
+    page = request.node.callspec.params.get("page") if hasattr(request.node, "callspec") else None
+    text = None if page is None else "".join(sample.text for sample in filter(is_run_here, BY_PAGE[page]))
+
+    def is_named(*names: str) -> bool:
+        return text is None or any(name in text for name in names)
+
     url, headers = session.environment["URL"], {"Authorization": f"Bearer {session.environment['KEY']}"}
     with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-        answer = client.post("/v1/files", files={"file": (films / "film.mkv").open("rb")})
-        file_id = answer.raise_for_status().json()["file"]["id"]
-        render = client.post("/v1/upscale", json={"file_id": file_id, "end": 2}).json()["render"]
-        worker = httpx.get(f"{url}/v1/workers", headers={"X-API-Key": session.environment["ADMIN"]}).json()
-        named = client.post("/v1/files", files={"file": (films / "film.mp4").open("rb")}).json()["file"]["id"]
-        link = client.post("/v1/upscale", json={"file_id": named}).json()["render"]["inputFileURL"]
-    session.replaced |= {"FILE_ID": file_id, "RENDER_ID": render["id"], "https://example.com/clip.mp4": link}
-    session.replaced["NAME"] = worker["workers"][0]["name"]
-    done = session.completed(render["id"])
-    session.replaced |= {"OUTPUT_FILE_URL": done["outputFileURL"], "THUMBNAIL_URL": done["thumbnailURL"]}
+
+        def uploaded(name: str) -> str:
+            answer = client.post("/v1/files", files={"file": (films / name).open("rb")})
+            identity: str = answer.raise_for_status().json()["file"]["id"]
+            return identity
+
+        def rendered(file_id: str, **options: Any) -> dict[str, Any]:
+            answer = client.post("/v1/upscale", json={"file_id": file_id, **options})
+            render: dict[str, Any] = answer.raise_for_status().json()["render"]
+            return render
+
+        of_the_render = ("RENDER_ID", "OUTPUT_FILE_URL", "THUMBNAIL_URL")
+        if is_named("FILE_ID", *of_the_render):
+            session.replaced["FILE_ID"] = uploaded("film.mkv")
+        if is_named(*of_the_render):
+            done = session.completed(rendered(session.replaced["FILE_ID"], end=2)["id"])
+            values = done["id"], done["outputFileURL"], done["thumbnailURL"]
+            session.replaced |= dict(zip(of_the_render, values, strict=True))
+        if is_named(address := "https://example.com/clip.mp4"):
+            session.replaced[address] = rendered(uploaded("film.mp4"))["inputFileURL"]
+    workers = httpx.get(f"{url}/v1/workers", headers={"X-API-Key": session.environment["ADMIN"]}).json()
+    session.replaced["NAME"] = workers["workers"][0]["name"]
     return session
 
 
