@@ -25,6 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         tmp_path_factory.mktemp("console"),
         stand_in_network="true",
         segment_seconds="0.5",
+        preview_cpu_pixels="2048",
         outbound_allowed_networks="127.0.0.0/8",
     ) as server:
         yield server

@@ -70,6 +70,14 @@ def test_a_video_that_no_browser_plays_is_looked_through(server, sign_in, unplay
     assert shown["atSeconds"] == pytest.approx(12.5 / 25)
     assert shown["crop"] == {"x": 16, "y": 24, "width": 32, "height": 24}
 
+    card.get_by_role("button", name="The server's choice").click()
+    card.get_by_role("button", name="Show this moment").click()
+    card.get_by_role("button", name="Upscaling").wait_for(state="detached")
+    made = server.client.get("/v1/previews").json()["previews"]
+    fast, *_ = [one for one in made if one["engine"] == "regen-4x-lite"]
+    slow, *_ = [one for one in made if one["engine"] == "regen-4x"]
+    assert fast["crop"] == slow["crop"] != shown["crop"], "the part of the slowest"
+
 
 def test_before_and_after_of_it_stand_on_the_same_frame(server, sign_in, unplayable_clip):
     with unplayable_clip.open("rb") as clip:

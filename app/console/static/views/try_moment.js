@@ -70,22 +70,19 @@ export function TryMoment({ source, stored, options, engine, values, onEngine })
     setShown({});
     setFailed("");
     try {
-      let crop = area;
-      const ask = async (/** @type {string} */ name) => {
+      const ask = async (/** @type {string} */ name, /** @type {import("../components/area.js").Area | null} */ crop) => {
         const wanted = { ...chosen(described, { ...values, engine: name }), file_id: stored.id, at_seconds: at };
         const one = await preview(crop ? { ...wanted, crop } : wanted, signal);
         if (one.status === "failed") throw new Error(one.error);
         setShown((now) => ({ ...now, [name]: one }));
         return one;
       };
-      const whole = [];
-      for (const name of engines) {
-        const one = await ask(name);
-        if (one.wholeFrame) whole.push(name);
-        else crop ??= one.crop;
-      }
-      // Of slow engines the server may show a part: side by side all show the same one.
-      if (crop) for (const name of whole) await ask(name);
+      const shownPixels = (/** @type {import("../api.js").Row} */ one) => (one.wholeFrame ? stored : one.crop).width * (one.wholeFrame ? stored : one.crop).height;
+      const first = [];
+      for (const name of engines) first.push(await ask(name, area));
+      // Of slow engines the server may show a smaller part: side by side all show the same one.
+      const least = first.reduce((one, other) => (shownPixels(other) < shownPixels(one) ? other : one));
+      for (const one of first.filter((one) => shownPixels(one) > shownPixels(least))) await ask(one.engine, least.crop);
     } catch (error) {
       if (!signal.aborted) setFailed(sentence(error));
     } finally {
