@@ -13,7 +13,7 @@ from models.catalog import ENGINES, Engine, UnknownEngine
 from models.errors import WeightsError
 from models.loader import can_run, load_network, read_properties
 from models.weights import ensure_weights
-from worker.inference.aligned_frames import AlignedFrame
+from worker.inference.aligned_frames import AlignedFrame, AveragingObserver
 from worker.inference.devices import Device, choose_device
 from worker.inference.errors import InferenceError, InsufficientMemory
 from worker.inference.fastest_precision import choose_precision
@@ -227,10 +227,12 @@ class TypedUpscaler:
         with _typed_errors():
             return self._upscaler.upscale(frames, noise=noise)
 
-    def stabilised(self, *, noise: FrameNoise | None = None) -> "TypedStabilisedFrames":
+    def stabilised(
+        self, observer: AveragingObserver | None = None, *, noise: FrameNoise | None = None
+    ) -> "TypedStabilisedFrames":
         """As Upscaler.stabilised; what it returns raises as `upscale` does."""
         return TypedStabilisedFrames(
-            self._upscaler.stabilised(noise=noise), pause_seconds=self._pause_seconds
+            self._upscaler.stabilised(observer, noise=noise), pause_seconds=self._pause_seconds
         )
 
 

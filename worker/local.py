@@ -23,6 +23,7 @@ from worker.video.timestamp_check import WrittenVideo
 from worker.video.vmaf import NO_VMAF, measures_vmaf, model_for
 
 if TYPE_CHECKING:
+    from worker.video.filter_effect import FilteredPair
     from worker.video.quality import MeasuredQuality
 
 
@@ -91,6 +92,7 @@ def upscale_file(
         files = []
         written: list[WrittenVideo] = []
         found: list[tuple[int, FoundQuality]] = []
+        filtered_pairs: list[FilteredPair] = []
         for segment in segments:
             if cancelled():
                 raise Canceled()
@@ -109,6 +111,7 @@ def upscale_file(
                 ),
                 cancelled=cancelled,
                 stall_seconds=settings.stall_seconds,
+                measures_filter=options.measures_quality,
             )
             done += segment.used_frames
             files.append(path)
@@ -116,6 +119,7 @@ def upscale_file(
             written = [*written[:1], result.video]
             if result.quality is not None:
                 found.append((segment.output_frames, result.quality))
+            filtered_pairs += result.filtered_pairs
         video = finish_render(
             runner=runner,
             source=source,
@@ -136,6 +140,7 @@ def upscale_file(
         if not options.measures_quality:
             return LocalRender(video=video, quality=None, encoded_quality=encoded)
         # Imports OpenCV.
+        from worker.video.filter_effect import FilterEffect
         from worker.video.quality import NOT_MEASURED, measure_if_possible
 
         try:
@@ -153,4 +158,6 @@ def upscale_file(
             raise
         if measured is None:
             video = replace(video, warnings=(*video.warnings, NOT_MEASURED))
+        else:
+            measured = replace(measured, filter_effect=FilterEffect.of(filtered_pairs))
         return LocalRender(video=video, quality=measured, encoded_quality=encoded)

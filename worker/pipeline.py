@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import structlog
 
@@ -22,7 +22,7 @@ from app.platform.media.codecs import Quality, VmafTarget
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
 from app.platform.progress import current_progress
 from worker.device_turns import AtOnce, ComputingTurn
-from worker.inference.aligned_frames import AlignedFrame
+from worker.inference.aligned_frames import AlignedFrame, AveragingObserver
 from worker.inference.frames import Frame
 from worker.source_frames import RepeatedFrame, SourceFrames
 from worker.video.decoder import (
@@ -38,6 +38,9 @@ from worker.video.plan import MOST_DISCARDED_FRAMES, RenderPlan, SegmentPlan
 from worker.video.target_encoding import EncodedSegment, TargetEncoding
 from worker.video.timestamp_check import check_segment
 from worker.video.watchdog import PipelineQueue, PipelineStopped, PipelineThread, Watchdog
+
+if TYPE_CHECKING:
+    from worker.video.filter_effect import FilteredPair, FilterMeter
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +84,7 @@ class StabilisedRun(Protocol):
 class StabilisingUpscaler(FrameUpscaler, Protocol):
     """What renders with `stabilise` need."""
 
-    def stabilised(self) -> StabilisedRun:
+    def stabilised(self, observer: AveragingObserver | None = None) -> StabilisedRun:
         """What upscales the frames of one segment in order, each averaged with those around it."""
 
 
@@ -106,6 +109,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
     on_stall: Callable[[], None] | None = None,
     turn: ComputingTurn | None = None,
     is_whole: bool = True,
+    measures_filter: bool = False,
 ) -> EncodedSegment:
     """Render one segment of the output. Decoding begins at once, upscaling when it is the segment's `turn`. With a
     target of VMAF the encoder's quality is searched for after that turn.
@@ -129,7 +133,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
             most_done = done
             on_frame(done)
 
-    def attempt(point: DecodePoint, *, verify: bool) -> None:
+    def attempt(point: DecodePoint, *, verify: bool) -> Sequence["FilteredPair"]:
         discarding_seconds = discarded_frames(segment, point) * SECONDS_PER_DISCARDED_FRAME
         stall_timeout_seconds = stall_seconds + upscaler.longest_batch_seconds
         with (
@@ -149,8 +153,10 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
                 turn=turn or AtOnce(),
                 watchdog=watchdog,
                 on_frame=report,
+                measures_filter=measures_filter,
             )
             stream.run(source, encoding, point=point, verify=verify)
+            return stream.filtered_pairs
 
     with ExitStack() as stack:
         stack.callback(part.unlink, missing_ok=True)
@@ -174,7 +180,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
                 runner, part, render=render, segment=segment, quality=quality, threads=threads
             )
         try:
-            attempt(decode_points(render, segment)[0], verify=True)
+            pairs = attempt(decode_points(render, segment)[0], verify=True)
         except WrongFrame as wrong:
             if not is_whole:
                 raise
@@ -186,7 +192,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
             log.info("decode_point_found", index=segment.index, point=str(point))
             try:
                 # The point is the right one: whatever is decoded differently from now on is damage.
-                attempt(point, verify=False)
+                pairs = attempt(point, verify=False)
             except WrongFrame as error:
                 raise TransientError(
                     "The video gave different frames at each reading.", detail=str(error)
@@ -194,7 +200,7 @@ def run_segment(  # noqa: PLR0913 - all that one segment is made from, and what 
         found = None if search is None else search.encode()
         written = check_segment(runner, part, render=render, segment=segment)
         part.replace(destination)
-    return EncodedSegment(video=written, quality=found)
+    return EncodedSegment(video=written, quality=found, filtered_pairs=pairs)
 
 
 def _runner_for(
@@ -226,6 +232,17 @@ def _find_point(
         raise
 
 
+def _filter_meter(render: RenderPlan, segment: SegmentPlan, watchdog: Watchdog) -> "FilterMeter | None":
+    """None without a filter, and where no frame of the segment is measured."""
+    if not render.stabilise:
+        return None
+    # Imports OpenCV.
+    from worker.video.filter_effect import FilterMeter
+
+    meter = FilterMeter(render, segment, watchdog)
+    return meter if meter.positions else None
+
+
 class _SegmentRun:
     """One pass over a segment."""
 
@@ -239,6 +256,7 @@ class _SegmentRun:
         turn: ComputingTurn,
         watchdog: Watchdog,
         on_frame: Callable[[int], None],
+        measures_filter: bool,
     ) -> None:
         self._turn = turn
         self._runner = runner
@@ -248,7 +266,14 @@ class _SegmentRun:
         self._watchdog = watchdog
         self._on_frame = on_frame
         batch_size = upscaler.batch_size
-        self._source = SourceFrames(render=render, segment=segment, watchdog=watchdog, batch_size=batch_size)
+        self._meter = _filter_meter(render, segment, watchdog) if measures_filter else None
+        self._source = SourceFrames(
+            render=render,
+            segment=segment,
+            watchdog=watchdog,
+            batch_size=batch_size,
+            observed=() if self._meter is None else self._meter.positions,
+        )
         # None marks the end.
         self._upscaled: PipelineQueue[RepeatedFrame | None] = PipelineQueue(watchdog, maxsize=batch_size + 1)
 
@@ -266,6 +291,8 @@ class _SegmentRun:
                 PipelineThread(watchdog, lambda: self._write(encoder), name="segment-writer"),
                 *self._source.threads(decoder, verify=verify),
             ]
+            if self._meter is not None:
+                threads.append(PipelineThread(watchdog, self._meter.measure, name="segment-meter"))
             for thread in threads:
                 thread.start()
             try:
@@ -277,6 +304,11 @@ class _SegmentRun:
             for thread in threads:
                 thread.join()
         watchdog.check()
+
+    @property
+    def filtered_pairs(self) -> Sequence["FilteredPair"]:
+        """What was measured, once `run` has returned."""
+        return () if self._meter is None else self._meter.pairs
 
     def _upscale(self) -> None:
         done, planned = 0, self._segment.used_frames
@@ -302,7 +334,7 @@ class _SegmentRun:
                 self._turn.wait(self._waiting)
                 if self._render.stabilise:
                     assert isinstance(self._upscaler, StabilisingUpscaler)
-                    stabilised = self._upscaler.stabilised()
+                    stabilised = self._upscaler.stabilised(self._meter)
             if stabilised is None:
                 results = self._upscaler.upscale([one.frame for one in batch])
                 shown = [(result, one.repeats) for result, one in zip(results, batch, strict=True)]
@@ -313,6 +345,8 @@ class _SegmentRun:
             yield shown
         if stabilised is not None:
             yield stabilised.finish()
+        if self._meter is not None:
+            self._meter.end()
 
     def _waiting(self) -> None:
         if self._watchdog.is_stopped:

@@ -10,7 +10,7 @@ averaged over time, another one finds out after that how frames agree with those
 Frames are kept in a fixed set of buffers, which bounds the queues.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -39,9 +39,17 @@ class SourceFrames:
     """The frames of one pass over a segment. None in a queue marks the end."""
 
     def __init__(
-        self, *, render: RenderPlan, segment: SegmentPlan, watchdog: Watchdog, batch_size: int
+        self,
+        *,
+        render: RenderPlan,
+        segment: SegmentPlan,
+        watchdog: Watchdog,
+        batch_size: int,
+        observed: Collection[int] = (),
     ) -> None:
+        """`observed`: positions of frames that are measured although they are not shown."""
         self._render = render
+        self._observed = observed
         self._segment = segment
         self._watchdog = watchdog
         self._free: PipelineQueue[Frame] = PipelineQueue(watchdog)
@@ -150,7 +158,11 @@ class SourceFrames:
         shown = range(segment.leading, segment.leading + segment.used_frames)
         frames: Iterator[AlignedFrame] = iter(self._to_align.get, None)
         for frame in aligned_frames(
-            frames, source=self._render.source, strength=self._render.stabilise, shown=shown
+            frames,
+            source=self._render.source,
+            strength=self._render.stabilise,
+            shown=shown,
+            observed=self._observed,
         ):
             self._watchdog.progress()
             self._ready.put(frame)

@@ -55,6 +55,7 @@ from worker.video.continuous_copy import (
     plan_continuous_copy,
     probe_copy,
 )
+from worker.video.filter_effect import FilterEffect, stored_pairs
 from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
@@ -257,6 +258,7 @@ class WorkUnits:
                     cancelled=stopped,
                     stall_seconds=self.settings.stall_seconds,
                     on_stall=self.on_device_hang,
+                    measures_filter=job.measures_quality,
                 )
             )
             log.info(
@@ -318,6 +320,9 @@ class WorkUnits:
                 quality = self._measured(source, video, render, segments, cancelled)
                 if quality is None:
                     warnings.append(NOT_MEASURED)
+                else:
+                    pairs = stored_pairs(segment_job.filtered_pairs for segment_job in job.segments)
+                    quality = replace(quality, filter_effect=FilterEffect.of(pairs))
             size_bytes = video.stat().st_size
             with self._files.transfers.removed_unless_reported(video_key, picture_key):
                 self._files.transfers.put(

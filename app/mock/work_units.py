@@ -148,4 +148,16 @@ def _plausible_quality(render: Render) -> dict[str, Any]:
         "warpingError": round(source.uniform(1e-4, 4e-4), 8),
         "warpingErrorInput": round(source.uniform(1e-4, 2e-4), 8),
         "frames": min(render.output.frames, 30),
+        **({"stabiliseEffect": _plausible_effect(render, source)} if render.stabilise else {}),
+    }
+
+
+def _plausible_effect(render: Render, source: random.Random) -> dict[str, Any]:
+    before = source.uniform(2e-4, 8e-4)
+    return {
+        "warpingErrorBefore": round(before, 8),
+        "warpingErrorAfter": round(before * (1 - 0.2 * render.stabilise), 8),
+        "sharpnessLost": round(0.04 * render.stabilise + source.uniform(0, 0.02), 4),
+        "psnrToUnfiltered": round(46.0 - 2 * render.stabilise + source.uniform(0, 1), 3),
+        "pairs": min(render.output.frames, 8),
     }

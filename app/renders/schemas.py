@@ -87,6 +87,24 @@ class VideoFactsBody(Body):
     frames: int
 
 
+class FilterEffectBody(Body):
+    """What `stabilise` did to the network's pictures, in luma, on a sample of pairs of frames."""
+
+    warping_error_before: Number | None = Field(
+        None, description="Flicker before it, as `warpingError`. Left out where no motion is known."
+    )
+    warping_error_after: Number | None = Field(None, description="Flicker after it.")
+    sharpness_lost: Number | None = Field(
+        None,
+        description="The share of sharpness (the mean absolute Laplacian) that it took away, flicker's part included; "
+        "below 0 if it added some.",
+    )
+    psnr_to_unfiltered: Number = Field(
+        description="In dB, between the pictures before it and after it; 100 at most, which means equal."
+    )
+    pairs: int = Field(description="Number of pairs of consecutive frames.")
+
+
 class QualityBody(Body):
     """How close the output, reduced to the input's size, is to the input: in luma, on a sample of frames."""
 
@@ -95,8 +113,8 @@ class QualityBody(Body):
     vmaf: Number | None = Field(None, description="0 to 100; if the server's ffmpeg can measure it.")
     temporal_stability: Number | None = Field(
         None,
-        description="How little the difference from the input changes between frames, in dB; 100 at most. Left out "
-        "for a single frame.",
+        description="How little the difference from the enlarged input changes along its motion, in dB; 100 at most. "
+        "Left out for a single frame, and where no motion is known.",
     )
     warping_error: Number | None = Field(
         None,
@@ -105,6 +123,10 @@ class QualityBody(Body):
     )
     warping_error_input: Number | None = Field(None, description="The same of the input.")
     frames: int = Field(description="Number of compared frames.")
+    stabilise_effect: FilterEffectBody | None = Field(
+        None,
+        description="Of a render with `stabilise`, unless the video is shorter than an eighth of a second.",
+    )
 
 
 class VmafRange(Body):

@@ -4,7 +4,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.accounts.tables import User
@@ -139,7 +139,8 @@ class Render(UnitOfWork, ListedTable):
 
 class Segment(UnitOfWork, Table):
     """A run of frames of one render, leased to be upscaled. Once done it keeps `worker`, and has a `precision`
-    and, if its quality was searched, the `crf` that was chosen and the `vmaf` of the sample with it."""
+    and, if its quality was searched, the `crf` that was chosen and the `vmaf` of the sample with it;
+    `filtered_pairs` is what was measured of its filter."""
 
     __tablename__ = "segments"
     __table_args__ = (
@@ -163,5 +164,6 @@ class Segment(UnitOfWork, Table):
     precision: Mapped[str | None] = mapped_column(String(40))
     crf: Mapped[float | None]
     vmaf: Mapped[float | None]
+    filtered_pairs: Mapped[list[list[float | None]] | None] = mapped_column(JSON(none_as_null=True))
 
     render: Mapped[Render] = relationship(back_populates="segments")

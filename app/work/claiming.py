@@ -50,6 +50,7 @@ SEGMENT_COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
     Segment.precision,
     Segment.crf,
     Segment.vmaf,
+    Segment.filtered_pairs,
 )
 WITHIN_USER = (Render.priority.desc(), Render.created_at, Render.id)
 

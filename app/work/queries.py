@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Self, TypeAlias
 
 from sqlalchemy import (
+    JSON,
     ColumnElement,
     Float,
     Row,
@@ -54,6 +55,7 @@ _COMPLETE_SEGMENT = release_statement(
     precision=bindparam("computed_in", type_=String),
     crf=bindparam("encoded_at", type_=Float),
     vmaf=bindparam("measured_as", type_=Float),
+    filtered_pairs=bindparam("filtered_as", type_=JSON(none_as_null=True)),
     frames_done=Segment.frames,
     worker=Segment.worker,  # stays on record
 )
@@ -89,6 +91,7 @@ class SegmentJob:
     precision: str | None = None
     crf: float | None = None
     vmaf: float | None = None
+    filtered_pairs: Sequence[Sequence[float | None]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,8 +166,10 @@ def complete_segment(
     precision: str | None = None,
     crf: float | None = None,
     vmaf: float | None = None,
+    filtered_pairs: Sequence[Sequence[float | None]] | None = None,
 ) -> bool:
-    """Move the segment to `done`. `crf` and `vmaf` are what a search for its quality found. False: the lease is lost.
+    """Move the segment to `done`. `crf` and `vmaf` are what a search for its quality found, `filtered_pairs` what was
+    measured of its filter. False: the lease is lost.
 
     This function and the next may be repeated by the same claim, if a commit succeeded without an answer.
     Locks no other row: segments of one render are completed side by side.
@@ -176,6 +181,7 @@ def complete_segment(
         computed_in=precision,
         encoded_at=crf,
         measured_as=vmaf,
+        filtered_as=filtered_pairs,
     )
     return changed or claim.lease.has_left(session, status=SegmentStatus.DONE)
 

@@ -131,7 +131,7 @@ def test_the_network_is_away(idle_server, sign_in):
 
 
 def test_measured_quality_and_warnings(server, sign_in):
-    data = {"quality": "true", "end": "0.4", "Codec": "av1"}
+    data = {"quality": "true", "end": "0.4", "Codec": "av1", "stabilise": "2"}
     with CLIP.open("rb") as clip:
         asked = server.client.post("/v1/upscale", files={"file": clip}, data=data)
     render = asked.raise_for_status().json()["render"]
@@ -143,3 +143,10 @@ def test_measured_quality_and_warnings(server, sign_in):
     bar = page.get_by_role("meter", name=f"SSIM: {measured['ssim']:.4f}")
     assert bar.get_attribute("value") == str(measured["ssim"])
     page.get_by_role("meter", name="PSNR: ").wait_for()
+    effect = measured["stabiliseEffect"]
+    left = effect["warpingErrorAfter"] / effect["warpingErrorBefore"]
+    page.get_by_role("heading", name="What stabilise did").wait_for()
+    assert page.get_by_role("meter", name="Flicker Before: ").get_attribute("value") == "1"
+    after = page.get_by_role("meter", name="Flicker After: ").get_attribute("value")
+    assert float(after or 0) == pytest.approx(left, abs=1e-6)
+    page.get_by_text(f"{1 - left:.0%} less flicker; ").wait_for()

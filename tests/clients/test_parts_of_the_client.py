@@ -51,6 +51,7 @@ SHAPES = {
     "EffectiveLimits": regen_client.Limits,
     "Engine": regen_client.Engine,
     "Estimate": regen_client.Estimate,
+    "FilterEffectBody": regen_client.FilterEffect,
     "Preview": regen_client.Preview,
     "QualityBody": regen_client.Quality,
     "Render": regen_client.Render,

@@ -1,7 +1,7 @@
 """Frames with what is known of the frames around them: what `stabilise` works on. Numpy only."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,29 @@ class Alignment(NamedTuple):
 
     offset: int
     field: NDArray[np.float32] | None
+
+
+class AveragedLuma(NamedTuple):
+    """The luma of the network's picture of one frame before it was averaged and after, of the same size, which may be
+    reduced: rows x columns float32, codes from 0 (black) to 255 (white)."""
+
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+
+
+class AveragingObserver(Protocol):
+    """Looks at some pictures before and after they are averaged."""
+
+    @property
+    def positions(self) -> Collection[int]:
+        """Which frames of a run, from 0, those around the segment included."""
+
+    @property
+    def most_pixels(self) -> int:
+        """Larger lumas are reduced to half their sides, a quarter, ..."""
+
+    def add(self, position: int, frame: Frame, lumas: AveragedLuma) -> None:
+        """Called in the order of the frames, each with its input frame."""
 
 
 class AlignedFrame(NamedTuple):

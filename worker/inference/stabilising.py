@@ -15,7 +15,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from worker.inference.aligned_frames import STABILISED_RADIUS, AlignedFrame, Alignment
+from worker.inference.aligned_frames import (
+    STABILISED_RADIUS,
+    AlignedFrame,
+    Alignment,
+    AveragedLuma,
+    AveragingObserver,
+)
 from worker.inference.frames import Frame
 from worker.inference.grain import FrameNoise
 from worker.inference.transparency import Visible
@@ -23,6 +29,8 @@ from worker.inference.transparency import Visible
 # Pictures in float32 that averaging holds at once beside the window: the sum, the one that is moved, where it is
 # sampled, the difference, and what is made of the result.
 WORKING_PICTURES = 6
+# ITU-R BT.709-6.
+LUMA = (0.2126, 0.7152, 0.0722)
 
 
 class NetworkPicture(NamedTuple):
@@ -40,25 +48,29 @@ class PictureMaker(Protocol):
 
     def noise_of(self, *frames: Frame) -> Sequence[FrameNoise]: ...
 
+    def luma(self, make: Callable[[], torch.Tensor], *, most_pixels: int) -> NDArray[np.float32]: ...
+
     def finish(
         self, make: Callable[[], torch.Tensor], noise: Sequence[FrameNoise], visible: Visible | None
     ) -> Frame: ...
 
 
 class _Enlarged(NamedTuple):
-    """A frame of the window."""
+    """A frame of the window. `observed`: the input frame, if an observer wants it."""
 
     picture: NetworkPicture
     repeats: int
     alignments: Sequence[Alignment]
     noise: Sequence[FrameNoise]
+    observed: Frame | None
 
 
 class StabilisedFrames:
     """Upscales consecutive frames of one run, each averaged with those around it. Not thread-safe."""
 
-    def __init__(self, upscaler: PictureMaker) -> None:
+    def __init__(self, upscaler: PictureMaker, observer: AveragingObserver | None = None) -> None:
         self._upscaler = upscaler
+        self._observer = observer
         self._window: deque[_Enlarged] = deque(maxlen=2 * STABILISED_RADIUS + 1)
         self._count = 0
         self._last: Frame | None = None
@@ -72,7 +84,9 @@ class StabilisedFrames:
         done: list[tuple[Frame, int]] = []
         for one, picture in zip(frames, self._pictures([one.frame for one in frames]), strict=True):
             noise = self._upscaler.noise_of(one.frame) if one.repeats else ()
-            self._window.append(_Enlarged(picture, one.repeats, one.alignments, noise))
+            is_observed = self._observer is not None and self._count in self._observer.positions
+            observed = one.frame.copy() if is_observed else None
+            self._window.append(_Enlarged(picture, one.repeats, one.alignments, noise, observed))
             self._count += 1
             if self._count > STABILISED_RADIUS:
                 done += self._result(self._count - 1 - STABILISED_RADIUS)
@@ -104,9 +118,13 @@ class StabilisedFrames:
     def _result(self, position: int) -> Iterator[tuple[Frame, int]]:
         at = position - (self._count - len(self._window))
         here = self._window[at]
+        around = [(self._window[at + one.offset].picture.values, one.field) for one in here.alignments]
+        steady = partial(average, here.picture.values, around)
+        if self._observer is not None and here.observed is not None:
+            read = partial(self._upscaler.luma, most_pixels=self._observer.most_pixels)
+            lumas = AveragedLuma(read(lambda: here.picture.values), read(steady))
+            self._observer.add(position, here.observed, lumas)
         if here.repeats:
-            around = [(self._window[at + one.offset].picture.values, one.field) for one in here.alignments]
-            steady = partial(average, here.picture.values, around)
             yield self._upscaler.finish(steady, here.noise, here.picture.visible), here.repeats
 
 
@@ -135,6 +153,19 @@ def average(
         total += (moved(other.to(torch.float32), right, down) - middle).mul_(weight)
         weights += weight
     return middle + total.div_(weights)
+
+
+def reduced_luma(picture: torch.Tensor, *, most_pixels: int) -> torch.Tensor:
+    """1 x 3 x rows x columns of R, G, B from 0 to 1 -> luma (BT.709) from 0 to 255, 2-D float32: averaged over squares
+    of 2, 4, ... pixels until there are no more than `most_pixels`."""
+    weights = picture.new_tensor(LUMA, dtype=torch.float32)[:, None, None]
+    luma = (picture.to(torch.float32).clamp(0, 1) * weights).sum(dim=1, keepdim=True) * 255
+    side = 1
+    while luma.numel() > most_pixels * side**2:
+        side *= 2
+    if side > 1:
+        luma = F.avg_pool2d(luma, side, ceil_mode=True, count_include_pad=False)
+    return luma[0, 0]
 
 
 def moved(picture: torch.Tensor, right: torch.Tensor, down: torch.Tensor) -> torch.Tensor:

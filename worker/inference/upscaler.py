@@ -3,16 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from models.added import find_engine
 from models.architectures import NetworkProperties, UpscalingNetwork
 from models.catalog import Engine
 from models.loader import load_network
-from worker.inference.aligned_frames import STABILISED_RADIUS
+from worker.inference.aligned_frames import STABILISED_RADIUS, AveragingObserver
 from worker.inference.batching import run_in_batches
 from worker.inference.colour import planes_to_alpha, planes_to_rgb, rgb_to_planes
 from worker.inference.devices import CudaDevice, Device, choose_device
@@ -26,10 +28,12 @@ from worker.inference.mixing import AS_IT_IS, PictureOptions, mix
 from worker.inference.precision import Precision
 from worker.inference.reduction import AreaReduction
 from worker.inference.result_reuse import FrameReuse
-from worker.inference.stabilising import WORKING_PICTURES, NetworkPicture, StabilisedFrames
+from worker.inference.stabilising import WORKING_PICTURES, NetworkPicture, StabilisedFrames, reduced_luma
 from worker.inference.tiles import TiledNetwork
 from worker.inference.transfers import PendingFrames
 from worker.inference.transparency import Visible, reduce_visible
+
+Result = TypeVar("Result")
 
 
 class Upscaler:
@@ -142,11 +146,13 @@ class Upscaler:
             self._reuse.remember(distinct[-1], results[-1])
         return [previous if index < 0 and previous is not None else results[index] for index in indexes]
 
-    def stabilised(self, *, noise: FrameNoise | None = None) -> StabilisedFrames:
+    def stabilised(
+        self, observer: AveragingObserver | None = None, *, noise: FrameNoise | None = None
+    ) -> StabilisedFrames:
         """Returns what upscales one run of consecutive frames, each averaged with those around it. `noise` is as for
         `upscale`."""
         self._noise = noise
-        return StabilisedFrames(self)
+        return StabilisedFrames(self, observer)
 
     def enlarge(self, frames: Sequence[Frame]) -> list[NetworkPicture]:
         """Returns the network's picture of each frame, mixed by `strength`. Takes and raises what `upscale` does."""
@@ -170,10 +176,21 @@ class Upscaler:
     ) -> Frame:
         """Returns the frame of the values that `make` makes of those of `enlarge`, 1-D uint8 of `target.frame_bytes`,
         with grain of `noise_of` its input frame and what is `visible` of it. Raises as `upscale` does."""
+        return self._as_memory_allows(
+            lambda: self._transfers.start_download(self._finished(make(), noise, visible))()[0]
+        )
+
+    def luma(self, make: Callable[[], torch.Tensor], *, most_pixels: int) -> NDArray[np.float32]:
+        """Returns the luma of the values that `make` makes of those of `enlarge`, see `reduced_luma`. Raises as
+        `upscale` does."""
+        return self._as_memory_allows(lambda: reduced_luma(make(), most_pixels=most_pixels).cpu().numpy())
+
+    def _as_memory_allows(self, compute: Callable[[], Result]) -> Result:
+        """Computes on the device, again with less memory for the network when it runs out."""
         while True:
             try:
                 with self.device.computing():
-                    return self._transfers.start_download(self._finished(make(), noise, visible))()[0]
+                    return compute()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

@@ -11,7 +11,7 @@ single pass. No frame is aligned with one beyond a cut.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -42,12 +42,18 @@ class _Held(NamedTuple):
 
 
 def aligned_frames(
-    frames: Iterable[AlignedFrame], *, source: FrameFormat, strength: int, shown: range
+    frames: Iterable[AlignedFrame],
+    *,
+    source: FrameFormat,
+    strength: int,
+    shown: range,
+    observed: Collection[int] = (),
 ) -> Iterator[AlignedFrame]:
     """Yield each of the frames, in order, once the STABILISED_RADIUS frames after it have come.
 
     frames: 1-D uint8 of `source.frame_bytes`, without alignments; one may change once it was yielded.
-    Only those whose position is in `shown` are aligned; the others are yielded with no repeats.
+    Only those whose position is in `shown` or `observed` are aligned; those that are not shown are yielded with no
+    repeats.
     """
     window: deque[_Held] = deque(maxlen=2 * STABILISED_RADIUS + 1)
     half = HALF_WEIGHT[strength]
@@ -56,9 +62,10 @@ def aligned_frames(
     def aligned(position: int) -> AlignedFrame:
         at = position - (count - len(window))
         here = window[at]
-        if position not in shown:
+        repeats = here.repeats if position in shown else 0
+        if not repeats and position not in observed:
             return AlignedFrame(here.frame, 0)
-        return AlignedFrame(here.frame, here.repeats, tuple(_alignments(window, at, half=half)))
+        return AlignedFrame(here.frame, repeats, tuple(_alignments(window, at, half=half)))
 
     before: NDArray[Any] | None = None
     for frame, repeats, _ in frames:

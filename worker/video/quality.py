@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from app.platform.errors import Canceled, FfmpegError, RegenError
 from app.platform.media.ffmpeg import FfmpegProcess, FfmpegRunner, Stream
-from worker.inference.frames import FrameFormat
 from worker.video.decoder import (
     DecodePoint,
     FrameReader,
@@ -31,24 +30,22 @@ from worker.video.decoder import (
     find_decode_point,
     seek_options,
 )
+from worker.video.filter_effect import FilterEffect
+from worker.video.luma import luma, to_8_bits
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.retime import Retimer
 from worker.video.similarity_metrics import Plane, SimilarityMeter
 from worker.video.timestamp_check import runner_for_output
 from worker.video.transparency import LAYER_DECODERS
 from worker.video.vmaf import VmafMeter, can_measure_vmaf
-from worker.video.warping_error import WarpingErrors, WarpingMeter
+from worker.video.warping_error import WarpingErrors, WarpingMeter, flicker_step
 from worker.video.watchdog import Watchdog
 
 RUNS = 8
-# Three frames show two consecutive changes, for temporal stability.
+# Three frames show two consecutive changes, for the warping errors.
 RUN_FRAMES = 3
 # Rows of the reduced picture that are read at a time: whole frames of the output can be very large.
 STRIP_ROWS = 16
-# RGB becomes BT.709 (see plan_colour): ITU-R BT.709-6, Kr and Kb.
-KR, KB = 0.2126, 0.0722
-# The output is reduced to so many pixels to see its flicker, which bounds memory.
-MOST_LARGE_PIXELS = 3840 * 2176
 PURPOSE = "measuring the quality"
 
 NOT_MEASURED = "The quality of the output could not be measured."
@@ -58,7 +55,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredQuality:
-    """See docs/quality.md. None: `temporal_stability` (dB) of a single frame, figures that cannot be measured.
+    """See docs/quality.md. None: figures that cannot be measured, such as `warping_errors` of a single frame; the
+    `filter_effect` of no filter.
 
     `frames`: how many were compared.
     """
@@ -66,9 +64,9 @@ class MeasuredQuality:
     psnr: float
     ssim: float
     vmaf: float | None
-    temporal_stability: float | None
     frames: int
     warping_errors: WarpingErrors | None = None
+    filter_effect: FilterEffect | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As the API shows it, without metrics that are None."""
@@ -76,11 +74,9 @@ class MeasuredQuality:
             "psnr": round(self.psnr, 3),
             "ssim": round(self.ssim, 5),
             "vmaf": None if self.vmaf is None else round(self.vmaf, 3),
-            "temporalStability": None
-            if self.temporal_stability is None
-            else round(self.temporal_stability, 3),
             **({} if self.warping_errors is None else self.warping_errors.as_json()),
             "frames": self.frames,
+            "stabiliseEffect": None if self.filter_effect is None else self.filter_effect.as_json(),
         }
         return {name: figure for name, figure in metrics.items() if figure is not None}
 
@@ -89,10 +85,8 @@ class MeasuredQuality:
         words = [("PSNR", f"{self.psnr:.2f} dB"), ("SSIM", f"{self.ssim:.4f}")]
         if self.vmaf is not None:
             words.append(("VMAF", f"{self.vmaf:.2f}"))
-        if self.temporal_stability is not None:
-            words.append(("temporal stability", f"{self.temporal_stability:.2f} dB"))
-        if self.warping_errors is not None:
-            words.append(("warping error", self.warping_errors.formatted()))
+        for more in (self.warping_errors, self.filter_effect):
+            words += [] if more is None else more.formatted()
         return [*words, ("frames compared", str(self.frames))]
 
 
@@ -188,7 +182,6 @@ def measure_quality(
         psnr=metrics.psnr_db,
         ssim=metrics.ssim,
         vmaf=score,
-        temporal_stability=metrics.stability_db,
         frames=metrics.frames,
         warping_errors=warping.errors(),
     )
@@ -260,7 +253,7 @@ class _Comparison:
                 watchdog.progress()
                 result, large = _read_reduced(reader, render)
                 watchdog.progress()
-                self._similarity.add(first_number + left[0], reference, result)
+                self._similarity.add(reference, result)
                 self._warping.add(first_number + left[0], reference, large)
                 if self._vmaf is not None:
                     self._vmaf.add(reference, result)
@@ -305,31 +298,6 @@ def _frame_sources(segment: SegmentPlan) -> list[tuple[int, int]]:
     return phases
 
 
-def luma(frame: NDArray[np.uint8], *, source: FrameFormat, target: FrameFormat) -> Plane:
-    """The luma of a source frame, on black where it is transparent, as unrounded 8-bit codes of the target's range."""
-    planes = source.split(frame)
-    if source.layout == "gbr":
-        green, blue, red = (plane.astype(np.float32) for plane in planes[:3])
-        codes: Plane = KR * red + (1 - KR - KB) * green + KB * blue
-    else:
-        codes = planes[0].astype(np.float32)
-    black, span = _nominal_range(source.bit_depth, full_range=source.full_range)
-    black_8, span_8 = _nominal_range(8, full_range=target.full_range)
-    codes -= np.float32(black)
-    codes *= np.float32(span_8 / span)
-    if source.has_alpha:
-        codes *= planes[3] / np.float32(source.max_code)
-    codes += np.float32(black_8)
-    return codes
-
-
-def _nominal_range(bit_depth: int, *, full_range: bool) -> tuple[float, float]:
-    """The code of black, and the distance from it to white."""
-    if full_range:
-        return 0.0, 2.0**bit_depth - 1
-    return 16 * 2.0 ** (bit_depth - 8), 219 * 2.0 ** (bit_depth - 8)
-
-
 def _output_stream(
     runner: FfmpegRunner, output: Path, render: RenderPlan, segment: SegmentPlan, wanted: Sequence[int]
 ) -> Stream:
@@ -358,15 +326,13 @@ def _output_stream(
 
 
 def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> tuple[Plane, Plane]:
-    """The next luma plane of the output, reduced by averaging: to the input's size, and to MOST_LARGE_PIXELS."""
+    """The next luma plane of the output, reduced by averaging: to the input's size, and by `flicker_step`."""
     source, target = render.source, render.target
     factor, rest = divmod(target.width, source.width)
     # Where a strip's borders would fall within rows, all of the picture is one.
     in_strips = not rest and target.height == factor * source.height
     strip_rows = STRIP_ROWS if in_strips else source.height
-    step = 1
-    while target.width * target.height > MOST_LARGE_PIXELS * step**2:
-        step *= 2
+    step = flicker_step(target.width * target.height)
     large = np.empty((-(-target.height // step), -(-target.width // step)), np.float32)
     reduced = np.empty((source.height, source.width), np.float32)
     strip = np.empty((strip_rows * factor if in_strips else target.height, target.width), target.dtype)
@@ -381,17 +347,8 @@ def _read_reduced(process: FfmpegProcess, render: RenderPlan) -> tuple[Plane, Pl
         part = large[first : first + -(-len(levels) // step)]
         part[:] = cv2.resize(levels, part.shape[::-1], interpolation=cv2.INTER_AREA) if step > 1 else levels
     for plane in (reduced, large):
-        _to_8_bits(plane, target)
+        to_8_bits(plane, target)
     return reduced, large
-
-
-def _to_8_bits(plane: Plane, target: FrameFormat) -> None:
-    """Scales codes of the target in place, without rounding them."""
-    black, span = _nominal_range(target.bit_depth, full_range=target.full_range)
-    black_8, span_8 = _nominal_range(8, full_range=target.full_range)
-    plane -= np.float32(black)
-    plane *= np.float32(span_8 / span)
-    plane += np.float32(black_8)
 
 
 def _read_codes(process: FfmpegProcess, codes: NDArray[Any]) -> None:

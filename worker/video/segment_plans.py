@@ -28,7 +28,7 @@ def has_frames_of(scan: FrameScan, segment: SegmentPlan) -> bool:
 def discarded_before_segments(
     used: UsedFrames, scan: FrameScan, *, frames_before: int, around: int
 ) -> list[int]:
-    """As `discarded_frames_before`, for segments with so many frames around them: before the first of these."""
+    """As `discarded_frames_before`, for segments with so many frames before them: before the first of these."""
     discarded = discarded_frames_before(used, scan, frames_before=frames_before)
     return [discarded[max(0, position - around)] for position in range(len(discarded))]
 
@@ -77,18 +77,18 @@ def make_segments(
     frames_before: int,
     discarded: Sequence[int],
     after: Sequence[SegmentPlan],
-    around: int = 0,
+    around: tuple[int, int] = (0, 0),
 ) -> list[SegmentPlan]:
     """Those between the cuts, and before them the segments `after` which they come. `frames_before`: how many frames
     before its first a segment must decode; `discarded`: see `cut_segments`; `around`: how many of the used frames
-    before a segment and after it go through the network with it.
+    before a segment, and after it, go through the network with it.
     """
     pts = scan.timeline.pts
     key_times = [keyframe[0] for keyframe in scan.keyframes]
     segments = [*after]
     shown = sum(segment.output_frames for segment in after)
     for start, stop in pairwise(cuts):
-        leading, trailing = min(around, start), min(around, len(used.numbers) - stop)
+        leading, trailing = min(around[0], start), min(around[1], len(used.numbers) - stop)
         begin, end = start - leading, stop + trailing
         first, last = used.numbers[begin], used.numbers[end - 1] + (used.phases[end - 1] > 0)
         repeats, between = _segment_frames(used, begin, end, count=last - first + 1, shown=range(start, stop))

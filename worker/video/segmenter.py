@@ -127,6 +127,7 @@ def plan_render(
         target_fps=options.target_fps,
         retime=options.retime,
         stabilise=options.stabilise,
+        measures_quality=options.measures_quality,
         part=options.part,
         segment_seconds=segment_seconds,
         segment_max_output_pixels=segment_max_output_pixels,
@@ -195,6 +196,7 @@ class RenderPlanner:
     part: TimeRange | None = None
     decoder: str | None = None
     stabilise: int = 0
+    measures_quality: bool = False
     codec: VideoCodec = "h264"
     container: ContainerName = "mp4"
     deinterlacing: Deinterlacing | None = field(init=False)
@@ -290,8 +292,10 @@ class RenderPlanner:
         used = used_frames(timeline)
         pictures = 1 if self.deinterlacing is None else self.deinterlacing.pictures_per_frame
         frames_before = 0 if self.deinterlacing is None else self.deinterlacing.pictures_before
-        around = STABILISED_RADIUS if self.stabilise else 0
-        discarded = discarded_before_segments(used, scan, frames_before=frames_before, around=around)
+        after = STABILISED_RADIUS if self.stabilise else 0
+        # With the frame before its first, a segment may begin with a pair that is measured (`filter_effect`).
+        before = after + 1 if self.stabilise and self.measures_quality else after
+        discarded = discarded_before_segments(used, scan, frames_before=frames_before, around=before)
         settled_cuts = list(accumulate((one.used_frames for one in self.settled), initial=0))
         cuts = cut_segments(
             used,
@@ -311,7 +315,7 @@ class RenderPlanner:
             frames_before=frames_before,
             discarded=discarded,
             after=self.settled,
-            around=around,
+            around=(before, after),
         )
         reorder = self.reorder
         if reorder is None:

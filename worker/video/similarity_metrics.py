@@ -1,8 +1,7 @@
 """Full-reference similarity metrics: planes of luma compared pair by pair.
 
 PSNR; SSIM as Wang, Bovik, Sheikh and Simoncelli define it ("Image quality assessment: from error visibility to
-structural similarity", IEEE Transactions on Image Processing 13(4), 2004); and temporal stability, the
-change of the difference from one frame to the next. docs/quality.md defines each of them.
+structural similarity", IEEE Transactions on Image Processing 13(4), 2004). docs/quality.md defines both.
 """
 
 from collections.abc import Iterator
@@ -32,11 +31,10 @@ BAND_ROWS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityMetrics:
-    """The result of `SimilarityMeter`. `stability_db` is None if no two consecutive frames were compared."""
+    """The result of `SimilarityMeter`."""
 
     psnr_db: float
     ssim: float
-    stability_db: float | None
     frames: int
 
 
@@ -47,20 +45,12 @@ class SimilarityMeter:
         self._frames = 0
         self._squares = 0.0
         self._ssim = 0.0
-        self._pairs = 0
-        self._changes = 0.0
-        self._last: tuple[int, Plane] | None = None
 
-    def add(self, number: int, reference: Plane, result: Plane) -> None:
-        """Compare two planes. `number` is the output frame's: temporal stability counts consecutive numbers only."""
-        difference = result - reference
+    def add(self, reference: Plane, result: Plane) -> None:
+        """Compare two planes of the same size."""
         self._frames += 1
-        self._squares += mean_square(difference)
+        self._squares += mean_square(result - reference)
         self._ssim += structural_similarity(reference, result)
-        if self._last is not None and self._last[0] == number - 1:
-            self._pairs += 1
-            self._changes += mean_square(difference - self._last[1])
-        self._last = (number, difference)
 
     def metrics(self) -> SimilarityMetrics:
         """Raises ValueError if nothing was compared."""
@@ -69,7 +59,6 @@ class SimilarityMeter:
         return SimilarityMetrics(
             psnr_db=decibels(self._squares / self._frames),
             ssim=self._ssim / self._frames,
-            stability_db=decibels(self._changes / self._pairs) if self._pairs else None,
             frames=self._frames,
         )
 

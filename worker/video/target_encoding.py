@@ -8,11 +8,11 @@ The quality depends on frames up to the segment's last, which are too many for m
 without loss, while the search lasts; the device that made them goes on with the next segment meanwhile.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import ffmpeg
 import numpy as np
@@ -28,6 +28,9 @@ from worker.video.timestamp_check import WrittenVideo, runner_for_output
 from worker.video.vmaf import files_vmaf, model_for
 from worker.video.watchdog import Watchdog
 
+if TYPE_CHECKING:
+    from worker.video.filter_effect import FilteredPair
+
 # Of all trials, on every machine: what an encoder makes may depend on the number of its threads.
 TRIAL_THREADS = 4
 # Of the copies, which are read in the order of their frames.
@@ -41,15 +44,19 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedSegment:
-    """A segment's written video and, if its quality was searched, what was found."""
+    """A segment's written video, if its quality was searched what was found, and what was measured of `stabilise`."""
 
     video: WrittenVideo
     quality: FoundQuality | None
+    filtered_pairs: Sequence["FilteredPair"] = ()
 
     @property
-    def figures(self) -> dict[str, float]:
-        """What was found, by the names of a segment's columns; empty without a search."""
-        return {} if self.quality is None else asdict(self.quality)
+    def figures(self) -> dict[str, Any]:
+        """What was found and measured, by the names of a segment's columns; empty without either."""
+        found: dict[str, Any] = {} if self.quality is None else asdict(self.quality)
+        if self.filtered_pairs:
+            found["filtered_pairs"] = [pair.to_json() for pair in self.filtered_pairs]
+        return found
 
 
 def lossless_copy_bytes(render: RenderPlan, segment: SegmentPlan) -> int:

@@ -15,27 +15,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.video.motion import MIN_SIDE, Field, reduced, warp
-from worker.video.similarity_metrics import PEAK, Plane
+from worker.video.similarity_metrics import PEAK, Plane, decibels, mean_square
 
 # The motion of larger pictures is found at half (a quarter, ...) of their size.
 MOST_MOTION_PIXELS = 1280 * 720
+# Larger pictures are reduced before their flicker is looked at, which bounds memory.
+MOST_LARGE_PIXELS = 3840 * 2176
+# Codes by which the input may change along its motion; more is new content, of which detail is new as well.
+MOST_UNEXPLAINED = 8
 # Two motions agree if the square of their sum is below this share of their squares' sum, and so much in pixels.
 AGREEMENT_SHARE, AGREEMENT_SQUARE = 0.01, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarpingErrors:
-    """Means over all pairs of consecutive frames; white squared is 1."""
+    """Means over all pairs of consecutive frames; white squared is 1. `difference`: of what the output adds to the
+    input, enlarged to its size, where motion explains the input."""
 
     input: float
     output: float
+    difference: float
+
+    @property
+    def stability_db(self) -> float:
+        """`difference` in decibels, MAX_DECIBELS at most."""
+        return decibels(self.difference * PEAK**2)
 
     def as_json(self) -> dict[str, float]:
         """As the API shows them."""
-        return {"warpingError": round(self.output, 8), "warpingErrorInput": round(self.input, 8)}
+        return {
+            "temporalStability": round(self.stability_db, 3),
+            "warpingError": shown_error(self.output),
+            "warpingErrorInput": shown_error(self.input),
+        }
 
-    def formatted(self) -> str:
-        return f"{self.output * 1e4:.3f}e-4 (input {self.input * 1e4:.3f}e-4)"
+    def formatted(self) -> list[tuple[str, str]]:
+        """Name and formatted value of each figure."""
+        errors = f"{formatted_error(self.output)} (input {formatted_error(self.input)})"
+        return [("temporal stability", f"{self.stability_db:.2f} dB"), ("warping error", errors)]
+
+
+def shown_error(error: float) -> float:
+    """As the API shows it."""
+    return round(error, 8)
+
+
+def formatted_error(error: float) -> str:
+    return f"{error * 1e4:.3f}e-4"
 
 
 class PastMotion(NamedTuple):
@@ -47,6 +73,37 @@ class PastMotion(NamedTuple):
     shift: Field
     is_known: NDArray[np.bool_]
 
+    def at(self, shape: tuple[int, ...]) -> "SampledMotion":
+        """Of planes with this (rows, columns)."""
+        rows, columns = shape
+        shift = cv2.resize(self.shift, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        known = cv2.resize(self.is_known.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
+        x = np.arange(columns, dtype=np.float32) + shift[..., 0] * columns
+        y = np.arange(rows, dtype=np.float32)[:, None] + shift[..., 1] * rows
+        return SampledMotion(x, y, known > 0)
+
+
+class SampledMotion(NamedTuple):
+    """For each pixel of a plane, the `x` and `y` where it was in the plane before, and whether that is known."""
+
+    x: Field
+    y: Field
+    is_known: NDArray[np.bool_]
+
+    def change(self, before: Plane, after: Plane) -> Plane:
+        """What is not motion: the differences of all pixels whose motion is known, 1-D, in codes."""
+        moved = cv2.remap(before, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray((after - moved)[self.is_known], np.float32)
+
+    def error(self, before: Plane, after: Plane) -> float:
+        """The warping error; white squared is 1."""
+        return error_of(self.change(before, after))
+
+
+def error_of(change: Plane) -> float:
+    """The mean square of a change in codes; white squared is 1. 0 of none."""
+    return mean_square(change) / PEAK**2 if change.size else 0.0
+
 
 class WarpingMeter:
     """Accumulates the errors of a video from planes of 8-bit codes: the input's, and the output's at any size."""
@@ -54,23 +111,41 @@ class WarpingMeter:
     def __init__(self) -> None:
         self._last: tuple[int, Plane, Plane] | None = None
         self._pairs = 0
-        self._input = self._output = 0.0
+        self._input = self._output = self._difference = 0.0
 
     def add(self, number: int, reference: Plane, result: Plane) -> None:
         """`number` is the output frame's; pairs have consecutive numbers."""
         if self._last is not None and self._last[0] == number - 1:
-            motion = past_motion(self._last[1], reference)
+            _, last_reference, last_result = self._last
+            motion = past_motion(last_reference, reference)
             if motion.is_known.any():
                 self._pairs += 1
-                self._input += warping_error(self._last[1], reference, motion)
-                self._output += warping_error(self._last[2], result, motion)
+                self._input += motion.at(reference.shape).error(last_reference, reference)
+                sampled = motion.at(result.shape)
+                change = sampled.change(last_result, result)
+                self._output += error_of(change)
+                enlarged = (_resized(plane, result.shape) for plane in (last_reference, reference))
+                expected = sampled.change(*enlarged)
+                self._difference += error_of((change - expected)[np.abs(expected) < MOST_UNEXPLAINED])
         self._last = (number, reference, result)
 
     def errors(self) -> WarpingErrors | None:
         """None if there was no pair with known motion."""
         if not self._pairs:
             return None
-        return WarpingErrors(input=self._input / self._pairs, output=self._output / self._pairs)
+        return WarpingErrors(
+            input=self._input / self._pairs,
+            output=self._output / self._pairs,
+            difference=self._difference / self._pairs,
+        )
+
+
+def flicker_step(pixels: int) -> int:
+    """How many times narrower and lower pictures of so many pixels are looked at: 1, 2, 4, ..."""
+    step = 1
+    while pixels > MOST_LARGE_PIXELS * step**2:
+        step *= 2
+    return step
 
 
 def past_motion(before: Plane, after: Plane) -> PastMotion:
@@ -90,19 +165,6 @@ def past_motion(before: Plane, after: Plane) -> PastMotion:
     return PastMotion(back, is_known)
 
 
-def warping_error(before: Plane, after: Plane, motion: PastMotion) -> float:
-    """Of two planes of 8-bit codes of any size; 0 if no motion is known."""
-    rows, columns = after.shape
-    size = (columns, rows)
-    shift = cv2.resize(motion.shift, size, interpolation=cv2.INTER_LINEAR)
-    known = cv2.resize(motion.is_known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    x = np.arange(columns, dtype=np.float32) + shift[..., 0] * columns
-    y = np.arange(rows, dtype=np.float32)[:, None] + shift[..., 1] * rows
-    moved = cv2.remap(before, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    errors = np.square(after - moved)[known]
-    return float(errors.mean(dtype=np.float64)) / PEAK**2 if errors.size else 0.0
-
-
 def _farneback(here: NDArray[np.uint8], other: NDArray[np.uint8]) -> Field:
     flow = np.zeros((*here.shape, 2), np.float32)
     return np.asarray(cv2.calcOpticalFlowFarneback(here, other, flow, 0.5, 5, 21, 5, 7, 1.5, 0), np.float32)
@@ -114,3 +176,9 @@ def _enlarged_to_least(plane: Plane) -> NDArray[np.uint8]:
     size = (max(columns, MIN_SIDE), max(rows, MIN_SIDE))
     codes = np.rint(plane).clip(0, 255).astype(np.uint8)
     return codes if size == (columns, rows) else np.asarray(cv2.resize(codes, size), np.uint8)
+
+
+def _resized(plane: Plane, shape: tuple[int, ...]) -> Plane:
+    rows, columns = shape
+    way = cv2.INTER_AREA if rows < plane.shape[0] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(plane, (columns, rows), interpolation=way), np.float32)

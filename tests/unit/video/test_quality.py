@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from worker.inference.frames import FrameFormat
 from worker.video import similarity_metrics
-from worker.video.quality import RUN_FRAMES, RUNS, MeasuredQuality, luma, sampled_frames
+from worker.video.filter_effect import FilterEffect
+from worker.video.luma import luma
+from worker.video.quality import RUN_FRAMES, RUNS, MeasuredQuality, sampled_frames
 from worker.video.similarity_metrics import SimilarityMeter, decibels, structural_similarity
 from worker.video.warping_error import WarpingErrors
 
@@ -48,10 +50,10 @@ def ssim_by_definition(one: Any, other: Any) -> float:
     return float(np.mean(values))
 
 
-def compared(references: list[Any], results: list[Any], numbers: list[int] | None = None) -> Any:
+def compared(references: list[Any], results: list[Any]) -> Any:
     gathered = SimilarityMeter()
-    for number, reference, result in zip(numbers or range(len(results)), references, results, strict=True):
-        gathered.add(number, reference, result)
+    for reference, result in zip(references, results, strict=True):
+        gathered.add(reference, result)
     return gathered.metrics()
 
 
@@ -86,25 +88,6 @@ def test_psnr_is_of_all_frames_together() -> None:
     assert figures.frames == 2
     assert compared([flat], [flat]).psnr_db == 100
     assert decibels(0) == 100
-
-
-def test_flicker_lowers_the_stability_and_a_lasting_difference_does_not() -> None:
-    frames = [picture(24, 24) for _ in range(6)]
-    blurred = [frame * 0.8 + 20 for frame in frames]
-    assert compared(frames, [frame + 4 for frame in frames]).stability_db == pytest.approx(100, abs=1)
-    steady = compared(frames, blurred).stability_db
-    flickering = compared(frames, [frame + 6 * (-1) ** at for at, frame in enumerate(blurred)]).stability_db
-    assert flickering < steady - 3
-    alone = compared(frames, [frame + 3 * (-1) ** at for at, frame in enumerate(frames)])
-    assert alone.stability_db == pytest.approx(20 * log10(255 / 6), abs=1e-3)
-    assert alone.psnr_db == pytest.approx(20 * log10(255 / 3), abs=1e-3)
-
-
-def test_only_frames_that_follow_each_other_tell_of_stability() -> None:
-    flat = np.full((16, 16), 100, np.float32)
-    results = [flat, flat + 2, flat + 50, flat + 52]
-    assert compared([flat] * 4, results, [3, 4, 8, 9]).stability_db == pytest.approx(20 * log10(255 / 2))
-    assert compared([flat] * 2, results[:2], [3, 5]).stability_db is None
 
 
 @given(st.integers(1, 500_000))
@@ -152,17 +135,33 @@ def test_luma_comes_in_the_outputs_range_and_in_eight_bits(
 
 
 def test_figures_that_are_not_there_are_left_out() -> None:
-    one_frame = MeasuredQuality(psnr=100.0, ssim=0.98765432, vmaf=None, temporal_stability=None, frames=1)
+    one_frame = MeasuredQuality(psnr=100.0, ssim=0.98765432, vmaf=None, frames=1)
     assert one_frame.as_json() == {"psnr": 100.0, "ssim": 0.98765, "frames": 1}
-    whole = MeasuredQuality(psnr=40.12345, ssim=1.0, vmaf=95.5, temporal_stability=50.0, frames=24)
-    assert list(whole.as_json()) == ["psnr", "ssim", "vmaf", "temporalStability", "frames"]
-    moving = replace(whole, warping_errors=WarpingErrors(input=1e-4, output=2.34567891234e-4))
-    assert moving.as_json() | {"frames": 0} == whole.as_json() | {
-        "warpingError": 0.00023457,
-        "warpingErrorInput": 0.0001,
-        "frames": 0,
+    errors = WarpingErrors(input=1e-4, output=2.34567891234e-4, difference=1e-5)
+    whole = MeasuredQuality(psnr=40.12345, ssim=1.0, vmaf=95.5, frames=24, warping_errors=errors)
+    figures = whole.as_json()
+    assert list(figures) == [
+        *("psnr", "ssim", "vmaf", "temporalStability", "warpingError", "warpingErrorInput", "frames")
+    ]
+    assert (figures["temporalStability"], figures["warpingError"], figures["warpingErrorInput"]) == (
+        *(50.0, 0.00023457, 0.0001),
+    )
+    effect = FilterEffect(errors=(4e-4, 1e-4), sharpness_lost=0.12345, psnr_db=41.23456, pairs=3)
+    assert replace(whole, filter_effect=effect).as_json() == figures | {
+        "stabiliseEffect": {
+            "warpingErrorBefore": 0.0004,
+            "warpingErrorAfter": 0.0001,
+            "sharpnessLost": 0.1235,
+            "psnrToUnfiltered": 41.235,
+            "pairs": 3,
+        }
     }
-    assert ("warping error", "2.346e-4 (input 1.000e-4)") in moving.formatted()
-    assert [name for name, _ in whole.formatted()] == [
-        *("PSNR", "SSIM", "VMAF", "temporal stability", "frames compared")
+    still = FilterEffect(errors=None, sharpness_lost=None, psnr_db=100.0, pairs=1)
+    assert still.as_json() == {"psnrToUnfiltered": 100.0, "pairs": 1}
+    words = dict(replace(whole, filter_effect=effect).formatted())
+    assert words["warping error"] == "2.346e-4 (input 1.000e-4)"
+    assert words["stabilise: warping error"] == "1.000e-4 (before 4.000e-4)"
+    assert words["stabilise: sharpness lost"] == "12.3 %"
+    assert list(dict(whole.formatted())) == [
+        *("PSNR", "SSIM", "VMAF", "temporal stability", "warping error", "frames compared")
     ]

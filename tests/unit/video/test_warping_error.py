@@ -1,8 +1,10 @@
 """The warping error: no motion counts, and flicker counts as its mean square."""
 
 from itertools import pairwise
+from math import log10
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -69,3 +71,40 @@ def test_unrelated_pictures_have_no_motion_to_compare_along() -> None:
     # Very small pictures have room for no flow of their own.
     tiny = [np.full((3, 5), 80, np.float32)] * 2
     assert errors(tiny, [enlarged(frame) for frame in tiny]).output == 0
+
+
+@pytest.mark.parametrize("frames", [[PAN[0]] * 6, PAN], ids=["still", "pan"])
+@pytest.mark.parametrize("scale", [1, 4])
+def test_half_the_flicker_of_fine_detail_is_six_decibels_of_stability(frames: list[Any], scale: int) -> None:
+    """Invented anew in every frame, and gone when the output is reduced: each pixel's four-by-four sum to nothing."""
+    rows, columns = PAN[0].shape[0] * scale, PAN[0].shape[1] * scale
+
+    def detailed(amount: float) -> list[Any]:
+        random = np.random.default_rng(5)
+        enlarged = [cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_CUBIC) for frame in frames]
+        return [frame + amount * random.choice([-1, 1], frame.shape).astype(np.float32) for frame in enlarged]
+
+    levels = [errors(frames, detailed(amount)).stability_db for amount in (8, 4, 2)]
+    # Each pixel changes by the difference of two independent signs.
+    assert levels[0] == pytest.approx(20 * log10(255 / 8) - 10 * log10(2), abs=0.5)
+    assert np.diff(levels) == pytest.approx([20 * log10(2)] * 2, abs=0.3)
+    assert errors(frames, detailed(0)).stability_db > levels[-1] + 6
+
+
+def test_a_lasting_difference_moves_along_and_is_stable() -> None:
+    """A brighter and sharper picture, which the warping error counts against the output."""
+    sharper = [cv2.addWeighted(frame, 1.6, cv2.GaussianBlur(frame, (0, 0), 2), -0.6, 5) for frame in PAN]
+    found = errors(PAN, sharper)
+    assert found.stability_db > 45
+    assert found.difference < found.output / 2
+    flickering = [frame + 3 * (at % 2) for at, frame in enumerate(sharper)]
+    assert errors(PAN, flickering).stability_db == pytest.approx(20 * log10(255 / 3), abs=0.6)
+
+
+def test_new_content_has_no_stability_to_lose() -> None:
+    """What comes from behind an edge is new in the input as well."""
+    covered = [PAN[0].copy() for _ in range(2)]
+    covered[1][20:40, 30:60] = 250
+    steady = [enlarged(frame) for frame in covered]
+    noisy = [frame + RANDOM.normal(0, 6, frame.shape).astype(np.float32) for frame in steady]
+    assert errors(covered, steady).stability_db > errors(covered, noisy).stability_db + 6

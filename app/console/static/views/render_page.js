@@ -2,6 +2,7 @@ import { html, useEffect, useState } from "../preact.js";
 import { ago, contents, cost, count, counted, facts, share, size, span, when } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { CompareVideos } from "../components/compare.js";
+import { Quality } from "../components/quality.js";
 import { BASE } from "../api.js";
 import { asked, renderOptions, samples } from "../options.js";
 import { CodeSamples, ConfirmButton, Progress, Status } from "../components/controls.js";
@@ -148,19 +149,4 @@ function Live({ render }) {
 function encoded({ target, vmaf, crf }) {
   const range = crf.min === crf.max ? count(crf.min) : `${count(crf.min)} to ${count(crf.max)}`;
   return `VMAF ${count(vmaf.mean)}, nowhere less than ${count(vmaf.min)}, for a target of ${count(target)}; CRF ${range}`;
-}
-
-/** Measured quality, as bars on the scale that each measure has. @param {{of: import("../api.js").Row}} properties */
-function Quality({ of }) {
-  const rows = [
-    { name: "PSNR", value: of.psnr, text: `${count(of.psnr)} dB`, share: Math.min(1, of.psnr / 60) },
-    { name: "SSIM", value: of.ssim, text: of.ssim.toFixed(4), share: of.ssim },
-    { name: "Steadiness", value: of.temporalStability, text: `${count(of.temporalStability ?? 0)} dB`, share: Math.min(1, (of.temporalStability ?? 0) / 60) },
-    { name: "VMAF", value: of.vmaf, text: of.vmaf === undefined ? "" : count(of.vmaf), share: (of.vmaf ?? 0) / 100 },
-  ].filter((row) => row.value !== undefined);
-  return html`<section class="quality"><h2>Measured quality</h2>
-    <p>Of ${count(of.frames)} frames, reduced to the original's size and compared with it.</p>
-    ${rows.map((row) => html`<div class="row"><span class="measure">${row.name}</span>
-      <meter class="grow" min="0" max="1" value=${row.share} aria-label=${`${row.name}: ${row.text}`}></meter><output>${row.text}</output></div>`)}
-  </section>`;
 }

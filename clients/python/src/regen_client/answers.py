@@ -144,6 +144,18 @@ class File(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilterEffect(Answer):
+    """What `stabilise` did to the pictures: warping errors before it and after it, the share of sharpness lost, and the
+    PSNR to the unfiltered pictures in dB; `pairs` of frames were compared."""
+
+    psnr_to_unfiltered: float
+    pairs: int
+    warping_error_before: float | None = None
+    warping_error_after: float | None = None
+    sharpness_lost: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quality(Answer):
     """How close a render is to its input: `psnr` and `temporal_stability` in dB, `ssim` up to 1, `vmaf` from 0 to 100;
     `frames` were compared."""
@@ -155,6 +167,7 @@ class Quality(Answer):
     temporal_stability: float | None = None
     warping_error: float | None = None
     warping_error_input: float | None = None
+    stabilise_effect: FilterEffect | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +391,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "totals": UsageTotals.read,
     "limits": Limits.read,
     "quality": Quality.read,
+    "stabilise_effect": FilterEffect.read,
     "input": Video.read,
     "output": Video.read,
     "warnings": tuple,
