@@ -10,7 +10,7 @@ from app.renders.tables import Render, Segment
 from app.uploads.tables import Upload
 from app.usage.tables import DailyUsage
 from app.webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from app.work.tables import FailedAttempt, MeasuredSpeed, PeriodicTask, WorkerProcess
+from app.work.tables import FailedAttempt, MeasuredOptionSpeed, MeasuredSpeed, PeriodicTask, WorkerProcess
 
 __all__ = [
     "AddedEngine",
@@ -20,6 +20,7 @@ __all__ = [
     "FailedAttempt",
     "File",
     "IdempotencyKey",
+    "MeasuredOptionSpeed",
     "MeasuredSpeed",
     "PeriodicTask",
     "Preview",

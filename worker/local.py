@@ -140,7 +140,6 @@ def upscale_file(
         if not options.measures_quality:
             return LocalRender(video=video, quality=None, encoded_quality=encoded)
         # Imports OpenCV.
-        from worker.video.filter_effect import FilterEffect
         from worker.video.quality import NOT_MEASURED, measure_if_possible
 
         try:
@@ -150,6 +149,7 @@ def upscale_file(
                 output=destination,
                 render=render,
                 segments=segments,
+                filtered_pairs=filtered_pairs,
                 cancelled=cancelled,
                 stall_seconds=settings.stall_seconds,
             )
@@ -158,6 +158,4 @@ def upscale_file(
             raise
         if measured is None:
             video = replace(video, warnings=(*video.warnings, NOT_MEASURED))
-        else:
-            measured = replace(measured, filter_effect=FilterEffect.of(filtered_pairs))
         return LocalRender(video=video, quality=measured, encoded_quality=encoded)

@@ -6,6 +6,7 @@ made ready. During an outage of storage or database the unit keeps its results a
 repeated report may have arrived the first time; the ledger recognizes that.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,7 @@ from typing import TypeVar
 import structlog
 
 from app.engines.service import stored_engine
-from app.platform.errors import (
-    Canceled,
-    PermanentError,
-    Unavailable,
-)
+from app.platform.errors import Canceled, PermanentError, Unavailable
 from app.platform.media.ffmpeg import FfmpegRunner
 from app.platform.media.limits import MediaLimits
 from app.platform.media.probe import probe_video
@@ -39,7 +36,6 @@ from app.work.outage_retry import OutageRetry, is_outage
 from app.work.planning import PlannedSegment, playlist_values
 from app.work.queries import Job, ReadyUnits
 from app.work.segment_length import segment_stretch
-from app.work.speeds import note_segment
 from models.catalog import ENGINES, Engine
 from worker.accepted_file import accepted_file
 from worker.agreed_precision import agree, several_precisions
@@ -48,14 +44,12 @@ from worker.inference.mixing import PictureOptions
 from worker.job_files import JobFiles
 from worker.loaded_upscaler import Networks, UpscalerKey
 from worker.metrics import SegmentMeter
+from worker.noted_speeds import note_speeds
 from worker.pipeline import run_segment
 from worker.searched_quality import searched_quality
 from worker.segment_eta import SegmentEta
-from worker.video.continuous_copy import (
-    plan_continuous_copy,
-    probe_copy,
-)
-from worker.video.filter_effect import FilterEffect, stored_pairs
+from worker.video.continuous_copy import plan_continuous_copy, probe_copy
+from worker.video.filter_effect import FilteredPair, stored_pairs
 from worker.video.muxer import finish_render
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.quality import NOT_MEASURED, MeasuredQuality, measure_if_possible
@@ -261,6 +255,7 @@ class WorkUnits:
                     measures_filter=job.measures_quality,
                 )
             )
+            searched_at = None if encoded.quality is None else time.monotonic()
             log.info(
                 "segment_upscaled",
                 frames=segment.used_frames,
@@ -275,12 +270,14 @@ class WorkUnits:
                         job, storage_key=key, precision=precision, **encoded.figures
                     )
                 )
-        note_segment(
+        note_speeds(
             self.ledger.database,
             device=self.networks.device_name,
             engine=job.engine,
-            pixels=render.source.width * render.source.height * segment.network_frames,
-            seconds=turn.seconds,
+            render=render,
+            segment=segment,
+            turn=turn,
+            searched_at=searched_at,
         )
         return ready
 
@@ -311,18 +308,14 @@ class WorkUnits:
                 thumbnail=picture,
                 cancelled=cancelled,
             )
-            mixture = several_precisions(job.segments)
-            warnings, quality = [*finished.warnings, *([mixture] if mixture else [])], None
-            searched = searched_quality(job, render, segments)
-            if searched is not None and searched.warning:
-                warnings.append(searched.warning)
+            searched, quality = searched_quality(job, render, segments), None
+            more = (several_precisions(job.segments), searched and searched.warning)
+            warnings = [*finished.warnings, *filter(None, more)]
             if job.measures_quality:
-                quality = self._measured(source, video, render, segments, cancelled)
+                pairs = stored_pairs(segment_job.filtered_pairs for segment_job in job.segments)
+                quality = self._measured(source, video, render, segments, pairs, cancelled)
                 if quality is None:
                     warnings.append(NOT_MEASURED)
-                else:
-                    pairs = stored_pairs(segment_job.filtered_pairs for segment_job in job.segments)
-                    quality = replace(quality, filter_effect=FilterEffect.of(pairs))
             size_bytes = video.stat().st_size
             with self._files.transfers.removed_unless_reported(video_key, picture_key):
                 self._files.transfers.put(
@@ -356,6 +349,7 @@ class WorkUnits:
         output: Path,
         render: RenderPlan,
         segments: Sequence[SegmentPlan],
+        filtered_pairs: Sequence[FilteredPair],
         cancelled: Cancelled,
     ) -> MeasuredQuality | None:
         return measure_if_possible(
@@ -364,6 +358,7 @@ class WorkUnits:
             output=output,
             render=render,
             segments=segments,
+            filtered_pairs=filtered_pairs,
             cancelled=cancelled,
             stall_seconds=self.settings.stall_seconds,
             # The signal that stops a worker may have stopped its ffmpeg as well.

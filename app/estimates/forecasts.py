@@ -27,7 +27,7 @@ from app.renders import workload
 from app.renders.progress import RenderView
 from app.renders.statuses import RenderStatus
 from app.renders.workload import UserWork
-from app.work.speeds import DeviceSpeed, speeds_at_work
+from app.work.speeds import DeviceSpeed, SearchSpeed, searches_at_work, speeds_at_work
 from app.work.worker_queries import SILENT_LEASES
 from app.work.workers import count_workers
 
@@ -61,6 +61,9 @@ class Outlook:
 
     cut: Cut
     speeds: Mapping[str, float] = field(default_factory=dict)
+    stabilised_speeds: Mapping[str, float] = field(default_factory=dict)
+    searches: Mapping[str, SearchSpeed] = field(default_factory=dict)
+    """Of all measured workers together, by codec; `pixels_per_second` is that of one."""
     workers: Mapping[str, int] = field(default_factory=dict)
     devices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     busy_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -72,27 +75,56 @@ class Outlook:
     """Whether workers are present and none of them measures VMAF."""
 
     @classmethod
-    def of(cls, cut: Cut, measured: Sequence[DeviceSpeed], work: Sequence[UserWork]) -> "Outlook":
+    def of(
+        cls,
+        cut: Cut,
+        measured: Sequence[DeviceSpeed],
+        work: Sequence[UserWork],
+        searches: Sequence[SearchSpeed] = (),
+    ) -> "Outlook":
         total: dict[str, float] = defaultdict(float)
+        stabilised: dict[str, float] = defaultdict(float)
         workers: dict[str, int] = defaultdict(int)
         devices: dict[str, list[str]] = defaultdict(list)
         for device in measured:
             total[device.engine] += device.pixels_per_second * device.workers
+            speed = device.stabilised_pixels_per_second or device.pixels_per_second
+            stabilised[device.engine] += speed * device.workers
             workers[device.engine] += device.workers
             devices[device.engine].append(device.device)
         busy: dict[str, float] = defaultdict(float)
         for some in work:
             busy[some.user_id] += some.pixels / total[some.engine] if total.get(some.engine) else math.inf
         return cls(
-            cut=cut, speeds=dict(total), workers=dict(workers), devices=dict(devices), busy_seconds=dict(busy)
+            cut=cut,
+            speeds=dict(total),
+            stabilised_speeds=dict(stabilised),
+            searches={one.codec: _together(one.codec, searches) for one in searches},
+            workers=dict(workers),
+            devices=dict(devices),
+            busy_seconds=dict(busy),
         )
 
-    def seconds_alone(self, *, engine: str, pixels: float, parts: int) -> float | None:
+    def seconds_alone(
+        self, *, engine: str, pixels: float, parts: int, is_stabilised: bool = False
+    ) -> float | None:
         """The time for so many pixels in so many parallel parts; None without a measurement."""
-        if not self.speeds.get(engine):
+        speeds = self.stabilised_speeds if is_stabilised else self.speeds
+        if not speeds.get(engine):
             return None
         share = min(1.0, max(parts, 1) / self.workers[engine])
-        return pixels / (self.speeds[engine] * share)
+        return pixels / (speeds[engine] * share)
+
+    def with_search(self, seconds: float, *, codec: str, output_pixels: float, parts: int) -> float:
+        """The time with a search for the quality of each part. A worker searches while it upscales the next part: the
+        slower of the two decides, and the other one is added once. The same `seconds` without a measurement."""
+        measured = self.searches.get(codec)
+        if measured is None:
+            return seconds
+        at_once = min(max(parts, 1), measured.workers)
+        searching = output_pixels / (measured.pixels_per_second * at_once)
+        in_a_row = max(parts / at_once, 1.0)
+        return max(seconds, searching) + min(seconds, searching) / in_a_row
 
     def seconds_among_others(self, work: Mapping[str, float], *, user_id: str) -> float | None:
         """The time until this work of the user, by engine, is done, while others have their turns. None if it
@@ -104,6 +136,14 @@ class Outlook:
             own += pixels / self.speeds[engine] if pixels else 0.0
         others = (seconds for other, seconds in self.busy_seconds.items() if other != user_id)
         return own + sum(min(own, seconds) for seconds in others)
+
+
+def _together(codec: str, searches: Sequence[SearchSpeed]) -> SearchSpeed:
+    """The workers that search with the codec, at their mean speed."""
+    own = [one for one in searches if one.codec == codec]
+    workers = sum(one.workers for one in own)
+    mean = sum(one.pixels_per_second * one.workers for one in own) / workers
+    return SearchSpeed(codec=codec, pixels_per_second=mean, workers=workers)
 
 
 class Forecast:
@@ -185,7 +225,9 @@ class Forecast:
             with self._database.read() as session:
                 measured = speeds_at_work(session, silent_for=self._silent_for)
                 # Without speeds no time can be forecast, so the work need not be added up.
-                outlook = Outlook.of(self._cut, measured, workload.work_by_user(session) if measured else [])
+                searches = searches_at_work(session, silent_for=self._silent_for)
+                work = workload.work_by_user(session) if measured else []
+                outlook = Outlook.of(self._cut, measured, work, searches)
                 workers = count_workers(session, lease_seconds=self._lease_seconds)
                 return replace(
                     outlook,

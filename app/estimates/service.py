@@ -11,6 +11,7 @@ from app.estimates.forecasts import DECIMALS, Forecast, Outlook
 from app.files.service import find_file
 from app.platform.database import Database
 from app.platform.errors import LimitExceeded, TooManyRequests
+from app.platform.media.codecs import VmafTarget
 from app.platform.media.info import MediaInfo, VideoProperties
 from app.platform.media.limits import check_input
 from app.platform.media.picture_options import STABILISED_RADIUS
@@ -19,6 +20,9 @@ from app.renders import workload
 from app.renders.options import RenderOptions
 from app.renders.service import cost_in_gigapixels
 from app.usage.allowances import Requester, check_file_quota, check_render_quota
+
+# Of outputs whose codec follows from the video, as far as a search counts.
+USUAL_CODEC = "h264"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +145,24 @@ def _times(
     )
     if options.stabilise:
         # Those around each segment, which go through the network with it and are not shown.
-        frames += (parts - 1) * 2 * STABILISED_RADIUS
+        frames += (parts - 1) * (2 * STABILISED_RADIUS + options.measures_quality)
     pixels = float(frames * pictures.width * pictures.height)
-    alone = outlook.seconds_alone(engine=engine, pixels=pixels, parts=parts)
-    if alone is None:
+    plain = outlook.seconds_alone(engine=engine, pixels=pixels, parts=parts)
+    alone = outlook.seconds_alone(
+        engine=engine, pixels=pixels, parts=parts, is_stabilised=options.stabilise > 0
+    )
+    if alone is None or plain is None:
         return None
+    if isinstance(options.form.quality, VmafTarget):
+        alone = outlook.with_search(
+            alone,
+            codec=options.form.chosen_codec or USUAL_CODEC,
+            output_pixels=output.total_pixels,
+            parts=parts,
+        )
     before = dict(workload.work_before_another(session, user_id=user_id, priority=options.priority))
-    before[engine] = before.get(engine, 0.0) + pixels
+    # The work of others counts in pixels at the engine's own speed.
+    before[engine] = before.get(engine, 0.0) + pixels * (alone / plain)
     in_turn = outlook.seconds_among_others(before, user_id=user_id)
     if in_turn is None:
         return None

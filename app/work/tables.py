@@ -96,3 +96,19 @@ class MeasuredSpeed(Table):
     pixels_per_second: Mapped[float]
     seconds: Mapped[float]
     measured_at: Mapped[datetime]
+
+
+class MeasuredOptionSpeed(Table):
+    """How fast one worker with such a device is with an option that takes time of its own, as MeasuredSpeed.
+
+    `option`: `stabilise ENGINE`, whose pixels are those of the input; `vmaf CODEC`, the search for a target and the
+    encoding after it, whose pixels are those of the output.
+    """
+
+    __tablename__ = "measured_option_speeds"
+
+    worker_device: Mapped[str] = mapped_column(String(100), primary_key=True)
+    option: Mapped[str] = mapped_column(String(60), primary_key=True)
+    pixels_per_second: Mapped[float]
+    seconds: Mapped[float]
+    measured_at: Mapped[datetime]

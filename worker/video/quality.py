@@ -30,7 +30,7 @@ from worker.video.decoder import (
     find_decode_point,
     seek_options,
 )
-from worker.video.filter_effect import FilterEffect
+from worker.video.filter_effect import FilteredPair, FilterEffect
 from worker.video.luma import luma, to_8_bits
 from worker.video.plan import RenderPlan, SegmentPlan
 from worker.video.retime import Retimer
@@ -99,6 +99,7 @@ def measure_if_possible(
     segments: Sequence[SegmentPlan],
     cancelled: Callable[[], bool],
     stall_seconds: float,
+    filtered_pairs: Sequence[FilteredPair] = (),
     is_fatal: Callable[[Exception], bool] = lambda _: False,
 ) -> MeasuredQuality | None:
     """As `measure_quality`, but logs a failure and returns None: the render is complete without a measurement.
@@ -114,6 +115,7 @@ def measure_if_possible(
             segments=segments,
             cancelled=cancelled,
             stall_seconds=stall_seconds,
+            filtered_pairs=filtered_pairs,
         )
     except Canceled:
         raise
@@ -140,8 +142,9 @@ def measure_quality(
     segments: Sequence[SegmentPlan],
     cancelled: Callable[[], bool],
     stall_seconds: float,
+    filtered_pairs: Sequence[FilteredPair] = (),
 ) -> MeasuredQuality:
-    """Compare the finished render `output` with its input.
+    """Compare the finished render `output` with its input. `filtered_pairs`: what was measured of its segments' filter.
 
     Raises WrongFrame if the input's frames cannot be decoded as planned, PipelineStalled if no frame moved for
     `stall_seconds`, Canceled once `cancelled` returns True, FfmpegError if ffmpeg fails.
@@ -184,6 +187,7 @@ def measure_quality(
         vmaf=score,
         frames=metrics.frames,
         warping_errors=warping.errors(),
+        filter_effect=FilterEffect.of(filtered_pairs),
     )
 
 

@@ -14,7 +14,7 @@ from app.platform.database import Database
 from app.platform.secrets import Secrets
 from app.renders.tables import Render
 from app.work.ledger import WorkLedger
-from app.work.speeds import note_segment
+from app.work.speeds import note_search, note_segment
 from worker.registration import Registration
 
 FRAME = 240 * 136
@@ -145,6 +145,49 @@ def test_an_estimate_counts_the_frames_around_segments(serve, settings, key, dat
     asked = {"file_id": answer.json()["file"]["id"], "stabilise": 1}
     # Fifty frames in two segments, each with two frames of the other; five a second.
     assert estimate_of(client.post("/v1/estimates", json=asked))["expectedSeconds"] == 10.8
+
+
+def test_an_estimate_counts_stabilising_and_the_search_for_a_target(
+    serve, settings, key, database, clip, monkeypatch
+):
+    monkeypatch.setattr("app.estimates.forecasts.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("app.estimates.forecasts.REST_FACTOR", 0.0)
+    client = serve(settings.model_copy(update={"segment_seconds": Fraction(1)}), key=key)
+    with clip.open("rb") as body:
+        file_id = client.post("/v1/files", files={"file": (clip.name, body)}).json()["file"]["id"]
+
+    def times(**fields: object) -> tuple[float, float]:
+        estimate = estimate_of(client.post("/v1/estimates", json={"file_id": file_id, **fields}))
+        return estimate["expectedSeconds"], estimate["waitSeconds"]
+
+    ledger = WorkLedger(database=database, worker="gpu", lease_seconds=30, max_attempts=3)
+    Registration(ledger, device="cuda:0", device_name="H200").beat()
+    engine, target = "regen-4x-lite", "vmaf=95"
+    # While nothing else is known, a stabilised segment tells of the engine as well.
+    note_segment(database, device="H200", engine=engine, pixels=2 * FRAME, seconds=1, is_stabilised=True)
+    assert times()[0] == 25
+    note_segment(database, device="H200", engine=engine, pixels=5 * FRAME, seconds=1)
+    note_segment(database, device="H200", engine=engine, pixels=2 * FRAME, seconds=1, is_stabilised=True)
+    # Fifty frames in two segments; each two of the other's, and the first of another three if it is measured.
+    assert times() == (10, 0)
+    assert times(stabilise=1) == (27, 0)
+    assert times(stabilise=1, quality=True) == (27.5, 0)
+    assert times(output_quality=target) == (10, 0)
+    # Of output frames, which have sixteen times the pixels: the search takes longer than the network, by the codec.
+    note_search(database, device="H200", codec="h264", pixels=4 * 16 * FRAME, seconds=1)
+    note_search(database, device="H200", codec="av1", pixels=50 * 16 * FRAME, seconds=1)
+    # Two searches of 6.25 s, after a first turn of 5 s; two turns, and a search of half a second after the last.
+    assert times(output_quality=target) == (17.5, 0)
+    assert times(output_quality=target, codec="av1") == (10.5, 0)
+    assert times(output_quality=target, codec="vp9") == (10, 0)
+    assert times(output_quality=target, stabilise=1) == (33.2, 0)
+    assert times(output_quality="high") == (10, 0)
+    client.post("/v1/upscale", json={"file_id": file_id})
+    assert times(output_quality=target) == (17.5, 10)
+    # A second worker takes the other segment, with its search.
+    second = WorkLedger(database=database, worker="gpu 2", lease_seconds=30, max_attempts=3)
+    Registration(second, device="cuda:1", device_name="H200").beat()
+    assert times(output_quality=target)[0] == 11.2
 
 
 def test_times_follow_from_measured_speeds_and_the_queue(

@@ -151,6 +151,7 @@ def test_tables_are_kept_or_said_to_be_transient() -> None:
         "webhook_deliveries",
         "webhook_attempts",
         "destinations",
+        "measured_option_speeds",
         "measured_speeds",
     }
     assert set(Table.metadata.tables) >= TRANSIENT
