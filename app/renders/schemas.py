@@ -113,8 +113,8 @@ class QualityBody(Body):
     vmaf: Number | None = Field(None, description="0 to 100; if the server's ffmpeg can measure it.")
     temporal_stability: Number | None = Field(
         None,
-        description="How little the difference from the enlarged input changes along its motion, in dB; 100 at most. "
-        "Left out for a single frame, and where no motion is known.",
+        description="How little the output changes between frames other than by motion, where motion explains the "
+        "input, in dB; 100 at most. Left out for a single frame, and where it does so nowhere.",
     )
     warping_error: Number | None = Field(
         None,

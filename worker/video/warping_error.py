@@ -29,30 +29,33 @@ AGREEMENT_SHARE, AGREEMENT_SQUARE = 0.01, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class WarpingErrors:
-    """Means over all pairs of consecutive frames; white squared is 1. `difference`: of what the output adds to the
-    input, enlarged to its size, where motion explains the input."""
+    """Means over all pairs of consecutive frames; white squared is 1. `explained`: the output's where motion explains
+    the input, None where it does so nowhere."""
 
     input: float
     output: float
-    difference: float
+    explained: float | None
 
     @property
-    def stability_db(self) -> float:
-        """`difference` in decibels, MAX_DECIBELS at most."""
-        return decibels(self.difference * PEAK**2)
+    def stability_db(self) -> float | None:
+        """`explained` in decibels, MAX_DECIBELS at most."""
+        return None if self.explained is None else decibels(self.explained * PEAK**2)
 
     def as_json(self) -> dict[str, float]:
-        """As the API shows them."""
+        """As the API shows them, without those that are None."""
+        stability = self.stability_db
         return {
-            "temporalStability": round(self.stability_db, 3),
+            **({} if stability is None else {"temporalStability": round(stability, 3)}),
             "warpingError": shown_error(self.output),
             "warpingErrorInput": shown_error(self.input),
         }
 
     def formatted(self) -> list[tuple[str, str]]:
-        """Name and formatted value of each figure."""
+        """Name and formatted value of each figure that is not None."""
         errors = f"{formatted_error(self.output)} (input {formatted_error(self.input)})"
-        return [("temporal stability", f"{self.stability_db:.2f} dB"), ("warping error", errors)]
+        stability = self.stability_db
+        words = [] if stability is None else [("temporal stability", f"{stability:.2f} dB")]
+        return [*words, ("warping error", errors)]
 
 
 def shown_error(error: float) -> float:
@@ -111,7 +114,8 @@ class WarpingMeter:
     def __init__(self) -> None:
         self._last: tuple[int, Plane, Plane] | None = None
         self._pairs = 0
-        self._input = self._output = self._difference = 0.0
+        self._input = self._output = 0.0
+        self._explained: list[float] = []
 
     def add(self, number: int, reference: Plane, result: Plane) -> None:
         """`number` is the output frame's; pairs have consecutive numbers."""
@@ -126,7 +130,9 @@ class WarpingMeter:
                 self._output += error_of(change)
                 enlarged = (_resized(plane, result.shape) for plane in (last_reference, reference))
                 expected = sampled.change(*enlarged)
-                self._difference += error_of((change - expected)[np.abs(expected) < MOST_UNEXPLAINED])
+                explained = change[np.abs(expected) < MOST_UNEXPLAINED]
+                if explained.size:
+                    self._explained.append(error_of(explained))
         self._last = (number, reference, result)
 
     def errors(self) -> WarpingErrors | None:
@@ -136,7 +142,7 @@ class WarpingMeter:
         return WarpingErrors(
             input=self._input / self._pairs,
             output=self._output / self._pairs,
-            difference=self._difference / self._pairs,
+            explained=sum(self._explained) / len(self._explained) if self._explained else None,
         )
 
 

@@ -219,9 +219,9 @@ def test_flicker_shows_in_the_stability(
 
 
 def change(found: MeasuredQuality) -> float:
-    """What comes and goes of the output's difference from the input, as a share of white squared."""
-    assert found.warping_errors is not None
-    return float(10 ** (-found.warping_errors.stability_db / 10))
+    """What temporal stability counts, as a share of white squared."""
+    assert found.warping_errors is not None and found.warping_errors.explained is not None
+    return found.warping_errors.explained
 
 
 def test_what_cannot_be_measured_does_not_fail_the_render(

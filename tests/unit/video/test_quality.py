@@ -137,7 +137,7 @@ def test_luma_comes_in_the_outputs_range_and_in_eight_bits(
 def test_figures_that_are_not_there_are_left_out() -> None:
     one_frame = MeasuredQuality(psnr=100.0, ssim=0.98765432, vmaf=None, frames=1)
     assert one_frame.as_json() == {"psnr": 100.0, "ssim": 0.98765, "frames": 1}
-    errors = WarpingErrors(input=1e-4, output=2.34567891234e-4, difference=1e-5)
+    errors = WarpingErrors(input=1e-4, output=2.34567891234e-4, explained=1e-5)
     whole = MeasuredQuality(psnr=40.12345, ssim=1.0, vmaf=95.5, frames=24, warping_errors=errors)
     figures = whole.as_json()
     assert list(figures) == [
