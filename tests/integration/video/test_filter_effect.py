@@ -153,10 +153,12 @@ def test_figures_are_those_of_the_pictures(
         pairs = [(frames[at - 1][:, 8:], frames[at][:, :-8]) for at in (3, 15)]
         return float(np.mean([np.square(two - one)[20:-20, 20:-20].mean() for one, two in pairs])) / 255**2
 
-    errors = found.errors
-    assert errors == pytest.approx((error(before), error(after)), rel=0.15)
-    # Of the noise a fifth is left; nearest neighbours also flicker as they move.
-    assert errors[1] < errors[0] / 3
+    # The motion is found in noisy frames: what it misses counts in both.
+    missed = found.errors[0] - error(before)
+    assert 0 < missed < error(before) / 3
+    assert found.errors[1] - error(after) == pytest.approx(missed, abs=error(before) / 20)
+    # Of the noise a fifth is left.
+    assert found.errors[1] < found.errors[0] / 3
 
 
 def test_half_the_flicker_halves_what_is_before_and_shows_what_is_left(
