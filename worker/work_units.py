@@ -309,8 +309,8 @@ class WorkUnits:
                 cancelled=cancelled,
             )
             searched, quality = searched_quality(job, render, segments), None
-            more = (several_precisions(job.segments), searched and searched.warning)
-            warnings = [*finished.warnings, *filter(None, more)]
+            more = (several_precisions(job.segments), None if searched is None else searched.warning)
+            warnings = [*finished.warnings, *(one for one in more if one)]
             if job.measures_quality:
                 pairs = stored_pairs(segment_job.filtered_pairs for segment_job in job.segments)
                 quality = self._measured(source, video, render, segments, pairs, cancelled)
