@@ -172,9 +172,6 @@ class OutputFormat:
             )
 
 
-DEFAULT_FORMAT = OutputFormat()
-
-
 def formats_with_alpha() -> str:
     """The codecs and containers that hold transparency, as a sentence lists them."""
     return _listed(

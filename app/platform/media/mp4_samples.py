@@ -17,6 +17,8 @@ from app.platform.media.mp4_boxes import HEADER_BYTES, LONG_HEADER_BYTES
 HEAD_BYTES = 64 * 1024
 # Of a film of a day, tables take 40 MB.
 MOST_TABLE_BYTES = 256 * 1024**2
+# More than any storage holds in one object.
+MOST_FILE_BYTES = 2**48
 # Bytes of a full box's version and flags.
 VERSION = 4
 
@@ -64,7 +66,7 @@ def _find_movie(read: ReadBytes) -> memoryview:
             return memoryview(inside)
         at = end
     # After the samples, at the end of the file.
-    if at >= MOST_TABLE_BYTES * 2**20:
+    if at >= MOST_FILE_BYTES:
         raise _unexpected("a box that makes no sense")
     rest = memoryview(read(at, None))
     for kind, content in _boxes(rest):

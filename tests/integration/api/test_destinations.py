@@ -1,5 +1,7 @@
 """The `destination` of a render over HTTP."""
 
+import re
+
 import pytest
 from sqlalchemy import select, update
 
@@ -108,6 +110,11 @@ def test_a_result_is_sent_again_to_the_same_or_another_address(idle, database, c
     again = f"/v1/renders/{render_id}/deliver"
     assert "not completed" in refusal(idle.post(again))
     complete(database, render_id)
+    measured = idle.get("/metrics").text
+    assert "regen_destinations_waiting 1.0" in measured
+    assert 'regen_destination_attempts_total{outcome="delivered"}' in measured
+    late = float(re.search(r"^regen_destinations_overdue_seconds (\S+)$", measured, re.MULTILINE)[1])
+    assert 0 <= late < 60
     give_up(database, render_id)
     shown = idle.get(f"/v1/renders/{render_id}").json()["render"]["destination"]
     assert (shown["status"], shown["message"]) == ("failed", "It answered 403.")

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.platform.errors import FfmpegError
-from app.platform.media.codecs import DEFAULT_FORMAT, OutputFormat, Quality, VmafTarget
+from app.platform.media.codecs import OutputFormat, Quality, VmafTarget
 from app.platform.media.ffmpeg import FfmpegRunner, RunLimits, find_programs
 from app.platform.media.limits import MediaLimits
 from app.platform.media.output_size import OutputSize
@@ -291,7 +291,7 @@ def planned_in(runner: FfmpegRunner) -> Callable[..., tuple[MediaInfo, RenderPla
         *,
         part: TimeRange | None = None,
         size: OutputSize | None = None,
-        form: OutputFormat = DEFAULT_FORMAT,
+        form: OutputFormat = OutputFormat(),  # noqa: B008  (frozen)
         segment_seconds: Fraction = Fraction(10),
         segment_max_output_pixels: int = 500_000_000,
         **asked: Any,
