@@ -16,7 +16,7 @@ from app.http.metrics import destination_attempts
 from app.http.resources import Resources
 from app.platform.byte_sizes import GIB
 from app.platform.deliveries import AttemptResult
-from app.platform.dispatcher import LOOK_SECONDS, Dispatcher, Limits
+from app.platform.dispatcher import LOOK_SECONDS, Dispatcher, DispatchLimits
 from app.platform.errors import KeyNotFound, OutboundError, OutboundTimeout, RegenError, StorageError
 from app.platform.outbound import guarded_client, outbound_errors
 
@@ -47,7 +47,7 @@ class DestinationDispatcher(Dispatcher[ClaimedDestination, AttemptResult]):
         super().__init__(
             DestinationLedger(database=resources.database, lease_seconds=LEASE_SECONDS),
             name="destinations",
-            limits=Limits(most=most, per_user=max(1, most // 4), scarce=most // 2),
+            limits=DispatchLimits(most=most, per_user=max(1, most // 4), scarce=most // 2),
             attempts=destination_attempts,
             look_seconds=look_seconds,
             renews=True,

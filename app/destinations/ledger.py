@@ -11,7 +11,15 @@ from sqlalchemy.orm import Session
 
 from app.destinations import queries
 from app.destinations.tables import Destination
-from app.platform.deliveries import STOPPED, AttemptResult, Claimed, DeliveryLedger, Due, Full, due_query
+from app.platform.deliveries import (
+    STOPPED,
+    AttemptResult,
+    Claimed,
+    DeliveryLedger,
+    DueDelivery,
+    Full,
+    due_query,
+)
 from app.platform.lease import Lease
 from app.platform.media.containers import content_type_of_name
 from app.platform.retry_policies import DESTINATION_DELIVERY
@@ -46,7 +54,7 @@ class DestinationLedger(DeliveryLedger[ClaimedDestination, AttemptResult]):
         query = due_query(Destination, full=full, limit=limit, is_failing=Destination.failures > 0)
         return session.execute(query).all()
 
-    def claim(self, due: Due) -> ClaimedDestination | None:
+    def claim(self, due: DueDelivery) -> ClaimedDestination | None:
         with self.database.write() as session:
             if not queries.claim(session, due, lease_seconds=self.lease_seconds):
                 return None

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from app.destinations.tables import Destination
 from app.platform.database import database_now, read_clock
-from app.platform.deliveries import Due, ask_again, claim_due
+from app.platform.deliveries import DueDelivery, ask_again, claim_due
 from app.platform.json_values import timestamp
 from app.platform.lease import Lease, changed_rows
 from app.renders import webhook_events
@@ -45,7 +45,7 @@ def begin_again(session: Session, *, render_id: str) -> bool:
     return True
 
 
-def claim(session: Session, due: Due, *, lease_seconds: float) -> bool:
+def claim(session: Session, due: DueDelivery, *, lease_seconds: float) -> bool:
     """As `claim_due`."""
     lock_render(session, due.id)
     status = DestinationStatus.DELIVERING

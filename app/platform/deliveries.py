@@ -43,7 +43,7 @@ def due_index(table_name: str) -> Index:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Due:
+class DueDelivery:
     """A delivery that can be claimed. `attempt` is the number of its attempts so far; `host` is that of its receiver.
 
     `is_failing`: the last attempt at it, or at its receiver, failed.
@@ -57,7 +57,7 @@ class Due:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claimed(Due):
+class Claimed(DueDelivery):
     """A delivery that this process holds for one attempt. `claimed_at` is on the monotonic clock."""
 
     table: ClassVar[type[Delivery]]
@@ -119,17 +119,17 @@ class DeliveryLedger(ABC, Generic[C, R]):
         self.database = database
         self.lease_seconds = lease_seconds
 
-    def due(self, *, limit: int, full: Full = Full()) -> Sequence[Due]:
+    def due(self, *, limit: int, full: Full = Full()) -> Sequence[DueDelivery]:
         """Up to `limit` claimable deliveries but those of whom is full, the longest due first. Changes nothing."""
         with self.database.read() as session:
-            return [Due(**row._mapping) for row in self._due_rows(session, full, limit)]
+            return [DueDelivery(**row._mapping) for row in self._due_rows(session, full, limit)]
 
     @abstractmethod
     def _due_rows(self, session: Session, full: Full, limit: int) -> Sequence[Row[Any]]:
-        """By a `due_query`, whose further columns are fields of `Due`."""
+        """By a `due_query`, whose further columns are fields of `DueDelivery`."""
 
     @abstractmethod
-    def claim(self, due: Due) -> C | None:
+    def claim(self, due: DueDelivery) -> C | None:
         """Lease the delivery. None when another process was faster, or when there is nothing to send any more."""
 
     def keep(self, claimed: C) -> bool:
@@ -174,7 +174,7 @@ def pause_after(policy: RetryPolicy, failures: int, retry_after_seconds: float |
 def due_query(
     table: type[Delivery], *columns: Any, full: Full, limit: int, is_failing: ColumnElement[bool]
 ) -> Select[Any]:
-    """The rows that are due, as fields of `Due`, but those of full users and, if they are full, those that fail."""
+    """The due rows, as fields of `DueDelivery`, but those of full users and, if they are full, those that fail."""
     query = select(table.id, table.user_id, table.attempt, is_failing.label("is_failing"), *columns).where(
         table.retry_at <= database_now()
     )
@@ -186,7 +186,7 @@ def due_query(
 
 
 def claim_due(
-    session: Session, table: type[Delivery], due: Due, *, lease_seconds: float, **values: Any
+    session: Session, table: type[Delivery], due: DueDelivery, *, lease_seconds: float, **values: Any
 ) -> bool:
     """Lease the delivery for its next attempt. False when another process was faster."""
     own = select(table.id).where(

@@ -13,7 +13,7 @@ from typing import Generic
 
 import prometheus_client
 
-from app.platform.deliveries import C, Claimed, DeliveryLedger, Due, Full, R
+from app.platform.deliveries import C, Claimed, DeliveryLedger, DueDelivery, Full, R
 from app.platform.errors import RegenError
 from app.platform.retry_policies import DISPATCH
 
@@ -23,7 +23,7 @@ GIVE_BACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class DispatchLimits:
     """How many deliveries may be in hand: in all, of a user, of those that are failing, and for a receiver.
 
     Of the last `scarce` places a user has one, so that users together, however slow their receivers, leave places to
@@ -45,12 +45,12 @@ class Limits:
 class _Load:
     """How many deliveries are in hand: for each user and host, for each user, and of those that are failing."""
 
-    limits: Limits
+    limits: DispatchLimits
     receivers: Counter[tuple[str, str]] = field(default_factory=Counter)
     users: Counter[str] = field(default_factory=Counter)
     failing: int = 0
 
-    def add(self, one: Due) -> None:
+    def add(self, one: DueDelivery) -> None:
         if self.limits.per_receiver is not None:
             self.receivers[one.user_id, one.host] += 1
         self.users[one.user_id] += 1
@@ -70,7 +70,7 @@ class _Load:
             failing=self.failing >= self.limits.failing,
         )
 
-    def has_room_for(self, due: Due) -> bool:
+    def has_room_for(self, due: DueDelivery) -> bool:
         full = self.full
         return (
             due.user_id not in full.users
@@ -91,7 +91,7 @@ class Dispatcher(ABC, Generic[C, R]):
         ledger: DeliveryLedger[C, R],
         *,
         name: str,
-        limits: Limits,
+        limits: DispatchLimits,
         attempts: prometheus_client.Counter,
         look_seconds: float,
         grace_seconds: float = 0.0,
@@ -201,7 +201,7 @@ class Dispatcher(ABC, Generic[C, R]):
         with self._lock:
             return list(self._in_hand.values())
 
-    def _take(self, due: Due) -> None:
+    def _take(self, due: DueDelivery) -> None:
         claimed = self.ledger.claim(due)
         if claimed is None:
             return

@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app.platform.database import Database
-from app.platform.deliveries import STOPPED, Claimed, DeliveryLedger, Due, Full, claim_due
+from app.platform.deliveries import STOPPED, Claimed, DeliveryLedger, DueDelivery, Full, claim_due
 from app.platform.lease import Lease
 from app.platform.retry_policies import WEBHOOK_DELIVERY
 from app.platform.secrets import Secrets
@@ -53,7 +53,7 @@ class WebhookLedger(DeliveryLedger[ClaimedDelivery, PostResult]):
     def _due_rows(self, session: Session, full: Full, limit: int) -> Sequence[Row[Any]]:
         return webhook_queries.due_deliveries(session, limit=limit, full=full)
 
-    def claim(self, due: Due) -> ClaimedDelivery | None:
+    def claim(self, due: DueDelivery) -> ClaimedDelivery | None:
         """None also when its endpoint was removed or disabled, which ends the delivery."""
         with self.database.write() as session:
             if not claim_due(session, WebhookDelivery, due, lease_seconds=self.lease_seconds):

@@ -12,7 +12,7 @@ import structlog
 
 from app.http.metrics import webhook_attempts
 from app.http.resources import Resources
-from app.platform.dispatcher import LOOK_SECONDS, Dispatcher, Limits
+from app.platform.dispatcher import LOOK_SECONDS, Dispatcher, DispatchLimits
 from app.platform.errors import OutboundError, RegenError
 from app.platform.outbound import guarded_client, outbound_errors
 from app.webhooks.delivery import GONE, ClaimedDelivery, WebhookLedger
@@ -60,7 +60,9 @@ class WebhookDispatcher(Dispatcher[ClaimedDelivery, PostResult]):
         super().__init__(
             ledger,
             name="webhooks",
-            limits=Limits(most=most, per_user=per_user, scarce=most // 4, per_receiver=MOST_PER_RECEIVER),
+            limits=DispatchLimits(
+                most=most, per_user=per_user, scarce=most // 4, per_receiver=MOST_PER_RECEIVER
+            ),
             attempts=webhook_attempts,
             look_seconds=look_seconds,
             grace_seconds=GRACE_SECONDS,

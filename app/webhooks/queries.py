@@ -102,7 +102,7 @@ def attempts_of(session: Session, *, delivery_id: str) -> Sequence[WebhookAttemp
 
 
 def due_deliveries(session: Session, *, limit: int, full: Full) -> Sequence[Row[Any]]:
-    """Rows as fields of `Due`, the longest due first."""
+    """Rows as fields of `DueDelivery`, the longest due first."""
     is_failing = or_(WebhookDelivery.failures > 0, WebhookEndpoint.failing_since.is_not(None))
     query = due_query(
         WebhookDelivery, WebhookDelivery.host, full=full, limit=limit, is_failing=is_failing

@@ -256,7 +256,10 @@ export class Regen {
   deliver(render: Render | string, options: CallOptions & { destination?: string } = {}): Promise<Render> {
     const { destination, ...rest } = options;
     const json = destination === undefined ? undefined : { destination };
-    return this.requests.row("POST", `/v1/renders/${encodeURIComponent(idOf(render))}/deliver`, "render", { json, ...rest });
+    return this.requests.row("POST", `/v1/renders/${encodeURIComponent(idOf(render))}/deliver`, "render", {
+      json,
+      ...rest,
+    });
   }
 
   engines(options: CallOptions = {}): Promise<Engine[]> {

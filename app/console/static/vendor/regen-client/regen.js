@@ -188,7 +188,10 @@ export class Regen {
     deliver(render, options = {}) {
         const { destination, ...rest } = options;
         const json = destination === undefined ? undefined : { destination };
-        return this.requests.row("POST", `/v1/renders/${encodeURIComponent(idOf(render))}/deliver`, "render", { json, ...rest });
+        return this.requests.row("POST", `/v1/renders/${encodeURIComponent(idOf(render))}/deliver`, "render", {
+            json,
+            ...rest,
+        });
     }
     engines(options = {}) {
         return this.requests.row("GET", "/v1/engines", "engines", options);
