@@ -69,6 +69,12 @@ def pytest_configure(config: pytest.Config) -> None:
         forked.share_fork_server()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whole folders of slow tests are not imported where slow tests are left out: it takes seconds, in each process."""
+    left_out = config.getoption("markexpr") == "not slow" and f"{collection_path}/".startswith(SLOW_PATHS)
+    return left_out or None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for tier, does in OWN_TIERS.items():
