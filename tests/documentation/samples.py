@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from tests.servers.forked import ForkedProcess
-from tests.servers.process import wait_until
+from tests.servers.process import pause_after, wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -179,14 +179,15 @@ class Session:
         """The render of that id, once it is."""
         url, key = self.environment["URL"], self.environment["KEY"]
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client:
-            end = time.monotonic() + COMMAND_SECONDS
+            began = time.monotonic()
             while True:
                 render: dict[str, Any] = client.get(f"/v1/renders/{render_id}").json()["render"]
                 if render["status"] in ENDED:
                     assert render["status"] == "completed", render
                     return render
-                assert time.monotonic() < end, render
-                time.sleep(0.05)
+                waited = time.monotonic() - began
+                assert waited < COMMAND_SECONDS, render
+                time.sleep(pause_after(waited))
 
     def _learn(self, command: str, output: str) -> None:
         """Ids out of a JSON answer, and an ETag out of headers, for the commands that follow."""

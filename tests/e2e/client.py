@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from tests.servers.process import pause_after
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegenClient:
@@ -32,14 +34,14 @@ class RegenClient:
         self, render_id: str, *, seconds: float = 240, seen: Callable[[dict[str, Any]], None] | None = None
     ) -> dict[str, Any]:
         """The render once it has ended."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < seconds:
             render = self.get(render_id)
             if seen:
                 seen(render)
             if render["status"] in ("completed", "failed"):
                 return render
-            time.sleep(0.1)
+            time.sleep(pause_after(waited))
         raise AssertionError(f"not finished within {seconds} s: {render}")
 
     def download(self, url: str, path: Path) -> Path:

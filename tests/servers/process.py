@@ -49,19 +49,29 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
+def pause_after(waited_seconds: float) -> float:
+    """How many seconds to wait until the next look at a server: the more, the longer it takes, since each look takes
+    processor time from what is waited for.
+    """
+    return min(0.2, max(0.05, waited_seconds / 20))
+
+
 def wait_until(
     condition: Callable[[], object],
     *,
     seconds: float = SOON_SECONDS,
     what: str = "it comes about",
-    pause_seconds: float = 0.05,
+    pause_seconds: float | None = None,
 ) -> None:
-    """Poll until `condition` is true. Fails the test after that many seconds."""
-    deadline = time.monotonic() + seconds
+    """Poll until `condition` is true: each `pause_seconds`, for what may pass soon; by default as `pause_after` says.
+    Fails the test after that many seconds.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(pause_seconds)
+        time.sleep(pause_after(waited) if pause_seconds is None else pause_seconds)
 
 
 class ServerProcess:
@@ -101,7 +111,12 @@ class ServerProcess:
         return self._process.poll()
 
     def wait_until(
-        self, condition: Callable[[], object], *, seconds: float, what: str, pause_seconds: float = 0.05
+        self,
+        condition: Callable[[], object],
+        *,
+        seconds: float,
+        what: str,
+        pause_seconds: float | None = None,
     ) -> None:
         """Poll until `condition` is true; fails with the log when the program ends first, or after `seconds`."""
 
