@@ -119,8 +119,18 @@ def test_a_target_rate_keeps_the_duration(
     quality = render["quality"]
     assert quality["psnr"] > 40, "frames are compared with those that they show"
     assert 0.98 < quality["ssim"] <= 1
-    assert quality["temporalStability"] > 40
     assert min(frames, 20) <= quality["frames"] <= 24
+
+
+def test_a_steady_render_tells_what_the_filter_did(stand_in_server: Any) -> None:
+    render = stand_in_server.wait(stand_in_server.submit(SHORT, stabilise="2", quality="true")["id"])
+    assert render["status"] == "completed", render
+    effect = render["quality"]["stabiliseEffect"]
+    # Of two seconds, at 1/8 s and every half a second after it.
+    assert effect["pairs"] == 4
+    assert 0 < effect["warpingErrorAfter"] < effect["warpingErrorBefore"]
+    assert 0 < effect["sharpnessLost"] < 1
+    assert 25 < effect["psnrToUnfiltered"] < 60
 
 
 def test_an_uploaded_file_is_rendered_again_and_again(stand_in_server: Any, tmp_path: Path) -> None:

@@ -55,6 +55,20 @@ def test_only_workers_that_measure_vmaf_claim_it(
     assert [(one.crf, one.vmaf) for one in finish.segments] == [(21.5, 95.25), (8, 94)]
 
 
+def test_what_was_measured_of_the_filter_reaches_the_finish(
+    render: Render, join: Callable[..., WorkLedger]
+) -> None:
+    able = join("able", measures=True)
+    pairs = [[1e-4, 0.5e-4, 3.25, 3.0, 1.0], [None, None, 0.0, 0.0, 0.0]]
+    for measured in (pairs, None):
+        job = able.claim([WorkKind.UPSCALE])
+        assert job is not None
+        able.segment_done(job, storage_key="there", crf=21.5, vmaf=95, filtered_pairs=measured)
+    finish = able.claim([WorkKind.FINISH])
+    assert finish is not None
+    assert [one.filtered_pairs for one in finish.segments] == [pairs, None]
+
+
 @pytest.mark.parametrize("quality", [None, "high"])
 def test_all_workers_claim_others(
     database: Database, render: Render, join: Callable[..., WorkLedger], quality: str | None
