@@ -200,8 +200,15 @@ def page_session(running: Session, films: Path, tmp_path: Path, request: pytest.
             session.replaced |= dict(zip(of_the_render, values, strict=True))
         if is_named(address := "https://example.com/clip.mp4"):
             session.replaced[address] = rendered(uploaded("film.mp4"))["inputFileURL"]
-    workers = httpx.get(f"{url}/v1/workers", headers={"X-API-Key": session.environment["ADMIN"]}).json()
-    session.replaced["NAME"] = workers["workers"][0]["name"]
+
+    def workers() -> list[dict[str, Any]]:
+        answer = httpx.get(f"{url}/v1/workers", headers={"X-API-Key": session.environment["ADMIN"]})
+        found: list[dict[str, Any]] = answer.raise_for_status().json()["workers"]
+        return found
+
+    # The server answers before its worker has started.
+    wait_until(workers, what="a worker is known")
+    session.replaced["NAME"] = workers()[0]["name"]
     return session
 
 
