@@ -1,18 +1,24 @@
 """Every sample of the documentation is run as it stands, or this file says why not and what shows the same."""
 
 import contextlib
+import hashlib
 import json
 import re
 import secrets
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from tests.documentation.samples import (
     PAGES,
@@ -73,21 +79,17 @@ NOT_RUN = {
     ("docs/api.md", "from regen_api import"): "it needs the generated client: tests/generators",
     ("docs/api.md", "pip install schemathesis"): "tests/integration/api/test_schemathesis.py",
     ("docs/cli.md", "regen login"): "tests/documentation: test_the_command_line",
-    ("docs/engines.md", "regen weights convert"): "FILE_OR_URL: tests/unit/models",
-    ("docs/engines.md", "regen weights add"): "FILE_OR_URL: tests/integration/api/test_added_engines.py",
+    ("docs/engines.md", "regen weights convert"): "tests/documentation: test_weights_of_ones_own",
+    ("docs/engines.md", "regen weights add"): "tests/documentation: test_weights_of_ones_own",
     ("docs/fidelity.md", "git clone"): "it needs the internet; tests/original compares with the package",
     (
         "docs/observability.md",
         "pip install 'regen-server[tracing]'",
-    ): "tests/integration of traces start a collector",
+    ): "tests/documentation: test_traces",
     ("docs/operating.md", "# /etc/regen/regen.env"): "a file of settings: tests/deploy/test_systemd.py",
-    ("docs/operating.md", "regen db upgrade"): "for a machine with GPUs; quick-start-cluster.md is run",
+    ("docs/operating.md", "regen db upgrade"): "tests/documentation: test_quick_start_of_a_cluster",
     ("docs/operating.md", "regen backup drill.zip"): "tests/documentation: test_backup_and_restore",
     ("docs/operating.md", "regen backup regen-"): "tests/documentation: test_backup_and_restore",
-    (
-        "docs/quick-start-cluster.md",
-        "regen worker --queues gpu",
-    ): "it needs a GPU; the page's other form is run",
     ("docs/releasing.md", ".venv/bin/python scripts/lock.py"): "it needs the package index",
     ("docs/releasing.md", "python scripts/pin_images.py"): "it needs a registry",
 }
@@ -345,13 +347,28 @@ def test_quick_start_of_a_cluster(
         "REGEN_S3_SECRET_KEY=...": f"REGEN_S3_SECRET_KEY={s3_server.secret_key}",
         "REGEN_SECRET_KEY=...": f"REGEN_SECRET_KEY={secrets.token_hex(32)}",
         "--host 0.0.0.0": "--host 127.0.0.1",
-        "regen worker --queues cpu": "regen worker --queues cpu,gpu",
+        # Here the device of each worker is the processor.
+        "--all-gpus": "--device cpu",
     }
+    by_hand = [one for one in BY_PAGE["docs/operating.md"] if one.text.startswith("regen db upgrade")]
+    ports = {name: str(free_port()) for name in ("9101", "9110")}
     try:
         _run_page("docs/quick-start-cluster.md", session)
+        # The same by hand, on one machine more.
+        session.environment["REGEN_DATA_DIR"] = str(session.directory / "another")
+        session.replaced |= ports
+        _run(by_hand[0], session)
+        for port in ports.values():
+            wait_until(partial(_has_metrics, port), seconds=60, what="a worker shows its metrics")
     finally:
         session.close()
     assert (session.directory / "results" / "clip-4x.mp4").stat().st_size > 1000
+
+
+def _has_metrics(port: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return "regen_" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    return False
 
 
 def _run_page(page: str, session: Session) -> None:
@@ -415,6 +432,58 @@ def test_the_command_line(page_session: Session) -> None:
         output = page_session.run(command)
         if command.startswith("regen submit *"):
             page_session.replaced["ID"] = next(line for line in output.splitlines() if line.isalnum())
+
+
+def test_weights_of_ones_own(tmp_path: Path) -> None:
+    """Of a network that a user trained: of a built-in engine's architecture, and so narrow that it is quickly
+    measured."""
+    weights = tmp_path / "weights"
+    network, session = tmp_path / "own.pth", new_session(tmp_path / "home", REGEN_WEIGHTS_DIR=str(weights))
+    random = torch.Generator().manual_seed(1)
+    shapes = {"0": (8, 3, 3, 3), "1": (8,), "2": (8, 8, 3, 3), "3": (8,), "4": (48, 8, 3, 3)}
+    state = {
+        f"body.{name}.weight": torch.randn(shape, generator=random) / 8 for name, shape in shapes.items()
+    }
+    state |= {f"body.{name}.bias": torch.zeros(shapes[name][0]) for name in ("0", "2", "4")}
+    torch.save({"params": state}, network)
+    session.replaced |= {"FILE_OR_URL": str(network), "NAME": "own-net", "TEXT": "MIT"}
+    session.replaced["HEX"] = hashlib.sha256(network.read_bytes()).hexdigest()
+    page = [one for one in BY_PAGE["docs/engines.md"] if one.text.startswith("regen weights")]
+    for sample in page:
+        # Brackets mark what may be left out.
+        _run(replace(sample, text=re.sub(r"[][]", "", sample.text)), session)
+    assert len(page) == 2
+    assert sorted(path.name for path in weights.iterdir()) == ["own-net.safetensors", "regen-4x.safetensors"]
+    assert re.search("own-net.*1.5.*MIT", session.run("regen weights list"))
+
+
+def test_traces(tmp_path: Path) -> None:
+    """They arrive where the variable says."""
+    received: list[str] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            received.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    session = new_session(tmp_path / "home", OTEL_BSP_SCHEDULE_DELAY="100")
+    (sample,) = [one for one in BY_PAGE["docs/observability.md"] if "regen-server[tracing]" in one.text]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        session.replaced["http://127.0.0.1:4318"] = f"http://127.0.0.1:{collector.server_port}"
+        try:
+            _run(sample, session)
+            httpx.get(f"{session.replaced['http://127.0.0.1:8000']}/v1/engines")
+            wait_until(lambda: bool(received), seconds=60, what="a trace arrives")
+        finally:
+            session.close()
+            collector.shutdown()
+    assert set(received) == {"/v1/traces"}
 
 
 def test_backup_and_restore(page_session: Session, running: Session, tmp_path: Path) -> None:
