@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.servers.forked import PR_SET_PDEATHSIG
 from tests.servers.process import ServerProcess
 
 POLL_SECONDS = 0.02
+# Of Linux's prctl.
+PR_SET_PDEATHSIG = 1
 
 
 class ForkServer:

@@ -2,6 +2,7 @@
 of such a test's processor time for it."""
 
 from functools import partial
+from typing import Any
 
 from sqlalchemy import create_engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -19,8 +20,9 @@ def share() -> None:
     for dialect in (PGDialect_psycopg, SQLiteDialect_pysqlite):
         dialect.__eq__ = _is_of_same_kind  # type: ignore[method-assign, assignment]
         dialect.__hash__ = _hash_of_kind  # type: ignore[method-assign, assignment]
-    cache = LRUCache(MOST_STATEMENTS)
-    database_engine.create_engine = partial(create_engine, execution_options={"compiled_cache": cache})
+    cache: LRUCache[Any, Any] = LRUCache(MOST_STATEMENTS)
+    with_cache = partial(create_engine, execution_options={"compiled_cache": cache})
+    database_engine.create_engine = with_cache  # type: ignore[attr-defined]
 
 
 def _is_of_same_kind(one: Dialect, other: object) -> bool:
