@@ -63,25 +63,6 @@ export class Api extends Regen {
   /** @param {string} path @returns {Promise<void>} */
   delete(path) { return this.request("DELETE", path); }
 
-  /** What is at a path, such as a picture. @param {string} path @param {Request} [request] @returns {Promise<Blob>} */
-  async blob(path, request = {}) {
-    const retries = this.requests.newRetries();
-    for (;;) {
-      try {
-        const streamed = await this.requests.stream("GET", path, request);
-        const pieces = [];
-        try {
-          for (let piece = await streamed.read(); piece; piece = await streamed.read()) pieces.push(piece);
-        } finally {
-          await streamed.close();
-        }
-        return new Blob(pieces, { type: streamed.response.headers.get("Content-Type") ?? "" });
-      } catch (error) {
-        await retries.pause(error, request.signal);
-      }
-    }
-  }
-
   /** All rows of a list, at most `most`, newest first.
    * @template [T=Row]
    * @param {string} path @param {string} name  Property of the rows. @param {number} most

@@ -230,6 +230,13 @@ export class Regen {
     throw new RegenError(`The render ${render.id} is ${render.status} and has no ${result}.`);
   }
 
+  /** A frame of an uploaded video at a moment, as a JPEG of at most 960 pixels a side: to find a moment, also in a video
+   * that a browser does not play. */
+  frame(file: VideoFile | string, options: CallOptions & { at_seconds?: number } = {}): Promise<Blob> {
+    const { at_seconds, signal } = options;
+    return this.requests.blob(`/v1/files/${encodeURIComponent(idOf(file))}/frame`, { query: { at_seconds }, signal });
+  }
+
   getRender(render: Render | string, options: CallOptions = {}): Promise<Render> {
     return this.requests.row("GET", `/v1/renders/${encodeURIComponent(idOf(render))}`, "render", options);
   }
@@ -290,8 +297,8 @@ function progressOf(render: Render | RenderEvent): Progress {
   return { stage: "render", done, total, status, ...(etaSeconds === undefined ? {} : { etaSeconds }) };
 }
 
-function idOf(render: Render | string): string {
-  return typeof render === "string" ? render : render.id;
+function idOf(what: { id: string } | string): string {
+  return typeof what === "string" ? what : what.id;
 }
 
 function isUrl(text: string): boolean {

@@ -191,6 +191,18 @@ export class Requests {
     }
   }
 
+  /** What is at a path, after retries. */
+  async blob(path: string, request: Request = {}): Promise<Blob> {
+    const retries = this.newRetries();
+    for (;;) {
+      try {
+        return await blobOf(await this.stream("GET", path, request));
+      } catch (error) {
+        await retries.pause(error, request.signal);
+      }
+    }
+  }
+
   /** The property `name` of the answer. */
   async row<T>(method: string, path: string, name: string, request: Request = {}): Promise<T> {
     return propertyOf(await this.send(method, path, request), name, path) as T;
@@ -253,6 +265,16 @@ async function textOf(streamed: Streamed): Promise<string> {
     await streamed.close();
   }
   return text + decoder.decode();
+}
+
+async function blobOf(streamed: Streamed): Promise<Blob> {
+  const pieces: BlobPart[] = [];
+  try {
+    for (let piece = await streamed.read(); piece; piece = await streamed.read()) pieces.push(piece);
+  } finally {
+    await streamed.close();
+  }
+  return new Blob(pieces, { type: streamed.response.headers.get("Content-Type") ?? "" });
 }
 
 function propertyOf(answer: unknown, name: string, path: string): unknown {

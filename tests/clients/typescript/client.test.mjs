@@ -67,6 +67,9 @@ test("from the video to the result", async () => {
   assert.deepEqual([file.name, file.width], ["other.mp4", 240]);
   const preview = await regen.preview(file, { at_seconds: 1.2, crop: { x: 8, y: 8, width: 64, height: 36 } });
   assert.deepEqual([preview.status, preview.fileId, preview.crop.width], ["completed", file.id, 64]);
+  const frame = await regen.frame(file, { at_seconds: 1.2 });
+  assert.equal(frame.type, "image/jpeg");
+  assert.deepEqual([...new Uint8Array(await frame.arrayBuffer())].slice(0, 3), [0xff, 0xd8, 0xff]);
   assert.ok((await regen.engines()).some((one) => one.default) && (await regen.usage()).limits);
 });
 

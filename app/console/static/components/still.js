@@ -42,8 +42,7 @@ export function Still({ fileId, at, label, style, wait = false, silent = false }
     const control = new AbortController();
     const timer = setTimeout(async () => {
       try {
-        const query = { at_seconds: at };
-        show(keep(name, await store.api.blob(`/v1/files/${fileId}/frame`, { query, signal: control.signal })));
+        show(keep(name, await store.api.frame(fileId, { at_seconds: at, signal: control.signal })));
       } catch (error) {
         if (!control.signal.aborted) setFailed(sentence(error));
       }

@@ -169,6 +169,12 @@ export class Regen {
             return url;
         throw new RegenError(`The render ${render.id} is ${render.status} and has no ${result}.`);
     }
+    /** A frame of an uploaded video at a moment, as a JPEG of at most 960 pixels a side: to find a moment, also in a video
+     * that a browser does not play. */
+    frame(file, options = {}) {
+        const { at_seconds, signal } = options;
+        return this.requests.blob(`/v1/files/${encodeURIComponent(idOf(file))}/frame`, { query: { at_seconds }, signal });
+    }
     getRender(render, options = {}) {
         return this.requests.row("GET", `/v1/renders/${encodeURIComponent(idOf(render))}`, "render", options);
     }
@@ -217,8 +223,8 @@ function progressOf(render) {
     const done = ("framesDone" in render ? render.framesDone : undefined) ?? Math.round(render.progress * total);
     return { stage: "render", done, total, status, ...(etaSeconds === undefined ? {} : { etaSeconds }) };
 }
-function idOf(render) {
-    return typeof render === "string" ? render : render.id;
+function idOf(what) {
+    return typeof what === "string" ? what : what.id;
 }
 function isUrl(text) {
     return /^https?:\/\//i.test(text);

@@ -150,6 +150,18 @@ export class Requests {
             }
         }
     }
+    /** What is at a path, after retries. */
+    async blob(path, request = {}) {
+        const retries = this.newRetries();
+        for (;;) {
+            try {
+                return await blobOf(await this.stream("GET", path, request));
+            }
+            catch (error) {
+                await retries.pause(error, request.signal);
+            }
+        }
+    }
     /** The property `name` of the answer. */
     async row(method, path, name, request = {}) {
         return propertyOf(await this.send(method, path, request), name, path);
@@ -213,6 +225,17 @@ async function textOf(streamed) {
         await streamed.close();
     }
     return text + decoder.decode();
+}
+async function blobOf(streamed) {
+    const pieces = [];
+    try {
+        for (let piece = await streamed.read(); piece; piece = await streamed.read())
+            pieces.push(piece);
+    }
+    finally {
+        await streamed.close();
+    }
+    return new Blob(pieces, { type: streamed.response.headers.get("Content-Type") ?? "" });
 }
 function propertyOf(answer, name, path) {
     const value = answer?.[name];
