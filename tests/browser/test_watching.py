@@ -13,6 +13,7 @@ import pytest
 
 from tests.browser.conftest import key_of, url_of
 from tests.e2e.conftest import Server
+from tests.servers.process import wait_until
 
 SECONDS = 6
 # Of both videos: where it is, whether it has a picture, and the red of its middle.

@@ -15,7 +15,11 @@ export function later(name, load) {
   return function Later(/** @type {Record<string, unknown>} */ properties) {
     const [, setTurn] = useState(0);
     const [failed, setFailed] = useState(false);
-    useEffect(() => { if (!component) ready().then(() => setTurn(1), () => setFailed(true)); }, []);
+    useEffect(() => {
+      // Since this was rendered, `loadAll` may have loaded it.
+      if (component) setTurn(1);
+      else ready().then(() => setTurn(1), () => setFailed(true));
+    }, []);
     if (component) return html`<${component} ...${properties} />`;
     return failed ? html`<${Notice} kind="error">The server cannot be reached. Load this page again when it is back.<//>` : null;
   };
