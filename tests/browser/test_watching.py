@@ -78,8 +78,10 @@ def test_what_is_finished_is_watched(server, sign_in, clip):
     figure.get_by_label("Position").evaluate(
         "(range) => { range.value = 1; range.dispatchEvent(new Event('input')); }"
     )
-    page.wait_for_function("() => !document.querySelector('video').seeking")
-    page.wait_for_timeout(500)
-    (_, ready, after), (_, _, before) = page.evaluate(STATE)
-    assert ready >= 2 and abs(after - before) < 12 and after < 80
+
+    def is_shown() -> bool:
+        (_, ready, after), (_, _, before) = page.evaluate(STATE)
+        return ready >= 2 and abs(after - before) < 12 and after < 80
+
+    wait_until(is_shown, seconds=30, what="both players show the same early moment")
     assert page.evaluate("() => document.querySelector('video').webkitAudioDecodedByteCount") > 0

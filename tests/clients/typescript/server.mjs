@@ -80,7 +80,7 @@ const steps = {
     const events = [];
     for (const { body, headers } of received) events.push(await client.verifyWebhook(body, headers, current));
     const [{ body, headers }] = received;
-    const forged = await refusal(client.verifyWebhook(body.replace("queued", "failed"), headers, current));
+    const forged = await refusal(client.verifyWebhook(body.replace("render.", "forged."), headers, current));
     return { id: render.id, events: events.map((one) => [one.type, one.data.render.id]).sort(), forged };
   },
 
