@@ -176,7 +176,8 @@ def scan_frames(  # noqa: PLR0913 - what is read, how, and what is asked of the 
     if part is None and packets.held_back and len(frames.pts) == len(packets.pts):
         # What the decoder says of the last frames is invented.
         frames.pts = [*frames.pts[: -packets.held_back], *packets.pts[-packets.held_back :]]
-    scan = scan_of(frames, before, last=_last_frame_ticks(packets, frames.pts, video, nominal=nominal))
+    last = _last_frame_ticks(packets, [*before, *frames.pts], video, nominal=nominal)
+    scan = scan_of(frames, before, last=last)
     if scan is None:
         raise PermanentError(NOTHING_IN_PART)
     warnings = [*_told_warnings(frames.complaints, video, scan, nominal=nominal), *scan.warnings]
