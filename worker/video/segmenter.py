@@ -36,6 +36,7 @@ from worker.video.timeline import (
     SourceTimeline,
     after_frames,
     apply_offset,
+    average_rate,
     plan_output_timeline,
     up_to_end,
     without_equal_neighbours,
@@ -339,7 +340,7 @@ class RenderPlanner:
             input_start_seconds=input_start_seconds,
             frame_count=len(timeline.ticks),
             source_frame_count=-(-len(scan.part.pts) // pictures),
-            frame_rate=self.constant_rate or _average_rate(scan.part, video.frame_rate),
+            frame_rate=self.constant_rate or average_rate(scan.part, video.frame_rate),
             segment_count=len(segments),
             retime=self.retime if timeline.between else Retime.NEAREST,
             stabilise=self.stabilise,
@@ -392,13 +393,3 @@ class _Planned:
 def seeks_by_pts(format_name: str) -> bool:
     """Whether ffmpeg seeks by presentation time in this format (ffmpeg's name)."""
     return any(name in SEEKS_BY_PTS for name in format_name.split(","))
-
-
-def _average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:
-    """The probed rate if the decoded frames agree with it up to rounded timestamps; else their own average: some may
-    not have been decoded, or may lack timestamps.
-    """
-    count = len(timeline.pts)
-    if abs(count / examined - timeline.duration_seconds) <= 2 * timeline.time_base:
-        return examined
-    return count / timeline.duration_seconds

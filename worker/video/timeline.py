@@ -247,3 +247,13 @@ def increasing_timestamps(pts: Sequence[int], *, nominal: int) -> tuple[list[int
             repaired[stop] = repaired[stop - 1] + 1
         start = stop
     return repaired, changed
+
+
+def average_rate(timeline: SourceTimeline, examined: Fraction) -> Fraction:
+    """The probed rate if the decoded frames agree with it up to rounded timestamps; else their own average: some may
+    not have been decoded, or may lack timestamps.
+    """
+    count = len(timeline.pts)
+    if abs(count / examined - timeline.duration_seconds) <= 2 * timeline.time_base:
+        return examined
+    return count / timeline.duration_seconds
