@@ -404,3 +404,18 @@ def rendered_in(
         )
 
     return render_file
+
+
+@pytest.fixture
+def gray_film(ffmpeg: Callable[..., bytes], tmp_path: Path) -> Callable[[Sequence[Plane]], Path]:
+    """A lossless grey film of these frames (floats, 0 to 255), 25 a second."""
+
+    def make(frames: Sequence[Plane]) -> Path:
+        rows, columns = frames[0].shape
+        raw, path = tmp_path / "film.raw", tmp_path / "film.mkv"
+        raw.write_bytes(b"".join(np.rint(frame).clip(0, 255).astype(np.uint8).tobytes() for frame in frames))
+        form = ("-f", "rawvideo", "-pix_fmt", "gray", "-s", f"{columns}x{rows}", "-r", "25")
+        ffmpeg(*form, "-i", raw, "-c:v", "ffv1", "-y", path)
+        return path
+
+    return make

@@ -18,7 +18,7 @@ from app.platform.media.rates import Retime
 from app.platform.media.time_range import TimeRange
 from app.platform.settings import Settings
 from worker.steady_window import read_steady_window
-from worker.video.frame_grab import index_video, read_frame
+from worker.video.frame_grab import IndexedVideo, index_video, read_frame
 
 Luma = NDArray[np.float64]
 
@@ -168,9 +168,10 @@ def test_with_other_options(
         assert np.mean(np.abs(luma[1:-1:2] - middle)) < 1.5
 
 
-def test_a_preview_shows_the_films_frame(
+def indexed_film(
     film: Callable[..., Path], runner: FfmpegRunner, decoded: Callable[..., Any]
-) -> None:
+) -> tuple[Any, IndexedVideo]:
+    """The film's frames in one pass of ffmpeg, and the telecined film, indexed for previews."""
     source = film("a.ts", *MPEG2, *FIELDS, "-top", "1", after=TOP)
     single_pass = decoded(source, filters="fieldmatch=combmatch=full:mchroma=0,yadif=deint=interlaced")
     video = index_video(
@@ -181,6 +182,13 @@ def test_a_preview_shows_the_films_frame(
         deinterlace=Deinterlace.DETELECINE,
         cancelled=lambda: False,
     )
+    return single_pass, video
+
+
+def test_a_preview_shows_the_films_frame(
+    film: Callable[..., Path], runner: FfmpegRunner, decoded: Callable[..., Any]
+) -> None:
+    single_pass, video = indexed_film(film, runner, decoded)
     for number in (2, 43):
         at = single_pass.seconds[number] - single_pass.seconds[0]
         frame = read_frame(runner, video, at, cancelled=lambda: False, stall_seconds=30)
@@ -193,16 +201,7 @@ def test_a_steady_preview_averages_the_films_frames(
     film: Callable[..., Path], runner: FfmpegRunner, decoded: Callable[..., Any]
 ) -> None:
     """Not those of the stream, of which one in five repeats another."""
-    source = film("a.ts", *MPEG2, *FIELDS, "-top", "1", after=TOP)
-    single_pass = decoded(source, filters="fieldmatch=combmatch=full:mchroma=0,yadif=deint=interlaced")
-    video = index_video(
-        runner,
-        source,
-        scale=4,
-        limits=MediaLimits.from_settings(Settings()),
-        deinterlace=Deinterlace.DETELECINE,
-        cancelled=lambda: False,
-    )
+    single_pass, video = indexed_film(film, runner, decoded)
     for place in (0, *range(40, 45)):
         at = single_pass.seconds[place] - single_pass.seconds[0]
         window = read_steady_window(runner, video, at, strength=1, cancelled=lambda: False, stall_seconds=30)

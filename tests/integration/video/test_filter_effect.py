@@ -1,6 +1,6 @@
 """What `stabilise` did to the pictures: the same figures in segments as in one pass, and those that numpy finds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import log10
@@ -61,21 +61,6 @@ def measured(runner: FfmpegRunner, tmp_path: Path) -> Callable[..., Any]:
     return render
 
 
-@pytest.fixture
-def film(ffmpeg: Callable[..., bytes], tmp_path: Path) -> Callable[[Sequence[Planes]], Path]:
-    """A lossless grey film of these frames (floats, 0 to 255), 25 a second."""
-
-    def make(frames: Sequence[Planes]) -> Path:
-        rows, columns = frames[0].shape
-        raw, path = tmp_path / "film.raw", tmp_path / "film.mkv"
-        raw.write_bytes(b"".join(np.rint(frame).clip(0, 255).astype(np.uint8).tobytes() for frame in frames))
-        form = ("-f", "rawvideo", "-pix_fmt", "gray", "-s", f"{columns}x{rows}", "-r", "25")
-        ffmpeg(*form, "-i", raw, "-c:v", "ffv1", "-y", path)
-        return path
-
-    return make
-
-
 def panned(frames: int, *, sigma: float) -> list[Planes]:
     """A smooth picture that moves by two pixels a frame, with independent noise."""
     random = np.random.default_rng(1)
@@ -116,10 +101,10 @@ def test_figures_do_not_depend_on_segments(
 
 
 def test_figures_are_those_of_the_pictures(
-    film: Any, measured: Callable[..., Any], decoded: Callable[..., Any]
+    gray_film: Any, measured: Callable[..., Any], decoded: Callable[..., Any]
 ) -> None:
     """Against whole renders with and without the filter. At 1/8 s and 5/8 s the frames 3 and 15 are on show."""
-    source = film(panned(18, sigma=4.0))
+    source = gray_film(panned(18, sigma=4.0))
     steady_file, quality = measured(source, OPTIONS)
     plain_file, plain_quality = measured(source, replace(OPTIONS, stabilise=0))
     assert plain_quality.filter_effect is None
@@ -162,14 +147,14 @@ def test_figures_are_those_of_the_pictures(
 
 
 def test_half_the_flicker_halves_what_is_before_and_shows_what_is_left(
-    film: Any, measured: Callable[..., Any]
+    gray_film: Any, measured: Callable[..., Any]
 ) -> None:
     """Brightness that goes up and down by so many codes, of a still picture."""
     still = panned(1, sigma=0)[0]
 
     def effect(codes: float) -> FilterEffect:
         frames = [still + codes * (at % 2) for at in range(18)]
-        found = measured(film(frames), OPTIONS)[1]
+        found = measured(gray_film(frames), OPTIONS)[1]
         assert found.filter_effect is not None
         assert found.warping_errors.output == pytest.approx(found.filter_effect.errors[1], rel=0.4)
         return found.filter_effect
@@ -182,6 +167,6 @@ def test_half_the_flicker_halves_what_is_before_and_shows_what_is_left(
         assert one.errors is not None and one.errors[1] < one.errors[0] / 2
 
 
-def test_a_still_film_loses_nothing(film: Any, measured: Callable[..., Any]) -> None:
-    found = measured(film(panned(1, sigma=0) * 6), OPTIONS)[1].filter_effect
+def test_a_still_film_loses_nothing(gray_film: Any, measured: Callable[..., Any]) -> None:
+    found = measured(gray_film(panned(1, sigma=0) * 6), OPTIONS)[1].filter_effect
     assert found is None or (found.psnr_db, found.sharpness_lost) == (100.0, 0.0)

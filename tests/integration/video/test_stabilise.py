@@ -1,6 +1,6 @@
 """Less flicker over time: the same in segments as in one pass, cuts and still pictures kept, noise averaged away."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -64,21 +64,6 @@ def upscaled(runner: FfmpegRunner, tmp_path: Path, decoded: Callable[..., Any]) 
     return upscale
 
 
-@pytest.fixture
-def film(ffmpeg: Callable[..., bytes], tmp_path: Path) -> Callable[[Sequence[Planes]], Path]:
-    """A lossless grey film of these frames (floats, 0 to 255), 25 a second."""
-
-    def make(frames: Sequence[Planes]) -> Path:
-        rows, columns = frames[0].shape
-        raw, path = tmp_path / "film.raw", tmp_path / "film.mkv"
-        raw.write_bytes(b"".join(np.rint(frame).clip(0, 255).astype(np.uint8).tobytes() for frame in frames))
-        form = ("-f", "rawvideo", "-pix_fmt", "gray", "-s", f"{columns}x{rows}", "-r", "25")
-        ffmpeg(*form, "-i", raw, "-c:v", "ffv1", "-y", path)
-        return path
-
-    return make
-
-
 def lumas(result: Any) -> list[Planes]:
     return [planes[0].astype(np.float64) for planes in result.planes]
 
@@ -123,9 +108,9 @@ def test_segments_equal_one_pass(
         assert all(np.array_equal(*planes) for planes in zip(one, other, strict=True))
 
 
-def test_noise_of_a_moving_picture_falls_as_that_of_a_mean_of_five(film: Any, upscaled: Upscale) -> None:
+def test_noise_of_a_moving_picture_falls_as_that_of_a_mean_of_five(gray_film: Any, upscaled: Upscale) -> None:
     clean = panned(texture(1), 11)
-    noisy = film(panned(texture(1), 11, sigma=SIGMA))
+    noisy = gray_film(panned(texture(1), 11, sigma=SIGMA))
 
     def level(strength: int) -> float:
         """Of the noise inside the middle frames."""
@@ -147,29 +132,29 @@ def test_estimates_count_the_frames_that_segments_have_around_them() -> None:
     assert picture_options.STABILISED_RADIUS == aligned_frames.STABILISED_RADIUS
 
 
-def test_a_cut_is_kept(film: Any, upscaled: Upscale) -> None:
+def test_a_cut_is_kept(gray_film: Any, upscaled: Upscale) -> None:
     scenes = [*panned(texture(2), 6, sigma=2.0), *panned(texture(3), 6, sigma=2.0)]
-    one = film(scenes[:6])
+    one = gray_film(scenes[:6])
     first = upscaled(one, OPTIONS)
-    second = upscaled(film(scenes[6:]), OPTIONS)
-    both = upscaled(film(scenes), OPTIONS)
+    second = upscaled(gray_film(scenes[6:]), OPTIONS)
+    both = upscaled(gray_film(scenes), OPTIONS)
     apart = [*first.planes, *second.planes]
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(both.planes, apart, strict=True))
 
 
-def test_a_still_film_stays_as_it_is(film: Any, upscaled: Upscale) -> None:
+def test_a_still_film_stays_as_it_is(gray_film: Any, upscaled: Upscale) -> None:
     still = [texture(4)[: SIZE[1], : SIZE[0]]] * 6
-    source = film(still)
+    source = gray_film(still)
     steady, plain = upscaled(source, OPTIONS), upscaled(source, replace(OPTIONS, stabilise=0))
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(steady.planes, plain.planes, strict=True))
 
 
-def test_what_is_still_beside_motion_stays_as_it_is(film: Any, upscaled: Upscale) -> None:
+def test_what_is_still_beside_motion_stays_as_it_is(gray_film: Any, upscaled: Upscale) -> None:
     moving = panned(texture(5), 8)
     for frame in moving:
         frame[:16] = 16
         frame[36:] = texture(6)[:12, : SIZE[0]]
-    source = film(moving)
+    source = gray_film(moving)
     steady, plain = upscaled(source, OPTIONS), upscaled(source, replace(OPTIONS, stabilise=0))
     for one, other in zip(lumas(steady), lumas(plain), strict=True):
         assert np.array_equal(one[: 4 * 12], other[: 4 * 12])
