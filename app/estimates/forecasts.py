@@ -21,12 +21,13 @@ import structlog
 from app.platform import clock
 from app.platform.database import Database
 from app.platform.errors import InvalidRequest, RegenError
-from app.platform.media.codecs import CODECS, OutputFormat, Quality, VmafTarget
+from app.platform.media.codecs import CODECS, OutputFormat, Quality, VmafTarget, encoder_quality
+from app.platform.media.picture_options import STABILISED_RADIUS
 from app.platform.settings import Settings
 from app.renders import workload
 from app.renders.progress import RenderView
 from app.renders.statuses import RenderStatus
-from app.renders.workload import UserWork
+from app.renders.workload import Upscaling, UserWork
 from app.work.speeds import DeviceSpeed, SearchSpeed, searches_at_work, speeds_at_work
 from app.work.worker_queries import SILENT_LEASES
 from app.work.workers import count_workers
@@ -37,6 +38,8 @@ FRESH_SECONDS = 2.0
 QUEUED_SECONDS = 10.0
 REST_FACTOR = 10.0
 DECIMALS = 1
+# Of outputs whose codec follows from the video, as far as a search for their quality counts.
+USUAL_CODEC = "h264"
 
 log = structlog.get_logger(__name__)
 
@@ -54,14 +57,59 @@ class Cut:
         return min(math.ceil(max(seconds / self.seconds, by_size, Fraction(1))), frames)
 
 
+def frames_around(parts: int, *, stabilise: int, measures_quality: bool) -> int:
+    """The approximate number of frames that go through the network with a neighbouring segment as well."""
+    return (parts - 1) * (2 * STABILISED_RADIUS + measures_quality) if stabilise else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderWork:
+    """What is left of one render: `pixels` of the input, in so many `parts` that can run at once, and those of the
+    output, for which a target of VMAF is searched for with `searched_codec` (None: there is no target)."""
+
+    upscaling: Upscaling
+    pixels: float
+    parts: int
+    output_pixels: float
+    searched_codec: str | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        engine: str,
+        stabilise: int,
+        form: OutputFormat,
+        pixels: float,
+        output_pixels: float,
+        parts: int,
+    ) -> "RenderWork":
+        is_searched = isinstance(form.quality, VmafTarget)
+        return cls(
+            upscaling=Upscaling(engine, stabilise > 0),
+            pixels=pixels,
+            parts=max(parts, 1),
+            output_pixels=output_pixels,
+            searched_codec=(form.chosen_codec or USUAL_CODEC) if is_searched else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderTime:
+    """Seconds until a render is done: `alone`, with all present workers and nothing else to do, and `in_turn`, after
+    its user's earlier work, while other users have their turns."""
+
+    alone: float
+    in_turn: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """The workers and the work at one moment. `speeds` and `workers` are totals of all measured workers, by engine;
+    """The workers and the work at one moment. `speeds` and `workers` are totals of all measured workers;
     `busy_seconds` is how long each user's work would keep all of them busy, `cut` how videos are cut."""
 
     cut: Cut
-    speeds: Mapping[str, float] = field(default_factory=dict)
-    stabilised_speeds: Mapping[str, float] = field(default_factory=dict)
+    speeds: Mapping[Upscaling, float] = field(default_factory=dict)
     searches: Mapping[str, SearchSpeed] = field(default_factory=dict)
     """Of all measured workers together, by codec; `pixels_per_second` is that of one."""
     workers: Mapping[str, int] = field(default_factory=dict)
@@ -82,60 +130,69 @@ class Outlook:
         work: Sequence[UserWork],
         searches: Sequence[SearchSpeed] = (),
     ) -> "Outlook":
-        total: dict[str, float] = defaultdict(float)
-        stabilised: dict[str, float] = defaultdict(float)
+        total: dict[Upscaling, float] = defaultdict(float)
         workers: dict[str, int] = defaultdict(int)
         devices: dict[str, list[str]] = defaultdict(list)
         for device in measured:
-            total[device.engine] += device.pixels_per_second * device.workers
-            speed = device.stabilised_pixels_per_second or device.pixels_per_second
-            stabilised[device.engine] += speed * device.workers
+            for stabilised in (False, True):
+                pace = device.pace(is_stabilised=stabilised)
+                total[Upscaling(device.engine, stabilised)] += pace * device.workers
             workers[device.engine] += device.workers
             devices[device.engine].append(device.device)
         busy: dict[str, float] = defaultdict(float)
         for some in work:
-            busy[some.user_id] += some.pixels / total[some.engine] if total.get(some.engine) else math.inf
+            speed = total.get(some.upscaling)
+            busy[some.user_id] += some.pixels / speed if speed else math.inf
         return cls(
             cut=cut,
             speeds=dict(total),
-            stabilised_speeds=dict(stabilised),
             searches={one.codec: _together(one.codec, searches) for one in searches},
             workers=dict(workers),
             devices=dict(devices),
             busy_seconds=dict(busy),
         )
 
-    def seconds_alone(
-        self, *, engine: str, pixels: float, parts: int, is_stabilised: bool = False
-    ) -> float | None:
-        """The time for so many pixels in so many parallel parts; None without a measurement."""
-        speeds = self.stabilised_speeds if is_stabilised else self.speeds
-        if not speeds.get(engine):
+    def time_of(
+        self, render: RenderWork, *, user_id: str, before: Mapping[Upscaling, float]
+    ) -> RenderTime | None:
+        """The time of the user's render, after that work of theirs; None if a speed is unknown."""
+        upscaling = self._upscaling_seconds(render)
+        earlier = self._busy_seconds(before)
+        if upscaling is None or earlier is None:
             return None
-        share = min(1.0, max(parts, 1) / self.workers[engine])
-        return pixels / (speeds[engine] * share)
+        alone = self._with_search(upscaling, render)
+        # A search lengthens the render's turns as well.
+        own = earlier + render.pixels / self.speeds[render.upscaling] * (alone / upscaling)
+        others = (seconds for other, seconds in self.busy_seconds.items() if other != user_id)
+        return RenderTime(alone=alone, in_turn=own + sum(min(own, seconds) for seconds in others))
 
-    def with_search(self, seconds: float, *, codec: str, output_pixels: float, parts: int) -> float:
+    def _upscaling_seconds(self, render: RenderWork) -> float | None:
+        speed = self.speeds.get(render.upscaling)
+        if not speed:
+            return None
+        return render.pixels / (speed * min(1.0, render.parts / self.workers[render.upscaling.engine]))
+
+    def _with_search(self, seconds: float, render: RenderWork) -> float:
         """The time with a search for the quality of each part. A worker searches while it upscales the next part: the
         slower of the two decides, and the other one is added once. The same `seconds` without a measurement."""
-        measured = self.searches.get(codec)
+        measured = self.searches.get(render.searched_codec) if render.searched_codec else None
         if measured is None:
             return seconds
-        at_once = min(max(parts, 1), measured.workers)
-        searching = output_pixels / (measured.pixels_per_second * at_once)
-        in_a_row = max(parts / at_once, 1.0)
+        at_once = min(render.parts, measured.workers)
+        searching = render.output_pixels / (measured.pixels_per_second * at_once)
+        in_a_row = max(render.parts / at_once, 1.0)
         return max(seconds, searching) + min(seconds, searching) / in_a_row
 
-    def seconds_among_others(self, work: Mapping[str, float], *, user_id: str) -> float | None:
-        """The time until this work of the user, by engine, is done, while others have their turns. None if it
-        is unknown."""
-        own = 0.0
-        for engine, pixels in work.items():
-            if pixels and not self.speeds.get(engine):
-                return None
-            own += pixels / self.speeds[engine] if pixels else 0.0
-        others = (seconds for other, seconds in self.busy_seconds.items() if other != user_id)
-        return own + sum(min(own, seconds) for seconds in others)
+    def _busy_seconds(self, work: Mapping[Upscaling, float]) -> float | None:
+        """How long this work keeps all workers busy; None if a speed is unknown."""
+        busy = 0.0
+        for upscaling, pixels in work.items():
+            if pixels:
+                speed = self.speeds.get(upscaling)
+                if not speed:
+                    return None
+                busy += pixels / speed
+        return busy
 
 
 def _together(codec: str, searches: Sequence[SearchSpeed]) -> SearchSpeed:
@@ -171,9 +228,24 @@ class Forecast:
             output_pixels=render.output.total_pixels,
             frames=render.output.frames,
         )
-        alone = outlook.seconds_alone(engine=render.engine, pixels=work.pixels, parts=work.parts or parts)
-        in_turn = outlook.seconds_among_others(work.until_then, user_id=render.user_id)
-        return None if alone is None or in_turn is None else round(max(alone, in_turn), DECIMALS)
+        before = {**work.until_then}
+        before[Upscaling(render.engine, render.stabilise > 0)] -= work.pixels
+        around = frames_around(parts, stabilise=render.stabilise, measures_quality=render.measures_quality)
+        is_planned = work.parts is not None
+        left = RenderWork.of(
+            engine=render.engine,
+            stabilise=render.stabilise,
+            form=OutputFormat(
+                codec=render.codec,
+                container=render.container,
+                quality=encoder_quality(render.output_quality),
+            ),
+            pixels=work.pixels + (0 if is_planned else around * render.input.width * render.input.height),
+            output_pixels=render.output.total_pixels * (1.0 - view.progress),
+            parts=work.parts or parts,
+        )
+        time = outlook.time_of(left, user_id=render.user_id, before=before)
+        return None if time is None else round(max(time.alone, time.in_turn), DECIMALS)
 
     def warning(self, view: RenderView) -> str | None:
         """A sentence for a render that has been queued for a while and that no worker claims."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.renders import workload
-from app.work.speeds import measured_speeds
+from app.renders.workload import Upscaling
+from app.work.speeds import DeviceSpeed, measured_speeds
 
 # An engine that no worker has run recently counts at this speed, for this device: otherwise no first worker
 # would be started.
@@ -30,14 +31,22 @@ class RemainingWork:
 
 def remaining_work(session: Session) -> Sequence[RemainingWork]:
     """For every engine with work, and every kind of device that has run it recently."""
-    pixels: dict[str, float] = defaultdict(float)
+    pixels: dict[Upscaling, float] = defaultdict(float)
     for work in workload.work_by_user(session):
-        pixels[work.engine] += work.pixels
-    speeds: dict[str, dict[str, float]] = defaultdict(dict)
-    for engine, device, speed in measured_speeds(session, within_seconds=REMEMBERED_SECONDS):
-        speeds[engine][device] = speed
+        pixels[work.upscaling] += work.pixels
+    speeds = measured_speeds(session, within_seconds=REMEMBERED_SECONDS)
+    unmeasured = [
+        DeviceSpeed(device=UNMEASURED, engine=engine, pixels_per_second=UNMEASURED_PIXELS_PER_SECOND)
+        for engine in sorted({kind.engine for kind in pixels} - {speed.engine for speed in speeds})
+    ]
     return [
-        RemainingWork(engine=engine, device=device, seconds=pixels[engine] / speed)
-        for engine in sorted({*pixels, *speeds})
-        for device, speed in (speeds[engine] or {UNMEASURED: UNMEASURED_PIXELS_PER_SECOND}).items()
+        RemainingWork(
+            engine=speed.engine,
+            device=speed.device,
+            seconds=sum(
+                pixels[Upscaling(speed.engine, stabilised)] / speed.pace(is_stabilised=stabilised)
+                for stabilised in (False, True)
+            ),
+        )
+        for speed in [*speeds, *unmeasured]
     ]

@@ -7,22 +7,17 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from app.estimates.forecasts import DECIMALS, Forecast, Outlook
+from app.estimates.forecasts import DECIMALS, Forecast, Outlook, RenderWork, frames_around
 from app.files.service import find_file
 from app.platform.database import Database
 from app.platform.errors import LimitExceeded, TooManyRequests
-from app.platform.media.codecs import VmafTarget
 from app.platform.media.info import MediaInfo, VideoProperties
 from app.platform.media.limits import check_input
-from app.platform.media.picture_options import STABILISED_RADIUS
 from app.platform.media.rates import Retime
 from app.renders import workload
 from app.renders.options import RenderOptions
 from app.renders.service import cost_in_gigapixels
 from app.usage.allowances import Requester, check_file_quota, check_render_quota
-
-# Of outputs whose codec follows from the video, as far as a search counts.
-USUAL_CODEC = "h264"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +130,6 @@ def _times(
     user_id: str,
     outlook: Outlook,
 ) -> Times | None:
-    engine = options.engine.id
     # As in the workload of queued renders: no frame goes through the network twice.
     frames = min(pictures.frames, output.frames) if options.retime is Retime.NEAREST else output.frames
     parts = outlook.cut.parts(
@@ -143,33 +137,23 @@ def _times(
         output_pixels=output.total_pixels,
         frames=output.frames,
     )
-    if options.stabilise:
-        # Those around each segment, which go through the network with it and are not shown.
-        frames += (parts - 1) * (2 * STABILISED_RADIUS + options.measures_quality)
-    pixels = float(frames * pictures.width * pictures.height)
-    plain = outlook.seconds_alone(engine=engine, pixels=pixels, parts=parts)
-    alone = outlook.seconds_alone(
-        engine=engine, pixels=pixels, parts=parts, is_stabilised=options.stabilise > 0
+    frames += frames_around(parts, stabilise=options.stabilise, measures_quality=options.measures_quality)
+    work = RenderWork.of(
+        engine=options.engine.id,
+        stabilise=options.stabilise,
+        form=options.form,
+        pixels=float(frames * pictures.width * pictures.height),
+        output_pixels=output.total_pixels,
+        parts=parts,
     )
-    if alone is None or plain is None:
-        return None
-    if isinstance(options.form.quality, VmafTarget):
-        alone = outlook.with_search(
-            alone,
-            codec=options.form.chosen_codec or USUAL_CODEC,
-            output_pixels=output.total_pixels,
-            parts=parts,
-        )
-    before = dict(workload.work_before_another(session, user_id=user_id, priority=options.priority))
-    # The work of others counts in pixels at the engine's own speed.
-    before[engine] = before.get(engine, 0.0) + pixels * (alone / plain)
-    in_turn = outlook.seconds_among_others(before, user_id=user_id)
-    if in_turn is None:
+    before = workload.work_before_another(session, user_id=user_id, priority=options.priority)
+    time = outlook.time_of(work, user_id=user_id, before=before)
+    if time is None:
         return None
     return Times(
-        expected_seconds=round(alone, DECIMALS),
-        wait_seconds=round(max(in_turn - alone, 0.0), DECIMALS),
-        measured_on=outlook.devices[engine],
+        expected_seconds=round(time.alone, DECIMALS),
+        wait_seconds=round(max(time.in_turn - time.alone, 0.0), DECIMALS),
+        measured_on=outlook.devices[options.engine.id],
     )
 
 

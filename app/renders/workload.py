@@ -1,4 +1,4 @@
-"""Workload: how much upscaling waits or runs, in pixels of the frames that go through a network, by engine.
+"""Workload: how much upscaling waits or runs, in pixels of the frames that go through a network, by what is measured.
 
 A queued render counts with its expected work; later, its unfinished segments count.
 """
@@ -6,9 +6,10 @@ A queued render counts with its expected work; later, its unfinished segments co
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, String, Subquery, bindparam, case, func, select
+from sqlalchemy import ColumnElement, Select, String, Subquery, and_, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from app.platform.database import ColumnReader, fetch_rows
@@ -25,12 +26,19 @@ USER = bindparam("user", type_=String)
 AMONG = bindparam("among", type_=String, expanding=True)
 
 
+class Upscaling(NamedTuple):
+    """What has a speed of its own on a device: an engine, with `stabilise` or without."""
+
+    engine: str
+    is_stabilised: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class UserWork:
-    """All waiting and running work of one user with one engine."""
+    """All waiting and running work of one user of one kind."""
 
     user_id: str
-    engine: str
+    upscaling: Upscaling
     pixels: float
 
 
@@ -38,38 +46,32 @@ class UserWork:
 class WorkAhead:
     """The work until a render is done: its own `pixels`, in `parts` that can run at once.
 
-    `until_then` is all of its user's work up to and including this render, by engine. `parts` is None until
+    `until_then` is all of its user's work up to and including this render, by kind. `parts` is None until
     it is planned.
     """
 
     pixels: float
     parts: int | None
-    until_then: Mapping[str, float]
+    until_then: Mapping[Upscaling, float]
 
 
 def work_by_user(session: Session) -> Sequence[UserWork]:
-    """The work of every user who has any; up to three entries per user and engine."""
+    """The work of every user who has any; up to three entries per user and kind."""
     frame = COLUMNS.input_width * COLUMNS.input_height
-    planned_later = (
-        select(Render.user_id, Render.engine, func.sum(_expected_frames() * frame))
-        .where(Render.status.in_(NOT_PLANNED))
-        .group_by(Render.user_id, Render.engine)
-    )
-    read_meanwhile = (
-        select(Render.user_id, Render.engine, func.sum(COLUMNS.unplanned_frames * frame))
-        .where(Render.status == RenderStatus.PROCESSING, Render.unplanned_frames.is_not(None))
-        .group_by(Render.user_id, Render.engine)
+    kind = (Render.user_id, Render.engine, _is_stabilised())
+    planned_later = select(*kind, func.sum(_expected_frames() * frame)).where(Render.status.in_(NOT_PLANNED))
+    read_meanwhile = select(*kind, func.sum(COLUMNS.unplanned_frames * frame)).where(
+        Render.status == RenderStatus.PROCESSING, Render.unplanned_frames.is_not(None)
     )
     planned = (
-        select(Render.user_id, Render.engine, func.sum((Segment.frames - Segment.frames_done) * frame))
+        select(*kind, func.sum((Segment.frames - Segment.frames_done) * frame))
         .join(Segment, Segment.render_id == Render.id)
         .where(Segment.status.in_(OPEN_SEGMENT))
-        .group_by(Render.user_id, Render.engine)
     )
     return [
-        UserWork(user_id=user_id, engine=engine, pixels=float(pixels))
+        UserWork(user_id=user_id, upscaling=Upscaling(engine, bool(stabilised)), pixels=float(pixels))
         for query in (planned_later, read_meanwhile, planned)
-        for user_id, engine, pixels in session.execute(query)
+        for user_id, engine, stabilised, pixels in session.execute(query.group_by(*kind))
     ]
 
 
@@ -80,42 +82,60 @@ def work_ahead(
 
     Renders in progress come first; then, as everywhere, the highest priority, then the oldest.
     """
-    statement = _work_ahead(tuple(engines))
+    kinds = _kinds(tuple(engines))
+    statement = _work_ahead(kinds)
     rows = fetch_rows(reader, statement, {USER.key: user_id, AMONG.key: list(render_ids)})
     return {
         render_id: WorkAhead(
             pixels=float(pixels),
             parts=parts,
-            until_then={engine: float(done) for engine, done in zip(engines, until_then, strict=True)},
+            until_then={kind: float(done) for kind, done in zip(kinds, until_then, strict=True)},
         )
         for render_id, pixels, parts, *until_then in rows
     }
 
 
 @cache
-def _work_ahead(engines: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
+def _kinds(engines: tuple[str, ...]) -> tuple[Upscaling, ...]:
+    return tuple(Upscaling(engine, stabilised) for engine, stabilised in product(engines, (False, True)))
+
+
+@cache
+def _work_ahead(kinds: tuple[Upscaling, ...]) -> Select[*tuple[Any, ...]]:
     """Built once: every poll runs it, and building it takes longer than running it."""
     own = _unfinished()
     in_turn = (own.c.is_queued, own.c.priority.desc(), own.c.created_at, own.c.id)
     sums = [
-        func.sum(case((own.c.engine == engine, own.c.pixels), else_=0))
+        func.sum(
+            case(
+                (
+                    and_(own.c.engine == kind.engine, own.c.is_stabilised == int(kind.is_stabilised)),
+                    own.c.pixels,
+                ),
+                else_=0,
+            )
+        )
         .over(order_by=in_turn)
         .label(f"sum_{number}")
-        for number, engine in enumerate(engines)
+        for number, kind in enumerate(kinds)
     ]
     summed = select(own.c.id, own.c.pixels, own.c.parts, *sums).subquery()
     return select(summed).where(summed.c.id.in_(AMONG))
 
 
-def work_before_another(session: Session, *, user_id: str, priority: int) -> Mapping[str, float]:
-    """The user's work that would precede a render of that priority submitted now, by engine."""
+def work_before_another(session: Session, *, user_id: str, priority: int) -> Mapping[Upscaling, float]:
+    """The user's work that would precede a render of that priority submitted now, by kind."""
     own = _unfinished()
+    kind = (own.c.engine, own.c.is_stabilised)
     query = (
-        select(own.c.engine, func.sum(own.c.pixels))
+        select(*kind, func.sum(own.c.pixels))
         .where((own.c.is_queued == 0) | (own.c.priority >= priority))
-        .group_by(own.c.engine)
+        .group_by(*kind)
     )
-    return {engine: float(pixels) for engine, pixels in session.execute(query, {USER.key: user_id})}
+    return {
+        Upscaling(engine, bool(stabilised)): float(pixels)
+        for engine, stabilised, pixels in session.execute(query, {USER.key: user_id})
+    }
 
 
 def _unfinished() -> Subquery:
@@ -140,6 +160,7 @@ def _unfinished() -> Subquery:
         select(
             Render.id,
             Render.engine,
+            _is_stabilised().label("is_stabilised"),
             Render.priority,
             Render.created_at,
             case((Render.status == RenderStatus.QUEUED, 1), else_=0).label("is_queued"),
@@ -150,6 +171,10 @@ def _unfinished() -> Subquery:
         .where(Render.user_id == USER, Render.status.in_(UNFINISHED))
         .subquery()
     )
+
+
+def _is_stabilised() -> ColumnElement[int]:
+    return case((Render.stabilise > 0, 1), else_=0)
 
 
 def _expected_frames() -> ColumnElement[int]:

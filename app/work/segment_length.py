@@ -40,12 +40,15 @@ def segment_stretch(
     frames = max(Fraction(1), min(settings.segment_seconds, by_pixels) * upscaled_rate)
     return stretch_for(
         [speed for speed in speeds if speed.engine == engine.id],
+        is_stabilised=job.stabilise > 0,
         segment_pixels=float(frames * frame_pixels),
         pixels=float(source.duration_seconds * upscaled_rate * frame_pixels),
     )
 
 
-def stretch_for(speeds: Sequence[DeviceSpeed], *, segment_pixels: float, pixels: float) -> int:
+def stretch_for(
+    speeds: Sequence[DeviceSpeed], *, segment_pixels: float, pixels: float, is_stabilised: bool = False
+) -> int:
     """The stretch with which a segment is at most SEGMENT_WORK_SECONDS of the fastest device's work and
     LONGEST_WORK_SECONDS of the slowest's, and every worker has a share.
 
@@ -54,7 +57,7 @@ def stretch_for(speeds: Sequence[DeviceSpeed], *, segment_pixels: float, pixels:
     """
     if not speeds:
         return 1
-    paces = [speed.pixels_per_second for speed in speeds]
+    paces = [speed.pace(is_stabilised=is_stabilised) for speed in speeds]
     by_work = min(SEGMENT_WORK_SECONDS * max(paces), LONGEST_WORK_SECONDS * min(paces)) / segment_pixels
     by_share = pixels / segment_pixels / SEGMENTS_PER_WORKER / sum(speed.workers for speed in speeds)
     return max(1, min(MOST_STRETCH, int(by_work), int(by_share)))

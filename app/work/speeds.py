@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, and_, case, func, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
 from app.platform.database import Database, commits_lazily, database_now, insert_into
@@ -75,7 +76,7 @@ def _try_to_note(
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSpeed:
-    """`workers` running workers have such a device; each upscales so many input pixels a second.
+    """How many input pixels a second a worker with such a device upscales; so many such `workers` run.
 
     `stabilised_pixels_per_second`: with `stabilise`; None while that was not measured.
     """
@@ -83,8 +84,12 @@ class DeviceSpeed:
     device: str
     engine: str
     pixels_per_second: float
-    workers: int
     stabilised_pixels_per_second: float | None = None
+    workers: int = 0
+
+    def pace(self, *, is_stabilised: bool) -> float:
+        """Input pixels per second; with `stabilise` as without it while that was not measured."""
+        return (self.stabilised_pixels_per_second if is_stabilised else None) or self.pixels_per_second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,32 +134,37 @@ def _note(
 
 def speeds_at_work(session: Session, *, silent_for: float) -> Sequence[DeviceSpeed]:
     """Measured speeds of the upscaling workers with a heartbeat within `silent_for` seconds."""
-    stabilised = MeasuredOptionSpeed.pixels_per_second
-    figures = (MeasuredSpeed.worker_device, MeasuredSpeed.engine, MeasuredSpeed.pixels_per_second, stabilised)
+    count = func.count(WorkerProcess.name).label("workers")
     query = (
-        select(*figures, func.count(WorkerProcess.name))
+        _device_speeds(count)
         .join(WorkerProcess, WorkerProcess.device_name == MeasuredSpeed.worker_device)
-        .outerjoin(
-            MeasuredOptionSpeed,
-            and_(
-                MeasuredOptionSpeed.worker_device == MeasuredSpeed.worker_device,
-                MeasuredOptionSpeed.option == STABILISED + MeasuredSpeed.engine,
-            ),
-        )
         .where(*_upscales(silent_for))
-        .group_by(*figures)
-        .order_by(MeasuredSpeed.worker_device, MeasuredSpeed.engine)
+        .group_by(*_FIGURES)
     )
-    return [
-        DeviceSpeed(
-            device=device,
-            engine=engine,
-            pixels_per_second=speed,
-            stabilised_pixels_per_second=stabilised,
-            workers=count,
-        )
-        for device, engine, speed, stabilised, count in session.execute(query)
-    ]
+    return [DeviceSpeed(**row._mapping) for row in session.execute(query)]
+
+
+def measured_speeds(session: Session, *, within_seconds: float) -> Sequence[DeviceSpeed]:
+    """Every recent measurement, whether such workers run or not; these are not counted."""
+    query = _device_speeds().where(MeasuredSpeed.measured_at > database_now(plus_seconds=-within_seconds))
+    return [DeviceSpeed(**row._mapping) for row in session.execute(query)]
+
+
+_FIGURES = (
+    MeasuredSpeed.worker_device.label("device"),
+    MeasuredSpeed.engine,
+    MeasuredSpeed.pixels_per_second,
+    MeasuredOptionSpeed.pixels_per_second.label("stabilised_pixels_per_second"),
+)
+
+
+def _device_speeds(*more: ColumnElement[Any]) -> Select[Any]:
+    stabilised = and_(
+        MeasuredOptionSpeed.worker_device == MeasuredSpeed.worker_device,
+        MeasuredOptionSpeed.option == STABILISED + MeasuredSpeed.engine,
+    )
+    query = select(*_FIGURES, *more).outerjoin(MeasuredOptionSpeed, stabilised)
+    return query.order_by(MeasuredSpeed.worker_device, MeasuredSpeed.engine)
 
 
 def searches_at_work(session: Session, *, silent_for: float) -> Sequence[SearchSpeed]:
@@ -181,13 +191,3 @@ def _upscales(silent_for: float) -> tuple[ColumnElement[bool], ...]:
         WorkerProcess.heartbeat_at >= database_now(plus_seconds=-silent_for),
         WorkerProcess.queues.contains(WorkQueue.GPU.value),
     )
-
-
-def measured_speeds(session: Session, *, within_seconds: float) -> Sequence[tuple[str, str, float]]:
-    """Engine, device and input pixels per second of every recent measurement, whether such workers run or not."""
-    query = (
-        select(MeasuredSpeed.engine, MeasuredSpeed.worker_device, MeasuredSpeed.pixels_per_second)
-        .where(MeasuredSpeed.measured_at > database_now(plus_seconds=-within_seconds))
-        .order_by(MeasuredSpeed.engine, MeasuredSpeed.worker_device)
-    )
-    return [(engine, device, speed) for engine, device, speed in session.execute(query)]

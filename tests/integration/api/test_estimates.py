@@ -182,7 +182,22 @@ def test_an_estimate_counts_stabilising_and_the_search_for_a_target(
     assert times(output_quality=target, codec="vp9") == (10, 0)
     assert times(output_quality=target, stabilise=1) == (33.2, 0)
     assert times(output_quality="high") == (10, 0)
-    client.post("/v1/upscale", json={"file_id": file_id})
+
+    def eta(**fields: object) -> float:
+        submitted = client.post("/v1/upscale", json={"file_id": file_id, **fields}).json()["render"]
+        seconds: float = client.get(f"/v1/renders/{submitted['id']}").json()["render"]["etaSeconds"]
+        return seconds
+
+    def forget() -> None:
+        for render in client.get("/v1/renders").json()["renders"]:
+            client.post(f"/v1/renders/{render['id']}/cancel")
+
+    # A render takes as long as its estimate said, with those before it.
+    assert eta(stabilise=1, quality=True) == 27.5
+    assert times(stabilise=1) == (27, 25)
+    assert eta(output_quality=target) == 25 + 17.5
+    forget()
+    assert eta() == 10
     assert times(output_quality=target) == (17.5, 10)
     # A second worker takes the other segment, with its search.
     second = WorkLedger(database=database, worker="gpu 2", lease_seconds=30, max_attempts=3)

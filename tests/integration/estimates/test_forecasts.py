@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from app.accounts import queries as account_queries
-from app.estimates.forecasts import Cut, Forecast, Outlook
+from app.estimates.forecasts import Cut, Forecast, Outlook, RenderWork
 from app.files.tables import File
 from app.platform.database import Database
 from app.platform.media.rates import Retime
@@ -16,6 +16,7 @@ from app.platform.work_kinds import WorkQueue
 from app.renders import workload
 from app.renders.service import find_render
 from app.renders.tables import Render
+from app.renders.workload import Upscaling
 from app.work.ledger import WorkLedger
 from app.work.speeds import MEMORY_SECONDS, note_segment, speeds_at_work
 from app.work.tables import MeasuredSpeed, WorkerProcess
@@ -86,7 +87,8 @@ def test_speeds_of_the_workers_that_are_there(
         ("H200", 1000, 2),
     ]
     outlook = Outlook.of(Cut(seconds=Fraction(4), output_pixels=10**9), found, [])
-    assert (outlook.speeds, outlook.workers) == ({LITE: 2010}, {LITE: 3})
+    assert outlook.speeds == {Upscaling(LITE): 2010, Upscaling(LITE, True): 2010}
+    assert outlook.workers == {LITE: 3}
 
 
 @pytest.fixture
@@ -128,9 +130,10 @@ def test_the_work_ahead_of_a_render(database, add, make_ledger, prepare) -> None
     urgent = add(priority=5)
     slower, faster = add(target_fps="10"), add(target_fps="100")
     smoother = add(target_fps="100", retime=Retime.MOTION)
+    steadier = add(stabilise=1)
     add("another")
 
-    found = ahead(database, begun, urgent, waits, slower, faster, smoother)
+    found = ahead(database, begun, urgent, waits, slower, faster, smoother, steadier)
     # Ten frames of three segments each, ten of them done and four of another ten.
     assert [(work.pixels / FRAME, work.parts) for work in found] == [
         (16, 2),
@@ -139,21 +142,24 @@ def test_the_work_ahead_of_a_render(database, add, make_ledger, prepare) -> None
         (20, None),
         (50, None),
         (200, None),
+        (50, None),
     ]
-    assert [tuple(pixels / FRAME for pixels in work.until_then.values()) for work in found] == [
-        (16, 0),
-        (66, 0),
-        (66, 50),
-        (86, 50),
-        (136, 50),
-        (336, 50),
+    kinds = (Upscaling(LITE), Upscaling(LITE, True), Upscaling(FULL))
+    assert [tuple(work.until_then[kind] / FRAME for kind in kinds) for work in found] == [
+        (16, 0, 0),
+        (66, 0, 0),
+        (66, 0, 50),
+        (86, 0, 50),
+        (136, 0, 50),
+        (336, 0, 50),
+        (336, 50, 50),
     ]
     with database.read() as session:
         before = workload.work_before_another(session, user_id=begun.user_id, priority=5)
-        assert {engine: pixels / FRAME for engine, pixels in before.items()} == {LITE: 66}
+        assert {kind: pixels / FRAME for kind, pixels in before.items()} == {Upscaling(LITE): 66}
         everybodys = workload.work_by_user(session)
     own = sum(work.pixels for work in everybodys if work.user_id == begun.user_id)
-    assert own / FRAME == 386
+    assert own / FRAME == 436
     assert sorted(work.pixels / FRAME for work in everybodys if work.user_id != begun.user_id) == [50]
 
 
@@ -186,11 +192,19 @@ def test_users_share_the_workers(database, add, make_ledger) -> None:
 
 def test_one_part_is_one_workers() -> None:
     outlook = Outlook(
-        cut=Cut(seconds=Fraction(4), output_pixels=1000), speeds={LITE: 80.0}, workers={LITE: 8}
+        cut=Cut(seconds=Fraction(4), output_pixels=1000), speeds={Upscaling(LITE): 80.0}, workers={LITE: 8}
     )
-    assert outlook.seconds_alone(engine=LITE, pixels=80, parts=1) == 8
-    assert outlook.seconds_alone(engine=LITE, pixels=80, parts=4) == 2
-    assert outlook.seconds_alone(engine=LITE, pixels=80, parts=100) == 1
+
+    def alone(parts: int) -> float:
+        work = RenderWork(
+            upscaling=Upscaling(LITE), pixels=80, parts=parts, output_pixels=0, searched_codec=None
+        )
+        time = outlook.time_of(work, user_id="ann", before={})
+        assert time is not None
+        assert time.in_turn == 1
+        return time.alone
+
+    assert (alone(1), alone(4), alone(100)) == (8, 2, 1)
     assert outlook.cut.parts(seconds=Fraction(9), output_pixels=100, frames=50) == 3
     assert outlook.cut.parts(seconds=Fraction(9), output_pixels=7001, frames=50) == 8
     assert outlook.cut.parts(seconds=Fraction(9), output_pixels=10**9, frames=50) == 50
