@@ -49,8 +49,10 @@ TONE_MAPPING = (
 )
 # Newer versions of ffmpeg refuse to scale frames with unusual tags.
 UNTAGGED = "setparams=color_primaries=unknown:color_trc=unknown:colorspace=unknown"
-_SHARE = f"min(1,{LONGEST_SIDE}/max(iw*sar,ih))"
-SQUARE_AND_SMALL = f"scale=w='max(1,trunc(iw*sar*{_SHARE}))':h='max(1,trunc(ih*{_SHARE}))',setsar=1"
+# Pixels are made square by reducing one side, never by enlarging the other: a still has no more than its frame.
+_WIDTH, _HEIGHT = "iw*min(1,sar)", "ih/max(1,sar)"
+_SHARE = f"min(1,{LONGEST_SIDE}/max({_WIDTH},{_HEIGHT}))"
+SQUARE_AND_SMALL = f"scale=w='max(1,round({_WIDTH}*{_SHARE}))':h='max(1,round({_HEIGHT}*{_SHARE}))',setsar=1"
 JPEG_COLOURS = "scale=out_color_matrix=bt601:out_range=pc,format=yuvj420p"
 
 NO_FRAME = "No frame at this moment can be decoded."

@@ -81,11 +81,14 @@ async def get_playlist(
     return Response(watchable.playlist(query), media_type=hls.CONTENT_TYPE, headers=headers)
 
 
-@parts_router.get("/v1/renders/{render_id}/stream/{name}", include_in_schema=False)
+# Each form of a name has a route of its own: no other name is a route, which the mock's rules look up.
+@parts_router.get(f"/v1/renders/{{render_id}}/stream/{hls.INIT_NAME}", include_in_schema=False)
+@parts_router.get(
+    f"/v1/renders/{{render_id}}/stream/{{position}}{hls.FRAGMENT_SUFFIX}", include_in_schema=False
+)
 async def get_part(
     request: Request,
     render_id: str,
-    name: str,
     resources: ResourcesDependency,
     watch: HealthChecksDependency,
     expires: str = "",
@@ -93,7 +96,7 @@ async def get_part(
 ) -> Response:
     """The init segment or a fragment. No API key: the signature is the permission."""
     _check(resources, render_id, expires, signature)
-    make = _maker_of(name)
+    make = _maker_of(request.path_params.get("position"))
     tracks: StoredTracks = request.app.state.stored_tracks
     try:
         watchable, fragment = await _make(render_id, make, resources, watch, tracks)
@@ -117,12 +120,11 @@ async def get_part(
 MakePart = Callable[[Any, Watchable, StoredTracks], Fragment]
 
 
-def _maker_of(name: str) -> MakePart:
-    """Raises NotFound for a name that no playlist has."""
-    if name == hls.INIT_NAME:
+def _maker_of(number: str | None) -> MakePart:
+    """Of the fragment of this number, without one of the init segment. Raises NotFound for what is no number."""
+    if number is None:
         return make_init
-    number = name.removesuffix(hls.FRAGMENT_SUFFIX)
-    if number == name or not (number.isascii() and number.isdigit()) or len(number) > LONGEST_NUMBER:
+    if not (number.isascii() and number.isdigit()) or len(number) > LONGEST_NUMBER:
         raise NotFound(NO_PART)
     position = int(number)
     return lambda reader, watchable, tracks: make_fragment(reader, watchable, position, tracks)

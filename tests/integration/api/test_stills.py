@@ -91,6 +91,18 @@ def test_large_frames_are_reduced_and_pixels_are_square(client, graded):
     assert size_of(client.get(f"/v1/files/{file_id}/frame").content) == (960, 540)
 
 
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [("640/639", (852, 479)), ("639/640", (851, 480)), ("4/1", (852, 120)), ("1/4", (213, 480))],
+)
+def test_square_pixels_are_no_more_than_the_frame_has(client, graded, aspect, size):
+    """852x480 is shown as 16:9 by an aspect of 640:639, at which it would have a column more."""
+    file_id = upload(
+        client, graded("mov", f"nullsrc=size=852x480:rate=25:duration=0.04,setsar={aspect}:max=1000")
+    )
+    assert size_of(client.get(f"/v1/files/{file_id}/frame").content) == size
+
+
 def test_hdr_is_tone_mapped(client, tmp_path):
     """White of 203 cd/m2 is 58 % of PQ's range, and nearly white on a screen."""
     path = tmp_path / "white.mkv"

@@ -119,7 +119,7 @@ class TestAnswers:
             {"action": {"status": 500}, "times": 0},
             {"route": "POST /v1/upscal", "action": {"status": 500}},
             {"route": "GET /v1/upscale", "action": {"status": 500}},
-            {"route": "GET /v1/renders/*/thumbnail/*", "action": {"status": 500}},
+            {"route": "GET /v1/renders/*/thumbnail", "action": {"status": 500}},
             {"route": "GET /healthz", "action": {"status": 500}},
             {"route": "WEBHOOK render.complete", "action": {"webhook": "lost"}},
             {"route": "WEBHOOK *", "action": {"status": 500}},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.cleanup.service import CleanUp, RetentionRules
-from app.platform.errors import Conflict, KeyNotFound, NotFound
+from app.platform.errors import Conflict, KeyNotFound, NotFound, PermanentError
 from app.platform.storage.keys import output_key, segment_key, sound_key, thumbnail_key
 from app.playlists.service import Fragment, Watchable, find_watchable, make_fragment, make_init
 from app.playlists.stored_tracks import Place, StoredTracks, read_places
@@ -60,6 +60,14 @@ class Watched:
         picture = self.put(thumbnail_key(self.id, attempt=1), self.film.sound)
         facts = {"output": FACTS, "cost": 1.0, "warnings": []}
         self.ledger.finished(claim, output_key=video, thumbnail_key=picture, **facts)
+
+    def cancel(self) -> None:
+        with self.database.write() as session:
+            cancel_render(session, render_id=self.id, user_id=self.user_id)
+
+    def fail(self) -> None:
+        """The next segment cannot be made, wherever."""
+        self.ledger.failed(self.ledger.claim(), PermanentError("The video program refuses this frame."))
 
     def remove_segments(self) -> None:
         self.storage.delete_all([one.key for one in self.storage.list(f"renders/{self.id}/segments/")])
@@ -162,11 +170,12 @@ def test_a_result_without_fragments_leaves_the_segments_to_the_clean_up(watched)
         watched.look()
 
 
-def test_a_canceled_render_ends_its_list(watched):
+@pytest.mark.parametrize("end", [Watched.cancel, Watched.fail], ids=["canceled", "failed"])
+def test_a_render_that_is_not_completed_ends_its_list(watched, end):
     watched.prepare()
     watched.render_segments(0, 1)
-    with watched.database.write() as session:
-        cancel_render(session, render_id=watched.id, user_id=watched.user_id)
+    assert not watched.look().is_ended
+    end(watched)
     ended = watched.look()
     assert (ended.listed, ended.is_ended) == (2, True)
     assert len(frames(watched.download(ended, 0, 1))) == sum(LENGTHS[:2])
