@@ -182,9 +182,15 @@ def test_cancel_and_render_again(idle_server, sign_in):
     page.get_by_role("list", name="Renders").get_by_role("link").first.click()
     page.get_by_role("button", name="Cancel").first.click()
     page.get_by_role("dialog").get_by_role("button", name="Stop it").click()
-    page.get_by_role("alert").get_by_text("Canceled").wait_for()
+    page.get_by_text("Canceled", exact=True).wait_for()
+    page.get_by_text("This render was canceled").wait_for()
+    assert page.get_by_text("Failed").count() == 0
     canceled = idle_server.client.get("/v1/renders").json()["renders"][0]
     page.get_by_text(canceled["requestId"]).wait_for()
+    page.get_by_role("link", name="Renders").first.click()
+    page.locator(f"a[href='#/renders/{canceled['id']}']").get_by_text("Canceled", exact=True).wait_for()
+    page.get_by_label("Show").select_option("Failed or canceled")
+    page.locator(f"a[href='#/renders/{canceled['id']}']").click()
     page.get_by_role("button", name="Render again").click()
     page.get_by_role("link", name=canceled["id"]).wait_for()
     page.get_by_text("in the queue").wait_for()
@@ -289,6 +295,15 @@ def test_an_administrator_makes_a_key_once(server, sign_in):
     page.get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     page.get_by_text("revoked").wait_for()
+    limit = page.get_by_label("Cost per month")
+    for typed, said in (("2,5", "The limits are saved."), ("many", "“many” is no number.")):
+        limit.fill(typed)
+        page.get_by_role("button", name="Save the limits").click()
+        page.get_by_role("status").get_by_text(said).wait_for()
+    admin = {"Authorization": f"Bearer {administrators_key(server)}"}
+    users = server.client.get("/v1/admin/users", headers=admin).json()["users"]
+    (team,) = [user for user in users if user["name"] == "team"]
+    assert team["limits"]["maxCostPerMonth"] == 2.5, "what is no number takes no limit away"
     assert server.client.get("/v1/key", headers={"Authorization": f"Bearer {key}"}).status_code == 401
 
     page.get_by_role("link", name="Operations").click()
@@ -308,6 +323,8 @@ def test_everybody_can_use_it(server, sign_in, unplayable_clip):
         for width in (360, 1440):
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), (view, width)
+            links = page.get_by_role("navigation").get_by_role("link").all()
+            assert all(link.bounding_box()["x"] + link.bounding_box()["width"] <= width for link in links)
             for theme in ("light", "dark"):
                 page.emulate_media(color_scheme=theme)
                 # What differs between the themes is the contrast.

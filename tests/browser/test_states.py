@@ -131,16 +131,18 @@ def test_the_network_is_away(idle_server, sign_in):
 
 
 def test_measured_quality_and_warnings(server, sign_in):
+    """For a reader who writes decimals with a comma."""
     data = {"quality": "true", "end": "0.4", "Codec": "av1", "stabilise": "2"}
     with CLIP.open("rb") as clip:
         asked = server.client.post("/v1/upscale", files={"file": clip}, data=data)
     render = asked.raise_for_status().json()["render"]
-    page = sign_in(url_of(server), key_of(server))
+    page = sign_in(url_of(server), key_of(server), locale="de-DE")
     page.goto(f"{url_of(server)}/#/renders/{render['id']}")
     page.get_by_role("list", name="Warnings").get_by_text("was ignored: did you mean").wait_for()
     page.get_by_role("heading", name="Measured quality").wait_for()
     measured = server.client.get(f"/v1/renders/{render['id']}").json()["render"]["quality"]
-    bar = page.get_by_role("meter", name=f"SSIM: {measured['ssim']:.4f}")
+    ssim = f"{measured['ssim']:.4f}".replace(".", ",")
+    bar = page.get_by_role("meter", name=f"SSIM: {ssim}")
     assert bar.get_attribute("value") == str(measured["ssim"])
     page.get_by_role("meter", name="PSNR: ").wait_for()
     effect = measured["stabiliseEffect"]
@@ -149,4 +151,4 @@ def test_measured_quality_and_warnings(server, sign_in):
     assert page.get_by_role("meter", name="Flicker Before: ").get_attribute("value") == "1"
     after = page.get_by_role("meter", name="Flicker After: ").get_attribute("value")
     assert float(after or 0) == pytest.approx(left, abs=1e-6)
-    page.get_by_text(f"{1 - left:.0%} less flicker; ").wait_for()
+    page.get_by_text(f"{100 * (1 - left):.0f}\u00a0% less flicker; ").wait_for()

@@ -54,11 +54,8 @@ function App() {
   const current = VIEWS.find((view) => view.path === first && view.shown());
   const title = first === "renders" && rest.length ? "Render" : current?.title ?? "Not found";
   const isFirst = useRef(true);
-  const views = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
     document.title = key && (isKnown || current) ? `${title} – Regen` : "Regen";
-    if (!key) return;
-    views.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [first, rest[0], key, isKnown]);
   useEffect(() => {
     // A reader of the screen hears that the view has changed; the first one begins at the page's start.
@@ -77,7 +74,7 @@ function App() {
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => { event.preventDefault(); main.current?.focus(); }}>Skip to the content</a>
     <header>
       <a class="brand" href="#/"><img src=${ICON} alt="" width="24" height="24" />Regen</a>
-      <nav aria-label="Views" ref=${views}>${VIEWS.filter((view) => view.shown()).map((view) => html`
+      <nav aria-label="Views">${VIEWS.filter((view) => view.shown()).map((view) => html`
         <a href=${`#/${view.path}`} aria-current=${view.path === first ? "page" : undefined}>${view.title}</a>`)}
       </nav>
       <a class="quiet" href="docs">API</a>

@@ -5,6 +5,7 @@ const plain = new Intl.NumberFormat(undefined, { useGrouping: false });
 const two = new Intl.NumberFormat(undefined, { minimumIntegerDigits: 2 });
 const one = new Intl.PluralRules("en");
 const exact = new Intl.NumberFormat(undefined, { maximumFractionDigits: 6 });
+const fourPlaces = new Intl.NumberFormat(undefined, { minimumFractionDigits: 4, maximumFractionDigits: 4 });
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeZone: "UTC" });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -17,6 +18,8 @@ export const count = (value) => number.format(value);
 export const counted = (value, noun) => `${number.format(value)} ${noun}${one.select(value) === "one" ? "" : "s"}`;
 /** @param {number} value */
 export const cost = (value) => exact.format(value);
+/** "0.9755". @param {number} value */
+export const similarity = (value) => fourPlaces.format(value);
 /** @param {number} value 0 to 1 */
 export const share = (value) => percent.format(value);
 /** Days of UTC. @param {string} from @param {string} to */

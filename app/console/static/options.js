@@ -85,8 +85,10 @@ function lines(text) {
   return Object.fromEntries(pairs.filter(([name]) => name).map(([name, value = ""]) => [name, value]));
 }
 
-/** As it is typed in most countries: "29.97" or "29,97". */
 const DECIMAL = /^-?\d+([.,]\d+)?$/;
+
+/** As it is typed in most countries: "29.97" or "29,97"; undefined if the text is no number. @param {string} text */
+export const typedNumber = (text) => (DECIMAL.test(text) ? Number(text.replace(",", ".")) : undefined);
 
 /** What is sent: values that differ from the default, in the type that the description names.
  * @param {Option[]} options @param {Values} values @returns {Record<string, unknown>} */
@@ -98,8 +100,7 @@ export function chosen(options, values) {
     const value = typeof given === "string" ? given.trim() : given;
     if (value === undefined || value === "" || value === schema.default || value === String(schema.default)) continue;
     if (schema.type === "object") sent[name] = lines(String(value));
-    else if (["integer", "number"].includes(schema.type) && DECIMAL.test(String(value))) sent[name] = Number(String(value).replace(",", "."));
-    else sent[name] = value;
+    else sent[name] = ["integer", "number"].includes(schema.type) ? typedNumber(String(value)) ?? value : value;
   }
   return sent;
 }

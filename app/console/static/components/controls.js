@@ -108,7 +108,27 @@ const STATUS_WORDS = /** @type {Record<string, string>} */ ({
   queued: "Queued", pending: "Reading", processing: "Rendering", completed: "Done", failed: "Failed",
 });
 
-/** @param {{status: string}} properties */
-export function Status({ status }) {
+/** Whether somebody stopped the render, or it was to be done earlier: the API tells that as a failure with this word.
+ * @param {import("../api.js").Row} render */
+export const isCanceled = ({ status, error }) => status === "failed" && /^Canceled\b/.test(error ?? "");
+
+/** @param {{of: import("../api.js").Row}} properties `of`: a render */
+export function Status({ of }) {
+  const { status } = of;
+  if (isCanceled(of)) return html`<span class="status canceled">Canceled</span>`;
   return html`<span class=${`status ${status}`}>${STATUS_WORDS[status] ?? status}</span>`;
+}
+
+/** Why a render has no result, for a row of a list, where it is more than that it was canceled.
+ * @param {{of: import("../api.js").Row}} properties */
+export function Reason({ of }) {
+  return of.error && of.error !== "Canceled" && html`<small class=${isCanceled(of) ? "" : "failed"}>${of.error}</small>`;
+}
+
+/** What a list of renders may be narrowed to. @param {{value: string, onChange: (status: string) => void}} properties */
+export function StatusChoice({ value, onChange }) {
+  return html`<select value=${value} onChange=${(/** @type {any} */ event) => onChange(event.target.value)}>
+    <option value="">all</option>
+    ${Object.entries(STATUS_WORDS).map(([status, word]) => html`<option value=${status}>${status === "failed" ? "Failed or canceled" : word}</option>`)}
+  </select>`;
 }

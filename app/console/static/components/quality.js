@@ -1,5 +1,5 @@
 import { html } from "../preact.js";
-import { count, share } from "../format.js";
+import { count, share, similarity } from "../format.js";
 
 /** @typedef {{name: string, text: string, share: number}} Bar */
 
@@ -7,7 +7,7 @@ import { count, share } from "../format.js";
 export function Quality({ of }) {
   const rows = [
     { name: "PSNR", value: of.psnr, text: `${count(of.psnr)} dB`, share: Math.min(1, of.psnr / 60) },
-    { name: "SSIM", value: of.ssim, text: of.ssim.toFixed(4), share: of.ssim },
+    { name: "SSIM", value: of.ssim, text: similarity(of.ssim), share: of.ssim },
     { name: "Steadiness", value: of.temporalStability, text: `${count(of.temporalStability ?? 0)} dB`, share: Math.min(1, (of.temporalStability ?? 0) / 60) },
     { name: "VMAF", value: of.vmaf, text: of.vmaf === undefined ? "" : count(of.vmaf), share: (of.vmaf ?? 0) / 100 },
   ].filter((row) => row.value !== undefined);

@@ -5,7 +5,7 @@ import { ago, clock, count, facts, share, span } from "../format.js";
 import { store, useLoaded } from "../store.js";
 import { BASE } from "../api.js";
 import { BarChart } from "../components/chart.js";
-import { ConfirmButton, Status } from "../components/controls.js";
+import { ConfirmButton, Reason, Status, StatusChoice } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
 
 const SECONDS = 5;
@@ -98,9 +98,7 @@ function AllRenders() {
     } catch (error) { store.fail(error); }
   };
   return html`<div class="row filters">
-      <label>Status <select value=${status} onChange=${(/** @type {any} */ event) => setStatus(event.target.value)}>
-        ${["", "queued", "pending", "processing", "completed", "failed"].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
-      </select></label>
+      <label>Status <${StatusChoice} value=${status} onChange=${setStatus} /></label>
       <label>Engine <select value=${engine} onChange=${(/** @type {any} */ event) => setEngine(event.target.value)}>
         ${["", ...store.engines.map(({ id }) => id)].map((one) => html`<option value=${one}>${one || "all"}</option>`)}
       </select></label>
@@ -113,7 +111,7 @@ function AllRenders() {
       <thead><tr><th>Render</th><th>User</th><th>Result</th><th>Engine</th><th>Made</th><th>State</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
       <tbody>${rows?.map((one) => html`<tr key=${one.id}>
         <td><a href=${`#/renders/${one.id}`}>${one.fileName ?? one.id}</a><br /><code>${one.id}</code></td><td>${names.get(one.userId) ?? html`<code>${one.userId}</code>`}</td><td>${facts(one.output)}</td><td>${one.engine}</td><td>${ago(one.createdAt)}</td>
-        <td><${Status} status=${one.status} /> ${one.status === "processing" && share(one.progress)}${one.error && html`<br /><small class="failed">${one.error}</small>`}${one.requestId && html`<br /><small>in the logs: <code>${one.requestId}</code></small>`}</td>
+        <td><${Status} of=${one} /> ${one.status === "processing" && share(one.progress)}<br /><${Reason} of=${one} />${one.requestId && html`<br /><small>in the logs: <code>${one.requestId}</code></small>`}</td>
         <td>${one.status === "failed" && html`<button class="quiet" onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/retry`))}>Render again</button>`}
           ${["pending", "processing"].includes(one.status) && html`<button class="quiet"
             onClick=${() => act(store.api.post(`/v1/admin/renders/${one.id}/requeue`), "It is free for other workers.")}>Requeue</button>`}

@@ -5,7 +5,7 @@ import { CompareVideos } from "../components/compare.js";
 import { Quality } from "../components/quality.js";
 import { BASE } from "../api.js";
 import { asked, renderOptions, samples } from "../options.js";
-import { CodeSamples, ConfirmButton, Progress, Status } from "../components/controls.js";
+import { CodeSamples, ConfirmButton, isCanceled, Progress, Status } from "../components/controls.js";
 import { Notice, Warnings } from "../components/notices.js";
 import { Still } from "../components/still.js";
 import { latest } from "./renders.js";
@@ -82,14 +82,15 @@ export function RenderPage({ id }) {
   };
   return html`
     <p class="back">${isOwn ? html`<a href="#/renders">Renders</a>` : html`<a href="#/operations">Operations</a>`}</p>
-    <div class="row"><h1 class="grow">${render.fileName ?? "Render"}</h1><${Status} status=${render.status} /></div>
+    <div class="row"><h1 class="grow">${render.fileName ?? "Render"}</h1><${Status} of=${render} /></div>
     ${watched ? html`<${CompareVideos} ...${watched} ...${compared} grows label="What is finished" />`
       : !ended && render.streamURL && html`<p><button onClick=${() => setWatched({ before: render.inputFileURL, after: render.streamURL })}>Watch what is finished</button></p>`}
     ${!watched && render.status === "completed" && render.outputFileURL && html`<${CompareVideos} before=${render.inputFileURL} after=${render.outputFileURL}
       ...${compared} label="Before and after" />`}
     ${!ended && !watched && isOwn && html`<div class="stage original" style=${stage(render.input)}><${Still} fileId=${render.fileId} at=${Math.max(0, compared.start - compared.beginsAt)} label="The original" wait=${!inside} silent /></div>`}
     ${!ended && html`<${Live} render=${render} />`}
-    ${render.error && html`<${Notice} kind="error">${render.error}<//>`}
+    ${isCanceled(render) ? html`<${Notice}>${render.error === "Canceled" ? "This render was canceled: it has no result, and costs nothing." : render.error}<//>`
+      : render.error && html`<${Notice} kind="error">${render.error}<//>`}
     ${render.requestId && html`<p><small>The server's operator finds its lines in the logs by <code>${render.requestId}</code>.</small></p>`}
     <${Warnings} of=${render.warnings} />
     <div class="row actions">

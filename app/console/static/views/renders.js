@@ -1,7 +1,7 @@
 import { html, useEffect, useState } from "../preact.js";
 import { ago, facts, share, size, span } from "../format.js";
 import { store, useLoaded } from "../store.js";
-import { Progress, Status } from "../components/controls.js";
+import { Progress, Reason, Status, StatusChoice } from "../components/controls.js";
 import { Notice } from "../components/notices.js";
 
 const SECONDS = 3;
@@ -10,7 +10,6 @@ const SECONDS_WITH_EVENTS = 15;
 /** Browsers open six connections to a server, for all tabs together. */
 const MOST_STREAMS = 2;
 const PAGE = 50;
-const STATUSES = ["", "queued", "pending", "processing", "completed", "failed"];
 
 /** Follows the first of these renders by their events while the page is visible.
  * @param {import("../api.js").Row[]} renders  Those under way. @param {() => void} onEnd
@@ -65,9 +64,7 @@ export function Renders() {
   useEffect(() => setSeconds(underWay.every((one) => told[one.id]) ? SECONDS_WITH_EVENTS : SECONDS));
   return html`
     <div class="row"><h1 class="grow">Renders</h1>
-      <label>Show <select value=${status} onChange=${(/** @type {any} */ event) => setStatus(event.target.value)}>
-        ${STATUSES.map((one) => html`<option value=${one}>${one || "all"}</option>`)}
-      </select></label>
+      <label>Show <${StatusChoice} value=${status} onChange=${setStatus} /></label>
     </div>
     ${failed && html`<${Notice} kind="error">${failed}<//>`}
     ${renders?.length === 0 && html`<p class="empty">Nothing here yet. <a href="#/">Render a video</a>.</p>`}
@@ -91,9 +88,9 @@ export function RenderRow({ render }) {
       <strong>${render.fileName ?? render.id}</strong>
       <small>${facts(render.output)}${render.outputSizeBytes === undefined ? "" : `, ${size(render.outputSizeBytes)}`}</small>
       <small>${render.engine}, ${ago(render.createdAt)}${place}${left}</small>
-      ${render.error && html`<small class="failed">${render.error}</small>`}
+      <${Reason} of=${render} />
       ${render.status === "processing" && html`<${Progress} value=${render.progress} label=${`Rendered: ${share(render.progress)}`} />`}
     </span>
-    <${Status} status=${render.status} />
+    <${Status} of=${render} />
   </a>`;
 }

@@ -31,7 +31,7 @@ export function UsageFigures({ of }) {
   ];
   return html`
     <p class="lead">${period(of.from, of.to)}: ${counted(totals.renders, "render")}, ${count(totals.gigapixels)} gigapixels, cost ${cost(totals.cost)}</p>
-    <${BarChart} label="Gigapixels by day" unit="gigapixel" bars=${bars(null)} />
+    <${BarChart} label=${engines.length === 1 ? `Gigapixels by day, ${engines[0]}` : "Gigapixels by day"} unit="gigapixel" bars=${bars(null)} />
     ${engines.length > 1 && engines.map((engine) => html`<${BarChart} label=${`${engine}: gigapixels by day`} unit="gigapixel" bars=${bars(engine)} />`)}
     <h2>Limits</h2>
     <dl class="facts-table">

@@ -1,5 +1,6 @@
 import { html, useState } from "../preact.js";
 import { ago, when } from "../format.js";
+import { typedNumber } from "../options.js";
 import { store, useLoaded } from "../store.js";
 import { ConfirmButton, CopyButton, Dialog } from "../components/controls.js";
 import { Notice } from "../components/notices.js";
@@ -104,10 +105,11 @@ function Limits({ user, onChange }) {
     const sent = {};
     /** @type {Record<string, number | null>} */
     const limits = {};
-    for (const [name] of LIMITS) {
+    for (const [name, label] of LIMITS) {
       const text = elements[name].value.trim();
       if (text === String(now(name))) continue;
-      const value = text === "" ? null : Number(text);
+      const value = text === "" ? null : typedNumber(text);
+      if (value === undefined) return store.say(`${label}: “${text}” is no number. Write digits alone, or leave it empty.`, "error");
       (OWN.has(name) ? sent : limits)[name] = value;
     }
     if (Object.keys(limits).length) sent.limits = limits;
