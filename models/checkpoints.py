@@ -6,6 +6,7 @@ elements for itself.
 
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,10 @@ def _parse(content: bytes, origin: str) -> tuple[Mapping[Any, object], Mapping[A
         except (SafetensorError, KeyError, ValueError) as error:
             raise WeightsCorrupt(f"{origin} is a damaged safetensors file.") from error
     try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of a pickle that is not its own torch asks the user to file an issue.
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for what it cannot read
         raise WeightsCorrupt(
             f"{origin} is not a checkpoint of only weights: {type(error).__name__}."

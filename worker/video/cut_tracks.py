@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from math import floor
 from pathlib import Path
+from types import MappingProxyType
 
 from app.platform.media.containers import MP4, OutputContainer
 from app.platform.media.ffmpeg import FfmpegRunner
@@ -24,12 +26,16 @@ def fit_sound(
     start: Fraction,
     end: Fraction,
     file: OutputContainer = MP4,
+    time_bases: Mapping[int, Fraction] = MappingProxyType({}),
 ) -> tuple[tuple[KeptTrack, ...], tuple[str, ...]]:
-    """The tracks as the output has them, and warnings: cut to the part, and fitted to the film (see `fit_to_film`)."""
+    """The tracks as the output has them, and warnings: cut to the part, and fitted to the film (see `fit_to_film`).
+
+    `time_bases`: of the input's tracks, by their index; one that is not there counts finely enough.
+    """
     told: tuple[str, ...] = ()
     copied = {track.index for track in tracks if track.is_copied}
     if part is not None:
-        tracks, runs, told = _cut_sound(tracks, runs, part, start=start)
+        tracks, runs, told = _cut_sound(tracks, runs, part, start=start, time_bases=time_bases)
         told = tuple(told_of(one, file) for one in told)
     fitted, warnings = fit_to_film(tracks, runs, start=float(start), end=float(end))
     mixed = (track.mixed for track in fitted if track.index in copied and not track.is_copied)
@@ -37,7 +43,12 @@ def fit_sound(
 
 
 def _cut_sound(
-    tracks: Sequence[KeptTrack], runs: Mapping[int, Sequence[Run]], part: TimeRange, *, start: Fraction
+    tracks: Sequence[KeptTrack],
+    runs: Mapping[int, Sequence[Run]],
+    part: TimeRange,
+    *,
+    start: Fraction,
+    time_bases: Mapping[int, Fraction],
 ) -> tuple[tuple[KeptTrack, ...], dict[int, list[Run]], tuple[str, ...]]:
     """The tracks with a sound filter that cuts them, without those that are silent in the part; the runs in the part;
     and warnings. `start`: the part's, in seconds of the input.
@@ -56,10 +67,23 @@ def _cut_sound(
                 continue
             warnings += [SOUND_CUT] if track.is_copied else []
             until = "" if end is None else f":end={seconds_option(end - start)}"
-            cut.append(replace(track, is_copied=False, cut=f"atrim=start=0{until}"))
+            # Sound that is read from a file of its own is not in the input's ticks.
+            time_base = None if track.sample_rate else time_bases.get(track.index)
+            missed = _missed(start, time_base) if time_base else 0
+            exactly = f"asetpts=round(PTS-({float(missed):.9f}/TB))," if missed else ""
+            cut.append(replace(track, is_copied=False, cut=f"{exactly}atrim=start=0{until}"))
         else:
             cut.append(track)
     return tuple(cut), heard, tuple(dict.fromkeys(warnings))
+
+
+def _missed(start: Fraction, time_base: Fraction) -> Fraction:
+    """By how much less than `start` ffmpeg's `itsoffset` moves a track: it moves by whole ticks. Those of Matroska, a
+    thousandth of a second, are 48 samples.
+    """
+    ticks = abs(Fraction(round(start * MICROSECONDS), MICROSECONDS)) / time_base
+    moved = floor(ticks + Fraction(1, 2)) * time_base
+    return start - (moved if start >= 0 else -moved)
 
 
 def write_chapters(

@@ -13,6 +13,7 @@ from app.platform.errors import (
 )
 from app.platform.media.clock import may_restart
 from app.platform.media.ffmpeg import FfmpegRunner
+from app.platform.media.ffprobe_output import fraction
 from app.platform.media.file_listing import FileListing, list_file
 from app.platform.media.info import VideoProperties
 from app.platform.media.recognition import ENCRYPTION_TAG
@@ -40,7 +41,9 @@ from worker.video.timestamp_check import WrittenVideo, check_output, read_back, 
 from worker.video.tracks import choose_tracks, within_budget
 from worker.video.uniform_sound import write_uniform_sound
 
-STREAM_FIELDS = "index,codec_type,codec_name,codec_tag_string,channels,channel_layout,sample_rate,profile"
+STREAM_FIELDS = (
+    "index,codec_type,codec_name,codec_tag_string,channels,channel_layout,sample_rate,profile,time_base"
+)
 SOURCE_FIELDS = (
     "-show_entries",
     f"format=format_name:format_tags:stream={STREAM_FIELDS}:stream_disposition=attached_pic,default"
@@ -120,7 +123,13 @@ def finish_render(
         start = render.input_start_seconds
         end = start + Fraction(render.offset_ticks + render.total_ticks, render.timescale)
         tracks, fitted = fit_sound(
-            choice.tracks, runs, part=render.part, start=start, end=end, file=render.file
+            choice.tracks,
+            runs,
+            part=render.part,
+            start=start,
+            end=end,
+            file=render.file,
+            time_bases={one["index"]: tick for one in streams if (tick := fraction(one.get("time_base")))},
         )
         with TemporaryDirectory(prefix="join-", dir=destination.parent) as scratch:
             directory = Path(scratch)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from models.architectures import SRVGGNetCompact
 from models.catalog import get_engine
+from models.checkpoints import read_checkpoint
 from models.ncnn_format import read_state_dict
 from models.weights import WeightsCorrupt, WeightsError, ensure_weights, load_state_dict, read_network
 
@@ -135,3 +138,22 @@ def test_tensors_that_share_memory_are_kept(convert: Convert) -> None:
     state = load_state_dict(path, get_engine(LITE))
     assert torch.equal(state["body.0.bias"], shared)
     assert torch.equal(state["body.1.weight"], shared)
+
+
+class Command:
+    """What a pickle runs when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_a_bare_pickle_is_refused_without_running_and_in_one_sentence(tmp_path, recwarn):
+    source, mark = tmp_path / "evil.pth", tmp_path / "mark"
+    source.write_bytes(pickle.dumps(Command(mark)))
+    with pytest.raises(WeightsCorrupt, match="not a checkpoint of only weights"):
+        read_checkpoint(str(source), tmp_path, sha256=None)
+    assert not mark.exists()
+    assert [*recwarn] == []
