@@ -36,6 +36,10 @@ class UpscalerKey:
     precision: str | None = None
 
 
+# An engine, and the file of its weights: its number and the time of its last change. None: there is none.
+_Weights = tuple[str, tuple[int, int] | None]
+
+
 class Networks:
     """Holds one upscaler, because a device's memory is for one network at a time.
 
@@ -46,9 +50,9 @@ class Networks:
         self._settings = settings
         self._memory_share = memory_share
         self._device: Device | None = None
-        self._tile_overlaps: dict[str, int] = {}
-        self._own_precisions: dict[str, str] = {}
-        self._made_for: UpscalerKey | None = None
+        self._tile_overlaps: dict[_Weights, int] = {}
+        self._own_precisions: dict[_Weights, str] = {}
+        self._made_for: tuple[UpscalerKey, _Weights] | None = None
         self._upscaler: Upscaler | None = None
 
     @property
@@ -66,15 +70,16 @@ class Networks:
 
         Raises ConfigurationError when weights are missing.
         """
-        if engine_id not in self._tile_overlaps:
+        weights = self._weights(engine_id)
+        if weights not in self._tile_overlaps:
             with _typed_errors():
                 properties = read_properties(
                     engine_id,
                     weights_directory=self._settings.weights_dir,
                     stand_in=self._settings.stand_in_network,
                 )
-            self._tile_overlaps[engine_id] = properties.tile_overlap
-        return self._tile_overlaps[engine_id]
+            self._tile_overlaps[weights] = properties.tile_overlap
+        return self._tile_overlaps[weights]
 
     @property
     def device_name(self) -> str:
@@ -98,12 +103,13 @@ class Networks:
 
     def knows_own_precision(self, engine_id: str) -> bool:
         """Whether `own_precision` answers at once, without using the device."""
-        return engine_id in self._own_precisions
+        return self._weights(engine_id) in self._own_precisions
 
     def own_precision(self, engine_id: str) -> str:
         """Returns the name of the precision in which it begins renders, which it may have to measure. Raises
         ConfigurationError as `upscaler` does."""
-        if engine_id not in self._own_precisions:
+        weights = self._weights(engine_id)
+        if weights not in self._own_precisions:
             settings = self._settings
             with _typed_errors():
                 network = load_network(
@@ -117,8 +123,8 @@ class Networks:
                     engine_id=engine_id,
                     kept_in=[settings.weights_dir, settings.data_dir],
                 )
-            self._own_precisions[engine_id] = device.numerics(own)
-        return self._own_precisions[engine_id]
+            self._own_precisions[weights] = device.numerics(own)
+        return self._own_precisions[weights]
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -156,11 +162,13 @@ class Networks:
 
     def has(self, wanted: UpscalerKey) -> bool:
         """Whether `upscaler` would return the loaded one, rather than replace it."""
-        return self._upscaler is not None and self._made_for == wanted
+        return self._upscaler is not None and self._made_for == (wanted, self._weights(wanted.engine_id))
 
     def upscaler(self, wanted: UpscalerKey) -> "TypedUpscaler":
         """Raises ConfigurationError when weights or device are missing."""
-        if self._upscaler is None or self._made_for != wanted:
+        if self._upscaler is None or not self.has(wanted):
+            # Looked at before they are read: weights that are replaced meanwhile are read again.
+            weights = self._weights(wanted.engine_id)
             self._upscaler = None  # freed before the next is made
             with _typed_errors():
                 self._upscaler = make_upscaler(
@@ -180,7 +188,7 @@ class Networks:
                     measurements_directory=self._settings.data_dir,
                     picture=wanted.picture,
                 )
-            self._made_for = wanted
+            self._made_for = wanted, weights
         stand_in = self._settings.stand_in_network
         pause_seconds = self._settings.stand_in_seconds_per_frame if stand_in else 0.0
         return TypedUpscaler(self._upscaler, pause_seconds=pause_seconds)
@@ -191,6 +199,14 @@ class Networks:
             device = self._upscaler.device
             self._upscaler = None
             device.release_cached_memory()
+
+    def _weights(self, engine_id: str) -> _Weights:
+        """Which weights the engine has now: an operator may replace them."""
+        try:
+            found = (self._settings.weights_dir / f"{engine_id}.safetensors").stat()
+        except OSError:
+            return engine_id, None
+        return engine_id, (found.st_ino, found.st_mtime_ns)
 
     def _chosen_device(self) -> Device:
         if self._device is None:

@@ -88,13 +88,18 @@ def test_weights_that_cannot_be_used_are_found_out_before_any_work(tmp_path: Pat
         Networks(settings).check()
 
 
-@pytest.fixture
-def own_net(tmp_path: Path) -> Path:
-    """The file of an added engine."""
+def add_own_net(tmp_path: Path) -> Path:
+    """Adds an engine of random weights, or replaces it, and returns its file."""
     source = tmp_path / "own.pth"
     torch.save(SRVGGNetCompact(features=4, convolutions=1).state_dict(), source)
-    add_engine("own-net", str(source), directory=tmp_path / "weights", sha256=None, cost_multiplier=1)
-    return tmp_path / "weights" / "own-net.safetensors"
+    directory = tmp_path / "weights"
+    add_engine("own-net", str(source), directory=directory, sha256=None, cost_multiplier=1, replaces=True)
+    return directory / "own-net.safetensors"
+
+
+@pytest.fixture
+def own_net(tmp_path: Path) -> Path:
+    return add_own_net(tmp_path)
 
 
 def test_engines_that_are_added_and_removed_meanwhile_are_known_at_once(
@@ -113,6 +118,19 @@ def test_engines_that_are_added_and_removed_meanwhile_are_known_at_once(
     # A segment that was claimed before is another worker's; the machine is not to blame.
     with pytest.raises(TransientError, match="no longer has"):
         loaded.upscaler(UpscalerKey(engine_id="own-net", source=SMALL, target=SMALL.enlarged(4)))
+
+
+def test_weights_that_are_replaced_are_used_from_then_on(tmp_path: Path, own_net: Path) -> None:
+    settings = Settings(data_dir=tmp_path, weights_dir=own_net.parent, device="cpu", precision="fp32")
+    loaded, key = Networks(settings), UpscalerKey(engine_id="own-net", source=SMALL, target=SMALL.enlarged(4))
+    frame = np.arange(SMALL.frame_bytes, dtype=np.uint8)
+    (former,) = loaded.upscaler(key).upscale([frame])
+    assert loaded.has(key)
+    add_own_net(tmp_path)
+    assert not loaded.has(key)
+    (latter,) = loaded.upscaler(key).upscale([frame])
+    assert loaded.has(key)
+    assert not np.array_equal(former, latter)
 
 
 def test_memory_that_does_not_suffice_is_worth_another_attempt(
