@@ -1,5 +1,6 @@
 """scripts/audit and scripts/build, on a small project with a lock of its own; and the packages that are built."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
 from threading import Thread
+from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
@@ -42,6 +44,11 @@ version = "7.8.9"
 [tool.setuptools]
 packages = []
 """
+# In place of the server's own, which take long to compile: a library, and a program.
+COMPILED = {
+    "worker/inference/cpu/kernels.c": "int answer(void) { return 42; }",
+    "app/platform/media/launcher.c": "int main(void) { return 42; }",
+}
 FOUND = {
     "id": "PYSEC-2021-66",
     "details": "A slow regular expression.",
@@ -67,6 +74,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tmp_path / "clients" / client,
             ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"),
         )
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    for path, program in COMPILED.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(program)
     # Of its own test, because it takes seconds.
     typescript = tmp_path / "clients" / "typescript" / "build"
     typescript.parent.mkdir()
@@ -150,11 +161,14 @@ def test_a_release_has_bills_of_its_packages_with_their_hashes(built: Path) -> N
         assert source["hashes"] == [{"alg": "SHA-256", "content": HASH}]
     if (Path(sys.prefix) / "npm/node_modules/.bin/openapi-typescript").exists():
         made.pop("regen-client-0.1.0.tgz")
-    assert sorted(made) == [
+    (compiled,) = (name for name in made if "-abi3-" in name)
+    assert not compiled.startswith("regen_server-7.8.9-cp311-abi3-linux"), "no index takes it"
+    assert sorted(set(made) - {compiled}) == [
         "pytest_regen-0.1.0-py3-none-any.whl",
         "pytest_regen-0.1.0.tar.gz",
         "regen_client-0.1.0-py3-none-any.whl",
         "regen_client-0.1.0.tar.gz",
+        "regen_server-7.8.9-py3-none-any.whl",
         "regen_server-7.8.9.tar.gz",
     ]
 
@@ -180,6 +194,21 @@ def clean_environment(directory: Path, wheel: Path, *needed: str) -> Path:
         for name in {file.parts[0] for file in package.files or []} - {"..", "__pycache__"}:
             (site / name).symlink_to(package.locate_file(name))
     return directory / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_one_wheel_has_what_is_compiled_and_another_is_without(built: Path, tmp_path: Path) -> None:
+    (compiled,) = built.glob("regen_server-7.8.9-cp311-abi3-*.whl")
+    python = clean_environment(tmp_path / "compiled", compiled)
+    (site,) = python.parents[1].glob("lib/python*/site-packages")
+    # Under names that every CPython from 3.11 on finds.
+    library = site / "worker/inference/cpu/_kernels.abi3.so"
+    assert ctypes.CDLL(str(library)).answer() == 42
+    if sys.platform == "linux":
+        program = site / "app/platform/media/_launcher.abi3.so"
+        assert subprocess.run([program], check=False).returncode == 42
+    with ZipFile(built / "regen_server-7.8.9-py3-none-any.whl") as pure:
+        assert not [name for name in pure.namelist() if name.endswith(".so")]
 
 
 @pytest.mark.slow
