@@ -293,13 +293,16 @@ class _ReferenceFrames:
 
 
 def _frame_sources(segment: SegmentPlan) -> list[tuple[int, int]]:
-    """For each output frame the position of its source frame, and its phase from there to the next (0: none)."""
+    """For each output frame the position of its source frame, and its phase from there to the next (0: none).
+
+    The frames around the segment, each of which is one of these, are shown by none.
+    """
     phases: list[tuple[int, int]] = []
     for position, repeats in enumerate(segment.repeats):
         phases += [(position, 0)] * repeats
         if segment.between:
             phases += [(position, phase) for phase in segment.between[position]]
-    return phases
+    return phases[segment.leading : len(phases) - segment.trailing]
 
 
 def _output_stream(
